@@ -1,0 +1,77 @@
+"""Identifiers, each a type of its own and each with one spelling (design 1.1)."""
+
+import re
+from typing import Final, NewType
+
+from hookseal.ground.errors import Malformed
+
+TenantId = NewType("TenantId", str)
+EndpointId = NewType("EndpointId", str)
+DeliveryId = NewType("DeliveryId", str)
+EventId = NewType("EventId", str)
+
+SYSTEM_TENANT: Final = TenantId("_system")
+OPERATOR_TENANT: Final = TenantId("_operator")
+RESERVED_TENANTS: Final = frozenset({SYSTEM_TENANT, OPERATOR_TENANT})
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_EVENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_WORDS = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
+_EVENT_TYPE = re.compile(_WORDS)
+_SUBSCRIPTION = re.compile(rf"\*|{_WORDS}(?:\.\*)?")
+_EVENT_TYPE_MAX = 128
+
+
+def tenant_id(text: str) -> TenantId:
+    """Return the tenant id; reserved tenants (`_system`, `_operator`) are refused. Raises `Malformed`."""
+    if not _TENANT.fullmatch(text):
+        raise Malformed(
+            "tenant must be 1 to 63 characters of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+            field="tenant",
+        )
+    return TenantId(text)
+
+
+def endpoint_id(text: str) -> EndpointId:
+    """Return the endpoint id, a UUIDv7 in lower case. Raises `Malformed`."""
+    return EndpointId(_uuid7(text, "endpoint"))
+
+
+def delivery_id(text: str) -> DeliveryId:
+    """Return the delivery id, a UUIDv7 in lower case. Raises `Malformed`."""
+    return DeliveryId(_uuid7(text, "delivery"))
+
+
+def event_id(text: str) -> EventId:
+    """Return the event id. Raises `Malformed`."""
+    if not _EVENT.fullmatch(text):
+        raise Malformed("event id must be 1 to 128 characters of A-Z, a-z, 0-9, '_' and '-'", field="event_id")
+    return EventId(text)
+
+
+def event_type(text: str) -> str:
+    """Return the event type, for instance `invoice.paid`. Raises `Malformed`."""
+    if len(text) > _EVENT_TYPE_MAX or not _EVENT_TYPE.fullmatch(text):
+        raise Malformed(
+            "event type must be words of a-z, 0-9 and '_', separated by dots, at most 128 characters",
+            field="event_type",
+        )
+    return text
+
+
+def subscription(text: str) -> str:
+    """Return what an endpoint subscribes to: an event type, one that ends in `.*`, or `*`. Raises `Malformed`."""
+    if len(text) > _EVENT_TYPE_MAX or not _SUBSCRIPTION.fullmatch(text):
+        raise Malformed(
+            "event type must be words of a-z, 0-9 and '_', separated by dots, at most 128 characters; "
+            "it may end in '.*', or be '*'",
+            field="event_type",
+        )
+    return text
+
+
+def _uuid7(text: str, field: str) -> str:
+    if not _UUID7.fullmatch(text):
+        raise Malformed(f"{field} id must be a UUIDv7 in lower case", field=field)
+    return text

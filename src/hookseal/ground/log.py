@@ -1,0 +1,76 @@
+"""Logs: structlog, one JSON object a line on standard error, or readable lines for a person.
+
+Whatever a caller binds, a value under a name that sounds like a secret is masked before it is
+written. Libraries that print arguments or payloads at low levels are kept quiet.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, Literal
+
+import structlog
+
+LogFormat = Literal["json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+MASK: Final = "[masked]"
+_SECRET_NAME: Final = re.compile(
+    r"secret(?!s?_(ref|provider))|password|passphrase|master_key|token|authorization|dsn", re.IGNORECASE
+)
+_SIGNING_SECRET: Final = re.compile(r"whs(?:ec|k)_[A-Za-z0-9+/=_-]+")
+_URL_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*(?=@)")
+# arq prints the arguments of every job, and asyncpg and aiohttp have nothing to say that we do not.
+_QUIET: Final = {"arq": logging.CRITICAL, "asyncio": logging.WARNING, "aiohttp": logging.WARNING}
+
+
+def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
+    """Make structlog write to standard error in that style from now on, at that level and above."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(sort_keys=False)
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            mask_secrets,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s", force=True
+    )
+    for name, quiet_level in _QUIET.items():
+        logging.getLogger(name).setLevel(quiet_level)
+
+
+def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Mask values under names that sound like a secret, and secrets spelled inside any text."""
+    for name, value in event.items():
+        event[name] = MASK if _SECRET_NAME.search(name) else _mask(value)
+    return event
+
+
+def _mask(value: Any) -> Any:
+    match value:
+        case str():
+            return _URL_PASSWORD.sub(MASK, _SIGNING_SECRET.sub(MASK, value))
+        case bytes() | bytearray():
+            return MASK
+        case dict():
+            return {k: MASK if _SECRET_NAME.search(str(k)) else _mask(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_mask(item) for item in value]
+        case None | bool() | int() | float():
+            return value
+        case _:
+            return _mask(str(value))

@@ -1,0 +1,33 @@
+"""The pointer: what an endpoint row says of where requests go and which secrets sign them.
+
+The dispatcher reads it with each claim and hands it on unread; the secrets room checks its MAC and
+resolves its refs. Neither knows the other.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from hookseal.ground.ids import EndpointId, TenantId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointer:
+    """The pointer columns of one endpoint row, as text, exactly as they stand in PostgreSQL.
+
+    `previous_due` is the database's own answer, in the statement that read the row, to whether the
+    overlap still runs. `mac` covers every field but `previous_due`, `mac` and `mac_key_id`.
+    """
+
+    tenant_id: TenantId
+    endpoint_id: EndpointId
+    url: str
+    scheme: str
+    algorithm: str
+    secret_ref: str | None
+    previous_secret_ref: str | None
+    previous_secret_expires_at: datetime | None
+    previous_due: bool
+    lead: str
+    generation: int
+    mac: bytes | None
+    mac_key_id: str | None

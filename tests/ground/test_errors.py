@@ -1,0 +1,32 @@
+"""Every error says who must act, by its exit code."""
+
+import pytest
+
+from hookseal.ground import errors
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.Malformed, 2),
+        (errors.NotFound, 3),
+        (errors.Conflict, 4),
+        (errors.Refused, 5),
+        (errors.Unavailable, 69),
+        (errors.Defect, 70),
+        (errors.CannotSign, 70),
+    ],
+)
+def test_exit_codes(kind: type[errors.HooksealError], code: int) -> None:
+    """Each class has the exit code of design 1.3, and its docstring is its message unless there is another."""
+    assert code == kind.exit_code
+    assert str(kind()) == (kind.__doc__ or "").splitlines()[0]
+    assert ("text", "url") == (str(kind("text")), kind("text", field="url").field)
+
+
+def test_config_error_holds_every_problem() -> None:
+    """All problems are told at once."""
+    error = errors.ConfigError(["a", "b"])
+
+    assert (78, ["a", "b"], "a\nb") == (error.exit_code, error.problems, str(error))
+    assert ["only"] == errors.ConfigError("only").problems

@@ -1,0 +1,88 @@
+"""Logs are one JSON object a line, and hold no secret that sounds like one."""
+
+import json
+import logging
+
+import pytest
+import structlog
+
+from hookseal.ground import log
+
+SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
+
+
+@pytest.fixture(autouse=True)
+def _plain_structlog() -> object:
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers.clear()
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """Return the one line that was logged."""
+    return json.loads(capsys.readouterr().err)  # type: ignore[no-any-return]
+
+
+@pytest.mark.req("OPS-03", part="logs")
+def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line has its event, its level, its time in UTC and what was bound."""
+    log.configure(level="info", style="json")
+    structlog.get_logger().info("delivery.attempted", attempt=1)
+
+    line = written(capsys)
+    assert ("delivery.attempted", "info", 1) == (line["event"], line["level"], line["attempt"])
+    assert str(line["at"]).endswith("Z")
+
+
+@pytest.mark.req("OPS-03", part="logs")
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"secret": "hunter2-hunter2"},
+        {"database_password": "hunter2-hunter2"},
+        {"note": f"it was {SECRET}!"},
+        {"url": "postgresql://user:hunter2-hunter2@db/x"},
+        {"nested": {"deep": [SECRET], "api_token": "hunter2-hunter2"}},
+        {"raw": b"hunter2-hunter2"},
+        {"thing": ValueError(f"bad {SECRET}")},
+    ],
+)
+def test_masks(capsys: pytest.CaptureFixture[str], bound: dict[str, object]) -> None:
+    """Neither a value under a secret's name nor a secret inside a text reaches the log."""
+    log.configure(level="info", style="json")
+    structlog.get_logger().info("something.happened", **bound)
+
+    text = capsys.readouterr().err
+    assert "hunter2" not in text
+    assert SECRET not in text
+    assert log.MASK in text
+
+
+@pytest.mark.req("OPS-03", part="logs")
+def test_masks_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A secret in the text of an exception is masked in its traceback."""
+    log.configure(level="info", style="json")
+    try:
+        int(SECRET)
+    except ValueError:
+        structlog.get_logger().exception("it.failed")
+
+    text = capsys.readouterr().err
+    assert "ValueError" in text
+    assert SECRET not in text
+
+
+def test_refs_are_not_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    """References name secrets, they are none, and an operator needs them."""
+    log.configure(level="info", style="json")
+    structlog.get_logger().info("x", secret_ref="db:acme:n:1", secrets_provider="db")
+
+    assert "db:acme:n:1" == written(capsys)["secret_ref"]
+
+
+def test_arq_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Arq prints the arguments of its jobs; none of it is written, at any of our levels."""
+    log.configure(level="debug", style="json")
+    logging.getLogger("arq.worker").error("job(%r)", SECRET)
+
+    assert "" == capsys.readouterr().err
