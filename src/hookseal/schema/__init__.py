@@ -1,0 +1,1 @@
+"""Schema: the tables, made by forward migrations, and the revision this version needs."""

@@ -1,0 +1,64 @@
+"""Brings a database to the revision of this version, one transaction for each migration."""
+
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from hookseal.ground.errors import ConfigError, Refused
+from hookseal.schema import revision, roles
+
+_OLDEST_SERVER: Final = 14
+_ONE_AT_A_TIME: Final = 0x686F6F6B  # an advisory lock: two upgrades of one database wait for each other
+
+
+async def upgrade(database_url: str) -> str:
+    """Upgrade the database and return the revision it has afterwards.
+
+    Raises `Refused` where the role may not create schema or roles, or the server is older than
+    PostgreSQL 14, and `ConfigError` if the database is newer than this version of hookseal.
+    """
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(database_url, timeout=5)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    guard = await connect()
+    try:
+        await _prepare(guard)
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+        return revision.EXPECTED
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Refused(f"this database role may not change the schema ({error.args[0]}): use its owner") from None
+    finally:
+        await guard.close()
+        await engine.dispose()
+
+
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    if connection.get_server_version().major < _OLDEST_SERVER:
+        raise Refused("hookseal needs PostgreSQL 14 or newer: upgrade the server")
+    await connection.execute("SELECT pg_advisory_lock($1)", _ONE_AT_A_TIME)
+    found = await revision.current(connection)
+    if found is not None and found > revision.EXPECTED:
+        raise ConfigError(
+            f"the database has schema revision {found}, this version knows up to {revision.EXPECTED}: "
+            "install a newer hookseal"
+        )
+    await roles.ensure(connection)
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'hookseal')"):
+        await connection.execute("CREATE SCHEMA hookseal")
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("hookseal.schema")))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    connection.commit()

@@ -1,0 +1,1 @@
+"""The migrations, forwards only, oldest first."""
