@@ -1,0 +1,129 @@
+"""Unlocks the secrets of an installation at start: nothing is written, and nothing is half unlocked."""
+
+import hmac
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from hookseal.ground.errors import ConfigError
+from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.schema.database import Connection, Executor
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.errors import SecretNotFound
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.keys import (
+    INTEGRITY_NAME,
+    SENTINEL_NAME,
+    KeyState,
+    RegisteredKey,
+    make_own_secrets,
+    needed,
+    registered,
+)
+from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.service import SecretService
+from hookseal.secrets.store import SecretStore, VersionState
+from hookseal.secrets.stores.dev import DevStore
+from hookseal.secrets.stores.postgres import PostgresStore
+
+_CLOSED: Final = frozenset({KeyState.RETIRED, KeyState.DESTROYED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlocked:
+    """The secrets of an installation, ready for use."""
+
+    store: SecretStore
+    service: SecretService
+    integrity: IntegrityKey
+    sentinel: SecretRef
+
+    async def check_sentinel(self) -> None:
+        """Return only if the store answers and opens the sentinel now. Raises `SecretError` or `SecretUnavailable`."""
+        await self.store.get(self.sentinel, purpose=Purpose.SENTINEL)
+
+    def store_on(self, connection: Connection) -> SecretStore:
+        """Return the store for use inside the caller's transaction; a store elsewhere than there stays as it is."""
+        return self.store.joined_to(connection) if isinstance(self.store, PostgresStore) else self.store
+
+
+async def unlock(source: Executor, provider: Provider, keyring: KeyRing | None) -> Unlocked:
+    """Return the unlocked secrets, checked against the table of keys; the sentinel has been opened once.
+
+    `db` needs the ring and obeys the table: the key that is active there seals, retired ones open
+    nothing. `dev` makes its own keys, in memory, at once. Raises `ConfigError` if the installation was
+    not begun or the ring does not fit the table, `SecretError` if its own secrets do not open, and
+    `SecretUnavailable`.
+    """
+    match provider:
+        case Provider.DB:
+            if keyring is None:
+                raise ConfigError("SECRETS_MASTER_KEY: must be set for the provider db", field="SECRETS_MASTER_KEY")
+            return await _unlocked(PostgresStore(source, await _fitting(source, keyring)))
+        case Provider.DEV:
+            store = DevStore()
+            await make_own_secrets(store, os.urandom)
+            return await _unlocked(store)
+        case _:
+            raise ConfigError(
+                "SECRETS_PROVIDER: this version of hookseal keeps secrets with db and dev only",
+                field="SECRETS_PROVIDER",
+            )
+
+
+async def _unlocked(store: SecretStore) -> Unlocked:
+    ref = await _active(store, INTEGRITY_NAME)
+    integrity = IntegrityKey(key_id=str(ref.version), material=await store.get(ref, purpose=Purpose.INTEGRITY))
+    unlocked = Unlocked(
+        store=store,
+        service=SecretService(store, integrity),
+        integrity=integrity,
+        sentinel=await _active(store, SENTINEL_NAME),
+    )
+    await unlocked.check_sentinel()
+    return unlocked
+
+
+async def _active(store: SecretStore, name: str) -> SecretRef:
+    for version in await store.versions(SYSTEM_TENANT, name):
+        if version.state is VersionState.ACTIVE:
+            return version.ref
+    raise SecretNotFound(f"the installation has no active secret {SYSTEM_TENANT}/{name}")
+
+
+async def _fitting(source: Executor, keyring: KeyRing) -> KeyRing:
+    """Return the ring arranged as the table of keys says. Raises `ConfigError` listing all that does not fit."""
+    rows = await registered(source)
+    if not rows:
+        raise ConfigError("this installation has no keys yet: run `hookseal key init`")
+    problems = _misfits(rows, keyring)
+    held = {key.key_id for key in keyring.keys}
+    active = next((row.key_id for row in rows if row.state is KeyState.ACTIVE), None)
+    if active is None:
+        problems.append("no master key is active in the table of keys")
+    elif active not in held:
+        problems.append(f"master key {active} is the active one and is not among the keys of this process: supply it")
+    lacking = [row.key_id for row in rows if row.key_id not in {*held, active} and row.state not in _CLOSED]
+    problems += [
+        f"master key {key_id} is not among the keys of this process, and stored secrets need it: supply it"
+        for key_id in await needed(source, lacking)
+    ]
+    if active is None or problems:
+        raise ConfigError(problems)
+    return keyring.arranged(sealing=active, retired=[row.key_id for row in rows if row.state in _CLOSED])
+
+
+def _misfits(rows: tuple[RegisteredKey, ...], keyring: KeyRing) -> list[str]:
+    """Say of every key that is held why it may not be."""
+    known = {row.key_id: row for row in rows}
+    problems: list[str] = []
+    for key in keyring.keys:
+        row = known.get(key.key_id)
+        if row is None:
+            problems.append(f"master key {key.key_id} is not registered: this installation has other keys")
+        elif not hmac.compare_digest(row.check_value, key.check_value):
+            problems.append(f"master key {key.key_id} fails its check value: the key or its row was altered")
+        elif row.state is KeyState.DESTROYED:
+            problems.append(f"master key {key.key_id} was destroyed: take it out of the settings")
+    return problems

@@ -1,0 +1,137 @@
+"""The envelope: one sealed record for each secret version (docs/CANONICAL/SECRETS.md has the table of fields).
+
+A fresh data key seals the secret, a key derived from the master key seals the data key. At both levels
+the key is committed to, and the context (tenant, name, version, purpose) is bound in twice: inside the
+derivation, so that a wrong context is told apart from an altered record, and as associated data. The
+data level never names the master key, so wrapping it anew leaves the data level as it is.
+"""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from hookseal.ground.errors import Malformed
+from hookseal.secrets.context import SecretContext
+from hookseal.secrets.derivation import KEY_BYTES, derived
+from hookseal.secrets.errors import ContextMismatch, RecordMalformed, RecordTampered
+from hookseal.secrets.framing import framed
+from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.material import MAX_BYTES, SecretMaterial
+
+OVERHEAD_BYTES: Final = 226
+
+_HEAD: Final = b"\x01\x01"  # version 1, suite 1: HKDF-SHA256 and AES-256-GCM, committing
+_WRAP_LABEL: Final = b"hookseal.secret.wrap.v1"
+_DATA_LABEL: Final = b"hookseal.secret.data.v1"
+_KEY_ID: Final = slice(2, 10)
+_WRAP_AT: Final = 10
+_DATA_AT: Final = 134
+_SALT_BYTES: Final = 32
+_COMMIT_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_DERIVED_BYTES: Final = KEY_BYTES + _COMMIT_BYTES
+
+RandomBytes = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Level:
+    """One of the two levels of a record, as it stands in it."""
+
+    salt: bytes
+    commit: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+    @classmethod
+    def read(cls, text: bytes) -> "_Level":
+        commit_at, nonce_at = _SALT_BYTES, _SALT_BYTES + _COMMIT_BYTES
+        text_at = nonce_at + _NONCE_BYTES
+        return cls(
+            salt=text[:commit_at],
+            commit=text[commit_at:nonce_at],
+            nonce=text[nonce_at:text_at],
+            ciphertext=text[text_at:],
+        )
+
+    def written(self) -> bytes:
+        return self.salt + self.commit + self.nonce + self.ciphertext
+
+
+def seal(keyring: KeyRing, material: SecretMaterial, context: SecretContext) -> bytes:
+    """Return a record that only this context and the sealing key of the ring open.
+
+    Raises `Malformed` if the secret is empty or longer than 64 KiB.
+    """
+    return _seal_with(keyring, material, context, random_bytes=os.urandom)
+
+
+def open_sealed(keyring: KeyRing, sealed: bytes, context: SecretContext) -> SecretMaterial:
+    """Return the secret of the record.
+
+    Raises `RecordMalformed`, `KeyUnknown`, `KeyRetired`, `ContextMismatch` or `RecordTampered`.
+    """
+    key = keyring.opening(key_id_of(sealed))
+    bound = context.encode()
+    prefix, wrap, data = sealed[:_WRAP_AT], _Level.read(sealed[_WRAP_AT:_DATA_AT]), _Level.read(sealed[_DATA_AT:])
+    wrapping = key.derive(_DERIVED_BYTES, salt=wrap.salt, info=_info(_WRAP_LABEL, bound))
+    data_key = _open_level(wrapping, wrap, _associated(prefix, wrap.salt, wrap.commit, bound))
+    sealing = derived(data_key, _DERIVED_BYTES, salt=data.salt, info=_info(_DATA_LABEL, bound))
+    return SecretMaterial(_open_level(sealing, data, _associated(_HEAD, data.salt, data.commit, bound)))
+
+
+def key_id_of(sealed: bytes) -> str:
+    """Return the id of the master key that the record names. Raises `RecordMalformed`."""
+    if not OVERHEAD_BYTES < len(sealed) <= OVERHEAD_BYTES + MAX_BYTES:
+        raise RecordMalformed("the sealed record is too short or too long")
+    if not sealed.startswith(_HEAD):
+        raise RecordMalformed("the sealed record is of a version or suite that this hookseal does not know")
+    return sealed[_KEY_ID].hex()
+
+
+def _seal_with(
+    keyring: KeyRing, material: SecretMaterial, context: SecretContext, *, random_bytes: RandomBytes
+) -> bytes:
+    """Seal with chance passed in. It is asked for: data key, data salt, data nonce, wrap salt, wrap nonce."""
+    if not 1 <= len(material) <= MAX_BYTES:
+        raise Malformed(f"a secret must have 1 to {MAX_BYTES} bytes", field="secret")
+    bound = context.encode()
+    key = keyring.sealing
+    data_key, data_salt = random_bytes(KEY_BYTES), random_bytes(_SALT_BYTES)
+    sealing = derived(data_key, _DERIVED_BYTES, salt=data_salt, info=_info(_DATA_LABEL, bound))
+    data = _seal_level(sealing, data_salt, random_bytes(_NONCE_BYTES), material.reveal(), prefix=_HEAD, bound=bound)
+    prefix = _HEAD + bytes.fromhex(key.key_id)
+    wrap_salt = random_bytes(_SALT_BYTES)
+    wrapping = key.derive(_DERIVED_BYTES, salt=wrap_salt, info=_info(_WRAP_LABEL, bound))
+    wrap = _seal_level(wrapping, wrap_salt, random_bytes(_NONCE_BYTES), data_key, prefix=prefix, bound=bound)
+    return prefix + wrap.written() + data.written()
+
+
+def _seal_level(key: bytes, salt: bytes, nonce: bytes, plain: bytes, *, prefix: bytes, bound: bytes) -> _Level:
+    commit = key[KEY_BYTES:]
+    ciphertext = AESGCM(key[:KEY_BYTES]).encrypt(nonce, plain, _associated(prefix, salt, commit, bound))
+    return _Level(salt=salt, commit=commit, nonce=nonce, ciphertext=ciphertext)
+
+
+def _open_level(key: bytes, level: _Level, associated: bytes) -> bytes:
+    """Open one level with its derived key: 32 bytes that decrypt, then the 32 that it must have committed to."""
+    if not hmac.compare_digest(key[KEY_BYTES:], level.commit):
+        raise ContextMismatch
+    try:
+        return AESGCM(key[:KEY_BYTES]).decrypt(level.nonce, level.ciphertext, associated)
+    except InvalidTag:
+        raise RecordTampered from None
+
+
+def _info(label: bytes, bound: bytes) -> bytes:
+    return framed(label, hashlib.sha256(bound).digest())
+
+
+def _associated(prefix: bytes, salt: bytes, commit: bytes, bound: bytes) -> bytes:
+    return prefix + salt + commit + bound

@@ -1,0 +1,30 @@
+-- The table of master keys. It belongs to the installation, so no statement here has a tenant.
+
+-- name: lock
+SELECT pg_advisory_xact_lock($1)
+
+-- name: is_empty
+SELECT NOT EXISTS (SELECT FROM hookseal.secret_keys) AND NOT EXISTS (SELECT FROM hookseal.secret_records)
+
+-- name: register
+INSERT INTO hookseal.secret_keys (key_id, state, check_value)
+VALUES ($1, 'active', $2)
+
+-- name: registered
+SELECT key_id, state, check_value
+  FROM hookseal.secret_keys
+ ORDER BY created_at, key_id
+
+-- name: counted
+SELECT key_id, coalesce(k.state, 'unregistered') AS state, coalesce(r.records, 0) AS records
+  FROM hookseal.secret_keys k
+  FULL JOIN (SELECT key_id, count(*) AS records
+               FROM hookseal.secret_records
+              WHERE key_id IS NOT NULL
+              GROUP BY key_id) r USING (key_id)
+ ORDER BY k.created_at NULLS LAST, key_id
+
+-- name: needed
+SELECT id
+  FROM unnest($1::text[]) AS id
+ WHERE EXISTS (SELECT FROM hookseal.secret_records WHERE key_id = id)

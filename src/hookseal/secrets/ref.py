@@ -1,0 +1,89 @@
+"""The secret reference `{provider}:{tenant}:{name}:{version}`: how rows name a secret without holding it."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+from hookseal.ground.errors import Malformed
+from hookseal.ground.ids import RESERVED_TENANTS, EndpointId, TenantId, tenant_id
+
+MAX_BYTES: Final = 512
+MAX_VERSION: Final = 2**63 - 1
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,18}")
+_PARTS: Final = 4
+
+Part = Literal["provider", "tenant", "name", "version", "length", "shape"]
+
+
+class Provider(StrEnum):
+    """Who keeps the material of a secret."""
+
+    DB = "db"
+    AWS = "aws"
+    GCP = "gcp"
+    OPENBAO = "openbao"
+    DEV = "dev"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRef:
+    """One version of one secret of one tenant. `str` gives its one spelling.
+
+    Reserved tenants may be named here, by our own code; `parse` refuses them unless told otherwise.
+    Raises `Malformed` if a part is not of its form.
+    """
+
+    provider: Provider
+    tenant: TenantId
+    name: str
+    version: int
+
+    def __post_init__(self) -> None:
+        if self.tenant not in RESERVED_TENANTS:
+            _require_tenant(self.tenant)
+        if not _NAME.fullmatch(self.name):
+            raise _malformed("name", "1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
+        if not 1 <= self.version <= MAX_VERSION:
+            raise _malformed("version", "a positive integer below 2^63")
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.tenant}:{self.name}:{self.version}"
+
+    @classmethod
+    def parse(cls, text: str, *, reserved: bool = False) -> "SecretRef":
+        """Return the reference that is spelled so; reserved tenants only if `reserved`.
+
+        Raises `Malformed`, naming the part that is wrong and never its value.
+        """
+        if len(text) > MAX_BYTES:
+            raise _malformed("length", f"at most {MAX_BYTES} bytes")
+        parts = text.split(":")
+        if len(parts) != _PARTS:
+            raise _malformed("shape", "{provider}:{tenant}:{name}:{version}")
+        provider, tenant, name, version = parts
+        if provider not in tuple(Provider):
+            raise _malformed("provider", "one of " + ", ".join(Provider))
+        if tenant in RESERVED_TENANTS and not reserved:
+            raise _malformed("tenant", "a tenant that is not reserved")
+        if not _VERSION.fullmatch(version):
+            raise _malformed("version", "a positive integer below 2^63 without leading zeros")
+        return cls(provider=Provider(provider), tenant=TenantId(tenant), name=name, version=int(version))
+
+
+def endpoint_secret_name(endpoint_id: EndpointId) -> str:
+    """Return the name under which the signing secret of an endpoint is kept."""
+    return f"webhook-endpoint-{endpoint_id}"
+
+
+def _require_tenant(tenant: str) -> None:
+    try:
+        tenant_id(tenant)
+    except Malformed:
+        raise _malformed("tenant", "a tenant id") from None
+
+
+def _malformed(part: Part, expected: str) -> Malformed:
+    return Malformed(f"secret ref: its {part} must be {expected}", field="secret_ref")

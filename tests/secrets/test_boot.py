@@ -1,0 +1,222 @@
+"""Unlocking at start: what fits is arranged as the table says, what does not is refused before any write."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from hookseal.ground.errors import ConfigError
+from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.schema.database import Pool
+from hookseal.secrets import pointer
+from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.envelope import key_id_of
+from hookseal.secrets.errors import KeyRetired, SecretNotFound, SecretTampered, SecretUnavailable
+from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.ref import Provider
+from hookseal.secrets.signer import Signer
+from hookseal.secrets.stores.dev import DevStore
+from hookseal.secrets.stores.postgres import PostgresStore
+from tests.secrets.samples import BARE, ENDPOINT, FIRST, NAME, RING, SECOND, SECRET, TENANT, THIRD
+from tests.secrets.test_keys import begin
+
+pytestmark = pytest.mark.req("SEC-04", part="check-at-boot")
+
+SIGNING = Purpose.WEBHOOK_SIGNING
+
+
+@pytest.fixture
+async def begun(pool: Pool) -> Pool:
+    """A database in which the installation was begun under the first key."""
+    await begin(pool)
+    return pool
+
+
+async def _register(pool: Pool, key: MasterKey, state: str) -> None:
+    await pool.execute(
+        "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ($1, $2, $3)",
+        key.key_id,
+        state,
+        key.check_value,
+    )
+
+
+async def _all(pool: Pool) -> list[list[tuple[object, ...]]]:
+    tables = ("secret_keys", "secret_records", "endpoints")
+    return [[tuple(row) for row in await pool.fetch(f"SELECT * FROM hookseal.{table}")] for table in tables]  # noqa: S608
+
+
+async def _problems(pool: Pool, keyring: KeyRing | None, provider: Provider = Provider.DB) -> str:
+    before = await _all(pool)
+    with pytest.raises(ConfigError) as caught:
+        await unlock(pool, provider, keyring)
+    assert before == await _all(pool)
+    assert 78 == caught.value.exit_code
+    return str(caught.value)
+
+
+def _named(keys: Iterable[MasterKey], text: str) -> bool:
+    return all(key.key_id in text for key in keys)
+
+
+async def test_an_installation_that_was_not_begun_names_the_command(pool: Pool) -> None:
+    """With an empty table of keys nothing starts, and the message says what to run."""
+    assert "run `hookseal key init`" in await _problems(pool, RING)
+
+
+async def test_db_needs_a_master_key(begun: Pool) -> None:
+    """Without a ring the missing variable is named."""
+    assert "SECRETS_MASTER_KEY" in await _problems(begun, None)
+
+
+@pytest.mark.parametrize("provider", [Provider.AWS, Provider.GCP, Provider.OPENBAO])
+async def test_a_provider_that_this_version_lacks_is_refused(begun: Pool, provider: Provider) -> None:
+    """Any other provider is refused by the name of its variable."""
+    assert (await _problems(begun, RING, provider)).startswith("SECRETS_PROVIDER: ")
+
+
+async def test_the_right_key_unlocks_without_a_write(begun: Pool) -> None:
+    """With the active key in the ring, store, service and integrity key are ready and the sentinel opens."""
+    before = await _all(begun)
+    unlocked = await unlock(begun, Provider.DB, RING)
+    await unlocked.check_sentinel()
+
+    assert before == await _all(begun)
+    assert "1" == unlocked.integrity.key_id
+    assert Provider.DB == unlocked.store.provider
+
+
+async def test_a_secret_goes_all_the_way_round(begun: Pool) -> None:
+    """What was put in the caller's transaction and pointed at signs for its endpoint."""
+    unlocked = await unlock(begun, Provider.DB, RING)
+    async with begun.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types) VALUES ($1, $2, $3, '{*}')",
+            TENANT,
+            ENDPOINT,
+            BARE.url,
+        )
+        ref = await unlocked.store_on(connection).put(TENANT, NAME, SECRET, purpose=SIGNING)
+        found = await pointer.first(connection, unlocked.integrity, tenant=TENANT, endpoint_id=ENDPOINT, ref=ref)
+
+    async with unlocked.service.signers(found) as signers:
+        assert [Signer("", SECRET).sign(b"x")] == [signer.sign(b"x") for signer in signers]
+    with pytest.raises(SecretTampered):
+        async with unlocked.service.signers(replace(found, url="https://attacker.example/")):
+            pass
+
+
+async def test_a_wrong_key_is_refused_naming_both_ids(begun: Pool) -> None:
+    """A key that was never registered is refused, and the active one that is lacking is named."""
+    problems = await _problems(begun, KeyRing(SECOND))
+
+    assert _named((FIRST, SECOND), problems)
+    assert "not registered" in problems
+    assert "the active one" in problems
+
+
+async def test_an_unregistered_key_beside_the_right_one_is_refused(begun: Pool) -> None:
+    """The ring may hold nothing that the table does not know."""
+    problems = await _problems(begun, KeyRing(FIRST, (THIRD,)))
+
+    assert f"master key {THIRD.key_id} is not registered: this installation has other keys" == problems
+
+
+async def test_a_key_that_fails_its_check_value_is_refused(begun: Pool) -> None:
+    """A key with the right id whose check value differs is refused by id."""
+    await begun.execute("UPDATE hookseal.secret_keys SET check_value = '\\x0000000000000000'")
+
+    assert f"master key {FIRST.key_id} fails its check value" in await _problems(begun, RING)
+
+
+async def test_the_table_decides_which_key_seals(begun: Pool) -> None:
+    """Whatever the settings call the master key, the active one of the table seals and the others open."""
+    await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
+    await _register(begun, SECOND, "active")
+    unlocked = await unlock(begun, Provider.DB, KeyRing(FIRST, (SECOND,)))
+    await unlocked.store.put(TENANT, NAME, SECRET, purpose=SIGNING)
+
+    sealed = await begun.fetchval("SELECT sealed FROM hookseal.secret_records WHERE tenant_id = $1", TENANT)
+    assert SECOND.key_id == key_id_of(sealed)
+
+
+async def test_a_registered_key_that_records_need_must_be_held(begun: Pool) -> None:
+    """A ring that lacks an older key is refused, naming it, while anything is sealed under it."""
+    await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
+    await _register(begun, SECOND, "active")
+
+    assert f"master key {FIRST.key_id} is not among" in await _problems(begun, KeyRing(SECOND))
+
+
+async def test_a_registered_key_that_nothing_needs_may_be_lacking(begun: Pool) -> None:
+    """A staged key need not be everywhere yet."""
+    await _register(begun, SECOND, "staged")
+
+    assert isinstance(await unlock(begun, Provider.DB, RING), Unlocked)
+
+
+async def test_a_destroyed_key_may_not_be_held(begun: Pool) -> None:
+    """A ring that still holds what was destroyed is refused."""
+    await _register(begun, SECOND, "destroyed")
+
+    assert f"master key {SECOND.key_id} was destroyed" in await _problems(begun, KeyRing(FIRST, (SECOND,)))
+    assert isinstance(await unlock(begun, Provider.DB, RING), Unlocked)
+
+
+async def test_a_retired_key_opens_nothing_although_it_is_held(begun: Pool) -> None:
+    """A record under a retired key is refused, and the rest goes on."""
+    await _register(begun, SECOND, "retired")
+    ref = await PostgresStore(begun, KeyRing(SECOND)).put(TENANT, NAME, SECRET, purpose=SIGNING)
+    unlocked = await unlock(begun, Provider.DB, KeyRing(FIRST, (SECOND,)))
+
+    with pytest.raises(KeyRetired):
+        await unlocked.store.get(ref, purpose=SIGNING)
+    await unlocked.check_sentinel()
+
+
+async def test_a_table_without_an_active_key_is_refused(begun: Pool) -> None:
+    """No key may seal, so nothing starts."""
+    await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
+
+    assert "no master key is active" in await _problems(begun, RING)
+
+
+@pytest.mark.parametrize("name", ["integrity", "sentinel"])
+async def test_without_its_own_secrets_an_installation_does_not_unlock(begun: Pool, name: str) -> None:
+    """A lost integrity key or sentinel, and one that was overwritten, are refused."""
+    await begun.execute("UPDATE hookseal.secret_records SET sealed = sealed || '\\x00' WHERE name = $1", name)
+    with pytest.raises(SecretTampered):
+        await unlock(begun, Provider.DB, RING)
+    await begun.execute("DELETE FROM hookseal.secret_records WHERE name = $1", name)
+    with pytest.raises(SecretNotFound, match=f"_system/{name}"):
+        await unlock(begun, Provider.DB, RING)
+
+
+async def test_the_active_version_of_the_sentinel_is_the_one_that_is_opened(begun: Pool) -> None:
+    """After a rotation of the sentinel its new version is what readiness asks for."""
+    await PostgresStore(begun, RING).rotate(SYSTEM_TENANT, "sentinel", SECRET, purpose=Purpose.SENTINEL)
+
+    assert 2 == (await unlock(begun, Provider.DB, RING)).sentinel.version
+
+
+async def test_the_sentinel_tells_when_the_store_stops_answering(begun: Pool) -> None:
+    """Once the database is gone the check for readiness raises, and it is transient."""
+    unlocked = await unlock(begun, Provider.DB, RING)
+    await begun.close()
+
+    with pytest.raises(SecretUnavailable):
+        await unlocked.check_sentinel()
+
+
+async def test_dev_makes_its_own_keys_and_touches_no_database(pool: Pool) -> None:
+    """The provider `dev` unlocks at once, in memory; two processes would share nothing."""
+    before = await _all(pool)
+    one, other = await unlock(pool, Provider.DEV, None), await unlock(pool, Provider.DEV, None)
+    await one.check_sentinel()
+
+    assert before == await _all(pool)
+    assert one.integrity.material != other.integrity.material
+    async with pool.acquire() as connection:
+        assert one.store is one.store_on(connection)
+    assert isinstance(one.store, DevStore)

@@ -1,0 +1,54 @@
+"""Contexts and framing: different things are written differently."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookseal.ground.ids import TenantId
+from hookseal.secrets.context import Purpose, SecretContext
+from hookseal.secrets.framing import framed
+from hookseal.secrets.ref import Provider
+from tests.secrets.samples import CONTEXT, ref
+
+pytestmark = pytest.mark.req("SEC-03")
+
+PARTS = st.lists(st.one_of(st.none(), st.binary(max_size=6)), max_size=4)
+CONTEXTS = st.builds(
+    SecretContext,
+    tenant=st.text("a/b:c\x00", max_size=4).map(TenantId),
+    name=st.text("a/b:c\x00", max_size=4),
+    version=st.integers(1, 2**63 - 1),
+    purpose=st.sampled_from(Purpose),
+)
+
+
+def test_framing_is_count_then_length_and_part() -> None:
+    """The format is a two-byte count, then four bytes of length before each part; absent is a length of its own."""
+    assert b"\x00\x00" == framed()
+    assert b"\x00\x03\x00\x00\x00\x02ab\x00\x00\x00\x00\xff\xff\xff\xff" == framed(b"ab", b"", None)
+
+
+@given(PARTS, PARTS)
+def test_framing_is_injective(one: list[bytes | None], other: list[bytes | None]) -> None:
+    """Two lists of parts are written alike only if they are the same list."""
+    assert (one == other) == (framed(*one) == framed(*other))
+
+
+@given(CONTEXTS, CONTEXTS)
+def test_encoding_is_injective(one: SecretContext, other: SecretContext) -> None:
+    """Two contexts are written alike only if tenant, name, version and purpose are all the same."""
+    assert (one == other) == (one.encode() == other.encode())
+
+
+def test_a_border_cannot_move() -> None:
+    """`a/b` with `c` and `a` with `b/c` are two contexts, whatever separates the words."""
+    one = SecretContext(tenant=TenantId("a/b"), name="c", version=1, purpose=Purpose.SENTINEL)
+    other = SecretContext(tenant=TenantId("a"), name="b/c", version=1, purpose=Purpose.SENTINEL)
+
+    assert one.encode() != other.encode()
+
+
+def test_the_provider_is_no_part_of_a_context() -> None:
+    """A record keeps its context when its reference names another provider."""
+    assert CONTEXT == SecretContext.of(ref(1, Provider.DB), Purpose.WEBHOOK_SIGNING)
+    assert CONTEXT == SecretContext.of(ref(1, Provider.DEV), Purpose.WEBHOOK_SIGNING)

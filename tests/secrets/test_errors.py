@@ -1,0 +1,33 @@
+"""The errors: a caller tells by class whether asking again is of use."""
+
+import pytest
+
+from hookseal.ground.errors import CannotSign, HooksealError, Unavailable
+from hookseal.secrets import errors
+from hookseal.secrets.errors import SecretError, SecretUnavailable
+
+pytestmark = pytest.mark.req("SEC-07", part="error-classes")
+
+ALL = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, HooksealError) and value.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_every_error_is_definitive_or_transient_and_never_both(error: type[HooksealError]) -> None:
+    """Each class is a `SecretError` or the one transient class, and all of them mean that nothing can be signed."""
+    assert issubclass(error, SecretError) != issubclass(error, Unavailable)
+    assert issubclass(error, CannotSign)
+
+
+def test_unavailable_ends_a_command_as_any_outage_does() -> None:
+    """The transient class has the exit code of a dependency that does not answer."""
+    assert 69 == SecretUnavailable().exit_code
+
+
+def test_every_error_has_a_code_and_a_message_of_its_own() -> None:
+    """No two classes have the same code, and each says in its docstring what it means."""
+    assert len(ALL) == len({error.code for error in ALL})
+    assert len(ALL) == len({str(error()) for error in ALL})

@@ -1,0 +1,140 @@
+"""The MAC over an endpoint's pointer (design, law 11)."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.secrets.errors import SecretTampered
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.material import SecretMaterial
+from tests.secrets.samples import BARE, INTEGRITY, OTHER_ENDPOINT, OTHER_TENANT, signed
+from tests.vectors.reading import vectors
+
+pytestmark = pytest.mark.req("SEC-24", part="pointer-mac")
+
+KNOWN = vectors("pointer_mac.json")
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+OVERLAP = replace(BARE, previous_secret_ref="dev:acme:x:1", previous_secret_expires_at=MOMENT, previous_due=True)
+CHANGES: list[dict[str, Any]] = [
+    {"tenant_id": OTHER_TENANT},
+    {"endpoint_id": OTHER_ENDPOINT},
+    {"url": "https://example.com/hook"},
+    {"url": ""},
+    {"scheme": "x-webhook"},
+    {"algorithm": "ed25519"},
+    {"secret_ref": "dev:acme:x:2"},
+    {"secret_ref": None},
+    {"secret_ref": ""},
+    {"previous_secret_ref": None},
+    {"previous_secret_ref": ""},
+    {"previous_secret_expires_at": None},
+    {"previous_secret_expires_at": MOMENT + timedelta(microseconds=1)},
+    {"previous_secret_expires_at": datetime.max},  # noqa: DTZ901 -- what asyncpg gives for infinity
+    {"previous_secret_expires_at": datetime.min},  # noqa: DTZ901 -- and for minus infinity
+    {"lead": "current"},
+    {"generation": 2},
+    {"generation": 0},
+    {"generation": -1},
+]
+
+
+@pytest.mark.parametrize("case", KNOWN["macs"], ids=lambda case: case["comment"])
+def test_macs_are_as_known(case: dict[str, Any]) -> None:
+    """The MAC is what a second implementation computes."""
+    fields = dict(case["pointer"])
+    expires = fields.pop("expires_us")
+    pointer = Pointer(
+        **fields,
+        previous_secret_expires_at=None
+        if expires is None
+        else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=expires),
+        previous_due=False,
+        mac=None,
+        mac_key_id=None,
+    )
+    key = IntegrityKey(key_id="1", material=SecretMaterial(bytes.fromhex(KNOWN["key"])))
+
+    assert case["mac"] == key.mac(pointer).hex()
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+@pytest.mark.parametrize("pointer", [BARE, OVERLAP], ids=["one secret", "overlap"])
+def test_no_field_can_change_under_a_mac(pointer: Pointer, change: dict[str, Any]) -> None:
+    """Whichever field is changed, and to whatever, the old MAC does not fit."""
+    changed = replace(signed(pointer), **change)
+    if changed == signed(pointer):
+        INTEGRITY.verify(changed)
+    else:
+        with pytest.raises(SecretTampered, match="altered"):
+            INTEGRITY.verify(changed)
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.text("ab:", max_size=2)] * 5, *[st.none() | st.text("ab", max_size=1)] * 2),
+        min_size=2,
+        max_size=2,
+    )
+)
+def test_no_two_pointers_have_one_mac(rows: list[tuple[Any, ...]]) -> None:
+    """Text that moves from one field to its neighbour changes the MAC."""
+    one, other = (
+        replace(
+            BARE,
+            tenant_id=TenantId(row[0]),
+            endpoint_id=EndpointId(row[1]),
+            url=row[2],
+            scheme=row[3],
+            algorithm=row[4],
+            secret_ref=row[5],
+            previous_secret_ref=row[6],
+        )
+        for row in rows
+    )
+
+    assert (one == other) == (INTEGRITY.mac(one) == INTEGRITY.mac(other))
+
+
+def test_whether_the_previous_is_due_is_not_covered() -> None:
+    """The database's answer to whether the overlap still runs moves with time and leaves the MAC as it is."""
+    INTEGRITY.verify(replace(signed(OVERLAP), previous_due=False))
+
+
+def test_the_same_moment_in_another_zone_is_the_same() -> None:
+    """The expiry is a moment, in microseconds, however it is spelled."""
+    elsewhere = MOMENT.astimezone(timezone(timedelta(hours=13)))
+
+    assert INTEGRITY.mac(OVERLAP) == INTEGRITY.mac(replace(OVERLAP, previous_secret_expires_at=elsewhere))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mac": None},
+        {"mac": b""},
+        {"mac": bytes(32)},
+        {"mac_key_id": None},
+        {"mac_key_id": ""},
+        {"mac_key_id": "2"},
+        {"mac": INTEGRITY.mac(BARE)[:-1]},
+    ],
+    ids=str,
+)
+def test_an_absent_wrong_or_foreign_mac_is_refused(change: dict[str, Any]) -> None:
+    """Without its own MAC, under a known key id, a pointer is not used."""
+    with pytest.raises(SecretTampered):
+        INTEGRITY.verify(replace(signed(BARE), **change))
+
+
+def test_another_key_makes_another_mac() -> None:
+    """A MAC under another key is refused although it names the right id."""
+    other = IntegrityKey(key_id="1", material=SecretMaterial(bytes(32)))
+
+    with pytest.raises(SecretTampered, match="altered"):
+        other.verify(signed(BARE))

@@ -1,0 +1,139 @@
+"""The table of master keys, and how an installation begins."""
+
+import asyncio
+import os
+
+import asyncpg
+import pytest
+
+from hookseal.ground.errors import Conflict
+from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.schema.database import Pool
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.errors import SecretUnavailable
+from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.keys import KeyRow, KeyState, KeyStatus, initialise, needed, registered, status
+from hookseal.secrets.ref import SecretRef
+from hookseal.secrets.stores.postgres import PostgresStore
+from tests.secrets.samples import FIRST, NAME, RING, SECOND, SECRET, TENANT, THIRD
+
+pytestmark = pytest.mark.req("SEC-04", part="key-init")
+
+
+async def begin(pool: Pool, keyring: KeyRing = RING) -> KeyStatus:
+    """Begin the installation of that pool."""
+    async with pool.acquire() as connection:
+        return await initialise(connection, keyring, PostgresStore(connection, keyring), os.urandom)
+
+
+async def test_it_registers_the_key_and_makes_the_installations_own_secrets(pool: Pool) -> None:
+    """Afterwards the sealing key is active with its check value, and integrity key and sentinel are there."""
+    made = await begin(pool)
+
+    assert (
+        KeyStatus(
+            key_id=FIRST.key_id,
+            state=KeyState.ACTIVE,
+            integrity_ref=SecretRef.parse("db:_system:integrity:1", reserved=True),
+            sentinel_ref=SecretRef.parse("db:_system:sentinel:1", reserved=True),
+        )
+        == made
+    )
+    (key,) = await registered(pool)
+    assert (FIRST.key_id, KeyState.ACTIVE, FIRST.check_value) == (key.key_id, key.state, key.check_value)
+
+
+async def test_the_integrity_key_and_the_sentinel_are_what_chance_gave(pool: Pool) -> None:
+    """Each is 32 bytes of its own, sealed under its own purpose."""
+    draws = [bytes([n]) * 32 for n in range(2)]
+    chance = iter(draws)
+    async with pool.acquire() as connection:
+        store = PostgresStore(connection, RING)
+        made = await initialise(connection, RING, store, lambda _: next(chance))
+
+        assert draws == [
+            (await store.get(made.integrity_ref, purpose=Purpose.INTEGRITY)).reveal(),
+            (await store.get(made.sentinel_ref, purpose=Purpose.SENTINEL)).reveal(),
+        ]
+
+
+async def test_an_installation_begins_once(pool: Pool) -> None:
+    """A second time is a conflict, with the same key or with another, and changes nothing."""
+    await begin(pool)
+    before = await pool.fetch("SELECT * FROM hookseal.secret_records ORDER BY name")
+    for keyring in (RING, KeyRing(SECOND)):
+        with pytest.raises(Conflict, match="hookseal key status"):
+            await begin(pool, keyring)
+
+    assert before == await pool.fetch("SELECT * FROM hookseal.secret_records ORDER BY name")
+    assert 1 == len(await registered(pool))
+
+
+async def test_of_many_beginnings_at_once_one_wins(pool: Pool) -> None:
+    """Of five at the same time one makes the keys and four are conflicts."""
+    rings = [RING, KeyRing(SECOND), KeyRing(THIRD), RING, KeyRing(SECOND)]
+    results = await asyncio.gather(*(begin(pool, ring) for ring in rings), return_exceptions=True)
+
+    assert 1 == sum(isinstance(result, KeyStatus) for result in results)
+    assert 4 == sum(isinstance(result, Conflict) for result in results)
+    assert 1 == len(await registered(pool))
+
+
+async def test_an_installation_begins_in_empty_tables_only(pool: Pool) -> None:
+    """Records without registered keys, as after half a restore, are a conflict and stay as they are."""
+    await PostgresStore(pool, RING).put(TENANT, NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
+    with pytest.raises(Conflict):
+        await begin(pool)
+
+    assert () == await registered(pool)
+
+
+async def test_a_beginning_that_fails_leaves_nothing(pool: Pool) -> None:
+    """All is in one transaction: if the last secret cannot be made, no key is registered either."""
+    draws = iter([b"i" * 32, b""])
+    async with pool.acquire() as connection:
+        with pytest.raises(Exception, match="1 to 65536 bytes"):
+            await initialise(connection, RING, PostgresStore(connection, RING), lambda _: next(draws))
+
+    assert () == await registered(pool)
+    assert () == await PostgresStore(pool, RING).versions(SYSTEM_TENANT, "integrity")
+
+
+async def test_status_tells_state_held_and_records(pool: Pool) -> None:
+    """Each registered key is told with its state, whether this process holds it, and how many records it seals."""
+    assert () == await status(pool, RING)
+    await begin(pool)
+    await pool.execute("INSERT INTO hookseal.secret_keys VALUES ($1, 'staged', $2)", SECOND.key_id, SECOND.check_value)
+    active, staged = (
+        KeyRow(key_id=FIRST.key_id, state="active", held=True, records=2),
+        KeyRow(key_id=SECOND.key_id, state="staged", held=False, records=0),
+    )
+
+    assert (active, staged) == await status(pool, RING)
+    assert [False, True] == [row.held for row in await status(pool, KeyRing(SECOND))]
+    assert [False, False] == [row.held for row in await status(pool, None)]
+
+
+async def test_status_tells_of_records_under_a_key_that_nobody_registered(pool: Pool) -> None:
+    """A key id that only records name is told as unregistered."""
+    await begin(pool)
+    await PostgresStore(pool, KeyRing(THIRD)).put(TENANT, NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
+
+    assert KeyRow(key_id=THIRD.key_id, state="unregistered", held=False, records=1) == (await status(pool, RING))[-1]
+
+
+async def test_needed_keys_are_those_that_records_name(pool: Pool) -> None:
+    """Of several ids those come back under which something is sealed."""
+    await begin(pool)
+
+    assert (FIRST.key_id,) == await needed(pool, [FIRST.key_id, SECOND.key_id])
+
+
+async def test_a_connection_that_was_cut_is_unavailable(database_url: str) -> None:
+    """An outage is translated here as it is in the store."""
+    connection = await asyncpg.connect(database_url)
+    connection.terminate()
+
+    for asking in (registered(connection), status(connection, None), needed(connection, [])):
+        with pytest.raises(SecretUnavailable):
+            await asking

@@ -1,0 +1,120 @@
+"""Pointing an endpoint at its first secret."""
+
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.pointer import Pointer
+from hookseal.schema.database import Pool
+from hookseal.secrets import pointer
+from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
+from hookseal.secrets.ref import Provider, SecretRef
+from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, NAME, OTHER_ENDPOINT, OTHER_TENANT, TENANT, ref, signed
+
+REF = ref(1, Provider.DB)
+ROW = "SELECT * FROM hookseal.endpoints WHERE id = $1"
+
+
+@pytest.fixture
+async def endpoint(pool: Pool) -> None:
+    """An endpoint without a secret."""
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types) VALUES ($1, $2, $3, '{*}')",
+        TENANT,
+        ENDPOINT,
+        BARE.url,
+    )
+
+
+async def _first(pool: Pool, **change: Any) -> Pointer:
+    asked = {"tenant": TENANT, "endpoint_id": ENDPOINT, "ref": REF, **change}
+    async with pool.acquire() as connection, connection.transaction():
+        return await pointer.first(connection, INTEGRITY, **asked)
+
+
+@pytest.mark.req("SEC-24", part="pointer-mac")
+async def test_it_sets_the_ref_the_generation_and_the_mac(pool: Pool, endpoint: None) -> None:
+    """Afterwards the row says what the pointer says, under a MAC that verifies, with the first generation."""
+    found = await _first(pool)
+    row = await pool.fetchrow(ROW, ENDPOINT)
+
+    assert signed(replace(BARE, secret_ref=str(REF))) == found
+    assert row is not None
+    assert (str(REF), "db", 1) == (row["secret_ref"], row["secret_provider"], row["generation"])
+    assert (found.mac, INTEGRITY.key_id) == (row["mac"], row["mac_key_id"])
+    assert row["secret_updated_at"] >= row["created_at"]
+    assert (None, None) == (row["previous_secret_ref"], row["previous_secret_expires_at"])
+    INTEGRITY.verify(found)
+
+
+@pytest.mark.req("SEC-24", part="pointer-mac")
+async def test_an_expiry_set_to_infinity_by_hand_breaks_the_mac(pool: Pool, endpoint: None) -> None:
+    """A value that only a hand in the database can set is read without a fault, and is tampering."""
+    found = await _first(pool)
+    await pool.execute("UPDATE hookseal.endpoints SET previous_secret_expires_at = 'infinity'")
+    expires = await pool.fetchval("SELECT previous_secret_expires_at FROM hookseal.endpoints")
+
+    with pytest.raises(SecretTampered):
+        INTEGRITY.verify(replace(found, previous_secret_expires_at=expires))
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        SecretRef(provider=Provider.DB, tenant=OTHER_TENANT, name=NAME, version=1),
+        SecretRef(provider=Provider.DB, tenant=TENANT, name=f"webhook-endpoint-{OTHER_ENDPOINT}", version=1),
+        SecretRef(provider=Provider.DB, tenant=TENANT, name="integrity", version=1),
+    ],
+    ids=str,
+)
+async def test_a_secret_of_another_tenant_or_endpoint_is_denied(pool: Pool, endpoint: None, wrong: SecretRef) -> None:
+    """An endpoint is pointed at its own secret only; the row stays as it was."""
+    with pytest.raises(SecretDenied):
+        await _first(pool, ref=wrong)
+
+    assert await pool.fetchval("SELECT secret_ref IS NULL AND generation = 0 FROM hookseal.endpoints")
+
+
+async def test_an_endpoint_that_is_not_there_is_not_found(pool: Pool) -> None:
+    """Without a row there is nothing to point."""
+    with pytest.raises(NotFound):
+        await _first(pool)
+
+
+@pytest.mark.req("SEC-08")
+async def test_an_endpoint_of_another_tenant_is_not_found(pool: Pool, endpoint: None) -> None:
+    """The right id under the wrong tenant finds nothing."""
+    with pytest.raises(NotFound):
+        await _first(pool, tenant=OTHER_TENANT, ref=replace(REF, tenant=OTHER_TENANT))
+
+
+@pytest.mark.parametrize("had", ["secret_ref = 'x'", "previous_secret_ref = 'x'", "generation = 3"])
+async def test_only_the_first_secret_is_set_so(pool: Pool, endpoint: None, had: str) -> None:
+    """An endpoint that has a secret, or ever had one, is in conflict and keeps what it has."""
+    await pool.execute(f"UPDATE hookseal.endpoints SET {had}")  # noqa: S608
+    before = await pool.fetchrow(ROW, ENDPOINT)
+    with pytest.raises(Conflict):
+        await _first(pool)
+
+    assert before == await pool.fetchrow(ROW, ENDPOINT)
+
+
+async def test_it_holds_the_row_until_the_callers_transaction_ends(pool: Pool, endpoint: None) -> None:
+    """While the transaction is open nobody else can lock the row, not even for a key share (law 4)."""
+    async with pool.acquire() as mine, pool.acquire() as theirs, mine.transaction():
+        await pointer.first(mine, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await theirs.execute("SELECT FROM hookseal.endpoints FOR KEY SHARE NOWAIT")
+
+
+async def test_a_connection_that_was_cut_is_unavailable(database_url: str) -> None:
+    """An outage is translated here as it is in the store."""
+    connection = await asyncpg.connect(database_url)
+    connection.terminate()
+
+    with pytest.raises(SecretUnavailable):
+        await pointer.first(connection, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF)

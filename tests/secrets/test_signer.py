@@ -1,0 +1,115 @@
+"""Signing secrets and signers of the `standard` scheme."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookseal.ground.errors import Defect, Malformed
+from hookseal.ground.wire import signed_content
+from hookseal.secrets.errors import SecretUnusable
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.signer import Signer, generate_signing_secret, parse_signing_secret
+from tests.secrets.samples import SECRET
+from tests.vectors.reading import vectors
+
+KEY = bytes(range(64, 128))
+
+
+def _spelled(key: bytes) -> str:
+    return "whsec_" + base64.b64encode(key).decode()
+
+
+@pytest.mark.req("DEL-04", part="standard-hmac")
+@pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
+def test_signatures_are_as_known(case: dict[str, Any]) -> None:
+    """A signer gives, for the bytes of the wire, the signature that is known for them."""
+    signer = Signer("ref", parse_signing_secret(case["secret"]))
+    content = signed_content(case["id"], case["timestamp"], bytes.fromhex(case["body"]))
+
+    assert case["signature"] == signer.sign(content)
+    assert "ref" == signer.ref
+
+
+@given(st.binary(min_size=24, max_size=64))
+def test_every_key_of_24_to_64_bytes_is_taken_and_kept_as_it_is_spelled(key: bytes) -> None:
+    """What is stored is the text of the secret, byte for byte."""
+    assert _spelled(key).encode() == parse_signing_secret(_spelled(key)).reveal()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "w",
+        "whsec_",
+        "whsec_%",
+        "whsec_wronglength",
+        "hwsec_" + _spelled(KEY[:24])[6:],
+        "WHSEC_" + _spelled(KEY[:24])[6:],
+        _spelled(KEY[:24])[6:],
+        "whpk_" + _spelled(KEY[:32])[6:],
+        "whsk_" + _spelled(KEY)[6:],
+        "bm90LXZhbGlkCg==",
+        _spelled(KEY[:23]),
+        _spelled(KEY + b"x"),
+        _spelled(KEY[:25]).rstrip("="),
+        _spelled(KEY[:25]) + "=",
+        _spelled(KEY[:25])[:-3] + "B==",
+        _spelled(KEY[:24]) + "\n",
+        " " + _spelled(KEY[:24]),
+        "whsec_" + base64.urlsafe_b64encode(b"\xff" * 24).decode(),
+        "whsec_" + "\u00e4" * 32,
+        "whsec_" + "\udcff" * 32,
+    ],
+)
+def test_anything_else_is_malformed_and_not_repeated(text: str) -> None:
+    """Another prefix, 23 or 65 bytes, and base64 that is not the one spelling are refused without the value."""
+    with pytest.raises(Malformed) as caught:
+        parse_signing_secret(text)
+
+    assert "secret" == caught.value.field
+    assert "signing secret must be whsec_ and the base64 of 24 to 64 bytes" == str(caught.value)
+
+
+def test_a_generated_secret_is_the_base64_of_32_random_bytes() -> None:
+    """The bytes asked for are 32, they stand in the secret, and what is generated parses."""
+    generated = generate_signing_secret(lambda count: bytes(range(count)))
+
+    assert _spelled(bytes(range(32))).encode() == generated.reveal()
+    assert generated == parse_signing_secret(generated.reveal().decode())
+
+
+def test_each_generated_secret_is_another() -> None:
+    """Without chance given it is drawn from the machine."""
+    assert generate_signing_secret() != generate_signing_secret()
+
+
+@pytest.mark.parametrize("stored", [b"plain text of an older system", b"whsec_\xff\xff", b"whsec_AAAA", b""])
+def test_a_stored_secret_of_another_form_cannot_sign(stored: bytes) -> None:
+    """What is stored but is no `whsec_` secret gives a definitive error, not a wrong signature."""
+    with pytest.raises(SecretUnusable):
+        Signer("ref", SecretMaterial(stored))
+
+
+def test_a_signer_that_forgot_signs_nothing() -> None:
+    """After `forget`, once or twice, signing is a fault of ours; the reference is still known."""
+    signer = Signer("ref", SECRET)
+    signer.forget()
+    signer.forget()
+
+    with pytest.raises(Defect):
+        signer.sign(b"content")
+    assert "ref" == signer.ref
+
+
+def test_a_signer_is_frozen() -> None:
+    """Nothing about a signer can be set from outside."""
+    signer = Signer("ref", SECRET)
+
+    with pytest.raises(AttributeError):
+        signer.ref = "other"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        signer.extra = 1  # type: ignore[attr-defined]
