@@ -1,0 +1,1 @@
+"""Dispatcher: decides what a delivery needs and sends it. It never sees a secret."""

@@ -1,0 +1,74 @@
+"""What an operator reads of deliveries and their attempts."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from hookseal.dispatcher.database import translated
+from hookseal.dispatcher.model import State
+from hookseal.ground.errors import Malformed, NotFound
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId, delivery_id
+from hookseal.ground.sql import statements
+from hookseal.schema.database import Executor
+
+_SQL: Final = statements("hookseal.dispatcher", "history.sql")
+MAX_PAGE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which deliveries to list: every condition that is set must hold. `since` is when they were made."""
+
+    tenant_id: TenantId | None = None
+    endpoint_id: EndpointId | None = None
+    event_type: str | None = None
+    state: State | None = None
+    since: datetime | None = None
+
+
+async def page(
+    executor: Executor, wanted: Filter, *, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return up to `limit` deliveries, newest first, and the cursor of the next page, None after the last.
+
+    Raises `Malformed` for a cursor that no page gave or a limit out of 1 to 1000, `Unavailable`.
+    """
+    if not 1 <= limit <= MAX_PAGE:
+        raise Malformed(f"limit must be 1 to {MAX_PAGE}", field="limit")
+    before = None if cursor is None else _before(cursor)
+    with translated():
+        rows = await executor.fetch(
+            _SQL["page"],
+            wanted.tenant_id,
+            wanted.endpoint_id,
+            wanted.event_type,
+            None if wanted.state is None else wanted.state.value,
+            wanted.since,
+            before,
+            limit + 1,
+        )
+    items = [dict(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return items, base64.urlsafe_b64encode(items[-1]["delivery_id"].encode()).decode() if more else None
+
+
+async def show(executor: Executor, wanted: DeliveryId) -> dict[str, Any]:
+    """Return one delivery with its attempts, oldest first, in the shape of design 1.3.
+
+    Raises `NotFound`, `Unavailable`.
+    """
+    with translated():
+        row = await executor.fetchrow(_SQL["show"], wanted)
+        if row is None:
+            raise NotFound("there is no delivery with this id", field="delivery")
+        attempts = await executor.fetch(_SQL["attempts"], row["tenant_id"], wanted)
+    return {**dict(row), "attempt_log": [dict(attempt) for attempt in attempts]}
+
+
+def _before(cursor: str) -> DeliveryId:
+    try:
+        return delivery_id(base64.urlsafe_b64decode(cursor.encode()).decode())
+    except (ValueError, binascii.Error, Malformed):
+        raise Malformed("cursor must be one that an earlier page gave", field="cursor") from None

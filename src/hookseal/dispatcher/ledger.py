@@ -1,0 +1,125 @@
+"""The ledger in PostgreSQL: claims under a fenced lease, outcomes, and what the sweep needs."""
+
+from typing import Any, Final
+
+from hookseal.dispatcher.database import translated
+from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target
+from hookseal.dispatcher.policy import Wait
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.sql import statements
+from hookseal.schema.database import ANSWER_SECONDS, Executor, connected
+
+_SQL: Final = statements("hookseal.dispatcher", "ledger.sql")
+SWEEP_BATCH: Final = 1_000
+
+
+class PostgresLedger:
+    """A `Ledger` on a pool; `worker` names the owner of the leases it takes."""
+
+    def __init__(self, executor: Executor, *, worker: str, lease_seconds: float) -> None:
+        self._executor = executor
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+
+    async def claim(self, ring: Ring) -> Claim | None:
+        """Take a due, pending delivery under a new lease; None if none matches all three ids."""
+        row = await self._row(
+            "claim", ring.tenant_id, ring.endpoint_id, ring.delivery_id, self._worker, self._lease_seconds
+        )
+        return None if row is None else _claim(ring, row)
+
+    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+        """Write the attempt and the state in one statement; False if the lease was lost."""
+        row = await self._row(
+            "record",
+            *_fence(claim),
+            state.value,
+            error,
+            attempt.duration_ms,
+            attempt.status,
+            attempt.outcome,
+            attempt.snippet,
+            list(attempt.signed_by),
+            self._worker,
+        )
+        return row is not None
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Give the delivery back without an attempt, due at once or after the wait."""
+        if wait is None:
+            return await self._row("release", *_fence(claim), 0.0, None, None) is not None
+        row = await self._row("release", *_fence(claim), wait.seconds, wait.waiting_for.value, wait.reason)
+        return row is not None
+
+    async def end(self, claim: Claim, state: State, error: str) -> bool:
+        """Leave the delivery in that final state without an attempt; False if the lease was lost."""
+        return await self._row("end", *_fence(claim), state.value, error) is not None
+
+    async def end_lost_leases(self) -> int:
+        """Make deliveries due whose lease ran out, each with an attempt of outcome unknown; return how many."""
+        return len(await self._rows("end_lost_leases", SWEEP_BATCH))
+
+    async def ring_due(self, again_after_seconds: float) -> list[Ring]:
+        """Return up to `SWEEP_BATCH` due deliveries that nobody rang since they came due, or for that long."""
+        rows = await self._rows("ring_due", SWEEP_BATCH, again_after_seconds)
+        return [
+            Ring(
+                tenant_id=TenantId(row["tenant_id"]),
+                endpoint_id=EndpointId(row["endpoint_id"]),
+                delivery_id=DeliveryId(row["delivery_id"]),
+            )
+            for row in rows
+        ]
+
+    async def longest_timeout_ms(self) -> int:
+        """Return the longest time-out of an enabled endpoint, 0 if there is none."""
+        row = await self._row("longest_timeout_ms")
+        return 0 if row is None else int(row[0])
+
+    async def _row(self, name: str, *arguments: Any) -> Any:
+        rows = await self._rows(name, *arguments)
+        return rows[0] if rows else None
+
+    async def _rows(self, name: str, *arguments: Any) -> list[Any]:
+        with translated():
+            async with connected(self._executor) as connection:
+                return await connection.fetch(_SQL[name], *arguments, timeout=ANSWER_SECONDS)
+
+
+def _fence(claim: Claim) -> tuple[str, str, str]:
+    return claim.ring.tenant_id, claim.ring.delivery_id, claim.lease_token
+
+
+def _claim(ring: Ring, row: Any) -> Claim:
+    return Claim(
+        ring=ring,
+        event_id=EventId(row["event_id"]),
+        event_type=row["event_type"],
+        correlation_id=row["correlation_id"],
+        traceparent=row["traceparent"],
+        body=row["body"],
+        number=row["claimed_number"],
+        claimed_at=row["claimed_at"],
+        lease_token=row["lease_token"],
+        target=_target(ring, row) if row["endpoint_found"] else None,
+    )
+
+
+def _target(ring: Ring, row: Any) -> Target:
+    pointer = Pointer(
+        tenant_id=ring.tenant_id,
+        endpoint_id=ring.endpoint_id,
+        url=row["url"],
+        scheme=row["scheme"],
+        algorithm=row["algorithm"],
+        secret_ref=row["secret_ref"],
+        previous_secret_ref=row["previous_secret_ref"],
+        previous_secret_expires_at=row["previous_secret_expires_at"],
+        previous_due=row["previous_due"],
+        lead=row["lead"],
+        generation=row["generation"],
+        mac=row["mac"],
+        mac_key_id=row["mac_key_id"],
+    )
+    return Target(pointer=pointer, enabled=row["enabled"], timeout_ms=row["timeout_ms"])

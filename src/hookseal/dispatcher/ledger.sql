@@ -1,0 +1,97 @@
+-- name: claim
+WITH due AS (
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id
+    FROM hookseal.deliveries AS d
+    WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.id = $3::text::uuid
+      AND d.state = 'pending' AND d.next_attempt_at <= now()
+    FOR UPDATE SKIP LOCKED
+), endpoint AS (
+    SELECT e.*, coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
+    FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
+    FOR KEY SHARE OF e
+), claimed AS (
+    UPDATE hookseal.deliveries AS d
+    SET state = 'sending', next_attempt_at = NULL, waiting_for = NULL, rung_at = coalesce(d.rung_at, now()),
+        lease_owner = $4, lease_token = gen_random_uuid(), lease_expires_at = now() + make_interval(secs => $5),
+        claimed_number = d.attempts + 1, claimed_at = now(),
+        claimed_refs = array_remove(ARRAY[e.secret_ref, CASE WHEN e.previous_due THEN e.previous_secret_ref END], NULL),
+        claimed_generation = e.generation
+    FROM due LEFT JOIN endpoint AS e ON true
+    WHERE d.tenant_id = due.tenant_id AND d.id = due.id
+    RETURNING d.tenant_id, d.id, d.endpoint_id, d.event_id, d.claimed_number, d.claimed_at, d.lease_token
+)
+SELECT c.event_id, c.claimed_number, c.claimed_at, c.lease_token::text AS lease_token,
+       v.event_type, v.correlation_id, v.traceparent, v.body,
+       e.id IS NOT NULL AS endpoint_found, e.enabled, e.timeout_ms, e.url, e.scheme, e.algorithm, e.secret_ref,
+       e.previous_secret_ref, e.previous_secret_expires_at, e.previous_due, e.lead, e.generation, e.mac, e.mac_key_id
+FROM claimed AS c
+JOIN hookseal.events AS v ON v.tenant_id = c.tenant_id AND v.id = c.event_id
+LEFT JOIN endpoint AS e ON true
+
+-- name: record
+WITH ended AS (
+    UPDATE hookseal.deliveries AS d
+    SET state = $4, attempts = d.claimed_number, last_error = $5,
+        next_attempt_at = CASE WHEN $4 = 'pending' THEN now() END,
+        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    RETURNING d.tenant_id, d.id, d.claimed_number, d.claimed_at
+)
+INSERT INTO hookseal.attempts
+    (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
+SELECT tenant_id, id, claimed_number, claimed_at, $6, $7, $8, $9, $10, $11 FROM ended
+RETURNING number
+
+-- name: release
+UPDATE hookseal.deliveries AS d
+SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4),
+    waiting_for = $5, last_error = coalesce($6, d.last_error),
+    lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+RETURNING 1
+
+-- name: end
+UPDATE hookseal.deliveries AS d
+SET state = $4, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+RETURNING 1
+
+-- name: end_lost_leases
+WITH lost AS (
+    SELECT d.tenant_id, d.id, d.lease_owner
+    FROM hookseal.deliveries AS d
+    WHERE d.state = 'sending' AND d.lease_expires_at < now()
+    ORDER BY d.lease_expires_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+), ended AS (
+    UPDATE hookseal.deliveries AS d
+    SET state = 'pending', next_attempt_at = now(), attempts = d.claimed_number,
+        last_error = 'the worker ended before the answer was recorded',
+        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    FROM lost
+    WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
+    RETURNING d.tenant_id, d.id, d.claimed_number, d.claimed_at, d.claimed_refs, lost.lease_owner
+)
+INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
+SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner FROM ended
+RETURNING tenant_id, delivery_id::text AS delivery_id
+
+-- name: ring_due
+WITH due AS (
+    SELECT d.tenant_id, d.id
+    FROM hookseal.deliveries AS d
+    WHERE d.state = 'pending' AND d.next_attempt_at <= now()
+      AND (d.rung_at IS NULL OR d.rung_at < now() - make_interval(secs => $2) OR d.rung_at < d.next_attempt_at)
+    ORDER BY d.next_attempt_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE hookseal.deliveries AS d
+SET rung_at = now()
+FROM due
+WHERE d.tenant_id = due.tenant_id AND d.id = due.id
+RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
+
+-- name: longest_timeout_ms
+SELECT coalesce(max(timeout_ms), 0) FROM hookseal.endpoints WHERE enabled

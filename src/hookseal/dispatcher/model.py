@@ -1,0 +1,116 @@
+"""The records that pass between the steps of a delivery. They carry no secret and do nothing."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
+from hookseal.ground.pointer import Pointer
+
+
+class State(StrEnum):
+    """Where a delivery stands (docs/lifecycle.md)."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD_LETTER = "dead_letter"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class WaitingFor(StrEnum):
+    """Why a pending delivery is held back although it is due."""
+
+    SECRET = "secret"  # noqa: S105 -- the name of a state
+    ENDPOINT_DISABLED = "endpoint_disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ring:
+    """What a job in Redis says, no more: this delivery may be due."""
+
+    tenant_id: TenantId
+    endpoint_id: EndpointId
+    delivery_id: DeliveryId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the claim read of the endpoint row."""
+
+    pointer: Pointer
+    enabled: bool
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A delivery that is ours until the lease ends: everything one attempt needs.
+
+    `number` counts attempts from 1. `claimed_at` is the database's time of the claim, which is when
+    the attempt began. `target` is None if the endpoint row is gone.
+    """
+
+    ring: Ring
+    event_id: EventId
+    event_type: str
+    correlation_id: str | None
+    traceparent: str | None
+    body: bytes
+    number: int
+    claimed_at: datetime
+    lease_token: str
+    target: Target | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One POST, ready to be sent as it is."""
+
+    tenant_id: TenantId
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The receiver answered with a status. `snippet` is at most 2 KiB of what it said."""
+
+    status: int
+    snippet: str
+
+
+class FailureKind(StrEnum):
+    """The ways in which a request can end without a status."""
+
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    DNS = "dns"
+    CONNECTION = "connection"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    PROTOCOL = "protocol"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The request ended without a status; `detail` says how, in our words, never the receiver's."""
+
+    kind: FailureKind
+    detail: str
+
+
+Answer = Reply | Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt as the log of attempts keeps it. `signed_by` holds secret refs, current first."""
+
+    outcome: str
+    status: int | None
+    duration_ms: int | None
+    snippet: str | None
+    signed_by: tuple[str, ...]

@@ -1,0 +1,92 @@
+"""What the pipeline needs from outside: three seams, each with a real adapter and a double.
+
+Both pass the same laws (tests/dispatcher/test_*_laws.py).
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hookseal.dispatcher.model import Answer, Attempt, Claim, Request, Ring, State
+from hookseal.dispatcher.policy import Wait
+from hookseal.ground.clock import Clock
+from hookseal.ground.pointer import Pointer
+
+
+class Ledger(Protocol):
+    """Where deliveries stand. Every write is fenced: a lease that has moved on changes nothing."""
+
+    async def claim(self, ring: Ring) -> Claim | None:
+        """Take a due, pending delivery under a new lease; None if there is none that matches all three ids.
+
+        Of many claims at the same time at most one gets it. Raises `Unavailable`.
+        """
+        ...
+
+    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+        """Write the attempt and leave the delivery in `state`, in one transaction; False if the lease was lost.
+
+        `PENDING` makes it due at once. Raises `Unavailable`.
+        """
+        ...
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Give the delivery back without an attempt, due at once or after the wait; False if the lease was lost.
+
+        Raises `Unavailable`.
+        """
+        ...
+
+    async def end(self, claim: Claim, state: State, error: str) -> bool:
+        """Leave the delivery in that final state without an attempt; False if the lease was lost.
+
+        Raises `Unavailable`.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Sends one request."""
+
+    async def send(self, request: Request) -> Answer:
+        """Return what became of it within its time-out. The receiver's faults are values, never exceptions."""
+        ...
+
+
+class Signer(Protocol):
+    """Something that signs. The key stays where it is."""
+
+    @property
+    def ref(self) -> str:
+        """The secret reference that this signs with."""
+        ...
+
+    def sign(self, content: bytes) -> str:
+        """Return the signature as the header spells it, for instance `v1,<base64>`."""
+        ...
+
+
+class Signers(Protocol):
+    """Hands out what must sign for an endpoint."""
+
+    def signers(self, pointer: Pointer) -> AbstractAsyncContextManager[tuple[Signer, ...]]:
+        """Give every signer that is due, the current secret's first, for the length of the block.
+
+        Raises `CannotSign` on entry if any one of them cannot be had: never fewer than are due.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the pipeline is given: the seams, time, chance and what this installation allows."""
+
+    ledger: Ledger
+    transport: Transport
+    signers: Signers
+    clock: Clock
+    jitter: Callable[[], float]
+    allow_http: bool
+    user_agent: str
+    log: Any

@@ -1,0 +1,153 @@
+"""Sends one request over aiohttp, to addresses that may be dialled only.
+
+The check sits where the socket is made, so it holds for literals, which never reach a resolver, and
+for a name that resolves to something else the second time. The resolver drops forbidden addresses
+early, so that a name with a public one is still reached by it. Sessions, with their connections, DNS
+answers and TLS sessions, are shared only between tenants with the same egress rights.
+"""
+
+import asyncio
+import socket
+from ipaddress import IPv4Network, IPv6Network
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.typedefs import LooseHeaders
+
+from hookseal.dispatcher.address import AddressRules, refusal
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, Request
+
+RESPONSE_BYTES_READ: Final = 65_536
+SNIPPET_BYTES: Final = 2_048
+_IDLE_SECONDS: Final = 30.0
+_Networks = frozenset[IPv4Network | IPv6Network]
+
+
+class ForbiddenAddressError(OSError):
+    """The address may not be dialled."""
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names and drops every address that may not be dialled."""
+
+    def __init__(self, allowed: _Networks) -> None:
+        self._allowed = allowed
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses that may be dialled. Raises `ForbiddenAddressError` if none of them may."""
+        found = await self._resolver.resolve(host, port, family)
+        public = [result for result in found if refusal(result["host"], self._allowed) is None]
+        if found and not public:
+            raise ForbiddenAddressError("the name resolves only to addresses that may not be dialled")
+        return public
+
+    async def close(self) -> None:
+        """Release the resolver."""
+        await self._resolver.close()
+
+
+def guarded_socket(address: tuple[object, ...], allowed: _Networks) -> socket.socket:
+    """Return a socket for a resolved address. Raises `ForbiddenAddressError` if it may not be dialled."""
+    family, kind, protocol, _, target = address
+    reason = refusal(str(target[0]), allowed)  # type: ignore[index]
+    if reason is not None:
+        raise ForbiddenAddressError(f"the address may not be dialled ({reason})")
+    return socket.socket(family=family, type=kind, proto=protocol)  # type: ignore[arg-type]
+
+
+class HttpTransport:
+    """A `Transport` on aiohttp; an async context manager that owns its sessions."""
+
+    def __init__(self, rules: AddressRules) -> None:
+        self._rules = rules
+        self._sessions: dict[_Networks, aiohttp.ClientSession] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def send(self, request: Request) -> Answer:
+        """Return the reply or the failure, within the request's time-out.
+
+        Redirects are not followed. A status counts once its headers came, whatever becomes of the body.
+        """
+        headers: LooseHeaders = request.headers
+        try:
+            async with self._session(request).post(
+                request.url,
+                data=request.body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=request.timeout_seconds),
+            ) as response:
+                return Reply(status=response.status, snippet=await _snippet(response))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            return _failure(error, request)
+
+    def _session(self, request: Request) -> aiohttp.ClientSession:
+        allowed = self._rules.networks_for(request.tenant_id)
+        if allowed not in self._sessions:
+            connector = aiohttp.TCPConnector(
+                limit=0,
+                resolver=GuardedResolver(allowed),
+                socket_factory=lambda address: guarded_socket(address, allowed),
+                keepalive_timeout=_IDLE_SECONDS,
+            )
+            self._sessions[allowed] = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
+                raise_for_status=False,
+            )
+        return self._sessions[allowed]
+
+
+async def _snippet(response: aiohttp.ClientResponse) -> str:
+    """Read at most 64 KiB, so that a short answer leaves its connection reusable; return the first 2 KiB."""
+    kept = bytearray()
+    read = 0
+    try:
+        async for chunk in response.content.iter_any():
+            read += len(chunk)
+            kept += chunk[: SNIPPET_BYTES - len(kept)]
+            if read >= RESPONSE_BYTES_READ:
+                response.close()
+                break
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        response.close()
+    return _text(bytes(kept))
+
+
+def _text(raw: bytes) -> str:
+    """Return text that PostgreSQL takes and that is at most 2 KiB as UTF-8."""
+    text = raw.decode("utf-8", errors="replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return text.encode("utf-8")[:SNIPPET_BYTES].decode("utf-8", errors="ignore")
+
+
+def _failure(error: Exception, request: Request) -> Failure:
+    cause = getattr(error, "os_error", error)
+    match error:
+        case _ if isinstance(cause, ForbiddenAddressError):
+            return Failure(kind=FailureKind.FORBIDDEN_ADDRESS, detail=str(cause))
+        case TimeoutError() | asyncio.TimeoutError():
+            return Failure(kind=FailureKind.TIMEOUT, detail=f"no answer within {request.timeout_seconds:g} s")
+        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
+            return Failure(kind=FailureKind.TLS, detail="the TLS handshake failed or the certificate is not trusted")
+        case aiohttp.ClientConnectorDNSError():
+            return Failure(kind=FailureKind.DNS, detail="the host name could not be resolved")
+        case aiohttp.ClientResponseError() | aiohttp.InvalidURL() | ValueError():
+            return Failure(kind=FailureKind.PROTOCOL, detail="the receiver did not answer in valid HTTP")
+        case _:
+            return Failure(kind=FailureKind.CONNECTION, detail=f"the connection failed ({type(cause).__name__})")

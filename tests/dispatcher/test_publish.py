@@ -1,0 +1,262 @@
+"""Publishing, from Python and from SQL."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.publish import Event, Published, publish_json, publish_raw
+from hookseal.ground.errors import Conflict, Malformed, Refused
+from hookseal.ground.ids import EventId, TenantId, event_id
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.schema.database import Connection
+from tests.doubles.stored import begin
+
+Pool = asyncpg.Pool
+
+
+def event(event_type: str = "invoice.paid", **changes: object) -> Event:
+    """Return an event of acme."""
+    given: dict[str, object] = {"tenant_id": TenantId("acme"), "event_type": event_type, **changes}
+    return Event(**given)  # type: ignore[arg-type]
+
+
+async def endpoint(pool: "Pool[asyncpg.Record]", tenant: str, *types: str) -> str:
+    """Insert an endpoint as an older system would, and return its id."""
+    made: str = await pool.fetchval(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
+        " VALUES ($1, hookseal.uuid7(), 'https://r.example/' || hookseal.uuid7(), $2, 'old') RETURNING id::text",
+        tenant,
+        list(types),
+    )
+    return made
+
+
+async def stored_body(pool: "Pool[asyncpg.Record]", wanted: str) -> bytes:
+    """Return the body of an event."""
+    body: bytes = await pool.fetchval("SELECT body FROM hookseal.events WHERE id = $1", wanted)
+    return body
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
+    """There is one delivery for each enabled endpoint of the tenant that subscribes to the type, and for no other."""
+    exact = await endpoint(pool, "acme", "invoice.paid")
+    family = await endpoint(pool, "acme", "user.created", "invoice.*")
+    everything = await endpoint(pool, "acme", "*")
+    for others in ("invoice", "invoice.paid.late", "invoice.paid.*", "invoicex.*", "user.*"):
+        await endpoint(pool, "acme", others)
+    await endpoint(pool, "globex", "*")
+    disabled = await endpoint(pool, "acme", "*")
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", disabled)
+
+    published = await publish_json(pool, event(), "{}")
+
+    assert {exact, family, everything} == {ring.endpoint_id for ring in published.deliveries}
+    assert {"acme"} == {ring.tenant_id for ring in published.deliveries}
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_nobody_subscribes(pool: "Pool[asyncpg.Record]") -> None:
+    """An event that nobody subscribes to is stored all the same, with an id of its own."""
+    published = await publish_json(pool, event(), "{}")
+
+    assert ((), False) == (published.deliveries, published.duplicate)
+    assert published.event_id == event_id(published.event_id)
+    assert await stored_body(pool, published.event_id)
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_the_body_is_frozen(pool: "Pool[asyncpg.Record]") -> None:
+    """The body holds type, time and data, and the data in the producer's own order, spacing and spelling."""
+    data = '{"z": 1,  "a": "Zo\\u00eb \U0001f680", "n": 1.10}'
+    published = await publish_json(pool, event(), data)
+    body = (await stored_body(pool, published.event_id)).decode()
+
+    assert body.endswith(f',"data":{data}}}')
+    assert {"type", "timestamp", "data"} == set(json.loads(body))
+    moment = json.loads(body)["timestamp"]
+    assert moment.endswith("Z")
+    assert 3 == len(moment.removesuffix("Z").rpartition(".")[2])
+    assert await pool.fetchval("SELECT occurred_at FROM hookseal.events") == datetime.fromisoformat(moment)
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_raw(pool: "Pool[asyncpg.Record]") -> None:
+    """A raw body is stored byte for byte."""
+    published = await publish_raw(pool, event(), b"\xff\xfe\x00binary")
+
+    assert b"\xff\xfe\x00binary" == await stored_body(pool, published.event_id)
+
+
+@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.parametrize("raw", [False, True])
+async def test_idempotent(pool: "Pool[asyncpg.Record]", raw: bool) -> None:
+    """The same event id with the same type and data gives the first answer again; nothing is made twice."""
+    await endpoint(pool, "acme", "*")
+    given = event(event_id=EventId("e1"))
+
+    async def publish() -> object:
+        return await (publish_raw(pool, given, b"{}") if raw else publish_json(pool, given, "{}"))
+
+    first = await publish()
+    await endpoint(pool, "acme", "*")
+    second = await publish()
+
+    assert (False, True) == (first.duplicate, second.duplicate)  # type: ignore[attr-defined]
+    assert first.deliveries == second.deliveries  # type: ignore[attr-defined]
+    assert 1 == await pool.fetchval("SELECT count(*) FROM hookseal.deliveries")
+
+
+@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.parametrize("change", ["type", "data", "spacing", "raw"])
+async def test_another_event_under_the_same_id(pool: "Pool[asyncpg.Record]", change: str) -> None:
+    """The same event id with another type, other data or another kind of body is a conflict."""
+    await publish_json(pool, event(event_id=EventId("e1")), '{"a":1}')
+
+    publishing: Callable[[], Awaitable[Published]] = {
+        "type": lambda: publish_json(pool, event("other", event_id=EventId("e1")), '{"a":1}'),
+        "data": lambda: publish_json(pool, event(event_id=EventId("e1")), '{"a":2}'),
+        "spacing": lambda: publish_json(pool, event(event_id=EventId("e1")), '{"a": 1}'),
+        "raw": lambda: publish_raw(pool, event(event_id=EventId("e1")), b'{"a":1}'),
+    }[change]
+    with pytest.raises(Conflict):
+        await publishing()
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.req("DEL-01", part="publish")
+async def test_event_ids_belong_to_their_tenant(pool: "Pool[asyncpg.Record]") -> None:
+    """Two tenants may use the same event id for different events."""
+    await publish_json(pool, event(event_id=EventId("e1")), "1")
+    other = await publish_json(pool, event(tenant_id=TenantId("globex"), event_id=EventId("e1")), "2")
+
+    assert not other.duplicate
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"tenant_id": "_system"}, "tenant"),
+        ({"tenant_id": "A"}, "tenant"),
+        ({"tenant_id": "a\n"}, "tenant"),
+        ({"event_type": "a b"}, "event_type"),
+        ({"event_type": "a.*"}, "event_type"),
+        ({"event_type": "x" * 129}, "event_type"),
+        ({"event_id": "a.b"}, "event_id"),
+        ({"event_id": ""}, "event_id"),
+        ({"correlation_id": "a\r\nX: y"}, "correlation_id"),
+        ({"correlation_id": "x" * 129}, "correlation_id"),
+        ({"traceparent": "nonsense"}, "traceparent"),
+    ],
+)
+async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, str], field: str) -> None:
+    """The database itself refuses what is not of its form, naming the field, and stores nothing."""
+    with pytest.raises(Malformed) as caught:
+        await publish_json(pool, event(**changes), "{}")
+
+    assert field == caught.value.field
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
+    """A body of 262,144 bytes as sent is taken, one byte more is refused, raw or not."""
+    await publish_raw(pool, event(), b"x" * MAX_BODY_BYTES)
+    with pytest.raises(Malformed) as raw:
+        await publish_raw(pool, event(), b"x" * (MAX_BODY_BYTES + 1))
+    with pytest.raises(Malformed) as wrapped:
+        await publish_json(pool, event(), '"' + "x" * MAX_BODY_BYTES + '"')
+
+    assert ("body", "body") == (raw.value.field, wrapped.value.field)
+
+
+@pytest.mark.parametrize("data", ["", "{", "{} {}", "\x00", '{"a": 1,}', "[" * 200_000])
+async def test_not_json(pool: "Pool[asyncpg.Record]", data: str) -> None:
+    """Data that is not JSON is malformed."""
+    with pytest.raises(Malformed) as caught:
+        await publish_json(pool, event(), data)
+
+    assert "data" == caught.value.field
+
+
+@asynccontextmanager
+async def login(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[tuple[str, Connection]]:
+    """Give a role that may log in and nothing else, and a connection of its own."""
+    role = "hookseal_test_" + (await pool.fetchval("SELECT current_database()"))[-24:]
+    await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
+    try:
+        connection = await asyncpg.connect(f"postgresql://{role}:p@{database_url.partition('@')[2]}")
+        try:
+            yield role, connection
+        finally:
+            await connection.close()
+    finally:
+        await pool.execute(f"REVOKE hookseal_producer FROM {role}; DROP ROLE {role}")
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """A role publishes only for tenants that were granted to it, or for all with `*`."""
+    async with login(pool, database_url) as (role, connection):
+        with pytest.raises(Refused):
+            await publish_json(connection, event(), "{}")
+        await pool.execute(f"GRANT hookseal_producer TO {role}")
+        with pytest.raises(Refused):
+            await publish_json(connection, event(), "{}")
+        await pool.execute("INSERT INTO hookseal.producers (role_name, tenant_id) VALUES ($1, 'acme')", role)
+        await publish_json(connection, event(), "{}")
+        with pytest.raises(Refused):
+            await publish_json(connection, event(tenant_id=TenantId("globex")), "{}")
+        await pool.execute("UPDATE hookseal.producers SET tenant_id = '*'")
+        await publish_raw(connection, event(tenant_id=TenantId("globex")), b"x")
+
+    assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """A producer reads no table and calls none of the functions behind the two that publish."""
+    async with login(pool, database_url) as (role, connection):
+        await pool.execute(f"GRANT hookseal_producer TO {role}")
+        for table in ("events", "deliveries", "endpoints", "secret_records", "producers", "attempts", "secret_keys"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch(f"SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("SELECT hookseal.store_event('a', 'b', 'c', '', now(), '', NULL, NULL)")
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_joins_the_callers_transaction(pool: "Pool[asyncpg.Record]") -> None:
+    """What is published in a transaction that is rolled back was never published."""
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await publish_json(connection, event(), "{}")
+        await transaction.rollback()
+
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+async def test_uuid7(pool: "Pool[asyncpg.Record]") -> None:
+    """The ids that the database makes are UUIDv7, of now, and distinct."""
+    rows = await pool.fetch("SELECT hookseal.uuid7()::text AS id, now() AS at FROM generate_series(1, 1000)")
+
+    assert 1000 == len({row["id"] for row in rows})
+    for row in rows:
+        event_id(row["id"])
+        assert "7" == row["id"][14]
+        assert row["id"][19] in "89ab"
+        assert abs(int(row["id"].replace("-", "")[:12], 16) / 1000 - row["at"].timestamp()) < 5
+
+
+async def test_begin_is_usable(pool: "Pool[asyncpg.Record]") -> None:
+    """An endpoint that was added with its secret gets deliveries like any other."""
+    installation = await begin(pool)
+    added = await installation.endpoint()
+
+    assert [added.pointer.endpoint_id] == [ring.endpoint_id for ring in await installation.deliveries()]

@@ -1,0 +1,1 @@
+"""Doubles: small, typed, and held to the same laws as the real parts."""

@@ -1,0 +1,25 @@
+"""A clock that tests move."""
+
+from datetime import UTC, datetime, timedelta
+
+
+class FakeClock:
+    """Stands still until it is moved; `sleep` moves it and returns at once."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) -> None:
+        self._start = start
+        self.elapsed = 0.0
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        """Return the wall time."""
+        return self._start + timedelta(seconds=self.elapsed)
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start."""
+        return self.elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        """Move the clock."""
+        self.slept.append(seconds)
+        self.elapsed += seconds

@@ -1,0 +1,80 @@
+"""A ledger in memory, under the same laws as the one in PostgreSQL."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import count
+
+from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target
+from hookseal.dispatcher.policy import Wait
+from tests.doubles.clock import FakeClock
+
+
+@dataclass(kw_only=True)
+class Row:
+    """One delivery as the memory ledger keeps it."""
+
+    claim: Claim
+    state: State = State.PENDING
+    attempts: list[Attempt] = field(default_factory=list)
+    due_at: datetime
+    lease: str | None = None
+    waiting_for: str | None = None
+    error: str | None = None
+
+
+class MemoryLedger:
+    """Keeps deliveries in a dict; `clock` plays the part of the database's."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._tokens = count(1)
+        self.rows: dict[str, Row] = {}
+
+    def add(self, claim: Claim) -> None:
+        """Have this delivery pending and due."""
+        self.rows[claim.ring.delivery_id] = Row(claim=claim, due_at=self._clock.now())
+
+    def target(self, delivery_id: str, target: Target | None) -> None:
+        """Change what the next claim reads of the endpoint."""
+        row = self.rows[delivery_id]
+        row.claim = replace(row.claim, target=target)
+
+    async def claim(self, ring: Ring) -> Claim | None:
+        """Take a due, pending delivery under a new lease."""
+        row = self.rows.get(ring.delivery_id)
+        if row is None or row.claim.ring != ring or row.state is not State.PENDING or row.due_at > self._clock.now():
+            return None
+        row.state, row.lease, row.waiting_for = State.SENDING, f"lease-{next(self._tokens)}", None
+        return replace(row.claim, number=len(row.attempts) + 1, lease_token=row.lease, claimed_at=self._clock.now())
+
+    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+        """Write the attempt and the state."""
+        row = self._fenced(claim)
+        if row is None:
+            return False
+        row.attempts.append(attempt)
+        row.state, row.error, row.lease, row.due_at = state, error, None, self._clock.now()
+        return True
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Give the delivery back without an attempt."""
+        row = self._fenced(claim)
+        if row is None:
+            return False
+        row.state, row.lease = State.PENDING, None
+        row.due_at = self._clock.now() + timedelta(seconds=0 if wait is None else wait.seconds)
+        if wait is not None:
+            row.waiting_for, row.error = wait.waiting_for.value, wait.reason
+        return True
+
+    async def end(self, claim: Claim, state: State, error: str) -> bool:
+        """Leave the delivery in that final state without an attempt."""
+        row = self._fenced(claim)
+        if row is None:
+            return False
+        row.state, row.error, row.lease = state, error, None
+        return True
+
+    def _fenced(self, claim: Claim) -> Row | None:
+        row = self.rows[claim.ring.delivery_id]
+        return row if row.lease == claim.lease_token else None

@@ -1,0 +1,63 @@
+"""Endpoints and deliveries in a real PostgreSQL, written by the product's own functions."""
+
+import os
+from dataclasses import dataclass
+
+import asyncpg
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.publish import Event, publish_json
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
+from hookseal.secrets import keys
+from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.ref import Provider
+from hookseal.secrets.stores.postgres import PostgresStore
+
+MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
+Pool = asyncpg.Pool
+
+
+def keyring() -> KeyRing:
+    """Return a ring with the key of these tests."""
+    return KeyRing(MasterKey.parse(MASTER_KEY_TEXT, variable="SECRETS_MASTER_KEY"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """A begun installation in the database of a test."""
+
+    pool: "Pool[asyncpg.Record]"
+    unlocked: Unlocked
+
+    async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
+        """Add an endpoint that subscribes to everything."""
+        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), name=None, timeout_ms=5000)
+        async with self.pool.acquire() as connection:
+            return await add_endpoint(connection, self.unlocked, new, None)
+
+    async def deliveries(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> tuple[Ring, ...]:
+        """Publish an event and return its deliveries."""
+        event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
+        return (await publish_json(self.pool, event, '{"n": 1}')).deliveries
+
+    async def delivery(self, ring: Ring) -> asyncpg.Record:
+        """Return a delivery as it stands."""
+        row = await self.pool.fetchrow("SELECT * FROM hookseal.deliveries WHERE id = $1::text::uuid", ring.delivery_id)
+        assert row is not None
+        return row
+
+    async def attempts(self, ring: Ring) -> list[asyncpg.Record]:
+        """Return the attempts of a delivery."""
+        return await self.pool.fetch(
+            "SELECT * FROM hookseal.attempts WHERE delivery_id = $1::text::uuid ORDER BY number", ring.delivery_id
+        )
+
+
+async def begin(pool: "Pool[asyncpg.Record]") -> Installation:
+    """Begin the installation with the key of these tests."""
+    async with pool.acquire() as connection:
+        await keys.initialise(connection, keyring(), PostgresStore(connection, keyring()), os.urandom)
+    return Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
