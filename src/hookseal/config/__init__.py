@@ -1,0 +1,1 @@
+"""Config: the environment, turned once into frozen values."""

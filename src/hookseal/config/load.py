@@ -1,0 +1,73 @@
+"""Loads the settings: the environment in, frozen values out, or every problem at once."""
+
+import os
+from collections.abc import Mapping, MutableMapping
+from typing import Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hookseal.config.names import LATER_KEYS
+from hookseal.config.settings import Egress, Health, Log, Part, Secrets, Settings, Worker
+from hookseal.config.source import read_environment
+from hookseal.config.variables import AS_IT_IS, MASTER_KEY, NAMES, Asked, Variables
+from hookseal.ground.errors import ConfigError
+
+EVERYTHING: Final = frozenset(Part)
+NOTHING: Final[frozenset[Part]] = frozenset()
+
+
+def load(environ: MutableMapping[str, str] | None = None, *, needs: frozenset[Part] = EVERYTHING) -> Settings:
+    """Return the settings of this process; key material has then left the environment.
+
+    A part that is not needed may be absent; what is there is checked all the same. Raises
+    `ConfigError` with all problems, by name and never with a value.
+    """
+    environ = os.environ if environ is None else environ
+    source = read_environment(environ)
+    for name in (MASTER_KEY, *LATER_KEYS):
+        environ.pop(name, None)
+    asked = Asked(needs=needs, named=source.named, exposed=source.exposed)
+    variables, problems = _parsed(source.values, asked)
+    problems = [*source.problems, *problems]
+    if variables is None or problems:
+        raise ConfigError(problems)
+    return _settings(variables, needs)
+
+
+def _parsed(values: Mapping[str, str], asked: Asked) -> tuple[Variables | None, list[str]]:
+    # What pydantic raises holds the values, so it must not even be the context of what load raises.
+    try:
+        return Variables.model_validate(dict(values), context=asked), []
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+    return None, [text for detail in details for text in _texts(detail)]
+
+
+def _texts(detail: ErrorDetails) -> list[str]:
+    if detail["type"] == AS_IT_IS:
+        return detail["msg"].splitlines()
+    name = str(detail["loc"][0])
+    return [f"{name} must be {NAMES[name].title}"]
+
+
+def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
+    secrets = None
+    if Part.SECRETS in needs and variables.provider is not None:
+        secrets = Secrets(provider=variables.provider, master_key=variables.master_key)
+    return Settings(
+        environment=variables.environment,
+        worker=Worker(
+            concurrency=variables.concurrency,
+            sweep_seconds=variables.sweep_seconds,
+            lease_seconds=variables.lease_seconds,
+            drain_seconds=variables.drain_seconds,
+            queue=variables.queue,
+        ),
+        egress=Egress(allow=variables.egress_allow, allow_http=variables.allow_http),
+        health=Health(host=variables.health_host, port=variables.health_port),
+        log=Log(level=variables.log_level, style=variables.log_format),
+        loaded_database=variables.database if Part.DATABASE in needs else None,
+        loaded_redis=variables.redis if Part.REDIS in needs else None,
+        loaded_secrets=secrets,
+    )

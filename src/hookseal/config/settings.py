@@ -1,0 +1,119 @@
+"""The settings as frozen values. None of them shows a password or a key in its repr."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NoReturn
+
+from hookseal.dispatcher.address import AllowedNetwork
+from hookseal.ground.errors import Defect
+from hookseal.ground.log import LogFormat, LogLevel
+from hookseal.secrets.keyring import MasterKey
+from hookseal.secrets.ref import Provider
+
+
+class Environment(StrEnum):
+    """Where this process runs; production unless another is asked for by name."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+    TEST = "test"
+
+
+class Part(StrEnum):
+    """A part that some commands need and others do without."""
+
+    DATABASE = "DATABASE_URL"
+    REDIS = "REDIS_URL"
+    SECRETS = "SECRETS_PROVIDER"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """PostgreSQL: `address` is for messages and holds neither user nor password."""
+
+    url: str = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redis:
+    """Redis or Valkey: `address` is for messages and holds neither user nor password."""
+
+    url: str = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """The secret store; the master key is there if the provider is `db`, and only then."""
+
+    provider: Provider
+    master_key: MasterKey | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """How much a worker takes, and how long it waits."""
+
+    concurrency: int
+    sweep_seconds: int
+    lease_seconds: int
+    drain_seconds: int
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """Where requests may go besides public https addresses."""
+
+    allow: tuple[AllowedNetwork, ...]
+    allow_http: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Where the probes answer; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """How much is logged, and in which form."""
+
+    level: LogLevel
+    style: LogFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings. `database`, `redis` and `secrets` are there for those who asked for them at load."""
+
+    environment: Environment
+    worker: Worker
+    egress: Egress
+    health: Health
+    log: Log
+    loaded_database: Database | None
+    loaded_redis: Redis | None
+    loaded_secrets: Secrets | None
+
+    @property
+    def database(self) -> Database:
+        """Return how PostgreSQL is reached. Raises `Defect` if load was not asked for it."""
+        return self.loaded_database or _not_asked_for(Part.DATABASE)
+
+    @property
+    def redis(self) -> Redis:
+        """Return how Redis is reached. Raises `Defect` if load was not asked for it."""
+        return self.loaded_redis or _not_asked_for(Part.REDIS)
+
+    @property
+    def secrets(self) -> Secrets:
+        """Return how secrets are kept. Raises `Defect` if load was not asked for it."""
+        return self.loaded_secrets or _not_asked_for(Part.SECRETS)
+
+
+def _not_asked_for(part: Part) -> NoReturn:
+    raise Defect(f"{part} is used, but was not asked for when the settings were loaded")

@@ -1,0 +1,255 @@
+"""The variables: one model that parses them, and the table that the settings page is written from.
+
+Each field's alias is the variable, its title the form that a value must have, its description what
+it means. Messages are made of names and forms only, never of values.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from hookseal.config import egress, urls
+from hookseal.config.settings import Database, Environment, Part, Redis
+from hookseal.dispatcher.address import AllowedNetwork
+from hookseal.ground.errors import ConfigError, Defect
+from hookseal.ground.log import LogFormat, LogLevel
+from hookseal.secrets.keyring import MasterKey
+from hookseal.secrets.ref import Provider
+
+MASTER_KEY: Final = "SECRETS_MASTER_KEY"
+AS_IT_IS: Final = "as_it_is"  # the type of the problems whose text is made here
+_PROVIDERS: Final = frozenset({Provider.DB, Provider.DEV})
+_WHOLE: Final = re.compile(r"[0-9]{1,9}")
+_FLAGS: Final = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a load is for: the parts that are needed, what was set at all, what others may read."""
+
+    needs: frozenset[Part]
+    named: frozenset[str]
+    exposed: frozenset[str]
+
+
+def problem(text: str) -> PydanticCustomError:
+    """Return a problem whose text is shown as it is: it must hold no value."""
+    return PydanticCustomError(AS_IT_IS, "{text}", {"text": text})
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, str):
+        return int(value) if _WHOLE.fullmatch(value) else None
+    return value
+
+
+def _flag(value: object) -> object:
+    return _FLAGS.get(value) if isinstance(value, str) else value
+
+
+def _provider(value: object) -> object:
+    if value in frozenset(Provider) - _PROVIDERS:
+        raise problem("SECRETS_PROVIDER names a store that is not in this version yet: it must be db or dev")
+    return value
+
+
+def _master_key(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return MasterKey.parse(value, variable=MASTER_KEY)
+    except ConfigError as error:
+        raise problem("\n".join(error.problems)) from None
+
+
+def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
+class Variables(BaseModel):
+    """The variables of this version, in the order in which their problems are told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    environment: Environment = Field(
+        default=Environment.PRODUCTION,
+        alias="HOOKSEAL_ENV",
+        title="production, development or test",
+        description="Where this process runs. What only helps development is refused in production.",
+    )
+    database: Annotated[InstanceOf[Database] | None, _parsed(urls.database)] = Field(
+        default=None,
+        alias="DATABASE_URL",
+        repr=False,
+        title="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded",
+        description="PostgreSQL 14 or newer, which keeps everything.",
+    )
+    redis: Annotated[InstanceOf[Redis] | None, _parsed(urls.redis)] = Field(
+        default=None,
+        alias="REDIS_URL",
+        repr=False,
+        title="redis:// or rediss://USER:PASSWORD@HOST:PORT/NUMBER, percent-encoded, or unix:///PATH",
+        description="Redis 6.2 or newer, or Valkey, which rings the worker.",
+    )
+    provider: Annotated[Provider | None, BeforeValidator(_provider)] = Field(
+        default=None,
+        alias="SECRETS_PROVIDER",
+        title="db or dev",
+        description="Where secrets are kept: `db` seals them in PostgreSQL; `dev` is the memory of one process, "
+        "for tests, and refused in production. There is no default.",
+    )
+    master_key: Annotated[InstanceOf[MasterKey] | None, BeforeValidator(_master_key)] = Field(
+        default=None,
+        alias=MASTER_KEY,
+        repr=False,
+        title="32 random bytes in base64",
+        description="The key that seals the secrets of `db`. Make one with `openssl rand -base64 32`.",
+    )
+    concurrency: Whole = Field(
+        default=500,
+        ge=1,
+        le=10_000,
+        alias="HOOKSEAL_CONCURRENCY",
+        title="a whole number from 1 to 10000",
+        description="Requests in flight at most in one worker.",
+    )
+    sweep_seconds: Whole = Field(
+        default=15,
+        ge=1,
+        le=300,
+        alias="HOOKSEAL_SWEEP_SECONDS",
+        title="a whole number from 1 to 300",
+        description="How often a worker looks for deliveries whose ring was lost.",
+    )
+    lease_seconds: Whole = Field(
+        default=45,
+        ge=2,
+        le=3_600,
+        alias="HOOKSEAL_LEASE_SECONDS",
+        title="a whole number from 2 to 3600",
+        description="How long a claimed delivery belongs to a worker that gives no sign of life.",
+    )
+    drain_seconds: Whole = Field(
+        default=25,
+        ge=1,
+        le=3_600,
+        alias="HOOKSEAL_DRAIN_SECONDS",
+        title="a whole number from 1 to 3600, and smaller than HOOKSEAL_LEASE_SECONDS",
+        description="How long a worker that is told to stop waits for its requests in flight.",
+    )
+    queue: str = Field(
+        default="hookseal:deliveries",
+        pattern=r"^[A-Za-z0-9:._-]{1,128}\z",
+        alias="HOOKSEAL_QUEUE",
+        title="1 to 128 characters of A-Z, a-z, 0-9, ':', '.', '_' and '-'",
+        description="The arq queue in Redis.",
+    )
+    health_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[A-Za-z0-9:._-]{1,253}\z",
+        alias="HOOKSEAL_HEALTH_HOST",
+        title="an address or a host name",
+        description="Where the probes of a worker answer.",
+    )
+    health_port: Whole = Field(
+        default=8080,
+        ge=0,
+        le=65_535,
+        alias="HOOKSEAL_HEALTH_PORT",
+        title="a whole number from 0 to 65535",
+        description="The port of the probes; 0 takes a free one.",
+    )
+    egress_allow: Annotated[tuple[InstanceOf[AllowedNetwork], ...], _parsed(egress.networks)] = Field(
+        default=(),
+        alias="HOOKSEAL_EGRESS_ALLOW",
+        title="networks with commas between, each CIDR or CIDR@tenant, for instance 10.1.0.0/16@acme",
+        description="Networks that may be dialled although they are not public, for all tenants or for one.",
+    )
+    allow_http: Flag = Field(
+        default=False,
+        alias="HOOKSEAL_ALLOW_HTTP",
+        title="true or false",
+        description="Whether endpoints may be http. `true` is refused in production.",
+    )
+    log_level: LogLevel = Field(
+        default="info",
+        alias="HOOKSEAL_LOG_LEVEL",
+        title="debug, info, warning or error",
+        description="From which level on logs are written.",
+    )
+    log_format: LogFormat = Field(
+        default="json",
+        alias="HOOKSEAL_LOG_FORMAT",
+        title="json or console",
+        description="One JSON object a line, or lines for a person.",
+    )
+
+    @field_validator("database", "redis", "provider")
+    @classmethod
+    def _is_there_if_needed(cls, value: object, info: ValidationInfo) -> object:
+        name, asked = _alias(info), _asked(info)
+        if value is None and Part(name) in asked.needs and name not in asked.named:
+            raise problem(f"{name} is not set: it must be {_title(info)}")
+        return value
+
+    @field_validator("provider")
+    @classmethod
+    def _is_not_dev_in_production(cls, value: Provider | None, info: ValidationInfo) -> Provider | None:
+        if value is Provider.DEV and info.data.get("environment") is Environment.PRODUCTION:
+            raise problem(
+                "SECRETS_PROVIDER may not be dev in production, where it would lose every secret at a restart: use db"
+            )
+        return value
+
+    @field_validator("master_key")
+    @classmethod
+    def _fits_the_provider(cls, value: MasterKey | None, info: ValidationInfo) -> MasterKey | None:
+        asked, provider = _asked(info), info.data.get("provider")
+        if value is None and provider is Provider.DB and Part.SECRETS in asked.needs and MASTER_KEY not in asked.named:
+            raise problem(
+                f"{MASTER_KEY} is not set: db needs {_title(info)}, for instance from `openssl rand -base64 32`"
+            )
+        if value is not None and provider is Provider.DEV:
+            raise problem(f"{MASTER_KEY} does nothing with SECRETS_PROVIDER dev: remove it, or use db")
+        if MASTER_KEY in asked.exposed and info.data.get("environment") is Environment.PRODUCTION:
+            raise problem(f"{MASTER_KEY}_FILE names a file that others may read: take that right away (chmod 0400)")
+        return value
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _ends_before_the_lease(cls, value: int, info: ValidationInfo) -> int:
+        if value >= info.data.get("lease_seconds", value + 1):
+            raise problem("HOOKSEAL_DRAIN_SECONDS must be smaller than HOOKSEAL_LEASE_SECONDS")
+        return value
+
+    @field_validator("allow_http")
+    @classmethod
+    def _is_https_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic calls it
+        if value and info.data.get("environment") is Environment.PRODUCTION:
+            raise problem("HOOKSEAL_ALLOW_HTTP may be true only outside production: remove it")
+        return value
+
+
+NAMES: Final = {field.alias or name: field for name, field in Variables.model_fields.items()}
+
+
+def _asked(info: ValidationInfo) -> Asked:
+    if not isinstance(info.context, Asked):
+        raise Defect("the variables are parsed without what they are asked for")
+    return info.context
+
+
+def _alias(info: ValidationInfo) -> str:
+    return Variables.model_fields[info.field_name or ""].alias or ""
+
+
+def _title(info: ValidationInfo) -> str:
+    return Variables.model_fields[info.field_name or ""].title or ""

@@ -1,0 +1,85 @@
+"""Our names, typing errors, and the names that Kubernetes injects are told apart."""
+
+import pytest
+
+from hookseal.config import names
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOOKSEAL_SERVICE_HOST", "10.0.0.1"),
+        ("HOOKSEAL_SERVICE_HOST", "fd00::1"),
+        ("HOOKSEAL_SERVICE_PORT", "8080"),
+        ("HOOKSEAL_SERVICE_PORT_HTTP_METRICS", "8080"),
+        ("HOOKSEAL_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKSEAL_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("HOOKSEAL_PORT_8080_TCP_PROTO", "tcp"),
+        ("HOOKSEAL_PORT_8080_TCP_PORT", "8080"),
+        ("HOOKSEAL_PORT_53_UDP_ADDR", "10.0.0.1"),
+        ("SECRETS_WORKER_SERVICE_HOST", "10.0.0.1"),
+    ],
+)
+def test_what_kubernetes_injects(name: str, value: str) -> None:
+    """A name of a service with a value of that kind looks injected, and is near none of ours."""
+    assert names.looks_injected(name, value)
+    assert not names.is_near_ours(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOOKSEAL_PORT", "8080"),
+        ("HOOKSEAL_SERVICE_HOST", "example.com"),
+        ("HOOKSEAL_SERVICE_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKSEAL_PORT_8080_TCP_PROTO", "http"),
+        ("HOOKSEAL_MAX_THREADS", "5"),
+        ("HOOKSEAL_HEALTH_PORT", "8080"),
+    ],
+)
+def test_what_it_does_not(name: str, value: str) -> None:
+    """Neither the shape of the name alone nor that of the value is enough."""
+    assert not names.looks_injected(name, value)
+
+
+def test_near_ours() -> None:
+    """Two edits away from one of ours is a typing error, whatever the value looks like; three are not."""
+    assert names.is_near_ours("HOOKSEAL_HEALTHY_PORTS")
+    assert not names.is_near_ours("HOOKSEAL_WEALTHY_PORTS")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "number"),
+    [("", "", 0), ("", "ab", 2), ("abc", "abc", 0), ("abc", "axc", 1), ("kitten", "sitting", 3)],
+)
+def test_edits(one: str, other: str, number: int) -> None:
+    """Edits are counted the same in both directions."""
+    assert number == names.edits(one, other) == names.edits(other, one)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HOOKSEAL_CONCURENCY", "HOOKSEAL_CONCURRENCY"),
+        ("HOOKSEAL_DATABASE_URL", "DATABASE_URL"),
+        ("HOOKSEAL_MASTER_KEY", "SECRETS_MASTER_KEY"),
+        ("SECRETS_MASTERKEY_FILE", "SECRETS_MASTER_KEY_FILE"),
+        ("HOOKSEAL_LOGLEVEL", "HOOKSEAL_LOG_LEVEL"),
+    ],
+)
+def test_did_you_mean(name: str, meant: str) -> None:
+    """A name that is like one of ours, even under another prefix, is told which."""
+    assert f", did you mean {meant}?" == names.did_you_mean(name)
+
+
+def test_no_guess() -> None:
+    """A name that is like none of ours is told none."""
+    assert "" == names.did_you_mean("HOOKSEAL_COLOUR")
+
+
+def test_what_is_claimed() -> None:
+    """Ours are claimed, and all that begins like ours, but neither what the tests use nor what others own."""
+    assert all(map(names.is_claimed, ("DATABASE_URL", "REDIS_URL_FILE", "HOOKSEAL_X", "SECRETS_X", "BAO_MOUNT")))
+    assert not any(
+        map(names.is_claimed, ("PATH", "HOOKSEAL_TEST_DATABASE_URL", "AWS_REGION", "VAULT_ADDR", "HOOKSEAL"))
+    )

@@ -1,0 +1,95 @@
+"""The environment is read once, with the files that it names."""
+
+from pathlib import Path
+
+import pytest
+
+from hookseal.config.source import FileText, is_debugging, is_exposed, read_environment, read_file
+
+
+def test_values_and_files() -> None:
+    """Ours are taken, from the environment or from the file that it names; others are left alone."""
+    source = read_environment(
+        {"PATH": "/bin", "HOOKSEAL_ENV": "test", "REDIS_URL_FILE": "/a", "HOOKSEAL_TEST_REDIS_URL": "x"},
+        read_file=lambda path: FileText(text=f"text of {path}", exposed=True),
+    )
+    assert {"HOOKSEAL_ENV": "test", "REDIS_URL": "text of /a"} == source.values
+    assert frozenset({"REDIS_URL"}) == source.exposed
+    assert () == source.problems
+    assert "REDIS_URL" in source.named
+
+
+def test_both() -> None:
+    """A variable that is given directly and by file is refused, whatever the file holds."""
+    source = read_environment({"REDIS_URL": "redis://h", "REDIS_URL_FILE": "/nowhere"})
+    assert ("REDIS_URL and REDIS_URL_FILE are both set: remove one",) == source.problems
+
+
+def test_injected_names_pass() -> None:
+    """What Kubernetes injects is neither a value nor a problem."""
+    source = read_environment({"HOOKSEAL_SERVICE_HOST": "10.0.0.1", "HOOKSEAL_PORT": "tcp://10.0.0.1:80"})
+    assert ({}, ()) == (source.values, source.problems)
+
+
+def test_a_name_cannot_steer_a_terminal() -> None:
+    """Control characters in an unknown name are spelled out."""
+    (problem,) = read_environment({"HOOKSEAL_\x1b[2J": "x"}).problems
+    assert problem.startswith(r"HOOKSEAL_\x1b[2J is no setting of hookseal")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"a", "a"), (b"a\n", "a"), (b"a\r\n", "a"), (b"a\n\n", "a\n"), (b" a ", " a "), (b"", "")],
+)
+def test_one_newline_is_removed(tmp_path: Path, content: bytes, text: str) -> None:
+    """One trailing newline is removed, and nothing else."""
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    assert text == read_file(str(file)).text
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"a" * 16_385])
+def test_what_is_no_text(tmp_path: Path, content: bytes) -> None:
+    """A file that is not UTF-8, or too long to be a setting, cannot be read; neither is its content told."""
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    source = read_environment({"DATABASE_URL_FILE": str(file)})
+    assert [True] == [text.startswith("DATABASE_URL_FILE names a file that cannot be read") for text in source.problems]
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    """An empty file is a problem of its own."""
+    file = tmp_path / "file"
+    file.write_text("\n")
+    assert ("DATABASE_URL_FILE names an empty file",) == read_environment({"DATABASE_URL_FILE": str(file)}).problems
+
+
+@pytest.mark.parametrize(("mode", "exposed"), [(0o400, False), (0o600, False), (0o440, True), (0o604, True)])
+def test_rights_of_our_own_file(tmp_path: Path, mode: int, *, exposed: bool) -> None:
+    """A file of ours is exposed if group or others may read it."""
+    file = tmp_path / "file"
+    file.write_text("text")
+    file.chmod(mode)
+    assert exposed == read_file(str(file)).exposed
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "reader", "exposed"),
+    [
+        (0o440, 0, 1000, False),
+        (0o444, 0, 1000, True),
+        (0o440, 1000, 1000, True),
+        (0o440, 1000, 0, True),
+        (0o400, 0, 0, False),
+    ],
+)
+def test_rights_of_a_mounted_file(mode: int, owner: int, reader: int, *, exposed: bool) -> None:
+    """A file of root that we read through our group, as Kubernetes mounts it, is exposed only to others."""
+    assert exposed == is_exposed(mode, owner=owner, reader=reader)
+
+
+def test_debugging() -> None:
+    """Debugging is known without loading the settings."""
+    assert is_debugging({"HOOKSEAL_LOG_LEVEL": "debug"})
+    assert not is_debugging({"HOOKSEAL_LOG_LEVEL": "info"})
+    assert not is_debugging()
