@@ -1,0 +1,1 @@
+"""Operations: what an operator does across both rooms, each in one transaction."""

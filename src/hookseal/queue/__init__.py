@@ -1,0 +1,1 @@
+"""Queue: the doorbell. arq's keys, its serializer and the ring."""

@@ -1,0 +1,109 @@
+"""Runs arq's stock worker, tuned, and makes a new one whenever it dies (Redis went away, a job was poisoned)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from arq.typing import WorkerCoroutine
+from arq.worker import Worker, func
+
+from hookseal.ground.clock import Clock
+from hookseal.queue.bell import FUNCTION, Bell
+from hookseal.queue.serializer import job_deserializer, job_serializer
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.tasks import Answering
+
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+_STOP_SECONDS: Final = 6.0
+
+
+class Engine:
+    """The loop that takes rings. `beat` is the monotonic time at which it last moved."""
+
+    def __init__(
+        self, bell: Bell, queue: str, answering: Answering, in_flight: InFlight, *, clock: Clock, log: Any
+    ) -> None:
+        self._bell = bell
+        self._queue = queue
+        self._answering = answering
+        self._in_flight = in_flight
+        self._clock = clock
+        self._log = log
+        self._stopping = False
+        self._worker: Worker | None = None
+        self.beat = clock.monotonic()
+
+    async def run(self) -> None:
+        """Take rings until `stop`; a worker of arq that dies is replaced after a short pause."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stopping:
+            self._worker = self._new_worker()
+            born = self.beat = self._clock.monotonic()
+            try:
+                await self._worker.async_run()
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+            except Exception as error:  # noqa: BLE001 -- whatever killed it, the next one must live
+                self._log.warning("engine.restarted", reason=type(error).__name__)
+            finally:
+                await _settle(self._worker)
+            lived = self._clock.monotonic() - born
+            pause = _FIRST_PAUSE_SECONDS if lived > _LONGEST_PAUSE_SECONDS else min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            if not self._stopping:
+                await self._clock.sleep(pause)
+
+    async def stop(self) -> None:
+        """Take no more rings; return once the jobs at hand have claimed or given up."""
+        self._stopping = True
+        if self._worker is not None:
+            self._worker.allow_pick_jobs = False
+            await _settle(self._worker)
+            if self._worker.main_task is not None:
+                self._worker.main_task.cancel()
+
+    def _new_worker(self) -> Worker:
+        worker = _BeatingWorker(
+            functions=[func(cast("WorkerCoroutine", self._answering.deliver), name=FUNCTION)],
+            queue_name=self._queue,
+            redis_pool=self._bell.redis,
+            handle_signals=False,
+            max_jobs=min(self._in_flight.limit, 100),
+            queue_read_limit=1_000,
+            poll_delay=0.02,
+            job_timeout=20,
+            keep_result=0,
+            max_tries=1_000_000,
+            health_check_interval=15,
+            log_results=False,
+            job_serializer=job_serializer,
+            job_deserializer=job_deserializer,
+        )
+        worker.beaten = self._beaten
+        return worker
+
+    def _beaten(self) -> None:
+        self.beat = self._clock.monotonic()
+        if self._worker is not None and not self._stopping:
+            self._worker.allow_pick_jobs = not self._in_flight.is_full
+
+
+class _BeatingWorker(Worker):
+    """arq's worker, telling that its loop moved, and keeping Redis free of all but rings."""
+
+    beaten: Callable[[], None]
+
+    async def heart_beat(self) -> None:
+        """Tell that the loop moved. arq's own record in Redis says less than our probes, so none is kept."""
+        self.beaten()
+
+
+async def _settle(worker: Worker) -> None:
+    """Wait, boundedly, for the jobs of a worker that takes no more. Their errors were told by the jobs."""
+    tasks = list(worker.tasks.values())
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,72 @@
+"""The probes: does this process live, and can it work? Names and states only, never error texts."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+Check = Callable[[], Coroutine[object, object, object]]
+CHECK_SECONDS: Final = 1.0
+BEAT_SECONDS: Final = 30.0  # a loop that has not moved for this long is stuck
+
+
+class Probes:
+    """Answers `/livez` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503.
+
+    `checks` are the dependencies by name; each gets a second. `silence` returns for how many seconds
+    the loop that takes rings has not moved.
+    """
+
+    def __init__(self, checks: Mapping[str, Check], silence: Callable[[], float]) -> None:
+        self._checks = checks
+        self._silence = silence
+        self._running: dict[str, asyncio.Task[object]] = {}
+        self.draining = False
+
+    async def live(self, _request: web.Request) -> web.Response:
+        """Tell whether the loops of this process move; dependencies do not count."""
+        moving = self._silence() < BEAT_SECONDS
+        return _answer({"status": "ok" if moving else "stuck"}, ok=moving)
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """Tell whether every dependency answers and this worker is not on its way out."""
+        names = list(self._checks)
+        results = await asyncio.gather(*(self._state(name) for name in names))
+        states = dict(zip(names, results, strict=True))
+        ok = all(state == "ok" for state in states.values()) and not self.draining
+        status = "draining" if self.draining else "ok" if ok else "unavailable"
+        return _answer({"status": status, "checks": states}, ok=ok)
+
+    async def _state(self, name: str) -> str:
+        """Return how one dependency is. A check that hangs is left to itself, and no second one is begun beside it."""
+        task = self._running.get(name)
+        if task is None or task.done():
+            task = self._running[name] = asyncio.ensure_future(self._checks[name]())
+        await asyncio.wait({task}, timeout=CHECK_SECONDS)
+        if not task.done():
+            return "timeout"
+        return "ok" if not task.cancelled() and task.exception() is None else "unavailable"
+
+    async def serve(self, host: str, port: int) -> tuple[web.AppRunner, str]:
+        """Listen, and return the runner, to be cleaned up by the caller, with the base url. Raises `OSError`."""
+        application = web.Application()
+        application.router.add_get("/livez", self.live)
+        application.router.add_get("/readyz", self.ready)
+        application.router.add_get("/healthz", self.ready)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        bound_host, bound_port = runner.addresses[0][:2]
+        return runner, f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+
+def _answer(body: dict[str, Any], *, ok: bool) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(body), status=200 if ok else 503, content_type="application/json", charset="utf-8"
+    )

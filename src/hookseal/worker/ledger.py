@@ -1,0 +1,47 @@
+"""A ledger that tries again to write what became of an attempt, for as long as its lease may hold."""
+
+from collections.abc import Awaitable, Callable
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Attempt, Claim, Ring, State
+from hookseal.dispatcher.policy import Wait
+from hookseal.ground.errors import Unavailable
+
+
+class PersistentLedger:
+    """A `Ledger` over another: claims fail at once, writes are tried again for `seconds`, fenced as ever."""
+
+    def __init__(self, ledger: PostgresLedger, *, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._ledger = ledger
+        self._seconds = seconds
+        self._sleep = sleep
+
+    async def claim(self, ring: Ring) -> Claim | None:
+        """Take a due, pending delivery under a new lease."""
+        return await self._ledger.claim(ring)
+
+    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+        """Write the attempt and the state; False if the lease was lost."""
+        return await self._again(lambda: self._ledger.record(claim, attempt, state, error))
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Give the delivery back without an attempt."""
+        return await self._again(lambda: self._ledger.release(claim, wait))
+
+    async def end(self, claim: Claim, state: State, error: str) -> bool:
+        """Leave the delivery in that final state without an attempt."""
+        return await self._again(lambda: self._ledger.end(claim, state, error))
+
+    async def _again(self, write: Callable[[], Awaitable[bool]]) -> bool:
+        async def once() -> bool:  # tenacity awaits only what is declared async
+            return await write()
+
+        return await AsyncRetrying(
+            sleep=self._sleep,
+            retry=retry_if_exception_type(Unavailable),
+            stop=stop_after_delay(self._seconds),
+            wait=wait_random_exponential(multiplier=0.1, max=2.0),
+            reraise=True,
+        )(once)

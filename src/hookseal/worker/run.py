@@ -1,0 +1,110 @@
+"""The life of a worker process: open, say ready, take rings until a signal, drain, close."""
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any, Final, TextIO
+
+import msgspec
+import structlog
+
+from hookseal.config.settings import Settings
+from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.errors import Defect, Unavailable
+from hookseal.worker.engine import Engine
+from hookseal.worker.health import Probes
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.resources import Resources, opened
+from hookseal.worker.sweep import Sweep
+from hookseal.worker.tasks import Answering
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None) -> None:
+    """Run a worker until SIGTERM or SIGINT; afterwards nothing is in flight and every lease is given back.
+
+    One line on `output` tells that it is ready. Raises `Unavailable` or `ConfigError` if it cannot start.
+    """
+    clock = clock or SystemClock()
+    log: Any = structlog.get_logger()
+    stop = asyncio.Event()
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with opened(settings, clock, log) as resources:
+        log = log.bind(worker_id=resources.worker_id)
+        await _Life(settings, resources, clock, log).until(stop, output)
+
+
+class _Life:
+    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
+        self._settings = settings
+        self._worker_id = resources.worker_id
+        self._log = log
+        self._in_flight = InFlight(settings.worker.concurrency)
+        self._engine = Engine(
+            resources.bell,
+            settings.worker.queue,
+            Answering(resources.parts, self._in_flight),
+            self._in_flight,
+            clock=clock,
+            log=log,
+        )
+        self._sweep = Sweep(
+            resources.ledger, resources.bell, seconds=settings.worker.sweep_seconds, clock=clock, log=log
+        )
+        self._probes = Probes(
+            {
+                "postgresql": lambda: resources.pool.fetchval("SELECT 1"),
+                "redis": resources.bell.ping,
+                "secrets": resources.unlocked.check_sentinel,
+            },
+            silence=lambda: clock.monotonic() - self._engine.beat,
+        )
+
+    async def until(self, stop: asyncio.Event, output: TextIO) -> None:
+        """Serve until `stop` is set, then drain."""
+        health = self._settings.health
+        try:
+            runner, url = await self._probes.serve(health.host, health.port)
+        except OSError as error:
+            raise Unavailable(
+                f"the probes cannot listen on {health.host}:{health.port} ({type(error).__name__}): "
+                "free the port or set HOOKSEAL_HEALTH_PORT"
+            ) from None
+        loops = [
+            asyncio.create_task(self._engine.run(), name="engine"),
+            asyncio.create_task(self._sweep.run(), name="sweep"),
+        ]
+        try:
+            self._say_ready(url, output)
+            await self._serve(stop, loops)
+            await self._drain()
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await runner.cleanup()
+
+    def _say_ready(self, url: str, output: TextIO) -> None:
+        ready = {"event": "worker.ready", "worker_id": self._worker_id, "pid": os.getpid(), "health_url": url}
+        output.write(msgspec.json.encode(ready).decode() + "\n")
+        output.flush()
+        self._log.info("worker.ready", health_url=url)
+
+    async def _serve(self, stop: asyncio.Event, loops: list[asyncio.Task[None]]) -> None:
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            ended, _ = await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        for task in ended - {stopped}:
+            raise Defect(f"the {task.get_name()} loop ended by itself") from task.exception()
+
+    async def _drain(self) -> None:
+        self._probes.draining = True
+        self._log.info("worker.draining", in_flight=len(self._in_flight))
+        await self._engine.stop()
+        cut_off = await self._in_flight.drain(self._settings.worker.drain_seconds)
+        self._log.info("worker.stopped", cut_off=cut_off)

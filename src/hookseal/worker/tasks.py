@@ -1,0 +1,84 @@
+"""What a ring starts: a job that ends as soon as its delivery is claimed, and a task that sends it."""
+
+import asyncio
+from typing import Any, Final
+
+from arq import Retry
+
+from hookseal.dispatcher.deliver import attempt, take
+from hookseal.dispatcher.model import Claim, Ring
+from hookseal.dispatcher.ports import Parts
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed, Unavailable
+from hookseal.worker.inflight import InFlight
+
+_SLOT_SECONDS: Final = 5.0
+_RING_AGAIN_SECONDS: Final = 1.0
+
+
+class Answering:
+    """Answers rings: the function that arq runs."""
+
+    def __init__(self, parts: Parts, in_flight: InFlight) -> None:
+        self._parts = parts
+        self._in_flight = in_flight
+
+    async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
+        """Claim what the ring names and start sending it. Whatever happens, arq has nothing to record.
+
+        Raises `Retry` (ring again in a second) if no slot becomes free or PostgreSQL does not answer.
+        """
+        try:
+            ring = _ring(arguments)
+        except Malformed as error:
+            self._parts.log.warning("ring.dropped", reason=str(error))
+            return
+        try:
+            async with asyncio.timeout(_SLOT_SECONDS):
+                await self._in_flight.slot()
+        except TimeoutError:
+            raise Retry(defer=_RING_AGAIN_SECONDS) from None
+        claimed = None
+        try:
+            claimed = await take(ring, self._parts)
+        except Unavailable as error:
+            self._parts.log.warning("claim.failed", delivery_id=ring.delivery_id, reason=str(error))
+            raise Retry(defer=_RING_AGAIN_SECONDS) from None
+        except Exception:
+            self._parts.log.exception("claim.defect", delivery_id=ring.delivery_id)
+        finally:
+            if claimed is None:
+                self._in_flight.free()
+        if claimed is not None:
+            self._in_flight.start(self._attempt(*claimed))
+
+    async def _attempt(self, claim: Claim, asked_at: float) -> None:
+        try:
+            await attempt(claim, asked_at, self._parts)
+        except Unavailable as error:
+            self._parts.log.error(  # noqa: TRY400 -- an outage, told by its name: a traceback says no more
+                "delivery.unrecorded",
+                tenant_id=claim.ring.tenant_id,
+                delivery_id=claim.ring.delivery_id,
+                attempt=claim.number,
+                reason=str(error),
+            )
+        except Exception:
+            self._parts.log.exception(
+                "delivery.defect",
+                tenant_id=claim.ring.tenant_id,
+                delivery_id=claim.ring.delivery_id,
+                attempt=claim.number,
+            )
+
+
+def _ring(arguments: tuple[Any, ...]) -> Ring:
+    match arguments:
+        case (str(tenant), str(endpoint), str(delivery)):
+            return Ring(
+                tenant_id=ids.tenant_id(tenant),
+                endpoint_id=ids.endpoint_id(endpoint),
+                delivery_id=ids.delivery_id(delivery),
+            )
+        case _:
+            raise Malformed("a ring is (tenant id, endpoint id, delivery id)")
