@@ -1,0 +1,84 @@
+"""A real `hookseal worker` process, started, awaited until it is ready, and ended by its own drain."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from hookseal.embedded.folders import write_private
+from hookseal.ground.errors import Unavailable
+
+_START_SECONDS: Final = 20.0
+_STOP_SECONDS: Final = 35.0
+
+
+class WorkerProcess:
+    """A worker that said it is ready; `ready` is what it said."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
+        self._process = process
+        self.ready = ready
+
+    async def ended_or(self, stop: asyncio.Event) -> None:
+        """Return once `stop` is set. Raises `Unavailable` if the worker ends before that."""
+        stopped = asyncio.create_task(stop.wait())
+        ended = asyncio.create_task(self._process.wait())
+        try:
+            await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            ended.cancel()
+        if not stop.is_set():
+            raise Unavailable(f"the worker ended by itself (exit code {self._process.returncode}): see its log")
+
+
+@asynccontextmanager
+async def worker_process(environment: Mapping[str, str], log_file: Path) -> AsyncIterator[WorkerProcess]:
+    """Give a worker process that runs for the length of the block; its log goes to the file.
+
+    Raises `Unavailable`, with the end of its log, if it does not become ready within 20 seconds.
+    """
+    write_private(log_file, "")
+    with log_file.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "hookseal", "worker"),
+            env=dict(environment),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends it by its own drain
+        )
+    try:
+        yield WorkerProcess(process, await _ready(process, log_file))
+    finally:
+        await _end(process)
+
+
+async def _ready(process: asyncio.subprocess.Process, log_file: Path) -> dict[str, Any]:
+    line = b""
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            if process.stdout is not None:
+                line = await process.stdout.readline()
+        ready: dict[str, Any] = json.loads(line)
+    except (TimeoutError, ValueError):
+        raise Unavailable(f"the worker did not become ready:\n{_end_of(log_file)}") from None
+    return ready
+
+
+def _end_of(log_file: Path) -> str:
+    return "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

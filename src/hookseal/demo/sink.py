@@ -1,0 +1,35 @@
+"""A receiver that takes everything and tells what it got. It verifies nothing."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+
+@asynccontextmanager
+async def sinking(tell: Callable[[dict[str, object]], None]) -> AsyncIterator[str]:
+    """Give the url of a receiver on 127.0.0.1 that answers 204 and tells each request, for the length of the block."""
+
+    async def receive(request: web.Request) -> web.Response:
+        body = await request.read()
+        tell(
+            {
+                "event": "request.received",
+                "path": request.path,
+                "webhook_id": request.headers.get("webhook-id"),
+                "attempt": request.headers.get("x-hookseal-attempt"),
+                "bytes": len(body),
+            }
+        )
+        return web.Response(status=204)
+
+    application = web.Application()
+    application.router.add_post("/{path:.*}", receive)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}/"
+    finally:
+        await runner.cleanup()

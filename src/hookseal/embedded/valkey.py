@@ -1,0 +1,106 @@
+"""An embedded Valkey, on the loopback only, with a password."""
+
+import signal
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from hookseal.embedded.account import Account, for_servers
+from hookseal.embedded.folders import state_folder
+from hookseal.embedded.password import kept_password
+from hookseal.embedded.process import Program
+from hookseal.embedded.programs import usable, valkey_server
+from hookseal.embedded.server import HOST, Server, ports, serve
+from hookseal.ground.clock import SystemClock
+
+_CONNECT_SECONDS: Final = 2.0
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Valkey:
+    binary: Path
+    state: Path
+    log: Path
+    account: Account | None
+    password: str = field(repr=False)
+    settings: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return "Valkey"
+
+    def program(self, port: int) -> Program:
+        settings = self.settings | {"port": str(port), "dir": f'"{self.state}"', "requirepass": self.password}
+        return Program(
+            command=(str(self.binary), "-"),
+            folder=self.state,
+            log=self.log,
+            account=self.account,
+            stop_signals=_STOP_SIGNALS,
+            death_signal=signal.SIGTERM,
+            # Arguments can be read by every user of the machine; the password is no argument.
+            standard_input="".join(f"{name} {value}\n" for name, value in settings.items()),
+        )
+
+    def url(self, port: int) -> str:
+        return f"redis://:{self.password}@{HOST}:{port}/0"
+
+    async def answers(self, port: int) -> bool:
+        client = Redis.from_url(
+            self.url(port), socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_CONNECT_SECONDS
+        )
+        try:
+            return bool(await client.ping())
+        except RedisError:
+            return False
+        finally:
+            await client.aclose()
+
+
+@asynccontextmanager
+async def valkey(
+    folder: Path, *, port: int | None = None, durable: bool = True, databases: int = 16
+) -> AsyncIterator[Server]:
+    """Run Valkey with its state under the folder; if `durable`, what an earlier run left there is there again.
+
+    Raises `Unavailable` if it is not installed or does not start.
+    """
+    settings = _settings(durable=durable, databases=databases)
+    async with _valkey(folder, ports(port), settings=settings, binary=valkey_server()) as server:
+        yield server
+
+
+def _settings(*, durable: bool, databases: int) -> dict[str, str]:
+    return {
+        "bind": HOST,
+        "databases": str(databases),
+        "appendonly": "yes" if durable else "no",
+        "save": '""',
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+    }
+
+
+@asynccontextmanager
+async def _valkey(
+    folder: Path, candidates: Iterable[int], *, settings: dict[str, str], binary: Path
+) -> AsyncIterator[Server]:
+    account = for_servers()
+    state = state_folder(folder, "valkey", account)
+    with usable(binary, account) as usable_binary:
+        part = _Valkey(
+            binary=usable_binary,
+            state=state,
+            log=folder / "valkey.log",
+            account=account,
+            password=kept_password(folder / "valkey.password"),
+            settings=settings,
+        )
+        async with serve(part, candidates, clock=SystemClock()) as server:
+            yield server

@@ -1,0 +1,64 @@
+"""Where the servers' state lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hookseal.embedded.account import Account, for_servers
+from hookseal.embedded.folders import _is_ours, scratch, state_folder, write_private
+from hookseal.ground.errors import Unavailable
+
+pytestmark = pytest.mark.req("OPS-08")
+
+US = Account(uid=os.geteuid(), gid=os.getegid())
+SOMEBODY = Account(uid=54321, gid=54322)
+
+
+def test_scratch_folder_is_gone_afterwards() -> None:
+    """A scratch folder goes with all that is in it."""
+    with scratch(None) as folder:
+        (folder / "state").mkdir()
+        assert 0o700 == folder.stat().st_mode & 0o777
+    assert not folder.exists()
+
+
+def test_state_folder_is_made_private(tmp_path: Path) -> None:
+    """Folders that we make for state are ours alone."""
+    state = state_folder(tmp_path / "a" / "b", "postgres", None)
+    assert tmp_path / "a" / "b" / "postgres" == state
+    assert [0o700, 0o700] == [folder.stat().st_mode & 0o777 for folder in (state, state.parent)]
+
+
+def test_state_folder_in_reach_is_inside(servers_folder: Path) -> None:
+    """State lies in the given folder when the servers can reach it, and belongs to their account."""
+    account = for_servers()
+    state = state_folder(servers_folder, "valkey", account)
+    assert servers_folder / "valkey" == state
+    assert (account.uid if account else os.geteuid()) == state.stat().st_uid
+
+
+def test_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """A folder that cannot be made is reported with its reason."""
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="cannot make a folder for postgres"):
+        state_folder(tmp_path / "file" / "state", "postgres", None)
+
+
+def test_private_file(tmp_path: Path) -> None:
+    """A private file is readable by its owner only, even if it was there before for all to read."""
+    (tmp_path / "file").touch(mode=0o644)
+    write_private(tmp_path / "file", "text")
+    assert "text" == (tmp_path / "file").read_text()
+    assert 0o600 == (tmp_path / "file").stat().st_mode & 0o777
+
+
+def test_folder_of_another_is_not_taken_over(tmp_path: Path) -> None:
+    """State is looked for only where we made the folder and the servers' account owns it."""
+    state = tmp_path / "state"
+    assert not _is_ours(state, US)
+    state.mkdir()
+    assert _is_ours(state, US)
+    assert not _is_ours(state, SOMEBODY)
+    (tmp_path / "link").symlink_to(state)
+    assert not _is_ours(tmp_path / "link", US)

