@@ -1,0 +1,110 @@
+"""`hookseal delivery`: where deliveries stand, and what was tried."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import typer
+
+from hookseal.cli.output import Json, emit, printable, rfc3339, table
+from hookseal.cli.runtime import connect, require_schema, run, start
+from hookseal.config.settings import Part, Settings
+from hookseal.dispatcher import history
+from hookseal.dispatcher.model import State
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
+
+app: Final = typer.Typer(help="List deliveries and show what was tried.", no_args_is_help=True)
+
+_NEEDS: Final = frozenset({Part.DATABASE})
+
+
+@app.command(name="list")
+def list_(
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's.")] = None,
+    event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only made since then: 2026-01-31T12:00:00Z.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, 1 to 1000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where a page ended (its next_cursor).")] = None,
+    as_json: Json = False,
+) -> None:
+    """List deliveries, newest first."""
+    wanted = history.Filter(
+        tenant_id=None if tenant is None else ids.tenant_id(tenant),
+        endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
+        event_type=None if event_type is None else ids.event_type(event_type),
+        state=state,
+        since=None if since is None else _moment(since),
+    )
+    items, following = run(_page(start(_NEEDS), wanted, limit, cursor))
+    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+
+
+@app.command()
+def show(
+    *,
+    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    as_json: Json = False,
+) -> None:
+    """Show one delivery with every attempt."""
+    found = run(_show(start(_NEEDS), ids.delivery_id(delivery)))
+    emit(found, as_json=as_json, text=lambda: _show_text(found))
+
+
+async def _page(
+    settings: Settings, wanted: history.Filter, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        return await history.page(connection, wanted, limit=limit, cursor=cursor)
+
+
+async def _show(settings: Settings, wanted: ids.DeliveryId) -> dict[str, Any]:
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        return await history.show(connection, wanted)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Malformed("since must be a time as in 2026-01-31T12:00:00Z", field="since") from None
+    if moment.tzinfo is None:
+        raise Malformed("since must name its time zone, for instance by Z", field="since")
+    return moment
+
+
+def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
+    if not items:
+        return "no deliveries"
+    shown = table(items, ["delivery_id", "event_type", "state", "attempts"])
+    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+
+
+def _show_text(found: dict[str, Any]) -> str:
+    facts = [name for name in found if name != "attempt_log"]
+    width = max(map(len, facts))
+    lines = [f"{name.replace('_', ' ').ljust(width)}  {_value(found[name])}" for name in facts]
+    for attempt in found["attempt_log"]:
+        lines += ["", f"attempt {attempt['number']}"]
+        lines += [
+            f"  {name.replace('_', ' ').ljust(width - 2)}  {_value(value)}"
+            for name, value in attempt.items()
+            if name != "number"
+        ]
+    return "\n".join(lines)
+
+
+def _value(value: object) -> str:
+    match value:
+        case None | "" | []:
+            return "-"
+        case datetime():
+            return rfc3339(value)
+        case list():
+            return " ".join(map(str, value))
+        case _:
+            return printable(str(value))

@@ -1,0 +1,66 @@
+"""`hookseal key`: the master keys that seal the secrets."""
+
+import os
+from typing import Final
+
+import typer
+
+from hookseal.cli.output import Json, emit, table
+from hookseal.cli.runtime import connect, require_schema, run, start
+from hookseal.config.settings import Part, Settings
+from hookseal.ground.errors import Refused
+from hookseal.secrets import keys
+from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.stores.postgres import PostgresStore
+
+app: Final = typer.Typer(help="Begin an installation, and see which master keys it has.")
+
+_NEEDS: Final = frozenset({Part.DATABASE, Part.SECRETS})
+_COLUMNS: Final = ("key_id", "state", "held", "records")
+
+
+@app.command()
+def init(*, as_json: Json = False) -> None:
+    """Register the master key, and make the keys that the installation keeps for itself. Once."""
+    made = run(_initialise(start(_NEEDS)))
+    created = [str(made.integrity_ref), str(made.sentinel_ref)]
+    emit(
+        {"key_id": made.key_id, "state": made.state, "created": created},
+        as_json=as_json,
+        text=f"master key {made.key_id} is {made.state}; keep it safe: without it no stored secret can be read\n"
+        f"created {' and '.join(created)}",
+    )
+
+
+@app.command()
+def status(*, as_json: Json = False) -> None:
+    """List the master keys, whether this process holds them, and how many records each has sealed."""
+    rows = run(_rows(start(_NEEDS)))
+    items = [{column: getattr(row, column) for column in _COLUMNS} for row in rows]
+    shown = [item | {"held": "yes" if item["held"] else "no"} for item in items]
+    emit(
+        {"items": items, "next_cursor": None},
+        as_json=as_json,
+        text=lambda: table(shown, _COLUMNS) if shown else "no master key yet: run `hookseal key init`",
+    )
+
+
+async def _initialise(settings: Settings) -> keys.KeyStatus:
+    keyring = _keyring(settings)
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        return await keys.initialise(connection, keyring, PostgresStore(connection, keyring), os.urandom)
+
+
+async def _rows(settings: Settings) -> tuple[keys.KeyRow, ...]:
+    keyring = _keyring(settings)
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        return await keys.status(connection, keyring)
+
+
+def _keyring(settings: Settings) -> KeyRing:
+    secrets = settings.secrets
+    if secrets.master_key is None:
+        raise Refused(f"SECRETS_PROVIDER {secrets.provider} has no keys that last: each process makes its own; use db")
+    return KeyRing(secrets.master_key)

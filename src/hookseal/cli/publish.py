@@ -1,0 +1,105 @@
+"""`hookseal publish`: one event, to every endpoint of the tenant that subscribes to its type."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import structlog
+import typer
+
+from hookseal.cli.output import Json, emit
+from hookseal.cli.runtime import connect, require_schema, run, start
+from hookseal.config.settings import Part, Settings
+from hookseal.dispatcher.publish import Event, Published, publish_json, publish_raw
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed, NotFound, Unavailable
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.queue.bell import bell
+
+_NEEDS: Final = frozenset({Part.DATABASE, Part.REDIS})
+
+
+def publish(
+    *,
+    tenant: Annotated[str, typer.Option(help="Whose event it is.")],
+    event_type: Annotated[str, typer.Option(help="For instance invoice.paid.")],
+    data: Annotated[str | None, typer.Option(help="The payload, as JSON.")] = None,
+    file: Annotated[str | None, typer.Option(help="A file with the payload as JSON; - is stdin.")] = None,
+    raw_file: Annotated[str | None, typer.Option(help="A file that is sent byte for byte as the body.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="Publishing it again with this id changes nothing.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Kept from here to the receiver.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish an event: it is stored with one delivery for each endpoint that subscribes to its type.
+
+    Example: hookseal publish --tenant acme --event-type invoice.paid --data '{"id": 1}'
+    """
+    if sum(source is not None for source in (data, file, raw_file)) != 1:
+        raise Malformed("give exactly one of --data, --file and --raw-file", field="data")
+    event = Event(
+        tenant_id=ids.tenant_id(tenant),
+        event_type=ids.event_type(event_type),
+        event_id=None if event_id is None else ids.event_id(event_id),
+        correlation_id=correlation_id,
+    )
+    payload = _payload(data, file, raw_file)
+    published = run(_publish(start(_NEEDS), event, payload))
+    emit(_shape(published), as_json=as_json, text=lambda: _text(published))
+
+
+def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | bytes:
+    if data is not None:
+        return data
+    if raw_file is not None:
+        return _read(raw_file)
+    try:
+        return _read(file or "-").decode("utf-8")
+    except UnicodeDecodeError:
+        raise Malformed("data must be JSON in UTF-8", field="data") from None
+
+
+def _read(source: str) -> bytes:
+    # One byte more than may be sent: PostgreSQL then says by how many bytes the limit is.
+    if source == "-":
+        return sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
+    try:
+        with Path(source).open("rb") as file:
+            return file.read(MAX_BODY_BYTES + 1)
+    except OSError as error:
+        raise NotFound(f"{source} cannot be read ({error.strerror})", field="file") from None
+
+
+async def _publish(settings: Settings, event: Event, payload: str | bytes) -> Published:
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        if isinstance(payload, bytes):
+            published = await publish_raw(connection, event, payload)
+        else:
+            published = await publish_json(connection, event, payload)
+    ringing = bell(settings.redis.url, settings.worker.queue)
+    try:
+        await ringing.ring(published.deliveries)
+    except Unavailable as error:
+        # The event is stored: a lost ring only makes it late.
+        structlog.get_logger().warning("ring.lost", reason=str(error), forgiven_by="the sweep")
+    finally:
+        await ringing.close()
+    return published
+
+
+def _shape(published: Published) -> dict[str, object]:
+    return {
+        "event_id": published.event_id,
+        "duplicate": published.duplicate,
+        "deliveries": [
+            {"delivery_id": ring.delivery_id, "endpoint_id": ring.endpoint_id} for ring in published.deliveries
+        ],
+    }
+
+
+def _text(published: Published) -> str:
+    repeat = " (published before: nothing was changed)" if published.duplicate else ""
+    if not published.deliveries:
+        return f"event     {published.event_id}{repeat}\nno endpoint subscribes to it"
+    deliveries = "\n".join(f"delivery  {ring.delivery_id}" for ring in published.deliveries)
+    return f"event     {published.event_id}{repeat}\n{deliveries}"

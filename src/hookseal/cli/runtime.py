@@ -1,0 +1,131 @@
+"""What every command stands on: its settings, its connection, and foreign errors translated once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Final, TypeAlias, TypeVar
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from hookseal.config.hardening import harden_process
+from hookseal.config.load import EVERYTHING, load
+from hookseal.config.settings import Database, Part, Settings
+from hookseal.ground import log
+from hookseal.ground.errors import ConfigError, HooksealError, Refused, Unavailable
+from hookseal.schema import revision
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS: Final = 3.0  # with the start of Python, the whole command must have ended within five
+_CLOSE_SECONDS: Final = 1.0
+_NOT_NOW: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+)
+
+
+def start(needs: frozenset[Part] = EVERYTHING) -> Settings:
+    """Return the settings that the command needs, with logs as they say; who holds a key is hardened.
+
+    Raises `ConfigError` with all problems.
+    """
+    settings = load(needs=needs)
+    if Part.SECRETS in needs:
+        harden_process()
+    log.configure(level=settings.log.level, style=settings.log.style)
+    return settings
+
+
+def run(
+    coroutine: Coroutine[object, object, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
+    """Run a command to its end and return what it returns. Raises `HooksealError` for what did not answer."""
+    with translated(), asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(coroutine)
+
+
+@asynccontextmanager
+async def connect(database: Database) -> AsyncIterator[Connection]:
+    """Hold one connection to PostgreSQL.
+
+    Raises `Unavailable` naming its address, within five seconds if it does not answer, and
+    `ConfigError` if `DATABASE_URL` cannot be used.
+    """
+    connection = await _opened(database)
+    try:
+        with translated(address=database.address):
+            yield connection
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=_CLOSE_SECONDS)
+    finally:
+        connection.terminate()
+
+
+async def require_schema(connection: Connection) -> None:
+    """Return if the schema is that of this version. Raises `ConfigError` naming what to do."""
+    found = await revision.current(connection)
+    if found is None:
+        raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
+    if found < revision.EXPECTED:
+        raise ConfigError(
+            f"the schema is at revision {found}, this version needs {revision.EXPECTED}: run `hookseal db upgrade`"
+        )
+    if found > revision.EXPECTED:
+        raise ConfigError(
+            f"the schema is at revision {found}, this version knows up to {revision.EXPECTED}: install a newer hookseal"
+        )
+
+
+@contextmanager
+def translated(*, address: str | None = None) -> Iterator[None]:
+    """Raise what a foreign error in the block means for the operator; what is a fault of ours passes as it is."""
+    try:
+        yield
+    except Exception as error:
+        known = translate(error, address=address)
+        if known is None:
+            raise
+        raise known from None
+
+
+def translate(error: Exception, *, address: str | None = None) -> HooksealError | None:
+    """Return what a foreign error means for the operator, None if it is a fault of ours."""
+    name = type(error).__name__
+    postgres = f"PostgreSQL at {address}" if address else "PostgreSQL"
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return Refused(f"{postgres} does not let this role do it ({name}): use a role that may")
+    # A ValueError of asyncpg is about an argument, which we gave.
+    if isinstance(error, _NOT_NOW) and not isinstance(error, ValueError):
+        return Unavailable(f"{postgres} cannot do it now ({name}): try again once it answers")
+    if isinstance(error, RedisError):
+        return Unavailable(f"Redis cannot do it now ({name}): try again once it answers")
+    if isinstance(error, ConnectionError | TimeoutError):
+        return Unavailable(f"{postgres if address else 'the other side'} does not answer ({name}): try again")
+    return None
+
+
+async def _opened(database: Database) -> Connection:
+    place = f"PostgreSQL at {database.address}"
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            return await asyncpg.connect(database.url, server_settings={"application_name": "hookseal"})
+    except asyncpg.ClientConfigurationError:
+        raise ConfigError("DATABASE_URL has a parameter that cannot be used") from None
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        problem = f"{place} refuses the user or the password ({type(error).__name__}): correct DATABASE_URL"
+    except asyncpg.InvalidCatalogNameError as error:
+        problem = f"{place} has no such database ({type(error).__name__}): create it or correct DATABASE_URL"
+    except asyncpg.PostgresError as error:
+        problem = f"{place} takes no connection now ({type(error).__name__}): try again once it does"
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        problem = f"{place} does not answer ({type(error).__name__}): start it or correct DATABASE_URL"
+    raise Unavailable(problem)

@@ -1,0 +1,77 @@
+"""Secrets in and out of the command line: never an argument, never a file that others may read."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Final
+
+from hookseal.ground.errors import Conflict, Malformed, NotFound, Refused
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.signer import parse_signing_secret
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_MAX_BYTES: Final = 4_096
+
+
+def read_secret(source: str | None) -> SecretMaterial | None:
+    """Return the signing secret in a file, or on standard input for `-`; None if no source was named.
+
+    One trailing newline is removed. Raises `NotFound`, `Refused` if others may read the file,
+    `Malformed` if it holds no signing secret.
+    """
+    if source is None:
+        return None
+    raw = sys.stdin.buffer.read(_MAX_BYTES) if source == "-" else _private_bytes(Path(source))
+    try:
+        return parse_signing_secret(raw.removesuffix(b"\n").removesuffix(b"\r").decode("ascii"))
+    except UnicodeDecodeError:
+        raise Malformed("the secret must be whsec_ and base64 of 24 to 64 bytes", field="secret") from None
+
+
+def _private_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & _OTHERS:
+                raise Refused(f"others may read {path}: chmod 600 it first", field="secret_file")
+            return file.read(_MAX_BYTES)
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read ({error.strerror})", field="secret_file") from None
+
+
+class SecretOutput:
+    """Where a new secret goes: a file of its own, a terminal, or, if asked for, whatever standard output is."""
+
+    def __init__(self, file: Path | None, *, print_it: bool, as_json: bool) -> None:
+        """Take the file's place now, so that a secret is never made that cannot be kept.
+
+        Raises `Conflict` if the file is there, `Refused` if it cannot be made.
+        """
+        self._path = file
+        self._descriptor = None if file is None else _created(file)
+        self._shown = print_it or (file is None and not as_json and sys.stdout.isatty())
+
+    def shown(self, secret: SecretMaterial) -> str | None:
+        """Write the secret to its file, if there is one; return what may be printed, None if it may not."""
+        text = secret.reveal().decode("ascii")
+        if self._descriptor is not None:
+            with os.fdopen(self._descriptor, "w", encoding="ascii") as file:
+                file.write(text + "\n")
+            self._descriptor = None
+        return text if self._shown else None
+
+    def abandon(self) -> None:
+        """Remove the file again if no secret was written to it."""
+        if self._descriptor is not None and self._path is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._path.unlink(missing_ok=True)
+
+
+def _created(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise Conflict(f"{path} is already there: name a new file", field="secret_out") from None
+    except OSError as error:
+        raise Refused(f"{path} cannot be made ({error.strerror})", field="secret_out") from None

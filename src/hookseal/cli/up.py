@@ -1,0 +1,64 @@
+"""`hookseal up`: the stack of the demo, staying up, and `up env`, which points another terminal at it."""
+
+import shlex
+import sys
+from typing import Any, Final
+
+import msgspec
+import typer
+
+from hookseal.cli.demo import embedded_part
+from hookseal.cli.output import Json, emit
+from hookseal.cli.runtime import run
+
+app: Final = typer.Typer(help="Hold an embedded stack up, with a worker and a receiver; its state is in .hookseal/.")
+
+
+@app.callback(invoke_without_command=True)
+def up(context: typer.Context, *, as_json: Json = False) -> None:
+    """Hold up an embedded PostgreSQL and Valkey, a worker, and a receiver that takes everything.
+
+    Ends with Ctrl-C. What was published stays in .hookseal/ for the next time.
+
+    In a second terminal: eval "$(hookseal up env)"
+    """
+    if context.invoked_subcommand is not None:
+        return
+    parts = embedded_part("hookseal.demo.up")
+    folder = embedded_part("hookseal.demo.state").FOLDER
+    print("starting ... (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    run(parts.stay_up(folder, _say_json if as_json else _say_text))
+
+
+@app.command()
+def env(*, as_json: Json = False) -> None:
+    """Print the settings of the stack that is up: eval "$(hookseal up env)".
+
+    The master key is named by its file, never printed.
+    """
+    state = embedded_part("hookseal.demo.state")
+    settings: dict[str, str] = state.settings(state.FOLDER)
+    emit(
+        settings,
+        as_json=as_json,
+        text=lambda: "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
+    )
+
+
+def _say_json(told: dict[str, Any]) -> None:
+    print(msgspec.json.encode(told).decode(), flush=True)
+
+
+def _say_text(told: dict[str, Any]) -> None:
+    if told["event"] == "up.ready":
+        print(
+            f"up. In a second terminal, in this folder:\n\n"
+            f'  eval "$(hookseal up env)"\n'
+            f"  hookseal endpoint add --tenant acme --url {told['receiver_url']} --event-type '*'\n"
+            f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
+            f"  hookseal delivery list\n\n"
+            f"probes    {told['health_url']}/readyz\nlog       {told['worker_log']}\n",
+            flush=True,
+        )
+        return
+    print(f"received  {told['path']}  {told['bytes']} bytes  webhook-id {told['webhook_id']}", flush=True)

@@ -1,0 +1,46 @@
+"""The command `hookseal` as its users run it: a process of its own, with nothing set but what a test sets."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
+from dataclasses import dataclass
+from typing import Any, Final
+
+DEADLINE_SECONDS: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object on standard output."""
+        value: dict[str, Any] = json.loads(self.out)
+        assert 1 == self.out.count("\n")
+        return value
+
+
+async def hookseal(*arguments: str, **settings: str) -> Ended:
+    """Run the command to its end with these settings."""
+    return await python("-m", "hookseal", *arguments, **settings)
+
+
+async def python(*arguments: str, **settings: str) -> Ended:
+    """Run Python to its end with these settings of hookseal."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, env={**os.environ, **settings}, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())

@@ -1,0 +1,58 @@
+"""Servers that are not what a command hopes for."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+@asynccontextmanager
+async def black_hole() -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """Yield the port of a server that accepts and never answers, and what is set once it was called."""
+    called = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.read(1)
+        called.set()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], called
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+@asynccontextmanager
+async def refusing(sqlstate: str, message: str) -> AsyncIterator[int]:
+    """Yield the port of a PostgreSQL that refuses every connection with this error."""
+    fields = b"SFATAL\0VFATAL\0C%b\0M%b\0\0" % (sqlstate.encode(), message.encode())
+    writers: list[asyncio.StreamWriter] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.readexactly(8)  # may we speak TLS?
+        writer.write(b"N")
+        await reader.read(1_024)
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+def closed_port() -> int:
+    """Return a port at which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+    return port

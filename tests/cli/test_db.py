@@ -1,0 +1,71 @@
+"""`hookseal db` makes the tables, and says whether they are those of this version."""
+
+import pytest
+
+from hookseal.schema import revision
+from tests.cli.command import hookseal, python
+from tests.cli.listeners import closed_port
+
+_WITHOUT = """
+import sys
+sys.modules[sys.argv.pop(1)] = None
+from hookseal.cli.main import main
+main()
+"""
+
+
+@pytest.mark.req("OPS-04", part="db")
+async def test_upgrade_and_status(empty_database_url: str) -> None:
+    """Status is no on an empty database, and yes after upgrade, which may be repeated."""
+    before = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
+    assert 1 == before.code
+    assert {"revision": None, "expected": revision.EXPECTED, "up_to_date": False} == before.json
+
+    first = await hookseal("db", "upgrade", "--json", DATABASE_URL=empty_database_url)
+    assert (0, "") == (first.code, first.err)
+    assert {"revision": revision.EXPECTED, "previous_revision": None} == first.json
+    again = await hookseal("db", "upgrade", DATABASE_URL=empty_database_url)
+    assert (0, f"already at revision {revision.EXPECTED}\n") == (again.code, again.out)
+
+    after = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
+    assert 0 == after.code
+    assert {"revision": revision.EXPECTED, "expected": revision.EXPECTED, "up_to_date": True} == after.json
+
+
+async def test_for_a_person(empty_database_url: str) -> None:
+    """A person reads what is there, what is needed and what to do."""
+    before = await hookseal("db", "status", DATABASE_URL=empty_database_url)
+    expected = f"revision none, this version needs {revision.EXPECTED}: run `hookseal db upgrade`\n"
+    assert (1, expected) == (before.code, before.out)
+    upgraded = await hookseal("db", "upgrade", DATABASE_URL=empty_database_url)
+    assert (0, f"upgraded from nothing to {revision.EXPECTED}\n") == (upgraded.code, upgraded.out)
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize("command", ["upgrade", "status"])
+async def test_nobody_listens(command: str) -> None:
+    """A database that does not answer is 69 with its address and never the password."""
+    port = closed_port()
+    ended = await hookseal("db", command, "--json", DATABASE_URL=f"postgresql://user:hunter2@127.0.0.1:{port}/db")
+    assert (69, "") == (ended.code, ended.err)
+    assert "unavailable" == ended.json["error"]["code"]
+    assert f"PostgreSQL at 127.0.0.1:{port} does not answer" in ended.json["error"]["message"]
+    assert "hunter2" not in ended.out
+
+
+@pytest.mark.parametrize("module", ["alembic", "sqlalchemy"])
+async def test_without_the_extra(module: str, empty_database_url: str) -> None:
+    """Without the extra `migrate`, upgrade names it; status does not need it."""
+    ended = await python("-c", _WITHOUT, module, "db", "upgrade", DATABASE_URL=empty_database_url)
+    assert (69, f"hookseal: {module} is not installed: install hookseal[migrate]\n") == (ended.code, ended.err)
+    ended = await python("-c", _WITHOUT, module, "db", "status", DATABASE_URL=empty_database_url)
+    assert (1, "") == (ended.code, ended.err)
+
+
+async def test_only_the_database_is_needed() -> None:
+    """Of the settings only DATABASE_URL is asked for, and all that are there are checked."""
+    ended = await hookseal("db", "status", SECRETS_PROVIDER="none")
+    assert 78 == ended.code
+    assert ["DATABASE_URL", "SECRETS_PROVIDER"] == [
+        line.removeprefix("hookseal: ").split()[0] for line in ended.err.splitlines()
+    ]

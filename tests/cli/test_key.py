@@ -1,0 +1,89 @@
+"""`hookseal key` begins an installation once, and shows which keys it has."""
+
+import base64
+
+import pytest
+
+from tests.cli.command import Ended, hookseal
+
+KEY = base64.b64encode(bytes(range(100, 132))).decode()
+OTHER = base64.b64encode(bytes(range(99, 131))).decode()
+
+
+async def key(*arguments: str, url: str, **changes: str) -> Ended:
+    """Run a command of the group on this database."""
+    settings = {"DATABASE_URL": url, "SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": KEY}
+    ended = await hookseal("key", *arguments, **(settings | changes))
+    assert KEY not in ended.out + ended.err
+    return ended
+
+
+@pytest.mark.req("SEC-04", part="key-commands")
+async def test_init_and_status(database_url: str) -> None:
+    """Init registers the key and makes the two secrets of the installation, once; status shows it."""
+    empty = await key("status", "--json", url=database_url)
+    assert {"items": [], "next_cursor": None} == empty.json
+
+    made = await key("init", "--json", url=database_url)
+    assert (0, "") == (made.code, made.err)
+    key_id = made.json["key_id"]
+    created = ["db:_system:integrity:1", "db:_system:sentinel:1"]
+    assert {"key_id": key_id, "state": "active", "created": created} == made.json
+
+    again = await key("init", "--json", url=database_url)
+    assert (4, "conflict") == (again.code, again.json["error"]["code"])
+
+    shown = await key("status", "--json", url=database_url)
+    item = {"key_id": key_id, "state": "active", "held": True, "records": 2}
+    assert {"items": [item], "next_cursor": None} == shown.json
+    shown = await key("status", url=database_url, SECRETS_MASTER_KEY=OTHER)
+    assert ["key id            state   held  records", f"{key_id}  active  no    2"] == shown.out.splitlines()
+
+
+async def test_for_a_person(database_url: str) -> None:
+    """A person is told that there is no key yet, and to keep the one that is."""
+    empty = await key("status", url=database_url)
+    assert (0, "no master key yet: run `hookseal key init`\n") == (empty.code, empty.out)
+    made = await key("init", url=database_url)
+    assert "keep it safe" in made.out
+
+
+@pytest.mark.parametrize("command", ["init", "status"])
+async def test_no_schema(command: str, empty_database_url: str) -> None:
+    """Without the schema a key has no place: the settings are wrong, and the command that mends it is named."""
+    ended = await key(command, "--json", url=empty_database_url)
+    assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
+    assert "hookseal db upgrade" in ended.json["error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["init", "status"])
+async def test_dev(command: str) -> None:
+    """The provider dev has no keys that last, and the one that has is named."""
+    ended = await hookseal(
+        *("key", command, "--json"),
+        DATABASE_URL="postgresql://127.0.0.1:1/db",
+        SECRETS_PROVIDER="dev",
+        HOOKSEAL_ENV="development",
+    )
+    assert (5, "refused") == (ended.code, ended.json["error"]["code"])
+    assert ended.json["error"]["message"].endswith("use db")
+
+
+@pytest.mark.req("SEC-13", part="settings")
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"SECRETS_MASTER_KEY": "%%%"}, "SECRETS_MASTER_KEY: must be 32 random bytes in base64"),
+        ({"SECRETS_MASTER_KEY": KEY[:40]}, "SECRETS_MASTER_KEY: must be 32 random bytes in base64"),
+        ({"SECRETS_MASTER_KEY": "A" * 43 + "="}, "SECRETS_MASTER_KEY: looks like a placeholder"),
+        ({"SECRETS_PROVIDER": "vault"}, "SECRETS_PROVIDER must be db or dev"),
+        ({"SECRETS_PROVIDER": "dev"}, "SECRETS_PROVIDER may not be dev in production"),
+        ({"HOOKSEAL_ALLOW_HTTP": "true"}, "HOOKSEAL_ALLOW_HTTP may be true only outside production"),
+    ],
+)
+async def test_settings_that_cannot_be_used(changes: dict[str, str], expected: str) -> None:
+    """Every class of bad setting ends a real process with 78, its name and no value."""
+    ended = await key("init", url="postgresql://127.0.0.1:1/db", **changes)
+    assert (78, "") == (ended.code, ended.out)
+    assert ended.err.startswith(f"hookseal: {expected}")
+    assert 1 == len(ended.err.splitlines())

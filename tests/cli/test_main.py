@@ -1,0 +1,231 @@
+"""Every error becomes one message and the exit code of its class."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from asyncio.subprocess import PIPE
+from typing import Annotated
+
+import pytest
+import typer
+
+from hookseal.cli.main import answer, app
+from hookseal.cli.output import Json
+from hookseal.ground.errors import (
+    ConfigError,
+    Conflict,
+    Defect,
+    HooksealError,
+    Malformed,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.listeners import black_hole
+
+SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
+
+
+def failing(error: BaseException) -> typer.Typer:
+    """Return a command line with one command, which raises the error."""
+    commands = typer.Typer(pretty_exceptions_enable=False)
+
+    @commands.command()
+    def fail(*, as_json: Json = False) -> None:
+        assert as_json in {True, False}
+        raise error
+
+    return commands
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("error", "code", "name"),
+    [
+        (Malformed("m", field="url"), 2, "malformed"),
+        (NotFound("m"), 3, "not_found"),
+        (Conflict("m"), 4, "conflict"),
+        (Refused("m"), 5, "refused"),
+        (Unavailable("m"), 69, "unavailable"),
+        (Defect("m"), 70, "internal"),
+        (ConfigError(["m", "n"]), 78, "configuration"),
+    ],
+)
+def test_each_class(error: HooksealError, code: int, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each class of error has its exit code, and is told once, as text or as JSON."""
+    assert code == answer([], failing(error))
+    shown = capsys.readouterr()
+    assert ("", [f"hookseal: {line}" for line in str(error).splitlines()]) == (shown.out, shown.err.splitlines())
+    assert code == answer(["--json"], failing(error))
+    shown = capsys.readouterr()
+    assert {"error": {"code": name, "message": str(error), "field": error.field}} == json.loads(shown.out)
+    assert "" == shown.err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort(), EOFError()])
+def test_interrupted(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that is interrupted ends with 130 and says so."""
+    assert 130 == answer(["--json"], failing(error))
+    assert "interrupted" == json.loads(capsys.readouterr().out)["error"]["code"]
+
+
+def test_the_answer_of_a_command() -> None:
+    """A command that is done ends with 0, and one whose answer is no with 1."""
+    assert 1 == answer([], failing(typer.Exit(1)))
+    assert 0 == answer([], failing(typer.Exit()))
+
+
+@pytest.mark.req("OPS-04", part="errors")
+def test_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody foresaw is 70, told by its class, without its text and without a traceback."""
+    assert 70 == answer([], failing(KeyError("a value")))
+    shown = capsys.readouterr()
+    assert "" == shown.out
+    assert ["hookseal: internal error (KeyError), a fault of hookseal: please report it with what"] == [
+        line.partition(" HOOKSEAL_LOG_LEVEL=debug")[0] for line in shown.err.splitlines()
+    ]
+
+
+@pytest.mark.req("SEC-15", part="tracebacks")
+@pytest.mark.parametrize("kind", [ValueError, Defect])
+def test_a_traceback_is_masked(
+    kind: type[Exception], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At debug level there is a traceback on standard error, in which secrets are masked."""
+    monkeypatch.setenv("HOOKSEAL_LOG_LEVEL", "debug")
+    assert 70 == answer(["--json"], failing(kind("postgresql://user:hunter2@host/db and whsec_c2VjcmV0c2VjcmV0")))
+    shown = capsys.readouterr()
+    assert "Traceback" in shown.err
+    assert "hunter2" not in shown.err
+    assert "whsec_" not in shown.err
+    assert "internal" == json.loads(shown.out)["error"]["code"]
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("arguments", "field", "message"),
+    [
+        (["db", "status", "--jsn", "--json"], None, "No such option: --jsn"),
+        (["db", "sttus", "--json"], None, "No such command 'sttus'"),
+        (["nothing", "--json"], None, "No such command 'nothing'"),
+    ],
+)
+def test_usage(arguments: list[str], field: str | None, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that is not there, or cannot be read, is 2, with JSON where it was asked for."""
+    assert 2 == answer(arguments)
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert ("usage", field) == (error["code"], error["field"])
+    assert error["message"].startswith(message)
+
+
+def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that an option does not take is told with the option."""
+    commands = typer.Typer()
+
+    @commands.command()
+    def port(*, number: Annotated[int, typer.Option("--number")], as_json: Json = False) -> None:
+        raise AssertionError((number, as_json))
+
+    assert 2 == answer(["--number", "x", "--json"], commands)
+    assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
+    assert 2 == answer(["--json"], commands)
+    assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
+
+
+def test_usage_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    """A person is told where help is."""
+    assert 2 == answer(["db"])
+    assert ["hookseal: Missing command.", "hookseal: Try 'hookseal db --help'."] == capsys.readouterr().err.splitlines()
+
+
+def test_json_belongs_to_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """In front of a command --json would ask for nothing, so it is refused, in JSON."""
+    assert 2 == answer(["--json", "db", "status"])
+    assert "malformed" == json.loads(capsys.readouterr().out)["error"]["code"]
+
+
+def test_json_behind_two_dashes_is_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind `--` nothing is an option."""
+    assert 2 == answer(["db", "status", "--", "--json"])
+    assert "" == capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The version is text or JSON."""
+    assert 0 == answer(["--version"])
+    assert 0 == answer(["--version", "--json"])
+    text, line = capsys.readouterr().out.splitlines()
+    assert text == f"hookseal {json.loads(line)['version']}"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_teaches(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Help shows the first steps in their order, and what exit codes mean."""
+    assert 0 == answer(arguments)
+    out = capsys.readouterr().out
+    steps = [out.index(step) for step in ("hookseal db upgrade", "hookseal key init", "hookseal publish")]
+    assert sorted(steps) == steps
+    assert "Exit codes: 0 done" in out
+    assert [] == [line for line in out.splitlines() if len(line) > 80]
+
+
+def test_every_command_knows_json_and_explains_itself() -> None:
+    """No command, of whichever group, lacks --json or a help text; `worker` prints nothing but JSON."""
+    lacking = [path for path, command in leaves(typer.main.get_command(app), "hookseal") if not is_complete(command)]
+    assert [] == [path for path in lacking if path != "hookseal worker"]
+
+
+def leaves(command: object, path: str) -> list[tuple[str, object]]:
+    """Return every command below this one, by its path."""
+    below: dict[str, object] = getattr(command, "commands", {})
+    if not below:
+        return [(path, command)]
+    return [leaf for name, child in below.items() for leaf in leaves(child, f"{path} {name}")]
+
+
+def is_complete(command: object) -> bool:
+    """Return whether a command has --json and a help text."""
+    options = [option for parameter in getattr(command, "params", []) for option in parameter.opts]
+    return "--json" in options and bool(getattr(command, "help", ""))
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_a_process_without_settings() -> None:
+    """A real process tells all problems at once on standard error, or as one object, and ends with 78."""
+    ended = await hookseal("key", "init", SECRETS_PROVIDR="db")
+    assert (78, "") == (ended.code, ended.out)
+    assert ["SECRETS_PROVIDR", "DATABASE_URL", "SECRETS_PROVIDER"] == [
+        line.removeprefix("hookseal: ").split()[0] for line in ended.err.splitlines()
+    ]
+    ended = await hookseal("key", "init", "--json", SECRETS_PROVIDR="db")
+    assert (78, "") == (ended.code, ended.err)
+    assert 3 == len(ended.json["error"]["message"].splitlines())
+
+
+async def test_an_interrupted_process() -> None:
+    """Control-C ends a command that waits with 130, and without a traceback."""
+    async with black_hole() as (port, called):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hookseal", "db", "status"),
+            env={**os.environ, "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/db"},
+            stderr=PIPE,
+        )
+        await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert (130, b"hookseal: interrupted before it was done\n") == (process.returncode, err)
+
+
+def test_a_closed_pipe() -> None:
+    """A reader that goes away ends the command like any other in a pipe, without a word."""
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-m", "hookseal", "--version"], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (141, b"") == (ended.returncode, ended.stderr)

@@ -1,0 +1,213 @@
+"""Commands connect within seconds or say what does not answer, and never show a password."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from hookseal.cli.runtime import connect, require_schema, run, translate
+from hookseal.config import urls
+from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
+from hookseal.schema import revision
+from tests.cli.command import python
+from tests.cli.listeners import black_hole, closed_port, refusing
+
+PASSWORD = "correct-horse"
+
+_START = """
+import ctypes, os, subprocess, sys
+from hookseal.cli.runtime import start
+settings = start()
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), "SECRETS_MASTER_KEY" in os.environ, settings)
+print("KEY" in subprocess.run(["env"], capture_output=True, text=True).stdout)
+"""
+
+
+def url(port: int) -> str:
+    """Return the url of a PostgreSQL at this port of this machine."""
+    return f"postgresql://user:{PASSWORD}@127.0.0.1:{port}/nowhere"
+
+
+async def refusal(database_url: str) -> HooksealError:
+    """Return what connect raises."""
+    with pytest.raises(HooksealError) as caught:
+        async with connect(urls.database(database_url)):
+            pytest.fail("connected")
+    assert PASSWORD not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    return caught.value
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_nobody_listens() -> None:
+    """A closed port is told at once, with the address and what to do."""
+    port = closed_port()
+    expected = (
+        f"PostgreSQL at 127.0.0.1:{port} does not answer (ConnectionRefusedError): start it or correct DATABASE_URL"
+    )
+    error = await refusal(url(port))
+    assert (69, expected) == (error.exit_code, str(error))
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_nobody_answers() -> None:
+    """A server that accepts and never answers is given up within five seconds."""
+    async with black_hole() as (port, _):
+        began = time.monotonic()
+        error = await refusal(url(port))
+        assert time.monotonic() - began < 5
+    assert f"PostgreSQL at 127.0.0.1:{port} does not answer (TimeoutError)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "expected"),
+    [
+        ("28P01", "refuses the user or the password (InvalidPasswordError): correct DATABASE_URL"),
+        ("28000", "refuses the user or the password (InvalidAuthorizationSpecificationError): correct DATABASE_URL"),
+        ("3D000", "has no such database (InvalidCatalogNameError): create it or correct DATABASE_URL"),
+        ("53300", "takes no connection now (TooManyConnectionsError): try again once it does"),
+        ("57P03", "takes no connection now (CannotConnectNowError): try again once it does"),
+    ],
+)
+async def test_a_server_that_refuses(sqlstate: str, expected: str) -> None:
+    """What the server refuses is told in our words, not in its own."""
+    async with refusing(sqlstate, f'user "user" with {PASSWORD}') as port:
+        error = await refusal(url(port))
+    assert isinstance(error, Unavailable)
+    assert f"PostgreSQL at 127.0.0.1:{port} {expected}" == str(error)
+
+
+async def test_a_database_that_is_not_there(database_url: str) -> None:
+    """A real server says so when there is no such database."""
+    error = await refusal(database_url.rpartition("/")[0] + "/not_there")
+    assert "has no such database" in str(error)
+
+
+async def test_a_password_that_is_wrong(database_url: str) -> None:
+    """A real server says so when the password is wrong."""
+    error = await refusal(f"postgresql://hookseal:{PASSWORD}@{database_url.rpartition('@')[2]}")
+    assert "refuses the user or the password (InvalidPasswordError)" in str(error)
+
+
+async def test_no_socket(tmp_path: Path) -> None:
+    """A socket that is not there is named by its folder."""
+    error = await refusal(f"postgresql://u:{PASSWORD}@/db?host={tmp_path}")
+    assert f"PostgreSQL at the socket in {tmp_path} does not answer" in str(error)
+
+
+async def test_a_parameter_that_cannot_be_used() -> None:
+    """A parameter of the url that the driver refuses is a problem of the settings."""
+    error = await refusal(f"{url(1)}?sslmode=maybe")
+    assert (78, "DATABASE_URL has a parameter that cannot be used") == (error.exit_code, str(error))
+
+
+async def test_a_server_that_goes_away(database_url: str) -> None:
+    """A connection that ends in mid-work is an outage, told with the address."""
+    database = urls.database(database_url)
+    with pytest.raises(Unavailable) as caught:
+        async with connect(database) as connection:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert f"PostgreSQL at {database.address} cannot do it now" in str(caught.value)
+
+
+async def test_a_fault_of_ours_stays_one(database_url: str) -> None:
+    """A statement that is wrong is no outage, and an error of ours passes as it is."""
+    database = urls.database(database_url)
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        async with connect(database) as connection:
+            await connection.execute("SELEKT")
+    with pytest.raises(Malformed):
+        async with connect(database):
+            raise Malformed
+
+
+async def test_a_connection_is_closed(database_url: str) -> None:
+    """After the block the connection is closed, and it was named while it was open."""
+    async with connect(urls.database(database_url)) as connection:
+        assert "hookseal" == await connection.fetchval("SHOW application_name")
+    assert connection.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (asyncpg.InsufficientPrivilegeError("x"), Refused),
+        (asyncpg.DiskFullError("x"), Unavailable),
+        (asyncpg.DeadlockDetectedError("x"), Unavailable),
+        (asyncpg.LockNotAvailableError("x"), Unavailable),
+        (asyncpg.ReadOnlySQLTransactionError("x"), Unavailable),
+        (asyncpg.InterfaceError("connection is closed"), Unavailable),
+        (RedisConnectionError("x"), Unavailable),
+        (ConnectionResetError(), Unavailable),
+        (TimeoutError(), Unavailable),
+        (asyncpg.ClientConfigurationError("x"), None),
+        (asyncpg.UniqueViolationError("x"), None),
+        (FileNotFoundError(), None),
+        (KeyError(), None),
+        (Malformed(), None),
+    ],
+)
+def test_translate(error: Exception, expected: type[HooksealError] | None) -> None:
+    """What does not answer is an outage, a right that lacks is a refusal, and all else is not translated."""
+    known = translate(error)
+    assert (expected is None and known is None) or (expected is type(known) and type(error).__name__ in str(known))
+
+
+def test_run() -> None:
+    """What a command returns is returned, and what it raises from abroad is translated."""
+
+    async def give(error: Exception | None) -> int:
+        if error is not None:
+            raise error
+        return 7
+
+    assert 7 == run(give(None))
+    assert 7 == run(give(None), loop_factory=asyncio.new_event_loop)
+    with pytest.raises(Unavailable, match=r"^the other side does not answer \(ConnectionResetError\): try again$"):
+        run(give(ConnectionResetError()))
+    with pytest.raises(KeyError):
+        run(give(KeyError()))
+
+
+@pytest.mark.req("OPS-09", part="compared")
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (None, None),
+        ("UPDATE hookseal.alembic_version SET version_num = '0000'", "is at revision 0000, this version needs"),
+        ("UPDATE hookseal.alembic_version SET version_num = '9999'", "is at revision 9999, this version knows up to"),
+        ("DROP TABLE hookseal.alembic_version", "the database has no schema of hookseal: run `hookseal db upgrade`"),
+    ],
+)
+async def test_require_schema(database_url: str, change: str | None, expected: str | None) -> None:
+    """A schema that is not of this version is a problem of the settings, with what to do."""
+    async with connect(urls.database(database_url)) as connection:
+        if change is None or expected is None:
+            await require_schema(connection)
+            assert revision.EXPECTED == await revision.current(connection)
+            return
+        await connection.execute(change)
+        with pytest.raises(ConfigError, match=expected):
+            await require_schema(connection)
+
+
+@pytest.mark.req("SEC-15", part="settings")
+async def test_who_holds_a_key_is_hardened() -> None:
+    """A process that starts with a key cannot be dumped, and hands the key to no process that it starts."""
+    key = "3q2+796tvu/erb7v3q2+796tvu/erb7v3q2+AAECAwQ="
+    ended = await python(
+        *("-c", _START),
+        DATABASE_URL=url(1),
+        REDIS_URL=f"redis://:{PASSWORD}@h",
+        SECRETS_PROVIDER="db",
+        SECRETS_MASTER_KEY=key,
+    )
+    assert (0, "") == (ended.code, ended.err)
+    first, second = ended.out.splitlines()
+    assert first.startswith("0 False Settings(")
+    assert PASSWORD not in first
+    assert key not in first
+    assert "False" == second
