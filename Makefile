@@ -1,0 +1,57 @@
+# `make help` lists the commands. All of them run from .venv, which the first one builds.
+
+# The Python that .venv is built with, for instance `make PYTHON=/usr/bin/python3.12 demo`; empty: the first that fits.
+PYTHON ?=
+# What is handed on to the command, for instance `make test ARGS='-k rotation'`.
+ARGS ?=
+# How many processes share the tests.
+JOBS ?= 2
+
+VENV := .venv/ready
+RUN := .venv/bin/python -m
+
+.PHONY: help demo test validate check format fmt lint types floors docs lock clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV) ## the main job from end to end, on an embedded PostgreSQL and Valkey
+	@.venv/bin/hookseal demo $(ARGS)
+
+test: $(VENV) ## all tests, in random order, each on its own database
+	@$(RUN) pytest -n $(JOBS) $(ARGS)
+
+validate: $(VENV) ## hold docs/requirements.md, the tests and docs/TRACEABILITY.md to each other
+	@$(RUN) tools.governance.validate
+
+check: format lint types floors test validate ## every gate
+
+format: $(VENV) ## fail if the formatter would change a file
+	@$(RUN) ruff format --check
+
+fmt: $(VENV) ## format, and mend what the linter can mend
+	@$(RUN) ruff check --fix-only --quiet
+	@$(RUN) ruff format
+
+lint: $(VENV) ## the linter
+	@$(RUN) ruff check
+
+types: $(VENV) ## the type checker
+	@$(RUN) mypy
+
+floors: $(VENV) ## who may import whom
+	@.venv/bin/lint-imports --no-logo
+
+docs: $(VENV) ## write the generated pages
+	@$(RUN) tools.governance.validate --write
+
+lock: $(VENV) ## pin the newest versions that pyproject.toml allows
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash requirements/lock.sh
+
+clean: ## remove what the commands built
+	@rm -rf .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV): requirements/dev.txt pyproject.toml tools/venv.sh
+	@sh tools/venv.sh $(PYTHON)

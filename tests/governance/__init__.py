@@ -1,0 +1,1 @@
+"""The gates themselves are tested here, and the shape of the house is."""

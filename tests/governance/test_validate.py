@@ -1,0 +1,94 @@
+"""`make validate` and `make docs` on a small tree of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from tools.governance import report, tree
+from tools.governance.report import Case, Mark, Outcome, Report
+from tools.governance.validate import main
+
+pytestmark = pytest.mark.req("OPS-07", part="first-form")
+
+
+@pytest.fixture(name="root")
+def _root(tmp_path: Path) -> Path:
+    """Lay out a tree that promises SEC-03, with a record of this very tree that proves it."""
+    for folder in ("docs", "tests"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "docs" / "settings.md").write_text("# Settings\n")
+    (tmp_path / ".gitignore").write_text("/.reports/\n")
+    (tmp_path / "docs" / "requirements.md").write_text("| SEC-03 | claimed | sealed | seed |\n")
+    (tmp_path / "tests" / "may_skip.txt").write_text("# none\n")
+    (tmp_path / "Makefile").write_text("test:\n\t@touch .reports/was-run\n")
+    _record(tmp_path)
+    return tmp_path
+
+
+def _record(root: Path) -> None:
+    case = Case(nodeid="tests/a.py::b", outcome=Outcome.PASSED, marks=(Mark(id="SEC-03"),))
+    report.write(root / report.REPORT, Report(tree=tree.identity(root), cases=(case,)))
+
+
+def _run(root: Path, *arguments: str) -> int:
+    return main(root, list(arguments), {"docs/settings.md": lambda: "# Settings\n"})
+
+
+def test_a_tree_that_holds_passes(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Once the page is written all holds, without another test run, and the summary counts the claims."""
+    written, validated = _run(root, "--write"), _run(root)
+
+    assert (0, 0) == (written, validated)
+    assert "validate: 1 tests bear out 1 requirements (1 claimed)\n" in capfd.readouterr().out
+    assert not (root / ".reports" / "was-run").exists()
+
+
+def test_a_page_that_was_not_written_anew_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A page that is missing, or differs in one byte, is stale."""
+    missing = _run(root)
+    _run(root, "--write")
+    with (root / "docs" / "TRACEABILITY.md").open("a") as page:
+        page.write("\n")
+
+    assert (1, 1) == (missing, _run(root))
+    assert 2 == capfd.readouterr().err.count("docs/TRACEABILITY.md is stale: run `make docs`")
+
+
+def test_a_page_made_from_the_sources_fails_when_stale(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A page that does not depend on the tests is compared, and written before they run."""
+    (root / "docs" / "settings.md").write_text("# Old\n")
+    _record(root)
+    validated = _run(root)
+    told = capfd.readouterr().err
+    _run(root, "--write")
+
+    assert 1 == validated
+    assert "docs/settings.md is stale: run `make docs`" in told
+    assert "# Settings\n" == (root / "docs" / "settings.md").read_text()
+
+
+def test_an_unproven_claim_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A claim that the run does not bear out fails, although the page is fresh."""
+    (root / "docs" / "requirements.md").write_text("| SEC-03 | claimed | x |\n| SEC-02 | claimed | x |\n")
+    _record(root)
+    _run(root, "--write")
+
+    assert 1 == _run(root)
+    assert "validate: SEC-02: has no passing test" in capfd.readouterr().err
+
+
+def test_a_record_of_another_tree_is_not_used(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """After any change the tests are run again; when they leave no record of this tree, it fails."""
+    (root / "tests" / "new.py").write_text("")
+
+    assert 1 == _run(root)
+    assert (root / ".reports" / "was-run").exists()
+    assert "validate: the test run left no report" in capfd.readouterr().err
+
+
+def test_requirements_that_cannot_be_read_fail(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A row of another form fails, naming the line."""
+    (root / "docs" / "requirements.md").write_text("| SEC-03 | done | sealed | seed |\n")
+
+    assert 1 == _run(root)
+    assert "validate: docs/requirements.md: line 1: SEC-03 must be" in capfd.readouterr().err

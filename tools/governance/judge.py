@@ -1,0 +1,92 @@
+"""The judgement: what of the promises does a test run not bear out. Pure functions; no file is read here."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final, assert_never
+
+from tools.governance.report import Case, Mark, Outcome, Report
+from tools.governance.requirements import Requirement, Status
+
+_UNPROVEN: Final = "has no passing test: write one with its mark, or set its status to `planned`"
+
+
+def problems(requirements: Sequence[Requirement], report: Report, may_skip: Collection[str]) -> list[str]:
+    """Return one line for everything that is wrong, each saying who must do what; none means that all holds."""
+    known = {requirement.id: requirement for requirement in requirements}
+    found = [
+        *_failures(report),
+        *_silent_skips(report, may_skip),
+        *(f"{case.name}: {fault}" for case, mark in _marked(report) if (fault := _fault(mark, known.get(mark.id)))),
+        *(line for requirement in requirements for line in _unproven(requirement, report)),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def proofs(requirement: Requirement, report: Report, may_skip: Collection[str]) -> list[tuple[str | None, str]]:
+    """Return (part, test) for every test that proves something of it wherever the suite runs, in a fixed order."""
+    return sorted(
+        {
+            (mark.part, case.name)
+            for case, mark in _marked(report)
+            if mark.id == requirement.id and case.outcome is Outcome.PASSED and case.name not in may_skip
+        },
+        key=lambda proof: (proof[0] or "", proof[1]),
+    )
+
+
+def _failures(report: Report) -> Iterator[str]:
+    if not report.cases:
+        yield "the run held no test: mend the test setup, then run `make test`"
+    for case in report.cases:
+        if case.outcome is Outcome.FAILED:
+            yield f"{case.nodeid}: failed: mend the code or the test, then run `make test`"
+
+
+def _silent_skips(report: Report, may_skip: Collection[str]) -> Iterator[str]:
+    for case in report.cases:
+        if case.outcome is Outcome.SKIPPED and case.name not in may_skip:
+            yield (
+                f"{case.name}: was skipped: make it run here, or, if it may be skipped on some machines, "
+                "name it with its reason in tests/may_skip.txt"
+            )
+
+
+def _marked(report: Report) -> Iterator[tuple[Case, Mark]]:
+    return ((case, mark) for case in report.cases for mark in case.marks)
+
+
+def _fault(mark: Mark, requirement: Requirement | None) -> str | None:
+    """Return what is wrong with a mark, or None."""
+    if requirement is None:
+        return f"is marked {mark.id}, which docs/requirements.md does not know: correct the mark"
+    match requirement.status:
+        case Status.PLANNED:
+            return (
+                f"is marked {mark.id}, which is `planned`: set its status in docs/requirements.md to `claimed`, "
+                "or to `partial: ...` naming the part, or take the mark away"
+            )
+        case Status.PARTIAL if mark.part not in requirement.parts:
+            named = ", ".join(requirement.parts)
+            return f"is marked {mark}, but {mark.id} is partial ({named}): mark a part, or name the new one there"
+        case Status.PARTIAL | Status.CLAIMED:
+            return None
+        case _ as never:
+            assert_never(never)
+
+
+def _unproven(requirement: Requirement, report: Report) -> Iterator[str]:
+    """Yield a line for every promise of this requirement that no passing test proves."""
+    passed = {mark for case, mark in _marked(report) if case.outcome is Outcome.PASSED and mark.id == requirement.id}
+    match requirement.status:
+        case Status.PLANNED:
+            return
+        case Status.PARTIAL | Status.CLAIMED if requirement.group == "PERF":
+            yield f"{requirement.id}: is proven by a benchmark's record, which is not read yet: set it to `planned`"
+        case Status.CLAIMED if not passed:
+            yield f"{requirement.id}: {_UNPROVEN}"
+        case Status.CLAIMED:
+            return
+        case Status.PARTIAL:
+            promises = (Mark(id=requirement.id, part=part) for part in requirement.parts)
+            yield from (f"{promise}: {_UNPROVEN}" for promise in promises if promise not in passed)
+        case _ as never:
+            assert_never(never)

@@ -1,0 +1,91 @@
+"""`make validate` and `make docs`: hold promises, tests and the generated page to each other."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from hookseal.config.page import settings_page
+from tools.governance import page, report, tree
+from tools.governance.judge import problems
+from tools.governance.report import Report
+from tools.governance.requirements import Requirement, UnreadableRequirements, parse
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PAGE: Final = "docs/TRACEABILITY.md"
+REQUIREMENTS: Final = "docs/requirements.md"
+MAY_SKIP: Final = "tests/may_skip.txt"
+FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {"docs/settings.md": settings_page}
+
+
+def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[], str]] = FROM_SOURCE) -> int:
+    """Return 0 when all holds, or the pages were written; 1 when something must be done, which is printed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the generated pages instead of comparing them")
+    is_writing = parser.parse_args(arguments).write
+    pages = {name: render() for name, render in from_source.items()}
+    if is_writing:
+        _write(root, pages)  # first, since they belong to the tree that the tests then run on
+    try:
+        requirements = parse((root / REQUIREMENTS).read_text(encoding="utf-8"))
+    except UnreadableRequirements as error:
+        return _tell([f"{REQUIREMENTS}: {line}: correct it" for line in str(error).splitlines()])
+    run = _report_of(root)
+    if run is None:
+        return _tell(["the test run left no report of this tree: mend what it printed above, then run this again"])
+    may_skip = may_skip_names((root / MAY_SKIP).read_text(encoding="utf-8"))
+    pages[PAGE] = page.render(requirements, run, may_skip)
+    if is_writing:
+        _write(root, {PAGE: pages[PAGE]})
+        return 0
+    found = [*problems(requirements, run, may_skip), *_stale(root, pages)]
+    return _tell(found) if found else _summary(requirements, run)
+
+
+def may_skip_names(text: str) -> frozenset[str]:
+    """Return the tests that the file allows to be skipped: the first word of every line that is not a comment."""
+    return frozenset(line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def _report_of(root: Path) -> Report | None:
+    """Return the report of the tree as it stands, running the tests first if there is none."""
+    identity = tree.identity(root)
+    found = report.read(root / report.REPORT)
+    if found is None or found.tree != identity:
+        print("no full test run of this tree is on record: running `make test`", flush=True)
+        subprocess.run(["make", "--no-print-directory", "test"], cwd=root, check=False)
+        found = report.read(root / report.REPORT)
+    return found if found is not None and found.tree == identity else None
+
+
+def _write(root: Path, pages: Mapping[str, str]) -> None:
+    for name, text in pages.items():
+        (root / name).write_text(text, encoding="utf-8")
+        print(f"wrote {name}")
+
+
+def _stale(root: Path, pages: Mapping[str, str]) -> list[str]:
+    def is_stale(name: str) -> bool:
+        return not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != pages[name]
+
+    return [f"{name} is stale: run `make docs` and commit it" for name in pages if is_stale(name)]
+
+
+def _tell(lines: list[str]) -> int:
+    for line in lines:
+        print(f"validate: {line}", file=sys.stderr)
+    print(f"validate: {len(lines)} to do", file=sys.stderr)
+    return 1
+
+
+def _summary(requirements: tuple[Requirement, ...], run: Report) -> int:
+    counts = {status: sum(r.status is status for r in requirements) for status in {r.status for r in requirements}}
+    told = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
+    print(f"validate: {len(run.cases)} tests bear out {len(requirements)} requirements ({told})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(ROOT, sys.argv[1:]))
