@@ -33,7 +33,8 @@ async def page(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return up to `limit` deliveries, newest first, and the cursor of the next page, None after the last.
 
-    Raises `Malformed` for a cursor that no page gave or a limit out of 1 to 1000, `Unavailable`.
+    Raises `Malformed` for a cursor that no page gave or a limit out of 1 to 1000, `NotFound` for an
+    endpoint that is not there (one that was deleted is, for its history), `Unavailable`.
     """
     if not 1 <= limit <= MAX_PAGE:
         raise Malformed(f"limit must be 1 to {MAX_PAGE}", field="limit")
@@ -49,6 +50,8 @@ async def page(
             before,
             limit + 1,
         )
+        if not rows and wanted.endpoint_id is not None:
+            await _require_endpoint(executor, wanted.endpoint_id, wanted.tenant_id)
     items = [dict(row) for row in rows[:limit]]
     more = len(rows) > limit
     return items, base64.urlsafe_b64encode(items[-1]["delivery_id"].encode()).decode() if more else None
@@ -65,6 +68,12 @@ async def show(executor: Executor, wanted: DeliveryId) -> dict[str, Any]:
             raise NotFound("there is no delivery with this id", field="delivery")
         attempts = await executor.fetch(_SQL["attempts"], row["tenant_id"], wanted)
     return {**dict(row), "attempt_log": [dict(attempt) for attempt in attempts]}
+
+
+async def _require_endpoint(executor: Executor, endpoint: EndpointId, tenant: TenantId | None) -> None:
+    if not await executor.fetchval(_SQL["has_endpoint"], endpoint, tenant):
+        whose = "" if tenant is None else " of this tenant"
+        raise NotFound(f"there is no endpoint{whose} with this id", field="endpoint")
 
 
 def _before(cursor: str) -> DeliveryId:

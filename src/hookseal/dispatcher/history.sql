@@ -12,6 +12,12 @@ WHERE ($1::text IS NULL OR d.tenant_id = $1)
 ORDER BY d.id DESC
 LIMIT $7
 
+-- name: has_endpoint
+SELECT EXISTS (SELECT FROM hookseal.endpoints AS e
+               WHERE e.id = $1::text::uuid AND ($2::text IS NULL OR e.tenant_id = $2))
+    OR EXISTS (SELECT FROM hookseal.deliveries AS d
+               WHERE d.endpoint_id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2))
+
 -- name: show
 SELECT d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.event_id, e.event_type,
        d.state, d.attempts, d.next_attempt_at, d.waiting_for, d.last_error, e.correlation_id

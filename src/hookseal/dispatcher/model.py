@@ -92,6 +92,7 @@ class FailureKind(StrEnum):
     CONNECTION = "connection"
     FORBIDDEN_ADDRESS = "forbidden_address"
     PROTOCOL = "protocol"
+    INVALID_URL = "invalid_url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     CONNECTION = "connection"
     FORBIDDEN_ADDRESS = "forbidden_address"
     PROTOCOL = "protocol"
+    INVALID_URL = "invalid_url"
     UNKNOWN = "unknown"
 
 
@@ -30,6 +31,7 @@ _BY_FAILURE = {
     FailureKind.CONNECTION: Outcome.CONNECTION,
     FailureKind.FORBIDDEN_ADDRESS: Outcome.FORBIDDEN_ADDRESS,
     FailureKind.PROTOCOL: Outcome.PROTOCOL,
+    FailureKind.INVALID_URL: Outcome.INVALID_URL,
 }
 _BY_HUNDRED = {
     2: Outcome.DELIVERED,

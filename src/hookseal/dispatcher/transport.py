@@ -6,7 +6,6 @@ early, so that a name with a public one is still reached by it. Sessions, with t
 answers and TLS sessions, are shared only between tenants with the same egress rights.
 """
 
-import asyncio
 import socket
 from ipaddress import IPv4Network, IPv6Network
 from types import TracebackType
@@ -136,18 +135,21 @@ def _text(raw: bytes) -> str:
     return text.encode("utf-8")[:SNIPPET_BYTES].decode("utf-8", errors="ignore")
 
 
+# The first class that fits decides, so a subclass stands before its base. Details are our words, never the receiver's.
+_FAILURES: Final[tuple[tuple[type[Exception], FailureKind, str], ...]] = (
+    (ForbiddenAddressError, FailureKind.FORBIDDEN_ADDRESS, "{cause}"),
+    (TimeoutError, FailureKind.TIMEOUT, "no answer within {seconds:g} s"),
+    (aiohttp.ClientSSLError, FailureKind.TLS, "the TLS handshake failed or the certificate is not trusted"),
+    (aiohttp.ClientConnectorDNSError, FailureKind.DNS, "the host name could not be resolved"),
+    (aiohttp.ClientResponseError, FailureKind.PROTOCOL, "the receiver did not answer in valid HTTP"),
+    (ValueError, FailureKind.INVALID_URL, "the url names no host that can be dialled"),
+)
+
+
 def _failure(error: Exception, request: Request) -> Failure:
     cause = getattr(error, "os_error", error)
-    match error:
-        case _ if isinstance(cause, ForbiddenAddressError):
-            return Failure(kind=FailureKind.FORBIDDEN_ADDRESS, detail=str(cause))
-        case TimeoutError() | asyncio.TimeoutError():
-            return Failure(kind=FailureKind.TIMEOUT, detail=f"no answer within {request.timeout_seconds:g} s")
-        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            return Failure(kind=FailureKind.TLS, detail="the TLS handshake failed or the certificate is not trusted")
-        case aiohttp.ClientConnectorDNSError():
-            return Failure(kind=FailureKind.DNS, detail="the host name could not be resolved")
-        case aiohttp.ClientResponseError() | aiohttp.InvalidURL() | ValueError():
-            return Failure(kind=FailureKind.PROTOCOL, detail="the receiver did not answer in valid HTTP")
-        case _:
-            return Failure(kind=FailureKind.CONNECTION, detail=f"the connection failed ({type(cause).__name__})")
+    for kind, failure, detail in _FAILURES:
+        if isinstance(cause, kind) or isinstance(error, kind):
+            text = detail.format(cause=cause, seconds=request.timeout_seconds)
+            return Failure(kind=failure, detail=text)
+    return Failure(kind=FailureKind.CONNECTION, detail=f"the connection failed ({type(cause).__name__})")

@@ -1,0 +1,238 @@
+"""The transport on real sockets: what it sends, what it refuses to dial, and how much it takes."""
+
+import asyncio
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from hookseal.dispatcher.address import AddressRules, AllowedNetwork
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, Request
+from hookseal.dispatcher.transport import RESPONSE_BYTES_READ, SNIPPET_BYTES, HttpTransport
+from hookseal.ground.ids import TenantId
+from tests.doubles.receivers import Listener, Script, answers, endless, listening, stalls_after, status
+
+LOOPBACK = (AllowedNetwork(network=ip_network("127.0.0.0/8"), tenant=None),)
+ACME_ONLY = (AllowedNetwork(network=ip_network("127.0.0.0/8"), tenant=TenantId("acme")),)
+
+
+def request_to(url: str, *, tenant: str = "acme", body: bytes = b'{"a": 1}', timeout_seconds: float = 5) -> Request:
+    """Return a request to this url."""
+    headers = {"webhook-id": "d1", "content-type": "application/json", "user-agent": "hookseal/test"}
+    return Request(tenant_id=TenantId(tenant), url=url, headers=headers, body=body, timeout_seconds=timeout_seconds)
+
+
+async def sent(script: Script, request_body: bytes = b'{"a": 1}') -> tuple[Answer, Listener]:
+    """Send one request to a receiver with this script."""
+    async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        return await transport.send(request_to(listener.url, body=request_body, timeout_seconds=1)), listener
+
+
+@pytest.mark.req("DEL-03")
+async def test_the_bytes_on_the_wire() -> None:
+    """What arrives is one POST with our headers and the very bytes of the body, without cookie or encoding."""
+    body = b'{"z": 1,  "a": "\xc3\xab"}\x00\xff'
+    _, listener = await sent(status(204), body)
+    [raw] = listener.requests
+    head, _, arrived = raw.partition(b"\r\n\r\n")
+
+    assert body == arrived
+    assert head.startswith(b"POST /hook HTTP/1.1\r\n")
+    names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+    assert {b"host", b"webhook-id", b"content-type", b"user-agent", b"content-length"} <= names
+    assert not names & {b"cookie", b"authorization", b"content-encoding", b"transfer-encoding"}
+
+
+@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost."]
+)
+async def test_nothing_is_dialled_that_is_not_allowed(host: str) -> None:
+    """Loopback in whatever spelling is a forbidden address or no host at all, and nothing arrives."""
+    async with listening(status(204)) as listener, HttpTransport(AddressRules()) as transport:
+        answer = await transport.send(request_to(f"http://{host}:{listener.port}/"))
+
+    assert isinstance(answer, Failure)
+    assert answer.kind in {FailureKind.FORBIDDEN_ADDRESS, FailureKind.INVALID_URL, FailureKind.DNS}
+    assert 0 == listener.connections
+
+
+@pytest.mark.req("DEL-12", part="dial-check")
+async def test_literal_and_name_are_forbidden_alike() -> None:
+    """A literal, which no resolver sees, and a name are both told as a forbidden address, with the reason."""
+    async with HttpTransport(AddressRules()) as transport:
+        literal = await transport.send(request_to("http://127.0.0.1:9/"))
+        name = await transport.send(request_to("http://localhost:9/"))
+
+    assert (
+        Failure(kind=FailureKind.FORBIDDEN_ADDRESS, detail="the address may not be dialled (loopback, RFC 1122)")
+        == literal
+    )
+    assert isinstance(name, Failure)
+    assert FailureKind.FORBIDDEN_ADDRESS is name.kind
+
+
+@pytest.mark.req("DEL-12", part="dial-check")
+async def test_a_kept_connection_is_not_shared_with_another_tenant() -> None:
+    """A tenant without the right does not reach an address over the connection that another's right opened."""
+    async with listening(status(204)) as listener, HttpTransport(AddressRules(ACME_ONLY)) as transport:
+        allowed = await transport.send(request_to(listener.url, tenant="acme"))
+        refused = await transport.send(request_to(listener.url, tenant="globex"))
+
+    assert Reply(status=204, snippet="") == allowed
+    assert isinstance(refused, Failure)
+    assert FailureKind.FORBIDDEN_ADDRESS is refused.kind
+    assert 1 == len(listener.requests)
+
+
+async def test_connections_are_kept() -> None:
+    """Two requests in a row share a connection."""
+    async with listening(status(200, b"ok")) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        for _ in range(2):
+            await transport.send(request_to(listener.url))
+
+    assert (1, 2) == (listener.connections, len(listener.requests))
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(code: int) -> None:
+    """A redirect is a reply; where it points to is never asked."""
+    async with listening(status(204)) as elsewhere:
+        location = b"location: http://127.0.0.1:%d/\r\n" % elsewhere.port
+        answer, _ = await sent(status(code, headers=location))
+
+    assert Reply(status=code, snippet="") == answer
+    assert 0 == elsewhere.connections
+
+
+async def test_an_endless_body_is_cut() -> None:
+    """A body without end is read up to the limit and the connection is closed; 2 KiB are kept."""
+    answer, _ = await sent(endless())
+
+    assert isinstance(answer, Reply)
+    assert (200, SNIPPET_BYTES) == (answer.status, len(answer.snippet))
+
+
+async def test_a_stalled_body_keeps_its_status() -> None:
+    """A status counts once its headers came, though the body never ends; the deadline holds all the same."""
+    answer, _ = await sent(stalls_after(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"))
+
+    assert Reply(status=200, snippet="abc") == answer
+
+
+async def test_stalled_headers_time_out() -> None:
+    """Headers that never end are no answer."""
+    answer, _ = await sent(stalls_after(b"HTTP/1.1 200 OK\r\nx: "))
+
+    assert Failure(kind=FailureKind.TIMEOUT, detail="no answer within 1 s") == answer
+
+
+@pytest.mark.parametrize("raw", [b"nonsense\r\n\r\n", b"HTTP/1.1 two OK\r\n\r\n", b"SSH-2.0-x\r\n\r\n"])
+async def test_not_http(raw: bytes) -> None:
+    """What is not HTTP is a failure of the protocol, and nothing of it is repeated."""
+    answer, _ = await sent(answers(raw))
+
+    assert isinstance(answer, Failure)
+    assert FailureKind.PROTOCOL is answer.kind
+    assert "nonsense" not in answer.detail
+
+
+@pytest.mark.parametrize("raw", [b"a\x00b\xff", "\U0001f680".encode() * 600, b"\xe2\x82" * 2000, b"\x00" * 5000])
+async def test_snippets_fit_the_table(raw: bytes) -> None:
+    """A snippet is text that PostgreSQL takes, at most 2 KiB of UTF-8, whatever the receiver sent."""
+    answer, _ = await sent(status(200, raw))
+
+    assert isinstance(answer, Reply)
+    assert "\x00" not in answer.snippet
+    assert SNIPPET_BYTES >= len(answer.snippet.encode())
+
+
+async def test_compressed_bodies_stay_compressed() -> None:
+    """Nothing is decompressed, so a bomb is only as large as it was sent."""
+    answer, _ = await sent(status(200, b"\x1f\x8b" + b"\x00" * 100, b"content-encoding: gzip\r\n"))
+
+    assert isinstance(answer, Reply)
+    assert 200 == answer.status
+
+
+async def test_nobody_listens() -> None:
+    """A refused connection and a name that does not exist are failures of their own kinds."""
+    async with listening(status(204)) as listener:
+        closed = listener.url
+    async with HttpTransport(AddressRules(LOOPBACK)) as transport:
+        refused = await transport.send(request_to(closed))
+        unknown = await transport.send(request_to("http://no-such-name.invalid/"))
+
+    assert isinstance(refused, Failure)
+    assert isinstance(unknown, Failure)
+    assert (FailureKind.CONNECTION, FailureKind.DNS) == (refused.kind, unknown.kind)
+
+
+async def test_the_limit_leaves_a_neighbour_alone() -> None:
+    """A body just within the limit leaves its connection usable."""
+    async with listening(status(200, b"x" * (RESPONSE_BYTES_READ - 1))) as listener:
+        async with HttpTransport(AddressRules(LOOPBACK)) as transport:
+            for _ in range(2):
+                assert isinstance(await transport.send(request_to(listener.url)), Reply)
+
+        assert 1 == listener.connections
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a certificate for localhost that nobody vouches for, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return path
+
+
+async def test_tls_is_verified(self_signed: Path) -> None:
+    """A certificate that nobody vouches for is a failure of TLS, and no request is written."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(self_signed)
+    arrived: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        port = server.sockets[0].getsockname()[1]
+        answer = await transport.send(request_to(f"https://localhost:{port}/"))
+
+    assert isinstance(answer, Failure)
+    assert FailureKind.TLS is answer.kind
+    assert [] == [data for data in arrived if data]
+
+
+async def test_plain_text_where_tls_is_expected() -> None:
+    """A receiver that does not speak TLS is a failure, not a request in the clear."""
+    async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        answer = await transport.send(request_to(f"https://127.0.0.1:{listener.port}/", timeout_seconds=1))
+
+    assert isinstance(answer, Failure)
+    assert [] == listener.requests

@@ -1,0 +1,113 @@
+"""Receivers that misbehave on purpose, on real sockets of the loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Listener:
+    """Listens on 127.0.0.1 and runs a script for each connection; keeps what it read."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read requests and answer each by the script until the connection ends."""
+        self.connections += 1
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                while True:
+                    self.requests.append(await _request(reader))
+                    await self._script(reader, writer)
+                    await writer.drain()
+        finally:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def listening(script: Script) -> AsyncIterator[Listener]:
+    """Give a listener for the length of the block."""
+    listener = Listener(script)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            tasks.add(task)
+        await listener.serve(reader, writer)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    listener.port = server.sockets[0].getsockname()[1]
+    try:
+        yield listener
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def answers(raw: bytes) -> Script:
+    """Return a script that answers with these bytes."""
+
+    async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+
+    return script
+
+
+def status(code: int, body: bytes = b"", headers: bytes = b"") -> Script:
+    """Return a script that answers with a well-formed reply."""
+    return answers(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n%b\r\n%b" % (code, len(body), headers, body))
+
+
+async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Answer nothing."""
+    await asyncio.Event().wait()
+
+
+async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Cut the connection without an answer."""
+    writer.transport.abort()
+    raise ConnectionResetError
+
+
+def endless(chunk: bytes = b"x" * 16_384) -> Script:
+    """Return a script whose body never ends."""
+
+    async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            await writer.drain()
+
+    return script
+
+
+def stalls_after(raw: bytes) -> Script:
+    """Return a script that sends these bytes and then nothing more."""
+
+    async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    return script
+
+
+async def _request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        (int(line.partition(b":")[2]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+    )
+    return head + await reader.readexactly(length)
