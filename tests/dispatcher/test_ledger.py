@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, State, WaitingFor
+from hookseal.dispatcher.model import Attempt, Outcome, State, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
@@ -12,7 +12,7 @@ from tests.doubles.claims import RING
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
-ROW = Attempt(outcome="server_error", status=503, duration_ms=12, snippet="later", signed_by=("db:acme:n:1",))
+ROW = Attempt(outcome=Outcome.SERVER_ERROR, status=503, duration_ms=12, snippet="later", signed_by=("db:acme:n:1",))
 
 
 def ledger(pool: "Pool[asyncpg.Record]", *, lease_seconds: float = 45) -> PostgresLedger:

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, WaitingFor
+from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Ledger
 from hookseal.ground.clock import SystemClock
@@ -20,7 +20,7 @@ from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
 OTHER = "01900000-0000-7000-8000-0000000000ff"
-ROW = Attempt(outcome="delivered", status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
+ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
 
 
 @pytest.fixture(params=["memory", "postgres", "persistent"])
@@ -34,7 +34,7 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     await installation.endpoint()
     [ring] = await installation.deliveries()
     real = PostgresLedger(pool, worker="w1", lease_seconds=45)
-    return (real if request.param == "postgres" else PersistentLedger(real, seconds=5, sleep=SystemClock().sleep)), ring
+    return (real if request.param == "postgres" else PersistentLedger(real, seconds=5, clock=SystemClock())), ring
 
 
 async def claimed(ledger: Ledger, ring: Ring) -> Claim:
@@ -96,7 +96,7 @@ async def test_a_recorded_delivery_is_over(case: tuple[Ledger, Ring]) -> None:
 async def test_recorded_as_pending_is_due_at_once(case: tuple[Ledger, Ring]) -> None:
     """An attempt that leaves its delivery pending counts: the next claim is the second attempt."""
     ledger, ring = case
-    await ledger.record(await claimed(ledger, ring), replace(ROW, outcome="unknown"), State.PENDING, "cut off")
+    await ledger.record(await claimed(ledger, ring), replace(ROW, outcome=Outcome.UNKNOWN), State.PENDING, "cut off")
 
     assert 2 == (await claimed(ledger, ring)).number
 

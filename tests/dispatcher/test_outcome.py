@@ -2,8 +2,8 @@
 
 import pytest
 
-from hookseal.dispatcher.model import Failure, FailureKind, Reply
-from hookseal.dispatcher.outcome import Outcome, classify, explain
+from hookseal.dispatcher.model import Failure, FailureKind, Outcome, Reply
+from hookseal.dispatcher.outcome import classify, explain
 
 
 @pytest.mark.req("DEL-03")

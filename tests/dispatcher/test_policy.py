@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher.model import State, Target, WaitingFor
-from hookseal.dispatcher.outcome import Outcome
+from hookseal.dispatcher.model import Outcome, State, Target, WaitingFor
 from hookseal.dispatcher.policy import End, Wait, admit, again, await_secret, decide
 from tests.doubles.claims import CLAIM, TARGET, claim, target
 

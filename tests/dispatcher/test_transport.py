@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from hookseal.dispatcher.address import AddressRules, AllowedNetwork
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, Request
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
 from hookseal.dispatcher.transport import RESPONSE_BYTES_READ, SNIPPET_BYTES, HttpTransport
 from hookseal.ground.ids import TenantId
 from tests.doubles.receivers import Listener, Script, answers, endless, listening, stalls_after, status
@@ -22,10 +22,24 @@ LOOPBACK = (AllowedNetwork(network=ip_network("127.0.0.0/8"), tenant=None),)
 ACME_ONLY = (AllowedNetwork(network=ip_network("127.0.0.0/8"), tenant=TenantId("acme")),)
 
 
-def request_to(url: str, *, tenant: str = "acme", body: bytes = b'{"a": 1}', timeout_seconds: float = 5) -> Request:
+def request_to(
+    url: str,
+    *,
+    tenant: str = "acme",
+    body: bytes = b'{"a": 1}',
+    start_within_seconds: float = 2,
+    timeout_seconds: float = 5,
+) -> Request:
     """Return a request to this url."""
     headers = {"webhook-id": "d1", "content-type": "application/json", "user-agent": "hookseal/test"}
-    return Request(tenant_id=TenantId(tenant), url=url, headers=headers, body=body, timeout_seconds=timeout_seconds)
+    return Request(
+        tenant_id=TenantId(tenant),
+        url=url,
+        headers=headers,
+        body=body,
+        start_within_seconds=start_within_seconds,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 async def sent(script: Script, request_body: bytes = b'{"a": 1}') -> tuple[Answer, Listener]:
@@ -89,6 +103,29 @@ async def test_a_kept_connection_is_not_shared_with_another_tenant() -> None:
     assert isinstance(refused, Failure)
     assert FailureKind.FORBIDDEN_ADDRESS is refused.kind
     assert 1 == len(listener.requests)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_no_request_begins_too_late(kept: bool) -> None:
+    """A request whose time to begin is over is neither dialled nor written on a kept connection."""
+    async with listening(status(200, b"ok")) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        if kept:
+            await transport.send(request_to(listener.url))
+        late = await transport.send(request_to(listener.url, start_within_seconds=0))
+
+    assert NotBegun() == late
+    assert int(kept) == len(listener.requests) == listener.connections
+
+
+async def test_a_slow_name_is_not_dialled_too_late() -> None:
+    """Time that resolving took counts: the dial itself is refused once the time to begin is over."""
+    async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        late = await transport.send(
+            request_to(listener.url.replace("127.0.0.1", "localhost"), start_within_seconds=1e-9)
+        )
+
+    assert NotBegun() == late
+    assert 0 == listener.connections
 
 
 async def test_connections_are_kept() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hookseal.dispatcher.model import Answer, Request
+from hookseal.dispatcher.model import Answer, NotBegun, Request
 
 
 class ScriptedTransport:
@@ -15,6 +15,8 @@ class ScriptedTransport:
 
     async def send(self, request: Request) -> Answer:
         """Return the next answer of the script."""
+        if request.start_within_seconds <= 0:
+            return NotBegun()
         self.sent.append(request)
         if self._during is not None:
             result = self._during()

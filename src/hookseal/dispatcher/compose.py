@@ -10,7 +10,9 @@ from hookseal.ground.wire import signed_content, standard_headers
 CONTENT_TYPE: Final = "application/json"
 
 
-def compose(claim: Claim, target: Target, signers: Sequence[Signer], *, user_agent: str) -> Request:
+def compose(
+    claim: Claim, target: Target, signers: Sequence[Signer], *, user_agent: str, start_within_seconds: float
+) -> Request:
     """Return the POST of this attempt: the bytes frozen at publish, signed now by every signer in order."""
     timestamp = int(claim.claimed_at.timestamp())
     content = signed_content(claim.ring.delivery_id, timestamp, claim.body)
@@ -30,5 +32,6 @@ def compose(claim: Claim, target: Target, signers: Sequence[Signer], *, user_age
         url=target.pointer.url,
         headers=headers,
         body=claim.body,
+        start_within_seconds=start_within_seconds,
         timeout_seconds=target.timeout_ms / 1000,
     )

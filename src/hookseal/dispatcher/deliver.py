@@ -10,13 +10,26 @@ from typing import Final, TypeVar, assert_never
 from urllib.parse import urlsplit
 
 from hookseal.dispatcher.compose import compose
-from hookseal.dispatcher.model import Answer, Attempt, Claim, Reply, Request, Ring, State, Target
-from hookseal.dispatcher.outcome import Outcome, classify, explain
+from hookseal.dispatcher.model import (
+    Answer,
+    Attempt,
+    Claim,
+    Failure,
+    NotBegun,
+    Outcome,
+    Reply,
+    Request,
+    Ring,
+    State,
+    Target,
+)
+from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, admit, await_secret, decide
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign, Defect
 
 START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its claim (design, law 4)
+_CUT_OFF: Final = "the worker was stopped before the answer came"
 _T = TypeVar("_T")
 
 
@@ -37,25 +50,27 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
         await _hold(claim, target, parts)
         return
     try:
-        request, signed_by = await _sign(claim, target, parts)  # 3, 4, 5
+        request, signed_by = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
     except CannotSign as error:
         await _hold(claim, await_secret(str(error), parts.jitter()), parts)
-        return
     except asyncio.CancelledError:
         await _shielded(parts.ledger.release(claim, None))
         raise
-    if parts.clock.monotonic() - asked_at > START_WITHIN_SECONDS:
-        await _shielded(parts.ledger.release(claim, None))
-        parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
-        return
-    await _send(claim, request, signed_by, parts)  # 6 to 10
+    else:
+        await _send(claim, request, signed_by, parts)  # 6 to 10
 
 
-async def _sign(claim: Claim, target: Target, parts: Parts) -> tuple[Request, tuple[str, ...]]:
+async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> tuple[Request, tuple[str, ...]]:
     async with parts.signers.signers(target.pointer) as signers:
         if not signers:
             raise Defect("a request would have left unsigned")
-        request = compose(claim, target, signers, user_agent=parts.user_agent)
+        request = compose(
+            claim,
+            target,
+            signers,
+            user_agent=parts.user_agent,
+            start_within_seconds=START_WITHIN_SECONDS - (parts.clock.monotonic() - asked_at),
+        )
         return request, tuple(signer.ref for signer in signers)
 
 
@@ -65,27 +80,37 @@ async def _send(claim: Claim, request: Request, signed_by: tuple[str, ...], part
     try:
         answer = await parts.transport.send(request)  # 6
     finally:  # also when we are cut off: what became of the request is then unknown, and on record
-        duration_ms = round((parts.clock.monotonic() - started) * 1000)
-        outcome = Outcome.UNKNOWN if answer is None else classify(answer)  # 7
-        state = decide(outcome)  # 8
-        error = "the worker was stopped before the answer came" if answer is None else explain(answer)
-        row = Attempt(
-            outcome=outcome,
-            status=answer.status if isinstance(answer, Reply) else None,
-            duration_ms=duration_ms,
-            snippet=answer.snippet if isinstance(answer, Reply) else None,
-            signed_by=signed_by,
-        )
-        kept = await _shielded(parts.ledger.record(claim, row, state, error))  # 9
-        write = parts.log.info if kept and state is State.DELIVERED else parts.log.warning
-        write("delivery.attempted", **_told(claim, request, row), state=state.value, detail=error, recorded=kept)  # 10
+        if isinstance(answer, NotBegun):
+            await _shielded(parts.ledger.release(claim, None))
+            parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
+        else:
+            row = _row(answer, signed_by, round((parts.clock.monotonic() - started) * 1000))  # 7
+            error = _CUT_OFF if answer is None else explain(answer)
+            await _record(claim, request, row, parts, error=error)  # 8, 9, 10
+
+
+def _row(answer: Reply | Failure | None, signed_by: tuple[str, ...], duration_ms: int) -> Attempt:
+    return Attempt(
+        outcome=Outcome.UNKNOWN if answer is None else classify(answer),
+        status=answer.status if isinstance(answer, Reply) else None,
+        duration_ms=duration_ms,
+        snippet=answer.snippet if isinstance(answer, Reply) else None,
+        signed_by=signed_by,
+    )
+
+
+async def _record(claim: Claim, request: Request, row: Attempt, parts: Parts, *, error: str | None) -> None:
+    state = decide(row.outcome)  # 8
+    kept = await _shielded(parts.ledger.record(claim, row, state, error))  # 9
+    write = parts.log.info if kept and state is State.DELIVERED else parts.log.warning
+    write("delivery.attempted", **_told(claim, request, row), state=state.value, detail=error, recorded=kept)  # 10
 
 
 def _told(claim: Claim, request: Request, row: Attempt) -> dict[str, object]:
     """Return the one wide event of an attempt. Of the url only the host is told: a path may hold a token."""
     return {
         **_identity(claim),
-        "outcome": row.outcome,
+        "outcome": row.outcome.value,
         "status": row.status,
         "duration_ms": row.duration_ms,
         "signed_by": list(row.signed_by),

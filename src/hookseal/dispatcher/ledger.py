@@ -38,7 +38,7 @@ class PostgresLedger:
             error,
             attempt.duration_ms,
             attempt.status,
-            attempt.outcome,
+            attempt.outcome.value,
             attempt.snippet,
             list(attempt.signed_by),
             self._worker,

@@ -66,12 +66,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One POST, ready to be sent as it is."""
+    """One POST, ready to be sent as it is.
+
+    It is begun (dialled, or written on a kept connection) within `start_within_seconds` or not at all,
+    and over within `timeout_seconds`.
+    """
 
     tenant_id: TenantId
     url: str
     headers: dict[str, str]
     body: bytes
+    start_within_seconds: float
     timeout_seconds: float
 
 
@@ -103,14 +108,37 @@ class Failure:
     detail: str
 
 
-Answer = Reply | Failure
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotBegun:
+    """The request was not begun in time: nothing was dialled and nothing was written."""
+
+
+Answer = Reply | Failure | NotBegun
+
+
+class Outcome(StrEnum):
+    """How an attempt ended. A failure of the other side is one of these, never an exception."""
+
+    DELIVERED = "delivered"
+    REDIRECT = "redirect"
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+    UNEXPECTED_STATUS = "unexpected_status"
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    DNS = "dns"
+    CONNECTION = "connection"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    PROTOCOL = "protocol"
+    INVALID_URL = "invalid_url"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One attempt as the log of attempts keeps it. `signed_by` holds secret refs, current first."""
 
-    outcome: str
+    outcome: Outcome
     status: int | None
     duration_ms: int | None
     snippet: str | None

@@ -1,28 +1,8 @@
-"""What an answer means: a closed set of outcomes, and the one function that chooses."""
+"""What an answer means: which outcome of the closed set it is, and what a person should read about it."""
 
-from enum import StrEnum
 from typing import assert_never
 
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
-
-
-class Outcome(StrEnum):
-    """How an attempt ended. A failure of the other side is one of these, never an exception."""
-
-    DELIVERED = "delivered"
-    REDIRECT = "redirect"
-    CLIENT_ERROR = "client_error"
-    SERVER_ERROR = "server_error"
-    UNEXPECTED_STATUS = "unexpected_status"
-    TIMEOUT = "timeout"
-    TLS = "tls"
-    DNS = "dns"
-    CONNECTION = "connection"
-    FORBIDDEN_ADDRESS = "forbidden_address"
-    PROTOCOL = "protocol"
-    INVALID_URL = "invalid_url"
-    UNKNOWN = "unknown"
-
+from hookseal.dispatcher.model import Failure, FailureKind, Outcome, Reply
 
 _BY_FAILURE = {
     FailureKind.TIMEOUT: Outcome.TIMEOUT,
@@ -41,7 +21,7 @@ _BY_HUNDRED = {
 }
 
 
-def classify(answer: Answer) -> Outcome:
+def classify(answer: Reply | Failure) -> Outcome:
     """Return the outcome of an answer. Only 2xx is delivered (Standard Webhooks 1.0.0)."""
     match answer:
         case Reply(status=status):
@@ -52,7 +32,7 @@ def classify(answer: Answer) -> Outcome:
             assert_never(answer)
 
 
-def explain(answer: Answer) -> str | None:
+def explain(answer: Reply | Failure) -> str | None:
     """Return what a person should read about an answer that did not deliver, None if it did."""
     match answer:
         case Reply() if classify(answer) is Outcome.DELIVERED:

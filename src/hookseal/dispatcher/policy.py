@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from hookseal.dispatcher.model import Claim, State, Target, WaitingFor
-from hookseal.dispatcher.outcome import Outcome
+from hookseal.dispatcher.model import Claim, Outcome, State, Target, WaitingFor
 from hookseal.dispatcher.url import url_problem
 from hookseal.ground.wire import Algorithm, Scheme
 

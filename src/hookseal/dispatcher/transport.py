@@ -6,7 +6,10 @@ early, so that a name with a public one is still reached by it. Sessions, with t
 answers and TLS sessions, are shared only between tenants with the same egress rights.
 """
 
+import asyncio
 import socket
+from contextvars import ContextVar
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from types import TracebackType
 from typing import Final, Self
@@ -16,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.typedefs import LooseHeaders
 
 from hookseal.dispatcher.address import AddressRules, refusal
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, Request
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
 
 RESPONSE_BYTES_READ: Final = 65_536
 SNIPPET_BYTES: Final = 2_048
@@ -26,6 +29,21 @@ _Networks = frozenset[IPv4Network | IPv6Network]
 
 class ForbiddenAddressError(OSError):
     """The address may not be dialled."""
+
+
+class TooLateError(OSError):
+    """The request may not begin any more."""
+
+
+@dataclass(slots=True)
+class _Start:
+    """When a request must have begun; once it has dialled, it may dial the next address of its name later."""
+
+    deadline: float
+    begun: bool = False
+
+
+_START: Final[ContextVar[_Start]] = ContextVar("start")
 
 
 class GuardedResolver(AbstractResolver):
@@ -51,11 +69,18 @@ class GuardedResolver(AbstractResolver):
 
 
 def guarded_socket(address: tuple[object, ...], allowed: _Networks) -> socket.socket:
-    """Return a socket for a resolved address. Raises `ForbiddenAddressError` if it may not be dialled."""
+    """Return a socket for a resolved address.
+
+    Raises `ForbiddenAddressError` if it may not be dialled, `TooLateError` if the request may not begin any more.
+    """
     family, kind, protocol, _, target = address
     reason = refusal(str(target[0]), allowed)  # type: ignore[index]
     if reason is not None:
         raise ForbiddenAddressError(f"the address may not be dialled ({reason})")
+    start = _START.get()
+    if not start.begun and asyncio.get_running_loop().time() > start.deadline:
+        raise TooLateError
+    start.begun = True
     return socket.socket(family=family, type=kind, proto=protocol)  # type: ignore[arg-type]
 
 
@@ -77,10 +102,13 @@ class HttpTransport:
         self._sessions.clear()
 
     async def send(self, request: Request) -> Answer:
-        """Return the reply or the failure, within the request's time-out.
+        """Return what became of the request, within its time-out.
 
         Redirects are not followed. A status counts once its headers came, whatever becomes of the body.
         """
+        if request.start_within_seconds <= 0:
+            return NotBegun()
+        _START.set(_Start(asyncio.get_running_loop().time() + request.start_within_seconds))
         headers: LooseHeaders = request.headers
         try:
             async with self._session(request).post(
@@ -146,8 +174,10 @@ _FAILURES: Final[tuple[tuple[type[Exception], FailureKind, str], ...]] = (
 )
 
 
-def _failure(error: Exception, request: Request) -> Failure:
+def _failure(error: Exception, request: Request) -> Failure | NotBegun:
     cause = getattr(error, "os_error", error)
+    if isinstance(cause, TooLateError):
+        return NotBegun()
     for kind, failure, detail in _FAILURES:
         if isinstance(cause, kind) or isinstance(error, kind):
             text = detail.format(cause=cause, seconds=request.timeout_seconds)

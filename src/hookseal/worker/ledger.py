@@ -2,21 +2,22 @@
 
 from collections.abc import Awaitable, Callable
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Claim, Ring, State
 from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.ports import Ledger
+from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 
 
 class PersistentLedger:
     """A `Ledger` over another: claims fail at once, writes are tried again for `seconds`, fenced as ever."""
 
-    def __init__(self, ledger: PostgresLedger, *, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, ledger: Ledger, *, seconds: float, clock: Clock) -> None:
         self._ledger = ledger
         self._seconds = seconds
-        self._sleep = sleep
+        self._clock = clock
 
     async def claim(self, ring: Ring) -> Claim | None:
         """Take a due, pending delivery under a new lease."""
@@ -38,10 +39,11 @@ class PersistentLedger:
         async def once() -> bool:  # tenacity awaits only what is declared async
             return await write()
 
+        deadline = self._clock.monotonic() + self._seconds
         return await AsyncRetrying(
-            sleep=self._sleep,
+            sleep=self._clock.sleep,
             retry=retry_if_exception_type(Unavailable),
-            stop=stop_after_delay(self._seconds),
+            stop=lambda _state: self._clock.monotonic() >= deadline,  # stop_after_delay has a clock of its own
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
             reraise=True,
         )(once)

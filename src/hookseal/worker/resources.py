@@ -57,7 +57,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
         await _require_time(settings, ledger)
         async with HttpTransport(AddressRules(settings.egress.allow)) as transport:
-            persistent = PersistentLedger(ledger, seconds=settings.worker.lease_seconds / 2, sleep=clock.sleep)
+            persistent = PersistentLedger(ledger, seconds=settings.worker.lease_seconds / 2, clock=clock)
             parts = Parts(
                 ledger=persistent,
                 transport=transport,
