@@ -1,16 +1,18 @@
 """The ten steps, over doubles."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 import pytest
 import structlog
 
 from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, attempt, take
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, State
-from hookseal.dispatcher.ports import Parts
+from hookseal.dispatcher.model import Answer, Attempt, Claim, Failure, FailureKind, Reply, State
+from hookseal.dispatcher.ports import Parts, Signer
 from hookseal.ground.errors import CannotSign, Defect
+from hookseal.ground.pointer import Pointer
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
@@ -137,10 +139,7 @@ async def test_signers_are_closed_before_sending() -> None:
     scene = Scene()
     open_while_sending: list[int] = []
     scene.transport = ScriptedTransport(OK, during=lambda: open_while_sending.append(scene.signers.open))
-    scene.parts = Parts(
-        **{name: getattr(scene.parts, name) for name in scene.parts.__slots__ if name != "transport"},
-        transport=scene.transport,
-    )
+    scene.parts = replace(scene.parts, transport=scene.transport)
     await scene.run()
 
     assert [0] == open_while_sending
@@ -210,10 +209,7 @@ async def test_a_lost_lease_writes_nothing() -> None:
         scene.row.lease = "another"
 
     scene.transport = ScriptedTransport(OK, during=lose)
-    scene.parts = Parts(
-        **{name: getattr(scene.parts, name) for name in scene.parts.__slots__ if name != "transport"},
-        transport=scene.transport,
-    )
+    scene.parts = replace(scene.parts, transport=scene.transport)
     with structlog.testing.capture_logs() as logs:
         await scene.run()
 
@@ -251,3 +247,52 @@ async def test_one_wide_event() -> None:
             "recorded": True,
         }
     ] == logs
+
+
+@pytest.mark.req("DEL-03")
+async def test_cut_off_while_the_secret_is_fetched() -> None:
+    """A delivery that is cut off before its request exists is given back, due at once, without an attempt."""
+    fetching = asyncio.Event()
+
+    class HangingSigners:
+        @asynccontextmanager
+        async def signers(self, _pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
+            fetching.set()
+            await asyncio.Event().wait()
+            yield ()
+
+    scene = Scene()
+    scene.parts = replace(scene.parts, signers=HangingSigners())
+    task = asyncio.create_task(scene.run())
+    await asyncio.wait_for(fetching.wait(), 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert (State.PENDING, []) == (scene.row.state, scene.row.attempts)
+    assert await take(RING, scene.parts) is not None
+
+
+@pytest.mark.req("DEL-03", "DEL-15")
+async def test_cut_off_while_recording() -> None:
+    """A worker that is stopped while it writes an outcome finishes writing it first."""
+    writing, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowLedger(MemoryLedger):
+        async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+            writing.set()
+            await go_on.wait()
+            return await super().record(claim, attempt, state, error)
+
+    scene = Scene()
+    scene.ledger = SlowLedger(scene.clock)
+    scene.ledger.add(CLAIM)
+    scene.parts = replace(scene.parts, ledger=scene.ledger)
+    task = asyncio.create_task(scene.run())
+    await asyncio.wait_for(writing.wait(), 5)
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert (State.DELIVERED, 1) == (scene.row.state, len(scene.row.attempts))
