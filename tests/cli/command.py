@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import sys
 from asyncio.subprocess import PIPE
 from dataclasses import dataclass
@@ -29,18 +30,45 @@ class Ended:
 
 async def hookseal(*arguments: str, **settings: str) -> Ended:
     """Run the command to its end with these settings."""
-    return await python("-m", "hookseal", *arguments, **settings)
+    return await fed(b"", *arguments, **settings)
+
+
+async def fed(standard_input: bytes, /, *arguments: str, **settings: str) -> Ended:
+    """Run the command to its end with these settings, and this on its standard input."""
+    return await _python(standard_input, "-m", "hookseal", *arguments, **settings)
 
 
 async def python(*arguments: str, **settings: str) -> Ended:
     """Run Python to its end with these settings of hookseal."""
+    return await _python(b"", *arguments, **settings)
+
+
+async def _python(standard_input: bytes, /, *arguments: str, **settings: str) -> Ended:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env={**os.environ, **settings}, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        out, err = await asyncio.wait_for(process.communicate(standard_input), DEADLINE_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
+
+
+async def on_a_terminal(*arguments: str, **settings: str) -> Ended:
+    """Run the command to its end with a terminal as its standard output."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookseal", *arguments), env={**os.environ, **settings}, stdout=theirs, stderr=PIPE
+    )
+    os.close(theirs)
+    try:
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        out = os.read(ours, 65_536)  # what it printed waits in the terminal, and fits
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+    return Ended(code=process.returncode or 0, out=out.decode().replace("\r\n", "\n"), err=err.decode())

@@ -2,8 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -48,6 +51,17 @@ async def refusing(sqlstate: str, message: str) -> AsyncIterator[int]:
         server.close()
         for writer in writers:
             writer.close()
+
+
+async def seconds_from(called: asyncio.Event, command: Awaitable[T]) -> tuple[T, float]:
+    """Return what the command returns, and how long after that call it did: a slow start of Python does not count."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(command)
+    waiting = asyncio.create_task(called.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    began = loop.time()
+    return await running, loop.time() - began
 
 
 def closed_port() -> int:

@@ -175,7 +175,7 @@ async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
     assert ("body", "body") == (raw.value.field, wrapped.value.field)
 
 
-@pytest.mark.parametrize("data", ["", "{", "{} {}", "\x00", '{"a": 1,}', "[" * 200_000])
+@pytest.mark.parametrize("data", ["", "{", "{} {}", "\x00", '{"a": 1,}', "[" * 200_000, '"\udc80"'])
 async def test_not_json(pool: "Pool[asyncpg.Record]", data: str) -> None:
     """Data that is not JSON is malformed."""
     with pytest.raises(Malformed) as caught:

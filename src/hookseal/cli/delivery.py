@@ -1,6 +1,6 @@
 """`hookseal delivery`: where deliveries stand, and what was tried."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
@@ -30,7 +30,10 @@ def list_(
     cursor: Annotated[str | None, typer.Option(help="Go on where a page ended (its next_cursor).")] = None,
     as_json: Json = False,
 ) -> None:
-    """List deliveries, newest first."""
+    """List deliveries, newest first.
+
+    Example: hookseal delivery list --tenant acme --state dead_letter
+    """
     wanted = history.Filter(
         tenant_id=None if tenant is None else ids.tenant_id(tenant),
         endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
@@ -48,7 +51,10 @@ def show(
     delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
     as_json: Json = False,
 ) -> None:
-    """Show one delivery with every attempt."""
+    """Show one delivery with every attempt: what was answered, which secrets signed it, what it waits for.
+
+    Example: hookseal delivery show 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
     found = run(_show(start(_NEEDS), ids.delivery_id(delivery)))
     emit(found, as_json=as_json, text=lambda: _show_text(found))
 
@@ -74,7 +80,10 @@ def _moment(text: str) -> datetime:
         raise Malformed("since must be a time as in 2026-01-31T12:00:00Z", field="since") from None
     if moment.tzinfo is None:
         raise Malformed("since must name its time zone, for instance by Z", field="since")
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise Malformed("since must be a time from the year 1 on, in UTC", field="since") from None
 
 
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
@@ -105,6 +114,6 @@ def _value(value: object) -> str:
         case datetime():
             return rfc3339(value)
         case list():
-            return " ".join(map(str, value))
+            return " ".join(map(_value, value))
         case _:
             return printable(str(value))

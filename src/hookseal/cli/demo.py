@@ -1,6 +1,9 @@
 """`hookseal demo`: the main job from end to end, checked by a receiver."""
 
+import asyncio
+import signal
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any
@@ -22,7 +25,7 @@ def demo(*, as_json: Json = False) -> None:
     127.0.0.1 verifies each request with the public `standardwebhooks` library. Nothing stays.
     """
     story = embedded_part("hookseal.demo.story")
-    result = run(story.tell(lambda line: print(f"  {line} ...", file=sys.stderr, flush=True), SystemClock()))
+    result = run(_told(story.tell))
     lines = [asdict(line) for line in result.lines]
     verdict = "all verified" if result.holds else "NOT all verified"
     emit(
@@ -31,6 +34,13 @@ def demo(*, as_json: Json = False) -> None:
         text=lambda: f"\n{table(lines, COLUMNS)}\n\n{result.events} events, {verdict}, {result.seconds:.1f} s",
     )
     raise typer.Exit(0 if result.holds else 1)
+
+
+async def _told(tell: Callable[[Callable[[str], None], SystemClock], Awaitable[Any]]) -> Any:
+    # Every signal that asks it to end is one that cleans up, as Ctrl-C is.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, signal.raise_signal, signal.SIGINT)
+    return await tell(lambda line: print(f"  {line} ...", file=sys.stderr, flush=True), SystemClock())
 
 
 def embedded_part(name: str) -> Any:

@@ -1,5 +1,6 @@
 """What a command prints: one JSON object, or text for a person; and how it ends in an error."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ _WIDTH: Final = 80
 def emit(value: Mapping[str, object], *, as_json: bool, text: Callable[[], str] | str) -> None:
     """Print the value as one JSON object on one line, or the text, on standard output."""
     if as_json:
-        _print(msgspec.json.encode(_plain(value)).decode("utf-8"))
+        _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
     else:
         _print(text if isinstance(text, str) else text())
 
@@ -96,6 +97,13 @@ def _plain(value: object) -> object:
             raise TypeError("bytes are not printed")
         case _:
             return value
+
+
+def _escaped(text: str) -> str:
+    """Return the JSON text, which says the same and cannot steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _print(text: str) -> None:

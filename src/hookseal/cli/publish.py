@@ -1,5 +1,6 @@
 """`hookseal publish`: one event, to every endpoint of the tenant that subscribes to its type."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -17,6 +18,7 @@ from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.queue.bell import bell
 
 _NEEDS: Final = frozenset({Part.DATABASE, Part.REDIS})
+_RING_SECONDS: Final = 2.0  # nobody waits long for a ring that the sweep forgives
 
 
 def publish(
@@ -40,7 +42,7 @@ def publish(
         tenant_id=ids.tenant_id(tenant),
         event_type=ids.event_type(event_type),
         event_id=None if event_id is None else ids.event_id(event_id),
-        correlation_id=correlation_id,
+        correlation_id=None if correlation_id is None else _utf8(correlation_id, "correlation_id"),
     )
     payload = _payload(data, file, raw_file)
     published = run(_publish(start(_NEEDS), event, payload))
@@ -49,7 +51,7 @@ def publish(
 
 def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | bytes:
     if data is not None:
-        return data
+        return _utf8(data, "data")
     if raw_file is not None:
         return _read(raw_file)
     try:
@@ -58,15 +60,25 @@ def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | 
         raise Malformed("data must be JSON in UTF-8", field="data") from None
 
 
+def _utf8(text: str, field: str) -> str:
+    # Python lets bytes of an argument that are not UTF-8 through, spelled as lone surrogates.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise Malformed(f"{field} must be UTF-8", field=field)
+    return text
+
+
 def _read(source: str) -> bytes:
-    # One byte more than may be sent: PostgreSQL then says by how many bytes the limit is.
-    if source == "-":
-        return sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
     try:
-        with Path(source).open("rb") as file:
-            return file.read(MAX_BODY_BYTES + 1)
+        if source == "-":
+            content = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
+        else:
+            with Path(source).open("rb") as file:
+                content = file.read(MAX_BODY_BYTES + 1)
     except OSError as error:
         raise NotFound(f"{source} cannot be read ({error.strerror})", field="file") from None
+    if len(content) > MAX_BODY_BYTES:
+        raise Malformed(f"body must be at most {MAX_BODY_BYTES} bytes as sent", field="body")
+    return content
 
 
 async def _publish(settings: Settings, event: Event, payload: str | bytes) -> Published:
@@ -76,15 +88,23 @@ async def _publish(settings: Settings, event: Event, payload: str | bytes) -> Pu
             published = await publish_raw(connection, event, payload)
         else:
             published = await publish_json(connection, event, payload)
+    await _ring(settings, published)
+    return published
+
+
+async def _ring(settings: Settings, published: Published) -> None:
     ringing = bell(settings.redis.url, settings.worker.queue)
     try:
-        await ringing.ring(published.deliveries)
-    except Unavailable as error:
+        async with asyncio.timeout(_RING_SECONDS):
+            await ringing.ring(published.deliveries)
+    except (Unavailable, TimeoutError) as error:
         # The event is stored: a lost ring only makes it late.
-        structlog.get_logger().warning("ring.lost", reason=str(error), forgiven_by="the sweep")
+        reason = str(error) or "Redis does not answer"
+        structlog.get_logger().warning(
+            "ring.lost", reason=reason, redis=settings.redis.address, forgiven_by="the sweep"
+        )
     finally:
         await ringing.close()
-    return published
 
 
 def _shape(published: Published) -> dict[str, object]:

@@ -10,8 +10,9 @@ import typer
 from hookseal.cli.demo import embedded_part
 from hookseal.cli.output import Json, emit
 from hookseal.cli.runtime import run
+from hookseal.ground.errors import Malformed
 
-app: Final = typer.Typer(help="Hold an embedded stack up, with a worker and a receiver; its state is in .hookseal/.")
+app: Final = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
@@ -23,6 +24,8 @@ def up(context: typer.Context, *, as_json: Json = False) -> None:
     In a second terminal: eval "$(hookseal up env)"
     """
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise Malformed("put --json behind the command: hookseal up env --json")
         return
     parts = embedded_part("hookseal.demo.up")
     folder = embedded_part("hookseal.demo.state").FOLDER

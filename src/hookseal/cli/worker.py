@@ -1,15 +1,24 @@
 """`hookseal worker`: the process that delivers."""
 
+from typing import Annotated
+
+import typer
 import uvloop
 
 from hookseal.cli.runtime import run, start
 from hookseal.worker.run import run as run_worker
 
 
-def worker() -> None:
+def worker(
+    *,
+    # The line that says ready is always JSON; for errors, `main.answer` looks for the flag itself.
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON too.")] = False,  # noqa: ARG001
+) -> None:
     """Deliver until SIGTERM, then finish what is in flight and exit.
 
-    One JSON line on standard output tells that it is ready and where its probes answer; logs go to
-    standard error. Probes: /livez and /readyz on HOOKSEAL_HEALTH_HOST and HOOKSEAL_HEALTH_PORT.
+    One JSON line on standard output tells that it is ready and where its probes answer: /livez and
+    /readyz on HOOKSEAL_HEALTH_HOST and HOOKSEAL_HEALTH_PORT. Logs go to standard error.
+
+    Example: HOOKSEAL_HEALTH_PORT=8080 hookseal worker
     """
     run(run_worker(start()), loop_factory=uvloop.new_event_loop)

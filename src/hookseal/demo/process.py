@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +47,9 @@ async def worker_process(environment: Mapping[str, str], log_file: Path) -> Asyn
     write_private(log_file, "")
     with log_file.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
+            # However we end, the kernel then asks it to drain: nobody is left behind.
+            *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
+            *(str(os.getpid()), str(int(signal.SIGTERM)), ""),
             *(sys.executable, "-P", "-m", "hookseal", "worker"),
             env=dict(environment),
             stdout=asyncio.subprocess.PIPE,

@@ -1,7 +1,10 @@
 """What `hookseal up` leaves for a second terminal: a folder of its own (0700), files of its own (0600)."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -10,40 +13,72 @@ from hookseal.ground.errors import Refused, Unavailable
 
 FOLDER: Final = Path(".hookseal").absolute()
 _FILE: Final = "up.json"
+_LOCK: Final = "up.lock"
 
 
-def take(folder: Path) -> None:
-    """Make the folder, for us alone. Raises `Refused` if one `up` runs on it already, or others may enter it."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_mode & 0o077:
-        raise Refused(f"others may enter {folder}: chmod 700 it first")
-    if _running(folder) is not None:
-        raise Refused("`hookseal up` is running in this folder already: end it first, or work in another folder")
+@contextmanager
+def taken(folder: Path) -> Iterator[None]:
+    """Hold the folder, made if absent, for this `up` alone; however this process ends, it is free afterwards.
+
+    Raises `Refused` if another `up` holds it, if others may enter it, or if it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            raise Refused(f"others may enter {folder}: chmod 700 it first")
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be used ({error.strerror}): work in another folder") from None
+    try:
+        if not _locked(lock, fcntl.LOCK_EX):
+            raise Refused("`hookseal up` is running in this folder already: end it first, or work in another folder")
+        (folder / _FILE).unlink(missing_ok=True)  # of one that was killed
+        yield
+    finally:
+        os.close(lock)
 
 
-def publish(folder: Path, settings: dict[str, str]) -> None:
-    """Have `up env` print these settings for as long as this process lives."""
-    write_private(folder / _FILE, json.dumps({"pid": os.getpid(), "settings": settings}))
-
-
-def withdraw(folder: Path) -> None:
-    """Have `up env` say that nothing is up."""
-    (folder / _FILE).unlink(missing_ok=True)
+@contextmanager
+def published(folder: Path, settings: dict[str, str]) -> Iterator[None]:
+    """Have `up env` print these settings for the length of the block."""
+    write_private(folder / f"{_FILE}.new", json.dumps(settings))
+    (folder / f"{_FILE}.new").replace(folder / _FILE)  # at once, so that nobody reads a half
+    try:
+        yield
+    finally:
+        (folder / _FILE).unlink(missing_ok=True)
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """Return the settings of the stack that is up. Raises `Unavailable` if none is."""
-    found = _running(folder)
-    if found is None:
+    """Return the settings of the stack that is up. Raises `Unavailable` if none is, or its file was spoilt."""
+    text = _text(folder)
+    if text is None:
         raise Unavailable("nothing is up in this folder: run `hookseal up` here, in another terminal")
-    return found
+    with suppress(ValueError):
+        stored = json.loads(text)
+        if isinstance(stored, dict) and all(isinstance(value, str) for value in stored.values()):
+            return stored
+    raise Unavailable(f"{folder / _FILE} was changed: end `hookseal up` and start it again, which writes it anew")
 
 
-def _running(folder: Path) -> dict[str, str] | None:
+def _text(folder: Path) -> bytes | None:
+    """Return what the `up` that holds the folder published, None if none does or it has not yet."""
     try:
-        stored = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        os.kill(stored["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError):
+        lock = os.open(folder / _LOCK, os.O_RDONLY)
+        try:
+            return None if _locked(lock, fcntl.LOCK_SH) else (folder / _FILE).read_bytes()
+        finally:
+            os.close(lock)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    found: dict[str, str] = stored["settings"]
-    return found
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be read ({error.strerror})") from None
+
+
+def _locked(lock: int, kind: int) -> bool:
+    """Tell whether the lock was free; it is held until it is closed, or this process ends."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -13,4 +13,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except OUTAGES as error:
+        if isinstance(error, ValueError):  # asyncpg's word about an argument, which we gave
+            raise
         raise Unavailable(f"PostgreSQL does not answer ({type(error).__name__})") from error

@@ -45,6 +45,7 @@ async def publish_json(executor: Executor, event: Event, data: str) -> Published
     `Refused` if the database role may not publish for the tenant, `Unavailable`.
     """
     try:
+        data.encode("utf-8")  # a lone surrogate is no text
         json.loads(data)
     except (ValueError, RecursionError):
         raise Malformed("data must be JSON", field="data") from None
@@ -99,7 +100,7 @@ def _answered() -> Iterator[None]:
                 raise Malformed(str(error.args[0]), field=error.column_name) from None
             case "42501":
                 raise Refused(f"{error.args[0]}: see `producers`") from None
-            case "22P02" | "22P05" | "22021":
+            case "22P02" | "22P05" | "22021" | "54001":  # no JSON, no text, or nested too deeply for the server
                 raise Malformed("data must be JSON that PostgreSQL takes", field="data") from None
             case _:
                 raise

@@ -19,6 +19,8 @@ def outages_translated() -> Iterator[None]:
     try:
         yield
     except OUTAGES as cause:
+        if isinstance(cause, ValueError):  # asyncpg's word about an argument, which we gave
+            raise
         raise SecretUnavailable(f"the secret store in PostgreSQL does not answer ({type(cause).__name__})") from None
     except asyncpg.InsufficientPrivilegeError:
         raise SecretDenied("this SQL role has no right to the table of secrets") from None

@@ -1,0 +1,240 @@
+"""`hookseal delivery` lists where deliveries stand, and shows what was tried."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from hookseal.dispatcher.model import Ring
+from tests.cli.begun import Begun
+from tests.cli.command import hookseal, on_a_terminal
+from tests.cli.listeners import closed_port
+
+UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+STARTED = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+STEERING = "a\x1b[2J\x9b31m\r\u202eb"
+REF = "db:acme:webhook-endpoint-x:1"
+
+
+async def attempted(begun: Begun, ring: Ring) -> None:
+    """Have the delivery delivered at its second attempt."""
+    for number, outcome, status, snippet in ((1, "http_error", 503, STEERING), (2, "delivered", 204, None)):
+        await begun.stored.pool.execute(
+            "INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome,"
+            " snippet, signed_by, worker) VALUES ('acme', $1::text::uuid, $2, $3, 12, $4, $5, $6, $7, 'w-1')",
+            *(ring.delivery_id, number, STARTED, status, outcome, snippet, [REF]),
+        )
+    await begun.stored.pool.execute(
+        "UPDATE hookseal.deliveries SET state = 'delivered', attempts = 2, next_attempt_at = NULL"
+        " WHERE id = $1::text::uuid",
+        ring.delivery_id,
+    )
+
+
+async def listed(begun: Begun, *options: str) -> list[str]:
+    """Return the ids of the deliveries on the one page that is listed."""
+    ended = await begun.run("delivery", "list", *options, "--json")
+    assert (0, "") == (ended.code, ended.err)
+    assert {"items", "next_cursor"} == ended.json.keys()
+    assert ended.json["next_cursor"] is None
+    return [item["delivery_id"] for item in ended.json["items"]]
+
+
+@pytest.mark.req("DEL-15")
+@pytest.mark.req("OPS-04", part="json")
+async def test_show(begun: Begun) -> None:
+    """One delivery is shown with every attempt: its time, duration, status, outcome, snippet, secrets and worker."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    (ring,) = await begun.stored.deliveries()
+    waiting = (await begun.run("delivery", "show", ring.delivery_id, "--json")).json
+    row = await begun.stored.delivery(ring)
+    expected = {
+        "tenant_id": "acme",
+        "delivery_id": ring.delivery_id,
+        "endpoint_id": endpoint,
+        "event_id": row["event_id"],
+        "event_type": "invoice.paid",
+        "state": "pending",
+        "attempts": 0,
+        "next_attempt_at": row["next_attempt_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "waiting_for": None,
+        "last_error": None,
+        "correlation_id": "corr-1",
+        "attempt_log": [],
+    }
+    assert expected == waiting
+
+    await attempted(begun, ring)
+    shown = (await begun.run("delivery", "show", ring.delivery_id, "--json")).json
+    first = {
+        "number": 1,
+        "started_at": "2026-03-01T12:00:00.250Z",
+        "duration_ms": 12,
+        "status": 503,
+        "outcome": "http_error",
+        "signed_by": [REF],
+        "worker": "w-1",
+        "snippet": STEERING,
+    }
+    second = first | {"number": 2, "status": 204, "outcome": "delivered", "snippet": None}
+    changes = {"state": "delivered", "attempts": 2, "next_attempt_at": None, "attempt_log": [first, second]}
+    assert expected | changes == shown
+
+
+async def test_a_snippet_cannot_steer_a_terminal(begun: Begun) -> None:
+    """Control characters of an answer are spelled out, for a person, on a terminal and as JSON."""
+    await begun.stored.endpoint()
+    (ring,) = await begun.stored.deliveries()
+    await attempted(begun, ring)
+    show = ("delivery", "show", ring.delivery_id)
+    for_a_person = await begun.run(*show)
+    assert "  a\\x1b[2J\\x9b31m\\r\\u202eb\n" in for_a_person.out
+    for ended in (for_a_person, await on_a_terminal(*show, **begun.settings), await begun.run(*show, "--json")):
+        assert all(line.isprintable() for line in ended.out.split("\n"))
+        assert "31m" in ended.out
+
+
+async def test_for_a_person(begun: Begun) -> None:
+    """A person reads a table, whether there is more, and that there is nothing."""
+    assert "no deliveries\n" == (await begun.run("delivery", "list")).out
+    await begun.stored.endpoint()
+    (first,) = await begun.stored.deliveries()
+    (second,) = await begun.stored.deliveries(event_type="user.created")
+    table = (await begun.run("delivery", "list")).out.splitlines()
+    assert ["delivery", "id", "event", "type", "state", "attempts"] == table[0].split()
+    assert [[second.delivery_id, "user.created"], [first.delivery_id, "invoice.paid"]] == [
+        line.split()[:2] for line in table[1:]
+    ]
+    page = (await begun.run("delivery", "list", "--limit", "1")).out
+    assert "\nmore: --cursor " in page
+    assert all(len(line) <= 100 for line in page.splitlines())
+
+
+async def test_filters(begun: Begun) -> None:
+    """Each filter keeps what it names, and all that are given must hold."""
+    acme = (await begun.stored.endpoint()).pointer.endpoint_id
+    (first,) = await begun.stored.deliveries()
+    (second,) = await begun.stored.deliveries(event_type="user.created")
+    globex = (await begun.stored.endpoint("globex")).pointer.endpoint_id
+    (third,) = await begun.stored.deliveries("globex")
+    await attempted(begun, first)
+    await begun.stored.pool.execute(
+        "UPDATE hookseal.deliveries SET created_at = now() - interval '1 day' WHERE id = $1::text::uuid",
+        third.delivery_id,
+    )
+    one, two, three = (ring.delivery_id for ring in (first, second, third))
+    since = datetime.now(UTC).replace(hour=0, minute=0).isoformat()
+    for options, expected in (
+        ((), [three, two, one]),
+        (("--tenant", "acme"), [two, one]),
+        (("--endpoint", globex), [three]),
+        (("--event-type", "invoice.paid"), [three, one]),
+        (("--state", "delivered"), [one]),
+        (("--state", "dead_letter"), []),
+        (("--since", "2020-01-31T12:00:00Z"), [three, two, one]),
+        (("--since", since), [two, one]),
+        (("--since", "2999-01-31T12:00:00+02:00"), []),
+        (("--tenant", "acme", "--event-type", "invoice.paid"), [one]),
+        (("--endpoint", acme, "--state", "cancelled"), []),
+        (("--tenant", "never-seen"), []),
+    ):
+        assert expected == await listed(begun, *options), options
+
+
+async def test_an_endpoint_that_is_not_there(begun: Begun) -> None:
+    """An endpoint that nobody has, or that is another tenant's, is not found; one without deliveries is."""
+    acme = (await begun.stored.endpoint()).pointer.endpoint_id
+    assert [] == await listed(begun, "--endpoint", acme)
+    for options in (("--endpoint", UNKNOWN), ("--endpoint", acme, "--tenant", "globex")):
+        ended = await begun.run("delivery", "list", *options, "--json")
+        assert (3, "endpoint") == (ended.code, ended.json["error"]["field"])
+
+
+async def test_the_history_outlives_an_endpoint(begun: Begun) -> None:
+    """The deliveries of an endpoint that was deleted are listed, and it is still known where none is left to list."""
+    acme = (await begun.stored.endpoint()).pointer.endpoint_id
+    (ring,) = await begun.stored.deliveries()
+    await begun.stored.pool.execute("DELETE FROM hookseal.endpoints")
+    assert [ring.delivery_id] == await listed(begun, "--endpoint", acme)
+    assert [] == await listed(begun, "--endpoint", acme, "--state", "failed")
+
+
+async def test_pages(begun: Begun) -> None:
+    """Following the cursor walks every delivery exactly once, newest first, while others are made."""
+    await begun.stored.endpoint()
+    made = [(await begun.stored.deliveries())[0].delivery_id for _ in range(5)]
+    seen: list[str] = []
+    cursor: tuple[str, ...] = ()
+    while True:
+        page = (await begun.run("delivery", "list", "--limit", "2", *cursor, "--json")).json
+        seen += [item["delivery_id"] for item in page["items"]]
+        await begun.stored.deliveries()
+        if page["next_cursor"] is None:
+            break
+        cursor = ("--cursor", page["next_cursor"])
+    assert sorted(made, reverse=True) == seen
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("list", "--tenant", "_system"), "tenant"),
+        (("list", "--endpoint", "x"), "endpoint"),
+        (("list", "--endpoint", UNKNOWN.upper()), "endpoint"),
+        (("list", "--event-type", "invoice.*"), "event_type"),
+        (("list", "--state", "lost"), "state"),
+        (("list", "--since", "yesterday"), "since"),
+        (("list", "--since", "2026-01-31T12:00:00"), "since"),
+        (("list", "--since", "0001-01-01T00:00:00+14:00"), "since"),
+        (("list", "--limit", "many"), "limit"),
+        (("show", "x"), "delivery"),
+    ],
+)
+async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
+    """Each class of bad value is 2 with its field, before anything is asked."""
+    ended = await hookseal("delivery", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (("--limit", "0"), "limit"),
+        (("--limit", "1001"), "limit"),
+        (("--cursor", ""), "cursor"),
+        (("--cursor", "!"), "cursor"),
+        (("--cursor", "é"), "cursor"),
+        (("--cursor", "bm90aGluZw=="), "cursor"),
+    ],
+)
+async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun: Begun) -> None:
+    """A page size out of its range, and a cursor that no page gave, are 2 with their field."""
+    ended = await begun.run("delivery", "list", *options, "--json")
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_a_delivery_that_is_not_there(begun: Begun) -> None:
+    """A delivery that nobody has is not found."""
+    ended = await begun.run("delivery", "show", UNKNOWN, "--json")
+    assert (3, "delivery") == (ended.code, ended.json["error"]["field"])
+    ended = await begun.run("delivery", "show", UNKNOWN)
+    assert (3, "hookseal: there is no delivery with this id\n") == (ended.code, ended.err)
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", UNKNOWN)])
+async def test_without_a_database(arguments: tuple[str, ...], empty_database_url: str) -> None:
+    """Without a schema the command that makes it is named, and without an answer the address."""
+    empty = await hookseal("delivery", *arguments, "--json", DATABASE_URL=empty_database_url)
+    assert 78 == empty.code
+    assert "hookseal db upgrade" in empty.json["error"]["message"]
+    port = closed_port()
+    dead = await hookseal("delivery", *arguments, "--json", DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/db")
+    assert 69 == dead.code
+    assert f"PostgreSQL at 127.0.0.1:{port}" in dead.json["error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["list", "show"])
+async def test_help_teaches(command: str) -> None:
+    """Help has an example."""
+    assert f"Example: hookseal delivery {command}" in (await hookseal("delivery", command, "--help")).out

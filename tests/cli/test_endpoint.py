@@ -1,0 +1,263 @@
+"""`hookseal endpoint add` stores an endpoint with a sealed secret, and gives that secret out once."""
+
+import base64
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.begun import Begun
+from tests.cli.command import Ended, fed, hookseal, on_a_terminal
+from tests.cli.listeners import black_hole, closed_port
+from tests.doubles.stored import MASTER_KEY_TEXT
+
+ADD = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*")
+GIVEN = "whsec_" + base64.b64encode(bytes(range(100, 132))).decode()
+NOWHERE = {
+    "DATABASE_URL": "postgresql://127.0.0.1:1/db",
+    "SECRETS_PROVIDER": "db",
+    "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+}
+
+
+def changed(option: str, value: str) -> tuple[str, ...]:
+    """Return the arguments that add an endpoint, with another value of one option."""
+    if option not in ADD:
+        return (*ADD, option, value)
+    place = ADD.index(option) + 1
+    return (*ADD[:place], value, *ADD[place + 1 :])
+
+
+def problem(ended: Ended) -> tuple[int, str]:
+    """Return the exit code and the field of an error in JSON."""
+    assert "" == ended.err
+    return ended.code, ended.json["error"]["field"]
+
+
+@pytest.mark.req("OPS-04", part="json")
+async def test_the_shape(begun: Begun) -> None:
+    """As JSON there is exactly what the design says, and no secret unless it is asked for."""
+    ended = await begun.run(*ADD, "--json")
+    assert (0, "") == (ended.code, ended.err)
+    endpoint = ended.json["endpoint_id"]
+    assert {
+        "tenant_id": "acme",
+        "endpoint_id": endpoint,
+        "secret_ref": f"db:acme:webhook-endpoint-{endpoint}:1",
+        "previous_secret_ref": None,
+        "previous_secret_expires_at": None,
+        "generation": 1,
+        "rotation_id": None,
+        "secret": None,
+        "public_key": None,
+    } == ended.json
+    printed = await begun.run(*changed("--url", "https://other.example/"), "--json", "--print-secret")
+    assert printed.json["secret"].startswith("whsec_")
+    assert 32 == len(base64.b64decode(printed.json["secret"].removeprefix("whsec_")))
+
+
+async def test_what_is_stored(begun: Begun) -> None:
+    """The row holds what was given, each subscription once, and the secret only sealed."""
+    options = ("--event-type", "invoice.*", "--event-type", "*", "--name", "Büro 1", "--timeout-ms", "20000")
+    ended = await begun.run(*ADD, *options, "--json", "--print-secret")
+    row = await begun.stored.pool.fetchrow("SELECT * FROM hookseal.endpoints")
+    assert row is not None
+    assert (ended.json["endpoint_id"], "acme") == (str(row["id"]), row["tenant_id"])
+    assert ("https://receiver.example/hook", ["*", "invoice.*"]) == (row["url"], row["event_types"])
+    assert ("Büro 1", 20_000, None) == (row["name"], row["timeout_ms"], row["secret"])
+    stored = await begun.stored.pool.fetchval("SELECT sealed FROM hookseal.secret_records WHERE tenant_id = 'acme'")
+    assert ended.json["secret"].encode() not in stored
+
+
+async def test_for_a_person(begun: Begun) -> None:
+    """A pipe is told that nobody saw the secret, and how to see one."""
+    ended = await begun.run(*ADD)
+    assert (0, "") == (ended.code, ended.err)
+    assert "whsec_" not in ended.out
+    assert "secret    not shown\nNobody saw the secret" in ended.out
+    printed = await begun.run(*changed("--url", "https://other.example/"), "--print-secret")
+    assert "\nsecret    whsec_" in printed.out
+
+
+async def test_on_a_terminal(begun: Begun) -> None:
+    """On a terminal the secret is shown, once; as JSON and beside a file it is not."""
+    ended = await on_a_terminal(*ADD, **begun.settings)
+    assert (0, 1) == (ended.code, ended.out.count("whsec_"))
+    assert "Give the secret to the receiver" in ended.out
+    as_json = await on_a_terminal(*changed("--url", "https://other.example/"), "--json", **begun.settings)
+    assert as_json.json["secret"] is None
+
+
+async def test_secret_out(begun: Begun, tmp_path: Path) -> None:
+    """A new file of our own takes the secret, and is then never overwritten."""
+    path = tmp_path / "secret"
+    ended = await begun.run(*ADD, "--secret-out", str(path))
+    assert 0 == ended.code
+    assert f"secret    in {path}\n" in ended.out
+    assert "whsec_" not in ended.out
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    written = path.read_text()
+    assert written.startswith("whsec_")
+    assert written.endswith("=\n")
+
+    again = await begun.run(*changed("--url", "https://other.example/"), "--secret-out", str(path), "--json")
+    assert (4, "secret_out") == problem(again)
+    assert written == path.read_text()
+    assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
+
+
+async def test_secret_out_of_a_failure(begun: Begun, tmp_path: Path) -> None:
+    """A command that fails after it has made the file removes it again."""
+    await begun.run(*ADD)
+    path = tmp_path / "secret"
+    again = await begun.run(*ADD, "--secret-out", str(path), "--json")
+    assert (4, "url") == problem(again)
+    unavailable = await hookseal(*ADD, "--secret-out", str(path), **NOWHERE)
+    assert 69 == unavailable.code
+    assert not path.exists()
+
+
+async def test_a_secret_that_is_given(begun: Begun, tmp_path: Path) -> None:
+    """The endpoint signs with the secret of a file, or of standard input."""
+    path = tmp_path / "given"
+    path.write_text(GIVEN + "\n")
+    path.chmod(0o600)
+    from_file = await begun.run(*ADD, "--secret-file", str(path), "--json", "--print-secret")
+    assert GIVEN == from_file.json["secret"]
+    other = changed("--url", "https://other.example/")
+    from_stdin = await begun.fed(GIVEN.encode() + b"\n", *other, "--secret-file", "-", "--json", "--print-secret")
+    assert GIVEN == from_stdin.json["secret"]
+    kept = await begun.run(*changed("--url", "https://third.example/"), "--secret-file", str(path), "--json")
+    assert kept.json["secret"] is None
+
+
+@pytest.mark.req("SEC-15", part="secrets")
+async def test_a_given_secret_that_cannot_be_used(tmp_path: Path) -> None:
+    """Files that others may read, that are not there or hold no secret end a real process, without an echo."""
+    path = tmp_path / "given"
+    path.write_text(GIVEN)
+    path.chmod(0o644)
+    exposed = await hookseal(*ADD, "--secret-file", str(path), "--json", **NOWHERE)
+    assert (5, "secret_file") == problem(exposed)
+    missing = await hookseal(*ADD, "--secret-file", str(tmp_path / "nothing"), "--json", **NOWHERE)
+    assert (3, "secret_file") == problem(missing)
+    short = "whsec_" + base64.b64encode(b"correct-horse-battery-1").decode()
+    for text in (short, GIVEN.replace("whsec_", "whsk_"), GIVEN + "x"):
+        ended = await fed(text.encode(), *ADD, "--secret-file", "-", "--json", **NOWHERE)
+        assert (2, "secret") == problem(ended)
+        assert text.partition("_")[2] not in ended.out
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("option", "value", "code", "field"),
+    [
+        ("--tenant", "_system", 2, "tenant"),
+        ("--tenant", "Acme", 2, "tenant"),
+        ("--event-type", "invoice.", 2, "event_type"),
+        ("--event-type", "a.*.b", 2, "event_type"),
+        ("--name", "", 2, "name"),
+        ("--name", "x" * 129, 2, "name"),
+        ("--name", "\x1b[2J", 2, "name"),
+        ("--timeout-ms", "99", 2, "timeout_ms"),
+        ("--timeout-ms", "20001", 2, "timeout_ms"),
+        ("--timeout-ms", "soon", 2, "timeout_ms"),
+        ("--url", "receiver.example/hook", 2, "url"),
+        ("--url", "ftp://receiver.example/", 2, "url"),
+        ("--url", "https://receiver.example/" + "x" * 2_048, 2, "url"),
+        ("--url", "https://user:hunter2@receiver.example/", 2, "url"),
+        ("--url", "http://receiver.example/", 5, "url"),
+        ("--url", "https://127.0.0.1/", 5, "url"),
+        ("--url", "https://[::1]:8443/", 5, "url"),
+        ("--url", "https://169.254.169.254/latest/", 5, "url"),
+    ],
+)
+async def test_what_cannot_be_added(option: str, value: str, code: int, field: str) -> None:
+    """Each class of bad value ends the command with its code and names its option, before anything is asked."""
+    ended = await hookseal(*changed(option, value), "--json", **NOWHERE)
+    assert (code, field) == problem(ended)
+    assert "hunter2" not in ended.out
+
+
+async def test_a_url_that_must_be_allowed(begun: Begun) -> None:
+    """Loopback and http are taken where the settings name them, and only there."""
+    arguments = changed("--url", "http://127.0.0.1:8080/")
+    allowed = {"HOOKSEAL_ALLOW_HTTP": "true", "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8@acme"}
+    assert 0 == (await begun.run(*arguments, **allowed)).code
+    others = await begun.run(*arguments, *("--tenant", "globex", "--json"), **allowed)
+    assert (5, "url") == problem(others)
+    without_http = await begun.run(*arguments, "--json", HOOKSEAL_EGRESS_ALLOW="127.0.0.0/8")
+    assert (5, "url") == problem(without_http)
+
+
+async def test_a_time_out_that_a_drain_would_cut() -> None:
+    """A time-out above the drain time less five seconds is refused, naming what to raise."""
+    settings = NOWHERE | {"HOOKSEAL_DRAIN_SECONDS": "10"}
+    ended = await hookseal(*ADD, "--timeout-ms", "5001", "--json", **settings)
+    assert (5, "timeout_ms") == problem(ended)
+    assert "at most 5000 ms, 5 s less than HOOKSEAL_DRAIN_SECONDS" in ended.json["error"]["message"]
+    fits = await hookseal(*ADD, "--timeout-ms", "5000", "--json", **settings)
+    assert 69 == fits.code
+
+
+async def test_the_same_url_twice(begun: Begun) -> None:
+    """A tenant has one endpoint for each url; another tenant may have it too."""
+    assert 0 == (await begun.run(*ADD)).code
+    assert (4, "url") == problem(await begun.run(*ADD, "--json"))
+    assert 0 == (await begun.run(*changed("--tenant", "globex"))).code
+
+
+async def test_dev() -> None:
+    """The provider dev would lose the secret with the command, so it is refused, naming the one that does not."""
+    ended = await hookseal(
+        *ADD,
+        "--json",
+        DATABASE_URL="postgresql://127.0.0.1:1/db",
+        SECRETS_PROVIDER="dev",
+        HOOKSEAL_ENV="development",
+    )
+    assert (5, "refused") == (ended.code, ended.json["error"]["code"])
+    assert "SECRETS_PROVIDER=db" in ended.json["error"]["message"]
+
+
+@pytest.mark.req("SEC-04", part="key-init")
+async def test_before_key_init(database_url: str) -> None:
+    """Without the first key nothing is written, and the command that makes it is named."""
+    ended = await hookseal(*ADD, "--json", **(NOWHERE | {"DATABASE_URL": database_url}))
+    assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
+    assert "hookseal key init" in ended.json["error"]["message"]
+
+
+async def test_another_key(begun: Begun) -> None:
+    """With a master key that is not this installation's nothing is written."""
+    other = base64.b64encode(bytes(range(50, 82))).decode()
+    ended = await begun.run(*ADD, "--json", SECRETS_MASTER_KEY=other)
+    assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
+    assert 0 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
+
+
+async def test_without_a_schema(empty_database_url: str) -> None:
+    """Without the schema the command that makes it is named."""
+    ended = await hookseal(*ADD, "--json", **(NOWHERE | {"DATABASE_URL": empty_database_url}))
+    assert 78 == ended.code
+    assert "hookseal db upgrade" in ended.json["error"]["message"]
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_nobody_answers() -> None:
+    """A database that does not answer is named, without its password."""
+    async with black_hole() as (hole, _):
+        for port in (closed_port(), hole):
+            url = f"postgresql://user:hunter2@127.0.0.1:{port}/db"
+            ended = await hookseal(*ADD, "--json", **(NOWHERE | {"DATABASE_URL": url}))
+            assert 69 == ended.code
+            assert f"PostgreSQL at 127.0.0.1:{port}" in ended.json["error"]["message"]
+            assert "hunter2" not in ended.out
+
+
+async def test_help_teaches() -> None:
+    """Help has an example and tells where the secret goes."""
+    ended = await hookseal("endpoint", "add", "--help")
+    assert "Example: hookseal endpoint add" in ended.out
+    assert "--secret-out" in ended.out

@@ -1,0 +1,196 @@
+"""`hookseal publish` stores an event with its deliveries, and rings if Redis listens."""
+
+import json
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from hookseal.ground.wire import MAX_BODY_BYTES
+from tests.cli.begun import Begun
+from tests.cli.command import Ended, fed, hookseal
+from tests.cli.listeners import black_hole, closed_port, seconds_from
+
+PUBLISH = ("publish", "--tenant", "acme", "--event-type", "invoice.paid")
+NOWHERE = {"DATABASE_URL": "postgresql://127.0.0.1:1/db", "REDIS_URL": "redis://127.0.0.1:1/0"}
+
+
+async def body(begun: Begun, ended: Ended) -> bytes:
+    """Return the body that was stored for the event that was published."""
+    assert (0, "") == (ended.code, ended.err)
+    stored: bytes = await begun.stored.pool.fetchval(
+        "SELECT body FROM hookseal.events WHERE id = $1", ended.json["event_id"]
+    )
+    return stored
+
+
+@pytest.mark.req("OPS-04", part="json")
+@pytest.mark.req("DEL-01", part="publish")
+async def test_the_shape_and_the_ring(begun: Begun) -> None:
+    """There is one delivery for each endpoint that subscribes, and each was rung."""
+    endpoints = {
+        (await begun.stored.endpoint(url=url)).pointer.endpoint_id
+        for url in ("https://a.example/", "https://b.example/")
+    }
+    ended = await begun.run(*PUBLISH, "--data", '{"id": 1}', "--correlation-id", "order-7", "--json")
+    assert (0, "") == (ended.code, ended.err)
+    assert {"event_id", "duplicate", "deliveries"} == ended.json.keys()
+    assert ended.json["duplicate"] is False
+    assert all({"delivery_id", "endpoint_id"} == delivery.keys() for delivery in ended.json["deliveries"])
+    assert endpoints == {delivery["endpoint_id"] for delivery in ended.json["deliveries"]}
+    async with Redis.from_url(begun.settings["REDIS_URL"]) as redis:
+        rung = await redis.zrange("hookseal:deliveries", 0, -1)
+    assert {delivery["delivery_id"].encode() for delivery in ended.json["deliveries"]} == set(rung)
+    correlation = await begun.stored.pool.fetchval("SELECT correlation_id FROM hookseal.events")
+    assert "order-7" == correlation
+
+
+async def test_where_the_payload_comes_from(begun: Begun, tmp_path: Path) -> None:
+    """JSON is wrapped in the producer's spelling, from the argument, a file or standard input; raw bytes are not."""
+    data, raw = tmp_path / "data.json", tmp_path / "raw"
+    data.write_text('{"b": 1.0, "a": "é"}', encoding="utf-8")
+    raw.write_bytes(b"\x00\xff raw \n")
+    wrapped = '"data":{"b": 1.0, "a": "é"}}'.encode()
+
+    assert (await body(begun, await begun.run(*PUBLISH, "--data", data.read_text(), "--json"))).endswith(wrapped)
+    assert (await body(begun, await begun.run(*PUBLISH, "--file", str(data), "--json"))).endswith(wrapped)
+    from_stdin = await begun.fed(data.read_bytes(), *PUBLISH, "--file", "-", "--json")
+    assert (await body(begun, from_stdin)).endswith(wrapped)
+    assert raw.read_bytes() == await body(begun, await begun.run(*PUBLISH, "--raw-file", str(raw), "--json"))
+    raw_from_stdin = await begun.fed(raw.read_bytes(), *PUBLISH, "--raw-file", "-", "--json")
+    assert raw.read_bytes() == await body(begun, raw_from_stdin)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [(), ("--data", "1", "--file", "-"), ("--file", "-", "--raw-file", "-"), ("--data", "1", "--raw-file", "-")],
+)
+async def test_one_payload(sources: tuple[str, ...]) -> None:
+    """Exactly one payload is taken."""
+    ended = await hookseal(*PUBLISH, *sources, "--json", **NOWHERE)
+    assert (2, "data") == (ended.code, ended.json["error"]["field"])
+    assert "exactly one" in ended.json["error"]["message"]
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (("--data", "1", "--tenant", "_system"), "tenant"),
+        (("--data", "1", "--event-type", "Invoice"), "event_type"),
+        (("--data", "1", "--event-type", "invoice.*"), "event_type"),
+        (("--data", "1", "--event-id", "a b"), "event_id"),
+        (("--data", "1", "--event-id", "x" * 129), "event_id"),
+        (("--data", "1", "--correlation-id", "\udcff"), "correlation_id"),
+        (("--data", '"\udcff"'), "data"),
+    ],
+)
+async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -> None:
+    """Each class of bad value is 2 with its field, before anything is asked."""
+    ended = await hookseal(*PUBLISH, *options, "--json", **NOWHERE)
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+async def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    """A file that is not there is not found, and one that is not UTF-8 is no JSON."""
+    missing = await hookseal(*PUBLISH, "--file", str(tmp_path / "nothing"), "--json", **NOWHERE)
+    assert (3, "file") == (missing.code, missing.json["error"]["field"])
+    latin = await fed('"é"'.encode("latin-1"), *PUBLISH, "--file", "-", "--json", **NOWHERE)
+    assert (2, "data") == (latin.code, latin.json["error"]["field"])
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_what_postgresql_refuses(begun: Begun) -> None:
+    """What is no JSON, or no correlation id, is 2 with its field, and nothing is stored."""
+    for data in ("", "{", "{'id': 1}", "NaN", "1 2"):
+        ended = await begun.run(*PUBLISH, "--data", data, "--json")
+        assert (2, "data") == (ended.code, ended.json["error"]["field"])
+    ended = await begun.run(*PUBLISH, "--data", "1", "--correlation-id", "a b", "--json")
+    assert (2, "correlation_id") == (ended.code, ended.json["error"]["field"])
+    assert 0 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_the_limit(begun: Begun) -> None:
+    """A body at the limit is stored, one byte more is 2 and names the body, whether it is raw or JSON."""
+    fits = await begun.fed(b"x" * MAX_BODY_BYTES, *PUBLISH, "--raw-file", "-", "--json")
+    assert MAX_BODY_BYTES == len(await body(begun, fits))
+    for option, content in (
+        ("--raw-file", b"x" * (MAX_BODY_BYTES + 1)),
+        ("--file", b'"' + b"x" * MAX_BODY_BYTES + b'"'),
+        ("--file", b'"' + b"x" * (MAX_BODY_BYTES - 10) + b'"'),  # what it is wrapped in counts
+    ):
+        ended = await begun.fed(content, *PUBLISH, option, "-", "--json")
+        assert (2, "body") == (ended.code, ended.json["error"]["field"])
+        assert str(MAX_BODY_BYTES) in ended.json["error"]["message"]
+    assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_the_same_event_again(begun: Begun) -> None:
+    """A repeat gives the first answer; the same id with other data is a conflict."""
+    await begun.stored.endpoint()
+    first = await begun.run(*PUBLISH, "--event-id", "evt-1", "--data", '{"id": 1}', "--json")
+    again = await begun.run(*PUBLISH, "--event-id", "evt-1", "--data", '{"id": 1}', "--json")
+    assert (0, first.json | {"duplicate": True}) == (again.code, again.json)
+    assert "evt-1" == first.json["event_id"]
+    other = await begun.run(*PUBLISH, "--event-id", "evt-1", "--data", '{"id": 2}', "--json")
+    assert (4, "event_id") == (other.code, other.json["error"]["field"])
+    shown = await begun.run(*PUBLISH, "--event-id", "evt-1", "--data", '{"id": 1}')
+    delivery = first.json["deliveries"][0]["delivery_id"]
+    assert f"event     evt-1 (published before: nothing was changed)\ndelivery  {delivery}\n" == shown.out
+
+
+@pytest.mark.req("DEL-01", part="publish")
+async def test_nobody_subscribes(begun: Begun) -> None:
+    """Without a subscriber, and for a tenant that nobody knows, the event is stored and has no deliveries."""
+    await begun.stored.endpoint("globex")
+    for tenant in ("acme", "never-seen"):
+        ended = await begun.run(*PUBLISH, "--tenant", tenant, "--data", "{}", "--json")
+        assert (0, []) == (ended.code, ended.json["deliveries"])
+    assert 2 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
+    shown = await begun.run(*PUBLISH, "--data", "{}")
+    assert shown.out.endswith("no endpoint subscribes to it\n")
+
+
+async def test_redis_does_not_answer(begun: Begun) -> None:
+    """Without Redis, gone or silent, the event is stored all the same, soon, and the lost ring is told."""
+    await begun.stored.endpoint()
+    async with black_hole() as (hole, called):
+        for port in (closed_port(), hole):
+            url = f"redis://:hunter2@127.0.0.1:{port}/0"
+            publishing = begun.run(*PUBLISH, "--data", "{}", "--json", REDIS_URL=url)
+            ended, seconds = await seconds_from(called, publishing)
+            assert seconds < 4
+            assert (0, 1) == (ended.code, len(ended.json["deliveries"]))
+            warning = json.loads(ended.err)
+            assert ("ring.lost", "warning") == (warning["event"], warning["level"])
+            assert f"127.0.0.1:{port}" == warning["redis"]
+            assert "hunter2" not in ended.out + ended.err
+    assert 2 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE state = 'pending'")
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_postgresql_does_not_answer() -> None:
+    """Without PostgreSQL nothing is stored: 69 with its address, within five seconds."""
+    async with black_hole() as (hole, called):
+        for port in (closed_port(), hole):
+            url = f"postgresql://user:hunter2@127.0.0.1:{port}/db"
+            publishing = hookseal(*PUBLISH, "--data", "{}", "--json", **(NOWHERE | {"DATABASE_URL": url}))
+            ended, seconds = await seconds_from(called, publishing)
+            assert seconds < 5
+            assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
+            assert f"PostgreSQL at 127.0.0.1:{port} does not answer" in ended.json["error"]["message"]
+            assert "hunter2" not in ended.out + ended.err
+
+
+async def test_without_a_schema(empty_database_url: str) -> None:
+    """Without the schema the command that makes it is named."""
+    ended = await hookseal(*PUBLISH, "--data", "1", "--json", **(NOWHERE | {"DATABASE_URL": empty_database_url}))
+    assert 78 == ended.code
+    assert "hookseal db upgrade" in ended.json["error"]["message"]
+
+
+async def test_help_teaches() -> None:
+    """Help has an example."""
+    assert "Example: hookseal publish" in (await hookseal("publish", "--help")).out

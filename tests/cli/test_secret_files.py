@@ -1,0 +1,125 @@
+"""Secrets come from files that only their owner reads, and go to files that only their owner will."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from hookseal.cli.secret_files import SecretOutput, read_secret
+from hookseal.ground.errors import Conflict, HooksealError, Malformed, NotFound, Refused
+from hookseal.secrets.material import SecretMaterial
+
+
+def whsec(size: int) -> str:
+    """Return a signing secret of that many bytes."""
+    return "whsec_" + base64.b64encode(bytes(range(100, 100 + size))).decode()
+
+
+def private(folder: Path, content: bytes, mode: int = 0o600) -> str:
+    """Write a file of this mode and return its path."""
+    path = folder / "secret"
+    path.write_bytes(content)
+    path.chmod(mode)
+    return str(path)
+
+
+@pytest.mark.parametrize("size", [24, 64])
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_secret_is_read(size: int, ending: str, tmp_path: Path) -> None:
+    """A secret is taken as it is spelled, without one trailing newline."""
+    found = read_secret(private(tmp_path, (whsec(size) + ending).encode()))
+    assert found is not None
+    assert whsec(size).encode() == found.reveal()
+
+
+def test_no_file_is_no_secret() -> None:
+    """Where no file was named there is no secret."""
+    assert read_secret(None) is None
+
+
+@pytest.mark.req("SEC-15", part="secrets")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        whsec(24).encode() + b"\n\n",
+        b" " + whsec(24).encode(),
+        whsec(23).encode(),
+        whsec(65).encode(),
+        whsec(24).encode()[:-1],
+        whsec(24).replace("whsec_", "whsk_").encode(),
+        whsec(24).removeprefix("whsec_").encode(),
+        b"whsec_" + b"\xff" * 32,
+        b"whsec_" + b"!" * 32,
+        b"whsec_" + b"A" * 5_000,
+    ],
+)
+def test_what_is_no_secret(content: bytes, tmp_path: Path) -> None:
+    """What is no signing secret is malformed, and not repeated."""
+    with pytest.raises(Malformed) as caught:
+        read_secret(private(tmp_path, content))
+    assert "secret" == caught.value.field
+    assert caught.value.__cause__ is None
+    assert str(caught.value).startswith(("the secret must be", "signing secret must be"))
+
+
+@pytest.mark.req("SEC-15", part="secrets")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660])
+def test_a_file_that_others_may_read(mode: int, tmp_path: Path) -> None:
+    """A file that anybody else may touch is refused, with what mends it."""
+    path = private(tmp_path, whsec(24).encode(), mode)
+    with pytest.raises(Refused, match=r"others may read .*: chmod 600 it first"):
+        read_secret(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """A file that cannot be read is not found, whatever it is instead."""
+    for path in (tmp_path / "nothing", private_folder(tmp_path)):
+        with pytest.raises(NotFound) as caught:
+            read_secret(str(path))
+        assert "secret_file" == caught.value.field
+
+
+def private_folder(folder: Path) -> Path:
+    """Return a folder of our own."""
+    made = folder / "folder"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def test_a_secret_is_written(tmp_path: Path) -> None:
+    """The file is ours alone from the start, holds one line, and is not removed again."""
+    path = tmp_path / "out"
+    output = SecretOutput(path, print_it=False, as_json=True)
+    assert 0o600 == path.stat().st_mode & 0o777
+    assert output.shown(SecretMaterial(whsec(24).encode())) is None
+    output.abandon()
+    assert whsec(24) + "\n" == path.read_text()
+
+
+def test_a_secret_that_was_never_made(tmp_path: Path) -> None:
+    """The file is gone when there is nothing to write to it, however often that is said."""
+    output = SecretOutput(tmp_path / "out", print_it=False, as_json=True)
+    output.abandon()
+    output.abandon()
+    assert [] == list(tmp_path.iterdir())
+    SecretOutput(None, print_it=False, as_json=True).abandon()
+
+
+@pytest.mark.parametrize(("print_it", "expected"), [(True, whsec(24)), (False, None)])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_may_be_printed(print_it: bool, expected: str | None, as_json: bool) -> None:
+    """To what is no terminal a secret is printed only if that was asked for."""
+    output = SecretOutput(None, print_it=print_it, as_json=as_json)
+    assert expected == output.shown(SecretMaterial(whsec(24).encode()))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("there", Conflict), ("nowhere/out", Refused)])
+def test_a_place_that_cannot_be_taken(name: str, expected: type[HooksealError], tmp_path: Path) -> None:
+    """A file that is there is never overwritten, and one that cannot be made is refused."""
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(expected) as caught:
+        SecretOutput(tmp_path / name, print_it=False, as_json=True)
+    assert "secret_out" == caught.value.field
+    assert "mine" == (tmp_path / "there").read_text()

@@ -1,0 +1,190 @@
+"""`hookseal up` holds a stack up that a second terminal can use, and ends without a trace but its state."""
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import stat
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
+from tests.cli.leftovers import processes_in
+
+_SECOND_TERMINAL = 'eval "$("$0" -m hookseal up env)" && exec "$0" -m hookseal "$@"'
+
+
+class Terminal:
+    """A terminal in a folder whose name needs quoting; both lie under one that servers can reach."""
+
+    def __init__(self, folder: Path) -> None:
+        self.temporary = folder
+        self.folder = folder / "it's mine"
+        self.folder.mkdir()
+        self.state = self.folder / ".hookseal"
+
+    async def start(self, *command: str) -> Process:
+        """Start a program here."""
+        return await asyncio.create_subprocess_exec(
+            *command,
+            env={**os.environ, "TMPDIR": str(self.temporary)},
+            cwd=self.folder,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+
+    async def run(self, *command: str) -> Ended:
+        """Run a program here to its end."""
+        process = await self.start(*command)
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
+
+    async def hookseal(self, *arguments: str) -> Ended:
+        """Run the command here to its end."""
+        return await self.run(sys.executable, "-m", "hookseal", *arguments)
+
+    async def pointed(self, *arguments: str) -> dict[str, Any]:
+        """Run a command that is pointed at what is up, and return what it printed."""
+        ended = await self.run("sh", "-c", _SECOND_TERMINAL, sys.executable, *arguments, "--json")
+        assert 0 == ended.code, ended
+        return ended.json
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+        """Hold it up; give its process and what it said."""
+        process = await self.start(sys.executable, "-m", "hookseal", "up", "--json")
+        assert process.stdout is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
+            assert line, await process.communicate()
+            yield process, json.loads(line)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.communicate()
+
+
+@pytest.fixture
+def terminal(servers_folder: Path) -> Terminal:
+    """A terminal in a fresh folder."""
+    return Terminal(servers_folder)
+
+
+async def delivered(terminal: Terminal, delivery: str) -> dict[str, Any]:
+    """Return the delivery once it is delivered."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (shown := await terminal.pointed("delivery", "show", delivery))["state"] != "delivered":
+            pass
+    return shown
+
+
+async def ended(process: Process, number: signal.Signals) -> tuple[int | None, bytes, bytes]:
+    """Send a signal and return how the process ended, and what it had still said."""
+    process.send_signal(number)
+    out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    return process.returncode, out, err
+
+
+async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
+    """What is published from a second terminal is delivered, told, and still on record the next time."""
+    async with terminal.up() as (process, ready):
+        assert {"event", "receiver_url", "health_url", "worker_log"} == ready.keys()
+        assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
+        where = ("--tenant", "acme", "--url", ready["receiver_url"] + "hook", "--event-type", "*")
+        added = await terminal.pointed("endpoint", "add", *where)
+        published = await terminal.pointed("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
+        (delivery,) = published["deliveries"]
+        assert added["endpoint_id"] == delivery["endpoint_id"]
+        shown = await delivered(terminal, delivery["delivery_id"])
+        assert [[added["secret_ref"]]] == [attempt["signed_by"] for attempt in shown["attempt_log"]]
+
+        code, out, err = await ended(process, signal.SIGINT)
+        assert (0, b"starting ... (Ctrl-C ends it)\n") == (code, err)
+        told = json.loads(out)
+        assert ("request.received", "/hook", "1") == (told["event"], told["path"], told["attempt"])
+        assert delivery["delivery_id"] == told["webhook_id"]
+    assert [] == processes_in(terminal.temporary)
+
+    async with terminal.up() as (process, _):
+        assert shown == await terminal.pointed("delivery", "show", delivery["delivery_id"])
+        assert 0 == (await ended(process, signal.SIGTERM))[0]
+    assert [] == processes_in(terminal.temporary)
+
+
+async def test_what_it_keeps_is_private(terminal: Terminal) -> None:
+    """Its folder and files are ours alone, and what is printed for a second terminal names the key by its file."""
+    async with terminal.up():
+        assert 0o700 == stat.S_IMODE(terminal.state.stat().st_mode)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files_of(terminal.state)}
+        assert "master.key" in modes
+        assert {0o600} == set(modes.values()), modes
+
+        key = (terminal.state / "master.key").read_text().strip()
+        exported = await terminal.hookseal("up", "env")
+        settings = dict(shlex.split(line)[1].split("=", 1) for line in exported.out.splitlines())
+        as_json = await terminal.hookseal("up", "env", "--json")
+        assert settings == as_json.json
+        assert str(terminal.state / "master.key") == settings["SECRETS_MASTER_KEY_FILE"]
+        assert key not in exported.out + as_json.out
+        misplaced = await terminal.hookseal("up", "--json", "env")
+        assert (2, "malformed") == (misplaced.code, misplaced.json["error"]["code"])
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files in a folder, without those of the servers' own folders."""
+    return [path for path in folder.iterdir() if path.is_file()]
+
+
+async def test_only_one_in_a_folder(terminal: Terminal) -> None:
+    """A second `up` in the folder is refused, and the first one goes on."""
+    async with terminal.up() as (process, _):
+        second = await terminal.hookseal("up", "--json")
+        assert (5, "refused") == (second.code, second.json["error"]["code"])
+        assert process.returncode is None
+        assert 0 == (await terminal.hookseal("up", "env")).code
+
+
+async def test_one_that_was_killed(terminal: Terminal) -> None:
+    """One that is killed leaves no process, and is not up for a second terminal; the next one starts."""
+    async with terminal.up() as (process, _):
+        process.kill()
+        await process.wait()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while await asyncio.to_thread(processes_in, terminal.temporary):
+                pass
+    told = await terminal.hookseal("up", "env", "--json")
+    assert (69, "unavailable") == (told.code, told.json["error"]["code"])
+    async with terminal.up() as (process, _):
+        assert 0 == (await ended(process, signal.SIGHUP))[0]
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_nothing_is_up(terminal: Terminal) -> None:
+    """Where nothing is up, `up env` says so, prints nothing that a shell would run, and makes nothing."""
+    told = await terminal.hookseal("up", "env")
+    expected = "hookseal: nothing is up in this folder: run `hookseal up` here, in another terminal\n"
+    assert (69, "", expected) == (told.code, told.out, told.err)
+    assert not terminal.state.exists()
+
+
+async def test_a_spoilt_state(terminal: Terminal) -> None:
+    """A state file that somebody changed is told by its name."""
+    async with terminal.up():
+        (terminal.state / "up.json").write_text('{"pid"')
+        told = await terminal.hookseal("up", "env", "--json")
+        assert (69, "unavailable") == (told.code, told.json["error"]["code"])
+        assert f"{terminal.state / 'up.json'} was changed" in told.json["error"]["message"]
+
+
+async def test_help_teaches() -> None:
+    """Help tells how a second terminal is pointed at it, and how it ends."""
+    for command in (("up",), ("up", "env")):
+        assert 'eval "$(hookseal up env)"' in " ".join((await hookseal(*command, "--help")).out.split())
+    assert "Ctrl-C" in (await hookseal("up", "--help")).out

@@ -1,0 +1,155 @@
+"""`hookseal worker` starts only on what it can work with, says that it is ready, and ends when it is told."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.cli.begun import Begun
+from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.listeners import black_hole, closed_port, seconds_from
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.embedded.processes import is_open, taken_port
+
+SETTINGS = {"SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": MASTER_KEY_TEXT, "HOOKSEAL_HEALTH_PORT": "0"}
+
+
+@asynccontextmanager
+async def working(settings: dict[str, str], *options: str) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+    """Give a worker process that is ready, and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookseal", "worker", *options),
+        env={**os.environ, **SETTINGS, **settings},
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
+        yield process, json.loads(line)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def get(url: str) -> bytes:
+    """Return the status line that a url of this machine answers with."""
+    host, _, rest = url.removeprefix("http://").partition(":")
+    port, _, path = rest.partition("/")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET /{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer.partition(b"\r\n")[0]
+
+
+@pytest.mark.req("OPS-04", part="json")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_ready_until_it_is_told(options: tuple[str, ...], number: signal.Signals, begun: Begun) -> None:
+    """One line tells that it is ready and where its probes answer; a signal ends it with 0 and nothing more to say."""
+    async with working(begun.settings, *options) as (process, ready):
+        assert {"event", "worker_id", "pid", "health_url"} == ready.keys()
+        assert ("worker.ready", process.pid) == (ready["event"], ready["pid"])
+        assert b"HTTP/1.1 200 OK" == await get(ready["health_url"] + "/livez")
+        assert b"HTTP/1.1 200 OK" == await get(ready["health_url"] + "/readyz")
+        process.send_signal(number)
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        assert (0, b"") == (process.returncode, out)
+        events = [json.loads(line)["event"] for line in err.splitlines()]
+        assert ["worker.ready", "worker.draining", "worker.stopped"] == events
+        assert not is_open(int(ready["health_url"].rpartition(":")[2]))
+
+
+async def test_it_works_on_what_the_commands_made(begun: Begun) -> None:
+    """What is published while it runs is tried, and its outcome is on record."""
+    settings = {"HOOKSEAL_ALLOW_HTTP": "true", "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8"}
+    url = f"http://127.0.0.1:{closed_port()}/"
+    added = await begun.run("endpoint", "add", "--tenant", "acme", "--url", url, "--event-type", "*", **settings)
+    assert 0 == added.code
+    async with working(begun.settings | settings):
+        published = await begun.run("publish", "--tenant", "acme", "--event-type", "a", "--data", "1", "--json")
+        delivery = published.json["deliveries"][0]["delivery_id"]
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not (shown := (await begun.run("delivery", "show", delivery, "--json")).json)["attempt_log"]:
+                pass
+    (attempt,) = shown["attempt_log"]
+    assert ("connection", None, 1) == (attempt["outcome"], attempt["status"], shown["attempts"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_every_problem_of_the_settings_at_once() -> None:
+    """All that is wrong with the settings ends it with 78, a line each, or as one object, and without a value."""
+    settings = {"HOOKSEAL_CONCURENCY": "7", "HOOKSEAL_LEASE_SECONDS": "hunter2", "SECRETS_PROVIDER": "dev"}
+    ended = await hookseal("worker", **settings)
+    assert (78, "") == (ended.code, ended.out)
+    assert ["DATABASE_URL", "HOOKSEAL_CONCURENCY", "HOOKSEAL_LEASE_SECONDS", "REDIS_URL", "SECRETS_PROVIDER"] == sorted(
+        line.removeprefix("hookseal: ").split()[0] for line in ended.err.splitlines()
+    )
+    assert "hunter2" not in ended.err
+    as_json = await hookseal("worker", "--json", **settings)
+    assert (78, "configuration", "") == (as_json.code, as_json.json["error"]["code"], as_json.err)
+    assert 5 == len(as_json.json["error"]["message"].splitlines())
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_postgresql_does_not_answer() -> None:
+    """A PostgreSQL that is gone or silent ends the process within five seconds, naming its address."""
+    async with black_hole() as (hole, called):
+        for port in (closed_port(), hole):
+            url = f"postgresql://user:hunter2@127.0.0.1:{port}/db"
+            settings = SETTINGS | {"DATABASE_URL": url, "REDIS_URL": "redis://127.0.0.1:1"}
+            ended, seconds = await seconds_from(called, hookseal("worker", "--json", **settings))
+            assert seconds < 5
+            assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
+            assert f"PostgreSQL at 127.0.0.1:{port} does not answer" in ended.json["error"]["message"]
+            assert "hunter2" not in ended.out + ended.err
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_redis_does_not_answer(begun: Begun) -> None:
+    """A Redis that is gone or silent ends the process within five seconds, naming its address."""
+    async with black_hole() as (hole, called):
+        for port in (closed_port(), hole):
+            settings = begun.settings | {"REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}/0"}
+            ended, seconds = await seconds_from(called, hookseal("worker", "--json", **settings))
+            assert seconds < 5
+            assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
+            assert f"Redis at 127.0.0.1:{port} does not answer" in ended.json["error"]["message"]
+            assert "hunter2" not in ended.out + ended.err
+
+
+async def test_the_port_of_the_probes_is_taken(begun: Begun) -> None:
+    """A port that somebody else has is told with the setting that names another."""
+    taken, port = taken_port()
+    with taken:
+        ended = await begun.run("worker", HOOKSEAL_HEALTH_PORT=str(port))
+    assert (69, "") == (ended.code, ended.out)
+    lines = [line for line in ended.err.splitlines() if line.startswith("hookseal: ")]
+    assert 1 == len(lines)
+    assert f"127.0.0.1:{port}" in lines[0]
+    assert "HOOKSEAL_HEALTH_PORT" in lines[0]
+
+
+@pytest.mark.req("SEC-04", part="key-init")
+async def test_before_the_installation_has_begun(empty_database_url: str, database_url: str, redis_url: str) -> None:
+    """Without the schema, and then without the first key, it does not start and names the command."""
+    for url, command in ((empty_database_url, "hookseal db upgrade"), (database_url, "hookseal key init")):
+        ended = await hookseal("worker", "--json", DATABASE_URL=url, REDIS_URL=redis_url, **SETTINGS)
+        assert 78 == ended.code
+        assert command in ended.json["error"]["message"]
+
+
+async def test_help_teaches() -> None:
+    """Help tells what the ready line says, where the probes are, and how it ends."""
+    out = (await hookseal("worker", "--help")).out
+    assert all(word in out for word in ("SIGTERM", "/readyz", "HOOKSEAL_HEALTH_PORT", "Example:"))

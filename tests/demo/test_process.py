@@ -1,0 +1,61 @@
+"""A worker process of the demo is awaited until it is ready, and never left behind."""
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from hookseal.demo.process import worker_process
+from hookseal.ground.errors import Unavailable
+from tests.cli.listeners import black_hole
+from tests.cli.test_worker import SETTINGS
+from tests.doubles.stored import begin
+from tests.embedded.processes import is_alive
+
+
+async def test_a_worker_that_cannot_start(tmp_path: Path) -> None:
+    """What the worker said last is in the error, and its log is ours alone."""
+    log = tmp_path / "worker.log"
+    with pytest.raises(Unavailable, match="did not become ready:\nhookseal: DATABASE_URL is not set"):
+        async with worker_process(os.environ, log):
+            pytest.fail("ready")
+    assert 0o600 == stat.S_IMODE(log.stat().st_mode)
+
+
+async def test_a_worker_that_is_ended(pool: object, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """It is ready within the block, has drained after it, and what ends it from outside is told."""
+    await begin(pool)  # type: ignore[arg-type]
+    environment = {**os.environ, **SETTINGS, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    log = tmp_path / "worker.log"
+    async with worker_process(environment, log) as worker:
+        pid = worker.ready["pid"]
+        assert is_alive(pid)
+        stop = asyncio.Event()
+        stop.set()
+        await worker.ended_or(stop)
+    assert not is_alive(pid)
+    assert "worker.stopped" == json.loads(log.read_text().splitlines()[-1])["event"]
+
+    async with worker_process(environment, log) as worker:
+        os.kill(worker.ready["pid"], 9)
+        with pytest.raises(Unavailable, match=r"ended by itself \(exit code -9\): see its log"):
+            await worker.ended_or(asyncio.Event())
+
+
+async def test_a_start_that_is_cancelled(tmp_path: Path, redis_url: str) -> None:
+    """Whoever gives up while it starts leaves no process."""
+    async with black_hole() as (port, called):
+        environment = {**os.environ, **SETTINGS, "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/db"}
+
+        async def start() -> None:
+            async with worker_process(environment | {"REDIS_URL": redis_url}, tmp_path / "worker.log"):
+                pytest.fail("ready")
+
+        starting = asyncio.create_task(start())
+        await asyncio.wait_for(called.wait(), 20)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
