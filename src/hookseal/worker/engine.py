@@ -16,6 +16,7 @@ from hookseal.worker.tasks import Answering
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 6.0
+_ROUND_SECONDS: Final = 1.0  # a round of taking that is not over by then hangs
 
 
 class Engine:
@@ -55,13 +56,15 @@ class Engine:
                 await self._clock.sleep(pause)
 
     async def stop(self) -> None:
-        """Take no more rings; return once the jobs at hand have claimed or given up."""
+        """Take no more rings; return once the jobs at hand have claimed or given up. No job begins afterwards."""
         self._stopping = True
-        if self._worker is not None:
-            self._worker.allow_pick_jobs = False
-            await _settle(self._worker)
-            if self._worker.main_task is not None:
-                self._worker.main_task.cancel()
+        worker = self._worker
+        if worker is not None and worker.main_task is not None:
+            worker.max_jobs = 0  # ends the round that runs now, too, and leaves no ring half taken
+            await asyncio.wait({worker.main_task}, timeout=_ROUND_SECONDS)
+            worker.main_task.cancel()
+            await asyncio.wait({worker.main_task}, timeout=_ROUND_SECONDS)
+            await _settle(worker)
 
     def _new_worker(self) -> Worker:
         worker = _BeatingWorker(
@@ -85,8 +88,10 @@ class Engine:
 
     def _beaten(self) -> None:
         self.beat = self._clock.monotonic()
-        if self._worker is not None and not self._stopping:
+        if self._worker is not None:
             self._worker.allow_pick_jobs = not self._in_flight.is_full
+            if self._stopping and self._worker.main_task is not None:
+                self._worker.main_task.cancel()
 
 
 class _BeatingWorker(Worker):
@@ -97,6 +102,21 @@ class _BeatingWorker(Worker):
     async def heart_beat(self) -> None:
         """Tell that the loop moved. arq's own record in Redis says less than our probes, so none is kept."""
         self.beaten()
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Start what has a readable id; another is nobody's delivery, and would end this and every later round."""
+        unreadable = [job_id for job_id in job_ids if not _is_text(job_id)]
+        if unreadable:
+            await self.pool.zrem(self.queue_name, *unreadable)
+        await super().start_jobs([job_id for job_id in job_ids if _is_text(job_id)])
+
+
+def _is_text(job_id: bytes) -> bool:
+    try:
+        job_id.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 async def _settle(worker: Worker) -> None:

@@ -44,6 +44,7 @@ class Probes:
         task = self._running.get(name)
         if task is None or task.done():
             task = self._running[name] = asyncio.ensure_future(self._checks[name]())
+            task.add_done_callback(_seen)
         await asyncio.wait({task}, timeout=CHECK_SECONDS)
         if not task.done():
             return "timeout"
@@ -64,6 +65,12 @@ class Probes:
             raise
         bound_host, bound_port = runner.addresses[0][:2]
         return runner, f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+
+def _seen(task: asyncio.Task[object]) -> None:
+    """Take notice of the error of a check that nobody waits for any more: asyncio would print its text."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _answer(body: dict[str, Any], *, ok: bool) -> web.Response:

@@ -1,5 +1,6 @@
 """Opens every part a worker runs on, checks that they fit together, and closes them in reverse."""
 
+import asyncio
 import os
 import random
 import socket
@@ -25,7 +26,7 @@ from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.keyring import KeyRing
 from hookseal.worker.ledger import PersistentLedger
 
-CONNECT_SECONDS = 4.0  # a start against a dead dependency ends within five seconds
+CONNECT_SECONDS = 3.0  # a start against a dead dependency ends within five seconds
 _MARGIN_MS = 5_000
 
 
@@ -66,7 +67,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 jitter=random.SystemRandom().random,
                 allow_http=settings.egress.allow_http,
                 user_agent=f"hookseal/{__version__}",
-                log=log,
+                log=log.bind(worker_id=worker_id),
             )
             yield Resources(worker_id=worker_id, pool=pool, bell=ringing, ledger=ledger, unlocked=unlocked, parts=parts)
 
@@ -92,23 +93,30 @@ async def _pool(settings: Settings) -> AsyncIterator["asyncpg.Pool[asyncpg.Recor
 async def _bell(settings: Settings) -> AsyncIterator[Bell]:
     ringing = bell(settings.redis.url, settings.worker.queue)
     try:
-        await ringing.ping()
+        await _require_answer(ringing, settings)
         yield ringing
+    finally:
+        await ringing.close()
+
+
+async def _require_answer(ringing: Bell, settings: Settings) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await ringing.ping()
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(
             f"Redis at {settings.redis.address} does not answer ({type(error).__name__}): start it or correct REDIS_URL"
         ) from None
-    finally:
-        await ringing.close()
 
 
 async def _require_schema(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     async with pool.acquire() as connection:
         found = await revision.current(connection)
     if found != revision.EXPECTED:
+        is_newer = found is not None and found > revision.EXPECTED
         raise ConfigError(
             f"the database has schema revision {found or 'none'}, this version needs {revision.EXPECTED}: "
-            "run `hookseal db upgrade`"
+            + ("install a newer hookseal" if is_newer else "run `hookseal db upgrade`")
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -20,6 +21,7 @@ from hookseal.worker.sweep import Sweep
 from hookseal.worker.tasks import Answering
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_CANCEL_AGAIN_SECONDS: Final = 0.1
 
 
 async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None) -> None:
@@ -35,6 +37,20 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
     async with opened(settings, clock, log) as resources:
         log = log.bind(worker_id=resources.worker_id)
         await _Life(settings, resources, clock, log).until(stop, output)
+
+
+async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel the tasks, again and again until they have ended.
+
+    Once is not enough: on Python 3.11 `asyncio.wait_for`, with which the client of Redis writes, loses a
+    cancellation that comes as the write ends.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)  # takes notice of their errors
 
 
 class _Life:
@@ -82,9 +98,7 @@ class _Life:
             await self._serve(stop, loops)
             await self._drain()
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await cancelled(loops)
             await runner.cleanup()
 
     def _say_ready(self, url: str, output: TextIO) -> None:

@@ -12,16 +12,17 @@ from hookseal.ground import ids
 from hookseal.ground.errors import Malformed, Unavailable
 from hookseal.worker.inflight import InFlight
 
-_SLOT_SECONDS: Final = 5.0
+SLOT_SECONDS: Final = 5.0
 _RING_AGAIN_SECONDS: Final = 1.0
 
 
 class Answering:
-    """Answers rings: the function that arq runs."""
+    """Answers rings: the function that arq runs. A ring waits `slot_seconds` for a free slot."""
 
-    def __init__(self, parts: Parts, in_flight: InFlight) -> None:
+    def __init__(self, parts: Parts, in_flight: InFlight, *, slot_seconds: float = SLOT_SECONDS) -> None:
         self._parts = parts
         self._in_flight = in_flight
+        self._slot_seconds = slot_seconds
 
     async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
         """Claim what the ring names and start sending it. Whatever happens, arq has nothing to record.
@@ -34,7 +35,7 @@ class Answering:
             self._parts.log.warning("ring.dropped", reason=str(error))
             return
         try:
-            async with asyncio.timeout(_SLOT_SECONDS):
+            async with asyncio.timeout(self._slot_seconds):
                 await self._in_flight.slot()
         except TimeoutError:
             raise Retry(defer=_RING_AGAIN_SECONDS) from None

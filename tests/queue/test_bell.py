@@ -1,0 +1,148 @@
+"""What a ring leaves in Redis, and what the bell does when Redis is not there."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import msgspec
+import pytest
+from arq.jobs import Job
+
+from hookseal.dispatcher.model import Ring
+from hookseal.embedded.server import Server
+from hookseal.ground.errors import Unavailable
+from hookseal.ground.ids import DeliveryId
+from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.queue.serializer import job_deserializer
+from tests.cli.listeners import closed_port
+from tests.doubles.claims import DELIVERY, ENDPOINT, RING
+from tests.queue.contents import contents
+
+OTHER = replace(RING, delivery_id=DeliveryId("01900000-0000-7000-8000-00000000000b"))
+JOB_KEY = f"arq:job:{DELIVERY}"
+FAR = 9_000_000_000_000.0
+
+
+@pytest.fixture
+async def ringing(redis_url: str) -> AsyncIterator[Bell]:
+    """Yield a bell on an empty Redis."""
+    made = bell(redis_url)
+    yield made
+    await made.close()
+
+
+async def now_ms(ringing: Bell) -> float:
+    """Return the time of Redis."""
+    seconds, microseconds = await ringing.redis.time()
+    return float(seconds * 1000 + microseconds // 1000 + 1)
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_ring_is_an_arq_job(ringing: Bell) -> None:
+    """A ring is a job of arq under the delivery's id that calls `deliver` with the three ids; arq can read it."""
+    assert 1 == await ringing.ring([RING])
+
+    job = msgspec.msgpack.decode(await ringing.redis.get(JOB_KEY))
+    assert ("deliver", ["acme", ENDPOINT, DELIVERY], {}) == (job["f"], job["a"], job["k"])
+    info = await Job(DELIVERY, ringing.redis, DEFAULT_QUEUE, job_deserializer).info()
+    assert info is not None
+    assert ["deliver", "acme", ENDPOINT, DELIVERY, {}] == [info.function, *info.args, info.kwargs]
+    assert info.score is not None
+    assert info.score <= await now_ms(ringing)
+
+
+@pytest.mark.req("DEL-02")
+async def test_redis_holds_ids_only(ringing: Bell, redis_url: str) -> None:
+    """After rings, Redis holds one queue of delivery ids, and for each a job of three ids, a name and a time."""
+    assert 2 == await ringing.ring([RING, OTHER])
+
+    found = await contents(redis_url)
+    queued = found.pop(DEFAULT_QUEUE.encode())
+    jobs = {key: msgspec.msgpack.decode(value) for key, value in found.items() if isinstance(value, bytes)}
+    assert isinstance(queued, list)
+    assert {DELIVERY.encode(), OTHER.delivery_id.encode()} == {member for member, _ in queued}
+    assert {
+        f"arq:job:{ring.delivery_id}".encode(): {
+            "t": None,
+            "f": "deliver",
+            "a": ["acme", ENDPOINT, ring.delivery_id],
+            "k": {},
+        }
+        for ring in (RING, OTHER)
+    } == {key: {name: value for name, value in job.items() if name != "et"} for key, job in jobs.items()}
+
+
+async def test_a_job_expires(ringing: Bell) -> None:
+    """A ring that nobody takes leaves Redis by itself after an hour: PostgreSQL knows of it."""
+    await ringing.ring([RING])
+
+    assert 3_590_000 < await ringing.redis.pttl(JOB_KEY) <= 3_600_000
+
+
+async def test_ringing_again(ringing: Bell, redis_url: str) -> None:
+    """An id that is queued is not queued twice, and keeps its earlier time."""
+    assert 2 == await ringing.ring([RING, RING])
+    before = await contents(redis_url)
+    assert 1 == await ringing.ring([RING])
+
+    assert before == await contents(redis_url)
+
+
+async def test_ringing_brings_forward(ringing: Bell) -> None:
+    """An id that is queued for later is due now."""
+    await ringing.ring([RING])
+    await ringing.redis.zadd(DEFAULT_QUEUE, {DELIVERY: FAR})
+    await ringing.ring([RING])
+
+    score = await ringing.redis.zscore(DEFAULT_QUEUE, DELIVERY)
+    assert score is not None
+    assert score <= await now_ms(ringing)
+
+
+async def test_ringing_brings_back(ringing: Bell) -> None:
+    """An id that only its job key remembers is in the queue again."""
+    await ringing.ring([RING])
+    await ringing.redis.zrem(DEFAULT_QUEUE, DELIVERY)
+    await ringing.ring([RING])
+
+    assert [DELIVERY.encode()] == await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1)
+
+
+async def test_nothing_to_ring(ringing: Bell, redis_url: str) -> None:
+    """No rings, no commands that write."""
+    nothing: list[Ring] = []
+    assert 0 == await ringing.ring(nothing)
+    assert {} == await contents(redis_url)
+
+
+async def test_a_queue_of_its_own(redis_url: str) -> None:
+    """A bell rings the queue that it was made for."""
+    ringing = bell(redis_url, "another:queue")
+    await ringing.ring([RING])
+    await ringing.close()
+
+    assert {b"another:queue", JOB_KEY.encode()} == set(await contents(redis_url))
+
+
+async def test_nobody_listens() -> None:
+    """A Redis that is not there is `Unavailable`, named by the class of the error, without the password."""
+    ringing = bell(f"redis://:hunter2@127.0.0.1:{closed_port()}/0")
+    with pytest.raises(Unavailable, match="Redis does not answer") as told:
+        await ringing.ring([RING])
+    await ringing.close()
+
+    assert "hunter2" not in str(told.value)
+
+
+async def test_a_frozen_redis(own_valkey: Server) -> None:
+    """A Redis that stands still is `Unavailable` within seconds; once it goes on, the same bell rings."""
+    ringing = bell(own_valkey.url)
+    await ringing.ping()
+    own_valkey.freeze()
+    try:
+        with pytest.raises(Unavailable, match="Redis does not answer"):
+            await ringing.ring([RING])
+    finally:
+        own_valkey.thaw()
+
+    assert 1 == await ringing.ring([RING])
+    await ringing.close()

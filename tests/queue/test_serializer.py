@@ -1,0 +1,72 @@
+"""Jobs are plain msgpack: nothing that runs when it is read, nothing that shows a secret when it is written."""
+
+import pickle
+from typing import Any
+
+import msgspec
+import pytest
+from arq.jobs import DeserializationError, deserialize_job, serialize_job, serialize_result
+
+from hookseal.queue.serializer import job_deserializer, job_serializer
+from hookseal.secrets.material import SecretMaterial
+
+JOB: dict[str, Any] = {"t": None, "f": "deliver", "a": ["acme", "e", "d"], "k": {}, "et": 1_700_000_000_000}
+
+
+@pytest.mark.req("DEL-02")
+def test_round_trip() -> None:
+    """A job is read as it was written, by us and by any reader of msgpack."""
+    raw = job_serializer(JOB)
+
+    assert JOB == job_deserializer(raw) == msgspec.msgpack.decode(raw)
+
+
+@pytest.mark.req("DEL-02")
+def test_arqs_own_functions_take_it() -> None:
+    """With it arq itself writes and reads a job."""
+    raw = serialize_job("deliver", ("acme", "e", "d"), {}, None, 1_700_000_000_000, serializer=job_serializer)
+    job = deserialize_job(raw, deserializer=job_deserializer)
+
+    assert ["deliver", "acme", "e", "d", {}] == [job.function, *job.args, job.kwargs]
+
+
+@pytest.mark.req("DEL-02")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_is_refused(protocol: int) -> None:
+    """No protocol of pickle is read: a job that another wrote with it runs nothing here."""
+    pickled = pickle.dumps(JOB, protocol)
+
+    with pytest.raises(msgspec.DecodeError):
+        job_deserializer(pickled)
+    with pytest.raises(DeserializationError):
+        deserialize_job(pickled, deserializer=job_deserializer)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xc1", msgspec.msgpack.encode([1]), job_serializer(JOB)[:-1], b"\x81\x01\x01"])
+def test_what_is_no_job_is_refused(raw: bytes) -> None:
+    """What is not a whole msgpack map with text as its keys is no job."""
+    with pytest.raises(msgspec.DecodeError):
+        job_deserializer(raw)
+
+
+@pytest.mark.req("DEL-02")
+def test_an_exception_is_its_name() -> None:
+    """An exception that arq would keep as a result is written as the name of its class, without its text."""
+    raw = serialize_result(
+        *("deliver", ("acme",), {}, 1, 0, False, ValueError("postgresql://u:hunter2@h/d"), 0, 0, "ref", "queue"),
+        job_id="d",
+        serializer=job_serializer,
+    )
+
+    assert raw is not None
+    assert "ValueError" == job_deserializer(raw)["r"]
+    assert b"hunter2" not in raw
+
+
+@pytest.mark.req("DEL-02")
+def test_a_secret_is_its_name() -> None:
+    """Secret material that is put into a job by mistake is written as the name of its class."""
+    raw = job_serializer({**JOB, "a": [SecretMaterial(b"whsec_canary")]})
+
+    assert ["SecretMaterial"] == job_deserializer(raw)["a"]
+    assert b"canary" not in raw

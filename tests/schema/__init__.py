@@ -1,0 +1,1 @@
+"""Schema: the tables are made once, whoever asks, and only as far as the role may."""

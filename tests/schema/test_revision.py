@@ -1,0 +1,18 @@
+"""Which revision a database has."""
+
+import asyncpg
+import pytest
+
+from hookseal.schema import revision
+
+
+@pytest.mark.req("OPS-09", part="compared")
+async def test_current(database_url: str, empty_database_url: str) -> None:
+    """A database in which nothing was ever made has none; a migrated one has that of this version."""
+    found = []
+    for url in (empty_database_url, database_url):
+        connection = await asyncpg.connect(url)
+        found.append(await revision.current(connection))
+        await connection.close()
+
+    assert [None, revision.EXPECTED] == found

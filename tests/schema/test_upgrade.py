@@ -1,0 +1,133 @@
+"""The migrations: once, whoever asks at the same time, and only as far as the role may."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from hookseal.embedded.server import Server
+from hookseal.ground.errors import ConfigError, Refused
+from hookseal.schema import revision
+from hookseal.schema.roles import ROLES
+from hookseal.schema.upgrade import upgrade
+from tests.cli.command import hookseal
+from tests.servers import sibling
+
+_MADE = """
+SELECT c.relname::text || ' ' || c.oid::text FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'hookseal'
+UNION ALL
+SELECT p.proname::text || ' ' || p.oid::text FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'hookseal'
+"""
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Run these statements, each in a transaction of its own."""
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def made(url: str) -> set[str]:
+    """Return everything that is in our schema, with its identity."""
+    connection = await asyncpg.connect(url)
+    try:
+        return {row[0] for row in await connection.fetch(_MADE)}
+    finally:
+        await connection.close()
+
+
+async def owned(server: Server, *attributes: str) -> str:
+    """Return the url of an empty database on the server, as its owner, a role with these attributes only."""
+    await execute(
+        server.url,
+        f"CREATE ROLE owner LOGIN PASSWORD 'hunter2' NOSUPERUSER {' '.join(attributes)}",
+        "CREATE DATABASE owned OWNER owner",
+    )
+    return as_role(sibling(server.url, "owned"), "owner")
+
+
+def as_role(url: str, role: str) -> str:
+    """Return the url for another role."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{role}:hunter2@{parts.hostname}:{parts.port}").geturl()
+
+
+async def test_twice_is_as_once(empty_database_url: str) -> None:
+    """A second upgrade answers the same and makes nothing anew."""
+    assert revision.EXPECTED == await upgrade(empty_database_url)
+    first = await made(empty_database_url)
+    assert revision.EXPECTED == await upgrade(empty_database_url)
+
+    assert first == await made(empty_database_url)
+    assert len(first) > 20
+
+
+async def test_many_at_the_same_time(empty_database_url: str) -> None:
+    """Upgrades of one database wait for each other, and all succeed."""
+    ended = await asyncio.gather(*(upgrade(empty_database_url) for _ in range(4)))
+
+    assert [revision.EXPECTED] * 4 == ended
+
+
+async def test_many_databases_of_a_new_server(bare_postgres: Server) -> None:
+    """The first upgrades of the databases of one server may come at the same time, although they share the roles."""
+    names = [f"other{number}" for number in range(4)]
+    await execute(bare_postgres.url, *(f"CREATE DATABASE {name}" for name in names))
+    urls = [sibling(bare_postgres.url, name) for name in names]
+    ended = await asyncio.gather(*(hookseal("db", "upgrade", DATABASE_URL=url) for url in urls))
+
+    assert [(0, "")] * len(names) == [(each.code, each.err) for each in ended]
+
+
+async def test_a_newer_database_is_refused(database_url: str) -> None:
+    """A database of a newer version is left as it is; what to do is said."""
+    await execute(database_url, "UPDATE hookseal.alembic_version SET version_num = '9999'")
+    before = await made(database_url)
+    with pytest.raises(ConfigError, match=r"9999.*install a newer hookseal"):
+        await upgrade(database_url)
+
+    assert before == await made(database_url)
+
+
+async def test_a_plain_owner_that_may_create_roles(bare_postgres: Server) -> None:
+    """The owner of a database who may create roles, and is no superuser, can migrate it and publish."""
+    url = await owned(bare_postgres, "CREATEROLE")
+
+    assert revision.EXPECTED == await upgrade(url)
+    assert revision.EXPECTED == await upgrade(url)
+    await execute(url, "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
+
+
+async def test_a_plain_owner_that_may_not(bare_postgres: Server) -> None:
+    """An owner who may not create roles is refused, told the statements, and can migrate once they were run."""
+    url = await owned(bare_postgres)
+    with pytest.raises(Refused) as told:
+        await upgrade(url)
+    statements = [line.strip() for line in str(told.value).splitlines() if line.startswith("  ")]
+    assert [f"CREATE ROLE {role} NOLOGIN;" for role in ROLES] == statements
+    assert 5 == told.value.exit_code
+    assert set() == await made(url)
+
+    await execute(bare_postgres.url, *statements)
+    with pytest.raises(Refused, match="permission denied"):
+        await upgrade(url)
+    await execute(bare_postgres.url, f"GRANT {', '.join(ROLES)} TO owner WITH ADMIN OPTION")
+    assert revision.EXPECTED == await upgrade(url)
+    await execute(url, "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
+
+
+async def test_a_stranger(own_postgres: Server) -> None:
+    """A role that may not change the database is refused, before and after the schema is there."""
+    await execute(
+        own_postgres.url, "CREATE ROLE stranger LOGIN PASSWORD 'hunter2' NOSUPERUSER", "CREATE DATABASE another"
+    )
+    for name in ("another", "hookseal"):
+        with pytest.raises(Refused) as told:
+            await upgrade(as_role(sibling(own_postgres.url, name), "stranger"))
+        assert "hunter2" not in str(told.value)

@@ -1,0 +1,389 @@
+"""The whole worker, a process of its own, from an event in PostgreSQL to a request at a receiver."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+
+import pytest
+from aiohttp import web
+from arq import create_pool
+from arq.connections import RedisSettings
+from redis.asyncio import Redis
+from standardwebhooks import Webhook
+
+from hookseal.queue.bell import DEFAULT_QUEUE
+from hookseal.queue.serializer import job_serializer
+from hookseal.secrets.material import SecretMaterial
+from tests.queue.contents import contents
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, World, held, status
+
+NEVER_SWEEPS = {"HOOKSEAL_SWEEP_SECONDS": "300"}
+
+
+@pytest.mark.req("DEL-02", "DEL-03", "DEL-15")
+@pytest.mark.req("DEL-04", part="standard-hmac")
+@pytest.mark.req("OPS-03", part="correlation-id")
+@pytest.mark.req("OPS-03", part="logs")
+async def test_delivers(world: World, receiver: Receiver) -> None:
+    """An event arrives once as it was published, verifiable by the public library, and is on record and told."""
+    added = await world.endpoint(f"{receiver.base_url}/hook?token=abc")
+    [ring] = await world.publish()
+    in_redis = await contents(world.redis_url)
+    async with world.worker(**NEVER_SWEEPS) as worker:
+        got = await receiver.wait_for(1)
+        row = await world.state(ring, "delivered")
+
+        async def told() -> list[dict[str, object]]:
+            return [line for line in worker.log if line["event"] == "delivery.attempted"]
+
+        [line] = await eventually(told)
+
+    Webhook(added.secret.reveal().decode()).verify(got.body, got.headers)
+    assert b'"data":{"n": 1}}' in got.body
+    headers = {name.lower(): value for name, value in got.headers.items()}
+    assert (ring.delivery_id, "corr-1", "1", "application/json") == tuple(
+        headers[name] for name in ("webhook-id", "x-correlation-id", "x-hookseal-attempt", "content-type")
+    )
+    [kept] = await world.installation.attempts(ring)
+    worker_id = worker.process.ready["worker_id"]
+    assert (1, 204, "delivered", [added.pointer.secret_ref], worker_id) == tuple(
+        kept[name] for name in ("number", "status", "outcome", "signed_by", "worker")
+    )
+    assert int(headers["webhook-timestamp"]) == int(kept["started_at"].timestamp())
+    assert (1, None, None) == (row["attempts"], row["last_error"], row["lease_token"])
+    assert line == line | {
+        "tenant_id": "acme",
+        "delivery_id": ring.delivery_id,
+        "endpoint_id": ring.endpoint_id,
+        "event_type": "invoice.paid",
+        "correlation_id": "corr-1",
+        "attempt": 1,
+        "outcome": "delivered",
+        "state": "delivered",
+        "status": 204,
+        "host": "127.0.0.1",
+        "recorded": True,
+        "level": "info",
+        "worker_id": worker_id,
+    }
+    assert {DEFAULT_QUEUE.encode(), f"arq:job:{ring.delivery_id}".encode()} == set(in_redis)
+    assert {} == await contents(world.redis_url)
+    assert 1 == len(receiver.received)
+
+
+@pytest.mark.req("DEL-02")
+async def test_any_arq_producer_can_ring(world: World, receiver: Receiver) -> None:
+    """A stock arq pool that has our serializer rings as well as we do."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    [ring] = await world.publish(rung=False)
+    await world.pool.execute("UPDATE hookseal.deliveries SET rung_at = now()")
+    async with world.worker(**NEVER_SWEEPS):
+        producer = await create_pool(RedisSettings.from_dsn(world.redis_url), job_serializer=job_serializer)
+        await producer.enqueue_job(
+            "deliver",
+            *(ring.tenant_id, ring.endpoint_id, ring.delivery_id),
+            _job_id=ring.delivery_id,
+            _queue_name="hookseal:deliveries",
+        )
+        await producer.aclose()
+        await receiver.wait_for(1)
+        await world.state(ring, "delivered")
+
+
+async def _hang() -> web.Response:
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+@pytest.mark.req("DEL-03", "DEL-15")
+async def test_receivers_that_do_wrong(world: World, receiver: Receiver) -> None:
+    """What a receiver does wrong is an outcome on record, and its delivery has failed; a redirect is not followed."""
+    cases = {
+        "/500": ("server_error", 500, "the receiver answered 500", status(500)),
+        "/302": ("redirect", 302, "the receiver answered 302", status(302, Location=f"{receiver.base_url}/there")),
+        "/hang": ("timeout", None, "no answer within 0.3 s", _hang),
+    }
+    for path, (_, _, _, answer) in cases.items():
+        receiver.answers[path] = answer
+        await world.endpoint(receiver.base_url + path, timeout_ms=300)
+    rings = await world.publish()
+    async with world.worker():
+        for ring in rings:
+            await world.state(ring, "failed")
+
+    found = {}
+    for ring in rings:
+        [kept] = await world.installation.attempts(ring)
+        url = await world.pool.fetchval(
+            "SELECT url FROM hookseal.endpoints WHERE id = $1::text::uuid", ring.endpoint_id
+        )
+        row = await world.installation.delivery(ring)
+        found[url.removeprefix(receiver.base_url)] = (kept["outcome"], kept["status"], row["last_error"])
+    assert {path: case[:3] for path, case in cases.items()} == found
+    assert set(cases) == {request.path for request in receiver.received}
+
+
+@pytest.mark.req("DEL-12", part="dial-check")
+async def test_a_forbidden_address(world: World) -> None:
+    """An address that is not allowed is not dialled: the delivery has failed, and the listener saw no connection."""
+    connected: list[object] = []
+
+    async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(writer)
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await world.endpoint(f"http://127.0.0.1:{port}/hook")
+        await world.endpoint(f"http://localhost:{port}/hook")
+        rings = await world.publish()
+        async with world.worker(HOOKSEAL_EGRESS_ALLOW=""):
+            for ring in rings:
+                await world.state(ring, "failed")
+
+    for ring in rings:
+        [kept] = await world.installation.attempts(ring)
+        assert ("forbidden_address", None) == (kept["outcome"], kept["status"])
+    assert [] == connected
+
+
+@pytest.mark.req("SEC-07", part="fail-closed")
+@pytest.mark.req("SEC-24", part="pointer-mac")
+@pytest.mark.req("DEL-03")
+@pytest.mark.parametrize(
+    "alter",
+    [
+        pytest.param(
+            "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
+            " WHERE name = 'webhook-endpoint-' || $1",
+            id="secret",
+        ),
+        pytest.param("DELETE FROM hookseal.secret_records WHERE name = 'webhook-endpoint-' || $1", id="no-secret"),
+        pytest.param(
+            "UPDATE hookseal.endpoints SET url = replace(url, '/altered', '/elsewhere') WHERE id = $1::text::uuid",
+            id="url",
+        ),
+        pytest.param(
+            "UPDATE hookseal.endpoints SET secret_ref = (SELECT secret_ref FROM hookseal.endpoints"
+            " WHERE id <> $1::text::uuid LIMIT 1) WHERE id = $1::text::uuid",
+            id="ref",
+        ),
+    ],
+)
+async def test_what_was_altered_by_hand_waits(alter: str, world: World, receiver: Receiver) -> None:
+    """A delivery whose endpoint row or secret was altered in PostgreSQL waits unsent; the others go out."""
+    added = await world.endpoint(f"{receiver.base_url}/altered")
+    await world.endpoint(f"{receiver.base_url}/untouched")
+    await world.pool.execute(alter, added.pointer.endpoint_id)
+    rings = await world.publish()
+    altered, untouched = sorted(rings, key=lambda ring: ring.endpoint_id != added.pointer.endpoint_id)
+    async with world.worker():
+        row = await world.state(altered, "pending", waiting_for="secret")
+        await world.state(untouched, "delivered")
+
+    assert [] == await world.installation.attempts(altered)
+    assert (0, None) == (row["attempts"], row["lease_token"])
+    assert ["/untouched"] == [request.path for request in receiver.received]
+
+
+@pytest.mark.req("DEL-03")
+async def test_a_published_event_needs_no_ring(world: World, receiver: Receiver) -> None:
+    """What a producer published with SQL alone goes out by the sweep."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    async with world.worker():
+        await world.pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json, 'evt_1')")
+        got = await receiver.wait_for(1)
+
+    assert got.body.startswith(b'{"type":"invoice.paid"')
+
+
+@pytest.mark.req("DEL-03")
+async def test_redis_may_be_emptied(world: World, receiver: Receiver) -> None:
+    """With its rings gone from Redis, everything that was published arrives all the same."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    rings = [ring for _ in range(20) for ring in await world.publish()]
+    await world.pool.execute("UPDATE hookseal.deliveries SET rung_at = now()")
+    async with Redis.from_url(world.redis_url) as client:
+        await client.flushdb()
+    async with world.worker():
+        for ring in rings:
+            await world.state(ring, "delivered")
+
+    assert {ring.delivery_id for ring in rings} == {_id(request.headers) for request in receiver.received}
+
+
+async def test_sigterm_in_mid_send(world: World, receiver: Receiver) -> None:
+    """A worker that is told to stop finishes and records what is in flight, claims no more, and exits with 0."""
+    answer = asyncio.Event()
+    receiver.answers["/held"] = held(answer)
+    await world.endpoint(f"{receiver.base_url}/held", timeout_ms=15_000)
+    async with world.worker() as worker:
+        [in_flight] = await world.publish()
+        await receiver.wait_for(1)
+        os.kill(worker.pid, signal.SIGTERM)
+
+        async def draining() -> bool:
+            return (await worker.get("/readyz"))[0] == 503
+
+        await eventually(draining)
+        [later] = await world.publish()
+        answer.set()
+        assert 0 == await worker.ended()
+        said = [line for line in worker.log if line["event"] == "worker.stopped"]
+
+    [kept] = await world.installation.attempts(in_flight)
+    assert ("delivered", 200, "delivered") == (
+        kept["outcome"],
+        kept["status"],
+        (await world.installation.delivery(in_flight))["state"],
+    )
+    assert [0] == [line["cut_off"] for line in said]
+    assert "pending" == (await world.installation.delivery(later))["state"]
+    assert 1 == len(receiver.received)
+
+
+async def test_sigterm_cuts_off_what_hangs(world: World, receiver: Receiver) -> None:
+    """What does not end within the drain is cut off: on record as unknown, due again, nothing left `sending`."""
+    receiver.answers["/hang"] = _hang
+    await world.endpoint(f"{receiver.base_url}/hang", timeout_ms=100)
+    async with world.worker(HOOKSEAL_DRAIN_SECONDS="6", HOOKSEAL_LEASE_SECONDS="7") as worker:
+        await world.pool.execute("UPDATE hookseal.endpoints SET timeout_ms = 20000")
+        [ring] = await world.publish()
+        await receiver.wait_for(1)
+        os.kill(worker.pid, signal.SIGTERM)
+        assert 0 == await worker.ended()
+
+    [kept] = await world.installation.attempts(ring)
+    assert ("unknown", "pending") == (kept["outcome"], (await world.installation.delivery(ring))["state"])
+
+
+async def test_a_restart_under_load(world: World, receiver: Receiver) -> None:
+    """A worker that is stopped with hundreds due leaves none half taken; the next one sends the rest, nothing twice."""
+    events = 400
+    await world.endpoint(f"{receiver.base_url}/hook")
+    await world.pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", events
+    )
+    count = "SELECT count(*) FROM hookseal.deliveries WHERE state = $1"
+    async with world.worker() as first:
+        await receiver.wait_for(30)
+        os.kill(first.pid, signal.SIGTERM)
+        assert 0 == await first.ended()
+    assert 0 == await world.pool.fetchval(count, "sending")
+    assert 0 < await world.pool.fetchval(count, "pending")
+    held_back = [key for key in await contents(world.redis_url) if key.startswith(b"arq:in-progress:")]
+    assert [] == held_back
+    async with world.worker():
+
+        async def all_delivered() -> bool:
+            return bool(events == await world.pool.fetchval(count, "delivered"))
+
+        await eventually(all_delivered)
+
+    assert events == len(receiver.received) == len({_id(request.headers) for request in receiver.received})
+
+
+@pytest.mark.req("DEL-15", "DEL-03")
+async def test_kill_in_mid_send(world: World, receiver: Receiver) -> None:
+    """A worker that is killed loses nothing: its lease ends, its attempt is on record, another sends the same id."""
+    answer = asyncio.Event()
+    receiver.answers["/held"] = held(answer)
+    added = await world.endpoint(f"{receiver.base_url}/held")
+    async with world.worker() as worker:
+        [ring] = await world.publish()
+        first = await receiver.wait_for(1)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert -signal.SIGKILL == await worker.ended()
+    answer.set()
+    assert "sending" == (await world.installation.delivery(ring))["state"]
+    async with world.worker() as second:
+        await world.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")  # its time passes
+        again = await receiver.wait_for(2)
+        await world.state(ring, "delivered")
+
+    assert _id(first.headers) == _id(again.headers) == ring.delivery_id
+    assert first.body == again.body
+    kept = await world.installation.attempts(ring)
+    assert [(1, "unknown", worker.process.ready["worker_id"]), (2, "delivered", second.process.ready["worker_id"])] == [
+        (row["number"], row["outcome"], row["worker"]) for row in kept
+    ]
+    assert [[added.pointer.secret_ref]] * 2 == [row["signed_by"] for row in kept]
+
+
+async def test_ready(world: World) -> None:
+    """One line says that a worker is ready, who it is and where its probes answer; there it is alive and ready."""
+    async with world.worker() as worker:
+        ready = worker.process.ready
+        assert ["event", "worker_id", "pid", "health_url"] == list(ready)
+        assert "worker.ready" == ready["event"]
+        os.kill(worker.pid, 0)
+        checks = {"postgresql": "ok", "redis": "ok", "secrets": "ok"}
+        assert (200, {"status": "ok", "checks": checks}) == await worker.get("/readyz")
+        assert (200, {"status": "ok"}) == await worker.get("/livez")
+
+
+@pytest.mark.parametrize("body", [b"", b"not a job"])
+async def test_a_poisoned_queue(body: bytes, world: World, receiver: Receiver) -> None:
+    """What others leave in our queue does not keep a worker from delivering."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    async with Redis.from_url(world.redis_url) as client:
+        await client.set("arq:job:poison", body)
+        await client.zadd(DEFAULT_QUEUE, {"poison": 1, b"\xff": 2})
+    async with world.worker(**NEVER_SWEEPS) as worker:
+        [ring] = await world.publish()
+        await world.state(ring, "delivered")
+        assert 200 == (await worker.get("/readyz"))[0]
+
+
+async def test_no_secret_anywhere(world: World, receiver: Receiver) -> None:
+    """After successes and failures at DEBUG, no log, no key in Redis and no row holds the secret in any spelling."""
+    canary = os.urandom(32)
+    text = b"whsec_" + base64.b64encode(canary)
+    receiver.answers["/500"] = status(500)
+    await world.endpoint(f"{receiver.base_url}/hook", secret=SecretMaterial(text))
+    await world.endpoint(f"{receiver.base_url}/500", secret=SecretMaterial(text))
+    spoilt = await world.endpoint(f"{receiver.base_url}/spoilt", secret=SecretMaterial(text))
+    await world.pool.execute(
+        "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1) WHERE name = $1",
+        f"webhook-endpoint-{spoilt.pointer.endpoint_id}",
+    )
+    async with world.worker(HOOKSEAL_LOG_LEVEL="debug") as worker:
+        states = {f"{receiver.base_url}/hook": "delivered", f"{receiver.base_url}/500": "failed"}
+        rings = await world.publish()
+        in_redis = repr(await contents(world.redis_url)).encode()
+        for ring in rings:
+            endpoint = "SELECT url FROM hookseal.endpoints WHERE id = $1::text::uuid"
+            wanted = states.get(await world.pool.fetchval(endpoint, ring.endpoint_id))
+            await world.state(ring, wanted or "pending", waiting_for=None if wanted else "secret")
+        probes = json.dumps(await worker.get("/readyz")).encode()
+    held_by = {
+        "log": worker.log_file.read_bytes(),
+        "redis": in_redis + repr(await contents(world.redis_url)).encode(),
+        "probes": probes,
+        "database": await _dump(world),
+    }
+
+    assert b"delivery.attempted" in held_by["log"]
+    assert b"delivered" in held_by["database"]
+    spellings = [text[6:], base64.urlsafe_b64encode(canary), canary.hex().encode(), text.hex().encode(), canary]
+    assert [] == [(place, each) for place, found in held_by.items() for each in spellings if each in found]
+    assert [] == [place for place, found in held_by.items() if repr(canary)[2:-1].encode() in found]
+
+
+async def _dump(world: World) -> bytes:
+    """Return every row of every table of ours as text, with bytes also as they are."""
+    rows: list[bytes] = []
+    tables = await world.pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hookseal'")
+    for table in tables:
+        for row in await world.pool.fetch(f'SELECT * FROM hookseal."{table["tablename"]}" AS t'):  # noqa: S608 -- the name came from the catalogue
+            rows += [value if isinstance(value, bytes) else repr(value).encode() for value in row.values()]
+            rows += [value.hex().encode() for value in row.values() if isinstance(value, bytes)]
+    return b"\n".join(rows)
+
+
+def _id(headers: dict[str, str]) -> str:
+    return {name.lower(): value for name, value in headers.items()}["webhook-id"]

@@ -1,0 +1,273 @@
+"""The loop that takes rings, on a real Valkey: nothing that lies in Redis ends it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import msgspec
+import pytest
+import structlog
+from redis.asyncio import Redis
+
+from hookseal.dispatcher.model import Ring
+from hookseal.embedded.server import Server
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import DeliveryId
+from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.worker.engine import Engine
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.tasks import Answering
+from tests.doubles.claims import RING
+from tests.queue.contents import contents
+from tests.worker.waiting import eventually
+
+POISONED = "01900000-0000-7000-8000-00000000dead"
+
+
+def ring(number: int) -> Ring:
+    """Return the ring of another delivery."""
+    return replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
+
+
+class Noting(Answering):
+    """Answers rings by noting the delivery; what is put into `busy` runs meanwhile."""
+
+    def __init__(self, busy: Callable[[], Awaitable[object]] | None = None) -> None:
+        self.heard: list[str] = []
+        self.running = 0
+        self._busy = busy
+
+    async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
+        """Note the last argument."""
+        self.running += 1
+        try:
+            if self._busy is not None:
+                await self._busy()
+            self.heard.append(arguments[-1])
+        finally:
+            self.running -= 1
+
+    async def hears(self, *rings: Ring, within: float = 10) -> None:
+        """Return once all of these were heard."""
+        wanted = {each.delivery_id for each in rings}
+
+        async def all_heard() -> bool:
+            return wanted <= set(self.heard)
+
+        await eventually(all_heard, within=within)
+
+
+@asynccontextmanager
+async def running(url: str, noting: Noting, in_flight: InFlight | None = None) -> AsyncIterator[tuple[Engine, Bell]]:
+    """Yield an engine that runs, and the bell that rings it; it has stopped afterwards."""
+    ringing = bell(url)
+    engine = Engine(
+        ringing,
+        DEFAULT_QUEUE,
+        noting,
+        InFlight(10) if in_flight is None else in_flight,
+        clock=SystemClock(),
+        log=structlog.get_logger(),
+    )
+    task = asyncio.create_task(engine.run())
+    try:
+        yield engine, ringing
+    finally:
+        await engine.stop()
+        await asyncio.wait_for(task, 10)
+        await ringing.close()
+
+
+@pytest.mark.req("DEL-02")
+async def test_rings_are_answered_once(redis_url: str) -> None:
+    """Every ring calls `deliver` once with the ids as text, and leaves nothing in Redis."""
+    noting = Noting()
+    rings = [ring(number) for number in range(30)]
+    async with running(redis_url, noting) as (_, ringing):
+        await ringing.ring(rings)
+        await noting.hears(*rings)
+
+    assert sorted(each.delivery_id for each in rings) == sorted(noting.heard)
+    assert {} == await contents(redis_url)
+
+
+async def test_the_beat_moves(redis_url: str) -> None:
+    """The loop tells that it moves, also when nobody rings."""
+    async with running(redis_url, Noting()) as (engine, _):
+        before = engine.beat
+
+        async def moved() -> bool:
+            return engine.beat > before
+
+        await eventually(moved)
+
+
+async def test_a_full_worker_takes_nothing(redis_url: str) -> None:
+    """While no slot is free rings stay in the queue for other workers, and are taken when one is."""
+    in_flight = InFlight(1)
+    await in_flight.slot()
+    noting = Noting()
+    async with running(redis_url, noting, in_flight) as (engine, ringing):
+        for rings in ([], [RING]):  # it sees that it is full at its first beat, and then what it does not take
+            await ringing.ring(rings)
+            for _ in range(2):
+                before = engine.beat
+
+                async def moved(since: float = before) -> bool:
+                    return engine.beat > since
+
+                await eventually(moved)
+        assert [] == noting.heard
+        in_flight.free()
+        await noting.hears(RING)
+
+
+def _job(**changes: object) -> bytes:
+    return msgspec.msgpack.encode({"t": None, "f": "deliver", "a": ["x"], "k": {}, "et": 1} | changes)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"\x80\x04\x95", id="pickle"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(_job(f="drop_everything"), id="unknown-function"),
+        pytest.param(_job(a=7), id="arguments-that-are-none"),
+        pytest.param(_job(k={"tenant_id": "acme"}), id="named-arguments"),
+        pytest.param(None, id="no-job-at-all"),
+    ],
+)
+async def test_a_poisoned_job_is_thrown_out(value: bytes | None, redis_url: str) -> None:
+    """A job that cannot be run leaves the queue at once, and what was rung after it is answered."""
+    noting = Noting()
+    async with Redis.from_url(redis_url) as client:
+        if value is not None:
+            await client.set(f"arq:job:{POISONED}", value)
+        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+    async with running(redis_url, noting) as (_, ringing):
+        await ringing.ring([RING])
+        await noting.hears(RING)
+
+        async def clean() -> bool:
+            return {} == await contents(redis_url)
+
+        await eventually(clean)
+    assert [RING.delivery_id] == noting.heard
+
+
+async def _wrong_kind(client: Redis) -> None:
+    await cast("Awaitable[int]", client.rpush(f"arq:job:{POISONED}", "x"))
+    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+
+async def _no_number_of_tries(client: Redis) -> None:
+    await client.set(f"arq:retry:{POISONED}", "many")
+    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+
+async def _function_that_is_no_text(client: Redis) -> None:
+    await client.set(f"arq:job:{POISONED}", _job(f=["deliver"]))
+    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+
+async def _time_that_is_no_number(client: Redis) -> None:
+    await client.set(f"arq:job:{POISONED}", _job(et="yesterday"))
+    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+
+async def _id_that_is_no_text(client: Redis) -> None:
+    await client.zadd(DEFAULT_QUEUE, {b"\xff\xfe": 1})
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [_wrong_kind, _no_number_of_tries, _function_that_is_no_text, _time_that_is_no_number, _id_that_is_no_text],
+)
+async def test_a_poison_that_kills_arqs_worker(poison: Callable[[Redis], Awaitable[None]], redis_url: str) -> None:
+    """What arq's own loop dies of does not end ours: what is rung before and after it is answered."""
+    noting = Noting()
+    async with Redis.from_url(redis_url) as client:
+        async with running(redis_url, noting) as (_, ringing):
+            await ringing.ring([ring(1)])
+            await noting.hears(ring(1))
+            await poison(client)
+            await ringing.ring([ring(2)])
+            await noting.hears(ring(2))
+        await client.flushdb()
+
+
+async def test_connections_that_are_cut(own_valkey: Server) -> None:
+    """Connections that Redis closes are opened again, and rings are answered."""
+    noting = Noting()
+    async with running(own_valkey.url, noting) as (_, ringing), Redis.from_url(own_valkey.url) as client:
+        for number in range(3):
+            await ringing.ring([ring(number)])
+            await noting.hears(ring(number))
+            await client.client_kill_filter(_type="normal", skipme=True)
+
+
+async def test_a_redis_that_stood_still(own_valkey: Server) -> None:
+    """A worker of arq that died of a frozen Redis is replaced, told, and rings are answered once it goes on."""
+    noting = Noting()
+    with structlog.testing.capture_logs() as logs:
+        async with running(own_valkey.url, noting) as (_, ringing):
+            await ringing.ring([ring(1)])
+            await noting.hears(ring(1))
+            own_valkey.freeze()
+            try:
+
+                async def restarted() -> bool:
+                    return "engine.restarted" in [line["event"] for line in logs]
+
+                await eventually(restarted)
+            finally:
+                own_valkey.thaw()
+            await ringing.ring([ring(2)])
+            await noting.hears(ring(2))
+
+
+async def test_stop_leaves_nothing(redis_url: str) -> None:
+    """After `stop` no task of the engine is left."""
+    before = asyncio.all_tasks()
+    async with running(redis_url, Noting()):
+        pass
+
+    assert before == asyncio.all_tasks()
+
+
+async def test_stop_before_the_first_turn(redis_url: str) -> None:
+    """An engine that is stopped before it ran does not begin."""
+    ringing = bell(redis_url)
+    engine = Engine(ringing, DEFAULT_QUEUE, Noting(), InFlight(1), clock=SystemClock(), log=structlog.get_logger())
+    await engine.stop()
+    await asyncio.wait_for(engine.run(), 5)
+    await ringing.close()
+
+
+async def test_stop_under_load(redis_url: str) -> None:
+    """When `stop` returns, no job runs and none will begin, however many rings wait: what is taken now is all."""
+    ringing = bell(redis_url)
+    await ringing.ring([ring(number) for number in range(200)])
+
+    async def claim() -> None:
+        for _ in range(5):
+            await ringing.ping()
+
+    noting = Noting(claim)
+    async with running(redis_url, noting, InFlight(500)) as (engine, _):
+
+        async def some() -> bool:
+            return len(noting.heard) > 5
+
+        await eventually(some)
+        await engine.stop()
+        assert 0 == noting.running
+        heard = len(noting.heard)
+        left = await ringing.redis.zcard(DEFAULT_QUEUE)
+        assert 200 == heard + left
+        await asyncio.wait({asyncio.create_task(ringing.ping())})
+        assert heard == len(noting.heard)
+        assert [] == await ringing.redis.keys("arq:in-progress:*"), "no ring is held back"
+    await ringing.close()

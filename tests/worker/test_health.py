@@ -1,0 +1,149 @@
+"""The probes, over real HTTP."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Probes
+
+HOST = "127.0.0.1"
+Answer = tuple[int, dict[str, Any]]
+
+
+async def fine() -> None:
+    """Answer."""
+
+
+async def broken() -> None:
+    """Fail, with a text that nobody may read."""
+    raise OSError("postgresql://user:hunter2@host/db")
+
+
+async def cut_off() -> None:
+    """Be cancelled by somebody."""
+    raise asyncio.CancelledError
+
+
+@asynccontextmanager
+async def serving(probes: Probes) -> AsyncIterator[str]:
+    """Yield the url at which these probes answer."""
+    runner, url = await probes.serve(HOST, 0)
+    try:
+        yield url
+    finally:
+        await runner.cleanup()
+
+
+async def get(url: str) -> Answer:
+    """Return the status and the JSON of a probe."""
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert "application/json" == response.content_type
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize(
+    ("silence", "status", "said"),
+    [(0.0, 200, "ok"), (BEAT_SECONDS - 0.1, 200, "ok"), (BEAT_SECONDS, 503, "stuck"), (1e6, 503, "stuck")],
+)
+async def test_livez(silence: float, status: int, said: str) -> None:
+    """A worker lives while its loop moves; what it depends on does not count."""
+    async with serving(Probes({"redis": broken}, lambda: silence)) as url:
+        assert (status, {"status": said}) == await get(f"{url}/livez")
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/healthz"])
+async def test_readyz(path: str) -> None:
+    """A worker is ready when every dependency answers; each is named."""
+    async with serving(Probes({"postgresql": fine, "redis": fine}, lambda: 0.0)) as url:
+        expected = {"status": "ok", "checks": {"postgresql": "ok", "redis": "ok"}}
+        assert (200, expected) == await get(url + path)
+
+
+@pytest.mark.parametrize("name", ["postgresql", "redis", "secrets"])
+@pytest.mark.parametrize("check", [broken, cut_off])
+async def test_one_that_fails(name: str, check: Any) -> None:
+    """A dependency that fails makes the worker unready, is named, and nothing else of its error is shown."""
+    checks = {"postgresql": fine, "redis": fine, "secrets": fine} | {name: check}
+    async with serving(Probes(checks, lambda: 0.0)) as url:
+        states = {each: "unavailable" if each == name else "ok" for each in checks}
+        assert (503, {"status": "unavailable", "checks": states}) == await get(f"{url}/readyz")
+        assert (200, {"status": "ok"}) == await get(f"{url}/livez")
+
+
+async def test_one_that_hangs() -> None:
+    """A check that hangs is a time-out after a second; none is begun beside it, and one is when it has ended."""
+    go_on = asyncio.Event()
+    begun: list[float] = []
+
+    async def hang() -> None:
+        begun.append(0)
+        await go_on.wait()
+
+    loop = asyncio.get_running_loop()
+    async with serving(Probes({"postgresql": hang, "redis": fine}, lambda: 0.0)) as url:
+        started = loop.time()
+        first, second = await asyncio.gather(get(f"{url}/readyz"), get(f"{url}/readyz"))
+        took = loop.time() - started
+
+        expected = {"status": "unavailable", "checks": {"postgresql": "timeout", "redis": "ok"}}
+        assert (503, expected) == first == second
+        assert CHECK_SECONDS <= took < 2 * CHECK_SECONDS
+        assert 1 == len(begun)
+
+        go_on.set()
+        assert (200, {"status": "ok", "checks": {"postgresql": "ok", "redis": "ok"}}) == await get(f"{url}/readyz")
+        assert 200 == (await get(f"{url}/readyz"))[0]
+    assert 3 >= len(begun) > 1
+
+
+async def test_one_that_fails_after_its_time() -> None:
+    """A check that fails after it was given up leaves no complaint behind."""
+    fail = asyncio.Event()
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def hang_and_fail() -> None:
+        await fail.wait()
+        raise OSError
+
+    probes = Probes({"redis": hang_and_fail}, lambda: 0.0)
+    async with serving(probes) as url:
+        assert 503 == (await get(f"{url}/readyz"))[0]
+        fail.set()
+    del probes
+    gc.collect()
+
+    assert [] == complaints
+
+
+async def test_draining() -> None:
+    """A worker on its way out is not ready although all answers, and lives."""
+    probes = Probes({"redis": fine}, lambda: 0.0)
+    probes.draining = True
+    async with serving(probes) as url:
+        assert (503, {"status": "draining", "checks": {"redis": "ok"}}) == await get(f"{url}/readyz")
+        assert 200 == (await get(f"{url}/livez"))[0]
+
+
+async def test_a_busy_port() -> None:
+    """A port that is taken is an `OSError`, and nothing is left open."""
+    probes = Probes({}, lambda: 0.0)
+    async with serving(probes) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(OSError, match="address already in use"):
+            await Probes({}, lambda: 0.0).serve(HOST, port)
+        assert 200 == (await get(f"{url}/livez"))[0]
+
+
+async def test_port_zero_is_told() -> None:
+    """The url names the port that was found; what is not a probe is not there."""
+    async with serving(Probes({}, lambda: 0.0)) as url:
+        assert url.startswith(f"http://{HOST}:")
+        assert not url.endswith(":0")
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+            assert 404 == response.status

@@ -1,0 +1,150 @@
+"""The ledger that tries again, on a clock that tests move."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, WaitingFor
+from hookseal.dispatcher.policy import Wait
+from hookseal.ground.errors import Unavailable
+from hookseal.worker.ledger import PersistentLedger
+from tests.doubles.claims import CLAIM, DELIVERY, RING
+from tests.doubles.clock import FakeClock
+from tests.doubles.ledger import MemoryLedger
+
+ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="", signed_by=("db:acme:n:1",))
+WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
+SECONDS = 22.5
+
+Write = Callable[[PersistentLedger, Claim], Awaitable[bool]]
+WRITES: list[Write] = [
+    lambda ledger, claim: ledger.record(claim, ROW, State.DELIVERED, None),
+    lambda ledger, claim: ledger.release(claim, WAIT),
+    lambda ledger, claim: ledger.end(claim, State.FAILED, "why"),
+]
+
+
+class FlakyLedger(MemoryLedger):
+    """Fails that many times before each success."""
+
+    failures = 0
+    calls = 0
+    error: Exception = Unavailable("PostgreSQL does not answer")
+
+    def _flake(self) -> None:
+        self.calls += 1
+        if self.failures > 0:
+            self.failures -= 1
+            raise self.error
+
+    async def claim(self, ring: Ring) -> Claim | None:
+        """Fail, or claim."""
+        self._flake()
+        return await super().claim(ring)
+
+    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+        """Fail, or record."""
+        self._flake()
+        return await super().record(claim, attempt, state, error)
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Fail, or release."""
+        self._flake()
+        return await super().release(claim, wait)
+
+    async def end(self, claim: Claim, state: State, error: str) -> bool:
+        """Fail, or end."""
+        self._flake()
+        return await super().end(claim, state, error)
+
+
+async def claimed() -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
+    """Return a persistent ledger over a flaky one, in which one delivery is claimed."""
+    clock = FakeClock()
+    flaky = FlakyLedger(clock)
+    flaky.add(CLAIM)
+    ledger = PersistentLedger(flaky, seconds=SECONDS, clock=clock)
+    claim = await ledger.claim(RING)
+    assert claim is not None
+    flaky.calls = 0
+    return flaky, ledger, clock, claim
+
+
+@pytest.mark.req("DEL-15")
+async def test_two_failures_and_a_success_are_one_record() -> None:
+    """A write that fails twice is tried a third time, a little later each time, and is written once."""
+    flaky, ledger, clock, claim = await claimed()
+    flaky.failures = 2
+
+    assert await ledger.record(claim, ROW, State.DELIVERED, None)
+    assert ([ROW], State.DELIVERED) == (flaky.rows[DELIVERY].attempts, flaky.rows[DELIVERY].state)
+    assert (3, 2) == (flaky.calls, len(clock.slept))
+
+
+@pytest.mark.parametrize("write", WRITES, ids=["record", "release", "end"])
+async def test_every_write_is_tried_again(write: Write) -> None:
+    """A record, a release and an end outlive an outage."""
+    flaky, ledger, _, claim = await claimed()
+    flaky.failures = 3
+
+    assert await write(ledger, claim)
+    assert 4 == flaky.calls
+    assert State.SENDING is not flaky.rows[DELIVERY].state
+
+
+@pytest.mark.parametrize("write", WRITES, ids=["record", "release", "end"])
+async def test_until_the_time_is_over(write: Write) -> None:
+    """When the time is over the outage is raised, no later than the last pause, and many tries were made."""
+    flaky, ledger, clock, claim = await claimed()
+    flaky.failures = 1_000_000
+    with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
+        await write(ledger, claim)
+
+    assert SECONDS <= clock.elapsed <= SECONDS + 2
+    assert flaky.calls >= SECONDS / 2
+
+
+async def test_the_time_of_slow_failures_counts() -> None:
+    """Tries that each take long end as early as quick ones: what counts is the time, not the pauses."""
+    flaky, ledger, clock, claim = await claimed()
+
+    class SlowLedger(FlakyLedger):
+        def _flake(self) -> None:
+            clock.elapsed += 5
+            super()._flake()
+
+    flaky.__class__ = SlowLedger
+    flaky.failures = 1_000_000
+    with pytest.raises(Unavailable):
+        await ledger.record(claim, ROW, State.DELIVERED, None)
+
+    assert SECONDS <= clock.elapsed <= SECONDS + 7
+
+
+async def test_a_claim_is_not_tried_again() -> None:
+    """A claim fails at once: the ring comes again."""
+    flaky, ledger, clock, _ = await claimed()
+    flaky.failures = 1
+    with pytest.raises(Unavailable):
+        await ledger.claim(RING)
+
+    assert (1, []) == (flaky.calls, clock.slept)
+
+
+async def test_a_defect_is_not_tried_again() -> None:
+    """What is no outage is raised at once."""
+    flaky, ledger, clock, claim = await claimed()
+    flaky.failures, flaky.error = 1, KeyError("a column")
+    with pytest.raises(KeyError):
+        await ledger.record(claim, ROW, State.DELIVERED, None)
+
+    assert (1, []) == (flaky.calls, clock.slept)
+
+
+async def test_a_lost_lease_is_not_tried_again() -> None:
+    """A write that the fence refused is False, once."""
+    flaky, ledger, clock, claim = await claimed()
+    flaky.rows[DELIVERY].lease = "another"
+
+    assert not await ledger.record(claim, ROW, State.DELIVERED, None)
+    assert (1, []) == (flaky.calls, clock.slept)

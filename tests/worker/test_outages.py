@@ -1,0 +1,91 @@
+"""A whole worker while what it depends on stands still."""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from hookseal.embedded.server import Server
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, Worker, World, held, world
+
+Pool = asyncpg.Pool
+
+
+async def unready(worker: Worker, name: str) -> None:
+    """Return once the worker says that this dependency is a time-out, while it lives."""
+
+    async def look() -> bool:
+        status, said = await worker.get("/readyz")
+        return status == 503 and said["checks"][name] == "timeout"
+
+    await eventually(look, within=5)
+    assert (200, {"status": "ok"}) == await worker.get("/livez")
+
+
+async def ready(worker: Worker) -> None:
+    """Return once the worker says that it is ready."""
+
+    async def look() -> bool:
+        return (await worker.get("/readyz"))[0] == 200
+
+    await eventually(look)
+
+
+@pytest.mark.req("DEL-03")
+async def test_postgresql_stands_still(
+    own_postgres: Server, redis_url: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """While PostgreSQL stands still a worker lives and is unready; then it records what it sent, and goes on."""
+    answer = asyncio.Event()
+    receiver.answers["/held"] = held(answer)
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
+        installed = await world(pool, own_postgres.url, redis_url, tmp_path)
+        await installed.endpoint(f"{receiver.base_url}/held", timeout_ms=15_000)
+        async with installed.worker() as worker:
+            [in_flight] = await installed.publish()
+            await receiver.wait_for(1)
+            own_postgres.freeze()
+            try:
+                answer.set()
+                await unready(worker, "postgresql")
+            finally:
+                own_postgres.thaw()
+            await installed.state(in_flight, "delivered")
+            [later] = await installed.publish()
+            await installed.state(later, "delivered")
+            await ready(worker)
+
+    assert [in_flight.delivery_id, later.delivery_id] == [each.headers["webhook-id"] for each in receiver.received]
+
+
+async def test_postgresql_drops_every_connection(world: World, receiver: Receiver) -> None:
+    """Connections that PostgreSQL ends are opened again, and deliveries go on."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    async with world.worker() as worker:
+        for _ in range(3):
+            await world.pool.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            [ring] = await world.publish()
+            await world.state(ring, "delivered")
+        await ready(worker)
+
+
+async def test_redis_stands_still(
+    pool: "Pool[asyncpg.Record]", database_url: str, own_valkey: Server, tmp_path: Path, receiver: Receiver
+) -> None:
+    """While Redis stands still a worker lives and is unready; then what was published meanwhile goes out."""
+    installed = await world(pool, database_url, own_valkey.url, tmp_path)
+    await installed.endpoint(f"{receiver.base_url}/hook")
+    async with installed.worker() as worker:
+        own_valkey.freeze()
+        try:
+            [ring] = await installed.publish(rung=False)
+            await unready(worker, "redis")
+        finally:
+            own_valkey.thaw()
+        await installed.state(ring, "delivered")
+        await ready(worker)

@@ -1,0 +1,169 @@
+"""The sweep, on a real PostgreSQL and Valkey."""
+
+import asyncio
+
+import asyncpg
+import structlog
+from redis.asyncio import Redis
+
+from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.errors import Unavailable
+from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.worker.sweep import Sweep
+from tests.cli.listeners import closed_port
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+SECONDS = 15.0
+
+
+class TurningClock(FakeClock):
+    """Sleeps until it is told to turn; `asleep` is set while it sleeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asleep = asyncio.Event()
+        self.turn = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until the turn."""
+        self.asleep.set()
+        await self.turn.wait()
+        self.asleep.clear()
+        self.turn.clear()
+        await super().sleep(seconds)
+
+
+def sweep(pool: "Pool[asyncpg.Record]", ringing: Bell, clock: FakeClock | None = None) -> Sweep:
+    """Return the sweep of a worker."""
+    ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
+    return Sweep(ledger, ringing, seconds=SECONDS, clock=clock or FakeClock(), log=structlog.get_logger())
+
+
+async def queued(url: str) -> set[str]:
+    """Return the ids in the queue, each of which has its job."""
+    async with Redis.from_url(url) as client:
+        ids = [member.decode() for member in await client.zrange(DEFAULT_QUEUE, 0, -1)]
+        assert len(ids) == (await client.exists(*(f"arq:job:{each}" for each in ids)) if ids else 0)
+    return set(ids)
+
+
+async def three_deliveries(installation: Installation) -> set[Ring]:
+    """Publish three events that nobody rang."""
+    await installation.endpoint()
+    return {ring for _ in range(3) for ring in await installation.deliveries()}
+
+
+async def test_everything_due_is_rung(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """What was published without a ring is rung once; nothing is rung again while its ring may still be there."""
+    rings = await three_deliveries(await begin(pool))
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing)
+
+    with structlog.testing.capture_logs() as logs:
+        assert (0, 3) == await sweeping.once()
+        assert (0, 0) == await sweeping.once()
+    assert {ring.delivery_id for ring in rings} == await queued(redis_url)
+    assert [("sweep.done", 0, 3)] == [(line["event"], line["leases_taken_back"], line["rung"]) for line in logs]
+    await ringing.close()
+
+
+async def test_what_redis_lost_is_rung_again(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """Redis may be emptied: one sweep later every due delivery is rung again."""
+    rings = await three_deliveries(await begin(pool))
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing)
+    await sweeping.once()
+    await ringing.redis.flushdb()
+    assert set() == await queued(redis_url)
+
+    await pool.execute("UPDATE hookseal.deliveries SET rung_at = rung_at - make_interval(secs => $1)", SECONDS)
+    assert (0, 3) == await sweeping.once()
+    assert {ring.delivery_id for ring in rings} == await queued(redis_url)
+    await ringing.close()
+
+
+async def test_a_lost_lease_is_ended_and_rung(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """What a dead worker held is due again and rung in the same sweep, and its attempt is on record as unknown."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [lost] = await installation.deliveries()
+    [held] = await installation.deliveries()
+    assert await PostgresLedger(pool, worker="dead", lease_seconds=0).claim(lost)
+    assert await PostgresLedger(pool, worker="alive", lease_seconds=45).claim(held)
+    ringing = bell(redis_url)
+
+    assert (1, 1) == await sweep(pool, ringing).once()
+    assert {lost.delivery_id} == await queued(redis_url)
+    assert [("unknown", "dead")] == [(row["outcome"], row["worker"]) for row in await installation.attempts(lost)]
+    assert [] == await installation.attempts(held)
+    await ringing.close()
+
+
+async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """However much is due, one sweep rings all of it, each once."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    await pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", SWEEP_BATCH + 1
+    )
+    ringing = bell(redis_url)
+
+    assert (0, SWEEP_BATCH + 1) == await sweep(pool, ringing).once()
+    assert SWEEP_BATCH + 1 == len(await queued(redis_url))
+    await ringing.close()
+
+
+async def test_an_outage_is_survived(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """While Redis does not answer the sweep says so and goes on; once it answers, what was missed is rung."""
+    await three_deliveries(await begin(pool))
+    clock = TurningClock()
+    port = closed_port()
+    ringing = bell(f"redis://127.0.0.1:{port}/0")
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(sweep(pool, ringing, clock).run())
+        for _ in range(2):
+            await asyncio.wait_for(clock.asleep.wait(), 10)
+            await pool.execute("UPDATE hookseal.deliveries SET rung_at = NULL")
+            clock.asleep.clear()
+            clock.turn.set()
+        await asyncio.wait_for(clock.asleep.wait(), 10)
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait({running})
+    await ringing.close()
+
+    assert ["sweep.failed"] * 3 == [line["event"] for line in logs]
+    assert [SECONDS, SECONDS] == clock.slept
+    await pool.execute("UPDATE hookseal.deliveries SET rung_at = rung_at - make_interval(secs => $1)", SECONDS)
+    mended = bell(redis_url)
+    assert (0, 3) == await sweep(pool, mended).once()
+    await mended.close()
+
+
+async def test_a_defect_is_survived() -> None:
+    """Whatever goes wrong in one sweep is told, and the next one comes."""
+    errors = [KeyError("a column"), Unavailable("PostgreSQL does not answer"), ValueError("?")]
+
+    class Broken(PostgresLedger):
+        async def end_lost_leases(self) -> int:
+            raise errors.pop(0)
+
+    clock = TurningClock()
+    ringing = bell(f"redis://127.0.0.1:{closed_port()}/0")
+    ledger = Broken.__new__(Broken)
+    with structlog.testing.capture_logs() as logs:
+        sweeping = Sweep(ledger, ringing, seconds=SECONDS, clock=clock, log=structlog.get_logger())
+        running = asyncio.create_task(sweeping.run())
+        for _ in range(2):
+            await asyncio.wait_for(clock.asleep.wait(), 10)
+            clock.asleep.clear()
+            clock.turn.set()
+        await asyncio.wait_for(clock.asleep.wait(), 10)
+        running.cancel()
+        await asyncio.wait({running})
+    await ringing.close()
+
+    assert ["sweep.defect", "sweep.failed", "sweep.defect"] == [line["event"] for line in logs]

@@ -1,0 +1,17 @@
+"""How tests wait for what another process or server does: by looking again, up to a deadline."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(look: Callable[[], Awaitable[T | None]], *, within: float = 10.0) -> T:
+    """Return the first answer of `look` that is true; fail with the last one if there is none in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not (found := await look()):
+        assert loop.time() < deadline, f"still {found!r} after {within:g} s"
+        await asyncio.sleep(0.02)  # neither another process nor a table tells us when it changes
+    return found

@@ -1,0 +1,183 @@
+"""A begun installation in the database of a test, whole worker processes on it, and a receiver on this machine."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+from aiohttp import web
+
+from hookseal.demo.process import WorkerProcess, worker_process
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
+from hookseal.queue.bell import bell
+from hookseal.secrets.material import SecretMaterial
+from tests.doubles.stored import Installation, begin
+from tests.worker.environment import environment
+from tests.worker.waiting import eventually
+
+Pool = asyncpg.Pool
+PATIENCE_SECONDS = 15.0
+_LOGS = count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One request as the receiver got it."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Receiver:
+    """Keeps every request and answers 204, or what `answers` says for its path."""
+
+    def __init__(self) -> None:
+        self.base_url = ""
+        self.received: list[Received] = []
+        self.answers: dict[str, Callable[[], Awaitable[web.Response]]] = {}
+        self._arrived = asyncio.Condition()
+
+    async def serve(self, request: web.Request) -> web.Response:
+        """Keep a request and answer it."""
+        got = Received(path=request.path, headers=dict(request.headers), body=await request.read())
+        async with self._arrived:
+            self.received.append(got)
+            self._arrived.notify_all()
+        answer = self.answers.get(request.path)
+        return web.Response(status=204) if answer is None else await answer()
+
+    async def wait_for(self, number: int) -> Received:
+        """Return the request of that number, counted from 1, once it has come."""
+        async with asyncio.timeout(PATIENCE_SECONDS), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.received) >= number)
+        return self.received[number - 1]
+
+
+def status(code: int, **headers: str) -> Callable[[], Awaitable[web.Response]]:
+    """Return an answer with that status."""
+
+    async def answer() -> web.Response:
+        return web.Response(status=code, headers=headers, text="as you like it")
+
+    return answer
+
+
+def held(until: asyncio.Event) -> Callable[[], Awaitable[web.Response]]:
+    """Return an answer of 200 that comes only then."""
+
+    async def answer() -> web.Response:
+        await until.wait()
+        return web.Response(status=200)
+
+    return answer
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    """Yield a receiver that listens on this machine."""
+    receiver = Receiver()
+    application = web.Application()
+    application.router.add_post("/{path:.*}", receiver.serve)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        receiver.base_url = f"http://{host}:{port}"
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A worker process that said it is ready."""
+
+    process: WorkerProcess
+    log_file: Path
+
+    @property
+    def pid(self) -> int:
+        """Its process id, as it said itself."""
+        return int(self.process.ready["pid"])
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every line of its log so far."""
+        return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
+
+    async def ended(self) -> int:
+        """Return its exit code once it has ended."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.process._process.wait()
+
+    async def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Return what one of its probes says."""
+        url = f"{self.process.ready['health_url']}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return response.status, await response.json()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """An installation, and where its parts are."""
+
+    installation: Installation
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    folder: Path
+
+    @property
+    def pool(self) -> "Pool[asyncpg.Record]":
+        """The database of this test."""
+        return self.installation.pool
+
+    @asynccontextmanager
+    async def worker(self, **changes: str) -> AsyncIterator[Worker]:
+        """Yield a worker process with these settings changed."""
+        log_file = self.folder / f"worker-{next(_LOGS)}.log"
+        variables = os.environ | environment(self.database_url, self.redis_url, **changes)
+        async with worker_process(variables, log_file) as process:
+            yield Worker(process=process, log_file=log_file)
+
+    async def endpoint(
+        self, url: str, *, tenant: str = "acme", timeout_ms: int = 1000, secret: SecretMaterial | None = None
+    ) -> AddedEndpoint:
+        """Add an endpoint that subscribes to everything."""
+        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), name=None, timeout_ms=timeout_ms)
+        async with self.pool.acquire() as connection:
+            return await add_endpoint(connection, self.installation.unlocked, new, secret)
+
+    async def publish(self, tenant: str = "acme", *, rung: bool = True) -> tuple[Ring, ...]:
+        """Publish an event, ring its deliveries if asked for, and return them."""
+        rings = await self.installation.deliveries(tenant)
+        if rung:
+            ringing = bell(self.redis_url)
+            await ringing.ring(rings)
+            await ringing.close()
+        return rings
+
+    async def state(self, ring: Ring, wanted: str, *, waiting_for: str | None = None) -> asyncpg.Record:
+        """Return the delivery once it is in that state."""
+
+        async def look() -> asyncpg.Record | None:
+            row = await self.installation.delivery(ring)
+            return row if (row["state"], row["waiting_for"]) == (wanted, waiting_for) else None
+
+        return await eventually(look, within=PATIENCE_SECONDS)
+
+
+async def world(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str, folder: Path) -> World:
+    """Begin an installation."""
+    return World(installation=await begin(pool), database_url=database_url, redis_url=redis_url, folder=folder)
