@@ -1,11 +1,12 @@
 """Secrets come from files that only their owner reads, and go to files that only their owner will."""
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
 
-from hookseal.cli.secret_files import SecretOutput, read_secret
+from hookseal.cli.secret_files import SecretOutput, _write, read_secret
 from hookseal.ground.errors import Conflict, HooksealError, Malformed, NotFound, Refused
 from hookseal.secrets.material import SecretMaterial
 
@@ -89,22 +90,31 @@ def private_folder(folder: Path) -> Path:
 
 
 def test_a_secret_is_written(tmp_path: Path) -> None:
-    """The file is ours alone from the start, holds one line, and is not removed again."""
+    """Within the block the file is there, ours alone, with one line; it stays if the block ends well."""
     path = tmp_path / "out"
-    output = SecretOutput(path, print_it=False, as_json=True)
-    assert 0o600 == path.stat().st_mode & 0o777
-    assert output.shown(SecretMaterial(whsec(24).encode())) is None
-    output.abandon()
+    with SecretOutput(path, print_it=False, as_json=True).keeping(SecretMaterial(whsec(24).encode())) as shown:
+        assert shown is None
+        assert 0o600 == path.stat().st_mode & 0o777
+        assert whsec(24) + "\n" == path.read_text()
+
     assert whsec(24) + "\n" == path.read_text()
 
 
-def test_a_secret_that_was_never_made(tmp_path: Path) -> None:
-    """The file is gone when there is nothing to write to it, however often that is said."""
+def test_a_secret_that_was_not_stored(tmp_path: Path) -> None:
+    """If what needs the secret could not be stored, its file is gone again."""
     output = SecretOutput(tmp_path / "out", print_it=False, as_json=True)
-    output.abandon()
-    output.abandon()
+    with pytest.raises(Conflict), output.keeping(SecretMaterial(whsec(24).encode())):
+        raise Conflict
+
     assert [] == list(tmp_path.iterdir())
-    SecretOutput(None, print_it=False, as_json=True).abandon()
+
+
+def test_a_full_disk() -> None:
+    """A secret that cannot be written is refused before anything is stored."""
+    with pytest.raises(Refused) as caught:
+        _write(os.open("/dev/full", os.O_WRONLY), whsec(24))
+
+    assert "secret_out" == caught.value.field
 
 
 @pytest.mark.parametrize(("print_it", "expected"), [(True, whsec(24)), (False, None)])
@@ -112,14 +122,16 @@ def test_a_secret_that_was_never_made(tmp_path: Path) -> None:
 def test_what_may_be_printed(print_it: bool, expected: str | None, as_json: bool) -> None:
     """To what is no terminal a secret is printed only if that was asked for."""
     output = SecretOutput(None, print_it=print_it, as_json=as_json)
-    assert expected == output.shown(SecretMaterial(whsec(24).encode()))
+    with output.keeping(SecretMaterial(whsec(24).encode())) as shown:
+        assert expected == shown
 
 
 @pytest.mark.parametrize(("name", "expected"), [("there", Conflict), ("nowhere/out", Refused)])
 def test_a_place_that_cannot_be_taken(name: str, expected: type[HooksealError], tmp_path: Path) -> None:
     """A file that is there is never overwritten, and one that cannot be made is refused."""
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(expected) as caught:
-        SecretOutput(tmp_path / name, print_it=False, as_json=True)
+    output = SecretOutput(tmp_path / name, print_it=False, as_json=True)
+    with pytest.raises(expected) as caught, output.keeping(SecretMaterial(whsec(24).encode())):
+        pytest.fail("what needs the secret was stored")
     assert "secret_out" == caught.value.field
     assert "mine" == (tmp_path / "there").read_text()

@@ -11,7 +11,12 @@ from tests.doubles.signers import EchoSigner
 def test_request() -> None:
     """The frozen bytes are sent as they are, with id, time of the claim and every signature in order."""
     request = compose(
-        CLAIM, TARGET, [EchoSigner("new"), EchoSigner("old")], user_agent="hookseal/1", start_within_seconds=1.5
+        CLAIM,
+        TARGET,
+        [EchoSigner("new"), EchoSigner("old")],
+        user_agent="hookseal/1",
+        start_within_seconds=1.5,
+        longest_seconds=20,
     )
     signed = len(f"{DELIVERY}.1767323045.") + len(CLAIM.body)
 
@@ -38,9 +43,24 @@ def test_request() -> None:
 def test_tracing_headers_only_if_given() -> None:
     """Correlation id and traceparent are passed on when the producer gave them, and made up never."""
     traced = compose(
-        claim(correlation_id=None, traceparent="00-a-b-01"), TARGET, [], user_agent="u", start_within_seconds=1
+        claim(correlation_id=None, traceparent="00-a-b-01"),
+        TARGET,
+        [],
+        user_agent="u",
+        start_within_seconds=1,
+        longest_seconds=20,
     ).headers
 
     assert "00-a-b-01" == traced["traceparent"]
     assert "x-correlation-id" not in traced
-    assert "traceparent" not in compose(CLAIM, TARGET, [], user_agent="u", start_within_seconds=1).headers
+    assert (
+        "traceparent"
+        not in compose(CLAIM, TARGET, [], user_agent="u", start_within_seconds=1, longest_seconds=20).headers
+    )
+
+
+def test_no_request_outlasts_the_lease() -> None:
+    """A time-out in the row that is longer than this installation allows is cut to what it allows."""
+    request = compose(CLAIM, TARGET, [], user_agent="u", start_within_seconds=1, longest_seconds=3.5)
+
+    assert 3.5 == request.timeout_seconds

@@ -43,6 +43,7 @@ class Scene:
             jitter=lambda: 0.5,
             allow_http=False,
             user_agent="hookseal/test",
+            longest_seconds=20,
             log=structlog.get_logger(),
         )
 
@@ -130,7 +131,7 @@ async def test_never_unsigned() -> None:
     with pytest.raises(Defect):
         await scene.run()
 
-    assert [] == scene.transport.sent
+    assert ([], State.PENDING) == (scene.transport.sent, scene.row.state)
 
 
 @pytest.mark.req("DEL-03")

@@ -1,5 +1,7 @@
 """What the ledger in PostgreSQL keeps, and what the sweep asks of it."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -97,9 +99,47 @@ async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
     assert claim is not None
     await ledger(pool).release(claim, Wait(waiting_for=WaitingFor.SECRET, seconds=60, reason="why"))
 
-    assert [due] == await ledger(pool).ring_due(15)
-    assert [] == await ledger(pool).ring_due(15)
-    assert [due] == await ledger(pool).ring_due(0)
+    moment = await ledger(pool).seconds_ago(15)
+    assert [due] == await ledger(pool).ring_due(moment)
+    assert [] == await ledger(pool).ring_due(moment)
+    assert [due] == await ledger(pool).ring_due(await ledger(pool).seconds_ago(0))
+
+
+async def test_a_locked_delivery_is_claimed_once_it_is_free(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim that meets another's lock waits for it, so that no ring is lost to the sweep's own."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    async with pool.acquire() as other:
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        claiming = asyncio.create_task(ledger(pool).claim(ring))
+        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass
+        await holding.rollback()
+
+    assert await claiming is not None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "UPDATE hookseal.deliveries SET lease_owner = NULL WHERE state = 'sending'",
+        "UPDATE hookseal.deliveries SET next_attempt_at = 'infinity' WHERE state = 'pending'",
+        "UPDATE hookseal.endpoints SET previous_secret_expires_at = '20000-01-01Z'",
+    ],
+)
+async def test_rows_that_nobody_could_read_are_refused(pool: "Pool[asyncpg.Record]", spoil: str) -> None:
+    """The tables themselves refuse a hand-made row that a claim or a sweep would stumble over."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    await installation.deliveries()
+    await ledger(pool).claim(ring)
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await pool.execute(spoil)
 
 
 @pytest.mark.req("DEL-03")

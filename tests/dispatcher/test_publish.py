@@ -12,6 +12,7 @@ from hookseal.dispatcher.publish import Event, Published, publish_json, publish_
 from hookseal.ground.errors import Conflict, Malformed, Refused
 from hookseal.ground.ids import EventId, TenantId, event_id
 from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.schema import revision
 from hookseal.schema.database import Connection
 from tests.doubles.stored import begin
 
@@ -210,6 +211,7 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
             await publish_json(connection, event(), "{}")
         await pool.execute("INSERT INTO hookseal.producers (role_name, tenant_id) VALUES ($1, 'acme')", role)
         await publish_json(connection, event(), "{}")
+        assert revision.EXPECTED == await revision.current(connection), "the command compares it first"
         with pytest.raises(Refused):
             await publish_json(connection, event(tenant_id=TenantId("globex")), "{}")
         await pool.execute("UPDATE hookseal.producers SET tenant_id = '*'")
@@ -228,6 +230,18 @@ async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", databas
                 await connection.fetch(f"SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetch("SELECT hookseal.store_event('a', 'b', 'c', '', now(), '', NULL, NULL)")
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_the_callers_settings_loosen_nothing(pool: "Pool[asyncpg.Record]") -> None:
+    """A session that reads backslashes in its own way gets the same grammar."""
+    async with pool.acquire() as connection:
+        await connection.execute("SET standard_conforming_strings = off")
+        with pytest.raises(Malformed):
+            await publish_json(connection, event('a"b,c'), "{}")
+        with pytest.raises(Malformed):
+            await publish_json(connection, event("a", correlation_id="x y"), "{}")
+        await publish_json(connection, event("a.b", correlation_id="x-y"), "{}")
 
 
 @pytest.mark.req("DEL-01", part="publish")

@@ -190,6 +190,29 @@ async def test_snippets_fit_the_table(raw: bytes) -> None:
     assert SNIPPET_BYTES >= len(answer.snippet.encode())
 
 
+async def test_a_flood_of_interim_replies_is_cut() -> None:
+    """A receiver that sends 1xx replies without end loses its connection: it may not keep the loop from others."""
+
+    async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+            await writer.drain()
+
+    answer, _ = await sent(flood)
+
+    assert isinstance(answer, Failure)
+    assert FailureKind.CONNECTION is answer.kind
+
+
+@pytest.mark.parametrize("path", ["/a/../b?y=%zz", "/%41", "/a%2Fb?x=1+2"])
+async def test_the_path_is_sent_as_it_is_stored(path: str) -> None:
+    """Nothing is resolved, decoded or encoded anew in a url: a receiver may route or sign on it."""
+    async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        await transport.send(request_to(f"http://127.0.0.1:{listener.port}{path}"))
+
+    assert listener.requests[0].startswith(f"POST {path} HTTP/1.1\r\n".encode())
+
+
 async def test_compressed_bodies_stay_compressed() -> None:
     """Nothing is decompressed, so a bomb is only as large as it was sent."""
     answer, _ = await sent(status(200, b"\x1f\x8b" + b"\x00" * 100, b"content-encoding: gzip\r\n"))

@@ -131,3 +131,20 @@ async def test_a_stranger(own_postgres: Server) -> None:
         with pytest.raises(Refused) as told:
             await upgrade(as_role(sibling(own_postgres.url, name), "stranger"))
         assert "hunter2" not in str(told.value)
+
+
+async def test_a_schema_of_another_role_is_refused(bare_postgres: Server) -> None:
+    """Who owns the schema could change everything in it: not even a superuser migrates another's."""
+    await execute(bare_postgres.url, "CREATE ROLE mallory NOSUPERUSER", "CREATE SCHEMA hookseal AUTHORIZATION mallory")
+    with pytest.raises(Refused, match="belongs to another role"):
+        await upgrade(bare_postgres.url)
+
+    assert set() == await made(bare_postgres.url)
+
+
+async def test_a_schema_that_may_not_be_written(bare_postgres: Server) -> None:
+    """A role that may not create in its schema is told so, and what would help; it is no fault of ours."""
+    url = await owned(bare_postgres, "CREATEROLE")
+    await execute(url, "CREATE SCHEMA hookseal", "REVOKE CREATE ON SCHEMA hookseal FROM owner")
+    with pytest.raises(Refused, match="WITH ADMIN OPTION"):
+        await upgrade(url)

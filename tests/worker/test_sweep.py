@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
 from hookseal.dispatcher.model import Ring
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
 from hookseal.worker.sweep import Sweep
@@ -66,7 +67,7 @@ async def test_everything_due_is_rung(pool: "Pool[asyncpg.Record]", redis_url: s
         assert (0, 3) == await sweeping.once()
         assert (0, 0) == await sweeping.once()
     assert {ring.delivery_id for ring in rings} == await queued(redis_url)
-    assert [("sweep.done", 0, 3)] == [(line["event"], line["leases_taken_back"], line["rung"]) for line in logs]
+    assert [("sweep.rang", 3)] == [(line["event"], line["deliveries"]) for line in logs]
     await ringing.close()
 
 
@@ -166,4 +167,36 @@ async def test_a_defect_is_survived() -> None:
         await asyncio.wait({running})
     await ringing.close()
 
-    assert ["sweep.defect", "sweep.failed", "sweep.defect"] == [line["event"] for line in logs]
+    halves = [line["event"] for line in logs if line["half"] == "take_back"]
+    assert ["sweep.defect", "sweep.failed", "sweep.defect"] == halves
+
+
+async def test_one_half_does_not_hold_up_the_other(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """If leases cannot be taken back, what is due is rung all the same."""
+
+    class Broken(PostgresLedger):
+        async def end_lost_leases(self) -> int:
+            raise ValueError
+
+    await three_deliveries(await begin(pool))
+    ringing = bell(redis_url)
+    broken = Broken(pool, worker="w", lease_seconds=45)
+    with structlog.testing.capture_logs():
+        sweeping = Sweep(broken, ringing, seconds=SECONDS, clock=SystemClock(), log=structlog.get_logger())
+        assert (None, 3) == await sweeping.once()
+    await ringing.close()
+
+
+async def test_a_slow_sweep_ends(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """A sweep that takes longer than its own period rings nothing twice, so that it comes to an end."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    await pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", SWEEP_BATCH + 1
+    )
+    ringing = bell(redis_url)
+    ledger = PostgresLedger(pool, worker="w", lease_seconds=45)
+    sweeping = Sweep(ledger, ringing, seconds=0.001, clock=SystemClock(), log=structlog.get_logger())
+
+    assert SWEEP_BATCH + 1 == await asyncio.wait_for(sweeping.ring_due(), 30)
+    await ringing.close()

@@ -60,6 +60,7 @@ class Scene:
             clock=clock,
             jitter=lambda: 0.5,
             allow_http=False,
+            longest_seconds=20,
             user_agent="hookseal/test",
             log=structlog.get_logger(),
         )

@@ -18,11 +18,11 @@ from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.signer import generate_signing_secret
 
 app: Final = typer.Typer(help="Add the endpoints of a tenant.", no_args_is_help=True)
 
 _NEEDS: Final = frozenset({Part.DATABASE, Part.SECRETS})
-_MARGIN_MS: Final = 5_000  # an attempt must end this long before a drain does
 
 
 @app.callback()
@@ -53,13 +53,9 @@ def add(
     endpoint = _checked(settings, tenant=tenant, url=url, event_types=event_type, name=name, timeout_ms=timeout_ms)
     if settings.secrets.provider == "dev":
         raise Refused("the provider dev keeps secrets in the memory of one process: set SECRETS_PROVIDER=db")
-    secret = read_secret(secret_file)
-    output = SecretOutput(secret_out, print_it=print_secret, as_json=as_json)
-    try:
+    secret = read_secret(secret_file) or generate_signing_secret()
+    with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(secret) as shown:
         added = run(_add(settings, endpoint, secret))
-        shown = output.shown(added.secret)
-    finally:
-        output.abandon()
     emit(_shape(added, shown), as_json=as_json, text=lambda: _text(added, shown, secret_out))
 
 
@@ -69,7 +65,7 @@ def _checked(
     owner = ids.tenant_id(tenant)
     if not MIN_TIMEOUT_MS <= timeout_ms <= MAX_TIMEOUT_MS:
         raise Malformed(f"time-out must be {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} ms", field="timeout_ms")
-    longest = settings.worker.drain_seconds * 1000 - _MARGIN_MS
+    longest = settings.worker.longest_request_seconds * 1000
     if timeout_ms > longest:
         raise Refused(
             f"time-out must be at most {longest} ms, 5 s less than HOOKSEAL_DRAIN_SECONDS: raise that first",
@@ -88,7 +84,7 @@ def _checked(
     )
 
 
-async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial | None) -> AddedEndpoint:
+async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial) -> AddedEndpoint:
     master_key = settings.secrets.master_key
     async with connect(settings.database) as connection:
         await require_schema(connection)

@@ -14,6 +14,7 @@ from hookseal.config.settings import Database, Part, Settings
 from hookseal.ground import log
 from hookseal.ground.errors import ConfigError, HooksealError, Refused, Unavailable
 from hookseal.schema import revision
+from hookseal.schema.database import OUTAGES
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -21,16 +22,8 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS: Final = 3.0  # with the start of Python, the whole command must have ended within five
 _CLOSE_SECONDS: Final = 1.0
-_NOT_NOW: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InterfaceError,
-)
+# Anything may raise an OSError: only what PostgreSQL's client raises is told of PostgreSQL.
+_NOT_NOW: Final = tuple(outage for outage in OUTAGES if outage is not OSError)
 
 
 def start(needs: frozenset[Part] = EVERYTHING) -> Settings:

@@ -3,6 +3,8 @@
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -43,29 +45,37 @@ class SecretOutput:
     """Where a new secret goes: a file of its own, a terminal, or, if asked for, whatever standard output is."""
 
     def __init__(self, file: Path | None, *, print_it: bool, as_json: bool) -> None:
-        """Take the file's place now, so that a secret is never made that cannot be kept.
-
-        Raises `Conflict` if the file is there, `Refused` if it cannot be made.
-        """
         self._path = file
-        self._descriptor = None if file is None else _created(file)
         self._shown = print_it or (file is None and not as_json and sys.stdout.isatty())
 
-    def shown(self, secret: SecretMaterial) -> str | None:
-        """Write the secret to its file, if there is one; return what may be printed, None if it may not."""
-        text = secret.reveal().decode("ascii")
-        if self._descriptor is not None:
-            with os.fdopen(self._descriptor, "w", encoding="ascii") as file:
-                file.write(text + "\n")
-            self._descriptor = None
-        return text if self._shown else None
+    @contextmanager
+    def keeping(self, secret: SecretMaterial) -> Iterator[str | None]:
+        """Write the secret to its file before the block, and give what may be printed, None if it may not.
 
-    def abandon(self) -> None:
-        """Remove the file again if no secret was written to it."""
-        if self._descriptor is not None and self._path is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        The secret is safe on disk before anything is stored that needs it; if the block fails, the file is
+        gone again. Raises `Conflict` if the file is there, `Refused` if it cannot be written.
+        """
+        text = secret.reveal().decode("ascii")
+        if self._path is None:
+            yield text if self._shown else None
+            return
+        descriptor = _created(self._path)
+        try:
+            _write(descriptor, text + "\n")
+            yield text if self._shown else None
+        except BaseException:
             self._path.unlink(missing_ok=True)
+            raise
+
+
+def _write(descriptor: int, text: str) -> None:
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        raise Refused(f"the secret cannot be written ({error.strerror})", field="secret_out") from None
 
 
 def _created(path: Path) -> int:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from hookseal.dispatcher.address import AllowedNetwork
 from hookseal.ground.errors import Defect
 from hookseal.ground.log import LogFormat, LogLevel
 from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.ref import Provider
+
+_RECORDING_SECONDS: Final = 5
 
 
 class Environment(StrEnum):
@@ -60,6 +62,11 @@ class Worker:
     lease_seconds: int
     drain_seconds: int
     queue: str
+
+    @property
+    def longest_request_seconds(self) -> int:
+        """How long one request may take, so that it can end and be recorded within a drain."""
+        return self.drain_seconds - _RECORDING_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,19 +131,20 @@ class Variables(BaseModel):
     )
     lease_seconds: Whole = Field(
         default=45,
-        ge=2,
+        ge=7,
         le=3_600,
         alias="HOOKSEAL_LEASE_SECONDS",
-        title="a whole number from 2 to 3600",
+        title="a whole number from 7 to 3600",
         description="How long a claimed delivery belongs to a worker that gives no sign of life.",
     )
     drain_seconds: Whole = Field(
         default=25,
-        ge=1,
+        ge=6,
         le=3_600,
         alias="HOOKSEAL_DRAIN_SECONDS",
-        title="a whole number from 1 to 3600, and smaller than HOOKSEAL_LEASE_SECONDS",
-        description="How long a worker that is told to stop waits for its requests in flight.",
+        title="a whole number from 6 to 3600, and smaller than HOOKSEAL_LEASE_SECONDS",
+        description="How long a worker that is told to stop waits for its requests in flight. No request takes longer "
+        "than five seconds less.",
     )
     queue: str = Field(
         default="hookseal:deliveries",

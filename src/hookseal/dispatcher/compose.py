@@ -11,7 +11,13 @@ CONTENT_TYPE: Final = "application/json"
 
 
 def compose(
-    claim: Claim, target: Target, signers: Sequence[Signer], *, user_agent: str, start_within_seconds: float
+    claim: Claim,
+    target: Target,
+    signers: Sequence[Signer],
+    *,
+    user_agent: str,
+    start_within_seconds: float,
+    longest_seconds: float,
 ) -> Request:
     """Return the POST of this attempt: the bytes frozen at publish, signed now by every signer in order."""
     timestamp = int(claim.claimed_at.timestamp())
@@ -33,5 +39,5 @@ def compose(
         headers=headers,
         body=claim.body,
         start_within_seconds=start_within_seconds,
-        timeout_seconds=target.timeout_ms / 1000,
+        timeout_seconds=min(target.timeout_ms / 1000, longest_seconds),
     )

@@ -53,7 +53,7 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
         request, signed_by = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
     except CannotSign as error:
         await _hold(claim, await_secret(str(error), parts.jitter()), parts)
-    except asyncio.CancelledError:
+    except BaseException:  # cut off, or a fault of ours: it is told by whoever runs us
         await _shielded(parts.ledger.release(claim, None))
         raise
     else:
@@ -69,6 +69,7 @@ async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> 
             target,
             signers,
             user_agent=parts.user_agent,
+            longest_seconds=parts.longest_seconds,
             start_within_seconds=START_WITHIN_SECONDS - (parts.clock.monotonic() - asked_at),
         )
         return request, tuple(signer.ref for signer in signers)

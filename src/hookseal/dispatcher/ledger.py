@@ -1,5 +1,6 @@
 """The ledger in PostgreSQL: claims under a fenced lease, outcomes, and what the sweep needs."""
 
+from datetime import datetime
 from typing import Any, Final
 
 from hookseal.dispatcher.database import translated
@@ -60,9 +61,18 @@ class PostgresLedger:
         """Make deliveries due whose lease ran out, each with an attempt of outcome unknown; return how many."""
         return len(await self._rows("end_lost_leases", SWEEP_BATCH))
 
-    async def ring_due(self, again_after_seconds: float) -> list[Ring]:
-        """Return up to `SWEEP_BATCH` due deliveries that nobody rang since they came due, or for that long."""
-        rows = await self._rows("ring_due", SWEEP_BATCH, again_after_seconds)
+    async def seconds_ago(self, seconds: float) -> datetime:
+        """Return the database's time so many seconds ago."""
+        moment: datetime = (await self._row("seconds_ago", seconds))[0]
+        return moment
+
+    async def ring_due(self, rung_before: datetime) -> list[Ring]:
+        """Return up to `SWEEP_BATCH` due deliveries, oldest first, and note that they are rung now.
+
+        Left out is what was rung since it came due and not before that moment: given the same moment
+        again and again, every delivery is returned once.
+        """
+        rows = await self._rows("ring_due", SWEEP_BATCH, rung_before)
         return [
             Ring(
                 tenant_id=TenantId(row["tenant_id"]),

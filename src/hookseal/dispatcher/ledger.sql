@@ -4,7 +4,7 @@ WITH due AS (
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.id = $3::text::uuid
       AND d.state = 'pending' AND d.next_attempt_at <= now()
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE
 ), endpoint AS (
     SELECT e.*, coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
     FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
@@ -82,7 +82,7 @@ WITH due AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
     WHERE d.state = 'pending' AND d.next_attempt_at <= now()
-      AND (d.rung_at IS NULL OR d.rung_at < now() - make_interval(secs => $2) OR d.rung_at < d.next_attempt_at)
+      AND (d.rung_at IS NULL OR d.rung_at < $2 OR d.rung_at < d.next_attempt_at)
     ORDER BY d.next_attempt_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
@@ -92,6 +92,9 @@ SET rung_at = now()
 FROM due
 WHERE d.tenant_id = due.tenant_id AND d.id = due.id
 RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
+
+-- name: seconds_ago
+SELECT now() - make_interval(secs => $1)
 
 -- name: longest_timeout_ms
 SELECT coalesce(max(timeout_ms), 0) FROM hookseal.endpoints WHERE enabled

@@ -1,7 +1,7 @@
 """What happens next: pure decisions over a claim or an outcome, with chance passed in."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from hookseal.dispatcher.model import Claim, Outcome, State, Target, WaitingFor
 from hookseal.dispatcher.url import url_problem
@@ -65,5 +65,19 @@ def decide(outcome: Outcome) -> State:
             return State.DELIVERED
         case Outcome.UNKNOWN:
             return State.PENDING
-        case _:
+        case (
+            Outcome.REDIRECT
+            | Outcome.CLIENT_ERROR
+            | Outcome.SERVER_ERROR
+            | Outcome.UNEXPECTED_STATUS
+            | Outcome.TIMEOUT
+            | Outcome.TLS
+            | Outcome.DNS
+            | Outcome.CONNECTION
+            | Outcome.FORBIDDEN_ADDRESS
+            | Outcome.PROTOCOL
+            | Outcome.INVALID_URL
+        ):
             return State.FAILED
+        case _:
+            assert_never(outcome)

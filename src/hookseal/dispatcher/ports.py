@@ -80,7 +80,11 @@ class Signers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the pipeline is given: the seams, time, chance and what this installation allows."""
+    """What the pipeline is given: the seams, time, chance and what this installation allows.
+
+    No request takes longer than `longest_seconds`, whatever its endpoint row says: it must be over before
+    the lease is, or it would be sent again.
+    """
 
     ledger: Ledger
     transport: Transport
@@ -89,4 +93,5 @@ class Parts:
     jitter: Callable[[], float]
     allow_http: bool
     user_agent: str
+    longest_seconds: float
     log: Any

@@ -10,19 +10,23 @@ import asyncio
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.typedefs import LooseHeaders
+from yarl import URL
 
 from hookseal.dispatcher.address import AddressRules, refusal
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
 
 RESPONSE_BYTES_READ: Final = 65_536
 SNIPPET_BYTES: Final = 2_048
+_ANSWER_BYTES_TAKEN: Final = 524_288  # with headers and what one read of the socket brings beyond the body's limit
 _IDLE_SECONDS: Final = 30.0
 _Networks = frozenset[IPv4Network | IPv6Network]
 
@@ -44,6 +48,23 @@ class _Start:
 
 
 _START: Final[ContextVar[_Start]] = ContextVar("start")
+
+
+class _Bounded(ResponseHandler):
+    """Ends a connection whose answer grows beyond all reason: a flood of interim replies has no other bound."""
+
+    _answer_bytes = 0
+
+    def set_response_params(self, **params: Any) -> None:
+        self._answer_bytes = 0
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer_bytes += len(data)
+        if self._answer_bytes > _ANSWER_BYTES_TAKEN and self.transport is not None:
+            self.transport.abort()
+            return
+        super().data_received(data)
 
 
 class GuardedResolver(AbstractResolver):
@@ -112,7 +133,7 @@ class HttpTransport:
         headers: LooseHeaders = request.headers
         try:
             async with self._session(request).post(
-                request.url,
+                URL(request.url, encoded=True),  # the path as it is stored: receivers route and sign on it
                 data=request.body,
                 headers=headers,
                 allow_redirects=False,
@@ -131,12 +152,15 @@ class HttpTransport:
                 socket_factory=lambda address: guarded_socket(address, allowed),
                 keepalive_timeout=_IDLE_SECONDS,
             )
+            bounded = partial(_Bounded, loop=asyncio.get_running_loop())
+            connector._factory = cast("partial[ResponseHandler]", bounded)  # noqa: SLF001 -- aiohttp has no public way; a test would miss it
             self._sessions[allowed] = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
                 raise_for_status=False,
+                read_bufsize=RESPONSE_BYTES_READ,
             )
         return self._sessions[allowed]
 

@@ -27,6 +27,7 @@ OUTAGES: Final = (
     asyncpg.InsufficientResourcesError,  # no connection left, disk full
     asyncpg.PostgresSystemError,
     asyncpg.TransactionRollbackError,  # deadlock or serialization: the same again may succeed
+    asyncpg.LockNotAvailableError,  # somebody holds it for longer than this session waits
     asyncpg.ReadOnlySQLTransactionError,  # a standby answers, in a failover
     asyncpg.InvalidAuthorizationSpecificationError,
 )

@@ -7,12 +7,18 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from hookseal.ground.errors import ConfigError, Refused
 from hookseal.schema import revision, roles
 
+_OWNED_BY_US: Final = """
+    SELECT n.nspowner IN (me.oid, d.datdba) OR (NOT me.rolsuper AND pg_has_role(n.nspowner, 'MEMBER'))
+    FROM pg_namespace AS n, pg_roles AS me, pg_database AS d
+    WHERE n.nspname = 'hookseal' AND me.rolname = current_user AND d.datname = current_database()
+"""
 _OLDEST_SERVER: Final = 14
 _ONE_AT_A_TIME: Final = 0x686F6F6B  # an advisory lock: two upgrades of one database wait for each other
 
@@ -35,7 +41,11 @@ async def upgrade(database_url: str) -> str:
             await connection.run_sync(_migrate)
         return revision.EXPECTED
     except asyncpg.InsufficientPrivilegeError as error:
-        raise Refused(f"this database role may not change the schema ({error.args[0]}): use its owner") from None
+        raise _not_allowed(str(error)) from None
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != asyncpg.InsufficientPrivilegeError.sqlstate:
+            raise
+        raise _not_allowed(str(error.orig)) from None
     finally:
         await guard.close()
         await engine.dispose()
@@ -54,6 +64,15 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await roles.ensure(connection)
     if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'hookseal')"):
         await connection.execute("CREATE SCHEMA hookseal")
+    elif not await connection.fetchval(_OWNED_BY_US):
+        raise Refused("the schema hookseal belongs to another role, who could change everything in it: drop it first")
+
+
+def _not_allowed(said: str) -> Refused:
+    return Refused(
+        f"this database role may not do it ({said}): use the owner of the schema, or have another role run "
+        f"GRANT {', '.join(roles.ROLES)} TO this role WITH ADMIN OPTION"
+    )
 
 
 def _migrate(connection: Connection) -> None:

@@ -10,6 +10,7 @@ class InFlight:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.is_closed = False
         self._slots = asyncio.Semaphore(limit)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -20,6 +21,10 @@ class InFlight:
     def is_full(self) -> bool:
         """Whether no slot is free now."""
         return self._slots.locked()
+
+    def close(self) -> None:
+        """Have nothing started from now on: who is given a slot sees `is_closed`."""
+        self.is_closed = True
 
     async def slot(self) -> None:
         """Return once a slot is ours; give it to `start` or back with `free`."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import asyncpg
@@ -27,7 +28,6 @@ from hookseal.secrets.keyring import KeyRing
 from hookseal.worker.ledger import PersistentLedger
 
 CONNECT_SECONDS = 3.0  # a start against a dead dependency ends within five seconds
-_MARGIN_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 jitter=random.SystemRandom().random,
                 allow_http=settings.egress.allow_http,
                 user_agent=f"hookseal/{__version__}",
+                longest_seconds=settings.worker.longest_request_seconds,
                 log=log.bind(worker_id=worker_id),
             )
             yield Resources(worker_id=worker_id, pool=pool, bell=ringing, ledger=ledger, unlocked=unlocked, parts=parts)
@@ -122,8 +123,9 @@ async def _require_schema(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
 
 async def _require_time(settings: Settings, ledger: PostgresLedger) -> None:
     longest = await ledger.longest_timeout_ms()
-    if longest + _MARGIN_MS > settings.worker.drain_seconds * 1000:
+    lacking = longest / 1000 - settings.worker.longest_request_seconds
+    if lacking > 0:
         raise ConfigError(
             f"an enabled endpoint has a time-out of {longest} ms: HOOKSEAL_DRAIN_SECONDS must be at least "
-            f"{(longest + _MARGIN_MS + 999) // 1000}, so that a request in flight can end when the worker stops"
+            f"{settings.worker.drain_seconds + ceil(lacking)}, so that a request in flight can end before a stop does"
         )

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -21,6 +22,7 @@ from hookseal.worker.sweep import Sweep
 from hookseal.worker.tasks import Answering
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_RESOLVING_THREADS: Final = 64
 _CANCEL_AGAIN_SECONDS: Final = 0.1
 
 
@@ -31,6 +33,8 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
     """
     clock = clock or SystemClock()
     log: Any = structlog.get_logger()
+    # getaddrinfo holds a thread for as long as a name server keeps it waiting: one tenant's must not stop all.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_RESOLVING_THREADS, "resolving"))
     stop = asyncio.Event()
     for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -119,6 +123,7 @@ class _Life:
     async def _drain(self) -> None:
         self._probes.draining = True
         self._log.info("worker.draining", in_flight=len(self._in_flight))
+        self._in_flight.close()
         await self._engine.stop()
         cut_off = await self._in_flight.drain(self._settings.worker.drain_seconds)
         self._log.info("worker.stopped", cut_off=cut_off)

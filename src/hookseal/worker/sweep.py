@@ -20,26 +20,42 @@ class Sweep:
         self._log = log
 
     async def run(self) -> None:
-        """Sweep now and then every `seconds`, for ever. An outage is told and survived."""
+        """Sweep now and then every `seconds`, for ever. What fails is told, and holds the other half up no more."""
         while True:
-            try:
-                await self.once()
-            except Unavailable as error:
-                self._log.warning("sweep.failed", reason=str(error))
-            except Exception:  # noqa: BLE001 -- told, and the next sweep may fare better
-                self._log.exception("sweep.defect")
+            await self.once()
             await self._clock.sleep(self._seconds)
 
-    async def once(self) -> tuple[int, int]:
-        """Take back every lease that ran out and ring everything due; return both counts. Raises `Unavailable`."""
-        taken_back = await self._drained(self._ledger.end_lost_leases)
-        rung = await self._drained(self._ring)
-        if taken_back or rung:
-            self._log.info("sweep.done", leases_taken_back=taken_back, rung=rung)
-        return taken_back, rung
+    async def once(self) -> tuple[int | None, int | None]:
+        """Take back and ring; return how many of each, None for a half that failed, which has then been told."""
+        return await self._told(self.take_back), await self._told(self.ring_due)
 
-    async def _ring(self) -> int:
-        return await self._bell.ring(await self._ledger.ring_due(self._seconds))
+    async def take_back(self) -> int:
+        """End every lease that ran out; return how many. Raises `Unavailable`."""
+        count = await self._drained(self._ledger.end_lost_leases)
+        if count:
+            self._log.warning("sweep.took_back", leases=count)
+        return count
+
+    async def ring_due(self) -> int:
+        """Ring everything due, each once; return how many. Raises `Unavailable`."""
+        rung_before = await self._ledger.seconds_ago(self._seconds)
+
+        async def batch() -> int:
+            return await self._bell.ring(await self._ledger.ring_due(rung_before))
+
+        count = await self._drained(batch)
+        if count:
+            self._log.info("sweep.rang", deliveries=count)
+        return count
+
+    async def _told(self, half: Callable[[], Awaitable[int]]) -> int | None:
+        try:
+            return await half()
+        except Unavailable as error:
+            self._log.warning("sweep.failed", half=half.__name__, reason=str(error))
+        except Exception:  # noqa: BLE001 -- told, and the next sweep may fare better
+            self._log.exception("sweep.defect", half=half.__name__)
+        return None
 
     @staticmethod
     async def _drained(batch: Callable[[], Awaitable[int]]) -> int:

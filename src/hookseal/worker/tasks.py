@@ -27,18 +27,30 @@ class Answering:
     async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
         """Claim what the ring names and start sending it. Whatever happens, arq has nothing to record.
 
-        Raises `Retry` (ring again in a second) if no slot becomes free or PostgreSQL does not answer.
+        Raises `Retry` (ring again) if no slot becomes free, PostgreSQL does not answer, or we are stopping.
         """
         try:
             ring = _ring(arguments)
         except Malformed as error:
             self._parts.log.warning("ring.dropped", reason=str(error))
             return
+        await self._slot()
+        claimed = await self._claimed(ring)
+        if claimed is not None:
+            self._in_flight.start(self._attempt(*claimed))
+
+    async def _slot(self) -> None:
         try:
             async with asyncio.timeout(self._slot_seconds):
                 await self._in_flight.slot()
         except TimeoutError:
             raise Retry(defer=_RING_AGAIN_SECONDS) from None
+        if self._in_flight.is_closed:  # we are on our way out: another worker takes it
+            self._in_flight.free()
+            raise Retry(defer=0)
+
+    async def _claimed(self, ring: Ring) -> tuple[Claim, float] | None:
+        """Return the claim, which then owns the slot; without one the slot is free again."""
         claimed = None
         try:
             claimed = await take(ring, self._parts)
@@ -50,8 +62,7 @@ class Answering:
         finally:
             if claimed is None:
                 self._in_flight.free()
-        if claimed is not None:
-            self._in_flight.start(self._attempt(*claimed))
+        return claimed
 
     async def _attempt(self, claim: Claim, asked_at: float) -> None:
         try:

@@ -55,32 +55,31 @@ RETURNS SETOF hookseal.published
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
 DECLARE
     inserted integer;
 BEGIN
-    PERFORM hookseal.require(octet_length(body) <= 262144, 'body', 'at most 262144 bytes as sent');
+    PERFORM hookseal.require(octet_length(store_event.body) <= 262144, 'body', 'at most 262144 bytes as sent');
     INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, correlation_id, traceparent, body, fingerprint)
-    VALUES (tenant, id, type, at, correlation, parent, body, print)
+    VALUES ($1, $3, $2, $5, $7, $8, $4, $6)
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS inserted = ROW_COUNT;
     IF inserted = 1 THEN
         INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id)
-        SELECT tenant, hookseal.uuid7(), e.id, store_event.id
+        SELECT $1, hookseal.uuid7(), e.id, $3
         FROM hookseal.endpoints AS e
-        WHERE e.tenant_id = tenant AND e.enabled AND hookseal.subscribes(e.event_types, type)
+        WHERE e.tenant_id = $1 AND e.enabled AND hookseal.subscribes(e.event_types, $2)
         ORDER BY e.id;
     ELSIF NOT EXISTS (
         SELECT FROM hookseal.events AS e
-        WHERE e.tenant_id = tenant AND e.id = store_event.id AND e.event_type = type AND e.fingerprint = print)
+        WHERE e.tenant_id = $1 AND e.id = $3 AND e.event_type = $2 AND e.fingerprint = $6)
     THEN
         RAISE EXCEPTION 'event id is already used with another type or other data'
             USING ERRCODE = 'HS409', COLUMN = 'event_id';
     END IF;
     RETURN QUERY
-        SELECT store_event.id, d.id, d.endpoint_id, inserted = 0
+        SELECT $3, d.id, d.endpoint_id, inserted = 0
         FROM (VALUES (1)) AS one (row)
-        LEFT JOIN hookseal.deliveries AS d ON d.tenant_id = tenant AND d.event_id = store_event.id
+        LEFT JOIN hookseal.deliveries AS d ON d.tenant_id = $1 AND d.event_id = $3
         ORDER BY d.id;
 END
 $$;
@@ -94,11 +93,11 @@ AS $$
 BEGIN
     PERFORM hookseal.require(tenant ~ '^[a-z0-9][a-z0-9._-]{0,62}$', 'tenant',
         '1 to 63 characters of a-z, 0-9, ".", "_" and "-", beginning with a letter or digit');
-    PERFORM hookseal.require(type ~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$' AND length(type) <= 128, 'event_type',
+    PERFORM hookseal.require(type ~ '^[a-z0-9_]+([.][a-z0-9_]+)*$' AND length(type) <= 128, 'event_type',
         'words of a-z, 0-9 and "_", separated by dots, at most 128 characters');
     PERFORM hookseal.require(id ~ '^[A-Za-z0-9_-]{1,128}$', 'event_id',
         '1 to 128 characters of A-Z, a-z, 0-9, "_" and "-"');
-    PERFORM hookseal.require(correlation IS NULL OR correlation ~ '^[\x21-\x7e]{1,128}$', 'correlation_id',
+    PERFORM hookseal.require(correlation IS NULL OR correlation ~ '^[!-~]{1,128}$', 'correlation_id',
         '1 to 128 visible ASCII characters');
     PERFORM hookseal.require(parent IS NULL OR parent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$', 'traceparent',
         'a W3C traceparent');
@@ -121,6 +120,7 @@ DECLARE
 BEGIN
     PERFORM hookseal.admit_event($1, $2, id, $5, $6);
     PERFORM hookseal.require($3 IS NOT NULL, 'data', 'JSON');
+    PERFORM hookseal.require(octet_length($3::text) <= 262144, 'body', 'at most 262144 bytes as sent');
     RETURN QUERY SELECT * FROM hookseal.store_event(
         $1, $2, id,
         convert_to(format('{"type":"%s","timestamp":"%s","data":%s}', $2,

@@ -23,6 +23,7 @@ GRANT EXECUTE ON FUNCTION
     TO hookseal_publisher;
 
 GRANT USAGE ON SCHEMA hookseal TO hookseal_producer;
+GRANT SELECT ON hookseal.alembic_version TO hookseal_producer;  -- `hookseal publish` compares the revision
 GRANT EXECUTE ON FUNCTION
     hookseal.publish(text, text, json, text, text, text),
     hookseal.publish_raw(text, text, bytea, text, text, text)

@@ -13,7 +13,7 @@ CREATE TABLE hookseal.endpoints (
     timeout_ms                 integer     NOT NULL DEFAULT 5000 CHECK (timeout_ms BETWEEN 100 AND 20000),
     secret_ref                 text,
     previous_secret_ref        text,
-    previous_secret_expires_at timestamptz,
+    previous_secret_expires_at timestamptz CHECK (previous_secret_expires_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
     secret_provider            text,
     secret_updated_at          timestamptz,
     lead                       text        NOT NULL DEFAULT 'previous' CHECK (lead IN ('previous', 'current')),
@@ -53,7 +53,7 @@ CREATE TABLE hookseal.deliveries (
     state               text        NOT NULL DEFAULT 'pending' CHECK (state IN
                             ('pending', 'sending', 'delivered', 'dead_letter', 'failed', 'cancelled')),
     attempts            integer     NOT NULL DEFAULT 0,
-    next_attempt_at     timestamptz DEFAULT now(),
+    next_attempt_at     timestamptz DEFAULT now() CHECK (next_attempt_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
     rung_at             timestamptz,
     waiting_for         text        CHECK (waiting_for IN
                             ('secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order')),
@@ -69,6 +69,7 @@ CREATE TABLE hookseal.deliveries (
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, event_id) REFERENCES hookseal.events (tenant_id, id),
     CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
+    CHECK (state <> 'sending' OR num_nulls(lease_owner, lease_expires_at, claimed_number, claimed_at, claimed_refs) = 0),
     CHECK ((state = 'pending') = (next_attempt_at IS NOT NULL)),
     CHECK (waiting_for IS NULL OR state = 'pending')
 );
