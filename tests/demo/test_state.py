@@ -87,3 +87,14 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "up.lock").symlink_to("up.lock")  # refused to everybody, root too
     with pytest.raises(Unavailable, match=f"cannot be read \\({os.strerror(40)}\\)"):
         state.settings(tmp_path)
+
+
+def test_the_receiver_stays_where_it_is(tmp_path: Path) -> None:
+    """The port is chosen once, ours alone to read; a spoilt file means a new one."""
+    port = state.receiver_port(tmp_path)
+    assert port == state.receiver_port(tmp_path)
+    [kept] = tmp_path.iterdir()
+    assert 0o600 == stat.S_IMODE(kept.stat().st_mode)
+
+    kept.write_text("no port")
+    assert 0 < state.receiver_port(tmp_path)

@@ -86,3 +86,18 @@ def test_arq_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("arq.worker").error("job(%r)", SECRET)
 
     assert "" == capsys.readouterr().err
+
+
+@pytest.mark.req("OPS-03", part="logs")
+def test_libraries_speak_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    """A library's own line, traceback and all, is one JSON object, masked as ours are."""
+    log.configure(level="info", style="json")
+    try:
+        int(SECRET)
+    except ValueError:
+        logging.getLogger("asyncpg.pool").warning("failed with %s", SECRET, exc_info=True)
+
+    line = written(capsys)
+    assert ("asyncpg.pool", "warning", f"failed with {log.MASK}") == (line["logger"], line["level"], line["event"])
+    assert "ValueError" in str(line["exception"])
+    assert SECRET not in str(line)

@@ -85,14 +85,21 @@ async def test_a_postgresql_that_never_answers(redis_url: str) -> None:
     assert f"PostgreSQL at 127.0.0.1:{port}" in str(told)
 
 
-@pytest.mark.parametrize(("sqlstate", "message"), [("28P01", "hunter2 is wrong"), ("57P03", "starting up hunter2")])
-async def test_a_postgresql_that_refuses(sqlstate: str, message: str, redis_url: str) -> None:
-    """A PostgreSQL that refuses is named, and what it said is not repeated."""
+@pytest.mark.parametrize(
+    ("sqlstate", "message", "said"),
+    [
+        ("28P01", "hunter2 is wrong", "refuses the user, the password or the database"),
+        ("3D000", "no hunter2 here", "refuses the user, the password or the database"),
+        ("57P03", "starting up hunter2", "does not answer"),
+    ],
+)
+async def test_a_postgresql_that_refuses(sqlstate: str, message: str, said: str, redis_url: str) -> None:
+    """A PostgreSQL that refuses is named with what it refuses, and its own words are not repeated."""
     async with refusing(sqlstate, message) as port:
         told = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
 
     assert isinstance(told, Unavailable)
-    assert f"PostgreSQL at 127.0.0.1:{port}" in str(told)
+    assert f"PostgreSQL at 127.0.0.1:{port} {said}" in str(told)
 
 
 async def test_a_postgresql_that_hangs_up(redis_url: str) -> None:
@@ -135,7 +142,7 @@ async def test_a_redis_with_another_password(database_url: str, redis_url: str) 
     told = await refusal(settings(database_url, f"redis://:hunter2@{address}"))
 
     assert isinstance(told, Unavailable)
-    assert f"Redis at {address.partition('/')[0]}" in str(told)
+    assert f"Redis at {address.partition('/')[0]} refuses the user or the password" in str(told)
 
 
 @pytest.mark.req("OPS-09", part="compared")

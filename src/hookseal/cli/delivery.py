@@ -32,7 +32,7 @@ def list_(
 ) -> None:
     """List deliveries, newest first.
 
-    Example: hookseal delivery list --tenant acme --state dead_letter
+    Example: hookseal delivery list --tenant acme --state failed
     """
     wanted = history.Filter(
         tenant_id=None if tenant is None else ids.tenant_id(tenant),

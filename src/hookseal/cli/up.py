@@ -19,7 +19,8 @@ app: Final = typer.Typer()
 def up(context: typer.Context, *, as_json: Json = False) -> None:
     """Hold up an embedded PostgreSQL and Valkey, a worker, and a receiver that takes everything.
 
-    Ends with Ctrl-C. What was published stays in .hookseal/ for the next time.
+    Ends with Ctrl-C. What was published stays in .hookseal/ for the next time; as root the servers run as
+    nobody, and their data lies where .hookseal/*.place says.
 
     In a second terminal: eval "$(hookseal up env)"
     """

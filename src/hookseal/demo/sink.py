@@ -5,10 +5,15 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from hookseal.ground.errors import Unavailable
+
 
 @asynccontextmanager
-async def sinking(tell: Callable[[dict[str, object]], None]) -> AsyncIterator[str]:
-    """Give the url of a receiver on 127.0.0.1 that answers 204 and tells each request, for the length of the block."""
+async def sinking(tell: Callable[[dict[str, object]], None], port: int = 0) -> AsyncIterator[str]:
+    """Give the url of a receiver on 127.0.0.1 that answers 204 and tells each request, for the length of the block.
+
+    Raises `Unavailable` if somebody else listens on the port; port 0 takes a free one.
+    """
 
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
@@ -28,8 +33,11 @@ async def sinking(tell: Callable[[dict[str, object]], None]) -> AsyncIterator[st
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}/"
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+        except OSError as error:
+            raise Unavailable(f"the receiver cannot listen on 127.0.0.1:{port} ({type(error).__name__})") from None
+        host, bound = runner.addresses[0][:2]
+        yield f"http://{host}:{bound}/"
     finally:
         await runner.cleanup()

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.embedded.folders import write_private
+from hookseal.embedded.server import ports
 from hookseal.ground.errors import Refused, Unavailable
 
 FOLDER: Final = Path(".hookseal").absolute()
 _FILE: Final = "up.json"
+_PORT: Final = "receiver.port"
 _LOCK: Final = "up.lock"
 
 
@@ -47,6 +49,16 @@ def published(folder: Path, settings: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         (folder / _FILE).unlink(missing_ok=True)
+
+
+def receiver_port(folder: Path) -> int:
+    """Return the port of the receiver, the same every time: endpoints that were added before point at it."""
+    place = folder / _PORT
+    with suppress(OSError, ValueError):
+        return int(place.read_text(encoding="ascii"))
+    port = next(ports(None))
+    write_private(place, str(port))
+    return port
 
 
 def settings(folder: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ async def stay_up(folder: Path, say: Callable[[dict[str, object]], None]) -> Non
 
 async def _hold(folder: Path, say: Callable[[dict[str, object]], None], stop: asyncio.Event) -> None:
     log_file = folder / "worker.log"
-    async with stack(folder) as both, sinking(say) as receiver_url:
+    async with stack(folder) as both, sinking(say, state.receiver_port(folder)) as receiver_url:
         installation = await install(both, folder)
         async with worker_process(installation.environment(os.environ), log_file) as worker:
             with state.published(folder, installation.settings):

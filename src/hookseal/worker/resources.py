@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 import asyncpg
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from hookseal import __version__
 from hookseal.config.settings import Settings
@@ -79,6 +79,11 @@ async def _pool(settings: Settings) -> AsyncIterator["asyncpg.Pool[asyncpg.Recor
         pool = await asyncpg.create_pool(
             settings.database.url, min_size=1, max_size=10, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS
         )
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        raise Unavailable(
+            f"PostgreSQL at {settings.database.address} refuses the user, the password or the database "
+            f"({type(error).__name__}): correct DATABASE_URL"
+        ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Unavailable(
             f"PostgreSQL at {settings.database.address} does not answer ({type(error).__name__}): "
@@ -104,6 +109,10 @@ async def _require_answer(ringing: Bell, settings: Settings) -> None:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await ringing.ping()
+    except AuthenticationError:
+        raise Unavailable(
+            f"Redis at {settings.redis.address} refuses the user or the password: correct REDIS_URL"
+        ) from None
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(
             f"Redis at {settings.redis.address} does not answer ({type(error).__name__}): start it or correct REDIS_URL"
