@@ -4,7 +4,7 @@ from typing import Final
 
 from hookseal.schema.database import Executor
 
-EXPECTED: Final = "0001"
+EXPECTED: Final = "0002"
 
 
 async def current(connection: Executor) -> str | None:

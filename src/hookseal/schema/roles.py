@@ -6,11 +6,24 @@ import asyncpg
 
 from hookseal.ground.errors import Refused
 
-ROLES: Final = ("hookseal_publisher", "hookseal_producer")
+ROLES: Final = (
+    "hookseal_publisher",  # owns the publishing functions; nobody is a member
+    "hookseal_producer",
+    "hookseal_worker",
+    "hookseal_operator",
+    "hookseal_readonly",
+)
+_HANDS_ON: Final = "GRANT hookseal_producer TO hookseal_operator WITH ADMIN OPTION"  # for `producer grant`
+_MAY_HAND_ON: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_auth_members
+        WHERE roleid = 'hookseal_producer'::regrole AND member = 'hookseal_operator'::regrole AND admin_option)
+"""
+_TRIES: Final = 5
 
 
 async def ensure(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Make every role that is absent, without login; afterwards all of them exist.
+    """Make every role that is absent, without login; afterwards all exist, and operators may make producers.
 
     Raises `Refused`, with the statements to run, where the migrating role may not create roles.
     """
@@ -19,8 +32,9 @@ async def ensure(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     try:
         for role in missing:
             await _create(connection, role)
+        await _let_operators_hand_on(connection)
     except asyncpg.InsufficientPrivilegeError:
-        statements = "\n".join(f"  CREATE ROLE {role} NOLOGIN;" for role in missing)
+        statements = "\n".join([*(f"  CREATE ROLE {role} NOLOGIN;" for role in missing), f"  {_HANDS_ON};"])
         raise Refused(
             "this database role may not create roles: let one that may run these statements "
             f"(and grant them to this role with admin option), then try again:\n{statements}"
@@ -33,3 +47,14 @@ async def _create(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -
             await connection.execute(f"CREATE ROLE {role} NOLOGIN")
     except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
         pass  # another migration on the same server made it at the same time
+
+
+async def _let_operators_hand_on(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    for _ in range(_TRIES):
+        if await connection.fetchval(_MAY_HAND_ON):
+            return
+        try:
+            async with connection.transaction():
+                await connection.execute(_HANDS_ON)
+        except (asyncpg.UniqueViolationError, asyncpg.InternalServerError):
+            pass  # another migration on the same server granted it at the same time
