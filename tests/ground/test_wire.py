@@ -1,8 +1,18 @@
 """The bytes that are signed and the headers that say so."""
 
+import hmac
+from typing import Any
+
 import pytest
 
-from hookseal.ground.wire import signed_content, standard_headers
+from hookseal.ground.wire import (
+    signed_content,
+    standard_headers,
+    x_webhook_content,
+    x_webhook_headers,
+    x_webhook_signatures,
+)
+from tests.vectors.reading import vectors
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
@@ -19,3 +29,48 @@ def test_standard_headers() -> None:
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,aa v1,bb",
     } == standard_headers("msg_1", 1614265330, ("v1,aa", "v1,bb"))
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+def test_x_webhook_content() -> None:
+    """What is signed is seconds and body with a dot between, byte for byte: the id is not part of it."""
+    assert b"1614265330.\xff\xfe\x00" == x_webhook_content(1614265330, b"\xff\xfe\x00")
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
+def test_x_webhook_content_gives_the_known_signatures(case: dict[str, Any]) -> None:
+    """HMAC-SHA256 over these bytes, under the text of the secret, is the signature that OpenSSL gave."""
+    content = x_webhook_content(case["timestamp"], bytes.fromhex(case["body"]))
+
+    assert case["signature"] == "sha256=" + hmac.digest(case["secret"].encode(), content, "sha256").hex()
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+def test_x_webhook_headers() -> None:
+    """The receiver is told the time that was signed, the type, the delivery and the tenant."""
+    assert {
+        "x-webhook-timestamp": "1614265330",
+        "x-webhook-event": "invoice.paid",
+        "x-webhook-delivery-id": "msg_1",
+        "x-tenant-id": "acme",
+    } == x_webhook_headers(tenant_id="acme", delivery_id="msg_1", event_type="invoice.paid", timestamp=1614265330)
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.parametrize("lead", ["previous", "current"])
+def test_one_signature_stands_alone(lead: str) -> None:
+    """Outside an overlap there is one header, whatever leads."""
+    assert {"x-webhook-signature": "sha256=aa"} == x_webhook_signatures(("sha256=aa",), lead=lead)
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize(("lead", "plain"), [("previous", "sha256=old"), ("current", "sha256=new")])
+def test_two_signatures_are_both_named(lead: str, plain: str) -> None:
+    """In an overlap each signature has its own header, and the plain one repeats the one that leads."""
+    assert {
+        "x-webhook-signature": plain,
+        "x-webhook-signature-current": "sha256=new",
+        "x-webhook-signature-previous": "sha256=old",
+    } == x_webhook_signatures(("sha256=new", "sha256=old"), lead=lead)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hookseal.ground.framing import framed
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.framing import framed
 from hookseal.secrets.ref import Provider
 from tests.secrets.samples import CONTEXT, ref
 

@@ -1,5 +1,6 @@
 """The MAC over an endpoint's pointer (design, law 11)."""
 
+import hmac
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -20,7 +21,14 @@ pytestmark = pytest.mark.req("SEC-24", part="pointer-mac")
 
 KNOWN = vectors("pointer_mac.json")
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-OVERLAP = replace(BARE, previous_secret_ref="dev:acme:x:1", previous_secret_expires_at=MOMENT, previous_due=True)
+OVERLAP = replace(
+    BARE,
+    previous_secret_ref="dev:acme:x:1",
+    previous_secret_expires_at=MOMENT,
+    previous_scheme="x-webhook",
+    previous_algorithm="hmac",
+    previous_due=True,
+)
 CHANGES: list[dict[str, Any]] = [
     {"tenant_id": OTHER_TENANT},
     {"endpoint_id": OTHER_ENDPOINT},
@@ -44,9 +52,34 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
+PREVIOUS_CHANGES: list[dict[str, Any]] = [
+    {"previous_scheme": "standard"},
+    {"previous_scheme": None},
+    {"previous_scheme": ""},
+    {"previous_algorithm": "ed25519"},
+    {"previous_algorithm": None},
+    {"previous_scheme": "hmac", "previous_algorithm": "x-webhook"},
+]
+
+
+def second_opinion(key: bytes, pointer: dict[str, Any]) -> str:
+    """Compute the MAC of a pointer as docs/CANONICAL/SECRETS.md describes it, with nothing of the product."""
+    names = ["tenant_id", "endpoint_id", "url", "scheme", "algorithm", "secret_ref", "previous_secret_ref"]
+    names += ["expires_us", "lead", "generation"]
+    if pointer["previous_secret_ref"] is not None:
+        names += ["previous_scheme", "previous_algorithm"]
+    parts = ["hookseal.endpoint.pointer.v1", *(pointer[name] for name in names)]
+    framed = len(parts).to_bytes(2, "big")
+    for part in parts:
+        encoded = str(part).encode()
+        framed += b"\xff" * 4 if part is None else len(encoded).to_bytes(4, "big") + encoded
+    return hmac.new(key, framed, "sha256").hexdigest()
+
+
 @pytest.mark.parametrize("case", KNOWN["macs"], ids=lambda case: case["comment"])
 def test_macs_are_as_known(case: dict[str, Any]) -> None:
-    """The MAC is what a second implementation computes."""
+    """The MAC is what a second implementation computes, and what it computed before."""
+    assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["pointer"])
     fields = dict(case["pointer"])
     expires = fields.pop("expires_us")
     pointer = Pointer(
@@ -57,6 +90,7 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
         previous_due=False,
         mac=None,
         mac_key_id=None,
+        cache_epoch=0,
     )
     key = IntegrityKey(key_id="1", material=SecretMaterial(bytes.fromhex(KNOWN["key"])))
 
@@ -73,6 +107,14 @@ def test_no_field_can_change_under_a_mac(pointer: Pointer, change: dict[str, Any
     else:
         with pytest.raises(SecretTampered, match="altered"):
             INTEGRITY.verify(changed)
+
+
+@pytest.mark.parametrize("change", PREVIOUS_CHANGES, ids=str)
+def test_how_the_previous_secret_signs_is_covered_with_it(change: dict[str, Any]) -> None:
+    """In an overlap the MAC covers the previous scheme and algorithm; without a previous secret they mean nothing."""
+    with pytest.raises(SecretTampered, match="altered"):
+        INTEGRITY.verify(replace(signed(OVERLAP), **change))
+    INTEGRITY.verify(replace(signed(BARE), **change))
 
 
 @given(
@@ -138,3 +180,17 @@ def test_another_key_makes_another_mac() -> None:
 
     with pytest.raises(SecretTampered, match="altered"):
         other.verify(signed(BARE))
+
+
+@pytest.mark.req("SEC-14", part="verify")
+def test_only_its_own_messages_are_authentic() -> None:
+    """A message is authentic with its own MAC, under an id that is known, and under that key."""
+    other = IntegrityKey(key_id="1", material=SecretMaterial(bytes(32)))
+    mac = INTEGRITY.authenticate(b"message")
+
+    assert (True, False) == (INTEGRITY.knows("1"), INTEGRITY.knows("2"))
+    assert INTEGRITY.is_authentic(b"message", mac, "1")
+    assert not INTEGRITY.is_authentic(b"massage", mac, "1")
+    assert not INTEGRITY.is_authentic(b"message", mac, "2")
+    assert not INTEGRITY.is_authentic(b"message", mac[:-1], "1")
+    assert not INTEGRITY.is_authentic(b"message", other.authenticate(b"message"), "1")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from hookseal.ground.framing import framed
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.framing import framed
 from hookseal.secrets.ref import SecretRef
 
 _LABEL: Final = b"hookseal.secret.context.v1"

@@ -17,10 +17,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hookseal.ground.errors import Malformed
+from hookseal.ground.framing import framed
 from hookseal.secrets.context import SecretContext
 from hookseal.secrets.derivation import KEY_BYTES, derived
 from hookseal.secrets.errors import ContextMismatch, RecordMalformed, RecordTampered
-from hookseal.secrets.framing import framed
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.material import MAX_BYTES, SecretMaterial
 

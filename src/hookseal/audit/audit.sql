@@ -1,0 +1,77 @@
+-- The audit log and the heads of its chains. Rows are only ever added; a trigger refuses everything else.
+
+-- name: lock_head
+INSERT INTO hookseal.audit_heads AS head (tenant_id, sequence, mac)
+VALUES ($1, 0, $2)
+    ON CONFLICT (tenant_id) DO UPDATE SET sequence = head.sequence
+RETURNING sequence, mac, session_user::text AS role, clock_timestamp() AS at
+
+-- name: add
+WITH head AS (
+    UPDATE hookseal.audit_heads SET sequence = $2, mac = $11 WHERE tenant_id = $1
+)
+INSERT INTO hookseal.audit_log
+       (tenant_id, sequence, at, actor, action, subject, before, after, correlation_id, previous_mac, mac, mac_key_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::json, $8::text::json, $9, $10, $11, $12)
+
+-- Every tenant that has a row or a head, found by one step through the index for each.
+-- name: tenants
+WITH RECURSIVE found (tenant_id) AS (
+    SELECT min(tenant_id) FROM hookseal.audit_log
+    UNION ALL
+    SELECT (SELECT min(l.tenant_id) FROM hookseal.audit_log AS l WHERE l.tenant_id > found.tenant_id)
+      FROM found
+     WHERE found.tenant_id IS NOT NULL
+)
+SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL
+ UNION
+SELECT tenant_id FROM hookseal.audit_heads
+ ORDER BY tenant_id
+
+-- The head is read with the rows, in one statement: who appends meanwhile moves both or neither.
+-- name: batch
+SELECT head.sequence AS head_sequence,
+       head.mac AS head_mac,
+       r.*
+  FROM (VALUES ($1::text)) AS wanted (tenant_id)
+  LEFT JOIN hookseal.audit_heads AS head ON head.tenant_id = wanted.tenant_id
+  LEFT JOIN LATERAL (
+       SELECT l.tenant_id,
+              l.sequence,
+              trim_scale(extract(epoch FROM l.at) * 1000000)::text AS at_us,
+              to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
+              l.actor,
+              l.action,
+              l.subject,
+              l.before::text AS before,
+              l.after::text AS after,
+              l.correlation_id,
+              l.previous_mac,
+              l.mac,
+              l.mac_key_id
+         FROM hookseal.audit_log AS l
+        WHERE l.tenant_id = wanted.tenant_id AND l.sequence >= $2
+        ORDER BY l.sequence
+        LIMIT $3) AS r ON true
+ ORDER BY r.sequence
+
+-- name: page
+SELECT l.tenant_id,
+       l.sequence,
+       to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
+       l.actor,
+       l.action,
+       l.subject,
+       l.before::text AS before,
+       l.after::text AS after,
+       l.correlation_id
+  FROM hookseal.audit_log AS l
+ WHERE ($1::text IS NULL OR l.tenant_id = $1)
+   AND ($2::text IS NULL OR l.action = $2)
+   AND ($3::text IS NULL
+        OR (l.at, l.tenant_id, l.sequence)
+           < (SELECT c.at, c.tenant_id, c.sequence
+                FROM hookseal.audit_log AS c
+               WHERE c.tenant_id = $3 AND c.sequence = $4::bigint))
+ ORDER BY l.at DESC, l.tenant_id DESC, l.sequence DESC
+ LIMIT $5

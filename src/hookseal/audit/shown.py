@@ -1,0 +1,57 @@
+"""An audit row as it is shown, and the cursor that names it."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hookseal.audit.chain import LOWEST, json_text
+from hookseal.ground.errors import Malformed
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored row in the shape that people and programs read, without its MACs."""
+    return {
+        "tenant_id": row["tenant_id"],
+        "sequence": row["sequence"],
+        "at": row["at"],
+        "actor": row["actor"],
+        "action": row["action"],
+        "subject": row["subject"],
+        "before": _facts(row["before"]),
+        "after": _facts(row["after"]),
+        "correlation_id": row["correlation_id"],
+    }
+
+
+def cursor_of(item: Mapping[str, Any]) -> str:
+    """Return the cursor of the page that follows this row."""
+    return base64.urlsafe_b64encode(f"{item['tenant_id']}/{item['sequence']}".encode()).decode()
+
+
+def place_of(cursor: str) -> tuple[str, int]:
+    """Return the tenant and number of the row that a page ended with. Raises `Malformed` if no page gave the cursor."""
+    try:
+        tenant, slash, sequence = base64.urlsafe_b64decode(cursor.encode()).decode().rpartition("/")
+        number = int(sequence)
+    except (ValueError, binascii.Error):
+        raise _no_cursor() from None
+    if not slash or "\0" in tenant or not LOWEST <= number < -LOWEST:
+        raise _no_cursor()
+    return tenant, number
+
+
+def _facts(text: str | None) -> Any:
+    """Return the facts of a row; as their text if they are not spelled as `json_text` spells them."""
+    if text is None:
+        return None
+    try:
+        facts = json.loads(text)
+        return facts if isinstance(facts, dict) and json_text(facts) == text else text
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_cursor() -> Malformed:
+    return Malformed("cursor must be one that an earlier page gave", field="cursor")

@@ -1,0 +1,204 @@
+"""The chain of audit rows: what a MAC covers, and where a chain breaks."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookseal.audit.chain import ORIGIN, Broken, Flaw, Link, Row, ended, followed, json_text, message
+from hookseal.ground.framing import framed
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.material import SecretMaterial
+from tests.audit.logs import FORGERS_KEY, KEY, NEXT_KEY, second_opinion
+from tests.vectors.reading import vectors
+
+KNOWN = vectors("audit_row.json")
+ROW = Row(
+    tenant_id="acme",
+    sequence=1,
+    at_us="1767323045678901",
+    actor="hookseal/ada@example",
+    action="secret.rotated",
+    subject="endpoint:1",
+    before='{"generation":1}',
+    after='{"generation":2}',
+    correlation_id="corr-1",
+    previous_mac=bytes(32),
+    mac_key_id="1",
+)
+CHANGES: list[dict[str, Any]] = [
+    {"tenant_id": "bmce"},
+    {"tenant_id": ""},
+    {"sequence": 2},
+    {"sequence": -1},
+    {"at_us": "1767323045678902"},
+    {"at_us": "Infinity"},
+    {"actor": "hookseal/eve@example"},
+    {"action": "secret.revealed"},
+    {"subject": "endpoint:2"},
+    {"before": None},
+    {"before": "null"},
+    {"before": '{"generation": 1}'},
+    {"after": None},
+    {"after": ""},
+    {"correlation_id": None},
+    {"correlation_id": ""},
+    {"previous_mac": bytes(31) + b"\1"},
+    {"previous_mac": b""},
+    {"mac_key_id": "2"},
+    {"before": '{"generation":2}', "after": '{"generation":1}'},
+]
+
+
+def links(length: int, key: IntegrityKey = KEY) -> Iterator[tuple[Row, bytes]]:
+    """Give an intact chain of so many rows."""
+    previous = ORIGIN.mac
+    for sequence in range(1, length + 1):
+        row = replace(ROW, sequence=sequence, previous_mac=previous, mac_key_id=key.key_id)
+        previous = key.authenticate(message(row))
+        yield row, previous
+
+
+def linked(row: Row, key: IntegrityKey = KEY) -> tuple[Row, bytes]:
+    """Return the row with the MAC that the key makes for it."""
+    return row, key.authenticate(message(row))
+
+
+@pytest.mark.req("SEC-14", part="append")
+@pytest.mark.parametrize("case", KNOWN["macs"], ids=lambda case: case["comment"])
+def test_macs_are_as_known(case: dict[str, Any]) -> None:
+    """The MAC of a row is what a second implementation computes, and what it computed before."""
+    assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["row"])
+    row = Row(**{**case["row"], "previous_mac": bytes.fromhex(case["row"]["previous_mac"])})
+    key = IntegrityKey(key_id="1", material=SecretMaterial(bytes.fromhex(KNOWN["key"])))
+
+    assert case["mac"] == key.authenticate(message(row)).hex()
+
+
+@pytest.mark.req("SEC-14", part="verify")
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_no_field_can_change_under_a_mac(changes: dict[str, Any]) -> None:
+    """Whichever field is changed, and to whatever, the message and so the MAC is another."""
+    assert {*changes} <= {*Row.__dataclass_fields__}
+    assert not KEY.is_authentic(message(replace(ROW, **changes)), KEY.authenticate(message(ROW)), "1")
+
+
+def test_every_field_is_tried() -> None:
+    """The table of changes above leaves out no field of a row."""
+    assert {*Row.__dataclass_fields__} == {name for changes in CHANGES for name in changes}
+
+
+@given(st.lists(st.tuples(*[st.text("ab", max_size=2)] * 3, *[st.none() | st.text("ab", max_size=1)] * 3), min_size=2))
+def test_no_two_rows_have_one_message(rows: list[tuple[Any, ...]]) -> None:
+    """Text that moves from one field to its neighbour changes the message."""
+    names = ("actor", "action", "subject", "before", "after", "correlation_id")
+    made = [replace(ROW, **dict(zip(names, row, strict=True))) for row in rows]
+
+    assert len({*made}) == len({message(row) for row in made})
+
+
+def test_a_row_is_never_taken_for_something_else() -> None:
+    """What is authenticated for a row begins with a label that nothing else under this key has."""
+    beginning = framed(*[b"hookseal.audit.row.v1"] * 12)[: 2 + 4 + 21]
+
+    assert beginning == message(ROW)[: len(beginning)]
+
+
+@pytest.mark.req("SEC-14", part="verify")
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_an_intact_chain_is_followed_to_its_end(length: int) -> None:
+    """An intact chain is followed to its last row, wherever it is cut into batches."""
+    rows = list(links(length))
+    end = Link(length, rows[-1][1]) if rows else ORIGIN
+    for cut in range(length + 1):
+        middle, nothing = followed(ORIGIN, rows[:cut], KEY)
+        assert None is nothing
+        assert (end, None) == followed(middle, rows[cut:], KEY)
+    assert None is ended(end, end)
+
+
+@pytest.mark.req("SEC-14", part="verify")
+def test_where_a_chain_breaks() -> None:
+    """The first row that does not belong there is named with the reason, and the rows before it hold."""
+    one, two, three = links(3)
+    other_two = linked(replace(two[0], subject="endpoint:other"))
+    theirs, nexts = list(links(3, FORGERS_KEY)), list(links(3, NEXT_KEY))
+    zero = linked(replace(ROW, sequence=0))
+    for rows, sequence, reason in (
+        ([two, three], 1, Flaw.MISSING),
+        ([one, three], 2, Flaw.MISSING),
+        ([zero, one, two], 0, Flaw.OUT_OF_PLACE),
+        ([one, one, two], 1, Flaw.OUT_OF_PLACE),
+        ([one, two, one], 1, Flaw.OUT_OF_PLACE),
+        ([one, (two[0], three[1]), three], 2, Flaw.ALTERED),
+        ([one, (replace(two[0], actor="eve"), two[1]), three], 2, Flaw.ALTERED),
+        ([one, (two[0], b""), three], 2, Flaw.ALTERED),
+        (theirs, 1, Flaw.ALTERED),
+        ([one, theirs[1]], 2, Flaw.ALTERED),
+        ([one, nexts[1]], 2, Flaw.UNKNOWN_KEY),
+        ([one, other_two, three], 3, Flaw.UNCHAINED),
+        ([linked(replace(ROW, previous_mac=bytes(31)))], 1, Flaw.UNCHAINED),
+    ):
+        last, broken = followed(ORIGIN, rows, KEY)
+        assert Broken(sequence, reason) == broken
+        assert last.sequence == max(0, sequence - 1) or reason is Flaw.OUT_OF_PLACE
+
+
+@pytest.mark.req("SEC-14", part="verify")
+@pytest.mark.parametrize(
+    ("last", "head", "expected"),
+    [
+        (ORIGIN, None, None),
+        (ORIGIN, ORIGIN, None),
+        (Link(2, b"2"), Link(2, b"2"), None),
+        (ORIGIN, Link(1, b"1"), (1, Flaw.TRUNCATED)),
+        (Link(2, b"2"), Link(4, b"4"), (3, Flaw.TRUNCATED)),
+        (Link(2, b"2"), Link(1, b"1"), (2, Flaw.HEAD)),
+        (Link(2, b"2"), Link(2, b"3"), (2, Flaw.HEAD)),
+        (Link(2, b"2"), None, (2, Flaw.HEAD)),
+    ],
+)
+def test_the_end_of_a_chain_is_where_its_head_says(
+    last: Link, head: Link | None, expected: tuple[int, Flaw] | None
+) -> None:
+    """A head that names a later row tells of missing rows; any other that disagrees was changed itself."""
+    assert expected == ended(last, head)
+
+
+def test_facts_are_written_compactly() -> None:
+    """Facts become compact JSON in ASCII, in their own order; times are RFC 3339 in UTC, to the microsecond."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    facts = {
+        "z": moment,
+        "a": moment.astimezone(timezone(timedelta(hours=13))),
+        "unending": datetime.max,  # noqa: DTZ901 - what asyncpg gives for infinity
+        "name": "\u00e9\n",
+        "list": ["*", None, True, 1, 1.5],
+        "nested": MappingProxyType({"b": MappingProxyType({"c": moment})}),
+    }
+    z = '"2026-01-02T03:04:05.678901Z"'
+
+    assert None is json_text(None)
+    assert "{}" == json_text({})
+    assert (
+        f'{{"z":{z},"a":{z},"unending":"9999-12-31T23:59:59.999999Z","name":"\\u00e9\\n",'
+        f'"list":["*",null,true,1,1.5],"nested":{{"b":{{"c":{z}}}}}}}'
+    ) == json_text(facts)
+
+
+@pytest.mark.req("SEC-15", part="secrets")
+@pytest.mark.parametrize(
+    "value", [SecretMaterial(b"canary"), b"canary", {1}, object()], ids=["secret", "bytes", "set", "object"]
+)
+def test_what_json_cannot_say_is_not_written(value: object) -> None:
+    """A secret, bytes and other objects are refused without a word of their content."""
+    with pytest.raises(TypeError) as refused:
+        json_text({"value": value})
+    assert "canary" not in str(refused.value)
+    with pytest.raises(ValueError, match="JSON"):
+        json_text({"value": float("nan")})

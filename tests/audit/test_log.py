@@ -1,0 +1,271 @@
+"""The audit log in PostgreSQL: appended to with the change, one row after the other, and never changed."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from hookseal.audit import log
+from hookseal.audit.database import translated
+from hookseal.audit.entry import Action
+from hookseal.ground.errors import Defect, Malformed, Refused, Unavailable
+from hookseal.ground.ids import SYSTEM_TENANT, TenantId
+from tests.audit.logs import COPIED, KEY, WHO, altered, append, broken, chain, change, second_opinion, tamper
+
+Pool = asyncpg.Pool
+
+
+async def stored(pool: "Pool[asyncpg.Record]", tenant: str = "acme") -> list[asyncpg.Record]:
+    """Return the rows of the tenant, oldest first."""
+    return await pool.fetch("SELECT * FROM hookseal.audit_log WHERE tenant_id = $1 ORDER BY sequence", tenant)
+
+
+@pytest.mark.req("SEC-14", part="append")
+@pytest.mark.req("OPS-10")
+async def test_a_row_tells_who_did_what(pool: "Pool[asyncpg.Record]") -> None:
+    """A row holds the change, the database's time and, as actor, the role that logged in and the name given."""
+    before = await pool.fetchval("SELECT clock_timestamp()")
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL ROLE hookseal_operator")
+        assert 1 == await log.append(connection, KEY, WHO, change())
+    (row,) = await stored(pool)
+
+    assert f"{await pool.fetchval('SELECT session_user')}/ada@example" == row["actor"]
+    assert ("secret.rotated", "endpoint:1", "corr-1") == (row["action"], row["subject"], row["correlation_id"])
+    assert ('{"generation":0}', '{"generation":1}') == (row["before"], row["after"])
+    assert (bytes(32), "1") == (row["previous_mac"], row["mac_key_id"])
+    assert before <= row["at"] <= await pool.fetchval("SELECT clock_timestamp()")
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_rows_are_chained_per_tenant(pool: "Pool[asyncpg.Record]") -> None:
+    """Each row holds the MAC of the row before it of its tenant, and the head that of the last."""
+    assert [1, 1, 2] == await append(pool, change(1), change(1, "globex"), change(2))
+    first, second = await stored(pool)
+    (head,) = await pool.fetch("SELECT sequence, mac FROM hookseal.audit_heads WHERE tenant_id = 'acme'")
+
+    assert first["mac"] == second["previous_mac"]
+    assert (2, second["mac"]) == tuple(head)
+    assert [None, None] == [await broken(pool), await broken(pool, "globex")]
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_concurrent_appends_follow_each_other(pool: "Pool[asyncpg.Record]") -> None:
+    """Fifty transactions at once give the numbers 1 to 50, in one chain, at times that do not run backwards."""
+    numbers = await asyncio.gather(*(append(pool, change(number)) for number in range(1, 51)))
+    rows = await stored(pool)
+
+    assert [[number] for number in range(1, 51)] == sorted(numbers)
+    assert [row["at"] for row in rows] == sorted(row["at"] for row in rows)
+    assert None is await broken(pool)
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_who_appends_waits_for_who_appended(pool: "Pool[asyncpg.Record]") -> None:
+    """Until a transaction that appended ends, no other can append for the tenant; for another tenant it can."""
+    async with pool.acquire() as first, pool.acquire() as second:
+        async with first.transaction():
+            await log.append(first, KEY, WHO, change())
+            async with second.transaction():
+                await second.execute("SET LOCAL lock_timeout = '20ms'")
+                assert 1 == await log.append(second, KEY, WHO, change(1, "globex"))
+                with pytest.raises(Unavailable, match="LockNotAvailable"):
+                    await log.append(second, KEY, WHO, change())
+        assert [2] == await append(pool, change())
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_change_that_is_rolled_back_leaves_no_row_and_no_gap(pool: "Pool[asyncpg.Record]") -> None:
+    """A row lives and dies with the transaction of its change, and so does its number."""
+    await append(pool, change(1))
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        assert 2 == await log.append(connection, KEY, WHO, change(2))
+        await transaction.rollback()
+
+    assert [2] == await append(pool, change(3))
+    assert ["endpoint:1", "endpoint:3"] == [row["subject"] for row in await stored(pool)]
+    assert None is await broken(pool)
+
+
+async def test_there_is_no_row_without_a_transaction(pool: "Pool[asyncpg.Record]") -> None:
+    """A row that could outlive its change is refused."""
+    async with pool.acquire() as connection:
+        with pytest.raises(Defect, match="transaction"):
+            await log.append(connection, KEY, WHO, change())
+
+    assert [] == await stored(pool)
+
+
+@pytest.mark.req("SEC-14", part="append")
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE hookseal.audit_heads SET sequence = 1",
+        "DELETE FROM hookseal.audit_heads",
+        COPIED.format(number=3),
+    ],
+    ids=["head set back", "head removed", "row added by hand"],
+)
+async def test_without_its_row_a_change_does_not_happen(lie: str, pool: "Pool[asyncpg.Record]") -> None:
+    """Where the head does not name the last row the append is refused, and the change with it."""
+    await chain(pool, 2)
+    await tamper(pool, lie)
+    await pool.execute("CREATE TABLE changed (n integer)")
+
+    async def changing() -> None:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("INSERT INTO changed VALUES (1)")
+            await log.append(connection, KEY, WHO, change(3))
+
+    with pytest.raises(Refused, match="hookseal audit verify"):
+        await changing()
+    assert 0 == await pool.fetchval("SELECT count(*) FROM changed")
+    assert None is not await broken(pool)
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_role_without_the_right_is_refused(pool: "Pool[asyncpg.Record]") -> None:
+    """Who may only read cannot append, and who may not read cannot verify, list or export; each is told so."""
+    await chain(pool, 1)
+    async with pool.acquire() as connection:
+        await connection.execute("SET ROLE hookseal_readonly")
+        async with connection.transaction():
+            assert [None] == [each.broken for each in await log.verify(connection, KEY)]
+            assert 1 == len((await log.page(connection, limit=10, cursor=None))[0])
+            assert [1] == [row["sequence"] async for row in log.export(connection)]
+            with pytest.raises(Refused, match="SQL role"):
+                await log.append(connection, KEY, WHO, change())
+        await connection.execute("SET ROLE hookseal_worker")
+        with pytest.raises(Refused, match="SQL role"):
+            await log.verify(connection, KEY)
+        with pytest.raises(Refused, match="SQL role"):
+            await log.page(connection, limit=10, cursor=None)
+        with pytest.raises(Refused, match="SQL role"):
+            await anext(log.export(connection))
+        await connection.execute("RESET ROLE")
+
+
+async def test_an_outage_is_told_as_one(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Where PostgreSQL ends the session the append fails, and so does the commit."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("BEGIN")
+    await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+    with pytest.raises(Unavailable, match="audit log"):
+        await log.append(connection, KEY, WHO, change())
+
+    assert [] == await stored(pool)
+
+
+@pytest.mark.req("SEC-14", part="append")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE hookseal.audit_log SET actor = 'eve'",
+        "UPDATE hookseal.audit_log SET actor = actor",
+        "DELETE FROM hookseal.audit_log WHERE sequence = 2",
+        "TRUNCATE hookseal.audit_log",
+        "MERGE INTO hookseal.audit_log AS l USING (VALUES (1)) AS v (n) ON l.sequence = v.n WHEN MATCHED THEN DELETE",
+        "WITH gone AS (DELETE FROM hookseal.audit_log RETURNING sequence) SELECT sequence FROM gone",
+    ],
+)
+async def test_the_log_is_append_only_even_for_its_owner(statement: str, pool: "Pool[asyncpg.Record]") -> None:
+    """No statement changes or removes a row, not even one of the owner's, unless the trigger is taken away first."""
+    await chain(pool, 2)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="audit_log is append-only"):
+        await pool.execute(statement)
+
+    assert [1, 2] == [row["sequence"] for row in await stored(pool)]
+    assert None is await broken(pool)
+
+
+async def test_pages(pool: "Pool[asyncpg.Record]") -> None:
+    """Following the cursor walks every row exactly once, newest first, over all tenants, while others are appended."""
+    for number in range(1, 6):
+        await append(pool, change(number, "acme" if number % 2 else "globex"))
+    seen: list[str] = []
+    cursor = None
+    while True:
+        items, cursor = await log.page(pool, limit=2, cursor=cursor)
+        seen += [item["subject"] for item in items]
+        await append(pool, change(99))
+        if cursor is None:
+            break
+
+    assert [f"endpoint:{number}" for number in (5, 4, 3, 2, 1)] == seen
+
+
+async def test_filters(pool: "Pool[asyncpg.Record]") -> None:
+    """Tenant and action each keep what they name, and both must hold."""
+    await append(
+        pool,
+        change(1),
+        change(2, action=Action.CACHE_CLEARED),
+        change(3, "globex"),
+        change(4, "_system", action=Action.CACHE_CLEARED),
+    )
+    acme, cleared = TenantId("acme"), Action.CACHE_CLEARED
+    for tenant, action, expected in (
+        (None, None, [4, 3, 2, 1]),
+        (acme, None, [2, 1]),
+        (SYSTEM_TENANT, None, [4]),
+        (None, cleared, [4, 2]),
+        (acme, cleared, [2]),
+        (acme, Action.ENDPOINT_DELETED, []),
+        (TenantId("never-seen"), None, []),
+    ):
+        items, cursor = await log.page(pool, tenant=tenant, action=action, limit=10, cursor=None)
+        assert (None, expected) == (cursor, [int(item["subject"].partition(":")[2]) for item in items])
+
+
+@pytest.mark.parametrize("limit", [0, 1001, -1])
+async def test_pages_that_cannot_be(limit: int, pool: "Pool[asyncpg.Record]") -> None:
+    """A page holds 1 to 1000 rows."""
+    with pytest.raises(Malformed, match="1 to 1000"):
+        await log.page(pool, limit=limit, cursor=None)
+
+
+@pytest.mark.req("SEC-14", part="export")
+async def test_an_export_can_be_verified_by_others(pool: "Pool[asyncpg.Record]") -> None:
+    """Every row is exported, oldest first, and whoever has the key computes the same MACs from it."""
+    await chain(pool, 1_001)
+    await append(pool, change(1, "aaa"), change(1, "globex"))
+    rows = [row async for row in log.export(pool)]
+    mac = "00" * 32
+    for row in rows[1:1_002]:
+        at = datetime.fromisoformat(row["at"]) - datetime(1970, 1, 1, tzinfo=UTC)
+        facts = {name: f'{{"generation":{row[name]["generation"]}}}' for name in ("before", "after")}
+        assert mac == row["previous_mac"]
+        mac = second_opinion(KEY.material.reveal(), {**row, **facts, "at_us": at // timedelta(microseconds=1)})
+        assert mac == row["mac"]
+
+    assert ["aaa", *["acme"] * 1_001, "globex"] == [row["tenant_id"] for row in rows]
+    assert [*range(1, 1_002)] == [row["sequence"] for row in rows[1:-1]]
+    assert ["globex"] == [row["tenant_id"] async for row in log.export(pool, tenant=TenantId("globex"))]
+    assert [] == [row async for row in log.export(pool, tenant=TenantId("never-seen"))]
+
+
+@pytest.mark.req("SEC-14", part="export")
+@pytest.mark.parametrize("at", ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31"])
+async def test_a_row_that_was_spoilt_by_hand_is_still_shown(at: str, pool: "Pool[asyncpg.Record]") -> None:
+    """A time that no program has a word for, and facts that are none, neither stop a page nor an export."""
+    await chain(pool, 3)
+    await tamper(pool, altered(at=f"'{at}'", before="' [1e999]'"))
+    exported = [row async for row in log.export(pool)]
+    seen, cursor = await log.page(pool, limit=1, cursor=None)
+    while cursor is not None:
+        items, cursor = await log.page(pool, limit=1, cursor=cursor)
+        seen += items
+
+    assert (2, Action.SECRET_ROTATED, " [1e999]") == tuple(
+        exported[1][name] for name in ("sequence", "action", "before")
+    )
+    assert [1, 2, 3] == sorted(row["sequence"] for row in seen)
+
+
+async def test_an_argument_that_cannot_be_is_a_defect(pool: "Pool[asyncpg.Record]") -> None:
+    """What PostgreSQL's client says of an argument of ours is not told as an outage."""
+    with pytest.raises(asyncpg.DataError), translated():
+        await pool.fetchval("SELECT $1::bigint", "one")

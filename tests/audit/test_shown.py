@@ -1,0 +1,68 @@
+"""Audit rows as they are shown, and the cursors that name them."""
+
+import base64
+
+import pytest
+
+from hookseal.audit.shown import cursor_of, place_of, shown
+from hookseal.ground.errors import Malformed
+
+ROW = {
+    "tenant_id": "acme",
+    "sequence": 7,
+    "at": "2026-01-02T03:04:05.678901Z",
+    "actor": "hookseal/ada",
+    "action": "secret.rotated",
+    "subject": "endpoint:1",
+    "before": None,
+    "after": '{"generation":2}',
+    "correlation_id": None,
+}
+
+
+def test_a_row_is_shown_with_its_facts() -> None:
+    """Facts are shown as what they say, everything else as it is, and no MAC."""
+    assert ROW | {"after": {"generation": 2}} == shown({**ROW, "mac": b"1", "previous_mac": b"0"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"generation": 2}',
+        '{"a":1,"a":2}',
+        '{"a":1e999}',
+        '{"a":"\u00e9"}',
+        "null",
+        "[]",
+        '{"a":' + "9" * 5000 + "}",
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_facts_that_were_written_by_hand_are_shown_as_their_text(text: str) -> None:
+    """What is spelled as hookseal does not spell it is shown to the letter."""
+    assert text == shown({**ROW, "after": text})["after"]
+
+
+@pytest.mark.parametrize(("tenant", "sequence"), [("acme", 1), ("_system", 2**63 - 1), ("a/b/\u00e9", -(2**63))])
+def test_a_cursor_names_its_row(tenant: str, sequence: int) -> None:
+    """A cursor leads back to the row that it was made of."""
+    assert (tenant, sequence) == place_of(cursor_of({"tenant_id": tenant, "sequence": sequence}))
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "!", "\u00e9", *(base64.b64encode(text).decode() for text in (b"acme", b"acme/", b"acme/x", b"7", b"\xff/1"))],
+)
+def test_a_cursor_that_no_page_gave_is_refused(cursor: str) -> None:
+    """Whatever is not a tenant and a number is refused."""
+    with pytest.raises(Malformed) as refused:
+        place_of(cursor)
+    assert "cursor" == refused.value.field
+
+
+@pytest.mark.parametrize("text", [b"acme/9223372036854775808", b"acme/-9223372036854775809", b"a\0/1"])
+def test_a_cursor_that_postgresql_cannot_be_asked_about_is_refused(text: bytes) -> None:
+    """A number too large and a tenant with a zero byte never reach the database."""
+    with pytest.raises(Malformed):
+        place_of(base64.b64encode(text).decode())

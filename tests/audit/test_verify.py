@@ -1,0 +1,217 @@
+"""Verification finds the first row that was altered, removed, inserted or moved, by whoever may write the tables."""
+
+import asyncpg
+import pytest
+
+from hookseal.audit import log
+from hookseal.audit.chain import Flaw, Row, message
+from hookseal.ground.ids import TenantId
+from hookseal.secrets.integrity import IntegrityKey
+from tests.audit.logs import COPIED, FORGERS_KEY, KEY, NEXT_KEY, altered, append, broken, chain, change, tamper
+
+pytestmark = pytest.mark.req("SEC-14", part="verify")
+Pool = asyncpg.Pool
+
+WITHOUT_KEYS = "ALTER TABLE hookseal.audit_log DROP CONSTRAINT audit_log_pkey, DROP CONSTRAINT audit_log_sequence_check"
+
+
+async def keep(pool: "Pool[asyncpg.Record]") -> None:
+    """Keep a copy of the log and its heads, as somebody does who wants to put them back."""
+    await pool.execute("CREATE TABLE kept_log AS SELECT * FROM hookseal.audit_log")
+    await pool.execute("CREATE TABLE kept_heads AS SELECT * FROM hookseal.audit_heads")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("at", "at + interval '1 microsecond'"),
+        ("at", "'infinity'"),
+        ("at", "'-infinity'"),
+        ("at", "'4713-01-01 BC'"),
+        ("at", "'294276-12-31'"),
+        ("actor", "'eve'"),
+        ("action", "'secret.revealed'"),
+        ("subject", "'endpoint:9'"),
+        ("before", "NULL"),
+        ("before", "'null'"),
+        ("before", "'{\"generation\": 1}'"),
+        ("after", "'{\"generation\":9}'"),
+        ("correlation_id", "NULL"),
+        ("correlation_id", "''"),
+        ("previous_mac", "mac"),
+        ("previous_mac", "''"),
+        ("mac", "previous_mac"),
+        ("mac", "''"),
+    ],
+)
+async def test_an_altered_row_is_found(column: str, value: str, pool: "Pool[asyncpg.Record]") -> None:
+    """Whichever column of a row is altered, the row is found, and the rows before it hold."""
+    await chain(pool, 3)
+    await tamper(pool, altered(**{column: value}))
+
+    (verified,) = await log.verify(pool, KEY)
+    assert (1, (2, Flaw.ALTERED)) == (verified.rows, verified.broken)
+
+
+async def test_every_column_is_among_those_that_a_mac_covers(pool: "Pool[asyncpg.Record]") -> None:
+    """The table has no column that a row's MAC leaves out."""
+    columns = await pool.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'hookseal.audit_log'::regclass AND attnum > 0"
+    )
+
+    assert {*Row.__dataclass_fields__} - {"at_us"} | {"at", "mac"} == {column["attname"] for column in columns}
+
+
+@pytest.mark.parametrize(
+    ("statements", "expected"),
+    [
+        (["DELETE FROM hookseal.audit_log WHERE sequence = 1"], (1, Flaw.MISSING)),
+        (["DELETE FROM hookseal.audit_log WHERE sequence = 2"], (2, Flaw.MISSING)),
+        (["DELETE FROM hookseal.audit_log WHERE sequence = 4"], (4, Flaw.TRUNCATED)),
+        (["DELETE FROM hookseal.audit_log WHERE sequence >= 3"], (3, Flaw.TRUNCATED)),
+        (["TRUNCATE hookseal.audit_log"], (1, Flaw.TRUNCATED)),
+        (["UPDATE hookseal.audit_log SET sequence = 9 WHERE sequence = 2"], (2, Flaw.MISSING)),
+        (["UPDATE hookseal.audit_log SET mac_key_id = '2' WHERE sequence = 3"], (3, Flaw.UNKNOWN_KEY)),
+        (
+            [
+                "UPDATE hookseal.audit_log SET sequence = 9 WHERE sequence = 2",
+                "UPDATE hookseal.audit_log SET sequence = 2 WHERE sequence = 3",
+                "UPDATE hookseal.audit_log SET sequence = 3 WHERE sequence = 9",
+            ],
+            (2, Flaw.ALTERED),
+        ),
+        (
+            [
+                "DELETE FROM hookseal.audit_log WHERE sequence = 2",
+                "UPDATE hookseal.audit_log SET sequence = 2 WHERE sequence = 3",
+                "UPDATE hookseal.audit_log SET sequence = 3 WHERE sequence = 4",
+            ],
+            (2, Flaw.ALTERED),
+        ),
+        ([COPIED.format(number=5)], (5, Flaw.ALTERED)),
+        ([COPIED.format(number=9)], (5, Flaw.MISSING)),
+        ([WITHOUT_KEYS, COPIED.format(number=2)], (2, Flaw.OUT_OF_PLACE)),
+        ([WITHOUT_KEYS, COPIED.format(number=0)], (0, Flaw.OUT_OF_PLACE)),
+        ([WITHOUT_KEYS, COPIED.format(number=-(2**63))], (-(2**63), Flaw.OUT_OF_PLACE)),
+        (["UPDATE hookseal.audit_heads SET sequence = 3"], (4, Flaw.HEAD)),
+        (["UPDATE hookseal.audit_heads SET sequence = 5"], (5, Flaw.TRUNCATED)),
+        (["UPDATE hookseal.audit_heads SET mac = sha256(mac)"], (4, Flaw.HEAD)),
+        (["DELETE FROM hookseal.audit_heads"], (4, Flaw.HEAD)),
+        (["DELETE FROM hookseal.audit_log WHERE sequence = 4", "DELETE FROM hookseal.audit_heads"], (3, Flaw.HEAD)),
+    ],
+    ids=lambda value: " ".join(str(value).split()[:9]),
+)
+async def test_rows_removed_inserted_or_moved_are_found(
+    statements: list[str], expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
+) -> None:
+    """The first place where the chain is not what was appended is named, with what is wrong there."""
+    await chain(pool, 4)
+    await tamper(pool, *statements)
+
+    assert expected == await broken(pool)
+
+
+async def test_a_row_of_another_tenant_is_found(pool: "Pool[asyncpg.Record]") -> None:
+    """A row that was moved is missing where it was and altered where it is; a third tenant's chain still holds."""
+    for tenant, length in (("acme", 2), ("globex", 1), ("initech", 1)):
+        await chain(pool, length, tenant)
+    await tamper(pool, "UPDATE hookseal.audit_log SET tenant_id = 'globex' WHERE tenant_id = 'acme' AND sequence = 2")
+
+    assert [("acme", (2, Flaw.TRUNCATED)), ("globex", (2, Flaw.ALTERED)), ("initech", None)] == [
+        (each.tenant_id, each.broken) for each in await log.verify(pool, KEY)
+    ]
+
+
+@pytest.mark.parametrize(("forger", "expected"), [(FORGERS_KEY, (1, Flaw.ALTERED)), (NEXT_KEY, (1, Flaw.UNKNOWN_KEY))])
+async def test_a_chain_that_was_written_without_the_key_is_found(
+    forger: IntegrityKey, expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
+) -> None:
+    """Whoever writes the whole chain anew, heads and all, but lacks the key, is found at its first row."""
+    await chain(pool, 3)
+    await tamper(pool, "TRUNCATE hookseal.audit_log, hookseal.audit_heads")
+    await append(pool, change(1), change(3), key=forger)
+
+    assert expected == await broken(pool)
+
+
+async def test_a_mac_made_anew_without_the_key_is_found(pool: "Pool[asyncpg.Record]") -> None:
+    """An altered last row with a MAC under another key, and the head moved with it, is found."""
+    await chain(pool, 2)
+    record = await pool.fetchrow("SELECT * FROM hookseal.audit_log WHERE sequence = 2")
+    assert record is not None
+    fields = {name: record[name] for name in Row.__dataclass_fields__ if name != "at_us"}
+    row = Row(**fields | {"at_us": "0", "actor": "eve"})
+    mac = FORGERS_KEY.authenticate(message(row)).hex()
+    await tamper(
+        pool,
+        altered(at="'epoch'", actor="'eve'", mac=f"'\\x{mac}'"),
+        "UPDATE hookseal.audit_heads SET mac = (SELECT mac FROM hookseal.audit_log WHERE sequence = 2)",
+    )
+
+    assert (2, Flaw.ALTERED) == await broken(pool)
+
+
+async def test_a_row_of_another_history_is_found(pool: "Pool[asyncpg.Record]") -> None:
+    """A row that hookseal once wrote, put in the place of the one that took its number later, breaks the chain."""
+    await chain(pool, 2)
+    await keep(pool)
+    await tamper(
+        pool,
+        "DELETE FROM hookseal.audit_log WHERE sequence = 2",
+        "UPDATE hookseal.audit_heads SET sequence = 1, mac = (SELECT mac FROM hookseal.audit_log)",
+    )
+    await append(pool, change(20), change(21))
+    assert None is await broken(pool)
+    replaced = ["DELETE FROM hookseal.audit_log WHERE sequence = 2", "INSERT INTO hookseal.audit_log TABLE kept_log"]
+    await tamper(pool, "DELETE FROM hookseal.audit_log WHERE sequence = 1", *replaced)
+
+    assert (3, Flaw.UNCHAINED) == await broken(pool)
+
+
+async def test_a_log_put_back_as_a_whole_contradicts_a_head_that_was_kept(pool: "Pool[asyncpg.Record]") -> None:
+    """Log and heads of an older day agree with each other: only the number and MAC of a later head tell."""
+    await chain(pool, 2)
+    await keep(pool)
+    await append(pool, change(3))
+    (later,) = await log.verify(pool, KEY)
+    await tamper(
+        pool,
+        "TRUNCATE hookseal.audit_log, hookseal.audit_heads",
+        "INSERT INTO hookseal.audit_log TABLE kept_log",
+        "INSERT INTO hookseal.audit_heads TABLE kept_heads",
+    )
+    (now,) = await log.verify(pool, KEY)
+
+    assert (None, None) == (later.broken, now.broken)
+    assert (3, 2) == (later.head_sequence, now.head_sequence)
+
+
+async def test_batches(pool: "Pool[asyncpg.Record]") -> None:
+    """A chain is verified in batches of 1,000 rows, each told when it holds; what lies behind one is found as well."""
+    progress: list[tuple[str, int]] = []
+    for length, told in ((1_000, [1_000, 1_000]), (1_001, [1_000, 1_001]), (2_000, [1_000, 2_000, 2_000])):
+        last = await pool.fetchval("SELECT coalesce(max(sequence), 0) FROM hookseal.audit_log")
+        await append(pool, *(change(number) for number in range(last + 1, length + 1)))
+        progress.clear()
+        (verified,) = await log.verify(pool, KEY, on_progress=lambda tenant, rows: progress.append((tenant, rows)))
+        assert (length, length, None) == (verified.rows, verified.head_sequence, verified.broken)
+        assert verified.head_mac == (await pool.fetchval("SELECT mac FROM hookseal.audit_heads")).hex()
+        assert [("acme", rows) for rows in told] == progress
+    await tamper(pool, "UPDATE hookseal.audit_log SET actor = 'eve' WHERE sequence IN (1001, 1999)")
+    assert (1_001, Flaw.ALTERED) == await broken(pool)
+    await tamper(pool, "DELETE FROM hookseal.audit_log WHERE sequence BETWEEN 999 AND 1001")
+    assert (999, Flaw.MISSING) == await broken(pool)
+
+
+async def test_tenants(pool: "Pool[asyncpg.Record]") -> None:
+    """Every tenant that has rows or a head is verified, or the one that is named, which may have none."""
+    assert [] == await log.verify(pool, KEY)
+    for tenant in ("globex", "acme", "_system"):
+        await chain(pool, 1, tenant)
+    await tamper(pool, "DELETE FROM hookseal.audit_heads WHERE tenant_id = 'acme'", "TRUNCATE hookseal.audit_log")
+    await append(pool, change(1, "initech"))
+    assert {"_system": Flaw.TRUNCATED, "globex": Flaw.TRUNCATED, "initech": None} == {
+        each.tenant_id: each.broken and each.broken.reason for each in await log.verify(pool, KEY)
+    }
+    (nobody,) = await log.verify(pool, KEY, tenant=TenantId("never-seen"))
+    assert (0, None, None, None) == (nobody.rows, nobody.head_sequence, nobody.head_mac, nobody.broken)
