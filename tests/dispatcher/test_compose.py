@@ -3,8 +3,26 @@
 import pytest
 
 from hookseal.dispatcher.compose import compose
-from tests.doubles.claims import CLAIM, DELIVERY, TARGET, claim
+from hookseal.dispatcher.model import Target
+from hookseal.ground.wire import Scheme
+from tests.doubles.claims import CLAIM, DELIVERY, TARGET, claim, overlapping, target
 from tests.doubles.signers import EchoSigner
+
+X_WEBHOOK = {
+    "x-webhook-timestamp": "1767323045",
+    "x-webhook-event": "invoice.paid",
+    "x-webhook-delivery-id": DELIVERY,
+    "x-tenant-id": "acme",
+}
+SIGNED_STANDARD = len(f"{DELIVERY}.1767323045.") + len(CLAIM.body)
+SIGNED_X_WEBHOOK = len("1767323045.") + len(CLAIM.body)
+
+
+def signature_headers(found: Target, *signers: EchoSigner) -> dict[str, str]:
+    """Return the headers of a request that differ from scheme to scheme."""
+    request = compose(CLAIM, found, signers, user_agent="u", start_within_seconds=1, longest_seconds=20)
+    assert CLAIM.body is request.body, "the bytes signed are the bytes sent"
+    return {name: value for name, value in request.headers.items() if "webhook-" in name or name == "x-tenant-id"}
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
@@ -18,13 +36,12 @@ def test_request() -> None:
         start_within_seconds=1.5,
         longest_seconds=20,
     )
-    signed = len(f"{DELIVERY}.1767323045.") + len(CLAIM.body)
 
     assert CLAIM.body is request.body
     assert {
         "webhook-id": DELIVERY,
         "webhook-timestamp": "1767323045",
-        "webhook-signature": f"v1,new/{signed} v1,old/{signed}",
+        "webhook-signature": f"v1,new/{SIGNED_STANDARD} v1,old/{SIGNED_STANDARD}",
         "content-type": "application/json",
         "user-agent": "hookseal/1",
         "accept-encoding": "identity",
@@ -64,3 +81,58 @@ def test_no_request_outlasts_the_lease() -> None:
     request = compose(CLAIM, TARGET, [], user_agent="u", start_within_seconds=1, longest_seconds=3.5)
 
     assert 3.5 == request.timeout_seconds
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+def test_x_webhook() -> None:
+    """An `x-webhook` endpoint gets the headers of that scheme, those of `standard` not, and all the common ones."""
+    signer = EchoSigner("only", Scheme.X_WEBHOOK)
+    request = compose(
+        CLAIM, target(scheme="x-webhook"), [signer], user_agent="u", start_within_seconds=1, longest_seconds=20
+    )
+
+    assert {
+        **X_WEBHOOK,
+        "x-webhook-signature": f"sha256=only/{SIGNED_X_WEBHOOK}",
+        "content-type": "application/json",
+        "user-agent": "u",
+        "accept-encoding": "identity",
+        "x-hookseal-attempt": "1",
+        "x-correlation-id": "corr-1",
+    } == request.headers
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize(("lead", "plain"), [("previous", "old"), ("current", "new")])
+def test_an_overlap_of_x_webhook(lead: str, plain: str) -> None:
+    """Both signatures are named, and the plain header repeats the one that the endpoint row lets lead."""
+    found = overlapping("x-webhook", "x-webhook", lead=lead)
+
+    assert {
+        **X_WEBHOOK,
+        "x-webhook-signature": f"sha256={plain}/{SIGNED_X_WEBHOOK}",
+        "x-webhook-signature-current": f"sha256=new/{SIGNED_X_WEBHOOK}",
+        "x-webhook-signature-previous": f"sha256=old/{SIGNED_X_WEBHOOK}",
+    } == signature_headers(found, EchoSigner("new", Scheme.X_WEBHOOK), EchoSigner("old", Scheme.X_WEBHOOK))
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize("lead", ["previous", "current"])
+@pytest.mark.parametrize(
+    ("current", "previous"), [(Scheme.STANDARD, Scheme.X_WEBHOOK), (Scheme.X_WEBHOOK, Scheme.STANDARD)]
+)
+def test_an_overlap_of_two_schemes(current: Scheme, previous: Scheme, lead: str) -> None:
+    """Both header sets are sent, each signed once, by the secret that was made for its scheme, whatever leads."""
+    refs = {current: "new", previous: "old"}
+
+    assert {
+        **X_WEBHOOK,
+        "x-webhook-signature": f"sha256={refs[Scheme.X_WEBHOOK]}/{SIGNED_X_WEBHOOK}",
+        "webhook-id": DELIVERY,
+        "webhook-timestamp": "1767323045",
+        "webhook-signature": f"v1,{refs[Scheme.STANDARD]}/{SIGNED_STANDARD}",
+    } == signature_headers(
+        overlapping(current, previous, lead=lead), EchoSigner("new", current), EchoSigner("old", previous)
+    )

@@ -1,62 +1,16 @@
 """The ten steps, over doubles."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
-import structlog
 
-from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, attempt, take
-from hookseal.dispatcher.model import Answer, Attempt, Claim, Failure, FailureKind, Reply, State
-from hookseal.dispatcher.ports import Parts, Signer
+from hookseal.dispatcher.deliver import attempt, take
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, State
 from hookseal.ground.errors import CannotSign, Defect
-from hookseal.ground.pointer import Pointer
-from tests.doubles.claims import CLAIM, DELIVERY, RING, target
-from tests.doubles.clock import FakeClock
-from tests.doubles.ledger import MemoryLedger, Row
+from tests.dispatcher.scene import GONE, OK, Scene
+from tests.doubles.claims import DELIVERY, RETRIES, RING, overlapping, target
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
-
-OK = Reply(status=204, snippet="thanks")
-
-
-@dataclass
-class Scene:
-    """A pipeline over doubles with one pending delivery."""
-
-    answers: list[Answer] = field(default_factory=lambda: [OK])
-    signers: FixedSigners = field(default_factory=lambda: FixedSigners("db:acme:n:2", "db:acme:n:1"))
-    during: Callable[[], object] | None = None
-
-    def __post_init__(self) -> None:
-        self.clock = FakeClock()
-        self.ledger = MemoryLedger(self.clock)
-        self.ledger.add(CLAIM)
-        self.transport = ScriptedTransport(*self.answers, during=self.during)
-        self.parts = Parts(
-            ledger=self.ledger,
-            transport=self.transport,
-            signers=self.signers,
-            clock=self.clock,
-            jitter=lambda: 0.5,
-            allow_http=False,
-            user_agent="hookseal/test",
-            longest_seconds=20,
-            log=structlog.get_logger(),
-        )
-
-    @property
-    def row(self) -> Row:
-        """Return how the delivery stands."""
-        return self.ledger.rows[DELIVERY]
-
-    async def run(self) -> None:
-        """Ring once."""
-        taken = await take(RING, self.parts)
-        assert taken is not None
-        await attempt(*taken, self.parts)
 
 
 @pytest.mark.req("DEL-03", "DEL-15")
@@ -76,6 +30,7 @@ async def test_delivers() -> None:
 
 
 @pytest.mark.req("DEL-03", "DEL-15")
+@pytest.mark.req("DEL-05", part="each-delivery")
 @pytest.mark.parametrize(
     ("answer", "outcome", "error"),
     [
@@ -86,11 +41,105 @@ async def test_delivers() -> None:
     ],
 )
 async def test_fails(answer: Answer, outcome: str, error: str) -> None:
-    """Whatever the receiver does wrong is an outcome on record, never an exception."""
+    """Whatever the receiver does wrong is an outcome on record, never an exception, and is tried again."""
     scene = Scene(answers=[answer])
     await scene.run()
 
-    assert (State.FAILED, error, outcome) == (scene.row.state, scene.row.error, scene.row.attempts[0].outcome)
+    assert (State.PENDING, error, outcome) == (scene.row.state, scene.row.error, scene.row.attempts[0].outcome)
+
+
+@pytest.mark.req("DEL-06")
+@pytest.mark.parametrize(
+    ("answer", "spent", "seconds"),
+    [
+        (Reply(status=500, snippet=""), 0, 30),
+        (Reply(status=500, snippet=""), 2, 120),
+        (Reply(status=503, snippet="", retry_after=("900",)), 0, 900),
+        (Reply(status=503, snippet="", retry_after=("Fri, 02 Jan 2026 03:19:05 GMT",)), 0, 900),
+        (Failure(kind=FailureKind.TIMEOUT, detail="no answer within 5 s"), 0, 30),
+    ],
+)
+async def test_is_due_again_after_the_back_off(answer: Answer, spent: int, seconds: int) -> None:
+    """A failure is tried again once the back-off of its budget, or `Retry-After` if longer, is over, no sooner."""
+    scene = Scene(answers=[answer])
+    scene.row.budget_spent = spent
+    await scene.run()
+
+    scene.clock.elapsed += seconds - 0.001
+    assert await take(RING, scene.parts) is None
+    scene.clock.elapsed += 0.002
+    again = await take(RING, scene.parts)
+    assert again is not None
+    assert spent + 1 == again[0].budget_spent
+
+
+@pytest.mark.req("DEL-06")
+async def test_the_endpoints_own_schedule_counts() -> None:
+    """How long a failure waits, and how often, is as the claim read it from the endpoint row."""
+    scene = Scene(answers=[Reply(status=500, snippet="")] * 2)
+    scene.ledger.target(DELIVERY, target(retries=replace(RETRIES, attempts_allowed=2, schedule=(5,))))
+    await scene.run()
+    scene.clock.elapsed += 5
+    await scene.run()
+
+    assert (State.DEAD_LETTER, 2) == (scene.row.state, len(scene.row.attempts))
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+async def test_the_last_attempt_ends_in_the_dead_letter() -> None:
+    """A failure that spends the last of the budget ends the delivery; nothing is due any more."""
+    scene = Scene(answers=[Reply(status=500, snippet="")])
+    scene.row.budget_spent = RETRIES.attempts_allowed - 1
+    logs = await scene.told()
+    scene.clock.elapsed += 1e6
+
+    assert (State.DEAD_LETTER, "the receiver answered 500") == (scene.row.state, scene.row.error)
+    assert [("dead_letter", None)] == [(line["state"], line["retry_in_seconds"]) for line in logs]
+    assert await take(RING, scene.parts) is None
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+async def test_gone_disables_the_endpoint() -> None:
+    """A 410 fails the delivery and disables its endpoint, which is told as a warning after the attempt."""
+    scene = Scene(answers=[GONE])
+    logs = await scene.told()
+
+    assert (State.FAILED, "gone") == (scene.row.state, scene.row.attempts[0].outcome)
+    assert scene.row.claim.target is not None
+    assert not scene.row.claim.target.enabled
+    assert [("delivery.attempted", "warning"), ("endpoint.disabled", "warning")] == [
+        (line["event"], line["log_level"]) for line in logs
+    ]
+    assert ("acme", RING.endpoint_id, DELIVERY, "corr-1", "the receiver answered 410 Gone") == tuple(
+        logs[1][name] for name in ("tenant_id", "endpoint_id", "delivery_id", "correlation_id", "reason")
+    )
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+async def test_an_unrecorded_410_disables_nothing() -> None:
+    """If the lease was lost the endpoint stays enabled, and nobody is told that it was disabled."""
+    scene = Scene(answers=[GONE])
+    scene.parts = replace(scene.parts, transport=ScriptedTransport(GONE, during=scene.lose_lease))
+    logs = await scene.told()
+
+    assert ["delivery.attempted"] == [line["event"] for line in logs]
+    assert ([], 1) == (scene.meter.verdicts, scene.meter.leases_lost)
+    assert scene.row.claim.target is not None
+    assert scene.row.claim.target.enabled
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.req("SEC-10")
+async def test_an_overlap_of_two_schemes_sends_both() -> None:
+    """While an endpoint changes its scheme, one request carries both, and the log names both secrets."""
+    scene = Scene()
+    scene.ledger.target(DELIVERY, overlapping("standard", "x-webhook"))
+    await scene.run()
+
+    [sent] = scene.transport.sent
+    assert sent.headers["webhook-signature"].startswith("v1,db:acme:n:2/")
+    assert sent.headers["x-webhook-signature"].startswith("sha256=db:acme:n:1/")
+    assert ("db:acme:n:2", "db:acme:n:1") == scene.row.attempts[0].signed_by
 
 
 @pytest.mark.req("DEL-03")
@@ -125,13 +174,21 @@ async def test_no_secret_no_request() -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_never_unsigned() -> None:
-    """Signers that hand out nothing are a defect; no request leaves."""
+    """Signers that hand out nothing are a defect: no request leaves, nothing is spent or tried in a loop."""
     scene = Scene(signers=FixedSigners())
 
     with pytest.raises(Defect):
         await scene.run()
 
-    assert ([], State.PENDING) == (scene.transport.sent, scene.row.state)
+    assert ([], [], State.PENDING, None) == (
+        scene.transport.sent,
+        scene.row.attempts,
+        scene.row.state,
+        scene.row.waiting_for,
+    )
+    assert await take(RING, scene.parts) is None
+    scene.clock.elapsed += 20
+    assert await take(RING, scene.parts) is not None
 
 
 @pytest.mark.req("DEL-03")
@@ -168,132 +225,3 @@ async def test_gone_endpoint_cancels() -> None:
     await scene.run()
 
     assert (State.CANCELLED, "the endpoint is gone") == (scene.row.state, scene.row.error)
-
-
-async def test_an_old_claim_is_given_back() -> None:
-    """No request starts later than two seconds after its claim: the delivery is given back, due at once."""
-    scene = Scene()
-    taken = await take(RING, scene.parts)
-    assert taken is not None
-    scene.clock.elapsed += START_WITHIN_SECONDS + 0.001
-    await attempt(*taken, scene.parts)
-
-    assert ([], [], State.PENDING) == (scene.transport.sent, scene.row.attempts, scene.row.state)
-    assert await take(RING, scene.parts) is not None
-
-
-@pytest.mark.req("DEL-03", "DEL-15")
-async def test_cut_off_in_mid_send() -> None:
-    """A request that is cut off is on record as unknown, and its delivery is due again at once."""
-    sending = asyncio.Event()
-
-    async def hang() -> None:
-        sending.set()
-        await asyncio.Event().wait()
-
-    scene = Scene(during=hang)
-    task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(sending.wait(), 5)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert (State.PENDING, "unknown") == (scene.row.state, scene.row.attempts[0].outcome)
-    assert await take(RING, scene.parts) is not None
-
-
-async def test_a_lost_lease_writes_nothing() -> None:
-    """A worker whose lease moved on while it sent writes neither attempt nor state, and says so."""
-    scene = Scene()
-
-    def lose() -> None:
-        scene.row.lease = "another"
-
-    scene.transport = ScriptedTransport(OK, during=lose)
-    scene.parts = replace(scene.parts, transport=scene.transport)
-    with structlog.testing.capture_logs() as logs:
-        await scene.run()
-
-    assert (State.SENDING, []) == (scene.row.state, scene.row.attempts)
-    assert [False] == [line["recorded"] for line in logs if line["event"] == "delivery.attempted"]
-
-
-@pytest.mark.req("OPS-03", part="logs")
-@pytest.mark.req("OPS-03", part="correlation-id")
-async def test_one_wide_event() -> None:
-    """An attempt is told once, with everything, but for the path of the url, which may hold a token."""
-    scene = Scene()
-    with structlog.testing.capture_logs() as logs:
-        await scene.run()
-
-    assert [
-        {
-            "event": "delivery.attempted",
-            "log_level": "info",
-            "tenant_id": "acme",
-            "delivery_id": DELIVERY,
-            "endpoint_id": RING.endpoint_id,
-            "event_id": "evt_1",
-            "event_type": "invoice.paid",
-            "correlation_id": "corr-1",
-            "attempt": 1,
-            "state": "delivered",
-            "outcome": "delivered",
-            "status": 204,
-            "duration_ms": 0,
-            "signed_by": ["db:acme:n:2", "db:acme:n:1"],
-            "host": "receiver.example",
-            "bytes": len(CLAIM.body),
-            "detail": None,
-            "recorded": True,
-        }
-    ] == logs
-
-
-@pytest.mark.req("DEL-03")
-async def test_cut_off_while_the_secret_is_fetched() -> None:
-    """A delivery that is cut off before its request exists is given back, due at once, without an attempt."""
-    fetching = asyncio.Event()
-
-    class HangingSigners:
-        @asynccontextmanager
-        async def signers(self, _pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
-            fetching.set()
-            await asyncio.Event().wait()
-            yield ()
-
-    scene = Scene()
-    scene.parts = replace(scene.parts, signers=HangingSigners())
-    task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(fetching.wait(), 5)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert (State.PENDING, []) == (scene.row.state, scene.row.attempts)
-    assert await take(RING, scene.parts) is not None
-
-
-@pytest.mark.req("DEL-03", "DEL-15")
-async def test_cut_off_while_recording() -> None:
-    """A worker that is stopped while it writes an outcome finishes writing it first."""
-    writing, go_on = asyncio.Event(), asyncio.Event()
-
-    class SlowLedger(MemoryLedger):
-        async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
-            writing.set()
-            await go_on.wait()
-            return await super().record(claim, attempt, state, error)
-
-    scene = Scene()
-    scene.ledger = SlowLedger(scene.clock)
-    scene.ledger.add(CLAIM)
-    scene.parts = replace(scene.parts, ledger=scene.ledger)
-    task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(writing.wait(), 5)
-    task.cancel()
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert (State.DELIVERED, 1) == (scene.row.state, len(scene.row.attempts))

@@ -1,12 +1,10 @@
 """What the ledger in PostgreSQL keeps, and what the sweep asks of it."""
 
-import asyncio
-
 import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, State, WaitingFor
+from hookseal.dispatcher.model import Attempt, Outcome, Retries, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
@@ -15,6 +13,10 @@ from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
 ROW = Attempt(outcome=Outcome.SERVER_ERROR, status=503, duration_ms=12, snippet="later", signed_by=("db:acme:n:1",))
+DELIVERED = Verdict(state=State.DELIVERED)
+FAILED = Verdict(state=State.FAILED)
+WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=60, reason="why")
+NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 def ledger(pool: "Pool[asyncpg.Record]", *, lease_seconds: float = 45) -> PostgresLedger:
@@ -30,7 +32,7 @@ async def test_the_attempt_log(pool: "Pool[asyncpg.Record]") -> None:
     [ring] = await installation.deliveries()
     claim = await ledger(pool).claim(ring)
     assert claim is not None
-    await ledger(pool).record(claim, ROW, State.FAILED, "the receiver answered 503")
+    await ledger(pool).record(claim, ROW, FAILED, "the receiver answered 503")
 
     [kept] = await installation.attempts(ring)
     row = await installation.delivery(ring)
@@ -67,16 +69,54 @@ async def test_a_dead_workers_attempt_is_on_record(pool: "Pool[asyncpg.Record]")
     lost = await ledger(pool, lease_seconds=0).claim(ring)
     assert lost is not None
 
-    assert 1 == await ledger(pool).end_lost_leases()
-    assert 0 == await ledger(pool).end_lost_leases()
+    assert [State.PENDING] == await ledger(pool).end_lost_leases()
+    assert [] == await ledger(pool).end_lost_leases()
     [kept] = await installation.attempts(ring)
     assert (1, "unknown", [added.pointer.secret_ref], "w1") == tuple(
         kept[name] for name in ("number", "outcome", "signed_by", "worker")
     )
-    assert not await ledger(pool).record(lost, ROW, State.DELIVERED, None), "the dead one is fenced off"
+    assert not await ledger(pool).record(lost, ROW, DELIVERED, None), "the dead one is fenced off"
     again = await ledger(pool).claim(ring)
     assert again is not None
     assert 2 == again.number
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+@pytest.mark.req("DEL-15")
+async def test_a_dead_workers_last_attempt_is_a_dead_letter(pool: "Pool[asyncpg.Record]") -> None:
+    """If the worker died over the last attempt that was allowed, that is on record as unknown and nothing is due."""
+    installation = await begin(pool)
+    added = await installation.endpoint()
+    await pool.execute("UPDATE hookseal.endpoints SET max_attempts = 2")
+    [ring] = await installation.deliveries()
+    dying = ledger(pool, lease_seconds=0)
+    states: list[tuple[str, int, int, bool]] = []
+    for _ in range(2):
+        await dying.claim(ring)
+        [state] = await dying.end_lost_leases()
+        row = await installation.delivery(ring)
+        assert state == row["state"]
+        states.append((row["state"], row["attempts"], row["budget_spent"], row["next_attempt_at"] is not None))
+
+    assert [("pending", 1, 1, True), ("dead_letter", 2, 2, False)] == states
+    assert [(1, "unknown", [added.pointer.secret_ref]), (2, "unknown", [added.pointer.secret_ref])] == [
+        (kept["number"], kept["outcome"], kept["signed_by"]) for kept in await installation.attempts(ring)
+    ]
+    assert await ledger(pool).claim(ring) is None
+
+
+async def test_a_dead_workers_attempt_outlives_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+    """With the endpoint gone its lost lease is ended all the same; the next claim finds nowhere to send."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    await ledger(pool, lease_seconds=0).claim(ring)
+    await pool.execute("DELETE FROM hookseal.endpoints")
+
+    assert [State.PENDING] == await ledger(pool).end_lost_leases()
+    claim = await ledger(pool).claim(ring)
+    assert claim is not None
+    assert claim.target is None
 
 
 async def test_a_running_lease_is_left_alone(pool: "Pool[asyncpg.Record]") -> None:
@@ -86,40 +126,82 @@ async def test_a_running_lease_is_left_alone(pool: "Pool[asyncpg.Record]") -> No
     [ring] = await installation.deliveries()
     await ledger(pool).claim(ring)
 
-    assert 0 == await ledger(pool).end_lost_leases()
+    assert [] == await ledger(pool).end_lost_leases()
 
 
-async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
-    """Everything due is rung once, then again only when the ring must have been lost; what waits is not rung."""
+@pytest.mark.req("DEL-05", part="each-delivery")
+async def test_why_an_endpoint_was_disabled_is_kept(pool: "Pool[asyncpg.Record]") -> None:
+    """A verdict that disables leaves reason and time in the row; a later one for the same endpoint changes neither."""
     installation = await begin(pool)
     await installation.endpoint()
-    [due] = await installation.deliveries()
-    [waiting] = await installation.deliveries()
-    claim = await ledger(pool).claim(waiting)
+    kept: list[tuple[object, ...]] = []
+    claims = [await ledger(pool).claim((await installation.deliveries())[0]) for _ in range(2)]
+    for reason, claim in zip(("first", "second"), claims, strict=True):
+        assert claim is not None
+        await ledger(pool).record(claim, ROW, Verdict(state=State.FAILED, disable=reason), "why")
+        [row] = await pool.fetch("SELECT enabled, disabled_reason, disabled_at FROM hookseal.endpoints")
+        kept.append(tuple(row))
+
+    assert (False, "first") == kept[0][:2]
+    assert kept[0][2] is not None
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.req("DEL-06")
+@pytest.mark.parametrize(
+    ("columns", "retries"),
+    [
+        ("enabled = true", (10, 30, 43_200, None)),
+        ("max_attempts = 3, backoff_base_seconds = 5, backoff_cap_seconds = 60", (3, 5, 60, None)),
+        ("retry_schedule = '{5,300,7200}'", (4, 30, 43_200, (5, 300, 7200))),
+    ],
+)
+async def test_how_an_endpoint_is_retried_comes_with_the_claim(
+    pool: "Pool[asyncpg.Record]", columns: str, retries: tuple[int, int, int, tuple[int, ...] | None]
+) -> None:
+    """A claim holds the endpoint's own numbers; a schedule allows one attempt more than it has waits."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    await pool.execute(f"UPDATE hookseal.endpoints SET {columns}")  # noqa: S608 -- the columns stand above
+    [ring] = await installation.deliveries()
+    claim = await ledger(pool).claim(ring)
+
+    allowed, base, cap, schedule = retries
     assert claim is not None
-    await ledger(pool).release(claim, Wait(waiting_for=WaitingFor.SECRET, seconds=60, reason="why"))
+    assert claim.target is not None
+    assert (
+        Retries(attempts_allowed=allowed, backoff_base_seconds=base, backoff_cap_seconds=cap, schedule=schedule)
+        == claim.target.retries
+    )
 
-    moment = await ledger(pool).seconds_ago(15)
-    assert [due] == await ledger(pool).ring_due(moment)
-    assert [] == await ledger(pool).ring_due(moment)
-    assert [due] == await ledger(pool).ring_due(await ledger(pool).seconds_ago(0))
 
-
-async def test_a_locked_delivery_is_claimed_once_it_is_free(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim that meets another's lock waits for it, so that no ring is lost to the sweep's own."""
+@pytest.mark.req("DEL-06")
+async def test_a_delivery_waits_longer_than_a_day(pool: "Pool[asyncpg.Record]") -> None:
+    """A wait of a week is kept to the second, by the database's clock."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
-    async with pool.acquire() as other:
-        holding = other.transaction()
-        await holding.start()
-        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
-        claiming = asyncio.create_task(ledger(pool).claim(ring))
-        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            pass
-        await holding.rollback()
+    claim = await ledger(pool).claim(ring)
+    assert claim is not None
+    await ledger(pool).record(claim, ROW, Verdict(state=State.PENDING, retry_in_seconds=604_800), "why")
 
-    assert await claiming is not None
+    assert await pool.fetchval(
+        "SELECT next_attempt_at BETWEEN now() + interval '604740 s' AND now() + interval '604800 s'"
+        " FROM hookseal.deliveries"
+    )
+
+
+@pytest.mark.req("SEC-13", part="never-from-plaintext")
+async def test_plaintext_of_an_older_system_stays_in_its_row(pool: "Pool[asyncpg.Record]") -> None:
+    """Whatever an endpoint's column `secret` holds, a claim does not bring it along."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    await pool.execute("UPDATE hookseal.endpoints SET secret = 'plain-text-of-an-older-system'")
+    [ring] = await installation.deliveries()
+    claim = await ledger(pool).claim(ring)
+
+    assert claim is not None
+    assert "plain-text" not in repr(claim)
 
 
 @pytest.mark.parametrize(
@@ -140,28 +222,6 @@ async def test_rows_that_nobody_could_read_are_refused(pool: "Pool[asyncpg.Recor
 
     with pytest.raises(asyncpg.CheckViolationError):
         await pool.execute(spoil)
-
-
-@pytest.mark.req("DEL-03")
-async def test_the_overlap_is_the_databases_to_decide(pool: "Pool[asyncpg.Record]") -> None:
-    """The previous secret is due while its expiry lies ahead of the database's clock, and its ref is then claimed."""
-    installation = await begin(pool)
-    added = await installation.endpoint()
-    due: list[tuple[bool, int]] = []
-    for expiry in ("1 hour", "-1 second"):
-        await pool.execute(
-            "UPDATE hookseal.endpoints SET previous_secret_ref = 'db:acme:old:1',"
-            " previous_secret_expires_at = now() + $1::text::interval",
-            expiry,
-        )
-        [ring] = await installation.deliveries()
-        claim = await ledger(pool).claim(ring)
-        assert claim is not None
-        assert claim.target is not None
-        due.append((claim.target.pointer.previous_due, len((await installation.delivery(ring))["claimed_refs"])))
-
-    assert added.pointer.secret_ref
-    assert [(True, 2), (False, 1)] == due
 
 
 async def test_longest_timeout(pool: "Pool[asyncpg.Record]") -> None:

@@ -1,40 +1,69 @@
 """The laws of a ledger: the double, the real one, and the real one that tries again all keep them."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
 import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, WaitingFor
+from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Ledger
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker.ledger import PersistentLedger
-from tests.doubles.claims import CLAIM, RING
+from tests.doubles.claims import CLAIM, RETRIES, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
 OTHER = "01900000-0000-7000-8000-0000000000ff"
+SIBLING = DeliveryId("01900000-0000-7000-8000-00000000000b")
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
+FAILED_ROW = replace(ROW, outcome=Outcome.SERVER_ERROR, status=500)
+DELIVERED = Verdict(state=State.DELIVERED)
+FAILED = Verdict(state=State.FAILED)
+RETRY = Verdict(state=State.PENDING, retry_in_seconds=60)
+DISABLE = Verdict(state=State.FAILED, disable="the receiver answered 410 Gone")
+WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ledger with two due deliveries for one endpoint, and what lets time pass for it."""
+
+    ledger: Ledger
+    ring: Ring
+    sibling: Ring
+    later: Callable[[float], Awaitable[object]]
 
 
 @pytest.fixture(params=["memory", "postgres", "persistent"])
-async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> tuple[Ledger, Ring]:
-    """Give a ledger with one due delivery, and its ring."""
+async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> Case:
+    """Give each ledger."""
     if request.param == "memory":
-        ledger = MemoryLedger(FakeClock())
+        clock = FakeClock()
+        ledger = MemoryLedger(clock)
+        sibling = replace(RING, delivery_id=SIBLING)
         ledger.add(CLAIM)
-        return ledger, RING
+        ledger.add(replace(CLAIM, ring=sibling))
+        return Case(ledger=ledger, ring=RING, sibling=sibling, later=clock.sleep)
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
+    [sibling] = await installation.deliveries()
+
+    async def later(seconds: float) -> object:
+        return await pool.execute(
+            "UPDATE hookseal.deliveries SET next_attempt_at = next_attempt_at - make_interval(secs => $1)", seconds
+        )
+
     real = PostgresLedger(pool, worker="w1", lease_seconds=45)
-    return (real if request.param == "postgres" else PersistentLedger(real, seconds=5, clock=SystemClock())), ring
+    persistent = PersistentLedger(real, seconds=5, clock=SystemClock())
+    return Case(ledger=real if request.param == "postgres" else persistent, ring=ring, sibling=sibling, later=later)
 
 
 async def claimed(ledger: Ledger, ring: Ring) -> Claim:
@@ -45,21 +74,22 @@ async def claimed(ledger: Ledger, ring: Ring) -> Claim:
 
 
 @pytest.mark.req("DEL-03")
-async def test_a_claim_has_all_an_attempt_needs(case: tuple[Ledger, Ring]) -> None:
+async def test_a_claim_has_all_an_attempt_needs(case: Case) -> None:
     """A claim holds the frozen body, the event, the first attempt number and where to send."""
-    ledger, ring = case
+    ledger, ring = case.ledger, case.ring
     claim = await claimed(ledger, ring)
 
     assert (ring, 1, "invoice.paid", "corr-1") == (claim.ring, claim.number, claim.event_type, claim.correlation_id)
+    assert claim.made_at <= claim.claimed_at
     assert claim.body.startswith(b'{"type":"invoice.paid"')
     assert claim.target is not None
     assert (True, 5000, 1) == (claim.target.enabled, claim.target.timeout_ms, claim.target.pointer.generation)
 
 
 @pytest.mark.req("DEL-03")
-async def test_one_of_many_claims_wins(case: tuple[Ledger, Ring]) -> None:
+async def test_one_of_many_claims_wins(case: Case) -> None:
     """Of twenty claims at the same time exactly one gets the delivery."""
-    ledger, ring = case
+    ledger, ring = case.ledger, case.ring
     claims = await asyncio.gather(*(ledger.claim(ring) for _ in range(20)))
 
     assert 1 == sum(claim is not None for claim in claims)
@@ -67,9 +97,9 @@ async def test_one_of_many_claims_wins(case: tuple[Ledger, Ring]) -> None:
 
 @pytest.mark.req("DEL-02", "SEC-08")
 @pytest.mark.parametrize("field", ["tenant_id", "endpoint_id", "delivery_id"])
-async def test_a_ring_must_match_in_all_three_ids(case: tuple[Ledger, Ring], field: str) -> None:
+async def test_a_ring_must_match_in_all_three_ids(case: Case, field: str) -> None:
     """A ring that names another tenant, endpoint or delivery claims nothing, and the delivery stays claimable."""
-    ledger, ring = case
+    ledger, ring = case.ledger, case.ring
     forged = {
         "tenant_id": replace(ring, tenant_id=TenantId("globex")),
         "endpoint_id": replace(ring, endpoint_id=EndpointId(OTHER)),
@@ -81,29 +111,106 @@ async def test_a_ring_must_match_in_all_three_ids(case: tuple[Ledger, Ring], fie
 
 
 @pytest.mark.req("DEL-03")
-async def test_a_recorded_delivery_is_over(case: tuple[Ledger, Ring]) -> None:
+async def test_a_recorded_delivery_is_over(case: Case) -> None:
     """What was recorded as delivered is never claimed again, and its claim is worth nothing any more."""
-    ledger, ring = case
+    ledger, ring = case.ledger, case.ring
     claim = await claimed(ledger, ring)
 
-    assert await ledger.record(claim, ROW, State.DELIVERED, None)
+    assert await ledger.record(claim, ROW, DELIVERED, None)
     assert await ledger.claim(ring) is None
-    assert not await ledger.record(claim, ROW, State.FAILED, "late")
+    assert not await ledger.record(claim, ROW, FAILED, "late")
     assert not await ledger.release(claim, None)
     assert not await ledger.end(claim, State.CANCELLED, "late")
 
 
-async def test_recorded_as_pending_is_due_at_once(case: tuple[Ledger, Ring]) -> None:
-    """An attempt that leaves its delivery pending counts: the next claim is the second attempt."""
-    ledger, ring = case
-    await ledger.record(await claimed(ledger, ring), replace(ROW, outcome=Outcome.UNKNOWN), State.PENDING, "cut off")
+@pytest.mark.req("DEL-06")
+async def test_a_retry_is_due_once_its_time_has_come(case: Case) -> None:
+    """An attempt that leaves its delivery pending counts: the second can be claimed after the wait, not before."""
+    ledger, ring = case.ledger, case.ring
+    assert await ledger.record(await claimed(ledger, ring), FAILED_ROW, RETRY, "the receiver answered 500")
+
+    await case.later(30)
+    assert await ledger.claim(ring) is None
+    await case.later(30)
+    assert 2 == (await claimed(ledger, ring)).number
+
+
+async def test_a_retry_without_a_wait_is_due_at_once(case: Case) -> None:
+    """What was cut off can be claimed again in the same moment."""
+    ledger, ring = case.ledger, case.ring
+    unknown = replace(ROW, outcome=Outcome.UNKNOWN, status=None)
+    await ledger.record(await claimed(ledger, ring), unknown, Verdict(state=State.PENDING), "cut off")
 
     assert 2 == (await claimed(ledger, ring)).number
 
 
-async def test_released_counts_no_attempt(case: tuple[Ledger, Ring]) -> None:
+@pytest.mark.req("DEL-06")
+async def test_every_attempt_is_spent_from_the_budget(case: Case) -> None:
+    """A claim tells how many attempts were recorded before it, and how many the endpoint allows."""
+    ledger, ring = case.ledger, case.ring
+    spent: list[int] = []
+    for _ in range(3):
+        claim = await claimed(ledger, ring)
+        spent.append(claim.budget_spent)
+        assert claim.target is not None
+        assert RETRIES == claim.target.retries
+        await ledger.record(claim, FAILED_ROW, RETRY, "the receiver answered 500")
+        await case.later(60)
+
+    assert [0, 1, 2] == spent
+
+
+@pytest.mark.req("DEL-06")
+@pytest.mark.req("SEC-07")
+@pytest.mark.parametrize("wait", [None, WAIT])
+async def test_what_is_given_back_spends_nothing(case: Case, wait: Wait | None) -> None:
+    """A delivery that was not sent, whatever the reason, has its whole budget still."""
+    ledger, ring = case.ledger, case.ring
+    assert await ledger.release(await claimed(ledger, ring), wait)
+    await case.later(15)
+    again = await claimed(ledger, ring)
+
+    assert (1, 0) == (again.number, again.budget_spent)
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+@pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED])
+async def test_a_dead_letter_is_over(case: Case, state: State) -> None:
+    """What an attempt ended for good is never due again, however long one waits."""
+    ledger, ring = case.ledger, case.ring
+    assert await ledger.record(await claimed(ledger, ring), FAILED_ROW, Verdict(state=state), "why")
+    await case.later(1e6)
+
+    assert await ledger.claim(ring) is None
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+async def test_a_verdict_disables_the_endpoint(case: Case) -> None:
+    """Every later claim for that endpoint finds it disabled, from the moment the attempt is on record."""
+    ledger = case.ledger
+    assert await ledger.record(await claimed(ledger, case.ring), FAILED_ROW, DISABLE, "the receiver answered 410")
+
+    sibling = (await claimed(ledger, case.sibling)).target
+    assert sibling is not None
+    assert not sibling.enabled
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+async def test_a_lost_lease_disables_nothing(case: Case) -> None:
+    """A verdict that came after its lease had moved on leaves the endpoint enabled."""
+    ledger = case.ledger
+    first = await claimed(ledger, case.ring)
+    await ledger.release(first, None)
+
+    assert not await ledger.record(first, FAILED_ROW, DISABLE, "late")
+    sibling = (await claimed(ledger, case.sibling)).target
+    assert sibling is not None
+    assert sibling.enabled
+
+
+async def test_released_counts_no_attempt(case: Case) -> None:
     """What is given back is due at once and its next claim has the same number, under another lease."""
-    ledger, ring = case
+    ledger, ring = case.ledger, case.ring
     first = await claimed(ledger, ring)
 
     assert await ledger.release(first, None)
@@ -111,31 +218,33 @@ async def test_released_counts_no_attempt(case: tuple[Ledger, Ring]) -> None:
     assert (1, True) == (second.number, first.lease_token != second.lease_token)
 
 
-async def test_a_wait_is_kept(case: tuple[Ledger, Ring]) -> None:
+async def test_a_wait_is_kept(case: Case) -> None:
     """What waits cannot be claimed before its time."""
-    ledger, ring = case
-    wait = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
+    ledger, ring = case.ledger, case.ring
 
-    assert await ledger.release(await claimed(ledger, ring), wait)
+    assert await ledger.release(await claimed(ledger, ring), WAIT)
+    await case.later(5)
     assert await ledger.claim(ring) is None
+    await case.later(10)
+    assert await ledger.claim(ring) is not None
 
 
-async def test_an_older_lease_writes_nothing(case: tuple[Ledger, Ring]) -> None:
+async def test_an_older_lease_writes_nothing(case: Case) -> None:
     """Once the delivery was claimed again, the first claim is fenced off from every write."""
-    ledger, ring = case
+    ledger, ring = case.ledger, case.ring
     first = await claimed(ledger, ring)
     await ledger.release(first, None)
     second = await claimed(ledger, ring)
 
-    assert not await ledger.record(first, ROW, State.FAILED, "late")
+    assert not await ledger.record(first, ROW, FAILED, "late")
     assert not await ledger.release(first, None)
     assert not await ledger.end(first, State.CANCELLED, "late")
-    assert await ledger.record(second, ROW, State.DELIVERED, None)
+    assert await ledger.record(second, ROW, DELIVERED, None)
 
 
-async def test_ended_without_an_attempt(case: tuple[Ledger, Ring]) -> None:
+async def test_ended_without_an_attempt(case: Case) -> None:
     """What is ended is over."""
-    ledger, ring = case
+    ledger, ring = case.ledger, case.ring
 
     assert await ledger.end(await claimed(ledger, ring), State.FAILED, "why")
     assert await ledger.claim(ring) is None

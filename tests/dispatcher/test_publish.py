@@ -42,7 +42,7 @@ async def stored_body(pool: "Pool[asyncpg.Record]", wanted: str) -> bytes:
     return body
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
     """There is one delivery for each enabled endpoint of the tenant that subscribes to the type, and for no other."""
     exact = await endpoint(pool, "acme", "invoice.paid")
@@ -60,7 +60,7 @@ async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
     assert {"acme"} == {ring.tenant_id for ring in published.deliveries}
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_nobody_subscribes(pool: "Pool[asyncpg.Record]") -> None:
     """An event that nobody subscribes to is stored all the same, with an id of its own."""
     published = await publish_json(pool, event(), "{}")
@@ -70,7 +70,7 @@ async def test_nobody_subscribes(pool: "Pool[asyncpg.Record]") -> None:
     assert await stored_body(pool, published.event_id)
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_the_body_is_frozen(pool: "Pool[asyncpg.Record]") -> None:
     """The body holds type, time and data, and the data in the producer's own order, spacing and spelling."""
     data = '{"z": 1,  "a": "Zo\\u00eb \U0001f680", "n": 1.10}'
@@ -85,7 +85,7 @@ async def test_the_body_is_frozen(pool: "Pool[asyncpg.Record]") -> None:
     assert await pool.fetchval("SELECT occurred_at FROM hookseal.events") == datetime.fromisoformat(moment)
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_raw(pool: "Pool[asyncpg.Record]") -> None:
     """A raw body is stored byte for byte."""
     published = await publish_raw(pool, event(), b"\xff\xfe\x00binary")
@@ -93,7 +93,7 @@ async def test_raw(pool: "Pool[asyncpg.Record]") -> None:
     assert b"\xff\xfe\x00binary" == await stored_body(pool, published.event_id)
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 @pytest.mark.parametrize("raw", [False, True])
 async def test_idempotent(pool: "Pool[asyncpg.Record]", raw: bool) -> None:
     """The same event id with the same type and data gives the first answer again; nothing is made twice."""
@@ -112,7 +112,7 @@ async def test_idempotent(pool: "Pool[asyncpg.Record]", raw: bool) -> None:
     assert 1 == await pool.fetchval("SELECT count(*) FROM hookseal.deliveries")
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 @pytest.mark.parametrize("change", ["type", "data", "spacing", "raw"])
 async def test_another_event_under_the_same_id(pool: "Pool[asyncpg.Record]", change: str) -> None:
     """The same event id with another type, other data or another kind of body is a conflict."""
@@ -129,7 +129,7 @@ async def test_another_event_under_the_same_id(pool: "Pool[asyncpg.Record]", cha
 
 
 @pytest.mark.req("SEC-08")
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_event_ids_belong_to_their_tenant(pool: "Pool[asyncpg.Record]") -> None:
     """Two tenants may use the same event id for different events."""
     await publish_json(pool, event(event_id=EventId("e1")), "1")
@@ -200,7 +200,7 @@ async def login(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterato
         await pool.execute(f"REVOKE hookseal_producer FROM {role}; DROP ROLE {role}")
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """A role publishes only for tenants that were granted to it, or for all with `*`."""
     async with login(pool, database_url) as (role, connection):
@@ -220,7 +220,7 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """A producer reads no table and calls none of the functions behind the two that publish."""
     async with login(pool, database_url) as (role, connection):
@@ -244,7 +244,7 @@ async def test_the_callers_settings_loosen_nothing(pool: "Pool[asyncpg.Record]")
         await publish_json(connection, event("a.b", correlation_id="x-y"), "{}")
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_joins_the_callers_transaction(pool: "Pool[asyncpg.Record]") -> None:
     """What is published in a transaction that is rolled back was never published."""
     async with pool.acquire() as connection:

@@ -180,6 +180,27 @@ async def test_not_http(raw: bytes) -> None:
     assert "nonsense" not in answer.detail
 
 
+@pytest.mark.req("DEL-06")
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (b"", ()),
+        (b"retry-after: 120\r\n", ("120",)),
+        (b"Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n", ("Wed, 21 Oct 2015 07:28:00 GMT",)),
+        (b"retry-after: soon\r\nx: y\r\nRETRY-AFTER: 60\r\n", ("soon", "60")),
+        (b"".join(b"retry-after: %d\r\n" % seconds for seconds in range(9)), ("0", "1", "2", "3")),
+        (b"retry-after: " + b"1" * 64 + b"\r\n", ("1" * 64,)),
+        (b"retry-after: " + b"1" * 65 + b"\r\nretry-after: 60\r\n", ("60",)),
+        (b"retry-after: \xff\r\n", ("\udcff",)),
+    ],
+)
+async def test_retry_after(headers: bytes, expected: tuple[str, ...]) -> None:
+    """What a receiver asks for comes back as it was sent, from four headers of 64 characters at most."""
+    answer, _ = await sent(status(503, b"later", headers))
+
+    assert Reply(status=503, snippet="later", retry_after=expected) == answer
+
+
 @pytest.mark.parametrize("raw", [b"a\x00b\xff", "\U0001f680".encode() * 600, b"\xe2\x82" * 2000, b"\x00" * 5000])
 async def test_snippets_fit_the_table(raw: bytes) -> None:
     """A snippet is text that PostgreSQL takes, at most 2 KiB of UTF-8, whatever the receiver sent."""

@@ -15,6 +15,7 @@ CASES: list[tuple[Answer, Script]] = [
     (Reply(status=200, snippet="thanks"), status(200, b"thanks")),
     (Reply(status=302, snippet=""), status(302, headers=b"location: /elsewhere\r\n")),
     (Reply(status=503, snippet="later"), status(503, b"later")),
+    (Reply(status=429, snippet="", retry_after=("120",)), status(429, headers=b"retry-after: 120\r\n")),
     (Failure(kind=FailureKind.TIMEOUT, detail="no answer within 0.3 s"), hang),
     (Failure(kind=FailureKind.CONNECTION, detail="the connection failed (ServerDisconnectedError)"), reset),
 ]

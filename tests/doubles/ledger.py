@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target
+from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target, Verdict
 from hookseal.dispatcher.policy import Wait
 from tests.doubles.clock import FakeClock
 
@@ -16,6 +16,7 @@ class Row:
     claim: Claim
     state: State = State.PENDING
     attempts: list[Attempt] = field(default_factory=list)
+    budget_spent: int = 0
     due_at: datetime
     lease: str | None = None
     waiting_for: str | None = None
@@ -45,15 +46,25 @@ class MemoryLedger:
         if row is None or row.claim.ring != ring or row.state is not State.PENDING or row.due_at > self._clock.now():
             return None
         row.state, row.lease, row.waiting_for = State.SENDING, f"lease-{next(self._tokens)}", None
-        return replace(row.claim, number=len(row.attempts) + 1, lease_token=row.lease, claimed_at=self._clock.now())
+        return replace(
+            row.claim,
+            number=len(row.attempts) + 1,
+            budget_spent=row.budget_spent,
+            lease_token=row.lease,
+            claimed_at=self._clock.now(),
+        )
 
-    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
-        """Write the attempt and the state."""
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+        """Write the attempt and do what the verdict says."""
         row = self._fenced(claim)
         if row is None:
             return False
         row.attempts.append(attempt)
-        row.state, row.error, row.lease, row.due_at = state, error, None, self._clock.now()
+        row.budget_spent += 1
+        row.state, row.error, row.lease = verdict.state, error, None
+        row.due_at = self._clock.now() + timedelta(seconds=verdict.retry_in_seconds)
+        if verdict.disable is not None:
+            self._disable(claim.ring)
         return True
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
@@ -64,7 +75,7 @@ class MemoryLedger:
         row.state, row.lease = State.PENDING, None
         row.due_at = self._clock.now() + timedelta(seconds=0 if wait is None else wait.seconds)
         if wait is not None:
-            row.waiting_for, row.error = wait.waiting_for.value, wait.reason
+            row.waiting_for, row.error = wait.waiting_for, wait.reason
         return True
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
@@ -74,6 +85,11 @@ class MemoryLedger:
             return False
         row.state, row.error, row.lease = state, error, None
         return True
+
+    def _disable(self, ring: Ring) -> None:
+        for row in self.rows.values():
+            if row.claim.ring.endpoint_id == ring.endpoint_id and row.claim.target is not None:
+                row.claim = replace(row.claim, target=replace(row.claim.target, enabled=False))
 
     def _fenced(self, claim: Claim) -> Row | None:
         row = self.rows[claim.ring.delivery_id]

@@ -2,24 +2,32 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from hookseal.dispatcher.ports import Signer
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Scheme
+
+_SPELLED: Final = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
 
 
 class EchoSigner:
     """Signs with the length of what it was given."""
 
-    def __init__(self, ref: str) -> None:
+    def __init__(self, ref: str, scheme: Scheme = Scheme.STANDARD) -> None:
         self.ref = ref
+        self.scheme = scheme
 
     def sign(self, content: bytes) -> str:
         """Return a signature that tells who signed and how much."""
-        return f"v1,{self.ref}/{len(content)}"
+        return f"{_SPELLED[self.scheme]}{self.ref}/{len(content)}"
 
 
 class FixedSigners:
-    """Hands out the same signers for every pointer, or raises the error it was given."""
+    """Hands out signers for the same refs, whatever the pointer says of them, or raises the error it was given.
+
+    The first has the pointer's scheme and any other that of the previous secret.
+    """
 
     def __init__(self, *refs: str, error: Exception | None = None) -> None:
         self._refs = refs
@@ -27,12 +35,16 @@ class FixedSigners:
         self.open = 0
 
     @asynccontextmanager
-    async def signers(self, _pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
+    async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
         """Give the signers for the length of the block."""
         if self._error is not None:
             raise self._error
+        previous = pointer.previous_scheme or pointer.scheme
         self.open += 1
         try:
-            yield tuple(EchoSigner(ref) for ref in self._refs)
+            yield tuple(
+                EchoSigner(ref, Scheme(previous if earlier else pointer.scheme))
+                for earlier, ref in enumerate(self._refs)
+            )
         finally:
             self.open -= 1

@@ -10,9 +10,12 @@ from hookseal.dispatcher.model import Ring
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
+from hookseal.operations.operator import Operator
+from hookseal.schema.database import Connection
 from hookseal.secrets import keys
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.stores.postgres import PostgresStore
 
@@ -32,11 +35,18 @@ class Installation:
     pool: "Pool[asyncpg.Record]"
     unlocked: Unlocked
 
+    def operator(self, connection: Connection) -> Operator:
+        """Return one who may change this installation, on that connection."""
+        return Operator(connection=connection, unlocked=self.unlocked, who="ada@desk")
+
+    async def add(self, endpoint: NewEndpoint, secret: SecretMaterial | None = None) -> AddedEndpoint:
+        """Add this endpoint."""
+        async with self.pool.acquire() as connection:
+            return await add_endpoint(self.operator(connection), endpoint, secret)
+
     async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
         """Add an endpoint that subscribes to everything."""
-        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), name=None, timeout_ms=5000)
-        async with self.pool.acquire() as connection:
-            return await add_endpoint(connection, self.unlocked, new, None)
+        return await self.add(NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",)))
 
     async def deliveries(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> tuple[Ring, ...]:
         """Publish an event and return its deliveries."""

@@ -1,11 +1,18 @@
 """Composes the request of one attempt from a claim and its signers. Pure."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 
 from hookseal.dispatcher.model import Claim, Request, Target
 from hookseal.dispatcher.ports import Signer
-from hookseal.ground.wire import signed_content, standard_headers
+from hookseal.ground.wire import (
+    Scheme,
+    signed_content,
+    standard_headers,
+    x_webhook_content,
+    x_webhook_headers,
+    x_webhook_signatures,
+)
 
 CONTENT_TYPE: Final = "application/json"
 
@@ -19,11 +26,13 @@ def compose(
     start_within_seconds: float,
     longest_seconds: float,
 ) -> Request:
-    """Return the POST of this attempt: the bytes frozen at publish, signed now by every signer in order."""
-    timestamp = int(claim.claimed_at.timestamp())
-    content = signed_content(claim.ring.delivery_id, timestamp, claim.body)
+    """Return the POST of this attempt: the bytes frozen at publish, signed now by every signer in order.
+
+    Each scheme that a signer has brings its own headers: while an endpoint changes from one scheme to the
+    other both are sent, each signed by the secret that was made for it.
+    """
     headers = {
-        **standard_headers(claim.ring.delivery_id, timestamp, tuple(signer.sign(content) for signer in signers)),
+        **_signed(claim, target, signers),
         "content-type": CONTENT_TYPE,
         "user-agent": user_agent,
         "accept-encoding": "identity",
@@ -41,3 +50,33 @@ def compose(
         start_within_seconds=start_within_seconds,
         timeout_seconds=min(target.timeout_ms / 1000, longest_seconds),
     )
+
+
+def _signed(claim: Claim, target: Target, signers: Sequence[Signer]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for scheme in Scheme:
+        of_scheme = [signer for signer in signers if signer.scheme is scheme]
+        if of_scheme:
+            headers |= _signed_by(scheme, claim, target, of_scheme)
+    return headers
+
+
+def _signed_by(scheme: Scheme, claim: Claim, target: Target, signers: Sequence[Signer]) -> dict[str, str]:
+    timestamp = int(claim.claimed_at.timestamp())
+    delivery_id = claim.ring.delivery_id
+    match scheme:
+        case Scheme.STANDARD:
+            content = signed_content(delivery_id, timestamp, claim.body)
+            return standard_headers(delivery_id, timestamp, tuple(signer.sign(content) for signer in signers))
+        case Scheme.X_WEBHOOK:
+            content = x_webhook_content(timestamp, claim.body)
+            signatures = tuple(signer.sign(content) for signer in signers)
+            said = x_webhook_headers(
+                tenant_id=claim.ring.tenant_id,
+                delivery_id=delivery_id,
+                event_type=claim.event_type,
+                timestamp=timestamp,
+            )
+            return said | x_webhook_signatures(signatures, lead=target.pointer.lead)
+        case _:
+            assert_never(scheme)

@@ -5,8 +5,9 @@ through the ledger, so that no lease is left behind while PostgreSQL answers.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Final, TypeVar, assert_never
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from hookseal.dispatcher.compose import compose
@@ -16,21 +17,29 @@ from hookseal.dispatcher.model import (
     Claim,
     Failure,
     NotBegun,
-    Outcome,
     Reply,
     Request,
     Ring,
     State,
     Target,
+    Verdict,
 )
 from hookseal.dispatcher.outcome import classify, explain
-from hookseal.dispatcher.policy import End, Wait, admit, await_secret, decide
+from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, decide
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign, Defect
 
 START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its claim (design, law 4)
-_CUT_OFF: Final = "the worker was stopped before the answer came"
-_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signed:
+    """An attempt that is ready to be sent, and the refs of what signed it, current first."""
+
+    claim: Claim
+    target: Target
+    request: Request
+    refs: tuple[str, ...]
 
 
 async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
@@ -41,26 +50,29 @@ async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
 
 
 async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
-    """Steps 2 to 10: afterwards the delivery is delivered, over, held back, or given back.
+    """Steps 2 to 10: afterwards the delivery is delivered, due again, over, held back, or given back.
 
     Raises `Unavailable` if PostgreSQL could not be told; the lease then runs out and the sweep acts.
     """
     target = admit(claim, allow_http=parts.allow_http, jitter=parts.jitter())  # 2
     if not isinstance(target, Target):
-        await _hold(claim, target, parts)
+        await _shielded(_hold(claim, target, parts))
         return
     try:
-        request, signed_by = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
+        signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
     except CannotSign as error:
-        await _hold(claim, await_secret(str(error), parts.jitter()), parts)
-    except BaseException:  # cut off, or a fault of ours: it is told by whoever runs us
-        await _shielded(parts.ledger.release(claim, None))
+        await _shielded(_hold(claim, await_secret(str(error), parts.jitter()), parts))
+    except Exception:  # a fault of ours: it is told by whoever runs us
+        await _shielded(_hold(claim, await_mending(parts.jitter()), parts))
+        raise
+    except BaseException:  # cut off
+        await _shielded(_give_back(claim, parts))
         raise
     else:
-        await _send(claim, request, signed_by, parts)  # 6 to 10
+        await _send(signed, parts)  # 6 to 10
 
 
-async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> tuple[Request, tuple[str, ...]]:
+async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> _Signed:
     async with parts.signers.signers(target.pointer) as signers:
         if not signers:
             raise Defect("a request would have left unsigned")
@@ -72,64 +84,97 @@ async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> 
             longest_seconds=parts.longest_seconds,
             start_within_seconds=START_WITHIN_SECONDS - (parts.clock.monotonic() - asked_at),
         )
-        return request, tuple(signer.ref for signer in signers)
+        return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
 
 
-async def _send(claim: Claim, request: Request, signed_by: tuple[str, ...], parts: Parts) -> None:
+async def _send(signed: _Signed, parts: Parts) -> None:
     started = parts.clock.monotonic()
     answer: Answer | None = None
     try:
-        answer = await parts.transport.send(request)  # 6
+        answer = await parts.transport.send(signed.request)  # 6
     finally:  # also when we are cut off: what became of the request is then unknown, and on record
         if isinstance(answer, NotBegun):
-            await _shielded(parts.ledger.release(claim, None))
-            parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
+            await _shielded(_give_back(signed.claim, parts))
+            reason = "the claim was too old to dial"
+            parts.log.warning("delivery.given_back", **_identity(signed.claim), reason=reason)
         else:
-            row = _row(answer, signed_by, round((parts.clock.monotonic() - started) * 1000))  # 7
-            error = _CUT_OFF if answer is None else explain(answer)
-            await _record(claim, request, row, parts, error=error)  # 8, 9, 10
+            await _shielded(_settle(signed, answer, parts.clock.monotonic() - started, parts))
 
 
-def _row(answer: Reply | Failure | None, signed_by: tuple[str, ...], duration_ms: int) -> Attempt:
+async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: float, parts: Parts) -> None:
+    row = _row(answer, signed.refs, seconds)  # 7
+    verdict = decide(  # 8
+        row.outcome,
+        retry_after=answer.retry_after if isinstance(answer, Reply) else (),
+        budget_spent=signed.claim.budget_spent,
+        retries=signed.target.retries,
+        now=parts.clock.now(),
+        jitter=parts.jitter(),
+    )
+    error = explain(answer)
+    kept = await _counted(parts.ledger.record(signed.claim, row, verdict, error), parts)  # 9
+    parts.meter.attempted(row.outcome, seconds, first_after=_first_after(signed.claim))  # 10
+    if kept:
+        parts.meter.decided(verdict)
+    write = parts.log.info if kept and verdict.state is State.DELIVERED else parts.log.warning
+    write("delivery.attempted", **_told(signed, row, verdict), detail=error, recorded=kept)
+    if kept and verdict.disable is not None:
+        parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=verdict.disable)
+
+
+def _row(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: float) -> Attempt:
     return Attempt(
-        outcome=Outcome.UNKNOWN if answer is None else classify(answer),
+        outcome=classify(answer),
         status=answer.status if isinstance(answer, Reply) else None,
-        duration_ms=duration_ms,
+        duration_ms=round(seconds * 1000),
         snippet=answer.snippet if isinstance(answer, Reply) else None,
-        signed_by=signed_by,
+        signed_by=refs,
     )
 
 
-async def _record(claim: Claim, request: Request, row: Attempt, parts: Parts, *, error: str | None) -> None:
-    state = decide(row.outcome)  # 8
-    kept = await _shielded(parts.ledger.record(claim, row, state, error))  # 9
-    write = parts.log.info if kept and state is State.DELIVERED else parts.log.warning
-    write("delivery.attempted", **_told(claim, request, row), state=state.value, detail=error, recorded=kept)  # 10
+def _first_after(claim: Claim) -> float | None:
+    """Return how old the delivery was when its first attempt began, None if this is a later one."""
+    return (claim.claimed_at - claim.made_at).total_seconds() if claim.number == 1 else None
 
 
-def _told(claim: Claim, request: Request, row: Attempt) -> dict[str, object]:
+def _told(signed: _Signed, row: Attempt, verdict: Verdict) -> dict[str, object]:
     """Return the one wide event of an attempt. Of the url only the host is told: a path may hold a token."""
     return {
-        **_identity(claim),
+        **_identity(signed.claim),
         "outcome": row.outcome.value,
         "status": row.status,
         "duration_ms": row.duration_ms,
         "signed_by": list(row.signed_by),
-        "host": urlsplit(request.url).hostname,
-        "bytes": len(request.body),
+        "host": urlsplit(signed.request.url).hostname,
+        "bytes": len(signed.request.body),
+        "state": verdict.state.value,
+        "retry_in_seconds": verdict.retry_in_seconds if verdict.state is State.PENDING else None,
     }
 
 
 async def _hold(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
     match verdict:
         case Wait(waiting_for=waiting_for, reason=reason):
-            await _shielded(parts.ledger.release(claim, verdict))
-            parts.log.warning("delivery.waiting", **_identity(claim), waiting_for=waiting_for.value, reason=reason)
+            if await _counted(parts.ledger.release(claim, verdict), parts) and waiting_for is not None:
+                parts.meter.held(waiting_for)
+            parts.log.warning("delivery.waiting", **_identity(claim), waiting_for=waiting_for, reason=reason)
         case End(state=state, reason=reason):
-            await _shielded(parts.ledger.end(claim, state, reason))
+            await _counted(parts.ledger.end(claim, state, reason), parts)
             parts.log.warning("delivery.ended", **_identity(claim), state=state.value, reason=reason)
         case _:
             assert_never(verdict)
+
+
+async def _give_back(claim: Claim, parts: Parts) -> None:
+    await _counted(parts.ledger.release(claim, None), parts)
+
+
+async def _counted(writing: Awaitable[bool], parts: Parts) -> bool:
+    """Return what the write returned. That its lease had moved on is counted."""
+    kept = await writing
+    if not kept:
+        parts.meter.lease_lost()
+    return kept
 
 
 def _identity(claim: Claim) -> dict[str, object]:
@@ -144,11 +189,11 @@ def _identity(claim: Claim) -> dict[str, object]:
     }
 
 
-async def _shielded(writing: Coroutine[object, object, _T]) -> _T:
-    """Return what the write returned; a cancellation waits for it and is raised afterwards."""
+async def _shielded(writing: Coroutine[object, object, None]) -> None:
+    """Return once the writing is done; a cancellation waits for it and is raised afterwards."""
     task = asyncio.ensure_future(writing)
     try:
-        return await asyncio.shield(task)
+        await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise

@@ -6,39 +6,55 @@ from typing import Final
 import asyncpg
 
 from hookseal.dispatcher.database import translated
-from hookseal.ground.errors import Conflict, Malformed
+from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.sql import statements
+from hookseal.ground.wire import Scheme
 from hookseal.schema.database import Connection
 
 _SQL: Final = statements("hookseal.dispatcher", "endpoints.sql")
-MAX_NAME_CHARACTERS: Final = 128
-MIN_TIMEOUT_MS: Final = 100
-MAX_TIMEOUT_MS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEndpoint:
-    """What an operator decides about an endpoint."""
+    """What an operator decides about an endpoint; the limits are in `endpoint_rules`.
+
+    `retry_schedule`, if there is one, holds the seconds between the attempts and stands in place of
+    `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds`.
+    """
 
     tenant_id: TenantId
     url: str
     event_types: tuple[str, ...]
+    name: str | None = None
+    timeout_ms: int = 5_000
+    scheme: Scheme = Scheme.STANDARD
+    max_attempts: int = 10
+    backoff_base_seconds: int = 30
+    backoff_cap_seconds: int = 43_200
+    retry_schedule: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What stands in an endpoint row of the columns that this room writes."""
+
+    event_types: tuple[str, ...]
     name: str | None
     timeout_ms: int
-
-
-def endpoint_name(text: str | None) -> str | None:
-    """Return the name, for people, if it is 1 to 128 printable characters. Raises `Malformed`."""
-    if text is not None and not (0 < len(text) <= MAX_NAME_CHARACTERS and text.isprintable()):
-        raise Malformed(f"name must be 1 to {MAX_NAME_CHARACTERS} printable characters", field="name")
-    return text
+    max_attempts: int
+    backoff_base_seconds: int
+    backoff_cap_seconds: int
+    retry_schedule: tuple[int, ...] | None
+    enabled: bool
+    disabled_reason: str | None
 
 
 async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     """Insert the endpoint in the caller's transaction, without a secret yet; return its id, a UUIDv7.
 
-    Raises `Conflict` if the tenant has an endpoint with this url, `Unavailable`.
+    Its scheme is written with the pointer, by the secrets room. Raises `Conflict` if the tenant has an
+    endpoint with this url, `Unavailable`.
     """
     with translated():
         try:
@@ -49,7 +65,75 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
                 list(endpoint.event_types),
                 endpoint.name,
                 endpoint.timeout_ms,
+                endpoint.max_attempts,
+                endpoint.backoff_base_seconds,
+                endpoint.backoff_cap_seconds,
+                endpoint.retry_schedule,
             )
         except asyncpg.UniqueViolationError:
             raise Conflict("the tenant already has an endpoint with this url", field="url") from None
     return EndpointId(made)
+
+
+async def locked(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> Decided:
+    """Return what was decided, which nobody else changes until the caller's transaction ends; claims go on.
+
+    Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
+    """
+    with translated():
+        row = await connection.fetchrow(_SQL["lock"], tenant, endpoint_id)
+    if row is None:
+        raise NotFound("the tenant has no such endpoint", field="endpoint")
+    schedule = row["retry_schedule"]
+    return Decided(
+        **dict(row)
+        | {
+            "event_types": tuple(row["event_types"]),
+            "retry_schedule": None if schedule is None else tuple(schedule),
+        }
+    )
+
+
+async def change(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, decided: Decided) -> None:
+    """Write what is decided now into the locked row, but for whether it is enabled. Raises `Unavailable`."""
+    with translated():
+        await connection.execute(
+            _SQL["change"],
+            tenant,
+            endpoint_id,
+            decided.event_types,
+            decided.name,
+            decided.timeout_ms,
+            decided.max_attempts,
+            decided.backoff_base_seconds,
+            decided.backoff_cap_seconds,
+            decided.retry_schedule,
+        )
+
+
+async def enable(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Let the locked endpoint take deliveries again. Raises `Unavailable`."""
+    with translated():
+        await connection.execute(_SQL["enable"], tenant, endpoint_id)
+
+
+async def disable(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, reason: str) -> None:
+    """Give the locked endpoint nothing more, from the next claim on. Raises `Unavailable`."""
+    with translated():
+        await connection.execute(_SQL["disable"], tenant, endpoint_id, reason)
+
+
+async def delete(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Delete the row of the locked endpoint; its deliveries stay. Raises `Unavailable`."""
+    with translated():
+        await connection.execute(_SQL["delete"], tenant, endpoint_id)
+
+
+async def smallest_drain_seconds(connection: Connection) -> int | None:
+    """Return the shortest drain among the workers that were heard of within 30 s, None if there is none.
+
+    Raises `Unavailable`.
+    """
+    with translated():
+        seconds: int | None = await connection.fetchval(_SQL["smallest_drain"])
+    return seconds

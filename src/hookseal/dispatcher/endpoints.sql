@@ -1,4 +1,39 @@
+-- The columns of an endpoint that the dispatcher writes. None of them is a key column: claims need not wait.
+
 -- name: insert
-INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, name, timeout_ms)
-VALUES ($1, hookseal.uuid7(), $2, $3, $4, $5)
+INSERT INTO hookseal.endpoints
+    (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule)
+VALUES ($1, hookseal.uuid7(), $2, $3, $4, $5, $6, $7, $8, $9)
 RETURNING id::text
+
+-- name: lock
+SELECT event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule,
+       enabled, disabled_reason
+FROM hookseal.endpoints
+WHERE tenant_id = $1 AND id = $2::text::uuid
+FOR NO KEY UPDATE
+
+-- name: change
+UPDATE hookseal.endpoints
+SET event_types = $3, name = $4, timeout_ms = $5, max_attempts = $6, backoff_base_seconds = $7, backoff_cap_seconds = $8,
+    retry_schedule = $9
+WHERE tenant_id = $1 AND id = $2::text::uuid
+
+-- name: enable
+UPDATE hookseal.endpoints
+SET enabled = true, disabled_reason = NULL, disabled_at = NULL
+WHERE tenant_id = $1 AND id = $2::text::uuid
+
+-- name: disable
+UPDATE hookseal.endpoints
+SET enabled = false, disabled_reason = $3, disabled_at = now()
+WHERE tenant_id = $1 AND id = $2::text::uuid
+
+-- name: delete
+DELETE FROM hookseal.endpoints
+WHERE tenant_id = $1 AND id = $2::text::uuid
+
+-- name: smallest_drain
+SELECT min(drain_seconds)
+FROM hookseal.workers
+WHERE beaten_at > now() - interval '30 seconds'

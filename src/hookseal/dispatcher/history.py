@@ -1,20 +1,18 @@
 """What an operator reads of deliveries and their attempts."""
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from hookseal.dispatcher.database import translated
 from hookseal.dispatcher.model import State
-from hookseal.ground.errors import Malformed, NotFound
-from hookseal.ground.ids import DeliveryId, EndpointId, TenantId, delivery_id
+from hookseal.dispatcher.paging import before, paged, require_limit
+from hookseal.ground.errors import NotFound
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.sql import statements
 from hookseal.schema.database import Executor
 
 _SQL: Final = statements("hookseal.dispatcher", "history.sql")
-MAX_PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +34,8 @@ async def page(
     Raises `Malformed` for a cursor that no page gave or a limit out of 1 to 1000, `NotFound` for an
     endpoint that is not there (one that was deleted is, for its history), `Unavailable`.
     """
-    if not 1 <= limit <= MAX_PAGE:
-        raise Malformed(f"limit must be 1 to {MAX_PAGE}", field="limit")
-    before = None if cursor is None else _before(cursor)
+    require_limit(limit)
+    ended_with = before(cursor)
     with translated():
         rows = await executor.fetch(
             _SQL["page"],
@@ -47,14 +44,12 @@ async def page(
             wanted.event_type,
             None if wanted.state is None else wanted.state.value,
             wanted.since,
-            before,
+            ended_with,
             limit + 1,
         )
         if not rows and wanted.endpoint_id is not None:
             await _require_endpoint(executor, wanted.endpoint_id, wanted.tenant_id)
-    items = [dict(row) for row in rows[:limit]]
-    more = len(rows) > limit
-    return items, base64.urlsafe_b64encode(items[-1]["delivery_id"].encode()).decode() if more else None
+    return paged(rows, limit, "delivery_id")
 
 
 async def show(executor: Executor, wanted: DeliveryId) -> dict[str, Any]:
@@ -74,10 +69,3 @@ async def _require_endpoint(executor: Executor, endpoint: EndpointId, tenant: Te
     if not await executor.fetchval(_SQL["has_endpoint"], endpoint, tenant):
         whose = "" if tenant is None else " of this tenant"
         raise NotFound(f"there is no endpoint{whose} with this id", field="endpoint")
-
-
-def _before(cursor: str) -> DeliveryId:
-    try:
-        return delivery_id(base64.urlsafe_b64decode(cursor.encode()).decode())
-    except (ValueError, binascii.Error, Malformed):
-        raise Malformed("cursor must be one that an earlier page gave", field="cursor") from None

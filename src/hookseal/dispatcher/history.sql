@@ -1,6 +1,7 @@
 -- name: page
 SELECT d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.event_id, e.event_type,
-       d.state, d.attempts, d.created_at, d.next_attempt_at, d.waiting_for, d.last_error
+       d.state, d.attempts, d.budget_spent, d.created_at, d.next_attempt_at, d.waiting_for, d.last_error,
+       d.replay_of::text AS replay_of
 FROM hookseal.deliveries AS d
 JOIN hookseal.events AS e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
 WHERE ($1::text IS NULL OR d.tenant_id = $1)
@@ -20,7 +21,8 @@ SELECT EXISTS (SELECT FROM hookseal.endpoints AS e
 
 -- name: show
 SELECT d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.event_id, e.event_type,
-       d.state, d.attempts, d.next_attempt_at, d.waiting_for, d.last_error, e.correlation_id
+       d.state, d.attempts, d.budget_spent, d.next_attempt_at, d.waiting_for, d.last_error, d.replay_of::text AS replay_of,
+       e.correlation_id
 FROM hookseal.deliveries AS d
 JOIN hookseal.events AS e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
 WHERE d.id = $1::text::uuid

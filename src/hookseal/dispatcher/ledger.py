@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from hookseal.dispatcher.database import translated
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target
+from hookseal.dispatcher.model import Attempt, Claim, Retries, Ring, State, Target, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -30,13 +30,15 @@ class PostgresLedger:
         )
         return None if row is None else _claim(ring, row)
 
-    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
-        """Write the attempt and the state in one statement; False if the lease was lost."""
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+        """Write the attempt and do what the verdict says in one statement; False if the lease was lost."""
         row = await self._row(
             "record",
             *_fence(claim),
-            state.value,
+            verdict.state.value,
             error,
+            verdict.retry_in_seconds,
+            verdict.disable,
             attempt.duration_ms,
             attempt.status,
             attempt.outcome.value,
@@ -50,16 +52,19 @@ class PostgresLedger:
         """Give the delivery back without an attempt, due at once or after the wait."""
         if wait is None:
             return await self._row("release", *_fence(claim), 0.0, None, None) is not None
-        row = await self._row("release", *_fence(claim), wait.seconds, wait.waiting_for.value, wait.reason)
+        row = await self._row("release", *_fence(claim), wait.seconds, wait.waiting_for, wait.reason)
         return row is not None
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
         """Leave the delivery in that final state without an attempt; False if the lease was lost."""
         return await self._row("end", *_fence(claim), state.value, error) is not None
 
-    async def end_lost_leases(self) -> int:
-        """Make deliveries due whose lease ran out, each with an attempt of outcome unknown; return how many."""
-        return len(await self._rows("end_lost_leases", SWEEP_BATCH))
+    async def end_lost_leases(self) -> list[State]:
+        """End leases that ran out, each with an attempt of outcome unknown; return the state of each delivery.
+
+        They are due again, or dead letters if that was the last attempt they were allowed.
+        """
+        return [State(row["state"]) for row in await self._rows("end_lost_leases", SWEEP_BATCH)]
 
     async def seconds_ago(self, seconds: float) -> datetime:
         """Return the database's time so many seconds ago."""
@@ -72,15 +77,14 @@ class PostgresLedger:
         Left out is what was rung since it came due and not before that moment: given the same moment
         again and again, every delivery is returned once.
         """
-        rows = await self._rows("ring_due", SWEEP_BATCH, rung_before)
-        return [
-            Ring(
-                tenant_id=TenantId(row["tenant_id"]),
-                endpoint_id=EndpointId(row["endpoint_id"]),
-                delivery_id=DeliveryId(row["delivery_id"]),
-            )
-            for row in rows
-        ]
+        return _rings(await self._rows("ring_due", SWEEP_BATCH, rung_before))
+
+    async def ring_unrung(self, token: str, *, waited_seconds: float) -> list[Ring]:
+        """Return up to `SWEEP_BATCH` deliveries that nobody rang for so long since they came due, oldest first.
+
+        They count as rung now. None are returned to whoever does not lead the outbox under this token.
+        """
+        return _rings(await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token))
 
     async def longest_timeout_ms(self) -> int:
         """Return the longest time-out of an enabled endpoint, 0 if there is none."""
@@ -101,6 +105,17 @@ def _fence(claim: Claim) -> tuple[str, str, str]:
     return claim.ring.tenant_id, claim.ring.delivery_id, claim.lease_token
 
 
+def _rings(rows: list[Any]) -> list[Ring]:
+    return [
+        Ring(
+            tenant_id=TenantId(row["tenant_id"]),
+            endpoint_id=EndpointId(row["endpoint_id"]),
+            delivery_id=DeliveryId(row["delivery_id"]),
+        )
+        for row in rows
+    ]
+
+
 def _claim(ring: Ring, row: Any) -> Claim:
     return Claim(
         ring=ring,
@@ -110,6 +125,8 @@ def _claim(ring: Ring, row: Any) -> Claim:
         traceparent=row["traceparent"],
         body=row["body"],
         number=row["claimed_number"],
+        budget_spent=row["budget_spent"],
+        made_at=row["created_at"],
         claimed_at=row["claimed_at"],
         lease_token=row["lease_token"],
         target=_target(ring, row) if row["endpoint_found"] else None,
@@ -126,10 +143,19 @@ def _target(ring: Ring, row: Any) -> Target:
         secret_ref=row["secret_ref"],
         previous_secret_ref=row["previous_secret_ref"],
         previous_secret_expires_at=row["previous_secret_expires_at"],
+        previous_scheme=row["previous_scheme"],
+        previous_algorithm=row["previous_algorithm"],
         previous_due=row["previous_due"],
         lead=row["lead"],
         generation=row["generation"],
         mac=row["mac"],
         mac_key_id=row["mac_key_id"],
+        cache_epoch=row["cache_epoch"],
     )
-    return Target(pointer=pointer, enabled=row["enabled"], timeout_ms=row["timeout_ms"])
+    retries = Retries(
+        attempts_allowed=row["attempts_allowed"],
+        backoff_base_seconds=row["backoff_base_seconds"],
+        backoff_cap_seconds=row["backoff_cap_seconds"],
+        schedule=None if row["retry_schedule"] is None else tuple(row["retry_schedule"]),
+    )
+    return Target(pointer=pointer, enabled=row["enabled"], timeout_ms=row["timeout_ms"], retries=retries)

@@ -6,7 +6,10 @@ WITH due AS (
       AND d.state = 'pending' AND d.next_attempt_at <= now()
     FOR UPDATE
 ), endpoint AS (
-    SELECT e.*, coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
+    SELECT e.id, e.enabled, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
+           e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
+           e.previous_algorithm, e.lead, e.generation, e.mac, e.mac_key_id,
+           coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
     FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
     FOR KEY SHARE OF e
 ), claimed AS (
@@ -18,12 +21,16 @@ WITH due AS (
         claimed_generation = e.generation
     FROM due LEFT JOIN endpoint AS e ON true
     WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-    RETURNING d.tenant_id, d.id, d.endpoint_id, d.event_id, d.claimed_number, d.claimed_at, d.lease_token
+    RETURNING d.tenant_id, d.id, d.endpoint_id, d.event_id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at,
+              d.lease_token
 )
-SELECT c.event_id, c.claimed_number, c.claimed_at, c.lease_token::text AS lease_token,
+SELECT c.event_id, c.claimed_number, c.budget_spent, c.created_at, c.claimed_at, c.lease_token::text AS lease_token,
        v.event_type, v.correlation_id, v.traceparent, v.body,
-       e.id IS NOT NULL AS endpoint_found, e.enabled, e.timeout_ms, e.url, e.scheme, e.algorithm, e.secret_ref,
-       e.previous_secret_ref, e.previous_secret_expires_at, e.previous_due, e.lead, e.generation, e.mac, e.mac_key_id
+       e.id IS NOT NULL AS endpoint_found, e.enabled, e.timeout_ms,
+       e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
+       e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
+       e.previous_algorithm, e.previous_due, e.lead, e.generation, e.mac, e.mac_key_id,
+       (SELECT epoch FROM hookseal.control WHERE name = 'cache') AS cache_epoch
 FROM claimed AS c
 JOIN hookseal.events AS v ON v.tenant_id = c.tenant_id AND v.id = c.event_id
 LEFT JOIN endpoint AS e ON true
@@ -31,20 +38,26 @@ LEFT JOIN endpoint AS e ON true
 -- name: record
 WITH ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = $4, attempts = d.claimed_number, last_error = $5,
-        next_attempt_at = CASE WHEN $4 = 'pending' THEN now() END,
+    SET state = $4, attempts = d.claimed_number, budget_spent = d.budget_spent + 1, last_error = $5,
+        next_attempt_at = CASE WHEN $4 = 'pending' THEN now() + make_interval(secs => $6) END,
+        rung_at = CASE WHEN $4 = 'pending' THEN NULL ELSE d.rung_at END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
-    RETURNING d.tenant_id, d.id, d.claimed_number, d.claimed_at
+    RETURNING d.tenant_id, d.id, d.endpoint_id, d.claimed_number, d.claimed_at
+), disabled AS (
+    UPDATE hookseal.endpoints AS e
+    SET enabled = false, disabled_reason = $7, disabled_at = now()
+    FROM ended
+    WHERE $7::text IS NOT NULL AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id AND e.enabled
 )
 INSERT INTO hookseal.attempts
     (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
-SELECT tenant_id, id, claimed_number, claimed_at, $6, $7, $8, $9, $10, $11 FROM ended
+SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
 RETURNING number
 
 -- name: release
 UPDATE hookseal.deliveries AS d
-SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4),
+SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4), rung_at = NULL,
     waiting_for = $5, last_error = coalesce($6, d.last_error),
     lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
 WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
@@ -58,24 +71,30 @@ RETURNING 1
 
 -- name: end_lost_leases
 WITH lost AS (
-    SELECT d.tenant_id, d.id, d.lease_owner
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.lease_owner
     FROM hookseal.deliveries AS d
     WHERE d.state = 'sending' AND d.lease_expires_at < now()
     ORDER BY d.lease_expires_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
+), judged AS (
+    SELECT lost.*, e.attempts_allowed
+    FROM lost LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = lost.tenant_id AND e.id = lost.endpoint_id
 ), ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = 'pending', next_attempt_at = now(), attempts = d.claimed_number,
+    SET state = CASE WHEN d.budget_spent + 1 >= judged.attempts_allowed THEN 'dead_letter' ELSE 'pending' END,
+        next_attempt_at = CASE WHEN d.budget_spent + 1 >= judged.attempts_allowed THEN NULL ELSE now() END,
+        attempts = d.claimed_number, budget_spent = d.budget_spent + 1, rung_at = NULL,
         last_error = 'the worker ended before the answer was recorded',
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
-    FROM lost
-    WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
-    RETURNING d.tenant_id, d.id, d.claimed_number, d.claimed_at, d.claimed_refs, lost.lease_owner
+    FROM judged
+    WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
+    RETURNING d.tenant_id, d.id, d.state, d.claimed_number, d.claimed_at, d.claimed_refs, judged.lease_owner
+), told AS (
+    INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
+    SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner FROM ended
 )
-INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
-SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner FROM ended
-RETURNING tenant_id, delivery_id::text AS delivery_id
+SELECT state FROM ended
 
 -- name: ring_due
 WITH due AS (
@@ -86,12 +105,32 @@ WITH due AS (
     ORDER BY d.next_attempt_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
+), rung AS (
+    UPDATE hookseal.deliveries AS d
+    SET rung_at = now()
+    FROM due
+    WHERE d.tenant_id = due.tenant_id AND d.id = due.id
+    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
 )
-UPDATE hookseal.deliveries AS d
-SET rung_at = now()
-FROM due
-WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM rung ORDER BY next_attempt_at
+
+-- name: ring_unrung
+WITH unrung AS (
+    SELECT d.tenant_id, d.id
+    FROM hookseal.deliveries AS d
+    WHERE d.state = 'pending' AND d.rung_at IS NULL AND d.next_attempt_at <= now() - make_interval(secs => $2)
+      AND EXISTS (SELECT FROM hookseal.control WHERE name = 'outbox' AND token = $3::text::uuid AND until > now())
+    ORDER BY d.next_attempt_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+), rung AS (
+    UPDATE hookseal.deliveries AS d
+    SET rung_at = now()
+    FROM unrung
+    WHERE d.tenant_id = unrung.tenant_id AND d.id = unrung.id
+    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
+)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM rung ORDER BY next_attempt_at
 
 -- name: seconds_ago
 SELECT now() - make_interval(secs => $1)

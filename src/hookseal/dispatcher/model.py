@@ -36,20 +36,37 @@ class Ring:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How often an endpoint is tried, and how long after a failure it is tried again.
+
+    `schedule`, if there is one, holds the seconds between the attempts and stands in place of base and cap.
+    `attempts_allowed` counts the first attempt.
+    """
+
+    attempts_allowed: int
+    backoff_base_seconds: int
+    backoff_cap_seconds: int
+    schedule: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What the claim read of the endpoint row."""
 
     pointer: Pointer
     enabled: bool
     timeout_ms: int
+    retries: Retries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A delivery that is ours until the lease ends: everything one attempt needs.
 
-    `number` counts attempts from 1. `claimed_at` is the database's time of the claim, which is when
-    the attempt began. `target` is None if the endpoint row is gone.
+    `number` counts attempts from 1, over replays too; `budget_spent` is how many were made before this one
+    since the delivery was published or last replayed. `claimed_at` is the database's time of the claim,
+    which is when the attempt began; `made_at` is when the delivery was made. `target` is None if the
+    endpoint row is gone.
     """
 
     ring: Ring
@@ -59,6 +76,8 @@ class Claim:
     traceparent: str | None
     body: bytes
     number: int
+    budget_spent: int
+    made_at: datetime
     claimed_at: datetime
     lease_token: str
     target: Target | None
@@ -82,10 +101,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The receiver answered with a status. `snippet` is at most 2 KiB of what it said."""
+    """The receiver answered with a status. `snippet` is at most 2 KiB of what it said.
+
+    `retry_after` holds the values of that header as they came, at most four of at most 64 characters.
+    """
 
     status: int
     snippet: str
+    retry_after: tuple[str, ...] = ()
 
 
 class FailureKind(StrEnum):
@@ -120,6 +143,8 @@ class Outcome(StrEnum):
     """How an attempt ended. A failure of the other side is one of these, never an exception."""
 
     DELIVERED = "delivered"
+    GONE = "gone"
+    THROTTLED = "throttled"
     REDIRECT = "redirect"
     CLIENT_ERROR = "client_error"
     SERVER_ERROR = "server_error"
@@ -132,6 +157,18 @@ class Outcome(StrEnum):
     PROTOCOL = "protocol"
     INVALID_URL = "invalid_url"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What follows from an attempt: the state of its delivery and, if that is pending, when it is due again.
+
+    `disable` is why the endpoint gets nothing more until an operator enables it, None if it goes on.
+    """
+
+    state: State
+    retry_in_seconds: float = 0.0
+    disable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

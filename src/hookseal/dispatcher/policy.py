@@ -1,23 +1,28 @@
-"""What happens next: pure decisions over a claim or an outcome, with chance passed in."""
+"""What happens next: pure decisions over a claim or an outcome, with time and chance passed in."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, assert_never
 
-from hookseal.dispatcher.model import Claim, Outcome, State, Target, WaitingFor
+from hookseal.dispatcher.model import Claim, Outcome, Retries, State, Target, Verdict, WaitingFor
+from hookseal.dispatcher.outcome import Consequence, consequence
+from hookseal.dispatcher.retry_after import seconds as seconds_asked
 from hookseal.dispatcher.url import url_problem
 from hookseal.ground.wire import Algorithm, Scheme
 
 LOOK_AGAIN_SECONDS: Final = 15.0  # a waiting delivery is looked at again after this long (design 1.5)
-_SPREAD: Final = 0.25
+SPREAD: Final = 0.25  # what jitter may take from a wait, or add to it
+_GONE: Final = "the receiver answered 410 Gone"
+_MOST_DOUBLINGS: Final = 31  # a base of 1 s is then above what a cap, an integer of PostgreSQL, can be
 _SCHEMES: Final = frozenset(scheme.value for scheme in Scheme)
 _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Held back without an attempt: looked at again after `seconds`."""
+    """Held back without an attempt: looked at again after `seconds`. `waiting_for` is None after a fault of ours."""
 
-    waiting_for: WaitingFor
+    waiting_for: WaitingFor | None
     seconds: float
     reason: str
 
@@ -50,34 +55,53 @@ def await_secret(reason: str, jitter: float) -> Wait:
     return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=reason)
 
 
+def await_mending(jitter: float) -> Wait:
+    """Return the wait of a delivery that a fault of ours kept from being sent. `jitter` is in [0, 1)."""
+    return Wait(waiting_for=None, seconds=again(jitter), reason="a fault of hookseal: see the worker's log")
+
+
 def again(jitter: float) -> float:
     """Return in how many seconds a waiting delivery is looked at again: 15, give or take a quarter."""
-    return LOOK_AGAIN_SECONDS * (1 - _SPREAD + 2 * _SPREAD * jitter)
+    return _spread(LOOK_AGAIN_SECONDS, jitter)
 
 
-def decide(outcome: Outcome) -> State:
-    """Return the state in which an attempt with this outcome leaves its delivery.
+def decide(
+    outcome: Outcome, *, retry_after: tuple[str, ...], budget_spent: int, retries: Retries, now: datetime, jitter: float
+) -> Verdict:
+    """Return what follows from an attempt with this outcome.
 
-    This version makes one attempt. An unknown outcome (we were cut off) is attempted again.
+    `retry_after` holds the values of that header, `budget_spent` does not count this attempt, `jitter` is in
+    [0, 1). A delivery that is tried again waits for the back-off, or for `Retry-After` if that is longer; one
+    that has spent its budget is a dead letter.
     """
-    match outcome:
-        case Outcome.DELIVERED:
-            return State.DELIVERED
-        case Outcome.UNKNOWN:
-            return State.PENDING
-        case (
-            Outcome.REDIRECT
-            | Outcome.CLIENT_ERROR
-            | Outcome.SERVER_ERROR
-            | Outcome.UNEXPECTED_STATUS
-            | Outcome.TIMEOUT
-            | Outcome.TLS
-            | Outcome.DNS
-            | Outcome.CONNECTION
-            | Outcome.FORBIDDEN_ADDRESS
-            | Outcome.PROTOCOL
-            | Outcome.INVALID_URL
-        ):
-            return State.FAILED
-        case _:
-            assert_never(outcome)
+    made = budget_spent + 1
+    match consequence(outcome):
+        case Consequence.DELIVERED:
+            return Verdict(state=State.DELIVERED)
+        case Consequence.DISABLE:
+            return Verdict(state=State.FAILED, disable=_GONE)
+        case Consequence.FAIL:
+            return Verdict(state=State.FAILED)
+        case Consequence.THROTTLE | Consequence.RETRY:
+            wait = max(back_off(retries, made, jitter), seconds_asked(retry_after, now) or 0.0)
+        case unforeseen:
+            assert_never(unforeseen)
+    if made >= retries.attempts_allowed:
+        return Verdict(state=State.DEAD_LETTER)
+    return Verdict(state=State.PENDING, retry_in_seconds=wait)
+
+
+def back_off(retries: Retries, made: int, jitter: float) -> float:
+    """Return for how many seconds an endpoint is left alone after `made` attempts, at least one, that failed.
+
+    That is the entry of its schedule, the last one if there are fewer; without a schedule its base, doubled
+    with each attempt up to its cap. Give or take a quarter; `jitter` is in [0, 1).
+    """
+    if retries.schedule:
+        return _spread(retries.schedule[min(made, len(retries.schedule)) - 1], jitter)
+    doubled = retries.backoff_base_seconds * 2 ** min(made - 1, _MOST_DOUBLINGS)
+    return _spread(min(doubled, retries.backoff_cap_seconds), jitter)
+
+
+def _spread(seconds: float, jitter: float) -> float:
+    return seconds * (1 - SPREAD + 2 * SPREAD * jitter)

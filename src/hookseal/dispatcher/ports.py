@@ -8,10 +8,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hookseal.dispatcher.model import Answer, Attempt, Claim, Request, Ring, State
+from hookseal.dispatcher.model import Answer, Attempt, Claim, Outcome, Request, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.clock import Clock
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Scheme
 
 
 class Ledger(Protocol):
@@ -24,10 +25,10 @@ class Ledger(Protocol):
         """
         ...
 
-    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
-        """Write the attempt and leave the delivery in `state`, in one transaction; False if the lease was lost.
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+        """Write the attempt and do what the verdict says, in one transaction; False if the lease was lost.
 
-        `PENDING` makes it due at once. Raises `Unavailable`.
+        The attempt is spent from the budget. Raises `Unavailable`.
         """
         ...
 
@@ -62,8 +63,13 @@ class Signer(Protocol):
         """The secret reference that this signs with."""
         ...
 
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme that the secret was made for: it says what is signed, and how the signature is spelled."""
+        ...
+
     def sign(self, content: bytes) -> str:
-        """Return the signature as the header spells it, for instance `v1,<base64>`."""
+        """Return the signature as the scheme's headers spell it: `v1,<base64>` or `sha256=<hex>`."""
         ...
 
 
@@ -75,6 +81,26 @@ class Signers(Protocol):
 
         Raises `CannotSign` on entry if any one of them cannot be had: never fewer than are due.
         """
+        ...
+
+
+class Meter(Protocol):
+    """Counts what happens. It never fails and never waits."""
+
+    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
+        """Count an attempt that took so long; `first_after` is the age of the delivery at its first attempt."""
+        ...
+
+    def decided(self, verdict: Verdict) -> None:
+        """Count what a recorded attempt led to: a dead letter, an endpoint that was disabled."""
+        ...
+
+    def held(self, waiting_for: WaitingFor) -> None:
+        """Count a delivery that was held back."""
+        ...
+
+    def lease_lost(self) -> None:
+        """Count a write that came after its lease had moved on."""
         ...
 
 
@@ -94,4 +120,5 @@ class Parts:
     allow_http: bool
     user_agent: str
     longest_seconds: float
+    meter: Meter
     log: Any

@@ -26,6 +26,8 @@ from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Re
 
 RESPONSE_BYTES_READ: Final = 65_536
 SNIPPET_BYTES: Final = 2_048
+RETRY_AFTER_VALUES: Final = 4
+RETRY_AFTER_CHARACTERS: Final = 64  # the longest HTTP date has 33
 _ANSWER_BYTES_TAKEN: Final = 524_288  # with headers and what one read of the socket brings beyond the body's limit
 _IDLE_SECONDS: Final = 30.0
 _Networks = frozenset[IPv4Network | IPv6Network]
@@ -139,7 +141,9 @@ class HttpTransport:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=request.timeout_seconds),
             ) as response:
-                return Reply(status=response.status, snippet=await _snippet(response))
+                return Reply(
+                    status=response.status, snippet=await _snippet(response), retry_after=_retry_after(response)
+                )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             return _failure(error, request)
 
@@ -163,6 +167,12 @@ class HttpTransport:
                 read_bufsize=RESPONSE_BYTES_READ,
             )
         return self._sessions[allowed]
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> tuple[str, ...]:
+    """Return the first values of the header that are not too long; a longer one says nothing that is waited for."""
+    values = response.headers.getall("retry-after", ())
+    return tuple(value for value in values if len(value) <= RETRY_AFTER_CHARACTERS)[:RETRY_AFTER_VALUES]
 
 
 async def _snippet(response: aiohttp.ClientResponse) -> str:

@@ -14,8 +14,10 @@ from hookseal.ground.ids import EndpointId, TenantId
 class Pointer:
     """The pointer columns of one endpoint row, as text, exactly as they stand in PostgreSQL.
 
-    `previous_due` is the database's own answer, in the statement that read the row, to whether the
-    overlap still runs. `mac` covers every field but `previous_due`, `mac` and `mac_key_id`.
+    `scheme` and `algorithm` are those of the current secret; the previous one has its own. `previous_due`
+    is the database's own answer, in the statement that read the row, to whether the overlap still runs.
+    `cache_epoch` was read in the same statement: what was cached under an older one must not be used.
+    `mac` covers every field but `previous_due`, `cache_epoch`, `mac` and `mac_key_id`.
     """
 
     tenant_id: TenantId
@@ -26,8 +28,11 @@ class Pointer:
     secret_ref: str | None
     previous_secret_ref: str | None
     previous_secret_expires_at: datetime | None
+    previous_scheme: str | None
+    previous_algorithm: str | None
     previous_due: bool
     lead: str
     generation: int
     mac: bytes | None
     mac_key_id: str | None
+    cache_epoch: int

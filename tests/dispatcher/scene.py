@@ -1,0 +1,69 @@
+"""The ten steps over doubles, with one pending delivery."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from hookseal.dispatcher.deliver import attempt, take
+from hookseal.dispatcher.model import Answer, Reply
+from hookseal.dispatcher.ports import Parts
+from tests.doubles.claims import CLAIM, DELIVERY, RING
+from tests.doubles.clock import FakeClock
+from tests.doubles.ledger import MemoryLedger, Row
+from tests.doubles.meter import ListMeter
+from tests.doubles.signers import FixedSigners
+from tests.doubles.transport import ScriptedTransport
+
+OK = Reply(status=204, snippet="thanks")
+GONE = Reply(status=410, snippet="")
+
+
+@dataclass
+class Scene:
+    """A pipeline over doubles with one pending delivery."""
+
+    answers: list[Answer] = field(default_factory=lambda: [OK])
+    signers: FixedSigners = field(default_factory=lambda: FixedSigners("db:acme:n:2", "db:acme:n:1"))
+    during: Callable[[], object] | None = None
+
+    def __post_init__(self) -> None:
+        self.clock = FakeClock()
+        self.ledger = MemoryLedger(self.clock)
+        self.ledger.add(CLAIM)
+        self.meter = ListMeter()
+        self.transport = ScriptedTransport(*self.answers, during=self.during)
+        self.parts = Parts(
+            ledger=self.ledger,
+            transport=self.transport,
+            signers=self.signers,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+            allow_http=False,
+            user_agent="hookseal/test",
+            longest_seconds=20,
+            meter=self.meter,
+            log=structlog.get_logger(),
+        )
+
+    @property
+    def row(self) -> Row:
+        """Return how the delivery stands."""
+        return self.ledger.rows[DELIVERY]
+
+    async def run(self) -> None:
+        """Ring once."""
+        taken = await take(RING, self.parts)
+        assert taken is not None
+        await attempt(*taken, self.parts)
+
+    def lose_lease(self) -> None:
+        """Let the lease move on, as the sweep does once it ran out."""
+        self.row.lease = "another"
+
+    async def told(self) -> list[Any]:
+        """Ring once and return what was logged."""
+        with structlog.testing.capture_logs() as logs:
+            await self.run()
+        return logs

@@ -1,0 +1,89 @@
+"""What an attempt tells: one event in the log, and counts."""
+
+from dataclasses import replace
+
+import pytest
+import structlog
+
+from hookseal.dispatcher.model import Outcome, Reply, State, Verdict, WaitingFor
+from hookseal.ground.errors import CannotSign
+from tests.dispatcher.scene import OK, Scene
+from tests.doubles.claims import CLAIM, DELIVERY, RING, target
+from tests.doubles.signers import FixedSigners
+from tests.doubles.transport import ScriptedTransport
+
+
+async def test_attempts_are_counted() -> None:
+    """Each attempt is counted with its outcome and seconds, the first with the age of its delivery, and its verdict."""
+    scene = Scene()
+
+    def last() -> None:
+        scene.clock.elapsed += 1.25
+
+    scene.parts = replace(scene.parts, transport=ScriptedTransport(Reply(status=500, snippet=""), OK, during=last))
+    scene.clock.elapsed += 2
+    await scene.run()
+    scene.clock.elapsed += 30
+    await scene.run()
+
+    assert [(Outcome.SERVER_ERROR, 1.25, 2.0), (Outcome.DELIVERED, 1.25, None)] == scene.meter.attempts
+    assert [
+        Verdict(state=State.PENDING, retry_in_seconds=30),
+        Verdict(state=State.DELIVERED),
+    ] == scene.meter.verdicts
+    assert [1250, 1250] == [row.duration_ms for row in scene.row.attempts]
+
+
+@pytest.mark.parametrize("waiting_for", [WaitingFor.SECRET, WaitingFor.ENDPOINT_DISABLED])
+async def test_what_is_held_back_is_counted(waiting_for: WaitingFor) -> None:
+    """A delivery that waits is counted by what it waits for, and as no attempt."""
+    scene = Scene(signers=FixedSigners(error=CannotSign()))
+    scene.ledger.target(DELIVERY, target(enabled=waiting_for is WaitingFor.SECRET))
+    await scene.run()
+
+    assert ([waiting_for], [], 0) == (scene.meter.holds, scene.meter.attempts, scene.meter.leases_lost)
+
+
+@pytest.mark.req("OPS-03", part="logs")
+@pytest.mark.req("OPS-03", part="correlation-id")
+async def test_one_wide_event() -> None:
+    """An attempt is told once, with everything, but for the path of the url, which may hold a token."""
+    scene = Scene()
+    with structlog.testing.capture_logs() as logs:
+        await scene.run()
+
+    assert [
+        {
+            "event": "delivery.attempted",
+            "log_level": "info",
+            "tenant_id": "acme",
+            "delivery_id": DELIVERY,
+            "endpoint_id": RING.endpoint_id,
+            "event_id": "evt_1",
+            "event_type": "invoice.paid",
+            "correlation_id": "corr-1",
+            "attempt": 1,
+            "state": "delivered",
+            "retry_in_seconds": None,
+            "outcome": "delivered",
+            "status": 204,
+            "duration_ms": 0,
+            "signed_by": ["db:acme:n:2", "db:acme:n:1"],
+            "host": "receiver.example",
+            "bytes": len(CLAIM.body),
+            "detail": None,
+            "recorded": True,
+        }
+    ] == logs
+
+
+@pytest.mark.req("OPS-03", part="logs")
+async def test_a_retry_is_told() -> None:
+    """What failed is a warning that says why, and in how many seconds it is tried again."""
+    scene = Scene(answers=[Reply(status=500, snippet="")])
+    logs = await scene.told()
+
+    assert [("warning", "server_error", "pending", 30.0, "the receiver answered 500", True)] == [
+        tuple(line[name] for name in ("log_level", "outcome", "state", "retry_in_seconds", "detail", "recorded"))
+        for line in logs
+    ]

@@ -1,0 +1,209 @@
+"""A claim against whoever changes its rows at the same time: what it waits for, and what it then reads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.waiting import older_claims
+from hookseal.ground.pointer import Pointer
+from hookseal.schema.database import Connection
+from hookseal.secrets import pointer
+from tests.dispatcher.test_ledger import DELIVERED, ROW, ledger
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+
+
+async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
+    """Return once a connection to this database waits for a lock."""
+    async with asyncio.timeout(10):
+        while not await pool.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+        ):
+            pass
+
+
+@asynccontextmanager
+async def moving(installation: Installation, found: Pointer, **changes: Any) -> AsyncIterator[Pointer]:
+    """Give the pointer, moved to its next version in a transaction that is committed after the block."""
+    async with installation.pool.acquire() as mover, mover.transaction():
+        locked = await pointer.locked(mover, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+        if "previous_secret_ref" in changes:
+            changes["previous_secret_expires_at"] = await pointer.moment(mover, 3600)
+        yield await pointer.moved(
+            mover, installation.unlocked.integrity, locked, secret_ref=f"{str(found.secret_ref)[:-1]}2", **changes
+        )
+
+
+async def older(connection: Connection, moved: Pointer) -> int:
+    """Return how many running claims read the pointer before it was moved."""
+    return await older_claims(connection, moved.tenant_id, moved.endpoint_id, moved.generation)
+
+
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize("overlap", [False, True])
+async def test_a_claim_waits_for_a_rotation_and_reads_what_it_left(
+    pool: "Pool[asyncpg.Record]", *, overlap: bool
+) -> None:
+    """A claim that meets a pointer in motion has, once that is committed, the new refs, generation and MAC."""
+    installation = await begin(pool)
+    found = (await installation.endpoint()).pointer
+    [ring] = await installation.deliveries()
+    kept = {"previous_secret_ref": found.secret_ref, "previous_scheme": "standard", "previous_algorithm": "hmac"}
+    async with moving(installation, found, **(kept if overlap else {})) as moved:
+        claiming = asyncio.create_task(ledger(pool).claim(ring))
+        await somebody_waits(pool)
+    claim = await claiming
+
+    assert claim is not None
+    assert claim.target is not None
+    assert replace(moved, previous_due=overlap, cache_epoch=claim.target.pointer.cache_epoch) == claim.target.pointer
+    row = await installation.delivery(ring)
+    assert (2, [moved.secret_ref, found.secret_ref] if overlap else [moved.secret_ref]) == (
+        row["claimed_generation"],
+        row["claimed_refs"],
+    )
+    async with pool.acquire() as connection:
+        assert 0 == await older(connection, moved), "a revocation need not wait for it"
+
+
+@pytest.mark.req("SEC-10")
+async def test_a_rotation_waits_for_a_claim_and_then_sees_it(pool: "Pool[asyncpg.Record]") -> None:
+    """A pointer is not moved while a claim that read it is uncommitted; then that claim counts as an older one."""
+    installation = await begin(pool)
+    found = (await installation.endpoint()).pointer
+    [ring] = await installation.deliveries()
+
+    async def move() -> Pointer:
+        async with moving(installation, found) as moved:
+            pass
+        return moved
+
+    async with pool.acquire() as claimer:
+        async with claimer.transaction():
+            claim = await PostgresLedger(claimer, worker="w1", lease_seconds=45).claim(ring)
+            task = asyncio.create_task(move())
+            await somebody_waits(pool)
+        moved = await task
+        assert claim is not None
+        assert claim.target is not None
+        assert (found.secret_ref, 1) == (claim.target.pointer.secret_ref, await older(claimer, moved))
+
+
+@pytest.mark.req("SEC-10")
+async def test_an_older_claim_counts_until_it_has_ended(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim of before a revocation has a lower generation and a running lease; once recorded it is none any more."""
+    installation = await begin(pool)
+    found = (await installation.endpoint()).pointer
+    [ring] = await installation.deliveries()
+    claim = await ledger(pool).claim(ring)
+    assert claim is not None
+    async with moving(installation, found) as moved:
+        pass
+
+    row = await installation.delivery(ring)
+    assert ("sending", 1) == (row["state"], row["claimed_generation"])
+    assert await pool.fetchval("SELECT lease_expires_at > now() FROM hookseal.deliveries")
+    async with pool.acquire() as connection:
+        assert 1 == await older(connection, moved)
+        assert await ledger(pool).record(claim, ROW, DELIVERED, None)
+        assert 0 == await older(connection, moved)
+
+
+@pytest.mark.req("SEC-10")
+async def test_a_dead_workers_claim_counts_until_its_lease_is_over(pool: "Pool[asyncpg.Record]") -> None:
+    """A lease that ran out holds no revocation up: its worker may no longer send."""
+    installation = await begin(pool)
+    found = (await installation.endpoint()).pointer
+    [ring] = await installation.deliveries()
+    await ledger(pool, lease_seconds=0).claim(ring)
+    async with moving(installation, found) as moved:
+        pass
+
+    async with pool.acquire() as connection:
+        assert 0 == await older(connection, moved)
+
+
+async def test_a_claim_waits_for_a_deletion_and_finds_nowhere_to_send(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim that meets an endpoint being deleted is a claim without a target: the delivery is then cancelled."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("DELETE FROM hookseal.endpoints")
+        claiming = asyncio.create_task(ledger(pool).claim(ring))
+        await somebody_waits(pool)
+    claim = await claiming
+
+    assert claim is not None
+    assert claim.target is None
+
+
+async def test_a_locked_delivery_is_claimed_once_it_is_free(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim that meets another's lock waits for it, so that no ring is lost to the sweep's own."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    async with pool.acquire() as other:
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        claiming = asyncio.create_task(ledger(pool).claim(ring))
+        await somebody_waits(pool)
+        await holding.rollback()
+
+    assert await claiming is not None
+
+
+@pytest.mark.req("SEC-10")
+@pytest.mark.req("DEL-03")
+async def test_the_overlap_is_the_databases_to_decide(pool: "Pool[asyncpg.Record]") -> None:
+    """The previous secret is due while its expiry lies ahead of the database's clock, and its ref is then claimed."""
+    installation = await begin(pool)
+    found = (await installation.endpoint()).pointer
+    previous = "db:acme:old:1"
+    read: list[tuple[bool, str | None, list[str]]] = []
+    for expiry in ("1 hour", "10 seconds", "-1 second", "-1 hour"):
+        await pool.execute(
+            "UPDATE hookseal.endpoints SET previous_secret_ref = $1, previous_scheme = 'x-webhook',"
+            " previous_algorithm = 'hmac', previous_secret_expires_at = now() + $2::text::interval",
+            previous,
+            expiry,
+        )
+        [ring] = await installation.deliveries()
+        claim = await ledger(pool).claim(ring)
+        assert claim is not None
+        assert claim.target is not None
+        stored = (await installation.delivery(ring))["claimed_refs"]
+        read.append((claim.target.pointer.previous_due, claim.target.pointer.previous_scheme, stored))
+
+    assert [
+        (True, "x-webhook", [found.secret_ref, previous]),
+        (True, "x-webhook", [found.secret_ref, previous]),
+        (False, "x-webhook", [found.secret_ref]),
+        (False, "x-webhook", [found.secret_ref]),
+    ] == read
+
+
+async def test_the_cache_epoch_comes_with_the_claim(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim holds the epoch as it stands: a worker that cached under an older one forgets that first."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    epochs = []
+    for _ in range(2):
+        await pool.execute("UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'")
+        [ring] = await installation.deliveries()
+        claim = await ledger(pool).claim(ring)
+        assert claim is not None
+        assert claim.target is not None
+        epochs.append(claim.target.pointer.cache_epoch)
+
+    assert 1 == epochs[1] - epochs[0]
+    assert epochs[1] == await pool.fetchval("SELECT epoch FROM hookseal.control WHERE name = 'cache'")

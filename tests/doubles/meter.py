@@ -1,0 +1,29 @@
+"""A meter that keeps what it was told."""
+
+from hookseal.dispatcher.model import Outcome, Verdict, WaitingFor
+
+
+class ListMeter:
+    """Keeps every count in the order in which it came."""
+
+    def __init__(self) -> None:
+        self.attempts: list[tuple[Outcome, float, float | None]] = []
+        self.verdicts: list[Verdict] = []
+        self.holds: list[WaitingFor] = []
+        self.leases_lost = 0
+
+    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
+        """Keep the attempt."""
+        self.attempts.append((outcome, seconds, first_after))
+
+    def decided(self, verdict: Verdict) -> None:
+        """Keep what a recorded attempt led to."""
+        self.verdicts.append(verdict)
+
+    def held(self, waiting_for: WaitingFor) -> None:
+        """Keep why the delivery was held back."""
+        self.holds.append(waiting_for)
+
+    def lease_lost(self) -> None:
+        """Count it."""
+        self.leases_lost += 1
