@@ -16,6 +16,7 @@ from hookseal.config.settings import Environment, Part
 from hookseal.dispatcher.address import AllowedNetwork
 from hookseal.ground.errors import ConfigError, Defect
 from hookseal.ground.ids import TenantId
+from hookseal.secrets.cache import CacheLimits
 from hookseal.secrets.ref import Provider
 
 KEY = base64.b64encode(bytes(range(100, 132))).decode()
@@ -56,6 +57,11 @@ def test_defaults() -> None:
     )
     assert ("127.0.0.1", 8080) == (settings.health.host, settings.health.port)
     assert ((), False) == (settings.egress.allow, settings.egress.allow_http)
+    assert (CacheLimits(ttl_seconds=300, max_entries=10_000, max_bytes=16_777_216), 86_400) == (
+        settings.secrets.cache,
+        settings.secrets.rotation_overlap_seconds,
+    )
+    assert CacheLimits() == settings.secrets.cache
     assert ("info", "json") == (settings.log.level, settings.log.style)
 
 
@@ -69,8 +75,14 @@ def test_values() -> None:
             HOOKSEAL_ALLOW_HTTP="true",
             HOOKSEAL_EGRESS_ALLOW="10.1.0.0/16@acme, ::1",
             HOOKSEAL_LOG_LEVEL="debug",
+            SECRETS_CACHE_TTL_SECONDS="0",
+            SECRETS_CACHE_MAX_ENTRIES="1",
+            SECRETS_CACHE_MAX_BYTES="131072",
+            SECRETS_ROTATION_OVERLAP_SECONDS="604800",
         )
     )
+    assert CacheLimits(ttl_seconds=0, max_entries=1, max_bytes=131_072) == settings.secrets.cache
+    assert 604_800 == settings.secrets.rotation_overlap_seconds
     assert "db.internal:5432" == settings.database.address
     assert "redis.internal:6380" == settings.redis.address
     assert settings.redis.url.endswith("@redis.internal:6380/2")
@@ -109,6 +121,20 @@ def test_values() -> None:
         ({"SECRETS_MASTER_KEY": base64.b64encode(os.urandom(31)).decode()}, "SECRETS_MASTER_KEY: must be 32 random"),
         ({"SECRETS_MASTER_KEY": base64.b64encode(bytes(32)).decode()}, "SECRETS_MASTER_KEY: looks like a placeholder"),
         ({"SECRETS_MASTER_KEY_NEXT": KEY}, "SECRETS_MASTER_KEY_NEXT is not in this version yet"),
+        ({"SECRETS_CACHE_TTL_SECONDS": "3601"}, "SECRETS_CACHE_TTL_SECONDS must be a whole number from 0 to 3600"),
+        ({"SECRETS_CACHE_TTL_SECONDS": "-1"}, "SECRETS_CACHE_TTL_SECONDS must be"),
+        ({"SECRETS_CACHE_MAX_ENTRIES": "0"}, "SECRETS_CACHE_MAX_ENTRIES must be a whole number from 1 to 1000000"),
+        ({"SECRETS_CACHE_MAX_ENTRIES": "1000001"}, "SECRETS_CACHE_MAX_ENTRIES must be"),
+        (
+            {"SECRETS_CACHE_MAX_BYTES": "131071"},
+            "SECRETS_CACHE_MAX_BYTES must be a whole number from 131072 to 536870912",
+        ),
+        ({"SECRETS_CACHE_MAX_BYTES": "536870913"}, "SECRETS_CACHE_MAX_BYTES must be"),
+        ({"SECRETS_CACHE_MAX_BYTES": "16MiB"}, "SECRETS_CACHE_MAX_BYTES must be"),
+        (
+            {"SECRETS_ROTATION_OVERLAP_SECONDS": "604801"},
+            "SECRETS_ROTATION_OVERLAP_SECONDS must be a whole number from 0",
+        ),
         ({"HOOKSEAL_ENV": "prod"}, "HOOKSEAL_ENV must be production, development or test"),
         ({"HOOKSEAL_ALLOW_HTTP": "true"}, "HOOKSEAL_ALLOW_HTTP may be true only outside production"),
         ({"HOOKSEAL_ALLOW_HTTP": "1"}, "HOOKSEAL_ALLOW_HTTP must be true or false"),
@@ -127,7 +153,8 @@ def test_values() -> None:
         ({"HOOKSEAL_EGRESS_ALLOW": "10.0.0.0/8,"}, "HOOKSEAL_EGRESS_ALLOW must be"),
         ({"HOOKSEAL_LOG_LEVEL": "INFO"}, "HOOKSEAL_LOG_LEVEL must be"),
         ({"HOOKSEAL_LOG_FORMAT": "text"}, "HOOKSEAL_LOG_FORMAT must be"),
-        ({"HOOKSEAL_LISTEN": "true"}, "HOOKSEAL_LISTEN is not in this version yet: remove it"),
+        ({"HOOKSEAL_LISTEN": "1"}, "HOOKSEAL_LISTEN must be true or false"),
+        ({"HOOKSEAL_RETENTION_DAYS": "30"}, "HOOKSEAL_RETENTION_DAYS is not in this version yet: remove it"),
         ({"HOOKSEAL_CONCURENCY": "5"}, "HOOKSEAL_CONCURENCY is no setting of hookseal, did you mean HOOKSEAL_CONC"),
     ],
 )
@@ -145,14 +172,14 @@ def test_all_problems_at_once() -> None:
             SECRETS_MASTER_KEY="c2hvcnQ=",
             HOOKSEAL_ENV="production",
             HOOKSEAL_ALLOW_HTTP="true",
-            HOOKSEAL_LISTEN="true",
+            HOOKSEAL_RETENTION_DAYS="30",
             HOOKSEAL_CONCURRENCY="many",
             SECRETS_PROVIDR="db",
         )
     )
     names = [text.replace(":", "").split()[0] for text in found]
     assert [
-        "HOOKSEAL_LISTEN",
+        "HOOKSEAL_RETENTION_DAYS",
         "SECRETS_PROVIDR",
         "DATABASE_URL",
         "SECRETS_MASTER_KEY",

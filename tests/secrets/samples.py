@@ -45,11 +45,14 @@ BARE = Pointer(
     secret_ref=str(ref(1)),
     previous_secret_ref=None,
     previous_secret_expires_at=None,
+    previous_scheme=None,
+    previous_algorithm=None,
     previous_due=False,
     lead="previous",
     generation=1,
     mac=None,
     mac_key_id=None,
+    cache_epoch=0,
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hookseal.secrets.database import outages_translated
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 
-pytestmark = pytest.mark.req("SEC-07", part="error-classes")
+pytestmark = pytest.mark.req("SEC-07")
 
 CANARY = "canary-4f1d"
 OUTAGES = [

@@ -6,7 +6,7 @@ from hookseal.ground.errors import CannotSign, HooksealError, Unavailable
 from hookseal.secrets import errors
 from hookseal.secrets.errors import SecretError, SecretUnavailable
 
-pytestmark = pytest.mark.req("SEC-07", part="error-classes")
+pytestmark = pytest.mark.req("SEC-07")
 
 ALL = [
     value

@@ -9,6 +9,7 @@ import pytest
 
 from hookseal.ground.errors import CannotSign, Defect
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import (
     SecretDenied,
@@ -23,7 +24,7 @@ from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, endpoint_secret_name
 from hookseal.secrets.service import SecretService
 from hookseal.secrets.signer import Signer
-from tests.secrets.doubles import ScriptedStore
+from tests.secrets.doubles import ScriptedStore, reader_on
 from tests.secrets.samples import (
     BARE,
     INTEGRITY,
@@ -44,6 +45,8 @@ OVERLAP = signed(
         secret_ref=str(ref(2)),
         previous_secret_ref=str(ref(1)),
         previous_secret_expires_at=datetime(2026, 1, 2, tzinfo=UTC),
+        previous_scheme="standard",
+        previous_algorithm="hmac",
         previous_due=True,
         generation=2,
     )
@@ -65,7 +68,7 @@ async def store() -> ScriptedStore:
 @pytest.fixture
 def service(store: ScriptedStore) -> SecretService:
     """The service on that store."""
-    return SecretService(store, INTEGRITY)
+    return SecretService(reader_on(store), INTEGRITY)
 
 
 async def _refused(service: SecretService, pointer: Pointer) -> SecretError | SecretUnavailable:
@@ -133,8 +136,12 @@ async def test_signers_sign_inside_the_block_only(service: SecretService) -> Non
         ({"previous_secret_ref": str(ref(1, Provider.AWS))}, SecretDenied),
         ({"previous_secret_ref": "nonsense"}, SecretTampered),
         ({"previous_secret_ref": None}, SecretNotFound),
-        ({"scheme": "x-webhook"}, SecretUnusable),
+        ({"scheme": "x_webhook"}, SecretUnusable),
         ({"algorithm": "ed25519"}, SecretUnusable),
+        ({"previous_scheme": "nonsense"}, SecretUnusable),
+        ({"previous_algorithm": "ed25519"}, SecretUnusable),
+        ({"previous_scheme": None}, SecretTampered),
+        ({"previous_algorithm": None}, SecretTampered),
     ],
     ids=str,
 )
@@ -175,11 +182,9 @@ async def test_an_endpoint_without_a_secret_is_told_apart_from_one_that_was_alte
     assert [] == store.fetched
 
 
-@pytest.mark.req("SEC-07", part="fail-closed")
+@pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize(
-    "error", [SecretNotFound(), SecretDestroyed(), SecretTampered(), SecretUnavailable()], ids=repr
-)
+@pytest.mark.parametrize("error", [SecretNotFound(), SecretDestroyed(), SecretTampered()], ids=repr)
 async def test_never_only_one_of_the_two_that_are_due(
     service: SecretService, store: ScriptedStore, version: int, error: Exception
 ) -> None:
@@ -189,13 +194,92 @@ async def test_never_only_one_of_the_two_that_are_due(
     assert error is await _refused(service, OVERLAP)
 
 
+@pytest.mark.req("SEC-07")
+@pytest.mark.parametrize("version", [1, 2])
+async def test_never_only_one_when_the_store_is_unavailable(
+    service: SecretService, store: ScriptedStore, version: int
+) -> None:
+    """Whichever of the two the store does not answer for, nothing is given."""
+    store.errors[ref(version)] = SecretUnavailable()
+
+    assert SecretUnavailable is type(await _refused(service, OVERLAP))
+
+
+@pytest.mark.req("SEC-07")
+async def test_never_only_one_when_the_other_is_cached(service: SecretService, store: ScriptedStore) -> None:
+    """A current secret that is in the cache does not sign alone."""
+    async with service.signers(signed(replace(BARE, secret_ref=str(ref(2))))):
+        pass
+    store.errors[ref(1)] = SecretDestroyed()
+
+    assert SecretDestroyed is type(await _refused(service, OVERLAP))
+    assert [ref(2), ref(1)] == store.fetched
+
+
 async def test_a_stored_secret_that_is_no_signing_secret_gives_no_signer(
     service: SecretService, store: ScriptedStore
 ) -> None:
     """A secret that opens but is not of the scheme's form is a definitive error."""
     legacy = await store.rotate(TENANT, NAME, SecretMaterial(b"legacy"), purpose=Purpose.WEBHOOK_SIGNING)
 
-    assert SecretUnusable is type(await _refused(service, signed(replace(BARE, secret_ref=str(legacy)))))
+    for scheme in Scheme:
+        pointer = signed(replace(BARE, secret_ref=str(legacy), scheme=scheme.value))
+        assert SecretUnusable is type(await _refused(service, pointer))
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.parametrize(("current", "previous"), [(one, other) for one in Scheme for other in Scheme])
+async def test_each_secret_signs_in_its_own_scheme(service: SecretService, current: Scheme, previous: Scheme) -> None:
+    """In an overlap of two schemes the current secret signs in the current one, the previous in the previous one."""
+    pointer = signed(replace(OVERLAP, scheme=current.value, previous_scheme=previous.value))
+    async with service.signers(pointer) as signers:
+        assert [(str(ref(2)), current), (str(ref(1)), previous)] == [(s.ref, s.scheme) for s in signers]
+        assert [Signer("", OTHER_SECRET, current).sign(CONTENT), Signer("", SECRET, previous).sign(CONTENT)] == [
+            signer.sign(CONTENT) for signer in signers
+        ]
+
+
+@pytest.mark.parametrize("change", [{"previous_scheme": None}, {"previous_algorithm": "ed25519"}], ids=str)
+async def test_how_the_previous_signed_does_not_matter_once_it_is_not_due(
+    service: SecretService, change: dict[str, Any]
+) -> None:
+    """After the overlap only the current secret's scheme and algorithm are looked at."""
+    async with service.signers(signed(replace(OVERLAP, previous_due=False, **change))) as signers:
+        assert [str(ref(2))] == [signer.ref for signer in signers]
+
+
+@pytest.mark.req("SEC-06", part="cache")
+async def test_the_store_is_asked_once_and_the_signatures_stay_the_same(
+    service: SecretService, store: ScriptedStore
+) -> None:
+    """What is cached signs as what was fetched, for its own blocks only."""
+    signatures = []
+    for _ in range(3):
+        async with service.signers(OVERLAP) as signers:
+            signatures.append([signer.sign(CONTENT) for signer in signers])
+
+    assert [signatures[0]] * 3 == signatures
+    assert [ref(2), ref(1)] == store.fetched
+    figures = service.statistics()
+    assert (4, 2, 2) == (figures.hits, figures.misses, figures.entries)
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_a_claim_under_a_higher_epoch_asks_the_store(service: SecretService, store: ScriptedStore) -> None:
+    """What was cached under an older epoch signs no more; a claim under an older one changes nothing."""
+    for epoch, asked in [(3, 1), (3, 1), (4, 2), (3, 2), (4, 2)]:
+        async with service.signers(signed(replace(BARE, cache_epoch=epoch))):
+            assert asked == len(store.fetched)
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_a_row_that_is_refused_clears_all_the_same(service: SecretService) -> None:
+    """The epoch is the installation's, not the row's: it is obeyed before the row is judged."""
+    async with service.signers(signed(BARE)):
+        pass
+    await _refused(service, replace(BARE, cache_epoch=1))
+
+    assert (1, 0) == (service.statistics().clears, service.statistics().entries)
 
 
 async def test_a_secret_of_another_purpose_gives_no_signer() -> None:
@@ -203,4 +287,4 @@ async def test_a_secret_of_another_purpose_gives_no_signer() -> None:
     store = ScriptedStore()
     await store.put(TENANT, NAME, SECRET, purpose=Purpose.SENTINEL)
 
-    assert SecretDenied is type(await _refused(SecretService(store, INTEGRITY), signed(BARE)))
+    assert SecretDenied is type(await _refused(SecretService(reader_on(store), INTEGRITY), signed(BARE)))

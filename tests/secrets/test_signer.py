@@ -1,6 +1,8 @@
-"""Signing secrets and signers of the `standard` scheme."""
+"""Signing secrets and signers of both schemes."""
 
 import base64
+import hashlib
+import hmac
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.ground.errors import Defect, Malformed
-from hookseal.ground.wire import signed_content
+from hookseal.ground.wire import Scheme, signed_content, x_webhook_content
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import Signer, generate_signing_secret, parse_signing_secret
@@ -74,12 +76,46 @@ def test_anything_else_is_malformed_and_not_repeated(text: str) -> None:
     assert "signing secret must be whsec_ and the base64 of 24 to 64 bytes" == str(caught.value)
 
 
+@pytest.mark.req("DEL-04", part="x-webhook")
+@pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
+def test_x_webhook_signatures_are_as_known(case: dict[str, Any]) -> None:
+    """The key is the whole text, prefix and all, and the signature is spelled in hex."""
+    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.X_WEBHOOK), Scheme.X_WEBHOOK)
+
+    assert case["signature"] == signer.sign(x_webhook_content(case["timestamp"], bytes.fromhex(case["body"])))
+    assert Scheme.X_WEBHOOK is signer.scheme
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=16, max_size=64))
+def test_for_x_webhook_every_text_of_16_to_256_bytes_is_taken_as_it_is(text: str) -> None:
+    """What is stored, and what signs, is the UTF-8 of the text, byte for byte."""
+    stored = parse_signing_secret(text, Scheme.X_WEBHOOK)
+    expected = "sha256=" + hmac.new(text.encode(), b"content", hashlib.sha256).hexdigest()
+
+    assert text.encode() == stored.reveal()
+    assert expected == Signer("ref", stored, Scheme.X_WEBHOOK).sign(b"content")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x" * 15, "x" * 257, "\u00e4" * 129, "\u00e4" * 7 + "x", "x" * 16 + "\udcff"], ids=len
+)
+def test_for_x_webhook_anything_else_is_malformed_and_not_repeated(text: str) -> None:
+    """15 bytes, 257 bytes, and what is no UTF-8 are refused without the value."""
+    with pytest.raises(Malformed) as caught:
+        parse_signing_secret(text, Scheme.X_WEBHOOK)
+
+    assert "secret" == caught.value.field
+    assert "signing secret must be a text of 16 to 256 bytes in UTF-8" == str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
 def test_a_generated_secret_is_the_base64_of_32_random_bytes() -> None:
     """The bytes asked for are 32, they stand in the secret, and what is generated parses."""
     generated = generate_signing_secret(lambda count: bytes(range(count)))
 
     assert _spelled(bytes(range(32))).encode() == generated.reveal()
-    assert generated == parse_signing_secret(generated.reveal().decode())
+    for scheme in Scheme:
+        assert generated == parse_signing_secret(generated.reveal().decode(), scheme)
 
 
 def test_each_generated_secret_is_another() -> None:
@@ -90,8 +126,20 @@ def test_each_generated_secret_is_another() -> None:
 @pytest.mark.parametrize("stored", [b"plain text of an older system", b"whsec_\xff\xff", b"whsec_AAAA", b""])
 def test_a_stored_secret_of_another_form_cannot_sign(stored: bytes) -> None:
     """What is stored but is no `whsec_` secret gives a definitive error, not a wrong signature."""
-    with pytest.raises(SecretUnusable):
+    with pytest.raises(SecretUnusable, match="scheme standard"):
         Signer("ref", SecretMaterial(stored))
+
+
+@pytest.mark.parametrize("stored", [b"x" * 15, b"x" * 257, b"\xff" * 16, b""])
+def test_a_stored_secret_of_another_length_or_no_text_cannot_sign_for_x_webhook(stored: bytes) -> None:
+    """The same holds for the other scheme, and the error names it."""
+    with pytest.raises(SecretUnusable, match="scheme x-webhook"):
+        Signer("ref", SecretMaterial(stored), Scheme.X_WEBHOOK)
+
+
+def test_the_scheme_of_a_signer_is_standard_unless_it_is_told() -> None:
+    """Signers say in which scheme they sign."""
+    assert Scheme.STANDARD is Signer("ref", SECRET).scheme
 
 
 def test_a_signer_that_forgot_signs_nothing() -> None:

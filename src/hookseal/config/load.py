@@ -12,6 +12,7 @@ from hookseal.config.settings import Egress, Health, Log, Part, Secrets, Setting
 from hookseal.config.source import read_environment
 from hookseal.config.variables import AS_IT_IS, MASTER_KEY, NAMES, Asked, Variables
 from hookseal.ground.errors import ConfigError
+from hookseal.secrets.cache import CacheLimits
 
 EVERYTHING: Final = frozenset(Part)
 NOTHING: Final[frozenset[Part]] = frozenset()
@@ -54,7 +55,16 @@ def _texts(detail: ErrorDetails) -> list[str]:
 def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
     secrets = None
     if Part.SECRETS in needs and variables.provider is not None:
-        secrets = Secrets(provider=variables.provider, master_key=variables.master_key)
+        secrets = Secrets(
+            provider=variables.provider,
+            master_key=variables.master_key,
+            cache=CacheLimits(
+                ttl_seconds=variables.cache_ttl_seconds,
+                max_entries=variables.cache_max_entries,
+                max_bytes=variables.cache_max_bytes,
+            ),
+            rotation_overlap_seconds=variables.rotation_overlap_seconds,
+        )
     return Settings(
         environment=variables.environment,
         worker=Worker(
@@ -63,6 +73,7 @@ def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
             lease_seconds=variables.lease_seconds,
             drain_seconds=variables.drain_seconds,
             queue=variables.queue,
+            listen=variables.listen,
         ),
         egress=Egress(allow=variables.egress_allow, allow_http=variables.allow_http),
         health=Health(host=variables.health_host, port=variables.health_port),

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from hookseal.dispatcher.address import AllowedNetwork
+from hookseal.dispatcher.endpoint_rules import RECORDING_SECONDS
 from hookseal.ground.errors import Defect
 from hookseal.ground.log import LogFormat, LogLevel
+from hookseal.secrets.cache import CacheLimits
 from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.ref import Provider
-
-_RECORDING_SECONDS: Final = 5
 
 
 class Environment(StrEnum):
@@ -51,6 +51,8 @@ class Secrets:
 
     provider: Provider
     master_key: MasterKey | None = field(repr=False)
+    cache: CacheLimits
+    rotation_overlap_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +64,12 @@ class Worker:
     lease_seconds: int
     drain_seconds: int
     queue: str
+    listen: bool
 
     @property
     def longest_request_seconds(self) -> int:
         """How long one request may take, so that it can end and be recorded within a drain."""
-        return self.drain_seconds - _RECORDING_SECONDS
+        return self.drain_seconds - RECORDING_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

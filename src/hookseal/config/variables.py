@@ -113,6 +113,40 @@ class Variables(BaseModel):
         title="32 random bytes in base64",
         description="The key that seals the secrets of `db`. Make one with `openssl rand -base64 32`.",
     )
+    cache_ttl_seconds: Whole = Field(
+        default=300,
+        ge=0,
+        le=3_600,
+        alias="SECRETS_CACHE_TTL_SECONDS",
+        title="a whole number from 0 to 3600",
+        description="How long a secret is kept in memory, sealed, before the store is asked for it again; each between "
+        "half of this and all of it. 0 keeps none.",
+    )
+    cache_max_entries: Whole = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        alias="SECRETS_CACHE_MAX_ENTRIES",
+        title="a whole number from 1 to 1000000",
+        description="How many secrets are kept in memory at most; the least recently used leave first.",
+    )
+    cache_max_bytes: Whole = Field(
+        default=16_777_216,
+        ge=131_072,
+        le=536_870_912,
+        alias="SECRETS_CACHE_MAX_BYTES",
+        title="a whole number from 131072 to 536870912",
+        description="How many bytes of sealed secrets are kept in memory at most.",
+    )
+    rotation_overlap_seconds: Whole = Field(
+        default=86_400,
+        ge=0,
+        le=604_800,
+        alias="SECRETS_ROTATION_OVERLAP_SECONDS",
+        title="a whole number from 0 to 604800",
+        description="How long the previous secret of an endpoint signs beside the new one, unless a rotation says "
+        "otherwise. 0 makes every rotation a revocation.",
+    )
     concurrency: Whole = Field(
         default=500,
         ge=1,
@@ -152,6 +186,14 @@ class Variables(BaseModel):
         alias="HOOKSEAL_QUEUE",
         title="1 to 128 characters of A-Z, a-z, 0-9, ':', '.', '_' and '-'",
         description="The arq queue in Redis.",
+    )
+    listen: Flag = Field(
+        default=False,
+        alias="HOOKSEAL_LISTEN",
+        title="true or false",
+        description="Whether publish tells the workers at once (LISTEN), so that what nobody rang does not wait for "
+        "the next look of the outbox, at most 0.2 seconds away. It costs producers about half of their commit rate, "
+        "and does not work through a pooler in transaction mode.",
     )
     health_host: str = Field(
         default="127.0.0.1",

@@ -2,12 +2,15 @@
 
 import hmac
 import os
+import random
 from dataclasses import dataclass
 from typing import Final
 
+from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import ConfigError
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.schema.database import Connection, Executor
+from hookseal.schema.database import Executor
+from hookseal.secrets.cache import CacheLimits, SealedCache
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretNotFound
 from hookseal.secrets.integrity import IntegrityKey
@@ -21,12 +24,15 @@ from hookseal.secrets.keys import (
     needed,
     registered,
 )
+from hookseal.secrets.reader import SecretReader
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.service import SecretService
 from hookseal.secrets.store import SecretStore, VersionState
 from hookseal.secrets.stores.dev import DevStore
 from hookseal.secrets.stores.postgres import PostgresStore
 
+_SYSTEM_CLOCK: Final = SystemClock()
+_DEFAULT_LIMITS: Final = CacheLimits()
 _CLOSED: Final = frozenset({KeyState.RETIRED, KeyState.DESTROYED})
 
 
@@ -43,28 +49,41 @@ class Unlocked:
         """Return only if the store answers and opens the sentinel now. Raises `SecretError` or `SecretUnavailable`."""
         await self.store.get(self.sentinel, purpose=Purpose.SENTINEL)
 
-    def store_on(self, connection: Connection) -> SecretStore:
-        """Return the store for use inside the caller's transaction; a store elsewhere than there stays as it is."""
+    def store_on(self, connection: Executor) -> SecretStore:
+        """Return the store for use there, inside the caller's transaction if it is a connection that has one open.
+
+        A store elsewhere than in PostgreSQL stays as it is.
+        """
         return self.store.joined_to(connection) if isinstance(self.store, PostgresStore) else self.store
 
 
-async def unlock(source: Executor, provider: Provider, keyring: KeyRing | None) -> Unlocked:
+async def unlock(
+    source: Executor,
+    provider: Provider,
+    keyring: KeyRing | None,
+    *,
+    cache: CacheLimits = _DEFAULT_LIMITS,
+    clock: Clock = _SYSTEM_CLOCK,
+) -> Unlocked:
     """Return the unlocked secrets, checked against the table of keys; the sentinel has been opened once.
+
+    What signs goes through a cache of these limits; the store itself is asked without one.
 
     `db` needs the ring and obeys the table: the key that is active there seals, retired ones open
     nothing. `dev` makes its own keys, in memory, at once. Raises `ConfigError` if the installation was
     not begun or the ring does not fit the table, `SecretError` if its own secrets do not open, and
     `SecretUnavailable`.
     """
+    held = SealedCache(cache, clock=clock, chance=random.SystemRandom().random, random_bytes=os.urandom)
     match provider:
         case Provider.DB:
             if keyring is None:
                 raise ConfigError("SECRETS_MASTER_KEY: must be set for the provider db", field="SECRETS_MASTER_KEY")
-            return await _unlocked(PostgresStore(source, await _fitting(source, keyring)))
+            return await _unlocked(PostgresStore(source, await fitting(source, keyring)), held, clock)
         case Provider.DEV:
             store = DevStore()
             await make_own_secrets(store, os.urandom)
-            return await _unlocked(store)
+            return await _unlocked(store, held, clock)
         case _:
             raise ConfigError(
                 "SECRETS_PROVIDER: this version of hookseal keeps secrets with db and dev only",
@@ -72,12 +91,12 @@ async def unlock(source: Executor, provider: Provider, keyring: KeyRing | None) 
             )
 
 
-async def _unlocked(store: SecretStore) -> Unlocked:
+async def _unlocked(store: SecretStore, cache: SealedCache, clock: Clock) -> Unlocked:
     ref = await _active(store, INTEGRITY_NAME)
     integrity = IntegrityKey(key_id=str(ref.version), material=await store.get(ref, purpose=Purpose.INTEGRITY))
     unlocked = Unlocked(
         store=store,
-        service=SecretService(store, integrity),
+        service=SecretService(SecretReader(store, cache, clock=clock), integrity),
         integrity=integrity,
         sentinel=await _active(store, SENTINEL_NAME),
     )
@@ -92,8 +111,11 @@ async def _active(store: SecretStore, name: str) -> SecretRef:
     raise SecretNotFound(f"the installation has no active secret {SYSTEM_TENANT}/{name}")
 
 
-async def _fitting(source: Executor, keyring: KeyRing) -> KeyRing:
-    """Return the ring arranged as the table of keys says. Raises `ConfigError` listing all that does not fit."""
+async def fitting(source: Executor, keyring: KeyRing) -> KeyRing:
+    """Return the ring arranged as the table of keys says.
+
+    Raises `ConfigError` listing all that does not fit, and `SecretUnavailable`.
+    """
     rows = await registered(source)
     if not rows:
         raise ConfigError("this installation has no keys yet: run `hookseal key init`")

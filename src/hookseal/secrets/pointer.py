@@ -1,7 +1,10 @@
-"""Moves an endpoint's pointer: which secrets sign for it, under a MAC and a generation."""
+"""Moves an endpoint's pointer: where requests go and which secrets sign them, under a MAC and a generation."""
 
 from dataclasses import replace
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
 
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
@@ -14,11 +17,61 @@ from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 
 _SQL: Final = statements("hookseal.secrets", "pointer.sql")
-_FIRST_GENERATION: Final = 1
+
+
+async def locked(connection: Connection, *, tenant: TenantId, endpoint_id: EndpointId) -> Pointer:
+    """Return the pointer, which nobody else moves and no claim reads until the caller's transaction ends.
+
+    Raises `NotFound` if the tenant has no such endpoint, and `SecretUnavailable`.
+    """
+    with outages_translated():
+        row = await connection.fetchrow(_SQL["lock"], tenant, endpoint_id)
+    if row is None:
+        raise NotFound("the tenant has no such endpoint", field="endpoint")
+    return Pointer(**row)
+
+
+async def moved(connection: Connection, integrity: IntegrityKey, found: Pointer, **changes: Any) -> Pointer:
+    """Store the locked pointer with these fields changed, one generation on and under a new MAC; return it.
+
+    Raises `Conflict` if the tenant has another endpoint with a changed url, and `SecretUnavailable`.
+    """
+    unsigned = replace(found, **changes, generation=found.generation + 1)
+    pointer = replace(unsigned, mac=integrity.mac(unsigned), mac_key_id=integrity.key_id)
+    provider = None if pointer.secret_ref is None else SecretRef.parse(pointer.secret_ref).provider.value
+    try:
+        with outages_translated():
+            await connection.execute(
+                _SQL["move"],
+                pointer.tenant_id,
+                pointer.endpoint_id,
+                pointer.url,
+                pointer.scheme,
+                pointer.algorithm,
+                pointer.secret_ref,
+                pointer.previous_secret_ref,
+                pointer.previous_secret_expires_at,
+                pointer.previous_scheme,
+                pointer.previous_algorithm,
+                pointer.lead,
+                pointer.generation,
+                pointer.mac,
+                pointer.mac_key_id,
+                provider,
+            )
+    except asyncpg.UniqueViolationError:
+        raise Conflict("the tenant already has an endpoint with this url", field="url") from None
+    return pointer
 
 
 async def first(
-    connection: Connection, integrity: IntegrityKey, *, tenant: TenantId, endpoint_id: EndpointId, ref: SecretRef
+    connection: Connection,
+    integrity: IntegrityKey,
+    *,
+    tenant: TenantId,
+    endpoint_id: EndpointId,
+    ref: SecretRef,
+    scheme: str = "standard",
 ) -> Pointer:
     """Point the endpoint at its first secret, in the caller's transaction, and return the pointer.
 
@@ -26,27 +79,17 @@ async def first(
     no such endpoint, `Conflict` if it ever had a secret, and `SecretUnavailable`.
     """
     require_own(ref, tenant=tenant, endpoint_id=endpoint_id)
-    with outages_translated():
-        row = await connection.fetchrow(_SQL["lock"], tenant, endpoint_id)
-    if row is None:
-        raise NotFound("the tenant has no such endpoint", field="endpoint")
-    found = Pointer(**row)
+    found = await locked(connection, tenant=tenant, endpoint_id=endpoint_id)
     if found.secret_ref is not None or found.previous_secret_ref is not None or found.generation != 0:
         raise Conflict("the endpoint has a secret already: rotate it", field="endpoint")
-    unsigned = replace(found, secret_ref=str(ref), generation=_FIRST_GENERATION)
-    pointer = replace(unsigned, mac=integrity.mac(unsigned), mac_key_id=integrity.key_id)
+    return await moved(connection, integrity, found, secret_ref=str(ref), scheme=scheme)
+
+
+async def moment(connection: Connection, seconds: float) -> datetime:
+    """Return when, by the database's clock, so many seconds from the start of the transaction are over."""
     with outages_translated():
-        await connection.execute(
-            _SQL["set_first"],
-            tenant,
-            endpoint_id,
-            pointer.secret_ref,
-            ref.provider.value,
-            pointer.generation,
-            pointer.mac,
-            pointer.mac_key_id,
-        )
-    return pointer
+        at: datetime = await connection.fetchval(_SQL["moment"], float(seconds))
+    return at
 
 
 def require_own(ref: SecretRef, *, tenant: TenantId, endpoint_id: EndpointId) -> None:

@@ -1,7 +1,8 @@
-"""Signing secrets of the `standard` scheme, and the thing that signs with one.
+"""Signing secrets, and the thing that signs with one.
 
-What is stored is the secret as its owner spells it, `whsec_` and base64; the HMAC key is what that
-base64 stands for. Source: Standard Webhooks 1.0.0, "Signature scheme".
+What is stored is the secret as its owner spells it. For the scheme `standard` that is `whsec_` and base64,
+and the HMAC key is what the base64 stands for (Standard Webhooks 1.0.0, "Signature scheme"); for
+`x-webhook` any text will do, and its bytes are the key.
 """
 
 import base64
@@ -9,30 +10,37 @@ import binascii
 import hmac
 import os
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final, NoReturn, assert_never
 
 from hookseal.ground.errors import Defect, Malformed
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 
 PREFIX: Final = b"whsec_"
 LEAST_KEY_BYTES: Final = 24
 MOST_KEY_BYTES: Final = 64
+LEAST_TEXT_BYTES: Final = 16
+MOST_TEXT_BYTES: Final = 256
 _GENERATED_KEY_BYTES: Final = 32
-_EXPECTED: Final = f"signing secret must be whsec_ and the base64 of {LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes"
+_EXPECTED: Final = {
+    Scheme.STANDARD: f"signing secret must be whsec_ and the base64 of {LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes",
+    Scheme.X_WEBHOOK: f"signing secret must be a text of {LEAST_TEXT_BYTES} to {MOST_TEXT_BYTES} bytes in UTF-8",
+}
 
 
 class Signer:
     """Signs with one secret version while the block that gave it lasts. It shows the reference, never the key."""
 
-    __slots__ = ("_key", "_ref")
+    __slots__ = ("_key", "_ref", "_scheme")
 
-    def __init__(self, ref: str, secret: SecretMaterial) -> None:
-        """Hold the key of a stored `whsec_` secret. Raises `SecretUnusable` if the secret is not of that form."""
-        key = _key(secret.reveal())
+    def __init__(self, ref: str, secret: SecretMaterial, scheme: Scheme = Scheme.STANDARD) -> None:
+        """Hold the key of a stored secret. Raises `SecretUnusable` if the secret is not of the scheme's form."""
+        key = _key(secret.reveal(), scheme)
         if key is None:
-            raise SecretUnusable("the stored secret is not a whsec_ signing secret")
+            raise SecretUnusable(f"the stored secret cannot sign in the scheme {scheme}: rotate it")
         self._ref = ref
+        self._scheme = scheme
         self._key: SecretMaterial | None = SecretMaterial(key)
 
     @property
@@ -40,11 +48,26 @@ class Signer:
         """The secret reference that this signs with."""
         return self._ref
 
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme that this signs in."""
+        return self._scheme
+
     def sign(self, content: bytes) -> str:
-        """Return `v1,` and the base64 HMAC-SHA256 of the content. Raises `Defect` once the key was forgotten."""
+        """Return the HMAC-SHA256 of the content: `v1,` and base64, or `sha256=` and hex, as the scheme spells it.
+
+        Raises `Defect` once the key was forgotten.
+        """
         if self._key is None:
             raise Defect("a signer was used outside the block that gave it")
-        return "v1," + base64.b64encode(hmac.digest(self._key.reveal(), content, "sha256")).decode("ascii")
+        signature = hmac.digest(self._key.reveal(), content, "sha256")
+        match self._scheme:
+            case Scheme.STANDARD:
+                return "v1," + base64.b64encode(signature).decode("ascii")
+            case Scheme.X_WEBHOOK:
+                return "sha256=" + signature.hex()
+            case _:
+                assert_never(self._scheme)
 
     def forget(self) -> None:
         """Let go of the key: from now on this signs nothing. Called twice it changes nothing."""
@@ -60,26 +83,40 @@ class Signer:
         raise TypeError("a signer is neither copied nor pickled")
 
 
-def parse_signing_secret(text: str) -> SecretMaterial:
-    """Return the `whsec_` secret that was given, as it is to be stored: the UTF-8 bytes of its text.
+def parse_signing_secret(text: str, scheme: Scheme = Scheme.STANDARD) -> SecretMaterial:
+    """Return the secret that was given for the scheme, as it is to be stored: the UTF-8 bytes of its text.
 
-    Raises `Malformed`, without the value, unless it is the prefix and the base64 of 24 to 64 bytes.
+    Raises `Malformed`, without the value, unless it is `whsec_` and the base64 of 24 to 64 bytes, or, for
+    `x-webhook`, a text of 16 to 256 bytes.
     """
-    if not text.isascii():
-        raise Malformed(_EXPECTED, field="secret")
-    stored = text.encode("ascii")
-    if _key(stored) is None:
-        raise Malformed(_EXPECTED, field="secret")
-    return SecretMaterial(stored)
+    secret = SecretMaterial(text.encode(errors="surrogatepass"))  # what is no UTF-8 then is refused, with all else
+    require_signing_secret(secret, scheme)
+    return secret
+
+
+def require_signing_secret(secret: SecretMaterial, scheme: Scheme) -> None:
+    """Return only if the scheme can sign with what is to be stored. Raises `Malformed`, without the value."""
+    if _key(secret.reveal(), scheme) is None:
+        raise Malformed(_EXPECTED[scheme], field="secret")
 
 
 def generate_signing_secret(random_bytes: Callable[[int], bytes] = os.urandom) -> SecretMaterial:
-    """Return a new `whsec_` secret of 32 random bytes, as it is to be stored."""
+    """Return a new secret, as it is to be stored: `whsec_` and the base64 of 32 random bytes, good for every scheme."""
     return SecretMaterial(PREFIX + base64.b64encode(random_bytes(_GENERATED_KEY_BYTES)))
 
 
-def _key(stored: bytes) -> bytes | None:
-    """Return the HMAC key that the stored text stands for, None if it is not of the form."""
+def _key(stored: bytes, scheme: Scheme) -> bytes | None:
+    """Return the HMAC key that the stored text stands for, None if it is not of the scheme's form."""
+    match scheme:
+        case Scheme.STANDARD:
+            return _decoded(stored)
+        case Scheme.X_WEBHOOK:
+            return stored if LEAST_TEXT_BYTES <= len(stored) <= MOST_TEXT_BYTES and _is_text(stored) else None
+        case _:
+            assert_never(scheme)
+
+
+def _decoded(stored: bytes) -> bytes | None:
     if not stored.startswith(PREFIX):
         return None
     digits = stored.removeprefix(PREFIX)
@@ -89,3 +126,11 @@ def _key(stored: bytes) -> bytes | None:
         return None
     is_the_one_spelling = base64.b64encode(key) == digits
     return key if is_the_one_spelling and LEAST_KEY_BYTES <= len(key) <= MOST_KEY_BYTES else None
+
+
+def _is_text(stored: bytes) -> bool:
+    try:
+        stored.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

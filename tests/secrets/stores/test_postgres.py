@@ -198,7 +198,7 @@ async def test_a_rotation_that_dies_before_its_commit_leaves_the_old_state(
     assert ["retired", "previous", "active"] == [row["state"] for row in await pool.fetch(RECORDS)]
 
 
-@pytest.mark.req("SEC-07", part="error-classes")
+@pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("call", CALLS, ids=["put", "get", "rotate", "versions", "destroy"])
 async def test_a_database_that_does_not_answer_is_unavailable(database_url: str, call: Call) -> None:
     """With the pool closed or the connection cut every call is transient, naming only the type of the cause."""
@@ -212,7 +212,7 @@ async def test_a_database_that_does_not_answer_is_unavailable(database_url: str,
             await call(PostgresStore(source, RING))
 
 
-@pytest.mark.req("SEC-07", part="error-classes")
+@pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("call", CALLS, ids=["put", "get", "rotate", "versions", "destroy"])
 async def test_a_role_without_the_right_is_denied(store: PostgresStore, pool: Pool, call: Call) -> None:
     """A SQL role that may not touch the table gets a definitive answer, which names no value."""

@@ -8,11 +8,11 @@ import asyncpg
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import TenantId
 from hookseal.ground.sql import statements
-from hookseal.schema.database import ANSWER_SECONDS, Connection, Executor, connected
+from hookseal.schema.database import ANSWER_SECONDS, Executor, connected
 from hookseal.secrets.context import Purpose, SecretContext
 from hookseal.secrets.database import outages_translated, transaction
 from hookseal.secrets.envelope import key_id_of, open_sealed, seal
-from hookseal.secrets.errors import SecretDestroyed, SecretNotFound, SecretTampered
+from hookseal.secrets.errors import KeyRetired, SecretDestroyed, SecretNotFound, SecretTampered
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, SecretRef
@@ -34,8 +34,8 @@ class PostgresStore:
         self._source = connection
         self._keyring = keyring
 
-    def joined_to(self, connection: Connection) -> "PostgresStore":
-        """Return this store, writing in the transaction that the caller has open on that connection."""
+    def joined_to(self, connection: Executor) -> "PostgresStore":
+        """Return this store on another pool or connection, in the transaction that the caller has open on it."""
         return PostgresStore(connection, self._keyring)
 
     async def put(
@@ -61,6 +61,8 @@ class PostgresStore:
         require_purpose(row["purpose"], purpose)
         if row["sealed"] is None:
             raise SecretDestroyed
+        if row["key_is_closed"]:  # since this process started: its ring does not know
+            raise KeyRetired(f"master key {key_id_of(row['sealed'])} is retired: it opens nothing any more")
         return open_sealed(self._keyring, row["sealed"], SecretContext.of(ref, purpose))
 
     async def rotate(

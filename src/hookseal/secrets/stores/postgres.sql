@@ -8,8 +8,12 @@ SELECT $1::text, $2::text, $3::bigint, 'db', $4::text, $5::text, $6::bytea, $7::
 RETURNING version
 
 -- name: get
-SELECT purpose, state, sealed
-  FROM hookseal.secret_records
+SELECT purpose,
+       sealed,
+       EXISTS (SELECT
+                 FROM hookseal.secret_keys k
+                WHERE k.key_id = r.key_id AND k.state IN ('retired', 'destroyed')) AS key_is_closed
+  FROM hookseal.secret_records r
  WHERE tenant_id = $1 AND name = $2 AND version = $3 AND provider = 'db'
 
 -- name: lock

@@ -1,0 +1,204 @@
+"""Rotates an endpoint's secret in the caller's transaction: new version, states, pointer and the answer that is kept.
+
+All of it becomes true at once or nothing does, so a process that dies at any point leaves the old or the
+new state. Whoever moves a pointer holds its row `FOR UPDATE` from the first statement on, so rotations of
+one endpoint come one after the other, and no claim reads it meanwhile (design, law 4).
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.framing import framed
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.sql import statements
+from hookseal.ground.wire import Scheme
+from hookseal.schema.database import Connection, Executor
+from hookseal.secrets import overlap, pointer, versions
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.database import outages_translated
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import SecretRef, endpoint_secret_name
+from hookseal.secrets.signer import require_signing_secret
+from hookseal.secrets.store import SecretStore
+
+_SQL: Final = statements("hookseal.secrets", "rotation.sql")
+_FINGERPRINT_LABEL: Final = b"hookseal.rotation.secret.v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an operator asks of a rotation. `given` tells that the secret came from the operator, not from us."""
+
+    tenant_id: TenantId
+    endpoint_id: EndpointId
+    overlap_seconds: int
+    secret: SecretMaterial
+    given: bool = False
+    rotation_id: str | None = None
+    expect_generation: int | None = None
+    scheme: Scheme | None = None
+    lead: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotated:
+    """What a rotation led to, the first time and whenever its id is asked for again.
+
+    `before` is the pointer that it found, None for a repeat. `secret` is None once the version is not active.
+    """
+
+    before: Pointer | None
+    secret_ref: str
+    previous_secret_ref: str | None
+    previous_secret_expires_at: datetime | None
+    generation: int
+    rotation_id: str
+    secret: SecretMaterial | None
+
+
+async def rotate(connection: Connection, store: SecretStore, integrity: IntegrityKey, wanted: Wanted) -> Rotated:
+    """Make the wanted secret the endpoint's current one; the store must write on the same connection.
+
+    Raises `NotFound`, `SecretTampered` if the row was altered, `Conflict` (another generation than expected,
+    a running overlap without `force`, a rotation id that was used for something else), what the store
+    raises, and `SecretUnavailable`.
+    """
+    found = await pointer.locked(connection, tenant=wanted.tenant_id, endpoint_id=wanted.endpoint_id)
+    integrity.verify(found)
+    intent = _intent(wanted, integrity)
+    if wanted.rotation_id is not None:
+        repeated = await _repeated(connection, store, wanted, intent)
+        if repeated is not None:
+            return repeated
+    overlap.require_generation(found, wanted.expect_generation)
+    overlap.require_rotatable(found, overlap_seconds=wanted.overlap_seconds, force=wanted.force)
+    return await _rotate(connection, store, integrity, found=found, wanted=wanted, intent=intent)
+
+
+async def roll_back(
+    connection: Connection, integrity: IntegrityKey, found: Pointer, *, overlap_seconds: int
+) -> Pointer:
+    """Make the previous secret of the locked pointer current again; what was current signs for an overlap of its own.
+
+    Raises `SecretTampered`, `Conflict` unless an overlap runs, and `SecretUnavailable`.
+    """
+    integrity.verify(found)
+    expires_at = await pointer.moment(connection, overlap_seconds) if overlap_seconds else None
+    return await _arranged(connection, integrity, found, overlap.rolled_back(found, expires_at=expires_at))
+
+
+async def end_overlap(connection: Connection, integrity: IntegrityKey, found: Pointer) -> Pointer:
+    """Retire the previous secret of the locked pointer. Raises `SecretTampered`, `Conflict` if there is none."""
+    integrity.verify(found)
+    return await _arranged(connection, integrity, found, overlap.ended(found))
+
+
+async def standing(source: Executor, tenant: TenantId, endpoint_id: EndpointId, *, limit: int) -> dict[str, Any]:
+    """Return what signs for an endpoint, how long its overlap still runs, and its last rotations, newest first.
+
+    Raises `NotFound` if the tenant has no such endpoint, and `SecretUnavailable`.
+    """
+    with outages_translated():
+        row = await source.fetchrow(_SQL["standing"], tenant, endpoint_id)
+        if row is None:
+            raise NotFound("the tenant has no such endpoint", field="endpoint")
+        rotations = await source.fetch(_SQL["latest"], tenant, endpoint_id, limit)
+    return dict(row) | {"rotations": [dict(rotation) for rotation in rotations]}
+
+
+async def _rotate(
+    connection: Connection,
+    store: SecretStore,
+    integrity: IntegrityKey,
+    *,
+    found: Pointer,
+    wanted: Wanted,
+    intent: str,
+) -> Rotated:
+    scheme = Scheme(found.scheme) if wanted.scheme is None else wanted.scheme
+    if wanted.given:
+        require_signing_secret(wanted.secret, scheme)
+    name = endpoint_secret_name(wanted.endpoint_id)
+    ref = await store.rotate(wanted.tenant_id, name, wanted.secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme)
+    expires_at = await pointer.moment(connection, wanted.overlap_seconds) if wanted.overlap_seconds else None
+    changes = overlap.rotated(found, ref, scheme=scheme.value, lead=wanted.lead, expires_at=expires_at)
+    after = await _arranged(connection, integrity, found, changes)
+    with outages_translated():
+        rotation_id = wanted.rotation_id or await connection.fetchval(_SQL["new_id"])
+        answer = _answer(after)
+        kept = await connection.fetchval(
+            _SQL["keep"], wanted.tenant_id, rotation_id, wanted.endpoint_id, intent, ref.version, json.dumps(answer)
+        )
+    if kept is None:  # only another endpoint's rotation can have taken it meanwhile: ours are behind the row's lock
+        raise _used_otherwise()
+    return Rotated(before=found, rotation_id=rotation_id, secret=wanted.secret, **_fields(answer))
+
+
+async def _arranged(
+    connection: Connection, integrity: IntegrityKey, found: Pointer, changes: dict[str, Any]
+) -> Pointer:
+    after = await pointer.moved(connection, integrity, found, **changes)
+    previous = None if after.previous_secret_ref is None else SecretRef.parse(after.previous_secret_ref)
+    await versions.arrange(connection, active=SecretRef.parse(after.secret_ref or ""), previous=previous)
+    return after
+
+
+async def _repeated(connection: Connection, store: SecretStore, wanted: Wanted, intent: str) -> Rotated | None:
+    """Return the answer that was given for this rotation id, None if it was never used."""
+    with outages_translated():
+        row = await connection.fetchrow(_SQL["find"], wanted.tenant_id, wanted.rotation_id)
+    if row is None:
+        return None
+    if json.loads(row["intent"]) != json.loads(intent):
+        raise _used_otherwise()
+    fields = _fields(json.loads(row["answer"]))
+    secret = await _if_active(store, SecretRef.parse(str(fields["secret_ref"])))
+    return Rotated(before=None, rotation_id=wanted.rotation_id or "", secret=secret, **fields)
+
+
+async def _if_active(store: SecretStore, ref: SecretRef) -> SecretMaterial | None:
+    known = await store.versions(ref.tenant, ref.name)
+    if not any(version.ref == ref and version.state == "active" for version in known):
+        return None
+    return await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING)
+
+
+def _used_otherwise() -> Conflict:
+    return Conflict("this rotation id was used with other arguments: take another one", field="rotation_id")
+
+
+def _intent(wanted: Wanted, integrity: IntegrityKey) -> str:
+    """Return what was asked, as JSON; of a secret that was given, a keyed fingerprint, which tells it from another."""
+    given = framed(_FINGERPRINT_LABEL, wanted.secret.reveal()) if wanted.given else None
+    return json.dumps(
+        {
+            "endpoint_id": wanted.endpoint_id,
+            "overlap_seconds": wanted.overlap_seconds,
+            "expect_generation": wanted.expect_generation,
+            "scheme": None if wanted.scheme is None else wanted.scheme.value,
+            "lead": wanted.lead,
+            "force": wanted.force,
+            "secret": None if given is None else integrity.authenticate(given)[:8].hex(),
+        }
+    )
+
+
+def _answer(after: Pointer) -> dict[str, Any]:
+    expires_at = after.previous_secret_expires_at
+    return {
+        "secret_ref": after.secret_ref,
+        "previous_secret_ref": after.previous_secret_ref,
+        "previous_secret_expires_at": None if expires_at is None else expires_at.isoformat(),
+        "generation": after.generation,
+    }
+
+
+def _fields(answer: dict[str, Any]) -> dict[str, Any]:
+    expires_at = answer["previous_secret_expires_at"]
+    return answer | {"previous_secret_expires_at": None if expires_at is None else datetime.fromisoformat(expires_at)}

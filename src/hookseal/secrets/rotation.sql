@@ -1,0 +1,38 @@
+-- The rotations of an endpoint's secret: what was asked under which id, and what was answered.
+
+-- name: new_id
+SELECT hookseal.uuid7()::text
+
+-- name: find
+SELECT intent, outcome, version, answer
+  FROM hookseal.secret_rotations
+ WHERE tenant_id = $1 AND rotation_id = $2
+
+-- name: keep
+INSERT INTO hookseal.secret_rotations (tenant_id, rotation_id, endpoint_id, intent, outcome, version, answer)
+VALUES ($1, $2, $3::text::uuid, $4::text::json, 'done', $5, $6::text::json)
+    ON CONFLICT DO NOTHING
+RETURNING rotation_id
+
+-- name: standing
+SELECT tenant_id,
+       id::text AS endpoint_id,
+       generation,
+       scheme,
+       lead,
+       secret_ref,
+       previous_secret_ref,
+       previous_scheme,
+       previous_secret_expires_at,
+       previous_secret_ref IS NOT NULL AND coalesce(previous_secret_expires_at > now(), false) AS overlapping,
+       CASE WHEN previous_secret_expires_at > now()
+            THEN ceil(extract(epoch FROM previous_secret_expires_at - now()))::bigint END AS seconds_left
+  FROM hookseal.endpoints
+ WHERE tenant_id = $1 AND id = $2::text::uuid
+
+-- name: latest
+SELECT rotation_id, version, created_at
+  FROM hookseal.secret_rotations
+ WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid
+ ORDER BY created_at DESC, version DESC
+ LIMIT $3

@@ -1,0 +1,42 @@
+"""Single-flight: whoever asks for the same thing at the same time shares one asking and its outcome."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Answer = TypeVar("_Answer")
+
+
+class SingleFlight(Generic[_Key, _Answer]):
+    """The askings under way. Each is a task of its own: whoever waits for it may leave without ending it."""
+
+    def __init__(self) -> None:
+        self._joinable: dict[_Key, asyncio.Task[_Answer]] = {}
+        self._running: set[asyncio.Task[_Answer]] = set()  # the loop itself holds tasks weakly
+
+    def join(self, key: _Key, begin: Callable[[], Coroutine[Any, Any, _Answer]]) -> tuple[asyncio.Task[_Answer], bool]:
+        """Return the asking for this key that is under way, or a new one, and whether it is new.
+
+        Wait for it with `asyncio.wait`, which does not pass a cancellation on.
+        """
+        flight = self._joinable.get(key)
+        if flight is not None:
+            return flight, False
+        flight = asyncio.create_task(begin())
+        self._joinable[key] = flight
+        self._running.add(flight)
+        flight.add_done_callback(partial(self._ended, key))
+        return flight, True
+
+    def forget(self) -> None:
+        """Let nobody else join what is under way: who comes from now on begins anew."""
+        self._joinable.clear()
+
+    def _ended(self, key: _Key, flight: asyncio.Task[_Answer]) -> None:
+        self._running.discard(flight)
+        if self._joinable.get(key) is flight:
+            del self._joinable[key]
+        if not flight.cancelled():
+            flight.exception()  # seen, even if everybody who waited has left

@@ -1,0 +1,13 @@
+-- Where the versions of a secret stand. Rotation alone moves them between active, previous and retired.
+
+-- name: step_aside
+UPDATE hookseal.secret_records
+   SET state = CASE WHEN version = $4 THEN 'previous' ELSE 'retired' END,
+       changed_at = now()
+ WHERE tenant_id = $1 AND name = $2 AND version <> $3 AND state IN ('active', 'previous')
+   AND state <> CASE WHEN version = $4 THEN 'previous' ELSE 'retired' END
+
+-- name: activate
+UPDATE hookseal.secret_records
+   SET state = 'active', changed_at = now()
+ WHERE tenant_id = $1 AND name = $2 AND version = $3 AND state <> 'active'

@@ -1,0 +1,140 @@
+"""Which way a pointer may move, as decisions over the row that was read."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from hookseal.ground.errors import Conflict, Malformed
+from hookseal.secrets import overlap
+from tests.secrets.samples import BARE, ref
+
+UNTIL = datetime(2026, 1, 3, tzinfo=UTC)
+OVERLAPPING = replace(
+    BARE,
+    secret_ref=str(ref(2)),
+    scheme="standard",
+    previous_secret_ref=str(ref(1)),
+    previous_secret_expires_at=UNTIL,
+    previous_scheme="x-webhook",
+    previous_algorithm="hmac",
+    previous_due=True,
+    generation=2,
+)
+EXPIRED = replace(OVERLAPPING, previous_due=False)
+NO_PREVIOUS = {
+    "previous_secret_ref": None,
+    "previous_secret_expires_at": None,
+    "previous_scheme": None,
+    "previous_algorithm": None,
+}
+
+
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize("seconds", [0, 1, 86_400, 604_800])
+def test_an_overlap_lasts_up_to_seven_days(seconds: int) -> None:
+    """An overlap is 0 to 604,800 seconds."""
+    assert seconds == overlap.require_overlap(seconds)
+
+
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize("seconds", [-1, 604_801])
+def test_another_overlap_is_refused(seconds: int) -> None:
+    """Anything else is refused, naming the option."""
+    with pytest.raises(Malformed) as caught:
+        overlap.require_overlap(seconds)
+    assert "overlap" == caught.value.field
+
+
+@pytest.mark.req("SEC-09")
+def test_the_expected_generation() -> None:
+    """A change that expects a generation passes at that one only; without an expectation it always passes."""
+    overlap.require_generation(BARE, None)
+    overlap.require_generation(BARE, 1)
+    with pytest.raises(Conflict, match="at generation 1, not 2"):
+        overlap.require_generation(BARE, 2)
+
+
+@pytest.mark.req("SEC-10")
+def test_a_rotation_keeps_the_old_secret_as_previous() -> None:
+    """With an overlap the old secret becomes the previous one, with the scheme it was made for."""
+    changes = overlap.rotated(BARE, ref(2), scheme="x-webhook", lead=None, expires_at=UNTIL)
+
+    assert {
+        "secret_ref": str(ref(2)),
+        "scheme": "x-webhook",
+        "lead": "previous",
+        "previous_secret_ref": str(ref(1)),
+        "previous_secret_expires_at": UNTIL,
+        "previous_scheme": "standard",
+        "previous_algorithm": "hmac",
+    } == changes
+
+
+@pytest.mark.req("SEC-10")
+def test_a_revocation_leaves_nothing_older() -> None:
+    """Without an overlap nothing but the new secret signs, whatever overlap was running."""
+    changes = overlap.rotated(OVERLAPPING, ref(3), scheme="standard", lead="current", expires_at=None)
+
+    assert {"secret_ref": str(ref(3)), "scheme": "standard", "lead": "current", **NO_PREVIOUS} == changes
+
+
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize(
+    ("found", "seconds", "force"),
+    [(BARE, 60, False), (BARE, 0, False), (EXPIRED, 60, False), (OVERLAPPING, 0, False), (OVERLAPPING, 60, True)],
+)
+def test_when_a_rotation_may_begin(found: object, seconds: int, force: bool) -> None:
+    """Outside an overlap, as a revocation, or by force."""
+    overlap.require_rotatable(found, overlap_seconds=seconds, force=force)  # type: ignore[arg-type]
+
+
+@pytest.mark.req("SEC-10")
+def test_a_running_overlap_is_not_cut_short() -> None:
+    """A second rotation inside an overlap is refused and told how to go on."""
+    with pytest.raises(Conflict, match="--force"):
+        overlap.require_rotatable(OVERLAPPING, overlap_seconds=60, force=False)
+
+
+def test_nothing_to_rotate() -> None:
+    """An endpoint without a secret has none to rotate, by force or not."""
+    with pytest.raises(Conflict, match="no secret"):
+        overlap.require_rotatable(replace(BARE, secret_ref=None), overlap_seconds=0, force=True)
+
+
+@pytest.mark.req("SEC-10")
+def test_a_rollback_exchanges_the_two() -> None:
+    """Within the overlap the previous secret is current again with its scheme, and the other previous with its own."""
+    later = datetime(2026, 1, 4, tzinfo=UTC)
+
+    assert {
+        "secret_ref": str(ref(1)),
+        "scheme": "x-webhook",
+        "algorithm": "hmac",
+        "previous_secret_ref": str(ref(2)),
+        "previous_secret_expires_at": later,
+        "previous_scheme": "standard",
+        "previous_algorithm": "hmac",
+    } == overlap.rolled_back(OVERLAPPING, expires_at=later)
+    assert {
+        "secret_ref": str(ref(1)),
+        "scheme": "x-webhook",
+        "algorithm": "hmac",
+        **NO_PREVIOUS,
+    } == overlap.rolled_back(OVERLAPPING, expires_at=None)
+
+
+@pytest.mark.req("SEC-10")
+@pytest.mark.parametrize("found", [BARE, EXPIRED])
+def test_no_rollback_outside_an_overlap(found: object) -> None:
+    """Once the overlap is over there is nothing to roll back to."""
+    with pytest.raises(Conflict, match="no overlap"):
+        overlap.rolled_back(found, expires_at=UNTIL)  # type: ignore[arg-type]
+
+
+@pytest.mark.req("SEC-10")
+def test_the_end_of_an_overlap() -> None:
+    """It drops the previous secret, in its time or cleaning up after it; without one there is nothing to end."""
+    assert NO_PREVIOUS == overlap.ended(OVERLAPPING) == overlap.ended(EXPIRED)
+    with pytest.raises(Conflict, match="no previous"):
+        overlap.ended(BARE)
