@@ -1,5 +1,7 @@
-"""`hookseal delivery` lists where deliveries stand, and shows what was tried."""
+"""`hookseal delivery` lists where deliveries stand, shows what was tried, and replays."""
 
+import getpass
+import socket
 from datetime import UTC, datetime
 
 import pytest
@@ -8,6 +10,7 @@ from hookseal.dispatcher.model import Ring
 from tests.cli.begun import Begun
 from tests.cli.command import hookseal, on_a_terminal
 from tests.cli.listeners import closed_port
+from tests.doubles.logbook import audited
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 STARTED = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -55,9 +58,11 @@ async def test_show(begun: Begun) -> None:
         "event_type": "invoice.paid",
         "state": "pending",
         "attempts": 0,
+        "budget_spent": 0,
         "next_attempt_at": row["next_attempt_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "waiting_for": None,
         "last_error": None,
+        "replay_of": None,
         "correlation_id": "corr-1",
         "attempt_log": [],
     }
@@ -213,6 +218,65 @@ async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun:
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
+@pytest.mark.req("DEL-07", part="one-delivery")
+@pytest.mark.req("OPS-04", part="json")
+async def test_replay(begun: Begun) -> None:
+    """A delivery that is over is pending again, without Redis; under a new id as a delivery of its own."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    (ring,) = await begun.stored.deliveries()
+    on_its_way = await begun.run("delivery", "replay", ring.delivery_id, "--json")
+    assert (4, "delivery") == (on_its_way.code, on_its_way.json["error"]["field"])
+
+    await attempted(begun, ring)
+    without_redis = {name: value for name, value in begun.settings.items() if name != "REDIS_URL"}
+    new = await hookseal("delivery", "replay", ring.delivery_id, "--new-id", "--json", **without_redis)
+    row = await begun.stored.delivery(ring)
+    shape = {
+        "tenant_id": "acme",
+        "delivery_id": new.json["delivery_id"],
+        "endpoint_id": endpoint,
+        "event_id": row["event_id"],
+        "replay_of": ring.delivery_id,
+        "state": "pending",
+    }
+    assert (0, "", shape) == (new.code, new.err, new.json)
+    same = await begun.run("delivery", "replay", ring.delivery_id, "--json")
+    assert shape | {"delivery_id": ring.delivery_id, "replay_of": None} == same.json
+    assert [new.json["delivery_id"], ring.delivery_id] == await listed(begun)
+    shown = (await begun.run("delivery", "show", new.json["delivery_id"], "--json")).json
+    assert (ring.delivery_id, 0, 0) == (shown["replay_of"], shown["attempts"], shown["budget_spent"])
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+@pytest.mark.req("OPS-10")
+async def test_replay_for_a_person(begun: Begun) -> None:
+    """A person is told what is due, and who did it is on record."""
+    await begun.stored.endpoint()
+    (ring,) = await begun.stored.deliveries()
+    await attempted(begun, ring)
+    ended = await begun.run("delivery", "replay", ring.delivery_id)
+    assert (0, f"delivery {ring.delivery_id} is due now\n") == (ended.code, ended.out)
+    *_, told = await audited(begun.stored.pool)
+    assert ("delivery.replayed", f"{getpass.getuser()}@{socket.gethostname()}") == (told["action"], told["who"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_a_replay_that_cannot_be(begun: Begun) -> None:
+    """Not there is 3, a disabled endpoint 5 with the command that mends it, a deleted one 3."""
+    await begun.stored.endpoint()
+    (ring,) = await begun.stored.deliveries()
+    await attempted(begun, ring)
+    unknown = await begun.run("delivery", "replay", UNKNOWN, "--json")
+    assert (3, "delivery") == (unknown.code, unknown.json["error"]["field"])
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    disabled = await begun.run("delivery", "replay", ring.delivery_id, "--json")
+    assert (5, "endpoint") == (disabled.code, disabled.json["error"]["field"])
+    assert "hookseal endpoint enable --tenant acme" in disabled.json["error"]["message"]
+    await begun.stored.pool.execute("DELETE FROM hookseal.endpoints")
+    gone = await begun.run("delivery", "replay", ring.delivery_id, "--json")
+    assert (3, "endpoint") == (gone.code, gone.json["error"]["field"])
+
+
 @pytest.mark.req("OPS-04", part="errors")
 async def test_a_delivery_that_is_not_there(begun: Begun) -> None:
     """A delivery that nobody has is not found."""
@@ -234,7 +298,7 @@ async def test_without_a_database(arguments: tuple[str, ...], empty_database_url
     assert f"PostgreSQL at 127.0.0.1:{port}" in dead.json["error"]["message"]
 
 
-@pytest.mark.parametrize("command", ["list", "show"])
+@pytest.mark.parametrize("command", ["list", "show", "replay"])
 async def test_help_teaches(command: str) -> None:
     """Help has an example."""
     assert f"Example: hookseal delivery {command}" in (await hookseal("delivery", command, "--help")).out

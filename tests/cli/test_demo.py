@@ -1,15 +1,20 @@
 """`hookseal demo` tells the whole story in a real process, and leaves nothing."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from hookseal.cli.demo import show
+from hookseal.demo.result import Chapter, Line, Result
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal, python
 from tests.cli.leftovers import files_in, processes_in
 
@@ -52,7 +57,7 @@ async def test_the_whole_story(servers_folder: Path) -> None:
     ended = await demo(servers_folder, "--json", **settings)
     assert 0 == ended.code, ended.err
     told = ended.json
-    assert {"ok", "events", "seconds", "endpoints"} == told.keys()
+    assert {"ok", "events", "seconds", "endpoints", "chapters"} == told.keys()
     assert (True, 50) == (told["ok"], told["events"])
     assert 0 < told["seconds"] < DEADLINE_SECONDS
     counts = {line["endpoint"]: line.pop("deliveries") for line in told["endpoints"]}
@@ -67,21 +72,82 @@ async def test_the_whole_story(servers_folder: Path) -> None:
         }
         for endpoint, count in counts.items()
     ] == told["endpoints"]
+    require_chapters(told["chapters"])
     assert "hunter2" not in ended.err
     assert [] == files_in(servers_folder)
     assert [] == processes_in(servers_folder)
 
 
+def require_chapters(chapters: list[dict[str, Any]]) -> None:
+    """Require that every chapter held, and that its facts say so too."""
+    assert ["rotation", "retries", "dead letter", "x-webhook"] == [chapter["name"] for chapter in chapters]
+    assert all({"name", "ok", "detail", "missing", "seen"} == chapter.keys() for chapter in chapters)
+    assert [(True, [])] * 4 == [(chapter["ok"], chapter["missing"]) for chapter in chapters]
+    rotated, retried, replayed, x_signed = (chapter["seen"] for chapter in chapters)
+    assert 20 <= min(rotated["old"], rotated["both"], rotated["new"], rotated["after"])
+    assert (0, 0, 0) == (rotated["other"], rotated["refused"], rotated["older_after"])
+    assert rotated["deliveries"] == rotated["delivered"] == rotated["old"] + rotated["both"] + rotated["new"]
+    assert [(1, 500, "server_error"), (2, 503, "throttled"), (3, 204, "delivered")] == tried(retried)
+    assert 2 <= retried["attempt_log"][2]["waited_seconds"]
+    assert ("dead_letter", "delivered") == (replayed["before_replay"], replayed["after_replay"])
+    assert [(1, 500, "server_error"), (2, 500, "server_error"), (3, 204, "delivered")] == tried(replayed)
+    assert {"deliveries": 5, "delivered": 5, "verified": 5, "refused": 0} == x_signed
+
+
+def tried(seen: dict[str, Any]) -> list[tuple[int, int, str]]:
+    """Return number, status and outcome of each attempt."""
+    return [(attempt["number"], attempt["status"], attempt["outcome"]) for attempt in seen["attempt_log"]]
+
+
 @pytest.mark.req("OPS-08")
 async def test_for_a_person(servers_folder: Path) -> None:
-    """A person reads what is done, and a table that fits into 80 columns."""
+    """A person reads what is done, a table, what each chapter saw, and all of it fits into 80 columns."""
     ended = await demo(servers_folder)
     assert 0 == ended.code, ended.err
     lines = ended.out.splitlines()
     assert all(len(line) <= 80 for line in lines + ended.err.splitlines())
     assert ["tenant", "endpoint", "deliveries", "delivered", "verified", "refused"] == lines[1].split()
-    assert lines[-1].startswith("50 events, all verified, ")
+    assert lines[-1].startswith("50 events, all verified, 4 of 4 chapters held, ")
+    chapters = [line.split("  ")[0] for line in lines if line[:1].strip()][4:-1]
+    assert ["rotation", "retries", "dead letter", "x-webhook"] == chapters
+    assert 2 == sum(line.split() == ["1", "500", "server_error"] for line in lines)
+    assert 2 == sum(line.split()[:4] == ["3", "204", "delivered", "waited"] for line in lines)
     assert all(line.endswith(" ...") for line in ended.err.splitlines())
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.parametrize(
+    ("verified", "missing", "code"), [(3, (), 0), (2, (), 1), (3, ("the replay", "the delivery"), 1)]
+)
+def test_one_chapter_or_signature_is_missing(
+    verified: int, missing: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If one delivery is not verified, or one chapter did not hold, it exits with 1 and says what is missing."""
+    line = Line(tenant="acme", endpoint="/acme/x", deliveries=3, delivered=3, verified=verified, refused=0)
+    held = Chapter(name="retries", detail="delivered at attempt 3", seen={}, missing=())
+    broken = Chapter(name="dead letter", detail="dead_letter", seen={"delivery_ids": 1}, missing=missing)
+    result = Result(events=3, lines=(line,), chapters=(held, broken), seconds=1.5)
+
+    with pytest.raises(typer.Exit) as ended:
+        show(result, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (code, code == 0) == (ended.value.exit_code, told["ok"])
+    assert {
+        "name": "dead letter",
+        "ok": not missing,
+        "detail": "dead_letter",
+        "missing": list(missing),
+        "seen": {"delivery_ids": 1},
+    } == told["chapters"][1]
+
+    with pytest.raises(typer.Exit) as ended:
+        show(result, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert code == ended.value.exit_code
+    assert "retries      delivered at attempt 3" in lines
+    assert ("dead letter  MISSING: the replay; the delivery" in lines) == bool(missing)
+    verdict = "all verified" if verified == 3 else "NOT all verified"
+    assert f"3 events, {verdict}, {1 if missing else 2} of 2 chapters held, 1.5 s" == lines[-1]
 
 
 async def interrupted(folder: Path, number: signal.Signals, when: Callable[[bytes], bool]) -> int | None:

@@ -1,6 +1,8 @@
 """`hookseal endpoint add` stores an endpoint with a sealed secret, and gives that secret out once."""
 
 import base64
+import getpass
+import socket
 import stat
 from pathlib import Path
 
@@ -163,6 +165,14 @@ async def test_a_given_secret_that_cannot_be_used(tmp_path: Path) -> None:
         ("--timeout-ms", "99", 2, "timeout_ms"),
         ("--timeout-ms", "20001", 2, "timeout_ms"),
         ("--timeout-ms", "soon", 2, "timeout_ms"),
+        ("--scheme", "unheard-of", 2, "scheme"),
+        ("--max-attempts", "0", 2, "max_attempts"),
+        ("--max-attempts", "101", 2, "max_attempts"),
+        ("--backoff-base-seconds", "0", 2, "backoff_base_seconds"),
+        ("--backoff-base-seconds", "often", 2, "backoff_base_seconds"),
+        ("--backoff-cap-seconds", "604801", 2, "backoff_cap_seconds"),
+        ("--retry-schedule", "5", 2, "retry_schedule"),
+        ("--retry-schedule", "8d", 2, "retry_schedule"),
         ("--url", "receiver.example/hook", 2, "url"),
         ("--url", "ftp://receiver.example/", 2, "url"),
         ("--url", "https://receiver.example/" + "x" * 2_048, 2, "url"),
@@ -180,6 +190,14 @@ async def test_what_cannot_be_added(option: str, value: str, code: int, field: s
     assert "hunter2" not in ended.out
 
 
+@pytest.mark.parametrize("option", ["--max-attempts", "--backoff-base-seconds", "--backoff-cap-seconds"])
+async def test_back_off_beside_a_schedule(option: str) -> None:
+    """What a schedule stands in place of is not given beside it."""
+    ended = await hookseal(*ADD, "--retry-schedule", "5s", option, "5", "--json", **NOWHERE)
+    assert (2, "retry_schedule") == problem(ended)
+    assert option in ended.json["error"]["message"]
+
+
 async def test_a_url_that_must_be_allowed(begun: Begun) -> None:
     """Loopback and http are taken where the settings name them, and only there."""
     arguments = changed("--url", "http://127.0.0.1:8080/")
@@ -191,14 +209,59 @@ async def test_a_url_that_must_be_allowed(begun: Begun) -> None:
     assert (5, "url") == problem(without_http)
 
 
-async def test_a_time_out_that_a_drain_would_cut() -> None:
-    """A time-out above the drain time less five seconds is refused, naming what to raise."""
-    settings = NOWHERE | {"HOOKSEAL_DRAIN_SECONDS": "10"}
-    ended = await hookseal(*ADD, "--timeout-ms", "5001", "--json", **settings)
+async def test_a_time_out_that_a_drain_would_cut(begun: Begun) -> None:
+    """A time-out above the drain less five seconds is refused, naming what to raise: our own, or a live worker's."""
+    ended = await begun.run(*ADD, "--timeout-ms", "5001", "--json", HOOKSEAL_DRAIN_SECONDS="10")
     assert (5, "timeout_ms") == problem(ended)
     assert "at most 5000 ms, 5 s less than HOOKSEAL_DRAIN_SECONDS" in ended.json["error"]["message"]
-    fits = await hookseal(*ADD, "--timeout-ms", "5000", "--json", **settings)
-    assert 69 == fits.code
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids)"
+        " VALUES ('w', '1', 12, 45, '{}')"
+    )
+    fits = await begun.run(*ADD, "--timeout-ms", "7000", "--json", HOOKSEAL_DRAIN_SECONDS="10")
+    assert 0 == fits.code
+    ended = await begun.run(*changed("--url", "https://other.example/"), "--timeout-ms", "7001", "--json")
+    assert (5, "timeout_ms") == problem(ended)
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+async def test_x_webhook(begun: Begun) -> None:
+    """An x-webhook endpoint takes any text of 16 bytes as its secret, byte for byte but for one newline."""
+    given = "sechzehn Bytes äö"
+    arguments = (*ADD, "--scheme", "x-webhook", "--secret-file", "-", "--json", "--print-secret")
+    ended = await begun.fed(given.encode() + b"\n", *arguments)
+    assert (0, given) == (ended.code, ended.json["secret"])
+    other = changed("--url", "https://other.example/")
+    fresh = await begun.run(*other, "--scheme", "x-webhook", "--json", "--print-secret")
+    assert fresh.json["secret"].startswith("whsec_")
+    rows = await begun.stored.pool.fetch("SELECT scheme FROM hookseal.endpoints")
+    assert ["x-webhook", "x-webhook"] == [row["scheme"] for row in rows]
+    short = await begun.fed(b"fifteen bytes..", *arguments)
+    assert (2, "secret") == problem(short)
+    assert (2, "secret") == problem(await begun.fed(given.encode(), *ADD, "--secret-file", "-", "--json"))
+    assert (2, "secret") == problem(await begun.fed(b"\xff" * 16, *arguments))
+
+
+@pytest.mark.req("DEL-06")
+async def test_retries(begun: Begun) -> None:
+    """Retries are given as back-off, or as a schedule in its place."""
+    backoff = ("--max-attempts", "3", "--backoff-base-seconds", "1", "--backoff-cap-seconds", "2")
+    assert 0 == (await begun.run(*ADD, *backoff)).code
+    assert 0 == (await begun.run(*changed("--url", "https://other.example/"), "--retry-schedule", "5s,5m,2h")).code
+    rows = await begun.stored.pool.fetch(
+        "SELECT max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule"
+        " FROM hookseal.endpoints ORDER BY id"
+    )
+    assert [(3, 1, 2, None), (10, 30, 43_200, [5, 300, 7_200])] == [tuple(row) for row in rows]
+
+
+@pytest.mark.req("OPS-10")
+async def test_who_added_it(begun: Begun) -> None:
+    """The audit row names the database role, the user and the machine."""
+    await begun.run(*ADD)
+    role = await begun.stored.pool.fetchval("SELECT session_user")
+    actor = await begun.stored.pool.fetchval("SELECT actor FROM hookseal.audit_log WHERE tenant_id = 'acme'")
+    assert f"{role}/{getpass.getuser()}@{socket.gethostname()}" == actor
 
 
 async def test_the_same_url_twice(begun: Begun) -> None:

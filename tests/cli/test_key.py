@@ -1,10 +1,14 @@
 """`hookseal key` begins an installation once, and shows which keys it has."""
 
 import base64
+import getpass
+import socket
 
+import asyncpg
 import pytest
 
 from tests.cli.command import Ended, hookseal
+from tests.doubles.logbook import audited
 
 KEY = base64.b64encode(bytes(range(100, 132))).decode()
 OTHER = base64.b64encode(bytes(range(99, 131))).decode()
@@ -38,6 +42,16 @@ async def test_init_and_status(database_url: str) -> None:
     assert {"items": [item], "next_cursor": None} == shown.json
     shown = await key("status", url=database_url, SECRETS_MASTER_KEY=OTHER)
     assert ["key id            state   held  records", f"{key_id}  active  no    2"] == shown.out.splitlines()
+
+
+@pytest.mark.req("OPS-10")
+async def test_init_is_audited(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
+    """The log of the installation begins with who began it; a beginning that is refused is not in it."""
+    made = await key("init", "--json", url=database_url)
+    await key("init", url=database_url)
+    (told,) = await audited(pool, "_system")
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    assert ("key.initialised", f"key:{made.json['key_id']}", who) == (told["action"], told["subject"], told["who"])
 
 
 async def test_for_a_person(database_url: str) -> None:
@@ -87,3 +101,9 @@ async def test_settings_that_cannot_be_used(changes: dict[str, str], expected: s
     assert (78, "") == (ended.code, ended.out)
     assert ended.err.startswith(f"hookseal: {expected}")
     assert 1 == len(ended.err.splitlines())
+
+
+@pytest.mark.parametrize("command", ["init", "status"])
+async def test_help_teaches(command: str) -> None:
+    """Help has an example."""
+    assert f"Example: hookseal key {command}" in (await hookseal("key", command, "--help")).out

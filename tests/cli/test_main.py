@@ -12,7 +12,8 @@ from typing import Annotated
 import pytest
 import typer
 
-from hookseal.cli.main import answer, app
+from hookseal.cli.commands import app
+from hookseal.cli.main import answer
 from hookseal.cli.output import Json
 from hookseal.ground.errors import (
     ConfigError,

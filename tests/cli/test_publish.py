@@ -25,7 +25,7 @@ async def body(begun: Begun, ended: Ended) -> bytes:
 
 
 @pytest.mark.req("OPS-04", part="json")
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_the_shape_and_the_ring(begun: Begun) -> None:
     """There is one delivery for each endpoint that subscribes, and each was rung."""
     endpoints = {
@@ -126,7 +126,7 @@ async def test_the_limit(begun: Begun) -> None:
     assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_the_same_event_again(begun: Begun) -> None:
     """A repeat gives the first answer; the same id with other data is a conflict."""
     await begun.stored.endpoint()
@@ -141,7 +141,7 @@ async def test_the_same_event_again(begun: Begun) -> None:
     assert f"event     evt-1 (published before: nothing was changed)\ndelivery  {delivery}\n" == shown.out
 
 
-@pytest.mark.req("DEL-01", part="publish")
+@pytest.mark.req("DEL-01")
 async def test_nobody_subscribes(begun: Begun) -> None:
     """Without a subscriber, and for a tenant that nobody knows, the event is stored and has no deliveries."""
     await begun.stored.endpoint("globex")

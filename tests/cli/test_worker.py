@@ -60,12 +60,13 @@ async def test_ready_until_it_is_told(options: tuple[str, ...], number: signal.S
     async with working(begun.settings, *options) as (process, ready):
         assert {"event", "worker_id", "pid", "health_url"} == ready.keys()
         assert ("worker.ready", process.pid) == (ready["event"], ready["pid"])
-        assert b"HTTP/1.1 200 OK" == await get(ready["health_url"] + "/livez")
-        assert b"HTTP/1.1 200 OK" == await get(ready["health_url"] + "/readyz")
+        for path in ("/livez", "/readyz", "/healthz", "/startupz", "/metrics"):
+            assert b"HTTP/1.1 200 OK" == await get(ready["health_url"] + path)
         process.send_signal(number)
         out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
         assert (0, b"") == (process.returncode, out)
         events = [json.loads(line)["event"] for line in err.splitlines()]
+        events = [event for event in events if event.startswith("worker.")]
         assert ["worker.ready", "worker.draining", "worker.stopped"] == events
         assert not is_open(int(ready["health_url"].rpartition(":")[2]))
 
@@ -152,4 +153,6 @@ async def test_before_the_installation_has_begun(empty_database_url: str, databa
 async def test_help_teaches() -> None:
     """Help tells what the ready line says, where the probes are, and how it ends."""
     out = (await hookseal("worker", "--help")).out
-    assert all(word in out for word in ("SIGTERM", "/readyz", "HOOKSEAL_HEALTH_PORT", "Example:"))
+    assert all(
+        word in out for word in ("SIGTERM", "/readyz", "/metrics", "hookseal check", "HOOKSEAL_HEALTH_PORT", "Example:")
+    )

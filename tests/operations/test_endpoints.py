@@ -1,32 +1,30 @@
-"""Adding an endpoint is all or nothing, across both rooms."""
+"""Adding an endpoint is all or nothing, across both rooms and the audit log."""
 
 import asyncio
+import hmac
 from dataclasses import replace
 
 import asyncpg
 import pytest
 
+from hookseal.audit.log import verify
 from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Conflict, Unavailable
+from hookseal.ground.errors import Conflict, Refused, Unavailable
 from hookseal.ground.ids import TenantId
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
+from hookseal.ground.wire import Scheme
+from hookseal.operations.endpoints import AddedEndpoint, add_endpoint, require_drainable
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretDenied
+from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.signer import generate_signing_secret
-from tests.doubles.stored import Installation, begin
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
 
-Pool = asyncpg.Pool
 URL = "https://receiver.example/hook"
 NEW = NewEndpoint(
     tenant_id=TenantId("acme"), url=URL, event_types=("invoice.*", "user.created"), name="Billing", timeout_ms=2_500
 )
-
-
-@pytest.fixture
-async def installation(pool: "Pool[asyncpg.Record]") -> Installation:
-    """Return a begun installation."""
-    return await begin(pool)
 
 
 async def records(installation: Installation) -> int:
@@ -39,8 +37,7 @@ async def records(installation: Installation) -> int:
 
 async def test_what_is_stored(installation: Installation) -> None:
     """The row holds what was decided, the ref of a sealed record of its own, and a MAC that holds; no plaintext."""
-    async with installation.pool.acquire() as connection:
-        added = await add_endpoint(connection, installation.unlocked, NEW, None)
+    added = await installation.add(NEW)
 
     row = await installation.pool.fetchrow("SELECT * FROM hookseal.endpoints")
     assert row is not None
@@ -66,11 +63,10 @@ async def test_what_is_stored(installation: Installation) -> None:
 async def test_the_secret_signs(installation: Installation) -> None:
     """The given secret is kept byte for byte; without one, each endpoint gets a fresh one of its own."""
     given = generate_signing_secret()
-    added: list[AddedEndpoint] = []
-    async with installation.pool.acquire() as connection:
-        for number, secret in enumerate((given, None, None)):
-            endpoint = replace(NEW, url=f"{URL}/{number}")
-            added.append(await add_endpoint(connection, installation.unlocked, endpoint, secret))
+    added = [
+        await installation.add(replace(NEW, url=f"{URL}/{number}"), secret)
+        for number, secret in enumerate((given, None, None))
+    ]
     kept = [
         await installation.unlocked.store.get(
             SecretRef.parse(each.pointer.secret_ref or ""), purpose=Purpose.WEBHOOK_SIGNING
@@ -137,7 +133,7 @@ async def test_inside_the_callers_transaction(installation: Installation) -> Non
     async with installation.pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
-        await add_endpoint(connection, installation.unlocked, NEW, None)
+        await add_endpoint(installation.operator(connection), NEW, None)
         assert 0 == await records(installation)
         await transaction.rollback()
 
@@ -152,4 +148,91 @@ async def test_an_outage(installation: Installation, database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     connection.terminate()
     with pytest.raises(Unavailable):
-        await add_endpoint(connection, installation.unlocked, NEW, None)
+        await add_endpoint(installation.operator(connection), NEW, None)
+
+
+@pytest.mark.req("OPS-10")
+async def test_adding_is_audited(installation: Installation) -> None:
+    """The audit row says what was decided and by whom: of the url only its host, and no secret."""
+    new = replace(NEW, url="https://receiver.example:8443/hook?token=hunter2", retry_schedule=(5, 300))
+    added = await installation.add(new)
+
+    (row,) = await audited(installation.pool)
+    assert {
+        "action": "endpoint.added",
+        "subject": f"endpoint:{added.pointer.endpoint_id}",
+        "who": "ada@desk",
+        "before": None,
+        "after": {
+            "host": "receiver.example",
+            "event_types": ["invoice.*", "user.created"],
+            "name": "Billing",
+            "timeout_ms": 2_500,
+            "max_attempts": 10,
+            "backoff_base_seconds": 30,
+            "backoff_cap_seconds": 43_200,
+            "retry_schedule": [5, 300],
+            "scheme": "standard",
+            "generation": 1,
+            "secret_ref": added.pointer.secret_ref,
+        },
+    } == row
+    (result,) = await verify(installation.pool, installation.unlocked.integrity, tenant=TenantId("acme"))
+    assert (1, None) == (result.rows, result.broken)
+
+
+@pytest.mark.req("OPS-10")
+async def test_what_cannot_be_audited_is_not_done(installation: Installation) -> None:
+    """Where the audit row cannot be written, nothing is changed."""
+    await installation.endpoint(url=f"{URL}/first")
+    await installation.pool.execute("UPDATE hookseal.audit_heads SET sequence = 0")
+    with pytest.raises(Refused):
+        await installation.endpoint(url=URL)
+
+    assert (1, 1) == (
+        await records(installation),
+        await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints"),
+    )
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+async def test_x_webhook(installation: Installation) -> None:
+    """An endpoint of the other scheme has it under its MAC and at its secret, and signs with it."""
+    secret = SecretMaterial("sechzehn Bytes äö".encode())
+    added = await installation.add(replace(NEW, scheme=Scheme.X_WEBHOOK), secret)
+
+    assert "x-webhook" == added.pointer.scheme
+    installation.unlocked.integrity.verify(added.pointer)
+    assert ("x-webhook", "x-webhook") == (
+        await installation.pool.fetchval("SELECT scheme FROM hookseal.endpoints"),
+        await installation.pool.fetchval("SELECT scheme FROM hookseal.secret_records WHERE tenant_id = 'acme'"),
+    )
+    async with installation.unlocked.service.signers(added.pointer) as (signer,):
+        assert "sha256=" + hmac.digest(secret.reveal(), b"x", "sha256").hex() == signer.sign(b"x")
+
+
+async def test_retries_are_stored(installation: Installation) -> None:
+    """The retry settings stand in the row as they were decided."""
+    await installation.add(replace(NEW, max_attempts=3, backoff_base_seconds=1, backoff_cap_seconds=2))
+    await installation.add(replace(NEW, url=f"{URL}/2", retry_schedule=(1, 604_800)))
+    rows = await installation.pool.fetch(
+        "SELECT max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, attempts_allowed"
+        " FROM hookseal.endpoints ORDER BY id"
+    )
+
+    assert [(3, 1, 2, None, 3), (10, 30, 43_200, [1, 604_800], 3)] == [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize(("silent_seconds", "longest"), [(0, 5_000), (31, 20_000)])
+async def test_the_smallest_live_drain(installation: Installation, silent_seconds: int, longest: int) -> None:
+    """A time-out must fit the smallest drain of the workers that live, and our own settings where none does."""
+    await installation.pool.executemany(
+        "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, beaten_at)"
+        " VALUES ($1, '1', $2, 90, '{}', now() - make_interval(secs => $3))",
+        [("w-1", 10, silent_seconds), ("w-2", 60, silent_seconds)],
+    )
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        await require_drainable(operator, longest, own_drain_seconds=25)
+        with pytest.raises(Refused, match=f"at most {longest} ms"):
+            await require_drainable(operator, longest + 1, own_drain_seconds=25)

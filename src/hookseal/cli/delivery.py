@@ -1,19 +1,23 @@
-"""`hookseal delivery`: where deliveries stand, and what was tried."""
+"""`hookseal delivery`: where deliveries stand, what was tried, and one of them again."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
 
-from hookseal.cli.output import Json, emit, printable, rfc3339, table
+from hookseal.cli.facts import facts
+from hookseal.cli.operating import NEEDS, operating
+from hookseal.cli.output import Json, emit, table
 from hookseal.cli.runtime import connect, require_schema, run, start
 from hookseal.config.settings import Part, Settings
 from hookseal.dispatcher import history
 from hookseal.dispatcher.model import State
+from hookseal.dispatcher.replay import Replayed
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
+from hookseal.operations.replay import replay_delivery
 
-app: Final = typer.Typer(help="List deliveries and show what was tried.", no_args_is_help=True)
+app: Final = typer.Typer(help="List deliveries, show what was tried, replay one.", no_args_is_help=True)
 
 _NEEDS: Final = frozenset({Part.DATABASE})
 
@@ -59,6 +63,35 @@ def show(
     emit(found, as_json=as_json, text=lambda: _show_text(found))
 
 
+@app.command()
+def replay(
+    *,
+    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    new_id: Annotated[
+        bool, typer.Option("--new-id", help="As a new delivery: the receiver does not take it for a repeat.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send a delivery again that was delivered, failed, or is a dead letter, with a fresh budget of attempts.
+
+    Example: hookseal delivery replay 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+    wanted = ids.delivery_id(delivery)
+    replayed = run(_replay(start(NEEDS), wanted, new_id=new_id))
+    emit(
+        {
+            "tenant_id": replayed.tenant_id,
+            "delivery_id": replayed.delivery_id,
+            "endpoint_id": replayed.endpoint_id,
+            "event_id": replayed.event_id,
+            "replay_of": replayed.replay_of,
+            "state": State.PENDING,
+        },
+        as_json=as_json,
+        text=f"delivery {replayed.delivery_id} is due now" + (f", a replay of {wanted}" if new_id else ""),
+    )
+
+
 async def _page(
     settings: Settings, wanted: history.Filter, limit: int, cursor: str | None
 ) -> tuple[list[dict[str, Any]], str | None]:
@@ -71,6 +104,11 @@ async def _show(settings: Settings, wanted: ids.DeliveryId) -> dict[str, Any]:
     async with connect(settings.database) as connection:
         await require_schema(connection)
         return await history.show(connection, wanted)
+
+
+async def _replay(settings: Settings, wanted: ids.DeliveryId, *, new_id: bool) -> Replayed:
+    async with operating(settings) as operator:
+        return await replay_delivery(operator, wanted, new_id=new_id)
 
 
 def _moment(text: str) -> datetime:
@@ -94,26 +132,10 @@ def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
 
 
 def _show_text(found: dict[str, Any]) -> str:
-    facts = [name for name in found if name != "attempt_log"]
-    width = max(map(len, facts))
-    lines = [f"{name.replace('_', ' ').ljust(width)}  {_value(found[name])}" for name in facts]
+    known = {name: fact for name, fact in found.items() if name != "attempt_log"}
+    lines = facts(known)
     for attempt in found["attempt_log"]:
         lines += ["", f"attempt {attempt['number']}"]
-        lines += [
-            f"  {name.replace('_', ' ').ljust(width - 2)}  {_value(value)}"
-            for name, value in attempt.items()
-            if name != "number"
-        ]
+        tried = {name: fact for name, fact in attempt.items() if name != "number"}
+        lines += facts(tried, width=max(map(len, known)), indent="  ")
     return "\n".join(lines)
-
-
-def _value(value: object) -> str:
-    match value:
-        case None | "" | []:
-            return "-"
-        case datetime():
-            return rfc3339(value)
-        case list():
-            return " ".join(map(_value, value))
-        case _:
-            return printable(str(value))

@@ -3,44 +3,95 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 import typer
 
 from hookseal.cli.output import Json, emit, table
 from hookseal.cli.runtime import run
+from hookseal.demo.result import Chapter, Result
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
 
-COLUMNS = ("tenant", "endpoint", "deliveries", "delivered", "verified", "refused")
+COLUMNS: Final = ("tenant", "endpoint", "deliveries", "delivered", "verified", "refused")
+_INDENT: Final = 13
 
 
 def demo(*, as_json: Json = False) -> None:
     """Deliver 50 events on an embedded PostgreSQL and Valkey; exit 0 only if all verified.
 
+    Then, side by side: rotate and revoke a secret under traffic, retry, replay a dead letter, sign for
+    x-webhook; exit 0 only if each of these was seen too.
+
     DATABASE_URL and REDIS_URL are not looked at. A real worker process signs and sends; a receiver on
-    127.0.0.1 verifies each request with the public `standardwebhooks` library. Nothing stays.
+    127.0.0.1 verifies each request with the public `standardwebhooks` library, those of x-webhook with
+    `hookseal.receiver`. Nothing stays.
     """
     story = embedded_part("hookseal.demo.story")
-    result = run(_told(story.tell))
-    lines = [asdict(line) for line in result.lines]
-    verdict = "all verified" if result.holds else "NOT all verified"
-    emit(
-        {"ok": result.holds, "events": result.events, "seconds": round(result.seconds, 2), "endpoints": lines},
-        as_json=as_json,
-        text=lambda: f"\n{table(lines, COLUMNS)}\n\n{result.events} events, {verdict}, {result.seconds:.1f} s",
-    )
+    show(run(_told(story.tell)), as_json=as_json)
+
+
+def show(result: Result, *, as_json: bool) -> None:
+    """Print how the story ended, and exit with 0 if it holds, with 1 if not."""
+    emit(_shape(result), as_json=as_json, text=lambda: _text(result))
     raise typer.Exit(0 if result.holds else 1)
 
 
-async def _told(tell: Callable[[Callable[[str], None], SystemClock], Awaitable[Any]]) -> Any:
+async def _told(tell: Callable[[Callable[[str], None], SystemClock], Awaitable[Result]]) -> Result:
     # Every signal that asks it to end is one that cleans up, as Ctrl-C is.
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signal.raise_signal, signal.SIGINT)
     return await tell(lambda line: print(f"  {line} ...", file=sys.stderr, flush=True), SystemClock())
+
+
+def _shape(result: Result) -> dict[str, object]:
+    return {
+        "ok": result.holds,
+        "events": result.events,
+        "seconds": round(result.seconds, 2),
+        "endpoints": [asdict(line) for line in result.lines],
+        "chapters": [
+            {
+                "name": chapter.name,
+                "ok": chapter.holds,
+                "detail": chapter.detail,
+                "missing": chapter.missing,
+                "seen": chapter.seen,
+            }
+            for chapter in result.chapters
+        ],
+    }
+
+
+def _text(result: Result) -> str:
+    verdict = "all verified" if result.all_verified else "NOT all verified"
+    held = sum(chapter.holds for chapter in result.chapters)
+    chapters = f"{held} of {len(result.chapters)} chapters held"
+    return "\n".join(
+        (
+            "",
+            table([asdict(line) for line in result.lines], COLUMNS),
+            "",
+            *(line for chapter in result.chapters for line in _chapter_lines(chapter)),
+            "",
+            f"{result.events} events, {verdict}, {chapters}, {result.seconds:.1f} s",
+        )
+    )
+
+
+def _chapter_lines(chapter: Chapter) -> list[str]:
+    said = chapter.detail if chapter.holds else f"MISSING: {'; '.join(chapter.missing)}"
+    return [f"{chapter.name:<{_INDENT}}{said}", *(" " * _INDENT + line for line in _attempts(chapter))]
+
+
+def _attempts(chapter: Chapter) -> Iterator[str]:
+    attempts = chapter.seen.get("attempt_log", ())
+    for attempt in attempts if isinstance(attempts, Sequence) else ():
+        waited = "" if attempt["waited_seconds"] is None else f"waited {attempt['waited_seconds']:.2f} s"
+        yield f"{attempt['number']}  {attempt['status'] or '-':<3}  {attempt['outcome']:<12}  {waited}".rstrip()
 
 
 def embedded_part(name: str) -> Any:

@@ -1,121 +1,85 @@
 """`hookseal endpoint`: where a tenant's webhooks go."""
 
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from hookseal.cli.output import Json, emit
+from hookseal.cli import endpoint_options as options
+from hookseal.cli.endpoint_add import add
+from hookseal.cli.endpoint_state import delete, disable, enable
+from hookseal.cli.endpoint_update import update
+from hookseal.cli.facts import facts
+from hookseal.cli.output import Json, emit, table
+from hookseal.cli.rotation import end_overlap, rollback, rotate
+from hookseal.cli.rotation_status import rotation_status
 from hookseal.cli.runtime import connect, require_schema, run, start
-from hookseal.cli.secret_files import SecretOutput, read_secret
 from hookseal.config.settings import Part, Settings
-from hookseal.dispatcher.address import AddressRules
-from hookseal.dispatcher.endpoints import MAX_TIMEOUT_MS, MIN_TIMEOUT_MS, NewEndpoint, endpoint_name
-from hookseal.dispatcher.url import endpoint_url
+from hookseal.dispatcher import catalogue
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed, Refused
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
-from hookseal.secrets.boot import unlock
-from hookseal.secrets.keyring import KeyRing
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import generate_signing_secret
 
-app: Final = typer.Typer(help="Add the endpoints of a tenant.", no_args_is_help=True)
+app: Final = typer.Typer(help="Add, change and show the endpoints of a tenant.", no_args_is_help=True)
 
-_NEEDS: Final = frozenset({Part.DATABASE, Part.SECRETS})
+_NEEDS: Final = frozenset({Part.DATABASE})
+
+app.command()(add)
 
 
-@app.callback()
-def _group() -> None:
-    """Add the endpoints of a tenant."""
+@app.command(name="list")
+def list_(
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    enabled: Annotated[bool | None, typer.Option("--enabled/--disabled", help="Only those that are.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, 1 to 1000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where a page ended (its next_cursor).")] = None,
+    as_json: Json = False,
+) -> None:
+    """List endpoints, newest first.
+
+    Example: hookseal endpoint list --tenant acme --disabled
+    """
+    sought = catalogue.Sought(tenant_id=None if tenant is None else ids.tenant_id(tenant), enabled=enabled)
+    items, following = run(_page(start(_NEEDS), sought, limit, cursor))
+    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
 
 
 @app.command()
-def add(
-    *,
-    tenant: Annotated[str, typer.Option(help="Whose endpoint it is.")],
-    url: Annotated[str, typer.Option(help="Where to POST: https://host[:port]/path.")],
-    event_type: Annotated[list[str], typer.Option(help="What it subscribes to: a type, 'a.*' or '*'. Repeatable.")],
-    name: Annotated[str | None, typer.Option(help="A name for people, at most 128 characters.")] = None,
-    timeout_ms: Annotated[int, typer.Option(help="How long one request may take, 100 to 20000.")] = 5000,
-    secret_file: Annotated[str | None, typer.Option(help="Sign with this secret, not a fresh one; - is stdin.")] = None,
-    secret_out: Annotated[Path | None, typer.Option(help="Write the secret to this new file (mode 0600).")] = None,
-    print_secret: Annotated[bool, typer.Option("--print-secret", help="Print it even to a pipe or as JSON.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Add an endpoint with its signing secret, sealed.
+def show(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = False) -> None:
+    """Show one endpoint: all that was decided about it, which secrets sign for it, and what is pending.
 
-    The secret is shown this once: on a terminal, in the file of --secret-out, or with --print-secret.
-
-    Example: hookseal endpoint add --tenant acme --url https://example.com/hooks --event-type 'invoice.*'
+    Example: hookseal endpoint show --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    settings = start(_NEEDS)
-    endpoint = _checked(settings, tenant=tenant, url=url, event_types=event_type, name=name, timeout_ms=timeout_ms)
-    if settings.secrets.provider == "dev":
-        raise Refused("the provider dev keeps secrets in the memory of one process: set SECRETS_PROVIDER=db")
-    secret = read_secret(secret_file) or generate_signing_secret()
-    with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(secret) as shown:
-        added = run(_add(settings, endpoint, secret))
-    emit(_shape(added, shown), as_json=as_json, text=lambda: _text(added, shown, secret_out))
+    owner, wanted = ids.tenant_id(tenant), ids.endpoint_id(endpoint)
+    found = run(_show(start(_NEEDS), owner, wanted))
+    emit(found, as_json=as_json, text=lambda: "\n".join(facts(found)))
 
 
-def _checked(
-    settings: Settings, *, tenant: str, url: str, event_types: list[str], name: str | None, timeout_ms: int
-) -> NewEndpoint:
-    owner = ids.tenant_id(tenant)
-    if not MIN_TIMEOUT_MS <= timeout_ms <= MAX_TIMEOUT_MS:
-        raise Malformed(f"time-out must be {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} ms", field="timeout_ms")
-    longest = settings.worker.longest_request_seconds * 1000
-    if timeout_ms > longest:
-        raise Refused(
-            f"time-out must be at most {longest} ms, 5 s less than HOOKSEAL_DRAIN_SECONDS: raise that first",
-            field="timeout_ms",
-        )
-    return NewEndpoint(
-        tenant_id=owner,
-        url=endpoint_url(
-            url,
-            allow_http=settings.egress.allow_http,
-            allowed=AddressRules(settings.egress.allow).networks_for(owner),
-        ),
-        event_types=tuple(dict.fromkeys(map(ids.subscription, event_types))),
-        name=endpoint_name(name),
-        timeout_ms=timeout_ms,
-    )
+app.command()(update)
+app.command()(enable)
+app.command()(disable)
+app.command()(delete)
+app.command()(rotate)
+app.command()(rollback)
+app.command(name="end-overlap")(end_overlap)
+app.command(name="rotation-status")(rotation_status)
 
 
-async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial) -> AddedEndpoint:
-    master_key = settings.secrets.master_key
+async def _page(
+    settings: Settings, sought: catalogue.Sought, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
     async with connect(settings.database) as connection:
         await require_schema(connection)
-        ring = None if master_key is None else KeyRing(master_key)
-        unlocked = await unlock(connection, settings.secrets.provider, ring)
-        return await add_endpoint(connection, unlocked, endpoint, secret)
+        return await catalogue.page(connection, sought, limit=limit, cursor=cursor)
 
 
-def _shape(added: AddedEndpoint, shown: str | None) -> dict[str, object]:
-    pointer = added.pointer
-    return {
-        "tenant_id": pointer.tenant_id,
-        "endpoint_id": pointer.endpoint_id,
-        "secret_ref": pointer.secret_ref,
-        "previous_secret_ref": pointer.previous_secret_ref,
-        "previous_secret_expires_at": pointer.previous_secret_expires_at,
-        "generation": pointer.generation,
-        "rotation_id": None,
-        "secret": shown,
-        "public_key": None,
-    }
+async def _show(settings: Settings, tenant: ids.TenantId, wanted: ids.EndpointId) -> dict[str, Any]:
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        return await catalogue.show(connection, tenant, wanted)
 
 
-def _text(added: AddedEndpoint, shown: str | None, file: Path | None) -> str:
-    if shown is not None:
-        secret, advice = shown, "Give the secret to the receiver; it is not shown again."
-    elif file is not None:
-        secret, advice = f"in {file}", "Give the secret to the receiver; it is not shown again."
-    else:
-        secret, advice = (
-            "not shown",
-            "Nobody saw the secret: standard output is no terminal (--secret-out, --print-secret).",
-        )
-    return f"endpoint  {added.pointer.endpoint_id}\nref       {added.pointer.secret_ref}\nsecret    {secret}\n{advice}"
+def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
+    if not items:
+        return "no endpoints"
+    rows = [item | {"enabled": "yes" if item["enabled"] else "no"} for item in items]
+    shown = table(rows, ["tenant_id", "endpoint_id", "url", "enabled"])
+    return shown if following is None else f"{shown}\nmore: --cursor {following}"

@@ -5,24 +5,27 @@ from typing import Final
 
 import typer
 
+from hookseal.cli.operating import NEEDS, who
 from hookseal.cli.output import Json, emit, table
 from hookseal.cli.runtime import connect, require_schema, run, start
-from hookseal.config.settings import Part, Settings
+from hookseal.config.settings import Settings
 from hookseal.ground.errors import Refused
+from hookseal.operations.keys import begin
 from hookseal.secrets import keys
 from hookseal.secrets.keyring import KeyRing
-from hookseal.secrets.stores.postgres import PostgresStore
 
 app: Final = typer.Typer(help="Begin an installation, and see which master keys it has.")
 
-_NEEDS: Final = frozenset({Part.DATABASE, Part.SECRETS})
 _COLUMNS: Final = ("key_id", "state", "held", "records")
 
 
 @app.command()
 def init(*, as_json: Json = False) -> None:
-    """Register the master key, and make the keys that the installation keeps for itself. Once."""
-    made = run(_initialise(start(_NEEDS)))
+    """Register the master key, and make the keys that the installation keeps for itself. Once.
+
+    Example: hookseal key init
+    """
+    made = run(_initialise(start(NEEDS)))
     created = [str(made.integrity_ref), str(made.sentinel_ref)]
     emit(
         {"key_id": made.key_id, "state": made.state, "created": created},
@@ -34,8 +37,11 @@ def init(*, as_json: Json = False) -> None:
 
 @app.command()
 def status(*, as_json: Json = False) -> None:
-    """List the master keys, whether this process holds them, and how many records each has sealed."""
-    rows = run(_rows(start(_NEEDS)))
+    """List the master keys, whether this process holds them, and how many records each has sealed.
+
+    Example: hookseal key status --json
+    """
+    rows = run(_rows(start(NEEDS)))
     items = [{column: getattr(row, column) for column in _COLUMNS} for row in rows]
     shown = [item | {"held": "yes" if item["held"] else "no"} for item in items]
     emit(
@@ -49,7 +55,7 @@ async def _initialise(settings: Settings) -> keys.KeyStatus:
     keyring = _keyring(settings)
     async with connect(settings.database) as connection:
         await require_schema(connection)
-        return await keys.initialise(connection, keyring, PostgresStore(connection, keyring), os.urandom)
+        return await begin(connection, keyring, who(), os.urandom)
 
 
 async def _rows(settings: Settings) -> tuple[keys.KeyRow, ...]:

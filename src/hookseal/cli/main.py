@@ -1,80 +1,20 @@
-"""The command `hookseal`: its groups, and how every error becomes a message and an exit code."""
+"""The command `hookseal`: how every error becomes a message and an exit code."""
 
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import takewhile
-from typing import Annotated, Final, NoReturn
+from typing import Final, NoReturn, cast
 
 import typer
 
-from hookseal import __version__
-from hookseal.cli import db, delivery, endpoint, key, up
-from hookseal.cli.demo import demo
-from hookseal.cli.output import Json, emit, emit_error
-from hookseal.cli.publish import publish
-from hookseal.cli.worker import worker
-from hookseal.config.source import is_debugging
-from hookseal.ground.errors import Defect, HooksealError, Malformed
-from hookseal.ground.log import mask_secrets
+from hookseal.cli.check import check
+from hookseal.cli.output import emit_error
+from hookseal.ground.errors import Defect, HooksealError
 
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
-
-_EPILOG: Final = """\
-First steps, with the settings of docs/settings.md in the environment:
-
-1. hookseal db upgrade
-
-2. hookseal key init
-
-3. hookseal endpoint add --tenant acme --url URL --event-type '*'
-
-4. hookseal worker
-
-5. hookseal publish --tenant acme --event-type invoice.paid --data '{"id": 1}'
-
-Every command knows --help, and --json, which prints exactly one JSON object.
-
-Exit codes: 0 done, 1 the answer is no, 2 usage, 3 not found, 4 conflict,
-
-5 refused, 69 something does not answer, 70 internal error, 78 settings.
-"""
-
-app: Final = typer.Typer(
-    name="hookseal",
-    help="Deliver webhooks, signed with secrets that are sealed, rotated and never in the clear.",
-    epilog=_EPILOG,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-# One line for each group or command, in the order in which a newcomer needs them.
-app.command()(demo)
-app.add_typer(up.app, name="up")
-app.add_typer(db.app, name="db")
-app.add_typer(key.app, name="key")
-app.add_typer(endpoint.app, name="endpoint")
-app.command()(worker)
-app.command()(publish)
-app.add_typer(delivery.app, name="delivery")
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    *,
-    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
-    as_json: Json = False,
-) -> None:
-    if version:
-        emit({"version": __version__}, as_json=as_json, text=f"hookseal {__version__}")
-        raise typer.Exit
-    if as_json:
-        raise Malformed("put --json behind a command: `hookseal --help` lists them")
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), nl=False)  # the rich help is printed by itself, and nothing is returned
 
 
 def main() -> NoReturn:
@@ -82,11 +22,12 @@ def main() -> NoReturn:
     sys.exit(answer(sys.argv[1:]))
 
 
-def answer(arguments: Sequence[str], commands: typer.Typer = app) -> int:
+def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int:
     """Run one command and return its exit code; every error has then been told, once."""
     as_json = "--json" in takewhile("--".__ne__, arguments)
     try:
-        code = commands(args=list(arguments), prog_name="hookseal", standalone_mode=False)
+        tree = _commands(arguments) if commands is None else commands
+        code = tree(args=list(arguments), prog_name="hookseal", standalone_mode=False)
     except HooksealError as error:
         return _tell(error, as_json=as_json)
     except typer.TyperException as error:
@@ -98,6 +39,15 @@ def answer(arguments: Sequence[str], commands: typer.Typer = app) -> int:
     if code == _INTERRUPTED:
         emit_error(code="interrupted", message="interrupted before it was done", field=None, as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _commands(arguments: Sequence[str]) -> typer.Typer:
+    if arguments[:1] != ["check"]:
+        return cast("typer.Typer", import_module("hookseal.cli.commands").app)
+    quick = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # a probe runs it every few seconds
+    quick.command()(check)
+    quick.callback()(lambda: None)
+    return quick
 
 
 def _tell(error: HooksealError, *, as_json: bool) -> int:
@@ -119,6 +69,8 @@ def _tell_usage(error: typer.TyperException, *, as_json: bool) -> int:
 
 
 def _tell_internal(error: Exception, *, as_json: bool) -> int:
+    from hookseal.config.source import is_debugging  # noqa: PLC0415 -- what a probe does without is loaded late
+
     _show_traceback(error)
     message = f"internal error ({type(error).__name__}), a fault of hookseal: please report it"
     if not is_debugging():
@@ -128,6 +80,9 @@ def _tell_internal(error: Exception, *, as_json: bool) -> int:
 
 
 def _show_traceback(error: Exception) -> None:
+    from hookseal.config.source import is_debugging  # noqa: PLC0415 -- the same
+    from hookseal.ground.log import mask_secrets  # noqa: PLC0415 -- the same
+
     if is_debugging():
         masked = mask_secrets(None, "debug", {"traceback": "".join(traceback.format_exception(error))})
         typer.echo(masked["traceback"], err=True)

@@ -1,24 +1,22 @@
 """`hookseal publish`: one event, to every endpoint of the tenant that subscribes to its type."""
 
-import asyncio
-import sys
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Final
 
 import structlog
 import typer
 
+from hookseal.cli.input_files import read_input
 from hookseal.cli.output import Json, emit
 from hookseal.cli.runtime import connect, require_schema, run, start
+from hookseal.client.doorbell import doorbell
+from hookseal.client.event import event
 from hookseal.config.settings import Part, Settings
 from hookseal.dispatcher.publish import Event, Published, publish_json, publish_raw
-from hookseal.ground import ids
-from hookseal.ground.errors import Malformed, NotFound, Unavailable
+from hookseal.ground.errors import Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.queue.bell import bell
 
 _NEEDS: Final = frozenset({Part.DATABASE, Part.REDIS})
-_RING_SECONDS: Final = 2.0  # nobody waits long for a ring that the sweep forgives
 
 
 def publish(
@@ -38,73 +36,45 @@ def publish(
     """
     if sum(source is not None for source in (data, file, raw_file)) != 1:
         raise Malformed("give exactly one of --data, --file and --raw-file", field="data")
-    event = Event(
-        tenant_id=ids.tenant_id(tenant),
-        event_type=ids.event_type(event_type),
-        event_id=None if event_id is None else ids.event_id(event_id),
-        correlation_id=None if correlation_id is None else _utf8(correlation_id, "correlation_id"),
-    )
+    given = event(tenant_id=tenant, event_type=event_type, event_id=event_id, correlation_id=correlation_id)
     payload = _payload(data, file, raw_file)
-    published = run(_publish(start(_NEEDS), event, payload))
+    published = run(_publish(start(_NEEDS), given, payload))
     emit(_shape(published), as_json=as_json, text=lambda: _text(published))
 
 
 def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | bytes:
-    if data is not None:
-        return _utf8(data, "data")
     if raw_file is not None:
         return _read(raw_file)
+    # Python lets bytes of an argument that are not UTF-8 through, spelled as lone surrogates.
+    raw = _read(file or "-") if data is None else data.encode("utf-8", "surrogateescape")
     try:
-        return _read(file or "-").decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise Malformed("data must be JSON in UTF-8", field="data") from None
 
 
-def _utf8(text: str, field: str) -> str:
-    # Python lets bytes of an argument that are not UTF-8 through, spelled as lone surrogates.
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise Malformed(f"{field} must be UTF-8", field=field)
-    return text
-
-
 def _read(source: str) -> bytes:
-    try:
-        if source == "-":
-            content = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
-        else:
-            with Path(source).open("rb") as file:
-                content = file.read(MAX_BODY_BYTES + 1)
-    except OSError as error:
-        raise NotFound(f"{source} cannot be read ({error.strerror})", field="file") from None
+    content = read_input(source, MAX_BODY_BYTES, field="file")
     if len(content) > MAX_BODY_BYTES:
         raise Malformed(f"body must be at most {MAX_BODY_BYTES} bytes as sent", field="body")
     return content
 
 
-async def _publish(settings: Settings, event: Event, payload: str | bytes) -> Published:
+async def _publish(settings: Settings, given: Event, payload: str | bytes) -> Published:
     async with connect(settings.database) as connection:
         await require_schema(connection)
         if isinstance(payload, bytes):
-            published = await publish_raw(connection, event, payload)
+            published = await publish_raw(connection, given, payload)
         else:
-            published = await publish_json(connection, event, payload)
-    await _ring(settings, published)
+            published = await publish_json(connection, given, payload)
+    async with doorbell(settings, partial(_tell_lost, settings)) as ringing:
+        await ringing.ring(published.deliveries)
     return published
 
 
-async def _ring(settings: Settings, published: Published) -> None:
-    ringing = bell(settings.redis.url, settings.worker.queue)
-    try:
-        async with asyncio.timeout(_RING_SECONDS):
-            await ringing.ring(published.deliveries)
-    except (Unavailable, TimeoutError) as error:
-        # The event is stored: a lost ring only makes it late.
-        reason = str(error) or "Redis does not answer"
-        structlog.get_logger().warning(
-            "ring.lost", reason=reason, redis=settings.redis.address, forgiven_by="the sweep"
-        )
-    finally:
-        await ringing.close()
+def _tell_lost(settings: Settings, reason: str) -> None:
+    # The event is stored: a lost ring only makes it late.
+    structlog.get_logger().warning("ring.lost", reason=reason, redis=settings.redis.address, forgiven_by="the outbox")
 
 
 def _shape(published: Published) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.ground.errors import Conflict, Malformed, NotFound, Refused
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import parse_signing_secret
 
@@ -16,19 +17,25 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MAX_BYTES: Final = 4_096
 
 
-def read_secret(source: str | None) -> SecretMaterial | None:
+def read_secret(source: str | None, scheme: Scheme = Scheme.STANDARD) -> SecretMaterial | None:
     """Return the signing secret in a file, or on standard input for `-`; None if no source was named.
 
-    One trailing newline is removed. Raises `NotFound`, `Refused` if others may read the file,
-    `Malformed` if it holds no signing secret.
+    Raises as `read_secret_text` does, and `Malformed` if it holds no signing secret of the scheme.
     """
-    if source is None:
-        return None
+    return None if source is None else parse_signing_secret(read_secret_text(source), scheme)
+
+
+def read_secret_text(source: str) -> str:
+    """Return the text in a file, or on standard input for `-`, without one trailing newline.
+
+    Raises `NotFound`, `Refused` if others may read the file, `Malformed` if it is not UTF-8.
+    """
     raw = sys.stdin.buffer.read(_MAX_BYTES) if source == "-" else _private_bytes(Path(source))
     try:
-        return parse_signing_secret(raw.removesuffix(b"\n").removesuffix(b"\r").decode("ascii"))
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise Malformed("the secret must be whsec_ and base64 of 24 to 64 bytes", field="secret") from None
+        raise Malformed("the secret must be text in UTF-8", field="secret") from None
+    return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def _private_bytes(path: Path) -> bytes:
@@ -45,7 +52,7 @@ class SecretOutput:
     """Where a new secret goes: a file of its own, a terminal, or, if asked for, whatever standard output is."""
 
     def __init__(self, file: Path | None, *, print_it: bool, as_json: bool) -> None:
-        self._path = file
+        self.path = file
         self._shown = print_it or (file is None and not as_json and sys.stdout.isatty())
 
     @contextmanager
@@ -55,22 +62,37 @@ class SecretOutput:
         The secret is safe on disk before anything is stored that needs it; if the block fails, the file is
         gone again. Raises `Conflict` if the file is there, `Refused` if it cannot be written.
         """
-        text = secret.reveal().decode("ascii")
-        if self._path is None:
+        text = secret.reveal().decode("utf-8")
+        if self.path is None:
             yield text if self._shown else None
             return
-        descriptor = _created(self._path)
+        descriptor = _created(self.path)
         try:
             _write(descriptor, text + "\n")
             yield text if self._shown else None
         except BaseException:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             raise
+
+    def keep_instead(self, secret: SecretMaterial | None) -> str | None:
+        """Within the block: keep this secret, which was given out before, in place of the one that nobody needs.
+
+        Give what may be printed of it. With None there is none to keep, and the file is gone again. Raises
+        `Refused` if it cannot be written.
+        """
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        if secret is None:
+            return None
+        text = secret.reveal().decode("utf-8")
+        if self.path is not None:
+            _write(_created(self.path), text + "\n")
+        return text if self._shown else None
 
 
 def _write(descriptor: int, text: str) -> None:
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(descriptor)

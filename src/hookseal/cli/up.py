@@ -65,4 +65,5 @@ def _say_text(told: dict[str, Any]) -> None:
             flush=True,
         )
         return
-    print(f"received  {told['path']}  {told['bytes']} bytes  webhook-id {told['webhook_id']}", flush=True)
+    again = f"  retry, attempt {told['attempt']}" if told["retry"] else ""
+    print(f"received  {told['path']}  {told['bytes']} bytes  webhook-id {told['webhook_id']}{again}", flush=True)

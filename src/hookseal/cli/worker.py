@@ -16,8 +16,9 @@ def worker(
 ) -> None:
     """Deliver until SIGTERM, then finish what is in flight and exit.
 
-    One JSON line on standard output tells that it is ready and where its probes answer: /livez and
-    /readyz on HOOKSEAL_HEALTH_HOST and HOOKSEAL_HEALTH_PORT. Logs go to standard error.
+    One JSON line on standard output tells that it is ready and where its probes answer: /livez,
+    /readyz, /startupz and /metrics on HOOKSEAL_HEALTH_HOST and HOOKSEAL_HEALTH_PORT; `hookseal check`
+    asks them. Logs go to standard error.
 
     Example: HOOKSEAL_HEALTH_PORT=8080 hookseal worker
     """

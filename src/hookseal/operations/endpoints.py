@@ -1,17 +1,19 @@
-"""Adding an endpoint: its row, its sealed secret and the pointer from one to the other, or nothing."""
+"""Adding and deleting an endpoint: its row, its sealed secret and the pointer from one to the other, or nothing."""
 
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
-from hookseal.dispatcher import endpoints
-from hookseal.dispatcher.database import translated
+from hookseal.audit.entry import Action, Change
+from hookseal.dispatcher import endpoint_rules, endpoints, waiting
 from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.schema.database import Connection
-from hookseal.secrets import pointer
-from hookseal.secrets.boot import Unlocked
+from hookseal.operations.operator import Operator
+from hookseal.secrets import pointer, versions
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import endpoint_secret_name
+from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.signer import generate_signing_secret
 
 
@@ -23,25 +25,100 @@ class AddedEndpoint:
     secret: SecretMaterial
 
 
-async def add_endpoint(
-    connection: Connection, unlocked: Unlocked, endpoint: NewEndpoint, secret: SecretMaterial | None
-) -> AddedEndpoint:
+async def add_endpoint(operator: Operator, endpoint: NewEndpoint, secret: SecretMaterial | None) -> AddedEndpoint:
     """Store the endpoint with this signing secret, or a fresh one, sealed; all of it or nothing.
 
     Raises `Conflict` if the tenant has an endpoint with this url, `Unavailable`.
     """
     material = secret or generate_signing_secret()
-    with translated():
-        async with connection.transaction():
-            endpoint_id = await endpoints.insert(connection, endpoint)
-            ref = await unlocked.store_on(connection).put(
-                endpoint.tenant_id,
-                endpoint_secret_name(endpoint_id),
-                material,
-                purpose=Purpose.WEBHOOK_SIGNING,
-                scheme="standard",
-            )
-            stored = await pointer.first(
-                connection, unlocked.integrity, tenant=endpoint.tenant_id, endpoint_id=endpoint_id, ref=ref
-            )
+    async with operator.changing() as connection:
+        endpoint_id = await endpoints.insert(connection, endpoint)
+        ref = await operator.unlocked.store_on(connection).put(
+            endpoint.tenant_id,
+            endpoint_secret_name(endpoint_id),
+            material,
+            purpose=Purpose.WEBHOOK_SIGNING,
+            scheme=endpoint.scheme.value,
+        )
+        stored = await pointer.first(
+            connection,
+            operator.unlocked.integrity,
+            tenant=endpoint.tenant_id,
+            endpoint_id=endpoint_id,
+            ref=ref,
+            scheme=endpoint.scheme.value,
+        )
+        await operator.tell(_change(Action.ENDPOINT_ADDED, stored, after=_facts(endpoint, stored)))
     return AddedEndpoint(pointer=stored, secret=material)
+
+
+async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> int:
+    """Delete the endpoint, cancel what is pending for it, retire its secrets; return how many were cancelled.
+
+    Its url is free again and its history stays. What is in flight may still be recorded. A row whose MAC
+    does not hold is deleted too. Raises `NotFound`, `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
+        decided = await endpoints.locked(connection, tenant, endpoint_id)
+        await endpoints.delete(connection, tenant, endpoint_id)
+        cancelled = await waiting.cancel(connection, tenant, endpoint_id)
+        await versions.retire(connection, _any_version(operator, found))
+        before = {
+            "host": host(found.url),
+            "generation": found.generation,
+            "secret_ref": found.secret_ref,
+            "previous_secret_ref": found.previous_secret_ref,
+            "enabled": decided.enabled,
+        }
+        await operator.tell(
+            _change(Action.ENDPOINT_DELETED, found, before=before, after={"cancelled_deliveries": cancelled})
+        )
+    return cancelled
+
+
+async def require_drainable(operator: Operator, timeout_ms: int, *, own_drain_seconds: int) -> None:
+    """Return only if every live worker can end a request of so many ms within its drain.
+
+    Where no worker lives, our own settings say how long a drain is. Raises `Refused`, `Unavailable`.
+    """
+    smallest = await endpoints.smallest_drain_seconds(operator.connection)
+    endpoint_rules.require_drainable(timeout_ms, own_drain_seconds if smallest is None else smallest)
+
+
+def host(url: str) -> str | None:
+    """Return the host of a url, which is all of it that the audit log keeps: the rest may hold what is secret."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # a row that was written by hand
+        return None
+
+
+def _any_version(operator: Operator, found: Pointer) -> SecretRef:
+    # Not one that the row names: the row may have been altered.
+    name = endpoint_secret_name(found.endpoint_id)
+    return SecretRef(provider=operator.unlocked.store.provider, tenant=found.tenant_id, name=name, version=1)
+
+
+def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
+    return {
+        "host": host(stored.url),
+        "event_types": list(endpoint.event_types),
+        "name": endpoint.name,
+        "timeout_ms": endpoint.timeout_ms,
+        "max_attempts": endpoint.max_attempts,
+        "backoff_base_seconds": endpoint.backoff_base_seconds,
+        "backoff_cap_seconds": endpoint.backoff_cap_seconds,
+        "retry_schedule": None if endpoint.retry_schedule is None else list(endpoint.retry_schedule),
+        "scheme": stored.scheme,
+        "generation": stored.generation,
+        "secret_ref": stored.secret_ref,
+    }
+
+
+def _change(
+    action: Action, of: Pointer, *, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None
+) -> Change:
+    return Change(
+        tenant_id=of.tenant_id, action=action, subject=f"endpoint:{of.endpoint_id}", before=before, after=after
+    )

@@ -1,0 +1,149 @@
+"""`hookseal audit`: who changed what, and whether the log of it is whole."""
+
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+
+from hookseal.audit import log
+from hookseal.audit.chain import Flaw
+from hookseal.audit.entry import Action
+from hookseal.audit.log import Verified
+from hookseal.cli import operating
+from hookseal.cli.output import Json, emit, printable, table
+from hookseal.cli.runtime import connect, require_schema, run, start
+from hookseal.config.settings import Part, Settings
+from hookseal.ground import ids
+
+app: Final = typer.Typer(help="List, verify and export who changed what.", no_args_is_help=True)
+
+_NEEDS: Final = frozenset({Part.DATABASE})
+_MEANING: Final = {
+    Flaw.MISSING: "the row is missing",
+    Flaw.OUT_OF_PLACE: "the row does not belong into the chain",
+    Flaw.UNKNOWN_KEY: "the row names an integrity key that is not known",
+    Flaw.ALTERED: "the row was altered, or not written by hookseal",
+    Flaw.UNCHAINED: "the row does not continue the row before it",
+    Flaw.TRUNCATED: "this row and all after it are missing",
+    Flaw.HEAD: "the last row is not the one that the head of the chain names",
+}
+
+Tenant = Annotated[str | None, typer.Option(help="Only this tenant's; _system is the installation's own.")]
+
+
+@app.command(name="list")
+def list_(
+    *,
+    tenant: Tenant = None,
+    action: Annotated[Action | None, typer.Option(help="Only what was done in this way.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, 1 to 1000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where a page ended (its next_cursor).")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what was changed and by whom, newest first.
+
+    Example: hookseal audit list --tenant acme --action secret.rotated
+    """
+    owner = _tenant(tenant)
+    items, following = run(_page(start(_NEEDS), owner, action, limit=limit, cursor=cursor))
+    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+
+
+@app.command()
+def verify(*, tenant: Tenant = None, as_json: Json = False) -> None:
+    """Verify that no row was altered, removed, inserted or moved; exit 1 if one was, naming the first.
+
+    A log that was put back as a whole looks intact: keep the last row and MAC that this prints elsewhere,
+    and compare.
+
+    Example: hookseal audit verify --tenant acme
+    """
+    owner = _tenant(tenant)
+    verified = run(_verify(start(operating.NEEDS), owner))
+    intact = all(each.broken is None for each in verified)
+    emit(
+        {"intact": intact, "tenants": [_verified_shape(each) for each in verified]},
+        as_json=as_json,
+        text=lambda: "\n".join(map(_verified_text, verified)) or "no audit rows",
+    )
+    raise typer.Exit(0 if intact else 1)
+
+
+@app.command()
+def export(
+    *,
+    tenant: Tenant = None,
+    as_json: Json = False,  # noqa: ARG001 - every command has it, and this one prints nothing else
+) -> None:
+    """Print every row with its MACs, oldest first, one tenant after the other: one JSON object a line.
+
+    Example: hookseal audit export --tenant acme > audit.jsonl
+    """
+    owner = _tenant(tenant)
+    run(_export(start(_NEEDS), owner))
+
+
+def _tenant(text: str | None) -> ids.TenantId | None:
+    if text is None or text == ids.SYSTEM_TENANT:
+        return None if text is None else ids.SYSTEM_TENANT
+    return ids.tenant_id(text)
+
+
+async def _page(
+    settings: Settings, tenant: ids.TenantId | None, action: Action | None, *, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        return await log.page(connection, tenant=tenant, action=action, limit=limit, cursor=cursor)
+
+
+async def _verify(settings: Settings, tenant: ids.TenantId | None) -> list[Verified]:
+    shows = sys.stderr.isatty()
+    async with operating.operating(settings) as operator:
+        verified = await log.verify(
+            operator.connection,
+            operator.unlocked.integrity,
+            tenant=tenant,
+            on_progress=_show_progress if shows else None,
+        )
+    if shows:
+        typer.echo("\r\x1b[K", err=True, nl=False)
+    return verified
+
+
+async def _export(settings: Settings, tenant: ids.TenantId | None) -> None:
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        async for row in log.export(connection, tenant=tenant):
+            emit(row, as_json=True, text="")
+
+
+def _show_progress(tenant: str, rows: int) -> None:
+    typer.echo(f"\r\x1b[K{printable(tenant)}: {rows} rows", err=True, nl=False)
+
+
+def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
+    if not items:
+        return "no audit rows"
+    shown = table(items, ["at", "tenant_id", "sequence", "actor", "action", "subject"])
+    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+
+
+def _verified_shape(verified: Verified) -> dict[str, Any]:
+    broken = verified.broken
+    return {
+        "tenant_id": verified.tenant_id,
+        "rows": verified.rows,
+        "head_sequence": verified.head_sequence,
+        "head_mac": verified.head_mac,
+        "broken": None if broken is None else {"sequence": broken.sequence, "reason": broken.reason.value},
+    }
+
+
+def _verified_text(verified: Verified) -> str:
+    tenant, broken = printable(verified.tenant_id), verified.broken
+    if broken is not None:
+        return f"{tenant}: BROKEN at row {broken.sequence}: {_MEANING[broken.reason]}"
+    if verified.head_sequence is None:
+        return f"{tenant}: no audit rows"
+    return f"{tenant}: intact up to row {verified.head_sequence}, MAC {verified.head_mac}"

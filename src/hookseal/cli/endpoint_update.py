@@ -1,0 +1,92 @@
+"""`hookseal endpoint update`: what an endpoint does from its next claim on."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from hookseal.cli import endpoint_options as options
+from hookseal.cli.operating import NEEDS, operating
+from hookseal.cli.output import Json, emit
+from hookseal.cli.runtime import run, start
+from hookseal.config.settings import Settings
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
+from hookseal.operations.endpoint_update import Updated, update_endpoint
+
+EventTypes = Annotated[
+    list[str] | None, typer.Option(help="All that it subscribes to, in place of what it did. Repeatable.")
+]
+Schedule = Annotated[
+    str | None, typer.Option(help="The waits between attempts: 5s,5m,2h; or none, to use these three again.")
+]
+Lead = Annotated[
+    Literal["previous", "current"] | None,
+    typer.Option(metavar="WHICH", help="Whose signature leads in an overlap (x-webhook): previous or current."),
+]
+Expected = Annotated[
+    int | None, typer.Option(help="Only if the endpoint is at this generation, which url, lead and secrets move.")
+]
+
+
+def update(
+    *,
+    tenant: options.Tenant,
+    endpoint: options.Endpoint,
+    url: Annotated[str | None, typer.Option(help="Where to POST from now on.")] = None,
+    event_type: EventTypes = None,
+    name: options.Name = None,
+    timeout_ms: Annotated[int | None, typer.Option(help="How long one request may take, 100 to 20000.")] = None,
+    max_attempts: options.MaxAttempts = None,
+    backoff_base_seconds: options.BackoffBase = None,
+    backoff_cap_seconds: options.BackoffCap = None,
+    retry_schedule: Schedule = None,
+    lead: Lead = None,
+    expect_generation: Expected = None,
+    as_json: Json = False,
+) -> None:
+    """Change what is given and leave the rest. All of it is changed, or nothing.
+
+    Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout-ms 8000
+    """
+    settings, owner, wanted = start(NEEDS), ids.tenant_id(tenant), ids.endpoint_id(endpoint)
+    changes = options.retries(
+        max_attempts=max_attempts, base=backoff_base_seconds, cap=backoff_cap_seconds, schedule=retry_schedule
+    )
+    changes |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
+    if lead is not None:
+        changes["lead"] = lead
+    if not changes:
+        raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
+    updated = run(_update(settings, owner, wanted, changes, expect_generation=expect_generation))
+    emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated))
+
+
+async def _update(
+    settings: Settings,
+    tenant: ids.TenantId,
+    wanted: ids.EndpointId,
+    changes: dict[str, Any],
+    *,
+    expect_generation: int | None,
+) -> Updated:
+    drain = settings.worker.drain_seconds
+    async with operating(settings) as operator:
+        return await update_endpoint(
+            operator, tenant, wanted, changes, own_drain_seconds=drain, expect_generation=expect_generation
+        )
+
+
+def _shape(tenant: ids.TenantId, wanted: ids.EndpointId, updated: Updated) -> dict[str, object]:
+    return {
+        "tenant_id": tenant,
+        "endpoint_id": wanted,
+        "generation": updated.generation,
+        "changed": list(updated.changed),
+    }
+
+
+def _text(wanted: ids.EndpointId, updated: Updated) -> str:
+    if not updated.changed:
+        return f"endpoint {wanted} is so already: nothing was changed"
+    names = ", ".join(name.replace("_", " ") for name in updated.changed)
+    return f"endpoint {wanted} has other {names}; generation {updated.generation}"

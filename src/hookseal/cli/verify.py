@@ -1,0 +1,143 @@
+"""`hookseal verify`: what a receiver would answer to a request that was kept in files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, TypedDict
+
+import msgspec
+import typer
+
+from hookseal.cli.input_files import STANDARD_INPUT, read_input
+from hookseal.cli.output import Json, emit, printable
+from hookseal.cli.secret_files import read_secret_text
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Malformed
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.receiver import TOLERANCE_SECONDS, Stated, VerificationError, stated
+from hookseal.receiver import verify as verified_request
+
+_MAX_HEADERS_BYTES: Final = 65_536
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_FIRST_LINE: Final = re.compile(r"(?:[A-Z]+ \S+ )?HTTP/[0-9.]+(?: .*)?")
+_FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+
+
+class _Answer(TypedDict):
+    """What a receiver would answer. What a refused request says of itself is not proven."""
+
+    verified: bool
+    reason: str | None
+    scheme: str | None
+    delivery_id: str | None
+    timestamp: int | None
+    age_seconds: float | None
+    secret_number: int | None
+
+
+def verify(
+    *,
+    secret_file: Annotated[list[str], typer.Option(help="A file with the secret; - is stdin. May be given again.")],
+    headers_file: Annotated[str, typer.Option(help="`Name: value` lines as they came, or a JSON object; - is stdin.")],
+    body_file: Annotated[str, typer.Option(help="The body, byte for byte as it came; - is stdin.")],
+    tolerance: Annotated[float, typer.Option(min=0, help="How old it may be, in seconds.")] = TOLERANCE_SECONDS,
+    at: Annotated[float | None, typer.Option(help="Answer as of then, in unix seconds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a receiver with these secrets would answer to a request: 0 if it verifies, 1 with the reason if not.
+
+    Example: hookseal verify --secret-file secret --headers-file headers --body-file body
+    """
+    if [*secret_file, headers_file, body_file].count(STANDARD_INPUT) > 1:
+        raise Malformed("standard input can be read once: give - once")
+    secrets = [read_secret_text(source) for source in secret_file]
+    headers = _headers(_limited(headers_file, _MAX_HEADERS_BYTES, field="headers_file"))
+    body = _limited(body_file, MAX_BODY_BYTES, field="body_file")
+    now = SystemClock().now().timestamp() if at is None else at
+    answer, message = _answer(body, headers, secrets, now=now, tolerance=tolerance)
+    emit(answer, as_json=as_json, text=lambda: _text(answer, message))
+    raise typer.Exit(0 if answer["verified"] else 1)
+
+
+def _answer(
+    body: bytes, headers: Mapping[str, str], secrets: Sequence[str], *, now: float, tolerance: float
+) -> tuple[_Answer, str]:
+    """Return the answer, and for people what proved it or why it is refused."""
+    try:
+        proven = verified_request(body, headers, secrets, now=now, tolerance_seconds=tolerance)
+    except VerificationError as refusal:
+        return _refused(refusal, stated(headers), now), str(refusal)
+    answer = _Answer(
+        verified=True,
+        reason=None,
+        scheme=proven.scheme,
+        delivery_id=proven.delivery_id,
+        timestamp=proven.timestamp,
+        age_seconds=_age(proven.timestamp, now),
+        secret_number=proven.secret_number,
+    )
+    return answer, f"with secret {proven.secret_number} of {len(secrets)}"
+
+
+def _refused(refusal: VerificationError, request: Stated, now: float) -> _Answer:
+    return _Answer(
+        verified=False,
+        reason=refusal.reason,
+        scheme=request.scheme,
+        delivery_id=request.delivery_id,
+        timestamp=request.timestamp,
+        age_seconds=None if request.timestamp is None else _age(request.timestamp, now),
+        secret_number=None,
+    )
+
+
+def _age(timestamp: int, now: float) -> float:
+    return round(now - timestamp, 3)
+
+
+def _text(answer: _Answer, message: str) -> str:
+    lines = [f"verified  {'yes, ' if answer['verified'] else 'NO: '}{message}"]
+    if answer["scheme"] is not None:
+        lines.append(f"scheme    {answer['scheme']}")
+        lines.append(f"delivery  {printable(answer['delivery_id'] or '-')}")
+    if answer["age_seconds"] is not None:
+        age = answer["age_seconds"]
+        lines.append(f"time      {answer['timestamp']}, {abs(age):g} s {'old' if age >= 0 else 'ahead'}")
+    return "\n".join(lines)
+
+
+def _limited(source: str, most_bytes: int, *, field: str) -> bytes:
+    content = read_input(source, most_bytes, field=field)
+    if len(content) > most_bytes:
+        raise Malformed(f"{field} must hold at most {most_bytes} bytes", field=field)
+    return content
+
+
+def _headers(raw: bytes) -> dict[str, str]:
+    text = raw.removeprefix(_BYTE_ORDER_MARK)
+    return _from_json(text) if text.lstrip().startswith(b"{") else _from_lines(text.decode("latin-1"))
+
+
+def _from_json(raw: bytes) -> dict[str, str]:
+    try:
+        headers = msgspec.json.decode(raw, type=dict[str, str | list[str]])
+    except (msgspec.DecodeError, RecursionError):
+        raise Malformed(
+            "headers_file must be one JSON object of names with a text each, or a list of texts", field="headers_file"
+        ) from None
+    return {name: value if isinstance(value, str) else ", ".join(value) for name, value in headers.items()}
+
+
+def _from_lines(text: str) -> dict[str, str]:
+    """Return the headers up to the first empty line. A name that is repeated gets all its values (RFC 9110, 5.3)."""
+    headers: dict[str, list[str]] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.removesuffix("\r")
+        if not stripped:
+            break
+        if number == 1 and _FIRST_LINE.fullmatch(stripped):
+            continue
+        field = _FIELD.fullmatch(stripped)
+        if field is None:
+            raise Malformed(f"line {number} of headers_file is no `Name: value`", field="headers_file")
+        headers.setdefault(field[1].lower(), []).append(field[2])
+    return {name: ", ".join(values) for name, values in headers.items()}

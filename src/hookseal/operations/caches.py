@@ -1,0 +1,37 @@
+"""Clearing every worker's cache of secrets, audited."""
+
+from dataclasses import dataclass
+
+from hookseal.audit.entry import Action, Change
+from hookseal.dispatcher import waiting
+from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.operations.operator import Operator
+from hookseal.secrets import epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """The epoch that every worker obeys at its next claim, and how many deliveries that waited for a secret are due."""
+
+    epoch: int
+    woken: int
+
+
+async def clear_caches(operator: Operator) -> Cleared:
+    """Have every worker forget the secrets that it has cached, and look again at once at what waits for one.
+
+    Raises `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        moved = await epoch.move(connection)
+        woken = await waiting.wake_all(connection)
+        await operator.tell(
+            Change(
+                tenant_id=SYSTEM_TENANT,
+                action=Action.CACHE_CLEARED,
+                subject="cache",
+                before={"epoch": moved - 1},
+                after={"epoch": moved, "woken_deliveries": woken},
+            )
+        )
+    return Cleared(epoch=moved, woken=woken)

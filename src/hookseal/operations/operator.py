@@ -1,0 +1,34 @@
+"""Who changes something: a connection, the installation's unlocked secrets, and a name for the audit log."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from hookseal.audit.entry import Change
+from hookseal.audit.log import append
+from hookseal.dispatcher.database import translated
+from hookseal.schema.database import Connection
+from hookseal.secrets.boot import Unlocked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One who may change the installation. `who` is how the audit log names them, beside their database role."""
+
+    connection: Connection
+    unlocked: Unlocked
+    who: str
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[Connection]:
+        """Give the connection in a transaction: all that the block writes, with its audit row, or nothing.
+
+        Raises `Unavailable` if PostgreSQL does not answer.
+        """
+        with translated():
+            async with self.connection.transaction():
+                yield self.connection
+
+    async def tell(self, change: Change) -> None:
+        """Write the change into the audit log, in the transaction of `changing`. Raises `Unavailable`."""
+        await append(self.connection, self.unlocked.integrity, self.who, change)

@@ -1,0 +1,277 @@
+"""`hookseal audit` lists who changed what, verifies that the log of it is whole, and exports it."""
+
+import asyncio
+import json
+import os
+import pty
+import sys
+from datetime import datetime
+
+import pytest
+
+from hookseal.audit import log
+from hookseal.audit.entry import Action, Change
+from hookseal.ground.ids import TenantId
+from tests.cli.begun import Begun
+from tests.cli.command import hookseal
+from tests.cli.listeners import closed_port
+
+STEERING = "a\x1b[2J\x9b31m\r\u202eb"
+SHOWN = [
+    "tenant_id",
+    "sequence",
+    "at",
+    "actor",
+    "action",
+    "subject",
+    "before",
+    "after",
+    "correlation_id",
+]
+
+
+async def changed(begun: Begun, *numbers: int, tenant: str = "acme", action: Action = Action.ENDPOINT_UPDATED) -> None:
+    """Append a row for each of the numbers."""
+    async with begun.stored.pool.acquire() as connection, connection.transaction():
+        for number in numbers:
+            change = Change(
+                tenant_id=TenantId(tenant),
+                action=action,
+                subject=f"endpoint:{number}",
+                before={"generation": number},
+                after={"generation": number + 1, "name": STEERING},
+            )
+            await log.append(connection, begun.stored.unlocked.integrity, "ada@example", change)
+
+
+async def tamper(begun: Begun, statement: str) -> None:
+    """Run the statement as one who owns the log, with the trigger that refuses it switched off."""
+    async with begun.stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute("ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER")
+        await connection.execute(statement)
+
+
+@pytest.mark.req("OPS-04", part="json")
+@pytest.mark.req("SEC-14", part="append")
+async def test_list(begun: Begun) -> None:
+    """The newest change comes first, with its actor, its facts and its time to the microsecond."""
+    await changed(begun, 1, 2)
+    ended = await begun.run("audit", "list", "--tenant", "acme", "--json")
+    second, first = ended.json["items"]
+
+    assert (0, "", None) == (ended.code, ended.err, ended.json["next_cursor"])
+    assert [SHOWN, SHOWN] == [list(first), list(second)]
+    role = await begun.stored.pool.fetchval("SELECT session_user")
+    at = await begun.stored.pool.fetchval("SELECT at FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
+    assert {
+        "tenant_id": "acme",
+        "sequence": 2,
+        "at": second["at"],
+        "actor": f"{role}/ada@example",
+        "action": "endpoint.updated",
+        "subject": "endpoint:2",
+        "before": {"generation": 2},
+        "after": {"generation": 3, "name": STEERING},
+        "correlation_id": None,
+    } == second
+    assert at == datetime.fromisoformat(second["at"])
+
+
+async def test_list_filters_and_pages(begun: Begun) -> None:
+    """Tenant, action and page size keep what they name, and the cursor goes on where a page ended."""
+    await changed(begun, 1, 2, 3)
+    await changed(begun, 4, action=Action.CACHE_CLEARED)
+    await changed(begun, 5, tenant="_system", action=Action.CACHE_CLEARED)
+    for options, expected in (
+        (("--tenant", "acme"), [4, 3, 2, 1]),
+        (("--action", "cache.cleared"), [5, 4]),
+        (("--action", "cache.cleared", "--tenant", "_system"), [5]),
+        (("--action", "endpoint.updated", "--tenant", "globex"), []),
+    ):
+        listed = (await begun.run("audit", "list", *options, "--json")).json["items"]
+        assert [f"endpoint:{number}" for number in expected] == [item["subject"] for item in listed]
+    page = (await begun.run("audit", "list", "--tenant", "acme", "--limit", "3", "--json")).json
+    rest = (await begun.run("audit", "list", "--tenant", "acme", "--cursor", page["next_cursor"], "--json")).json
+    assert ([4, 3, 2], [1]) == tuple([item["sequence"] for item in each["items"]] for each in (page, rest))
+    assert None is rest["next_cursor"]
+
+
+async def test_for_a_person(begun: Begun) -> None:
+    """A person reads a table, whether there is more, and that there is nothing; no text steers the terminal."""
+    assert "no audit rows\n" == (await begun.run("audit", "list", "--tenant", "acme")).out
+    await changed(begun, 1, 2)
+    await tamper(begun, "UPDATE hookseal.audit_log SET actor = E'a\\x1b[2Jb' WHERE tenant_id = 'acme'")
+    table = (await begun.run("audit", "list", "--tenant", "acme", "--limit", "1")).out.splitlines()
+
+    assert ["at", "tenant", "id", "sequence", "actor", "action", "subject"] == table[0].split()
+    assert ["acme", "2", "a\\x1b[2Jb", "endpoint.updated", "endpoint:2"] == table[1].split()[1:]
+    assert table[2].startswith("more: --cursor ")
+
+
+@pytest.mark.req("SEC-14", part="verify")
+@pytest.mark.req("OPS-04", part="json")
+async def test_verify(begun: Begun) -> None:
+    """A whole log is 0 and tells each chain's rows and head; a broken one is 1 and names the first broken row."""
+    await changed(begun, 1, 2, 3)
+    await changed(begun, 1, tenant="globex")
+    whole = await begun.run("audit", "verify", "--json")
+    tenants = {each.pop("tenant_id"): each for each in whole.json["tenants"]}
+    mac = await begun.stored.pool.fetchval("SELECT mac FROM hookseal.audit_heads WHERE tenant_id = 'acme'")
+    assert (0, "", True) == (whole.code, whole.err, whole.json["intact"])
+    assert {"rows": 3, "head_sequence": 3, "head_mac": mac.hex(), "broken": None} == tenants["acme"]
+    assert 1 == tenants["globex"]["rows"]
+
+    await tamper(begun, "UPDATE hookseal.audit_log SET actor = 'eve' WHERE tenant_id = 'acme' AND sequence = 2")
+    broken = await begun.run("audit", "verify", "--json")
+    tenants = {each.pop("tenant_id"): each for each in broken.json["tenants"]}
+    assert (1, "", False) == (broken.code, broken.err, broken.json["intact"])
+    assert {"sequence": 2, "reason": "altered"} == tenants["acme"]["broken"]
+    assert [1, None] == [tenants["acme"]["rows"], tenants["globex"]["broken"]]
+    assert 0 == (await begun.run("audit", "verify", "--tenant", "globex", "--json")).code
+
+
+async def test_verify_for_a_person(begun: Begun) -> None:
+    """A person reads a line for each chain: its last row and MAC, to be kept, or what is broken and where."""
+    await changed(begun, 1, 2)
+    await changed(begun, 1, tenant="globex")
+    mac = await begun.stored.pool.fetchval("SELECT mac FROM hookseal.audit_heads WHERE tenant_id = 'acme'")
+    whole = await begun.run("audit", "verify", "--tenant", "acme")
+    assert (0, f"acme: intact up to row 2, MAC {mac.hex()}\n", "") == (whole.code, whole.out, whole.err)
+    nothing = await begun.run("audit", "verify", "--tenant", "never-seen")
+    assert (0, "never-seen: no audit rows\n") == (nothing.code, nothing.out)
+    for statement, said in (
+        ("UPDATE hookseal.audit_heads SET mac = ''", "row 2: the last row is not the one that the head"),
+        ("UPDATE hookseal.audit_log SET mac_key_id = '9' WHERE sequence = 2", "row 2: the row names an integrity key"),
+        (
+            "UPDATE hookseal.audit_log SET mac_key_id = '1', subject = '' WHERE sequence = 2",
+            "row 2: the row was altered, or not written",
+        ),
+        ("DELETE FROM hookseal.audit_log WHERE sequence = 2", "row 2: this row and all after it are missing"),
+        ("UPDATE hookseal.audit_log SET sequence = 2 WHERE tenant_id = 'acme'", "row 1: the row is missing"),
+    ):
+        await tamper(begun, statement)
+        broken = await begun.run("audit", "verify", "--tenant", "acme")
+        assert (1, "") == (broken.code, broken.err)
+        assert broken.out.startswith(f"acme: BROKEN at {said}")
+
+
+@pytest.mark.req("SEC-14", part="verify")
+async def test_verify_shows_its_progress_on_a_terminal(begun: Begun) -> None:
+    """Where standard error is a terminal the rows that hold are counted there, and the line is gone in the end."""
+    await changed(begun, 1, 2)
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookseal", "audit", "verify", "--tenant", "acme", "--json"),
+        env={**os.environ, **begun.settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=theirs,
+    )
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        progress = os.read(ours, 65_536).decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+    assert json.loads(out)["intact"]
+    assert "\r\x1b[Kacme: 2 rows\r\x1b[K" == progress
+
+
+async def test_verify_needs_the_keys(begun: Begun) -> None:
+    """Without the key under which the rows are chained nothing is verified: dev is refused, another key is 78."""
+    settings = {name: begun.settings[name] for name in ("HOOKSEAL_ENV", "DATABASE_URL")}
+    dev = await hookseal("audit", "verify", "--json", SECRETS_PROVIDER="dev", **settings)
+    other = await begun.run(
+        "audit", "verify", "--json", SECRETS_MASTER_KEY="hAPvGQKTXmRnBxdRMHnFRFgzhqYM1XsvNrHyBDbMSPg="
+    )
+
+    assert (5, 78) == (dev.code, other.code)
+
+
+@pytest.mark.req("SEC-14", part="export")
+async def test_export(begun: Begun) -> None:
+    """Every row is one JSON object on a line of its own, oldest first, with its MACs in hex, with --json or without."""
+    await changed(begun, 1, 2, 3)
+    await changed(begun, 1, tenant="globex")
+    ended = await begun.run("audit", "export", "--tenant", "acme")
+    rows = [json.loads(line) for line in ended.out.splitlines()]
+
+    assert (0, "") == (ended.code, ended.err)
+    assert all(line.isprintable() for line in ended.out.splitlines())
+    assert [1, 2, 3] == [row["sequence"] for row in rows]
+    assert [*SHOWN, "previous_mac", "mac", "mac_key_id"] == list(rows[0])
+    assert ["0" * 64, *(row["mac"] for row in rows[:2])] == [row["previous_mac"] for row in rows]
+    assert {"generation": 2, "name": STEERING} == rows[0]["after"]
+    assert ended.out == (await begun.run("audit", "export", "--tenant", "acme", "--json")).out
+    everything = (await begun.run("audit", "export")).out
+    assert ended.out in everything
+    assert ["globex"] == [
+        row["tenant_id"] for row in map(json.loads, everything.splitlines()) if row["tenant_id"] > "f"
+    ]
+    assert (0, "") == ((nothing := await begun.run("audit", "export", "--tenant", "never-seen")).code, nothing.out)
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_reading_needs_no_keys_and_little_right(begun: Begun) -> None:
+    """List and export need no key and no more right than to read the log."""
+    await changed(begun, 1)
+    await begun.stored.pool.execute(
+        "ALTER ROLE CURRENT_USER IN DATABASE " + await quoted(begun) + " SET role = hookseal_readonly"
+    )
+    settings = {"HOOKSEAL_ENV": "development", "DATABASE_URL": begun.settings["DATABASE_URL"]}
+    for command in ("list", "export"):
+        ended = await hookseal("audit", command, "--tenant", "acme", "--json", **settings)
+        assert (0, "") == (ended.code, ended.err)
+        assert "endpoint:1" in ended.out
+
+
+async def quoted(begun: Begun) -> str:
+    """Return the name of the database, quoted."""
+    name: str = await begun.stored.pool.fetchval("SELECT quote_ident(current_database())")
+    return name
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("list", "--tenant", "_operator"), "tenant"),
+        (("list", "--tenant", ""), "tenant"),
+        (("list", "--action", "endpoint.burnt"), "action"),
+        (("list", "--limit", "many"), "limit"),
+        (("verify", "--tenant", "A"), "tenant"),
+        (("export", "--tenant", "A"), "tenant"),
+    ],
+)
+async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
+    """Each class of bad value is 2 with its field, before anything is asked."""
+    ended = await hookseal("audit", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.parametrize(("options", "field"), [(("--limit", "0"), "limit"), (("--cursor", "!"), "cursor")])
+async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun: Begun) -> None:
+    """A page size out of its range, and a cursor that no page gave, are 2 with their field."""
+    ended = await begun.run("audit", "list", *options, "--json")
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.parametrize("command", ["list", "export"])
+async def test_without_a_database(command: str, empty_database_url: str) -> None:
+    """Without a schema the command that makes it is named, and without an answer the address."""
+    empty = await hookseal("audit", command, "--json", DATABASE_URL=empty_database_url)
+    assert 78 == empty.code
+    assert "hookseal db upgrade" in empty.json["error"]["message"]
+    port = closed_port()
+    dead = await hookseal("audit", command, "--json", DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/db")
+    assert 69 == dead.code
+    assert f"PostgreSQL at 127.0.0.1:{port}" in dead.json["error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "export"])
+async def test_help_teaches(command: str) -> None:
+    """Help has an example."""
+    assert f"Example: hookseal audit {command}" in (await hookseal("audit", command, "--help")).out

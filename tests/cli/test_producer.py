@@ -1,0 +1,99 @@
+"""`hookseal producer` says which database roles may publish, and for whom."""
+
+import pytest
+
+from tests.cli.begun import Begun
+from tests.cli.command import hookseal
+from tests.cli.test_endpoint import NOWHERE
+from tests.doubles.logbook import audited
+from tests.doubles.logins import login
+
+
+@pytest.mark.req("OPS-04", part="json")
+@pytest.mark.req("OPS-10")
+async def test_grant_list_and_revoke(begun: Begun) -> None:
+    """A role that was granted a tenant publishes for it from the command line, and no more once that is revoked."""
+    pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
+    publish = ("publish", "--tenant", "acme", "--event-type", "a.b", "--data", "{}", "--json")
+    async with login(pool, database_url) as (role, url):
+        settings = begun.settings | {"DATABASE_URL": url}
+        right = ("--role", role, "--tenant", "acme")
+        granted = await begun.run("producer", "grant", *right, "--json")
+        assert (0, "") == (granted.code, granted.err)
+        at = granted.json["granted_at"]
+        assert {"role": role, "tenant_id": "acme", "granted_at": at, "changed": True} == granted.json
+        assert not (await begun.run("producer", "grant", *right, "--json")).json["changed"]
+        assert 0 == (await hookseal(*publish, **settings)).code
+
+        everything = await begun.run("producer", "grant", "--role", role, "--tenant", "*")
+        assert f"{role} may publish for every tenant\n" == everything.out
+        item = {"role": role, "tenant_id": "acme", "granted_at": at, "role_exists": True}
+        listed = await begun.run("producer", "list", "--tenant", "acme", "--json")
+        assert {"items": [item], "next_cursor": None} == listed.json
+        both = await begun.run("producer", "list", "--role", role, "--json")
+        assert ["*", "acme"] == [each["tenant_id"] for each in both.json["items"]]
+
+        revoked = await begun.run("producer", "revoke", *right, "--json")
+        assert {"role": role, "tenant_id": "acme", "left_to_run": None} == revoked.json
+        last = await begun.run("producer", "revoke", "--role", role, "--tenant", "*")
+        assert (0, f"{role} may no longer publish for every tenant\n") == (last.code, last.out)
+        assert 5 == (await hookseal(*publish, **settings)).code
+    assert ["producer.granted", "producer.revoked"] == [told["action"] for told in await audited(pool)]
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_what_is_not_there(begun: Begun) -> None:
+    """A role that PostgreSQL does not have, and a right that was never given, are 3."""
+    for command in ("grant", "revoke"):
+        ended = await begun.run("producer", command, "--role", "nobody-of-this-name", "--tenant", "acme", "--json")
+        assert (3, "role") == (ended.code, ended.json["error"]["field"])
+    assert "no producers\n" == (await begun.run("producer", "list")).out
+    assert {"items": [], "next_cursor": None} == (await begun.run("producer", "list", "--json")).json
+
+
+async def test_for_a_person(begun: Begun) -> None:
+    """A person reads a table."""
+    async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
+        await begun.run("producer", "grant", "--role", role, "--tenant", "acme")
+        table = (await begun.run("producer", "list")).out.splitlines()
+    assert ["role", "tenant", "id", "granted", "at", "role", "exists"] == table[0].split()
+    assert [role, "acme", "yes"] == [cell for number, cell in enumerate(table[1].split()) if number != 2]
+
+
+@pytest.mark.req("OPS-10")
+async def test_who_may_not_grant(begun: Begun) -> None:
+    """Whoever may not grant is told the statement that somebody else may run."""
+    pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
+    async with login(pool, database_url) as (clerk, clerks_url), login(pool, database_url) as (role, _):
+        await pool.execute(
+            f"GRANT USAGE ON SCHEMA hookseal TO {clerk}; GRANT ALL ON ALL TABLES IN SCHEMA hookseal TO {clerk}"
+        )
+        ended = await begun.run(
+            "producer", "grant", "--role", role, "--tenant", "acme", "--json", DATABASE_URL=clerks_url
+        )
+    assert (5, "role") == (ended.code, ended.json["error"]["field"])
+    assert f"GRANT hookseal_producer TO {role};" in ended.json["error"]["message"]
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("options", "code", "field"),
+    [
+        (("--role", "", "--tenant", "acme"), 2, "role"),
+        (("--role", "x" * 64, "--tenant", "acme"), 2, "role"),
+        (("--role", "hookseal_producer", "--tenant", "acme"), 5, "role"),
+        (("--role", "app", "--tenant", "_system"), 2, "tenant"),
+        (("--role", "app", "--tenant", "a*"), 2, "tenant"),
+    ],
+)
+async def test_values_that_are_malformed(options: tuple[str, ...], code: int, field: str) -> None:
+    """Each class of bad value ends each command with its code and its field, before anything is asked."""
+    for command in ("grant", "revoke", "list"):
+        ended = await hookseal("producer", command, *options, "--json", **NOWHERE)
+        assert (code, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.parametrize("command", ["grant", "revoke", "list"])
+async def test_help_teaches(command: str) -> None:
+    """Help has an example."""
+    assert f"Example: hookseal producer {command}" in (await hookseal("producer", command, "--help")).out

@@ -1,0 +1,114 @@
+"""`hookseal secret` shows the versions of a secret, never their material, and clears what workers cached."""
+
+import pytest
+
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.rotation import rotate
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.cli.begun import Begun
+from tests.cli.command import hookseal
+from tests.cli.test_endpoint import NOWHERE
+from tests.doubles.logbook import audited
+
+UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+
+
+def wanted(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
+    """Return the options that name an endpoint."""
+    return ("--tenant", tenant, "--endpoint", endpoint)
+
+
+async def rotated(begun: Begun, endpoint: EndpointId, *, overlap: int) -> None:
+    """Rotate the endpoint's secret."""
+    async with begun.stored.pool.acquire() as connection:
+        await rotate(
+            begun.stored.operator(connection),
+            Wanted(
+                tenant_id=TenantId("acme"),
+                endpoint_id=endpoint,
+                overlap_seconds=overlap,
+                secret=generate_signing_secret(),
+                force=True,
+            ),
+        )
+
+
+async def versions(begun: Begun, endpoint: str) -> list[tuple[str, str, bool]]:
+    """Return the version, state and whether it signs, of each, oldest first."""
+    items = (await begun.run("secret", "versions", *wanted(endpoint), "--json")).json["items"]
+    return [(item["ref"].rpartition(":")[2], item["state"], item["signs"]) for item in items]
+
+
+@pytest.mark.req("OPS-04", part="json")
+async def test_versions(begun: Begun) -> None:
+    """Every version is listed; the current one signs, and the previous one while its overlap runs."""
+    pointer = (await begun.stored.endpoint()).pointer
+    endpoint = pointer.endpoint_id
+    ended = await begun.run("secret", "versions", *wanted(endpoint), "--json")
+    (item,) = ended.json["items"]
+    assert item["created_at"] == item["changed_at"]
+    shape = {"ref": pointer.secret_ref, "state": "active", "scheme": "standard", "signs": True}
+    assert shape == {name: item[name] for name in shape}
+    assert {*shape, "created_at", "changed_at"} == item.keys()
+    assert (0, None) == (ended.code, ended.json["next_cursor"])
+
+    await rotated(begun, endpoint, overlap=3_600)
+    assert [("1", "previous", True), ("2", "active", True)] == await versions(begun, endpoint)
+    await rotated(begun, endpoint, overlap=0)
+    assert [("1", "retired", False), ("2", "retired", False), ("3", "active", True)] == await versions(begun, endpoint)
+    await rotated(begun, endpoint, overlap=3_600)
+    await begun.stored.pool.execute(
+        "UPDATE hookseal.endpoints SET previous_secret_expires_at = now() - interval '1 second'"
+    )
+    assert [("3", "previous", False), ("4", "active", True)] == (await versions(begun, endpoint))[2:]
+
+
+async def test_for_a_person(begun: Begun) -> None:
+    """A person reads a table; an endpoint of an older system, which has no sealed secret, has no versions."""
+    pointer = (await begun.stored.endpoint()).pointer
+    table = (await begun.run("secret", "versions", *wanted(pointer.endpoint_id))).out.splitlines()
+    assert ["ref", "state", "scheme", "signs"] == table[0].split()
+    assert [pointer.secret_ref, "active", "standard", "yes"] == table[1].split()
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
+        " VALUES ('acme', $1, 'https://x/', '{*}', 's')",
+        UNKNOWN,
+    )
+    assert "no secret is sealed for it\n" == (await begun.run("secret", "versions", *wanted(UNKNOWN))).out
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.req("OPS-04", part="errors")
+async def test_not_there(begun: Begun) -> None:
+    """Another tenant's endpoint is as unknown as one that nobody has: the answers are the same."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    others = await begun.run("secret", "versions", *wanted(endpoint, "globex"), "--json")
+    nobodys = await begun.run("secret", "versions", *wanted(UNKNOWN), "--json")
+    assert (3, "endpoint") == (others.code, others.json["error"]["field"])
+    assert (3, others.out) == (nobodys.code, nobodys.out)
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(("options", "field"), [(wanted("x"), "endpoint"), (wanted(UNKNOWN, "_system"), "tenant")])
+async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -> None:
+    """Each class of bad value is 2 with its field, before anything is asked."""
+    ended = await hookseal("secret", "versions", *options, "--json", **NOWHERE)
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+@pytest.mark.req("OPS-10")
+async def test_cache_clear(begun: Begun) -> None:
+    """Each time the epoch moves by one, which is printed and on record."""
+    ended = await begun.run("secret", "cache-clear", "--json")
+    assert (0, {"epoch": 1, "woken": 0}) == (ended.code, ended.json)
+    assert "before epoch 2 is not used again" in (await begun.run("secret", "cache-clear")).out
+    assert 2 == await begun.stored.pool.fetchval("SELECT epoch FROM hookseal.control WHERE name = 'cache'")
+    assert ["cache.cleared"] * 2 == [told["action"] for told in await audited(begun.stored.pool, "_system")]
+
+
+@pytest.mark.parametrize("command", ["versions", "cache-clear"])
+async def test_help_teaches(command: str) -> None:
+    """Help has an example."""
+    assert f"Example: hookseal secret {command}" in (await hookseal("secret", command, "--help")).out

@@ -1,0 +1,228 @@
+"""`hookseal verify` answers as a receiver would, and says why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal.ground.wire import MAX_BODY_BYTES
+from tests.cli.command import Ended, fed, hookseal
+from tests.receiver.requests import AT, BODY, DELIVERY, KNOWN, OTHER_SECRET, SECRET, X_SECRET, standard, x_webhook
+
+pytestmark = [pytest.mark.req("SEC-20", part="hmac"), pytest.mark.req("OPS-04", part="json")]
+
+NOW = ("--at", str(AT + 2))
+FRESH: dict[str, Any] = {"verified": True, "reason": None, "timestamp": AT, "age_seconds": 2.0}
+
+
+class Kept:
+    """A request that was kept in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.secret = self.write("secret", f"{SECRET}\n", mode=0o600)
+        self.headers = self.write("headers", "".join(f"{name}: {value}\r\n" for name, value in standard().items()))
+        self.body = self.write("body", BODY)
+
+    def write(self, name: str, content: str | bytes, mode: int = 0o644) -> str:
+        """Write a file and return its path."""
+        path = self.folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        path.chmod(mode)
+        return str(path)
+
+    async def verified(self, *options: str, **files: str) -> Ended:
+        """Run the command on these files, or others; nothing of a secret is shown."""
+        named = {"secret_file": self.secret, "headers_file": self.headers, "body_file": self.body} | files
+        arguments = [part for name, path in named.items() for part in (f"--{name.replace('_', '-')}", path)]
+        ended = await hookseal("verify", *arguments, *options)
+        assert not any(secret in ended.out + ended.err for secret in (SECRET, OTHER_SECRET, X_SECRET))
+        return ended
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """Return a request that verifies at the time of `NOW`."""
+    return Kept(tmp_path)
+
+
+async def test_a_request_that_verifies(kept: Kept) -> None:
+    """It is 0, with what was proven; without any setting in the environment."""
+    ended = await kept.verified(*NOW, "--json")
+    assert (0, "") == (ended.code, ended.err)
+    assert FRESH | {"scheme": "standard", "delivery_id": KNOWN["id"], "secret_number": 1} == ended.json
+
+    shown = await kept.verified(*NOW)
+    assert 0 == shown.code
+    assert (
+        f"verified  yes, with secret 1 of 1\nscheme    standard\ndelivery  {KNOWN['id']}\ntime      {AT}, 2 s old\n"
+    ) == shown.out
+
+
+async def test_x_webhook_and_several_secrets(kept: Kept) -> None:
+    """`--secret-file` may be given again; the number of the one that signed is told."""
+    headers = kept.write("x", json.dumps(x_webhook()))
+    another = kept.write("another", X_SECRET, mode=0o600)
+    ended = await kept.verified("--secret-file", another, *NOW, "--json", headers_file=headers)
+
+    assert 0 == ended.code
+    assert FRESH | {"scheme": "x-webhook", "delivery_id": DELIVERY, "secret_number": 2} == ended.json
+
+
+async def test_a_request_that_is_stale(kept: Kept) -> None:
+    """A request of long ago is 1, says that its signature fits and how old it is; the tolerance may be widened."""
+    ended = await kept.verified("--at", str(AT + 400), "--json")
+    assert (1, "") == (ended.code, ended.err)
+    assert {
+        "verified": False,
+        "reason": "outside_tolerance",
+        "scheme": "standard",
+        "delivery_id": KNOWN["id"],
+        "timestamp": AT,
+        "age_seconds": 400.0,
+        "secret_number": None,
+    } == ended.json
+    shown = await kept.verified("--at", str(AT + 400))
+    assert 1 == shown.code
+    assert shown.out.startswith("verified  NO: the signature fits, but the request is 400.0 s old: 300 s are allowed\n")
+    ahead = await kept.verified("--at", str(AT - 400))
+    assert ahead.out.endswith(f"time      {AT}, 400 s ahead\n")
+    assert 0 == (await kept.verified("--at", str(AT + 400), "--tolerance", "400")).code
+
+
+async def test_now_is_now(kept: Kept) -> None:
+    """Without `--at` the time is this machine's: a request of 2021 is years old."""
+    ended = await kept.verified("--json")
+
+    assert (1, "outside_tolerance") == (ended.code, ended.json["reason"])
+    assert ended.json["age_seconds"] > 5 * 365 * 86_400 - 300
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason", "stated"),
+    [
+        ({}, "missing_header", (None, None, None)),
+        (standard(id=None), "missing_header", ("standard", None, AT)),
+        (standard(timestamp="soon"), "malformed_header", ("standard", KNOWN["id"], None)),
+        (standard(id="a.b\x1b[2J"), "malformed_header", ("standard", "a.b\x1b[2J", AT)),
+        (standard(signature="v1,AAAA"), "no_matching_signature", ("standard", KNOWN["id"], AT)),
+        (x_webhook(signature="sha256="), "no_matching_signature", ("x-webhook", DELIVERY, AT)),
+    ],
+)
+async def test_requests_that_do_not_verify(
+    kept: Kept, headers: dict[str, str], reason: str, stated: tuple[str | None, str | None, int | None]
+) -> None:
+    """It is 1 with the reason, and with what the request says of itself; control characters do not reach a terminal."""
+    path = kept.write("others", json.dumps(headers))
+    ended = await kept.verified(*NOW, "--json", headers_file=path)
+    shown = await kept.verified(*NOW, headers_file=path)
+
+    assert (1, False, reason) == (ended.code, ended.json["verified"], ended.json["reason"])
+    assert stated == (ended.json["scheme"], ended.json["delivery_id"], ended.json["timestamp"])
+    assert 1 == shown.code
+    assert shown.out.startswith("verified  NO: ")
+    assert "\x1b" not in ended.out + shown.out
+
+
+async def test_another_secret(kept: Kept) -> None:
+    """Another secret does not fit, and one that cannot be a secret is a reason of its own."""
+    for text, reason in (
+        (OTHER_SECRET, "no_matching_signature"),
+        ("", "unusable_secret"),
+        ("whsk_x", "unusable_secret"),
+    ):
+        ended = await kept.verified(*NOW, "--json", secret_file=kept.write("other", text, mode=0o600))
+        assert (1, reason) == (ended.code, ended.json["reason"])
+
+
+async def test_another_body(kept: Kept) -> None:
+    """A newline that an editor added is enough for another body."""
+    ended = await kept.verified(*NOW, "--json", body_file=kept.write("other", BODY + b"\n"))
+
+    assert (1, "no_matching_signature") == (ended.code, ended.json["reason"])
+
+
+@pytest.mark.parametrize(
+    ("first", "after"),
+    [
+        ("POST /hook?a=b HTTP/1.1\r\n", "\r\nwebhook-id: of the body\r\n"),
+        ("HTTP/1.1 200 OK\r\n", "\r\n"),
+        ("HTTP/2 200 \n", "\n"),
+        ("", ""),
+    ],
+)
+async def test_headers_as_they_came(kept: Kept, first: str, after: str) -> None:
+    """A first line of HTTP is passed over, and what stands behind the empty line is no header."""
+    lines = "".join(f"{name.title()}:\t {value} \r\n" for name, value in standard().items())
+    ended = await kept.verified(*NOW, headers_file=kept.write("dump", f"{first}Host: a\r\n{lines}{after}"))
+
+    assert (0, "") == (ended.code, ended.err)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \n"])
+async def test_headers_as_json(kept: Kept, mark: bytes) -> None:
+    """A JSON object is taken, with a text or a list of texts for each name."""
+    headers = {name: [value] for name, value in standard().items()} | {"host": "a"}
+    ended = await kept.verified(*NOW, headers_file=kept.write("json", mark + json.dumps(headers).encode()))
+
+    assert (0, "") == (ended.code, ended.err)
+
+
+async def test_a_header_that_is_repeated(kept: Kept) -> None:
+    """Values of one name are put together, as a server does it: two ids are none."""
+    twice = "".join(f"{name}: {value}\n" for name, value in standard().items()) + "Webhook-Id: other\n"
+    as_lines = await kept.verified(*NOW, "--json", headers_file=kept.write("lines", twice))
+    as_json = kept.write("json", json.dumps(standard() | {"Webhook-Id": "other"}))
+    in_json = await kept.verified(*NOW, "--json", headers_file=as_json)
+
+    for ended in (as_lines, in_json):
+        assert (1, "malformed_header") == (ended.code, ended.json["reason"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    "content",
+    ["webhook-id", ": value\n", "a: b\n c: d\n", "{", '{"a": 1}', '{"a": [1]}', "{}{}", '{"a":' + "[" * 9_000],
+)
+async def test_headers_that_are_none(kept: Kept, content: str) -> None:
+    """What is neither lines nor one object of texts is 2, and names the file's option."""
+    ended = await kept.verified("--json", headers_file=kept.write("others", content))
+
+    assert (2, "headers_file") == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_files_that_cannot_be_taken(kept: Kept) -> None:
+    """A file that is not there is 3, a secret that others may read is 5, too much is 2: each names its option."""
+    absent = str(kept.folder / "absent")
+    for option in ("secret_file", "headers_file", "body_file"):
+        ended = await kept.verified("--json", **{option: absent})
+        assert (3, option) == (ended.code, ended.json["error"]["field"])
+    ended = await kept.verified("--json", secret_file=kept.write("open", SECRET, mode=0o640))
+    assert (5, "secret_file") == (ended.code, ended.json["error"]["field"])
+    for option, most in (("headers_file", 65_536), ("body_file", MAX_BODY_BYTES)):
+        ended = await kept.verified("--json", **{option: kept.write("large", "x" * (most + 1))})
+        assert (2, option) == (ended.code, ended.json["error"]["field"])
+        assert str(most) in ended.json["error"]["message"]
+
+
+async def test_standard_input(kept: Kept) -> None:
+    """Any one of the files may be standard input, and only one."""
+    contents = {
+        "--secret-file": SECRET.encode(),
+        "--headers-file": json.dumps(standard()).encode(),
+        "--body-file": BODY,
+    }
+    paths = {"--secret-file": kept.secret, "--headers-file": kept.headers, "--body-file": kept.body}
+    for option, content in contents.items():
+        arguments = [part for pair in (paths | {option: "-"}).items() for part in pair]
+        assert 0 == (await fed(content, "verify", *arguments, *NOW)).code
+    twice = await kept.verified("--json", headers_file="-", body_file="-")
+    assert 2 == twice.code
+    assert "once" in twice.json["error"]["message"]
+
+
+async def test_help_teaches() -> None:
+    """Help has an example."""
+    assert "Example: hookseal verify" in (await hookseal("verify", "--help")).out

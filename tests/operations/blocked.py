@@ -1,0 +1,18 @@
+"""How a test knows that one transaction waits for another: PostgreSQL says so."""
+
+from tests.doubles.stored import Installation
+from tests.worker.waiting import eventually
+
+_WAITS = """
+SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+async def blocked(installation: Installation) -> None:
+    """Return once somebody waits for what another holds."""
+
+    async def look() -> bool:
+        waits: bool = await installation.pool.fetchval(_WAITS)
+        return waits
+
+    await eventually(look)

@@ -1,0 +1,43 @@
+"""Clearing the caches moves the epoch that every claim reads, and wakes what waits for a secret."""
+
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import WaitingFor
+from hookseal.dispatcher.policy import Wait
+from hookseal.operations.caches import Cleared, clear_caches
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+@pytest.mark.req("OPS-10")
+async def test_clearing(installation: Installation) -> None:
+    """Each claim from now on reads a newer epoch; what waits for a secret is due at once, and nothing else is."""
+    await installation.endpoint()
+    rings = [(await installation.deliveries())[0] for _ in range(3)]
+    ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
+    for ring, why in zip(rings, (WaitingFor.SECRET, WaitingFor.ENDPOINT_DISABLED, None), strict=True):
+        claim = await ledger.claim(ring)
+        assert claim is not None
+        assert claim.target is not None
+        assert 0 == claim.target.pointer.cache_epoch
+        await ledger.release(claim, None if why is None else Wait(waiting_for=why, seconds=900.0, reason="no secret"))
+
+    async with installation.pool.acquire() as connection:
+        assert Cleared(epoch=1, woken=1) == await clear_caches(installation.operator(connection))
+
+    claim = await ledger.claim(rings[0])
+    assert claim is not None
+    assert claim.target is not None
+    assert 1 == claim.target.pointer.cache_epoch
+    assert await ledger.claim(rings[1]) is None
+    assert [
+        {
+            "action": "cache.cleared",
+            "subject": "cache",
+            "who": "ada@desk",
+            "before": {"epoch": 0},
+            "after": {"epoch": 1, "woken_deliveries": 1},
+        }
+    ] == await audited(installation.pool, "_system")

@@ -1,0 +1,204 @@
+"""A replay sends a delivery that is over again, under its own id or a new one, and only where it can go."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.replay import Replayed
+from hookseal.ground.errors import Conflict, NotFound, Refused
+from hookseal.ground.ids import DeliveryId
+from hookseal.operations.endpoints import delete_endpoint
+from hookseal.operations.replay import replay_delivery
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+from tests.operations.blocked import blocked
+
+FAILED = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=1, snippet=None, signed_by=("r",))
+UNKNOWN = DeliveryId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
+
+
+def ledger(installation: Installation) -> PostgresLedger:
+    """Return the ledger of a worker."""
+    return PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
+
+
+async def claimed(installation: Installation, ring: Ring) -> Claim:
+    """Claim the delivery."""
+    claim = await ledger(installation).claim(ring)
+    assert claim is not None
+    return claim
+
+
+async def over(installation: Installation, state: State = State.DEAD_LETTER) -> Ring:
+    """Return a delivery that one attempt left in that state."""
+    (ring,) = await installation.deliveries()
+    claim = await claimed(installation, ring)
+    assert await ledger(installation).record(claim, FAILED, Verdict(state=state), "server_error")
+    return ring
+
+
+async def replayed(installation: Installation, ring: Ring, *, new_id: bool = False) -> Replayed:
+    """Replay the delivery on a connection of its own."""
+    async with installation.pool.acquire() as connection:
+        return await replay_delivery(installation.operator(connection), ring.delivery_id, new_id=new_id)
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+@pytest.mark.parametrize("state", [State.DELIVERED, State.DEAD_LETTER, State.FAILED])
+async def test_under_its_own_id(installation: Installation, state: State) -> None:
+    """It is due at once and unrung with a fresh budget, its attempts are numbered on, and the log tells who did it."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    ring = await over(installation, state)
+    answer = await replayed(installation, ring)
+
+    assert (ring.delivery_id, endpoint, None, "acme") == (
+        answer.delivery_id, answer.endpoint_id, answer.replay_of, answer.tenant_id,
+    )  # fmt: skip
+    row = await installation.delivery(ring)
+    assert ("pending", 1, 0, None, None) == tuple(
+        row[name] for name in ("state", "attempts", "budget_spent", "rung_at", "replay_of")
+    )
+    claim = await claimed(installation, ring)
+    assert (2, 0) == (claim.number, claim.budget_spent)
+    assert [1] == [attempt["number"] for attempt in await installation.attempts(ring)]
+    *_, told = await audited(installation.pool)
+    assert {
+        "action": "delivery.replayed",
+        "subject": f"delivery:{ring.delivery_id}",
+        "who": "ada@desk",
+        "before": {"state": state.value, "attempts": 1},
+        "after": {"state": "pending", "delivery_id": ring.delivery_id, "replay_of": None},
+    } == told
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+async def test_under_a_new_id(installation: Installation) -> None:
+    """The delivery stays as it is; a new one of the same event, which names it, begins with its first attempt."""
+    await installation.endpoint()
+    ring = await over(installation)
+    answers = [await replayed(installation, ring, new_id=True) for _ in range(2)]
+
+    made = {answer.delivery_id for answer in answers}
+    assert 2 == len(made - {ring.delivery_id})
+    assert [ring.delivery_id] * 2 == [answer.replay_of for answer in answers]
+    assert "dead_letter" == (await installation.delivery(ring))["state"]
+    new = Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=answers[0].delivery_id)
+    claim = await claimed(installation, new)
+    assert (1, 0, answers[0].event_id) == (claim.number, claim.budget_spent, claim.event_id)
+    assert (await claimed(installation, await renewed(installation, ring))).body == claim.body
+
+
+async def renewed(installation: Installation, ring: Ring) -> Ring:
+    """Replay the delivery under its own id and return its ring."""
+    await replayed(installation, ring)
+    return ring
+
+
+async def test_a_replay_of_a_replay(installation: Installation) -> None:
+    """A replay is a delivery like any other: replayed under its own id it still names what it repeats."""
+    await installation.endpoint()
+    ring = await over(installation)
+    first = (await replayed(installation, ring, new_id=True)).delivery_id
+    new = Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=first)
+    claim = await claimed(installation, new)
+    assert await ledger(installation).record(claim, FAILED, Verdict(state=State.FAILED), "x")
+
+    assert (first, ring.delivery_id) == (
+        (again := await replayed(installation, new)).delivery_id, again.replay_of,
+    )  # fmt: skip
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+@pytest.mark.parametrize("new_id", [False, True])
+async def test_what_is_on_its_way(installation: Installation, new_id: bool) -> None:
+    """A delivery that is pending or being sent is not replayed: it still comes by itself."""
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    with pytest.raises(Conflict, match="pending, still on its way"):
+        await replayed(installation, ring, new_id=new_id)
+    await claimed(installation, ring)
+    with pytest.raises(Conflict, match="sending, still on its way"):
+        await replayed(installation, ring, new_id=new_id)
+
+    assert 1 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.deliveries")
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+async def test_where_it_cannot_go(installation: Installation) -> None:
+    """Not found is what is unknown or has lost its endpoint; a disabled endpoint is refused, with the mend."""
+    added = await installation.endpoint()
+    ring = await over(installation)
+    (cancelled,) = await installation.deliveries()
+    unknown = Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=UNKNOWN)
+    with pytest.raises(NotFound) as told:
+        await replayed(installation, unknown)
+    assert "delivery" == told.value.field
+    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}"):
+        await replayed(installation, ring)
+
+    async with installation.pool.acquire() as connection:
+        await delete_endpoint(installation.operator(connection), ring.tenant_id, added.pointer.endpoint_id)
+    for each in (ring, cancelled):
+        for new_id in (False, True):
+            with pytest.raises(NotFound, match="is gone") as gone:
+                await replayed(installation, each, new_id=new_id)
+            assert "endpoint" == gone.value.field
+    assert "delivery.replayed" not in [row["action"] for row in await audited(installation.pool)]
+
+
+async def test_at_the_same_time(installation: Installation) -> None:
+    """Of many that replay one delivery at the same time, one does; the others find it on its way."""
+    await installation.endpoint()
+    ring = await over(installation)
+    ended = await asyncio.gather(*(replayed(installation, ring) for _ in range(5)), return_exceptions=True)
+
+    assert (1, 4) == (
+        len([each for each in ended if isinstance(each, Replayed)]),
+        len([each for each in ended if isinstance(each, Conflict)]),
+    )
+
+
+async def test_while_its_endpoint_is_deleted(installation: Installation) -> None:
+    """A replay and the deletion of its endpoint come one after the other: what was made due is cancelled."""
+    added = await installation.endpoint()
+    ring = await over(installation)
+    async with installation.pool.acquire() as connection, installation.pool.acquire() as other:
+        transaction = connection.transaction()
+        await transaction.start()
+        await replay_delivery(installation.operator(connection), ring.delivery_id, new_id=False)
+        deleting = asyncio.create_task(
+            delete_endpoint(installation.operator(other), ring.tenant_id, added.pointer.endpoint_id)
+        )
+        await blocked(installation)
+        await transaction.commit()
+        assert 1 == await deleting
+
+    assert "cancelled" == (await installation.delivery(ring))["state"]
+
+
+async def test_a_repeated_event_does_not_answer_with_replays(installation: Installation) -> None:
+    """Publishing the event again answers with what publish made, not with its replays."""
+    await installation.endpoint()
+    ring = await over(installation)
+    await replayed(installation, ring, new_id=True)
+    event_id = (await installation.delivery(ring))["event_id"]
+    rows = await installation.pool.fetch(
+        "SELECT * FROM hookseal.publish('acme', 'invoice.paid', '{\"n\": 1}'::json, $1)", event_id
+    )
+
+    assert [(ring.delivery_id, True)] == [(str(row["delivery_id"]), row["duplicate"]) for row in rows]
+
+
+async def test_without_a_log(installation: Installation) -> None:
+    """Where it cannot be audited, nothing is replayed."""
+    await installation.endpoint()
+    ring = await over(installation)
+    await installation.pool.execute("ALTER TABLE hookseal.audit_log ADD CHECK (action <> 'delivery.replayed')")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await replayed(installation, ring)
+
+    assert "dead_letter" == (await installation.delivery(ring))["state"]

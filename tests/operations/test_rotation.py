@@ -1,0 +1,399 @@
+"""Rotation on a real database: all or nothing, one winner, one answer for each id, complete when it says so."""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Claim, Ring
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Conflict, Malformed, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.wire import Scheme
+from hookseal.operations import rotation
+from hookseal.operations.operator import Operator
+from hookseal.secrets.errors import SecretTampered
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.rotation import Rotated, Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+TENANT = TenantId("acme")
+DAY = 86_400
+
+
+@pytest.fixture
+async def installation(pool: "Pool[asyncpg.Record]") -> Installation:
+    """Return a begun installation."""
+    return await begin(pool)
+
+
+@pytest.fixture
+async def endpoint(installation: Installation) -> EndpointId:
+    """Return an endpoint with its first secret."""
+    return (await installation.endpoint()).pointer.endpoint_id
+
+
+def wanted(endpoint: EndpointId, **changes: Any) -> Wanted:
+    """Return a rotation with a day of overlap, and these changes."""
+    asked: dict[str, Any] = {
+        "tenant_id": TENANT,
+        "endpoint_id": endpoint,
+        "overlap_seconds": DAY,
+        "secret": generate_signing_secret(),
+    }
+    return Wanted(**asked | changes)
+
+
+async def rotated(installation: Installation, asked: Wanted) -> Rotated:
+    """Rotate on a connection of its own."""
+    async with installation.pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        return await rotation.rotate(operator, asked)
+
+
+async def row(installation: Installation, endpoint: EndpointId) -> asyncpg.Record:
+    """Return the endpoint as it stands, with how long its overlap still runs."""
+    found = await installation.pool.fetchrow(
+        "SELECT *, extract(epoch FROM previous_secret_expires_at - now()) AS seconds_left"
+        " FROM hookseal.endpoints WHERE id = $1::text::uuid",
+        endpoint,
+    )
+    assert found is not None
+    return found
+
+
+async def states(installation: Installation) -> list[str]:
+    """Return the states of the endpoint's versions, oldest first."""
+    rows = await installation.pool.fetch(
+        "SELECT state FROM hookseal.secret_records WHERE tenant_id = 'acme' ORDER BY version"
+    )
+    return [found["state"] for found in rows]
+
+
+async def audited(installation: Installation) -> list[tuple[str, str]]:
+    """Return what was done to the tenant, oldest first, and by whom."""
+    rows = await installation.pool.fetch(
+        "SELECT action, actor FROM hookseal.audit_log WHERE tenant_id = 'acme' ORDER BY sequence"
+    )
+    return [(found["action"], found["actor"].partition("/")[2]) for found in rows]
+
+
+def ref(endpoint: EndpointId, version: int) -> str:
+    """Return the reference of a version of the endpoint's secret."""
+    return f"db:acme:webhook-endpoint-{endpoint}:{version}"
+
+
+async def claim(installation: Installation, *, lease_seconds: float = 45) -> tuple[PostgresLedger, Claim]:
+    """Publish an event and claim its delivery."""
+    ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=lease_seconds)
+    [ring] = await installation.deliveries()
+    taken = await ledger.claim(ring)
+    assert taken is not None
+    return ledger, taken
+
+
+@pytest.mark.req("SEC-09", "SEC-10")
+@pytest.mark.req("SEC-14", part="append")
+async def test_rotates(installation: Installation, endpoint: EndpointId) -> None:
+    """Afterwards the new version is current and the old one previous for the overlap, under a MAC, audited once."""
+    answer = await rotated(installation, wanted(endpoint, rotation_id="r1"))
+    found = await row(installation, endpoint)
+
+    assert (ref(endpoint, 2), ref(endpoint, 1), 2, "r1") == (
+        answer.secret_ref,
+        answer.previous_secret_ref,
+        answer.generation,
+        answer.rotation_id,
+    )
+    assert (ref(endpoint, 2), ref(endpoint, 1), "standard", 2) == tuple(
+        found[name] for name in ("secret_ref", "previous_secret_ref", "previous_scheme", "generation")
+    )
+    assert answer.previous_secret_expires_at == found["previous_secret_expires_at"]
+    assert DAY - 30 < found["seconds_left"] <= DAY
+    assert ["previous", "active"] == await states(installation)
+    assert ("secret.rotated", "ada@desk") == (await audited(installation))[-1]
+    _, taken = await claim(installation)
+    assert taken.target is not None
+    installation.unlocked.integrity.verify(taken.target.pointer)
+    async with installation.unlocked.service.signers(taken.target.pointer) as signers:
+        assert [ref(endpoint, 2), ref(endpoint, 1)] == [signer.ref for signer in signers]
+
+
+@pytest.mark.req("SEC-10")
+async def test_overlap_zero_revokes(installation: Installation, endpoint: EndpointId) -> None:
+    """Without an overlap every older version is retired, one of a running overlap too, and no force is needed."""
+    await rotated(installation, wanted(endpoint))
+    answer = await rotated(installation, wanted(endpoint, overlap_seconds=0))
+    found = await row(installation, endpoint)
+
+    assert (ref(endpoint, 3), None, None) == (
+        answer.secret_ref,
+        answer.previous_secret_ref,
+        answer.previous_secret_expires_at,
+    )
+    assert (None, None, None, None) == tuple(
+        found[name]
+        for name in (
+            "previous_secret_ref",
+            "previous_secret_expires_at",
+            "previous_scheme",
+            "previous_algorithm",
+        )
+    )
+    assert ["retired", "retired", "active"] == await states(installation)
+
+
+@pytest.mark.req("SEC-10")
+async def test_a_second_rotation_inside_an_overlap(installation: Installation, endpoint: EndpointId) -> None:
+    """It is refused and changes nothing; by force the older previous retires at once."""
+    await rotated(installation, wanted(endpoint))
+    before = dict(await row(installation, endpoint)) | {"seconds_left": None}
+
+    with pytest.raises(Conflict, match="overlap is running"):
+        await rotated(installation, wanted(endpoint))
+    assert before == dict(await row(installation, endpoint)) | {"seconds_left": None}
+    await rotated(installation, wanted(endpoint, force=True))
+    assert ["retired", "previous", "active"] == await states(installation)
+
+
+@pytest.mark.req("SEC-09")
+async def test_one_of_a_hundred_wins(installation: Installation, endpoint: EndpointId) -> None:
+    """Of 100 concurrent rotations that expect one generation exactly one wins; the others change nothing."""
+    results = await asyncio.gather(
+        *(rotated(installation, wanted(endpoint, expect_generation=1)) for _ in range(100)), return_exceptions=True
+    )
+    winners = [result for result in results if isinstance(result, Rotated)]
+
+    assert 1 == len(winners)
+    assert 99 == sum(isinstance(result, Conflict) for result in results)
+    found = await row(installation, endpoint)
+    assert (winners[0].secret_ref, 2) == (found["secret_ref"], found["generation"])
+    assert ["previous", "active"] == await states(installation)
+    assert 1 == [action for action, _ in await audited(installation)].count("secret.rotated")
+    assert 1 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.secret_rotations")
+
+
+@pytest.mark.req("SEC-09")
+async def test_idempotent_by_rotation_id(installation: Installation, endpoint: EndpointId) -> None:
+    """Asked twenty times at once and once more later, one id rotates once and answers the same, secret included."""
+    first = await asyncio.gather(*(rotated(installation, wanted(endpoint, rotation_id="r1")) for _ in range(20)))
+    again = await rotated(installation, wanted(endpoint, rotation_id="r1"))
+
+    assert 1 == len({(one.secret_ref, one.generation, one.previous_secret_expires_at) for one in [*first, again]})
+    assert again.secret is not None
+    assert all(one.secret == again.secret for one in first)
+    assert ["previous", "active"] == await states(installation)
+    actions = [action for action, _ in await audited(installation)]
+    assert (1, 20) == (actions.count("secret.rotated"), actions.count("secret.revealed"))
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_repeat_reveals_only_what_is_active(installation: Installation, endpoint: EndpointId) -> None:
+    """Once another version is active a repeat gives the old answer without the secret, and reveals nothing."""
+    first = await rotated(installation, wanted(endpoint, rotation_id="r1"))
+    await rotated(installation, wanted(endpoint, rotation_id="r2", force=True))
+    again = await rotated(installation, wanted(endpoint, rotation_id="r1"))
+
+    assert (first.secret_ref, first.generation, None) == (again.secret_ref, again.generation, again.secret)
+    assert "secret.revealed" not in [action for action, _ in await audited(installation)]
+
+
+@pytest.mark.req("SEC-09")
+@pytest.mark.parametrize(
+    "changes", [{"overlap_seconds": 60}, {"scheme": Scheme.X_WEBHOOK}, {"lead": "current"}, {"given": True}]
+)
+async def test_a_rotation_id_means_one_thing(
+    installation: Installation, endpoint: EndpointId, changes: dict[str, Any]
+) -> None:
+    """The same id with other arguments is refused."""
+    await rotated(installation, wanted(endpoint, rotation_id="r1"))
+
+    with pytest.raises(Conflict) as caught:
+        await rotated(installation, wanted(endpoint, rotation_id="r1", **changes))
+    assert "rotation_id" == caught.value.field
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_rotation_id_belongs_to_one_endpoint(installation: Installation, endpoint: EndpointId) -> None:
+    """Another endpoint of the tenant cannot use it, at the same time or later; another tenant can."""
+    other = (await installation.endpoint(url="https://receiver.example/other")).pointer.endpoint_id
+    results = await asyncio.gather(
+        *(rotated(installation, wanted(one, rotation_id="r1")) for one in (endpoint, other)), return_exceptions=True
+    )
+    foreign = (await installation.endpoint("globex")).pointer.endpoint_id
+
+    assert 1 == sum(isinstance(result, Conflict) for result in results)
+    assert (
+        2 == (await rotated(installation, wanted(foreign, tenant_id=TenantId("globex"), rotation_id="r1"))).generation
+    )
+
+
+@pytest.mark.req("SEC-08", "SEC-09")
+async def test_another_tenants_endpoint_is_not_there(installation: Installation, endpoint: EndpointId) -> None:
+    """A rotation that names another tenant's endpoint finds nothing and changes nothing."""
+    with pytest.raises(NotFound):
+        await rotated(installation, wanted(endpoint, tenant_id=TenantId("globex")))
+    assert ["active"] == await states(installation)
+
+
+@pytest.mark.req("SEC-09")
+async def test_an_altered_row_is_not_rotated(installation: Installation, endpoint: EndpointId) -> None:
+    """A rotation would give a forged row a MAC that holds: it is refused."""
+    await installation.pool.execute("UPDATE hookseal.endpoints SET url = 'https://attacker.example/'")
+
+    with pytest.raises(SecretTampered):
+        await rotated(installation, wanted(endpoint))
+    assert ["active"] == await states(installation)
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+async def test_rotates_to_another_scheme(installation: Installation, endpoint: EndpointId) -> None:
+    """Each version keeps the scheme it was made for: in the overlap the previous one signs by the old scheme."""
+    given = SecretMaterial(b"sixteen bytes or more of text")
+    await rotated(installation, wanted(endpoint, scheme=Scheme.X_WEBHOOK, secret=given, given=True))
+    _, taken = await claim(installation)
+    assert taken.target is not None
+
+    async with installation.unlocked.service.signers(taken.target.pointer) as signers:
+        assert [Scheme.X_WEBHOOK, Scheme.STANDARD] == [signer.scheme for signer in signers]
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_given_secret_must_fit_its_scheme(installation: Installation, endpoint: EndpointId) -> None:
+    """A secret that the scheme cannot sign with is refused, and nothing was rotated."""
+    with pytest.raises(Malformed):
+        await rotated(installation, wanted(endpoint, secret=SecretMaterial(b"no whsec_"), given=True))
+    assert ["active"] == await states(installation)
+
+
+@pytest.mark.req("SEC-10")
+async def test_rolls_back(installation: Installation, endpoint: EndpointId) -> None:
+    """Within the overlap the previous secret is current again; the other one signs for an overlap of its own."""
+    await rotated(installation, wanted(endpoint))
+    async with installation.pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        after = await rotation.roll_back(operator, tenant=TENANT, endpoint_id=endpoint, overlap_seconds=60)
+
+        assert (ref(endpoint, 1), ref(endpoint, 2), 3) == (
+            after.secret_ref,
+            after.previous_secret_ref,
+            after.generation,
+        )
+        assert 30 < (await row(installation, endpoint))["seconds_left"] <= 60
+        assert ["active", "previous"] == await states(installation)
+        assert ("secret.rolled_back", "ada@desk") == (await audited(installation))[-1]
+
+        await rotation.roll_back(operator, tenant=TENANT, endpoint_id=endpoint, overlap_seconds=0)
+        assert ["retired", "active"] == await states(installation)
+        with pytest.raises(Conflict, match="no overlap"):
+            await rotation.roll_back(operator, tenant=TENANT, endpoint_id=endpoint, overlap_seconds=60)
+
+
+@pytest.mark.req("SEC-10")
+async def test_ends_an_overlap(installation: Installation, endpoint: EndpointId) -> None:
+    """The previous secret is retired without a new one; expecting another generation it stays."""
+    await rotated(installation, wanted(endpoint))
+    async with installation.pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        with pytest.raises(Conflict, match="generation"):
+            await rotation.end_overlap(operator, tenant=TENANT, endpoint_id=endpoint, expect_generation=1)
+        after = await rotation.end_overlap(operator, tenant=TENANT, endpoint_id=endpoint, expect_generation=2)
+
+    assert (ref(endpoint, 2), None, 3) == (after.secret_ref, after.previous_secret_ref, after.generation)
+    assert ["retired", "active"] == await states(installation)
+    assert ("secret.overlap_ended", "ada@desk") == (await audited(installation))[-1]
+
+
+@pytest.mark.req("SEC-10")
+async def test_complete_once_every_older_claim_has_ended(installation: Installation, endpoint: EndpointId) -> None:
+    """A revocation is complete only when what was claimed before it has been recorded; a newer claim does not count."""
+    ledger, older = await claim(installation)
+    answer = await rotated(installation, wanted(endpoint, overlap_seconds=0))
+    await claim(installation)
+    told: list[int] = []
+    begun = asyncio.Event()
+
+    def tell(left: int) -> None:
+        told.append(left)
+        begun.set()
+
+    async with installation.pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        waiting = asyncio.create_task(
+            rotation.completed(
+                operator,
+                tenant=TENANT,
+                endpoint_id=endpoint,
+                generation=answer.generation,
+                clock=SystemClock(),
+                tell=tell,
+            )
+        )
+        await asyncio.wait_for(begun.wait(), 5)
+        assert not waiting.done()
+        await ledger.release(older, None)
+        await asyncio.wait_for(waiting, 5)
+
+    assert {1} == set(told)
+
+
+@pytest.mark.req("SEC-10")
+async def test_an_older_claim_whose_lease_ran_out_does_not_count(
+    installation: Installation, endpoint: EndpointId
+) -> None:
+    """A dead worker's claim holds a revocation up until its lease ends, no longer: it may not send any more."""
+    await claim(installation, lease_seconds=0.5)
+    answer = await rotated(installation, wanted(endpoint, overlap_seconds=0))
+    async with installation.pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        await asyncio.wait_for(
+            rotation.completed(
+                operator,
+                tenant=TENANT,
+                endpoint_id=endpoint,
+                generation=answer.generation,
+                clock=SystemClock(),
+                tell=lambda _: None,
+            ),
+            5,
+        )
+
+
+@pytest.mark.req("SEC-07")
+async def test_wakes_what_waits_for_a_secret(installation: Installation, endpoint: EndpointId) -> None:
+    """A delivery that waited for a secret is due at once, and unrung, so that the outbox rings it."""
+    [ring] = await installation.deliveries()
+    await _held(installation, ring)
+    await rotated(installation, wanted(endpoint))
+    found = await installation.delivery(ring)
+
+    assert (None, True) == (
+        found["rung_at"],
+        await installation.pool.fetchval("SELECT next_attempt_at <= now() FROM hookseal.deliveries"),
+    )
+
+
+@pytest.mark.req("SEC-09")
+async def test_the_intent_on_record_holds_no_secret(installation: Installation, endpoint: EndpointId) -> None:
+    """What is kept of a rotation is what was asked and answered; of a given secret it is a keyed fingerprint."""
+    given = generate_signing_secret()
+    await rotated(installation, wanted(endpoint, secret=given, given=True, rotation_id="r1"))
+    kept = await installation.pool.fetchrow("SELECT * FROM hookseal.secret_rotations")
+    assert kept is not None
+
+    assert given.reveal().decode() not in str(dict(kept))
+    assert 16 == len(json.loads(kept["intent"])["secret"])
+    assert (2, "done") == (kept["version"], kept["outcome"])
+
+
+async def _held(installation: Installation, ring: Ring) -> None:
+    await installation.pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = 'secret', rung_at = now(),"
+        " next_attempt_at = now() + interval '15 s' WHERE id = $1::text::uuid",
+        ring.delivery_id,
+    )
