@@ -1,18 +1,21 @@
 """What a ring leaves in Redis, and what the bell does when Redis is not there."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
+import redis
 from arq.jobs import Job
+from arq.worker import Worker, func
 
 from hookseal.dispatcher.model import Ring
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
-from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
-from hookseal.queue.serializer import job_deserializer
+from hookseal.queue.bell import DEFAULT_QUEUE, FUNCTION, Bell, bell
+from hookseal.queue.serializer import job_deserializer, job_serializer
 from tests.cli.listeners import closed_port
 from tests.doubles.claims import DELIVERY, ENDPOINT, RING
 from tests.queue.contents import contents
@@ -28,6 +31,11 @@ async def ringing(redis_url: str) -> AsyncIterator[Bell]:
     made = bell(redis_url)
     yield made
     await made.close()
+
+
+def many(count: int) -> list[Ring]:
+    """Return that many rings, each of another delivery."""
+    return [replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012x}")) for number in range(count)]
 
 
 async def now_ms(ringing: Bell) -> float:
@@ -78,13 +86,15 @@ async def test_a_job_expires(ringing: Bell) -> None:
     assert 3_590_000 < await ringing.redis.pttl(JOB_KEY) <= 3_600_000
 
 
-async def test_ringing_again(ringing: Bell, redis_url: str) -> None:
-    """An id that is queued is not queued twice, and keeps its earlier time."""
+async def test_ringing_again(ringing: Bell) -> None:
+    """An id that is queued is not queued twice, keeps its earlier time, and its job lives for an hour again."""
     assert 2 == await ringing.ring([RING, RING])
-    before = await contents(redis_url)
+    await ringing.redis.zadd(DEFAULT_QUEUE, {DELIVERY: 1})
+    await ringing.redis.pexpire(JOB_KEY, 60_000)
     assert 1 == await ringing.ring([RING])
 
-    assert before == await contents(redis_url)
+    assert [(DELIVERY.encode(), 1.0)] == await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1, withscores=True)
+    assert 3_590_000 < await ringing.redis.pttl(JOB_KEY) <= 3_600_000
 
 
 async def test_ringing_brings_forward(ringing: Bell) -> None:
@@ -105,6 +115,67 @@ async def test_ringing_brings_back(ringing: Bell) -> None:
     await ringing.ring([RING])
 
     assert [DELIVERY.encode()] == await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1)
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_stock_worker_takes_what_was_rung(ringing: Bell) -> None:
+    """A worker of arq as it is installed calls `deliver` once for each ring, with the three ids."""
+    calls: list[tuple[str, ...]] = []
+
+    async def deliver(_context: dict[str, Any], *arguments: str) -> None:
+        calls.append(arguments)
+
+    await ringing.ring([RING, OTHER, RING])
+    worker = Worker(
+        functions=[func(deliver, name=FUNCTION, keep_result=0)],  # type: ignore[arg-type]  # arq wants its own alias
+        queue_name=DEFAULT_QUEUE,
+        redis_pool=ringing.redis,
+        burst=True,
+        poll_delay=0.01,
+        handle_signals=False,
+        job_serializer=job_serializer,
+        job_deserializer=job_deserializer,
+    )
+
+    assert 2 == await worker.run_check()
+    assert {(ring.tenant_id, ring.endpoint_id, ring.delivery_id) for ring in (RING, OTHER)} == set(calls)
+    assert [] == await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1)
+
+
+@pytest.mark.req("DEL-02")
+async def test_many_at_once(own_valkey: Server) -> None:
+    """Many rings take few round trips and one look at the clock of Redis; all are queued, due at one time."""
+    ringing = bell(own_valkey.url)
+    rings = many(1_201)
+    before = await ringing.redis.info("stats")
+    assert 1_201 == await ringing.ring(iter(rings))
+
+    after, commands = await ringing.redis.info("stats"), await ringing.redis.info("commandstats")
+    assert 1 == commands["cmdstat_time"]["calls"]
+    assert after["total_reads_processed"] - before["total_reads_processed"] < 1_201 / 2
+    queued = await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1, withscores=True)
+    assert {ring.delivery_id.encode() for ring in rings} == {member for member, _ in queued}
+    assert 1 == len({due for _, due in queued})
+    assert 1_201 == await ringing.redis.exists(*(f"arq:job:{ring.delivery_id}" for ring in rings))
+    await ringing.close()
+
+
+async def test_what_was_rung_stays_rung(own_valkey: Server) -> None:
+    """A Redis that takes no more in mid-ring is `Unavailable`; the rings that it took stay."""
+    ringing = bell(own_valkey.url)
+
+    def rings() -> Iterator[Ring]:
+        yield from many(1_000)
+        with redis.Redis.from_url(own_valkey.url) as client:
+            client.config_set("maxmemory", "1mb")
+        yield RING
+
+    with pytest.raises(Unavailable, match="OutOfMemoryError"):
+        await ringing.ring(rings())
+    assert 1_000 == await ringing.redis.zcard(DEFAULT_QUEUE)
+    await ringing.redis.config_set("maxmemory", "0")
+    assert 1 == await ringing.ring([RING])
+    await ringing.close()
 
 
 async def test_nothing_to_ring(ringing: Bell, redis_url: str) -> None:

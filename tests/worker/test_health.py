@@ -2,14 +2,17 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
 
-from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Probes
+from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Check, Probes
+from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.metrics import READY
+from tests.worker.figures import read
 
 HOST = "127.0.0.1"
 Answer = tuple[int, dict[str, Any]]
@@ -29,10 +32,18 @@ async def cut_off() -> None:
     raise asyncio.CancelledError
 
 
+def probes(ready: Mapping[str, Check], startup: Mapping[str, Check] | None = None, *, silence: float = 0.0) -> Probes:
+    """Return probes that ask these."""
+    meter = WorkerMeter()
+    made = Probes(ready=ready, startup=startup or {}, silence=lambda: silence, scrape=meter.scrape)
+    meter.watch(READY, made.readiness)
+    return made
+
+
 @asynccontextmanager
-async def serving(probes: Probes) -> AsyncIterator[str]:
+async def serving(served: Probes) -> AsyncIterator[str]:
     """Yield the url at which these probes answer."""
-    runner, url = await probes.serve(HOST, 0)
+    runner, url = await served.serve(HOST, 0)
     try:
         yield url
     finally:
@@ -52,14 +63,14 @@ async def get(url: str) -> Answer:
 )
 async def test_livez(silence: float, status: int, said: str) -> None:
     """A worker lives while its loop moves; what it depends on does not count."""
-    async with serving(Probes({"redis": broken}, lambda: silence)) as url:
+    async with serving(probes({"redis": broken}, silence=silence)) as url:
         assert (status, {"status": said}) == await get(f"{url}/livez")
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])
 async def test_readyz(path: str) -> None:
     """A worker is ready when every dependency answers; each is named."""
-    async with serving(Probes({"postgresql": fine, "redis": fine}, lambda: 0.0)) as url:
+    async with serving(probes({"postgresql": fine, "redis": fine})) as url:
         expected = {"status": "ok", "checks": {"postgresql": "ok", "redis": "ok"}}
         assert (200, expected) == await get(url + path)
 
@@ -69,7 +80,7 @@ async def test_readyz(path: str) -> None:
 async def test_one_that_fails(name: str, check: Any) -> None:
     """A dependency that fails makes the worker unready, is named, and nothing else of its error is shown."""
     checks = {"postgresql": fine, "redis": fine, "secrets": fine} | {name: check}
-    async with serving(Probes(checks, lambda: 0.0)) as url:
+    async with serving(probes(checks)) as url:
         states = {each: "unavailable" if each == name else "ok" for each in checks}
         assert (503, {"status": "unavailable", "checks": states}) == await get(f"{url}/readyz")
         assert (200, {"status": "ok"}) == await get(f"{url}/livez")
@@ -85,7 +96,7 @@ async def test_one_that_hangs() -> None:
         await go_on.wait()
 
     loop = asyncio.get_running_loop()
-    async with serving(Probes({"postgresql": hang, "redis": fine}, lambda: 0.0)) as url:
+    async with serving(probes({"postgresql": hang, "redis": fine})) as url:
         started = loop.time()
         first, second = await asyncio.gather(get(f"{url}/readyz"), get(f"{url}/readyz"))
         took = loop.time() - started
@@ -111,11 +122,11 @@ async def test_one_that_fails_after_its_time() -> None:
         await fail.wait()
         raise OSError
 
-    probes = Probes({"redis": hang_and_fail}, lambda: 0.0)
-    async with serving(probes) as url:
+    made = probes({"redis": hang_and_fail})
+    async with serving(made) as url:
         assert 503 == (await get(f"{url}/readyz"))[0]
         fail.set()
-    del probes
+    del made
     gc.collect()
 
     assert [] == complaints
@@ -123,27 +134,53 @@ async def test_one_that_fails_after_its_time() -> None:
 
 async def test_draining() -> None:
     """A worker on its way out is not ready although all answers, and lives."""
-    probes = Probes({"redis": fine}, lambda: 0.0)
-    probes.draining = True
-    async with serving(probes) as url:
+    made = probes({"redis": fine})
+    made.draining = True
+    async with serving(made) as url:
         assert (503, {"status": "draining", "checks": {"redis": "ok"}}) == await get(f"{url}/readyz")
         assert 200 == (await get(f"{url}/livez"))[0]
 
 
 async def test_a_busy_port() -> None:
     """A port that is taken is an `OSError`, and nothing is left open."""
-    probes = Probes({}, lambda: 0.0)
-    async with serving(probes) as url:
+    made = probes({})
+    async with serving(made) as url:
         port = int(url.rpartition(":")[2])
         with pytest.raises(OSError, match="address already in use"):
-            await Probes({}, lambda: 0.0).serve(HOST, port)
+            await probes({}).serve(HOST, port)
         assert 200 == (await get(f"{url}/livez"))[0]
 
 
 async def test_port_zero_is_told() -> None:
     """The url names the port that was found; what is not a probe is not there."""
-    async with serving(Probes({}, lambda: 0.0)) as url:
+    async with serving(probes({})) as url:
         assert url.startswith(f"http://{HOST}:")
         assert not url.endswith(":0")
-        async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/admin") as response:
             assert 404 == response.status
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize("name", ["schema", "keys"])
+async def test_startupz(name: str) -> None:
+    """What must fit at start is asked by its own probe, which a dependency that is gone does not turn."""
+    checks = {"schema": fine, "keys": fine}
+    async with serving(probes({"redis": broken}, checks)) as url:
+        assert (200, {"status": "ok", "checks": {"schema": "ok", "keys": "ok"}}) == await get(f"{url}/startupz")
+    async with serving(probes({"redis": fine}, checks | {name: broken})) as url:
+        states = {each: "unavailable" if each == name else "ok" for each in checks}
+        assert (503, {"status": "unavailable", "checks": states}) == await get(f"{url}/startupz")
+        assert 200 == (await get(f"{url}/readyz"))[0]
+
+
+@pytest.mark.req("OPS-02", part="scraped")
+async def test_metrics() -> None:
+    """The figures tell which dependency answers as they are asked for, in the form of Prometheus."""
+    async with (
+        serving(probes({"postgresql": fine, "redis": broken, "secrets": fine})) as url,
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/metrics") as response,
+    ):
+        assert (200, "text/plain") == (response.status, response.content_type)
+        found = read(await response.text())
+    assert [1.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in ("postgresql", "redis", "secrets")]

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, WaitingFor
+from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Unavailable
 from hookseal.worker.ledger import PersistentLedger
@@ -14,11 +14,12 @@ from tests.doubles.ledger import MemoryLedger
 
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="", signed_by=("db:acme:n:1",))
 WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
+DELIVERED = Verdict(state=State.DELIVERED)
 SECONDS = 22.5
 
 Write = Callable[[PersistentLedger, Claim], Awaitable[bool]]
 WRITES: list[Write] = [
-    lambda ledger, claim: ledger.record(claim, ROW, State.DELIVERED, None),
+    lambda ledger, claim: ledger.record(claim, ROW, DELIVERED, None),
     lambda ledger, claim: ledger.release(claim, WAIT),
     lambda ledger, claim: ledger.end(claim, State.FAILED, "why"),
 ]
@@ -42,10 +43,10 @@ class FlakyLedger(MemoryLedger):
         self._flake()
         return await super().claim(ring)
 
-    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
         """Fail, or record."""
         self._flake()
-        return await super().record(claim, attempt, state, error)
+        return await super().record(claim, attempt, verdict, error)
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Fail, or release."""
@@ -76,7 +77,7 @@ async def test_two_failures_and_a_success_are_one_record() -> None:
     flaky, ledger, clock, claim = await claimed()
     flaky.failures = 2
 
-    assert await ledger.record(claim, ROW, State.DELIVERED, None)
+    assert await ledger.record(claim, ROW, DELIVERED, None)
     assert ([ROW], State.DELIVERED) == (flaky.rows[DELIVERY].attempts, flaky.rows[DELIVERY].state)
     assert (3, 2) == (flaky.calls, len(clock.slept))
 
@@ -116,7 +117,7 @@ async def test_the_time_of_slow_failures_counts() -> None:
     flaky.__class__ = SlowLedger
     flaky.failures = 1_000_000
     with pytest.raises(Unavailable):
-        await ledger.record(claim, ROW, State.DELIVERED, None)
+        await ledger.record(claim, ROW, DELIVERED, None)
 
     assert SECONDS <= clock.elapsed <= SECONDS + 7
 
@@ -136,7 +137,7 @@ async def test_a_defect_is_not_tried_again() -> None:
     flaky, ledger, clock, claim = await claimed()
     flaky.failures, flaky.error = 1, KeyError("a column")
     with pytest.raises(KeyError):
-        await ledger.record(claim, ROW, State.DELIVERED, None)
+        await ledger.record(claim, ROW, DELIVERED, None)
 
     assert (1, []) == (flaky.calls, clock.slept)
 
@@ -146,5 +147,5 @@ async def test_a_lost_lease_is_not_tried_again() -> None:
     flaky, ledger, clock, claim = await claimed()
     flaky.rows[DELIVERY].lease = "another"
 
-    assert not await ledger.record(claim, ROW, State.DELIVERED, None)
+    assert not await ledger.record(claim, ROW, DELIVERED, None)
     assert (1, []) == (flaky.calls, clock.slept)

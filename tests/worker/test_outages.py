@@ -1,6 +1,8 @@
 """A whole worker while what it depends on stands still."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import asyncpg
@@ -89,3 +91,18 @@ async def test_redis_stands_still(
             own_valkey.thaw()
         await installed.state(ring, "delivered")
         await ready(worker)
+
+
+async def test_a_stop_while_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
+    """A worker that is told to stop while PostgreSQL stands still says goodbye to nobody for long, and exits with 0."""
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
+        installed = await world(pool, own_postgres.url, redis_url, tmp_path)
+        async with installed.worker() as worker:
+            await ready(worker)
+            own_postgres.freeze()
+            try:
+                await unready(worker, "postgresql")
+                os.kill(worker.pid, signal.SIGTERM)
+                assert 0 == await worker.ended()
+            finally:
+                own_postgres.thaw()

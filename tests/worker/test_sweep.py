@@ -7,14 +7,16 @@ import structlog
 from redis.asyncio import Redis
 
 from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.worker.meter import WorkerMeter
 from hookseal.worker.sweep import Sweep
 from tests.cli.listeners import closed_port
 from tests.doubles.clock import FakeClock
 from tests.doubles.stored import Installation, begin
+from tests.worker.figures import figures
 
 Pool = asyncpg.Pool
 SECONDS = 15.0
@@ -40,7 +42,9 @@ class TurningClock(FakeClock):
 def sweep(pool: "Pool[asyncpg.Record]", ringing: Bell, clock: FakeClock | None = None) -> Sweep:
     """Return the sweep of a worker."""
     ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
-    return Sweep(ledger, ringing, seconds=SECONDS, clock=clock or FakeClock(), log=structlog.get_logger())
+    return Sweep(
+        ledger, ringing, seconds=SECONDS, clock=clock or FakeClock(), meter=WorkerMeter(), log=structlog.get_logger()
+    )
 
 
 async def queued(url: str) -> set[str]:
@@ -103,6 +107,36 @@ async def test_a_lost_lease_is_ended_and_rung(pool: "Pool[asyncpg.Record]", redi
     await ringing.close()
 
 
+async def test_what_is_taken_back_and_rung_is_counted(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """Leases that were ended are counted, the dead letters among them too, and so is what was rung after that."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    dead = PostgresLedger(pool, worker="dead", lease_seconds=0)
+    for spent in (0, 9):
+        [ring] = await installation.deliveries()
+        await pool.execute(
+            "UPDATE hookseal.deliveries SET budget_spent = $1 WHERE id = $2::text::uuid", spent, ring.delivery_id
+        )
+        assert await dead.claim(ring)
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing)
+    with structlog.testing.capture_logs() as logs:
+        assert (2, 1) == await sweeping.once()
+    await ringing.close()
+
+    assert ("sweep.took_back", 2, 1) == tuple(logs[0][name] for name in ("event", "leases", "dead_letters"))
+    found = figures(sweeping._meter)
+    assert [2.0, 1.0, 1.0, 0.0] == [
+        found[key]
+        for key in (
+            ("hookseal_leases_taken_back_total", None),
+            ("hookseal_dead_letters_total", None),
+            ("hookseal_rings_total", "sweep"),
+            ("hookseal_rings_total", "outbox"),
+        )
+    ]
+
+
 async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """However much is due, one sweep rings all of it, each once."""
     installation = await begin(pool)
@@ -149,14 +183,14 @@ async def test_a_defect_is_survived() -> None:
     errors = [KeyError("a column"), Unavailable("PostgreSQL does not answer"), ValueError("?")]
 
     class Broken(PostgresLedger):
-        async def end_lost_leases(self) -> int:
+        async def end_lost_leases(self) -> list[State]:
             raise errors.pop(0)
 
     clock = TurningClock()
     ringing = bell(f"redis://127.0.0.1:{closed_port()}/0")
     ledger = Broken.__new__(Broken)
     with structlog.testing.capture_logs() as logs:
-        sweeping = Sweep(ledger, ringing, seconds=SECONDS, clock=clock, log=structlog.get_logger())
+        sweeping = Sweep(ledger, ringing, seconds=SECONDS, clock=clock, meter=WorkerMeter(), log=structlog.get_logger())
         running = asyncio.create_task(sweeping.run())
         for _ in range(2):
             await asyncio.wait_for(clock.asleep.wait(), 10)
@@ -175,14 +209,16 @@ async def test_one_half_does_not_hold_up_the_other(pool: "Pool[asyncpg.Record]",
     """If leases cannot be taken back, what is due is rung all the same."""
 
     class Broken(PostgresLedger):
-        async def end_lost_leases(self) -> int:
+        async def end_lost_leases(self) -> list[State]:
             raise ValueError
 
     await three_deliveries(await begin(pool))
     ringing = bell(redis_url)
     broken = Broken(pool, worker="w", lease_seconds=45)
     with structlog.testing.capture_logs():
-        sweeping = Sweep(broken, ringing, seconds=SECONDS, clock=SystemClock(), log=structlog.get_logger())
+        sweeping = Sweep(
+            broken, ringing, seconds=SECONDS, clock=SystemClock(), meter=WorkerMeter(), log=structlog.get_logger()
+        )
         assert (None, 3) == await sweeping.once()
     await ringing.close()
 
@@ -196,7 +232,9 @@ async def test_a_slow_sweep_ends(pool: "Pool[asyncpg.Record]", redis_url: str) -
     )
     ringing = bell(redis_url)
     ledger = PostgresLedger(pool, worker="w", lease_seconds=45)
-    sweeping = Sweep(ledger, ringing, seconds=0.001, clock=SystemClock(), log=structlog.get_logger())
+    sweeping = Sweep(
+        ledger, ringing, seconds=0.001, clock=SystemClock(), meter=WorkerMeter(), log=structlog.get_logger()
+    )
 
     assert SWEEP_BATCH + 1 == await asyncio.wait_for(sweeping.ring_due(), 30)
     await ringing.close()

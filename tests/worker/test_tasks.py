@@ -7,16 +7,18 @@ import pytest
 import structlog
 from arq import Retry
 
-from hookseal.dispatcher.model import Attempt, Claim, Reply, Ring, State
+from hookseal.dispatcher.model import Attempt, Claim, Reply, Ring, State, Verdict
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import Unavailable
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.meter import WorkerMeter
 from hookseal.worker.tasks import Answering
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
+from tests.worker.figures import figures
 
 VALID = ("acme", ENDPOINT, DELIVERY)
 ANOTHER_ID = "01900000-0000-7000-8000-0000000000ff"
@@ -34,11 +36,11 @@ class FailingLedger(MemoryLedger):
             raise self.on_claim
         return await super().claim(ring)
 
-    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
         """Fail, or record."""
         if self.on_record is not None:
             raise self.on_record
-        return await super().record(claim, attempt, state, error)
+        return await super().record(claim, attempt, verdict, error)
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Scene:
         self.ledger.add(CLAIM)
         self.transport = ScriptedTransport(Reply(status=204, snippet=""), during=self.reply.wait)
         self.in_flight = InFlight(1)
+        self.meter = WorkerMeter()
         parts = Parts(
             ledger=self.ledger,
             transport=self.transport,
@@ -62,9 +65,10 @@ class Scene:
             allow_http=False,
             longest_seconds=20,
             user_agent="hookseal/test",
+            meter=self.meter,
             log=structlog.get_logger(),
         )
-        self.answering = Answering(parts, self.in_flight, slot_seconds=0.01)
+        self.answering = Answering(parts, self.in_flight, self.meter, slot_seconds=0.01)
 
     @property
     def row(self) -> Row:
@@ -74,6 +78,10 @@ class Scene:
     async def ring(self, *arguments: object) -> None:
         """Ring as arq does."""
         await self.answering.deliver({}, *(arguments or VALID))
+
+    def counted(self, name: str) -> float:
+        """Return a figure."""
+        return figures(self.meter)[name, None]
 
     async def end(self) -> None:
         """Let the receiver answer, and wait until nothing is in flight."""
@@ -116,6 +124,7 @@ async def test_a_malformed_ring_is_dropped(arguments: tuple[object, ...]) -> Non
         await scene.answering.deliver({}, *arguments)
 
     assert ["ring.dropped"] == [line["event"] for line in logs]
+    assert 1.0 == scene.counted("hookseal_rings_dropped_total")
     assert (State.PENDING, False) == (scene.row.state, scene.in_flight.is_full)
 
 
@@ -125,12 +134,13 @@ async def test_a_malformed_ring_is_dropped(arguments: tuple[object, ...]) -> Non
     [("globex", ENDPOINT, DELIVERY), ("acme", ANOTHER_ID, DELIVERY), ("acme", ENDPOINT, ANOTHER_ID)],
 )
 async def test_a_forged_ring_claims_nothing(forged: tuple[str, str, str]) -> None:
-    """A ring that names another tenant or endpoint than the delivery's claims nothing and keeps no slot."""
+    """A ring with another tenant or endpoint than the delivery's claims nothing, keeps no slot, and is counted."""
     scene = Scene()
     with structlog.testing.capture_logs() as logs:
         await scene.ring(*forged)
 
     assert ([], State.PENDING, False) == (logs, scene.row.state, scene.in_flight.is_full)
+    assert 1.0 == scene.counted("hookseal_rings_dropped_total")
 
 
 async def test_a_full_worker_claims_nothing() -> None:
@@ -152,6 +162,7 @@ async def test_an_outage_at_the_claim() -> None:
 
     assert (1000, False) == (put_off.value.defer_score, scene.in_flight.is_full)
     assert ["claim.failed"] == [line["event"] for line in logs]
+    assert (1.0, 0.0) == (scene.counted("hookseal_claims_failed_total"), scene.counted("hookseal_rings_dropped_total"))
     scene.ledger.on_claim = None
     await scene.ring()
     await scene.end()
@@ -166,6 +177,7 @@ async def test_a_defect_at_the_claim() -> None:
         await scene.ring()
 
     assert (["claim.defect"], False) == ([line["event"] for line in logs], scene.in_flight.is_full)
+    assert (1.0, 0.0) == (scene.counted("hookseal_claims_failed_total"), scene.counted("hookseal_rings_dropped_total"))
 
 
 async def test_a_job_that_is_cut_off_at_the_claim() -> None:

@@ -18,11 +18,12 @@ from hookseal.demo.process import WorkerProcess, worker_process
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import TenantId
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
+from hookseal.operations.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
 from hookseal.secrets.material import SecretMaterial
 from tests.doubles.stored import Installation, begin
 from tests.worker.environment import environment
+from tests.worker.figures import Figures, read
 from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
@@ -128,6 +129,12 @@ class Worker:
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             return response.status, await response.json()
 
+    async def figures(self) -> Figures:
+        """Return its figures as Prometheus reads them."""
+        url = f"{self.process.ready['health_url']}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return read(await response.text())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
@@ -155,9 +162,8 @@ class World:
         self, url: str, *, tenant: str = "acme", timeout_ms: int = 1000, secret: SecretMaterial | None = None
     ) -> AddedEndpoint:
         """Add an endpoint that subscribes to everything."""
-        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), name=None, timeout_ms=timeout_ms)
-        async with self.pool.acquire() as connection:
-            return await add_endpoint(connection, self.installation.unlocked, new, secret)
+        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), timeout_ms=timeout_ms)
+        return await self.installation.add(new, secret)
 
     async def publish(self, tenant: str = "acme", *, rung: bool = True) -> tuple[Ring, ...]:
         """Publish an event, ring its deliveries if asked for, and return them."""
@@ -174,6 +180,15 @@ class World:
         async def look() -> asyncpg.Record | None:
             row = await self.installation.delivery(ring)
             return row if (row["state"], row["waiting_for"]) == (wanted, waiting_for) else None
+
+        return await eventually(look, within=PATIENCE_SECONDS)
+
+    async def tried(self, ring: Ring) -> asyncpg.Record:
+        """Return the delivery once an attempt is on record and another is due later."""
+
+        async def look() -> asyncpg.Record | None:
+            row = await self.installation.delivery(ring)
+            return row if row["state"] == "pending" and row["attempts"] else None
 
         return await eventually(look, within=PATIENCE_SECONDS)
 

@@ -1,9 +1,12 @@
 """The bell: puts rings into the queue of arq. A ring that is lost is forgiven by the sweep."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
 
@@ -15,6 +18,7 @@ FUNCTION: Final = "deliver"
 DEFAULT_QUEUE: Final = "hookseal:deliveries"
 ANSWER_SECONDS: Final = 5.0
 _EXPIRES_MS: Final = 3_600_000  # a ring that nobody took for an hour may go: PostgreSQL knows, the sweep rings again
+_CHUNK: Final = 500  # rings in one round trip: enough to make the way cheap, too few to hold Redis up
 
 
 class Bell:
@@ -29,11 +33,14 @@ class Bell:
 
         An id that is queued already is due now at the latest. Raises `Unavailable`; what was rung stays rung.
         """
+        remaining = iter(rings)
         count = 0
+        now_ms = None
         try:
-            for ring in rings:
-                await self._put(ring)
-                count += 1
+            while chunk := tuple(islice(remaining, _CHUNK)):
+                now_ms = now_ms or await self._now_ms()
+                await self._put(chunk, now_ms)
+                count += len(chunk)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"Redis does not answer ({type(error).__name__})") from error
         return count
@@ -46,22 +53,31 @@ class Bell:
         """Close every connection."""
         await self.redis.aclose(close_connection_pool=True)
 
-    async def _put(self, ring: Ring) -> None:
-        job = await self.redis.enqueue_job(
-            FUNCTION, ring.tenant_id, ring.endpoint_id, ring.delivery_id, _job_id=ring.delivery_id
-        )
-        if job is None:  # arq leaves a queued id as it is; LT also brings back an id that only its job key remembers
-            seconds, microseconds = await self.redis.time()
-            due = seconds * 1000 + microseconds // 1000
-            await self.redis.zadd(self._queue, {ring.delivery_id: due}, lt=True)
+    async def _now_ms(self) -> int:
+        # One clock for all who ring; the workers compare it with their own.
+        seconds, microseconds = await self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def _put(self, rings: Sequence[Ring], now_ms: int) -> None:
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for ring in rings:
+                arguments = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
+                job = serialize_job(FUNCTION, arguments, {}, None, now_ms, serializer=job_serializer)
+                # The job first: an id without one is dropped by whoever takes it.
+                pipeline.psetex(job_key_prefix + ring.delivery_id, _EXPIRES_MS, job)
+                pipeline.zadd(self._queue, {ring.delivery_id: now_ms}, lt=True)
+            await pipeline.execute()
 
 
-def bell(url: str, queue: str = DEFAULT_QUEUE) -> Bell:
-    """Return a bell that connects when it is first used. Whoever made it closes it."""
+def bell(url: str, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER_SECONDS) -> Bell:
+    """Return a bell that connects when it is first used, and waits that long for each answer of Redis.
+
+    Whoever made it closes it.
+    """
     pool = ConnectionPool.from_url(
         url,
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
+        socket_timeout=answer_seconds,
+        socket_connect_timeout=answer_seconds,
         socket_keepalive=True,
         health_check_interval=15,
     )

@@ -1,4 +1,4 @@
-"""The probes: does this process live, and can it work? Names and states only, never error texts."""
+"""The probes: does this process live, did it start, and can it work? Names and states only, never error texts."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -13,15 +13,26 @@ BEAT_SECONDS: Final = 30.0  # a loop that has not moved for this long is stuck
 
 
 class Probes:
-    """Answers `/livez` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503.
+    """Answers `/livez`, `/startupz` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503, and `/metrics`.
 
-    `checks` are the dependencies by name; each gets a second. `silence` returns for how many seconds
-    the loop that takes rings has not moved.
+    `ready` are the dependencies by name, and `startup` what must fit once; each gets a second. `silence`
+    returns for how many seconds the loop that takes rings has not moved. `scrape` returns the figures in
+    the form that an `Accept` header asks for.
     """
 
-    def __init__(self, checks: Mapping[str, Check], silence: Callable[[], float]) -> None:
-        self._checks = checks
+    def __init__(
+        self,
+        *,
+        ready: Mapping[str, Check],
+        startup: Mapping[str, Check],
+        silence: Callable[[], float],
+        scrape: Callable[[str], tuple[bytes, str]],
+    ) -> None:
+        self._ready = ready
+        self._startup = startup
         self._silence = silence
+        self._scrape = scrape
+        self._states: dict[str, str] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
         self.draining = False
 
@@ -32,18 +43,36 @@ class Probes:
 
     async def ready(self, _request: web.Request) -> web.Response:
         """Tell whether every dependency answers and this worker is not on its way out."""
-        names = list(self._checks)
-        results = await asyncio.gather(*(self._state(name) for name in names))
-        states = dict(zip(names, results, strict=True))
-        ok = all(state == "ok" for state in states.values()) and not self.draining
+        states = self._states = await self._asked(self._ready)
+        ok = _all_ok(states) and not self.draining
         status = "draining" if self.draining else "ok" if ok else "unavailable"
         return _answer({"status": status, "checks": states}, ok=ok)
 
-    async def _state(self, name: str) -> str:
+    async def started(self, _request: web.Request) -> web.Response:
+        """Tell whether the database and the keys are those that this worker was started for."""
+        states = await self._asked(self._startup)
+        ok = _all_ok(states)
+        return _answer({"status": "ok" if ok else "unavailable", "checks": states}, ok=ok)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Give the figures to Prometheus; every dependency is asked once more for them."""
+        self._states = await self._asked(self._ready)
+        body, content_type = self._scrape(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    def readiness(self) -> dict[str, float]:
+        """Return 1 for each dependency that answered when it was asked last, else 0."""
+        return {name: float(self._states.get(name) == "ok") for name in self._ready}
+
+    async def _asked(self, checks: Mapping[str, Check]) -> dict[str, str]:
+        results = await asyncio.gather(*(self._state(name, check) for name, check in checks.items()))
+        return dict(zip(checks, results, strict=True))
+
+    async def _state(self, name: str, check: Check) -> str:
         """Return how one dependency is. A check that hangs is left to itself, and no second one is begun beside it."""
         task = self._running.get(name)
         if task is None or task.done():
-            task = self._running[name] = asyncio.ensure_future(self._checks[name]())
+            task = self._running[name] = asyncio.ensure_future(check())
             task.add_done_callback(_seen)
         await asyncio.wait({task}, timeout=CHECK_SECONDS)
         if not task.done():
@@ -54,8 +83,10 @@ class Probes:
         """Listen, and return the runner, to be cleaned up by the caller, with the base url. Raises `OSError`."""
         application = web.Application()
         application.router.add_get("/livez", self.live)
+        application.router.add_get("/startupz", self.started)
         application.router.add_get("/readyz", self.ready)
         application.router.add_get("/healthz", self.ready)
+        application.router.add_get("/metrics", self.metrics)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         try:
@@ -65,6 +96,10 @@ class Probes:
             raise
         bound_host, bound_port = runner.addresses[0][:2]
         return runner, f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+
+def _all_ok(states: Mapping[str, str]) -> bool:
+    return all(state == "ok" for state in states.values())
 
 
 def _seen(task: asyncio.Task[object]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State
+from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Ledger
 from hookseal.ground.clock import Clock
@@ -23,9 +23,9 @@ class PersistentLedger:
         """Take a due, pending delivery under a new lease."""
         return await self._ledger.claim(ring)
 
-    async def record(self, claim: Claim, attempt: Attempt, state: State, error: str | None) -> bool:
-        """Write the attempt and the state; False if the lease was lost."""
-        return await self._again(lambda: self._ledger.record(claim, attempt, state, error))
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+        """Write the attempt and do what the verdict says; False if the lease was lost."""
+        return await self._again(lambda: self._ledger.record(claim, attempt, verdict, error))
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from redis.exceptions import AuthenticationError, RedisError
 
-from hookseal import __version__
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.ledger import PostgresLedger
@@ -21,24 +20,38 @@ from hookseal.dispatcher.ports import Parts
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import ConfigError, Unavailable
+from hookseal.ground.version import VERSION
 from hookseal.queue.bell import Bell, bell
 from hookseal.schema import revision
+from hookseal.schema.database import OUTAGES
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.keyring import KeyRing
+from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.ledger import PersistentLedger
+from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.pause import at_most
 
 CONNECT_SECONDS = 3.0  # a start against a dead dependency ends within five seconds
+_CLOSE_SECONDS = 1.0
+_CONNECTIONS = 10
+_PROBING_CONNECTIONS = 2
+
+_Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a worker runs on."""
+    """What a worker runs on. `probing` is a small pool for the probes alone: under load they wait for nobody."""
 
     worker_id: str
     pool: "asyncpg.Pool[asyncpg.Record]"
+    probing: "asyncpg.Pool[asyncpg.Record]"
     bell: Bell
     ledger: PostgresLedger
+    keyring: KeyRing | None
     unlocked: Unlocked
+    heartbeat: Heartbeat
+    meter: WorkerMeter
     parts: Parts
 
 
@@ -50,34 +63,71 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
     the schema, the keys or the time-outs do not fit.
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
-    async with _pool(settings) as pool, _bell(settings) as ringing:
+    async with _connections(settings) as (pool, probing, ringing):
         await _require_schema(pool)
-        master_key = settings.secrets.master_key
-        ring = None if master_key is None else KeyRing(master_key)
-        unlocked = await unlock(pool, settings.secrets.provider, ring)
+        ring = None if (master_key := settings.secrets.master_key) is None else KeyRing(master_key)
+        unlocked = await unlock(pool, settings.secrets.provider, ring, cache=settings.secrets.cache, clock=clock)
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
-        await _require_time(settings, ledger)
-        async with HttpTransport(AddressRules(settings.egress.allow)) as transport:
-            persistent = PersistentLedger(ledger, seconds=settings.worker.lease_seconds / 2, clock=clock)
+        heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
+        meter = WorkerMeter()
+        async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow)) as transport:
+            await _require_time(settings, ledger)  # whoever adds an endpoint from now on sees that we are there
             parts = Parts(
-                ledger=persistent,
+                ledger=PersistentLedger(ledger, seconds=settings.worker.lease_seconds / 2, clock=clock),
                 transport=transport,
                 signers=unlocked.service,
                 clock=clock,
                 jitter=random.SystemRandom().random,
                 allow_http=settings.egress.allow_http,
-                user_agent=f"hookseal/{__version__}",
+                user_agent=f"hookseal/{VERSION}",
                 longest_seconds=settings.worker.longest_request_seconds,
+                meter=meter,
                 log=log.bind(worker_id=worker_id),
             )
-            yield Resources(worker_id=worker_id, pool=pool, bell=ringing, ledger=ledger, unlocked=unlocked, parts=parts)
+            yield Resources(
+                worker_id=worker_id,
+                pool=pool,
+                probing=probing,
+                bell=ringing,
+                ledger=ledger,
+                keyring=ring,
+                unlocked=unlocked,
+                heartbeat=heartbeat,
+                meter=meter,
+                parts=parts,
+            )
+
+
+async def listener(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
+    """Open one connection that is in no pool. Raises what asyncpg raises."""
+    return await asyncpg.connect(settings.database.url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
 
 
 @asynccontextmanager
-async def _pool(settings: Settings) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
+async def _connections(settings: Settings) -> AsyncIterator[tuple[_Pool, _Pool, Bell]]:
+    async with (
+        _pool(settings, size=_CONNECTIONS) as pool,
+        _pool(settings, size=_PROBING_CONNECTIONS) as probing,
+        _bell(settings) as ringing,
+    ):
+        yield pool, probing, ringing
+
+
+def _presence(settings: Settings, worker_id: str, ring: KeyRing | None) -> Presence:
+    return Presence(
+        worker_id=worker_id,
+        version=VERSION,
+        drain_seconds=settings.worker.drain_seconds,
+        lease_seconds=settings.worker.lease_seconds,
+        key_ids=() if ring is None else tuple(key.key_id for key in ring.keys),
+    )
+
+
+@asynccontextmanager
+async def _pool(settings: Settings, *, size: int) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
     try:
         pool = await asyncpg.create_pool(
-            settings.database.url, min_size=1, max_size=10, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS
+            settings.database.url, min_size=1, max_size=size, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS
         )
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
         raise Unavailable(
@@ -92,7 +142,15 @@ async def _pool(settings: Settings) -> AsyncIterator["asyncpg.Pool[asyncpg.Recor
     try:
         yield pool
     finally:
-        await pool.close()
+        await _closed(pool)
+
+
+async def _closed(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """Close every connection, by force if one is still held by what PostgreSQL does not answer."""
+    try:
+        await at_most(_CLOSE_SECONDS, pool.close())
+    except (TimeoutError, *OUTAGES):
+        pool.terminate()
 
 
 @asynccontextmanager

@@ -14,11 +14,14 @@ import structlog
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Defect, Unavailable
+from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Probes
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.meter import watch_secrets
+from hookseal.worker.metrics import IN_FLIGHT, READY
 from hookseal.worker.resources import Resources, opened
-from hookseal.worker.sweep import Sweep
+from hookseal.worker.rounds import Rounds
 from hookseal.worker.tasks import Answering
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -66,22 +69,21 @@ class _Life:
         self._engine = Engine(
             resources.bell,
             settings.worker.queue,
-            Answering(resources.parts, self._in_flight),
+            Answering(resources.parts, self._in_flight, resources.meter),
             self._in_flight,
             clock=clock,
             log=log,
         )
-        self._sweep = Sweep(
-            resources.ledger, resources.bell, seconds=settings.worker.sweep_seconds, clock=clock, log=log
-        )
+        self._rounds = Rounds(settings, resources, clock, log)
         self._probes = Probes(
-            {
-                "postgresql": lambda: resources.pool.fetchval("SELECT 1"),
-                "redis": resources.bell.ping,
-                "secrets": resources.unlocked.check_sentinel,
-            },
+            ready=ready_checks(resources),
+            startup=startup_checks(resources),
             silence=lambda: clock.monotonic() - self._engine.beat,
+            scrape=resources.meter.scrape,
         )
+        resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
+        resources.meter.watch(READY, self._probes.readiness)
+        watch_secrets(resources.meter, resources.unlocked.service.statistics)
 
     async def until(self, stop: asyncio.Event, output: TextIO) -> None:
         """Serve until `stop` is set, then drain."""
@@ -93,16 +95,15 @@ class _Life:
                 f"the probes cannot listen on {health.host}:{health.port} ({type(error).__name__}): "
                 "free the port or set HOOKSEAL_HEALTH_PORT"
             ) from None
-        loops = [
-            asyncio.create_task(self._engine.run(), name="engine"),
-            asyncio.create_task(self._sweep.run(), name="sweep"),
-        ]
+        running = {"engine": self._engine.run, **self._rounds.loops}
+        loops = [asyncio.create_task(loop(), name=name) for name, loop in running.items()]
         try:
             self._say_ready(url, output)
             await self._serve(stop, loops)
             await self._drain()
         finally:
             await cancelled(loops)
+            await self._rounds.end()
             await runner.cleanup()
 
     def _say_ready(self, url: str, output: TextIO) -> None:

@@ -4,19 +4,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.dispatcher.model import State
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell
+from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.metrics import RungBy
 
 
 class Sweep:
     """Runs every `seconds`. Any number of workers may sweep at once: rows are taken with SKIP LOCKED."""
 
-    def __init__(self, ledger: PostgresLedger, bell: Bell, *, seconds: float, clock: Clock, log: Any) -> None:
+    def __init__(
+        self, ledger: PostgresLedger, bell: Bell, *, seconds: float, clock: Clock, meter: WorkerMeter, log: Any
+    ) -> None:
         self._ledger = ledger
         self._bell = bell
         self._seconds = seconds
         self._clock = clock
+        self._meter = meter
         self._log = log
 
     async def run(self) -> None:
@@ -31,9 +37,18 @@ class Sweep:
 
     async def take_back(self) -> int:
         """End every lease that ran out; return how many. Raises `Unavailable`."""
-        count = await self._drained(self._ledger.end_lost_leases)
+        dead_letters = 0
+
+        async def batch() -> int:
+            nonlocal dead_letters
+            states = await self._ledger.end_lost_leases()
+            self._meter.took_back(states)
+            dead_letters += states.count(State.DEAD_LETTER)
+            return len(states)
+
+        count = await self._drained(batch)
         if count:
-            self._log.warning("sweep.took_back", leases=count)
+            self._log.warning("sweep.took_back", leases=count, dead_letters=dead_letters)
         return count
 
     async def ring_due(self) -> int:
@@ -41,7 +56,9 @@ class Sweep:
         rung_before = await self._ledger.seconds_ago(self._seconds)
 
         async def batch() -> int:
-            return await self._bell.ring(await self._ledger.ring_due(rung_before))
+            count = await self._bell.ring(await self._ledger.ring_due(rung_before))
+            self._meter.rang(RungBy.SWEEP, count)
+            return count
 
         count = await self._drained(batch)
         if count:

@@ -11,6 +11,7 @@ from hookseal.dispatcher.ports import Parts
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed, Unavailable
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.meter import WorkerMeter
 
 SLOT_SECONDS: Final = 5.0
 _RING_AGAIN_SECONDS: Final = 1.0
@@ -19,9 +20,12 @@ _RING_AGAIN_SECONDS: Final = 1.0
 class Answering:
     """Answers rings: the function that arq runs. A ring waits `slot_seconds` for a free slot."""
 
-    def __init__(self, parts: Parts, in_flight: InFlight, *, slot_seconds: float = SLOT_SECONDS) -> None:
+    def __init__(
+        self, parts: Parts, in_flight: InFlight, meter: WorkerMeter, *, slot_seconds: float = SLOT_SECONDS
+    ) -> None:
         self._parts = parts
         self._in_flight = in_flight
+        self._meter = meter
         self._slot_seconds = slot_seconds
 
     async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
@@ -32,6 +36,7 @@ class Answering:
         try:
             ring = _ring(arguments)
         except Malformed as error:
+            self._meter.ring_dropped()
             self._parts.log.warning("ring.dropped", reason=str(error))
             return
         await self._slot()
@@ -54,10 +59,14 @@ class Answering:
         claimed = None
         try:
             claimed = await take(ring, self._parts)
+            if claimed is None:
+                self._meter.ring_dropped()
         except Unavailable as error:
+            self._meter.claim_failed()
             self._parts.log.warning("claim.failed", delivery_id=ring.delivery_id, reason=str(error))
             raise Retry(defer=_RING_AGAIN_SECONDS) from None
         except Exception:
+            self._meter.claim_failed()
             self._parts.log.exception("claim.defect", delivery_id=ring.delivery_id)
         finally:
             if claimed is None:

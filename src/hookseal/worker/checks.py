@@ -1,0 +1,35 @@
+"""What the probes ask of each dependency, on connections that nothing else uses."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hookseal.ground.errors import ConfigError
+from hookseal.schema import revision
+from hookseal.secrets.boot import fitting
+from hookseal.worker.health import Check
+from hookseal.worker.resources import Resources
+
+
+def ready_checks(resources: Resources) -> Mapping[str, Check]:
+    """Return what must answer for a worker to deliver."""
+    unlocked = replace(resources.unlocked, store=resources.unlocked.store_on(resources.probing))
+    return {
+        "postgresql": lambda: resources.probing.fetchval("SELECT 1"),
+        "redis": resources.bell.ping,
+        "secrets": unlocked.check_sentinel,
+    }
+
+
+def startup_checks(resources: Resources) -> Mapping[str, Check]:
+    """Return what a worker was started for: the schema of its version, and keys that fit the table of keys."""
+
+    async def schema() -> None:
+        found = await revision.current(resources.probing)
+        if found != revision.EXPECTED:
+            raise ConfigError(f"the schema is at revision {found or 'none'}, this version needs {revision.EXPECTED}")
+
+    async def keys() -> None:
+        if resources.keyring is not None:
+            await fitting(resources.probing, resources.keyring)
+
+    return {"schema": schema, "keys": keys}

@@ -1,0 +1,29 @@
+-- What the worker that leads measures once a sweep, over all tenants. Counts stop at a bound, so that none costs more
+-- the worse things stand.
+
+-- name: oldest_due_seconds
+SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0)::float8
+FROM hookseal.deliveries
+WHERE state = 'pending' AND next_attempt_at <= now()
+
+-- name: due
+SELECT count(*)
+FROM (SELECT FROM hookseal.deliveries WHERE state = 'pending' AND next_attempt_at <= now() LIMIT $1) AS due
+
+-- name: waiting
+SELECT waiting_for AS label, count(*) AS number
+FROM (SELECT waiting_for FROM hookseal.deliveries WHERE waiting_for IS NOT NULL LIMIT $1) AS held
+GROUP BY waiting_for
+
+-- name: records
+SELECT coalesce(k.key_id, 'unregistered') AS label, sum(coalesce(r.records, 0))::bigint AS number
+FROM hookseal.secret_keys AS k
+FULL JOIN (SELECT key_id, count(*) AS records FROM hookseal.secret_records WHERE key_id IS NOT NULL GROUP BY key_id) AS r
+    USING (key_id)
+GROUP BY 1
+
+-- name: plaintext_rows
+SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext
+
+-- name: workers_live
+SELECT count(*) FROM hookseal.workers WHERE beaten_at > now() - make_interval(secs => $1)

@@ -1,0 +1,230 @@
+"""What a worker tells Prometheus: one table of metrics, from which docs/metrics.md is written.
+
+No label holds a tenant, an endpoint or a url: the values of every label are a closed set, or the registered
+master keys.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from hookseal.dispatcher.model import Outcome, WaitingFor
+
+
+class Kind(StrEnum):
+    """The kinds of Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class RungBy(StrEnum):
+    """Who rang, besides whoever published."""
+
+    OUTBOX = "outbox"
+    SWEEP = "sweep"
+
+
+class FailureOf(StrEnum):
+    """How a secret could not be had: for good, or for now."""
+
+    DEFINITIVE = "definitive"
+    TRANSIENT = "transient"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric: `values` are those of its label, none if they are known only when it is measured."""
+
+    name: str
+    kind: Kind
+    text: str
+    label: str | None = None
+    values: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+ATTEMPTS: Final = Metric(
+    name="hookseal_attempts_total",
+    kind=Kind.COUNTER,
+    text="Attempts that were made, by how they ended.",
+    label="outcome",
+    values=tuple(Outcome),
+)
+ATTEMPT_DURATION: Final = Metric(
+    name="hookseal_attempt_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    text="How long the request of an attempt took.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20),
+)
+FIRST_ATTEMPT: Final = Metric(
+    name="hookseal_time_to_first_attempt_seconds",
+    kind=Kind.HISTOGRAM,
+    text="From publish to the claim of the first attempt.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)
+IN_FLIGHT: Final = Metric(
+    name="hookseal_in_flight", kind=Kind.GAUGE, text="Deliveries that this worker has claimed and not yet ended."
+)
+HELD: Final = Metric(
+    name="hookseal_held_total",
+    kind=Kind.COUNTER,
+    text="Times that a delivery was held back, unsent and unspent.",
+    label="waiting_for",
+    values=tuple(WaitingFor),
+)
+DEAD_LETTERS: Final = Metric(
+    name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries that spent their last attempt."
+)
+ENDPOINTS_DISABLED: Final = Metric(
+    name="hookseal_endpoints_disabled_total", kind=Kind.COUNTER, text="Answers that disabled an endpoint."
+)
+LEASES_LOST: Final = Metric(
+    name="hookseal_leases_lost_total",
+    kind=Kind.COUNTER,
+    text="Outcomes that came after their lease had moved on, and were not written.",
+)
+LEASES_TAKEN_BACK: Final = Metric(
+    name="hookseal_leases_taken_back_total",
+    kind=Kind.COUNTER,
+    text="Leases of dead or cut-off workers that this worker ended.",
+)
+RINGS: Final = Metric(
+    name="hookseal_rings_total",
+    kind=Kind.COUNTER,
+    text="Rings that this worker put into the queue; those of `sweep` replace what was lost.",
+    label="by",
+    values=tuple(RungBy),
+)
+RINGS_DROPPED: Final = Metric(
+    name="hookseal_rings_dropped_total",
+    kind=Kind.COUNTER,
+    text="Rings that claimed nothing: malformed, forged, or of a delivery that is not due (any more).",
+)
+CLAIMS_FAILED: Final = Metric(
+    name="hookseal_claims_failed_total",
+    kind=Kind.COUNTER,
+    text="Claims that PostgreSQL did not answer, or that a defect ended.",
+)
+CACHE_HITS: Final = Metric(
+    name="hookseal_secret_cache_hits_total", kind=Kind.COUNTER, text="Secrets that the cache had."
+)
+CACHE_MISSES: Final = Metric(
+    name="hookseal_secret_cache_misses_total", kind=Kind.COUNTER, text="Secrets that the store was asked for."
+)
+CACHE_EVICTIONS: Final = Metric(
+    name="hookseal_secret_cache_evictions_total",
+    kind=Kind.COUNTER,
+    text="Secrets that left the cache because it was full.",
+)
+SECRET_FAILURES: Final = Metric(
+    name="hookseal_secret_failures_total",
+    kind=Kind.COUNTER,
+    text="Secrets that could not be had: `definitive` until somebody acts, `transient` until the store answers.",
+    label="kind",
+    values=tuple(FailureOf),
+)
+CACHE_ENTRIES: Final = Metric(
+    name="hookseal_secret_cache_entries", kind=Kind.GAUGE, text="Secrets in the cache, sealed."
+)
+CACHE_BYTES: Final = Metric(name="hookseal_secret_cache_bytes", kind=Kind.GAUGE, text="What they take.")
+READY: Final = Metric(
+    name="hookseal_ready",
+    kind=Kind.GAUGE,
+    text="1 for each check of `/readyz` that was passed as these figures were asked for, else 0.",
+    label="check",
+    values=("postgresql", "redis", "secrets"),
+)
+LOOP_LAG: Final = Metric(
+    name="hookseal_loop_lag_seconds",
+    kind=Kind.GAUGE,
+    text="The longest that the event loop of this worker was late within the last half minute.",
+)
+OLDEST_DUE: Final = Metric(
+    name="hookseal_oldest_due_seconds",
+    kind=Kind.GAUGE,
+    text="For how long the oldest delivery that is due has waited; 0 if none is due. Leader only.",
+)
+DUE: Final = Metric(
+    name="hookseal_due", kind=Kind.GAUGE, text="Deliveries that are due, counted up to 100,000. Leader only."
+)
+WAITING: Final = Metric(
+    name="hookseal_waiting",
+    kind=Kind.GAUGE,
+    text="Deliveries that are held back, counted up to 100,000. Leader only.",
+    label="waiting_for",
+    values=tuple(WaitingFor),
+)
+QUEUE_DEPTH: Final = Metric(name="hookseal_queue_depth", kind=Kind.GAUGE, text="Rings in the queue. Leader only.")
+RECORDS: Final = Metric(
+    name="hookseal_records",
+    kind=Kind.GAUGE,
+    text="Sealed secret versions by the master key that opens them, or `unregistered`. Leader only.",
+    label="key_id",
+)
+PLAINTEXT_ROWS: Final = Metric(
+    name="hookseal_plaintext_rows",
+    kind=Kind.GAUGE,
+    text="Endpoints that still hold a plaintext secret of an older system. Leader only.",
+)
+WORKERS_LIVE: Final = Metric(
+    name="hookseal_workers_live",
+    kind=Kind.GAUGE,
+    text="Workers that were heard of within 30 seconds. Leader only.",
+)
+
+METRICS: Final = (
+    ATTEMPTS,
+    ATTEMPT_DURATION,
+    FIRST_ATTEMPT,
+    IN_FLIGHT,
+    HELD,
+    DEAD_LETTERS,
+    ENDPOINTS_DISABLED,
+    LEASES_LOST,
+    LEASES_TAKEN_BACK,
+    RINGS,
+    RINGS_DROPPED,
+    CLAIMS_FAILED,
+    CACHE_HITS,
+    CACHE_MISSES,
+    CACHE_EVICTIONS,
+    SECRET_FAILURES,
+    CACHE_ENTRIES,
+    CACHE_BYTES,
+    READY,
+    LOOP_LAG,
+    OLDEST_DUE,
+    DUE,
+    WAITING,
+    QUEUE_DEPTH,
+    RECORDS,
+    PLAINTEXT_ROWS,
+    WORKERS_LIVE,
+)
+NAMES: Final = tuple(metric.name for metric in METRICS)
+
+
+def metrics_page() -> str:
+    """Return the page `docs/metrics.md` in Markdown."""
+    lines = [
+        "# Metrics",
+        "",
+        "A worker answers `/metrics` where its probes are (`HOOKSEAL_HEALTH_HOST`, `HOOKSEAL_HEALTH_PORT`). No label",
+        'holds a tenant, an endpoint or a url. What says "leader only" is measured once a sweep by the one worker that',
+        "leads the outbox, and is absent at all others: take the maximum over the workers.",
+        "",
+        "| metric | kind | label | meaning |",
+        "|---|---|---|---|",
+        *(f"| `{metric.name}` | {metric.kind} | {_label(metric)} | {metric.text} |" for metric in METRICS),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _label(metric: Metric) -> str:
+    if metric.label is None:
+        return ""
+    values = ", ".join(f"`{value}`" for value in metric.values)
+    return f"`{metric.label}`: {values or 'as measured'}"

@@ -1,0 +1,52 @@
+"""The loops that a worker runs beside the one that takes rings, by name."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+from hookseal.config.settings import Settings
+from hookseal.ground.clock import Clock
+from hookseal.queue.bell import Bell
+from hookseal.worker.listen import Listening
+from hookseal.worker.measure import Measuring
+from hookseal.worker.metrics import LOOP_LAG
+from hookseal.worker.outbox import Lease, Outbox
+from hookseal.worker.pulse import Pulse
+from hookseal.worker.resources import Resources, listener
+from hookseal.worker.sweep import Sweep
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Rounds:
+    """Sweep, outbox, heartbeat, measuring, pulse, and listening if the settings ask for it."""
+
+    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
+        seconds = settings.worker.sweep_seconds
+        pool, bell, meter = resources.pool, resources.bell, resources.meter
+        sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, meter=meter, log=log)
+        lease = Lease(pool, holder=resources.worker_id)
+        self._outbox = Outbox(lease, resources.ledger, bell, clock=clock, meter=meter, log=log)
+        depth = partial(_depth, bell, settings.worker.queue)
+        measuring = Measuring(pool, depth, lambda: self._outbox.leads, seconds=seconds, clock=clock, log=log)
+        measuring.told_by(meter)
+        pulse = Pulse(clock)
+        meter.watch(LOOP_LAG, lambda: pulse.lag_seconds)
+        self.loops: Mapping[str, Loop] = {
+            "sweep": sweep.run,
+            "outbox": self._outbox.run,
+            "heartbeat": resources.heartbeat.run,
+            "measure": measuring.run,
+            "pulse": pulse.run,
+        }
+        if settings.worker.listen:
+            listening = Listening(partial(listener, settings), self._outbox.wake, clock=clock, log=log)
+            self.loops = {**self.loops, "listen": listening.run}
+
+    async def end(self) -> None:
+        """Let another worker lead at once. The loops must have ended."""
+        await self._outbox.step_down()
+
+
+async def _depth(bell: Bell, queue: str) -> int:
+    return int(await bell.redis.zcard(queue))

@@ -1,0 +1,164 @@
+"""What the leader measures for the whole installation, on a real PostgreSQL and Valkey."""
+
+import asyncio
+
+import asyncpg
+import pytest
+import structlog
+
+from hookseal.queue.bell import DEFAULT_QUEUE, bell
+from hookseal.worker.measure import Measuring
+from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.run import cancelled
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import begin
+from tests.worker.figures import figures
+from tests.worker.producer import publish, subscribe
+from tests.worker.waiting import eventually
+
+Pool = asyncpg.Pool
+SWEEP_SECONDS = 15
+OF_THE_LEADER = (
+    "hookseal_oldest_due_seconds",
+    "hookseal_due",
+    "hookseal_waiting",
+    "hookseal_queue_depth",
+    "hookseal_records",
+    "hookseal_plaintext_rows",
+    "hookseal_workers_live",
+)
+
+
+class Scene:
+    """A worker that leads or not, and what it measures."""
+
+    def __init__(self, pool: "Pool[asyncpg.Record]", redis_url: str, clock: FakeClock) -> None:
+        self.leads = True
+        self.bell = bell(redis_url)
+        self.meter = WorkerMeter()
+        self.measuring = Measuring(
+            pool,
+            self._depth,
+            lambda: self.leads,
+            seconds=SWEEP_SECONDS,
+            clock=clock,
+            log=structlog.get_logger(),
+        )
+        self.measuring.told_by(self.meter)
+
+    async def _depth(self) -> int:
+        return int(await self.bell.redis.zcard(DEFAULT_QUEUE))
+
+    def told(self) -> dict[tuple[str, str | None], float]:
+        """Return what it tells of the whole installation."""
+        return {key: value for key, value in figures(self.meter).items() if key[0] in OF_THE_LEADER}
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """Due, oldest, waiting, queue, records, plaintext and live workers are as they are, and then as they become."""
+    await begin(pool)
+    key_id = await pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    nothing = {
+        ("hookseal_oldest_due_seconds", None): 0.0,
+        ("hookseal_due", None): 0.0,
+        ("hookseal_waiting", "secret"): 0.0,
+        ("hookseal_waiting", "endpoint_disabled"): 0.0,
+        ("hookseal_queue_depth", None): 0.0,
+        ("hookseal_records", key_id): 2.0,
+        ("hookseal_plaintext_rows", None): 0.0,
+        ("hookseal_workers_live", None): 0.0,
+    }
+    assert nothing == scene.told()
+
+    await subscribe(pool)
+    await publish(pool, 4)
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = 'secret', next_attempt_at = now() + interval '15 s'"
+        " WHERE id = (SELECT id FROM hookseal.deliveries LIMIT 1)"
+    )
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET next_attempt_at = now() - interval '100 s' WHERE waiting_for IS NULL"
+    )
+    await pool.execute("UPDATE hookseal.endpoints SET secret = 'of an older system'")
+    await pool.execute("UPDATE hookseal.secret_records SET key_id = 'ffffffffffffffff' WHERE name = 'sentinel'")
+    for name, age in (("w1", 29), ("w2", 31)):
+        await pool.execute(
+            "INSERT INTO hookseal.workers VALUES ($1, '1', 25, 45, '{}', now(), now() - make_interval(secs => $2))",
+            name,
+            age,
+        )
+    await scene.bell.redis.zadd(DEFAULT_QUEUE, {"a": 1, "b": 2})
+    await scene.measuring.once()
+    told = scene.told()
+    assert 100 <= told.pop(("hookseal_oldest_due_seconds", None)) < 110
+    assert {
+        ("hookseal_due", None): 3.0,
+        ("hookseal_waiting", "secret"): 1.0,
+        ("hookseal_waiting", "endpoint_disabled"): 0.0,
+        ("hookseal_queue_depth", None): 2.0,
+        ("hookseal_records", key_id): 1.0,
+        ("hookseal_records", "unregistered"): 1.0,
+        ("hookseal_plaintext_rows", None): 1.0,
+        ("hookseal_workers_live", None): 1.0,
+    } == told
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_absent_while_another_leads(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """A worker that does not lead measures nothing and tells nothing; once it leads it does within three seconds."""
+    turns = asyncio.Event()
+
+    class Turning(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            await turns.wait()
+            turns.clear()
+
+    turning = Turning()
+    scene = Scene(pool, redis_url, turning)
+    scene.leads = False
+    task = asyncio.create_task(scene.measuring.run())
+
+    async def asleep(times: int) -> None:
+        async def look() -> bool:
+            return times == len(turning.slept)
+
+        await eventually(look)
+
+    await asleep(1)
+    assert {} == scene.told()
+    scene.leads = True
+    turns.set()
+    await asleep(2)
+    assert set(OF_THE_LEADER) - {"hookseal_records"} == {name for name, _ in scene.told()}
+    scene.leads = False
+    assert {} == scene.told()
+    await cancelled([task])
+    assert [3.0, SWEEP_SECONDS] == turning.slept
+    await scene.bell.close()
+
+
+async def test_what_cannot_be_measured_is_absent(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """While PostgreSQL or Redis does not answer its figures are absent, those of the other stay; told once each."""
+    with structlog.testing.capture_logs() as logs:
+        scene = Scene(pool, redis_url, FakeClock())
+        await scene.measuring.once()
+        await scene.bell.redis.set(DEFAULT_QUEUE, "no queue at all")
+        for _ in range(2):
+            await scene.measuring.once()
+        assert ("hookseal_queue_depth", None) not in scene.told()
+        assert ("hookseal_due", None) in scene.told()
+        await scene.bell.redis.delete(DEFAULT_QUEUE)
+        await pool.close()
+        for _ in range(2):
+            await scene.measuring.once()
+        assert {("hookseal_queue_depth", None): 0.0} == scene.told()
+
+    assert [("measure.failed", "redis"), ("measure.failed", "postgresql"), ("measure.resumed", "redis")] == [
+        (line["event"], line["of"]) for line in logs
+    ]
+    await scene.bell.close()

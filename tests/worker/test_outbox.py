@@ -1,0 +1,259 @@
+"""The outbox: one worker rings what nobody rang, on a real PostgreSQL and Valkey."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+import structlog
+
+from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.errors import Unavailable
+from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.outbox import Lease, Outbox
+from hookseal.worker.run import cancelled
+from tests.doubles.clock import FakeClock
+from tests.worker.figures import figures
+from tests.worker.producer import publish, subscribe
+from tests.worker.waiting import eventually
+
+Pool = asyncpg.Pool
+FAR_AWAY = 3_600.0
+
+
+class NotingBell(Bell):
+    """Notes every id that is rung; while `broken` it does what a Redis that is gone does."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(bell(url).redis, DEFAULT_QUEUE)
+        self.rung: list[str] = []
+        self.tries = 0
+        self.broken = False
+
+    async def ring(self, rings: Iterable[Ring]) -> int:
+        """Ring."""
+        self.tries += 1
+        if self.broken:
+            raise Unavailable("Redis does not answer (ConnectionError)")
+        noted = list(rings)
+        self.rung += [ring.delivery_id for ring in noted]
+        return await super().ring(noted)
+
+    async def ping(self) -> None:
+        """Answer."""
+        self.tries += 1
+        if self.broken:
+            raise ConnectionError
+        await super().ping()
+
+
+@pytest.fixture
+async def ringing(redis_url: str) -> AsyncIterator[NotingBell]:
+    """Yield a bell on the queue of this test."""
+    made = NotingBell(redis_url)
+    yield made
+    await made.close()
+
+
+def outbox(
+    pool: "Pool[asyncpg.Record]", ringing: Bell, holder: str, *, seconds: float = 10, clock: Clock | None = None
+) -> Outbox:
+    """Return the outbox of a worker."""
+    return Outbox(
+        Lease(pool, holder=holder, seconds=seconds),
+        PostgresLedger(pool, worker=holder, lease_seconds=45),
+        ringing,
+        clock=clock or SystemClock(),
+        meter=WorkerMeter(),
+        log=structlog.get_logger(),
+    )
+
+
+@asynccontextmanager
+async def running(*outboxes: Outbox, poll_seconds: float = 0.1) -> AsyncIterator[None]:
+    """Run these until the end of the block."""
+    tasks = [asyncio.create_task(each.run(poll_seconds=poll_seconds)) for each in outboxes]
+    try:
+        yield
+        assert [] == [task for task in tasks if task.done()]
+    finally:
+        await cancelled(tasks)
+
+
+@pytest.mark.req("DEL-01")
+async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """What was published by SQL is put into the queue, once, and is counted."""
+    await subscribe(pool)
+    ids = await publish(pool, 3)
+    leader = outbox(pool, ringing, "w1")
+
+    assert [3, 0] == [await leader.once(waited_seconds=0) for _ in range(2)]
+    assert sorted(ids) == sorted(ringing.rung)
+    assert ids == {member.decode() for member in await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1)}
+    assert 3.0 == figures(leader._meter)["hookseal_rings_total", "outbox"]
+
+
+async def test_whoever_publishes_is_left_time_to_ring(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """What came due a moment ago is left to its publisher."""
+    await subscribe(pool)
+    await publish(pool, 1)
+    leader = outbox(pool, ringing, "w1")
+
+    assert 0 == await leader.once(waited_seconds=60)
+    assert 1 == await leader.once(waited_seconds=0)
+
+
+async def test_one_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """Of two workers one leads, and the other rings nothing until the first steps down: then it leads at once."""
+    await subscribe(pool)
+    clock = FakeClock()
+    first, second = (outbox(pool, ringing, name, clock=clock) for name in ("w1", "w2"))
+    await publish(pool, 1)
+
+    with structlog.testing.capture_logs() as logs:
+        assert [0, 0] == [await second.once(waited_seconds=60), await first.once(waited_seconds=0)]
+        assert (False, True) == (first.leads, second.leads)
+        await second.step_down()
+        clock.elapsed += 2
+        assert 1 == await first.once(waited_seconds=0)
+    assert (True, False) == (first.leads, second.leads)
+    assert ["outbox.leads", "outbox.leads"] == [line["event"] for line in logs]
+    assert "w1" == await pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
+
+
+async def test_a_frozen_leader_loses_by_the_clock(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """A leader that stands still is followed when its lease is over, and rings nothing although it thinks it leads."""
+    await subscribe(pool)
+    frozen = outbox(pool, ringing, "w1", seconds=0.5, clock=FakeClock())
+    await frozen.once()
+    async with running(outbox(pool, ringing, "w2")):
+
+        async def followed() -> bool:
+            return bool(await pool.fetchval("SELECT holder = 'w2' FROM hookseal.control WHERE name = 'outbox'"))
+
+        await eventually(followed, within=5)
+        assert frozen.leads
+        ids = await publish(pool, 1)
+        assert 0 == await frozen.once(waited_seconds=0)
+
+        async def rung() -> bool:
+            return ids == set(ringing.rung)
+
+        await eventually(rung)
+    assert 1 == len(ringing.rung)
+
+
+async def test_a_leader_that_cannot_renew_stops_saying_that_it_leads(
+    pool: "Pool[asyncpg.Record]", ringing: NotingBell
+) -> None:
+    """A leader that was cut off says by itself that it leads no more when its lease must be over."""
+    clock = FakeClock()
+    leader = outbox(pool, ringing, "w1", clock=clock)
+    await leader.once()
+    states = []
+    for _ in range(2):
+        states.append(leader.leads)
+        clock.elapsed += 10
+
+    assert [True, False] == states
+
+
+async def test_two_workers_ring_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """However many workers run, every delivery is rung once."""
+    await subscribe(pool)
+    async with running(*(outbox(pool, ringing, f"w{number}", seconds=0.5) for number in range(3))):
+        ids = set[str]()
+        for _ in range(10):
+            ids |= await publish(pool, 20)
+
+        async def all_rung() -> bool:
+            return len(ids) <= len(ringing.rung)
+
+        await eventually(all_rung)
+
+    assert sorted(ids) == sorted(ringing.rung)
+
+
+async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """However much there is, it is rung without waiting for the next look."""
+    await subscribe(pool)
+    await publish(pool, SWEEP_BATCH + 1)
+    await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = next_attempt_at - interval '1 minute'")
+    async with running(outbox(pool, ringing, "w1"), poll_seconds=FAR_AWAY):
+
+        async def all_rung() -> bool:
+            return SWEEP_BATCH + 1 == len(ringing.rung)
+
+        await eventually(all_rung, within=20)
+
+
+async def test_woken_it_looks_at_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """`wake` makes a leader ring without waiting: neither for its next look nor for the publisher."""
+    await subscribe(pool)
+    leader = outbox(pool, ringing, "w1")
+    async with running(leader, poll_seconds=FAR_AWAY):
+
+        async def leads() -> bool:
+            return leader.leads
+
+        await eventually(leads)
+        ids = await publish(pool, 1)
+        leader.wake()
+
+        async def rung() -> bool:
+            return ids == set(ringing.rung)
+
+        await eventually(rung)
+
+
+async def test_an_outage_of_redis_is_told_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """While Redis is gone it is told once, and what is published then is kept unrung; it is rung when Redis is back."""
+    await subscribe(pool)
+    ringing.broken = True
+    lost = await publish(pool, 1)
+    with structlog.testing.capture_logs() as logs:
+        async with running(outbox(pool, ringing, "w1", clock=FakeClock())):
+
+            async def tried_often() -> bool:
+                return ringing.tries > 10
+
+            await eventually(tried_often)
+            kept = await publish(pool, 5)
+            tries = ringing.tries
+
+            async def tried_again() -> bool:
+                return ringing.tries > tries + 5
+
+            await eventually(tried_again)
+            ringing.broken = False
+
+            async def rung() -> bool:
+                return kept <= set(ringing.rung)
+
+            await eventually(rung)
+
+    assert ["outbox.leads", "outbox.failed", "outbox.resumed"] == [line["event"] for line in logs]
+    assert set(ringing.rung) <= kept | lost
+    assert len(ringing.rung) == len(set(ringing.rung))
+
+
+async def test_an_outage_of_postgresql_is_told_once(database_url: str, ringing: NotingBell) -> None:
+    """While PostgreSQL does not answer the loop goes on, tells it once, and a stop waits no longer than a second."""
+    pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)
+    await pool.close()
+    clock = FakeClock()
+    outboxes = outbox(pool, ringing, "w1", clock=clock)
+    with structlog.testing.capture_logs() as logs:
+        async with running(outboxes):
+
+            async def tried_often() -> bool:
+                return len(clock.slept) > 10
+
+            await eventually(tried_often)
+        await asyncio.wait_for(outboxes.step_down(), 3)
+
+    assert ["outbox.failed"] == [line["event"] for line in logs]

@@ -1,0 +1,127 @@
+"""The probes of a whole worker while one thing after another is broken."""
+
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from hookseal.embedded.server import Server
+from hookseal.queue.bell import bell
+from tests.worker.test_engine import ring
+from tests.worker.waiting import eventually
+from tests.worker.world import Worker, World, world
+
+Pool = asyncpg.Pool
+WAITING_FOR_A_LOCK = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+FINE = {"/readyz": {"postgresql": "ok", "redis": "ok", "secrets": "ok"}, "/startupz": {"schema": "ok", "keys": "ok"}}
+
+
+async def says(worker: Worker, path: str, **changes: str) -> None:
+    """Return once that probe says just this, while every other one says that all is well and the worker lives."""
+    checks = FINE[path] | changes
+    expected = (503 if changes else 200, {"status": "unavailable" if changes else "ok", "checks": checks})
+
+    async def look() -> bool:
+        return expected == await worker.get(path)
+
+    await eventually(look)
+    assert (200, {"status": "ok"}) == await worker.get("/livez")
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize(
+    ("path", "check", "spoil", "mend"),
+    [
+        pytest.param(
+            "/readyz",
+            "secrets",
+            "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
+            " WHERE name = 'sentinel'",
+            "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
+            " WHERE name = 'sentinel'",
+            id="sentinel",
+        ),
+        pytest.param(
+            "/startupz",
+            "schema",
+            "UPDATE hookseal.alembic_version SET version_num = '9999'",
+            "UPDATE hookseal.alembic_version SET version_num = '0002'",
+            id="schema",
+        ),
+        pytest.param(
+            "/startupz",
+            "keys",
+            "UPDATE hookseal.secret_keys SET check_value = set_byte(check_value, 0, get_byte(check_value, 0) # 1)",
+            "UPDATE hookseal.secret_keys SET check_value = set_byte(check_value, 0, get_byte(check_value, 0) # 1)",
+            id="keys",
+        ),
+    ],
+)
+async def test_what_is_spoilt_by_hand_turns_its_check(
+    path: str, check: str, spoil: str, mend: str, world: World
+) -> None:
+    """A spoilt sentinel, another schema, a key that does not fit: each turns its own check, until it is mended."""
+    other = next(each for each in FINE if each != path)
+    async with world.worker() as worker:
+        await says(worker, path)
+        await world.pool.execute(spoil)
+        await says(worker, path, **{check: "unavailable"})
+        await says(worker, other)
+        await world.pool.execute(mend)
+        await says(worker, path)
+
+
+@pytest.mark.req("OPS-01")
+async def test_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
+    """While PostgreSQL stands still, it and the secrets in it are time-outs, and Redis is not; then all is well."""
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=2) as pool:
+        installed = await world(pool, own_postgres.url, redis_url, tmp_path)
+        async with installed.worker() as worker:
+            await says(worker, "/readyz")
+            own_postgres.freeze()
+            try:
+                await says(worker, "/readyz", postgresql="timeout", secrets="timeout")
+                await says(worker, "/startupz", schema="timeout", keys="timeout")
+                found = await worker.figures()
+                assert [0.0, 1.0, 0.0] == [found["hookseal_ready", name] for name in FINE["/readyz"]]
+            finally:
+                own_postgres.thaw()
+            await says(worker, "/readyz")
+            await says(worker, "/startupz")
+
+
+@pytest.mark.req("OPS-01")
+async def test_redis_stands_still(
+    pool: "Pool[asyncpg.Record]", database_url: str, own_valkey: Server, tmp_path: Path
+) -> None:
+    """While Redis stands still its check is a time-out and no other is; then all is well."""
+    installed = await world(pool, database_url, own_valkey.url, tmp_path)
+    async with installed.worker() as worker:
+        await says(worker, "/readyz")
+        own_valkey.freeze()
+        try:
+            await says(worker, "/readyz", redis="timeout")
+            await says(worker, "/startupz")
+        finally:
+            own_valkey.thaw()
+        await says(worker, "/readyz")
+
+
+@pytest.mark.req("OPS-01")
+async def test_a_busy_worker_is_ready(world: World) -> None:
+    """With every connection of the worker waiting for a lock, the probes have theirs, and say that it is ready."""
+    async with world.worker(HOOKSEAL_SWEEP_SECONDS="300") as worker:
+        async with world.pool.acquire() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE hookseal.deliveries, hookseal.control IN ACCESS EXCLUSIVE MODE")
+            ringing = bell(world.redis_url)
+            await ringing.ring(ring(number) for number in range(50))
+            await ringing.close()
+
+            async def all_wait() -> bool:
+                return bool(10 <= await world.pool.fetchval(WAITING_FOR_A_LOCK))
+
+            await eventually(all_wait, within=4)
+            assert 200 == (await worker.get("/readyz"))[0]
+        await says(worker, "/readyz")

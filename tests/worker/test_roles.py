@@ -1,0 +1,139 @@
+"""Each SQL role does its whole work with a login that has that role and nothing else."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from hookseal.embedded.server import Server
+from tests.cli.command import Ended, hookseal
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.worker import world as worlds
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, World, status
+
+PUBLISH = ("publish", "--tenant", "acme", "--event-type", "invoice.paid", "--data", "{}")
+LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly", "sells": None}
+
+
+@pytest.fixture
+async def roles(own_postgres: Server, redis_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """Yield an installation on a server of its own, with one login for each role; `sells` has none yet."""
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=5) as pool:
+        for login, role in LOGINS.items():
+            await pool.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'hunter2' NOSUPERUSER")
+            if role is not None:
+                await pool.execute(f"GRANT {role} TO {login}")
+        yield await worlds.world(pool, own_postgres.url, redis_url, tmp_path)
+
+
+def url(world: World, login: str) -> str:
+    """Return the database of the world for that login."""
+    parts = urlsplit(world.database_url)
+    return parts._replace(netloc=f"{login}:hunter2@{parts.hostname}:{parts.port}").geturl()
+
+
+async def run(world: World, login: str, *arguments: str) -> Ended:
+    """Run a command as that login, as JSON."""
+    settings = {
+        "DATABASE_URL": url(world, login),
+        "REDIS_URL": world.redis_url,
+        "HOOKSEAL_ENV": "development",
+        "HOOKSEAL_ALLOW_HTTP": "true",
+        "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8",
+        "SECRETS_PROVIDER": "db",
+        "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+    }
+    return await hookseal(*arguments, "--json", **settings)
+
+
+async def done(world: World, login: str, *arguments: str) -> Ended:
+    """Run a command as that login, which may do it."""
+    ended = await run(world, login, *arguments)
+    assert 0 == ended.code, ended.out + ended.err
+    return ended
+
+
+async def denied(world: World, login: str, *arguments: str) -> None:
+    """Run a command as that login, which may not do it and is told so."""
+    ended = await run(world, login, *arguments)
+    assert 5 == ended.code, ended.out + ended.err
+
+
+async def published(world: World, receiver: Receiver, answer: int, state: str) -> str:
+    """Publish as the producer; return the delivery once that answer has left it in that state."""
+    receiver.answers["/hook"] = status(answer)
+    ended = await done(world, "sells", *PUBLISH)
+    delivery: str = ended.json["deliveries"][0]["delivery_id"]
+    await _in(world, delivery, state)
+    return delivery
+
+
+@pytest.mark.req("OPS-10")
+@pytest.mark.req("SEC-14", part="append")
+async def test_each_does_its_work(roles: World, receiver: Receiver) -> None:
+    """Operators add, grant, rotate, replay, enable; producers publish; workers deliver and disable."""
+    add = ("endpoint", "add", "--tenant", "acme", "--event-type", "*", "--max-attempts", "1", "--url")
+    endpoint = (await done(roles, "decides", *add, f"{receiver.base_url}/hook")).json["endpoint_id"]
+    of = ("--tenant", "acme", "--endpoint", endpoint)
+    await denied(roles, "sells", *PUBLISH)
+    await done(roles, "decides", "producer", "grant", "--role", "sells", "--tenant", "acme")
+    async with roles.worker(DATABASE_URL=url(roles, "runs")) as worker:
+        assert (200, 200) == ((await worker.get("/readyz"))[0], (await worker.get("/startupz"))[0])
+        await published(roles, receiver, 204, "delivered")
+        dead = await published(roles, receiver, 500, "dead_letter")
+        receiver.answers["/hook"] = status(204)
+        await done(roles, "decides", "endpoint", "rotate", *of)
+        await done(roles, "decides", "delivery", "replay", dead)
+        await _in(roles, dead, "delivered")
+        await published(roles, receiver, 410, "failed")
+    assert not (await done(roles, "looks", "endpoint", "show", *of)).json["enabled"]
+    await done(roles, "decides", "endpoint", "enable", *of)
+    await done(roles, "decides", "secret", "cache-clear")
+    await done(roles, "decides", "producer", "revoke", "--role", "sells", "--tenant", "acme")
+    await denied(roles, "sells", *PUBLISH)
+    await done(roles, "decides", "endpoint", "delete", *of, "--yes")
+    await done(roles, "decides", "audit", "verify")
+
+
+@pytest.mark.req("OPS-10")
+async def test_the_reader_looks(roles: World, receiver: Receiver) -> None:
+    """The read-only role lists and shows all there is to see."""
+    added = await roles.endpoint(f"{receiver.base_url}/hook")
+    [ring] = await roles.publish(rung=False)
+    of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
+    for command in (
+        ("delivery", "list"),
+        ("delivery", "show", ring.delivery_id),
+        ("audit", "list"),
+        ("audit", "export"),
+    ):
+        await done(roles, "looks", *command)
+    for shown in (("endpoint", "list"), ("endpoint", "show", *of), ("endpoint", "rotation-status", *of)):
+        await done(roles, "looks", *shown)
+    await done(roles, "looks", "secret", "versions", *of)
+    await done(roles, "looks", "producer", "list")
+
+
+@pytest.mark.req("OPS-10")
+@pytest.mark.parametrize("login", ["runs", "looks", "sells"])
+async def test_no_other_changes_anything(roles: World, receiver: Receiver, login: str) -> None:
+    """Neither worker, reader nor producer can do what an operator does; all stays as it was."""
+    added = await roles.endpoint(f"{receiver.base_url}/hook")
+    of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
+    await denied(roles, login, "endpoint", "rotate", *of)
+    await denied(roles, login, "endpoint", "disable", *of)
+    await denied(roles, login, "producer", "grant", "--role", "sells", "--tenant", "acme")
+
+    assert (1, True) == tuple(await roles.pool.fetchrow("SELECT generation, enabled FROM hookseal.endpoints") or ())
+    assert 0 == await roles.pool.fetchval("SELECT count(*) FROM hookseal.producers")
+
+
+async def _in(world: World, delivery: str, state: str) -> None:
+    async def look() -> bool:
+        found = await world.pool.fetchval("SELECT state FROM hookseal.deliveries WHERE id = $1::text::uuid", delivery)
+        return bool(found == state)
+
+    await eventually(look, within=worlds.PATIENCE_SECONDS)
