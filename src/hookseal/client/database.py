@@ -1,0 +1,78 @@
+"""The Publisher's own connections to PostgreSQL, few and closed in the end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+
+from hookseal.config.settings import Database
+from hookseal.dispatcher.database import translated
+from hookseal.ground.errors import ConfigError, Refused, Unavailable
+from hookseal.schema import revision
+from hookseal.schema.database import ANSWER_SECONDS, Connection, Pool, connected
+
+_MOST_CONNECTIONS: Final = 5
+_CLOSE_SECONDS: Final = 5.0
+
+
+@asynccontextmanager
+async def connections(database: Database) -> AsyncIterator[Pool]:
+    """Hold a pool of one to five connections to a database that has the schema.
+
+    Raises `Unavailable` naming the address, `Refused` if the role may not use hookseal, `ConfigError`.
+    """
+    pool = await _opened(database)
+    try:
+        await _require_schema(pool)
+        yield pool
+    finally:
+        await _closed(pool)
+
+
+@asynccontextmanager
+async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
+    """Hold one of the connections. Raises `Unavailable` if none is free, or answers, within five seconds."""
+    with translated():
+        async with connected(pool) as connection:
+            yield connection
+
+
+async def _opened(database: Database) -> Pool:
+    place = f"PostgreSQL at {database.address}"
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await asyncpg.create_pool(
+                database.url,
+                min_size=1,
+                max_size=_MOST_CONNECTIONS,
+                command_timeout=ANSWER_SECONDS,
+                server_settings={"application_name": "hookseal-publisher"},
+            )
+    except asyncpg.ClientConfigurationError:
+        raise ConfigError("DATABASE_URL has a parameter that cannot be used") from None
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        problem = f"{place} refuses the user, the password or the database ({type(error).__name__})"
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        problem = f"{place} does not answer ({type(error).__name__})"
+    raise Unavailable(f"{problem}: start it or correct DATABASE_URL")
+
+
+async def _require_schema(pool: Pool) -> None:
+    # Any revision will do: the functions that publish are the contract, and a producer may be older than the schema.
+    with translated():
+        try:
+            found = await revision.current(pool)
+        except asyncpg.InsufficientPrivilegeError:
+            raise Refused("the database role may not publish: make it a member of hookseal_producer") from None
+    if found is None:
+        raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
+
+
+async def _closed(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()

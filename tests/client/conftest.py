@@ -1,0 +1,26 @@
+"""A Publisher on a migrated database and an empty Redis, and what tests of it look at."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from hookseal.client import Publisher
+from tests.client.stored import Stored
+
+
+@pytest.fixture
+async def publisher(database_url: str, redis_url: str) -> AsyncIterator[Publisher]:
+    """Yield a Publisher."""
+    async with Publisher.connect(database_url, redis_url) as publisher:
+        yield publisher
+
+
+@pytest.fixture
+async def stored(pool: "asyncpg.Pool[asyncpg.Record]", redis_url: str) -> AsyncIterator[Stored]:
+    """Yield what looks at the database and the Redis; acme has one endpoint, which subscribes to everything."""
+    async with Redis.from_url(redis_url) as redis:
+        made = Stored(pool, redis)
+        await made.endpoint()
+        yield made

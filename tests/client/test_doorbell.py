@@ -1,0 +1,30 @@
+"""The ring after a publish."""
+
+from redis.asyncio import Redis
+
+from hookseal.client.doorbell import Doorbell
+from hookseal.queue.bell import DEFAULT_QUEUE, bell
+from tests.doubles.claims import DELIVERY, RING
+
+
+async def test_what_is_rung(redis_url: str) -> None:
+    """A doorbell rings what it is given, and tells nobody."""
+    lost: list[str] = []
+    doorbell = Doorbell(bell(redis_url), lost.append)
+    await doorbell.ring([RING])
+    await doorbell.close()
+
+    async with Redis.from_url(redis_url) as redis:
+        assert [DELIVERY.encode()] == await redis.zrange(DEFAULT_QUEUE, 0, -1)
+    assert [] == lost
+
+
+async def test_closed_twice(redis_url: str) -> None:
+    """A doorbell that is closed rings nothing, and may be closed again."""
+    doorbell = Doorbell(bell(redis_url), print)
+    await doorbell.close()
+    await doorbell.close()
+    await doorbell.ring([RING])
+
+    async with Redis.from_url(redis_url) as redis:
+        assert 0 == await redis.dbsize()

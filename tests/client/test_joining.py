@@ -1,0 +1,130 @@
+"""Publishing inside a transaction of the caller: all of it or nothing, and no ring before the commit."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hookseal import Publisher
+from hookseal.ground.errors import Conflict, Malformed, Unavailable
+from hookseal.schema.database import Connection
+from tests.client.stored import Stored, ids
+from tests.worker.waiting import eventually
+
+pytestmark = pytest.mark.req("DEL-01")
+
+EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": {"id": 1}}
+
+
+@pytest.fixture(autouse=True)
+async def _orders(stored: Stored) -> None:
+    await stored.pool.execute("CREATE TABLE orders (id integer)")
+
+
+async def order(connection: Connection) -> None:
+    """Do what the caller does for itself."""
+    await connection.execute("INSERT INTO orders VALUES (1)")
+
+
+async def orders(stored: Stored) -> int:
+    """Return how many orders are committed."""
+    count: int = await stored.pool.fetchval("SELECT count(*) FROM orders")
+    return count
+
+
+async def test_a_commit(publisher: Publisher, stored: Stored) -> None:
+    """Event and order are there once the caller commits, not before; nothing is rung before the caller says so."""
+    async with stored.pool.acquire() as connection:
+        async with connection.transaction():
+            await order(connection)
+            published = await publisher.publish(**EVENT, connection=connection)
+            assert (0, 0) == (await orders(stored), await stored.count())
+        assert (1, 1, set()) == (await orders(stored), await stored.count(), await stored.rung())
+    await published.ring()
+
+    assert ids(published.deliveries) == await stored.delivery_ids() == await stored.rung()
+
+
+async def test_a_rollback(publisher: Publisher, stored: Stored) -> None:
+    """What is rolled back was never published; a ring for it does no harm."""
+    async with stored.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        published = await publisher.publish(**EVENT, event_id="evt-1", connection=connection)
+        await transaction.rollback()
+    assert (0, 0) == (await stored.count(), await stored.count("deliveries"))
+    await published.ring()
+
+    assert not (await publisher.publish(**EVENT, event_id="evt-1")).duplicate
+
+
+@pytest.mark.parametrize("begun_by", ["asyncpg", "statement"])
+async def test_a_conflict_undoes_only_itself(publisher: Publisher, stored: Stored, begun_by: str) -> None:
+    """After a conflict that the caller expects, the transaction goes on, and its own work is kept."""
+    await publisher.publish(**EVENT, event_id="evt-1")
+    async with stored.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await (transaction.start() if begun_by == "asyncpg" else connection.execute("BEGIN"))
+        await order(connection)
+        with pytest.raises(Conflict):
+            await publisher.publish(**(EVENT | {"data": 2}), event_id="evt-1", connection=connection)
+        with pytest.raises(Malformed):
+            await publisher.publish(**EVENT, traceparent="nonsense", connection=connection)
+        await publisher.publish(**EVENT, event_id="evt-2", connection=connection)
+        await (transaction.commit() if begun_by == "asyncpg" else connection.execute("COMMIT"))
+
+    assert (1, 2) == (await orders(stored), await stored.count())
+
+
+async def test_a_cancelled_publish_undoes_only_itself(publisher: Publisher, stored: Stored) -> None:
+    """A publish that waits for another transaction and is cancelled leaves the caller's transaction usable."""
+    async with stored.pool.acquire() as other, stored.pool.acquire() as connection:
+        holding = other.transaction()
+        await holding.start()
+        await publisher.publish(**EVENT, event_id="evt-1", connection=other)
+        async with connection.transaction():
+            await order(connection)
+            waiting = asyncio.ensure_future(publisher.publish(**EVENT, event_id="evt-1", connection=connection))
+            await eventually(lambda: _is_blocked(stored))
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await publisher.publish(**EVENT, event_id="evt-2", connection=connection)
+        await holding.rollback()
+
+    assert (1, 1) == (await orders(stored), await stored.count())
+
+
+async def test_a_connection_that_is_lost(publisher: Publisher, stored: Stored) -> None:
+    """If the caller's connection is lost in mid-publish, the error says that PostgreSQL does not answer."""
+    async with stored.pool.acquire() as other, stored.pool.acquire() as connection:
+        holding = other.transaction()
+        await holding.start()
+        await publisher.publish(**EVENT, event_id="evt-1", connection=other)
+        transaction = connection.transaction()
+        await transaction.start()
+        waiting = asyncio.ensure_future(publisher.publish(**EVENT, event_id="evt-1", connection=connection))
+        await eventually(lambda: _is_blocked(stored))
+        await stored.pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+        with pytest.raises(Unavailable):
+            await waiting
+        await holding.rollback()
+
+    assert 0 == await stored.count()
+
+
+async def test_without_a_transaction(publisher: Publisher, stored: Stored) -> None:
+    """On a connection without a transaction the event is stored at once, and rung when the caller says so."""
+    async with stored.pool.acquire() as connection:
+        published = await publisher.publish(**EVENT, connection=connection)
+    assert (1, set()) == (await stored.count(), await stored.rung())
+    await published.ring()
+
+    assert ids(published.deliveries) == await stored.rung()
+
+
+async def _is_blocked(stored: Stored) -> bool:
+    found: bool = await stored.pool.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    return found

@@ -1,0 +1,166 @@
+"""A Publisher whose Redis or PostgreSQL is not what it hopes for."""
+
+import asyncio
+import logging
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from hookseal import Publisher
+from hookseal.embedded.server import Server
+from hookseal.ground.errors import ConfigError, Refused, Unavailable
+from hookseal.queue.bell import DEFAULT_QUEUE
+from tests.cli.listeners import black_hole, closed_port, refusing
+from tests.client.stored import Stored, ids
+from tests.servers import sibling
+
+EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": {"id": 1}}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_redis_does_not_answer(
+    database_url: str, stored: Stored, caplog: pytest.LogCaptureFixture, silent: bool
+) -> None:
+    """Without Redis, gone or silent, the event is stored all the same and soon; the lost ring is logged, not raised."""
+    async with black_hole() as (hole, _):
+        port = hole if silent else closed_port()
+        async with Publisher.connect(database_url, f"redis://:hunter2@127.0.0.1:{port}/0") as publisher:
+            began = asyncio.get_running_loop().time()
+            published = await publisher.publish(**EVENT)
+            assert asyncio.get_running_loop().time() - began < 4
+
+    assert ids(published.deliveries) == await stored.delivery_ids()
+    assert [("hookseal.client", logging.WARNING)] == [(record.name, record.levelno) for record in caplog.records]
+    assert f"127.0.0.1:{port}" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_url_that_redis_does_not_know(
+    database_url: str, stored: Stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever makes a ring fail, the event is stored, and no error says otherwise."""
+    async with Publisher.connect(database_url, f"redis://127.0.0.1:{closed_port()}/0?nonsense=1") as publisher:
+        await publisher.publish(**EVENT)
+
+    assert 1 == await stored.count()
+    assert 1 == len(caplog.records)
+
+
+async def test_a_slow_redis(database_url: str, stored: Stored) -> None:
+    """However many publish at once, a Redis that is silent holds none of them up for longer than one."""
+    async with black_hole() as (hole, _), Publisher.connect(database_url, f"redis://127.0.0.1:{hole}/0") as publisher:
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(publisher.publish(**EVENT) for _ in range(50)))
+        assert asyncio.get_running_loop().time() - began < 6
+
+    assert 50 == await stored.count()
+
+
+async def test_redis_comes_back(database_url: str, stored: Stored, own_valkey: Server) -> None:
+    """Once a Redis that stood still goes on, the same Publisher rings again, and rings rightly."""
+    async with Publisher.connect(database_url, own_valkey.url) as publisher, Redis.from_url(own_valkey.url) as redis:
+        first = await publisher.publish(**EVENT)
+        own_valkey.freeze()
+        try:
+            await publisher.publish(**EVENT)
+        finally:
+            own_valkey.thaw()
+        last = await publisher.publish(**EVENT)
+        rung = {member.decode() for member in await redis.zrange(DEFAULT_QUEUE, 0, -1)}
+
+    assert ids(first.deliveries + last.deliveries) <= rung <= await stored.delivery_ids()
+
+
+async def test_no_redis(database_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no Redis in the environment, nothing is rung and nothing is missing."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    async with Publisher.connect() as publisher:
+        published = await publisher.publish(**EVENT)
+        await published.ring()
+
+    assert ids(published.deliveries) == await stored.delivery_ids()
+    assert set() == await stored.rung()
+
+
+async def test_the_environment(
+    database_url: str, redis_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both urls and the queue may come from the environment."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("HOOKSEAL_QUEUE", "another:queue")
+    async with Publisher.connect() as publisher:
+        published = await publisher.publish(**EVENT)
+
+    assert ids(published.deliveries) == await stored.rung("another:queue")
+
+
+async def test_settings_that_cannot_be_used(database_url: str) -> None:
+    """What is wrong with the settings is told before anything is connected, and never with a value."""
+    for url, told in ((None, "DATABASE_URL is not set"), ("mysql://u:hunter2@h/d", "DATABASE_URL must be ")):
+        with pytest.raises(ConfigError, match=told) as caught:
+            async with Publisher.connect(url):
+                raise AssertionError
+        assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match="a parameter that cannot be used"):
+        async with Publisher.connect(f"{database_url}?sslmode=nonsense"):
+            raise AssertionError
+
+
+async def test_postgresql_does_not_answer() -> None:
+    """Without PostgreSQL, gone, silent or refusing, connecting fails with its address and without the password."""
+    async with black_hole() as (hole, _), refusing("28P01", "no") as password, refusing("57P03", "later") as starting:
+        for port in (closed_port(), hole, password, starting):
+            with pytest.raises(
+                Unavailable, match=f"PostgreSQL at 127.0.0.1:{port} (does not answer|refuses)"
+            ) as caught:
+                async with Publisher.connect(f"postgresql://user:hunter2@127.0.0.1:{port}/db"):
+                    raise AssertionError
+            assert "hunter2" not in str(caught.value)
+
+
+async def test_a_database_that_is_not_there(database_url: str, empty_database_url: str) -> None:
+    """A database that is not there is told with the address, one without the schema with the command that makes it."""
+    with pytest.raises(Unavailable, match="refuses the user, the password or the database"):
+        async with Publisher.connect(sibling(database_url, "hookseal_test_never_made")):
+            raise AssertionError
+    with pytest.raises(ConfigError, match="hookseal db upgrade"):
+        async with Publisher.connect(empty_database_url):
+            raise AssertionError
+
+
+async def test_postgresql_stands_still(own_postgres: Server) -> None:
+    """A PostgreSQL that stands still is `Unavailable` within seconds; once it goes on, the same Publisher publishes."""
+    async with Publisher.connect(own_postgres.url) as publisher:
+        own_postgres.freeze()
+        try:
+            began = asyncio.get_running_loop().time()
+            told = await asyncio.gather(*(publisher.publish(**EVENT) for _ in range(10)), return_exceptions=True)
+            assert asyncio.get_running_loop().time() - began < 15
+        finally:
+            own_postgres.thaw()
+
+        assert [Unavailable] * 10 == [type(error) for error in told]
+        assert not (await publisher.publish(**EVENT)).duplicate
+
+
+@pytest.mark.req("DEL-01")
+async def test_rights(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
+    """A role that is no producer is refused at once, and a producer for tenants that were not granted to it."""
+    role = "hookseal_test_" + (await pool.fetchval("SELECT current_database()"))[-24:]
+    url = f"postgresql://{role}:p@{database_url.partition('@')[2]}"
+    await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
+    try:
+        with pytest.raises(Refused, match="hookseal_producer"):
+            async with Publisher.connect(url):
+                raise AssertionError
+        await pool.execute(f"GRANT hookseal_producer TO {role}")
+        await pool.execute("INSERT INTO hookseal.producers (role_name, tenant_id) VALUES ($1, 'acme')", role)
+        async with Publisher.connect(url) as publisher:
+            await publisher.publish(**EVENT)
+            with pytest.raises(Refused, match="may not publish for tenant globex"):
+                await publisher.publish(**(EVENT | {"tenant_id": "globex"}))
+    finally:
+        await pool.execute(f"REVOKE hookseal_producer FROM {role}; DROP ROLE {role}")

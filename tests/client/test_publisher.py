@@ -1,0 +1,168 @@
+"""Publishing from Python: what is stored, what is rung, what is refused."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hookseal import Published, Publisher
+from hookseal.ground.errors import Conflict, Malformed
+from hookseal.ground.wire import MAX_BODY_BYTES
+from tests.client.stored import Stored, ids
+
+EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid"}
+ENVELOPE_BYTES = len('{"type":"invoice.paid","timestamp":"2026-01-31T12:00:00.000Z","data":}')
+
+
+@pytest.mark.req("DEL-01")
+async def test_an_event_is_stored_and_rung(publisher: Publisher, stored: Stored) -> None:
+    """There is one delivery for each endpoint that subscribes, each is rung, and the ids come back."""
+    await stored.endpoint()
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    published = await publisher.publish(
+        **EVENT, data={"id": 1}, event_id="evt-1", correlation_id="order-7", traceparent=traceparent
+    )
+
+    assert ("evt-1", False, 2) == (published.event_id, published.duplicate, len(published.deliveries))
+    assert ids(published.deliveries) == await stored.delivery_ids() == await stored.rung()
+    row = await stored.pool.fetchrow("SELECT correlation_id, traceparent FROM hookseal.events")
+    assert row is not None
+    assert ("order-7", traceparent) == tuple(row)
+
+
+@pytest.mark.req("DEL-01")
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"z": 1, "a": {"c": [1, 2.5, None], "b": True}}, '{"z":1,"a":{"c":[1,2.5,null],"b":true}}'),
+        ({"name": "Zoë \U0001f680"}, '{"name":"Zoë \U0001f680"}'),
+        (None, "null"),
+        ("text", '"text"'),
+        (2**70, str(2**70)),
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), '"2026-01-02T03:04:05Z"'),
+    ],
+)
+async def test_data(publisher: Publisher, stored: Stored, data: object, text: str) -> None:
+    """Data is any value of JSON, its keys in the order in which they were given."""
+    published = await publisher.publish(**EVENT, data=data)
+    body = (await stored.body(published.event_id)).decode()
+
+    assert body.endswith(f',"data":{text}}}')
+    assert {"type", "timestamp", "data"} == json.loads(body).keys()
+
+
+@pytest.mark.req("DEL-01")
+async def test_a_body(publisher: Publisher, stored: Stored) -> None:
+    """A body is stored byte for byte."""
+    for body in (b"\xff\xfe\x00binary", b""):
+        assert body == await stored.body((await publisher.publish(**EVENT, body=body)).event_id)
+
+
+@pytest.mark.req("DEL-01")
+async def test_nobody_subscribes(publisher: Publisher, stored: Stored) -> None:
+    """An event that nobody subscribes to is stored, has no deliveries, and rings nothing."""
+    published = await publisher.publish(tenant_id="never-seen", event_type="a", data={})
+    await published.ring()
+
+    assert ((), 1, set()) == (published.deliveries, await stored.count(), await stored.rung())
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({}, "data"),
+        ({"data": 1, "body": b"1"}, "data"),
+        ({"data": None, "body": b"1"}, "data"),
+        ({"data": object()}, "data"),
+        ({"data": {"a": [1, "\ud800"]}}, "data"),
+        ({"data": 1, "tenant_id": "_system"}, "tenant"),
+        ({"data": 1, "event_type": "Invoice"}, "event_type"),
+        ({"data": 1, "event_id": "a b"}, "event_id"),
+        ({"data": 1, "event_id": "x" * 129}, "event_id"),
+        ({"data": 1, "correlation_id": "a\r\nX: y"}, "correlation_id"),
+        ({"data": 1, "correlation_id": "\ud800"}, "correlation_id"),
+        ({"data": 1, "correlation_id": "x" * 129}, "correlation_id"),
+        ({"data": 1, "traceparent": "\x00"}, "traceparent"),
+        ({"data": 1, "traceparent": "nonsense"}, "traceparent"),
+    ],
+)
+async def test_what_is_malformed(publisher: Publisher, stored: Stored, given: dict[str, Any], field: str) -> None:
+    """What is not of its form is refused, naming the field, and nothing is stored."""
+    with pytest.raises(Malformed) as caught:
+        await publisher.publish(**(EVENT | given))
+
+    assert field == caught.value.field
+    assert 0 == await stored.count()
+
+
+async def test_data_without_end(publisher: Publisher) -> None:
+    """Data that contains itself is refused."""
+    data: list[object] = []
+    data.append(data)
+    with pytest.raises(Malformed, match="RecursionError"):
+        await publisher.publish(**EVENT, data=data)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_the_limit(publisher: Publisher, stored: Stored) -> None:
+    """A body of 262,144 bytes as sent is taken, one byte more is not, be it given or wrapped."""
+    most = MAX_BODY_BYTES - ENVELOPE_BYTES - len('""')
+    for fits in ({"body": b"x" * MAX_BODY_BYTES}, {"data": "x" * most}):
+        published = await publisher.publish(**EVENT, **fits)
+        assert MAX_BODY_BYTES == len(await stored.body(published.event_id))
+    for too_long in ({"body": b"x" * (MAX_BODY_BYTES + 1)}, {"data": "x" * (most + 1)}):
+        with pytest.raises(Malformed, match=str(MAX_BODY_BYTES)) as caught:
+            await publisher.publish(**EVENT, **too_long)
+        assert "body" == caught.value.field
+    assert 2 == await stored.count()
+
+
+@pytest.mark.req("DEL-01")
+async def test_the_same_event_again(publisher: Publisher, stored: Stored) -> None:
+    """A repeat gives the first answer and is told as one; the same id with other data is a conflict."""
+    first = await publisher.publish(**EVENT, data={"id": 1}, event_id="evt-1")
+    again = await publisher.publish(**EVENT, data={"id": 1}, event_id="evt-1")
+    with pytest.raises(Conflict) as caught:
+        await publisher.publish(**EVENT, data={"id": 2}, event_id="evt-1")
+
+    assert (False, True) == (first.duplicate, again.duplicate)
+    assert (first.event_id, first.deliveries) == (again.event_id, again.deliveries)
+    assert "event_id" == caught.value.field
+    assert 1 == await stored.count() == await stored.count("deliveries")
+
+
+@pytest.mark.req("DEL-01")
+async def test_many_at_once(publisher: Publisher, stored: Stored) -> None:
+    """200 publishes of one event at once make one event; one of them made it; five connections are enough."""
+    published: list[Published] = await asyncio.gather(
+        *(publisher.publish(**EVENT, data={"id": 1}, event_id="evt-1") for _ in range(200))
+    )
+
+    assert 1 == sum(not one.duplicate for one in published)
+    assert 1 == len({one.deliveries for one in published})
+    assert 1 == await stored.count() == await stored.count("deliveries")
+    assert ids(published[0].deliveries) == await stored.rung()
+    assert 1 <= await _connections(stored) <= 5
+
+
+async def test_nothing_stays_open(database_url: str, redis_url: str, stored: Stored) -> None:
+    """Behind its block a Publisher holds no connection, and what it published rings no more."""
+    async with Publisher.connect(database_url, redis_url) as publisher:
+        async with stored.pool.acquire() as connection:
+            published = await publisher.publish(**EVENT, data=1, connection=connection)
+        assert 1 == await _connections(stored)
+    await published.ring()
+
+    assert set() == await stored.rung()
+    assert 0 == await _connections(stored)
+
+
+async def _connections(stored: Stored) -> int:
+    count: int = await stored.pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'hookseal-publisher'"
+    )
+    return count

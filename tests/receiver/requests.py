@@ -1,0 +1,27 @@
+"""Requests whose signatures are known from elsewhere: the public libraries of Standard Webhooks, and openssl."""
+
+from typing import Any
+
+from tests.vectors.reading import vectors
+
+KNOWN: dict[str, Any] = vectors("standard_v1.json")["tests"][0]
+X_KNOWN: dict[str, Any] = vectors("x_webhook.json")["tests"][0]
+SECRET: str = KNOWN["secret"]
+X_SECRET: str = X_KNOWN["secret"]
+AT: int = KNOWN["timestamp"]
+BODY = bytes.fromhex(KNOWN["body"])
+OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+DELIVERY = "01900000-0000-7000-8000-00000000000a"
+
+
+def standard(case: dict[str, Any] = KNOWN, /, **changes: str | None) -> dict[str, str]:
+    """Return the headers of a known request, changed; None takes one away (`id`, `timestamp`, `signature`)."""
+    given = {name: str(case[name]) for name in ("id", "timestamp", "signature")} | changes
+    return {f"webhook-{name}": value for name, value in given.items() if value is not None}
+
+
+def x_webhook(case: dict[str, Any] = X_KNOWN, /, **changes: str | None) -> dict[str, str]:
+    """Return the headers of a known request, changed; None takes one away, and `_` in a name is `-`."""
+    known = {"delivery_id": DELIVERY, "timestamp": str(case["timestamp"]), "signature": case["signature"]}
+    given: dict[str, str | None] = {**known, **changes}
+    return {f"x-webhook-{name.replace('_', '-')}": value for name, value in given.items() if value is not None}

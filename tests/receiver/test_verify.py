@@ -1,0 +1,391 @@
+"""What a receiver accepts, and why it refuses: the cases of the public libraries, and those that they leave open."""
+
+import base64
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from math import inf, nan
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from hookseal.ground.wire import Scheme
+from hookseal.receiver import (
+    MalformedHeader,
+    MissingHeader,
+    NoMatchingSignature,
+    OutsideTolerance,
+    UnusableSecret,
+    VerificationError,
+    Verified,
+    verify,
+)
+from tests.receiver.requests import (
+    AT,
+    BODY,
+    DELIVERY,
+    KNOWN,
+    OTHER_SECRET,
+    SECRET,
+    X_KNOWN,
+    X_SECRET,
+    standard,
+    x_webhook,
+)
+from tests.vectors.reading import vectors
+
+pytestmark = pytest.mark.req("SEC-20", part="hmac")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+IMPORT = """
+import sys
+from hookseal.receiver import verify
+print(sorted({"aiohttp", "arq", "asyncpg", "cryptography", "pydantic", "redis", "structlog"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
+def test_standard_signatures_that_are_known(case: dict[str, Any]) -> None:
+    """What the public libraries sign is verified, whatever bytes the body is made of."""
+    verified = verify(bytes.fromhex(case["body"]), standard(case), [case["secret"]], now=case["timestamp"])
+
+    assert (
+        Verified(delivery_id=case["id"], timestamp=case["timestamp"], scheme=Scheme.STANDARD, secret_number=1)
+        == verified
+    )
+
+
+@pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
+def test_x_webhook_signatures_that_are_known(case: dict[str, Any]) -> None:
+    """What openssl signs with the text of the secret is verified."""
+    verified = verify(bytes.fromhex(case["body"]), x_webhook(case), [case["secret"]], now=case["timestamp"])
+
+    assert (
+        Verified(delivery_id=DELIVERY, timestamp=case["timestamp"], scheme=Scheme.X_WEBHOOK, secret_number=1)
+        == verified
+    )
+
+
+@given(
+    st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="."), min_size=1, max_size=64),
+    st.integers(0, 2**37),
+    st.text(),
+    st.binary(min_size=24, max_size=64),
+)
+def test_whatever_the_public_library_signs(delivery: str, at: int, body: str, key: bytes) -> None:
+    """What the public library of Standard Webhooks signs is verified, whatever it is."""
+    secret = "whsec_" + base64.b64encode(key).decode()
+    signature = Webhook(secret).sign(delivery, EPOCH + timedelta(seconds=at), body)
+    headers = {"webhook-id": delivery, "webhook-timestamp": str(at), "webhook-signature": signature}
+
+    assert delivery == verify(body.encode(), headers, [secret], now=at, tolerance_seconds=0).delivery_id
+
+
+@given(
+    st.dictionaries(st.sampled_from([*standard(), *x_webhook(), "X-Webhook-Signature-Current"]), st.text()),
+    st.lists(st.text(min_size=1)),
+    st.binary(),
+)
+def test_whatever_comes_is_refused(headers: dict[str, str], secrets: list[str], body: bytes) -> None:
+    """Whatever stands in the headers, nothing but a refusal comes of it."""
+    with pytest.raises(VerificationError):
+        verify(body, headers, secrets, now=AT)
+
+
+@pytest.mark.parametrize("spell", [str.upper, str.title, str.lower])
+@pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
+def test_names_of_headers(headers: dict[str, str], secret: str, spell: Any) -> None:
+    """Names of headers may be spelled in any case, and other headers do not count."""
+    spelled = {spell(name): value for name, value in headers.items()} | {"Host": "a", "HOST": "b"}
+
+    assert AT == verify(BODY, spelled, [secret], now=AT).timestamp
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_standard_needs_three_headers(name: str) -> None:
+    """Each of the three headers must be there."""
+    headers = standard()
+    del headers[name]
+    with pytest.raises(MissingHeader, match=name):
+        verify(BODY, headers, [SECRET], now=AT)
+
+
+@pytest.mark.parametrize("name", ["x-webhook-delivery-id", "x-webhook-timestamp", "x-webhook-signature"])
+def test_x_webhook_needs_three_headers(name: str) -> None:
+    """Id, time and a signature must be there."""
+    headers = x_webhook()
+    del headers[name]
+    with pytest.raises(MissingHeader, match=name):
+        verify(BODY, headers, [X_SECRET], now=AT)
+
+
+@pytest.mark.parametrize("headers", [standard() | {"Webhook-Id": "other"}, x_webhook() | {"X-WEBHOOK-SIGNATURE": ""}])
+def test_a_header_that_is_there_twice(headers: dict[str, str]) -> None:
+    """A header that counts and is there more than once is refused: others might read the other one."""
+    with pytest.raises(MalformedHeader, match="more than once"):
+        verify(BODY, headers, [SECRET, X_SECRET], now=AT)
+
+
+@pytest.mark.parametrize(
+    "text", ["hello", "", "-1", "+1614265330", "01614265330", "1614265330.0", "1_614_265_330", " 1614265330", "1e9"]
+)
+def test_a_time_that_is_none(text: str) -> None:
+    """A time is whole unix seconds in one spelling."""
+    for headers, secret in ((standard(timestamp=text), SECRET), (x_webhook(timestamp=text), X_SECRET)):
+        with pytest.raises(MalformedHeader, match="timestamp must be whole unix seconds"):
+            verify(BODY, headers, [secret], now=AT)
+
+
+@pytest.mark.parametrize("text", ["١٦١٤٢٦٥٣٣٠", "1614265330\n", "9" * 5_000])
+def test_a_time_that_python_would_take(text: str) -> None:
+    """Digits of other scripts, a newline at the end and numbers without end are no time."""
+    with pytest.raises(MalformedHeader):
+        verify(BODY, standard(timestamp=text), [SECRET], now=AT)
+
+
+@pytest.mark.parametrize("text", ["", "msg.1", "a b", "zoë", "a\n", "x" * 257])
+def test_an_id_that_is_none(text: str) -> None:
+    """An id is visible ASCII without a dot: with one, a part of what was signed could pass for the time."""
+    for headers, secret in ((standard(id=text), SECRET), (x_webhook(delivery_id=text), X_SECRET)):
+        with pytest.raises(MalformedHeader, match="without a dot"):
+            verify(BODY, headers, [secret], now=AT)
+
+
+def test_what_was_signed_cannot_be_cut_in_another_place() -> None:
+    """A raw body that begins with a number and a dot does not lend itself to another id and time."""
+    known: dict[str, Any] = KNOWN | {"id": f"{KNOWN['id']}.{AT}"}
+    with pytest.raises(VerificationError):
+        verify(b'{"test": 2432232314}', standard(known, timestamp="7"), [SECRET], now=7)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_accepted"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)]
+)
+@pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
+def test_tolerance(headers: dict[str, str], secret: str, seconds: int, is_accepted: bool) -> None:
+    """A time may be 300 seconds from now on either side, and not 301; the refusal says how old it is."""
+    if is_accepted:
+        assert AT == verify(BODY, headers, [secret], now=AT + seconds).timestamp
+        return
+    with pytest.raises(OutsideTolerance, match="301 s old" if seconds > 0 else "301 s ahead of this clock"):
+        verify(BODY, headers, [secret], now=AT + seconds)
+
+
+def test_another_tolerance() -> None:
+    """The tolerance is the receiver's to choose; less than nothing accepts nothing."""
+    assert AT == verify(BODY, standard(), [SECRET], now=AT + 86_400, tolerance_seconds=86_400).timestamp
+    for age, tolerance in ((1, 0), (0.5, 0.25), (0, -1)):
+        with pytest.raises(OutsideTolerance):
+            verify(BODY, standard(), [SECRET], now=AT + age, tolerance_seconds=tolerance)
+
+
+@pytest.mark.parametrize(("now", "tolerance"), [(nan, 300), (inf, 300), (-inf, 300), (AT, nan)])
+def test_numbers_that_are_none(now: float, tolerance: float) -> None:
+    """What is no number is no reason to accept."""
+    with pytest.raises(OutsideTolerance):
+        verify(BODY, standard(), [SECRET], now=now, tolerance_seconds=tolerance)
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 7, 13])
+def test_time_zones(hours: int) -> None:
+    """Now may be a datetime in any time zone; one without a time zone is no time."""
+    now = datetime.fromtimestamp(AT, UTC).astimezone(timezone(timedelta(hours=hours)))
+
+    assert AT == verify(BODY, standard(), [SECRET], now=now, tolerance_seconds=0).timestamp
+    with pytest.raises(ValueError, match="time zone"):
+        verify(BODY, standard(), [SECRET], now=now.replace(tzinfo=None))
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "",
+        " ",
+        "v1,",
+        KNOWN["signature"][:8],
+        KNOWN["signature"][:-1],
+        KNOWN["signature"] + "=",
+        KNOWN["signature"].removeprefix("v1,"),
+        KNOWN["signature"].replace("v1,", "v2,"),
+        KNOWN["signature"].replace("v1,", "v1a,"),
+        KNOWN["signature"].replace("v1,", "V1,"),
+        KNOWN["signature"].replace("v1,", "v1, "),
+        KNOWN["signature"].swapcase(),
+        "no_comma v1 ,",
+        "v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc= v1,v48jdbgvh29KJz2Qc+ghw8G6vG3nAKnujWBg8oM/62A=",
+        "v1,Zoë \udcff",
+    ],
+)
+def test_standard_signatures_that_do_not_fit(signature: str) -> None:
+    """A part of a signature, another version, another spelling and a list of wrong ones do not fit; nothing breaks."""
+    with pytest.raises(NoMatchingSignature):
+        verify(BODY, standard(signature=signature), [SECRET], now=AT)
+
+
+@pytest.mark.parametrize(
+    "before", ["v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc=", "v1a,AAAA", "v2,AAAA", "no_comma", "v1", "", "v1,é"]
+)
+def test_a_list_of_signatures(before: str) -> None:
+    """One signature of a list has to fit; entries without a comma or of another version are passed over."""
+    for signature in (f"{before} {KNOWN['signature']}", f"{KNOWN['signature']} {before}"):
+        assert AT == verify(BODY, standard(signature=signature), [SECRET], now=AT).timestamp
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["", "sha256=", X_KNOWN["signature"][:-1], X_KNOWN["signature"].removeprefix("sha256="), "sha256=é", "sha1=00"],
+)
+def test_x_webhook_signatures_that_do_not_fit(signature: str) -> None:
+    """A part of a signature, or another spelling, does not fit."""
+    with pytest.raises(NoMatchingSignature):
+        verify(BODY, x_webhook(signature=signature), [X_SECRET], now=AT)
+
+
+@pytest.mark.parametrize("name", ["signature", "signature_current", "signature_previous"])
+def test_any_of_the_three_headers_may_fit(name: str) -> None:
+    """In an overlap three headers hold signatures; it is enough that one of them, or the only one, fits."""
+    wrong = "sha256=" + "0" * 64
+    others = dict.fromkeys(("signature", "signature_current", "signature_previous"), wrong)
+    alone: dict[str, str | None] = {"signature": None, name: X_KNOWN["signature"]}
+
+    assert AT == verify(BODY, x_webhook(**(others | {name: X_KNOWN["signature"]})), [X_SECRET], now=AT).timestamp
+    assert AT == verify(BODY, x_webhook(**alone), [X_SECRET], now=AT).timestamp
+    with pytest.raises(NoMatchingSignature):
+        verify(BODY, x_webhook(**others), [X_SECRET], now=AT)
+
+
+@pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
+def test_several_secrets(headers: dict[str, str], secret: str) -> None:
+    """Any of several secrets may have signed it, and its number is told, counted from 1."""
+    assert 1 == verify(BODY, headers, [secret, OTHER_SECRET], now=AT).secret_number
+    assert 2 == verify(BODY, headers, [OTHER_SECRET, secret], now=AT).secret_number
+    with pytest.raises(NoMatchingSignature):
+        verify(BODY, headers, [OTHER_SECRET], now=AT)
+
+
+@pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
+def test_every_bit_of_the_body_counts(headers: dict[str, str], secret: str) -> None:
+    """Another body, be it by one bit, a newline more or a byte less, does not fit."""
+    flipped = [bytes([*BODY[:n], BODY[n] ^ 1 << bit, *BODY[n + 1 :]]) for n in range(len(BODY)) for bit in range(8)]
+    for body in (*flipped, BODY + b"\n", BODY[:-1], b""):
+        with pytest.raises(NoMatchingSignature):
+            verify(body, headers, [secret], now=AT)
+
+
+def test_what_else_is_signed() -> None:
+    """Another time does not fit; neither does another id in `standard`. `x-webhook` does not sign its id."""
+    for headers in (standard(timestamp=str(AT + 1)), standard(id="msg_other"), x_webhook(timestamp=str(AT + 1))):
+        with pytest.raises(NoMatchingSignature):
+            verify(BODY, headers, [SECRET, X_SECRET], now=AT)
+    assert "other" == verify(BODY, x_webhook(delivery_id="other"), [X_SECRET], now=AT).delivery_id
+
+
+@pytest.mark.parametrize("secret", [SECRET.removeprefix("whsec_"), SECRET + "=", SECRET])
+def test_how_a_secret_is_spelled(secret: str) -> None:
+    """A secret of `standard` may be given with or without its prefix and padding."""
+    assert AT == verify(BODY, standard(), [secret], now=AT).timestamp
+
+
+@pytest.mark.parametrize(
+    ("secret", "signature"),
+    [
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "v1,LVOXivKoo4FWasi/IaHvzhE/u+7/cu2AME+zS/nXqzk="),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr", "v1,yK2tMbA6BHPrMEJ1lLv7UlJJbgFoqGenJkiajZ29evg="),
+    ],
+)
+def test_a_secret_without_padding(secret: str, signature: str) -> None:
+    """Base64 whose padding was left out is taken, as the public library in Python takes it."""
+    assert AT == verify(BODY, standard(signature=signature), [secret], now=AT).timestamp
+
+
+@pytest.mark.parametrize("secrets", [[], [""], ["whsec_"], [" "], ["whsec_ \n"], [SECRET, ""], [X_SECRET, "whsec_"]])
+def test_a_secret_that_is_empty(secrets: list[str]) -> None:
+    """No secret, or an empty one among others, verifies nothing: anybody could sign with it."""
+    for headers in (standard(), x_webhook()):
+        with pytest.raises(UnusableSecret):
+            verify(BODY, headers, secrets, now=AT)
+
+
+@pytest.mark.parametrize("secret", ["whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", "whsk_AAAA"])
+def test_a_key_of_another_kind(secret: str) -> None:
+    """A public key is not taken for a secret: anybody could sign with it."""
+    with pytest.raises(UnusableSecret, match="ed25519"):
+        verify(BODY, x_webhook(), [secret], now=AT)
+
+
+@pytest.mark.parametrize("secret", ["not base64!", "zoë", "whsec_%", "whsec_====", "\udcff" * 24])
+def test_no_secret_of_the_scheme(secret: str) -> None:
+    """A text that is no base64 cannot sign `standard`; it is passed over if another secret can."""
+    with pytest.raises(UnusableSecret):
+        verify(BODY, standard(), [secret], now=AT)
+    assert 2 == verify(BODY, standard(), [secret, SECRET], now=AT).secret_number
+    with pytest.raises(NoMatchingSignature):
+        verify(BODY, x_webhook(), [secret], now=AT)
+
+
+def test_one_secret_is_no_list() -> None:
+    """A text in place of a list is a mistake: its characters would be taken for secrets."""
+    with pytest.raises(TypeError, match="list of secrets"):
+        verify(BODY, standard(), SECRET, now=AT)
+
+
+def test_both_schemes_at_once() -> None:
+    """Whoever has one of the two secrets accepts a request that is signed in both schemes; `standard` comes first."""
+    both = standard() | x_webhook()
+
+    assert Scheme.STANDARD == verify(BODY, both, [X_SECRET, SECRET], now=AT).scheme
+    assert Scheme.X_WEBHOOK == verify(BODY, both, [X_SECRET], now=AT).scheme
+    assert Scheme.X_WEBHOOK == verify(BODY, both, [OTHER_SECRET, X_SECRET], now=AT).scheme
+
+
+def test_what_is_told_of_both_schemes() -> None:
+    """Of a request that is signed in both schemes, the refusal tells what the better one lacks."""
+    both = standard() | x_webhook()
+
+    with pytest.raises(OutsideTolerance):
+        verify(BODY, both, [X_SECRET], now=AT + 301)
+    with pytest.raises(OutsideTolerance):
+        verify(BODY, both, [SECRET], now=AT + 301)
+    with pytest.raises(NoMatchingSignature):
+        verify(BODY, both, ["not the secret, and no base64"], now=AT)
+    with pytest.raises(MalformedHeader, match=r"^webhook-id"):
+        verify(BODY, both | {"webhook-id": "a.b", "x-webhook-delivery-id": "a.b"}, [SECRET], now=AT)
+
+
+@pytest.mark.req("SEC-15", part="tracebacks")
+def test_no_message_holds_a_secret() -> None:
+    """A refusal holds neither secret nor signature, and each has a reason of one word and a message for people."""
+    refusals = []
+    for headers, secrets in (
+        ({}, [SECRET]),
+        (standard(timestamp=SECRET), [SECRET]),
+        (standard(), [OTHER_SECRET]),
+        (standard(), ["whsec_%secret%"]),
+        (standard(), ["whsk_secret"]),
+        (standard(timestamp=str(AT)), [SECRET]),
+    ):
+        with pytest.raises(VerificationError) as caught:
+            verify(BODY, headers, secrets, now=AT + 1_000)
+        refusals.append(caught.value)
+
+    shown = "".join(f"{refusal!s} {refusal!r} {refusal.__cause__!r} {refusal.__context__!r}" for refusal in refusals)
+    assert not any(text in shown for text in (SECRET, OTHER_SECRET, "secret%", "whsk_", KNOWN["signature"]))
+    assert [
+        "missing_header",
+        "malformed_header",
+        "no_matching_signature",
+        "unusable_secret",
+        "unusable_secret",
+        "outside_tolerance",
+    ] == [refusal.reason for refusal in refusals]
+    assert {1} == {refusal.exit_code for refusal in refusals}
+
+
+def test_it_needs_nothing_but_itself() -> None:
+    """A receiver that imports the verifier loads no client of a database, a queue or the web, and no cipher."""
+    run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=False)
+
+    assert ("[]\n", "") == (run.stdout, run.stderr)
