@@ -11,11 +11,11 @@ import asyncpg
 
 from hookseal.embedded.folders import write_private
 from hookseal.embedded.stack import Stack
+from hookseal.operations.keys import begin
 from hookseal.schema.upgrade import upgrade
 from hookseal.secrets import keys
 from hookseal.secrets.derivation import KEY_BYTES
 from hookseal.secrets.keyring import KeyRing, MasterKey
-from hookseal.secrets.stores.postgres import PostgresStore
 
 _OURS: Final = ("HOOKSEAL_", "SECRETS_", "DATABASE_URL", "REDIS_URL")
 
@@ -45,7 +45,7 @@ async def install(stack: Stack, folder: Path) -> Installation:
     connection = await asyncpg.connect(stack.postgres.url)
     try:
         if not await keys.registered(connection):
-            await keys.initialise(connection, keyring, PostgresStore(connection, keyring), os.urandom)
+            await begin(connection, keyring, "hookseal demo", os.urandom)
     finally:
         await connection.close()
     return Installation(

@@ -12,17 +12,20 @@ from hookseal.ground.errors import Unavailable
 async def sinking(tell: Callable[[dict[str, object]], None], port: int = 0) -> AsyncIterator[str]:
     """Give the url of a receiver on 127.0.0.1 that answers 204 and tells each request, for the length of the block.
 
-    Raises `Unavailable` if somebody else listens on the port; port 0 takes a free one.
+    `retry` tells that this is not the first attempt of its delivery: a retry, or a replay. Raises
+    `Unavailable` if somebody else listens on the port; port 0 takes a free one.
     """
 
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
+        attempt = request.headers.get("x-hookseal-attempt")
         tell(
             {
                 "event": "request.received",
                 "path": request.path,
-                "webhook_id": request.headers.get("webhook-id"),
-                "attempt": request.headers.get("x-hookseal-attempt"),
+                "webhook_id": request.headers.get("webhook-id") or request.headers.get("x-webhook-delivery-id"),
+                "attempt": attempt,
+                "retry": attempt not in {None, "1"},
                 "bytes": len(body),
             }
         )

@@ -1,0 +1,182 @@
+"""A chapter of the demo holds only if all that it promises was seen; else it says what was not."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hookseal.demo.chapters import dead_letter, retries, rotation, x_webhook
+from hookseal.demo.chapters.attempts import Tried, tried
+from hookseal.demo.receiver import Arrival
+
+ROTATED = rotation.Seen(
+    deliveries=65,
+    delivered=65,
+    old=22,
+    both=21,
+    new=22,
+    other=0,
+    refused=0,
+    complete=True,
+    after=20,
+    older_after=0,
+)
+FAILED = Tried(number=1, status=500, outcome="server_error", waited_seconds=None)
+THROTTLED = Tried(number=2, status=503, outcome="throttled", waited_seconds=0.75)
+DELIVERED = Tried(number=3, status=204, outcome="delivered", waited_seconds=2.0)
+RETRIED = retries.Seen(state="delivered", attempt_log=(FAILED, THROTTLED, DELIVERED), verified=3, refused=0)
+REPLAYED = dead_letter.Seen(
+    before_replay="dead_letter",
+    after_replay="delivered",
+    attempt_log=(FAILED, replace(FAILED, number=2, waited_seconds=1.0), DELIVERED),
+    delivery_ids=1,
+    refused=0,
+)
+X_SIGNED = x_webhook.Seen(deliveries=5, delivered=5, verified=5, refused=0)
+
+
+@pytest.mark.req("OPS-08")
+def test_chapters_that_hold() -> None:
+    """All that was promised was seen: it holds, nothing is missing, and its line fits into 80 columns."""
+    chapters = [
+        rotation.judge(ROTATED),
+        retries.judge(RETRIED),
+        dead_letter.judge(REPLAYED),
+        x_webhook.judge(X_SIGNED),
+    ]
+    assert ["rotation", "retries", "dead letter", "x-webhook"] == [chapter.name for chapter in chapters]
+    assert all(chapter.holds and () == chapter.missing for chapter in chapters)
+    assert all(len(chapter.detail) <= 67 for chapter in chapters)
+    assert "22 requests with the old secret, 21 with both, 22 after revoking" == chapters[0].detail
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.parametrize(
+    ("miss", "told"),
+    [
+        (replace(ROTATED, old=19), "requests with the old secret before the rotation"),
+        (replace(ROTATED, both=19), "requests that verify with the old and with the new secret"),
+        (replace(ROTATED, complete=False), "the end of the revocation"),
+        (replace(ROTATED, after=19), "requests after the revocation"),
+        (replace(ROTATED, older_after=1), "silence of the older secrets: 1 came after the revocation"),
+        (replace(ROTATED, refused=1), "a signature that holds in each request: 1 refused"),
+        (replace(ROTATED, other=1), "the secrets that were due in each request: 1 had others"),
+        (replace(ROTATED, delivered=64), "1 deliveries on record"),
+    ],
+)
+def test_a_rotation_that_does_not_hold(miss: rotation.Seen, told: str) -> None:
+    """One thing that was not seen, or should not have been, and the rotation does not hold."""
+    chapter = rotation.judge(miss)
+    assert not chapter.holds
+    assert (told,) == chapter.missing
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.parametrize(
+    ("miss", "told"),
+    [
+        (replace(RETRIED, state="pending"), "the delivery: it is pending"),
+        (replace(RETRIED, attempt_log=(FAILED, THROTTLED)), "attempts that were answered 500, 503 and 204"),
+        (replace(RETRIED, attempt_log=()), "attempts that were answered 500, 503 and 204"),
+        (
+            replace(RETRIED, attempt_log=(FAILED, replace(THROTTLED, outcome="server_error"), DELIVERED)),
+            "attempts that were answered 500, 503 and 204",
+        ),
+        (
+            replace(RETRIED, attempt_log=(FAILED, replace(THROTTLED, waited_seconds=0.74), DELIVERED)),
+            "a back-off after the first failure",
+        ),
+        (
+            replace(RETRIED, attempt_log=(FAILED, THROTTLED, replace(DELIVERED, waited_seconds=1.99))),
+            "obedience to Retry-After after the second failure",
+        ),
+        (replace(RETRIED, verified=4), "three requests that verify: there were 4"),
+        (replace(RETRIED, refused=1), "a signature that holds in each request: 1 refused"),
+    ],
+)
+def test_retries_that_do_not_hold(miss: retries.Seen, told: str) -> None:
+    """An attempt, a wait or a signature that is not as promised, and the retries do not hold."""
+    chapter = retries.judge(miss)
+    assert not chapter.holds
+    assert told in chapter.missing
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.parametrize(
+    ("miss", "told"),
+    [
+        (replace(REPLAYED, before_replay="pending"), "the dead letter: the delivery was pending"),
+        (replace(REPLAYED, after_replay="dead_letter"), "the replay: the delivery is dead_letter"),
+        (replace(REPLAYED, attempt_log=REPLAYED.attempt_log[:2]), "attempts that were answered 500, 500 and 204"),
+        (replace(REPLAYED, delivery_ids=2), "one delivery id in all requests: there were 2"),
+        (replace(REPLAYED, refused=1), "a signature that holds in each request: 1 refused"),
+    ],
+)
+def test_a_dead_letter_that_does_not_hold(miss: dead_letter.Seen, told: str) -> None:
+    """A state, an attempt or an id that is not as promised, and the dead letter does not hold."""
+    chapter = dead_letter.judge(miss)
+    assert not chapter.holds
+    assert (told,) == chapter.missing
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.parametrize(
+    ("miss", "told"),
+    [
+        (replace(X_SIGNED, deliveries=4), "5 deliveries: there were 4"),
+        (replace(X_SIGNED, verified=4), "5 requests that verify: there were 4"),
+        (replace(X_SIGNED, delivered=4), "5 deliveries on record: there were 4"),
+        (replace(X_SIGNED, refused=1), "a signature that holds in each request: 1 refused"),
+    ],
+)
+def test_an_x_webhook_that_does_not_hold(miss: x_webhook.Seen, told: str) -> None:
+    """One request of the scheme that is not verified or not on record, and it does not hold."""
+    chapter = x_webhook.judge(miss)
+    assert not chapter.holds
+    assert (told,) == chapter.missing
+
+
+def came(*secrets: int) -> Arrival:
+    """Return a request that these secrets verify."""
+    return Arrival(delivery_id="id", verified_by=frozenset(secrets), status=204 if secrets else 401)
+
+
+def test_what_the_requests_of_a_rotation_say() -> None:
+    """Requests are told by the secrets that verify each, and those after the revocation by whether one was older."""
+    arrivals = [came(1), came(1), came(1, 2), came(2), came(), came(3), came(3), came(1, 2), came(), came(2, 3)]
+    seen = rotation.counted(arrivals, 6, {"delivered": 7, "pending": 2})
+    assert (9, 7) == (seen.deliveries, seen.delivered)
+    assert (2, 2, 2, 2, 2) == (seen.old, seen.both, seen.new, seen.other, seen.refused)
+    assert (True, 4, 2) == (seen.complete, seen.after, seen.older_after)
+
+
+def test_a_revocation_that_never_was_complete() -> None:
+    """Then nothing came after it."""
+    seen = rotation.counted([came(1), came(3)], None, {})
+    assert (False, 0, 0) == (seen.complete, seen.after, seen.older_after)
+
+
+def test_how_long_an_attempt_waited() -> None:
+    """The wait is from the end of the attempt before; one whose end nobody knows counts from its start."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    log = [
+        {"number": 1, "started_at": start, "duration_ms": 250, "status": 500, "outcome": "server_error"},
+        {
+            "number": 2,
+            "started_at": start + timedelta(seconds=1),
+            "duration_ms": None,
+            "status": None,
+            "outcome": "unknown",
+        },
+        {
+            "number": 3,
+            "started_at": start + timedelta(seconds=3),
+            "duration_ms": 9,
+            "status": 204,
+            "outcome": "delivered",
+        },
+    ]
+    assert [None, 0.75, 2.0] == [attempt.waited_seconds for attempt in tried(log)]
+    assert [(1, 500, "server_error"), (2, None, "unknown"), (3, 204, "delivered")] == [
+        (attempt.number, attempt.status, attempt.outcome) for attempt in tried(log)
+    ]
