@@ -6,9 +6,11 @@ compile() { # file, then what uv shall resolve
   local file=$1
   shift
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-    --no-header --custom-compile-command "make lock" "$@" --output-file "requirements/$file" pyproject.toml
+    --no-header --custom-compile-command "make lock" --output-file "requirements/$file" "$@"
 }
-compile base.txt
-compile migrate.txt --extra migrate
-compile embedded.txt --extra embedded
-compile dev.txt --extra embedded --group dev
+compile base.txt pyproject.toml
+compile migrate.txt pyproject.toml --extra migrate
+compile embedded.txt pyproject.toml --extra embedded
+compile dev.txt pyproject.toml --extra embedded --group dev
+# What builds the package in the image, in the versions that development has.
+compile build.txt --constraint requirements/dev.txt - <<<hatchling

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes the secrets that compose.yaml mounts, once: sh deploy/compose-secrets.sh [FOLDER]
+# The folder (deploy/secrets if none is named) must not be there yet: nothing is ever written over.
+set -eu
+umask 077
+folder=${1:-$(dirname "$0")/secrets}
+worker=65532 # the user of the image
+
+random() { head -c "$1" /dev/urandom; }
+hex() { random 24 | od -An -v -tx1 | tr -d ' \n'; }
+
+mkdir "$folder"
+cd "$folder"
+owner_password=$(hex)
+worker_password=$(hex)
+
+# For the container of PostgreSQL, whose user differs: the folder keeps everybody else on this machine out.
+printf '%s\n' "$owner_password" >owner_password
+cat >worker_role.sql <<SQL
+DO \$\$ BEGIN CREATE ROLE hookseal_worker NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$;
+CREATE ROLE hookseal_app LOGIN PASSWORD '$worker_password' IN ROLE hookseal_worker;
+SQL
+chmod 0444 owner_password worker_role.sql
+
+# For the containers of hookseal, which refuses a master key that others may read.
+printf 'postgresql://hookseal:%s@postgres:5432/hookseal\n' "$owner_password" >owner_database_url
+printf 'postgresql://hookseal_app:%s@postgres:5432/hookseal\n' "$worker_password" >worker_database_url
+printf 'redis://valkey:6379/0\n' >redis_url
+random 32 | base64 >master_key
+chmod 0400 owner_database_url worker_database_url redis_url master_key
+owned="owner_database_url worker_database_url redis_url master_key"
+if [ "$(id -u)" -eq 0 ]; then
+  # shellcheck disable=SC2086 # four names, and a space between them
+  chown "$worker:$worker" $owned
+else
+  echo "One thing is left, for which root is needed: the user of the image must own what it reads." >&2
+  echo "  sudo sh -c 'cd $(pwd) && chown $worker:$worker $owned'" >&2
+fi
+echo "Keep a copy of $folder/master_key apart from the database: without it no stored secret can be read." >&2

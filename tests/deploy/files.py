@@ -1,0 +1,120 @@
+"""The files of deploy/, read as what they are."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).parents[2]
+DEPLOY: Final = ROOT / "deploy"
+KUBERNETES: Final = DEPLOY / "kubernetes"
+ALERTS: Final = DEPLOY / "prometheus" / "alerts.yaml"
+SCENARIOS: Final = DEPLOY / "prometheus" / "alerts.test.yaml"
+RUNBOOK: Final = ROOT / "docs" / "runbook.md"
+WORKER_UID: Final = 65_532
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What the last stage of the Dockerfile says."""
+
+    entrypoint: list[str]
+    command: list[str]
+    healthcheck: list[str]
+    environment: dict[str, str]
+    user: str
+    stop_signal: str
+    copied: list[str]
+
+
+def image() -> Image:
+    """Return the image that the Dockerfile describes."""
+    stages: list[list[tuple[str, str]]] = []
+    for name, rest in _instructions((DEPLOY / "Dockerfile").read_text(encoding="utf-8")):
+        if name == "FROM":
+            stages.append([])
+        if stages:
+            stages[-1].append((name, rest))
+    last = dict(stages[-1])
+    copies = (rest.split()[:-1] for stage in stages for name, rest in stage if name == "COPY")
+    return Image(
+        entrypoint=json.loads(last["ENTRYPOINT"]),
+        command=json.loads(last["CMD"]),
+        healthcheck=json.loads(last["HEALTHCHECK"].partition("CMD ")[2]),
+        environment=dict(assignment.split("=", 1) for assignment in last["ENV"].split()),
+        user=last["USER"],
+        stop_signal=last["STOPSIGNAL"],
+        copied=[source for copy in copies if not copy[0].startswith("--from=") for source in copy],
+    )
+
+
+def compose() -> dict[str, Any]:
+    """Return the compose file."""
+    content: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def manifests() -> dict[str, list[dict[str, Any]]]:
+    """Return the documents of every manifest of Kubernetes, by its path."""
+    return {
+        str(file.relative_to(KUBERNETES)): list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        for file in sorted(KUBERNETES.rglob("*.yaml"))
+    }
+
+
+def resources(kind: str) -> list[dict[str, Any]]:
+    """Return every resource of a kind."""
+    return [document for documents in manifests().values() for document in documents if document["kind"] == kind]
+
+
+def pods() -> list[dict[str, Any]]:
+    """Return the templates of all pods."""
+    return [owner["spec"]["template"] for kind in ("Deployment", "Job") for owner in resources(kind)]
+
+
+def container(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the one container of a pod's template."""
+    (only,) = pod["spec"]["containers"]
+    return dict(only)
+
+
+def container_environment(pod: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of the one container of a pod's template."""
+    return {variable["name"]: variable["value"] for variable in container(pod)["env"]}
+
+
+def unit() -> list[tuple[str, str]]:
+    """Return the settings of the systemd unit, in their order."""
+    text = (DEPLOY / "systemd" / "hookseal-worker.service").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and line[0] not in "#["]
+    return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
+
+
+def unit_environment() -> dict[str, str]:
+    """Return the variables that the systemd unit sets."""
+    return dict(value.split("=", 1) for name, value in unit() if name == "Environment")
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Return every alert."""
+    groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def seconds(text: str) -> int:
+    """Return the seconds of a duration such as 35s."""
+    found = re.fullmatch(r"(\d+)s", text)
+    assert found is not None, text
+    return int(found[1])
+
+
+def _instructions(text: str) -> Iterator[tuple[str, str]]:
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        name, _, rest = line.strip().partition(" ")
+        if name:
+            yield name, rest.strip()

@@ -1,0 +1,81 @@
+"""Runs what deploy/ says outside of a container, as close to it as that goes: its words, its environment, no right
+to write a file.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.cli.command import DEADLINE_SECONDS, Ended
+from tests.deploy.files import image
+
+# No file may grow beyond nothing from here on; pipes and sockets are none.
+_WITHOUT_FILES = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+os.execvpe(sys.argv[1], sys.argv[1:], os.environ)
+"""
+
+
+def environment(
+    given: Mapping[str, str], *, secrets: str = "", mounted: Path | None = None, port: int
+) -> dict[str, str]:
+    """Return the variables of a process of the image, its `python` that of these tests.
+
+    What `given` says of files below `secrets` is said of those below `mounted`. The probes answer on this machine only.
+    """
+    paths = {name: value.replace(secrets, str(mounted)) if secrets else value for name, value in given.items()}
+    return {
+        **image().environment,
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        "HOOKSEAL_HEALTH_HOST": "127.0.0.1",
+        "HOOKSEAL_HEALTH_PORT": str(port),
+        **paths,
+    }
+
+
+async def ended(words: Sequence[str], variables: Mapping[str, str], folder: Path) -> Ended:
+    """Run a command to its end in that folder."""
+    process = await _started(words, variables, folder)
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    finally:
+        await _killed(process)
+    return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
+
+
+@asynccontextmanager
+async def worker(
+    words: Sequence[str], variables: Mapping[str, str], folder: Path
+) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+    """Give a worker that is ready, and what it said."""
+    process = await _started(words, variables, folder)
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
+        yield process, json.loads(line)
+    finally:
+        await _killed(process)
+
+
+async def _started(words: Sequence[str], variables: Mapping[str, str], folder: Path) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-c", _WITHOUT_FILES, *words),
+        cwd=folder,
+        env=dict(variables),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+
+
+async def _killed(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.communicate()

@@ -1,0 +1,202 @@
+"""The compose file: its services lock themselves in, agree with the product, and begin an installation as written."""
+
+import asyncio
+import os
+import stat
+import subprocess
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+import hookseal
+from hookseal.config.load import load
+from hookseal.embedded.server import Server
+from tests.cli.command import DEADLINE_SECONDS
+from tests.cli.listeners import closed_port
+from tests.deploy.files import DEPLOY, WORKER_UID, compose, image, seconds
+from tests.deploy.launch import ended, environment, worker
+from tests.servers import sibling
+
+pytestmark = pytest.mark.req("OPS-05", part="compose")
+
+OURS = ("db-upgrade", "key-init", "worker", "operator")
+SECRETS = "/run/secrets"
+
+
+def test_our_services_may_do_little() -> None:
+    """Every container of hookseal has a read-only root, no capability, no way to gain one, and a bound of processes."""
+    for name in OURS:
+        service = compose()["services"][name]
+        assert service["read_only"] is True
+        assert ["ALL"] == service["cap_drop"]
+        assert ["no-new-privileges:true"] == service["security_opt"]
+        assert service["pids_limit"] <= 256
+        assert 0 == service["ulimits"]["core"]
+        assert f"hookseal:{hookseal.__version__}" == service["image"]
+
+
+def test_nothing_is_open_to_the_world() -> None:
+    """The one port is published on this machine only, and the databases are in a network without a way out."""
+    content = compose()
+    ports = [port for service in content["services"].values() for port in service.get("ports", ())]
+
+    assert ["127.0.0.1:8080:8080"] == ports
+    assert content["networks"]["inside"]["internal"] is True
+    assert {"postgres": ["inside"], "valkey": ["inside"]} == {
+        name: content["services"][name]["networks"] for name in ("postgres", "valkey")
+    }
+
+
+def test_a_stop_waits_for_the_drain() -> None:
+    """The worker has ten seconds more to end than its requests in flight have."""
+    service = compose()["services"]["worker"]
+
+    assert seconds(service["stop_grace_period"]) >= int(service["environment"]["HOOKSEAL_DRAIN_SECONDS"]) + 10
+
+
+def test_what_rings_is_never_evicted() -> None:
+    """Valkey refuses what does not fit instead of dropping rings, and keeps them over a restart."""
+    words = compose()["services"]["valkey"]["command"]
+
+    assert {("--maxmemory-policy", "noeviction"), ("--appendonly", "yes")} <= set(pairwise(words))
+
+
+def test_the_order_of_a_start() -> None:
+    """The worker starts on healthy servers once the schema is there and the keys are made."""
+    services = compose()["services"]
+    order = {
+        name: {other: how["condition"] for other, how in services[name]["depends_on"].items()}
+        for name in ("db-upgrade", "key-init", "worker")
+    }
+    healthy, done = "service_healthy", "service_completed_successfully"
+
+    assert {
+        "db-upgrade": {"postgres": healthy},
+        "key-init": {"db-upgrade": done},
+        "worker": {"postgres": healthy, "valkey": healthy, "key-init": done},
+    } == order
+    assert {"no"} == {services[name]["restart"] for name in ("db-upgrade", "key-init")}
+    assert all("test" in services[name]["healthcheck"] for name in ("postgres", "valkey"))
+
+
+def test_secrets_are_mounted_where_they_are_named() -> None:
+    """A service names the files of exactly those secrets that it mounts, and the script makes every one."""
+    content = compose()
+    made = {Path(secret["file"]).name for secret in content["secrets"].values()}
+    for name in OURS:
+        service = content["services"][name]
+        named = {value.rpartition("/")[2] for value in service["environment"].values() if value.startswith(SECRETS)}
+        assert named == set(service["secrets"])
+    assert made == set(_script_files())
+
+
+def test_secrets_are_made_once_and_fit(tmp_path: Path) -> None:
+    """The script makes a master key and urls that production takes, says what root has to do, and never writes over
+    what is there.
+    """
+    folder = tmp_path / "secrets"
+    first = _make_secrets(folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    assert 0 == first.returncode
+    assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+    worker_environment = compose()["services"]["worker"]["environment"]
+    loaded = load({name: value.replace(SECRETS, str(folder)) for name, value in worker_environment.items()})
+    assert ("postgres:5432", "valkey:6379") == (loaded.database.address, loaded.redis.address)
+    mine = {name for name, info in ((file.name, file.stat()) for file in folder.iterdir()) if info.st_mode & 0o077 == 0}
+    assert {"owner_database_url", "worker_database_url", "redis_url", "master_key"} == mine
+    if os.geteuid() == 0:
+        assert {WORKER_UID} == {(folder / name).stat().st_uid for name in mine}
+    else:
+        assert f"chown {WORKER_UID}:{WORKER_UID}" in first.stderr
+    assert 0 != _make_secrets(folder).returncode
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+async def test_it_begins_an_installation_as_written(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
+    """The commands of the services, in their order, begin an installation, and change nothing the second time; then
+    the worker is ready, with a database user that has no right but that of a worker, and ends with 0.
+    """
+    mounted = await _mounted(own_postgres.url, redis_url, tmp_path)
+    port = closed_port()
+    for _ in range(2):
+        for name in ("db-upgrade", "key-init"):
+            once = await ended(_words(name), _variables(name, mounted, port), tmp_path)
+            assert 0 == once.code, once.err
+    variables = _variables("worker", mounted, port)
+    async with worker(_words("worker"), variables, tmp_path) as (process, _):
+        assert 0 == (await ended(image().healthcheck, variables, tmp_path)).code
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        assert 0 == process.returncode
+
+
+async def test_keys_that_cannot_be_made_stop_the_start(redis_url: str, tmp_path: Path) -> None:
+    """Only that the keys were made before is forgiven: a database that does not answer is told as such."""
+    mounted = await _mounted(None, redis_url, tmp_path)
+    once = await ended(_words("key-init"), _variables("key-init", mounted, closed_port()), tmp_path)
+
+    assert once.code not in {0, 4}
+    assert "does not answer" in once.err
+
+
+def _words(name: str) -> list[str]:
+    """Return what Compose would start: an entry point of its own takes the image's command away."""
+    service: dict[str, Any] = compose()["services"][name]
+    own = service.get("entrypoint")
+    entrypoint = image().entrypoint if own is None else [word.replace("$$", "$") for word in own]
+    return [*entrypoint, *service.get("command", image().command if own is None else [])]
+
+
+def _variables(name: str, mounted: Path, port: int) -> dict[str, str]:
+    given: Mapping[str, str] = compose()["services"][name]["environment"]
+    return environment(given, secrets=SECRETS, mounted=mounted, port=port)
+
+
+async def _mounted(server_url: str | None, redis_url: str, folder: Path) -> Path:
+    """Return a folder with the secrets that the script makes, the addresses in them those of this test's servers."""
+    made, mounted = folder / "made", folder / "mounted"
+    assert 0 == _make_secrets(made).returncode
+    mounted.mkdir()
+    if server_url is None:
+        server_url = f"postgresql://nobody@127.0.0.1:{closed_port()}/postgres"
+    else:
+        await _prepare(server_url, (made / "worker_role.sql").read_text())
+    server = urlsplit(server_url)
+    worker_user = urlsplit((made / "worker_database_url").read_text().strip()).netloc.rpartition("@")[0]
+    texts = {
+        "owner_database_url": sibling(server_url, "composed"),
+        "worker_database_url": server._replace(
+            netloc=f"{worker_user}@{server.netloc.rpartition('@')[2]}", path="/composed"
+        ).geturl(),
+        "redis_url": redis_url,
+        "master_key": (made / "master_key").read_text(),
+    }
+    for name, text in texts.items():
+        (mounted / name).write_text(text)
+        (mounted / name).chmod(0o400)
+    return mounted
+
+
+async def _prepare(server_url: str, statements: str) -> None:
+    """Do what the image of PostgreSQL does with an empty volume."""
+    connection = await asyncpg.connect(server_url)
+    try:
+        await connection.execute("CREATE DATABASE composed")
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
+def _make_secrets(folder: Path) -> "subprocess.CompletedProcess[str]":
+    script = DEPLOY / "compose-secrets.sh"
+    return subprocess.run(["sh", script, folder], capture_output=True, text=True, check=False)
+
+
+def _script_files() -> set[str]:
+    return {"owner_password", "worker_role.sql", "owner_database_url", "worker_database_url", "redis_url", "master_key"}

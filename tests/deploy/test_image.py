@@ -1,0 +1,97 @@
+"""The image: linted, without a right too many, and its commands run as written."""
+
+import asyncio
+import signal
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.cli.command import DEADLINE_SECONDS
+from tests.cli.listeners import closed_port
+from tests.cli.test_worker import get
+from tests.deploy.files import DEPLOY, ROOT, WORKER_UID, container, image, resources
+from tests.deploy.launch import ended, environment, worker
+from tests.deploy.programs import program
+from tests.doubles.stored import MASTER_KEY_TEXT, begin
+
+pytestmark = pytest.mark.req("OPS-05", part="image")
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    """The linter of Dockerfiles finds nothing, not even in style."""
+    run = subprocess.run([program("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
+
+    assert (0, "", "") == (run.returncode, run.stdout, run.stderr)
+
+
+def test_it_runs_as_nobody_of_the_host() -> None:
+    """User and group are numbers, so that Kubernetes can see that they are not root's, and SIGTERM ends it."""
+    assert (f"{WORKER_UID}:{WORKER_UID}", "SIGTERM") == (image().user, image().stop_signal)
+
+
+def test_its_probes_can_be_reached_from_outside() -> None:
+    """Inside of a container 127.0.0.1 is the container itself, so the image listens everywhere."""
+    assert "0.0.0.0" == image().environment["HOOKSEAL_HEALTH_HOST"]  # noqa: S104 -- that is the point
+
+
+def test_what_it_copies_reaches_the_builder() -> None:
+    """Every source of a COPY is there and no pattern of .dockerignore keeps it back; no other file gets in."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    let_in = [pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")]
+
+    assert "*" == patterns[0]
+    assert sorted(let_in) == sorted(image().copied)
+    assert [] == [source for source in let_in if not (ROOT / source).exists()]
+    assert not any(fnmatch(source, pattern) for source in let_in for pattern in patterns[1:] if pattern[0] != "!")
+
+
+def test_its_build_tools_are_those_of_the_lock() -> None:
+    """What builds the package in the image has the versions that development has."""
+    pinned = {
+        file: {line.split(" ")[0] for line in (ROOT / "requirements" / file).read_text().splitlines() if "==" in line}
+        for file in ("build.txt", "dev.txt")
+    }
+
+    assert set() == pinned["build.txt"] - pinned["dev.txt"]
+    assert any(name.startswith("hatchling==") for name in pinned["build.txt"])
+
+
+async def test_it_is_run_as_written(
+    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Entry point and default command give a worker that is ready; the health check and every probe say so; SIGTERM
+    ends it with 0, and the health check says that too. None of it writes a file.
+    """
+    built = image()
+    await begin(pool)
+    variables = environment(
+        {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "SECRETS_PROVIDER": "db",
+            "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+        },
+        port=closed_port(),
+    )
+    (deployment,) = resources("Deployment")
+    probes = container(deployment["spec"]["template"])
+    paths = [probes[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")]
+
+    async with worker([*built.entrypoint, *built.command], variables, tmp_path) as (process, ready):
+        assert ("worker.ready", process.pid) == (ready["event"], ready["pid"])
+        assert 0 == (await ended(built.healthcheck, variables, tmp_path)).code
+        for path in (*paths, "/metrics"):
+            assert b"HTTP/1.1 200 OK" == await get(ready["health_url"] + path), path
+        process.send_signal(getattr(signal, built.stop_signal))
+        await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        assert 0 == process.returncode
+    assert 69 == (await ended(built.healthcheck, variables, tmp_path)).code
+    assert [] == _names(tmp_path)
+
+
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]

@@ -1,0 +1,182 @@
+"""The manifests of Kubernetes: valid, locked in, in agreement with each other and with the product."""
+
+import stat
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+
+import hookseal
+from hookseal.config.load import load
+from hookseal.config.source import is_exposed
+from hookseal.dispatcher import address
+from hookseal.ground.errors import ConfigError
+from tests.deploy.files import WORKER_UID, container, container_environment, manifests, pods, resources
+
+pytestmark = pytest.mark.req("OPS-05", part="kubernetes")
+
+MOUNT = "/run/secrets/hookseal"
+OLDEST = (1, 27)  # the first that knows every field by default
+VERSIONS = sorted(
+    {
+        f"{major}.{minor}"
+        for major, minor, *_ in (version.split(".") for version in kubernetes_validate.utils.all_versions())
+        if (int(major), int(minor)) >= OLDEST
+    }
+)
+
+
+def _everything() -> Iterator[tuple[str, dict[str, Any]]]:
+    for file, documents in manifests().items():
+        yield from ((file, document) for document in documents if document["kind"] != "Kustomization")
+
+
+def _worker() -> dict[str, Any]:
+    (deployment,) = resources("Deployment")
+    return deployment
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_schema_of_kubernetes_takes_it(version: str) -> None:
+    """Every manifest is valid, without a field that this version does not know."""
+    for _, document in _everything():
+        assert version == kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_kustomize_is_told_of_everything() -> None:
+    """Each kustomization lists the manifests beside it but the example, and puts in the image of this version."""
+    for file, (kustomization,) in (item for item in manifests().items() if item[0].endswith("kustomization.yaml")):
+        beside = {other for other in manifests() if Path(other).parent == Path(file).parent}
+        listed = {str(Path(file).parent / name) for name in kustomization["resources"]}
+        assert beside - {file, "secret.example.yaml"} == listed
+        assert [("hookseal", hookseal.__version__)] == [(i["name"], i["newTag"]) for i in kustomization["images"]]
+
+
+def test_no_namespace_is_named() -> None:
+    """Whoever applies them says where."""
+    assert [] == [file for file, document in _everything() if "namespace" in document["metadata"]]
+
+
+def test_pods_are_restricted() -> None:
+    """Every pod keeps the profile `restricted` of the Pod Security Standards, with a read-only root besides, and asks
+    the cluster nothing.
+    """
+    for pod in pods():
+        spec, only = pod["spec"], container(pod)
+        assert (True, WORKER_UID, WORKER_UID) == tuple(
+            spec["securityContext"][name] for name in ("runAsNonRoot", "runAsUser", "fsGroup")
+        )
+        assert "RuntimeDefault" == spec["securityContext"]["seccompProfile"]["type"]
+        assert {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        } == only["securityContext"]
+        assert (False, False) == (spec["automountServiceAccountToken"], spec["enableServiceLinks"])
+        assert "memory" in only["resources"]["limits"]
+        assert {"secret", "projected"} >= {kind for volume in spec["volumes"] for kind in volume} - {"name"}
+
+
+def test_a_stop_waits_for_the_drain() -> None:
+    """The worker has ten seconds more to end than its requests have, and an update never leaves fewer workers."""
+    spec = _worker()["spec"]
+    pod = spec["template"]
+
+    drain = int(container_environment(pod)["HOOKSEAL_DRAIN_SECONDS"])
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= drain + 10
+    assert 0 == spec["strategy"]["rollingUpdate"]["maxUnavailable"]
+    assert spec["replicas"] >= 2
+
+
+def test_who_is_selected() -> None:
+    """Every selector of the worker fits its pods, the policy of the jobs fits theirs, and the port has that name."""
+    labels = _worker()["spec"]["template"]["metadata"]["labels"]
+    service, policies = resources("Service")[0], {p["metadata"]["name"]: p for p in resources("NetworkPolicy")}
+    selectors = [
+        _worker()["spec"]["selector"]["matchLabels"],
+        resources("PodDisruptionBudget")[0]["spec"]["selector"]["matchLabels"],
+        service["spec"]["selector"],
+        policies["hookseal-worker"]["spec"]["podSelector"]["matchLabels"],
+    ]
+    assert [labels] * len(selectors) == selectors
+    for job in resources("Job"):
+        own = job["spec"]["template"]["metadata"]["labels"].items()
+        assert policies["hookseal-job"]["spec"]["podSelector"]["matchLabels"].items() <= own
+        assert not labels.items() <= own
+    ports = [port["name"] for port in container(_worker()["spec"]["template"])["ports"]]
+    assert [service["spec"]["ports"][0]["targetPort"]] == ports
+
+
+def test_the_worker_reaches_what_it_may_dial_and_no_more() -> None:
+    """Beside its own servers a worker reaches exactly the addresses that hookseal calls public, at port 443."""
+    (policy,) = (p for p in resources("NetworkPolicy") if p["metadata"]["name"] == "hookseal-worker")
+    rules = policy["spec"]["egress"]
+    open_to = [block["ipBlock"] for rule in rules for block in rule["to"] if "ipBlock" in block]
+    blocks = {ip_network(block["cidr"]): {ip_network(network) for network in block["except"]} for block in open_to}
+
+    assert {
+        ip_network("0.0.0.0/0"): {network for network, _ in address._REFUSED_V4},
+        address._GLOBAL_UNICAST_V6: {network for network, _ in address._REFUSED_V6},
+    } == blocks
+    assert [{"protocol": "TCP", "port": 443}] == rules[-1]["ports"]
+    assert ["Ingress", "Egress"] == policy["spec"]["policyTypes"]
+
+
+@pytest.mark.parametrize("pod", pods(), ids=lambda pod: container(pod)["name"])
+def test_mounted_secrets_can_be_read_and_are_not_exposed(pod: dict[str, Any]) -> None:
+    """The files are root's: the group of the pod may read them, and hookseal does not call that exposed."""
+    context = pod["spec"]["securityContext"]
+    for volume in pod["spec"]["volumes"]:
+        mode: int = (volume.get("secret") or volume["projected"])["defaultMode"]
+        assert context["fsGroup"] == context["runAsGroup"]
+        assert mode & stat.S_IRGRP
+        assert not is_exposed(mode, owner=0, reader=context["runAsUser"])
+
+
+@pytest.mark.parametrize("pod", pods(), ids=lambda pod: container(pod)["name"])
+def test_every_file_that_is_named_is_mounted(pod: dict[str, Any]) -> None:
+    """Each variable that names a file names one of a key of the secrets that the example has."""
+    example = {s["metadata"]["name"]: set(s["stringData"]) for s in resources("Secret")}
+    mounted: set[str] = set()
+    for volume in pod["spec"]["volumes"]:
+        if "secret" in volume:
+            mounted |= example[volume["secret"]["secretName"]]
+        for source in volume.get("projected", {}).get("sources", ()):
+            names = {item["key"] for item in source["secret"]["items"]}
+            assert names <= example[source["secret"]["name"]]
+            mounted |= names
+
+    named = {value for name, value in container_environment(pod).items() if name.endswith("_FILE")}
+    assert {f"{MOUNT}/{name}" for name in mounted} == named
+    assert [MOUNT] == [mount["mountPath"] for mount in container(pod)["volumeMounts"]]
+
+
+def test_the_worker_loads_what_is_mounted(tmp_path: Path) -> None:
+    """With real values in the secrets, production takes the settings of the deployment."""
+    values = {
+        "database_url": "postgresql://hookseal_app:password@postgres:5432/app",
+        "redis_url": "redis://valkey:6379/0",
+        "master_key": "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ=",
+    }
+    assert "postgres:5432" == load(_mounted(values, tmp_path)).database.address
+
+
+def test_the_example_is_refused(tmp_path: Path) -> None:
+    """The placeholders are no secrets: every one of them is told, and nothing starts."""
+    (example,) = (secret for secret in resources("Secret") if secret["metadata"]["name"] == "hookseal")
+    with pytest.raises(ConfigError) as refused:
+        load(_mounted(example["stringData"], tmp_path))
+
+    told = {problem.replace(":", " ").split()[0] for problem in refused.value.problems}
+    assert {"DATABASE_URL", "REDIS_URL", "SECRETS_MASTER_KEY"} == told
+
+
+def _mounted(values: Mapping[str, str], folder: Path) -> dict[str, str]:
+    for name, value in values.items():
+        (folder / name).write_text(value)
+        (folder / name).chmod(0o400)
+    environment = container_environment(_worker()["spec"]["template"])
+    return {name: value.replace(MOUNT, str(folder)) for name, value in environment.items()}

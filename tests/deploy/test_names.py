@@ -1,0 +1,69 @@
+"""What deploy/ and the runbook name exists: settings, commands, files."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from hookseal.cli.commands import app
+from hookseal.config.names import OURS
+from tests.deploy.files import (
+    DEPLOY,
+    ROOT,
+    RUNBOOK,
+    compose,
+    container_environment,
+    image,
+    pods,
+    unit_environment,
+)
+
+TEXTS = [file for file in sorted(DEPLOY.rglob("*")) if file.is_file() and "secrets" not in file.parts] + [RUNBOOK]
+_SETTING = re.compile(r"\b(?:HOOKSEAL|SECRETS)_[A-Z_]+\b|\b(?:DATABASE|REDIS)_URL(?:_FILE)?\b")
+_COMMAND = re.compile(r"(?:`|    |^|/)hookseal((?: [a-z][a-z-]*)+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.name)
+def test_every_setting_is_one_of_ours(file: Path) -> None:
+    """No file names a setting that hookseal does not know: it would refuse to start."""
+    assert set() == set(_SETTING.findall(file.read_text(encoding="utf-8"))) - OURS
+
+
+def test_what_is_set_is_read() -> None:
+    """Every variable of a process of hookseal is one of ours or of Python's."""
+    environments = [image().environment, unit_environment(), *(container_environment(pod) for pod in pods())]
+    services = (service for service in compose()["services"].values() if service["image"].startswith("hookseal:"))
+    environments += [service["environment"] for service in services]
+    names = {name for environment in environments for name in environment}
+
+    assert set() == names - OURS - {"PATH", "PYTHONDONTWRITEBYTECODE"}
+
+
+@pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
+def test_every_command_is_there(file: Path) -> None:
+    """Whoever does what is written meets no unknown command."""
+    lines = _COMMAND.findall(file.read_text(encoding="utf-8"))
+
+    assert lines
+    assert [] == sorted({line.strip() for line in lines if not _is_there(line.split())})
+
+
+@pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
+def test_links_lead_somewhere(file: Path) -> None:
+    """Every file that is linked is there."""
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
+
+    assert links
+    assert [] == [link for link in links if not (file.parent / link).resolve().is_relative_to(ROOT)]
+    assert [] == [link for link in links if not (file.parent / link).exists()]
+
+
+def _is_there(words: list[str]) -> bool:
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = command.commands.get(word)
+        if not hasattr(command, "commands"):  # what follows a command are its arguments
+            return command is not None
+    return True

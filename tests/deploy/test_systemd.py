@@ -1,0 +1,68 @@
+"""The systemd unit: it starts what the image starts, hands over its secrets, and waits for the drain."""
+
+from pathlib import Path
+
+import pytest
+
+from hookseal.config.load import load
+from hookseal.ground.errors import ConfigError
+from tests.deploy.files import image, unit, unit_environment
+
+pytestmark = pytest.mark.req("OPS-05", part="systemd")
+
+# What the manual of systemd.exec calls by these names; none of them keeps a worker from its work.
+FENCES = {
+    "CapabilityBoundingSet": "",
+    "DynamicUser": "yes",
+    "LimitCORE": "0",
+    "MemoryDenyWriteExecute": "yes",
+    "NoNewPrivileges": "yes",
+    "PrivateDevices": "yes",
+    "PrivateTmp": "yes",
+    "ProtectHome": "yes",
+    "ProtectSystem": "strict",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    "RestrictNamespaces": "yes",
+    "SystemCallArchitectures": "native",
+}
+
+
+def test_it_starts_what_the_image_starts() -> None:
+    """The command is the image's entry point and default command, with the Python of its own environment."""
+    python, *arguments = dict(unit())["ExecStart"].split()
+
+    assert [*image().entrypoint[1:], *image().command] == arguments
+    assert Path(python).is_absolute()
+
+
+def test_it_is_fenced_in() -> None:
+    """It has no user of its own, no capability, nothing to write to, and the system calls of a service."""
+    assert FENCES.items() <= dict(unit()).items()
+    assert ["@system-service", "~@privileged"] == [value for name, value in unit() if name == "SystemCallFilter"]
+
+
+def test_a_stop_waits_for_the_drain() -> None:
+    """The worker has ten seconds more to end than its requests in flight have."""
+    assert int(dict(unit())["TimeoutStopSec"]) >= int(unit_environment()["HOOKSEAL_DRAIN_SECONDS"]) + 10
+
+
+def test_wrong_settings_are_not_tried_again() -> None:
+    """It is restarted for ever, but not after the exit code that says that the settings are wrong."""
+    settings = dict(unit())
+
+    assert ("on-failure", "0") == (settings["Restart"], settings["StartLimitIntervalSec"])
+    assert str(ConfigError.exit_code) == settings["RestartPreventExitStatus"]
+
+
+def test_production_takes_its_settings(tmp_path: Path) -> None:
+    """Every file that is named is a credential, and with real values in them the settings load."""
+    credentials = {value.split(":")[0] for name, value in unit() if name == "LoadCredential"}
+    named = {value.removeprefix("%d/") for name, value in unit_environment().items() if name.endswith("_FILE")}
+    assert credentials == named
+
+    values = ("postgresql://u:p@127.0.0.1/app", "redis://127.0.0.1", "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ=")
+    for name, value in zip(("database_url", "redis_url", "master_key"), values, strict=True):
+        (tmp_path / name).write_text(value)
+        (tmp_path / name).chmod(0o400)
+    loaded = load({name: value.replace("%d", str(tmp_path)) for name, value in unit_environment().items()})
+    assert "127.0.0.1:5432" == loaded.database.address
