@@ -10,7 +10,7 @@ JOBS ?= 2
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test coverage validate check format fmt lint types floors docs lock clean
+.PHONY: help demo test bench coverage validate check format fmt lint types floors docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -22,8 +22,11 @@ demo: $(VENV) ## the main job from end to end, on an embedded PostgreSQL and Val
 test: $(VENV) ## all tests, in random order, each on its own database
 	@$(RUN) pytest -n $(JOBS) $(ARGS)
 
+bench: $(VENV) ## what a delivery costs, beside bare aiohttp and a stock arq worker, in one run
+	@$(RUN) tools.bench $(ARGS)
+
 coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own tests
-	@$(RUN) pytest -q -n $(JOBS) --cov --cov-branch tests/ground tests/dispatcher tests/secrets
+	@$(RUN) pytest -q -n $(JOBS) --cov --cov-branch tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets
 
 validate: $(VENV) ## hold docs/requirements.md, the tests and docs/TRACEABILITY.md to each other
 	@$(RUN) tools.governance.validate

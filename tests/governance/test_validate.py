@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from hookseal.config.page import settings_page
+from hookseal.dispatcher.page import outcomes_page
+from hookseal.worker.metrics import metrics_page
 from tools.governance import report, tree
 from tools.governance.report import Case, Mark, Outcome, Report
-from tools.governance.validate import main
+from tools.governance.validate import FROM_SOURCE, main
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
@@ -65,6 +68,15 @@ def test_a_page_made_from_the_sources_fails_when_stale(root: Path, capfd: pytest
     assert 1 == validated
     assert "docs/settings.md is stale: run `make docs`" in told
     assert "# Settings\n" == (root / "docs" / "settings.md").read_text()
+
+
+def test_the_pages_that_are_made_from_the_sources() -> None:
+    """The settings, the outcomes and the metrics are written from the tables that the product works with."""
+    assert {
+        "docs/metrics.md": metrics_page,
+        "docs/outcomes.md": outcomes_page,
+        "docs/settings.md": settings_page,
+    } == FROM_SOURCE
 
 
 def test_an_unproven_claim_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:

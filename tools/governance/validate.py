@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.config.page import settings_page
+from hookseal.dispatcher.page import outcomes_page
+from hookseal.worker.metrics import metrics_page
 from tools.governance import page, report, tree
 from tools.governance.judge import problems
 from tools.governance.report import Report
@@ -17,7 +19,11 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = "docs/TRACEABILITY.md"
 REQUIREMENTS: Final = "docs/requirements.md"
 MAY_SKIP: Final = "tests/may_skip.txt"
-FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {"docs/settings.md": settings_page}
+FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/metrics.md": metrics_page,
+    "docs/outcomes.md": outcomes_page,
+    "docs/settings.md": settings_page,
+}
 
 
 def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[], str]] = FROM_SOURCE) -> int:

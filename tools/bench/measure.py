@@ -1,0 +1,181 @@
+"""One round of each contender: the same number of requests of the same size to the same receiver."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import asyncpg
+from arq.connections import ArqRedis
+
+from hookseal.demo.installation import Installation
+from hookseal.demo.process import worker_process
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.queue.bell import bell
+from hookseal.queue.serializer import job_deserializer, job_serializer
+from tools.bench.stock import QUEUE
+
+TENANT: Final = "bench"
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PATIENCE_SECONDS: Final = 120.0
+_LOOK_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much one round sends."""
+
+    requests: int
+    concurrency: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a round cost: seconds from the first request to the last, and CPU seconds of the contender's process."""
+
+    requests: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Requests in a second."""
+        return self.requests / self.seconds
+
+    @property
+    def microseconds(self) -> float:
+        """Microseconds of CPU of the contender for one request."""
+        return self.cpu_seconds * 1e6 / self.requests
+
+
+class Sink:
+    """The receiver, asked over HTTP."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self._session = session
+
+    async def forget(self) -> None:
+        """Count from nought."""
+        async with self._session.delete(self.url):
+            pass
+
+    async def all_of(self, requests: int) -> float:
+        """Return the seconds from the first request to the last once so many have come."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                async with self._session.get(self.url) as response:
+                    told = await response.json()
+                if told["requests"] >= requests:
+                    return float(told["seconds"])
+                await asyncio.sleep(_LOOK_SECONDS)
+
+
+@asynccontextmanager
+async def sinking() -> AsyncIterator[Sink]:
+    """Give a receiver that runs in a process of its own for the length of the block."""
+    process = await _python("tools.bench.sink", stdin=asyncio.subprocess.PIPE)
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Sink(f"http://127.0.0.1:{int(await _line(process))}/", session)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def bare(sink: Sink, load: Load) -> Cost:
+    """Send with a bare loop of aiohttp."""
+    await sink.forget()
+    arguments = (sink.url, str(load.requests), str(load.concurrency), str(load.body_bytes))
+    process = await _python("tools.bench.bare", *arguments)
+    told = json.loads(await _line(process))
+    await process.wait()
+    seconds = await sink.all_of(load.requests)
+    return Cost(requests=load.requests, seconds=seconds, cpu_seconds=told["cpu_seconds"])
+
+
+async def stock(sink: Sink, load: Load, redis_url: str) -> Cost:
+    """Send with arq's own worker; the jobs are queued before it starts."""
+    await sink.forget()
+    body = b"x" * load.body_bytes
+    async with ArqRedis.from_url(redis_url, job_serializer=job_serializer, job_deserializer=job_deserializer) as redis:
+        for number in range(load.requests):
+            await redis.enqueue_job("post", f"msg_{number}", body, _queue_name=QUEUE)
+    process = await _python("tools.bench.stock", sink.url, redis_url, str(load.concurrency))
+    try:
+        await _line(process)
+        before = _cpu_seconds(process.pid)
+        seconds = await sink.all_of(load.requests)
+        return Cost(requests=load.requests, seconds=seconds, cpu_seconds=_cpu_seconds(process.pid) - before)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def ours(sink: Sink, load: Load, installation: Installation, folder: Path) -> Cost:
+    """Send with a hookseal worker; the deliveries are published and rung before it starts, and recorded at the end."""
+    await sink.forget()
+    connection = await asyncpg.connect(installation.database_url)
+    try:
+        rings = await _published(connection, load)
+        ringing = bell(installation.redis_url)
+        await ringing.ring(rings)
+        await ringing.close()
+        environment = installation.environment(os.environ) | {
+            "HOOKSEAL_CONCURRENCY": str(load.concurrency),
+            "HOOKSEAL_LOG_LEVEL": "info",
+        }
+        async with worker_process(environment, folder / "bench.log") as worker:
+            before = _cpu_seconds(worker.ready["pid"])
+            seconds = await sink.all_of(load.requests)
+            await _recorded(connection)
+            return Cost(requests=load.requests, seconds=seconds, cpu_seconds=_cpu_seconds(worker.ready["pid"]) - before)
+    finally:
+        await connection.close()
+
+
+async def _published(connection: "asyncpg.Connection[asyncpg.Record]", load: Load) -> list[Ring]:
+    rows = await connection.fetch(
+        "SELECT p.delivery_id::text, p.endpoint_id::text FROM generate_series(1, $1),"
+        " LATERAL hookseal.publish_raw('bench', 'bench.tick', $2) AS p",
+        load.requests,
+        b"x" * load.body_bytes,
+    )
+    return [
+        Ring(tenant_id=TenantId(TENANT), endpoint_id=EndpointId(row[1]), delivery_id=DeliveryId(row[0])) for row in rows
+    ]
+
+
+async def _recorded(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while await connection.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE state <> 'delivered'"):  # noqa: ASYNC110 -- a table tells nobody when it changes
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _python(
+    module: str, *arguments: str, stdin: int | None = None, environment: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments), stdin=stdin, stdout=asyncio.subprocess.PIPE, env=environment
+    )
+
+
+async def _line(process: asyncio.subprocess.Process) -> bytes:
+    if process.stdout is None:
+        raise RuntimeError("the process has no standard output")
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        return await process.stdout.readline()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process so far, all threads, user and system (proc(5), stat, fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS

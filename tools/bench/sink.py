@@ -1,0 +1,81 @@
+"""The receiver of the benchmark: answers 204 on kept connections as cheaply as Python can, and counts.
+
+A process of its own, so that what it costs is charged to nobody. `GET /` tells how many requests it got
+since the last `DELETE /`, and the seconds from the first of them to the last.
+"""
+
+import asyncio
+import json
+import sys
+from typing import Final
+
+import uvloop
+
+_NO_CONTENT: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+class _Count:
+    requests = 0
+    first = 0.0
+    last = 0.0
+
+    def one(self, now: float) -> None:
+        self.first = self.first or now
+        self.last = now
+        self.requests += 1
+
+    def forget(self) -> None:
+        self.requests, self.first, self.last = 0, 0.0, 0.0
+
+
+class _Answering(asyncio.Protocol):
+    def __init__(self, count: _Count, loop: asyncio.AbstractEventLoop) -> None:
+        self._count = count
+        self._loop = loop
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:end].lower()
+            _, marker, rest = head.partition(b"content-length:")
+            whole = end + 4 + (int(rest.split(b"\r\n", 1)[0]) if marker else 0)
+            if len(self._buffer) < whole:
+                return
+            self._buffer = self._buffer[whole:]
+            self._answer(head)
+
+    def _answer(self, head: bytes) -> None:
+        answer = _NO_CONTENT
+        if head.startswith(b"post"):
+            self._count.one(self._loop.time())
+        elif head.startswith(b"delete"):
+            self._count.forget()
+        else:
+            told = {"requests": self._count.requests, "seconds": self._count.last - self._count.first}
+            body = json.dumps(told).encode()
+            answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+                len(body),
+                body,
+            )
+        if self._transport is not None:
+            self._transport.write(answer)
+
+
+async def main() -> None:
+    """Listen until standard input ends; the port is printed first."""
+    loop = asyncio.get_running_loop()
+    count = _Count()
+    server = await loop.create_server(lambda: _Answering(count, loop), "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
