@@ -13,6 +13,7 @@ from typing import Final
 import aiohttp
 import asyncpg
 from arq.connections import ArqRedis
+from redis.asyncio.connection import ConnectionPool
 
 from hookseal.demo.installation import Installation
 from hookseal.demo.process import worker_process
@@ -84,7 +85,7 @@ async def sinking() -> AsyncIterator[Sink]:
     """Give a receiver that runs in a process of its own for the length of the block."""
     process = await _python("tools.bench.sink", stdin=asyncio.subprocess.PIPE)
     try:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             yield Sink(f"http://127.0.0.1:{int(await _line(process))}/", session)
     finally:
         process.kill()
@@ -106,7 +107,8 @@ async def stock(sink: Sink, load: Load, redis_url: str) -> Cost:
     """Send with arq's own worker; the jobs are queued before it starts."""
     await sink.forget()
     body = b"x" * load.body_bytes
-    async with ArqRedis.from_url(redis_url, job_serializer=job_serializer, job_deserializer=job_deserializer) as redis:
+    pool = ConnectionPool.from_url(redis_url)
+    async with ArqRedis(pool, job_serializer=job_serializer, job_deserializer=job_deserializer) as redis:
         for number in range(load.requests):
             await redis.enqueue_job("post", f"msg_{number}", body, _queue_name=QUEUE)
     process = await _python("tools.bench.stock", sink.url, redis_url, str(load.concurrency))
@@ -116,7 +118,7 @@ async def stock(sink: Sink, load: Load, redis_url: str) -> Cost:
         seconds = await sink.all_of(load.requests)
         return Cost(requests=load.requests, seconds=seconds, cpu_seconds=_cpu_seconds(process.pid) - before)
     finally:
-        process.terminate()
+        process.kill()  # it has nothing to hand over
         await process.wait()
 
 
@@ -144,8 +146,8 @@ async def ours(sink: Sink, load: Load, installation: Installation, folder: Path)
 
 async def _published(connection: "asyncpg.Connection[asyncpg.Record]", load: Load) -> list[Ring]:
     rows = await connection.fetch(
-        "SELECT p.delivery_id::text, p.endpoint_id::text FROM generate_series(1, $1),"
-        " LATERAL hookseal.publish_raw('bench', 'bench.tick', $2) AS p",
+        "SELECT p.delivery_id::text, p.endpoint_id::text FROM generate_series(1, $1) AS n, hookseal.uuid7() AS round,"
+        " LATERAL hookseal.publish_raw('bench', 'bench.tick', $2, format('%s-%s', round, n)) AS p",
         load.requests,
         b"x" * load.body_bytes,
     )

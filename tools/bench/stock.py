@@ -12,6 +12,7 @@ import uvloop
 from arq import Worker, func
 from arq.connections import ArqRedis
 from arq.typing import StartupShutdown
+from redis.asyncio.connection import ConnectionPool
 
 from hookseal.queue.serializer import job_deserializer, job_serializer
 
@@ -40,11 +41,11 @@ async def started(context: dict[Any, Any]) -> None:
 
 
 async def main(url: str, redis_url: str, concurrency: int) -> None:
-    """Work until SIGTERM."""
+    """Work until it is killed."""
     worker = Worker(
         functions=[func(post, name="post")],  # type: ignore[arg-type]
         queue_name=QUEUE,
-        redis_pool=ArqRedis.from_url(redis_url),
+        redis_pool=ArqRedis(ConnectionPool.from_url(redis_url)),
         max_jobs=concurrency,
         queue_read_limit=5 * concurrency,
         poll_delay=0.01,
@@ -56,7 +57,7 @@ async def main(url: str, redis_url: str, concurrency: int) -> None:
         job_serializer=job_serializer,
         job_deserializer=job_deserializer,
     )
-    await worker.main()
+    await worker.async_run()
 
 
 if __name__ == "__main__":
