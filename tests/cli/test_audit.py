@@ -137,8 +137,8 @@ async def test_verify_for_a_person(begun: Begun) -> None:
     mac = await begun.stored.pool.fetchval("SELECT mac FROM hookseal.audit_heads WHERE tenant_id = 'acme'")
     whole = await begun.run("audit", "verify", "--tenant", "acme")
     assert (0, f"acme: intact up to row 2, MAC {mac.hex()}\n", "") == (whole.code, whole.out, whole.err)
-    nothing = await begun.run("audit", "verify", "--tenant", "never-seen")
-    assert (0, "never-seen: no audit rows\n") == (nothing.code, nothing.out)
+    nothing = await begun.run("audit", "verify", "--tenant", "never-seen", "--json")
+    assert (3, "tenant") == (nothing.code, nothing.json["error"]["field"])
     for statement, said in (
         ("UPDATE hookseal.audit_heads SET mac = ''", "row 2: the last row is not the one that the head"),
         ("UPDATE hookseal.audit_log SET mac_key_id = '9' WHERE sequence = 2", "row 2: the row names an integrity key"),

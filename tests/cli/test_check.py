@@ -102,13 +102,21 @@ async def test_nobody_answers() -> None:
             assert seconds < ANSWER_SECONDS + 2
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", b""])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+        b"",
+    ],
+)
 async def test_somebody_else_answers(answer: bytes) -> None:
     """What is no worker is not ready, whatever it says."""
     async with saying(answer) as url:
         ended = await hookseal("check", "--url", url)
     assert (69, "") == (ended.code, ended.out)
-    assert f"no worker answers at {url}" in ended.err
+    assert f"what answers at {url} is no probe of a hookseal worker" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -126,6 +134,19 @@ async def test_a_port_that_is_none(port: str) -> None:
     ended = await hookseal("check", HOOKSEAL_HEALTH_PORT=port)
     assert 78 == ended.code
     assert "--url" in ended.err
+
+
+async def test_a_path_that_is_no_probe() -> None:
+    """A worker that is asked for another path is not told to be absent: it is said where its probes are."""
+    async with probed(broken) as url:
+        ended = await hookseal("check", "--url", f"{url}/ready")
+    assert 69 == ended.code
+    assert "give the worker's health_url with --url" in ended.err
+
+
+async def test_short_help() -> None:
+    """It takes -h as the other commands do."""
+    assert (0, "") == ((ended := await hookseal("check", "-h")).code, ended.err)
 
 
 async def test_it_needs_little() -> None:

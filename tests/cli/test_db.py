@@ -57,7 +57,8 @@ async def test_nobody_listens(command: str) -> None:
 async def test_without_the_extra(module: str, empty_database_url: str) -> None:
     """Without the extra `migrate`, upgrade names it; status does not need it."""
     ended = await python("-c", _WITHOUT, module, "db", "upgrade", DATABASE_URL=empty_database_url)
-    assert (69, f"hookseal: {module} is not installed: install hookseal[migrate]\n") == (ended.code, ended.err)
+    expected = f"hookseal: {module} is not installed: from the checkout, pip install '.[migrate]'\n"
+    assert (69, expected) == (ended.code, ended.err)
     ended = await python("-c", _WITHOUT, module, "db", "status", DATABASE_URL=empty_database_url)
     assert (1, "") == (ended.code, ended.err)
 

@@ -178,7 +178,7 @@ async def test_interrupted(number: signal.Signals, servers_folder: Path) -> None
 async def test_without_the_extra() -> None:
     """Without the extra `embedded` it is named."""
     ended = await python("-c", _WITHOUT, "demo")
-    expected = "hookseal: standardwebhooks is not installed: install hookseal[embedded]\n"
+    expected = "hookseal: standardwebhooks is not installed: from the checkout, pip install '.[embedded]'\n"
     assert (69, expected) == (ended.code, ended.err)
 
 

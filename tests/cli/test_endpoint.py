@@ -72,11 +72,13 @@ async def test_what_is_stored(begun: Begun) -> None:
 
 
 async def test_for_a_person(begun: Begun) -> None:
-    """A pipe is told that nobody saw the secret, and how to see one."""
+    """A pipe is told that nobody saw the secret, and the command that gives another."""
     ended = await begun.run(*ADD)
     assert (0, "") == (ended.code, ended.err)
     assert "whsec_" not in ended.out
     assert "secret    not shown\nNobody saw the secret" in ended.out
+    one = await begun.stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints")
+    assert f"\n  hookseal endpoint rotate --tenant acme --endpoint {one} --overlap 0 --secret-out FILE\n" in ended.out
     printed = await begun.run(*changed("--url", "https://other.example/"), "--print-secret")
     assert "\nsecret    whsec_" in printed.out
 
@@ -142,7 +144,7 @@ async def test_a_given_secret_that_cannot_be_used(tmp_path: Path) -> None:
     exposed = await hookseal(*ADD, "--secret-file", str(path), "--json", **NOWHERE)
     assert (5, "secret_file") == problem(exposed)
     missing = await hookseal(*ADD, "--secret-file", str(tmp_path / "nothing"), "--json", **NOWHERE)
-    assert (3, "secret_file") == problem(missing)
+    assert (2, "secret_file") == problem(missing)
     short = "whsec_" + base64.b64encode(b"correct-horse-battery-1").decode()
     for text in (short, GIVEN.replace("whsec_", "whsk_"), GIVEN + "x"):
         ended = await fed(text.encode(), *ADD, "--secret-file", "-", "--json", **NOWHERE)

@@ -60,7 +60,9 @@ async def test_update(begun: Begun) -> None:
     )
 
     backoff = ("--retry-schedule", "none", "--max-attempts", "3")
-    assert 0 == (await begun.run("endpoint", "update", *wanted(one), *backoff)).code
+    told = await begun.run("endpoint", "update", *wanted(one), *backoff)
+    lines = [f"endpoint {one} is changed; generation 2", "retry_schedule: 5 300 -> -", "max_attempts: 10 -> 3"]
+    assert (0, sorted(lines)) == (told.code, sorted(told.out.splitlines()))
     found = await row(begun)
     assert (None, 3, 2) == (found["retry_schedule"], found["max_attempts"], found["generation"])
     same = await begun.run("endpoint", "update", *wanted(one), "--max-attempts", "3")
@@ -142,28 +144,39 @@ async def test_for_a_person(begun: Begun) -> None:
         ("enable", "was enabled already: nothing was changed"),
         ("disable", "is disabled"),
         ("disable", "was disabled already (disabled by an operator): nothing was changed"),
-        ("enable", "is enabled; 0 deliveries that waited are due"),
-        ("delete", "is deleted; 0 pending deliveries were cancelled"),
+        ("enable", "is enabled; due now that waited: 0"),
+        ("delete", "is deleted; pending deliveries cancelled: 0"),
     ):
-        ended = await begun.run("endpoint", command, *wanted(one))
+        ended = await begun.run("endpoint", command, *wanted(one), *(("--yes",) if command == "delete" else ()))
         assert (0, f"endpoint {one} {said}\n", "") == (ended.code, ended.out, ended.err)
 
 
 @pytest.mark.req("OPS-04", part="json")
 async def test_delete(begun: Begun) -> None:
-    """Without a terminal nobody is asked; the deliveries stay on record, and what is gone is not found."""
+    """The deliveries stay on record, and what is gone is not found."""
     one = await endpoint(begun)
     (ring,) = await begun.stored.deliveries()
     shape = {"tenant_id": "acme", "endpoint_id": one, "deleted": True, "cancelled": 1}
-    ended = await begun.run("endpoint", "delete", *wanted(one), "--json")
+    ended = await begun.run("endpoint", "delete", *wanted(one), "--yes", "--json")
     assert (0, shape) == (ended.code, ended.json)
     shown = (await begun.run("delivery", "show", ring.delivery_id, "--json")).json
     assert ("cancelled", "the endpoint was deleted") == (shown["state"], shown["last_error"])
     versions = (await begun.run("secret", "versions", *wanted(one), "--json")).json["items"]
     assert [("retired", False)] == [(version["state"], version["signs"]) for version in versions]
     for command in ("delete", "enable", "disable", "show"):
-        gone = await begun.run("endpoint", command, *wanted(one), "--json")
+        gone = await begun.run(
+            "endpoint", command, *wanted(one), "--json", *(("--yes",) if command == "delete" else ())
+        )
         assert (3, "endpoint") == (gone.code, gone.json["error"]["field"])
+
+
+async def test_delete_where_nobody_can_be_asked(begun: Begun) -> None:
+    """Without a terminal nothing is deleted unless --yes says so."""
+    one = await endpoint(begun)
+    ended = await begun.run("endpoint", "delete", *wanted(one), "--json")
+
+    assert (2, "yes") == (ended.code, ended.json["error"]["field"])
+    assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +224,7 @@ async def test_the_operators_role(begun: Begun) -> None:
             ("endpoint", "disable", *wanted(one)),
             ("endpoint", "enable", *wanted(one)),
             ("secret", "cache-clear"),
-            ("endpoint", "delete", *wanted(one)),
+            ("endpoint", "delete", *wanted(one), "--yes"),
         ):
             ended = await hookseal(*arguments, "--json", **settings)
             assert (0, "") == (ended.code, ended.err), (arguments, ended.out)

@@ -143,6 +143,19 @@ def test_usage_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["hookseal: Missing command.", "hookseal: Try 'hookseal db --help'."] == capsys.readouterr().err.splitlines()
 
 
+def test_a_group_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """A group without a command shows its help, and says what is missing in words."""
+    assert 2 == answer(["endpoint"])
+    assert "hookseal: Missing command." == capsys.readouterr().err.splitlines()[0]
+
+
+def test_help_of_any_width() -> None:
+    """A paragraph of a help text is one line, so that it is folded where the terminal ends and nowhere else."""
+    texts = [getattr(command, "help", "") for _, command in leaves(typer.main.get_command(app), "hookseal")]
+    assert [] == [text for text in texts if "\n" in text.replace("\n\n", "")]
+    assert any("\n\n" in text for text in texts)
+
+
 def test_json_belongs_to_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     """In front of a command --json would ask for nothing, so it is refused, in JSON."""
     assert 2 == answer(["--json", "db", "status"])

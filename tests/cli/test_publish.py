@@ -94,7 +94,7 @@ async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -
 async def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     """A file that is not there is not found, and one that is not UTF-8 is no JSON."""
     missing = await hookseal(*PUBLISH, "--file", str(tmp_path / "nothing"), "--json", **NOWHERE)
-    assert (3, "file") == (missing.code, missing.json["error"]["field"])
+    assert (2, "file") == (missing.code, missing.json["error"]["field"])
     latin = await fed('"é"'.encode("latin-1"), *PUBLISH, "--file", "-", "--json", **NOWHERE)
     assert (2, "data") == (latin.code, latin.json["error"]["field"])
 
@@ -150,7 +150,7 @@ async def test_nobody_subscribes(begun: Begun) -> None:
         assert (0, []) == (ended.code, ended.json["deliveries"])
     assert 2 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
     shown = await begun.run(*PUBLISH, "--data", "{}")
-    assert shown.out.endswith("no endpoint subscribes to it\n")
+    assert shown.out.endswith("no enabled endpoint subscribes to it\n")
 
 
 async def test_redis_does_not_answer(begun: Begun) -> None:

@@ -14,9 +14,14 @@ from hookseal.dispatcher.publish import Event, publish_raw
 from hookseal.ground.ids import TenantId
 from tests.cli.begun import Begun
 from tests.cli.command import Ended
+from tests.worker.waiting import eventually
 
 GIVEN = "whsec_" + base64.b64encode(bytes(range(100, 132))).decode()
 MISSING = "01900000-0000-7000-8000-0000000000ff"
+ASKS_FOR_OLDER_CLAIMS = """
+SELECT pid, query_start FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%d.claimed_generation < $3%'
+"""
 
 
 async def added(begun: Begun) -> str:
@@ -73,6 +78,16 @@ async def test_the_shape(begun: Begun) -> None:
     assert again.json["secret"].startswith("whsec_")
 
 
+@pytest.mark.req("SEC-10")
+async def test_an_overlap_of_a_day(begun: Begun) -> None:
+    """Where neither the command nor the settings say otherwise, both secrets sign for 24 hours."""
+    endpoint = await added(begun)
+    await run(begun, "rotate", endpoint)
+    left = (await run(begun, "rotation-status", endpoint)).json["seconds_left"]
+
+    assert 24 * 3600 - 60 < left <= 24 * 3600
+
+
 @pytest.mark.req("SEC-09")
 async def test_a_repeat_fills_its_file_with_what_was_given_out(begun: Begun, tmp_path: Path) -> None:
     """Repeated with a file, a rotation keeps there the secret that it gave out the first time, for its owner alone."""
@@ -113,9 +128,15 @@ async def test_a_revocation_returns_once_older_claims_have_ended(begun: Begun) -
     assert (0, 1) == (at_once.code, at_once.json["older_claims"])
 
     waiting = asyncio.create_task(run(begun, "rotate", endpoint, "--overlap", "0"))
-    while 3 != await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints"):  # noqa: ASYNC110 -- another process
-        await asyncio.sleep(0.02)
+    asked: set[Any] = set()
+
+    async def asked_again() -> bool:
+        asked.update(await begun.stored.pool.fetch(ASKS_FOR_OLDER_CLAIMS))
+        return len(asked) > 2
+
+    await eventually(asked_again)
     assert not waiting.done()
+    assert 3 == await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints")
     await ledger.release(claim, None)
     ended = await waiting
     assert (0, 0, 3) == (ended.code, ended.json["older_claims"], ended.json["generation"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.cli.secret_files import SecretOutput, _write, read_secret
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, NotFound, Refused
+from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused
 from hookseal.secrets.material import SecretMaterial
 
 
@@ -75,9 +75,9 @@ def test_a_file_that_others_may_read(mode: int, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """A file that cannot be read is not found, whatever it is instead."""
+    """A file that cannot be read is a malformed argument, whatever it is instead."""
     for path in (tmp_path / "nothing", private_folder(tmp_path)):
-        with pytest.raises(NotFound) as caught:
+        with pytest.raises(Malformed) as caught:
             read_secret(str(path))
         assert "secret_file" == caught.value.field
 

@@ -198,7 +198,7 @@ async def test_files_that_cannot_be_taken(kept: Kept) -> None:
     absent = str(kept.folder / "absent")
     for option in ("secret_file", "headers_file", "body_file"):
         ended = await kept.verified("--json", **{option: absent})
-        assert (3, option) == (ended.code, ended.json["error"]["field"])
+        assert (2, option) == (ended.code, ended.json["error"]["field"])
     ended = await kept.verified("--json", secret_file=kept.write("open", SECRET, mode=0o640))
     assert (5, "secret_file") == (ended.code, ended.json["error"]["field"])
     for option, most in (("headers_file", 65_536), ("body_file", MAX_BODY_BYTES)):

@@ -45,6 +45,15 @@ async def test_a_commit(publisher: Publisher, stored: Stored) -> None:
     assert ids(published.deliveries) == await stored.delivery_ids() == await stored.rung()
 
 
+async def test_a_connection_of_another_kind(publisher: Publisher, stored: Stored) -> None:
+    """What is no connection of asyncpg is refused by name, before anything is stored."""
+    another: Any = object()
+    with pytest.raises(Malformed, match="asyncpg") as caught:
+        await publisher.publish(**EVENT, connection=another)
+
+    assert ("connection", 0) == (caught.value.field, await stored.count())
+
+
 async def test_a_rollback(publisher: Publisher, stored: Stored) -> None:
     """What is rolled back was never published; a ring for it does no harm."""
     async with stored.pool.acquire() as connection:

@@ -146,6 +146,14 @@ async def test_postgresql_stands_still(own_postgres: Server) -> None:
         assert not (await publisher.publish(**EVENT)).duplicate
 
 
+async def test_a_publisher_that_is_closed(database_url: str) -> None:
+    """Behind its block a Publisher says that it is closed, and blames no server."""
+    async with Publisher.connect(database_url) as publisher:
+        pass
+    with pytest.raises(Refused, match="this Publisher is closed"):
+        await publisher.publish(**EVENT)
+
+
 @pytest.mark.req("DEL-01")
 async def test_rights(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
     """A role that is no producer is refused at once, and a producer for tenants that were not granted to it."""
@@ -160,7 +168,7 @@ async def test_rights(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -
         await pool.execute("INSERT INTO hookseal.producers (role_name, tenant_id) VALUES ($1, 'acme')", role)
         async with Publisher.connect(url) as publisher:
             await publisher.publish(**EVENT)
-            with pytest.raises(Refused, match="may not publish for tenant globex"):
+            with pytest.raises(Refused, match=f"producer grant --role {role} --tenant globex`"):
                 await publisher.publish(**(EVENT | {"tenant_id": "globex"}))
     finally:
         await pool.execute(f"REVOKE hookseal_producer FROM {role}; DROP ROLE {role}")

@@ -57,12 +57,15 @@ def test_defaults() -> None:
     )
     assert ("127.0.0.1", 8080) == (settings.health.host, settings.health.port)
     assert ((), False) == (settings.egress.allow, settings.egress.allow_http)
-    assert (CacheLimits(ttl_seconds=300, max_entries=10_000, max_bytes=16_777_216), 86_400) == (
-        settings.secrets.cache,
-        settings.secrets.rotation_overlap_seconds,
-    )
+    assert CacheLimits(ttl_seconds=300, max_entries=10_000, max_bytes=16_777_216) == settings.secrets.cache
     assert CacheLimits() == settings.secrets.cache
     assert ("info", "json") == (settings.log.level, settings.log.style)
+
+
+@pytest.mark.req("SEC-10")
+def test_the_overlap_is_a_day_by_default() -> None:
+    """Where nothing is set, a rotation's two secrets sign for 24 hours."""
+    assert 24 * 3600 == load(environment()).secrets.rotation_overlap_seconds
 
 
 def test_values() -> None:
@@ -115,7 +118,8 @@ def test_values() -> None:
         ({"SECRETS_PROVIDER": "aws"}, "SECRETS_PROVIDER names a store that is not in this version yet"),
         ({"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": None}, "SECRETS_PROVIDER may not be dev in production"),
         ({"SECRETS_PROVIDER": "dev", "HOOKSEAL_ENV": "test"}, "SECRETS_MASTER_KEY does nothing with"),
-        ({"SECRETS_MASTER_KEY": None}, "SECRETS_MASTER_KEY is not set"),
+        ({"SECRETS_MASTER_KEY": None}, "SECRETS_MASTER_KEY is not set: db needs 32 random bytes in base64, for"),
+        ({"SECRETS_MASTER_KEY": None, "SECRETS_MASTER_KEY_FILE": ""}, "SECRETS_MASTER_KEY_FILE is empty"),
         ({"SECRETS_MASTER_KEY": ""}, "SECRETS_MASTER_KEY is empty"),
         ({"SECRETS_MASTER_KEY": "not base64!"}, "SECRETS_MASTER_KEY: must be 32 random bytes"),
         ({"SECRETS_MASTER_KEY": base64.b64encode(os.urandom(31)).decode()}, "SECRETS_MASTER_KEY: must be 32 random"),

@@ -28,6 +28,7 @@ async def test_an_old_claim_is_given_back() -> None:
     await attempt(*taken, scene.parts)
 
     assert ([], [], State.PENDING) == (scene.transport.sent, scene.row.attempts, scene.row.state)
+    assert 1 == scene.meter.returns
     assert await take(RING, scene.parts) is not None
 
 

@@ -1,6 +1,7 @@
 """The laws of a ledger: the double, the real one, and the real one that tries again all keep them."""
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -62,7 +63,9 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
         )
 
     real = PostgresLedger(pool, worker="w1", lease_seconds=45)
-    persistent = PersistentLedger(real, seconds=5, clock=SystemClock())
+    persistent = PersistentLedger(
+        real, seconds=5, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=lambda _: None
+    )
     return Case(ledger=real if request.param == "postgres" else persistent, ring=ring, sibling=sibling, later=later)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.waiting import older_claims
+from hookseal.ground.errors import Unavailable
 from hookseal.ground.pointer import Pointer
 from hookseal.schema.database import Connection
 from hookseal.secrets import pointer
@@ -49,17 +50,20 @@ async def older(connection: Connection, moved: Pointer) -> int:
 
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize("overlap", [False, True])
-async def test_a_claim_waits_for_a_rotation_and_reads_what_it_left(
+async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
     pool: "Pool[asyncpg.Record]", *, overlap: bool
 ) -> None:
-    """A claim that meets a pointer in motion has, once that is committed, the new refs, generation and MAC."""
+    """A claim whose snapshot is older than a rotation's commit has all the same its new refs, generation and MAC."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
     kept = {"previous_secret_ref": found.secret_ref, "previous_scheme": "standard", "previous_algorithm": "hmac"}
-    async with moving(installation, found, **(kept if overlap else {})) as moved:
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
         claiming = asyncio.create_task(ledger(pool).claim(ring))
-        await somebody_waits(pool)
+        await somebody_waits(pool)  # its snapshot is taken
+        async with moving(installation, found, **(kept if overlap else {})) as moved:
+            pass
     claim = await claiming
 
     assert claim is not None
@@ -131,15 +135,33 @@ async def test_a_dead_workers_claim_counts_until_its_lease_is_over(pool: "Pool[a
         assert 0 == await older(connection, moved)
 
 
-async def test_a_claim_waits_for_a_deletion_and_finds_nowhere_to_send(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim that meets an endpoint being deleted is a claim without a target: the delivery is then cancelled."""
+@pytest.mark.req("SEC-10")
+async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+    """While an endpoint is being changed its deliveries are not claimed and nobody waits; afterwards they are."""
+    installation = await begin(pool)
+    found = (await installation.endpoint()).pointer
+    [ring] = await installation.deliveries()
+    async with moving(installation, found) as moved:
+        with pytest.raises(Unavailable, match="being changed"):
+            await ledger(pool).claim(ring)
+        assert "pending" == (await installation.delivery(ring))["state"]
+    claim = await ledger(pool).claim(ring)
+
+    assert claim is not None
+    assert claim.target is not None
+    assert moved.secret_ref == claim.target.pointer.secret_ref
+
+
+async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim whose endpoint was deleted since its snapshot has no target: the delivery is then cancelled."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     async with pool.acquire() as other, other.transaction():
-        await other.execute("DELETE FROM hookseal.endpoints")
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
         claiming = asyncio.create_task(ledger(pool).claim(ring))
         await somebody_waits(pool)
+        await pool.execute("DELETE FROM hookseal.endpoints")
     claim = await claiming
 
     assert claim is not None

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.ledger import BEGINNING, Place, PostgresLedger
 from hookseal.dispatcher.model import Claim, State, Verdict
+from hookseal.ground.sql import statements
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
 from tests.doubles.stored import begin
 
@@ -36,9 +37,9 @@ async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
     await ledger(pool).release(claim, WAIT)
 
     moment = await ledger(pool).seconds_ago(15)
-    assert [due] == await ledger(pool).ring_due(moment)
-    assert [] == await ledger(pool).ring_due(moment)
-    assert [due] == await ledger(pool).ring_due(await ledger(pool).seconds_ago(0))
+    assert [due] == (await ledger(pool).ring_due(moment))[0]
+    assert [] == (await ledger(pool).ring_due(moment))[0]
+    assert [due] == (await ledger(pool).ring_due(await ledger(pool).seconds_ago(0)))[0]
 
 
 async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> None:
@@ -56,7 +57,53 @@ async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> 
     oldest_first = rings[::-1]
 
     assert oldest_first == await ledger(pool).ring_unrung(await lead(pool), waited_seconds=0)
-    assert oldest_first == await ledger(pool).ring_due(await ledger(pool).seconds_ago(0))
+    assert oldest_first == (await ledger(pool).ring_due(await ledger(pool).seconds_ago(0)))[0]
+
+
+@pytest.mark.parametrize("at_most", [299, 300, 1_000])
+async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> None:
+    """Whatever the size of a batch, everything due is returned once and in order, many of one moment among it."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    await pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 3000)",
+    )
+    await pool.execute(
+        "WITH numbered AS (SELECT id, row_number() OVER (ORDER BY md5(id::text)) AS n FROM hookseal.deliveries)"
+        " UPDATE hookseal.deliveries AS d"
+        " SET"
+        " next_attempt_at = date_trunc('hour', now()) - make_interval(hours => n::integer / 700)"
+        " FROM numbered WHERE numbered.id = d.id"
+    )
+    expected = await pool.fetch("SELECT id::text FROM hookseal.deliveries ORDER BY next_attempt_at, id")
+    moment = await ledger(pool).seconds_ago(15)
+    rung: list[str] = []
+    sizes: list[int] = []
+    place: Place | None = BEGINNING
+    while place is not None:
+        rings, place = await ledger(pool).ring_due(moment, place, at_most=at_most)
+        rung += [ring.delivery_id for ring in rings]
+        sizes.append(len(rings))
+
+    assert [row[0] for row in expected] == rung
+    assert [at_most] * (3_000 // at_most) + [3_000 % at_most] == sizes
+
+
+async def test_a_batch_walks_past_nothing_rung(pool: "Pool[asyncpg.Record]") -> None:
+    """A batch finds its rows by an index from its place on: what was rung before it costs it nothing."""
+    statement = statements("hookseal.dispatcher", "ledger.sql")["ring_due"]
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        plan = "\n".join(
+            row[0]
+            for row in await connection.fetch(
+                f"EXPLAIN {statement}", 10, await ledger(pool).seconds_ago(15), BEGINNING.due_at, BEGINNING.delivery_id
+            )
+        )
+
+    assert "deliveries_due" in plan
+    assert "ROW(next_attempt_at, id) > ROW(" in plan.split("Index Cond:")[1].split("\n")[0]
+    assert "Sort Key: d.next_attempt_at" not in plan
 
 
 @pytest.mark.req("DEL-01")
@@ -132,3 +179,27 @@ async def test_what_becomes_due_again_is_unrung(
     assert (await installation.delivery(ring))["rung_at"] is None
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
     assert [ring] == await real.ring_unrung(token, waited_seconds=0)
+
+
+async def test_what_waits_for_a_disabled_endpoint_is_put_off(pool: "Pool[asyncpg.Record]") -> None:
+    """While the endpoint is disabled its deliveries are looked at again in about 15 s and not rung; then they are."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled'")
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    token = await lead(pool, 3600)
+
+    async def put_off() -> bool:
+        wait = await pool.fetchval("SELECT extract(epoch FROM next_attempt_at - now()) FROM hookseal.deliveries")
+        await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
+        return 11 < float(wait) < 19
+
+    await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
+    assert [] == await ledger(pool).ring_unrung(token, waited_seconds=0)
+    assert await put_off()
+    rings, _ = await ledger(pool).ring_due(await ledger(pool).seconds_ago(15))
+    assert [] == rings
+    assert await put_off()
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = true")
+    assert [ring] == await ledger(pool).ring_unrung(token, waited_seconds=0)

@@ -40,12 +40,12 @@ class MemoryLedger:
         row = self.rows[delivery_id]
         row.claim = replace(row.claim, target=target)
 
-    async def claim(self, ring: Ring) -> Claim | None:
+    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Take a due, pending delivery under a new lease."""
         row = self.rows.get(ring.delivery_id)
         if row is None or row.claim.ring != ring or row.state is not State.PENDING or row.due_at > self._clock.now():
             return None
-        row.state, row.lease, row.waiting_for = State.SENDING, f"lease-{next(self._tokens)}", None
+        row.state, row.lease, row.waiting_for = State.SENDING, token or f"lease-{next(self._tokens)}", None
         return replace(
             row.claim,
             number=len(row.attempts) + 1,
@@ -66,6 +66,11 @@ class MemoryLedger:
         if verdict.disable is not None:
             self._disable(claim.ring)
         return True
+
+    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
+        """Tell whether this attempt is on record."""
+        kept = self.rows[claim.ring.delivery_id].attempts
+        return claim.number <= len(kept) and kept[claim.number - 1].outcome is attempt.outcome
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""

@@ -11,6 +11,7 @@ class ListMeter:
         self.verdicts: list[Verdict] = []
         self.holds: list[WaitingFor] = []
         self.leases_lost = 0
+        self.returns = 0
 
     def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
         """Keep the attempt."""
@@ -23,6 +24,10 @@ class ListMeter:
     def held(self, waiting_for: WaitingFor) -> None:
         """Keep why the delivery was held back."""
         self.holds.append(waiting_for)
+
+    def given_back(self) -> None:
+        """Count it."""
+        self.returns += 1
 
     def lease_lost(self) -> None:
         """Count it."""

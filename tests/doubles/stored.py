@@ -42,7 +42,7 @@ class Installation:
     async def add(self, endpoint: NewEndpoint, secret: SecretMaterial | None = None) -> AddedEndpoint:
         """Add this endpoint."""
         async with self.pool.acquire() as connection:
-            return await add_endpoint(self.operator(connection), endpoint, secret)
+            return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25)
 
     async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
         """Add an endpoint that subscribes to everything."""

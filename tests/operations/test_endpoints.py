@@ -12,7 +12,7 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import Conflict, Refused, Unavailable
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Scheme
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint, require_drainable
+from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretDenied
 from hookseal.secrets.material import SecretMaterial
@@ -133,7 +133,7 @@ async def test_inside_the_callers_transaction(installation: Installation) -> Non
     async with installation.pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
-        await add_endpoint(installation.operator(connection), NEW, None)
+        await add_endpoint(installation.operator(connection), NEW, None, own_drain_seconds=25)
         assert 0 == await records(installation)
         await transaction.rollback()
 
@@ -148,7 +148,7 @@ async def test_an_outage(installation: Installation, database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     connection.terminate()
     with pytest.raises(Unavailable):
-        await add_endpoint(installation.operator(connection), NEW, None)
+        await add_endpoint(installation.operator(connection), NEW, None, own_drain_seconds=25)
 
 
 @pytest.mark.req("OPS-10")
@@ -233,6 +233,6 @@ async def test_the_smallest_live_drain(installation: Installation, silent_second
     )
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
-        await require_drainable(operator, longest, own_drain_seconds=25)
+        await add_endpoint(operator, replace(NEW, timeout_ms=longest), None, own_drain_seconds=25)
         with pytest.raises(Refused, match=f"at most {longest} ms"):
-            await require_drainable(operator, longest + 1, own_drain_seconds=25)
+            await add_endpoint(operator, replace(NEW, timeout_ms=longest + 1), None, own_drain_seconds=25)

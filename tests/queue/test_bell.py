@@ -144,18 +144,17 @@ async def test_a_stock_worker_takes_what_was_rung(ringing: Bell) -> None:
 
 @pytest.mark.req("DEL-02")
 async def test_many_at_once(own_valkey: Server) -> None:
-    """Many rings take few round trips and one look at the clock of Redis; all are queued, due at one time."""
+    """Many rings take few round trips; all are queued, due at one time, whatever the clock of a worker says."""
     ringing = bell(own_valkey.url)
     rings = many(1_201)
     before = await ringing.redis.info("stats")
     assert 1_201 == await ringing.ring(iter(rings))
 
-    after, commands = await ringing.redis.info("stats"), await ringing.redis.info("commandstats")
-    assert 1 == commands["cmdstat_time"]["calls"]
+    after = await ringing.redis.info("stats")
     assert after["total_reads_processed"] - before["total_reads_processed"] < 1_201 / 2
     queued = await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1, withscores=True)
     assert {ring.delivery_id.encode() for ring in rings} == {member for member, _ in queued}
-    assert 1 == len({due for _, due in queued})
+    assert {1.0} == {due for _, due in queued}
     assert 1_201 == await ringing.redis.exists(*(f"arq:job:{ring.delivery_id}" for ring in rings))
     await ringing.close()
 

@@ -18,6 +18,7 @@ from hookseal.receiver import (
     MissingHeader,
     NoMatchingSignature,
     OutsideTolerance,
+    UntrimmedSecret,
     UnusableSecret,
     VerificationError,
     Verified,
@@ -307,6 +308,17 @@ def test_a_secret_that_is_empty(secrets: list[str]) -> None:
     for headers in (standard(), x_webhook()):
         with pytest.raises(UnusableSecret):
             verify(BODY, headers, secrets, now=AT)
+
+
+@pytest.mark.parametrize("spoilt", ["{}\n", "{}\r\n", " {}", "\t{}", "{} "], ids=repr)
+@pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
+def test_a_secret_with_white_space_around_it(headers: dict[str, str], secret: str, spoilt: str) -> None:
+    """A secret as the line of a file gives it is refused, and the refusal says which one and what to do."""
+    with pytest.raises(UntrimmedSecret, match=r"secret 2 begins or ends with white space.*strip it") as caught:
+        verify(BODY, headers, [secret, spoilt.format(secret)], now=AT)
+
+    assert isinstance(caught.value, UnusableSecret)
+    assert secret not in str(caught.value)
 
 
 @pytest.mark.parametrize("secret", ["whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", "whsk_AAAA"])

@@ -7,6 +7,7 @@ import pytest
 
 from hookseal.ground.errors import ConfigError
 from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.ground.wire import Scheme
 from hookseal.schema.database import Pool
 from hookseal.secrets import pointer
 from hookseal.secrets.boot import Unlocked, unlock
@@ -98,10 +99,12 @@ async def test_a_secret_goes_all_the_way_round(begun: Pool) -> None:
             BARE.url,
         )
         ref = await unlocked.store_on(connection).put(TENANT, NAME, SECRET, purpose=SIGNING)
-        found = await pointer.first(connection, unlocked.integrity, tenant=TENANT, endpoint_id=ENDPOINT, ref=ref)
+        found = await pointer.first(
+            connection, unlocked.integrity, tenant=TENANT, endpoint_id=ENDPOINT, ref=ref, scheme="standard"
+        )
 
     async with unlocked.service.signers(found) as signers:
-        assert [Signer("", SECRET).sign(b"x")] == [signer.sign(b"x") for signer in signers]
+        assert [Signer("", SECRET, Scheme.STANDARD).sign(b"x")] == [signer.sign(b"x") for signer in signers]
     with pytest.raises(SecretTampered):
         async with unlocked.service.signers(replace(found, url="https://attacker.example/")):
             pass
@@ -207,6 +210,14 @@ async def test_the_sentinel_tells_when_the_store_stops_answering(begun: Pool) ->
 
     with pytest.raises(SecretUnavailable):
         await unlocked.check_sentinel()
+
+
+async def test_dev_is_refused_where_keys_are_registered(begun: Pool) -> None:
+    """An installation that has keys is not opened with keys made up in memory: the message says what to set."""
+    problems = await _problems(begun, None, Provider.DEV)
+
+    assert problems.startswith("SECRETS_PROVIDER: this installation has registered master keys")
+    assert "set SECRETS_PROVIDER=db" in problems
 
 
 async def test_dev_makes_its_own_keys_and_touches_no_database(pool: Pool) -> None:

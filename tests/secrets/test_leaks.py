@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.envelope import open_sealed, seal
 from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.material import SecretMaterial
@@ -29,12 +30,14 @@ def _tampered() -> object:
 
 
 REFUSALS: dict[str, Callable[[], object]] = {
-    "secret without prefix": lambda: parse_signing_secret(CANARY),
-    "secret with bad base64": lambda: parse_signing_secret(f"whsec_{CANARY}%"),
-    "secret too short": lambda: parse_signing_secret("whsec_" + base64.b64encode(CANARY.encode()).decode()),
-    "secret not ASCII": lambda: parse_signing_secret(f"whsec_{ENCODED}\u00e4"),
-    "stored secret of another form": lambda: Signer("ref", SecretMaterial(CANARY.encode())),
-    "stored secret not UTF-8": lambda: Signer("ref", SecretMaterial(b"whsec_\xff" + CANARY.encode())),
+    "secret without prefix": lambda: parse_signing_secret(CANARY, Scheme.STANDARD),
+    "secret with bad base64": lambda: parse_signing_secret(f"whsec_{CANARY}%", Scheme.STANDARD),
+    "secret too short": lambda: parse_signing_secret(
+        "whsec_" + base64.b64encode(CANARY.encode()).decode(), Scheme.STANDARD
+    ),
+    "secret not ASCII": lambda: parse_signing_secret(f"whsec_{ENCODED}\u00e4", Scheme.STANDARD),
+    "stored secret of another form": lambda: Signer("ref", SecretMaterial(CANARY.encode()), Scheme.STANDARD),
+    "stored secret not UTF-8": lambda: Signer("ref", SecretMaterial(b"whsec_\xff" + CANARY.encode()), Scheme.STANDARD),
     "signer that forgot": lambda: _forgotten().sign(CANARY.encode()),
     "secret too long": lambda: seal(RING, SecretMaterial(CANARY.encode() * 3000), CONTEXT),
     "secret not bytes": lambda: SecretMaterial(CANARY),  # type: ignore[arg-type]
@@ -54,7 +57,7 @@ REFUSALS: dict[str, Callable[[], object]] = {
 
 
 def _forgotten() -> Signer:
-    signer = Signer("ref", parse_signing_secret(f"whsec_{ENCODED}"))
+    signer = Signer("ref", parse_signing_secret(f"whsec_{ENCODED}", Scheme.STANDARD), Scheme.STANDARD)
     signer.forget()
     return signer
 

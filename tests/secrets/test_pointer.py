@@ -107,7 +107,7 @@ async def test_only_the_first_secret_is_set_so(pool: Pool, endpoint: None, had: 
 async def test_it_holds_the_row_until_the_callers_transaction_ends(pool: Pool, endpoint: None) -> None:
     """While the transaction is open nobody else can lock the row, not even for a key share (law 4)."""
     async with pool.acquire() as mine, pool.acquire() as theirs, mine.transaction():
-        await pointer.first(mine, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF)
+        await pointer.first(mine, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF, scheme="standard")
         with pytest.raises(asyncpg.LockNotAvailableError):
             await theirs.execute("SELECT FROM hookseal.endpoints FOR KEY SHARE NOWAIT")
 
@@ -118,4 +118,4 @@ async def test_a_connection_that_was_cut_is_unavailable(database_url: str) -> No
     connection.terminate()
 
     with pytest.raises(SecretUnavailable):
-        await pointer.first(connection, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF)
+        await pointer.first(connection, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF, scheme="standard")

@@ -79,18 +79,24 @@ async def _refused(service: SecretService, pointer: Pointer) -> SecretError | Se
     return caught.value
 
 
+def _failures(service: SecretService) -> tuple[int, int]:
+    """Return how many definitive and how many transient failures were counted."""
+    figures = service.statistics()
+    return figures.definitive_failures, figures.transient_failures
+
+
 async def test_one_signer_when_one_is_due(service: SecretService) -> None:
     """Outside an overlap the current secret signs, and its reference is told."""
     async with service.signers(signed(BARE)) as signers:
         assert [str(ref(1))] == [signer.ref for signer in signers]
-        assert [Signer("", SECRET).sign(CONTENT)] == [signer.sign(CONTENT) for signer in signers]
+        assert [Signer("", SECRET, Scheme.STANDARD).sign(CONTENT)] == [signer.sign(CONTENT) for signer in signers]
 
 
 async def test_two_signers_current_first_while_the_previous_is_due(service: SecretService) -> None:
     """In an overlap both secrets sign, the current one first."""
     async with service.signers(OVERLAP) as signers:
         assert [str(ref(2)), str(ref(1))] == [signer.ref for signer in signers]
-        assert [Signer("", secret).sign(CONTENT) for secret in (OTHER_SECRET, SECRET)] == [
+        assert [Signer("", secret, Scheme.STANDARD).sign(CONTENT) for secret in (OTHER_SECRET, SECRET)] == [
             signer.sign(CONTENT) for signer in signers
         ]
 
@@ -151,6 +157,7 @@ async def test_a_pointer_that_may_not_sign_is_refused_before_the_store_is_asked(
     """A ref of another tenant, endpoint or provider, or of no form, is refused even under a good MAC."""
     assert refusal is type(await _refused(service, signed(replace(OVERLAP, **change))))
     assert [] == store.fetched
+    assert (1, 0) == _failures(service)
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
@@ -172,6 +179,7 @@ async def test_a_row_that_was_altered_by_hand_is_refused_before_the_store_is_ask
     """A pointer whose MAC does not fit is tampered with, whatever else is right about it."""
     assert SecretTampered is type(await _refused(service, replace(OVERLAP, **change)))
     assert [] == store.fetched
+    assert (1, 0) == _failures(service)
 
 
 async def test_an_endpoint_without_a_secret_is_told_apart_from_one_that_was_altered(
@@ -192,6 +200,7 @@ async def test_never_only_one_of_the_two_that_are_due(
     store.errors[ref(version)] = error
 
     assert error is await _refused(service, OVERLAP)
+    assert (1, 0) == _failures(service)
 
 
 @pytest.mark.req("SEC-07")
@@ -203,6 +212,7 @@ async def test_never_only_one_when_the_store_is_unavailable(
     store.errors[ref(version)] = SecretUnavailable()
 
     assert SecretUnavailable is type(await _refused(service, OVERLAP))
+    assert (0, 1) == _failures(service)
 
 
 @pytest.mark.req("SEC-07")
@@ -222,9 +232,19 @@ async def test_a_stored_secret_that_is_no_signing_secret_gives_no_signer(
     """A secret that opens but is not of the scheme's form is a definitive error."""
     legacy = await store.rotate(TENANT, NAME, SecretMaterial(b"legacy"), purpose=Purpose.WEBHOOK_SIGNING)
 
-    for scheme in Scheme:
+    for failures, scheme in enumerate(Scheme, 1):
         pointer = signed(replace(BARE, secret_ref=str(legacy), scheme=scheme.value))
         assert SecretUnusable is type(await _refused(service, pointer))
+        assert (failures, 0) == _failures(service)
+
+
+async def test_a_fault_of_who_signs_is_no_failure_of_the_secret(service: SecretService) -> None:
+    """What goes wrong inside the block, whatever it is called, is not counted as a secret that could not be had."""
+    with pytest.raises(SecretUnusable):
+        async with service.signers(OVERLAP):
+            raise SecretUnusable
+
+    assert (0, 0) == _failures(service)
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")

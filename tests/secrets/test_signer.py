@@ -28,7 +28,7 @@ def _spelled(key: bytes) -> str:
 @pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
 def test_signatures_are_as_known(case: dict[str, Any]) -> None:
     """A signer gives, for the bytes of the wire, the signature that is known for them."""
-    signer = Signer("ref", parse_signing_secret(case["secret"]))
+    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.STANDARD), Scheme.STANDARD)
     content = signed_content(case["id"], case["timestamp"], bytes.fromhex(case["body"]))
 
     assert case["signature"] == signer.sign(content)
@@ -38,7 +38,7 @@ def test_signatures_are_as_known(case: dict[str, Any]) -> None:
 @given(st.binary(min_size=24, max_size=64))
 def test_every_key_of_24_to_64_bytes_is_taken_and_kept_as_it_is_spelled(key: bytes) -> None:
     """What is stored is the text of the secret, byte for byte."""
-    assert _spelled(key).encode() == parse_signing_secret(_spelled(key)).reveal()
+    assert _spelled(key).encode() == parse_signing_secret(_spelled(key), Scheme.STANDARD).reveal()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_every_key_of_24_to_64_bytes_is_taken_and_kept_as_it_is_spelled(key: byt
 def test_anything_else_is_malformed_and_not_repeated(text: str) -> None:
     """Another prefix, 23 or 65 bytes, and base64 that is not the one spelling are refused without the value."""
     with pytest.raises(Malformed) as caught:
-        parse_signing_secret(text)
+        parse_signing_secret(text, Scheme.STANDARD)
 
     assert "secret" == caught.value.field
     assert "signing secret must be whsec_ and the base64 of 24 to 64 bytes" == str(caught.value)
@@ -127,7 +127,7 @@ def test_each_generated_secret_is_another() -> None:
 def test_a_stored_secret_of_another_form_cannot_sign(stored: bytes) -> None:
     """What is stored but is no `whsec_` secret gives a definitive error, not a wrong signature."""
     with pytest.raises(SecretUnusable, match="scheme standard"):
-        Signer("ref", SecretMaterial(stored))
+        Signer("ref", SecretMaterial(stored), Scheme.STANDARD)
 
 
 @pytest.mark.parametrize("stored", [b"x" * 15, b"x" * 257, b"\xff" * 16, b""])
@@ -139,12 +139,12 @@ def test_a_stored_secret_of_another_length_or_no_text_cannot_sign_for_x_webhook(
 
 def test_the_scheme_of_a_signer_is_standard_unless_it_is_told() -> None:
     """Signers say in which scheme they sign."""
-    assert Scheme.STANDARD is Signer("ref", SECRET).scheme
+    assert Scheme.STANDARD is Signer("ref", SECRET, Scheme.STANDARD).scheme
 
 
 def test_a_signer_that_forgot_signs_nothing() -> None:
     """After `forget`, once or twice, signing is a fault of ours; the reference is still known."""
-    signer = Signer("ref", SECRET)
+    signer = Signer("ref", SECRET, Scheme.STANDARD)
     signer.forget()
     signer.forget()
 
@@ -155,7 +155,7 @@ def test_a_signer_that_forgot_signs_nothing() -> None:
 
 def test_a_signer_is_frozen() -> None:
     """Nothing about a signer can be set from outside."""
-    signer = Signer("ref", SECRET)
+    signer = Signer("ref", SECRET, Scheme.STANDARD)
 
     with pytest.raises(AttributeError):
         signer.ref = "other"  # type: ignore[misc]

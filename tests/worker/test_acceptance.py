@@ -20,6 +20,12 @@ from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, held, status
 
 NEVER_SWEEPS = {"HOOKSEAL_SWEEP_SECONDS": "300"}
+FAILURES = "hookseal_secret_failures_total"
+FLIP_A_BIT = (
+    "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
+    " WHERE name = 'webhook-endpoint-' || $1"
+)
+SECRET_LOOKS_SECONDS = 30.0  # what waits for a secret looks again every 15 s, give or take a quarter
 
 
 @pytest.mark.req("DEL-02", "DEL-03", "DEL-15")
@@ -154,39 +160,52 @@ async def test_a_forbidden_address(world: World) -> None:
 @pytest.mark.req("SEC-24", part="pointer-mac")
 @pytest.mark.req("DEL-03")
 @pytest.mark.parametrize(
-    "alter",
+    ("alter", "mend"),
     [
+        pytest.param(FLIP_A_BIT, FLIP_A_BIT, id="secret"),
         pytest.param(
-            "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
-            " WHERE name = 'webhook-endpoint-' || $1",
-            id="secret",
+            "UPDATE hookseal.secret_records SET name = 'elsewhere-' || $1 WHERE name = 'webhook-endpoint-' || $1",
+            "UPDATE hookseal.secret_records SET name = 'webhook-endpoint-' || $1 WHERE name = 'elsewhere-' || $1",
+            id="no-secret",
         ),
-        pytest.param("DELETE FROM hookseal.secret_records WHERE name = 'webhook-endpoint-' || $1", id="no-secret"),
         pytest.param(
             "UPDATE hookseal.endpoints SET url = replace(url, '/altered', '/elsewhere') WHERE id = $1::text::uuid",
+            "UPDATE hookseal.endpoints SET url = replace(url, '/elsewhere', '/altered') WHERE id = $1::text::uuid",
             id="url",
         ),
         pytest.param(
             "UPDATE hookseal.endpoints SET secret_ref = (SELECT secret_ref FROM hookseal.endpoints"
             " WHERE id <> $1::text::uuid LIMIT 1) WHERE id = $1::text::uuid",
+            "UPDATE hookseal.endpoints SET secret_ref = 'db:acme:webhook-endpoint-' || $1::text || ':1'"
+            " WHERE id = $1::text::uuid",
             id="ref",
         ),
     ],
 )
-async def test_what_was_altered_by_hand_waits(alter: str, world: World, receiver: Receiver) -> None:
-    """A delivery whose endpoint row or secret was altered in PostgreSQL waits unsent; the others go out."""
+async def test_what_was_altered_by_hand_waits_until_it_is_mended(
+    alter: str, mend: str, world: World, receiver: Receiver
+) -> None:
+    """A delivery whose row or secret was altered waits unsent and is counted; once mended, it goes by itself."""
     added = await world.endpoint(f"{receiver.base_url}/altered")
     await world.endpoint(f"{receiver.base_url}/untouched")
     await world.pool.execute(alter, added.pointer.endpoint_id)
     rings = await world.publish()
     altered, untouched = sorted(rings, key=lambda ring: ring.endpoint_id != added.pointer.endpoint_id)
-    async with world.worker():
+    async with world.worker() as worker:
         row = await world.state(altered, "pending", waiting_for="secret")
         await world.state(untouched, "delivered")
+        found = await worker.figures()
+        assert [True, False] == [0 < found[FAILURES, kind] for kind in ("definitive", "transient")]
+        assert [] == await world.installation.attempts(altered)
+        assert (0, 0, None) == (row["attempts"], row["budget_spent"], row["lease_token"])
+        assert ["/untouched"] == [request.path for request in receiver.received]
 
-    assert [] == await world.installation.attempts(altered)
-    assert (0, None) == (row["attempts"], row["lease_token"])
-    assert ["/untouched"] == [request.path for request in receiver.received]
+        await world.pool.execute(mend, added.pointer.endpoint_id)
+        got = await receiver.wait_for(2, within=SECRET_LOOKS_SECONDS)
+        row = await world.state(altered, "delivered")
+
+    Webhook(added.secret.reveal().decode()).verify(got.body, got.headers)
+    assert ("/altered", 1) == (got.path, row["attempts"])
 
 
 @pytest.mark.req("DEL-01", "DEL-03")

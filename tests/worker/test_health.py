@@ -57,6 +57,7 @@ async def get(url: str) -> Answer:
         return response.status, await response.json()
 
 
+@pytest.mark.req("OPS-01")
 @pytest.mark.parametrize(
     ("silence", "status", "said"),
     [(0.0, 200, "ok"), (BEAT_SECONDS - 0.1, 200, "ok"), (BEAT_SECONDS, 503, "stuck"), (1e6, 503, "stuck")],
@@ -67,6 +68,7 @@ async def test_livez(silence: float, status: int, said: str) -> None:
         assert (status, {"status": said}) == await get(f"{url}/livez")
 
 
+@pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])
 async def test_readyz(path: str) -> None:
     """A worker is ready when every dependency answers; each is named."""
@@ -75,6 +77,7 @@ async def test_readyz(path: str) -> None:
         assert (200, expected) == await get(url + path)
 
 
+@pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("name", ["postgresql", "redis", "secrets"])
 @pytest.mark.parametrize("check", [broken, cut_off])
 async def test_one_that_fails(name: str, check: Any) -> None:
@@ -86,6 +89,7 @@ async def test_one_that_fails(name: str, check: Any) -> None:
         assert (200, {"status": "ok"}) == await get(f"{url}/livez")
 
 
+@pytest.mark.req("OPS-01")
 async def test_one_that_hangs() -> None:
     """A check that hangs is a time-out after a second; none is begun beside it, and one is when it has ended."""
     go_on = asyncio.Event()
@@ -132,6 +136,7 @@ async def test_one_that_fails_after_its_time() -> None:
     assert [] == complaints
 
 
+@pytest.mark.req("OPS-01")
 async def test_draining() -> None:
     """A worker on its way out is not ready although all answers, and lives."""
     made = probes({"redis": fine})

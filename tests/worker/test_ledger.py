@@ -1,6 +1,8 @@
 """The ledger that tries again, on a clock that tests move."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 import pytest
 
@@ -38,10 +40,10 @@ class FlakyLedger(MemoryLedger):
             self.failures -= 1
             raise self.error
 
-    async def claim(self, ring: Ring) -> Claim | None:
+    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Fail, or claim."""
         self._flake()
-        return await super().claim(ring)
+        return await super().claim(ring, token)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
         """Fail, or record."""
@@ -59,12 +61,18 @@ class FlakyLedger(MemoryLedger):
         return await super().end(claim, state, error)
 
 
+def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], None] = print) -> PersistentLedger:
+    """Return a ledger that tries again, over this one; its lease tokens are numbered."""
+    numbers = count(1)
+    return PersistentLedger(ledger, seconds=SECONDS, clock=clock, new_token=lambda: f"token-{next(numbers)}", lost=lost)
+
+
 async def claimed() -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
     """Return a persistent ledger over a flaky one, in which one delivery is claimed."""
     clock = FakeClock()
     flaky = FlakyLedger(clock)
     flaky.add(CLAIM)
-    ledger = PersistentLedger(flaky, seconds=SECONDS, clock=clock)
+    ledger = persistent(flaky, clock)
     claim = await ledger.claim(RING)
     assert claim is not None
     flaky.calls = 0
@@ -149,3 +157,52 @@ async def test_a_lost_lease_is_not_tried_again() -> None:
 
     assert not await ledger.record(claim, ROW, DELIVERED, None)
     assert (1, []) == (flaky.calls, clock.slept)
+
+
+@pytest.mark.req("DEL-15")
+@pytest.mark.parametrize("repeats", [0, 1])
+async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
+    """A record whose answer was lost was written: its repeat says so. A first try after a lost lease was not."""
+    clock = FakeClock()
+
+    class LosesAnswers(MemoryLedger):
+        lost = repeats
+
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+            kept = await super().record(claim, attempt, verdict, error)
+            if self.lost:
+                self.lost -= 1
+                raise Unavailable("the answer was lost")
+            return kept
+
+    inner = LosesAnswers(clock)
+    inner.add(CLAIM)
+    ledger = persistent(inner, clock)
+    claim = await ledger.claim(RING)
+    assert claim is not None
+    if not repeats:
+        await inner.release(claim, None)
+
+    assert bool(repeats) is await ledger.record(claim, ROW, DELIVERED, None)
+    assert repeats == len(inner.rows[DELIVERY].attempts)
+
+
+@pytest.mark.parametrize("error", [Unavailable("no answer"), asyncio.CancelledError()])
+async def test_a_claim_without_an_answer_is_told(error: BaseException) -> None:
+    """Whether it was made is not known, so its token is told to who looks for it; with an answer it is not."""
+    clock = FakeClock()
+    lost: list[str] = []
+
+    class Silent(MemoryLedger):
+        async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
+            await super().claim(ring, token)
+            raise error
+
+    silent, heard = Silent(clock), MemoryLedger(clock)
+    silent.add(CLAIM)
+    heard.add(CLAIM)
+    with pytest.raises(type(error)):
+        await persistent(silent, clock, lost.append).claim(RING)
+    await persistent(heard, clock, lost.append).claim(RING)
+
+    assert ["token-1"] == lost == [silent.rows[DELIVERY].lease]

@@ -5,7 +5,8 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hookseal.ground.errors import Unavailable
-from hookseal.worker.outage import Outage, redis_translated
+from hookseal.queue.outage import redis_translated
+from hookseal.worker.outage import Outage
 
 
 def test_told_once_and_over_once() -> None:

@@ -1,9 +1,49 @@
-"""How a worker ends its own loops."""
+"""How a worker tells that it lives, and how it ends its own loops."""
 
 import asyncio
 from contextlib import suppress
 
-from hookseal.worker.run import cancelled
+import pytest
+import structlog
+
+from hookseal.ground.clock import SystemClock
+from hookseal.queue.bell import DEFAULT_QUEUE
+from hookseal.worker.engine import Engine
+from hookseal.worker.health import BEAT_SECONDS
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.resources import opened
+from hookseal.worker.run import cancelled, probes_of
+from tests.doubles.clock import FakeClock
+from tests.worker.environment import settings
+from tests.worker.test_engine import Noting
+from tests.worker.test_health import get, serving
+from tests.worker.waiting import eventually
+from tests.worker.world import World
+
+
+@pytest.mark.req("OPS-01")
+async def test_a_claim_loop_that_stands_still(world: World) -> None:
+    """A worker whose loop takes no rings for 30 s does not live, whatever answers it, and lives once it moves again."""
+    clock, log = FakeClock(), structlog.get_logger()
+    async with opened(settings(world.database_url, world.redis_url), SystemClock(), log) as resources:
+        engine = Engine(resources.bell, DEFAULT_QUEUE, Noting(), InFlight(10), clock=clock, log=log)
+        async with serving(probes_of(resources, engine, clock)) as url:
+            clock.elapsed += BEAT_SECONDS - 1
+            assert (200, {"status": "ok"}) == await get(f"{url}/livez")
+            clock.elapsed += 1
+            assert (503, {"status": "stuck"}) == await get(f"{url}/livez")
+            assert 200 == (await get(f"{url}/healthz"))[0]
+
+            running = asyncio.create_task(engine.run())
+            try:
+
+                async def lives() -> bool:
+                    return (200, {"status": "ok"}) == await get(f"{url}/livez")
+
+                await eventually(lives)
+            finally:
+                await engine.stop()
+                await running
 
 
 async def test_a_lost_cancellation_is_repeated() -> None:

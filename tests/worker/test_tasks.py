@@ -30,11 +30,11 @@ class FailingLedger(MemoryLedger):
     on_claim: Exception | None = None
     on_record: Exception | None = None
 
-    async def claim(self, ring: Ring) -> Claim | None:
+    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Fail, or claim."""
         if self.on_claim is not None:
             raise self.on_claim
-        return await super().claim(ring)
+        return await super().claim(ring, token)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
         """Fail, or record."""
@@ -186,10 +186,10 @@ async def test_a_job_that_is_cut_off_at_the_claim() -> None:
     asked = asyncio.Event()
 
     class Hanging(FailingLedger):
-        async def claim(self, ring: Ring) -> Claim | None:
+        async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
             asked.set()
             await asyncio.Event().wait()
-            return await super().claim(ring)
+            return await super().claim(ring, token)
 
     scene.ledger.__class__ = Hanging
     job = asyncio.create_task(scene.ring())

@@ -58,9 +58,9 @@ class Receiver:
         answer = self.answers.get(request.path)
         return web.Response(status=204) if answer is None else await answer()
 
-    async def wait_for(self, number: int) -> Received:
+    async def wait_for(self, number: int, *, within: float = PATIENCE_SECONDS) -> Received:
         """Return the request of that number, counted from 1, once it has come."""
-        async with asyncio.timeout(PATIENCE_SECONDS), self._arrived:
+        async with asyncio.timeout(within), self._arrived:
             await self._arrived.wait_for(lambda: len(self.received) >= number)
         return self.received[number - 1]
 

@@ -21,6 +21,7 @@ from hookseal.secrets.ref import Provider
 from tools.bench import measure
 from tools.bench.measure import Cost, Load, Sink
 
+DRAIN_SECONDS = 25
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -44,7 +45,9 @@ async def _endpoint(installation: Installation, sink: Sink) -> None:
         new = NewEndpoint(
             tenant_id=TenantId(measure.TENANT), url=sink.url, event_types=("*",), name=None, timeout_ms=5000
         )
-        await add_endpoint(Operator(connection=one, unlocked=unlocked, who="bench"), new, None)
+        await add_endpoint(
+            Operator(connection=one, unlocked=unlocked, who="bench"), new, None, own_drain_seconds=DRAIN_SECONDS
+        )
 
 
 def _table(costs: dict[str, list[Cost]]) -> dict[str, dict[str, float]]:

@@ -55,6 +55,23 @@ SELECT head.sequence AS head_sequence,
         LIMIT $3) AS r ON true
  ORDER BY r.sequence
 
+-- name: page_of_tenant
+SELECT l.tenant_id,
+       l.sequence,
+       to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
+       l.actor,
+       l.action,
+       l.subject,
+       l.before::text AS before,
+       l.after::text AS after,
+       l.correlation_id
+  FROM hookseal.audit_log AS l
+ WHERE l.tenant_id = $1
+   AND ($2::text IS NULL OR l.action = $2)
+   AND ($3::text IS NULL OR (l.tenant_id = $3 AND l.sequence < $4::bigint))
+ ORDER BY l.sequence DESC
+ LIMIT $5
+
 -- name: page
 SELECT l.tenant_id,
        l.sequence,
@@ -66,12 +83,10 @@ SELECT l.tenant_id,
        l.after::text AS after,
        l.correlation_id
   FROM hookseal.audit_log AS l
- WHERE ($1::text IS NULL OR l.tenant_id = $1)
+ WHERE $1::text IS NULL
    AND ($2::text IS NULL OR l.action = $2)
    AND ($3::text IS NULL
         OR (l.at, l.tenant_id, l.sequence)
-           < (SELECT c.at, c.tenant_id, c.sequence
-                FROM hookseal.audit_log AS c
-               WHERE c.tenant_id = $3 AND c.sequence = $4::bigint))
+           < ((SELECT c.at FROM hookseal.audit_log AS c WHERE c.tenant_id = $3 AND c.sequence = $4::bigint), $3, $4::bigint))
  ORDER BY l.at DESC, l.tenant_id DESC, l.sequence DESC
  LIMIT $5

@@ -11,16 +11,16 @@ from hookseal.audit.chain import LOWEST, ORIGIN, Broken, Link, Row, ended, follo
 from hookseal.audit.database import translated
 from hookseal.audit.entry import Action, ChainKey, Change
 from hookseal.audit.shown import cursor_of, place_of, shown
-from hookseal.ground.errors import Defect, Malformed, Refused
+from hookseal.ground.errors import Defect, Refused
 from hookseal.ground.framing import microseconds
 from hookseal.ground.ids import TenantId
+from hookseal.ground.paging import require_limit
 from hookseal.ground.sql import statements
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Executor, connected
 
 _SQL: Final = statements("hookseal.audit", "audit.sql")
 _COVERED: Final = tuple(Row.__dataclass_fields__)
 _BATCH: Final = 1_000
-MAX_PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +90,19 @@ async def page(
 
     Raises `Malformed` for a cursor that no page gave or a limit out of 1 to 1000, `Unavailable`, `Refused`.
     """
-    if not 1 <= limit <= MAX_PAGE:
-        raise Malformed(f"limit must be 1 to {MAX_PAGE}", field="limit")
+    require_limit(limit)
     after_tenant, after_sequence = (None, None) if cursor is None else place_of(cursor)
     kind = None if action is None else action.value
     with translated():
         async with connected(source) as connection:
             rows = await connection.fetch(
-                _SQL["page"], tenant, kind, after_tenant, after_sequence, limit + 1, timeout=ANSWER_SECONDS
+                _SQL["page" if tenant is None else "page_of_tenant"],
+                tenant,
+                kind,
+                after_tenant,
+                after_sequence,
+                limit + 1,
+                timeout=ANSWER_SECONDS,
             )
     items = [shown(dict(row)) for row in rows[:limit]]
     return items, cursor_of(items[-1]) if len(rows) > limit else None

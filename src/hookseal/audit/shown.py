@@ -1,13 +1,11 @@
 """An audit row as it is shown, and the cursor that names it."""
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from hookseal.audit.chain import LOWEST, json_text
-from hookseal.ground.errors import Malformed
+from hookseal.ground import paging
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,18 +25,18 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def cursor_of(item: Mapping[str, Any]) -> str:
     """Return the cursor of the page that follows this row."""
-    return base64.urlsafe_b64encode(f"{item['tenant_id']}/{item['sequence']}".encode()).decode()
+    return paging.cursor_of(f"{item['tenant_id']}/{item['sequence']}")
 
 
 def place_of(cursor: str) -> tuple[str, int]:
     """Return the tenant and number of the row that a page ended with. Raises `Malformed` if no page gave the cursor."""
+    tenant, slash, sequence = paging.place_of(cursor).rpartition("/")
     try:
-        tenant, slash, sequence = base64.urlsafe_b64decode(cursor.encode()).decode().rpartition("/")
         number = int(sequence)
-    except (ValueError, binascii.Error):
-        raise _no_cursor() from None
+    except ValueError:
+        raise paging.no_cursor() from None
     if not slash or "\0" in tenant or not LOWEST <= number < -LOWEST:
-        raise _no_cursor()
+        raise paging.no_cursor()
     return tenant, number
 
 
@@ -51,7 +49,3 @@ def _facts(text: str | None) -> Any:
         return facts if isinstance(facts, dict) and json_text(facts) == text else text
     except (ValueError, RecursionError):
         return text
-
-
-def _no_cursor() -> Malformed:
-    return Malformed("cursor must be one that an earlier page gave", field="cursor")

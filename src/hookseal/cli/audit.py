@@ -14,6 +14,7 @@ from hookseal.cli.output import Json, emit, printable, table
 from hookseal.cli.runtime import connect, require_schema, run, start
 from hookseal.config.settings import Part, Settings
 from hookseal.ground import ids
+from hookseal.ground.errors import NotFound
 
 app: Final = typer.Typer(help="List, verify and export who changed what.", no_args_is_help=True)
 
@@ -54,12 +55,13 @@ def verify(*, tenant: Tenant = None, as_json: Json = False) -> None:
     """Verify that no row was altered, removed, inserted or moved; exit 1 if one was, naming the first.
 
     A log that was put back as a whole looks intact: keep the last row and MAC that this prints elsewhere,
-    and compare.
+    and compare. A tenant of whom there are no rows at all is 3.
 
     Example: hookseal audit verify --tenant acme
     """
     owner = _tenant(tenant)
     verified = run(_verify(start(operating.NEEDS), owner))
+    _require_rows(verified, owner)
     intact = all(each.broken is None for each in verified)
     emit(
         {"intact": intact, "tenants": [_verified_shape(each) for each in verified]},
@@ -116,6 +118,12 @@ async def _export(settings: Settings, tenant: ids.TenantId | None) -> None:
         await require_schema(connection)
         async for row in log.export(connection, tenant=tenant):
             emit(row, as_json=True, text="")
+
+
+def _require_rows(verified: list[Verified], tenant: ids.TenantId | None) -> None:
+    # A typing error must not pass for a log that is whole; nor must a log that somebody removed.
+    if tenant is not None and all(each.broken is None and each.head_sequence is None for each in verified):
+        raise NotFound("the audit log has no rows of this tenant: correct --tenant, or find its log", field="tenant")
 
 
 def _show_progress(tenant: str, rows: int) -> None:

@@ -62,13 +62,24 @@ def _asked(url: str) -> tuple[int, dict[str, Any]]:
         connection.request("GET", path)
         response = connection.getresponse()
         answer = msgspec.json.decode(response.read(_MOST_BYTES), type=dict[str, Any])
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (ValueError, http.client.HTTPException) as error:
+        raise _no_worker(url, type(error).__name__) from None
+    except OSError as error:
         raise Unavailable(
             f"no worker answers at {printable(url)} ({type(error).__name__}): start it, or name another with --url"
         ) from None
     finally:
         connection.close()
+    if "status" not in answer:
+        raise _no_worker(url, f"status {response.status}")
     return response.status, answer
+
+
+def _no_worker(url: str, said: str) -> Unavailable:
+    return Unavailable(
+        f"what answers at {printable(url)} is no probe of a hookseal worker ({said}): "
+        "give the worker's health_url with --url"
+    )
 
 
 def _parsed(url: str) -> tuple[str, int, str]:

@@ -7,7 +7,8 @@ import typer
 from hookseal.cli import audit, db, delivery, endpoint, key, producer, secret, up
 from hookseal.cli.check import check
 from hookseal.cli.demo import demo
-from hookseal.cli.output import Json, emit
+from hookseal.cli.help_texts import join_lines
+from hookseal.cli.output import HELP_OPTIONS, emit
 from hookseal.cli.publish import publish
 from hookseal.cli.verify import verify
 from hookseal.cli.worker import worker
@@ -40,7 +41,7 @@ app: Final = typer.Typer(
     epilog=_EPILOG,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
 )
 
 # One line for each group or command, in the order in which a newcomer needs them.
@@ -64,7 +65,7 @@ def _root(
     context: typer.Context,
     *,
     version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", hidden=True)] = False,
 ) -> None:
     if version:
         emit({"version": VERSION}, as_json=as_json, text=f"hookseal {VERSION}")
@@ -73,3 +74,6 @@ def _root(
         raise Malformed("put --json behind a command: `hookseal --help` lists them")
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)  # the rich help is printed by itself, and nothing is returned
+
+
+join_lines(app)

@@ -54,7 +54,7 @@ async def _upgrade(database: Database) -> tuple[str | None, str]:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
-        raise Unavailable(f"{package} is not installed: install hookseal[migrate]") from None
+        raise Unavailable(f"{package} is not installed: from the checkout, pip install '.[migrate]'") from None
     before = await _current(database)  # says at once, and by name, what does not answer
     after: str = await schema.upgrade(database.url)
     return before, after

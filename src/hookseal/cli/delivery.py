@@ -127,7 +127,7 @@ def _moment(text: str) -> datetime:
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
     if not items:
         return "no deliveries"
-    shown = table(items, ["delivery_id", "event_type", "state", "attempts"])
+    shown = table(items, ["delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "last_error"])
     return shown if following is None else f"{shown}\nmore: --cursor {following}"
 
 

@@ -101,4 +101,4 @@ def embedded_part(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("hookseal"):
             raise
-        raise Unavailable(f"{error.name} is not installed: install hookseal[embedded]") from None
+        raise Unavailable(f"{error.name} is not installed: from the checkout, pip install '.[embedded]'") from None

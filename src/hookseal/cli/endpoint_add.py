@@ -14,11 +14,13 @@ from hookseal.config.settings import Settings
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground import ids
 from hookseal.ground.wire import Scheme
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint, require_drainable
+from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import generate_signing_secret
 
-Url = Annotated[str, typer.Option(help="Where to POST: https://host[:port]/path.")]
+Url = Annotated[
+    str, typer.Option(help="Where to POST: https://host[:port]/path. Where a name leads is checked at each request.")
+]
 EventTypes = Annotated[list[str], typer.Option(help="What it subscribes to: a type, 'a.*' or '*'. Repeatable.")]
 Timeout = Annotated[int, typer.Option(help="How long one request may take, 100 to 20000.")]
 Schedule = Annotated[
@@ -66,8 +68,7 @@ def add(
 
 async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial) -> AddedEndpoint:
     async with operating(settings) as operator:
-        await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=settings.worker.drain_seconds)
-        return await add_endpoint(operator, endpoint, secret)
+        return await add_endpoint(operator, endpoint, secret, own_drain_seconds=settings.worker.drain_seconds)
 
 
 def _shape(added: AddedEndpoint, shown: str | None) -> dict[str, object]:
@@ -91,8 +92,13 @@ def _text(added: AddedEndpoint, shown: str | None, file: Path | None) -> str:
     elif file is not None:
         secret, advice = f"in {file}", "Give the secret to the receiver; it is not shown again."
     else:
-        secret, advice = (
-            "not shown",
-            "Nobody saw the secret: standard output is no terminal (--secret-out, --print-secret).",
-        )
+        secret, advice = "not shown", _another(added)
     return f"endpoint  {added.pointer.endpoint_id}\nref       {added.pointer.secret_ref}\nsecret    {secret}\n{advice}"
+
+
+def _another(added: AddedEndpoint) -> str:
+    of = f"--tenant {added.pointer.tenant_id} --endpoint {added.pointer.endpoint_id}"
+    return (
+        "Nobody saw the secret: standard output is no terminal. For another, run\n"
+        f"  hookseal endpoint rotate {of} --overlap 0 --secret-out FILE"
+    )

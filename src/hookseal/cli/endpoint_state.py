@@ -12,6 +12,7 @@ from hookseal.cli.runtime import run, start
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.endpoint_rules import disabled_reason
 from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
 from hookseal.operations.endpoint_state import Disabled, Enabled, disable_endpoint, enable_endpoint
 from hookseal.operations.endpoints import delete_endpoint
 
@@ -32,7 +33,7 @@ def enable(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json 
             "woken": enabled.woken,
         },
         as_json=as_json,
-        text=f"endpoint {wanted} is enabled; {enabled.woken} deliveries that waited are due"
+        text=f"endpoint {wanted} is enabled; due now that waited: {enabled.woken}"
         if enabled.changed
         else f"endpoint {wanted} was enabled already: nothing was changed",
     )
@@ -45,7 +46,9 @@ def disable(
     reason: Annotated[str, typer.Option(help="Why, for people, at most 256 characters.")] = "disabled by an operator",
     as_json: Json = False,
 ) -> None:
-    """Send an endpoint nothing more: it gets no new deliveries, and those that it has wait.
+    """Send an endpoint nothing more: those that it has wait.
+
+    What is published while it is disabled gets no delivery for it, not even later.
 
     Example: hookseal endpoint disable --tenant acme --endpoint ID --reason 'moves on Sunday'
     """
@@ -70,7 +73,7 @@ def delete(
     *,
     tenant: options.Tenant,
     endpoint: options.Endpoint,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask on a terminal.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Needed where there is no terminal.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete an endpoint: its url is free again, pending deliveries are cancelled, its secrets retire.
@@ -82,14 +85,16 @@ def delete(
     owner, wanted = ids.tenant_id(tenant), ids.endpoint_id(endpoint)
     settings = start(NEEDS)
     asked = f"Delete endpoint {wanted} of {owner}, and cancel what is pending for it?"
-    if sys.stdin.isatty() and not yes and not typer.confirm(asked, err=True):
+    if not yes and not sys.stdin.isatty():
+        raise Malformed("nobody can be asked, for standard input is no terminal: give --yes to delete", field="yes")
+    if not yes and not typer.confirm(asked, err=True):
         emit({"tenant_id": owner, "endpoint_id": wanted, "deleted": False}, as_json=as_json, text="nothing was deleted")
         raise typer.Exit(1)
     cancelled = run(_delete(settings, owner, wanted))
     emit(
         {"tenant_id": owner, "endpoint_id": wanted, "deleted": True, "cancelled": cancelled},
         as_json=as_json,
-        text=f"endpoint {wanted} is deleted; {cancelled} pending deliveries were cancelled",
+        text=f"endpoint {wanted} is deleted; pending deliveries cancelled: {cancelled}",
     )
 
 

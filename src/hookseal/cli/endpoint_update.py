@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hookseal.cli import endpoint_options as options
+from hookseal.cli.facts import value
 from hookseal.cli.operating import NEEDS, operating
 from hookseal.cli.output import Json, emit
 from hookseal.cli.runtime import run, start
@@ -58,7 +59,7 @@ def update(
     if not changes:
         raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
     updated = run(_update(settings, owner, wanted, changes, expect_generation=expect_generation))
-    emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated))
+    emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated, changes))
 
 
 async def _update(
@@ -85,8 +86,12 @@ def _shape(tenant: ids.TenantId, wanted: ids.EndpointId, updated: Updated) -> di
     }
 
 
-def _text(wanted: ids.EndpointId, updated: Updated) -> str:
+def _text(wanted: ids.EndpointId, updated: Updated, changes: dict[str, Any]) -> str:
     if not updated.changed:
         return f"endpoint {wanted} is so already: nothing was changed"
-    names = ", ".join(name.replace("_", " ") for name in updated.changed)
-    return f"endpoint {wanted} has other {names}; generation {updated.generation}"
+    lines = [f"{name}: {_value(updated.before[name])} -> {_value(changes[name])}" for name in updated.changed]
+    return "\n".join([f"endpoint {wanted} is changed; generation {updated.generation}", *lines])
+
+
+def _value(fact: object) -> str:
+    return value(list(fact) if isinstance(fact, tuple) else fact)

@@ -10,7 +10,7 @@ from typing import Final, NoReturn, cast
 import typer
 
 from hookseal.cli.check import check
-from hookseal.cli.output import emit_error
+from hookseal.cli.output import HELP_OPTIONS, emit_error
 from hookseal.ground.errors import Defect, HooksealError
 
 _USAGE: Final = 2
@@ -44,7 +44,8 @@ def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int
 def _commands(arguments: Sequence[str]) -> typer.Typer:
     if arguments[:1] != ["check"]:
         return cast("typer.Typer", import_module("hookseal.cli.commands").app)
-    quick = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # a probe runs it every few seconds
+    # A probe runs it every few seconds.
+    quick = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
     quick.command()(check)
     quick.callback()(lambda: None)
     return quick
@@ -61,7 +62,7 @@ def _tell_usage(error: typer.TyperException, *, as_json: bool) -> int:
     # What the parser raises has more than TyperException declares, and its classes are private.
     context: typer.Context | None = getattr(error, "ctx", None)
     field: str | None = getattr(getattr(error, "param", None), "name", None)
-    message = error.format_message()
+    message = error.format_message() or "Missing command."  # which a group says by its help alone
     if context is not None and not as_json:
         message = f"{message}\nTry '{context.command_path} --help'."
     emit_error(code="usage", message=message, field=field, as_json=as_json)

@@ -41,4 +41,4 @@ def who() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's numeric user has no name
         user = "unknown"
-    return f"{user}@{socket.gethostname()}"[:_MAX_WHO]
+    return f"{user}@{socket.gethostname()}".encode("utf-8", "backslashreplace").decode()[:_MAX_WHO]

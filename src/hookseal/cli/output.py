@@ -15,6 +15,7 @@ from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print exactly one JSON object.")]
 
+HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 _WIDTH: Final = 80
 
@@ -29,6 +30,7 @@ def emit(value: Mapping[str, object], *, as_json: bool, text: Callable[[], str] 
 
 def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> None:
     """Print an error: one JSON object on standard output, or its lines on standard error."""
+    message = message.encode("utf-8", "backslashreplace").decode()  # an argument may hold what is no UTF-8
     if as_json:
         emit({"error": {"code": code, "message": message, "field": field}}, as_json=True, text="")
         return

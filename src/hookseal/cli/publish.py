@@ -30,7 +30,9 @@ def publish(
     correlation_id: Annotated[str | None, typer.Option(help="Kept from here to the receiver.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish an event: it is stored with one delivery for each endpoint that subscribes to its type.
+    """Publish an event: it is stored with one delivery for each enabled endpoint that subscribes to its type.
+
+    It rings the workers through REDIS_URL, which it needs; where there is none, publish from SQL or with the Publisher.
 
     Example: hookseal publish --tenant acme --event-type invoice.paid --data '{"id": 1}'
     """
@@ -90,6 +92,6 @@ def _shape(published: Published) -> dict[str, object]:
 def _text(published: Published) -> str:
     repeat = " (published before: nothing was changed)" if published.duplicate else ""
     if not published.deliveries:
-        return f"event     {published.event_id}{repeat}\nno endpoint subscribes to it"
+        return f"event     {published.event_id}{repeat}\nno enabled endpoint subscribes to it"
     deliveries = "\n".join(f"delivery  {ring.delivery_id}" for ring in published.deliveries)
     return f"event     {published.event_id}{repeat}\n{deliveries}"

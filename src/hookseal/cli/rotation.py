@@ -2,6 +2,7 @@
 
 import re
 import sys
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Final
@@ -68,9 +69,9 @@ def rotate(
         tenant_id=ids.tenant_id(tenant),
         endpoint_id=ids.endpoint_id(endpoint),
         overlap_seconds=_overlap(settings, overlap),
-        secret=given or generate_signing_secret(),
+        secret=generate_signing_secret() if given is None else given,
         given=given is not None,
-        rotation_id=_rotation_id(rotation_id),
+        rotation_id=_rotation_id(rotation_id) or str(uuid.uuid4()),
         expect_generation=expect_generation,
         scheme=scheme,
         lead=_lead(lead),
@@ -139,9 +140,9 @@ async def _rotate(settings: Settings, wanted: Wanted) -> Rotated:
 
 def _answer(settings: Settings, wanted: Wanted, output: SecretOutput, *, wait: bool, as_json: bool) -> None:
     with output.keeping(wanted.secret) as text:
-        rotated = run(_rotate(settings, wanted))
+        rotated = _rotated(settings, wanted)
         shown = text if rotated.secret == wanted.secret else output.keep_instead(rotated.secret)
-    left = _left(settings, wanted, rotated, wait=wait)
+    left = _left(settings, wanted, rotated, wait=wait, retired=wanted.force)
     emit(
         _shape(wanted, rotated) | {"secret": shown, "older_claims": left},
         as_json=as_json,
@@ -150,12 +151,27 @@ def _answer(settings: Settings, wanted: Wanted, output: SecretOutput, *, wait: b
     _require_known(left)
 
 
-def _left(settings: Settings, of: Wanted | Pointer, after: Rotated | Pointer, *, wait: bool) -> int | None:
+def _rotated(settings: Settings, wanted: Wanted) -> Rotated:
+    try:
+        return run(_rotate(settings, wanted))
+    except (Unavailable, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted"
+    raise Unavailable(
+        f"{reason}; it may have been rotated all the same: again with --rotation-id {wanted.rotation_id} "
+        "it answers what became of it"
+    )
+
+
+def _left(
+    settings: Settings, of: Wanted | Pointer, after: Rotated | Pointer, *, wait: bool, retired: bool = False
+) -> int | None:
     """Return how many older claims are left, none after waiting; None if that is not known, which has been told.
+
+    `retired` tells that a version may have been retired although an overlap runs now.
 
     What was changed stays changed, so its answer must be given whatever happens here.
     """
-    if after.previous_secret_ref is not None:
+    if after.previous_secret_ref is not None and not retired:
         return 0  # an overlap: what older claims sign with still signs
 
     async def left() -> int:
@@ -250,7 +266,7 @@ def _text(rotated: Rotated, shown: str | None, file: Path | None, left: int | No
     elif file is not None:
         lines += [f"secret     in {file}", "Give the secret to the receiver."]
     else:
-        lines.append("secret     not shown: again with this --rotation-id and --print-secret or --secret-out it is")
+        lines.append("secret     not shown: run it again with this --rotation-id and --secret-out FILE to get it")
     return "\n".join(lines)
 
 

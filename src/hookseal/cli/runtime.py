@@ -64,18 +64,8 @@ async def connect(database: Database) -> AsyncIterator[Connection]:
 
 
 async def require_schema(connection: Connection) -> None:
-    """Return if the schema is that of this version. Raises `ConfigError` naming what to do."""
-    found = await revision.current(connection)
-    if found is None:
-        raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
-    if found < revision.EXPECTED:
-        raise ConfigError(
-            f"the schema is at revision {found}, this version needs {revision.EXPECTED}: run `hookseal db upgrade`"
-        )
-    if found > revision.EXPECTED:
-        raise ConfigError(
-            f"the schema is at revision {found}, this version knows up to {revision.EXPECTED}: install a newer hookseal"
-        )
+    """Return only if the schema is that of this version. Raises `ConfigError` naming what to do."""
+    await revision.require(connection)
 
 
 @contextmanager
@@ -95,7 +85,10 @@ def translate(error: Exception, *, address: str | None = None) -> HooksealError 
     name = type(error).__name__
     postgres = f"PostgreSQL at {address}" if address else "PostgreSQL"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return Refused(f"{postgres} does not let this role do it ({name}): use a role that may")
+        return Refused(
+            f"{postgres} does not let this role do it ({name}): log in as the owner of the schema, or let it grant "
+            "this role hookseal_operator (to change), hookseal_worker (to deliver) or hookseal_readonly (to look)"
+        )
     # A ValueError of asyncpg is about an argument, which we gave.
     if isinstance(error, _NOT_NOW) and not isinstance(error, ValueError):
         return Unavailable(f"{postgres} cannot do it now ({name}): try again once it answers")

@@ -49,7 +49,7 @@ def cache_clear(*, as_json: Json = False) -> None:
         {"epoch": cleared.epoch, "woken": cleared.woken},
         as_json=as_json,
         text=f"what was cached before epoch {cleared.epoch} is not used again; "
-        f"{cleared.woken} deliveries that waited for a secret are due",
+        f"due now that waited for a secret: {cleared.woken}",
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hookseal.ground.errors import Conflict, Malformed, NotFound, Refused
+from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused, Unavailable
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import parse_signing_secret
@@ -28,7 +28,7 @@ def read_secret(source: str | None, scheme: Scheme = Scheme.STANDARD) -> SecretM
 def read_secret_text(source: str) -> str:
     """Return the text in a file, or on standard input for `-`, without one trailing newline.
 
-    Raises `NotFound`, `Refused` if others may read the file, `Malformed` if it is not UTF-8.
+    Raises `Refused` if others may read the file, `Malformed` if it cannot be read or is not UTF-8.
     """
     raw = sys.stdin.buffer.read(_MAX_BYTES) if source == "-" else _private_bytes(Path(source))
     try:
@@ -45,7 +45,7 @@ def _private_bytes(path: Path) -> bytes:
                 raise Refused(f"others may read {path}: chmod 600 it first", field="secret_file")
             return file.read(_MAX_BYTES)
     except OSError as error:
-        raise NotFound(f"{path} cannot be read ({error.strerror})", field="secret_file") from None
+        raise Malformed(f"{path} cannot be read ({error.strerror})", field="secret_file") from None
 
 
 class SecretOutput:
@@ -59,8 +59,9 @@ class SecretOutput:
     def keeping(self, secret: SecretMaterial) -> Iterator[str | None]:
         """Write the secret to its file before the block, and give what may be printed, None if it may not.
 
-        The secret is safe on disk before anything is stored that needs it; if the block fails, the file is
-        gone again. Raises `Conflict` if the file is there, `Refused` if it cannot be written.
+        The secret is safe on disk before anything is stored that needs it; if the block is refused, the file is
+        gone again; where the block may have been done all the same it stays. Raises `Conflict` if the file is
+        there, `Refused` if it cannot be written.
         """
         text = secret.reveal().decode("utf-8")
         if self.path is None:
@@ -70,8 +71,9 @@ class SecretOutput:
         try:
             _write(descriptor, text + "\n")
             yield text if self._shown else None
-        except BaseException:
-            self.path.unlink(missing_ok=True)
+        except HooksealError as error:
+            if not isinstance(error, Unavailable):  # whose change may have been made all the same
+                self.path.unlink(missing_ok=True)
             raise
 
     def keep_instead(self, secret: SecretMaterial | None) -> str | None:

@@ -33,7 +33,12 @@ async def connections(database: Database) -> AsyncIterator[Pool]:
 
 @asynccontextmanager
 async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
-    """Hold one of the connections. Raises `Unavailable` if none is free, or answers, within five seconds."""
+    """Hold one of the connections. Raises `Unavailable` if none is free, or answers, within five seconds.
+
+    Raises `Refused` once the pool is closed.
+    """
+    if pool.is_closing():
+        raise Refused("this Publisher is closed: publish within its `async with`")
     with translated():
         async with connected(pool) as connection:
             yield connection
@@ -65,7 +70,10 @@ async def _require_schema(pool: Pool) -> None:
         try:
             found = await revision.current(pool)
         except asyncpg.InsufficientPrivilegeError:
-            raise Refused("the database role may not publish: make it a member of hookseal_producer") from None
+            raise Refused(
+                "this database role may not publish: an operator must run "
+                "`hookseal producer grant --role ROLE --tenant TENANT`, which makes it a member of hookseal_producer"
+            ) from None
     if found is None:
         raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from hookseal.dispatcher.database import translated
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Malformed, Unavailable
 from hookseal.ground.sql import statements
 from hookseal.schema.database import Connection
 
@@ -17,8 +17,10 @@ async def joined(connection: Connection) -> AsyncIterator[None]:
     """Run the block in the caller's transaction, if there is one: what fails in it undoes the block and no more.
 
     Without that, a caller who goes on after a conflict would lose all: PostgreSQL answers the commit of a
-    failed transaction with a rollback, and no client tells.
+    failed transaction with a rollback, and no client tells. Raises `Malformed` if it is no connection of asyncpg.
     """
+    if not callable(getattr(connection, "is_in_transaction", None)):
+        raise Malformed("connection must be one of asyncpg: from others, call hookseal.publish", field="connection")
     if not connection.is_in_transaction():
         yield
         return

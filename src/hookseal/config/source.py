@@ -58,7 +58,7 @@ def read_environment(environ: Mapping[str, str], read_file: Callable[[str], File
         found = _name_problem(name, value, environ)
         if found is not None:
             problems.extend(found)
-        elif name in names.FROM_FILE:
+        elif name in names.FROM_FILE and value:
             _read(name, value, read_file, into=(values, exposed, problems))
         else:
             values[name] = value

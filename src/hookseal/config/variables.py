@@ -258,7 +258,8 @@ class Variables(BaseModel):
         asked, provider = _asked(info), info.data.get("provider")
         if value is None and provider is Provider.DB and Part.SECRETS in asked.needs and MASTER_KEY not in asked.named:
             raise problem(
-                f"{MASTER_KEY} is not set: db needs {_title(info)}, for instance from `openssl rand -base64 32`"
+                f"{MASTER_KEY} is not set: db needs {_title(info)}, for instance from `openssl rand -base64 32`, "
+                f"best in a file that {MASTER_KEY}_FILE names"
             )
         if value is not None and provider is Provider.DEV:
             raise problem(f"{MASTER_KEY} does nothing with SECRETS_PROVIDER dev: remove it, or use db")

@@ -27,6 +27,7 @@ _SQL: Final = statements("hookseal.demo", "stage.sql")
 
 Pool = asyncpg.Pool
 T = TypeVar("T")
+_DRAIN_SECONDS: Final = 25  # of the worker of the demo, which has no other settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Stage:
         url = self.receiver.base_url + path
         endpoint = NewEndpoint(tenant_id=tenant, url=url, event_types=(subscription,), **decided)
         async with self.operator() as operator:
-            added = await add_endpoint(operator, endpoint, None)
+            added = await add_endpoint(operator, endpoint, None, own_drain_seconds=_DRAIN_SECONDS)
         self.receiver.expect(path, added.secret.reveal().decode("ascii"), endpoint.scheme)
         return Added(tenant_id=tenant, endpoint_id=added.pointer.endpoint_id, path=path)
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hookseal.dispatcher.database import translated
-from hookseal.dispatcher.paging import before, paged, require_limit
+from hookseal.dispatcher.paging import before, paged
 from hookseal.ground.errors import NotFound
 from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.paging import require_limit
 from hookseal.ground.sql import statements
 from hookseal.schema.database import Executor
 

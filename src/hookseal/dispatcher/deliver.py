@@ -95,6 +95,7 @@ async def _send(signed: _Signed, parts: Parts) -> None:
     finally:  # also when we are cut off: what became of the request is then unknown, and on record
         if isinstance(answer, NotBegun):
             await _shielded(_give_back(signed.claim, parts))
+            parts.meter.given_back()
             reason = "the claim was too old to dial"
             parts.log.warning("delivery.given_back", **_identity(signed.claim), reason=reason)
         else:

@@ -10,6 +10,7 @@ MAX_REASON_CHARACTERS: Final = 256
 MIN_TIMEOUT_MS: Final = 100
 MAX_TIMEOUT_MS: Final = 20_000
 RECORDING_SECONDS: Final = 5  # a request must be over and recorded before a worker's drain is
+LIVE_SECONDS: Final = 30.0  # a worker that was not heard of for longer is not live
 MAX_ATTEMPTS: Final = 100
 MAX_BACKOFF_BASE_SECONDS: Final = 86_400
 MAX_BACKOFF_CAP_SECONDS: Final = 604_800

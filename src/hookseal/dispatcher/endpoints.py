@@ -6,6 +6,7 @@ from typing import Final
 import asyncpg
 
 from hookseal.dispatcher.database import translated
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.sql import statements
@@ -130,10 +131,10 @@ async def delete(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
 
 
 async def smallest_drain_seconds(connection: Connection) -> int | None:
-    """Return the shortest drain among the workers that were heard of within 30 s, None if there is none.
+    """Return the shortest drain among the workers that are live, None if there is none.
 
     Raises `Unavailable`.
     """
     with translated():
-        seconds: int | None = await connection.fetchval(_SQL["smallest_drain"])
+        seconds: int | None = await connection.fetchval(_SQL["smallest_drain"], LIVE_SECONDS)
     return seconds

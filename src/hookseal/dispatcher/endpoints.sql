@@ -36,4 +36,4 @@ WHERE tenant_id = $1 AND id = $2::text::uuid
 -- name: smallest_drain
 SELECT min(drain_seconds)
 FROM hookseal.workers
-WHERE beaten_at > now() - interval '30 seconds'
+WHERE beaten_at > now() - make_interval(secs => $1)

@@ -1,11 +1,15 @@
 """The ledger in PostgreSQL: claims under a fenced lease, outcomes, and what the sweep needs."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
+
+import asyncpg
 
 from hookseal.dispatcher.database import translated
 from hookseal.dispatcher.model import Attempt, Claim, Retries, Ring, State, Target, Verdict
-from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.policy import LOOK_AGAIN_SECONDS, SPREAD, Wait
+from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.sql import statements
@@ -13,6 +17,17 @@ from hookseal.schema.database import ANSWER_SECONDS, Executor, connected
 
 _SQL: Final = statements("hookseal.dispatcher", "ledger.sql")
 SWEEP_BATCH: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place among the due deliveries in the order in which they came due: the last one before it."""
+
+    due_at: datetime
+    delivery_id: DeliveryId
+
+
+BEGINNING: Final = Place(datetime.min.replace(tzinfo=UTC), DeliveryId("00000000-0000-0000-0000-000000000000"))
 
 
 class PostgresLedger:
@@ -23,11 +38,19 @@ class PostgresLedger:
         self._worker = worker
         self._lease_seconds = lease_seconds
 
-    async def claim(self, ring: Ring) -> Claim | None:
-        """Take a due, pending delivery under a new lease; None if none matches all three ids."""
-        row = await self._row(
-            "claim", ring.tenant_id, ring.endpoint_id, ring.delivery_id, self._worker, self._lease_seconds
-        )
+    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
+        """Take a due, pending delivery under a new lease; None if none matches all three ids.
+
+        Raises `Unavailable`, and has taken nothing, while the endpoint is being changed.
+        """
+        try:
+            row = await self._row(
+                "claim", ring.tenant_id, ring.endpoint_id, ring.delivery_id, self._worker, self._lease_seconds, token
+            )
+        except Unavailable as error:
+            if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+                raise Unavailable("the endpoint is being changed") from error
+            raise
         return None if row is None else _claim(ring, row)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
@@ -47,6 +70,22 @@ class PostgresLedger:
             self._worker,
         )
         return row is not None
+
+    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
+        """Tell whether this very attempt of ours is on record: then a write whose answer was lost had been made."""
+        row = await self._row(
+            "is_recorded",
+            claim.ring.tenant_id,
+            claim.ring.delivery_id,
+            claim.number,
+            self._worker,
+            attempt.outcome.value,
+        )
+        return bool(row[0])
+
+    async def give_back(self, tokens: list[str]) -> list[str]:
+        """Make what is held under these lease tokens due at once, without an attempt; return those that were found."""
+        return [row["token"] for row in await self._rows("give_back", tokens)]
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt, due at once or after the wait."""
@@ -71,20 +110,29 @@ class PostgresLedger:
         moment: datetime = (await self._row("seconds_ago", seconds))[0]
         return moment
 
-    async def ring_due(self, rung_before: datetime) -> list[Ring]:
-        """Return up to `SWEEP_BATCH` due deliveries, oldest first, and note that they are rung now.
+    async def ring_due(
+        self, rung_before: datetime, after: Place = BEGINNING, *, at_most: int = SWEEP_BATCH
+    ) -> tuple[list[Ring], Place | None]:
+        """Return due deliveries behind that place, oldest first, which count as rung now, and where the next begin.
 
-        Left out is what was rung since it came due and not before that moment: given the same moment
-        again and again, every delivery is returned once.
+        The place is None once no more are left. Left out is what was rung since it came due and not before
+        `rung_before`: given the same moment again and again, every delivery is returned once. What waits for an
+        endpoint that is still disabled is put off instead.
         """
-        return _rings(await self._rows("ring_due", SWEEP_BATCH, rung_before))
+        rows = await self._rows(
+            "ring_due", at_most, rung_before, after.due_at, after.delivery_id, LOOK_AGAIN_SECONDS, SPREAD
+        )
+        more = len(rows) == at_most
+        return _rings(rows), Place(rows[-1]["next_attempt_at"], DeliveryId(rows[-1]["delivery_id"])) if more else None
 
     async def ring_unrung(self, token: str, *, waited_seconds: float) -> list[Ring]:
         """Return up to `SWEEP_BATCH` deliveries that nobody rang for so long since they came due, oldest first.
 
-        They count as rung now. None are returned to whoever does not lead the outbox under this token.
+        They count as rung now. None are returned to whoever does not lead the outbox under this token. What waits
+        for an endpoint that is still disabled is put off instead.
         """
-        return _rings(await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token))
+        rows = await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token, LOOK_AGAIN_SECONDS, SPREAD)
+        return _rings(rows)
 
     async def longest_timeout_ms(self) -> int:
         """Return the longest time-out of an enabled endpoint, 0 if there is none."""
@@ -113,6 +161,7 @@ def _rings(rows: list[Any]) -> list[Ring]:
             delivery_id=DeliveryId(row["delivery_id"]),
         )
         for row in rows
+        if not row["stays"]
     ]
 
 

@@ -11,11 +11,11 @@ WITH due AS (
            e.previous_algorithm, e.lead, e.generation, e.mac, e.mac_key_id,
            coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
     FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
-    FOR KEY SHARE OF e
+    FOR KEY SHARE OF e NOWAIT  -- who changes the endpoint may stand still: then others go on, and this is rung again
 ), claimed AS (
     UPDATE hookseal.deliveries AS d
     SET state = 'sending', next_attempt_at = NULL, waiting_for = NULL, rung_at = coalesce(d.rung_at, now()),
-        lease_owner = $4, lease_token = gen_random_uuid(), lease_expires_at = now() + make_interval(secs => $5),
+        lease_owner = $4, lease_token = coalesce($6::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $5),
         claimed_number = d.attempts + 1, claimed_at = now(),
         claimed_refs = array_remove(ARRAY[e.secret_ref, CASE WHEN e.previous_due THEN e.previous_secret_ref END], NULL),
         claimed_generation = e.generation
@@ -63,6 +63,27 @@ SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4), rung
 WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
 RETURNING 1
 
+-- name: give_back
+WITH held AS (
+    SELECT d.tenant_id, d.id, d.lease_token
+    FROM hookseal.deliveries AS d
+    WHERE d.state = 'sending' AND d.lease_token = ANY ($1::text[]::uuid[])
+    FOR UPDATE
+), given AS (
+    UPDATE hookseal.deliveries AS d
+    SET state = 'pending', next_attempt_at = now(), rung_at = NULL,
+        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    FROM held
+    WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+    RETURNING held.lease_token
+)
+SELECT lease_token::text AS token FROM given
+
+-- name: is_recorded
+SELECT EXISTS (
+    SELECT FROM hookseal.attempts
+    WHERE tenant_id = $1 AND delivery_id = $2::text::uuid AND number = $3 AND worker = $4 AND outcome = $5)
+
 -- name: end
 UPDATE hookseal.deliveries AS d
 SET state = $4, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
@@ -96,27 +117,40 @@ WITH lost AS (
 )
 SELECT state FROM ended
 
+-- A batch begins behind the place where the one before it ended: what that one rang is not walked past again.
+-- What waits for an endpoint that is still disabled is looked at here, and not rung: a claim each would starve others.
 -- name: ring_due
 WITH due AS (
-    SELECT d.tenant_id, d.id
+    SELECT d.tenant_id, d.id, d.next_attempt_at,
+           coalesce(d.waiting_for = 'endpoint_disabled', false) AND EXISTS (
+               SELECT FROM hookseal.endpoints AS e
+               WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled) AS stays
     FROM hookseal.deliveries AS d
     WHERE d.state = 'pending' AND d.next_attempt_at <= now()
+      AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
       AND (d.rung_at IS NULL OR d.rung_at < $2 OR d.rung_at < d.next_attempt_at)
-    ORDER BY d.next_attempt_at
+    ORDER BY d.next_attempt_at, d.id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 ), rung AS (
     UPDATE hookseal.deliveries AS d
-    SET rung_at = now()
+    SET rung_at = CASE WHEN due.stays THEN NULL ELSE now() END,
+        next_attempt_at = CASE WHEN due.stays THEN now() + make_interval(secs => $5 * (1 - $6 + 2 * $6 * random()))
+                               ELSE d.next_attempt_at END
     FROM due
     WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
+    RETURNING d.tenant_id, d.endpoint_id, d.id, due.next_attempt_at, due.stays
 )
-SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM rung ORDER BY next_attempt_at
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, next_attempt_at, stays
+FROM rung
+ORDER BY next_attempt_at, id
 
 -- name: ring_unrung
 WITH unrung AS (
-    SELECT d.tenant_id, d.id
+    SELECT d.tenant_id, d.id, d.next_attempt_at,
+           coalesce(d.waiting_for = 'endpoint_disabled', false) AND EXISTS (
+               SELECT FROM hookseal.endpoints AS e
+               WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled) AS stays
     FROM hookseal.deliveries AS d
     WHERE d.state = 'pending' AND d.rung_at IS NULL AND d.next_attempt_at <= now() - make_interval(secs => $2)
       AND EXISTS (SELECT FROM hookseal.control WHERE name = 'outbox' AND token = $3::text::uuid AND until > now())
@@ -125,12 +159,14 @@ WITH unrung AS (
     FOR UPDATE SKIP LOCKED
 ), rung AS (
     UPDATE hookseal.deliveries AS d
-    SET rung_at = now()
+    SET rung_at = CASE WHEN unrung.stays THEN NULL ELSE now() END,
+        next_attempt_at = CASE WHEN unrung.stays THEN now() + make_interval(secs => $4 * (1 - $5 + 2 * $5 * random()))
+                               ELSE d.next_attempt_at END
     FROM unrung
     WHERE d.tenant_id = unrung.tenant_id AND d.id = unrung.id
-    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
+    RETURNING d.tenant_id, d.endpoint_id, d.id, unrung.next_attempt_at, unrung.stays
 )
-SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM rung ORDER BY next_attempt_at
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, stays FROM rung ORDER BY next_attempt_at
 
 -- name: seconds_ago
 SELECT now() - make_interval(secs => $1)

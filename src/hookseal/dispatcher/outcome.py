@@ -58,7 +58,8 @@ RULES: Final = (
         outcome=Outcome.GONE,
         when=frozenset({410}),
         consequence=Consequence.DISABLE,
-        meaning="The receiver wants nothing more at this url.",
+        meaning="The receiver wants nothing more at this url. "
+        "What is published while the endpoint is disabled gets no delivery for it.",
     ),
     Rule(
         outcome=Outcome.THROTTLED,

@@ -18,10 +18,11 @@ from hookseal.ground.wire import Scheme
 class Ledger(Protocol):
     """Where deliveries stand. Every write is fenced: a lease that has moved on changes nothing."""
 
-    async def claim(self, ring: Ring) -> Claim | None:
+    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Take a due, pending delivery under a new lease; None if there is none that matches all three ids.
 
-        Of many claims at the same time at most one gets it. Raises `Unavailable`.
+        Of many claims at the same time at most one gets it. `token`, a UUID, names the lease for who must know it
+        even if the answer is lost; without one it is drawn. Raises `Unavailable`: the delivery may be taken.
         """
         ...
 
@@ -30,6 +31,10 @@ class Ledger(Protocol):
 
         The attempt is spent from the budget. Raises `Unavailable`.
         """
+        ...
+
+    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
+        """Tell whether this very attempt of ours is on record. Raises `Unavailable`."""
         ...
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
@@ -97,6 +102,10 @@ class Meter(Protocol):
 
     def held(self, waiting_for: WaitingFor) -> None:
         """Count a delivery that was held back."""
+        ...
+
+    def given_back(self) -> None:
+        """Count a delivery that was given back, because its claim was too old to dial."""
         ...
 
     def lease_lost(self) -> None:

@@ -1,6 +1,8 @@
 """Publishes through the SQL functions that every language uses (design 1.4)."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from hookseal.ground.sql import statements
 from hookseal.schema.database import Executor
 
 _SQL: Final = statements("hookseal.dispatcher", "publish.sql")
+_NAMED_ROLE: Final = re.compile(r"role (.+) may not publish")  # as hookseal.publish says it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ async def publish_raw(executor: Executor, event: Event, body: bytes) -> Publishe
 
 
 async def _publish(executor: Executor, function: str, event: Event, payload: str | bytes) -> Published:
-    with translated(), _answered():
+    with translated(), _answered(event.tenant_id):
         rows = await executor.fetch(
             _SQL[function],
             event.tenant_id,
@@ -88,7 +91,7 @@ def _published(tenant_id: TenantId, rows: list[Any]) -> Published:
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
+def _answered(tenant_id: TenantId) -> Iterator[None]:
     """Turn the SQLSTATEs of design 1.4 into our errors. Their texts name fields and rules, never values."""
     try:
         yield
@@ -99,8 +102,14 @@ def _answered() -> Iterator[None]:
             case "HS422":
                 raise Malformed(str(error.args[0]), field=error.column_name) from None
             case "42501":
-                raise Refused(f"{error.args[0]}: see `producers`") from None
+                raise Refused(_not_allowed(str(error.args[0]), tenant_id)) from None
             case "22P02" | "22P05" | "22021" | "54001":  # no JSON, no text, or nested too deeply for the server
                 raise Malformed("data must be JSON that PostgreSQL takes", field="data") from None
             case _:
                 raise
+
+
+def _not_allowed(said: str, tenant_id: TenantId) -> str:
+    named = _NAMED_ROLE.match(said)
+    role = shlex.quote(named[1]) if named else "ROLE"
+    return f"{said}: an operator must run `hookseal producer grant --role {role} --tenant {tenant_id}`"

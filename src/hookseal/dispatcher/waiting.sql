@@ -1,5 +1,5 @@
--- Deliveries that are held back or in flight, as an operator's change finds them. What is locked is being claimed
--- at this moment and reads the change itself, so nobody waits for it.
+-- Deliveries that are held back or in flight, as an operator's change finds them. Nobody waits for what is locked: it
+-- is being claimed, or rung and soon claimed, and whoever claims it reads the change. So a count may be too low.
 
 -- name: wake
 WITH held AS (

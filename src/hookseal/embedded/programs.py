@@ -79,4 +79,4 @@ def _copied(path: Path, folder: Path) -> Path:
 
 
 def _missing(what: str, where: str) -> str:
-    return f"embedded {what} is not installed: pip install 'hookseal[embedded]' ({where})"
+    return f"embedded {what} is not installed: from the checkout, pip install '.[embedded]' ({where})"

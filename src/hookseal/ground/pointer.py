@@ -17,7 +17,8 @@ class Pointer:
     `scheme` and `algorithm` are those of the current secret; the previous one has its own. `previous_due`
     is the database's own answer, in the statement that read the row, to whether the overlap still runs.
     `cache_epoch` was read in the same statement: what was cached under an older one must not be used.
-    `mac` covers every field but `previous_due`, `cache_epoch`, `mac` and `mac_key_id`.
+    `mac` covers every field but `previous_due`, `cache_epoch`, `mac` and `mac_key_id`; without a previous
+    ref it leaves out `previous_scheme` and `previous_algorithm` too, which then mean nothing.
     """
 
     tenant_id: TenantId

@@ -1,6 +1,7 @@
 """Updating an endpoint: what its pointer holds, under a new MAC, and what the dispatcher decides by; all or nothing."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from hookseal.audit.entry import Action, Change
@@ -19,10 +20,14 @@ _BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_ca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updated:
-    """The endpoint after an update: which fields changed, none if all were so before, and its generation now."""
+    """The endpoint after an update: which fields changed, none if all were so before, and its generation now.
+
+    `before` holds what the changed fields were.
+    """
 
     changed: tuple[str, ...]
     generation: int
+    before: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 async def update_endpoint(
@@ -54,7 +59,7 @@ async def update_endpoint(
             return Updated(changed=(), generation=found.generation)
         after = await _written(operator, found, decided, changes)
         await operator.tell(_change(found, after, now, changes))
-    return Updated(changed=tuple(changes), generation=after.generation)
+    return Updated(changed=tuple(changes), generation=after.generation, before={name: now[name] for name in changes})
 
 
 async def _written(operator: Operator, found: Pointer, decided: Decided, changes: dict[str, Any]) -> Pointer:

@@ -25,13 +25,17 @@ class AddedEndpoint:
     secret: SecretMaterial
 
 
-async def add_endpoint(operator: Operator, endpoint: NewEndpoint, secret: SecretMaterial | None) -> AddedEndpoint:
+async def add_endpoint(
+    operator: Operator, endpoint: NewEndpoint, secret: SecretMaterial | None, *, own_drain_seconds: int
+) -> AddedEndpoint:
     """Store the endpoint with this signing secret, or a fresh one, sealed; all of it or nothing.
 
-    Raises `Conflict` if the tenant has an endpoint with this url, `Unavailable`.
+    Raises `Conflict` if the tenant has an endpoint with this url, `Refused` for a time-out that no drain lets
+    end, `Unavailable`.
     """
     material = secret or generate_signing_secret()
     async with operator.changing() as connection:
+        await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=own_drain_seconds)
         endpoint_id = await endpoints.insert(connection, endpoint)
         ref = await operator.unlocked.store_on(connection).put(
             endpoint.tenant_id,

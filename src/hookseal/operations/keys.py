@@ -5,7 +5,7 @@ from collections.abc import Callable
 from hookseal.audit.entry import Action, Change
 from hookseal.dispatcher.database import translated
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.operations.operator import Operator
+from hookseal.operations.operator import Operator, bound
 from hookseal.schema.database import Connection
 from hookseal.secrets import keys
 from hookseal.secrets.boot import unlock
@@ -22,6 +22,7 @@ async def begin(connection: Connection, keyring: KeyRing, who: str, random_bytes
     """
     with translated():
         async with connection.transaction():
+            await bound(connection)
             made = await keys.initialise(connection, keyring, PostgresStore(connection, keyring), random_bytes)
             unlocked = await unlock(connection, Provider.DB, keyring)
             await Operator(connection=connection, unlocked=unlocked, who=who).tell(_change(made))

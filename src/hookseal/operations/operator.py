@@ -3,12 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from hookseal.audit.entry import Change
 from hookseal.audit.log import append
 from hookseal.dispatcher.database import translated
 from hookseal.schema.database import Connection
 from hookseal.secrets.boot import Unlocked
+
+_BOUNDS: Final = "SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL lock_timeout = '5s'"
+
+
+async def bound(connection: Connection) -> None:
+    """Have PostgreSQL end the open transaction if we stand still in it, or wait too long: others wait for its rows."""
+    await connection.execute(_BOUNDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +31,11 @@ class Operator:
     async def changing(self) -> AsyncIterator[Connection]:
         """Give the connection in a transaction: all that the block writes, with its audit row, or nothing.
 
-        Raises `Unavailable` if PostgreSQL does not answer.
+        Raises `Unavailable` if PostgreSQL does not answer, or somebody else holds a row for longer than we wait.
         """
         with translated():
             async with self.connection.transaction():
+                await bound(self.connection)
                 yield self.connection
 
     async def tell(self, change: Change) -> None:

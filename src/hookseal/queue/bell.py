@@ -8,15 +8,17 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import RedisError
 
 from hookseal.dispatcher.model import Ring
-from hookseal.ground.errors import Unavailable
+from hookseal.queue.outage import redis_translated
 from hookseal.queue.serializer import job_deserializer, job_serializer
 
 FUNCTION: Final = "deliver"
 DEFAULT_QUEUE: Final = "hookseal:deliveries"
 ANSWER_SECONDS: Final = 5.0
+# What we ring is due now. arq compares the time of a ring with the clock of its worker, which may be behind: so it is
+# the oldest time there is (0 would never be taken), and of rings at one time those with the older ids come first.
+DUE_MS: Final = 1
 _EXPIRES_MS: Final = 3_600_000  # a ring that nobody took for an hour may go: PostgreSQL knows, the sweep rings again
 _CHUNK: Final = 500  # rings in one round trip: enough to make the way cheap, too few to hold Redis up
 
@@ -35,37 +37,34 @@ class Bell:
         """
         remaining = iter(rings)
         count = 0
-        now_ms = None
-        try:
+        with redis_translated():
             while chunk := tuple(islice(remaining, _CHUNK)):
-                now_ms = now_ms or await self._now_ms()
-                await self._put(chunk, now_ms)
+                await self._put(chunk)
                 count += len(chunk)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Redis does not answer ({type(error).__name__})") from error
         return count
 
     async def ping(self) -> None:
-        """Return once Redis answers. Raises what the client raises if it does not."""
-        await self.redis.ping()
+        """Return once Redis answers. Raises `Unavailable`."""
+        with redis_translated():
+            await self.redis.ping()
+
+    async def depth(self) -> int:
+        """Return how many rings are in the queue. Raises `Unavailable`."""
+        with redis_translated():
+            return int(await self.redis.zcard(self._queue))
 
     async def close(self) -> None:
         """Close every connection."""
         await self.redis.aclose(close_connection_pool=True)
 
-    async def _now_ms(self) -> int:
-        # One clock for all who ring; the workers compare it with their own.
-        seconds, microseconds = await self.redis.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000
-
-    async def _put(self, rings: Sequence[Ring], now_ms: int) -> None:
+    async def _put(self, rings: Sequence[Ring]) -> None:
         async with self.redis.pipeline(transaction=False) as pipeline:
             for ring in rings:
                 arguments = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
-                job = serialize_job(FUNCTION, arguments, {}, None, now_ms, serializer=job_serializer)
+                job = serialize_job(FUNCTION, arguments, {}, None, DUE_MS, serializer=job_serializer)
                 # The job first: an id without one is dropped by whoever takes it.
                 pipeline.psetex(job_key_prefix + ring.delivery_id, _EXPIRES_MS, job)
-                pipeline.zadd(self._queue, {ring.delivery_id: now_ms}, lt=True)
+                pipeline.zadd(self._queue, {ring.delivery_id: DUE_MS}, lt=True)
             await pipeline.execute()
 
 

@@ -15,6 +15,7 @@ from hookseal.receiver.errors import (
     MissingHeader,
     NoMatchingSignature,
     OutsideTolerance,
+    UntrimmedSecret,
     UnusableSecret,
     VerificationError,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "NoMatchingSignature",
     "OutsideTolerance",
     "Stated",
+    "UntrimmedSecret",
     "UnusableSecret",
     "VerificationError",
     "Verified",

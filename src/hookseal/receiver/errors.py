@@ -31,6 +31,12 @@ class UnusableSecret(VerificationError):
     reason = "unusable_secret"
 
 
+class UntrimmedSecret(UnusableSecret):
+    """A secret begins or ends with white space, as the line of a file does: whoever runs the receiver must strip it."""
+
+    reason = "untrimmed_secret"
+
+
 class NoMatchingSignature(VerificationError):
     """No signature fits: another secret signed it, or the body is not byte for byte what was signed."""
 

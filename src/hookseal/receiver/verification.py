@@ -15,6 +15,7 @@ from hookseal.receiver.errors import (
     MissingHeader,
     NoMatchingSignature,
     OutsideTolerance,
+    UntrimmedSecret,
     UnusableSecret,
     VerificationError,
 )
@@ -54,7 +55,7 @@ def verify(
 
     `secrets` are spelled as hookseal shows them (`whsec_...`; for `x-webhook`, any text). `now` is an aware
     datetime or unix seconds. Raises `VerificationError`: `MissingHeader`, `MalformedHeader`,
-    `NoMatchingSignature`, `OutsideTolerance`, `UnusableSecret`.
+    `NoMatchingSignature`, `OutsideTolerance`, `UnusableSecret` (`UntrimmedSecret` for one with white space around it).
     """
     _require_usable(secrets)
     received = _relevant(headers)
@@ -86,6 +87,10 @@ def _require_usable(secrets: Sequence[str]) -> None:
     for number, secret in enumerate(secrets, 1):
         if not secret.removeprefix(_PREFIX).strip():
             raise UnusableSecret(f"secret {number} is empty")
+        if secret != secret.strip():
+            raise UntrimmedSecret(
+                f"secret {number} begins or ends with white space, as a line that was read from a file does: strip it"
+            )
         if secret.startswith(_ASYMMETRIC):
             # Taken as an HMAC key, a public key would let anybody sign.
             raise UnusableSecret(f"secret {number} is an ed25519 key, which this verifier does not take")

@@ -34,11 +34,18 @@ async def ensure(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
             await _create(connection, role)
         await _let_operators_hand_on(connection)
     except asyncpg.InsufficientPrivilegeError:
-        statements = "\n".join([*(f"  CREATE ROLE {role} NOLOGIN;" for role in missing), f"  {_HANDS_ON};"])
+        made = [f"CREATE ROLE {role} NOLOGIN" for role in missing]
+        statements = "".join(f"\n  {each};" for each in (*made, _HANDS_ON, await grant_of_all(connection)))
         raise Refused(
-            "this database role may not create roles: let one that may run these statements "
-            f"(and grant them to this role with admin option), then try again:\n{statements}"
+            "this database role may not create the roles of hookseal or hand them on: "
+            f"a superuser must run these statements, then try again:{statements}"
         ) from None
+
+
+async def grant_of_all(connection: "asyncpg.Connection[asyncpg.Record]") -> str:
+    """Return the statement that lets the role of this connection hand on every role."""
+    me: str = await connection.fetchval("SELECT quote_ident(current_user)")
+    return f"GRANT {', '.join(ROLES)} TO {me} WITH ADMIN OPTION"
 
 
 async def _create(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -> None:

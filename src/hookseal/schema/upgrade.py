@@ -41,11 +41,11 @@ async def upgrade(database_url: str) -> str:
             await connection.run_sync(_migrate)
         return revision.EXPECTED
     except asyncpg.InsufficientPrivilegeError as error:
-        raise _not_allowed(str(error)) from None
+        raise await _not_allowed(guard, error) from None
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != asyncpg.InsufficientPrivilegeError.sqlstate:
             raise
-        raise _not_allowed(str(error.orig)) from None
+        raise await _not_allowed(guard, error.orig and error.orig.__cause__) from None
     finally:
         await guard.close()
         await engine.dispose()
@@ -68,10 +68,11 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         raise Refused("the schema hookseal belongs to another role, who could change everything in it: drop it first")
 
 
-def _not_allowed(said: str) -> Refused:
+async def _not_allowed(connection: "asyncpg.Connection[asyncpg.Record]", error: BaseException | None) -> Refused:
+    said = str(error.args[0]) if error is not None and error.args else "insufficient privilege"
     return Refused(
-        f"this database role may not do it ({said}): use the owner of the schema, or have another role run "
-        f"GRANT {', '.join(roles.ROLES)} TO this role WITH ADMIN OPTION"
+        f"this database role may not do it ({said}): log in as the owner of the schema; if it is, a superuser "
+        f"must run this statement, for the roles belong to the whole server:\n  {await roles.grant_of_all(connection)};"
     )
 
 

@@ -71,8 +71,8 @@ async def unlock(
 
     `db` needs the ring and obeys the table: the key that is active there seals, retired ones open
     nothing. `dev` makes its own keys, in memory, at once. Raises `ConfigError` if the installation was
-    not begun or the ring does not fit the table, `SecretError` if its own secrets do not open, and
-    `SecretUnavailable`.
+    not begun or the ring does not fit the table, or, with `dev`, if it was begun; `SecretError` if its own
+    secrets do not open, and `SecretUnavailable`.
     """
     held = SealedCache(cache, clock=clock, chance=random.SystemRandom().random, random_bytes=os.urandom)
     match provider:
@@ -81,6 +81,7 @@ async def unlock(
                 raise ConfigError("SECRETS_MASTER_KEY: must be set for the provider db", field="SECRETS_MASTER_KEY")
             return await _unlocked(PostgresStore(source, await fitting(source, keyring)), held, clock)
         case Provider.DEV:
+            await _require_unregistered(source)
             store = DevStore()
             await make_own_secrets(store, os.urandom)
             return await _unlocked(store, held, clock)
@@ -89,6 +90,16 @@ async def unlock(
                 "SECRETS_PROVIDER: this version of hookseal keeps secrets with db and dev only",
                 field="SECRETS_PROVIDER",
             )
+
+
+async def _require_unregistered(source: Executor) -> None:
+    """Return only if the installation has no keys: with those that `dev` makes up, every row would look forged."""
+    if await registered(source):
+        raise ConfigError(
+            "SECRETS_PROVIDER: this installation has registered master keys, under which its secrets are sealed: "
+            "set SECRETS_PROVIDER=db, and SECRETS_MASTER_KEY",
+            field="SECRETS_PROVIDER",
+        )
 
 
 async def _unlocked(store: SecretStore, cache: SealedCache, clock: Clock) -> Unlocked:

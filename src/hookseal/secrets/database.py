@@ -23,7 +23,10 @@ def outages_translated() -> Iterator[None]:
             raise
         raise SecretUnavailable(f"the secret store in PostgreSQL does not answer ({type(cause).__name__})") from None
     except asyncpg.InsufficientPrivilegeError:
-        raise SecretDenied("this SQL role has no right to the table of secrets") from None
+        raise SecretDenied(
+            "this SQL role has no right to the table of secrets: grant it hookseal_worker (a worker) "
+            "or hookseal_operator (an operator)"
+        ) from None
 
 
 @asynccontextmanager

@@ -10,6 +10,11 @@ from hookseal.secrets.errors import SecretTampered
 from hookseal.secrets.material import SecretMaterial
 
 _LABEL: Final = b"hookseal.endpoint.pointer.v1"
+_MEND: Final = "put back what it was, then run `hookseal secret cache-clear` (runbook, HooksealSecretRefused)"
+_NO_MAC: Final = (
+    "the endpoint row has no MAC, so hookseal did not write it, and this version cannot take it over: "
+    "delete the endpoint and add it again (runbook, HooksealPlaintextSecrets)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +43,11 @@ class IntegrityKey:
     def verify(self, pointer: Pointer) -> None:
         """Return only if the pointer is as it was when its MAC was made with this key. Raises `SecretTampered`."""
         if pointer.mac is None:
-            raise SecretTampered("the endpoint row has no MAC")
+            raise SecretTampered(_NO_MAC)
         if pointer.mac_key_id is None or not self.knows(pointer.mac_key_id):
-            raise SecretTampered("the MAC of the endpoint row names an integrity key that is not known")
+            raise SecretTampered(f"the MAC of the endpoint row names an integrity key that is not known: {_MEND}")
         if not self.is_authentic(_written(pointer), pointer.mac, pointer.mac_key_id):
-            raise SecretTampered("the endpoint row was altered: its MAC does not match")
+            raise SecretTampered(f"the endpoint row was altered, its MAC does not match: {_MEND}")
 
 
 def _written(pointer: Pointer) -> bytes:

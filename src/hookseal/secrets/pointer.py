@@ -71,7 +71,7 @@ async def first(
     tenant: TenantId,
     endpoint_id: EndpointId,
     ref: SecretRef,
-    scheme: str = "standard",
+    scheme: str,
 ) -> Pointer:
     """Point the endpoint at its first secret, in the caller's transaction, and return the pointer.
 

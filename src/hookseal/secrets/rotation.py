@@ -158,7 +158,9 @@ async def _repeated(connection: Connection, store: SecretStore, wanted: Wanted, 
     if json.loads(row["intent"]) != json.loads(intent):
         raise _used_otherwise()
     fields = _fields(json.loads(row["answer"]))
-    secret = await _if_active(store, SecretRef.parse(str(fields["secret_ref"])))
+    ref = SecretRef.parse(str(fields["secret_ref"]))
+    pointer.require_own(ref, tenant=wanted.tenant_id, endpoint_id=wanted.endpoint_id)  # the row has no MAC
+    secret = await _if_active(store, ref)
     return Rotated(before=None, rotation_id=wanted.rotation_id or "", secret=secret, **fields)
 
 

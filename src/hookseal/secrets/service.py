@@ -1,15 +1,15 @@
 """From a pointer to what signs: checked first, resolved whole or not at all, gone with the block."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hookseal.ground.errors import Malformed
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.context import Purpose
-from hookseal.secrets.errors import SecretNotFound, SecretTampered, SecretUnusable
+from hookseal.secrets.errors import SecretError, SecretNotFound, SecretTampered, SecretUnusable
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.pointer import require_own
 from hookseal.secrets.reader import SecretReader, Statistics
@@ -35,6 +35,7 @@ class SecretService:
     def __init__(self, reader: SecretReader, integrity: IntegrityKey) -> None:
         self._reader = reader
         self._integrity = integrity
+        self._refused = 0
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
@@ -48,20 +49,34 @@ class SecretService:
         seconds for all.
         """
         self._reader.obey(pointer.cache_epoch)
-        due = self._due(pointer)
+        with self._refusals_counted():
+            due = self._due(pointer)
         secrets = await self._reader.read([version.ref for version in due], purpose=Purpose.WEBHOOK_SIGNING)
         signers: list[Signer] = []
         try:
-            for version, secret in zip(due, secrets, strict=True):
-                signers.append(Signer(str(version.ref), secret, version.scheme))
+            with self._refusals_counted():
+                for version, secret in zip(due, secrets, strict=True):
+                    signers.append(Signer(str(version.ref), secret, version.scheme))
             yield tuple(signers)
         finally:
             for signer in signers:
                 signer.forget()
 
     def statistics(self) -> Statistics:
-        """Return what was read since the start, and what is cached now."""
-        return self._reader.statistics()
+        """Return what was read since the start, and what is cached now.
+
+        Who was refused before the store was asked, or got a secret that cannot sign, is a definitive failure too.
+        """
+        read = self._reader.statistics()
+        return replace(read, definitive_failures=read.definitive_failures + self._refused)
+
+    @contextmanager
+    def _refusals_counted(self) -> Iterator[None]:
+        try:
+            yield
+        except SecretError:
+            self._refused += 1
+            raise
 
     def _due(self, pointer: Pointer) -> tuple[_Due, ...]:
         if pointer.secret_ref is None and pointer.mac is None:

@@ -34,7 +34,7 @@ class Signer:
 
     __slots__ = ("_key", "_ref", "_scheme")
 
-    def __init__(self, ref: str, secret: SecretMaterial, scheme: Scheme = Scheme.STANDARD) -> None:
+    def __init__(self, ref: str, secret: SecretMaterial, scheme: Scheme) -> None:
         """Hold the key of a stored secret. Raises `SecretUnusable` if the secret is not of the scheme's form."""
         key = _key(secret.reveal(), scheme)
         if key is None:
@@ -83,7 +83,7 @@ class Signer:
         raise TypeError("a signer is neither copied nor pickled")
 
 
-def parse_signing_secret(text: str, scheme: Scheme = Scheme.STANDARD) -> SecretMaterial:
+def parse_signing_secret(text: str, scheme: Scheme) -> SecretMaterial:
     """Return the secret that was given for the scheme, as it is to be stored: the UTF-8 bytes of its text.
 
     Raises `Malformed`, without the value, unless it is `whsec_` and the base64 of 24 to 64 bytes, or, for

@@ -5,6 +5,7 @@ from typing import Final
 from hookseal.ground.sql import statements
 from hookseal.schema.database import Connection
 from hookseal.secrets.database import outages_translated
+from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.ref import SecretRef
 
 _SQL: Final = statements("hookseal.secrets", "versions.sql")
@@ -14,12 +15,14 @@ async def arrange(connection: Connection, *, active: SecretRef, previous: Secret
     """Make these two the active and the previous version of their name, in the caller's transaction.
 
     Every other version that was either is retired; what is retired or destroyed stays so. Raises
-    `SecretUnavailable`.
+    `SecretDestroyed` if the first has no material any more, and `SecretUnavailable`.
     """
     older = None if previous is None else previous.version
     with outages_translated():  # the old one first: at most one version of a name is active at any moment
         await connection.execute(_SQL["step_aside"], active.tenant, active.name, active.version, older)
-        await connection.execute(_SQL["activate"], active.tenant, active.name, active.version)
+        found = await connection.fetchval(_SQL["activate"], active.tenant, active.name, active.version)
+    if found is None:
+        raise SecretDestroyed("the material of that version was destroyed: rotate the secret instead")
 
 
 async def retire(connection: Connection, ref: SecretRef) -> None:

@@ -9,5 +9,6 @@ UPDATE hookseal.secret_records
 
 -- name: activate
 UPDATE hookseal.secret_records
-   SET state = 'active', changed_at = now()
- WHERE tenant_id = $1 AND name = $2 AND version = $3 AND state <> 'active'
+   SET state = 'active', changed_at = CASE state WHEN 'active' THEN changed_at ELSE now() END
+ WHERE tenant_id = $1 AND name = $2 AND version = $3 AND state <> 'destroyed'
+RETURNING version

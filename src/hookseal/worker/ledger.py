@@ -1,6 +1,8 @@
 """A ledger that tries again to write what became of an attempt, for as long as its lease may hold."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
@@ -12,20 +14,53 @@ from hookseal.ground.errors import Unavailable
 
 
 class PersistentLedger:
-    """A `Ledger` over another: claims fail at once, writes are tried again for `seconds`, fenced as ever."""
+    """A `Ledger` over another: claims fail at once, writes are tried again for `seconds`, fenced as ever.
 
-    def __init__(self, ledger: Ledger, *, seconds: float, clock: Clock) -> None:
+    `new_token` draws a UUID. `lost` is told the token of a claim whose answer did not come: it may have been made.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        seconds: float,
+        clock: Clock,
+        new_token: Callable[[], str],
+        lost: Callable[[str], None],
+    ) -> None:
         self._ledger = ledger
         self._seconds = seconds
         self._clock = clock
+        self._new_token = new_token
+        self._lost = lost
 
-    async def claim(self, ring: Ring) -> Claim | None:
+    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Take a due, pending delivery under a new lease."""
-        return await self._ledger.claim(ring)
+        token = token or self._new_token()
+        try:
+            return await self._ledger.claim(ring, token)
+        except (Unavailable, asyncio.CancelledError):
+            self._lost(token)
+            raise
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
-        """Write the attempt and do what the verdict says; False if the lease was lost."""
-        return await self._again(lambda: self._ledger.record(claim, attempt, verdict, error))
+        """Write the attempt and do what the verdict says; False if the lease was lost.
+
+        A repeat that finds the lease gone may find its own first try, whose answer was lost.
+        """
+        tries = count(1)
+
+        async def write() -> bool:
+            is_repeat = next(tries) > 1
+            if await self._ledger.record(claim, attempt, verdict, error):
+                return True
+            return is_repeat and await self._ledger.is_recorded(claim, attempt)
+
+        return await self._again(write)
+
+    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
+        """Tell whether this very attempt of ours is on record."""
+        return await self._ledger.is_recorded(claim, attempt)
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""

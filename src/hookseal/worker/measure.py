@@ -5,16 +5,16 @@ from functools import partial
 from typing import Any, Final
 
 from hookseal.dispatcher.database import translated
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.clock import Clock
 from hookseal.ground.sql import statements
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Pool, connected
 from hookseal.worker import metrics
 from hookseal.worker.meter import Reading, WorkerMeter
 from hookseal.worker.metrics import Metric
-from hookseal.worker.outage import Outage, redis_translated
+from hookseal.worker.outage import Outage
 
 COUNTED_AT_MOST: Final = 100_000
-LIVE_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 3.0  # how soon after it begins to lead a worker measures
 
 _SQL: Final = statements("hookseal.worker", "measure.sql")
@@ -74,7 +74,7 @@ class Measuring:
         with self._outage["postgresql"].survived(), translated():
             async with connected(self._pool) as connection:
                 figures.update(await _stored(connection))
-        with self._outage["redis"].survived(), redis_translated():
+        with self._outage["redis"].survived():
             figures[metrics.QUEUE_DEPTH.name] = await self._queue_depth()
         self._figures = figures
 

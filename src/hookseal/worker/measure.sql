@@ -1,5 +1,5 @@
--- What the worker that leads measures once a sweep, over all tenants. Counts stop at a bound, so that none costs more
--- the worse things stand.
+-- What the worker that leads measures once a sweep, over all tenants. What is due and what waits is counted up to a
+-- bound, so that it costs no more the worse things stand; records and rows with plaintext are all counted, by an index.
 
 -- name: oldest_due_seconds
 SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0)::float8

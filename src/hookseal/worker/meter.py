@@ -54,6 +54,10 @@ class WorkerMeter(Collector):
         """Count a delivery that was held back."""
         self._count(metrics.HELD, waiting_for.value)
 
+    def given_back(self) -> None:
+        """Count a delivery that was given back, because its claim was too old to dial."""
+        self._count(metrics.GIVEN_BACK)
+
     def lease_lost(self) -> None:
         """Count a write that came after its lease had moved on."""
         self._count(metrics.LEASES_LOST)

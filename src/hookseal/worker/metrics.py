@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.model import Outcome, WaitingFor
 
 
@@ -79,6 +81,11 @@ DEAD_LETTERS: Final = Metric(
 )
 ENDPOINTS_DISABLED: Final = Metric(
     name="hookseal_endpoints_disabled_total", kind=Kind.COUNTER, text="Answers that disabled an endpoint."
+)
+GIVEN_BACK: Final = Metric(
+    name="hookseal_given_back_total",
+    kind=Kind.COUNTER,
+    text="Claims that were too old to dial: PostgreSQL is slow, or this worker has more than it can do.",
 )
 LEASES_LOST: Final = Metric(
     name="hookseal_leases_lost_total",
@@ -171,7 +178,7 @@ PLAINTEXT_ROWS: Final = Metric(
 WORKERS_LIVE: Final = Metric(
     name="hookseal_workers_live",
     kind=Kind.GAUGE,
-    text="Workers that were heard of within 30 seconds. Leader only.",
+    text=f"Workers that were heard of within {LIVE_SECONDS:.0f} seconds. Leader only.",
 )
 
 METRICS: Final = (
@@ -182,6 +189,7 @@ METRICS: Final = (
     HELD,
     DEAD_LETTERS,
     ENDPOINTS_DISABLED,
+    GIVEN_BACK,
     LEASES_LOST,
     LEASES_TAKEN_BACK,
     RINGS,

@@ -1,10 +1,8 @@
-"""Outages: what Redis raises in one, and how each is told when it begins and ends, however often a loop tries."""
+"""Outages: how each is told when it begins and ends, however often a loop tries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from redis.exceptions import RedisError
 
 from hookseal.ground.errors import Unavailable
 
@@ -48,12 +46,3 @@ class Outage:
             self._log.exception(f"{self._name}.defect")
         else:
             self._log.warning(f"{self._name}.failed", reason=reason)
-
-
-@contextmanager
-def redis_translated() -> Iterator[None]:
-    """Turn what the client of Redis raises into `Unavailable`."""
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"Redis does not answer ({type(error).__name__})") from error

@@ -11,7 +11,7 @@ from hookseal.queue.bell import Bell
 from hookseal.schema.database import ANSWER_SECONDS, Pool, connected
 from hookseal.worker.meter import WorkerMeter
 from hookseal.worker.metrics import RungBy
-from hookseal.worker.outage import Outage, redis_translated
+from hookseal.worker.outage import Outage
 from hookseal.worker.pause import at_most, set_within
 
 LEASE_SECONDS: Final = 10.0
@@ -123,8 +123,7 @@ class Outbox:
 
     async def _require_bell(self) -> None:
         """Return once Redis answers again: what is taken to be rung counts as rung, so nothing is taken before."""
-        with redis_translated():
-            await self._bell.ping()
+        await self._bell.ping()
 
     async def _ring(self, token: str, waited_seconds: float) -> int:
         rings = await self._ledger.ring_unrung(token, waited_seconds=waited_seconds)

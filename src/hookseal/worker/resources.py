@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import socket
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from math import ceil
 from typing import Any, TypeAlias
 
 import asyncpg
-from redis.exceptions import AuthenticationError, RedisError
 
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.address import AddressRules
@@ -22,12 +22,14 @@ from hookseal.ground.clock import Clock
 from hookseal.ground.errors import ConfigError, Unavailable
 from hookseal.ground.version import VERSION
 from hookseal.queue.bell import Bell, bell
+from hookseal.queue.outage import redis_translated
 from hookseal.schema import revision
 from hookseal.schema.database import OUTAGES
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.keyring import KeyRing
 from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.ledger import PersistentLedger
+from hookseal.worker.lost_claims import LostClaims
 from hookseal.worker.meter import WorkerMeter
 from hookseal.worker.pause import at_most
 
@@ -48,6 +50,7 @@ class Resources:
     probing: "asyncpg.Pool[asyncpg.Record]"
     bell: Bell
     ledger: PostgresLedger
+    lost_claims: LostClaims
     keyring: KeyRing | None
     unlocked: Unlocked
     heartbeat: Heartbeat
@@ -64,16 +67,23 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
     async with _connections(settings) as (pool, probing, ringing):
-        await _require_schema(pool)
+        await revision.require(pool)
         ring = None if (master_key := settings.secrets.master_key) is None else KeyRing(master_key)
         unlocked = await unlock(pool, settings.secrets.provider, ring, cache=settings.secrets.cache, clock=clock)
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
+        lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
         meter = WorkerMeter()
         async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow)) as transport:
             await _require_time(settings, ledger)  # whoever adds an endpoint from now on sees that we are there
             parts = Parts(
-                ledger=PersistentLedger(ledger, seconds=settings.worker.lease_seconds / 2, clock=clock),
+                ledger=PersistentLedger(
+                    ledger,
+                    seconds=settings.worker.lease_seconds / 2,
+                    clock=clock,
+                    new_token=lambda: str(uuid.uuid4()),
+                    lost=lost_claims.add,
+                ),
                 transport=transport,
                 signers=unlocked.service,
                 clock=clock,
@@ -90,6 +100,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 probing=probing,
                 bell=ringing,
                 ledger=ledger,
+                lost_claims=lost_claims,
                 keyring=ring,
                 unlocked=unlocked,
                 heartbeat=heartbeat,
@@ -164,28 +175,9 @@ async def _bell(settings: Settings) -> AsyncIterator[Bell]:
 
 
 async def _require_answer(ringing: Bell, settings: Settings) -> None:
-    try:
+    with redis_translated(address=settings.redis.address):
         async with asyncio.timeout(CONNECT_SECONDS):
-            await ringing.ping()
-    except AuthenticationError:
-        raise Unavailable(
-            f"Redis at {settings.redis.address} refuses the user or the password: correct REDIS_URL"
-        ) from None
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(
-            f"Redis at {settings.redis.address} does not answer ({type(error).__name__}): start it or correct REDIS_URL"
-        ) from None
-
-
-async def _require_schema(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-    async with pool.acquire() as connection:
-        found = await revision.current(connection)
-    if found != revision.EXPECTED:
-        is_newer = found is not None and found > revision.EXPECTED
-        raise ConfigError(
-            f"the database has schema revision {found or 'none'}, this version needs {revision.EXPECTED}: "
-            + ("install a newer hookseal" if is_newer else "run `hookseal db upgrade`")
-        )
+            await ringing.redis.ping()
 
 
 async def _require_time(settings: Settings, ledger: PostgresLedger) -> None:

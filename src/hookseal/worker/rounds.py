@@ -6,7 +6,6 @@ from typing import Any
 
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import Clock
-from hookseal.queue.bell import Bell
 from hookseal.worker.listen import Listening
 from hookseal.worker.measure import Measuring
 from hookseal.worker.metrics import LOOP_LAG
@@ -27,14 +26,14 @@ class Rounds:
         sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, meter=meter, log=log)
         lease = Lease(pool, holder=resources.worker_id)
         self._outbox = Outbox(lease, resources.ledger, bell, clock=clock, meter=meter, log=log)
-        depth = partial(_depth, bell, settings.worker.queue)
-        measuring = Measuring(pool, depth, lambda: self._outbox.leads, seconds=seconds, clock=clock, log=log)
+        measuring = Measuring(pool, bell.depth, lambda: self._outbox.leads, seconds=seconds, clock=clock, log=log)
         measuring.told_by(meter)
         pulse = Pulse(clock)
         meter.watch(LOOP_LAG, lambda: pulse.lag_seconds)
         self.loops: Mapping[str, Loop] = {
             "sweep": sweep.run,
             "outbox": self._outbox.run,
+            "lost_claims": resources.lost_claims.run,
             "heartbeat": resources.heartbeat.run,
             "measure": measuring.run,
             "pulse": pulse.run,
@@ -46,7 +45,3 @@ class Rounds:
     async def end(self) -> None:
         """Let another worker lead at once. The loops must have ended."""
         await self._outbox.step_down()
-
-
-async def _depth(bell: Bell, queue: str) -> int:
-    return int(await bell.redis.zcard(queue))

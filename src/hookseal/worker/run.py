@@ -60,6 +60,16 @@ async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)  # takes notice of their errors
 
 
+def probes_of(resources: Resources, engine: Engine, clock: Clock) -> Probes:
+    """Return the probes of a worker on these resources, which lives while that engine moves."""
+    return Probes(
+        ready=ready_checks(resources),
+        startup=startup_checks(resources),
+        silence=lambda: clock.monotonic() - engine.beat,
+        scrape=resources.meter.scrape,
+    )
+
+
 class _Life:
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         self._settings = settings
@@ -75,12 +85,7 @@ class _Life:
             log=log,
         )
         self._rounds = Rounds(settings, resources, clock, log)
-        self._probes = Probes(
-            ready=ready_checks(resources),
-            startup=startup_checks(resources),
-            silence=lambda: clock.monotonic() - self._engine.beat,
-            scrape=resources.meter.scrape,
-        )
+        self._probes = probes_of(resources, self._engine, clock)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(READY, self._probes.readiness)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Place, PostgresLedger
 from hookseal.dispatcher.model import State
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
@@ -37,16 +37,14 @@ class Sweep:
 
     async def take_back(self) -> int:
         """End every lease that ran out; return how many. Raises `Unavailable`."""
-        dead_letters = 0
-
-        async def batch() -> int:
-            nonlocal dead_letters
+        count = dead_letters = 0
+        more = True
+        while more:
             states = await self._ledger.end_lost_leases()
             self._meter.took_back(states)
             dead_letters += states.count(State.DEAD_LETTER)
-            return len(states)
-
-        count = await self._drained(batch)
+            count += len(states)
+            more = len(states) == SWEEP_BATCH
         if count:
             self._log.warning("sweep.took_back", leases=count, dead_letters=dead_letters)
         return count
@@ -54,13 +52,13 @@ class Sweep:
     async def ring_due(self) -> int:
         """Ring everything due, each once; return how many. Raises `Unavailable`."""
         rung_before = await self._ledger.seconds_ago(self._seconds)
-
-        async def batch() -> int:
-            count = await self._bell.ring(await self._ledger.ring_due(rung_before))
-            self._meter.rang(RungBy.SWEEP, count)
-            return count
-
-        count = await self._drained(batch)
+        count = 0
+        place: Place | None = BEGINNING
+        while place is not None:
+            rings, place = await self._ledger.ring_due(rung_before, place)
+            rung = await self._bell.ring(rings)
+            self._meter.rang(RungBy.SWEEP, rung)
+            count += rung
         if count:
             self._log.info("sweep.rang", deliveries=count)
         return count
@@ -73,11 +71,3 @@ class Sweep:
         except Exception:  # noqa: BLE001 -- told, and the next sweep may fare better
             self._log.exception("sweep.defect", half=half.__name__)
         return None
-
-    @staticmethod
-    async def _drained(batch: Callable[[], Awaitable[int]]) -> int:
-        total = count = await batch()
-        while count == SWEEP_BATCH:
-            count = await batch()
-            total += count
-        return total

@@ -14,6 +14,9 @@ from hookseal.worker.inflight import InFlight
 from hookseal.worker.meter import WorkerMeter
 
 SLOT_SECONDS: Final = 5.0
+# A claim ages from when it is asked for, so it may not queue for a connection behind a hundred others; and those that
+# read a secret or record an outcome find one, too: this many leave four of the pool's ten to them.
+CLAIMS_AT_ONCE: Final = 6
 _RING_AGAIN_SECONDS: Final = 1.0
 
 
@@ -27,6 +30,7 @@ class Answering:
         self._in_flight = in_flight
         self._meter = meter
         self._slot_seconds = slot_seconds
+        self._claiming = asyncio.Semaphore(CLAIMS_AT_ONCE)
 
     async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
         """Claim what the ring names and start sending it. Whatever happens, arq has nothing to record.
@@ -58,7 +62,8 @@ class Answering:
         """Return the claim, which then owns the slot; without one the slot is free again."""
         claimed = None
         try:
-            claimed = await take(ring, self._parts)
+            async with self._claiming:
+                claimed = await take(ring, self._parts)
             if claimed is None:
                 self._meter.ring_dropped()
         except Unavailable as error:

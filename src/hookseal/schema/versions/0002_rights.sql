@@ -27,13 +27,24 @@ GRANT SELECT, INSERT ON hookseal.attempts TO hookseal_worker;
 GRANT INSERT, UPDATE, DELETE ON hookseal.workers TO hookseal_worker;
 GRANT UPDATE (holder, token, until) ON hookseal.control TO hookseal_worker;
 
--- The operator: every command but `db upgrade` and `worker`. It changes no event, no attempt, no audit row.
-GRANT SELECT, INSERT, UPDATE, DELETE ON hookseal.endpoints TO hookseal_operator;
-GRANT SELECT, INSERT, UPDATE ON
-    hookseal.deliveries, hookseal.secret_keys, hookseal.secret_records, hookseal.secret_rotations, hookseal.audit_heads
-    TO hookseal_operator;
-GRANT SELECT ON hookseal.events, hookseal.attempts TO hookseal_operator;
-GRANT SELECT, INSERT ON hookseal.audit_log TO hookseal_operator;
+-- The operator: every command but `db upgrade` and `worker`. It changes no event, no attempt, no key, no audit row.
+GRANT SELECT, DELETE ON hookseal.endpoints TO hookseal_operator;
+GRANT INSERT (tenant_id, id, url, event_types, name, timeout_ms,
+              max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule),
+      UPDATE (url, event_types, name, enabled, disabled_reason, disabled_at, scheme, algorithm, timeout_ms,
+              max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule,
+              secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,
+              secret_provider, secret_updated_at, lead, generation, mac, mac_key_id)
+    ON hookseal.endpoints TO hookseal_operator;
+GRANT SELECT,
+      INSERT (tenant_id, id, endpoint_id, event_id, replay_of),
+      UPDATE (state, budget_spent, next_attempt_at, rung_at, waiting_for, last_error)
+    ON hookseal.deliveries TO hookseal_operator;
+GRANT SELECT, INSERT, UPDATE (state, sealed, key_id, changed_at) ON hookseal.secret_records TO hookseal_operator;
+GRANT SELECT, INSERT, UPDATE (sequence, mac) ON hookseal.audit_heads TO hookseal_operator;
+GRANT SELECT, INSERT ON hookseal.secret_keys, hookseal.secret_rotations, hookseal.audit_log TO hookseal_operator;
+GRANT SELECT ON hookseal.attempts TO hookseal_operator;
+GRANT SELECT (tenant_id, id, event_type, occurred_at, correlation_id, traceparent) ON hookseal.events TO hookseal_operator;
 GRANT SELECT, INSERT, DELETE ON hookseal.producers TO hookseal_operator;
 GRANT UPDATE (epoch) ON hookseal.control TO hookseal_operator;
 GRANT EXECUTE ON FUNCTION hookseal.uuid7() TO hookseal_operator;

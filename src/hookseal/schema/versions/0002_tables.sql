@@ -36,9 +36,18 @@ COMMENT ON COLUMN hookseal.deliveries.replay_of IS
 COMMENT ON COLUMN hookseal.deliveries.rung_at IS
     'When it was last rung for the time at which it is due; null means that nobody has yet, so the outbox does';
 DROP INDEX hookseal.deliveries_once;
-CREATE UNIQUE INDEX deliveries_once ON hookseal.deliveries (tenant_id, endpoint_id, event_id) WHERE replay_of IS NULL;
+-- The event before the endpoint: a publish looks up what it made by tenant and event.
+CREATE UNIQUE INDEX deliveries_once ON hookseal.deliveries (tenant_id, event_id, endpoint_id) WHERE replay_of IS NULL;
+-- With the id, so that a sweep goes on exactly where its last batch ended.
+DROP INDEX hookseal.deliveries_due;
+CREATE INDEX deliveries_due ON hookseal.deliveries (next_attempt_at, id) WHERE state = 'pending';
 CREATE INDEX deliveries_unrung ON hookseal.deliveries (next_attempt_at) WHERE state = 'pending' AND rung_at IS NULL;
-CREATE INDEX deliveries_waiting ON hookseal.deliveries (tenant_id, endpoint_id) WHERE waiting_for IS NOT NULL;
+CREATE INDEX deliveries_pending ON hookseal.deliveries (tenant_id, endpoint_id) WHERE state = 'pending';
+CREATE INDEX deliveries_waiting ON hookseal.deliveries (waiting_for) WHERE waiting_for IS NOT NULL;
+CREATE INDEX deliveries_of_endpoint ON hookseal.deliveries (endpoint_id, id);
+
+CREATE INDEX endpoints_with_plaintext ON hookseal.endpoints (tenant_id) WHERE has_plaintext;
+CREATE INDEX secret_records_of_key ON hookseal.secret_records (key_id);
 
 CREATE TABLE hookseal.secret_rotations (
     tenant_id   text        NOT NULL,
@@ -53,6 +62,8 @@ CREATE TABLE hookseal.secret_rotations (
 );
 COMMENT ON COLUMN hookseal.secret_rotations.intent IS
     'What was asked, without the secret; the same id with another intent is refused';
+COMMENT ON COLUMN hookseal.secret_rotations.outcome IS
+    'done here; begun and failed are for stores outside PostgreSQL, where the version is allocated before it is put';
 COMMENT ON COLUMN hookseal.secret_rotations.answer IS 'What was answered, without the secret';
 CREATE INDEX secret_rotations_of_endpoint ON hookseal.secret_rotations (tenant_id, endpoint_id, created_at);
 
@@ -73,6 +84,7 @@ CREATE TABLE hookseal.audit_log (
 );
 COMMENT ON TABLE hookseal.audit_log IS
     'Append-only, chained per tenant by an HMAC under the integrity key (docs/CANONICAL/SECRETS.md)';
+CREATE INDEX audit_log_newest ON hookseal.audit_log (at, tenant_id, sequence);
 
 CREATE TABLE hookseal.audit_heads (
     tenant_id text   PRIMARY KEY,
@@ -103,7 +115,7 @@ CREATE TABLE hookseal.workers (
     started_at    timestamptz NOT NULL DEFAULT now(),
     beaten_at     timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE hookseal.workers IS 'Heartbeats: a worker that was not heard of for 30 s is not live';
+COMMENT ON TABLE hookseal.workers IS 'Heartbeats. A worker that was not heard of for long is not live (LIVE_SECONDS in endpoint_rules.py)';
 
 CREATE TABLE hookseal.control (
     name   text   PRIMARY KEY CHECK (name IN ('cache', 'outbox', 'notify')),

@@ -1,0 +1,21 @@
+"""What the client of Redis raises in an outage, as the one error that the rest of the house knows."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.exceptions import AuthenticationError, RedisError
+
+from hookseal.ground.errors import Unavailable
+
+
+@contextmanager
+def redis_translated(*, address: str | None = None) -> Iterator[None]:
+    """Turn what the client of Redis raises into `Unavailable`; with an address it says what to do."""
+    place = "Redis" if address is None else f"Redis at {address}"
+    try:
+        yield
+    except AuthenticationError as error:
+        raise Unavailable(f"{place} refuses the user or the password: correct REDIS_URL") from error
+    except (RedisError, OSError, TimeoutError) as error:
+        advice = "" if address is None else ": start it or correct REDIS_URL"
+        raise Unavailable(f"{place} does not answer ({type(error).__name__}){advice}") from error

@@ -1,0 +1,99 @@
+"""An operator that stands still in the middle of a change holds nobody up for long."""
+
+import asyncpg
+import pytest
+
+from hookseal.ground.errors import Unavailable
+from hookseal.ground.ids import TenantId
+from hookseal.operations import rotation
+from hookseal.operations.operator import Operator
+from hookseal.schema.database import Connection
+from hookseal.secrets.errors import SecretDenied, SecretDestroyed
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.stored import begin
+
+Pool = asyncpg.Pool
+
+
+@pytest.mark.req("SEC-09")
+async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
+    """PostgreSQL ends a change that stands still for five seconds, and one that waits as long for a row."""
+    installation = await begin(pool)
+    async with pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        async with operator.changing():
+            bounds = [
+                await connection.fetchval(f"SHOW {name}")
+                for name in ("idle_in_transaction_session_timeout", "lock_timeout")
+            ]
+        after = await connection.fetchval("SHOW lock_timeout")
+
+    assert (["5s", "5s"], "0") == (bounds, after)
+
+
+async def test_whoever_waits_too_long_is_told(pool: "Pool[asyncpg.Record]") -> None:
+    """A row that somebody else holds for longer is `Unavailable`, and nothing was changed."""
+    installation = await begin(pool)
+    await installation.endpoint()
+
+    async def rename(connection: Connection) -> None:
+        async with Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk").changing():
+            await connection.execute("SET LOCAL lock_timeout = '50ms'")
+            await connection.execute("UPDATE hookseal.endpoints SET name = 'x'")
+
+    async with pool.acquire() as connection, pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
+        with pytest.raises(Unavailable):
+            await rename(connection)
+
+    assert await pool.fetchval("SELECT name FROM hookseal.endpoints") is None
+
+
+@pytest.mark.req("SEC-08")
+async def test_a_planted_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") -> None:
+    """An answer on record that names another tenant's secret is denied: the table of rotations has no MAC."""
+    installation = await begin(pool)
+    own = (await installation.endpoint()).pointer
+    victim = (await installation.endpoint("globex")).pointer
+    wanted = Wanted(
+        tenant_id=TenantId("acme"),
+        endpoint_id=own.endpoint_id,
+        overlap_seconds=60,
+        secret=generate_signing_secret(),
+        rotation_id="r1",
+    )
+    async with pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        await rotation.rotate(operator, wanted)
+        await pool.execute(
+            "UPDATE hookseal.secret_rotations SET answer = replace(answer::text, $1, $2)::json",
+            f"{str(own.secret_ref)[:-1]}2",
+            victim.secret_ref,
+        )
+        with pytest.raises(SecretDenied):
+            await rotation.rotate(operator, wanted)
+
+
+@pytest.mark.req("SEC-10")
+async def test_no_rollback_to_what_was_destroyed(pool: "Pool[asyncpg.Record]") -> None:
+    """A previous version without material is refused, and the pointer stays."""
+    installation = await begin(pool)
+    own = (await installation.endpoint()).pointer
+    wanted = Wanted(
+        tenant_id=TenantId("acme"),
+        endpoint_id=own.endpoint_id,
+        overlap_seconds=60,
+        secret=generate_signing_secret(),
+    )
+    async with pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        await rotation.rotate(operator, wanted)
+        await pool.execute(
+            "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL, key_id = NULL"
+            " WHERE tenant_id = 'acme' AND version = 1"
+        )
+        with pytest.raises(SecretDestroyed):
+            await rotation.roll_back(operator, tenant=TenantId("acme"), endpoint_id=own.endpoint_id, overlap_seconds=60)
+
+    assert 2 == await pool.fetchval("SELECT generation FROM hookseal.endpoints")

@@ -1,0 +1,93 @@
+"""Claims whose answer never came are given back, unspent, however late the server was."""
+
+import uuid
+
+import asyncpg
+import pytest
+import structlog
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.ground.errors import Unavailable
+from hookseal.worker.lost_claims import LostClaims
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import begin
+
+Pool = asyncpg.Pool
+LEASE_SECONDS = 45
+
+
+def looking(ledger: PostgresLedger, clock: FakeClock) -> LostClaims:
+    """Return one who looks for lost claims."""
+    return LostClaims(ledger, lease_seconds=LEASE_SECONDS, clock=clock, log=structlog.get_logger())
+
+
+@pytest.mark.req("DEL-03")
+async def test_given_back_unspent(pool: "Pool[asyncpg.Record]") -> None:
+    """What a lost claim took is due at once, without an attempt and unrung; the next claim has the same number."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    ledger, clock, token = PostgresLedger(pool, worker="w1", lease_seconds=45), FakeClock(), str(uuid.uuid4())
+    lost = looking(ledger, clock)
+    lost.add(token)
+    await lost.once()  # the server was late: nothing yet
+    assert await ledger.claim(ring, token) is not None
+    await lost.once()
+
+    row = await installation.delivery(ring)
+    assert ("pending", 0, 0, None) == tuple(row[name] for name in ("state", "attempts", "budget_spent", "rung_at"))
+    assert [] == await installation.attempts(ring)
+    assert 0 == len(lost)
+    again = await ledger.claim(ring)
+    assert again is not None
+    assert 1 == again.number
+
+
+async def test_others_are_left_alone(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim under another token stays."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
+    lost = looking(ledger, FakeClock())
+    lost.add(str(uuid.uuid4()))
+    await ledger.claim(ring)
+    await lost.once()
+
+    assert "sending" == (await installation.delivery(ring))["state"]
+
+
+class Away(PostgresLedger):
+    """A ledger that does not answer."""
+
+    async def give_back(self, tokens: list[str]) -> list[str]:
+        """Fail."""
+        raise Unavailable("PostgreSQL does not answer")
+
+
+async def test_looked_for_until_a_lease_after_the_outage(pool: "Pool[asyncpg.Record]") -> None:
+    """While PostgreSQL is away nothing is forgotten; once it has answered for as long as a lease lasts, all is."""
+    away = Away(pool, worker="w1", lease_seconds=LEASE_SECONDS)
+    back = PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS)
+    clock = FakeClock()
+    lost = looking(away, clock)
+    lost.add(str(uuid.uuid4()))
+    await clock.sleep(10 * LEASE_SECONDS)
+    await lost.once()
+    lost._ledger = back
+    await clock.sleep(LEASE_SECONDS - 1)
+    await lost.once()
+    assert 1 == len(lost)
+    await clock.sleep(2)
+    await lost.once()
+
+    assert 0 == len(lost)
+
+
+async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
+    """At most ten thousand are looked for."""
+    lost = looking(PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS), FakeClock())
+    for _ in range(10_001):
+        lost.add(str(uuid.uuid4()))
+
+    assert 10_000 == len(lost)
