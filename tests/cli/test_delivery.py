@@ -105,13 +105,14 @@ async def test_for_a_person(begun: Begun) -> None:
     (first,) = await begun.stored.deliveries()
     (second,) = await begun.stored.deliveries(event_type="user.created")
     table = (await begun.run("delivery", "list")).out.splitlines()
-    assert ["delivery", "id", "event", "type", "state", "attempts"] == table[0].split()
+    assert "delivery id tenant id endpoint id event type state attempts last error" == " ".join(table[0].split())
     assert [[second.delivery_id, "user.created"], [first.delivery_id, "invoice.paid"]] == [
-        line.split()[:2] for line in table[1:]
+        line.split()[:4:3] for line in table[1:]
     ]
+    assert ["acme", second.endpoint_id, "pending", "0", "-"] == [table[1].split()[at] for at in (1, 2, 4, 5, 6)]
     page = (await begun.run("delivery", "list", "--limit", "1")).out
     assert "\nmore: --cursor " in page
-    assert all(len(line) <= 100 for line in page.splitlines())
+    assert all(len(line) <= 140 for line in page.splitlines())
 
 
 async def test_filters(begun: Begun) -> None:

@@ -198,7 +198,7 @@ async def test_another_tenants(begun: Begun, command: str) -> None:
     """Another tenant's endpoint is as unknown as one that nobody has: the answers are the same, and nothing changes."""
     one = await endpoint(begun)
     before = dict(await row(begun))
-    options = ("--name", "x") if command == "update" else ()
+    options = {"update": ("--name", "x"), "delete": ("--yes",)}.get(command, ())
     others = await begun.run("endpoint", command, *wanted(one, "globex"), *options, "--json")
     nobodys = await begun.run("endpoint", command, *wanted(UNKNOWN, "globex"), *options, "--json")
 

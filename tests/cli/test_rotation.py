@@ -247,5 +247,5 @@ async def test_for_a_person(begun: Begun) -> None:
 
     assert (0, 0) == (rotated.code, status.code)
     assert f"current    {ref(endpoint, 2)}" in rotated.out
-    assert "--print-secret" in rotated.out
+    assert "--secret-out FILE to get it" in rotated.out
     assert f"previous      {ref(endpoint, 1)} (standard)" in status.out

@@ -7,7 +7,7 @@ import pytest
 from hookseal.cli.secret_files import SecretOutput
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.publish import Event, publish_raw
-from hookseal.ground.errors import Conflict, Unavailable
+from hookseal.ground.errors import Conflict, InDoubt
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.signer import generate_signing_secret
 from tests.cli.begun import Begun
@@ -41,9 +41,7 @@ async def test_force_tells_of_older_claims(begun: Begun) -> None:
     assert (0, 1) == (ended.code, ended.json["older_claims"])
 
 
-@pytest.mark.parametrize(
-    ("error", "stays"), [(Unavailable("?"), True), (KeyboardInterrupt(), True), (Conflict(), False)]
-)
+@pytest.mark.parametrize(("error", "stays"), [(InDoubt(), True), (KeyboardInterrupt(), True), (Conflict(), False)])
 def test_a_file_stays_where_it_may_be_needed(tmp_path: Path, error: BaseException, stays: bool) -> None:
     """If it is not known whether the secret was stored its file stays; after a refusal it is gone again."""
     file = tmp_path / "secret"

@@ -27,7 +27,9 @@ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON hookseal.endpoints DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION wait_here();
 """
-ITS_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'to_be_killed_' || current_database()"
+ITS_SESSIONS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hookseal'
+"""
 ASKS = f"{ITS_SESSIONS} AND query LIKE '%d.claimed_generation < $3%'"
 
 
@@ -39,12 +41,10 @@ def options(endpoint: EndpointId, file: Path) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def rotating(begun: Begun, endpoint: EndpointId, file: Path) -> AsyncIterator[Process]:
-    """Yield the command while it rotates; afterwards it is killed, and PostgreSQL has done with it."""
-    database = await begun.stored.pool.fetchval("SELECT current_database()")
-    url = f"{begun.settings['DATABASE_URL']}?application_name=to_be_killed_{database}"
+    """Yield the command while it rotates; afterwards it is killed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hookseal", *options(endpoint, file)),
-        env={**os.environ, **begun.settings, "DATABASE_URL": url},
+        env={**os.environ, **begun.settings},
         stdin=DEVNULL,
         stdout=DEVNULL,
         stderr=DEVNULL,
@@ -128,6 +128,7 @@ async def test_in_its_commit(begun: Begun, tmp_path: Path) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock(1)")
         async with rotating(begun, endpoint, tmp_path / "secret"):
             await blocked(begun.stored)
+            assert 1 == await begun.stored.pool.fetchval(ITS_SESSIONS)
     await gone(begun)
 
     await all_new(begun, before, tmp_path / "secret")

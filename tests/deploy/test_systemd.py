@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.config.load import load
-from hookseal.ground.errors import ConfigError
+from hookseal.ground.errors import ConfigError, Refused
 from tests.deploy.files import image, unit, unit_environment
 
 pytestmark = pytest.mark.req("OPS-05", part="systemd")
@@ -47,11 +47,11 @@ def test_a_stop_waits_for_the_drain() -> None:
 
 
 def test_wrong_settings_are_not_tried_again() -> None:
-    """It is restarted for ever, but not after the exit code that says that the settings are wrong."""
+    """It is restarted for ever, but not after an exit code that says that settings or rights are wrong."""
     settings = dict(unit())
 
     assert ("on-failure", "0") == (settings["Restart"], settings["StartLimitIntervalSec"])
-    assert str(ConfigError.exit_code) == settings["RestartPreventExitStatus"]
+    assert f"{Refused.exit_code} {ConfigError.exit_code}" == settings["RestartPreventExitStatus"]
 
 
 def test_production_takes_its_settings(tmp_path: Path) -> None:

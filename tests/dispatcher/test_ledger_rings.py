@@ -97,7 +97,13 @@ async def test_a_batch_walks_past_nothing_rung(pool: "Pool[asyncpg.Record]") -> 
         plan = "\n".join(
             row[0]
             for row in await connection.fetch(
-                f"EXPLAIN {statement}", 10, await ledger(pool).seconds_ago(15), BEGINNING.due_at, BEGINNING.delivery_id
+                f"EXPLAIN {statement}",
+                10,
+                await ledger(pool).seconds_ago(15),
+                BEGINNING.due_at,
+                BEGINNING.delivery_id,
+                15.0,
+                0.25,
             )
         )
 

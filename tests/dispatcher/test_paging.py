@@ -6,7 +6,6 @@ import pytest
 
 from hookseal.dispatcher.paging import before, paged
 from hookseal.ground.errors import Malformed
-from hookseal.ground.paging import require_limit
 
 IDS = [f"0197c1f0-5e6a-7c3b-9d2e-4f506172839{number}" for number in range(3)]
 ROWS = [{"id": each} for each in IDS]

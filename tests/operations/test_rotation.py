@@ -99,6 +99,7 @@ async def claim(installation: Installation, *, lease_seconds: float = 45) -> tup
 
 @pytest.mark.req("SEC-09", "SEC-10")
 @pytest.mark.req("SEC-14", part="append")
+@pytest.mark.req("OPS-10")
 async def test_rotates(installation: Installation, endpoint: EndpointId) -> None:
     """Afterwards the new version is current and the old one previous for the overlap, under a MAC, audited once."""
     answer = await rotated(installation, wanted(endpoint, rotation_id="r1"))
@@ -272,6 +273,7 @@ async def test_a_given_secret_must_fit_its_scheme(installation: Installation, en
 
 
 @pytest.mark.req("SEC-10")
+@pytest.mark.req("OPS-10")
 async def test_rolls_back(installation: Installation, endpoint: EndpointId) -> None:
     """Within the overlap the previous secret is current again; the other one signs for an overlap of its own."""
     await rotated(installation, wanted(endpoint))
@@ -295,6 +297,7 @@ async def test_rolls_back(installation: Installation, endpoint: EndpointId) -> N
 
 
 @pytest.mark.req("SEC-10")
+@pytest.mark.req("OPS-10")
 async def test_ends_an_overlap(installation: Installation, endpoint: EndpointId) -> None:
     """The previous secret is retired without a new one; expecting another generation it stays."""
     await rotated(installation, wanted(endpoint))

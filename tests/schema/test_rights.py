@@ -7,34 +7,72 @@ import pytest
 
 Pool = asyncpg.Pool
 ROLES = ("hookseal_producer", "hookseal_publisher", "hookseal_readonly", "hookseal_worker", "hookseal_operator")
-# S may read every column, s some of them, I and i insert, U and u update, D delete.
-EXPECTED = {
+# S may read every column, I insert, U update, D delete; what holds for some columns only is in PARTS.
+WHOLE = {
     "hookseal_producer": {"alembic_version": "S"},
-    "hookseal_publisher": {
-        "control": "s", "deliveries": "is", "endpoints": "s", "events": "Is", "producers": "S",
-    },
+    "hookseal_publisher": {"events": "I", "producers": "S"},
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        "deliveries": "S", "endpoints": "s", "events": "s", "producers": "S", "secret_keys": "s", "secret_records": "s",
-        "secret_rotations": "S", "workers": "S",
+        "deliveries": "S", "producers": "S", "secret_rotations": "S", "workers": "S",
     },
     "hookseal_worker": {
-        "alembic_version": "S", "attempts": "IS", "control": "Su", "deliveries": "Su", "endpoints": "su", "events": "S",
+        "alembic_version": "S", "attempts": "IS", "control": "S", "deliveries": "S", "events": "S",
         "secret_keys": "S", "secret_records": "S", "workers": "DISU",
     },
     "hookseal_operator": {
-        "alembic_version": "S", "attempts": "S", "audit_heads": "ISU", "audit_log": "IS", "control": "Su",
-        "deliveries": "ISU", "endpoints": "DISU", "events": "S", "producers": "DIS", "secret_keys": "ISU",
-        "secret_records": "ISU", "secret_rotations": "ISU", "workers": "S",
+        "alembic_version": "S", "attempts": "S", "audit_heads": "IS", "audit_log": "IS", "control": "S",
+        "deliveries": "S", "endpoints": "DS", "producers": "DIS", "secret_keys": "IS", "secret_records": "IS",
+        "secret_rotations": "IS", "workers": "S",
     },
 }  # fmt: skip
+_DECIDED = "name event_types timeout_ms max_attempts backoff_base_seconds backoff_cap_seconds retry_schedule"
+_POINTER = """
+url scheme algorithm secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm
+secret_provider secret_updated_at lead generation mac mac_key_id
+"""
+_STATE = "enabled disabled_reason disabled_at"
+_EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
+_ENDPOINT = f"tenant_id id {_DECIDED} {_POINTER} {_STATE} attempts_allowed has_plaintext created_at"
+PARTS = {
+    ("hookseal_publisher", "SELECT", "control"): "name until",
+    ("hookseal_publisher", "SELECT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
+    ("hookseal_publisher", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id",
+    ("hookseal_publisher", "SELECT", "endpoints"): "tenant_id id enabled event_types",
+    ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",
+    ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,
+    ("hookseal_readonly", "SELECT", "events"): _EVENT,
+    ("hookseal_readonly", "SELECT", "secret_keys"): "key_id state created_at",
+    ("hookseal_readonly", "SELECT", "secret_records"):
+        "tenant_id name version provider purpose scheme key_id state created_at changed_at",
+    ("hookseal_worker", "UPDATE", "control"): "holder token until",
+    ("hookseal_worker", "UPDATE", "deliveries"):
+        "state attempts budget_spent next_attempt_at rung_at waiting_for last_error lease_owner lease_token"
+        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation",
+    ("hookseal_worker", "SELECT", "endpoints"): _ENDPOINT,
+    ("hookseal_worker", "UPDATE", "endpoints"): _STATE,
+    ("hookseal_operator", "UPDATE", "audit_heads"): "sequence mac",
+    ("hookseal_operator", "UPDATE", "control"): "epoch",
+    ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
+    ("hookseal_operator", "UPDATE", "deliveries"): "state budget_spent next_attempt_at rung_at waiting_for last_error",
+    ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url {_DECIDED}",
+    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE}",
+    ("hookseal_operator", "SELECT", "events"): _EVENT,
+    ("hookseal_operator", "UPDATE", "secret_records"): "state sealed key_id changed_at",
+}  # fmt: skip
 _RIGHTS = """
-SELECT r.rolname AS role, c.relname AS name, p.letter,
-       has_table_privilege(r.oid, c.oid, p.word) AS whole,
-       p.word <> 'DELETE' AND has_any_column_privilege(r.oid, c.oid, p.word) AS part
+SELECT r.rolname AS role, c.relname AS name, p.letter
 FROM pg_roles AS r, pg_class AS c,
      (VALUES ('SELECT', 'S'), ('INSERT', 'I'), ('UPDATE', 'U'), ('DELETE', 'D')) AS p (word, letter)
 WHERE r.rolname = ANY ($1) AND c.relnamespace = 'hookseal'::regnamespace AND c.relkind = 'r'
+  AND has_table_privilege(r.oid, c.oid, p.word)
+"""
+_PARTS = """
+SELECT r.rolname AS role, p.word, c.relname AS name, array_agg(a.attname::text) AS columns
+FROM pg_roles AS r, pg_class AS c, pg_attribute AS a, (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS p (word)
+WHERE r.rolname = ANY ($1) AND c.relnamespace = 'hookseal'::regnamespace AND c.relkind = 'r'
+  AND a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  AND has_column_privilege(r.oid, c.oid, a.attnum, p.word) AND NOT has_table_privilege(r.oid, c.oid, p.word)
+GROUP BY 1, 2, 3
 """
 _SECRET = ["endpoints.secret", "secret_records.sealed", "secret_keys.check_value", "events.body"]
 _READS = "SELECT has_column_privilege($1, 'hookseal.' || split_part($2, '.', 1), split_part($2, '.', 2), 'SELECT')"
@@ -42,15 +80,23 @@ _READS = "SELECT has_column_privilege($1, 'hookseal.' || split_part($2, '.', 1),
 
 @pytest.mark.req("OPS-10")
 async def test_tables(pool: "Pool[asyncpg.Record]") -> None:
-    """Each role has the rights that are listed here and no other."""
+    """Each role has the rights to whole tables that are listed here and no other."""
     found: dict[str, dict[str, str]] = {role: defaultdict(str) for role in ROLES}
     for row in await pool.fetch(_RIGHTS, list(ROLES)):
-        letter = row["letter"] if row["whole"] else row["letter"].lower() if row["part"] else ""
-        found[row["role"]][row["name"]] += letter
+        found[row["role"]][row["name"]] += row["letter"]
 
-    assert EXPECTED == {
-        role: {name: "".join(sorted(letters)) for name, letters in tables.items() if letters}
-        for role, tables in found.items()
+    assert WHOLE == {
+        role: {name: "".join(sorted(letters)) for name, letters in tables.items()} for role, tables in found.items()
+    }
+
+
+@pytest.mark.req("OPS-10")
+async def test_columns(pool: "Pool[asyncpg.Record]") -> None:
+    """Where a role has a right to some columns of a table only, they are those that are listed here and no other."""
+    rows = await pool.fetch(_PARTS, list(ROLES))
+
+    assert {right: set(columns.split()) for right, columns in PARTS.items()} == {
+        (row["role"], row["word"], row["name"]): set(row["columns"]) for row in rows
     }
 
 
@@ -62,11 +108,11 @@ async def test_tables(pool: "Pool[asyncpg.Record]") -> None:
         ("hookseal_publisher", []),
         ("hookseal_readonly", []),
         ("hookseal_worker", ["secret_records.sealed", "secret_keys.check_value", "events.body"]),
-        ("hookseal_operator", _SECRET),
+        ("hookseal_operator", ["endpoints.secret", "secret_records.sealed", "secret_keys.check_value"]),
     ],
 )
 async def test_what_is_secret(pool: "Pool[asyncpg.Record]", role: str, reads: list[str]) -> None:
-    """Only the operator reads plaintext of an older system; producers and readers see no sealed secret and no body."""
+    """Only the operator reads plaintext of an older system, only the worker a body; others see no sealed secret."""
     assert reads == [column for column in _SECRET if await pool.fetchval(_READS, role, column)]
 
 
@@ -74,12 +120,15 @@ async def test_what_is_secret(pool: "Pool[asyncpg.Record]", role: str, reads: li
 async def test_functions(pool: "Pool[asyncpg.Record]") -> None:
     """Nobody but a producer and the owner of the schema may call what publishes."""
     rows = await pool.fetch(
-        "SELECT r.rolname FROM pg_roles AS r, pg_proc AS f WHERE r.rolname = ANY ($1) AND f.proname = 'publish'"
-        " AND has_function_privilege(r.oid, f.oid, 'EXECUTE') ORDER BY 1",
+        "SELECT f.proname, array_agg(r.rolname::text ORDER BY r.rolname) FROM pg_roles AS r, pg_proc AS f"
+        " WHERE r.rolname = ANY ($1) AND f.proname IN ('publish', 'publish_raw')"
+        " AND f.pronamespace = 'hookseal'::regnamespace"
+        " AND has_function_privilege(r.oid, f.oid, 'EXECUTE') GROUP BY 1",
         list(ROLES),
     )
+    may = ["hookseal_operator", "hookseal_producer", "hookseal_publisher"]
 
-    assert ["hookseal_operator", "hookseal_producer", "hookseal_publisher"] == [row[0] for row in rows]
+    assert {"publish": may, "publish_raw": may} == dict(map(tuple, rows))
 
 
 @pytest.mark.req("OPS-10")

@@ -38,16 +38,13 @@ class Scene:
         self.meter = WorkerMeter()
         self.measuring = Measuring(
             pool,
-            self._depth,
+            self.bell.depth,
             lambda: self.leads,
             seconds=SWEEP_SECONDS,
             clock=clock,
             log=structlog.get_logger(),
         )
         self.measuring.told_by(self.meter)
-
-    async def _depth(self) -> int:
-        return int(await self.bell.redis.zcard(DEFAULT_QUEUE))
 
     def told(self) -> dict[tuple[str, str | None], float]:
         """Return what it tells of the whole installation."""

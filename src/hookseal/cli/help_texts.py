@@ -10,7 +10,7 @@ def join_lines(commands: typer.Typer) -> None:
     """Give every command and group below its docstring as help, one line for each paragraph."""
     for command in commands.registered_commands:
         command.help = _joined(command.callback)
-    if commands.registered_callback is not None:
+    if commands.registered_callback is not None and inspect.getdoc(commands.registered_callback.callback):
         commands.registered_callback.help = _joined(commands.registered_callback.callback)
     for group in commands.registered_groups:
         if group.typer_instance is not None:

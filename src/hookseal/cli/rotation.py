@@ -17,7 +17,7 @@ from hookseal.cli.secret_files import SecretOutput, read_secret_text
 from hookseal.config.settings import Settings
 from hookseal.ground import ids
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import HooksealError, Malformed, Unavailable
+from hookseal.ground.errors import HooksealError, InDoubt, Malformed, Unavailable
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
 from hookseal.operations import rotation
@@ -154,12 +154,9 @@ def _answer(settings: Settings, wanted: Wanted, output: SecretOutput, *, wait: b
 def _rotated(settings: Settings, wanted: Wanted) -> Rotated:
     try:
         return run(_rotate(settings, wanted))
-    except (Unavailable, KeyboardInterrupt) as error:
-        reason = str(error) or "interrupted"
-    raise Unavailable(
-        f"{reason}; it may have been rotated all the same: again with --rotation-id {wanted.rotation_id} "
-        "it answers what became of it"
-    )
+    except (InDoubt, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted: it may have been done all the same"
+    raise InDoubt(f"{reason}; run it again with --rotation-id {wanted.rotation_id}, which tells what became of it")
 
 
 def _left(

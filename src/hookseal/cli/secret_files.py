@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused, Unavailable
+from hookseal.ground.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import parse_signing_secret
@@ -72,7 +72,7 @@ class SecretOutput:
             _write(descriptor, text + "\n")
             yield text if self._shown else None
         except HooksealError as error:
-            if not isinstance(error, Unavailable):  # whose change may have been made all the same
+            if not isinstance(error, InDoubt):  # whose change may have been made all the same
                 self.path.unlink(missing_ok=True)
             raise
 

@@ -86,14 +86,13 @@ class Publisher:
         """Store an event and one delivery for each endpoint that subscribes to its type, and tell the workers.
 
         `data` is any value of JSON, wrapped as design 1.6 says; `body` is sent byte for byte in its place.
-        With a `connection` of asyncpg it joins the caller's transaction, and the caller awaits `Published.ring`
-        after the commit; a publish that fails undoes itself and leaves that transaction usable. Where the
-        caller has begun none, it is committed at once. The same event
-        id again changes nothing and gives the first answer.
+        With a `connection` of asyncpg it joins the caller's transaction (where there is none it commits at
+        once), and the caller awaits `Published.ring` after the commit; a publish that fails undoes itself and
+        leaves that transaction usable. The same event id again changes nothing and gives the first answer.
 
         Raises `Malformed` naming the field, `Conflict` if the event id is taken by another event, `Refused`
-        if the database role may not publish for the tenant or the Publisher is closed, and `Unavailable`: then
-        it is not known whether the event is stored, and publishing it again with the same event id is safe.
+        if the role may not publish for the tenant or this is closed, `Unavailable`: then it is not known
+        whether the event is stored, and publishing it again with the same event id is safe.
         """
         if (data is _NOTHING) == (body is None):
             raise Malformed("give exactly one of data and body", field="data")

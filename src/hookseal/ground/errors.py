@@ -53,6 +53,12 @@ class Unavailable(HooksealError):
     exit_code = 69
 
 
+class InDoubt(Unavailable):
+    """It is not known whether it was done: look, or repeat what may be repeated."""
+
+    code = "in_doubt"
+
+
 class Defect(HooksealError):
     """A state that cannot be: this is a fault of hookseal, please report it."""
 

@@ -23,7 +23,7 @@ def cursor_of(place: str) -> str:
 def place_of(cursor: str) -> str:
     """Return the place that the cursor names. Raises `Malformed` if it names none."""
     try:
-        return base64.urlsafe_b64decode(cursor.encode()).decode()
+        return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
         raise no_cursor() from None
 

@@ -1,14 +1,15 @@
 """Who changes something: a connection, the installation's unlocked secrets, and a name for the audit log."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from hookseal.audit.entry import Change
 from hookseal.audit.log import append
 from hookseal.dispatcher.database import translated
-from hookseal.schema.database import Connection
+from hookseal.ground.errors import InDoubt
+from hookseal.schema.database import OUTAGES, Connection
 from hookseal.secrets.boot import Unlocked
 
 _BOUNDS: Final = "SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL lock_timeout = '5s'"
@@ -31,12 +32,24 @@ class Operator:
     async def changing(self) -> AsyncIterator[Connection]:
         """Give the connection in a transaction: all that the block writes, with its audit row, or nothing.
 
-        Raises `Unavailable` if PostgreSQL does not answer, or somebody else holds a row for longer than we wait.
+        Raises `Unavailable` if PostgreSQL does not answer, or somebody else holds a row for longer than we wait,
+        and `InDoubt` if it did not answer to the commit.
         """
         with translated():
-            async with self.connection.transaction():
+            transaction = self.connection.transaction()
+            await transaction.start()
+            try:
                 await bound(self.connection)
                 yield self.connection
+            except BaseException:
+                with suppress(*OUTAGES):  # without an answer it is rolled back with its session
+                    await transaction.rollback()
+                raise
+            try:
+                await transaction.commit()
+            except OUTAGES as error:
+                said = f"PostgreSQL did not answer to the commit ({type(error).__name__})"
+                raise InDoubt(f"{said}: it may have been done all the same") from error
 
     async def tell(self, change: Change) -> None:
         """Write the change into the audit log, in the transaction of `changing`. Raises `Unavailable`."""

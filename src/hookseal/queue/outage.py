@@ -14,8 +14,8 @@ def redis_translated(*, address: str | None = None) -> Iterator[None]:
     place = "Redis" if address is None else f"Redis at {address}"
     try:
         yield
-    except AuthenticationError as error:
-        raise Unavailable(f"{place} refuses the user or the password: correct REDIS_URL") from error
+    except AuthenticationError:
+        raise Unavailable(f"{place} refuses the user or the password: correct REDIS_URL") from None
     except (RedisError, OSError, TimeoutError) as error:
         advice = "" if address is None else ": start it or correct REDIS_URL"
-        raise Unavailable(f"{place} does not answer ({type(error).__name__}){advice}") from error
+        raise Unavailable(f"{place} does not answer ({type(error).__name__}){advice}") from None

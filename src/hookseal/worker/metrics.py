@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Final
 
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.model import Outcome, WaitingFor
 
 

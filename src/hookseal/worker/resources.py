@@ -62,8 +62,7 @@ class Resources:
 async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Resources]:
     """Give open, checked resources for the length of the block.
 
-    Raises `Unavailable` naming the address that does not answer within five seconds, `ConfigError` if
-    the schema, the keys or the time-outs do not fit.
+    Raises `Unavailable`, within five seconds, and `ConfigError` if schema, keys or time-outs do not fit.
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
     async with _connections(settings) as (pool, probing, ringing):
@@ -73,17 +72,10 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
-        meter = WorkerMeter()
         async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow)) as transport:
             await _require_time(settings, ledger)  # whoever adds an endpoint from now on sees that we are there
             parts = Parts(
-                ledger=PersistentLedger(
-                    ledger,
-                    seconds=settings.worker.lease_seconds / 2,
-                    clock=clock,
-                    new_token=lambda: str(uuid.uuid4()),
-                    lost=lost_claims.add,
-                ),
+                ledger=_persistent(settings, ledger, lost_claims, clock),
                 transport=transport,
                 signers=unlocked.service,
                 clock=clock,
@@ -91,7 +83,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 allow_http=settings.egress.allow_http,
                 user_agent=f"hookseal/{VERSION}",
                 longest_seconds=settings.worker.longest_request_seconds,
-                meter=meter,
+                meter=(meter := WorkerMeter()),
                 log=log.bind(worker_id=worker_id),
             )
             yield Resources(
@@ -107,6 +99,16 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 meter=meter,
                 parts=parts,
             )
+
+
+def _persistent(settings: Settings, ledger: PostgresLedger, lost: LostClaims, clock: Clock) -> PersistentLedger:
+    return PersistentLedger(
+        ledger,
+        seconds=settings.worker.lease_seconds / 2,
+        clock=clock,
+        new_token=lambda: str(uuid.uuid4()),
+        lost=lost.add,
+    )
 
 
 async def listener(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
