@@ -30,7 +30,7 @@ async def endpoint(pool: Pool) -> None:
 
 
 async def _first(pool: Pool, **change: Any) -> Pointer:
-    asked = {"tenant": TENANT, "endpoint_id": ENDPOINT, "ref": REF, **change}
+    asked = {"tenant": TENANT, "endpoint_id": ENDPOINT, "ref": REF, "scheme": "standard", **change}
     async with pool.acquire() as connection, connection.transaction():
         return await pointer.first(connection, INTEGRITY, **asked)
 

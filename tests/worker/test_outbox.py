@@ -47,7 +47,7 @@ class NotingBell(Bell):
         """Answer."""
         self.tries += 1
         if self.broken:
-            raise ConnectionError
+            raise Unavailable("Redis does not answer (ConnectionError)")
         await super().ping()
 
 

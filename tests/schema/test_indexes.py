@@ -1,0 +1,71 @@
+"""What each look-up reads in a table that has grown: the rows it wants, found by an index."""
+
+import asyncpg
+import pytest
+
+from hookseal.ground.sql import statements
+
+Pool = asyncpg.Pool
+_GROWN = """
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
+SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{*}', CASE WHEN n % 50 = 0 THEN 'plain' END
+FROM generate_series(1, 2000) AS n;
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT 'acme', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 5000) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, waiting_for)
+SELECT 'acme', hookseal.uuid7(), md5((n % 2000 + 1)::text)::uuid, 'e' || (n - 1) / 4 + 1,
+       CASE WHEN n % 4 = 0 THEN 'pending' ELSE 'delivered' END, CASE WHEN n % 4 = 0 THEN now() END,
+       CASE WHEN n % 400 = 0 THEN 'secret' END
+FROM generate_series(1, 20000) AS n;
+INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, previous_mac, mac, mac_key_id)
+SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(secs => n), 'a', 'x', 's', '', '', '1'
+FROM generate_series(1, 20000) AS n;
+ANALYZE;
+"""
+_ENDPOINT = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
+_REPEAT = """
+SELECT FROM hookseal.deliveries AS d WHERE d.tenant_id = 'acme' AND d.event_id = 'e7' AND d.replay_of IS NULL
+"""
+_PLACES = [
+    (_REPEAT, (), "deliveries_once"),
+    (("dispatcher", "waiting.sql", "cancel"), ("acme", _ENDPOINT), "deliveries_pending"),
+    (("dispatcher", "waiting.sql", "wake"), ("acme", _ENDPOINT), "deliveries_pending"),
+    (("dispatcher", "waiting.sql", "wake_all"), (), "deliveries_waiting"),
+    (("dispatcher", "catalogue.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
+    (("dispatcher", "history.sql", "page"), (None, _ENDPOINT, None, None, None, None, 11), "deliveries_of_endpoint"),
+    (("dispatcher", "history.sql", "has_endpoint"), (_ENDPOINT, None), "deliveries_of_endpoint"),
+    (("worker", "measure.sql", "waiting"), (1000,), "deliveries_waiting"),
+    (("worker", "measure.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
+    (("audit", "audit.sql", "page"), (None, None, None, None, 11), "audit_log_newest"),
+    (("audit", "audit.sql", "page"), (None, None, "acme", 9_000, 11), "audit_log_newest"),
+    (("audit", "audit.sql", "page_of_tenant"), ("acme", None, "acme", 9_000, 11), "audit_log_pkey"),
+]
+
+
+async def test_each_look_up_has_its_index(pool: "Pool[asyncpg.Record]") -> None:
+    """No look-up that a publish, an operator or the leader makes reads a whole table, or sorts it."""
+    await pool.execute(_GROWN)
+    for asked, arguments, index in _PLACES:
+        statement = asked if isinstance(asked, str) else statements(f"hookseal.{asked[0]}", asked[1])[asked[2]]
+        rows = await pool.fetch(f"EXPLAIN {statement}", *arguments)
+        plan = "\n".join(row[0] for row in rows)
+
+        assert index in plan, f"{asked}\n{plan}"
+        for table in ("deliveries", "audit_log", "endpoints"):
+            assert f"Seq Scan on {table}" not in plan, f"{asked}\n{plan}"
+
+
+@pytest.mark.parametrize("key_id", ["k1", "k9"])
+async def test_whether_a_key_is_needed(pool: "Pool[asyncpg.Record]", key_id: str) -> None:
+    """Whether any record needs a master key is one step through an index."""
+    await pool.execute(
+        "INSERT INTO hookseal.secret_records"
+        " (tenant_id, name, version, provider, purpose, scheme, sealed, key_id, state)"
+        " SELECT 'acme', 'n', n, 'db', 'webhook_signing', 'standard', '', 'k' || n % 3, 'retired'"
+        " FROM generate_series(1, 20000) AS n"
+    )
+    await pool.execute("ANALYZE hookseal.secret_records")
+    statement = statements("hookseal.secrets", "keys.sql")["needed"]
+
+    plan = "\n".join(row[0] for row in await pool.fetch(f"EXPLAIN {statement}", [key_id]))
+    assert "secret_records_of_key" in plan, plan
