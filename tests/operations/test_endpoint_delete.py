@@ -7,12 +7,11 @@ import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict
-from hookseal.ground.errors import NotFound
+from hookseal.ground.errors import NotFound, Unavailable
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoints import delete_endpoint
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
-from tests.operations.blocked import blocked
 
 TENANT = TenantId("acme")
 UNKNOWN = EndpointId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
@@ -136,21 +135,20 @@ async def test_what_is_in_flight(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-10")
 async def test_a_claim_at_the_same_moment(installation: Installation) -> None:
-    """A claim that comes while the endpoint is being deleted waits, and then finds no endpoint to send to."""
+    """A claim that comes while the endpoint is being deleted takes nothing, so that its delivery is cancelled."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
     async with installation.pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
-        claiming = asyncio.create_task(ledger(installation.pool).claim(ring))
-        await blocked(installation)
-        assert 0 == await delete_endpoint(installation.operator(connection), TENANT, endpoint)
+        with pytest.raises(Unavailable, match="being changed"):
+            await ledger(installation.pool).claim(ring)
+        assert 1 == await delete_endpoint(installation.operator(connection), TENANT, endpoint)
         await transaction.commit()
-    claim = await claiming
 
-    assert claim is not None
-    assert claim.target is None
+    assert ["cancelled"] == await states(installation)
+    assert await ledger(installation.pool).claim(ring) is None
 
 
 async def test_many_at_the_same_time(installation: Installation) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.queue.bell import bell
+from hookseal.worker.tasks import CLAIMS_AT_ONCE
 from tests.worker.test_engine import ring
 from tests.worker.waiting import eventually
 from tests.worker.world import Worker, World, world
@@ -111,7 +112,7 @@ async def test_redis_stands_still(
 
 @pytest.mark.req("OPS-01")
 async def test_a_busy_worker_is_ready(world: World) -> None:
-    """With every connection of the worker waiting for a lock, the probes have theirs, and say that it is ready."""
+    """With all its claims and its outbox waiting for a lock, the probes have connections of their own: it is ready."""
     async with world.worker(HOOKSEAL_SWEEP_SECONDS="300") as worker:
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("LOCK TABLE hookseal.deliveries, hookseal.control IN ACCESS EXCLUSIVE MODE")
@@ -120,7 +121,7 @@ async def test_a_busy_worker_is_ready(world: World) -> None:
             await ringing.close()
 
             async def all_wait() -> bool:
-                return bool(10 <= await world.pool.fetchval(WAITING_FOR_A_LOCK))
+                return bool(CLAIMS_AT_ONCE + 1 <= await world.pool.fetchval(WAITING_FOR_A_LOCK))
 
             await eventually(all_wait, within=4)
             assert 200 == (await worker.get("/readyz"))[0]
