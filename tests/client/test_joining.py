@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from hookseal import Publisher
@@ -137,3 +138,17 @@ async def _is_blocked(stored: Stored) -> bool:
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
     )
     return found
+
+
+async def test_a_transaction_that_has_failed_already(publisher: Publisher, stored: Stored) -> None:
+    """Publishing in a transaction that can only be rolled back is a conflict that says so, and stores nothing."""
+    async with stored.pool.acquire() as connection:
+        await connection.execute("BEGIN")
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await connection.execute("SELECT FROM nowhere")
+        with pytest.raises(Conflict, match="roll it back first") as caught:
+            await publisher.publish(**EVENT, connection=connection)
+        await connection.execute("ROLLBACK")
+
+    assert "connection" == caught.value.field
+    assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.events")

@@ -26,7 +26,7 @@ from tests.doubles.stored import Installation, keyring
 
 ACME = TenantId("acme")
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
-ONLY_READ = {"require_drainable", "completed", "older_claims", "bound"}
+ONLY_READ = {"require_drainable", "completed", "bound"}
 Step = tuple[Action, Callable[..., Awaitable[object]], Callable[[Operator], Awaitable[object]]]
 
 

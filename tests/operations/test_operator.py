@@ -44,7 +44,7 @@ async def test_whoever_waits_too_long_is_told(pool: "Pool[asyncpg.Record]") -> N
 
     async with pool.acquire() as connection, pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="cannot do it now: try again"):
             await rename(connection)
 
     assert await pool.fetchval("SELECT name FROM hookseal.endpoints") is None

@@ -1,6 +1,7 @@
 """What a receiver accepts, and why it refuses: the cases of the public libraries, and those that they leave open."""
 
 import base64
+import hmac
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -313,12 +314,20 @@ def test_a_secret_that_is_empty(secrets: list[str]) -> None:
 @pytest.mark.parametrize("spoilt", ["{}\n", "{}\r\n", " {}", "\t{}", "{} "], ids=repr)
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_a_secret_with_white_space_around_it(headers: dict[str, str], secret: str, spoilt: str) -> None:
-    """A secret as the line of a file gives it is refused, and the refusal says which one and what to do."""
+    """If none fits and one is as the line of a file gives it, the refusal says which one and what to do."""
     with pytest.raises(UntrimmedSecret, match=r"secret 2 begins or ends with white space.*strip it") as caught:
-        verify(BODY, headers, [secret, spoilt.format(secret)], now=AT)
+        verify(BODY, headers, [OTHER_SECRET, spoilt.format(secret)], now=AT)
 
     assert isinstance(caught.value, UnusableSecret)
     assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", [" sixteen bytes or more", "sixteen bytes or more\n"])
+def test_white_space_may_be_part_of_an_x_webhook_secret(secret: str) -> None:
+    """The key of `x-webhook` is the whole text, byte for byte, as it was given to the sender."""
+    signature = hmac.new(secret.encode(), b"%d.%b" % (AT, BODY), "sha256").hexdigest()
+
+    assert Scheme.X_WEBHOOK is verify(BODY, x_webhook(signature=f"sha256={signature}"), [secret], now=AT).scheme
 
 
 @pytest.mark.parametrize("secret", ["whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", "whsk_AAAA"])

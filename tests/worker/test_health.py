@@ -68,6 +68,14 @@ async def test_livez(silence: float, status: int, said: str) -> None:
         assert (status, {"status": said}) == await get(f"{url}/livez")
 
 
+async def test_livez_in_a_drain() -> None:
+    """A worker that drains takes no rings, on purpose: it lives however long that lasts."""
+    made = probes({}, silence=3_600)
+    made.draining = True
+    async with serving(made) as url:
+        assert (200, {"status": "ok"}) == await get(f"{url}/livez")
+
+
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])
 async def test_readyz(path: str) -> None:

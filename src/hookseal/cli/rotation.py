@@ -15,6 +15,7 @@ from hookseal.cli.output import Json, emit, rfc3339
 from hookseal.cli.runtime import run, start
 from hookseal.cli.secret_files import SecretOutput, read_secret_text
 from hookseal.config.settings import Settings
+from hookseal.dispatcher import waiting
 from hookseal.ground import ids
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import HooksealError, InDoubt, Malformed, Unavailable
@@ -182,7 +183,7 @@ def _left(
                     clock=SystemClock(),
                     tell=_Progress(),
                 )
-            return await rotation.older_claims(operator, of.tenant_id, of.endpoint_id, after.generation)
+            return await waiting.older_claims(operator.connection, of.tenant_id, of.endpoint_id, after.generation)
 
     try:
         return run(left())

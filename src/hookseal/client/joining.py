@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import asyncpg
+
 from hookseal.dispatcher.database import translated
-from hookseal.ground.errors import Malformed, Unavailable
+from hookseal.ground.errors import Conflict, Malformed, Unavailable
 from hookseal.ground.sql import statements
 from hookseal.schema.database import Connection
 
@@ -17,7 +19,8 @@ async def joined(connection: Connection) -> AsyncIterator[None]:
     """Run the block in the caller's transaction, if there is one: what fails in it undoes the block and no more.
 
     Without that, a caller who goes on after a conflict would lose all: PostgreSQL answers the commit of a
-    failed transaction with a rollback, and no client tells. Raises `Malformed` if it is no connection of asyncpg.
+    failed transaction with a rollback, and no client tells. Raises `Malformed` if it is no connection of asyncpg,
+    `Conflict` if its transaction has failed already.
     """
     if not callable(getattr(connection, "is_in_transaction", None)):
         raise Malformed("connection must be one of asyncpg: from others, call hookseal.publish", field="connection")
@@ -37,5 +40,8 @@ async def joined(connection: Connection) -> AsyncIterator[None]:
 
 async def _run(connection: Connection, name: str) -> None:
     # asyncpg's own savepoints refuse a transaction that was begun by a statement.
-    with translated():
-        await connection.execute(_SQL[name])
+    try:
+        with translated():
+            await connection.execute(_SQL[name])
+    except asyncpg.InFailedSQLTransactionError:
+        raise Conflict("the transaction has failed already: roll it back first", field="connection") from None

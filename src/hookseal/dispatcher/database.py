@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+import asyncpg
 
 from hookseal.ground.errors import Unavailable
 from hookseal.schema.database import OUTAGES
+
+# It answered: somebody else had the rows, or the same transaction repeated would do.
+_TRY_AGAIN: Final = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
 
 
 @contextmanager
@@ -15,4 +21,5 @@ def translated() -> Iterator[None]:
     except OUTAGES as error:
         if isinstance(error, ValueError):  # asyncpg's word about an argument, which we gave
             raise
-        raise Unavailable(f"PostgreSQL does not answer ({type(error).__name__})") from error
+        said = "cannot do it now: try again" if isinstance(error, _TRY_AGAIN) else "does not answer"
+        raise Unavailable(f"PostgreSQL {said} ({type(error).__name__})") from error

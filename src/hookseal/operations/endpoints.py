@@ -33,7 +33,7 @@ async def add_endpoint(
     Raises `Conflict` if the tenant has an endpoint with this url, `Refused` for a time-out that no drain lets
     end, `Unavailable`.
     """
-    material = secret or generate_signing_secret()
+    material = generate_signing_secret() if secret is None else secret
     async with operator.changing() as connection:
         await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=own_drain_seconds)
         endpoint_id = await endpoints.insert(connection, endpoint)

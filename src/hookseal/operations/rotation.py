@@ -78,14 +78,9 @@ async def completed(
 
     `tell` is given how many are left whenever that was asked. Raises `Unavailable`.
     """
-    while left := await older_claims(operator, tenant, endpoint_id, generation):
+    while left := await waiting.older_claims(operator.connection, tenant, endpoint_id, generation):
         tell(left)
         await clock.sleep(LOOK_AGAIN_SECONDS)
-
-
-async def older_claims(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, generation: int) -> int:
-    """Return how many claims that began before this generation may still send. Raises `Unavailable`."""
-    return await waiting.older_claims(operator.connection, tenant, endpoint_id, generation)
 
 
 async def _found(

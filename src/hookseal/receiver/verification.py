@@ -55,7 +55,8 @@ def verify(
 
     `secrets` are spelled as hookseal shows them (`whsec_...`; for `x-webhook`, any text). `now` is an aware
     datetime or unix seconds. Raises `VerificationError`: `MissingHeader`, `MalformedHeader`,
-    `NoMatchingSignature`, `OutsideTolerance`, `UnusableSecret` (`UntrimmedSecret` for one with white space around it).
+    `NoMatchingSignature`, `OutsideTolerance`, `UnusableSecret` (`UntrimmedSecret` if none fits and one has white space
+    around it).
     """
     _require_usable(secrets)
     received = _relevant(headers)
@@ -75,7 +76,19 @@ def verify(
                 scheme=scheme,
                 secret_number=signed.secret_number,
             )
-    raise _most_telling(refusals)
+    telling = _most_telling(refusals)
+    if isinstance(telling, NoMatchingSignature | UnusableSecret):
+        _require_trimmed(secrets)  # the likeliest reason; but such a text may itself be a secret of `x-webhook`
+    raise telling
+
+
+def _require_trimmed(secrets: Sequence[str]) -> None:
+    for number, secret in enumerate(secrets, 1):
+        if secret != secret.strip():
+            raise UntrimmedSecret(
+                f"no signature fits, and secret {number} begins or ends with white space, as the line of a file does: "
+                "strip it"
+            )
 
 
 def _require_usable(secrets: Sequence[str]) -> None:
@@ -87,10 +100,6 @@ def _require_usable(secrets: Sequence[str]) -> None:
     for number, secret in enumerate(secrets, 1):
         if not secret.removeprefix(_PREFIX).strip():
             raise UnusableSecret(f"secret {number} is empty")
-        if secret != secret.strip():
-            raise UntrimmedSecret(
-                f"secret {number} begins or ends with white space, as a line that was read from a file does: strip it"
-            )
         if secret.startswith(_ASYMMETRIC):
             # Taken as an HMAC key, a public key would let anybody sign.
             raise UnusableSecret(f"secret {number} is an ed25519 key, which this verifier does not take")

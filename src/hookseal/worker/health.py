@@ -7,6 +7,8 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from hookseal.worker.pause import seen
+
 Check = Callable[[], Coroutine[object, object, object]]
 CHECK_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 30.0  # a loop that has not moved for this long is stuck
@@ -38,7 +40,7 @@ class Probes:
 
     async def live(self, _request: web.Request) -> web.Response:
         """Tell whether the loops of this process move; dependencies do not count."""
-        moving = self._silence() < BEAT_SECONDS
+        moving = self.draining or self._silence() < BEAT_SECONDS  # in a drain nothing is taken, on purpose
         return _answer({"status": "ok" if moving else "stuck"}, ok=moving)
 
     async def ready(self, _request: web.Request) -> web.Response:
@@ -73,7 +75,7 @@ class Probes:
         task = self._running.get(name)
         if task is None or task.done():
             task = self._running[name] = asyncio.ensure_future(check())
-            task.add_done_callback(_seen)
+            task.add_done_callback(seen)
         await asyncio.wait({task}, timeout=CHECK_SECONDS)
         if not task.done():
             return "timeout"
@@ -100,12 +102,6 @@ class Probes:
 
 def _all_ok(states: Mapping[str, str]) -> bool:
     return all(state == "ok" for state in states.values())
-
-
-def _seen(task: asyncio.Task[object]) -> None:
-    """Take notice of the error of a check that nobody waits for any more: asyncio would print its text."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _answer(body: dict[str, Any], *, ok: bool) -> web.Response:

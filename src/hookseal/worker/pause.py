@@ -24,7 +24,7 @@ async def at_most(seconds: float, work: Coroutine[object, object, object]) -> No
     Raises what the work raises in time, and `TimeoutError`.
     """
     task = asyncio.ensure_future(work)
-    task.add_done_callback(_seen)
+    task.add_done_callback(seen)
     await asyncio.wait({task}, timeout=seconds)
     if not task.done():
         task.cancel()
@@ -32,7 +32,7 @@ async def at_most(seconds: float, work: Coroutine[object, object, object]) -> No
     await task
 
 
-def _seen(task: asyncio.Task[object]) -> None:
+def seen(task: asyncio.Task[object]) -> None:
     """Take notice of an error that comes when nobody waits any more: asyncio would print its text."""
     if not task.cancelled():
         task.exception()
