@@ -1,5 +1,6 @@
 """What a rotation does when its input is empty, its answer is lost, or it retires a version at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hookseal.ground.errors import Conflict, InDoubt
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.signer import generate_signing_secret
 from tests.cli.begun import Begun
+from tests.cli.losing import losing_the_commit
 from tests.cli.test_rotation import added, run
 
 
@@ -62,3 +64,36 @@ async def test_an_argument_that_is_no_utf8(begun: Begun) -> None:
 
     assert ended.json["error"]["message"].startswith("\\udcff cannot be read")
     assert ended.code in {2, 3}
+
+
+@pytest.mark.req("SEC-09")
+async def test_the_answer_to_the_commit_is_lost(begun: Begun, tmp_path: Path) -> None:
+    """The command says that it does not know (69) and how to learn it; the file stays, and its secret is in force."""
+    endpoint = await added(begun)
+    first, second = tmp_path / "first", tmp_path / "second"
+    of = ("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint)
+    async with losing_the_commit(begun.settings["DATABASE_URL"]) as url:
+        ended = await begun.run(*of, "--secret-out", str(first), "--json", DATABASE_URL=url)
+
+    assert (69, "in_doubt") == (ended.code, ended.json["error"]["code"])
+    rotation = re.search(r"--rotation-id (\S+?),", ended.json["error"]["message"])
+    assert rotation is not None
+    assert 2 == await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints")
+    again = await begun.run(*of, "--rotation-id", rotation[1], "--secret-out", str(second), "--json")
+    assert (0, 2) == (again.code, again.json["generation"])
+    assert first.read_text() == second.read_text()
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_new_endpoint_in_doubt(begun: Begun, tmp_path: Path) -> None:
+    """`endpoint add` says so as well, and keeps the file of the secret, for the endpoint is there."""
+    file = tmp_path / "secret"
+    async with losing_the_commit(begun.settings["DATABASE_URL"]) as url:
+        ended = await begun.run(
+            *("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*"),
+            *("--secret-out", str(file), "--json"),
+            DATABASE_URL=url,
+        )
+
+    assert (69, "in_doubt", True) == (ended.code, ended.json["error"]["code"], file.exists())
+    assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")

@@ -9,9 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from hookseal.dispatcher import ledger as ledger_module
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.waiting import older_claims
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Busy
 from hookseal.ground.pointer import Pointer
 from hookseal.schema.database import Connection
 from hookseal.secrets import pointer
@@ -19,6 +20,16 @@ from tests.dispatcher.test_ledger import DELIVERED, ROW, ledger
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool
+
+
+@pytest.fixture
+def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the statement that claims wait for who holds the lock 7 once its snapshot is taken; else it is as it is."""
+    real = ledger_module._SQL["claim"]
+    condition = "WHERE d.tenant_id = $1"
+    assert condition in real
+    paused = real.replace(condition, "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND d.tenant_id = $1", 1)
+    monkeypatch.setattr(ledger_module, "_SQL", {**ledger_module._SQL, "claim": paused})
 
 
 async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
@@ -51,7 +62,7 @@ async def older(connection: Connection, moved: Pointer) -> int:
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize("overlap", [False, True])
 async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
-    pool: "Pool[asyncpg.Record]", *, overlap: bool
+    pausing: None, pool: "Pool[asyncpg.Record]", *, overlap: bool
 ) -> None:
     """A claim whose snapshot is older than a rotation's commit has all the same its new refs, generation and MAC."""
     installation = await begin(pool)
@@ -59,7 +70,7 @@ async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
     [ring] = await installation.deliveries()
     kept = {"previous_secret_ref": found.secret_ref, "previous_scheme": "standard", "previous_algorithm": "hmac"}
     async with pool.acquire() as other, other.transaction():
-        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        await other.execute("SELECT pg_advisory_xact_lock(7)")
         claiming = asyncio.create_task(ledger(pool).claim(ring))
         await somebody_waits(pool)  # its snapshot is taken
         async with moving(installation, found, **(kept if overlap else {})) as moved:
@@ -142,7 +153,7 @@ async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[as
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
     async with moving(installation, found) as moved:
-        with pytest.raises(Unavailable, match="being changed"):
+        with pytest.raises(Busy, match="being changed"):
             await ledger(pool).claim(ring)
         assert "pending" == (await installation.delivery(ring))["state"]
     claim = await ledger(pool).claim(ring)
@@ -152,13 +163,15 @@ async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[as
     assert moved.secret_ref == claim.target.pointer.secret_ref
 
 
-async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
+    pausing: None, pool: "Pool[asyncpg.Record]"
+) -> None:
     """A claim whose endpoint was deleted since its snapshot has no target: the delivery is then cancelled."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     async with pool.acquire() as other, other.transaction():
-        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        await other.execute("SELECT pg_advisory_xact_lock(7)")
         claiming = asyncio.create_task(ledger(pool).claim(ring))
         await somebody_waits(pool)
         await pool.execute("DELETE FROM hookseal.endpoints")
@@ -168,20 +181,17 @@ async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(pool: 
     assert claim.target is None
 
 
-async def test_a_locked_delivery_is_claimed_once_it_is_free(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim that meets another's lock waits for it, so that no ring is lost to the sweep's own."""
+async def test_a_claim_does_not_wait_for_who_holds_the_delivery(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim that meets another's lock takes nothing and goes on; it is rung again, and then claims."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
-    async with pool.acquire() as other:
-        holding = other.transaction()
-        await holding.start()
+    async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
-        claiming = asyncio.create_task(ledger(pool).claim(ring))
-        await somebody_waits(pool)
-        await holding.rollback()
+        with pytest.raises(Busy):
+            await ledger(pool).claim(ring)
 
-    assert await claiming is not None
+    assert await ledger(pool).claim(ring) is not None
 
 
 @pytest.mark.req("SEC-10")

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import BEGINNING, Place, PostgresLedger
-from hookseal.dispatcher.model import Claim, State, Verdict
+from hookseal.dispatcher.model import Claim, Ring, State, Verdict
 from hookseal.ground.sql import statements
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
 from tests.doubles.stored import begin
@@ -26,20 +26,33 @@ async def lead(pool: "Pool[asyncpg.Record]", seconds: float = 10) -> str:
     return token
 
 
+async def unrung(real: PostgresLedger, token: str, *, waited_seconds: float = 0) -> list[Ring]:
+    """Return what the outbox rings now."""
+    rings, more = await real.ring_unrung(token, waited_seconds=waited_seconds)
+    assert not more
+    return rings
+
+
+async def due(real: PostgresLedger, *, rung_seconds_ago: float = 15) -> list[Ring]:
+    """Return what one sweep rings now, if what was rung so long ago counts as lost."""
+    rings, place = await real.ring_due(await real.seconds_ago(0), await real.seconds_ago(rung_seconds_ago))
+    assert place is None
+    return rings
+
+
 async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
     """Everything due is rung once, then again only when the ring must have been lost; what waits is not rung."""
     installation = await begin(pool)
     await installation.endpoint()
-    [due] = await installation.deliveries()
+    [ready] = await installation.deliveries()
     [waiting] = await installation.deliveries()
     claim = await ledger(pool).claim(waiting)
     assert claim is not None
     await ledger(pool).release(claim, WAIT)
 
-    moment = await ledger(pool).seconds_ago(15)
-    assert [due] == (await ledger(pool).ring_due(moment))[0]
-    assert [] == (await ledger(pool).ring_due(moment))[0]
-    assert [due] == (await ledger(pool).ring_due(await ledger(pool).seconds_ago(0)))[0]
+    assert [ready] == await due(ledger(pool))
+    assert [] == await due(ledger(pool))
+    assert [ready] == await due(ledger(pool), rung_seconds_ago=0)
 
 
 async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> None:
@@ -56,8 +69,8 @@ async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> 
         )
     oldest_first = rings[::-1]
 
-    assert oldest_first == await ledger(pool).ring_unrung(await lead(pool), waited_seconds=0)
-    assert oldest_first == (await ledger(pool).ring_due(await ledger(pool).seconds_ago(0)))[0]
+    assert oldest_first == await unrung(ledger(pool), await lead(pool))
+    assert oldest_first == await due(ledger(pool), rung_seconds_ago=0)
 
 
 @pytest.mark.parametrize("at_most", [299, 300, 1_000])
@@ -76,12 +89,12 @@ async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> 
         " FROM numbered WHERE numbered.id = d.id"
     )
     expected = await pool.fetch("SELECT id::text FROM hookseal.deliveries ORDER BY next_attempt_at, id")
-    moment = await ledger(pool).seconds_ago(15)
+    now, rung_before = await ledger(pool).seconds_ago(0), await ledger(pool).seconds_ago(15)
     rung: list[str] = []
     sizes: list[int] = []
     place: Place | None = BEGINNING
     while place is not None:
-        rings, place = await ledger(pool).ring_due(moment, place, at_most=at_most)
+        rings, place = await ledger(pool).ring_due(now, rung_before, place, at_most=at_most)
         rung += [ring.delivery_id for ring in rings]
         sizes.append(len(rings))
 
@@ -104,6 +117,7 @@ async def test_a_batch_walks_past_nothing_rung(pool: "Pool[asyncpg.Record]") -> 
                 BEGINNING.delivery_id,
                 15.0,
                 0.25,
+                await ledger(pool).seconds_ago(0),
             )
         )
 
@@ -120,10 +134,10 @@ async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]") -> No
     rings = {(await installation.deliveries())[0] for _ in range(5)}
     token = await lead(pool)
     answers = await asyncio.gather(*(ledger(pool).ring_unrung(token, waited_seconds=0) for _ in range(4)))
-    rung = [ring for answer in answers for ring in answer]
+    rung = [ring for answer, _ in answers for ring in answer]
 
     assert (rings, len(rings)) == (set(rung), len(rung))
-    assert [] == await ledger(pool).ring_unrung(token, waited_seconds=0)
+    assert [] == await unrung(ledger(pool), token)
 
 
 @pytest.mark.req("DEL-01")
@@ -134,12 +148,12 @@ async def test_only_the_leader_rings(pool: "Pool[asyncpg.Record]") -> None:
     [ring] = await installation.deliveries()
     real = ledger(pool)
 
-    assert [] == await real.ring_unrung(NOBODY, waited_seconds=0), "nobody leads yet"
+    assert [] == await unrung(real, NOBODY), "nobody leads yet"
     former = await lead(pool)
     over = await lead(pool, seconds=-1)
-    assert [] == await real.ring_unrung(former, waited_seconds=0)
-    assert [] == await real.ring_unrung(over, waited_seconds=0)
-    assert [ring] == await real.ring_unrung(await lead(pool), waited_seconds=0)
+    assert [] == await unrung(real, former)
+    assert [] == await unrung(real, over)
+    assert [ring] == await unrung(real, await lead(pool))
 
 
 @pytest.mark.req("DEL-01")
@@ -154,7 +168,7 @@ async def test_whoever_published_is_left_time_to_ring(pool: "Pool[asyncpg.Record
         await pool.execute(
             "UPDATE hookseal.deliveries SET next_attempt_at = now() - make_interval(secs => $1)", due_for
         )
-        found.append(await real.ring_unrung(token, waited_seconds=60))
+        found.append(await unrung(real, token, waited_seconds=60))
 
     assert [[], [], [ring]] == found
 
@@ -184,7 +198,7 @@ async def test_what_becomes_due_again_is_unrung(
     assert await write(real, claim)
     assert (await installation.delivery(ring))["rung_at"] is None
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
-    assert [ring] == await real.ring_unrung(token, waited_seconds=0)
+    assert [ring] == await unrung(real, token)
 
 
 async def test_what_waits_for_a_disabled_endpoint_is_put_off(pool: "Pool[asyncpg.Record]") -> None:
@@ -202,10 +216,34 @@ async def test_what_waits_for_a_disabled_endpoint_is_put_off(pool: "Pool[asyncpg
         return 11 < float(wait) < 19
 
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
-    assert [] == await ledger(pool).ring_unrung(token, waited_seconds=0)
+    assert [] == await unrung(ledger(pool), token)
     assert await put_off()
-    rings, _ = await ledger(pool).ring_due(await ledger(pool).seconds_ago(15))
-    assert [] == rings
+    assert [] == await due(ledger(pool))
     assert await put_off()
     await pool.execute("UPDATE hookseal.endpoints SET enabled = true")
-    assert [ring] == await ledger(pool).ring_unrung(token, waited_seconds=0)
+    assert [ring] == await unrung(ledger(pool), token)
+
+
+async def test_a_full_batch_of_what_is_put_off_is_full(pool: "Pool[asyncpg.Record]") -> None:
+    """The outbox learns that more may be left although it rings none of a batch, and goes on without a pause."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    await pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 1001)")
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled'")
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    token = await lead(pool, 3600)
+    found = [await ledger(pool).ring_unrung(token, waited_seconds=0) for _ in range(2)]
+
+    assert [([], True), ([], False)] == found
+
+
+async def test_a_sweep_rings_what_was_due_as_it_began(pool: "Pool[asyncpg.Record]") -> None:
+    """What comes due while a sweep goes on is for the next one: so it ends."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    began = await ledger(pool).seconds_ago(0)
+    [ring] = await installation.deliveries()
+    rings, _ = await ledger(pool).ring_due(began, await ledger(pool).seconds_ago(15))
+
+    assert [] == rings
+    assert [ring] == await due(ledger(pool))

@@ -7,7 +7,7 @@ import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict
-from hookseal.ground.errors import NotFound, Unavailable
+from hookseal.ground.errors import Busy, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoints import delete_endpoint
 from tests.doubles.logbook import audited
@@ -142,7 +142,7 @@ async def test_a_claim_at_the_same_moment(installation: Installation) -> None:
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
-        with pytest.raises(Unavailable, match="being changed"):
+        with pytest.raises(Busy, match="being changed"):
             await ledger(installation.pool).claim(ring)
         assert 1 == await delete_endpoint(installation.operator(connection), TENANT, endpoint)
         await transaction.commit()

@@ -1,5 +1,7 @@
 """Enabling wakes what waits; disabling holds back what comes; neither does it twice."""
 
+import asyncio
+
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
@@ -10,6 +12,7 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint_state import Disabled, Enabled, disable_endpoint, enable_endpoint
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
+from tests.operations.blocked import blocked
 
 TENANT = TenantId("acme")
 
@@ -121,3 +124,19 @@ async def test_a_time_out_that_no_drain_lets_end(installation: Installation) -> 
         await enabled(installation, endpoint)
 
     assert not await installation.pool.fetchval("SELECT enabled FROM hookseal.endpoints")
+
+
+async def test_enabling_waits_for_who_puts_a_delivery_off(installation: Installation) -> None:
+    """A look at what waits, begun before, is over before the delivery is woken: it is due at once all the same."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.deliveries()
+    await disabled(installation, endpoint)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled'")
+    async with installation.pool.acquire() as looking, looking.transaction():
+        await looking.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() + interval '15 s'")
+        enabling = asyncio.create_task(enabled(installation, endpoint))
+        await blocked(installation)
+    assert Enabled(changed=True, woken=1) == await enabling
+
+    due = "SELECT next_attempt_at <= now() AND rung_at IS NULL FROM hookseal.deliveries"
+    assert await installation.pool.fetchval(due)

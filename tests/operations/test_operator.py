@@ -1,9 +1,11 @@
 """An operator that stands still in the middle of a change holds nobody up for long."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import InDoubt, Unavailable
 from hookseal.ground.ids import TenantId
 from hookseal.operations import rotation
 from hookseal.operations.operator import Operator
@@ -97,3 +99,23 @@ async def test_no_rollback_to_what_was_destroyed(pool: "Pool[asyncpg.Record]") -
             await rotation.roll_back(operator, tenant=TenantId("acme"), endpoint_id=own.endpoint_id, overlap_seconds=60)
 
     assert 2 == await pool.fetchval("SELECT generation FROM hookseal.endpoints")
+
+
+async def test_a_change_that_stood_still_too_long_was_not_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Once PostgreSQL has ended its session nothing is in doubt: it was not made, and that is said."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    connection = await asyncpg.connect(database_url)
+    ended = asyncio.Event()
+    connection.add_termination_listener(lambda _: ended.set())
+
+    async def stand_still() -> None:
+        async with Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk").changing():
+            await connection.execute("UPDATE hookseal.endpoints SET name = 'x'")
+            await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+            await ended.wait()
+
+    with pytest.raises(Unavailable, match="nothing was changed") as caught:
+        await asyncio.wait_for(stand_still(), 10)
+    assert not isinstance(caught.value, InDoubt)
+    assert await pool.fetchval("SELECT name FROM hookseal.endpoints") is None

@@ -8,7 +8,7 @@ import pytest
 
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Busy, Unavailable
 from hookseal.worker.ledger import PersistentLedger
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
@@ -206,3 +206,17 @@ async def test_a_claim_without_an_answer_is_told(error: BaseException) -> None:
     await persistent(heard, clock, lost.append).claim(RING)
 
     assert ["token-1"] == lost == [silent.rows[DELIVERY].lease]
+
+
+async def test_a_busy_claim_is_not_told() -> None:
+    """It has taken nothing, for certain: nobody looks for it."""
+    clock = FakeClock()
+    lost: list[str] = []
+
+    class Held(MemoryLedger):
+        async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
+            raise Busy
+
+    with pytest.raises(Busy):
+        await persistent(Held(clock), clock, lost.append).claim(RING)
+    assert [] == lost

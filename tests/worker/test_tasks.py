@@ -9,10 +9,10 @@ from arq import Retry
 
 from hookseal.dispatcher.model import Attempt, Claim, Reply, Ring, State, Verdict
 from hookseal.dispatcher.ports import Parts
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Busy, Unavailable
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.tasks import Answering
+from hookseal.worker.tasks import CLAIMS_AT_ONCE, Answering
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
@@ -217,4 +217,28 @@ async def test_what_cannot_be_recorded_is_told(error: Exception, event: str) -> 
     assert ("acme", DELIVERY, 1, "error") == tuple(
         told[name] for name in ("tenant_id", "delivery_id", "attempt", "log_level")
     )
+    assert not scene.in_flight.is_full
+
+
+async def test_a_ring_that_finds_no_permit_is_rung_again() -> None:
+    """While every claim under way waits for PostgreSQL a ring is tried again, before arq would drop its job."""
+    scene = Scene()
+    for _ in range(CLAIMS_AT_ONCE):
+        await scene.answering._claiming.acquire()
+    with pytest.raises(Retry):
+        await scene.ring()
+
+    assert 1.0 == scene.counted("hookseal_claims_failed_total")
+    assert not scene.in_flight.is_full
+
+
+async def test_a_busy_delivery_is_rung_again_soon_and_is_no_failure() -> None:
+    """Somebody else changes it: that is no outage, so it is not counted as one."""
+    scene = Scene()
+    scene.ledger.on_claim = Busy()
+    with pytest.raises(Retry) as again:
+        await scene.ring()
+
+    assert 200 == again.value.defer_score
+    assert 0.0 == scene.counted("hookseal_claims_failed_total")
     assert not scene.in_flight.is_full

@@ -32,7 +32,9 @@ Every command knows --help, and --json, which prints exactly one JSON object.
 
 Exit codes: 0 done, 1 the answer is no, 2 usage, 3 not found, 4 conflict,
 
-5 refused, 69 something does not answer, 70 internal error, 78 settings.
+5 refused, 69 something does not answer, 70 internal error, 78 settings,
+
+130 interrupted.
 """
 
 app: Final = typer.Typer(

@@ -31,6 +31,7 @@ def demo(*, as_json: Json = False) -> None:
     `hookseal.receiver`. Nothing stays.
     """
     story = embedded_part("hookseal.demo.story")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell gives its background jobs an ignored one
     show(run(_told(story.tell)), as_json=as_json)
 
 

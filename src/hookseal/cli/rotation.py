@@ -157,7 +157,10 @@ def _rotated(settings: Settings, wanted: Wanted) -> Rotated:
         return run(_rotate(settings, wanted))
     except (InDoubt, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted: it may have been done all the same"
-    raise InDoubt(f"{reason}; run it again with --rotation-id {wanted.rotation_id}, which tells what became of it")
+    raise InDoubt(
+        f"{reason}; run it again with --rotation-id {wanted.rotation_id}, and another --secret-out FILE if "
+        "one was given: that tells what became of it"
+    )
 
 
 def _left(

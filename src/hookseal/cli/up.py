@@ -56,7 +56,7 @@ def _say_json(told: dict[str, Any]) -> None:
 def _say_text(told: dict[str, Any]) -> None:
     if told["event"] == "up.ready":
         print(
-            f"up. In a second terminal, in this folder, and again after each start (the ports are new):\n\n"
+            f"up. In a second terminal, in this folder (the first line again after each start: the ports are new):\n\n"
             f'  eval "$(hookseal up env)"\n'
             f"  hookseal endpoint add --tenant acme --url {told['receiver_url']} --event-type '*'\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"

@@ -45,7 +45,7 @@ async def install(stack: Stack, folder: Path) -> Installation:
     connection = await asyncpg.connect(stack.postgres.url)
     try:
         if not await keys.registered(connection):
-            await begin(connection, keyring, "hookseal demo", os.urandom)
+            await begin(connection, keyring, "hookseal up or demo", os.urandom)
     finally:
         await connection.close()
     return Installation(

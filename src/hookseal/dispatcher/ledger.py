@@ -9,7 +9,7 @@ import asyncpg
 from hookseal.dispatcher.database import translated
 from hookseal.dispatcher.model import Attempt, Claim, Retries, Ring, State, Target, Verdict
 from hookseal.dispatcher.policy import LOOK_AGAIN_SECONDS, SPREAD, Wait
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Busy, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.sql import statements
@@ -41,7 +41,7 @@ class PostgresLedger:
     async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Take a due, pending delivery under a new lease; None if none matches all three ids.
 
-        Raises `Unavailable`, and has taken nothing, while the endpoint is being changed.
+        Raises `Busy`, and has taken nothing, while somebody else changes the delivery or its endpoint.
         """
         try:
             row = await self._row(
@@ -49,7 +49,7 @@ class PostgresLedger:
             )
         except Unavailable as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
-                raise Unavailable("the endpoint is being changed") from error
+                raise Busy("the delivery or its endpoint is being changed") from error
             raise
         return None if row is None else _claim(ring, row)
 
@@ -111,28 +111,28 @@ class PostgresLedger:
         return moment
 
     async def ring_due(
-        self, rung_before: datetime, after: Place = BEGINNING, *, at_most: int = SWEEP_BATCH
+        self, now: datetime, rung_before: datetime, after: Place = BEGINNING, *, at_most: int = SWEEP_BATCH
     ) -> tuple[list[Ring], Place | None]:
-        """Return due deliveries behind that place, oldest first, which count as rung now, and where the next begin.
+        """Return what was due `now` behind that place, oldest first, which counts as rung, and where the next begin.
 
         The place is None once no more are left. Left out is what was rung since it came due and not before
         `rung_before`: given the same moment again and again, every delivery is returned once. What waits for an
         endpoint that is still disabled is put off instead.
         """
         rows = await self._rows(
-            "ring_due", at_most, rung_before, after.due_at, after.delivery_id, LOOK_AGAIN_SECONDS, SPREAD
+            "ring_due", at_most, rung_before, after.due_at, after.delivery_id, LOOK_AGAIN_SECONDS, SPREAD, now
         )
         more = len(rows) == at_most
         return _rings(rows), Place(rows[-1]["next_attempt_at"], DeliveryId(rows[-1]["delivery_id"])) if more else None
 
-    async def ring_unrung(self, token: str, *, waited_seconds: float) -> list[Ring]:
-        """Return up to `SWEEP_BATCH` deliveries that nobody rang for so long since they came due, oldest first.
+    async def ring_unrung(self, token: str, *, waited_seconds: float) -> tuple[list[Ring], bool]:
+        """Return what nobody rang for so long since it came due, oldest first, and whether more may be left.
 
         They count as rung now. None are returned to whoever does not lead the outbox under this token. What waits
         for an endpoint that is still disabled is put off instead.
         """
         rows = await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token, LOOK_AGAIN_SECONDS, SPREAD)
-        return _rings(rows)
+        return _rings(rows), len(rows) == SWEEP_BATCH
 
     async def longest_timeout_ms(self) -> int:
         """Return the longest time-out of an enabled endpoint, 0 if there is none."""

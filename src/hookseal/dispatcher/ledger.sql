@@ -1,17 +1,18 @@
+-- Who changes the delivery or its endpoint may stand still: a claim does not wait, others go on, and it is rung again.
 -- name: claim
 WITH due AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.id = $3::text::uuid
       AND d.state = 'pending' AND d.next_attempt_at <= now()
-    FOR UPDATE
+    FOR UPDATE NOWAIT
 ), endpoint AS (
     SELECT e.id, e.enabled, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
            e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
            e.previous_algorithm, e.lead, e.generation, e.mac, e.mac_key_id,
            coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
     FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
-    FOR KEY SHARE OF e NOWAIT  -- who changes the endpoint may stand still: then others go on, and this is rung again
+    FOR KEY SHARE OF e NOWAIT
 ), claimed AS (
     UPDATE hookseal.deliveries AS d
     SET state = 'sending', next_attempt_at = NULL, waiting_for = NULL, rung_at = coalesce(d.rung_at, now()),
@@ -126,7 +127,7 @@ WITH due AS (
                SELECT FROM hookseal.endpoints AS e
                WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled) AS stays
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.next_attempt_at <= now()
+    WHERE d.state = 'pending' AND d.next_attempt_at <= $7
       AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
       AND (d.rung_at IS NULL OR d.rung_at < $2 OR d.rung_at < d.next_attempt_at)
     ORDER BY d.next_attempt_at, d.id

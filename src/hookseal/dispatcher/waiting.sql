@@ -1,12 +1,12 @@
--- Deliveries that are held back or in flight, as an operator's change finds them. Nobody waits for what is locked: it
--- is being claimed, or rung and soon claimed, and whoever claims it reads the change. So a count may be too low.
+-- Deliveries that are held back or in flight, as an operator's change finds them. It waits for whoever claims or rings
+-- one, which is one statement; neither of them waits while it holds a row, so nobody waits in a circle.
 
 -- name: wake
 WITH held AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.waiting_for IS NOT NULL AND d.state = 'pending'
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE
 )
 UPDATE hookseal.deliveries AS d
 SET next_attempt_at = now(), rung_at = NULL
@@ -18,7 +18,7 @@ WITH held AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
     WHERE d.waiting_for = 'secret' AND d.state = 'pending'
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE
 )
 UPDATE hookseal.deliveries AS d
 SET next_attempt_at = now(), rung_at = NULL
@@ -36,7 +36,7 @@ WITH left_over AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.state = 'pending'
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE
 )
 UPDATE hookseal.deliveries AS d
 SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, last_error = 'the endpoint was deleted'

@@ -53,6 +53,12 @@ class Unavailable(HooksealError):
     exit_code = 69
 
 
+class Busy(Unavailable):
+    """Somebody else changes it at this moment, and nothing was done: try again."""
+
+    code = "busy"
+
+
 class InDoubt(Unavailable):
     """It is not known whether it was done: look, or repeat what may be repeated."""
 

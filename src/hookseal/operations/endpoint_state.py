@@ -42,6 +42,8 @@ async def enable_endpoint(
         await operator.tell(
             _change(Action.ENDPOINT_ENABLED, tenant, endpoint_id, before=found.disabled_reason, after=None)
         )
+    # A look that began before the commit still saw it disabled, and may have put a delivery off again.
+    await waiting.wake(operator.connection, tenant, endpoint_id)
     return Enabled(changed=True, woken=woken)
 
 

@@ -5,13 +5,21 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+import asyncpg
+
 from hookseal.audit.entry import Change
 from hookseal.audit.log import append
 from hookseal.dispatcher.database import translated
-from hookseal.ground.errors import InDoubt
+from hookseal.ground.errors import InDoubt, Unavailable
 from hookseal.schema.database import OUTAGES, Connection
 from hookseal.secrets.boot import Unlocked
 
+# What PostgreSQL says to a commit that it did not make.
+_ANSWERS: Final = (
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
 _BOUNDS: Final = "SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL lock_timeout = '5s'"
 
 
@@ -45,8 +53,12 @@ class Operator:
                 with suppress(*OUTAGES):  # without an answer it is rolled back with its session
                     await transaction.rollback()
                 raise
+            if self.connection.is_closed():
+                raise Unavailable("PostgreSQL ended the change, which stood still for too long: nothing was changed")
             try:
                 await transaction.commit()
+            except _ANSWERS:
+                raise
             except OUTAGES as error:
                 said = f"PostgreSQL did not answer to the commit ({type(error).__name__})"
                 raise InDoubt(f"{said}: it may have been done all the same") from error

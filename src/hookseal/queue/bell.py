@@ -16,9 +16,9 @@ from hookseal.queue.serializer import job_deserializer, job_serializer
 FUNCTION: Final = "deliver"
 DEFAULT_QUEUE: Final = "hookseal:deliveries"
 ANSWER_SECONDS: Final = 5.0
-# What we ring is due now. arq compares the time of a ring with the clock of its worker, which may be behind: so it is
-# the oldest time there is (0 would never be taken), and of rings at one time those with the older ids come first.
-DUE_MS: Final = 1
+# What we ring is due now. arq compares the time of a ring with the clock of its worker, which may be behind the clock
+# of Redis: so the time is this much earlier. Not one time for all: who was rung first is taken first.
+MARGIN_MS: Final = 60_000
 _EXPIRES_MS: Final = 3_600_000  # a ring that nobody took for an hour may go: PostgreSQL knows, the sweep rings again
 _CHUNK: Final = 500  # rings in one round trip: enough to make the way cheap, too few to hold Redis up
 
@@ -36,10 +36,11 @@ class Bell:
         An id that is queued already is due now at the latest. Raises `Unavailable`; what was rung stays rung.
         """
         remaining = iter(rings)
-        count = 0
+        count, due_ms = 0, None
         with redis_translated():
             while chunk := tuple(islice(remaining, _CHUNK)):
-                await self._put(chunk)
+                due_ms = due_ms or await self._due_ms()
+                await self._put(chunk, due_ms)
                 count += len(chunk)
         return count
 
@@ -57,14 +58,18 @@ class Bell:
         """Close every connection."""
         await self.redis.aclose(close_connection_pool=True)
 
-    async def _put(self, rings: Sequence[Ring]) -> None:
+    async def _due_ms(self) -> int:
+        seconds, microseconds = await self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000 - MARGIN_MS
+
+    async def _put(self, rings: Sequence[Ring], due_ms: int) -> None:
         async with self.redis.pipeline(transaction=False) as pipeline:
             for ring in rings:
                 arguments = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
-                job = serialize_job(FUNCTION, arguments, {}, None, DUE_MS, serializer=job_serializer)
+                job = serialize_job(FUNCTION, arguments, {}, None, due_ms, serializer=job_serializer)
                 # The job first: an id without one is dropped by whoever takes it.
                 pipeline.psetex(job_key_prefix + ring.delivery_id, _EXPIRES_MS, job)
-                pipeline.zadd(self._queue, {ring.delivery_id: DUE_MS}, lt=True)
+                pipeline.zadd(self._queue, {ring.delivery_id: due_ms}, lt=True)
             await pipeline.execute()
 
 

@@ -11,7 +11,7 @@ from hookseal.ground.clock import Clock
 from hookseal.queue.bell import FUNCTION, Bell
 from hookseal.queue.serializer import job_deserializer, job_serializer
 from hookseal.worker.inflight import InFlight
-from hookseal.worker.tasks import Answering
+from hookseal.worker.tasks import JOB_SECONDS, Answering
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -75,7 +75,7 @@ class Engine:
             max_jobs=min(self._in_flight.limit, 100),
             queue_read_limit=1_000,
             poll_delay=0.02,
-            job_timeout=20,
+            job_timeout=JOB_SECONDS,
             keep_result=0,
             max_tries=1_000_000,
             health_check_interval=15,

@@ -10,7 +10,7 @@ from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Ledger
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Busy, Unavailable
 
 
 class PersistentLedger:
@@ -39,6 +39,8 @@ class PersistentLedger:
         token = token or self._new_token()
         try:
             return await self._ledger.claim(ring, token)
+        except Busy:  # which has taken nothing
+            raise
         except (Unavailable, asyncio.CancelledError):
             self._lost(token)
             raise

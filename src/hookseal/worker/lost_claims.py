@@ -46,7 +46,7 @@ class LostClaims:
             return
         with self._outage.survived():
             for token in await self._ledger.give_back(list(self._until)):
-                del self._until[token]
+                self._until.pop(token, None)
                 self._log.warning("claim.given_back", reason="PostgreSQL answered too late")
         now = self._clock.monotonic()
         if self._outage.lasts:

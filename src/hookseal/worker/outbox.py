@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Final
 
 from hookseal.dispatcher.database import translated
-from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.clock import Clock
 from hookseal.ground.sql import statements
 from hookseal.queue.bell import Bell
@@ -86,20 +86,23 @@ class Outbox:
         """Lead if we can, and ring every `poll_seconds` while we do, for ever. What fails is told once an outage."""
         waited_seconds = WAITED_SECONDS
         while True:
-            count = 0
+            more = False
             with self._outage.survived():
-                count = await self.once(waited_seconds=waited_seconds)
-            if count < SWEEP_BATCH:
+                more = await self.once(waited_seconds=waited_seconds)
+            if not more:
                 woken = await set_within(self._woken, self._pause(poll_seconds), self._clock)
                 self._woken.clear()
                 waited_seconds = 0.0 if woken else WAITED_SECONDS
 
-    async def once(self, *, waited_seconds: float = WAITED_SECONDS) -> int:
-        """Renew or try to lead when it is time to, ring a batch if we lead; return its size. Raises `Unavailable`."""
+    async def once(self, *, waited_seconds: float = WAITED_SECONDS) -> bool:
+        """Renew or try to lead when it is time to, and ring a batch if we lead; return whether more may be left.
+
+        Raises `Unavailable`.
+        """
         if self._clock.monotonic() >= self._ask_at:
             await self._ask()
         if self._token is None:
-            return 0
+            return False
         if self._outage.lasts:
             await self._require_bell()
         return await self._ring(self._token, waited_seconds)
@@ -125,12 +128,12 @@ class Outbox:
         """Return once Redis answers again: what is taken to be rung counts as rung, so nothing is taken before."""
         await self._bell.ping()
 
-    async def _ring(self, token: str, waited_seconds: float) -> int:
-        rings = await self._ledger.ring_unrung(token, waited_seconds=waited_seconds)
+    async def _ring(self, token: str, waited_seconds: float) -> bool:
+        rings, more = await self._ledger.ring_unrung(token, waited_seconds=waited_seconds)
         if rings:
             await self._bell.ring(rings)
             self._meter.rang(RungBy.OUTBOX, len(rings))
-        return len(rings)
+        return more
 
     def _pause(self, poll_seconds: float) -> float:
         if self._outage.lasts:

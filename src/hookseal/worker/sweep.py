@@ -1,6 +1,7 @@
 """The sweep: what Redis lost is rung again, what a dead worker held is taken back."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Place, PostgresLedger
@@ -51,11 +52,12 @@ class Sweep:
 
     async def ring_due(self) -> int:
         """Ring everything due, each once; return how many. Raises `Unavailable`."""
-        rung_before = await self._ledger.seconds_ago(self._seconds)
+        now = await self._ledger.seconds_ago(0)  # what comes due meanwhile is for the next sweep
+        rung_before = now - timedelta(seconds=self._seconds)
         count = 0
         place: Place | None = BEGINNING
         while place is not None:
-            rings, place = await self._ledger.ring_due(rung_before, place)
+            rings, place = await self._ledger.ring_due(now, rung_before, place)
             rung = await self._bell.ring(rings)
             self._meter.rang(RungBy.SWEEP, rung)
             count += rung

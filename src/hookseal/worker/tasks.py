@@ -1,6 +1,8 @@
 """What a ring starts: a job that ends as soon as its delivery is claimed, and a task that sends it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from arq import Retry
@@ -9,7 +11,7 @@ from hookseal.dispatcher.deliver import attempt, take
 from hookseal.dispatcher.model import Claim, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed, Unavailable
+from hookseal.ground.errors import Busy, Malformed, Unavailable
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.meter import WorkerMeter
 
@@ -18,6 +20,9 @@ SLOT_SECONDS: Final = 5.0
 # read a secret or record an outcome find one, too: this many leave four of the pool's ten to them.
 CLAIMS_AT_ONCE: Final = 6
 _RING_AGAIN_SECONDS: Final = 1.0
+_BUSY_SECONDS: Final = 0.2
+# A slot, a permit and a claim, each as long as it may wait: arq would drop the ring of a job that takes longer.
+JOB_SECONDS: Final = 30
 
 
 class Answering:
@@ -62,10 +67,12 @@ class Answering:
         """Return the claim, which then owns the slot; without one the slot is free again."""
         claimed = None
         try:
-            async with self._claiming:
+            async with self._permit():
                 claimed = await take(ring, self._parts)
             if claimed is None:
                 self._meter.ring_dropped()
+        except Busy:
+            raise Retry(defer=_BUSY_SECONDS) from None
         except Unavailable as error:
             self._meter.claim_failed()
             self._parts.log.warning("claim.failed", delivery_id=ring.delivery_id, reason=str(error))
@@ -77,6 +84,18 @@ class Answering:
             if claimed is None:
                 self._in_flight.free()
         return claimed
+
+    @asynccontextmanager
+    async def _permit(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._slot_seconds):
+                await self._claiming.acquire()
+        except TimeoutError:
+            raise Unavailable("every claim under way waits for PostgreSQL") from None
+        try:
+            yield
+        finally:
+            self._claiming.release()
 
     async def _attempt(self, claim: Claim, asked_at: float) -> None:
         try:
