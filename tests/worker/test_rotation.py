@@ -32,16 +32,18 @@ def verifies(secret: str, got: Received) -> bool:
 async def traffic(world: World) -> AsyncIterator[None]:
     """Publish events, one after the other, for the length of the block."""
 
+    stopping = asyncio.Event()
+
     async def publish() -> None:
-        while True:
+        while not stopping.is_set():  # a cancellation could be lost: see `worker.run.cancelled`
             await world.publish()
 
     publishing = asyncio.create_task(publish())
     try:
         yield
     finally:
-        publishing.cancel()
-        await asyncio.wait({publishing})
+        stopping.set()
+        await publishing
 
 
 async def rotated(world: World, endpoint: EndpointId, *, overlap_seconds: int) -> Rotated:
