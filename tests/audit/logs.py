@@ -13,7 +13,8 @@ from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
 
 Pool = asyncpg.Pool
-KEY = IntegrityKey(key_id="1", material=SecretMaterial(hashlib.sha256(b"audit").digest()))
+MATERIAL = SecretMaterial(hashlib.sha256(b"audit").digest())
+KEY = IntegrityKey(key_id="1", material=MATERIAL)
 FORGERS_KEY = IntegrityKey(key_id="1", material=SecretMaterial(hashlib.sha256(b"a forger's").digest()))
 NEXT_KEY = IntegrityKey(key_id="2", material=SecretMaterial(hashlib.sha256(b"next").digest()))
 WHO = "ada@example"

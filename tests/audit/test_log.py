@@ -11,7 +11,7 @@ from hookseal.audit.database import translated
 from hookseal.audit.entry import Action
 from hookseal.ground.errors import Defect, Malformed, Refused, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
-from tests.audit.logs import COPIED, KEY, WHO, altered, append, broken, chain, change, second_opinion, tamper
+from tests.audit.logs import COPIED, KEY, MATERIAL, WHO, altered, append, broken, chain, change, second_opinion, tamper
 
 Pool = asyncpg.Pool
 
@@ -138,7 +138,7 @@ async def test_a_role_without_the_right_is_refused(pool: "Pool[asyncpg.Record]")
             assert [1] == [row["sequence"] async for row in log.export(connection)]
             with pytest.raises(Refused, match="SQL role"):
                 await log.append(connection, KEY, WHO, change())
-        await connection.execute("SET ROLE hookseal_worker")
+        await connection.execute("SET ROLE hookseal_producer")
         with pytest.raises(Refused, match="SQL role"):
             await log.verify(connection, KEY)
         with pytest.raises(Refused, match="SQL role"):
@@ -238,7 +238,7 @@ async def test_an_export_can_be_verified_by_others(pool: "Pool[asyncpg.Record]")
         at = datetime.fromisoformat(row["at"]) - datetime(1970, 1, 1, tzinfo=UTC)
         facts = {name: f'{{"generation":{row[name]["generation"]}}}' for name in ("before", "after")}
         assert mac == row["previous_mac"]
-        mac = second_opinion(KEY.material.reveal(), {**row, **facts, "at_us": at // timedelta(microseconds=1)})
+        mac = second_opinion(MATERIAL.reveal(), {**row, **facts, "at_us": at // timedelta(microseconds=1)})
         assert mac == row["mac"]
 
     assert ["aaa", *["acme"] * 1_001, "globex"] == [row["tenant_id"] for row in rows]

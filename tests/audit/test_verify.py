@@ -18,6 +18,7 @@ WITHOUT_KEYS = "ALTER TABLE hookseal.audit_log DROP CONSTRAINT audit_log_pkey, D
 async def keep(pool: "Pool[asyncpg.Record]") -> None:
     """Keep a copy of the log and its heads, as somebody does who wants to put them back."""
     await pool.execute("CREATE TABLE kept_log AS SELECT * FROM hookseal.audit_log")
+    await pool.execute("ALTER TABLE kept_log DROP COLUMN generation")
     await pool.execute("CREATE TABLE kept_heads AS SELECT * FROM hookseal.audit_heads")
 
 
@@ -54,12 +55,13 @@ async def test_an_altered_row_is_found(column: str, value: str, pool: "Pool[asyn
 
 
 async def test_every_column_is_among_those_that_a_mac_covers(pool: "Pool[asyncpg.Record]") -> None:
-    """The table has no column that a row's MAC leaves out."""
+    """The table has no column that a row's MAC leaves out, but for the generation, which is made of `after`."""
     columns = await pool.fetch(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'hookseal.audit_log'::regclass AND attnum > 0"
     )
 
-    assert {*Row.__dataclass_fields__} - {"at_us"} | {"at", "mac"} == {column["attname"] for column in columns}
+    covered = {*Row.__dataclass_fields__} - {"at_us"}
+    assert covered | {"at", "mac", "generation"} == {column["attname"] for column in columns}
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,13 @@ async def test_what_is_stored(begun: Begun) -> None:
 
 
 async def test_for_a_person(begun: Begun) -> None:
-    """A pipe is told that nobody saw the secret, and the command that gives another."""
+    """A pipe is told that nobody saw the secret, and the command that gives it."""
     ended = await begun.run(*ADD)
     assert (0, "") == (ended.code, ended.err)
     assert "whsec_" not in ended.out
     assert "secret    not shown\nNobody saw the secret" in ended.out
     one = await begun.stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints")
-    assert f"\n  hookseal endpoint rotate --tenant acme --endpoint {one} --overlap 0 --secret-out FILE\n" in ended.out
+    assert f"\n  hookseal secret reveal --tenant acme --endpoint {one} --secret-out FILE\n" in ended.out
     printed = await begun.run(*changed("--url", "https://other.example/"), "--print-secret")
     assert "\nsecret    whsec_" in printed.out
 

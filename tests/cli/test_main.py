@@ -229,7 +229,10 @@ async def test_an_interrupted_process() -> None:
         await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
-    assert (130, b"hookseal: interrupted before it was done\n") == (process.returncode, err)
+    assert (130, True) == (
+        process.returncode,
+        err.startswith(b"hookseal: interrupted: what it was to change may have been"),
+    )
 
 
 def test_a_closed_pipe() -> None:

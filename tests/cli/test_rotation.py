@@ -72,6 +72,7 @@ async def test_the_shape(begun: Begun) -> None:
         "secret": None,
         "public_key": None,
         "older_claims": 0,
+        "canary": None,
     } == ended.json
     again = await run(begun, "rotate", endpoint, "--rotation-id", "r1", "--print-secret")
     assert ended.json | {"secret": again.json["secret"]} == again.json
@@ -248,4 +249,4 @@ async def test_for_a_person(begun: Begun) -> None:
     assert (0, 0) == (rotated.code, status.code)
     assert f"current    {ref(endpoint, 2)}" in rotated.out
     assert "--secret-out FILE to get it" in rotated.out
-    assert f"previous      {ref(endpoint, 1)} (standard)" in status.out
+    assert f"previous      {ref(endpoint, 1)} (standard, hmac)" in status.out

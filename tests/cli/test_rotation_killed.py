@@ -13,7 +13,7 @@ import pytest
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Claim
 from hookseal.ground.ids import EndpointId
-from hookseal.ground.wire import Scheme
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import Signer
 from tests.cli.begun import Begun
@@ -70,7 +70,7 @@ async def signs_with(begun: Begun, secret: str) -> None:
     """Fail unless deliveries are signed with that secret, and with no other."""
     claim = await claimed(begun)
     assert claim.target is not None
-    expected = Signer("", SecretMaterial(secret.encode()), Scheme.STANDARD).sign(b"x")
+    expected = Signer("", SecretMaterial(secret.encode()), Scheme.STANDARD, Algorithm.HMAC).sign(b"x")
     async with begun.stored.unlocked.service.signers(claim.target.pointer) as signers:
         assert [expected] == [signer.sign(b"x") for signer in signers]
 

@@ -48,7 +48,18 @@ async def test_versions(begun: Begun) -> None:
     ended = await begun.run("secret", "versions", *wanted(endpoint), "--json")
     (item,) = ended.json["items"]
     assert item["created_at"] == item["changed_at"]
-    shape = {"ref": pointer.secret_ref, "state": "active", "scheme": "standard", "signs": True}
+    shape = {
+        "ref": pointer.secret_ref,
+        "state": "active",
+        "scheme": "standard",
+        "signs": True,
+        "signs_until": None,
+        "claims_in_flight": 0,
+        "attempts": 0,
+        "last_signed_at": None,
+        "needed": True,
+        "reason": "every attempt is signed with it",
+    }
     assert shape == {name: item[name] for name in shape}
     assert {*shape, "created_at", "changed_at"} == item.keys()
     assert (0, None) == (ended.code, ended.json["next_cursor"])
@@ -68,8 +79,9 @@ async def test_for_a_person(begun: Begun) -> None:
     """A person reads a table; an endpoint of an older system, which has no sealed secret, has no versions."""
     pointer = (await begun.stored.endpoint()).pointer
     table = (await begun.run("secret", "versions", *wanted(pointer.endpoint_id))).out.splitlines()
-    assert ["ref", "state", "scheme", "signs"] == table[0].split()
-    assert [pointer.secret_ref, "active", "standard", "yes"] == table[1].split()
+    assert ["ref", "state", "scheme", "signs", "attempts", "needed"] == table[0].split()
+    assert [pointer.secret_ref, "active", "standard", "yes", "0", "yes"] == table[1].split()
+    assert ["", "version 1: every attempt is signed with it"] == table[2:]
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
         " VALUES ('acme', $1, 'https://x/', '{*}', 's')",

@@ -60,9 +60,9 @@ def test_what_is_no_secret(content: bytes, tmp_path: Path) -> None:
     """What is no signing secret is malformed, and not repeated."""
     with pytest.raises(Malformed) as caught:
         read_secret(private(tmp_path, content))
-    assert "secret" == caught.value.field
+    assert caught.value.field in ("secret", "secret_file")
     assert caught.value.__cause__ is None
-    assert str(caught.value).startswith(("the secret must be", "signing secret must be"))
+    assert str(caught.value).startswith(("the secret must be", "signing secret must be", "the file may hold at most"))
 
 
 @pytest.mark.req("SEC-15", part="secrets")
@@ -135,3 +135,14 @@ def test_a_place_that_cannot_be_taken(name: str, expected: type[HooksealError], 
         pytest.fail("what needs the secret was stored")
     assert "secret_out" == caught.value.field
     assert "mine" == (tmp_path / "there").read_text()
+
+
+@pytest.mark.req("SEC-15")
+def test_a_secret_in_place_of_its_file(tmp_path: Path) -> None:
+    """A secret that was given where the name of its file belongs is not repeated; `-` names no file to write."""
+    with pytest.raises(Malformed) as caught:
+        read_secret(whsec(24))
+    assert whsec(24) not in str(caught.value)
+    output = SecretOutput(Path("-"), print_it=False, as_json=True)
+    with pytest.raises(Malformed, match="--print-secret"), output.keeping(SecretMaterial(b"x")):
+        raise AssertionError

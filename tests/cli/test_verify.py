@@ -9,9 +9,13 @@ import pytest
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.cli.command import Ended, fed, hookseal
 from tests.receiver.requests import AT, BODY, DELIVERY, KNOWN, OTHER_SECRET, SECRET, X_SECRET, standard, x_webhook
+from tests.vectors.reading import vectors
 
 pytestmark = [pytest.mark.req("SEC-20", part="hmac"), pytest.mark.req("OPS-04", part="json")]
 
+ASYMMETRIC: dict[str, Any] = vectors("standard_v1a.json")["tests"][0]
+PUBLIC: str = ASYMMETRIC["public_key"]
+PRIVATE: str = ASYMMETRIC["secret"]
 NOW = ("--at", str(AT + 2))
 FRESH: dict[str, Any] = {"verified": True, "reason": None, "timestamp": AT, "age_seconds": 2.0}
 
@@ -37,7 +41,7 @@ class Kept:
         named = {"secret_file": self.secret, "headers_file": self.headers, "body_file": self.body} | files
         arguments = [part for name, path in named.items() for part in (f"--{name.replace('_', '-')}", path)]
         ended = await hookseal("verify", *arguments, *options)
-        assert not any(secret in ended.out + ended.err for secret in (SECRET, OTHER_SECRET, X_SECRET))
+        assert not any(secret in ended.out + ended.err for secret in (SECRET, OTHER_SECRET, X_SECRET, PRIVATE))
         return ended
 
 
@@ -68,6 +72,54 @@ async def test_x_webhook_and_several_secrets(kept: Kept) -> None:
 
     assert 0 == ended.code
     assert FRESH | {"scheme": "x-webhook", "delivery_id": DELIVERY, "secret_number": 2} == ended.json
+
+
+@pytest.mark.req("SEC-20")
+@pytest.mark.req("DEL-04", part="standard-ed25519")
+@pytest.mark.parametrize(("mode", "end"), [(0o600, "\n"), (0o640, ""), (0o644, "\n"), (0o644, "\r\n")])
+async def test_a_public_key(kept: Kept, mode: int, end: str) -> None:
+    """The file of a public key verifies ed25519, beside secrets too; others may read it."""
+    headers = kept.write("asymmetric", json.dumps(standard(ASYMMETRIC)))
+    public = kept.write("public", PUBLIC + end, mode=mode)
+    ended = await kept.verified("--secret-file", public, *NOW, "--json", headers_file=headers)
+
+    assert (0, "") == (ended.code, ended.err)
+    assert FRESH | {"scheme": "standard", "delivery_id": KNOWN["id"], "secret_number": 2} == ended.json
+
+
+@pytest.mark.req("SEC-20")
+@pytest.mark.parametrize(
+    "content",
+    [
+        SECRET,
+        PRIVATE,
+        f"{PRIVATE}\n{PUBLIC}\n",
+        f"{PUBLIC}\n{SECRET}\n",
+        f"{PUBLIC} {SECRET}",
+        f" {PUBLIC}",
+        PUBLIC + "x" * 256,
+        b"whpk_\xff",
+        "",
+    ],
+)
+async def test_what_others_may_read_is_a_public_key_only(kept: Kept, content: str | bytes) -> None:
+    """A file that others may read is refused if anything but one public key is in it, and nothing of it is shown."""
+    ended = await kept.verified(*NOW, "--json", secret_file=kept.write("open", content, mode=0o644))
+
+    assert (5, "secret_file") == (ended.code, ended.json["error"]["field"])
+    assert "chmod 600" in ended.json["error"]["message"]
+
+
+@pytest.mark.req("SEC-20")
+async def test_a_key_that_is_no_good(kept: Kept) -> None:
+    """A private key does not belong at a receiver, and a public key of another form is told from a wrong signature."""
+    private = await kept.verified(*NOW, secret_file=kept.write("private", PRIVATE, mode=0o600))
+    cut = await kept.verified(*NOW, secret_file=kept.write("cut", PUBLIC[:-4]))
+
+    assert (1, 1) == (private.code, cut.code)
+    assert "secret 1 is a private key" in private.out
+    assert "give it the whpk_ of the endpoint" in private.out
+    assert "secret 1 is no public key" in cut.out
 
 
 async def test_a_request_that_is_stale(kept: Kept) -> None:

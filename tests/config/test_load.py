@@ -68,6 +68,13 @@ def test_the_overlap_is_a_day_by_default() -> None:
     assert 24 * 3600 == load(environment()).secrets.rotation_overlap_seconds
 
 
+@pytest.mark.req("SEC-11")
+def test_retired_material_is_kept_for_90_days_by_default() -> None:
+    """Where nothing is set, retired material is kept for 90 days; what is set holds."""
+    assert 90 == load(environment()).secrets.retired_retention_days
+    assert 1 == load(environment(SECRETS_RETIRED_RETENTION_DAYS="1")).secrets.retired_retention_days
+
+
 def test_values() -> None:
     """What is set arrives as a value of its type."""
     settings = load(
@@ -138,6 +145,10 @@ def test_values() -> None:
         (
             {"SECRETS_ROTATION_OVERLAP_SECONDS": "604801"},
             "SECRETS_ROTATION_OVERLAP_SECONDS must be a whole number from 0",
+        ),
+        (
+            {"SECRETS_RETIRED_RETENTION_DAYS": "0"},
+            "SECRETS_RETIRED_RETENTION_DAYS must be a whole number from 1 to 3650",
         ),
         ({"HOOKSEAL_ENV": "prod"}, "HOOKSEAL_ENV must be production, development or test"),
         ({"HOOKSEAL_ALLOW_HTTP": "true"}, "HOOKSEAL_ALLOW_HTTP may be true only outside production"),

@@ -88,7 +88,7 @@ async def test_cut_off_while_the_secret_is_fetched() -> None:
     """A delivery that is cut off before its request exists is given back, due at once, without an attempt."""
     fetching = asyncio.Event()
 
-    class HangingSigners:
+    class HangingSigners(FixedSigners):
         @asynccontextmanager
         async def signers(self, _pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
             fetching.set()

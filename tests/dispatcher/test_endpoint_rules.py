@@ -74,6 +74,7 @@ def test_any_text_is_a_schedule_or_malformed(text: str) -> None:
         (rules.backoff_base_seconds, 1, DAY),
         (rules.backoff_cap_seconds, 1, 7 * DAY),
         (rules.timeout_ms, 100, 20_000),
+        (rules.rotate_every_days, 1, 30),
     ],
 )
 def test_numbers(rule: Callable[[int], int], least: int, most: int) -> None:
@@ -96,6 +97,7 @@ async def test_the_table_has_the_same_limits(pool: "Pool[asyncpg.Record]") -> No
         ("backoff_base_seconds", DAY),
         ("backoff_cap_seconds", 7 * DAY),
         ("timeout_ms", 20_000),
+        ("rotate_every_days", 30),
     )
     for column, value in most:
         await pool.execute(add.format(column, value))

@@ -38,6 +38,16 @@ def test_endpoint_gone() -> None:
     assert End(state=State.CANCELLED, reason="the endpoint is gone") == admitted(None)
 
 
+@pytest.mark.req("SEC-24", part="put-back")
+def test_endpoint_lost() -> None:
+    """Without an endpoint that anybody deleted the delivery waits, and is told where to look."""
+    verdict = admit(claim(target=None, endpoint_lost=True), allow_http=False, jitter=0.5)
+
+    assert isinstance(verdict, Wait)
+    assert (WaitingFor.SECRET, 15.0) == (verdict.waiting_for, verdict.seconds)
+    assert "hookseal restore check" in verdict.reason
+
+
 def test_endpoint_disabled() -> None:
     """A disabled endpoint holds its deliveries back, 15 seconds in the middle of the jitter."""
     assert Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=15.0, reason="the endpoint is disabled") == admitted(

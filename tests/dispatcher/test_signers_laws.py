@@ -1,4 +1,4 @@
-"""The laws of what hands out signers: the double and the real service keep them."""
+"""The laws of what hands out signers and header values: the double and the real service keep them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,24 +7,29 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ports import Signers
 from hookseal.ground.errors import CannotSign
+from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.context import Purpose
+from hookseal.secrets.pointer import locked, moved
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.signer import generate_signing_secret
 from tests.doubles.claims import POINTER
 from tests.doubles.signers import FixedSigners
-from tests.doubles.stored import begin
+from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool
+OWN = {"authorization": b"Bearer canary-4f1d", "x-inside": b"a \t b"}
 
 
 @dataclass(frozen=True)
 class Case:
     """Something that hands out signers, a pointer in an overlap, and one whose previous secret cannot be had.
 
+    The endpoint of `carrying` has the headers `OWN`; `headless` says that it has some, which cannot be had.
     `sealed` makes a changed pointer one that its owner wrote.
     """
 
@@ -32,8 +37,31 @@ class Case:
     broken: Signers
     pointer: Pointer
     unusable: Pointer
+    carrying: Pointer
+    headless: Pointer
     refs: tuple[str, ...]
     sealed: Callable[[Pointer], Pointer]
+
+
+async def rotated(installation: Installation, first: Pointer) -> Pointer:
+    """Give the endpoint a second secret, in an overlap with its first, and return its pointer."""
+    tenant, endpoint_id = first.tenant_id, first.endpoint_id
+    async with installation.pool.acquire() as connection, connection.transaction():
+        found = await locked(connection, tenant=tenant, endpoint_id=endpoint_id)
+        second = await installation.unlocked.store_on(connection).rotate(
+            tenant, endpoint_secret_name(endpoint_id), generate_signing_secret(), purpose=Purpose.WEBHOOK_SIGNING
+        )
+        return await moved(
+            connection,
+            installation.unlocked.integrity,
+            found,
+            secret_ref=str(second),
+            previous_secret_ref=first.secret_ref,
+            previous_secret_expires_at=datetime(2999, 1, 1, tzinfo=UTC),
+            previous_due=True,
+            previous_scheme="standard",
+            previous_algorithm="hmac",
+        )
 
 
 @pytest.fixture(params=["fixed", "service"])
@@ -41,33 +69,25 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     """Give each implementation with an endpoint in an overlap."""
     if request.param == "fixed":
         refs = ("db:acme:n:2", "db:acme:n:1")
-        broken = FixedSigners(error=CannotSign())
+        broken = FixedSigners(error=CannotSign(), headers_error=CannotSign())
+        carrying = replace(POINTER, headers_ref="db:acme:h:1")
         return Case(
-            signers=FixedSigners(*refs),
+            signers=FixedSigners(*refs, headers=OWN),
             broken=broken,
             pointer=POINTER,
             unusable=POINTER,
+            carrying=carrying,
+            headless=carrying,
             refs=refs,
             sealed=lambda pointer: pointer,
         )
     installation = await begin(pool)
     unlocked = installation.unlocked
-    first = (await installation.endpoint()).pointer
-    name = endpoint_secret_name(first.endpoint_id)
-    second = await unlocked.store.rotate(
-        first.tenant_id, name, generate_signing_secret(), purpose=Purpose.WEBHOOK_SIGNING
-    )
-    overlap = replace(
-        first,
-        secret_ref=str(second),
-        previous_secret_ref=first.secret_ref,
-        previous_secret_expires_at=datetime(2999, 1, 1, tzinfo=UTC),
-        previous_due=True,
-        previous_scheme="standard",
-        previous_algorithm="hmac",
-        generation=2,
-    )
-    lost = replace(overlap, previous_secret_ref=str(replace(SecretRef.parse(str(second)), version=99)))
+    subscribed = NewEndpoint(tenant_id=TenantId("acme"), url="https://receiver.example/hook", event_types=("*",))
+    first = (await installation.add(subscribed, headers=OWN)).pointer
+    overlap = await rotated(installation, first)
+    current, headers = SecretRef.parse(str(overlap.secret_ref)), SecretRef.parse(str(overlap.headers_ref))
+    lost = replace(overlap, previous_secret_ref=str(replace(current, version=99)))
 
     def sealed(pointer: Pointer) -> Pointer:
         return replace(pointer, mac=unlocked.integrity.mac(pointer))
@@ -75,9 +95,11 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     return Case(
         signers=unlocked.service,
         broken=unlocked.service,
-        pointer=sealed(overlap),
+        pointer=sealed(replace(overlap, headers_ref=None)),
         unusable=sealed(lost),
-        refs=(str(second), str(first.secret_ref)),
+        carrying=overlap,
+        headless=sealed(replace(overlap, headers_ref=str(replace(headers, version=99)))),
+        refs=(str(current), str(first.secret_ref)),
         sealed=sealed,
     )
 
@@ -129,3 +151,47 @@ async def test_many_at_once(case: Case) -> None:
     """Blocks for the same pointer may be open side by side."""
     async with case.signers.signers(case.pointer) as one, case.signers.signers(case.pointer) as other:
         assert [signer.sign(b"x") for signer in one] == [signer.sign(b"x") for signer in other]
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_header_values_are_masked(case: Case) -> None:
+    """The endpoint's own headers come by name, byte for byte as they were sealed, and no repr shows a value."""
+    async with case.signers.headers(case.carrying) as values:
+        assert OWN == {name: value.reveal() for name, value in values.items()}
+        assert "canary" not in f"{values} {values!r} {list(values.values())}"
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_no_headers_without_a_ref(case: Case) -> None:
+    """An endpoint that has no headers of its own gets none, and no error."""
+    async with case.signers.headers(case.pointer) as values:
+        assert {} == values
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_header_values_go_with_the_block(case: Case) -> None:
+    """After the block, however it ends, whoever still has the mapping finds nothing in it."""
+    async with case.signers.headers(case.carrying) as values:
+        assert OWN.keys() == values.keys()
+    with pytest.raises(KeyError):
+        async with case.signers.headers(case.carrying) as others:
+            raise KeyError
+
+    assert ({}, {}) == (values, others)
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_no_header_values_no_block(case: Case) -> None:
+    """Headers that an endpoint has and that cannot be had are an error on entry, never an empty mapping."""
+    with pytest.raises(CannotSign):
+        async with case.broken.headers(case.headless):
+            pytest.fail("it was entered")
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_many_header_blocks_at_once(case: Case) -> None:
+    """Blocks for the same pointer may be open side by side; the end of one takes nothing from the other."""
+    async with case.signers.headers(case.carrying) as one:
+        async with case.signers.headers(case.carrying) as other:
+            assert one.keys() == other.keys()
+        assert OWN.keys() == one.keys()

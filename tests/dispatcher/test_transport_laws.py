@@ -1,11 +1,16 @@
 """The laws of a transport: the scripted one and the real one keep them."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, Request
 from hookseal.dispatcher.transport import HttpTransport
+from hookseal.ground.errors import Defect
 from hookseal.ground.ids import TenantId
+from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import Script, hang, listening, reset, status
 from tests.doubles.transport import ScriptedTransport
@@ -61,3 +66,41 @@ async def test_a_request_is_not_changed(kind: str) -> None:
                 await transport.send(request)
 
     assert before == request
+
+
+def sealed(headers: Mapping[str, bytes]) -> dict[str, SecretMaterial]:
+    """Return headers of an endpoint's own as a request carries them."""
+    return {name: SecretMaterial(value) for name, value in headers.items()}
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+@pytest.mark.parametrize("kind", ["scripted", "http"])
+async def test_sealed_headers_are_left_alone(kind: str) -> None:
+    """A request that carries headers of the endpoint's own is sent, and they are as they were afterwards."""
+    own = {"x-api-key": b"k", "x-inside": b"a b"}
+    async with listening(status(204)) as listener:
+        request = replace(request_to(listener.url), sealed_headers=sealed(own))
+        if kind == "scripted":
+            answer = await ScriptedTransport(Reply(status=204, snippet="")).send(request)
+        else:
+            async with HttpTransport(AddressRules(LOOPBACK)) as transport:
+                answer = await transport.send(request)
+
+    assert Reply(status=204, snippet="") == answer
+    assert sealed(own) == request.sealed_headers
+
+
+@pytest.mark.req("DEL-13", part="rules")
+@pytest.mark.parametrize("kind", ["scripted", "http"])
+@pytest.mark.parametrize(
+    "own", [{"webhook-id": b"v"}, {"X-Api-Key": b"v"}, {"x-api-key": b"v\r\nx-admin: 1"}, {"x-api-key": b"v\x00"}]
+)
+async def test_what_may_not_be_sent_is_a_defect(kind: str, own: dict[str, bytes]) -> None:
+    """A header that should never have come so far is a fault of ours, not an answer, and nothing is begun."""
+    scripted = ScriptedTransport()
+    async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as http:
+        request = replace(request_to(listener.url), sealed_headers=sealed(own))
+        with pytest.raises(Defect):
+            await (scripted if kind == "scripted" else http).send(request)
+
+    assert ([], 0) == (scripted.sent, listener.connections)

@@ -23,11 +23,15 @@ POINTER = Pointer(
     previous_scheme=None,
     previous_algorithm=None,
     previous_due=False,
+    headers_ref=None,
     lead="previous",
     generation=1,
     mac=b"\x00" * 32,
     mac_key_id="1",
     cache_epoch=0,
+    restore_epoch=0,
+    read_at=datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC),
+    audited_generation=1,
 )
 RETRIES = Retries(attempts_allowed=10, backoff_base_seconds=30, backoff_cap_seconds=43_200, schedule=None)
 TARGET = Target(pointer=POINTER, enabled=True, timeout_ms=5000, retries=RETRIES)

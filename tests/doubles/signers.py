@@ -1,12 +1,13 @@
 """Signers that need no key."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 from hookseal.dispatcher.ports import Signer
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
+from hookseal.secrets.material import SecretMaterial
 
 _SPELLED: Final = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
 
@@ -26,13 +27,23 @@ class EchoSigner:
 class FixedSigners:
     """Hands out signers for the same refs, whatever the pointer says of them, or raises the error it was given.
 
-    The first has the pointer's scheme and any other that of the previous secret.
+    The first has the pointer's scheme and any other that of the previous secret. An endpoint whose pointer says
+    that it has headers of its own has these, or raises their error.
     """
 
-    def __init__(self, *refs: str, error: Exception | None = None) -> None:
+    def __init__(
+        self,
+        *refs: str,
+        error: Exception | None = None,
+        headers: Mapping[str, bytes] | None = None,
+        headers_error: Exception | None = None,
+    ) -> None:
         self._refs = refs
         self._error = error
+        self._headers = headers or {}
+        self._headers_error = headers_error
         self.open = 0
+        self.headers_open = 0
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
@@ -48,3 +59,19 @@ class FixedSigners:
             )
         finally:
             self.open -= 1
+
+    @asynccontextmanager
+    async def headers(self, pointer: Pointer) -> AsyncIterator[Mapping[str, SecretMaterial]]:
+        """Give the values for the length of the block."""
+        if pointer.headers_ref is None:
+            yield {}
+            return
+        if self._headers_error is not None:
+            raise self._headers_error
+        values = {name: SecretMaterial(value) for name, value in self._headers.items()}
+        self.headers_open += 1
+        try:
+            yield values
+        finally:
+            self.headers_open -= 1
+            values.clear()

@@ -1,6 +1,7 @@
 """Endpoints and deliveries in a real PostgreSQL, written by the product's own functions."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import asyncpg
@@ -39,10 +40,13 @@ class Installation:
         """Return one who may change this installation, on that connection."""
         return Operator(connection=connection, unlocked=self.unlocked, who="ada@desk")
 
-    async def add(self, endpoint: NewEndpoint, secret: SecretMaterial | None = None) -> AddedEndpoint:
-        """Add this endpoint."""
+    async def add(
+        self, endpoint: NewEndpoint, secret: SecretMaterial | None = None, *, headers: Mapping[str, bytes] | None = None
+    ) -> AddedEndpoint:
+        """Add this endpoint, with these headers of its own."""
+        own = {name: SecretMaterial(value) for name, value in (headers or {}).items()}
         async with self.pool.acquire() as connection:
-            return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25)
+            return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25, headers=own)
 
     async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
         """Add an endpoint that subscribes to everything."""

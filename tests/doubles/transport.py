@@ -3,21 +3,33 @@
 from collections.abc import Callable
 
 from hookseal.dispatcher.model import Answer, NotBegun, Request
+from hookseal.ground.errors import Defect, Malformed
+from hookseal.ground.headers import require_headers
 
 
 class ScriptedTransport:
-    """Answers each request with the next answer; what may be called runs first, for the test to act in mid-send."""
+    """Answers each request with the next answer; what may be called runs first, for the test to act in mid-send.
+
+    `own` holds, for each request, the values of the endpoint's own headers as they were then.
+    """
 
     def __init__(self, *answers: Answer, during: Callable[[], object] | None = None) -> None:
         self._answers = list(answers)
         self._during = during
         self.sent: list[Request] = []
+        self.own: list[dict[str, bytes]] = []
 
     async def send(self, request: Request) -> Answer:
         """Return the next answer of the script."""
         if request.start_within_seconds <= 0:
             return NotBegun()
+        own = {name: value.reveal() for name, value in request.sealed_headers.items()}
+        try:
+            require_headers({name: value.decode("latin-1") for name, value in own.items()})
+        except Malformed:
+            raise Defect("the headers may not be sent") from None
         self.sent.append(request)
+        self.own.append(own)
         if self._during is not None:
             result = self._during()
             if hasattr(result, "__await__"):

@@ -26,7 +26,7 @@ FILES = sorted(
 TABLE = re.compile(r"hookseal\.([a-z_]+)\b(?!\()")
 OWNED = {
     *("endpoints", "events", "deliveries", "attempts", "secret_records", "secret_rotations"),
-    *("audit_log", "audit_heads", "producers"),
+    *("audit_log", "audit_heads", "producers", "rotation_canaries"),
 }
 # What looks after the installation as a whole, and an operator's look by an id that is unique in it.
 FOR_ALL = {

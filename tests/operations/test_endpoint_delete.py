@@ -68,9 +68,10 @@ async def test_what_becomes_of_it(installation: Installation) -> None:
             "generation": 1,
             "secret_ref": added.pointer.secret_ref,
             "previous_secret_ref": None,
+            "headers_ref": None,
             "enabled": True,
         },
-        "after": {"cancelled_deliveries": 1},
+        "after": {"cancelled_deliveries": 1, "generation": 2},
     } == told
     await installation.endpoint()
 

@@ -172,9 +172,14 @@ async def test_adding_is_audited(installation: Installation) -> None:
             "backoff_base_seconds": 30,
             "backoff_cap_seconds": 43_200,
             "retry_schedule": [5, 300],
+            "rotate_every_days": None,
             "scheme": "standard",
+            "algorithm": "hmac",
             "generation": 1,
             "secret_ref": added.pointer.secret_ref,
+            "header_names": [],
+            "headers_ref": None,
+            "key_id": installation.unlocked.sealing_key_id,
         },
     } == row
     (result,) = await verify(installation.pool, installation.unlocked.integrity, tenant=TenantId("acme"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from hookseal.ground.errors import Conflict, Malformed, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Scheme
 from hookseal.operations import rotation
+from hookseal.operations.integrity import rotate_integrity_key
 from hookseal.operations.operator import Operator
 from hookseal.secrets.errors import SecretTampered
 from hookseal.secrets.material import SecretMaterial
@@ -400,3 +402,16 @@ async def _held(installation: Installation, ring: Ring) -> None:
         " next_attempt_at = now() + interval '15 s' WHERE id = $1::text::uuid",
         ring.delivery_id,
     )
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_repeat_after_the_integrity_key_was_rotated(installation: Installation, endpoint: EndpointId) -> None:
+    """A rotation with a secret that was given answers the same, though its fingerprint is under an older version."""
+    asked = wanted(endpoint, given=True, rotation_id="r-1")
+    first = await rotated(installation, asked)
+    async with installation.pool.acquire() as connection:
+        await rotate_integrity_key(installation.operator(connection), os.urandom)
+
+    assert first.secret_ref == (await rotated(installation, asked)).secret_ref
+    with pytest.raises(Conflict):
+        await rotated(installation, wanted(endpoint, given=True, rotation_id="r-1"))

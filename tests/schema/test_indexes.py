@@ -17,8 +17,9 @@ SELECT 'acme', hookseal.uuid7(), md5((n % 2000 + 1)::text)::uuid, 'e' || (n - 1)
        CASE WHEN n % 4 = 0 THEN 'pending' ELSE 'delivered' END, CASE WHEN n % 4 = 0 THEN now() END,
        CASE WHEN n % 400 = 0 THEN 'secret' END
 FROM generate_series(1, 20000) AS n;
-INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, previous_mac, mac, mac_key_id)
-SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(secs => n), 'a', 'x', 's', '', '', '1'
+INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)
+SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(secs => n), 'a', 'x',
+       'endpoint:' || md5((n % 2000)::text)::uuid, format('{"generation":%s}', n)::json, '', '', '1'
 FROM generate_series(1, 20000) AS n;
 ANALYZE;
 """
@@ -34,6 +35,10 @@ _PLACES = [
     (("dispatcher", "catalogue.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher", "history.sql", "page"), (None, _ENDPOINT, None, None, None, None, 11), "deliveries_of_endpoint"),
     (("dispatcher", "history.sql", "has_endpoint"), (_ENDPOINT, None), "deliveries_of_endpoint"),
+    (("dispatcher", "ledger.sql", "claim"), ("acme", _ENDPOINT, _ENDPOINT, "w", 45.0, None), "audit_log_of_subject"),
+    (("secrets", "pointer.sql", "lock"), ("acme", _ENDPOINT), "audit_log_of_subject"),
+    (("secrets", "put_back.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
+    (("audit", "audit.sql", "last"), ("acme", f"endpoint:{_ENDPOINT}", ["x"]), "audit_log_last_of_subject"),
     (("worker", "measure.sql", "waiting"), (1000,), "deliveries_waiting"),
     (("worker", "measure.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
     (("audit", "audit.sql", "page"), (None, None, None, None, 11), "audit_log_newest"),

@@ -13,26 +13,29 @@ WHOLE = {
     "hookseal_publisher": {"events": "I", "producers": "S"},
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        "deliveries": "S", "producers": "S", "secret_rotations": "S", "workers": "S",
+        "deliveries": "S", "producers": "S", "rotation_canaries": "S", "secret_rotations": "S", "workers": "S",
     },
     "hookseal_worker": {
-        "alembic_version": "S", "attempts": "IS", "control": "S", "deliveries": "S", "events": "S",
-        "secret_keys": "S", "secret_records": "S", "workers": "DISU",
+        "alembic_version": "S", "attempts": "IS", "audit_heads": "IS", "audit_log": "IS", "control": "S",
+        "deliveries": "S", "events": "S", "secret_keys": "S", "secret_records": "IS",
+        "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "IS", "audit_log": "IS", "control": "S",
-        "deliveries": "S", "endpoints": "DS", "producers": "DIS", "secret_keys": "IS", "secret_records": "IS",
-        "secret_rotations": "IS", "workers": "S",
+        "deliveries": "S", "endpoints": "DS", "producers": "DIS", "rotation_canaries": "DIS", "secret_keys": "IS",
+        "secret_records": "IS", "secret_rotations": "IS", "workers": "S",
     },
 }  # fmt: skip
-_DECIDED = "name event_types timeout_ms max_attempts backoff_base_seconds backoff_cap_seconds retry_schedule"
+_DECIDED = (
+    "name event_types timeout_ms max_attempts backoff_base_seconds backoff_cap_seconds retry_schedule rotate_every_days"
+)
 _POINTER = """
 url scheme algorithm secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm
-secret_provider secret_updated_at lead generation mac mac_key_id
+secret_provider secret_updated_at lead headers_ref generation mac mac_key_id
 """
 _STATE = "enabled disabled_reason disabled_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
-_ENDPOINT = f"tenant_id id {_DECIDED} {_POINTER} {_STATE} attempts_allowed has_plaintext created_at"
+_ENDPOINT = f"tenant_id id {_DECIDED} {_POINTER} {_STATE} header_names attempts_allowed has_plaintext created_at"
 PARTS = {
     ("hookseal_publisher", "SELECT", "control"): "name until",
     ("hookseal_publisher", "SELECT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
@@ -49,13 +52,15 @@ PARTS = {
         "state attempts budget_spent next_attempt_at rung_at waiting_for last_error lease_owner lease_token"
         " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation",
     ("hookseal_worker", "SELECT", "endpoints"): _ENDPOINT,
-    ("hookseal_worker", "UPDATE", "endpoints"): _STATE,
+    ("hookseal_worker", "UPDATE", "endpoints"): f"{_POINTER} {_STATE}",
+    ("hookseal_worker", "UPDATE", "audit_heads"): "sequence mac",
+    ("hookseal_worker", "UPDATE", "secret_records"): "state sealed key_id changed_at",
     ("hookseal_operator", "UPDATE", "audit_heads"): "sequence mac",
     ("hookseal_operator", "UPDATE", "control"): "epoch",
     ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
     ("hookseal_operator", "UPDATE", "deliveries"): "state budget_spent next_attempt_at rung_at waiting_for last_error",
     ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url {_DECIDED}",
-    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE}",
+    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names",
     ("hookseal_operator", "SELECT", "events"): _EVENT,
     ("hookseal_operator", "UPDATE", "secret_records"): "state sealed key_id changed_at",
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -48,11 +49,15 @@ BARE = Pointer(
     previous_scheme=None,
     previous_algorithm=None,
     previous_due=False,
+    headers_ref=None,
     lead="previous",
     generation=1,
     mac=None,
     mac_key_id=None,
     cache_epoch=0,
+    restore_epoch=0,
+    read_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    audited_generation=None,
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from hookseal.ground.errors import ConfigError
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.ground.wire import Scheme
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.schema.database import Pool
 from hookseal.secrets import pointer
 from hookseal.secrets.boot import Unlocked, unlock
@@ -100,11 +100,17 @@ async def test_a_secret_goes_all_the_way_round(begun: Pool) -> None:
         )
         ref = await unlocked.store_on(connection).put(TENANT, NAME, SECRET, purpose=SIGNING)
         found = await pointer.first(
-            connection, unlocked.integrity, tenant=TENANT, endpoint_id=ENDPOINT, ref=ref, scheme="standard"
+            connection,
+            unlocked.integrity,
+            tenant=TENANT,
+            endpoint_id=ENDPOINT,
+            to=pointer.First(ref=ref, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC),
         )
 
     async with unlocked.service.signers(found) as signers:
-        assert [Signer("", SECRET, Scheme.STANDARD).sign(b"x")] == [signer.sign(b"x") for signer in signers]
+        assert [Signer("", SECRET, Scheme.STANDARD, Algorithm.HMAC).sign(b"x")] == [
+            signer.sign(b"x") for signer in signers
+        ]
     with pytest.raises(SecretTampered):
         async with unlocked.service.signers(replace(found, url="https://attacker.example/")):
             pass
@@ -227,7 +233,7 @@ async def test_dev_makes_its_own_keys_and_touches_no_database(pool: Pool) -> Non
     await one.check_sentinel()
 
     assert before == await _all(pool)
-    assert one.integrity.material != other.integrity.material
+    assert one.integrity.authenticate(b"m") != other.integrity.authenticate(b"m")
     async with pool.acquire() as connection:
         assert one.store is one.store_on(connection)
     assert isinstance(one.store, DevStore)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hookseal.secrets.cache import CacheCounts, CacheKey, CacheLimits, SealedCache, Ticket
+from hookseal.secrets.cache import CacheCounts, CacheKey, CacheLimits, SealedCache, Ticket, spelled
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretTampered
 from hookseal.secrets.material import SecretMaterial
@@ -89,7 +89,7 @@ def test_it_is_there_for_its_own_tenant_name_version_provider_and_purpose_only(o
     fill(held, KEY)
     assert held.get(other) is None
 
-    held._entries[other] = held._entries[KEY]
+    held._entries[spelled(other)] = held._entries[spelled(KEY)]
     held._bytes *= 2
     with pytest.raises(SecretTampered):
         held.get(other)
@@ -102,9 +102,9 @@ def test_what_was_altered_in_memory_is_refused_and_gone(position: int) -> None:
     """Whichever byte is flipped: the error is definitive, it holds no value, and the next use asks the store."""
     held = cache()
     fill(held, KEY)
-    entry = held._entries[KEY]
+    entry = held._entries[spelled(KEY)]
     flipped = bytes(byte ^ (at == position) for at, byte in enumerate(entry.sealed))
-    held._entries[KEY] = replace(entry, sealed=flipped)
+    held._entries[spelled(KEY)] = replace(entry, sealed=flipped)
 
     with pytest.raises(SecretTampered) as caught:
         held.get(KEY)
@@ -262,12 +262,12 @@ def test_after_a_clear_nothing_is_held_and_the_key_is_another() -> None:
     """What somebody kept of the cleared memory opens no more, even in its old place."""
     held = cache()
     fill(held, KEY)
-    kept = held._entries[KEY]
+    kept = held._entries[spelled(KEY)]
     held.clear()
     assert held.get(KEY) is None
     assert counts(misses=1, clears=1) == held.counts()
 
-    held._entries[KEY] = kept
+    held._entries[spelled(KEY)] = kept
     held._bytes = len(kept.sealed)
     with pytest.raises(SecretTampered):
         held.get(KEY)
@@ -296,7 +296,7 @@ def test_an_idle_entry_does_not_stay_for_good() -> None:
     clock.elapsed = 300.0
 
     assert SECRET == held.get(OTHER)
-    assert [OTHER] == list(held._entries)
+    assert [spelled(OTHER)] == list(held._entries)
     clock.elapsed = 400.0
     assert counts(hits=1) == held.counts()
 

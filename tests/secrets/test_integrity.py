@@ -1,6 +1,8 @@
 """The MAC over an endpoint's pointer (design, law 11)."""
 
+import copy
 import hmac
+import pickle
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.secrets.errors import SecretTampered
+from hookseal.secrets.errors import IntegrityKeyUnknown, SecretRolledBack, SecretTampered
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
 from tests.secrets.samples import BARE, INTEGRITY, OTHER_ENDPOINT, OTHER_TENANT, signed
@@ -29,6 +31,7 @@ OVERLAP = replace(
     previous_algorithm="hmac",
     previous_due=True,
 )
+HEADERS = replace(OVERLAP, headers_ref="dev:acme:h:1")
 CHANGES: list[dict[str, Any]] = [
     {"tenant_id": OTHER_TENANT},
     {"endpoint_id": OTHER_ENDPOINT},
@@ -46,6 +49,8 @@ CHANGES: list[dict[str, Any]] = [
     {"previous_secret_expires_at": datetime.max},  # noqa: DTZ901 -- what asyncpg gives for infinity
     {"previous_secret_expires_at": datetime.min},  # noqa: DTZ901 -- and for minus infinity
     {"lead": "current"},
+    {"headers_ref": "dev:acme:h:1"},
+    {"headers_ref": ""},
     {"generation": 2},
     {"generation": 0},
     {"generation": -1},
@@ -68,6 +73,8 @@ def second_opinion(key: bytes, pointer: dict[str, Any]) -> str:
     names += ["expires_us", "lead", "generation"]
     if pointer["previous_secret_ref"] is not None:
         names += ["previous_scheme", "previous_algorithm"]
+    if pointer.get("headers_ref") is not None:
+        names.append("headers_ref")
     parts = ["hookseal.endpoint.pointer.v1", *(pointer[name] for name in names)]
     framed = len(parts).to_bytes(2, "big")
     for part in parts:
@@ -82,6 +89,7 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
     assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["pointer"])
     fields = dict(case["pointer"])
     expires = fields.pop("expires_us")
+    headers = fields.pop("headers_ref", None)
     pointer = Pointer(
         **fields,
         previous_secret_expires_at=None
@@ -90,7 +98,11 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
         previous_due=False,
         mac=None,
         mac_key_id=None,
+        headers_ref=headers,
         cache_epoch=0,
+        restore_epoch=0,
+        read_at=MOMENT,
+        audited_generation=None,
     )
     key = IntegrityKey(key_id="1", material=SecretMaterial(bytes.fromhex(KNOWN["key"])))
 
@@ -98,7 +110,7 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-@pytest.mark.parametrize("pointer", [BARE, OVERLAP], ids=["one secret", "overlap"])
+@pytest.mark.parametrize("pointer", [BARE, OVERLAP, HEADERS], ids=["one secret", "overlap", "headers"])
 def test_no_field_can_change_under_a_mac(pointer: Pointer, change: dict[str, Any]) -> None:
     """Whichever field is changed, and to whatever, the old MAC does not fit."""
     changed = replace(signed(pointer), **change)
@@ -119,7 +131,7 @@ def test_how_the_previous_secret_signs_is_covered_with_it(change: dict[str, Any]
 
 @given(
     st.lists(
-        st.tuples(*[st.text("ab:", max_size=2)] * 5, *[st.none() | st.text("ab", max_size=1)] * 2),
+        st.tuples(*[st.text("ab:", max_size=2)] * 5, *[st.none() | st.text("ab", max_size=1)] * 3),
         min_size=2,
         max_size=2,
     )
@@ -136,6 +148,7 @@ def test_no_two_pointers_have_one_mac(rows: list[tuple[Any, ...]]) -> None:
             algorithm=row[4],
             secret_ref=row[5],
             previous_secret_ref=row[6],
+            headers_ref=row[7],
         )
         for row in rows
     )
@@ -172,6 +185,54 @@ def test_an_absent_wrong_or_foreign_mac_is_refused(change: dict[str, Any]) -> No
     """Without its own MAC, under a known key id, a pointer is not used."""
     with pytest.raises(SecretTampered):
         INTEGRITY.verify(replace(signed(BARE), **change))
+
+
+@pytest.mark.parametrize(
+    ("generation", "audited", "is_old"), [(1, None, False), (1, 1, False), (2, 1, False), (1, 2, True), (0, 1, True)]
+)
+@pytest.mark.req("SEC-24", part="put-back")
+def test_a_row_that_is_older_than_the_audit_log_knows_was_put_back(
+    generation: int, audited: int | None, is_old: bool
+) -> None:
+    """A genuine row of a lower generation than was audited is refused; the MAC does not cover what was audited."""
+    pointer = replace(signed(replace(BARE, generation=generation)), audited_generation=audited)
+
+    if is_old:
+        with pytest.raises(SecretRolledBack, match=f"generation {generation}, the audit log knows {audited}"):
+            INTEGRITY.verify(pointer)
+    else:
+        INTEGRITY.verify(pointer)
+
+
+@pytest.mark.req("SEC-24", part="integrity-key")
+def test_older_versions_verify_only() -> None:
+    """What an older version made is verified; what is made now is made with the newest, whatever was adopted last."""
+    first, second, third = (SecretMaterial(bytes([number]) * 32) for number in (1, 2, 3))
+    old, key = IntegrityKey(key_id="9", material=first), IntegrityKey(key_id="9", material=first)
+    made_before = replace(BARE, mac=old.mac(BARE), mac_key_id=old.key_id)
+
+    key.adopt("10", second)
+    key.adopt("8", third)
+    made_now = replace(BARE, mac=key.mac(BARE), mac_key_id=key.key_id)
+
+    key.verify(made_before)
+    key.verify(made_now)
+    assert "10" == key.key_id
+    IntegrityKey(key_id="10", material=second, older={"9": first}).verify(made_before)
+    with pytest.raises(IntegrityKeyUnknown):
+        old.verify(made_now)
+    with pytest.raises(SecretTampered, match="altered"):
+        key.verify(replace(made_before, mac_key_id="8"))
+
+
+def test_the_key_shows_nothing() -> None:
+    """Its repr is its id, and it is neither copied nor pickled."""
+    assert "IntegrityKey(1)" == repr(INTEGRITY)
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="neither copied nor pickled"):
+            attempt(INTEGRITY)
+    with pytest.raises(TypeError, match="neither copied nor pickled"):
+        INTEGRITY.__getstate__()
 
 
 def test_another_key_makes_another_mac() -> None:

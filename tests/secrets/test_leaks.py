@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hookseal.ground.wire import Scheme
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.envelope import open_sealed, seal
 from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.material import SecretMaterial
@@ -36,8 +36,12 @@ REFUSALS: dict[str, Callable[[], object]] = {
         "whsec_" + base64.b64encode(CANARY.encode()).decode(), Scheme.STANDARD
     ),
     "secret not ASCII": lambda: parse_signing_secret(f"whsec_{ENCODED}\u00e4", Scheme.STANDARD),
-    "stored secret of another form": lambda: Signer("ref", SecretMaterial(CANARY.encode()), Scheme.STANDARD),
-    "stored secret not UTF-8": lambda: Signer("ref", SecretMaterial(b"whsec_\xff" + CANARY.encode()), Scheme.STANDARD),
+    "stored secret of another form": lambda: Signer(
+        "ref", SecretMaterial(CANARY.encode()), Scheme.STANDARD, Algorithm.HMAC
+    ),
+    "stored secret not UTF-8": lambda: Signer(
+        "ref", SecretMaterial(b"whsec_\xff" + CANARY.encode()), Scheme.STANDARD, Algorithm.HMAC
+    ),
     "signer that forgot": lambda: _forgotten().sign(CANARY.encode()),
     "secret too long": lambda: seal(RING, SecretMaterial(CANARY.encode() * 3000), CONTEXT),
     "secret not bytes": lambda: SecretMaterial(CANARY),  # type: ignore[arg-type]
@@ -57,7 +61,7 @@ REFUSALS: dict[str, Callable[[], object]] = {
 
 
 def _forgotten() -> Signer:
-    signer = Signer("ref", parse_signing_secret(f"whsec_{ENCODED}", Scheme.STANDARD), Scheme.STANDARD)
+    signer = Signer("ref", parse_signing_secret(f"whsec_{ENCODED}", Scheme.STANDARD), Scheme.STANDARD, Algorithm.HMAC)
     signer.forget()
     return signer
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from hookseal.ground.errors import Conflict, Malformed
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets import overlap
 from tests.secrets.samples import BARE, ref
 
@@ -55,18 +56,34 @@ def test_the_expected_generation() -> None:
         overlap.require_generation(BARE, 2)
 
 
+@pytest.mark.req("DEL-04", part="standard-ed25519")
+def test_what_a_scheme_signs_with() -> None:
+    """The scheme of the older system signs with hmac alone; who asks for more is told both ways out."""
+    for scheme, algorithm in (
+        (Scheme.STANDARD, Algorithm.HMAC),
+        (Scheme.STANDARD, Algorithm.ED25519),
+        (Scheme.X_WEBHOOK, Algorithm.HMAC),
+    ):
+        overlap.require_signable(scheme, algorithm)
+    with pytest.raises(Malformed, match="give --algorithm hmac, or --scheme standard") as caught:
+        overlap.require_signable(Scheme.X_WEBHOOK, Algorithm.ED25519)
+    assert "algorithm" == caught.value.field
+
+
 @pytest.mark.req("SEC-10")
 def test_a_rotation_keeps_the_old_secret_as_previous() -> None:
-    """With an overlap the old secret becomes the previous one, with the scheme it was made for."""
-    changes = overlap.rotated(BARE, ref(2), scheme="x-webhook", lead=None, expires_at=UNTIL)
+    """With an overlap the old secret becomes the previous one, with the scheme and algorithm it was made for."""
+    how = (Scheme.STANDARD, Algorithm.ED25519)
+    changes = overlap.rotated(replace(BARE, scheme="x-webhook"), ref(2), how=how, lead=None, expires_at=UNTIL)
 
     assert {
         "secret_ref": str(ref(2)),
-        "scheme": "x-webhook",
+        "scheme": "standard",
+        "algorithm": "ed25519",
         "lead": "previous",
         "previous_secret_ref": str(ref(1)),
         "previous_secret_expires_at": UNTIL,
-        "previous_scheme": "standard",
+        "previous_scheme": "x-webhook",
         "previous_algorithm": "hmac",
     } == changes
 
@@ -74,9 +91,16 @@ def test_a_rotation_keeps_the_old_secret_as_previous() -> None:
 @pytest.mark.req("SEC-10")
 def test_a_revocation_leaves_nothing_older() -> None:
     """Without an overlap nothing but the new secret signs, whatever overlap was running."""
-    changes = overlap.rotated(OVERLAPPING, ref(3), scheme="standard", lead="current", expires_at=None)
+    how = (Scheme.STANDARD, Algorithm.HMAC)
+    changes = overlap.rotated(OVERLAPPING, ref(3), how=how, lead="current", expires_at=None)
 
-    assert {"secret_ref": str(ref(3)), "scheme": "standard", "lead": "current", **NO_PREVIOUS} == changes
+    assert {
+        "secret_ref": str(ref(3)),
+        "scheme": "standard",
+        "algorithm": "hmac",
+        "lead": "current",
+        **NO_PREVIOUS,
+    } == changes
 
 
 @pytest.mark.req("SEC-10")

@@ -8,13 +8,16 @@ import pytest
 
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.schema.database import Pool
 from hookseal.secrets import pointer
 from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
-from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name
 from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, NAME, OTHER_ENDPOINT, OTHER_TENANT, TENANT, ref, signed
 
 REF = ref(1, Provider.DB)
+HEADERS = replace(REF, name=endpoint_headers_name(ENDPOINT))
+FIRST = pointer.First(ref=REF, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC)
 ROW = "SELECT * FROM hookseal.endpoints WHERE id = $1"
 
 
@@ -30,9 +33,11 @@ async def endpoint(pool: Pool) -> None:
 
 
 async def _first(pool: Pool, **change: Any) -> Pointer:
-    asked = {"tenant": TENANT, "endpoint_id": ENDPOINT, "ref": REF, "scheme": "standard", **change}
+    tenant = change.pop("tenant", TENANT)
     async with pool.acquire() as connection, connection.transaction():
-        return await pointer.first(connection, INTEGRITY, **asked)
+        return await pointer.first(
+            connection, INTEGRITY, tenant=tenant, endpoint_id=ENDPOINT, to=replace(FIRST, **change)
+        )
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
@@ -41,13 +46,47 @@ async def test_it_sets_the_ref_the_generation_and_the_mac(pool: Pool, endpoint: 
     found = await _first(pool)
     row = await pool.fetchrow(ROW, ENDPOINT)
 
-    assert signed(replace(BARE, secret_ref=str(REF))) == found
+    assert signed(replace(BARE, secret_ref=str(REF), read_at=found.read_at)) == found
     assert row is not None
     assert (str(REF), "db", 1) == (row["secret_ref"], row["secret_provider"], row["generation"])
     assert (found.mac, INTEGRITY.key_id) == (row["mac"], row["mac_key_id"])
     assert row["secret_updated_at"] >= row["created_at"]
     assert (None, None) == (row["previous_secret_ref"], row["previous_secret_expires_at"])
     INTEGRITY.verify(found)
+
+
+@pytest.mark.req("SEC-24", part="pointer-mac")
+@pytest.mark.req("DEL-04", part="standard-ed25519")
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_its_algorithm_and_its_headers_are_under_the_mac(pool: Pool, endpoint: None) -> None:
+    """What signs and what the headers say cannot be changed in the row without breaking its MAC."""
+    found = await _first(pool, algorithm=Algorithm.ED25519, headers=HEADERS)
+    row = await pool.fetchrow(ROW, ENDPOINT)
+
+    assert row is not None
+    assert ("ed25519", str(HEADERS)) == (row["algorithm"], row["headers_ref"])
+    INTEGRITY.verify(found)
+    for altered in (replace(found, algorithm="hmac"), replace(found, headers_ref=None)):
+        with pytest.raises(SecretTampered):
+            INTEGRITY.verify(altered)
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(HEADERS, tenant=OTHER_TENANT),
+        replace(HEADERS, name=endpoint_headers_name(OTHER_ENDPOINT)),
+        replace(HEADERS, name=NAME),
+    ],
+    ids=str,
+)
+async def test_headers_of_another_tenant_or_endpoint_are_denied(pool: Pool, endpoint: None, wrong: SecretRef) -> None:
+    """An endpoint is pointed at its own header values only, and never at a signing secret as such."""
+    with pytest.raises(SecretDenied):
+        await _first(pool, headers=wrong)
+
+    assert await pool.fetchval("SELECT headers_ref IS NULL AND generation = 0 FROM hookseal.endpoints")
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
@@ -107,7 +146,7 @@ async def test_only_the_first_secret_is_set_so(pool: Pool, endpoint: None, had: 
 async def test_it_holds_the_row_until_the_callers_transaction_ends(pool: Pool, endpoint: None) -> None:
     """While the transaction is open nobody else can lock the row, not even for a key share (law 4)."""
     async with pool.acquire() as mine, pool.acquire() as theirs, mine.transaction():
-        await pointer.first(mine, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF, scheme="standard")
+        await pointer.first(mine, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, to=FIRST)
         with pytest.raises(asyncpg.LockNotAvailableError):
             await theirs.execute("SELECT FROM hookseal.endpoints FOR KEY SHARE NOWAIT")
 
@@ -118,4 +157,4 @@ async def test_a_connection_that_was_cut_is_unavailable(database_url: str) -> No
     connection.terminate()
 
     with pytest.raises(SecretUnavailable):
-        await pointer.first(connection, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, ref=REF, scheme="standard")
+        await pointer.first(connection, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, to=FIRST)

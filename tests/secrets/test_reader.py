@@ -375,7 +375,7 @@ async def test_an_asking_that_is_ended_from_outside_leaves_nothing(
 async def test_a_higher_epoch_forgets_everything(reader: SecretReader, store: ScriptedStore) -> None:
     """The first epoch that is seen clears nothing; only one higher than all before clears, and once."""
     for epoch, times in [(7, 1), (7, 1), (8, 2), (8, 2), (7, 2), (0, 2), (10, 3), (9, 3)]:
-        reader.obey(epoch)
+        reader.obey((0, epoch))
         await one(reader)
         assert [ref(1)] * times == store.fetched, epoch
 
@@ -387,11 +387,11 @@ async def test_an_asking_from_before_a_clear_is_neither_joined_nor_kept(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """Who began before the clear gets the old answer; who comes after it gets the store's word of now."""
-    reader.obey(1)
+    reader.obey((0, 1))
     before = begun(reader)
     await asked(store, 1)
     await store.destroy(ref(1))
-    reader.obey(2)
+    reader.obey((0, 2))
     store.silent = {}
 
     assert SecretDestroyed is type(await refused(reader))
@@ -406,10 +406,10 @@ async def test_an_asking_from_before_a_clear_does_not_end_the_one_after_it(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """The old one ends while the new one is under way: the new one is joined all the same."""
-    reader.obey(1)
+    reader.obey((0, 1))
     before = begun(reader)
     await asked(store, 1)
-    reader.obey(2)
+    reader.obey((0, 2))
     store.silent[ref(1)] = asyncio.Event()
     after = begun(reader)
     await asked(store, 2)
@@ -427,10 +427,10 @@ async def test_an_error_drops_what_is_held_however_old_its_question(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """The store's bad word to who asked before the clear ends what was cached since: the next read asks."""
-    reader.obey(1)
+    reader.obey((0, 1))
     before = begun(reader)
     await asked(store, 1)
-    reader.obey(2)
+    reader.obey((0, 2))
     store.silent = {}
     assert SECRET == await one(reader)
     store.errors[ref(1)] = SecretDestroyed()

@@ -63,7 +63,7 @@ class World(ScriptedStore):
             self, self.clock, ttl_seconds=TTL_SECONDS, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES
         )
         self.step = self.epoch = 0
-        self.reader.obey(0)
+        self.reader.obey((0, 0))
         self.askings: list[Asking] = []
         self.readings: list[Reading] = []
         self.cleared: list[int] = []
@@ -97,7 +97,7 @@ class World(ScriptedStore):
             case "leave" if self.readings:
                 self.readings[number % len(self.readings)].task.cancel()
             case "clear":
-                self.reader.obey(self.epoch + number)
+                self.reader.obey((0, self.epoch + number))
                 if number > 0:
                     self.epoch += number
                     self.cleared.append(self.step)

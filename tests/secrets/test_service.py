@@ -9,7 +9,7 @@ import pytest
 
 from hookseal.ground.errors import CannotSign, Defect
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import Scheme
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import (
     SecretDenied,
@@ -89,16 +89,18 @@ async def test_one_signer_when_one_is_due(service: SecretService) -> None:
     """Outside an overlap the current secret signs, and its reference is told."""
     async with service.signers(signed(BARE)) as signers:
         assert [str(ref(1))] == [signer.ref for signer in signers]
-        assert [Signer("", SECRET, Scheme.STANDARD).sign(CONTENT)] == [signer.sign(CONTENT) for signer in signers]
+        assert [Signer("", SECRET, Scheme.STANDARD, Algorithm.HMAC).sign(CONTENT)] == [
+            signer.sign(CONTENT) for signer in signers
+        ]
 
 
 async def test_two_signers_current_first_while_the_previous_is_due(service: SecretService) -> None:
     """In an overlap both secrets sign, the current one first."""
     async with service.signers(OVERLAP) as signers:
         assert [str(ref(2)), str(ref(1))] == [signer.ref for signer in signers]
-        assert [Signer("", secret, Scheme.STANDARD).sign(CONTENT) for secret in (OTHER_SECRET, SECRET)] == [
-            signer.sign(CONTENT) for signer in signers
-        ]
+        assert [
+            Signer("", secret, Scheme.STANDARD, Algorithm.HMAC).sign(CONTENT) for secret in (OTHER_SECRET, SECRET)
+        ] == [signer.sign(CONTENT) for signer in signers]
 
 
 async def test_the_previous_is_not_even_fetched_once_it_is_not_due(
@@ -143,9 +145,9 @@ async def test_signers_sign_inside_the_block_only(service: SecretService) -> Non
         ({"previous_secret_ref": "nonsense"}, SecretTampered),
         ({"previous_secret_ref": None}, SecretNotFound),
         ({"scheme": "x_webhook"}, SecretUnusable),
-        ({"algorithm": "ed25519"}, SecretUnusable),
+        ({"algorithm": "rsa"}, SecretUnusable),
         ({"previous_scheme": "nonsense"}, SecretUnusable),
-        ({"previous_algorithm": "ed25519"}, SecretUnusable),
+        ({"previous_algorithm": "rsa"}, SecretUnusable),
         ({"previous_scheme": None}, SecretTampered),
         ({"previous_algorithm": None}, SecretTampered),
     ],
@@ -170,6 +172,8 @@ async def test_a_pointer_that_may_not_sign_is_refused_before_the_store_is_asked(
         {"secret_ref": None},
         {"mac": None},
         {"mac_key_id": "2"},
+        {"mac_key_id": None},
+        {"audited_generation": 3},
     ],
     ids=str,
 )
@@ -177,7 +181,7 @@ async def test_a_row_that_was_altered_by_hand_is_refused_before_the_store_is_ask
     service: SecretService, store: ScriptedStore, change: dict[str, Any]
 ) -> None:
     """A pointer whose MAC does not fit is tampered with, whatever else is right about it."""
-    assert SecretTampered is type(await _refused(service, replace(OVERLAP, **change)))
+    assert isinstance(await _refused(service, replace(OVERLAP, **change)), SecretTampered)
     assert [] == store.fetched
     assert (1, 0) == _failures(service)
 
@@ -254,12 +258,13 @@ async def test_each_secret_signs_in_its_own_scheme(service: SecretService, curre
     pointer = signed(replace(OVERLAP, scheme=current.value, previous_scheme=previous.value))
     async with service.signers(pointer) as signers:
         assert [(str(ref(2)), current), (str(ref(1)), previous)] == [(s.ref, s.scheme) for s in signers]
-        assert [Signer("", OTHER_SECRET, current).sign(CONTENT), Signer("", SECRET, previous).sign(CONTENT)] == [
-            signer.sign(CONTENT) for signer in signers
-        ]
+        assert [
+            Signer("", OTHER_SECRET, current, Algorithm.HMAC).sign(CONTENT),
+            Signer("", SECRET, previous, Algorithm.HMAC).sign(CONTENT),
+        ] == [signer.sign(CONTENT) for signer in signers]
 
 
-@pytest.mark.parametrize("change", [{"previous_scheme": None}, {"previous_algorithm": "ed25519"}], ids=str)
+@pytest.mark.parametrize("change", [{"previous_scheme": None}, {"previous_algorithm": "rsa"}], ids=str)
 async def test_how_the_previous_signed_does_not_matter_once_it_is_not_due(
     service: SecretService, change: dict[str, Any]
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.ground.errors import Defect, Malformed
-from hookseal.ground.wire import Scheme, signed_content, x_webhook_content
+from hookseal.ground.wire import Algorithm, Scheme, signed_content, x_webhook_content
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import Signer, generate_signing_secret, parse_signing_secret
@@ -28,7 +28,7 @@ def _spelled(key: bytes) -> str:
 @pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
 def test_signatures_are_as_known(case: dict[str, Any]) -> None:
     """A signer gives, for the bytes of the wire, the signature that is known for them."""
-    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.STANDARD), Scheme.STANDARD)
+    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.STANDARD), Scheme.STANDARD, Algorithm.HMAC)
     content = signed_content(case["id"], case["timestamp"], bytes.fromhex(case["body"]))
 
     assert case["signature"] == signer.sign(content)
@@ -52,8 +52,6 @@ def test_every_key_of_24_to_64_bytes_is_taken_and_kept_as_it_is_spelled(key: byt
         "hwsec_" + _spelled(KEY[:24])[6:],
         "WHSEC_" + _spelled(KEY[:24])[6:],
         _spelled(KEY[:24])[6:],
-        "whpk_" + _spelled(KEY[:32])[6:],
-        "whsk_" + _spelled(KEY)[6:],
         "bm90LXZhbGlkCg==",
         _spelled(KEY[:23]),
         _spelled(KEY + b"x"),
@@ -80,7 +78,7 @@ def test_anything_else_is_malformed_and_not_repeated(text: str) -> None:
 @pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
 def test_x_webhook_signatures_are_as_known(case: dict[str, Any]) -> None:
     """The key is the whole text, prefix and all, and the signature is spelled in hex."""
-    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.X_WEBHOOK), Scheme.X_WEBHOOK)
+    signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.X_WEBHOOK), Scheme.X_WEBHOOK, Algorithm.HMAC)
 
     assert case["signature"] == signer.sign(x_webhook_content(case["timestamp"], bytes.fromhex(case["body"])))
     assert Scheme.X_WEBHOOK is signer.scheme
@@ -93,7 +91,7 @@ def test_for_x_webhook_every_text_of_16_to_256_bytes_is_taken_as_it_is(text: str
     expected = "sha256=" + hmac.new(text.encode(), b"content", hashlib.sha256).hexdigest()
 
     assert text.encode() == stored.reveal()
-    assert expected == Signer("ref", stored, Scheme.X_WEBHOOK).sign(b"content")
+    assert expected == Signer("ref", stored, Scheme.X_WEBHOOK, Algorithm.HMAC).sign(b"content")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +109,7 @@ def test_for_x_webhook_anything_else_is_malformed_and_not_repeated(text: str) ->
 
 def test_a_generated_secret_is_the_base64_of_32_random_bytes() -> None:
     """The bytes asked for are 32, they stand in the secret, and what is generated parses."""
-    generated = generate_signing_secret(lambda count: bytes(range(count)))
+    generated = generate_signing_secret(random_bytes=lambda count: bytes(range(count)))
 
     assert _spelled(bytes(range(32))).encode() == generated.reveal()
     for scheme in Scheme:
@@ -127,24 +125,24 @@ def test_each_generated_secret_is_another() -> None:
 def test_a_stored_secret_of_another_form_cannot_sign(stored: bytes) -> None:
     """What is stored but is no `whsec_` secret gives a definitive error, not a wrong signature."""
     with pytest.raises(SecretUnusable, match="scheme standard"):
-        Signer("ref", SecretMaterial(stored), Scheme.STANDARD)
+        Signer("ref", SecretMaterial(stored), Scheme.STANDARD, Algorithm.HMAC)
 
 
 @pytest.mark.parametrize("stored", [b"x" * 15, b"x" * 257, b"\xff" * 16, b""])
 def test_a_stored_secret_of_another_length_or_no_text_cannot_sign_for_x_webhook(stored: bytes) -> None:
     """The same holds for the other scheme, and the error names it."""
     with pytest.raises(SecretUnusable, match="scheme x-webhook"):
-        Signer("ref", SecretMaterial(stored), Scheme.X_WEBHOOK)
+        Signer("ref", SecretMaterial(stored), Scheme.X_WEBHOOK, Algorithm.HMAC)
 
 
 def test_the_scheme_of_a_signer_is_standard_unless_it_is_told() -> None:
     """Signers say in which scheme they sign."""
-    assert Scheme.STANDARD is Signer("ref", SECRET, Scheme.STANDARD).scheme
+    assert Scheme.STANDARD is Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC).scheme
 
 
 def test_a_signer_that_forgot_signs_nothing() -> None:
     """After `forget`, once or twice, signing is a fault of ours; the reference is still known."""
-    signer = Signer("ref", SECRET, Scheme.STANDARD)
+    signer = Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC)
     signer.forget()
     signer.forget()
 
@@ -155,7 +153,7 @@ def test_a_signer_that_forgot_signs_nothing() -> None:
 
 def test_a_signer_is_frozen() -> None:
     """Nothing about a signer can be set from outside."""
-    signer = Signer("ref", SECRET, Scheme.STANDARD)
+    signer = Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC)
 
     with pytest.raises(AttributeError):
         signer.ref = "other"  # type: ignore[misc]

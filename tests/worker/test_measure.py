@@ -25,6 +25,7 @@ OF_THE_LEADER = (
     "hookseal_queue_depth",
     "hookseal_records",
     "hookseal_plaintext_rows",
+    "hookseal_rotations_overdue",
     "hookseal_workers_live",
 )
 
@@ -66,6 +67,7 @@ async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> No
         ("hookseal_queue_depth", None): 0.0,
         ("hookseal_records", key_id): 2.0,
         ("hookseal_plaintext_rows", None): 0.0,
+        ("hookseal_rotations_overdue", None): 0.0,
         ("hookseal_workers_live", None): 0.0,
     }
     assert nothing == scene.told()
@@ -99,6 +101,7 @@ async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> No
         ("hookseal_records", key_id): 1.0,
         ("hookseal_records", "unregistered"): 1.0,
         ("hookseal_plaintext_rows", None): 1.0,
+        ("hookseal_rotations_overdue", None): 0.0,
         ("hookseal_workers_live", None): 1.0,
     } == told
     await scene.bell.close()
@@ -158,4 +161,51 @@ async def test_what_cannot_be_measured_is_absent(pool: "Pool[asyncpg.Record]", r
     assert [("measure.failed", "redis"), ("measure.failed", "postgresql"), ("measure.resumed", "redis")] == [
         (line["event"], line["of"]) for line in logs
     ]
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-11", part="rotations-due")
+@pytest.mark.parametrize(
+    ("age", "announced", "overlap_ends", "overdue"),
+    [
+        ("31 days 30 minutes", None, None, False),  # it should have been announced, and is not for long
+        ("31 days 2 hours", None, None, True),
+        ("31 days 2 hours", "30 minutes", None, False),  # it has its warning
+        ("31 days 2 hours", "24 hours 30 minutes", None, False),
+        ("31 days 2 hours", "25 hours 30 minutes", None, True),
+        ("30 days 2 hours", "25 hours 30 minutes", None, True),
+        ("30 days 30 minutes", "25 hours 30 minutes", None, False),
+        ("31 days 2 hours", "20 days", None, True),  # announced was another one
+        ("40 days", "20 days", "-1 hour", False),  # an overlap runs
+        ("40 days", None, "26 hours", True),
+    ],
+)
+async def test_rotations_overdue(
+    pool: "Pool[asyncpg.Record]",
+    redis_url: str,
+    *,
+    age: str,
+    announced: str | None,
+    overlap_ends: str | None,
+    overdue: bool,
+) -> None:
+    """A rotation by schedule is overdue an hour after it should have come, as announced or as it should have been."""
+    await subscribe(pool)
+    await pool.execute(
+        "UPDATE hookseal.endpoints SET rotate_every_days = 30, secret_ref = 'db:x', previous_secret_ref = 'db:y',"
+        " secret_updated_at = now() - $1::text::interval, previous_secret_expires_at = now() - $2::text::interval",
+        age,
+        overlap_ends,
+    )
+    if announced is not None:
+        await pool.execute(
+            "INSERT INTO hookseal.audit_log"
+            " (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)"
+            " SELECT tenant_id, 1, now() - $1::text::interval, 'x', 'secret.rotation_announced', 'endpoint:' || id,"
+            " '{\"generation\": 1}', '', '', '1' FROM hookseal.endpoints",
+            announced,
+        )
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    assert float(overdue) == scene.told()["hookseal_rotations_overdue", None]
     await scene.bell.close()

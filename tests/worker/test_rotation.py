@@ -31,7 +31,6 @@ def verifies(secret: str, got: Received) -> bool:
 @asynccontextmanager
 async def traffic(world: World) -> AsyncIterator[None]:
     """Publish events, one after the other, for the length of the block."""
-
     stopping = asyncio.Event()
 
     async def publish() -> None:

@@ -14,6 +14,41 @@ INSERT INTO hookseal.audit_log
        (tenant_id, sequence, at, actor, action, subject, before, after, correlation_id, previous_mac, mac, mac_key_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::json, $8::text::json, $9, $10, $11, $12)
 
+-- name: last
+SELECT l.tenant_id,
+       l.sequence,
+       to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
+       l.actor,
+       l.action,
+       l.subject,
+       l.before::text AS before,
+       l.after::text AS after,
+       l.correlation_id
+  FROM hookseal.audit_log AS l
+ WHERE l.tenant_id = $1 AND l.subject = $2 AND l.action = ANY ($3::text[])
+ ORDER BY l.sequence DESC
+ LIMIT 1
+
+-- name: accepted
+SELECT l.tenant_id,
+       l.sequence,
+       trim_scale(extract(epoch FROM l.at) * 1000000)::text AS at_us,
+       l.actor,
+       l.action,
+       l.subject,
+       l.before::text AS before,
+       l.after::text AS after,
+       l.correlation_id,
+       l.previous_mac,
+       l.mac,
+       l.mac_key_id
+  FROM hookseal.audit_log AS l
+ WHERE l.tenant_id = $1 AND l.subject = 'restore' AND l.action = $2
+
+-- name: at
+SELECT (SELECT max(l.sequence) FROM hookseal.audit_log AS l WHERE l.tenant_id = $1) AS last,
+       (SELECT l.mac FROM hookseal.audit_log AS l WHERE l.tenant_id = $1 AND l.sequence = $2) AS mac
+
 -- Every tenant that has a row or a head, found by one step through the index for each.
 -- name: tenants
 WITH RECURSIVE found (tenant_id) AS (

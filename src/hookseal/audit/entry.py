@@ -16,14 +16,20 @@ class Action(StrEnum):
     ENDPOINT_ENABLED = "endpoint.enabled"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_DELETED = "endpoint.deleted"
+    ENDPOINT_PROBED = "endpoint.probed"
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - what was done with one
     SECRET_ROLLED_BACK = "secret.rolled_back"  # noqa: S105 - the same
     SECRET_OVERLAP_ENDED = "secret.overlap_ended"  # noqa: S105 - the same
+    SECRET_ROTATION_ANNOUNCED = "secret.rotation_announced"  # noqa: S105 - the same
     SECRET_REVEALED = "secret.revealed"  # noqa: S105 - the same
+    SECRET_DESTROYED = "secret.destroyed"  # noqa: S105 - the same
+    ROLLBACK_FOUND = "rollback.found"
+    RESTORE_ACCEPTED = "restore.accepted"
     DELIVERY_REPLAYED = "delivery.replayed"
     PRODUCER_GRANTED = "producer.granted"
     PRODUCER_REVOKED = "producer.revoked"
     KEY_INITIALISED = "key.initialised"
+    INTEGRITY_ROTATED = "integrity.rotated"
     CACHE_CLEARED = "cache.cleared"
 
 

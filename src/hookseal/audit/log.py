@@ -10,10 +10,11 @@ import asyncpg
 from hookseal.audit.chain import LOWEST, ORIGIN, Broken, Link, Row, ended, followed, json_text, message
 from hookseal.audit.database import translated
 from hookseal.audit.entry import Action, ChainKey, Change
-from hookseal.audit.shown import cursor_of, place_of, shown
+from hookseal.audit.heads import Contradiction, Head, contradiction, kept
+from hookseal.audit.shown import cursor_of, facts, place_of, shown
 from hookseal.ground.errors import Defect, Refused
 from hookseal.ground.framing import microseconds
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from hookseal.ground.paging import require_limit
 from hookseal.ground.sql import statements
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Executor, connected
@@ -66,6 +67,47 @@ async def append(connection: Connection, key: ChainKey, who: str, change: Change
         )
         await _add(connection, row, at, key.authenticate(message(row)))
     return row.sequence
+
+
+async def hold(connection: Connection, tenant: TenantId) -> None:
+    """Have everybody else who appends for the tenant wait until the caller's transaction ends. Raises as `append`."""
+    with translated():
+        await connection.execute(_SQL["lock_head"], tenant, ORIGIN.mac, timeout=ANSWER_SECONDS)
+
+
+async def last(source: Executor, tenant: TenantId, subject: str, *, actions: Sequence[Action]) -> dict[str, Any] | None:
+    """Return the newest row of the subject with one of these actions, None if there is none.
+
+    Raises `Unavailable`, and `Refused` if the role may not read the log.
+    """
+    with translated():
+        async with connected(source) as connection:
+            row = await connection.fetchrow(
+                _SQL["last"], tenant, subject, [action.value for action in actions], timeout=ANSWER_SECONDS
+            )
+    return None if row is None else shown(dict(row))
+
+
+async def contradicted(source: Executor, key: ChainKey, heads: Sequence[Head]) -> list[tuple[Head, Contradiction]]:
+    """Return which of the heads that were kept elsewhere the log does not hold, and how.
+
+    Those that an accepted restore named are left out, as far as the row that says so is genuine.
+    Raises `Unavailable`, and `Refused` if the role may not read the log.
+    """
+    found: list[tuple[Head, Contradiction]] = []
+    with translated():
+        async with connected(source) as connection:
+            rows = await connection.fetch(
+                _SQL["accepted"], SYSTEM_TENANT, Action.RESTORE_ACCEPTED.value, timeout=ANSWER_SECONDS
+            )
+            accepted = frozenset(head for row in rows if _is_genuine(row, key) for head in kept(facts(row["after"])))
+            for head in heads:
+                [row] = await connection.fetch(_SQL["at"], head.tenant_id, head.sequence, timeout=ANSWER_SECONDS)
+                last = ORIGIN if row["last"] is None else Link(row["last"], b"")
+                how = contradiction(head, last=last, mac_there=row["mac"], accepted=accepted)
+                if how is not None:
+                    found.append((head, how))
+    return found
 
 
 async def verify(
@@ -167,6 +209,11 @@ async def _verified(
         head_mac=None if head is None else head.mac.hex(),
         broken=broken or ended(last, head),
     )
+
+
+def _is_genuine(record: asyncpg.Record, key: ChainKey) -> bool:
+    row = Row(**{name: record[name] for name in _COVERED})
+    return key.is_authentic(message(row), record["mac"], row.mac_key_id)
 
 
 async def _tenants(source: Executor, tenant: TenantId | None) -> Sequence[str]:

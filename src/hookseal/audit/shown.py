@@ -17,8 +17,8 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "actor": row["actor"],
         "action": row["action"],
         "subject": row["subject"],
-        "before": _facts(row["before"]),
-        "after": _facts(row["after"]),
+        "before": facts(row["before"]),
+        "after": facts(row["after"]),
         "correlation_id": row["correlation_id"],
     }
 
@@ -40,12 +40,12 @@ def place_of(cursor: str) -> tuple[str, int]:
     return tenant, number
 
 
-def _facts(text: str | None) -> Any:
+def facts(text: str | None) -> Any:
     """Return the facts of a row; as their text if they are not spelled as `json_text` spells them."""
     if text is None:
         return None
     try:
-        facts = json.loads(text)
-        return facts if isinstance(facts, dict) and json_text(facts) == text else text
+        found = json.loads(text)
+        return found if isinstance(found, dict) and json_text(found) == text else text
     except (ValueError, RecursionError):
         return text

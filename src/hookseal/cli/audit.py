@@ -1,6 +1,9 @@
 """`hookseal audit`: who changed what, and whether the log of it is whole."""
 
 import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -8,9 +11,11 @@ import typer
 from hookseal.audit import log
 from hookseal.audit.chain import Flaw
 from hookseal.audit.entry import Action
+from hookseal.audit.heads import Contradiction, Head
 from hookseal.audit.log import Verified
 from hookseal.cli import operating
 from hookseal.cli.output import Json, emit, printable, table
+from hookseal.cli.restore import head_shape, read_heads
 from hookseal.cli.runtime import connect, require_schema, run, start
 from hookseal.config.settings import Part, Settings
 from hookseal.ground import ids
@@ -27,6 +32,11 @@ _MEANING: Final = {
     Flaw.UNCHAINED: "the row does not continue the row before it",
     Flaw.TRUNCATED: "this row and all after it are missing",
     Flaw.HEAD: "the last row is not the one that the head of the chain names",
+}
+
+_CONTRADICTS: Final = {
+    Contradiction.OLDER: "the log ends before the head that was kept",
+    Contradiction.FORKED: "the log has another row in the place of the head that was kept",
 }
 
 Tenant = Annotated[str | None, typer.Option(help="Only this tenant's; _system is the installation's own.")]
@@ -51,22 +61,32 @@ def list_(
 
 
 @app.command()
-def verify(*, tenant: Tenant = None, as_json: Json = False) -> None:
+def verify(
+    *,
+    tenant: Tenant = None,
+    head: Annotated[Path | None, typer.Option(help="What this printed with --json before; - is stdin.")] = None,
+    as_json: Json = False,
+) -> None:
     """Verify that no row was altered, removed, inserted or moved; exit 1 if one was, naming the first.
 
-    A log that was put back as a whole looks intact: keep the last row and MAC that this prints elsewhere,
-    and compare. A tenant of whom there are no rows at all is 3.
+    A log that was put back as a whole looks intact: keep what this prints with --json elsewhere, and compare with
+    --head. A tenant of whom there are no rows at all is 3.
 
-    Example: hookseal audit verify --tenant acme
+    Example: hookseal audit verify --json > heads.json; hookseal audit verify --head heads.json
     """
     owner = _tenant(tenant)
-    verified = run(_verify(start(operating.NEEDS), owner))
-    _require_rows(verified, owner)
-    intact = all(each.broken is None for each in verified)
+    heads = () if head is None else tuple(one for one in read_heads(head) if owner in (None, one.tenant_id))
+    verified, contradicted = run(_verify(start(operating.NEEDS), owner, heads))
+    _require_rows(verified, owner, heads)
+    intact = not contradicted and all(each.broken is None for each in verified)
     emit(
-        {"intact": intact, "tenants": [_verified_shape(each) for each in verified]},
+        {
+            "intact": intact,
+            "tenants": [_verified_shape(each) for each in verified],
+            "contradicted": [head_shape(one, how) for one, how in contradicted],
+        },
         as_json=as_json,
-        text=lambda: "\n".join(map(_verified_text, verified)) or "no audit rows",
+        text=lambda: _verify_text(verified, contradicted),
     )
     raise typer.Exit(0 if intact else 1)
 
@@ -99,18 +119,26 @@ async def _page(
         return await log.page(connection, tenant=tenant, action=action, limit=limit, cursor=cursor)
 
 
-async def _verify(settings: Settings, tenant: ids.TenantId | None) -> list[Verified]:
+async def _verify(
+    settings: Settings, tenant: ids.TenantId | None, heads: Sequence[Head]
+) -> tuple[list[Verified], list[tuple[Head, Contradiction]]]:
     shows = sys.stderr.isatty()
     async with operating.operating(settings) as operator:
-        verified = await log.verify(
+        look = partial(
+            log.verify,
             operator.connection,
             operator.unlocked.integrity,
             tenant=tenant,
             on_progress=_show_progress if shows else None,
         )
+        verified = await look()
+        if any(each.broken is not None and each.broken.reason is Flaw.UNKNOWN_KEY for each in verified):
+            await operator.unlocked.versions.refresh()  # the key was rotated since we began
+            verified = await look()
+        contradicted = await log.contradicted(operator.connection, operator.unlocked.integrity, heads)
     if shows:
         typer.echo("\r\x1b[K", err=True, nl=False)
-    return verified
+    return verified, contradicted
 
 
 async def _export(settings: Settings, tenant: ids.TenantId | None) -> None:
@@ -120,10 +148,20 @@ async def _export(settings: Settings, tenant: ids.TenantId | None) -> None:
             emit(row, as_json=True, text="")
 
 
-def _require_rows(verified: list[Verified], tenant: ids.TenantId | None) -> None:
+def _require_rows(verified: list[Verified], tenant: ids.TenantId | None, heads: Sequence[Head]) -> None:
     # A typing error must not pass for a log that is whole; nor must a log that somebody removed.
-    if tenant is not None and all(each.broken is None and each.head_sequence is None for each in verified):
+    nothing = all(each.broken is None and each.head_sequence is None for each in verified)
+    if tenant is not None and nothing and not heads:
         raise NotFound("the audit log has no rows of this tenant: correct --tenant, or find its log", field="tenant")
+
+
+def _verify_text(verified: list[Verified], contradicted: list[tuple[Head, Contradiction]]) -> str:
+    lines = [_verified_text(each) for each in verified]
+    lines += [
+        f"{printable(head.tenant_id)}: PUT BACK: {_CONTRADICTS[how]} (row {head.sequence}, MAC {head.mac.hex()})"
+        for head, how in contradicted
+    ]
+    return "\n".join(lines) or "no audit rows"
 
 
 def _show_progress(tenant: str, rows: int) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.cli import audit, db, delivery, endpoint, key, producer, secret, up
+from hookseal.cli import audit, db, delivery, endpoint, key, producer, restore, secret, up
 from hookseal.cli.check import check
 from hookseal.cli.demo import demo
 from hookseal.cli.help_texts import join_lines
@@ -60,6 +60,7 @@ app.command()(verify)
 app.add_typer(secret.app, name="secret")
 app.add_typer(producer.app, name="producer")
 app.add_typer(audit.app, name="audit")
+app.add_typer(restore.app, name="restore")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,5 +1,6 @@
 """`hookseal delivery`: where deliveries stand, what was tried, and one of them again."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -16,6 +17,8 @@ from hookseal.dispatcher.replay import Replayed
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
 from hookseal.operations.replay import replay_delivery
+from hookseal.secrets import inventory
+from hookseal.secrets.ref import SecretRef
 
 app: Final = typer.Typer(help="List deliveries, show what was tried, replay one.", no_args_is_help=True)
 
@@ -30,11 +33,17 @@ def list_(
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
     state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
     since: Annotated[str | None, typer.Option(help="Only made since then: 2026-01-31T12:00:00Z.")] = None,
+    signed_by: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="Only what this version of a secret signed, or may be signing in flight."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Go on where a page ended (its next_cursor).")] = None,
     as_json: Json = False,
 ) -> None:
     """List deliveries, newest first.
+
+    With --signed-by a page looks at 250,000 deliveries of the endpoint at the most: it may hold few and have a next.
 
     Example: hookseal delivery list --tenant acme --state failed
     """
@@ -45,7 +54,11 @@ def list_(
         state=state,
         since=None if since is None else _moment(since),
     )
-    items, following = run(_page(start(_NEEDS), wanted, limit, cursor))
+    version = None
+    if signed_by is not None:
+        version, owner = inventory.signing_ref(signed_by)
+        wanted = _narrowed(wanted, version, owner)
+    items, following = run(_page(start(_NEEDS), wanted, version, limit=limit, cursor=cursor))
     emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
 
 
@@ -93,11 +106,14 @@ def replay(
 
 
 async def _page(
-    settings: Settings, wanted: history.Filter, limit: int, cursor: str | None
+    settings: Settings, wanted: history.Filter, version: SecretRef | None, *, limit: int, cursor: str | None
 ) -> tuple[list[dict[str, Any]], str | None]:
     async with connect(settings.database) as connection:
         await require_schema(connection)
-        return await history.page(connection, wanted, limit=limit, cursor=cursor)
+        items, following = await history.page(connection, wanted, limit=limit, cursor=cursor)
+        if version is not None and not items:
+            await inventory.require_known(connection, version)
+    return items, following
 
 
 async def _show(settings: Settings, wanted: ids.DeliveryId) -> dict[str, Any]:
@@ -109,6 +125,15 @@ async def _show(settings: Settings, wanted: ids.DeliveryId) -> dict[str, Any]:
 async def _replay(settings: Settings, wanted: ids.DeliveryId, *, new_id: bool) -> Replayed:
     async with operating(settings) as operator:
         return await replay_delivery(operator, wanted, new_id=new_id)
+
+
+def _narrowed(wanted: history.Filter, version: SecretRef, owner: ids.EndpointId) -> history.Filter:
+    """Return the filter for what the version signed. Raises `Malformed` if the other options contradict it."""
+    if wanted.tenant_id not in {None, version.tenant}:
+        raise Malformed("the secret is of another tenant than --tenant: leave one of them out", field="signed_by")
+    if wanted.endpoint_id not in {None, owner}:
+        raise Malformed("the secret is of another endpoint than --endpoint: leave one of them out", field="signed_by")
+    return replace(wanted, tenant_id=version.tenant, endpoint_id=owner, signed_by=str(version))
 
 
 def _moment(text: str) -> datetime:
@@ -125,9 +150,9 @@ def _moment(text: str) -> datetime:
 
 
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
-    if not items:
-        return "no deliveries"
-    shown = table(items, ["delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "last_error"])
+    columns = ["delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "last_error"]
+    none = "no deliveries" if following is None else "no deliveries among those that were looked at"
+    shown = table(items, columns) if items else none
     return shown if following is None else f"{shown}\nmore: --cursor {following}"
 
 

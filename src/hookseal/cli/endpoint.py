@@ -6,6 +6,7 @@ import typer
 
 from hookseal.cli import endpoint_options as options
 from hookseal.cli.endpoint_add import add
+from hookseal.cli.endpoint_public_key import public_key
 from hookseal.cli.endpoint_state import delete, disable, enable
 from hookseal.cli.endpoint_update import update
 from hookseal.cli.facts import facts
@@ -57,6 +58,7 @@ app.command()(update)
 app.command()(enable)
 app.command()(disable)
 app.command()(delete)
+app.command(name="public-key")(public_key)
 app.command()(rotate)
 app.command()(rollback)
 app.command(name="end-overlap")(end_overlap)

@@ -6,16 +6,21 @@ from typing import Annotated
 import typer
 
 from hookseal.cli import endpoint_options as options
+from hookseal.cli.endpoint_headers import Header, HeadersFile, read_headers
+from hookseal.cli.input_files import STANDARD_INPUT
 from hookseal.cli.operating import NEEDS, operating
 from hookseal.cli.output import Json, emit, printable
 from hookseal.cli.runtime import run, start
-from hookseal.cli.secret_files import SecretOutput, read_secret
+from hookseal.cli.secret_files import SecretOutput, handed_out, read_secret
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground import ids
-from hookseal.ground.wire import Scheme
+from hookseal.ground.errors import Malformed
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
+from hookseal.secrets.endpoint_headers import Headers
 from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.overlap import require_signable
 from hookseal.secrets.signer import generate_signing_secret
 
 Url = Annotated[
@@ -27,8 +32,13 @@ Schedule = Annotated[
     str | None, typer.Option(help="The waits between attempts in place of these three: 5s,5m,2h (s, m, h, d).")
 ]
 SecretFile = Annotated[str | None, typer.Option(help="Sign with this secret, not a fresh one; - is stdin.")]
-SecretOut = Annotated[Path | None, typer.Option(help="Write the secret to this new file (mode 0600).")]
-PrintSecret = Annotated[bool, typer.Option("--print-secret", help="Print it even to a pipe or as JSON.")]
+SecretOut = Annotated[
+    Path | None,
+    typer.Option(help="Write the secret to this new file (mode 0600); with ed25519 the public key, for the receiver."),
+]
+PrintSecret = Annotated[
+    bool, typer.Option("--print-secret", help="Print it even to a pipe or as JSON; of ed25519 only the public key is.")
+]
 
 
 def add(
@@ -38,11 +48,15 @@ def add(
     event_type: EventTypes,
     name: options.Name = None,
     scheme: Annotated[Scheme, typer.Option(metavar="NAME", help="standard or x-webhook.")] = Scheme.STANDARD,
+    algorithm: Annotated[Algorithm, typer.Option(metavar="NAME", help="hmac or ed25519.")] = Algorithm.HMAC,
     timeout_ms: Timeout = 5000,
     max_attempts: options.MaxAttempts = None,
     backoff_base_seconds: options.BackoffBase = None,
     backoff_cap_seconds: options.BackoffCap = None,
     retry_schedule: Schedule = None,
+    rotate_every_days: options.RotateEvery = None,
+    header: Header = None,
+    headers_file: HeadersFile = None,
     secret_file: SecretFile = None,
     secret_out: SecretOut = None,
     print_secret: PrintSecret = False,
@@ -50,25 +64,40 @@ def add(
 ) -> None:
     """Add an endpoint with its signing secret, sealed.
 
-    The secret is shown this once: on a terminal, in the file of --secret-out, or with --print-secret.
+    The secret is shown on a terminal, in the file of --secret-out, or with --print-secret; later by `secret reveal`.
 
     Example: hookseal endpoint add --tenant acme --url https://example.com/hooks --event-type 'invoice.*'
     """
     settings, owner = start(NEEDS), ids.tenant_id(tenant)
-    retries = options.retries(
+    decided = options.retries(
         max_attempts=max_attempts, base=backoff_base_seconds, cap=backoff_cap_seconds, schedule=retry_schedule
     )
-    decided = options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
-    endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, **decided, **retries)
-    secret = read_secret(secret_file, scheme) or generate_signing_secret()
-    with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(secret) as shown:
-        added = run(_add(settings, endpoint, secret))
+    decided |= options.rotation_period(rotate_every_days)
+    decided |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
+    endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, algorithm=algorithm, **decided)
+    secret, headers = _secrets(endpoint, secret_file, header, headers_file)
+    with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(handed_out(secret)) as shown:
+        added = run(_add(settings, endpoint, secret, headers))
+    shown = shown if added.public_key is None else None
     emit(_shape(added, shown), as_json=as_json, text=lambda: _text(added, shown, secret_out))
 
 
-async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial) -> AddedEndpoint:
+def _secrets(
+    endpoint: NewEndpoint, secret_file: str | None, header: list[str] | None, headers_file: str | None
+) -> tuple[SecretMaterial, Headers]:
+    """Return the signing secret, a fresh one if none was given, and the header values."""
+    if secret_file == headers_file == STANDARD_INPUT:
+        raise Malformed("standard input is one file: give the secret or the headers in another", field="headers_file")
+    require_signable(endpoint.scheme, endpoint.algorithm)
+    headers = read_headers(header, headers_file)
+    given = read_secret(secret_file, endpoint.scheme, endpoint.algorithm)
+    return given or generate_signing_secret(endpoint.algorithm), headers
+
+
+async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial, headers: Headers) -> AddedEndpoint:
+    drain = settings.worker.drain_seconds
     async with operating(settings) as operator:
-        return await add_endpoint(operator, endpoint, secret, own_drain_seconds=settings.worker.drain_seconds)
+        return await add_endpoint(operator, endpoint, secret, own_drain_seconds=drain, headers=headers)
 
 
 def _shape(added: AddedEndpoint, shown: str | None) -> dict[str, object]:
@@ -82,23 +111,32 @@ def _shape(added: AddedEndpoint, shown: str | None) -> dict[str, object]:
         "generation": pointer.generation,
         "rotation_id": None,
         "secret": shown,
-        "public_key": None,
+        "public_key": added.public_key,
     }
 
 
 def _text(added: AddedEndpoint, shown: str | None, file: Path | None) -> str:
-    if shown is not None:
-        secret, advice = printable(shown), "Give the secret to the receiver; it is not shown again."
+    if added.public_key is not None:
+        secret, advice = f"public    {added.public_key}", _again(added)
+    elif shown is not None:
+        secret, advice = f"secret    {printable(shown)}", "Give the secret to the receiver."
     elif file is not None:
-        secret, advice = f"in {file}", "Give the secret to the receiver; it is not shown again."
+        secret, advice = f"secret    in {file}", "Give the secret to the receiver."
     else:
-        secret, advice = "not shown", _another(added)
-    return f"endpoint  {added.pointer.endpoint_id}\nref       {added.pointer.secret_ref}\nsecret    {secret}\n{advice}"
+        secret, advice = "secret    not shown", _another(added)
+    return f"endpoint  {added.pointer.endpoint_id}\nref       {added.pointer.secret_ref}\n{secret}\n{advice}"
+
+
+def _again(added: AddedEndpoint) -> str:
+    return f"Give this public key to the receiver. To see it again, run\n  hookseal endpoint public-key {_of(added)}"
+
+
+def _of(added: AddedEndpoint) -> str:
+    return f"--tenant {added.pointer.tenant_id} --endpoint {added.pointer.endpoint_id}"
 
 
 def _another(added: AddedEndpoint) -> str:
-    of = f"--tenant {added.pointer.tenant_id} --endpoint {added.pointer.endpoint_id}"
     return (
-        "Nobody saw the secret: standard output is no terminal. For another, run\n"
-        f"  hookseal endpoint rotate {of} --overlap 0 --secret-out FILE"
+        "Nobody saw the secret: standard output is no terminal. To get it, run\n"
+        f"  hookseal secret reveal {_of(added)} --secret-out FILE"
     )

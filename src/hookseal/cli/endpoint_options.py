@@ -11,7 +11,8 @@ from hookseal.dispatcher.url import endpoint_url
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
 
-NO_SCHEDULE: Final = "none"
+NONE: Final = "none"
+_MOST_DIGITS: Final = 9
 
 Tenant = Annotated[str, typer.Option(help="Whose endpoint it is.")]
 Endpoint = Annotated[str, typer.Option(help="The endpoint id.")]
@@ -21,6 +22,12 @@ BackoffBase = Annotated[
     int | None, typer.Option(metavar="N", help="Wait after the first attempt, then doubled, 1 to 86400 (30).")
 ]
 BackoffCap = Annotated[int | None, typer.Option(metavar="N", help="The longest wait between two, 1 to 604800 (43200).")]
+RotateEvery = Annotated[
+    str | None,
+    typer.Option(
+        "--rotate-every", metavar="DAYS", help="Rotate the secret when it is so old, 1 to 30 days; none: not by itself."
+    ),
+]
 
 
 def decided(
@@ -47,6 +54,19 @@ def _url(settings: Settings, owner: ids.TenantId, given: str) -> str:
     return endpoint_url(given, allow_http=settings.egress.allow_http, allowed=allowed)
 
 
+def rotation_period(text: str | None) -> dict[str, Any]:
+    """Return after how many days the secret is rotated, by the name of its field; None for `none`, no field for None.
+
+    Raises `Malformed`.
+    """
+    if text is None:
+        return {}
+    if text == NONE:
+        return {"rotate_every_days": None}
+    days = int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else 0
+    return {"rotate_every_days": endpoint_rules.rotate_every_days(days)}
+
+
 def retries(*, max_attempts: int | None, base: int | None, cap: int | None, schedule: str | None) -> dict[str, Any]:
     """Return those retry settings that were given, by the names of their fields.
 
@@ -60,7 +80,7 @@ def retries(*, max_attempts: int | None, base: int | None, cap: int | None, sche
     given: dict[str, Any] = {name: value for name, value in backoff.items() if value is not None}
     if schedule is None:
         return given
-    if schedule == NO_SCHEDULE:
+    if schedule == NONE:
         return given | {"retry_schedule": None}
     if given:
         raise Malformed(

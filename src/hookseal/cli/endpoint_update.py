@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hookseal.cli import endpoint_options as options
+from hookseal.cli.endpoint_headers import AllHeadersFile, Header, RemoveHeader, header_change
 from hookseal.cli.facts import value
 from hookseal.cli.operating import NEEDS, operating
 from hookseal.cli.output import Json, emit
@@ -12,7 +13,7 @@ from hookseal.cli.runtime import run, start
 from hookseal.config.settings import Settings
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
-from hookseal.operations.endpoint_update import Updated, update_endpoint
+from hookseal.operations.endpoint_update import HEADERS, Updated, update_endpoint
 
 EventTypes = Annotated[
     list[str] | None, typer.Option(help="All that it subscribes to, in place of what it did. Repeatable.")
@@ -25,7 +26,8 @@ Lead = Annotated[
     typer.Option(metavar="WHICH", help="Whose signature leads in an overlap (x-webhook): previous or current."),
 ]
 Expected = Annotated[
-    int | None, typer.Option(help="Only if the endpoint is at this generation, which url, lead and secrets move.")
+    int | None,
+    typer.Option(help="Only if the endpoint is at this generation, which url, lead, headers and secrets move."),
 ]
 
 
@@ -41,6 +43,10 @@ def update(
     backoff_base_seconds: options.BackoffBase = None,
     backoff_cap_seconds: options.BackoffCap = None,
     retry_schedule: Schedule = None,
+    rotate_every_days: options.RotateEvery = None,
+    header: Header = None,
+    headers_file: AllHeadersFile = None,
+    remove_header: RemoveHeader = None,
     lead: Lead = None,
     expect_generation: Expected = None,
     as_json: Json = False,
@@ -54,12 +60,13 @@ def update(
         max_attempts=max_attempts, base=backoff_base_seconds, cap=backoff_cap_seconds, schedule=retry_schedule
     )
     changes |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
-    if lead is not None:
-        changes["lead"] = lead
+    changes |= options.rotation_period(rotate_every_days)
+    beside = {"lead": lead, HEADERS: header_change(header, headers_file, remove_header)}
+    changes |= {name: value for name, value in beside.items() if value is not None}
     if not changes:
         raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
     updated = run(_update(settings, owner, wanted, changes, expect_generation=expect_generation))
-    emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated, changes))
+    emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated))
 
 
 async def _update(
@@ -86,11 +93,16 @@ def _shape(tenant: ids.TenantId, wanted: ids.EndpointId, updated: Updated) -> di
     }
 
 
-def _text(wanted: ids.EndpointId, updated: Updated, changes: dict[str, Any]) -> str:
+def _text(wanted: ids.EndpointId, updated: Updated) -> str:
     if not updated.changed:
         return f"endpoint {wanted} is so already: nothing was changed"
-    lines = [f"{name}: {_value(updated.before[name])} -> {_value(changes[name])}" for name in updated.changed]
+    lines = [f"{name}: {_change(name, updated)}" for name in updated.changed]
     return "\n".join([f"endpoint {wanted} is changed; generation {updated.generation}", *lines])
+
+
+def _change(name: str, updated: Updated) -> str:
+    before, after = _value(updated.before[name]), _value(updated.after[name])
+    return f"{after}, with other values" if before == after else f"{before} -> {after}"
 
 
 def _value(fact: object) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.ground.errors import Malformed
+from hookseal.ground.log import masked_text
 
 STANDARD_INPUT: Final = "-"
 
@@ -17,4 +18,4 @@ def read_input(source: str, at_most: int, *, field: str) -> bytes:
         with Path(source).open("rb") as file:
             return file.read(at_most + 1)
     except OSError as error:
-        raise Malformed(f"{source} cannot be read ({error.strerror})", field=field) from None
+        raise Malformed(f"{masked_text(source)} cannot be read ({error.strerror})", field=field) from None

@@ -5,16 +5,17 @@ from typing import Final
 
 import typer
 
-from hookseal.cli.operating import NEEDS, who
+from hookseal.cli.operating import NEEDS, operating, who
 from hookseal.cli.output import Json, emit, table
 from hookseal.cli.runtime import connect, require_schema, run, start
 from hookseal.config.settings import Settings
 from hookseal.ground.errors import Refused
+from hookseal.operations.integrity import RotatedIntegrity, rotate_integrity_key
 from hookseal.operations.keys import begin
 from hookseal.secrets import keys
 from hookseal.secrets.keyring import KeyRing
 
-app: Final = typer.Typer(help="Begin an installation, and see which master keys it has.")
+app: Final = typer.Typer(help="Begin an installation, see its master keys, rotate its integrity key.")
 
 _COLUMNS: Final = ("key_id", "state", "held", "records")
 
@@ -49,6 +50,28 @@ def status(*, as_json: Json = False) -> None:
         as_json=as_json,
         text=lambda: table(shown, _COLUMNS) if shown else "no master key yet: run `hookseal key init`",
     )
+
+
+@app.command()
+def rotate_integrity(*, as_json: Json = False) -> None:
+    """Make a new version of the integrity key, which vouches for endpoint rows and audit rows from now on.
+
+    Older versions verify what they made, and make nothing any more. So it does not shut out who holds an older one.
+    Workers learn the new one by themselves.
+
+    Example: hookseal key rotate-integrity
+    """
+    made = run(_rotate_integrity(start(NEEDS)))
+    emit(
+        {"key_id": made.key_id, "integrity_ref": str(made.ref), "older": list(made.older)},
+        as_json=as_json,
+        text=f"integrity key {made.key_id} authenticates from now on; {', '.join(made.older)} verify only",
+    )
+
+
+async def _rotate_integrity(settings: Settings) -> RotatedIntegrity:
+    async with operating(settings) as operator:
+        return await rotate_integrity_key(operator, os.urandom)
 
 
 async def _initialise(settings: Settings) -> keys.KeyStatus:

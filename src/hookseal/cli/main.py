@@ -15,6 +15,8 @@ from hookseal.ground.errors import Defect, HooksealError
 
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
+# A commit that was under way is not called back.
+_IN_DOUBT: Final = "interrupted: what it was to change may have been changed all the same, look before you run it again"
 
 
 def main() -> NoReturn:
@@ -37,7 +39,7 @@ def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         return _tell_internal(error, as_json=as_json)
     if code == _INTERRUPTED:
-        emit_error(code="interrupted", message="interrupted before it was done", field=None, as_json=as_json)
+        emit_error(code="interrupted", message=_IN_DOUBT, field=None, as_json=as_json)
     return code if isinstance(code, int) else 0
 
 

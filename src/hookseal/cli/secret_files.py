@@ -8,21 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from hookseal.cli.input_files import STANDARD_INPUT
 from hookseal.ground.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
-from hookseal.ground.wire import Scheme
+from hookseal.ground.log import masked_text
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import parse_signing_secret
+from hookseal.secrets.signer import parse_signing_secret, public_key_of
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MAX_BYTES: Final = 4_096
 
 
-def read_secret(source: str | None, scheme: Scheme = Scheme.STANDARD) -> SecretMaterial | None:
+def read_secret(
+    source: str | None, scheme: Scheme = Scheme.STANDARD, algorithm: Algorithm = Algorithm.HMAC
+) -> SecretMaterial | None:
     """Return the signing secret in a file, or on standard input for `-`; None if no source was named.
 
-    Raises as `read_secret_text` does, and `Malformed` if it holds no signing secret of the scheme.
+    Raises as `read_secret_text` does, and `Malformed` if it holds no signing secret of the scheme and algorithm.
     """
-    return None if source is None else parse_signing_secret(read_secret_text(source), scheme)
+    return None if source is None else parse_signing_secret(read_secret_text(source), scheme, algorithm)
 
 
 def read_secret_text(source: str) -> str:
@@ -30,7 +34,7 @@ def read_secret_text(source: str) -> str:
 
     Raises `Refused` if others may read the file, `Malformed` if it cannot be read or is not UTF-8.
     """
-    raw = sys.stdin.buffer.read(_MAX_BYTES) if source == "-" else _private_bytes(Path(source))
+    raw = private_bytes(source, _MAX_BYTES, field="secret_file")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -38,14 +42,34 @@ def read_secret_text(source: str) -> str:
     return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
-def _private_bytes(path: Path) -> bytes:
+def private_bytes(source: str, at_most: int, *, field: str) -> bytes:
+    """Return what a file of ours alone holds, or standard input for `-`.
+
+    Raises `Refused` if others may read the file, `Malformed` if it cannot be read or has more than `at_most` bytes.
+    """
+    if source == STANDARD_INPUT:
+        return _whole(sys.stdin.buffer.read(at_most + 1), at_most, field)
+    path = Path(source)
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & _OTHERS:
-                raise Refused(f"others may read {path}: chmod 600 it first", field="secret_file")
-            return file.read(_MAX_BYTES)
+                raise Refused(f"others may read {path}: chmod 600 it first", field=field)
+            return _whole(file.read(at_most + 1), at_most, field)
     except OSError as error:
-        raise Malformed(f"{path} cannot be read ({error.strerror})", field="secret_file") from None
+        # Somebody may have given the secret in place of its file.
+        raise Malformed(f"{masked_text(source)} cannot be read ({error.strerror})", field=field) from None
+
+
+def _whole(raw: bytes, at_most: int, field: str) -> bytes:
+    if len(raw) > at_most:
+        raise Malformed(f"the file may hold at most {at_most} bytes", field=field)
+    return raw
+
+
+def handed_out(secret: SecretMaterial) -> SecretMaterial:
+    """Return what the receiver is given: of a `whsk_` the public key, which verifies and signs nothing."""
+    public_key = public_key_of(secret)
+    return secret if public_key is None else SecretMaterial(public_key.encode())
 
 
 class SecretOutput:
@@ -54,6 +78,11 @@ class SecretOutput:
     def __init__(self, file: Path | None, *, print_it: bool, as_json: bool) -> None:
         self.path = file
         self._shown = print_it or (file is None and not as_json and sys.stdout.isatty())
+
+    @property
+    def goes_nowhere(self) -> bool:
+        """Whether a secret would be neither written nor shown."""
+        return self.path is None and not self._shown
 
     @contextmanager
     def keeping(self, secret: SecretMaterial) -> Iterator[str | None]:
@@ -80,7 +109,7 @@ class SecretOutput:
         """Within the block: keep this secret, which was given out before, in place of the one that nobody needs.
 
         Give what may be printed of it. With None there is none to keep, and the file is gone again. Raises
-        `Refused` if it cannot be written.
+        `InDoubt` if it cannot be written: what it is about was done before.
         """
         if self.path is not None:
             self.path.unlink(missing_ok=True)
@@ -88,7 +117,10 @@ class SecretOutput:
             return None
         text = secret.reveal().decode("utf-8")
         if self.path is not None:
-            _write(_created(self.path), text + "\n")
+            try:
+                _write(_created(self.path), text + "\n")
+            except HooksealError as error:
+                raise InDoubt(f"it was done, but {error}: get the secret with `hookseal secret reveal`") from None
         return text if self._shown else None
 
 
@@ -103,6 +135,8 @@ def _write(descriptor: int, text: str) -> None:
 
 
 def _created(path: Path) -> int:
+    if str(path) == STANDARD_INPUT:
+        raise Malformed("--secret-out names a file; to print the secret use --print-secret", field="secret_out")
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -11,12 +11,14 @@ from hookseal.cli.input_files import STANDARD_INPUT, read_input
 from hookseal.cli.output import Json, emit, printable
 from hookseal.cli.secret_files import read_secret_text
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Malformed
+from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.receiver import TOLERANCE_SECONDS, Stated, VerificationError, stated
 from hookseal.receiver import verify as verified_request
 
 _MAX_HEADERS_BYTES: Final = 65_536
+_MAX_PUBLIC_KEY_BYTES: Final = 256
+_ONE_PUBLIC_KEY: Final = re.compile(r"whpk_[!-~]{0,128}(?:\r?\n)?")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FIRST_LINE: Final = re.compile(r"(?:[A-Z]+ \S+ )?HTTP/[0-9.]+(?: .*)?")
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
@@ -36,7 +38,7 @@ class _Answer(TypedDict):
 
 def verify(
     *,
-    secret_file: Annotated[list[str], typer.Option(help="A file with the secret; - is stdin. May be given again.")],
+    secret_file: Annotated[list[str], typer.Option(help="A file with the secret or whpk_; - is stdin. Repeatable.")],
     headers_file: Annotated[str, typer.Option(help="`Name: value` lines as they came, or a JSON object; - is stdin.")],
     body_file: Annotated[str, typer.Option(help="The body, byte for byte as it came; - is stdin.")],
     tolerance: Annotated[float, typer.Option(min=0, help="How old it may be, in seconds.")] = TOLERANCE_SECONDS,
@@ -45,17 +47,29 @@ def verify(
 ) -> None:
     """Say what a receiver with these secrets would answer to a request: 0 if it verifies, 1 with the reason if not.
 
+    A file with a secret must be private (mode 0600); one with nothing but a public key (whpk_...) need not be.
+
     Example: hookseal verify --secret-file secret --headers-file headers --body-file body
     """
     if [*secret_file, headers_file, body_file].count(STANDARD_INPUT) > 1:
         raise Malformed("standard input can be read once: give - once")
-    secrets = [read_secret_text(source) for source in secret_file]
+    secrets = [_secret_or_public_key(source) for source in secret_file]
     headers = _headers(_limited(headers_file, _MAX_HEADERS_BYTES, field="headers_file"))
     body = _limited(body_file, MAX_BODY_BYTES, field="body_file")
     now = SystemClock().now().timestamp() if at is None else at
     answer, message = _answer(body, headers, secrets, now=now, tolerance=tolerance)
     emit(answer, as_json=as_json, text=lambda: _text(answer, message))
     raise typer.Exit(0 if answer["verified"] else 1)
+
+
+def _secret_or_public_key(source: str) -> str:
+    try:
+        return read_secret_text(source)
+    except Refused:  # others may read it: so they may a public key
+        text = read_input(source, _MAX_PUBLIC_KEY_BYTES, field="secret_file").decode("latin-1")
+        if not _ONE_PUBLIC_KEY.fullmatch(text):
+            raise
+        return text.rstrip("\r\n")
 
 
 def _answer(

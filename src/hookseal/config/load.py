@@ -64,6 +64,7 @@ def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
                 max_bytes=variables.cache_max_bytes,
             ),
             rotation_overlap_seconds=variables.rotation_overlap_seconds,
+            retired_retention_days=variables.retired_retention_days,
         )
     return Settings(
         environment=variables.environment,

@@ -29,8 +29,17 @@ class Part(StrEnum):
     SECRETS = "SECRETS_PROVIDER"
 
 
+class _WithPassword:
+    """Holds a url with what logs in: it is neither copied nor pickled."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("settings with a password are neither copied nor pickled")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Database:
+class Database(_WithPassword):
     """PostgreSQL: `address` is for messages and holds neither user nor password."""
 
     url: str = field(repr=False)
@@ -38,7 +47,7 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Redis:
+class Redis(_WithPassword):
     """Redis or Valkey: `address` is for messages and holds neither user nor password."""
 
     url: str = field(repr=False)
@@ -53,6 +62,7 @@ class Secrets:
     master_key: MasterKey | None = field(repr=False)
     cache: CacheLimits
     rotation_overlap_seconds: int
+    retired_retention_days: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

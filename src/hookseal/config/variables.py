@@ -7,7 +7,7 @@ it means. Messages are made of names and forms only, never of values.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -70,6 +70,12 @@ def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
+def _number(alias: str, default: int, bounds: tuple[int, int], description: str) -> Any:
+    least, most = bounds
+    title = f"a whole number from {least} to {most}"
+    return Field(default=default, ge=least, le=most, alias=alias, title=title, description=description)
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
@@ -113,62 +119,54 @@ class Variables(BaseModel):
         title="32 random bytes in base64",
         description="The key that seals the secrets of `db`. Make one with `openssl rand -base64 32`.",
     )
-    cache_ttl_seconds: Whole = Field(
-        default=300,
-        ge=0,
-        le=3_600,
-        alias="SECRETS_CACHE_TTL_SECONDS",
-        title="a whole number from 0 to 3600",
+    cache_ttl_seconds: Whole = _number(
+        "SECRETS_CACHE_TTL_SECONDS",
+        300,
+        (0, 3_600),
         description="How long a secret is kept in memory, sealed, before the store is asked for it again; each between "
         "half of this and all of it. 0 keeps none.",
     )
-    cache_max_entries: Whole = Field(
-        default=10_000,
-        ge=1,
-        le=1_000_000,
-        alias="SECRETS_CACHE_MAX_ENTRIES",
-        title="a whole number from 1 to 1000000",
+    cache_max_entries: Whole = _number(
+        "SECRETS_CACHE_MAX_ENTRIES",
+        10_000,
+        (1, 1_000_000),
         description="How many secrets are kept in memory at most; the least recently used leave first.",
     )
-    cache_max_bytes: Whole = Field(
-        default=16_777_216,
-        ge=131_072,
-        le=536_870_912,
-        alias="SECRETS_CACHE_MAX_BYTES",
-        title="a whole number from 131072 to 536870912",
+    cache_max_bytes: Whole = _number(
+        "SECRETS_CACHE_MAX_BYTES",
+        16_777_216,
+        (131_072, 536_870_912),
         description="How many bytes of sealed secrets are kept in memory at most.",
     )
-    rotation_overlap_seconds: Whole = Field(
-        default=86_400,
-        ge=0,
-        le=604_800,
-        alias="SECRETS_ROTATION_OVERLAP_SECONDS",
-        title="a whole number from 0 to 604800",
+    rotation_overlap_seconds: Whole = _number(
+        "SECRETS_ROTATION_OVERLAP_SECONDS",
+        86_400,
+        (0, 604_800),
         description="How long the previous secret of an endpoint signs beside the new one, unless a rotation says "
-        "otherwise. 0 makes every rotation a revocation.",
+        "otherwise. 0 makes every rotation a revocation; one by schedule gives at least 86400.",
     )
-    concurrency: Whole = Field(
-        default=500,
-        ge=1,
-        le=10_000,
-        alias="HOOKSEAL_CONCURRENCY",
-        title="a whole number from 1 to 10000",
+    retired_retention_days: Whole = _number(
+        "SECRETS_RETIRED_RETENTION_DAYS",
+        90,
+        (1, 3_650),
+        description="How long the material of a version is kept after it was retired. A worker then destroys it.",
+    )
+    concurrency: Whole = _number(
+        "HOOKSEAL_CONCURRENCY",
+        500,
+        (1, 10_000),
         description="Requests in flight at most in one worker.",
     )
-    sweep_seconds: Whole = Field(
-        default=15,
-        ge=1,
-        le=300,
-        alias="HOOKSEAL_SWEEP_SECONDS",
-        title="a whole number from 1 to 300",
+    sweep_seconds: Whole = _number(
+        "HOOKSEAL_SWEEP_SECONDS",
+        15,
+        (1, 300),
         description="How often a worker looks for deliveries whose ring was lost.",
     )
-    lease_seconds: Whole = Field(
-        default=45,
-        ge=7,
-        le=3_600,
-        alias="HOOKSEAL_LEASE_SECONDS",
-        title="a whole number from 7 to 3600",
+    lease_seconds: Whole = _number(
+        "HOOKSEAL_LEASE_SECONDS",
+        45,
+        (7, 3_600),
         description="How long a claimed delivery belongs to a worker that gives no sign of life.",
     )
     drain_seconds: Whole = Field(
@@ -202,12 +200,10 @@ class Variables(BaseModel):
         title="an address or a host name",
         description="Where the probes of a worker answer.",
     )
-    health_port: Whole = Field(
-        default=8080,
-        ge=0,
-        le=65_535,
-        alias="HOOKSEAL_HEALTH_PORT",
-        title="a whole number from 0 to 65535",
+    health_port: Whole = _number(
+        "HOOKSEAL_HEALTH_PORT",
+        8080,
+        (0, 65_535),
         description="The port of the probes; 0 takes a free one.",
     )
     egress_allow: Annotated[tuple[InstanceOf[AllowedNetwork], ...], _parsed(egress.networks)] = Field(

@@ -2,7 +2,7 @@
 
 -- name: page
 SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason,
-       e.scheme, e.generation, e.created_at
+       e.scheme, e.algorithm, e.generation, e.created_at
 FROM hookseal.endpoints AS e
 WHERE ($1::text IS NULL OR e.tenant_id = $1)
   AND ($2::boolean IS NULL OR e.enabled = $2)
@@ -14,8 +14,11 @@ LIMIT $4
 SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
        e.scheme, e.algorithm, e.timeout_ms,
        e.max_attempts, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule, e.attempts_allowed,
-       e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-       e.secret_provider, e.secret_updated_at, e.lead, e.generation, e.has_plaintext, e.created_at,
+       e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme, e.previous_algorithm,
+       e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref, e.lead,
+       e.generation, e.has_plaintext, e.created_at,
+       coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
+                                WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS put_back,
        held.pending AS pending_deliveries, held.waiting AS waiting_deliveries
 FROM hookseal.endpoints AS e
 CROSS JOIN LATERAL (

@@ -1,18 +1,19 @@
 """One delivery, in ten steps, top to bottom.
 
 Steps 1, 3, 6 and 9 await something outside; the others are pure. Every end after a claim passes
-through the ledger, so that no lease is left behind while PostgreSQL answers.
+through the ledger, so that no lease is left behind while PostgreSQL answers. What signs is let go before
+anything is sent; only the values of the endpoint's own headers, masked, are held while the request is.
 """
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from hookseal.dispatcher.compose import compose
 from hookseal.dispatcher.model import (
-    Answer,
     Attempt,
     Claim,
     Failure,
@@ -58,8 +59,11 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
     if not isinstance(target, Target):
         await _shielded(_hold(claim, target, parts))
         return
+    held: AbstractAsyncContextManager[object] = nullcontext()
     try:
         signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
+        if target.pointer.headers_ref is not None:
+            signed, held = await _with_headers(signed, asked_at, parts)
     except CannotSign as error:
         await _shielded(_hold(claim, await_secret(str(error), parts.jitter()), parts))
     except Exception:  # a fault of ours: it is told by whoever runs us
@@ -69,7 +73,7 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
         await _shielded(_give_back(claim, parts))
         raise
     else:
-        await _send(signed, parts)  # 6 to 10
+        await _send(signed, held, parts)  # 6 to 10
 
 
 async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> _Signed:
@@ -82,24 +86,38 @@ async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> 
             signers,
             user_agent=parts.user_agent,
             longest_seconds=parts.longest_seconds,
-            start_within_seconds=START_WITHIN_SECONDS - (parts.clock.monotonic() - asked_at),
+            start_within_seconds=_start_within(asked_at, parts),
         )
         return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
 
 
-async def _send(signed: _Signed, parts: Parts) -> None:
+async def _with_headers(signed: _Signed, asked_at: float, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
+    """Return the attempt with the values of the endpoint's own headers, and the block at whose end they are gone."""
+    block = AsyncExitStack()
+    values = await block.enter_async_context(parts.signers.headers(signed.target.pointer))
+    request = replace(signed.request, sealed_headers=values, start_within_seconds=_start_within(asked_at, parts))
+    return replace(signed, request=request), block
+
+
+def _start_within(asked_at: float, parts: Parts) -> float:
+    return START_WITHIN_SECONDS - (parts.clock.monotonic() - asked_at)
+
+
+async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:
     started = parts.clock.monotonic()
-    answer: Answer | None = None
     try:
-        answer = await parts.transport.send(signed.request)  # 6
-    finally:  # also when we are cut off: what became of the request is then unknown, and on record
-        if isinstance(answer, NotBegun):
-            await _shielded(_give_back(signed.claim, parts))
-            parts.meter.given_back()
-            reason = "the claim was too old to dial"
-            parts.log.warning("delivery.given_back", **_identity(signed.claim), reason=reason)
-        else:
-            await _shielded(_settle(signed, answer, parts.clock.monotonic() - started, parts))
+        async with held:
+            answer = await parts.transport.send(signed.request)  # 6
+    except Defect:  # nothing was begun
+        await _shielded(_hold(signed.claim, await_mending(parts.jitter()), parts))
+        raise
+    except BaseException:  # cut off: what became of the request is unknown, and on record
+        await _shielded(_settle(signed, None, parts.clock.monotonic() - started, parts))
+        raise
+    if isinstance(answer, NotBegun):
+        await _shielded(_too_late(signed.claim, parts))
+    else:
+        await _shielded(_settle(signed, answer, parts.clock.monotonic() - started, parts))
 
 
 async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: float, parts: Parts) -> None:
@@ -168,6 +186,12 @@ async def _hold(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
 
 async def _give_back(claim: Claim, parts: Parts) -> None:
     await _counted(parts.ledger.release(claim, None), parts)
+
+
+async def _too_late(claim: Claim, parts: Parts) -> None:
+    await _give_back(claim, parts)
+    parts.meter.given_back()
+    parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
 
 
 async def _counted(writing: Awaitable[bool], parts: Parts) -> bool:

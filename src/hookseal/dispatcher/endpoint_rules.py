@@ -17,6 +17,7 @@ MAX_BACKOFF_CAP_SECONDS: Final = 604_800
 MAX_DELAYS: Final = 30
 MAX_DELAY_SECONDS: Final = 604_800
 MAX_SCHEDULE_SECONDS: Final = 2_592_000
+MAX_ROTATE_EVERY_DAYS: Final = 30
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DELAY: Final = re.compile(r"([0-9]{1,7})([smhd])")
@@ -62,6 +63,11 @@ def backoff_base_seconds(value: int) -> int:
 def backoff_cap_seconds(value: int) -> int:
     """Return the longest wait between attempts, if it is 1 to 604,800 s. Raises `Malformed`."""
     return _within(value, 1, MAX_BACKOFF_CAP_SECONDS, "backoff_cap_seconds")
+
+
+def rotate_every_days(value: int) -> int:
+    """Return after how many days the secret is rotated, if that is 1 to 30. Raises `Malformed`."""
+    return _within(value, 1, MAX_ROTATE_EVERY_DAYS, "rotate_every_days")
 
 
 def retry_schedule(text: str) -> tuple[int, ...]:

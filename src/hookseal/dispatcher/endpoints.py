@@ -10,7 +10,7 @@ from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.sql import statements
-from hookseal.ground.wire import Scheme
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.schema.database import Connection
 
 _SQL: Final = statements("hookseal.dispatcher", "endpoints.sql")
@@ -21,7 +21,8 @@ class NewEndpoint:
     """What an operator decides about an endpoint; the limits are in `endpoint_rules`.
 
     `retry_schedule`, if there is one, holds the seconds between the attempts and stands in place of
-    `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds`.
+    `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds`. `header_names` names the headers whose
+    values the secrets room keeps.
     """
 
     tenant_id: TenantId
@@ -30,10 +31,13 @@ class NewEndpoint:
     name: str | None = None
     timeout_ms: int = 5_000
     scheme: Scheme = Scheme.STANDARD
+    algorithm: Algorithm = Algorithm.HMAC
     max_attempts: int = 10
     backoff_base_seconds: int = 30
     backoff_cap_seconds: int = 43_200
     retry_schedule: tuple[int, ...] | None = None
+    rotate_every_days: int | None = None
+    header_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,8 @@ class Decided:
     backoff_base_seconds: int
     backoff_cap_seconds: int
     retry_schedule: tuple[int, ...] | None
+    rotate_every_days: int | None
+    header_names: tuple[str, ...]
     enabled: bool
     disabled_reason: str | None
 
@@ -54,7 +60,7 @@ class Decided:
 async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     """Insert the endpoint in the caller's transaction, without a secret yet; return its id, a UUIDv7.
 
-    Its scheme is written with the pointer, by the secrets room. Raises `Conflict` if the tenant has an
+    Its scheme and algorithm are written with the pointer, by the secrets room. Raises `Conflict` if the tenant has an
     endpoint with this url, `Unavailable`.
     """
     with translated():
@@ -70,7 +76,10 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
                 endpoint.backoff_base_seconds,
                 endpoint.backoff_cap_seconds,
                 endpoint.retry_schedule,
+                endpoint.rotate_every_days,
             )
+            if endpoint.header_names:
+                await connection.execute(_SQL["name_headers"], endpoint.tenant_id, made, endpoint.header_names)
         except asyncpg.UniqueViolationError:
             raise Conflict("the tenant already has an endpoint with this url", field="url") from None
     return EndpointId(made)
@@ -90,6 +99,7 @@ async def locked(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
         **dict(row)
         | {
             "event_types": tuple(row["event_types"]),
+            "header_names": tuple(row["header_names"]),
             "retry_schedule": None if schedule is None else tuple(schedule),
         }
     )
@@ -109,6 +119,8 @@ async def change(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
             decided.backoff_base_seconds,
             decided.backoff_cap_seconds,
             decided.retry_schedule,
+            decided.rotate_every_days,
+            decided.header_names,
         )
 
 

@@ -2,13 +2,19 @@
 
 -- name: insert
 INSERT INTO hookseal.endpoints
-    (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule)
-VALUES ($1, hookseal.uuid7(), $2, $3, $4, $5, $6, $7, $8, $9)
+    (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
+     retry_schedule, rotate_every_days)
+VALUES ($1, hookseal.uuid7(), $2, $3, $4, $5, $6, $7, $8, $9, $10)
 RETURNING id::text
+
+-- name: name_headers
+UPDATE hookseal.endpoints
+SET header_names = $3
+WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- name: lock
 SELECT event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule,
-       enabled, disabled_reason
+       rotate_every_days, header_names, enabled, disabled_reason
 FROM hookseal.endpoints
 WHERE tenant_id = $1 AND id = $2::text::uuid
 FOR NO KEY UPDATE
@@ -16,7 +22,7 @@ FOR NO KEY UPDATE
 -- name: change
 UPDATE hookseal.endpoints
 SET event_types = $3, name = $4, timeout_ms = $5, max_attempts = $6, backoff_base_seconds = $7, backoff_cap_seconds = $8,
-    retry_schedule = $9
+    retry_schedule = $9, rotate_every_days = $10, header_names = $11
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- name: enable

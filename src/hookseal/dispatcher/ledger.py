@@ -179,6 +179,7 @@ def _claim(ring: Ring, row: Any) -> Claim:
         claimed_at=row["claimed_at"],
         lease_token=row["lease_token"],
         target=_target(ring, row) if row["endpoint_found"] else None,
+        endpoint_lost=row["endpoint_lost"],
     )
 
 
@@ -195,11 +196,15 @@ def _target(ring: Ring, row: Any) -> Target:
         previous_scheme=row["previous_scheme"],
         previous_algorithm=row["previous_algorithm"],
         previous_due=row["previous_due"],
+        headers_ref=row["headers_ref"],
         lead=row["lead"],
         generation=row["generation"],
         mac=row["mac"],
         mac_key_id=row["mac_key_id"],
         cache_epoch=row["cache_epoch"],
+        restore_epoch=row["restore_epoch"],
+        read_at=row["claimed_at"],
+        audited_generation=row["audited_generation"],
     )
     retries = Retries(
         attempts_allowed=row["attempts_allowed"],

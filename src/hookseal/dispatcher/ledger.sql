@@ -9,7 +9,7 @@ WITH due AS (
 ), endpoint AS (
     SELECT e.id, e.enabled, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
            e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-           e.previous_algorithm, e.lead, e.generation, e.mac, e.mac_key_id,
+           e.previous_algorithm, e.lead, e.headers_ref, e.generation, e.mac, e.mac_key_id,
            coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
     FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
     FOR KEY SHARE OF e NOWAIT
@@ -17,7 +17,7 @@ WITH due AS (
     UPDATE hookseal.deliveries AS d
     SET state = 'sending', next_attempt_at = NULL, waiting_for = NULL, rung_at = coalesce(d.rung_at, now()),
         lease_owner = $4, lease_token = coalesce($6::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $5),
-        claimed_number = d.attempts + 1, claimed_at = now(),
+        claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
         claimed_refs = array_remove(ARRAY[e.secret_ref, CASE WHEN e.previous_due THEN e.previous_secret_ref END], NULL),
         claimed_generation = e.generation
     FROM due LEFT JOIN endpoint AS e ON true
@@ -30,16 +30,25 @@ SELECT c.event_id, c.claimed_number, c.budget_spent, c.created_at, c.claimed_at,
        e.id IS NOT NULL AS endpoint_found, e.enabled, e.timeout_ms,
        e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
        e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-       e.previous_algorithm, e.previous_due, e.lead, e.generation, e.mac, e.mac_key_id,
-       (SELECT epoch FROM hookseal.control WHERE name = 'cache') AS cache_epoch
+       e.previous_algorithm, e.previous_due, e.lead, e.headers_ref, e.generation, e.mac, e.mac_key_id,
+       coalesce((SELECT epoch FROM hookseal.control WHERE name = 'cache'), -1) AS cache_epoch,
+       coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1) AS restore_epoch,
+       (SELECT max(l.generation) FROM hookseal.audit_log AS l
+        WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id) AS audited_generation,
+       e.id IS NULL AND coalesce(
+           (SELECT l.action FROM hookseal.audit_log AS l
+            WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id AND l.action <> 'rollback.found'
+            ORDER BY l.sequence DESC LIMIT 1) <> 'endpoint.deleted', false) AS endpoint_lost
 FROM claimed AS c
 JOIN hookseal.events AS v ON v.tenant_id = c.tenant_id AND v.id = c.event_id
 LEFT JOIN endpoint AS e ON true
 
+-- Numbers that no count of ours can reach, and an attempt that is there already, were written by somebody else. They
+-- must not keep an outcome, nor all the leases that are ended with it, from being written.
 -- name: record
 WITH ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = $4, attempts = d.claimed_number, budget_spent = d.budget_spent + 1, last_error = $5,
+    SET state = $4, attempts = d.claimed_number, budget_spent = least(d.budget_spent, 2147483646) + 1, last_error = $5,
         next_attempt_at = CASE WHEN $4 = 'pending' THEN now() + make_interval(secs => $6) END,
         rung_at = CASE WHEN $4 = 'pending' THEN NULL ELSE d.rung_at END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
@@ -50,11 +59,13 @@ WITH ended AS (
     SET enabled = false, disabled_reason = $7, disabled_at = now()
     FROM ended
     WHERE $7::text IS NOT NULL AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id AND e.enabled
+), told AS (
+    INSERT INTO hookseal.attempts
+        (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
+    SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
+        ON CONFLICT DO NOTHING
 )
-INSERT INTO hookseal.attempts
-    (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
-SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
-RETURNING number
+SELECT claimed_number FROM ended
 
 -- name: release
 UPDATE hookseal.deliveries AS d
@@ -104,9 +115,9 @@ WITH lost AS (
     FROM lost LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = lost.tenant_id AND e.id = lost.endpoint_id
 ), ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = CASE WHEN d.budget_spent + 1 >= judged.attempts_allowed THEN 'dead_letter' ELSE 'pending' END,
-        next_attempt_at = CASE WHEN d.budget_spent + 1 >= judged.attempts_allowed THEN NULL ELSE now() END,
-        attempts = d.claimed_number, budget_spent = d.budget_spent + 1, rung_at = NULL,
+    SET state = CASE WHEN d.budget_spent >= judged.attempts_allowed - 1 THEN 'dead_letter' ELSE 'pending' END,
+        next_attempt_at = CASE WHEN d.budget_spent >= judged.attempts_allowed - 1 THEN NULL ELSE now() END,
+        attempts = d.claimed_number, budget_spent = least(d.budget_spent, 2147483646) + 1, rung_at = NULL,
         last_error = 'the worker ended before the answer was recorded',
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM judged
@@ -115,6 +126,7 @@ WITH lost AS (
 ), told AS (
     INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
     SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner FROM ended
+        ON CONFLICT DO NOTHING
 )
 SELECT state FROM ended
 

@@ -1,8 +1,10 @@
 """The records that pass between the steps of a delivery. They carry no secret and do nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -66,7 +68,7 @@ class Claim:
     `number` counts attempts from 1, over replays too; `budget_spent` is how many were made before this one
     since the delivery was published or last replayed. `claimed_at` is the database's time of the claim,
     which is when the attempt began; `made_at` is when the delivery was made. `target` is None if the
-    endpoint row is gone.
+    endpoint row is gone, and `endpoint_lost` tells that nobody deleted it as far as the audit log knows.
     """
 
     ring: Ring
@@ -81,6 +83,15 @@ class Claim:
     claimed_at: datetime
     lease_token: str
     target: Target | None
+    endpoint_lost: bool = False
+
+
+class Masked(Protocol):
+    """A value that does not show itself: its repr masks it, and it refuses to be copied or pickled."""
+
+    def reveal(self) -> bytes:
+        """Return the value. Only what puts it on the wire may ask."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +99,8 @@ class Request:
     """One POST, ready to be sent as it is.
 
     It is begun (dialled, or written on a kept connection) within `start_within_seconds` or not at all,
-    and over within `timeout_seconds`.
+    and over within `timeout_seconds`. `sealed_headers` are the endpoint's own: names in lower case, values that
+    no repr shows. They stand beside `headers`, which are ours, and never in the place of one of them.
     """
 
     tenant_id: TenantId
@@ -97,6 +109,7 @@ class Request:
     body: bytes
     start_within_seconds: float
     timeout_seconds: float
+    sealed_headers: Mapping[str, Masked] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,9 @@ from hookseal.ground.wire import Algorithm, Scheme
 LOOK_AGAIN_SECONDS: Final = 15.0  # a waiting delivery is looked at again after this long (design 1.5)
 SPREAD: Final = 0.25  # what jitter may take from a wait, or add to it
 _GONE: Final = "the receiver answered 410 Gone"
+_LOST: Final = (
+    "the endpoint row is gone, and nobody deleted it through hookseal: put it back, or see `hookseal restore check`"
+)
 _MOST_DOUBLINGS: Final = 31  # a base of 1 s is then above what a cap, an integer of PostgreSQL, can be
 _SCHEMES: Final = frozenset(scheme.value for scheme in Scheme)
 _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
@@ -38,6 +41,8 @@ class End:
 def admit(claim: Claim, *, allow_http: bool, jitter: float) -> Target | Wait | End:
     """Return where this claim may be sent, or why it must not be sent now. `jitter` is in [0, 1)."""
     target = claim.target
+    if claim.endpoint_lost:
+        return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=_LOST)
     if target is None:
         return End(state=State.CANCELLED, reason="the endpoint is gone")
     if not target.enabled:

@@ -3,12 +3,23 @@
 Both pass the same laws (tests/dispatcher/test_*_laws.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hookseal.dispatcher.model import Answer, Attempt, Claim, Outcome, Request, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.model import (
+    Answer,
+    Attempt,
+    Claim,
+    Masked,
+    Outcome,
+    Request,
+    Ring,
+    State,
+    Verdict,
+    WaitingFor,
+)
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.clock import Clock
 from hookseal.ground.pointer import Pointer
@@ -56,7 +67,11 @@ class Transport(Protocol):
     """Sends one request."""
 
     async def send(self, request: Request) -> Answer:
-        """Return what became of it within its time-out. The receiver's faults are values, never exceptions."""
+        """Return what became of it within its time-out. The receiver's faults are values, never exceptions.
+
+        A `Defect` says that nothing was begun: the request's sealed headers are not such as may be sent. No value
+        of theirs is in an answer, nor in an error or the frames that it came through.
+        """
         ...
 
 
@@ -79,12 +94,20 @@ class Signer(Protocol):
 
 
 class Signers(Protocol):
-    """Hands out what must sign for an endpoint."""
+    """Hands out what must sign for an endpoint, and what its own headers say."""
 
     def signers(self, pointer: Pointer) -> AbstractAsyncContextManager[tuple[Signer, ...]]:
         """Give every signer that is due, the current secret's first, for the length of the block.
 
         Raises `CannotSign` on entry if any one of them cannot be had: never fewer than are due.
+        """
+        ...
+
+    def headers(self, pointer: Pointer) -> AbstractAsyncContextManager[Mapping[str, Masked]]:
+        """Give the values of the endpoint's own headers by name, in lower case, for the length of the block.
+
+        There are none without a ref. After the block the mapping is empty. Raises `CannotSign` on entry if they
+        cannot be had.
         """
         ...
 

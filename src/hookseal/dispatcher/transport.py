@@ -8,6 +8,8 @@ answers and TLS sessions, are shared only between tenants with the same egress r
 
 import asyncio
 import socket
+import traceback
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +20,14 @@ from typing import Any, Final, Self, cast
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.typedefs import LooseHeaders
 from yarl import URL
 
 from hookseal.dispatcher.address import AddressRules, refusal
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
+from hookseal.ground.echo import without_echo
+from hookseal.ground.errors import Defect, Malformed
+from hookseal.ground.headers import require_headers
+from hookseal.ground.log import masked_text
 
 RESPONSE_BYTES_READ: Final = 65_536
 SNIPPET_BYTES: Final = 2_048
@@ -127,25 +132,28 @@ class HttpTransport:
     async def send(self, request: Request) -> Answer:
         """Return what became of the request, within its time-out.
 
-        Redirects are not followed. A status counts once its headers came, whatever becomes of the body.
+        Redirects are not followed. A status counts once its headers came, whatever becomes of the body; what it
+        repeats of the endpoint's own headers is masked. Raises `Defect`, with nothing dialled, if these are not such
+        as may be sent.
         """
         if request.start_within_seconds <= 0:
             return NotBegun()
         _START.set(_Start(asyncio.get_running_loop().time() + request.start_within_seconds))
-        headers: LooseHeaders = request.headers
         try:
             async with self._session(request).post(
                 URL(request.url, encoded=True),  # the path as it is stored: receivers route and sign on it
                 data=request.body,
-                headers=headers,
+                headers=_headers(request),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=request.timeout_seconds),
             ) as response:
-                return Reply(
-                    status=response.status, snippet=await _snippet(response), retry_after=_retry_after(response)
-                )
+                snippet = _storable(await _snippet(response), request)
+                return Reply(status=response.status, snippet=snippet, retry_after=_retry_after(response))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             return _failure(error, request)
+        except BaseException as error:
+            _let_go(error)
+            raise
 
     def _session(self, request: Request) -> aiohttp.ClientSession:
         allowed = self._rules.networks_for(request.tenant_id)
@@ -167,6 +175,40 @@ class HttpTransport:
                 read_bufsize=RESPONSE_BYTES_READ,
             )
         return self._sessions[allowed]
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    """Return every header of the request, in the clear. Raises `Defect` if one may not be sent."""
+    if not request.sealed_headers:
+        return request.headers
+    own = _revealed(request)
+    try:
+        require_headers(own)
+    except Malformed as error:
+        raise Defect(f"the headers of an endpoint were to be sent although they may not: {error}") from None
+    return own | request.headers
+
+
+def _revealed(request: Request) -> dict[str, str]:
+    return {name: value.reveal().decode("latin-1") for name, value in request.sealed_headers.items()}
+
+
+def _storable(snippet: str, request: Request) -> str:
+    """Return the snippet as it may be stored in the clear.
+
+    What it repeats of the endpoint's own headers is masked, and signing secrets: some receivers show theirs on an
+    error page.
+    """
+    own = _revealed(request).values() if request.sealed_headers else ()
+    return _short(without_echo(masked_text(snippet), own))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Leave no local variable in the frames that the error came through: header values stand there in the clear."""
+    if error is not None:
+        traceback.clear_frames(error.__traceback__)
+        _let_go(error.__cause__)
+        _let_go(error.__context__)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> tuple[str, ...]:
@@ -193,7 +235,10 @@ async def _snippet(response: aiohttp.ClientResponse) -> str:
 
 def _text(raw: bytes) -> str:
     """Return text that PostgreSQL takes and that is at most 2 KiB as UTF-8."""
-    text = raw.decode("utf-8", errors="replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return _short(raw.decode("utf-8", errors="replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"))
+
+
+def _short(text: str) -> str:
     return text.encode("utf-8")[:SNIPPET_BYTES].decode("utf-8", errors="ignore")
 
 

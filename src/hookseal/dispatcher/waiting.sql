@@ -6,6 +6,7 @@ WITH held AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.waiting_for IS NOT NULL AND d.state = 'pending'
+    ORDER BY d.tenant_id, d.id
     FOR UPDATE
 )
 UPDATE hookseal.deliveries AS d
@@ -18,6 +19,7 @@ WITH held AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
     WHERE d.waiting_for = 'secret' AND d.state = 'pending'
+    ORDER BY d.tenant_id, d.id
     FOR UPDATE
 )
 UPDATE hookseal.deliveries AS d
@@ -36,6 +38,7 @@ WITH left_over AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.state = 'pending'
+    ORDER BY d.tenant_id, d.id
     FOR UPDATE
 )
 UPDATE hookseal.deliveries AS d

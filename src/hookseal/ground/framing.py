@@ -13,9 +13,13 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 def framed(*parts: bytes | None) -> bytes:
     """Return the count of the parts, then each with its length before it: different parts, different bytes."""
-    return _COUNT.pack(len(parts)) + b"".join(
-        _ABSENT if part is None else _LENGTH.pack(len(part)) + part for part in parts
-    )
+    written = [_COUNT.pack(len(parts))]
+    for part in parts:
+        if part is None:
+            written.append(_ABSENT)
+        else:
+            written += (_LENGTH.pack(len(part)), part)
+    return b"".join(written)
 
 
 def microseconds(moment: datetime) -> int:

@@ -64,10 +64,15 @@ def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return event
 
 
+def masked_text(text: str) -> str:
+    """Return the text with signing secrets, and what logs in within a url, masked."""
+    return _URL_PASSWORD.sub(MASK, _SIGNING_SECRET.sub(MASK, text))
+
+
 def _mask(value: Any) -> Any:
     match value:
         case str():
-            return _URL_PASSWORD.sub(MASK, _SIGNING_SECRET.sub(MASK, value))
+            return masked_text(value)
         case bytes() | bytearray():
             return MASK
         case dict():

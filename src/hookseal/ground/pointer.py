@@ -16,9 +16,13 @@ class Pointer:
 
     `scheme` and `algorithm` are those of the current secret; the previous one has its own. `previous_due`
     is the database's own answer, in the statement that read the row, to whether the overlap still runs.
-    `cache_epoch` was read in the same statement: what was cached under an older one must not be used.
-    `mac` covers every field but `previous_due`, `cache_epoch`, `mac` and `mac_key_id`; without a previous
-    ref it leaves out `previous_scheme` and `previous_algorithm` too, which then mean nothing.
+    `headers_ref` names the sealed values of the headers that its requests carry beside ours.
+    `cache_epoch` was read in the same statement: what was cached under an older one must not be used (below zero it is
+    not known, so nothing is). So was
+    `audited_generation`, the highest that the audit log has of this endpoint (None: none), and `restore_epoch`:
+    a generation that was seen under an older one says nothing any more. `read_at` is the database's time of it.
+    `mac` covers every field but `previous_due`, `mac`, `mac_key_id` and those that come from other tables; without
+    a previous ref it leaves out `previous_scheme` and `previous_algorithm` too, which then mean nothing.
     """
 
     tenant_id: TenantId
@@ -32,8 +36,12 @@ class Pointer:
     previous_scheme: str | None
     previous_algorithm: str | None
     previous_due: bool
+    headers_ref: str | None
     lead: str
     generation: int
     mac: bytes | None
     mac_key_id: str | None
     cache_epoch: int
+    restore_epoch: int
+    read_at: datetime
+    audited_generation: int | None

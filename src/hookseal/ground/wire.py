@@ -22,6 +22,7 @@ class Algorithm(StrEnum):
     """What a signature is made with."""
 
     HMAC = "hmac"
+    ED25519 = "ed25519"
 
 
 def signed_content(delivery_id: str, timestamp: int, body: bytes) -> bytes:

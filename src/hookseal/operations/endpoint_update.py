@@ -5,15 +5,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from hookseal.audit.entry import Action, Change
-from hookseal.dispatcher import endpoints
+from hookseal.dispatcher import endpoints, waiting
 from hookseal.dispatcher.endpoints import Decided
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoints import host, require_drainable
 from hookseal.operations.operator import Operator
-from hookseal.secrets import overlap, pointer
+from hookseal.secrets import endpoint_headers, overlap, pointer
+from hookseal.secrets.endpoint_headers import HeaderChange, Headers
+from hookseal.secrets.errors import SecretError
 
+HEADERS: Final = "headers"
 _POINTED: Final = frozenset({"url", "lead"})
 _BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
@@ -22,12 +25,27 @@ _BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_ca
 class Updated:
     """The endpoint after an update: which fields changed, none if all were so before, and its generation now.
 
-    `before` holds what the changed fields were.
+    `before` and `after` hold what the changed fields were and are; of headers the names.
     """
 
     changed: tuple[str, ...]
     generation: int
     before: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    after: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Headers:
+    """All headers before and after a change; none before if they could not be opened."""
+
+    before: Headers
+    after: Headers
+
+    @property
+    def changed(self) -> list[str]:
+        """The names of those that were set to another value, or removed."""
+        names = {*self.before, *self.after}
+        return sorted(name for name in names if self.before.get(name) != self.after.get(name))
 
 
 async def update_endpoint(
@@ -39,39 +57,78 @@ async def update_endpoint(
     own_drain_seconds: int,
     expect_generation: int | None = None,
 ) -> Updated:
-    """Give the endpoint these values: `url` and `lead`, and fields of `Decided`; all of them or none.
+    """Give the endpoint these values: `url`, `lead`, fields of `Decided`, a `HeaderChange` as `headers`; all or none.
 
-    The generation moves with `url` and `lead` only. Raises `NotFound`; `Conflict` if the generation is not
-    the expected one, the tenant has another endpoint with the url, or back-off is set beside a schedule;
-    `Refused` for a time-out that no drain lets end; `SecretTampered` if url or lead are to change and the
-    row was altered; `Unavailable`.
+    The generation moves with url, lead and headers only, and headers wake what waits. Raises `NotFound`; `Conflict`
+    if the generation is not the expected one, the tenant has another endpoint with the url, or back-off is set beside
+    a schedule; `Refused` for a time-out that no drain lets end; `Malformed` for headers beyond their limits;
+    `SecretTampered` if url, lead or headers are to change and the row was altered; what opening the headers raises,
+    unless all of them are replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
         overlap.require_generation(found, expect_generation)
         decided = await endpoints.locked(connection, tenant, endpoint_id)
-        now = asdict(decided) | {name: getattr(found, name) for name in _POINTED}
-        changes = {name: value for name, value in wanted.items() if value != now[name]}
+        now = asdict(decided) | {name: getattr(found, name) for name in _POINTED} | {HEADERS: decided.header_names}
+        changes = {name: value for name, value in wanted.items() if name != HEADERS and value != now[name]}
         _require_effect(decided, changes)
+        headers = await _headers(operator, found, wanted.get(HEADERS))
+        if headers is not None:
+            changes[HEADERS] = tuple(sorted(headers.after))
         if "timeout_ms" in changes:
             await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
         if not changes:
             return Updated(changed=(), generation=found.generation)
-        after = await _written(operator, found, decided, changes)
-        await operator.tell(_change(found, after, now, changes))
-    return Updated(changed=tuple(changes), generation=after.generation, before={name: now[name] for name in changes})
+        after = await _written(operator, found, decided, changes=changes, headers=headers)
+        was = {name: now[name] for name in changes}
+        await operator.tell(_change(found, after, was, changes=changes, beside=_of_headers(operator, headers)))
+    return Updated(changed=tuple(changes), generation=after.generation, before=was, after=changes)
 
 
-async def _written(operator: Operator, found: Pointer, decided: Decided, changes: dict[str, Any]) -> Pointer:
+async def _headers(operator: Operator, found: Pointer, wanted: HeaderChange | None) -> _Headers | None:
+    """Return the headers before and after the change, None if there is none."""
+    if wanted is None:
+        return None
+    store, integrity = operator.unlocked.store_on(operator.connection), operator.unlocked.integrity
+    integrity.verify(found)
+    try:
+        before = await endpoint_headers.opened(store, found)
+    except SecretError:
+        if not wanted.replaces_all:
+            raise
+        return _Headers(before={}, after=wanted.given)  # what is spoilt is mended so
+    after = wanted.applied(before)
+    return None if after == before else _Headers(before=before, after=after)
+
+
+async def _written(
+    operator: Operator, found: Pointer, decided: Decided, *, changes: dict[str, Any], headers: _Headers | None
+) -> Pointer:
     connection, integrity = operator.connection, operator.unlocked.integrity
     pointed = {name: value for name, value in changes.items() if name in _POINTED}
-    beside = {name: value for name, value in changes.items() if name not in _POINTED}
+    beside = {name: value for name, value in changes.items() if name not in _POINTED and name != HEADERS}
+    if headers is not None:
+        pointed["headers_ref"] = await _kept(operator, found, headers)
+        beside["header_names"] = changes[HEADERS]
+        await waiting.wake(connection, found.tenant_id, found.endpoint_id)
     if beside:
         await endpoints.change(connection, found.tenant_id, found.endpoint_id, replace(decided, **beside))
     if not pointed:
         return found
     integrity.verify(found)
     return await pointer.moved(connection, integrity, found, **pointed)
+
+
+async def _kept(operator: Operator, found: Pointer, headers: _Headers) -> str | None:
+    connection = operator.connection
+    ref = await endpoint_headers.keep(
+        connection,
+        operator.unlocked.store_on(connection),
+        tenant=found.tenant_id,
+        endpoint_id=found.endpoint_id,
+        headers=headers.after,
+    )
+    return None if ref is None else str(ref)
 
 
 def _require_effect(decided: Decided, changes: dict[str, Any]) -> None:
@@ -84,17 +141,32 @@ def _require_effect(decided: Decided, changes: dict[str, Any]) -> None:
         )
 
 
-def _change(found: Pointer, after: Pointer, now: dict[str, Any], changes: dict[str, Any]) -> Change:
+def _of_headers(operator: Operator, headers: _Headers | None) -> dict[str, Any]:
+    """Return what the audit row says of changed headers beside their names: which values, and the key that seals."""
+    if headers is None:
+        return {}
+    return {"headers_changed": headers.changed, "key_id": operator.unlocked.sealing_key_id}
+
+
+def _change(
+    found: Pointer, after: Pointer, was: dict[str, Any], *, changes: dict[str, Any], beside: dict[str, Any]
+) -> Change:
+    # A row that did not move was not verified either: its generation may be anybody's, and the log vouches for it.
+    generation = {} if after is found else {"generation": after.generation}
     return Change(
         tenant_id=found.tenant_id,
         action=Action.ENDPOINT_UPDATED,
         subject=f"endpoint:{found.endpoint_id}",
-        before=_facts({name: now[name] for name in changes}) | {"generation": found.generation},
-        after=_facts(changes) | {"generation": after.generation},
+        before=_facts(was, found) | {"generation": found.generation},
+        after=_facts(changes, after) | beside | generation,
     )
 
 
-def _facts(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values as an audit row may tell them: of a url only the host."""
+def _facts(values: dict[str, Any], of: Pointer) -> dict[str, Any]:
+    """Return the values as an audit row may tell them: of a url only the host, of headers the names and the ref."""
     told: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return {"host": host(told.pop("url")), **told} if "url" in told else told
+    if "url" in told:
+        told["host"] = host(told.pop("url"))
+    if HEADERS in told:
+        told |= {"header_names": told.pop(HEADERS), "headers_ref": of.headers_ref}
+    return told

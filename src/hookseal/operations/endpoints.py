@@ -1,6 +1,7 @@
 """Adding and deleting an endpoint: its row, its sealed secret and the pointer from one to the other, or nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,51 +10,52 @@ from hookseal.dispatcher import endpoint_rules, endpoints, waiting
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
-from hookseal.secrets import pointer, versions
+from hookseal.secrets import endpoint_headers, overlap, pointer, versions
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.signer import generate_signing_secret, public_key_of, require_signing_secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddedEndpoint:
-    """The endpoint as it was stored. The secret is given out this once."""
+    """The endpoint as it was stored. The secret is given out this once; of ed25519 receivers get the public key."""
 
     pointer: Pointer
     secret: SecretMaterial
+    public_key: str | None
 
 
 async def add_endpoint(
-    operator: Operator, endpoint: NewEndpoint, secret: SecretMaterial | None, *, own_drain_seconds: int
+    operator: Operator,
+    endpoint: NewEndpoint,
+    secret: SecretMaterial | None,
+    *,
+    own_drain_seconds: int,
+    headers: Mapping[str, SecretMaterial] = {},
 ) -> AddedEndpoint:
-    """Store the endpoint with this signing secret, or a fresh one, sealed; all of it or nothing.
+    """Store the endpoint with this signing secret, or a fresh one, and these headers, sealed; all of it or nothing.
 
     Raises `Conflict` if the tenant has an endpoint with this url, `Refused` for a time-out that no drain lets
-    end, `Unavailable`.
+    end, `Malformed` for a secret that does not sign so or a header that may not be sent, `Unavailable`.
     """
-    material = generate_signing_secret() if secret is None else secret
+    overlap.require_signable(endpoint.scheme, endpoint.algorithm)
+    material = generate_signing_secret(endpoint.algorithm) if secret is None else secret
+    require_signing_secret(material, endpoint.scheme, endpoint.algorithm)
+    named = replace(endpoint, header_names=tuple(sorted(headers)))
     async with operator.changing() as connection:
         await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=own_drain_seconds)
-        endpoint_id = await endpoints.insert(connection, endpoint)
-        ref = await operator.unlocked.store_on(connection).put(
-            endpoint.tenant_id,
-            endpoint_secret_name(endpoint_id),
-            material,
-            purpose=Purpose.WEBHOOK_SIGNING,
-            scheme=endpoint.scheme.value,
-        )
+        endpoint_id = await endpoints.insert(connection, named)
+        first = await _sealed(operator, named, endpoint_id, secret=material, headers=headers)
         stored = await pointer.first(
-            connection,
-            operator.unlocked.integrity,
-            tenant=endpoint.tenant_id,
-            endpoint_id=endpoint_id,
-            ref=ref,
-            scheme=endpoint.scheme.value,
+            connection, operator.unlocked.integrity, tenant=endpoint.tenant_id, endpoint_id=endpoint_id, to=first
         )
-        await operator.tell(_change(Action.ENDPOINT_ADDED, stored, after=_facts(endpoint, stored)))
-    return AddedEndpoint(pointer=stored, secret=material)
+        after = _facts(named, stored) | {"key_id": operator.unlocked.sealing_key_id}
+        await operator.tell(_change(Action.ENDPOINT_ADDED, stored, after=after))
+    public_key = public_key_of(material) if endpoint.algorithm is Algorithm.ED25519 else None
+    return AddedEndpoint(pointer=stored, secret=material, public_key=public_key)
 
 
 async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> int:
@@ -68,16 +70,19 @@ async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
         await endpoints.delete(connection, tenant, endpoint_id)
         cancelled = await waiting.cancel(connection, tenant, endpoint_id)
         await versions.retire(connection, _any_version(operator, found))
+        await endpoint_headers.retire(connection, operator.unlocked.store, tenant=tenant, endpoint_id=endpoint_id)
         before = {
             "host": host(found.url),
             "generation": found.generation,
             "secret_ref": found.secret_ref,
             "previous_secret_ref": found.previous_secret_ref,
+            "headers_ref": found.headers_ref,
             "enabled": decided.enabled,
         }
-        await operator.tell(
-            _change(Action.ENDPOINT_DELETED, found, before=before, after={"cancelled_deliveries": cancelled})
-        )
+        # A generation on, whatever was written into the row: one that somebody puts back is known to be old.
+        gone = pointer.generation_after(found.generation, found.audited_generation)
+        after = {"cancelled_deliveries": cancelled, "generation": gone}
+        await operator.tell(_change(Action.ENDPOINT_DELETED, found, before=before, after=after))
     return cancelled
 
 
@@ -98,6 +103,27 @@ def host(url: str) -> str | None:
         return None
 
 
+async def _sealed(
+    operator: Operator,
+    endpoint: NewEndpoint,
+    endpoint_id: EndpointId,
+    *,
+    secret: SecretMaterial,
+    headers: Mapping[str, SecretMaterial],
+) -> pointer.First:
+    """Seal what the new endpoint points at, and return that."""
+    tenant, store = endpoint.tenant_id, operator.unlocked.store_on(operator.connection)
+    name, scheme = endpoint_secret_name(endpoint_id), endpoint.scheme
+    return pointer.First(
+        ref=await store.put(tenant, name, secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme.value),
+        scheme=scheme,
+        algorithm=endpoint.algorithm,
+        headers=await endpoint_headers.keep(
+            operator.connection, store, tenant=tenant, endpoint_id=endpoint_id, headers=headers
+        ),
+    )
+
+
 def _any_version(operator: Operator, found: Pointer) -> SecretRef:
     # Not one that the row names: the row may have been altered.
     name = endpoint_secret_name(found.endpoint_id)
@@ -114,9 +140,13 @@ def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
         "backoff_base_seconds": endpoint.backoff_base_seconds,
         "backoff_cap_seconds": endpoint.backoff_cap_seconds,
         "retry_schedule": None if endpoint.retry_schedule is None else list(endpoint.retry_schedule),
+        "rotate_every_days": endpoint.rotate_every_days,
         "scheme": stored.scheme,
+        "algorithm": stored.algorithm,
         "generation": stored.generation,
         "secret_ref": stored.secret_ref,
+        "header_names": list(endpoint.header_names),
+        "headers_ref": stored.headers_ref,
     }
 
 

@@ -29,7 +29,7 @@ async def rotate(operator: Operator, wanted: Wanted) -> Rotated:
         if rotated.before is not None:
             await waiting.wake(connection, wanted.tenant_id, wanted.endpoint_id)
         if rotated.before is not None or rotated.secret is not None:
-            await operator.tell(_told(wanted, rotated))
+            await operator.tell(_told(wanted, rotated, operator.unlocked.sealing_key_id))
     return rotated
 
 
@@ -110,25 +110,32 @@ def signing(found: Pointer) -> dict[str, Any]:
         "generation": found.generation,
         "secret_ref": found.secret_ref,
         "scheme": found.scheme,
+        "algorithm": found.algorithm,
         "previous_secret_ref": found.previous_secret_ref,
         "previous_scheme": found.previous_scheme,
+        "previous_algorithm": found.previous_algorithm,
         "previous_secret_expires_at": found.previous_secret_expires_at,
         "lead": found.lead,
     }
 
 
-def _told(wanted: Wanted, rotated: Rotated) -> Change:
-    after = {
-        "generation": rotated.generation,
-        "secret_ref": rotated.secret_ref,
-        "previous_secret_ref": rotated.previous_secret_ref,
-        "previous_secret_expires_at": rotated.previous_secret_expires_at,
-        "rotation_id": rotated.rotation_id,
-    }
+def _told(wanted: Wanted, rotated: Rotated, key_id: str | None) -> Change:
+    """Return the row of a rotation, with the key that sealed its secret; or of the repeat that gave it out again."""
+    if rotated.before is None or rotated.after is None:
+        action, before = Action.SECRET_REVEALED, None
+        after = {
+            # Not the generation that was kept with the answer: nobody vouches for it, and the log would.
+            "secret_ref": rotated.secret_ref,
+            "previous_secret_ref": rotated.previous_secret_ref,
+            "previous_secret_expires_at": rotated.previous_secret_expires_at,
+        }
+    else:
+        action, before = Action.SECRET_ROTATED, signing(rotated.before)
+        after = signing(rotated.after) | {"key_id": key_id}
     return Change(
         tenant_id=wanted.tenant_id,
-        action=Action.SECRET_REVEALED if rotated.before is None else Action.SECRET_ROTATED,
+        action=action,
         subject=f"endpoint:{wanted.endpoint_id}",
-        before=None if rotated.before is None else signing(rotated.before),
-        after=after | ({"scheme": wanted.scheme, "lead": wanted.lead} if rotated.before else {}),
+        before=before,
+        after=after | {"rotation_id": rotated.rotation_id},
     )

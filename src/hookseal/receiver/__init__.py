@@ -1,4 +1,6 @@
-"""Receiver: the verifier for whoever receives webhooks of hookseal. It needs nothing but the standard library.
+"""Receiver: the verifier for whoever receives webhooks of hookseal.
+
+It needs nothing but the standard library, and for public keys (`whpk_...`) the package `cryptography`.
 
     from hookseal.receiver import VerificationError, verify
 

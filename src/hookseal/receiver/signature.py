@@ -59,28 +59,32 @@ def unix_seconds(received: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def matching_secret(
-    content: bytes,
-    secrets: Sequence[str],
-    key: Callable[[str], bytes | None],
-    *,
-    spelled: Callable[[bytes], str],
-    given: Iterable[str],
-) -> int:
-    """Return the number, from 1, of the first secret that made one of the given signatures.
+def candidates(given: Iterable[str]) -> list[bytes]:
+    """Return signatures as bytes: text that is not ASCII cannot be compared in constant time."""
+    return [signature.encode("utf-8", "surrogatepass") for signature in given]
 
-    `key` gives the HMAC key of a secret, None if it cannot be one of the scheme; `spelled` writes a digest
-    as the scheme does. Raises `UnusableSecret`, `NoMatchingSignature`.
+
+def fits(key: bytes, content: bytes, given: Iterable[bytes], *, spelled: Callable[[bytes], str]) -> bool:
+    """Return whether one of the given signatures is the key's HMAC-SHA256, compared in constant time.
+
+    `spelled` writes a digest as the scheme does.
     """
-    # Bytes, since text that is not ASCII cannot be compared in constant time.
-    candidates = [signature.encode("utf-8", "surrogatepass") for signature in given]
-    if not candidates:
-        raise NoMatchingSignature("there is no signature of a kind that this verifier takes")
-    keys = [(number, found) for number, secret in enumerate(secrets, 1) if (found := key(secret)) is not None]
-    if not keys:
-        raise UnusableSecret("none of the secrets is spelled as the scheme of this request needs it")
-    for number, secret_key in keys:
-        expected = spelled(hmac.digest(secret_key, content, "sha256")).encode("ascii")
-        if any(hmac.compare_digest(expected, candidate) for candidate in candidates):
+    expected = spelled(hmac.digest(key, content, "sha256")).encode("ascii")
+    return any(hmac.compare_digest(expected, candidate) for candidate in given)
+
+
+def matching_secret(secrets: Sequence[str], is_signed_with: Callable[[str], bool | None]) -> int:
+    """Return the number, from 1, of the first secret that the request is signed with.
+
+    `is_signed_with` answers None for what cannot be a secret of the scheme. Raises `UnusableSecret` if none can,
+    `NoMatchingSignature`.
+    """
+    is_any_usable = False
+    for number, secret in enumerate(secrets, 1):
+        answer = is_signed_with(secret)
+        if answer:
             return number
+        is_any_usable = is_any_usable or answer is not None
+    if not is_any_usable:
+        raise UnusableSecret("none of the secrets is spelled as the scheme of this request needs it")
     raise NoMatchingSignature

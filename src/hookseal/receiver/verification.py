@@ -1,7 +1,8 @@
 """Verifies one request: pure, with the time passed in. A signature must fit, and its time must be near now.
 
 Whoever holds a secret may sign with it, in the scheme that the secret is for; `Verified.scheme` says which
-one it was. Compare `Verified.delivery_id` with those that were handled already: retries and replays keep it.
+one it was. A public key (`whpk_...`) only verifies. Compare `Verified.delivery_id` with those that were handled
+already: retries and replays keep it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from hookseal.ground.wire import Scheme
+from hookseal.receiver import ed25519
 from hookseal.receiver.errors import (
     MalformedHeader,
     MissingHeader,
@@ -25,7 +27,6 @@ from hookseal.receiver.signature import Signed
 TOLERANCE_SECONDS: Final = 300
 _HEADERS: Final = frozenset[str]().union(*(names.all for _, names, _ in SCHEMES))
 _PREFIX: Final = "whsec_"
-_ASYMMETRIC: Final = ("whpk_", "whsk_")
 # Of a request that is signed in both schemes, the refusal by the one that came further is told.
 _MOST_TELLING: Final = (OutsideTolerance, NoMatchingSignature)
 
@@ -53,10 +54,10 @@ def verify(
 ) -> Verified:
     """Return what was proven of the request; any one of the secrets may have signed it, in either scheme.
 
-    `secrets` are spelled as hookseal shows them (`whsec_...`; for `x-webhook`, any text). `now` is an aware
-    datetime or unix seconds. Raises `VerificationError`: `MissingHeader`, `MalformedHeader`,
-    `NoMatchingSignature`, `OutsideTolerance`, `UnusableSecret` (`UntrimmedSecret` if none fits and one has white space
-    around it).
+    `secrets` are spelled as hookseal shows them: `whsec_...`; for ed25519 `whpk_...`, which needs the package
+    `cryptography`; for `x-webhook`, any text. `now` is an aware datetime or unix seconds. Raises
+    `VerificationError`: `MissingHeader`, `MalformedHeader`, `NoMatchingSignature`, `OutsideTolerance`,
+    `UnusableSecret` (`UntrimmedSecret` if none fits and one has white space around it).
     """
     _require_usable(secrets)
     received = _relevant(headers)
@@ -100,9 +101,11 @@ def _require_usable(secrets: Sequence[str]) -> None:
     for number, secret in enumerate(secrets, 1):
         if not secret.removeprefix(_PREFIX).strip():
             raise UnusableSecret(f"secret {number} is empty")
-        if secret.startswith(_ASYMMETRIC):
-            # Taken as an HMAC key, a public key would let anybody sign.
-            raise UnusableSecret(f"secret {number} is an ed25519 key, which this verifier does not take")
+        wrong = ed25519.why_unusable(secret)
+        if wrong is not None and ed25519.why_unusable(secret.strip()) is None:
+            raise UntrimmedSecret(f"secret {number} is a public key with white space around it: strip it")
+        if wrong is not None:
+            raise UnusableSecret(f"secret {number} {wrong}")
 
 
 def _relevant(headers: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Final
 from hookseal.ground.errors import ConfigError
 from hookseal.schema.database import Executor
 
-EXPECTED: Final = "0002"
+EXPECTED: Final = "0003"
 
 
 async def current(connection: Executor) -> str | None:

@@ -14,9 +14,9 @@ from hookseal.secrets.cache import CacheLimits, SealedCache
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretNotFound
 from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.integrity_versions import IntegrityVersions, integrity_key
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.keys import (
-    INTEGRITY_NAME,
     SENTINEL_NAME,
     KeyState,
     RegisteredKey,
@@ -43,7 +43,13 @@ class Unlocked:
     store: SecretStore
     service: SecretService
     integrity: IntegrityKey
+    versions: IntegrityVersions
     sentinel: SecretRef
+
+    @property
+    def sealing_key_id(self) -> str | None:
+        """The id of the master key that seals what is put now; None where the provider has none."""
+        return self.store.sealing_key_id if isinstance(self.store, PostgresStore) else None
 
     async def check_sentinel(self) -> None:
         """Return only if the store answers and opens the sentinel now. Raises `SecretError` or `SecretUnavailable`."""
@@ -103,12 +109,13 @@ async def _require_unregistered(source: Executor) -> None:
 
 
 async def _unlocked(store: SecretStore, cache: SealedCache, clock: Clock) -> Unlocked:
-    ref = await _active(store, INTEGRITY_NAME)
-    integrity = IntegrityKey(key_id=str(ref.version), material=await store.get(ref, purpose=Purpose.INTEGRITY))
+    integrity = await integrity_key(store)
+    versions = IntegrityVersions(store, integrity, clock=clock)
     unlocked = Unlocked(
         store=store,
-        service=SecretService(SecretReader(store, cache, clock=clock), integrity),
+        service=SecretService(SecretReader(store, cache, clock=clock), integrity, learn=versions.learn),
         integrity=integrity,
+        versions=versions,
         sentinel=await _active(store, SENTINEL_NAME),
     )
     await unlocked.check_sentinel()

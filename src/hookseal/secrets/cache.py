@@ -59,6 +59,9 @@ class _Entry:
     asked_at: float
     lifetime: float
 
+    def is_over(self, now: float) -> bool:
+        return now - self.asked_at >= self.lifetime
+
 
 class SealedCache:
     """Holds sealed versions, least recently used first to go, none longer than its TTL.
@@ -75,7 +78,7 @@ class SealedCache:
         self._chance = chance
         self._random_bytes = random_bytes
         self._cipher = AESGCM(random_bytes(_KEY_BYTES))
-        self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # by what each is bound to: see `spelled`
         self._hits = self._misses = self._evictions = self._clears = self._bytes = 0
 
     def get(self, key: CacheKey) -> SecretMaterial | None:
@@ -83,19 +86,21 @@ class SealedCache:
 
         Raises `SecretTampered`, and holds it no longer, if it was altered or moved to another key.
         """
-        self._shed()
-        entry = self._entries.get(key)
-        if entry is None or self._is_over(entry.asked_at, entry.lifetime):
-            self.drop(key)
+        now = self._clock.monotonic()
+        self._shed(now)
+        bound = spelled(key)
+        entry = self._entries.get(bound)
+        if entry is None or entry.is_over(now):
+            self._drop(bound)
             self._misses += 1
             return None
         try:
-            plain = self._cipher.decrypt(entry.sealed[:_NONCE_BYTES], entry.sealed[_NONCE_BYTES:], _bound(key))
+            plain = self._cipher.decrypt(entry.sealed[:_NONCE_BYTES], entry.sealed[_NONCE_BYTES:], bound)
         except InvalidTag:
-            self.drop(key)
+            self._drop(bound)
             self._misses += 1
             raise SecretTampered("a cached secret was altered in the memory of this process") from None
-        self._entries.move_to_end(key)
+        self._entries.move_to_end(bound)
         self._hits += 1
         return SecretMaterial(plain)
 
@@ -109,25 +114,25 @@ class SealedCache:
         It is not held if the cache was cleared since the ticket, if it is too old by now, or if it is larger
         than all that may be held.
         """
+        now = self._clock.monotonic()
         lifetime = self._limits.ttl_seconds * (1 - self._chance() / 2)
-        if ticket.clears != self._clears or self._is_over(ticket.asked_at, lifetime):
+        if ticket.clears != self._clears or now - ticket.asked_at >= lifetime:
             return
-        nonce = self._random_bytes(_NONCE_BYTES)
-        sealed = nonce + self._cipher.encrypt(nonce, material.reveal(), _bound(key))
+        bound, nonce = spelled(key), self._random_bytes(_NONCE_BYTES)
+        sealed = nonce + self._cipher.encrypt(nonce, material.reveal(), bound)
         if len(sealed) > self._limits.max_bytes:
             return
-        self.drop(key)
-        self._entries[key] = _Entry(sealed=sealed, asked_at=ticket.asked_at, lifetime=lifetime)
+        self._drop(bound)
+        self._entries[bound] = _Entry(sealed=sealed, asked_at=ticket.asked_at, lifetime=lifetime)
         self._bytes += len(sealed)
-        self._shed()
+        self._shed(now)
         while len(self._entries) > self._limits.max_entries or self._bytes > self._limits.max_bytes:
             self._leave(next(iter(self._entries)))
             self._evictions += 1
 
     def drop(self, key: CacheKey) -> None:
         """Hold nothing under the key."""
-        if key in self._entries:
-            self._leave(key)
+        self._drop(spelled(key))
 
     def clear(self) -> None:
         """Hold nothing, and never what was asked for before now. The key goes too: what it sealed is noise."""
@@ -138,7 +143,7 @@ class SealedCache:
 
     def counts(self) -> CacheCounts:
         """Return the counts as they are now."""
-        self._shed()
+        self._shed(self._clock.monotonic())
         return CacheCounts(
             hits=self._hits,
             misses=self._misses,
@@ -148,21 +153,23 @@ class SealedCache:
             bytes=self._bytes,
         )
 
-    def _is_over(self, asked_at: float, lifetime: float) -> bool:
-        return self._clock.monotonic() - asked_at >= lifetime
-
-    def _shed(self) -> None:
+    def _shed(self, now: float) -> None:
         """Let go of what is over and was not used for longest, so that no idle entry stays for good."""
         while self._entries:
-            key, entry = next(iter(self._entries.items()))
-            if not self._is_over(entry.asked_at, entry.lifetime):
+            bound, entry = next(iter(self._entries.items()))
+            if not entry.is_over(now):
                 return
-            self._leave(key)
+            self._leave(bound)
 
-    def _leave(self, key: CacheKey) -> None:
-        self._bytes -= len(self._entries.pop(key).sealed)
+    def _drop(self, bound: bytes) -> None:
+        if bound in self._entries:
+            self._leave(bound)
+
+    def _leave(self, bound: bytes) -> None:
+        self._bytes -= len(self._entries.pop(bound).sealed)
 
 
-def _bound(key: CacheKey) -> bytes:
+def spelled(key: CacheKey) -> bytes:
+    """Return the key as bytes, under which its entry is held and to which the entry is sealed."""
     ref, purpose = key
     return f"{purpose}:{ref}".encode()  # no purpose has a colon, and a ref has one spelling

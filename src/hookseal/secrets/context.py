@@ -15,6 +15,7 @@ class Purpose(StrEnum):
     """What a secret is for. A secret made for one purpose is not given out for another."""
 
     WEBHOOK_SIGNING = "webhook-signing"
+    ENDPOINT_HEADERS = "endpoint-headers"
     INTEGRITY = "integrity"
     SENTINEL = "sentinel"
 

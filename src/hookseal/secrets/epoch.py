@@ -1,4 +1,7 @@
-"""The cache epoch: whoever holds secrets cached under an older one forgets them at its next claim."""
+"""Two epochs, which come with every claim: who meets a newer one forgets what it knows from before.
+
+Under a new epoch of caches that is every cached secret, under one of restores every generation that was seen.
+"""
 
 from typing import Final
 
@@ -13,4 +16,11 @@ async def move(connection: Connection) -> int:
     """Move the epoch by one, in the caller's transaction, and return it. Raises `SecretUnavailable`."""
     with outages_translated():
         epoch: int = await connection.fetchval(_SQL["move"])
+    return epoch
+
+
+async def open_restore(connection: Connection) -> int:
+    """Open a new epoch of restores, in the caller's transaction, and return it. Raises `SecretUnavailable`."""
+    with outages_translated():
+        epoch: int = await connection.fetchval(_SQL["open_restore"])
     return epoch

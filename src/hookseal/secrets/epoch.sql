@@ -1,7 +1,14 @@
--- The cache epoch. It belongs to the installation, so the statement has no tenant.
+-- The epochs of caches and of restores. They belong to the installation, so no statement has a tenant.
 
 -- name: move
 UPDATE hookseal.control
    SET epoch = epoch + 1
  WHERE name = 'cache'
+RETURNING epoch
+
+-- A time, so that no epoch is ever opened twice: a restore puts the number back, too, and workers live through it.
+-- name: open_restore
+UPDATE hookseal.control
+   SET epoch = greatest(epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+ WHERE name = 'restore'
 RETURNING epoch

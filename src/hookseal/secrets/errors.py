@@ -46,6 +46,18 @@ class SecretTampered(SecretError):
     code = "secret_tampered"
 
 
+class SecretRolledBack(SecretTampered):
+    """What is stored is genuine, and older than what is known of it: somebody put it back."""
+
+    code = "secret_rolled_back"
+
+
+class IntegrityKeyUnknown(SecretTampered):
+    """A MAC names a version of the integrity key that this process does not know, or not yet."""
+
+    code = "integrity_key_unknown"
+
+
 class SecretUnavailable(Unavailable, CannotSign):
     """The secret store does not answer: wait, or mend it."""
 

@@ -12,12 +12,12 @@ from hookseal.schema.database import Connection, Executor
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.database import outages_translated, transaction
 from hookseal.secrets.derivation import KEY_BYTES
+from hookseal.secrets.integrity_versions import INTEGRITY_NAME
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef
 from hookseal.secrets.store import SecretStore
 
-INTEGRITY_NAME: Final = "integrity"
 SENTINEL_NAME: Final = "sentinel"
 
 _SQL: Final = statements("hookseal.secrets", "keys.sql")

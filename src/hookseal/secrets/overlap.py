@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from hookseal.ground.errors import Conflict, Malformed
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.ref import SecretRef
 
 MAX_OVERLAP_SECONDS: Final = 604_800
@@ -36,11 +37,27 @@ def require_generation(found: Pointer, expected: int | None) -> None:
         )
 
 
+def require_signable(scheme: Scheme, algorithm: Algorithm) -> None:
+    """Return only if the scheme has signatures of that algorithm. Raises `Malformed`, which says what has."""
+    if scheme is Scheme.X_WEBHOOK and algorithm is not Algorithm.HMAC:
+        raise Malformed(
+            f"{Scheme.X_WEBHOOK} signs with {Algorithm.HMAC} only: give --algorithm {Algorithm.HMAC}, "
+            f"or --scheme {Scheme.STANDARD}",
+            field="algorithm",
+        )
+
+
 def rotated(
-    found: Pointer, ref: SecretRef, *, scheme: str, lead: str | None, expires_at: datetime | None
+    found: Pointer, ref: SecretRef, *, how: tuple[Scheme, Algorithm], lead: str | None, expires_at: datetime | None
 ) -> dict[str, Any]:
-    """Return the changes that make `ref` current; without `expires_at` nothing older signs any more."""
-    changes = {"secret_ref": str(ref), "scheme": scheme, "lead": lead or found.lead}
+    """Return the changes that make `ref` current, which signs so; without `expires_at` nothing older does any more."""
+    scheme, algorithm = how
+    changes = {
+        "secret_ref": str(ref),
+        "scheme": scheme.value,
+        "algorithm": algorithm.value,
+        "lead": lead or found.lead,
+    }
     if expires_at is None:
         return changes | _NOBODY
     return changes | {
@@ -61,7 +78,9 @@ def require_rotatable(found: Pointer, *, overlap_seconds: int, force: bool) -> N
         raise Conflict("the endpoint has no secret to rotate", field="endpoint")
     if found.previous_due and overlap_seconds > 0 and not force:
         raise Conflict(
-            "an overlap is running, and its previous secret would retire at once: wait for its end, or use --force",
+            "an overlap is running, and its previous secret would retire at once: wait for its end, end it with "
+            "`hookseal endpoint rotation-status --end-when-switched`, or use --force; if the secret leaked, "
+            "use --overlap 0",
             field="endpoint",
         )
 

@@ -55,7 +55,7 @@ class SecretReader:
         self._clock = clock
         self._budget_seconds = budget_seconds
         self._flights: SingleFlight[CacheKey, SecretMaterial] = SingleFlight()
-        self._epoch: int | None = None
+        self._epoch: tuple[int, int] | None = None
         self._definitive = self._transient = 0
 
     @property
@@ -63,8 +63,10 @@ class SecretReader:
         """The provider of the store behind."""
         return self._store.provider
 
-    def obey(self, epoch: int) -> None:
+    def obey(self, epoch: tuple[int, int]) -> None:
         """Forget all that was read under a lower epoch than this; one that is not the highest yet changes nothing.
+
+        It is that of restores, then that of caches: a restore puts the latter back, and frees numbers of versions.
 
         Who waits for an answer already gets it, and nobody else does.
         """

@@ -78,6 +78,11 @@ def endpoint_secret_name(endpoint_id: EndpointId) -> str:
     return f"webhook-endpoint-{endpoint_id}"
 
 
+def endpoint_headers_name(endpoint_id: EndpointId) -> str:
+    """Return the name under which the header values of an endpoint are kept."""
+    return f"endpoint-headers-{endpoint_id}"
+
+
 def _require_tenant(tenant: str) -> None:
     try:
         tenant_id(tenant)

@@ -10,29 +10,37 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.errors import Conflict, Malformed, NotFound
 from hookseal.ground.framing import framed
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.sql import statements
-from hookseal.ground.wire import Scheme
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.schema.database import Connection, Executor
 from hookseal.secrets import overlap, pointer, versions
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.database import outages_translated
+from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
-from hookseal.secrets.signer import require_signing_secret
+from hookseal.secrets.signer import generate_signing_secret, public_key_of, require_signing_secret
 from hookseal.secrets.store import SecretStore
 
 _SQL: Final = statements("hookseal.secrets", "rotation.sql")
 _FINGERPRINT_LABEL: Final = b"hookseal.rotation.secret.v1"
+# What an older version did not ask, or answer, as it stands on record.
+_NOT_YET_ASKED: Final = {"algorithm": None, "key_id": "1"}
+_NOT_YET_ANSWERED: Final = {"public_key": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What an operator asks of a rotation. `given` tells that the secret came from the operator, not from us."""
+    """What an operator asks of a rotation; without a scheme or an algorithm it stays as it is.
+
+    `given` tells that the secret came from the operator, who means that one. Otherwise it was drawn by whoever
+    asks, and gives way to another one if the endpoint turns out to sign with another algorithm.
+    """
 
     tenant_id: TenantId
     endpoint_id: EndpointId
@@ -42,6 +50,7 @@ class Wanted:
     rotation_id: str | None = None
     expect_generation: int | None = None
     scheme: Scheme | None = None
+    algorithm: Algorithm | None = None
     lead: str | None = None
     force: bool = False
 
@@ -50,30 +59,34 @@ class Wanted:
 class Rotated:
     """What a rotation led to, the first time and whenever its id is asked for again.
 
-    `before` is the pointer that it found, None for a repeat. `secret` is None once the version is not active.
+    `before` is the pointer that it found and `after` the one that it left, None for a repeat. `secret` is None once
+    the version is not active, and for ed25519: there the receiver is given the `public_key`, while the pair is kept.
     """
 
     before: Pointer | None
+    after: Pointer | None
     secret_ref: str
     previous_secret_ref: str | None
     previous_secret_expires_at: datetime | None
     generation: int
     rotation_id: str
     secret: SecretMaterial | None
+    public_key: str | None = None
 
 
 async def rotate(connection: Connection, store: SecretStore, integrity: IntegrityKey, wanted: Wanted) -> Rotated:
     """Make the wanted secret the endpoint's current one; the store must write on the same connection.
 
     Raises `NotFound`, `SecretTampered` if the row was altered, `Conflict` (another generation than expected,
-    a running overlap without `force`, a rotation id that was used for something else), what the store
-    raises, and `SecretUnavailable`.
+    a running overlap without `force`, a rotation id that was used for something else), `Malformed` (a scheme that
+    does not sign with the algorithm, a given secret that signs with neither), what the store raises, and
+    `SecretUnavailable`.
     """
     found = await pointer.locked(connection, tenant=wanted.tenant_id, endpoint_id=wanted.endpoint_id)
     integrity.verify(found)
-    intent = _intent(wanted, integrity)
+    intent = _intent(wanted, integrity, integrity.key_id)
     if wanted.rotation_id is not None:
-        repeated = await _repeated(connection, store, wanted, intent)
+        repeated = await _repeated(connection, store, integrity, wanted)
         if repeated is not None:
             return repeated
     overlap.require_generation(found, wanted.expect_generation)
@@ -122,22 +135,35 @@ async def _rotate(
     intent: str,
 ) -> Rotated:
     scheme = Scheme(found.scheme) if wanted.scheme is None else wanted.scheme
-    if wanted.given:
-        require_signing_secret(wanted.secret, scheme)
+    algorithm = Algorithm(found.algorithm) if wanted.algorithm is None else wanted.algorithm
+    overlap.require_signable(scheme, algorithm)
+    secret = _fitting(wanted, scheme, algorithm)
     name = endpoint_secret_name(wanted.endpoint_id)
-    ref = await store.rotate(wanted.tenant_id, name, wanted.secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme)
+    ref = await store.rotate(wanted.tenant_id, name, secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme.value)
     expires_at = await pointer.moment(connection, wanted.overlap_seconds) if wanted.overlap_seconds else None
-    changes = overlap.rotated(found, ref, scheme=scheme.value, lead=wanted.lead, expires_at=expires_at)
+    changes = overlap.rotated(found, ref, how=(scheme, algorithm), lead=wanted.lead, expires_at=expires_at)
     after = await _arranged(connection, integrity, found, changes)
     with outages_translated():
         rotation_id = wanted.rotation_id or await connection.fetchval(_SQL["new_id"])
-        answer = _answer(after)
+        answer = _answer(after, public_key_of(secret) if algorithm is Algorithm.ED25519 else None)
         kept = await connection.fetchval(
             _SQL["keep"], wanted.tenant_id, rotation_id, wanted.endpoint_id, intent, ref.version, json.dumps(answer)
         )
     if kept is None:  # only another endpoint's rotation can have taken it meanwhile: ours are behind the row's lock
         raise _used_otherwise()
-    return Rotated(before=found, rotation_id=rotation_id, secret=wanted.secret, **_fields(answer))
+    shown = secret if answer["public_key"] is None else None
+    return Rotated(before=found, after=after, rotation_id=rotation_id, secret=shown, **_fields(answer))
+
+
+def _fitting(wanted: Wanted, scheme: Scheme, algorithm: Algorithm) -> SecretMaterial:
+    """Return the wanted secret if it can sign so; if it was only drawn and cannot, another one."""
+    try:
+        require_signing_secret(wanted.secret, scheme, algorithm)
+    except Malformed:
+        if wanted.given:
+            raise
+        return generate_signing_secret(algorithm)
+    return wanted.secret
 
 
 async def _arranged(
@@ -149,19 +175,26 @@ async def _arranged(
     return after
 
 
-async def _repeated(connection: Connection, store: SecretStore, wanted: Wanted, intent: str) -> Rotated | None:
+async def _repeated(
+    connection: Connection, store: SecretStore, integrity: IntegrityKey, wanted: Wanted
+) -> Rotated | None:
     """Return the answer that was given for this rotation id, None if it was never used."""
     with outages_translated():
         row = await connection.fetchrow(_SQL["find"], wanted.tenant_id, wanted.rotation_id)
     if row is None:
         return None
-    if json.loads(row["intent"]) != json.loads(intent):
+    asked = _NOT_YET_ASKED | json.loads(row["intent"])
+    if not integrity.knows(asked["key_id"]) or asked != json.loads(_intent(wanted, integrity, asked["key_id"])):
         raise _used_otherwise()
     fields = _fields(json.loads(row["answer"]))
     ref = SecretRef.parse(str(fields["secret_ref"]))
-    pointer.require_own(ref, tenant=wanted.tenant_id, endpoint_id=wanted.endpoint_id)  # the row has no MAC
+    # The row has no MAC: what a receiver is to trust comes from the secret itself.
+    pointer.require_own(ref, tenant=wanted.tenant_id, endpoint_id=wanted.endpoint_id)
     secret = await _if_active(store, ref)
-    return Rotated(before=None, rotation_id=wanted.rotation_id or "", secret=secret, **fields)
+    pair = secret if secret is not None or fields["public_key"] is None else await _unless_destroyed(store, ref)
+    public_key = None if pair is None else public_key_of(pair)
+    given = {"secret": secret if public_key is None else None, "public_key": public_key}
+    return Rotated(before=None, after=None, rotation_id=wanted.rotation_id or "", **fields | given)
 
 
 async def _if_active(store: SecretStore, ref: SecretRef) -> SecretMaterial | None:
@@ -171,12 +204,19 @@ async def _if_active(store: SecretStore, ref: SecretRef) -> SecretMaterial | Non
     return await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING)
 
 
+async def _unless_destroyed(store: SecretStore, ref: SecretRef) -> SecretMaterial | None:
+    try:
+        return await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING)
+    except SecretDestroyed:
+        return None
+
+
 def _used_otherwise() -> Conflict:
     return Conflict("this rotation id was used with other arguments: take another one", field="rotation_id")
 
 
-def _intent(wanted: Wanted, integrity: IntegrityKey) -> str:
-    """Return what was asked, as JSON; of a secret that was given, a keyed fingerprint, which tells it from another."""
+def _intent(wanted: Wanted, integrity: IntegrityKey, key_id: str) -> str:
+    """Return what was asked, as JSON; of a secret that was given, a fingerprint under that version of the key."""
     given = framed(_FINGERPRINT_LABEL, wanted.secret.reveal()) if wanted.given else None
     return json.dumps(
         {
@@ -184,23 +224,27 @@ def _intent(wanted: Wanted, integrity: IntegrityKey) -> str:
             "overlap_seconds": wanted.overlap_seconds,
             "expect_generation": wanted.expect_generation,
             "scheme": None if wanted.scheme is None else wanted.scheme.value,
+            "algorithm": None if wanted.algorithm is None else wanted.algorithm.value,
             "lead": wanted.lead,
             "force": wanted.force,
-            "secret": None if given is None else integrity.authenticate(given)[:8].hex(),
+            "secret": None if given is None else integrity.authenticate(given, under=key_id)[:8].hex(),
+            "key_id": key_id,
         }
     )
 
 
-def _answer(after: Pointer) -> dict[str, Any]:
+def _answer(after: Pointer, public_key: str | None) -> dict[str, Any]:
     expires_at = after.previous_secret_expires_at
     return {
         "secret_ref": after.secret_ref,
         "previous_secret_ref": after.previous_secret_ref,
         "previous_secret_expires_at": None if expires_at is None else expires_at.isoformat(),
         "generation": after.generation,
+        "public_key": public_key,
     }
 
 
 def _fields(answer: dict[str, Any]) -> dict[str, Any]:
     expires_at = answer["previous_secret_expires_at"]
-    return answer | {"previous_secret_expires_at": None if expires_at is None else datetime.fromisoformat(expires_at)}
+    fields = _NOT_YET_ANSWERED | answer
+    return fields | {"previous_secret_expires_at": None if expires_at is None else datetime.fromisoformat(expires_at)}

@@ -19,14 +19,19 @@ SELECT tenant_id,
        id::text AS endpoint_id,
        generation,
        scheme,
+       algorithm,
        lead,
        secret_ref,
        previous_secret_ref,
        previous_scheme,
+       previous_algorithm,
        previous_secret_expires_at,
        previous_secret_ref IS NOT NULL AND coalesce(previous_secret_expires_at > now(), false) AS overlapping,
        CASE WHEN previous_secret_expires_at > now()
-            THEN ceil(extract(epoch FROM previous_secret_expires_at - now()))::bigint END AS seconds_left
+            THEN ceil(extract(epoch FROM previous_secret_expires_at - now()))::bigint END AS seconds_left,
+       coalesce(generation < (SELECT max(l.generation)
+                                FROM hookseal.audit_log AS l
+                               WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $2::text), false) AS put_back
   FROM hookseal.endpoints
  WHERE tenant_id = $1 AND id = $2::text::uuid
 

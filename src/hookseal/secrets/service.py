@@ -1,66 +1,151 @@
-"""From a pointer to what signs: checked first, resolved whole or not at all, gone with the block."""
+"""From a pointer to what signs and what headers say: checked first, whole or not at all, gone with the block."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Final, NamedTuple
 
 from hookseal.ground.errors import Malformed
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets import header_values
 from hookseal.secrets.context import Purpose
-from hookseal.secrets.errors import SecretError, SecretNotFound, SecretTampered, SecretUnusable
+from hookseal.secrets.errors import (
+    IntegrityKeyUnknown,
+    SecretError,
+    SecretNotFound,
+    SecretRolledBack,
+    SecretTampered,
+    SecretUnusable,
+)
 from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.pointer import require_own
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.pointer import require_own, require_own_headers
 from hookseal.secrets.reader import SecretReader, Statistics
 from hookseal.secrets.ref import SecretRef
+from hookseal.secrets.seen import GenerationsSeen
 from hookseal.secrets.signer import Signer
 from hookseal.secrets.store import require_provider
 
-_SCHEMES: Final = frozenset(Scheme)
-_ALGORITHMS: Final = frozenset(Algorithm)
+_SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
+_ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in Algorithm}
+_REFS_REMEMBERED: Final = 16_384  # as text they come with every claim, and reading one costs ten times as much
+
+_NO_EPOCHS: Final = (
+    "hookseal.control lacks its row `cache` or `restore`, or an epoch there is below zero: put the row back, with an "
+    "epoch above the one that it had (docs/threat-model.md)"
+)
+
+Learn = Callable[[str], Awaitable[None]]
+Report = Callable[[Pointer, str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Due:
-    """A version that must sign, and the scheme that it was made for."""
+async def knows_all(_key_id: str) -> None:
+    """Learn no version of the integrity key: those that are known are all."""
 
+
+class _Due(NamedTuple):
+    """A version that must sign, as the row spells it and as it was read, and how it was made to."""
+
+    text: str
     ref: SecretRef
     scheme: Scheme
+    algorithm: Algorithm
+
+
+class _Refusals:
+    """Counts the secret errors that leave its block."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, SecretError):
+            self.count += 1
+
+
+class _Lent:
+    """Signers for one block. A class, since a generator would cost a delivery two microseconds more."""
+
+    __slots__ = ("_resolving", "_signers")
+
+    def __init__(self, resolving: Callable[[], Awaitable[tuple[Signer, ...]]]) -> None:
+        self._resolving = resolving
+        self._signers: tuple[Signer, ...] = ()
+
+    async def __aenter__(self) -> tuple[Signer, ...]:
+        self._signers = await self._resolving()
+        return self._signers
+
+    async def __aexit__(self, *_: object) -> None:
+        for signer in self._signers:
+            signer.forget()
 
 
 class SecretService:
-    """Hands out signers for endpoints. It fails closed: every signer that is due, or an error."""
+    """Hands out signers and header values for endpoints. It fails closed: all that is due, or an error.
 
-    def __init__(self, reader: SecretReader, integrity: IntegrityKey) -> None:
+    `learn` is told the id of a version of the integrity key that a row names and that is not known yet; it may
+    have the key adopt it.
+    """
+
+    def __init__(self, reader: SecretReader, integrity: IntegrityKey, *, learn: Learn = knows_all) -> None:
         self._reader = reader
         self._integrity = integrity
-        self._refused = 0
+        self._learn = learn
+        self._seen = GenerationsSeen()
+        self._report: Report | None = None
+        self._refusals = _Refusals()
 
-    @asynccontextmanager
-    async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
+    def report_to(self, report: Report) -> None:
+        """Tell it of every pointer that was put back, or points at what was, and how that shows."""
+        self._report = report
+
+    def signers(self, pointer: Pointer) -> AbstractAsyncContextManager[tuple[Signer, ...]]:
         """Give the signer of the current secret, then of the previous one while it is due, for the block.
 
         After the block they sign nothing. What was read under an older cache epoch than the pointer's is
-        forgotten first. Raises on entry, before anything is read: `SecretTampered` (MAC, a ref that is not of
-        its form, a previous secret without its scheme), `SecretDenied` (a ref of another tenant, endpoint or
-        provider), `SecretUnusable` (a scheme or algorithm that no secret of ours can sign for),
-        `SecretNotFound` (no secret yet); and then, for any one of them, what the store raises, within two
-        seconds for all.
+        forgotten first. Raises on entry, before anything is read: `SecretTampered` (MAC, a row that was put
+        back, a ref that is not of its form, a previous secret without its scheme), `SecretDenied` (a ref of
+        another tenant, endpoint or provider), `SecretUnusable` (a scheme or algorithm that no secret of ours can
+        sign for), `SecretNotFound` (no secret yet); and then, for any one of them, what the store raises, within
+        two seconds for all.
         """
-        self._reader.obey(pointer.cache_epoch)
-        with self._refusals_counted():
-            due = self._due(pointer)
-        secrets = await self._reader.read([version.ref for version in due], purpose=Purpose.WEBHOOK_SIGNING)
-        signers: list[Signer] = []
+        return _Lent(partial(self._resolved, pointer))
+
+    @asynccontextmanager
+    async def headers(self, pointer: Pointer) -> AsyncIterator[Mapping[str, SecretMaterial]]:
+        """Give the values of the endpoint's own headers, masked, by name in lower case, for the block.
+
+        There are none without a ref. After the block the mapping is empty. Raises as `signers` does, and
+        `SecretUnusable` if what was sealed may not be sent.
+        """
+        if pointer.headers_ref is None:
+            yield {}
+            return
+        self._reader.obey((pointer.restore_epoch, pointer.cache_epoch))
         try:
-            with self._refusals_counted():
-                for version, secret in zip(due, secrets, strict=True):
-                    signers.append(Signer(str(version.ref), secret, version.scheme))
-            yield tuple(signers)
+            with self._refusals:
+                await self._require_trusted(pointer)
+                ref = _parsed(pointer.headers_ref)
+                require_own_headers(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
+                require_provider(ref, self._reader.provider)
+            [sealed] = await self._reader.read([ref], purpose=Purpose.ENDPOINT_HEADERS)
+        except SecretRolledBack as error:
+            self._tell(pointer, error)
+            raise
+        with self._refusals:
+            values = header_values.read(sealed)
+        try:
+            yield values
         finally:
-            for signer in signers:
-                signer.forget()
+            values.clear()
 
     def statistics(self) -> Statistics:
         """Return what was read since the start, and what is cached now.
@@ -68,47 +153,80 @@ class SecretService:
         Who was refused before the store was asked, or got a secret that cannot sign, is a definitive failure too.
         """
         read = self._reader.statistics()
-        return replace(read, definitive_failures=read.definitive_failures + self._refused)
+        return replace(read, definitive_failures=read.definitive_failures + self._refusals.count)
 
-    @contextmanager
-    def _refusals_counted(self) -> Iterator[None]:
+    async def _resolved(self, pointer: Pointer) -> tuple[Signer, ...]:
+        self._reader.obey((pointer.restore_epoch, pointer.cache_epoch))
         try:
-            yield
-        except SecretError:
-            self._refused += 1
+            with self._refusals:
+                if pointer.secret_ref is None and pointer.mac is None:
+                    raise SecretNotFound("the endpoint has no secret yet")
+                await self._require_trusted(pointer)
+                due = self._due(pointer)
+            secrets = await self._reader.read([version.ref for version in due], purpose=Purpose.WEBHOOK_SIGNING)
+            with self._refusals:
+                return tuple(
+                    [
+                        Signer(version.text, secret, version.scheme, version.algorithm)
+                        for version, secret in zip(due, secrets, strict=True)
+                    ]
+                )
+        except SecretRolledBack as error:
+            self._tell(pointer, error)
             raise
 
+    def _tell(self, pointer: Pointer, error: SecretRolledBack) -> None:
+        if self._report is not None:
+            self._report(pointer, str(error))
+
+    async def _require_trusted(self, pointer: Pointer) -> None:
+        """Return only if the row is genuine and the newest that anybody knows."""
+        if pointer.cache_epoch < 0 or pointer.restore_epoch < 0:
+            raise SecretTampered(_NO_EPOCHS)
+        try:
+            self._integrity.verify(pointer)
+        except IntegrityKeyUnknown:
+            if pointer.mac_key_id is None:
+                raise
+            await self._learn(pointer.mac_key_id)
+            self._integrity.verify(pointer)
+        self._seen.require_newest(pointer)
+
     def _due(self, pointer: Pointer) -> tuple[_Due, ...]:
-        if pointer.secret_ref is None and pointer.mac is None:
-            raise SecretNotFound("the endpoint has no secret yet")
-        self._integrity.verify(pointer)
-        scheme = _usable(pointer.scheme, pointer.algorithm)
+        how = _usable(pointer.scheme, pointer.algorithm)
         current = self._checked(pointer, pointer.secret_ref)
         previous = self._checked(pointer, pointer.previous_secret_ref)
         if current is None or (pointer.previous_due and previous is None):
             raise SecretNotFound("the endpoint lacks a secret that is due")
-        first = _Due(ref=current, scheme=scheme)
+        first = _Due(*current, *how)
         if previous is None or not pointer.previous_due:
             return (first,)
         if pointer.previous_scheme is None or pointer.previous_algorithm is None:
             raise SecretTampered("the endpoint row lacks the scheme or the algorithm of its previous secret")
-        return first, _Due(ref=previous, scheme=_usable(pointer.previous_scheme, pointer.previous_algorithm))
+        how = _usable(pointer.previous_scheme, pointer.previous_algorithm)
+        return first, _Due(*previous, *how)
 
-    def _checked(self, pointer: Pointer, text: str | None) -> SecretRef | None:
-        """Return the reference once it is known to be this endpoint's own, kept by the store that we have."""
+    def _checked(self, pointer: Pointer, text: str | None) -> tuple[str, SecretRef] | None:
+        """Return the reference, as text and read, once it is known to be the endpoint's own and in our store."""
         if text is None:
             return None
-        try:
-            ref = SecretRef.parse(text)
-        except Malformed as error:
-            raise SecretTampered(str(error)) from None
+        ref = _parsed(text)
         require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
         require_provider(ref, self._reader.provider)
-        return ref
+        return text, ref
 
 
-def _usable(scheme: str, algorithm: str) -> Scheme:
-    """Return the scheme if a secret of ours can sign in it with that algorithm. Raises `SecretUnusable`."""
-    if scheme not in _SCHEMES or algorithm not in _ALGORITHMS:
+@lru_cache(maxsize=_REFS_REMEMBERED)
+def _parsed(text: str) -> SecretRef:
+    try:
+        return SecretRef.parse(text)
+    except Malformed as error:
+        raise SecretTampered(str(error)) from None
+
+
+def _usable(scheme: str, algorithm: str) -> tuple[Scheme, Algorithm]:
+    """Return both if secrets of ours can sign in that scheme with that algorithm. Raises `SecretUnusable`."""
+    found = _SCHEMES.get(scheme), _ALGORITHMS.get(algorithm)
+    if found[0] is None or found[1] is None:
         raise SecretUnusable
-    return Scheme(scheme)
+    return found[0], found[1]

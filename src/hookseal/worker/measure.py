@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from hookseal.audit.entry import Action
 from hookseal.dispatcher.database import translated
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.clock import Clock
 from hookseal.ground.sql import statements
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Pool, connected
+from hookseal.secrets.schedule import WARNING
 from hookseal.worker import metrics
 from hookseal.worker.meter import Reading, WorkerMeter
 from hookseal.worker.metrics import Metric
@@ -18,6 +20,7 @@ COUNTED_AT_MOST: Final = 100_000
 _LOOK_SECONDS: Final = 3.0  # how soon after it begins to lead a worker measures
 
 _SQL: Final = statements("hookseal.worker", "measure.sql")
+_ANNOUNCED: Final = Action.SECRET_ROTATION_ANNOUNCED.value
 _MEASURED: Final = (
     metrics.OLDEST_DUE,
     metrics.DUE,
@@ -25,6 +28,7 @@ _MEASURED: Final = (
     metrics.QUEUE_DEPTH,
     metrics.RECORDS,
     metrics.PLAINTEXT_ROWS,
+    metrics.ROTATIONS_OVERDUE,
     metrics.WORKERS_LIVE,
 )
 
@@ -93,5 +97,6 @@ async def _stored(connection: Connection) -> Mapping[str, Reading]:
         metrics.WAITING.name: await labelled("waiting", COUNTED_AT_MOST),
         metrics.RECORDS.name: await labelled("records"),
         metrics.PLAINTEXT_ROWS.name: await number("plaintext_rows"),
+        metrics.ROTATIONS_OVERDUE.name: await number("rotations_overdue", _ANNOUNCED, WARNING.total_seconds()),
         metrics.WORKERS_LIVE.name: await number("workers_live", LIVE_SECONDS),
     }

@@ -25,5 +25,20 @@ GROUP BY 1
 -- name: plaintext_rows
 SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext
 
+-- Counted from when it comes at the earliest, as it was announced; a worker that does not even announce is late, too.
+-- name: rotations_overdue
+SELECT count(*)
+FROM (SELECT e.tenant_id, e.id, make_interval(secs => least($2::float8, e.rotate_every_days * 43200)) AS warning,
+             greatest(e.secret_updated_at + make_interval(secs => e.rotate_every_days * 86400), e.previous_secret_expires_at)
+             AS due_at
+      FROM hookseal.endpoints AS e
+      WHERE e.rotate_every_days IS NOT NULL AND e.secret_ref IS NOT NULL) AS s
+LEFT JOIN LATERAL
+    (SELECT max(l.at) AS at FROM hookseal.audit_log AS l
+     WHERE l.tenant_id = s.tenant_id AND l.subject = 'endpoint:' || s.id AND l.generation IS NOT NULL AND l.action = $1
+       AND l.at >= s.due_at - s.warning) AS announced ON true
+WHERE s.due_at < now() - interval '1 hour'
+  AND now() - interval '1 hour' > greatest(s.due_at, coalesce(announced.at, s.due_at + interval '24 hours' - s.warning) + s.warning)
+
 -- name: workers_live
 SELECT count(*) FROM hookseal.workers WHERE beaten_at > now() - make_interval(secs => $1)

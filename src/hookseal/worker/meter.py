@@ -79,6 +79,10 @@ class WorkerMeter(Collector):
         """Count a claim that was not answered."""
         self._count(metrics.CLAIMS_FAILED)
 
+    def put_back(self) -> None:
+        """Count a row that was found to be older than is known, once it is audited."""
+        self._count(metrics.PUT_BACK)
+
     def watch(self, metric: Metric, read: Callable[[], Reading]) -> None:
         """Have this metric read whenever the figures are asked for: a number, one for each label, or None."""
         self._readings[metric.name] = read

@@ -131,6 +131,11 @@ SECRET_FAILURES: Final = Metric(
     label="kind",
     values=tuple(FailureOf),
 )
+PUT_BACK: Final = Metric(
+    name="hookseal_rollbacks_found_total",
+    kind=Kind.COUNTER,
+    text="Endpoint rows and secret records that were found to be put back to an older state, each audited once.",
+)
 CACHE_ENTRIES: Final = Metric(
     name="hookseal_secret_cache_entries", kind=Kind.GAUGE, text="Secrets in the cache, sealed."
 )
@@ -174,6 +179,17 @@ PLAINTEXT_ROWS: Final = Metric(
     kind=Kind.GAUGE,
     text="Endpoints that still hold a plaintext secret of an older system. Leader only.",
 )
+ROTATIONS_OVERDUE: Final = Metric(
+    name="hookseal_rotations_overdue",
+    kind=Kind.GAUGE,
+    text="Endpoints whose rotation by schedule is an hour late, or a day and an hour where none was announced. "
+    "Leader only.",
+)
+ROTATIONS_FAILING: Final = Metric(
+    name="hookseal_rotations_failing",
+    kind=Kind.GAUGE,
+    text="Endpoints whose rotation by schedule could not be announced or made at the last look. Leader only.",
+)
 WORKERS_LIVE: Final = Metric(
     name="hookseal_workers_live",
     kind=Kind.GAUGE,
@@ -198,6 +214,7 @@ METRICS: Final = (
     CACHE_MISSES,
     CACHE_EVICTIONS,
     SECRET_FAILURES,
+    PUT_BACK,
     CACHE_ENTRIES,
     CACHE_BYTES,
     READY,
@@ -208,6 +225,8 @@ METRICS: Final = (
     QUEUE_DEPTH,
     RECORDS,
     PLAINTEXT_ROWS,
+    ROTATIONS_OVERDUE,
+    ROTATIONS_FAILING,
     WORKERS_LIVE,
 )
 NAMES: Final = tuple(metric.name for metric in METRICS)

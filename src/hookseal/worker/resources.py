@@ -27,6 +27,8 @@ from hookseal.schema import revision
 from hookseal.schema.database import OUTAGES
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.ref import Provider
+from hookseal.worker.findings import Findings
 from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.ledger import PersistentLedger
 from hookseal.worker.lost_claims import LostClaims
@@ -51,11 +53,21 @@ class Resources:
     bell: Bell
     ledger: PostgresLedger
     lost_claims: LostClaims
+    findings: Findings
     keyring: KeyRing | None
     unlocked: Unlocked
     heartbeat: Heartbeat
     meter: WorkerMeter
     parts: Parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Means:
+    """The time of a worker, and what it tells with."""
+
+    clock: Clock
+    meter: WorkerMeter
+    log: Any
 
 
 @asynccontextmanager
@@ -68,24 +80,16 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
     async with _connections(settings) as (pool, probing, ringing):
         await revision.require(pool)
         ring = None if (master_key := settings.secrets.master_key) is None else KeyRing(master_key)
-        unlocked = await unlock(pool, settings.secrets.provider, ring, cache=settings.secrets.cache, clock=clock)
+        unlocked = await _unlocked(settings, pool, ring, clock=clock, log=log)
+        means = _Means(clock=clock, meter=(meter := WorkerMeter()), log=log.bind(worker_id=worker_id))
+        findings = Findings(pool, unlocked, worker_id=worker_id, clock=clock, meter=meter, log=log)
+        unlocked.service.report_to(findings.add)
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
         async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow)) as transport:
             await _require_time(settings, ledger)  # whoever adds an endpoint from now on sees that we are there
-            parts = Parts(
-                ledger=_persistent(settings, ledger, lost_claims, clock),
-                transport=transport,
-                signers=unlocked.service,
-                clock=clock,
-                jitter=random.SystemRandom().random,
-                allow_http=settings.egress.allow_http,
-                user_agent=f"hookseal/{VERSION}",
-                longest_seconds=settings.worker.longest_request_seconds,
-                meter=(meter := WorkerMeter()),
-                log=log.bind(worker_id=worker_id),
-            )
+            persistent = _persistent(settings, ledger, lost_claims, clock)
             yield Resources(
                 worker_id=worker_id,
                 pool=pool,
@@ -93,12 +97,36 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 bell=ringing,
                 ledger=ledger,
                 lost_claims=lost_claims,
+                findings=findings,
                 keyring=ring,
                 unlocked=unlocked,
                 heartbeat=heartbeat,
                 meter=meter,
-                parts=parts,
+                parts=_parts(settings, transport, unlocked, ledger=persistent, means=means),
             )
+
+
+def _parts(
+    settings: Settings, transport: HttpTransport, unlocked: Unlocked, *, ledger: PersistentLedger, means: _Means
+) -> Parts:
+    return Parts(
+        ledger=ledger,
+        transport=transport,
+        signers=unlocked.service,
+        clock=means.clock,
+        jitter=random.SystemRandom().random,
+        allow_http=settings.egress.allow_http,
+        user_agent=f"hookseal/{VERSION}",
+        longest_seconds=settings.worker.longest_request_seconds,
+        meter=means.meter,
+        log=means.log,
+    )
+
+
+async def _unlocked(settings: Settings, pool: _Pool, ring: KeyRing | None, *, clock: Clock, log: Any) -> Unlocked:
+    if settings.secrets.provider is Provider.DEV:
+        log.warning("secrets.in_memory", reason="SECRETS_PROVIDER is dev: every secret is lost when this process ends")
+    return await unlock(pool, settings.secrets.provider, ring, cache=settings.secrets.cache, clock=clock)
 
 
 def _persistent(settings: Settings, ledger: PostgresLedger, lost: LostClaims, clock: Clock) -> PersistentLedger:

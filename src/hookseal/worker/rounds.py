@@ -6,6 +6,9 @@ from typing import Any
 
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import Clock
+from hookseal.secrets import schedule
+from hookseal.secrets.ref import Provider
+from hookseal.worker.housekeeping import Housekeeping, Rules
 from hookseal.worker.listen import Listening
 from hookseal.worker.measure import Measuring
 from hookseal.worker.metrics import LOOP_LAG
@@ -18,7 +21,7 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Rounds:
-    """Sweep, outbox, heartbeat, measuring, pulse, and listening if the settings ask for it."""
+    """Sweep, outbox, heartbeat, measuring, pulse, housekeeping, and listening if the settings ask for it."""
 
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         seconds = settings.worker.sweep_seconds
@@ -34,13 +37,33 @@ class Rounds:
             "sweep": sweep.run,
             "outbox": self._outbox.run,
             "lost_claims": resources.lost_claims.run,
+            "findings": resources.findings.run,
             "heartbeat": resources.heartbeat.run,
             "measure": measuring.run,
             "pulse": pulse.run,
         }
+        if settings.secrets.provider is not Provider.DEV:  # whose secrets end with this process
+            self.loops = {**self.loops, "housekeeping": self._housekeeping(settings, resources, clock, log).run}
         if settings.worker.listen:
             listening = Listening(partial(listener, settings), self._outbox.wake, clock=clock, log=log)
             self.loops = {**self.loops, "listen": listening.run}
+
+    def _housekeeping(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> Housekeeping:
+        secrets = settings.secrets
+        housekeeping = Housekeeping(
+            resources.pool,
+            resources.unlocked,
+            lambda: self._outbox.leads,
+            rules=Rules(
+                who=f"worker/{resources.worker_id}",
+                overlap_seconds=schedule.overlap_seconds(secrets.rotation_overlap_seconds),
+                retention_days=secrets.retired_retention_days,
+            ),
+            clock=clock,
+            log=log,
+        )
+        housekeeping.told_by(resources.meter)
+        return housekeeping
 
     async def end(self) -> None:
         """Let another worker lead at once. The loops must have ended."""

@@ -14,6 +14,7 @@ from hookseal.secrets.database import outages_translated, transaction
 from hookseal.secrets.envelope import key_id_of, open_sealed, seal
 from hookseal.secrets.errors import KeyRetired, SecretDestroyed, SecretNotFound, SecretTampered
 from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.known import require_as_known
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store import SecretVersion, VersionState, first_ref, require_provider, require_purpose
@@ -34,6 +35,11 @@ class PostgresStore:
         self._source = connection
         self._keyring = keyring
 
+    @property
+    def sealing_key_id(self) -> str:
+        """The id of the master key that seals what is put now."""
+        return self._keyring.sealing.key_id
+
     def joined_to(self, connection: Executor) -> "PostgresStore":
         """Return this store on another pool or connection, in the transaction that the caller has open on it."""
         return PostgresStore(connection, self._keyring)
@@ -42,10 +48,10 @@ class PostgresStore:
         self, tenant: TenantId, name: str, material: SecretMaterial, *, purpose: Purpose, scheme: str | None = None
     ) -> SecretRef:
         """Keep the first version of a new name (see `SecretStore`)."""
-        ref = first_ref(self.provider, tenant, name)
-        row = self._row(ref, material, purpose, scheme)
+        first = first_ref(self.provider, tenant, name)
         async with transaction(self._source) as connection:
-            written = await connection.fetchval(_SQL["put"], *row)
+            ref = replace(first, version=await connection.fetchval(_SQL["next_version"], tenant, name))
+            written = await connection.fetchval(_SQL["put"], *self._row(ref, material, purpose, scheme))
         if written is None:
             raise Conflict("the tenant has a secret of this name: rotate it", field="name")
         return ref
@@ -55,7 +61,9 @@ class PostgresStore:
         require_provider(ref, self.provider)
         with outages_translated():
             async with connected(self._source) as connection:
-                row = await connection.fetchrow(_SQL["get"], ref.tenant, ref.name, ref.version, timeout=ANSWER_SECONDS)
+                row = await connection.fetchrow(
+                    _SQL["get"], ref.tenant, ref.name, ref.version, str(ref), timeout=ANSWER_SECONDS
+                )
         if row is None:
             raise SecretNotFound
         require_purpose(row["purpose"], purpose)
@@ -63,7 +71,14 @@ class PostgresStore:
             raise SecretDestroyed
         if row["key_is_closed"]:  # since this process started: its ring does not know
             raise KeyRetired(f"master key {key_id_of(row['sealed'])} is retired: it opens nothing any more")
-        return open_sealed(self._keyring, row["sealed"], SecretContext.of(ref, purpose))
+        material = open_sealed(self._keyring, row["sealed"], SecretContext.of(ref, purpose))
+        require_as_known(
+            state=row["state"],
+            pointed=row["pointed_state"],
+            key_id=key_id_of(row["sealed"]),
+            audited_key_id=row["audited_key_id"],
+        )
+        return material
 
     async def rotate(
         self, tenant: TenantId, name: str, material: SecretMaterial, *, purpose: Purpose, scheme: str | None = None

@@ -7,14 +7,29 @@ SELECT $1::text, $2::text, $3::bigint, 'db', $4::text, $5::text, $6::bytea, $7::
     ON CONFLICT DO NOTHING
 RETURNING version
 
+-- The row with what the endpoint that points at it, and the audit log, say of it: all moved in one transaction.
 -- name: get
-SELECT purpose,
-       sealed,
+SELECT r.purpose,
+       r.sealed,
+       r.state,
        EXISTS (SELECT
-                 FROM hookseal.secret_keys k
-                WHERE k.key_id = r.key_id AND k.state IN ('retired', 'destroyed')) AS key_is_closed
-  FROM hookseal.secret_records r
- WHERE tenant_id = $1 AND name = $2 AND version = $3 AND provider = 'db'
+                 FROM hookseal.secret_keys AS k
+                WHERE k.key_id IN (r.key_id, encode(substring(r.sealed FROM 3 FOR 8), 'hex'))
+                  AND k.state IN ('retired', 'destroyed')) AS key_is_closed,
+       CASE $4::text WHEN e.secret_ref THEN 'active'
+                     WHEN e.headers_ref THEN 'active'
+                     WHEN e.previous_secret_ref THEN 'previous' END AS pointed_state,
+       (SELECT l.after ->> 'key_id'
+          FROM hookseal.audit_log AS l
+         WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || e.id
+           AND $4::text IN (l.after ->> 'secret_ref', l.after ->> 'headers_ref') AND l.after ->> 'key_id' IS NOT NULL
+         ORDER BY l.sequence DESC
+         LIMIT 1) AS audited_key_id
+  FROM hookseal.secret_records AS r
+  LEFT JOIN hookseal.endpoints AS e
+    ON e.tenant_id = r.tenant_id
+   AND e.id = substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
+ WHERE r.tenant_id = $1 AND r.name = $2 AND r.version = $3 AND r.provider = 'db'
 
 -- name: lock
 SELECT purpose
@@ -24,10 +39,19 @@ SELECT purpose
  LIMIT 1
    FOR UPDATE
 
+-- Records that somebody deleted free no number, which a cache may still hold: what the audit log tells of is used, too.
 -- name: next_version
-SELECT max(version) + 1
-  FROM hookseal.secret_records
- WHERE tenant_id = $1 AND name = $2
+SELECT greatest(0, max(r.version),
+                (SELECT max(substring(told.ref FROM ':([0-9]{1,18})$')::bigint)
+                   FROM hookseal.audit_log AS l
+                  CROSS JOIN LATERAL (VALUES (l.after ->> 'secret_ref'), (l.after ->> 'headers_ref'),
+                                             (l.after ->> 'integrity_ref')) AS told (ref)
+                  WHERE l.tenant_id = $1
+                    AND l.subject = coalesce(
+                        'endpoint:' || substring($2::text FROM '^(?:webhook-endpoint|endpoint-headers)-(.*)$'), $2::text)
+                    AND starts_with(told.ref, concat_ws(':', 'db', $1::text, $2::text, '')))) + 1
+  FROM hookseal.secret_records AS r
+ WHERE r.tenant_id = $1 AND r.name = $2
 
 -- name: step_back
 UPDATE hookseal.secret_records

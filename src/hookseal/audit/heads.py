@@ -1,0 +1,81 @@
+"""Heads of chains that were kept elsewhere, and what a log that lacks them must be: older, or another history."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from hookseal.audit.chain import Link
+from hookseal.ground.errors import Malformed
+
+MAX_HEADS: Final = 100_000
+_TENANT: Final = re.compile(r"[a-z0-9_][a-z0-9._-]{0,62}")
+_MAC: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The end that a tenant's chain had when somebody looked."""
+
+    tenant_id: str
+    sequence: int
+    mac: bytes
+
+
+class Contradiction(StrEnum):
+    """How a log contradicts a head that was kept."""
+
+    OLDER = "older"
+    FORKED = "forked"
+
+
+def kept_heads(text: str) -> tuple[Head, ...]:
+    """Return the heads in what `hookseal audit verify --json` printed. Raises `Malformed` if it is not of that form."""
+    try:
+        tenants = json.loads(text)["tenants"]
+        heads = tuple(_head(one) for one in tenants if one["head_sequence"] is not None)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise _no_heads() from None
+    if not 0 < len(heads) <= MAX_HEADS:  # with none, nothing would be compared, and all of it look intact
+        raise _no_heads()
+    return heads
+
+
+def contradiction(head: Head, *, last: Link, mac_there: bytes | None, accepted: Iterable[Head]) -> Contradiction | None:
+    """Return how a chain contradicts a head, None if it holds it, or if it was accepted that it does not.
+
+    `last` is where the chain ends now, `mac_there` the MAC of its row with the head's number, None without one.
+    """
+    if mac_there == head.mac or head in accepted:
+        return None
+    return Contradiction.OLDER if last.sequence < head.sequence else Contradiction.FORKED
+
+
+def told(heads: Iterable[Head]) -> list[list[object]]:
+    """Return heads as an audit row keeps them."""
+    return [[head.tenant_id, head.sequence, head.mac.hex()] for head in heads]
+
+
+def kept(facts: Mapping[str, Any] | str | None) -> tuple[Head, ...]:
+    """Return the heads that an audit row of an accepted restore keeps."""
+    found = facts.get("heads", []) if isinstance(facts, Mapping) else []
+    return tuple(Head(tenant_id=tenant, sequence=number, mac=bytes.fromhex(mac)) for tenant, number, mac in found)
+
+
+def _head(one: Mapping[str, Any]) -> Head:
+    tenant, sequence, mac = one["tenant_id"], one["head_sequence"], one["head_mac"]
+    if not (
+        isinstance(tenant, str)
+        and _TENANT.fullmatch(tenant)
+        and type(sequence) is int
+        and 0 <= sequence < 2**63
+        and _MAC.fullmatch(mac)
+    ):
+        raise _no_heads()
+    return Head(tenant_id=tenant, sequence=sequence, mac=bytes.fromhex(mac))
+
+
+def _no_heads() -> Malformed:
+    return Malformed("the file must hold what `hookseal audit verify --json` printed", field="head")

@@ -1,0 +1,142 @@
+"""Finding what was put back to an older state, and accepting it: from then on it is the newest that anybody knows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from hookseal.audit import log
+from hookseal.audit.entry import Action, Change
+from hookseal.audit.heads import Contradiction, Head, told
+from hookseal.dispatcher import waiting
+from hookseal.ground.errors import HooksealError, Unavailable
+from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
+from hookseal.operations.caches import clear_caches
+from hookseal.operations.operator import Operator
+from hookseal.secrets import epoch, pointer, put_back, versions
+from hookseal.secrets.put_back import PutBack, PutBackKind
+from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name
+
+_SUBJECT: Final = "restore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What was accepted, what could not be and why, and which heads that were kept the log does not hold.
+
+    `epoch` is that of restores: workers forget the generations that they saw under an older one. It is None if only
+    one endpoint was accepted.
+    """
+
+    epoch: int | None
+    woken: int
+    endpoints: Sequence[PutBack]
+    refused: Sequence[tuple[PutBack, str]]
+    contradicted: Sequence[tuple[Head, Contradiction]]
+
+
+@dataclass(slots=True)
+class _Tally:
+    accepted: list[PutBack] = field(default_factory=list)
+    refused: list[tuple[PutBack, str]] = field(default_factory=list)
+
+
+async def accept_restore(
+    operator: Operator, heads: Sequence[Head], *, on_progress: Callable[[int], None] | None = None
+) -> Accepted:
+    """Take the installation as it stands for lawful, and open a new epoch; both audited.
+
+    Each endpoint that was put back gets a generation above every one that is known, and its records the states that
+    its row says; one whose row is gone counts as deleted. They are accepted one by one: who is interrupted runs it
+    again. `heads` are those that were kept before: what the log lacks of them is then no contradiction any more.
+    Raises `Unavailable`.
+    """
+    contradicted = await log.contradicted(operator.connection, operator.unlocked.integrity, heads)
+    tally = _Tally()
+    async for found in put_back.found(operator.connection):
+        await _tried(operator, found, tally)
+        if on_progress is not None:
+            on_progress(len(tally.accepted) + len(tally.refused))
+    return await _opened(operator, tally, contradicted)
+
+
+async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> Accepted:
+    """Take one endpoint as it stands for lawful, as `accept_restore` does with all; no epoch of restores begins.
+
+    An endpoint that was not put back stays as it is. Raises `Unavailable`.
+    """
+    tally = _Tally()
+    async for found in put_back.found(operator.connection, tenant):
+        if found.endpoint_id == endpoint_id:
+            await _tried(operator, found, tally)
+    woken = (await clear_caches(operator)).woken if tally.accepted else 0
+    return Accepted(epoch=None, woken=woken, endpoints=tally.accepted, refused=tally.refused, contradicted=())
+
+
+async def _tried(operator: Operator, found: PutBack, tally: _Tally) -> None:
+    try:
+        await _accept(operator, found)
+        tally.accepted.append(found)
+    except Unavailable:
+        raise
+    except HooksealError as error:
+        tally.refused.append((found, str(error)))
+
+
+async def _accept(operator: Operator, found: PutBack) -> None:
+    async with operator.changing() as connection:
+        if found.kind is PutBackKind.LOST:
+            await log.hold(connection, found.tenant_id)  # of many who accept it one lets it go
+            if await put_back.is_lost(connection, found):
+                await _let_go(operator, found)
+            return
+        locked = await pointer.locked(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+        after, facts = await put_back.accept(connection, operator.unlocked.integrity, locked)
+        before = {"generation": locked.generation, "audited_generation": locked.audited_generation}
+        for known in facts or [{"generation": after.generation}]:
+            await operator.tell(replace(_change(found, before), after=known))
+
+
+async def _let_go(operator: Operator, found: PutBack) -> None:
+    """Do what a deletion does for an endpoint whose row is gone."""
+    provider = operator.unlocked.store.provider
+    for name in (endpoint_secret_name(found.endpoint_id), endpoint_headers_name(found.endpoint_id)):
+        own = SecretRef(provider=provider, tenant=found.tenant_id, name=name, version=1)
+        await versions.retire(operator.connection, own)
+    cancelled = await waiting.cancel(operator.connection, found.tenant_id, found.endpoint_id)
+    gone = pointer.generation_after(found.audited_generation)
+    after = {"generation": gone, "cancelled_deliveries": cancelled}
+    change = _change(found, {"audited_generation": found.audited_generation})
+    await operator.tell(replace(change, action=Action.ENDPOINT_DELETED, after=after))
+
+
+async def _opened(operator: Operator, tally: _Tally, contradicted: Sequence[tuple[Head, Contradiction]]) -> Accepted:
+    async with operator.changing() as connection:
+        opened = await epoch.open_restore(connection)
+        await epoch.move(connection)
+        woken = await waiting.wake_all(connection)
+        await operator.tell(
+            Change(
+                tenant_id=SYSTEM_TENANT,
+                action=Action.RESTORE_ACCEPTED,
+                subject=_SUBJECT,
+                before={"epoch": opened - 1},
+                after={
+                    "epoch": opened,
+                    "accepted_endpoints": len(tally.accepted),
+                    "refused_endpoints": len(tally.refused),
+                    "heads": told(head for head, _ in contradicted),
+                },
+            )
+        )
+    return Accepted(
+        epoch=opened, woken=woken, endpoints=tally.accepted, refused=tally.refused, contradicted=contradicted
+    )
+
+
+def _change(found: PutBack, before: Mapping[str, object]) -> Change:
+    return Change(
+        tenant_id=found.tenant_id,
+        action=Action.RESTORE_ACCEPTED,
+        subject=f"endpoint:{found.endpoint_id}",
+        before=before,
+    )

@@ -1,0 +1,92 @@
+"""Heads that were kept elsewhere: how a file of them is read, and which log contradicts one."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hookseal.audit import heads
+from hookseal.audit.chain import ORIGIN, Link
+from hookseal.audit.heads import Contradiction, Head, contradiction, kept, kept_heads, told
+from hookseal.ground.errors import Malformed
+
+pytestmark = pytest.mark.req("SEC-24", part="whole-database")
+
+MAC = bytes(range(32))
+HEAD = Head(tenant_id="acme", sequence=3, mac=MAC)
+
+
+def printed(**changes: Any) -> str:
+    """Return what `audit verify --json` prints of one chain, with these fields changed."""
+    chain = {"tenant_id": "acme", "rows": 3, "head_sequence": 3, "head_mac": MAC.hex(), "broken": None}
+    return json.dumps({"intact": True, "tenants": [chain | changes]})
+
+
+def test_a_file_of_heads() -> None:
+    """What `audit verify --json` printed is read back; a chain without a head is left out."""
+    assert (HEAD,) == kept_heads(printed())
+    without = json.loads(printed(tenant_id="b", head_sequence=None, head_mac=None))["tenants"]
+    assert (HEAD,) == kept_heads(json.dumps({"tenants": [*without, *json.loads(printed())["tenants"]]}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "3",
+        "{}",
+        '{"tenants": 3}',
+        '{"tenants": [3]}',
+        '{"tenants": [{}]}',
+        "[" * 100_000,
+        printed(tenant_id=3),
+        printed(head_sequence="3"),
+        printed(head_sequence=True),
+        printed(head_sequence=-1),
+        printed(head_sequence=2**63),
+        printed(head_mac=None),
+        printed(head_mac="00"),
+        printed(head_mac=MAC.hex().upper()),
+    ],
+)
+def test_what_is_no_file_of_heads(text: str) -> None:
+    """Anything else is refused, saying where such a file comes from."""
+    with pytest.raises(Malformed, match="audit verify --json"):
+        kept_heads(text)
+
+
+def test_too_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file has a most of heads."""
+    monkeypatch.setattr(heads, "MAX_HEADS", 0)
+    with pytest.raises(Malformed, match="audit verify --json"):
+        kept_heads(printed())
+
+
+@pytest.mark.parametrize(
+    ("last", "mac_there", "accepted", "expected"),
+    [
+        (Link(3, MAC), MAC, (), None),
+        (Link(9, b""), MAC, (), None),
+        (Link(2, b""), None, (), Contradiction.OLDER),
+        (ORIGIN, None, (), Contradiction.OLDER),
+        (Link(3, b""), bytes(32), (), Contradiction.FORKED),
+        (Link(9, b""), None, (), Contradiction.FORKED),
+        (Link(2, b""), None, (HEAD,), None),
+        (Link(9, b""), bytes(32), (HEAD,), None),
+        (Link(2, b""), None, (Head(tenant_id="bmce", sequence=3, mac=MAC),), Contradiction.OLDER),
+    ],
+)
+def test_contradiction(
+    last: Link, mac_there: bytes | None, accepted: tuple[Head, ...], expected: Contradiction | None
+) -> None:
+    """A log that ends before a head is older, one that has another row there is another history; unless accepted."""
+    assert expected is contradiction(HEAD, last=last, mac_there=mac_there, accepted=accepted)
+
+
+def test_heads_in_an_audit_row() -> None:
+    """The row of an accepted restore gives back the heads that it was told; other facts give none."""
+    facts = {"heads": json.loads(json.dumps(told([HEAD])))}
+
+    assert (HEAD,) == kept(facts)
+    assert () == kept({}) == kept(None) == kept("not in our spelling")

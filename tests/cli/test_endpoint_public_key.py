@@ -1,0 +1,144 @@
+"""Endpoints that sign with ed25519, on the command line: the public key is all that is ever shown of the pair."""
+
+from pathlib import Path
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Algorithm
+from hookseal.secrets.signer import generate_signing_secret, public_key_of
+from tests.cli.begun import Begun
+from tests.cli.command import Ended, hookseal, on_a_terminal
+from tests.doubles.stored import MASTER_KEY_TEXT
+
+pytestmark = pytest.mark.req("DEL-04", part="standard-ed25519")
+
+URL = "https://receiver.example/hook"
+ADD = ("endpoint", "add", "--tenant", "acme", "--event-type", "*", "--algorithm", "ed25519")
+UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+NOWHERE = {
+    "DATABASE_URL": "postgresql://127.0.0.1:1/db",
+    "SECRETS_PROVIDER": "db",
+    "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+}
+
+
+def wanted(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
+    """Return the options that name an endpoint."""
+    return ("--tenant", tenant, "--endpoint", endpoint)
+
+
+async def ed25519(begun: Begun) -> tuple[str, str | None]:
+    """Add an endpoint that signs with ed25519; return its id and its public key."""
+    new = NewEndpoint(tenant_id=TenantId("acme"), url=URL, event_types=("*",), algorithm=Algorithm.ED25519)
+    added = await begun.stored.add(new)
+    return added.pointer.endpoint_id, added.public_key
+
+
+async def public_key(begun: Begun, endpoint: str, tenant: str = "acme") -> Ended:
+    """Ask for the public key of an endpoint."""
+    return await begun.run("endpoint", "public-key", *wanted(endpoint, tenant), "--json")
+
+
+@pytest.mark.req("OPS-04", part="json")
+async def test_added(begun: Begun, tmp_path: Path) -> None:
+    """The answer has the public key and no secret, even if one may be printed, and a file gets the public key."""
+    path = tmp_path / "key"
+    ended = await begun.run(*ADD, "--url", URL, "--secret-out", str(path), "--print-secret", "--json")
+    assert (0, "", None) == (ended.code, ended.err, ended.json["secret"])
+    key, one = ended.json["public_key"], ended.json["endpoint_id"]
+    assert (f"{key}\n", True) == (path.read_text(), key.startswith("whpk_"))
+    found = (await public_key(begun, one)).json
+    assert {
+        "tenant_id": "acme",
+        "endpoint_id": one,
+        "generation": 1,
+        "secret_ref": f"db:acme:webhook-endpoint-{one}:1",
+        "public_key": key,
+        "previous_secret_ref": None,
+        "previous_secret_expires_at": None,
+        "previous_public_key": None,
+    } == found
+    told = await begun.run("endpoint", "show", *wanted(one), "--json")
+    assert "ed25519" == told.json["algorithm"]
+    listed = await begun.run("endpoint", "list", "--json")
+    assert ["ed25519"] == [item["algorithm"] for item in listed.json["items"]]
+
+
+async def test_for_a_person(begun: Begun) -> None:
+    """A person sees the public key, on a terminal or not, and how to see it again; never the pair."""
+    for url, run in ((URL, begun.run), (f"{URL}/2", lambda *arguments: on_a_terminal(*arguments, **begun.settings))):
+        ended = await run(*ADD, "--url", url)
+        assert 0 == ended.code
+        assert "\npublic    whpk_" in ended.out
+        assert "hookseal endpoint public-key --tenant acme --endpoint " in ended.out
+        assert "whsk_" not in ended.out + ended.err
+
+
+async def test_a_pair_that_is_given(begun: Begun, tmp_path: Path) -> None:
+    """A whsk_ of our own is taken from a private file; a secret for hmac, and a whpk_, are not."""
+    pair = generate_signing_secret(Algorithm.ED25519)
+    path = tmp_path / "pair"
+    path.write_bytes(pair.reveal() + b"\n")
+    path.chmod(0o600)
+    ended = await begun.run(*ADD, "--url", URL, "--secret-file", str(path), "--json")
+    assert public_key_of(pair) == ended.json["public_key"]
+    for wrong in (generate_signing_secret().reveal(), str(public_key_of(pair)).encode()):
+        refused = await begun.fed(wrong, *ADD, "--url", f"{URL}/2", "--secret-file", "-", "--json")
+        assert (2, "secret") == (refused.code, refused.json["error"]["field"])
+        assert wrong.decode() not in refused.out
+
+
+async def test_in_an_overlap(begun: Begun) -> None:
+    """While both sign both public keys are shown, of hmac none; afterwards only the current one."""
+    one, first = await ed25519(begun)
+    rotated = await begun.run("endpoint", "rotate", *wanted(one), "--overlap", "600", "--json")
+    found = (await public_key(begun, one)).json
+    assert (rotated.json["public_key"], first) == (found["public_key"], found["previous_public_key"])
+    assert (2, rotated.json["previous_secret_expires_at"]) == (found["generation"], found["previous_secret_expires_at"])
+    text = (await begun.run("endpoint", "public-key", *wanted(one))).out.splitlines()
+    assert [["current", found["public_key"]], ["previous", f"{first},"]] == [line.split()[:2] for line in text]
+
+    to_hmac = ("--algorithm", "hmac", "--force", "--overlap", "600", "--json")
+    assert 0 == (await begun.run("endpoint", "rotate", *wanted(one), *to_hmac)).code
+    mixed = (await public_key(begun, one)).json
+    assert (None, rotated.json["public_key"]) == (mixed["public_key"], mixed["previous_public_key"])
+    assert 0 == (await begun.run("endpoint", "end-overlap", *wanted(one), "--json")).code
+    refused = await public_key(begun, one)
+    assert (5, "refused") == (refused.code, refused.json["error"]["code"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_there_is_none(begun: Begun) -> None:
+    """An endpoint that signs with hmac has none: 5, naming the command that gives it one; an unknown one is 3."""
+    hmac = (await begun.stored.endpoint()).pointer.endpoint_id
+    refused = await public_key(begun, hmac)
+    assert (5, "endpoint") == (refused.code, refused.json["error"]["field"])
+    assert "`hookseal endpoint rotate --algorithm ed25519`" in refused.json["error"]["message"]
+    others, nobodys = await public_key(begun, hmac, "globex"), await public_key(begun, UNKNOWN)
+    assert (3, others.out) == (nobodys.code, nobodys.out)
+
+
+@pytest.mark.req("SEC-24", part="pointer-mac")
+async def test_a_row_that_was_altered(begun: Begun) -> None:
+    """Nobody is shown the key of a row that was altered, for it may be another's."""
+    one, _ = await ed25519(begun)
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
+    ended = await public_key(begun, one)
+    assert (5, "secret_tampered") == (ended.code, ended.json["error"]["code"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_the_other_scheme() -> None:
+    """With x-webhook it is 2, before anything is asked, and both ways out are named."""
+    ended = await hookseal(*ADD, "--url", URL, "--scheme", "x-webhook", "--json", **NOWHERE)
+    assert (2, "algorithm") == (ended.code, ended.json["error"]["field"])
+    assert "--algorithm hmac, or --scheme standard" in ended.json["error"]["message"]
+
+
+async def test_help_teaches() -> None:
+    """Help says what the file of --secret-out holds, and has an example."""
+    told = " ".join((await hookseal("endpoint", "add", "--help", COLUMNS="300")).out.split())
+    assert "with ed25519 the public key, for the receiver" in told
+    assert "Example: hookseal endpoint public-key" in (await hookseal("endpoint", "public-key", "--help")).out

@@ -1,0 +1,283 @@
+"""`hookseal restore` finds what was put back and accepts it; `audit verify --head` compares with what was kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.begun import Begun
+
+pytestmark = pytest.mark.req("SEC-24", part="accept")
+
+_RESTORED = """
+ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER;
+DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence > 1;
+UPDATE hookseal.audit_heads AS h SET sequence = 1, mac = (SELECT mac FROM hookseal.audit_log WHERE tenant_id = 'acme')
+ WHERE tenant_id = 'acme';
+ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER
+"""
+
+
+async def rotated(begun: Begun) -> str:
+    """Add an endpoint, keep its row, rotate its secret with an overlap; return its id."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    await begun.stored.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
+    ended = await begun.run("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, "--json")
+    assert 0 == ended.code
+    return endpoint
+
+
+async def put_back(begun: Begun) -> None:
+    """Put the row back to what it was before the rotation."""
+    await begun.stored.pool.execute(
+        "UPDATE hookseal.endpoints AS e SET secret_ref = k.secret_ref, generation = k.generation, mac = k.mac,"
+        " previous_secret_ref = NULL, previous_secret_expires_at = NULL, previous_scheme = NULL,"
+        " previous_algorithm = NULL FROM kept AS k"
+    )
+
+
+async def test_nothing_was_put_back(begun: Begun) -> None:
+    """An installation that is as it was is 0, for people and for programs."""
+    await rotated(begun)
+
+    said = await begun.run("restore", "check")
+    assert (0, "nothing was put back or altered\n") == (said.code, said.out)
+    assert {"items": [], "next_cursor": None} == (await begun.run("restore", "check", "--json")).json
+
+
+async def test_an_endpoint_is_accepted(begun: Begun, tmp_path: Path) -> None:
+    """What was put back is listed (1), is not changed by anybody, is accepted, and is then as good as new."""
+    endpoint = await rotated(begun)
+    heads = tmp_path / "heads.json"
+    heads.write_text((await begun.run("audit", "verify", "--json")).out)
+    await put_back(begun)
+    of = ("--tenant", "acme", "--endpoint", endpoint)
+
+    found = await begun.run("restore", "check", "--json")
+    assert (1, "endpoint", 1, 2) == (
+        found.code,
+        *(found.json["items"][0][name] for name in ("kind", "generation", "audited_generation")),
+    )
+    assert 0 == (await begun.run("restore", "check", "--tenant", "bmce")).code
+    refused = await begun.run("endpoint", "rotate", *of, "--json")
+    assert (5, "secret_rolled_back") == (refused.code, refused.json["error"]["code"])
+    assert "hookseal restore accept" in refused.json["error"]["message"]
+
+    accepted = await begun.run("restore", "accept", "--head", str(heads), "--json")
+    assert (0, [], []) == (accepted.code, *(accepted.json[name] for name in ("refused", "contradicted")))
+    assert accepted.json["epoch"] == await begun.stored.pool.fetchval(
+        "SELECT epoch FROM hookseal.control WHERE name = 'restore'"
+    )
+    assert [endpoint] == [one["endpoint_id"] for one in accepted.json["accepted"]]
+    assert 0 == (await begun.run("restore", "check")).code
+    assert 0 == (await begun.run("audit", "verify", "--head", str(heads))).code
+    again = await begun.run("endpoint", "rotate", *of, "--json")
+    assert (0, 4, 3) == (again.code, again.json["generation"], int(again.json["secret_ref"].rpartition(":")[2]))
+    listed = (await begun.run("audit", "list", "--action", "restore.accepted", "--json")).json["items"]
+    assert ["_system", "acme"] == sorted(item["tenant_id"] for item in listed)
+
+
+async def test_an_endpoint_in_an_overlap_is_accepted(begun: Begun, tmp_path: Path) -> None:
+    """A row put back into an overlap that was revoked since is accepted at once: both its records do what it says."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
+    assert 0 == (await begun.run("endpoint", "rotate", *of)).code
+    await begun.stored.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
+    heads = tmp_path / "heads.json"
+    heads.write_text((await begun.run("audit", "verify", "--json")).out)
+    assert 0 == (await begun.run("endpoint", "rotate", *of, "--overlap", "0")).code
+    await begun.stored.pool.execute(
+        "UPDATE hookseal.endpoints AS e SET secret_ref = k.secret_ref, generation = k.generation, mac = k.mac,"
+        " previous_secret_ref = k.previous_secret_ref, previous_scheme = k.previous_scheme,"
+        " previous_secret_expires_at = k.previous_secret_expires_at, previous_algorithm = k.previous_algorithm"
+        " FROM kept AS k"
+    )
+
+    assert 0 == (await begun.run("restore", "accept", "--head", str(heads), "--json")).code
+    assert [] == (await begun.run("restore", "check", "--json")).json["items"]
+    states = {row["ref"][-1]: row["state"] for row in (await begun.run("secret", "versions", *of)).json["items"]}
+    assert {"1": "previous", "2": "active", "3": "retired"} == states
+
+
+async def test_a_row_that_is_not_genuine_is_not_accepted(begun: Begun, tmp_path: Path) -> None:
+    """An old row that was altered, too, stays refused (1), with the reason; the others are accepted."""
+    endpoint = await rotated(begun)
+    await put_back(begun)
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
+    heads = tmp_path / "heads.json"
+    heads.write_text((await begun.run("audit", "verify", "--json")).out)
+
+    refused = await begun.run("restore", "accept", "--head", str(heads), "--json")
+    assert (1, []) == (refused.code, refused.json["accepted"])
+    assert [endpoint] == [one["endpoint_id"] for one in refused.json["refused"]]
+    assert "MAC does not match" in refused.json["refused"][0]["reason"]
+    assert "NOT accepted" in (await begun.run("restore", "accept", "--head", str(heads))).out
+    assert 1 == (await begun.run("restore", "check")).code
+
+
+@pytest.mark.req("SEC-24", part="whole-database")
+async def test_a_log_that_was_put_back(begun: Begun, tmp_path: Path) -> None:
+    """A head that was kept tells that the log is older (1), until that is accepted; another history is told, too."""
+    await rotated(begun)
+    heads = tmp_path / "heads.json"
+    heads.write_text((await begun.run("audit", "verify", "--json")).out)
+    await begun.stored.pool.execute(_RESTORED)
+
+    assert 0 == (await begun.run("audit", "verify")).code
+    older = await begun.run("audit", "verify", "--head", str(heads), "--json")
+    assert (1, False) == (older.code, older.json["intact"])
+    assert [("acme", 2, "older")] == [
+        (one["tenant_id"], one["head_sequence"], one["is"]) for one in older.json["contradicted"]
+    ]
+    assert "PUT BACK" in (await begun.run("audit", "verify", "--head", str(heads))).out
+    assert 0 == (await begun.run("audit", "verify", "--head", str(heads), "--tenant", "bmce")).code - 3
+
+    await begun.run("endpoint", "add", "--tenant", "acme", "--url", "https://b.example/", "--event-type", "*")
+    forked = await begun.run("audit", "verify", "--head", str(heads), "--json")
+    assert (1, ["forked"]) == (forked.code, [one["is"] for one in forked.json["contradicted"]])
+
+    accepted = await begun.run("restore", "accept", "--head", str(heads), "--json")
+    assert ["forked"] == [one["is"] for one in accepted.json["contradicted"]]
+    assert 0 == (await begun.run("audit", "verify", "--head", str(heads))).code
+
+
+async def test_files_that_are_no_heads(begun: Begun, tmp_path: Path) -> None:
+    """A file that is missing, no text or something else is refused (2), saying where one comes from."""
+    other = tmp_path / "other"
+    for content in (None, b"\xff", b"{}"):
+        if content is not None:
+            other.write_bytes(content)
+        ended = await begun.run("restore", "accept", "--head", str(other), "--json")
+        assert (2, "head") == (ended.code, ended.json["error"]["field"])
+    printed = (await begun.run("audit", "verify", "--json")).out
+    fed = await begun.fed(printed.encode(), "restore", "accept", "--head", "-", "--json")
+    assert (2, "head") == (fed.code, fed.json["error"]["field"])  # nothing was audited yet: nothing to compare with
+    await begun.stored.endpoint()
+    printed = (await begun.run("audit", "verify", "--json")).out
+    fed = await begun.fed(printed.encode(), "restore", "accept", "--head", "-", "--json")
+    assert (0, True) == (fed.code, fed.json["epoch"] > 0)
+
+
+@pytest.mark.req("SEC-24", part="integrity-key")
+async def test_rotate_integrity(begun: Begun) -> None:
+    """A new version of the integrity key: rows of before are verified, rows of now are made with it; audited."""
+    endpoint = await rotated(begun)
+    made = await begun.run("key", "rotate-integrity", "--json")
+    assert {"key_id": "2", "integrity_ref": "db:_system:integrity:2", "older": ["1"]} == made.json
+    assert (
+        "integrity key 3 authenticates from now on; 1, 2 verify only\n"
+        == (await begun.run("key", "rotate-integrity")).out
+    )
+    again = await begun.run(
+        "endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, "--overlap", "0", "--json"
+    )
+
+    assert 0 == again.code
+    assert "3" == await begun.stored.pool.fetchval("SELECT mac_key_id FROM hookseal.endpoints")
+    assert 0 == (await begun.run("audit", "verify")).code
+    listed = (await begun.run("audit", "list", "--action", "integrity.rotated", "--json")).json["items"]
+    assert [("2", "3"), ("1", "2")] == [(item["before"]["key_id"], item["after"]["key_id"]) for item in listed]
+
+
+async def test_a_forged_acceptance_accepts_nothing(begun: Begun, tmp_path: Path) -> None:
+    """A row that says a head was accepted counts only if it is genuine, also where one tenant alone is verified."""
+    await begun.run("endpoint", "add", "--tenant", "acme", "--url", "https://a.example/", "--event-type", "*")
+    heads = tmp_path / "heads.json"
+    mac = "ab" * 32
+    heads.write_text(json.dumps({"tenants": [{"tenant_id": "acme", "head_sequence": 9, "head_mac": mac}]}))
+    for told in ([["acme", 9, mac]], [["acme"]]):
+        await begun.stored.pool.execute(
+            "INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac,"
+            " mac_key_id) VALUES"
+            " ('_system', $2, now(), 'x/y', 'restore.accepted', 'restore', $1::text::json, '', '', '1')",
+            json.dumps({"epoch": 1, "heads": told}, separators=(",", ":")),
+            90 + len(told[0]),
+        )
+        ended = await begun.run("audit", "verify", "--tenant", "acme", "--head", str(heads), "--json")
+        assert (1, ["older"]) == (ended.code, [one["is"] for one in ended.json["contradicted"]])
+
+
+@pytest.mark.parametrize("tenants", [[], [{"tenant_id": "a\0b", "head_sequence": 1, "head_mac": "ab" * 32}]])
+async def test_heads_that_cannot_be_compared(begun: Begun, tmp_path: Path, tenants: list[object]) -> None:
+    """A file without a head, or with a tenant that cannot be one, is refused: nothing would have been compared."""
+    heads = tmp_path / "heads.json"
+    heads.write_text(json.dumps({"tenants": tenants}))
+    ended = await begun.run("audit", "verify", "--head", str(heads), "--json")
+    assert (2, "head") == (ended.code, ended.json["error"]["field"])
+
+
+async def test_one_endpoint_is_accepted_and_no_other(begun: Begun, tmp_path: Path) -> None:
+    """With --endpoint that one is accepted, no epoch begins, and the others stay as they are."""
+    endpoints = [await rotated(begun)]
+    await begun.stored.pool.execute("DROP TABLE kept")
+    other = (await begun.stored.endpoint(url="https://other.example/")).pointer.endpoint_id
+    await begun.stored.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
+    heads = tmp_path / "heads.json"
+    heads.write_text((await begun.run("audit", "verify", "--json")).out)
+    accept = ("restore", "accept", "--head", str(heads), "--json")
+
+    alone = await begun.run(*accept, "--endpoint", other)
+    assert (2, "endpoint") == (alone.code, alone.json["error"]["field"])
+    accepted = await begun.run(*accept, "--tenant", "acme", "--endpoint", other)
+    assert (0, None) == (accepted.code, accepted.json["epoch"])
+    assert [other] == [one["endpoint_id"] for one in accepted.json["accepted"]]
+    left = (await begun.run("restore", "check", "--json")).json["items"]
+    assert [(endpoints[0], "record")] == [(one["endpoint_id"], one["kind"]) for one in left]
+    again = await begun.run(*accept, "--tenant", "acme", "--endpoint", other)
+    assert (0, []) == (again.code, again.json["accepted"])
+
+
+async def test_an_altered_row_is_listed_and_shown(begun: Begun) -> None:
+    """A row that is not as its MAC says is listed (1), once; what shows a row that was put back says so, too."""
+    endpoint = await rotated(begun)
+    of = ("--tenant", "acme", "--endpoint", endpoint)
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
+    altered = await begun.run("restore", "check", "--json")
+    assert (1, [(endpoint, "altered")]) == (
+        altered.code,
+        [(one["endpoint_id"], one["kind"]) for one in altered.json["items"]],
+    )
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'previous'")
+    assert not (await begun.run("endpoint", "show", *of, "--json")).json["put_back"]
+
+    await put_back(begun)
+    for shown in ("show", "rotation-status"):
+        assert (await begun.run("endpoint", shown, *of, "--json")).json["put_back"]
+    assert (await begun.run("endpoint", "rotation-status", *of)).out.startswith("PUT BACK")
+    versions = (await begun.run("secret", "versions", *of, "--json")).json["items"]
+    assert [False, False] == [version["signs"] for version in versions]
+
+
+@pytest.mark.req("SEC-24", part="put-back")
+async def test_material_that_came_back_is_found(begun: Begun, tmp_path: Path) -> None:
+    """A record that was destroyed and came back is listed, and destroyed again once accepted; one that is gone, too."""
+    endpoint = await rotated(begun)
+    of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
+    await begun.run("endpoint", "rotate", *of, "--overlap", "0")
+    await begun.stored.pool.execute("CREATE TABLE records AS SELECT * FROM hookseal.secret_records")
+    purged = await begun.run("secret", "purge", "--older-than", "0", "--json")
+    assert 0 == purged.code
+    await begun.stored.pool.execute(
+        "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed, key_id = k.key_id"
+        " FROM records AS k WHERE k.tenant_id = r.tenant_id AND k.name = r.name AND k.version = r.version"
+    )
+    found = await begun.run("restore", "check", "--json")
+    assert (1, ["record"]) == (found.code, [one["kind"] for one in found.json["items"]])
+    heads = tmp_path / "heads.json"
+    heads.write_text((await begun.run("audit", "verify", "--json")).out)
+    assert 0 == (await begun.run("restore", "accept", "--head", str(heads))).code
+    assert 0 == (await begun.run("restore", "check")).code
+    states = [version["state"] for version in (await begun.run("secret", "versions", *of)).json["items"]]
+    assert ["destroyed", "destroyed", "active"] == states
+
+    await begun.stored.pool.execute("DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme' AND version = 3")
+    assert 1 == (await begun.run("restore", "check")).code
+
+
+@pytest.mark.req("SEC-24", part="integrity-key")
+async def test_a_version_of_the_integrity_key_is_not_given_twice(begun: Begun) -> None:
+    """A version whose record somebody deleted keeps its number: another key under it would disown what it made."""
+    await begun.run("key", "rotate-integrity")
+    await begun.stored.pool.execute("DELETE FROM hookseal.secret_records WHERE name = 'integrity' AND version = 2")
+
+    assert "3" == (await begun.run("key", "rotate-integrity", "--json")).json["key_id"]

@@ -1,0 +1,192 @@
+"""The endpoint's own headers in the ten steps: held while the request is sent, and without them no request."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, take
+from hookseal.dispatcher.model import Attempt, Claim, State, Verdict, WaitingFor
+from hookseal.ground.errors import CannotSign, Defect
+from hookseal.ground.pointer import Pointer
+from hookseal.secrets.material import SecretMaterial
+from tests.dispatcher.scene import OK, Scene
+from tests.doubles.claims import CLAIM, DELIVERY, RING, target
+from tests.doubles.ledger import MemoryLedger
+from tests.doubles.signers import FixedSigners
+from tests.doubles.transport import ScriptedTransport
+
+OWN = {"x-api-key": b"canary-4f1d"}
+WITH_HEADERS = target(headers_ref="db:acme:webhook-endpoint-headers:1")
+
+
+def with_headers(signers: FixedSigners, during: Callable[[], object] | None = None) -> Scene:
+    """Return a pipeline whose endpoint has headers of its own."""
+    scene = Scene(signers=signers, during=during)
+    scene.ledger.target(DELIVERY, WITH_HEADERS)
+    return scene
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_they_are_sent_beside_ours() -> None:
+    """The request carries the values, masked, beside our own headers, which are what they are without them."""
+    scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN))
+    await scene.run()
+    plain = Scene(signers=FixedSigners("db:acme:n:2"))
+    await plain.run()
+
+    assert ([OWN], State.DELIVERED) == (scene.transport.own, scene.row.state)
+    assert plain.transport.sent[0].headers == scene.transport.sent[0].headers
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_what_signs_is_gone_and_values_are_held() -> None:
+    """While the request is sent the values are held and nothing that signs is; when it is recorded, neither is."""
+    held: list[tuple[str, int, int]] = []
+    signers = FixedSigners("db:acme:n:2", headers=OWN)
+
+    class WatchingLedger(MemoryLedger):
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+            held.append(("recording", signers.open, signers.headers_open))
+            return await super().record(claim, attempt, verdict, error)
+
+    scene = with_headers(signers, during=lambda: held.append(("sending", signers.open, signers.headers_open)))
+    scene.ledger = WatchingLedger(scene.clock)
+    scene.ledger.add(replace(CLAIM, target=WITH_HEADERS))
+    scene.parts = replace(scene.parts, ledger=scene.ledger)
+    await scene.run()
+
+    assert [("sending", 0, 1), ("recording", 0, 0)] == held
+    assert {} == scene.transport.sent[0].sealed_headers
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_no_values_no_request() -> None:
+    """Headers that cannot be had hold the delivery back as a secret does: unsent, unspent, and counted."""
+    scene = with_headers(FixedSigners("db:acme:n:2", headers_error=CannotSign("the record was altered")))
+    await scene.run()
+
+    assert ([], []) == (scene.transport.sent, scene.row.attempts)
+    assert (State.PENDING, "secret", "the record was altered") == (
+        scene.row.state,
+        scene.row.waiting_for,
+        scene.row.error,
+    )
+    assert [WaitingFor.SECRET] == scene.meter.holds
+    scene.clock.elapsed += 20
+    assert await take(RING, scene.parts) is not None
+
+
+class SlowHeaders(FixedSigners):
+    """Takes its time over the headers: `wait` is awaited in the block's entry."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        super().__init__("db:acme:n:2", headers=OWN)
+        self._wait = wait
+
+    @asynccontextmanager
+    async def headers(self, pointer: Pointer) -> AsyncIterator[Mapping[str, SecretMaterial]]:
+        """Give the values after the wait."""
+        waiting = self._wait()
+        if hasattr(waiting, "__await__"):
+            await waiting
+        async with super().headers(pointer) as values:
+            yield values
+
+
+async def test_an_endpoint_without_them_asks_for_nothing() -> None:
+    """Nobody is asked for the headers of an endpoint that has none of its own."""
+    scene = Scene(signers=SlowHeaders(lambda: pytest.fail("it was asked")))
+    await scene.run()
+
+    assert ([{}], State.DELIVERED) == (scene.transport.own, scene.row.state)
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+@pytest.mark.parametrize(("seconds", "begins"), [(START_WITHIN_SECONDS - 0.5, True), (START_WITHIN_SECONDS, False)])
+async def test_the_time_they_take_counts(seconds: float, begins: bool) -> None:
+    """A request begins within two seconds of its claim, whatever took them; else it is given back, due at once."""
+    scene = with_headers(SlowHeaders(lambda: scene.clock.sleep(seconds)))
+    await scene.run()
+
+    assert [0.5][: int(begins)] == [request.start_within_seconds for request in scene.transport.sent]
+    assert int(begins) == len(scene.row.attempts)
+    assert int(not begins) == scene.meter.returns
+    assert 0 == scene.signers.headers_open
+
+
+async def cut_off_at(scene: Scene, reached: asyncio.Event) -> None:
+    """Ring once, and cut the attempt off as soon as it has come that far."""
+    task = asyncio.create_task(scene.run())
+    await asyncio.wait_for(reached.wait(), 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_cut_off_while_they_are_fetched() -> None:
+    """A delivery that is cut off before its headers are there is given back, due at once, without an attempt."""
+    fetching = asyncio.Event()
+
+    async def hang() -> None:
+        fetching.set()
+        await asyncio.Event().wait()
+
+    scene = with_headers(SlowHeaders(hang))
+    await cut_off_at(scene, fetching)
+
+    assert (State.PENDING, [], []) == (scene.row.state, scene.row.attempts, scene.transport.sent)
+    assert await take(RING, scene.parts) is not None
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_cut_off_while_they_are_sent() -> None:
+    """A request that is cut off is on record as unknown, and its values are held no longer."""
+    sending = asyncio.Event()
+
+    async def hang() -> None:
+        sending.set()
+        await asyncio.Event().wait()
+
+    scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN), during=hang)
+    await cut_off_at(scene, sending)
+
+    assert (State.PENDING, ["unknown"]) == (scene.row.state, [kept.outcome for kept in scene.row.attempts])
+    assert 0 == scene.signers.headers_open
+
+
+@pytest.mark.req("DEL-13", part="rules")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("webhook-signature", b"v1,forged"), ("X-Api-Key", b"k"), ("x-api-key", b"k\r\nx-admin: 1"), ("x-api-key", b"")],
+)
+async def test_what_may_not_be_sent_is_our_fault(name: str, value: bytes) -> None:
+    """Headers that should never have come so far are a defect: nothing leaves or is spent, and it is looked at later.
+
+    Whoever runs us is told, without the value.
+    """
+    scene = with_headers(FixedSigners("db:acme:n:2", headers={name: value}))
+    with pytest.raises(Defect):
+        await scene.run()
+
+    assert ([], [], State.PENDING) == (scene.transport.sent, scene.row.attempts, scene.row.state)
+    assert (None, "a fault of hookseal: see the worker's log") == (scene.row.waiting_for, scene.row.error)
+    assert await take(RING, scene.parts) is None
+    scene.clock.elapsed += 20
+    assert await take(RING, scene.parts) is not None
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_nothing_that_is_told_holds_a_value() -> None:
+    """Neither the log of an attempt, nor its record, nor the request's repr holds the value or its mask's inside."""
+    reprs: list[str] = []
+    scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN))
+    scene.transport = ScriptedTransport(OK, during=lambda: reprs.append(repr(scene.transport.sent[0])))
+    scene.parts = replace(scene.parts, transport=scene.transport)
+    logs = await scene.told()
+
+    assert 1 == len(reprs)
+    assert "canary" not in f"{logs} {scene.row} {reprs}"

@@ -1,0 +1,52 @@
+"""A request that holds values of an endpoint's own headers shows none, and cannot be copied out of the process."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict
+
+import pytest
+
+from hookseal.dispatcher.model import Request
+from hookseal.ground.ids import TenantId
+from hookseal.secrets.material import SecretMaterial
+
+CANARY = "canary-4f1d"
+REQUEST = Request(
+    tenant_id=TenantId("acme"),
+    url="https://receiver.example/hook",
+    headers={"webhook-id": "d1"},
+    body=b"{}",
+    start_within_seconds=2,
+    timeout_seconds=5,
+    sealed_headers={"authorization": SecretMaterial(f"Bearer {CANARY}".encode())},
+)
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+@pytest.mark.parametrize("shown", [repr, str, "{}".format, "{0!r}".format, lambda it: repr(it.sealed_headers)])
+def test_nothing_shows_a_value(shown: Callable[[Request], str]) -> None:
+    """However a request is turned into text, no value of the endpoint's own headers is in it."""
+    text = shown(REQUEST)
+
+    assert CANARY not in text
+    assert CANARY.encode().hex() not in text
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy, asdict])
+def test_nothing_copies_a_value(copied: Callable[[Request], object]) -> None:
+    """A request with such values is neither pickled nor copied with them."""
+    with pytest.raises(TypeError, match="neither copied nor pickled"):
+        copied(REQUEST)
+
+
+def test_a_request_has_none_unless_they_are_given() -> None:
+    """Without headers of the endpoint's own there are none, and no two requests share where they would be."""
+    one, other = (
+        Request(tenant_id=TenantId("acme"), url="u", headers={}, body=b"", start_within_seconds=2, timeout_seconds=5)
+        for _ in range(2)
+    )
+
+    assert {} == one.sealed_headers
+    assert one.sealed_headers is not other.sealed_headers

@@ -1,0 +1,71 @@
+"""A receiver that repeats what it was sent, on real sockets: no header value of the endpoint's own is in its answer."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.model import Reply
+from hookseal.dispatcher.transport import SNIPPET_BYTES, HttpTransport
+from hookseal.secrets.material import SecretMaterial
+from tests.dispatcher.test_transport import LOOPBACK, request_to
+from tests.doubles.receivers import listening
+
+TOKEN = "kQ7-canary-4f1d-Zr2"
+OWN = {"authorization": f"Bearer {TOKEN}".encode(), "x-short": b"k9Qx7"}
+SAID = f"you sent: Bearer {TOKEN} and k9Qx7, which nobody knows"
+
+
+@pytest.mark.req("SEC-15")
+async def test_an_echo_is_masked() -> None:
+    """However much of a repeated value fits into the snippet, nothing of it that tells one is there."""
+    fillers = [0, *range(SNIPPET_BYTES - len(SAID), SNIPPET_BYTES + 1)]
+    bodies = iter([b"." * filler + SAID.encode() for filler in fillers])
+
+    async def repeat(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = next(bodies)
+        writer.write(b"HTTP/1.1 500 no\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    sealed = {name: SecretMaterial(value) for name, value in OWN.items()}
+    snippets = []
+    async with listening(repeat) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        for _ in fillers:
+            answer = await transport.send(replace(request_to(listener.url), sealed_headers=sealed))
+            assert isinstance(answer, Reply)
+            snippets.append(answer.snippet)
+
+    assert "you sent: [masked] and [masked], which nobody knows" == snippets[0]
+    assert SNIPPET_BYTES >= max(map(len, snippets))
+    runs = [TOKEN[start : start + 4] for start in range(len(TOKEN) - 3)]
+    assert [] == [run for run in (*runs, "Bearer", "k9Qx") for snippet in snippets if run in snippet]
+    assert all(raw.count(TOKEN.encode()) == 1 for raw in listener.requests)
+
+
+@pytest.mark.req("SEC-15")
+async def test_a_receiver_that_shows_its_secrets() -> None:
+    """A signing secret, or the password in a url, on a receiver's error page is masked for every endpoint."""
+    page = b"WEBHOOK_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw DATABASE_URL=postgresql://u:hunter2@db/app"
+
+    async def show(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 500 no\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page))
+
+    async with listening(show) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        answer = await transport.send(request_to(listener.url))
+
+    assert isinstance(answer, Reply)
+    assert "WEBHOOK_SECRET=[masked] DATABASE_URL=postgresql://[masked]@db/app" == answer.snippet
+
+
+@pytest.mark.req("SEC-15")
+async def test_an_echo_to_an_endpoint_without_headers_stays() -> None:
+    """What is said to an endpoint without headers of its own is kept as it was said."""
+
+    async def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 yes\r\ncontent-length: %d\r\n\r\n%b" % (len(SAID), SAID.encode()))
+
+    async with listening(say) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        answer = await transport.send(request_to(listener.url))
+
+    assert isinstance(answer, Reply)
+    assert SAID == answer.snippet

@@ -1,0 +1,90 @@
+"""What a receiver repeats of a header value is masked, however it is spelled, and nothing else is."""
+
+import base64
+import html
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookseal.ground.echo import without_echo
+
+TOKEN = 'k9/Q+x"7&Zr=<m1>\\4pVw'
+VALUE = f"Bearer {TOKEN}"
+PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=8, max_size=40)
+
+pytestmark = pytest.mark.req("SEC-15")
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        json.dumps,
+        lambda value: json.dumps(value).replace("/", "\\/"),
+        html.escape,
+        lambda value: quote(value, safe=""),
+        lambda value: value[:12],
+        lambda value: value[-12:],
+        lambda value: value.removeprefix("Bearer "),
+    ],
+)
+def test_a_value_is_masked(spell: Callable[[str], str]) -> None:
+    """A value, or a part of it, is masked as it is and as JSON, HTML and a url spell it; the rest stays."""
+    found = without_echo(f"<p>refused: <{spell(VALUE)}> is what you sent</p>", [VALUE])
+
+    assert found.replace('"', "") == "<p>refused: <[masked]> is what you sent</p>"
+
+
+@given(PRINTABLE, st.text(max_size=40), st.text(max_size=40))
+def test_no_eight_characters_of_it_are_left(value: str, before: str, after: str) -> None:
+    """Whatever stands around a value, no 8 characters of it in a row come through."""
+    found = without_echo(before + value + after, [value])
+    left = found.replace("[masked]", "\0")
+
+    assert not any(value[start : start + 8] in left for start in range(len(value) - 7))
+
+
+@given(st.text(max_size=60), PRINTABLE)
+def test_what_repeats_nothing_stays(text: str, value: str) -> None:
+    """A text that shares no character with a value is returned as it is."""
+    other = "".join(character for character in text if character not in value)
+
+    assert other == without_echo(other, [value]) == without_echo(other, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "left"),
+    [
+        ("k9Qx", "you sent k9Qx!", "you sent [masked]!"),
+        ("k9Qx7", "k9Qx", "[masked]"),
+        ("yes", "yes, yes", "yes, yes"),
+        ("k9Qx7Zr1", "k9Qx7Zr", "[masked]"),
+        ("k9Qx7Zr1", "k9Qx7Zr.", "k9Qx7Zr."),
+        ("k9Qx7Zr1", "cut off: k9Qx", "cut off: [masked]"),
+        ("k9Qx7Zr1", "cut off: k9Q", "cut off: k9Q"),
+        ("k9Qx7Zr1", "k9Qx7Zr1k9Qx7Zr1 k9Qx7Zr1", "[masked] [masked]"),
+        ("k9Qx7Zr1", "k9Qx7", "[masked]"),
+        ("k9Qx7Zr1", "", ""),
+    ],
+)
+def test_borders(value: str, text: str, left: str) -> None:
+    """A short value is found as a whole, one that was cut off by its first 4 characters, and 3 characters never."""
+    assert left == without_echo(text, [value])
+
+
+@pytest.mark.parametrize("said", ["no user svc:hunter22", "wrong password hunter22 for svc"])
+def test_what_basic_credentials_stand_for(said: str) -> None:
+    """User and password are masked as they were before they were encoded."""
+    value = "Basic " + base64.b64encode(b"svc:hunter22").decode()
+
+    assert "hunter" not in without_echo(said, [value])
+    assert "no user" in without_echo("no user x", [value])
+
+
+def test_basic_that_stands_for_nothing() -> None:
+    """What is called Basic and is no base64 is masked as it is."""
+    assert "[masked]!" == without_echo("basic ?????!", ["basic ?????"])

@@ -1,0 +1,166 @@
+"""The service on rows that moved on without it: versions of the integrity key, what was put back, header values."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from hookseal.ground.pointer import Pointer
+from hookseal.secrets import header_values
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.errors import (
+    IntegrityKeyUnknown,
+    SecretDenied,
+    SecretError,
+    SecretRolledBack,
+    SecretTampered,
+    SecretUnavailable,
+    SecretUnusable,
+)
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import SecretRef, endpoint_headers_name
+from hookseal.secrets.seen import APART
+from hookseal.secrets.service import SecretService
+from tests.secrets.doubles import ScriptedStore, reader_on
+from tests.secrets.samples import (
+    BARE,
+    ENDPOINT,
+    INTEGRITY,
+    NAME,
+    OTHER_ENDPOINT,
+    OTHER_TENANT,
+    SECRET,
+    TENANT,
+    ref,
+    signed,
+)
+
+VALUES = {"authorization": SecretMaterial(b"Bearer canary")}
+NEXT = SecretMaterial(b"n" * 32)
+HEADERS = SecretRef(provider=ref(1).provider, tenant=TENANT, name=endpoint_headers_name(ENDPOINT), version=1)
+WITH_HEADERS = signed(replace(BARE, headers_ref=str(HEADERS)))
+
+
+@pytest.fixture
+async def store() -> ScriptedStore:
+    """A store in which the endpoint has a signing secret and header values."""
+    store = ScriptedStore()
+    await store.put(TENANT, NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
+    await store.put(TENANT, HEADERS.name, header_values.written(VALUES), purpose=Purpose.ENDPOINT_HEADERS)
+    return store
+
+
+@pytest.fixture
+def service(store: ScriptedStore) -> SecretService:
+    """The service on that store."""
+    return SecretService(reader_on(store), INTEGRITY)
+
+
+async def no_headers(service: SecretService, pointer: Pointer, expected: type[Exception]) -> str:
+    """Return why header values are refused."""
+    with pytest.raises(expected) as refused:
+        async with service.headers(pointer):
+            raise AssertionError
+    return str(refused.value)
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_header_values_for_a_block(service: SecretService, store: ScriptedStore) -> None:
+    """They are given by name, masked, and gone with the block; without a ref nothing is asked."""
+    async with service.headers(BARE) as none:
+        assert {} == none
+    assert [] == store.fetched
+    async with service.headers(WITH_HEADERS) as values:
+        assert VALUES == values
+    assert {} == values
+    assert [HEADERS] == store.fetched
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        (str(replace(HEADERS, tenant=OTHER_TENANT)), SecretDenied),
+        (str(replace(HEADERS, name=endpoint_headers_name(OTHER_ENDPOINT))), SecretDenied),
+        (str(ref(1)), SecretDenied),
+        (str(HEADERS).replace("dev:", "db:"), SecretDenied),
+        ("nonsense", SecretTampered),
+    ],
+)
+async def test_header_values_of_somebody_else(
+    text: str, refusal: type[SecretError], service: SecretService, store: ScriptedStore
+) -> None:
+    """A ref of another tenant, endpoint, purpose or provider is refused before the store is asked, and counted."""
+    await no_headers(service, signed(replace(BARE, headers_ref=text)), refusal)
+    assert [] == store.fetched
+    assert 1 == service.statistics().definitive_failures
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_header_values_that_cannot_be_had(service: SecretService, store: ScriptedStore) -> None:
+    """An altered row, a store without an answer, and a record that may not be sent: each gives no values."""
+    await no_headers(service, replace(WITH_HEADERS, url="https://evil.example/"), SecretTampered)
+    store.errors[HEADERS] = SecretUnavailable()
+    await no_headers(service, WITH_HEADERS, SecretUnavailable)
+    store.errors.clear()
+    spoilt = await store.rotate(TENANT, HEADERS.name, SecretMaterial(b'{"host":"x"}'), purpose=Purpose.ENDPOINT_HEADERS)
+    await no_headers(service, signed(replace(BARE, headers_ref=str(spoilt))), SecretUnusable)
+
+
+@pytest.mark.req("SEC-24", part="integrity-key")
+async def test_an_unknown_version_is_learned_once(store: ScriptedStore) -> None:
+    """A row under a version that is not known is served once that was learned, and refused if it cannot be."""
+    key, theirs = (IntegrityKey(key_id="1", material=SecretMaterial(b"o" * 32)) for _ in range(2))
+    theirs.adopt("2", NEXT)
+    learned: list[str] = []
+
+    async def learn(key_id: str) -> None:
+        learned.append(key_id)
+        if key_id == "2":
+            key.adopt("2", NEXT)
+
+    service = SecretService(reader_on(store), key, learn=learn)
+    pointer = replace(BARE, mac=theirs.mac(BARE), mac_key_id="2")
+    for _ in range(2):
+        async with service.signers(pointer) as signers:
+            assert [pointer.secret_ref] == [signer.ref for signer in signers]
+    assert ["2"] == learned
+    for unknown in ("3", None):
+        with pytest.raises(IntegrityKeyUnknown):
+            async with service.signers(replace(pointer, mac_key_id=unknown)):
+                raise AssertionError
+    assert ["2", "3"] == learned
+
+
+@pytest.mark.req("SEC-24", part="put-back")
+async def test_what_was_put_back_is_reported(service: SecretService, store: ScriptedStore) -> None:
+    """By the log, by what this process saw, or by its record: each is refused and told once, with its pointer."""
+    async with service.signers(signed(replace(BARE, generation=5))):
+        pass
+    by_log = replace(signed(replace(BARE, generation=6)), audited_generation=7)
+    by_us = replace(signed(BARE), read_at=BARE.read_at + timedelta(seconds=9) + APART)
+    by_record = signed(replace(BARE, generation=8))
+    reports: list[tuple[Pointer, str]] = []
+    for report in (None, lambda pointer, reason: reports.append((pointer, reason))):
+        if report is not None:
+            service.report_to(report)
+        for pointer in (by_log, by_us):
+            with pytest.raises(SecretRolledBack):
+                async with service.signers(pointer):
+                    raise AssertionError
+    by_headers = replace(WITH_HEADERS, audited_generation=9)
+    with pytest.raises(SecretRolledBack):
+        async with service.headers(by_headers):
+            raise AssertionError
+    store.errors[ref(1)] = SecretRolledBack("the record")
+    fresh = SecretService(reader_on(store), INTEGRITY)
+    fresh.report_to(lambda pointer, reason: reports.append((pointer, reason)))
+    with pytest.raises(SecretRolledBack):
+        async with fresh.signers(by_record):
+            raise AssertionError
+
+    assert [by_log, by_us, by_headers, by_record] == [pointer for pointer, _ in reports]
+    assert ["the audit log knows 7", "this process knows 5", "the record"] == [
+        part for part in ("the audit log knows 7", "this process knows 5", "the record") if part in str(reports)
+    ]

@@ -1,0 +1,116 @@
+"""Rotation by schedule by whole workers, on a database whose clock is shifted: announced, made once, through a kill."""
+
+import os
+import signal
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.doubles import shifted
+from tests.doubles.logbook import audited
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, Worker, World
+
+pytestmark = pytest.mark.req("SEC-11")
+
+HALF_A_DAY = timedelta(hours=12, seconds=1)
+
+
+@pytest.fixture
+async def shifting(world: World) -> World:
+    """Return an installation whose workers live by a clock that is shifted."""
+    await shifted.make(world.database_url)
+    name = await world.pool.fetchval("SELECT quote_ident(current_database())")
+    await world.pool.execute(f"ALTER DATABASE {name} SET search_path = shifted, pg_catalog")
+    return world
+
+
+async def said(worker: Worker, event: str) -> dict[str, Any]:
+    """Return the line of its log that tells of this event, once there is one."""
+
+    async def look() -> dict[str, Any] | None:
+        return next((line for line in worker.log if line["event"] == event), None)
+
+    return await eventually(look, within=15)
+
+
+async def scheduled(world: World, receiver: Receiver) -> str:
+    """Add an endpoint that asks for a rotation every day, and return its id."""
+    added = await world.endpoint(f"{receiver.base_url}/hook")
+    await world.pool.execute("UPDATE hookseal.endpoints SET rotate_every_days = 1")
+    return added.pointer.endpoint_id
+
+
+async def announced(world: World) -> None:
+    """Let a worker announce the rotation, and half a day pass after it."""
+    await shifted.shift(world.pool, HALF_A_DAY)
+    async with world.worker() as worker:
+        await said(worker, "secret.rotation_announced")
+    await shifted.shift(world.pool, HALF_A_DAY)
+
+
+async def actions(world: World) -> list[str]:
+    """Return what is on record about the tenant."""
+    return [row["action"] for row in await audited(world.pool)]
+
+
+async def test_before_and_after(shifting: World, receiver: Receiver) -> None:
+    """A worker tells of it before, in log and audit; rotates when it is due; and then signs with both secrets."""
+    endpoint_id = await scheduled(shifting, receiver)
+    await announced(shifting)
+    async with shifting.worker(SECRETS_ROTATION_OVERLAP_SECONDS="0") as worker:
+        line = await said(worker, "secret.rotated_by_schedule")
+        [ring] = await shifting.publish()
+        await shifting.state(ring, "delivered")
+    assert (endpoint_id, 2) == (line["endpoint_id"], line["generation"])
+    assert 2 == (await receiver.wait_for(1)).headers["webhook-signature"].count("v1,")
+    assert ["endpoint.added", "secret.rotation_announced", "secret.rotated"] == await actions(shifting)
+    assert {f"worker/{worker.process.ready['worker_id']}"} == {
+        row["who"] for row in await audited(shifting.pool) if row["action"] == "secret.rotated"
+    }
+
+
+async def test_killed_in_the_middle(shifting: World, receiver: Receiver) -> None:
+    """A worker that is killed while it rotates leaves all as it was; of two that follow one rotates, once."""
+    await scheduled(shifting, receiver)
+    await announced(shifting)
+    async with AsyncExitStack() as stack:
+        async with shifting.pool.acquire() as holder, holder.transaction():
+            await holder.execute("SELECT FROM hookseal.audit_heads WHERE tenant_id = 'acme' FOR UPDATE")
+            doomed = await stack.enter_async_context(shifting.worker())
+            await _stands_in_its_last_statements(shifting)
+            os.kill(doomed.pid, signal.SIGKILL)
+            await doomed.ended()
+        await shifting.pool.execute(
+            "UPDATE hookseal.control SET until = now() WHERE name = 'outbox'"
+        )  # its time passes
+        assert ["endpoint.added", "secret.rotation_announced"] == await actions(shifting)
+        for _ in range(2):
+            await stack.enter_async_context(shifting.worker())
+
+        async def rotated() -> bool:
+            return "secret.rotated" in await actions(shifting)
+
+        await eventually(rotated, within=15)
+    assert ["endpoint.added", "secret.rotation_announced", "secret.rotated"] == await actions(shifting)
+    assert [1, 2] == [
+        row["version"]
+        for row in await shifting.pool.fetch(
+            "SELECT version FROM hookseal.secret_records WHERE tenant_id = 'acme' ORDER BY version"
+        )
+    ]
+
+
+async def _stands_in_its_last_statements(world: World) -> None:
+    """Return once a session waits for the end of the audit log, which a rotation comes to last."""
+
+    async def look() -> bool:
+        found = await world.pool.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND query LIKE '%audit_heads AS head%')"
+        )
+        return bool(found)
+
+    await eventually(look, within=15)
