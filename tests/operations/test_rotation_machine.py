@@ -1,0 +1,287 @@
+"""Rotation, rollback, the end of overlaps, time, claims, crashes and two operators, in any order, beside a model."""
+
+import base64
+import os
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from hookseal.dispatcher.model import Claim, Ring
+from hookseal.ground.errors import HooksealError, InDoubt
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets.ref import SecretRef
+from hookseal.secrets.rotation import Rotated
+from tests.operations.rotation_model import (
+    GIVEN,
+    EndOverlap,
+    Model,
+    Operation,
+    Refusal,
+    RollBack,
+    Rotate,
+    Version,
+    drawn_key,
+)
+from tests.operations.rotation_stored import answered
+from tests.operations.rotation_world import LEASE_SECONDS, World, signed
+from tests.operations.watched import COMMIT, End
+
+# A long run: ROTATION_EXAMPLES=2000, which then are others each time.
+EXAMPLES = int(os.environ.get("ROTATION_EXAMPLES", "0"))
+CONTENT = b"what is signed"
+WEEK = 604_800
+# Where an operation is come upon: at one of its first statements, or at that one which commits.
+PLACES = st.one_of(st.integers(1, 20), st.just(COMMIT))
+
+OVERLAPS = st.sampled_from([0, 60, 60, 3_600, WEEK])
+# Beside the generation that there is; None expects nothing.
+EXPECTED = st.sampled_from([None, None, None, 0, 0, -1, 1])
+ROTATES = st.builds(
+    Rotate,
+    overlap_seconds=OVERLAPS,
+    rotation_id=st.sampled_from([None, "named"]),
+    expect=EXPECTED,
+    scheme=st.sampled_from([None, None, *Scheme]),
+    algorithm=st.sampled_from([None, None, *Algorithm]),
+    lead=st.sampled_from([None, "previous", "current"]),
+    force=st.booleans(),
+    given=st.sampled_from([None, None, *GIVEN]),
+)
+OPERATIONS = st.one_of(
+    ROTATES,
+    st.builds(RollBack, overlap_seconds=OVERLAPS, expect=EXPECTED),
+    st.builds(EndOverlap, expect=EXPECTED),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A claim that was not given back, with the versions it signs with."""
+
+    ring: Ring
+    claim: Claim
+    generation: int
+    signing: tuple[int, ...]
+
+
+class Rotations(RuleBasedStateMachine):
+    """Whatever comes between, the database, the answers and the signatures are those of the model."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.site = world.run(world.site())
+        first = Version(scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC, text=self.site.first)
+        self.model = Model(now=world.run(world.now()), versions={1: first})
+        self.asked: list[Rotate] = []
+        self.waiting: list[Ring] = []
+        self.held: list[Held] = []
+        self.retired: set[int] = set()
+
+    @rule(operation=OPERATIONS)
+    def operate(self, operation: Operation) -> None:
+        """An operator changes something, or is refused."""
+        self._agrees(operation := self._resolved(operation), self._do(operation))
+
+    @rule(force=st.booleans())
+    def revoke(self, force: bool) -> None:
+        """An operator revokes everything that is older."""
+        self._agrees(operation := Rotate(overlap_seconds=0, force=force), self._do(operation))
+
+    @precondition(lambda self: len(self.model.due()) > 1)
+    @rule(overlap_seconds=OVERLAPS)
+    def roll_back(self, overlap_seconds: int) -> None:
+        """An operator goes back to the previous secret while it signs."""
+        self._agrees(operation := RollBack(overlap_seconds=overlap_seconds), self._do(operation))
+
+    @precondition(lambda self: self.asked)
+    @rule(at=st.integers(min_value=0), lead=st.sampled_from([None, None, "current"]))
+    def ask_again(self, at: int, lead: str | None) -> None:
+        """An operator asks under an id that was used, for the same or for something else."""
+        asked = replace(self.asked[at % len(self.asked)], drawn=drawn_key())
+        operation = asked if lead is None else replace(asked, lead=lead)
+        self._agrees(operation, self._do(operation))
+
+    @rule(seconds=st.sampled_from([1, LEASE_SECONDS, 59, 3_600]))
+    def wait(self, seconds: int) -> None:
+        """Time passes."""
+        self.model.now = self.world.run(self.world.move(timedelta(seconds=seconds)))
+
+    @precondition(lambda self: len(self.model.due()) > 1)
+    @rule(less=st.sampled_from([timedelta(0), timedelta(0), timedelta(microseconds=1)]), worker=st.integers(0, 1))
+    def wait_for_the_end(self, less: timedelta, worker: int) -> None:
+        """Time passes to the moment at which the overlap ends, or just not to it; a worker claims then."""
+        assert self.model.expires_at is not None
+        self.model.now = self.world.run(self.world.move(self.model.expires_at - self.model.now - less))
+        self.claim(worker, is_new=True)
+
+    @rule(worker=st.integers(0, 1), is_new=st.booleans())
+    def claim(self, worker: int, is_new: bool) -> None:
+        """A worker claims a delivery, a new one or one that was given back, and signs."""
+        if is_new or not self.waiting:
+            self.waiting.append(self.world.run(self.site.publish()))
+        ring = self.waiting.pop(0)
+        claim = self.world.run(self.site.claim(ring))
+        held = Held(ring=ring, claim=claim, generation=self.model.generation, signing=self.model.due())
+        assert self.retired.isdisjoint(held.signing)
+        self._signs(worker, held)
+        self.held.append(held)
+
+    @precondition(lambda self: self.held)
+    @rule(worker=st.integers(0, 1), at=st.integers(min_value=0), back=st.booleans())
+    def sign(self, worker: int, at: int, back: bool) -> None:
+        """A worker signs for a claim that it has, with what was due when it claimed, and may give it back."""
+        held = self.held[at % len(self.held)]
+        self._signs(worker, held)
+        if back:
+            assert self.world.run(self.world.ledger.release(held.claim, None))
+            self.held.remove(held)
+            self.waiting.append(held.ring)
+
+    @rule(operation=OPERATIONS, end=st.sampled_from(End), at=PLACES)
+    def break_off(self, operation: Operation, end: End, at: int) -> None:
+        """What an operator does is broken off at one of its statements: it was done if PostgreSQL had committed."""
+        operation = self._resolved(operation)
+        connection = self.world.operators[0]
+        connection.break_off(end, at)
+        outcome = self._do(operation)
+        if connection.was_reached:
+            assert isinstance(outcome, Exception)
+            self.world.run(self.world.ends(connection, self.site.endpoint))
+            if connection.has_committed:
+                assert isinstance(outcome, InDoubt)
+                assert not isinstance(self.model.do(operation), Refusal)
+        else:
+            connection.watch()
+            self._agrees(operation, outcome)
+
+    @rule(first=OPERATIONS, second=OPERATIONS, at=PLACES)
+    def two_at_once(self, first: Operation, second: Operation, at: int) -> None:
+        """A second operator acts in the middle of what the first one does: they come one after the other."""
+        first, second = self._resolved(first), self._resolved(second)
+        for operation, outcome in self.world.run(self.site.do_both(first, second, at)):
+            self._agrees(operation, outcome)
+
+    @rule(operation=OPERATIONS, at=PLACES)
+    def claim_meanwhile(self, operation: Operation, at: int) -> None:
+        """A claim in the middle of what an operator does reads what was before, or takes nothing."""
+        operation = self._resolved(operation)
+        self.waiting.append(ring := self.world.run(self.site.publish()))
+        outcome, claim, is_after = self.world.run(self.site.do_and_claim(operation, ring, at))
+        if is_after:
+            self._agrees(operation, outcome)
+        if claim is not None:
+            self.waiting.remove(ring)
+            self.held.append(Held(ring=ring, claim=claim, generation=self.model.generation, signing=self.model.due()))
+            self._signs(0, self.held[-1])
+        if not is_after:
+            self._agrees(operation, outcome)
+
+    @invariant()
+    def is_as_the_model_says(self) -> None:
+        """One active version, at most one previous, the pointer to them, the log of it, and what they open to."""
+        model, stored = self.model, self.world.run(self.site.stored())
+        states = list(stored.states.values())
+        assert 1 == states.count("active")
+        assert states.count("previous") <= 1
+        assert model.states() == stored.states
+        assert {number: version.scheme for number, version in model.versions.items()} == stored.schemes
+        assert model.standing() == stored.standing
+        assert model.generation == stored.audited_generation
+        assert stored.is_chained
+        assert model.told == stored.told
+        moves = [generation for action, generation in stored.told if action != "secret.revealed"]
+        assert list(range(1, model.generation + 1)) == moves
+        assert model.rotations == len(stored.rotations)
+        assert set(model.answers) <= set(stored.rotations)
+        older = [held for held in self.held if held.generation < model.generation and self._is_leased(held)]
+        assert len(older) == stored.older_claims
+        assert (model.seconds_left() is not None, model.seconds_left()) == (
+            stored.overlap["overlapping"],
+            stored.overlap["seconds_left"],
+        )
+        self.retired |= {number for number, state in stored.states.items() if state == "retired"}
+        assert all("retired" == stored.states[number] for number in self.retired)
+        self._opens(model.current, model.previous)
+
+    def teardown(self) -> None:
+        """Every version that there ever was opens to what was put."""
+        self._opens(*self.model.versions)
+
+    def _resolved(self, operation: Operation) -> Operation:
+        """Return the operation with an id of its own, and the generation that it expects."""
+        expect = None if operation.expect is None else self.model.generation + operation.expect
+        if isinstance(operation, Rotate) and operation.rotation_id is not None:
+            operation = replace(operation, rotation_id=f"r{len(self.asked)}", expect=expect)
+            self.asked.append(operation)
+            return operation
+        return replace(operation, expect=expect)
+
+    def _do(self, operation: Operation) -> Rotated | Pointer | Exception:
+        return self.world.run(self.site.do(self.world.operators[0], operation))
+
+    def _agrees(self, operation: Operation, outcome: Rotated | Pointer | Exception) -> None:
+        """Fail unless the outcome is the model's."""
+        expected = self.model.do(operation)
+        if isinstance(expected, Refusal):
+            assert isinstance(outcome, HooksealError), outcome
+            assert expected == Refusal(kind=type(outcome), about=outcome.field or "")
+            return
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert expected == answered(outcome)
+        if isinstance(outcome, Rotated):
+            self._told(outcome)
+
+    def _told(self, rotated: Rotated) -> None:
+        """Fail unless the secret that was given out, or its public key, is the one of that version."""
+        version = self.model.versions[SecretRef.parse(rotated.secret_ref).version]
+        self._opens(SecretRef.parse(rotated.secret_ref).version)
+        assert version.text is not None
+        if version.algorithm is Algorithm.ED25519:
+            pair = base64.b64decode(version.text.removeprefix(b"whsk_"))
+            assert "whpk_" + base64.b64encode(pair[32:]).decode() == rotated.public_key
+        else:
+            assert rotated.public_key is None
+            assert rotated.secret is None or version.text == rotated.secret.reveal()
+
+    def _signs(self, worker: int, held: Held) -> None:
+        """Fail unless that worker signs with exactly what was due when the claim was made, current first."""
+        made = self.world.run(signed(self.world.workers[worker], held.claim, CONTENT))
+        self._opens(*held.signing)
+        assert tuple(self.site.ref(number) for number in held.signing) == made.refs
+        assert tuple(self.model.versions[number].signature(CONTENT) for number in held.signing) == made.signatures
+
+    def _opens(self, *numbers: int | None) -> None:
+        """Fail unless these versions open to what was put; what the product drew stays what it is from now on."""
+        for number in numbers:
+            if number is not None:
+                version = self.model.versions[number]
+                opened = self.world.run(self.site.opened(number))
+                version.text = version.text or opened
+                assert version.text == opened
+
+    def _is_leased(self, held: Held) -> bool:
+        return self.model.now < held.claim.claimed_at + timedelta(seconds=LEASE_SECONDS)
+
+
+@pytest.mark.req("SEC-09", "SEC-10")
+@pytest.mark.timeout(600 + EXAMPLES * 5)  # a failure is made small first
+def test_rotation_is_as_the_model_says(database_url: str) -> None:
+    """Whatever is done, broken off or interleaved, in whatever order, what is stored and signed is as it should be."""
+    how = settings(
+        max_examples=EXAMPLES or 35,
+        stateful_step_count=40,
+        derandomize=not EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    with World(database_url) as world:
+        run_state_machine_as_test(partial(Rotations, world), settings=how)  # type: ignore[arg-type]  # it calls it
