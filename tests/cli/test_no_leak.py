@@ -1,0 +1,164 @@
+"""Commands that tell all they can, over good and bad ends: what they print holds no secret that nobody asked for."""
+
+import base64
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.cli.begun import Begun
+from tests.cli.command import Ended
+from tests.cli.listeners import closed_port
+from tests.cli.many import Many, many
+from tests.worker.canary import Canary, search
+from tests.worker.leaking import FLIP_A_BIT, HMAC, NEWER, OWN, PAIR, TEXT, TOKEN, all_canaries
+from tests.worker.loud import INSERTING, made_loud
+
+MALFORMED = b"whsec_canary-of-a-secret-that-is-malformed"
+MALFORMED_HEADER = b"canary-of-a-header-that-is-\xe9-malformed"
+OTHER_KEY = os.urandom(32)
+PASSWORD = "canary-of-a-wrong-password"
+ALLOWED = {
+    "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8",
+    "HOOKSEAL_ALLOW_HTTP": "true",
+    "HOOKSEAL_LOG_LEVEL": "debug",
+}
+
+
+class Commands:
+    """The command on one installation, telling all it can; keeps what it printed, by what was asked."""
+
+    def __init__(self, begun: Begun, folder: Path, process: Many) -> None:
+        self.begun = begun
+        self.folder = folder
+        self.printed: dict[str, bytes] = {}
+        self._process = process
+
+    def file(self, name: str, content: bytes, *, mode: int = 0o600) -> str:
+        """Return a file with this content, private unless another mode is asked for."""
+        path = self.folder / name
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        path.chmod(mode)
+        return str(path)
+
+    async def run(self, expected: int, *arguments: str, **changes: str) -> Ended:
+        """Run one to its end, which must be that code."""
+        ended = await self._process.run(*arguments, **(self.begun.settings | ALLOWED | changes))
+        assert (expected, arguments) == (ended.code, arguments), ended.err
+        self.printed[f"{len(self.printed)} {' '.join(arguments)}"] = (ended.out + ended.err).encode()
+        return ended
+
+    async def added(self, name: str, secret: bytes, *more: str, expected: int = 0) -> tuple[str, ...]:
+        """Add an endpoint with this secret and all headers; return the options that name it."""
+        lines = "".join(f"{header}: {value.decode()}\n" for header, value in OWN.items())
+        ended = await self.run(
+            expected,
+            *("endpoint", "add", "--tenant", "acme", "--url", f"http://127.0.0.1:9/{name}", "--event-type", "*"),
+            *("--secret-file", self.file(f"{name}.secret", secret), "--secret-out", f"{self.folder / name}.out"),
+            *("--headers-file", self.file(f"{name}.headers", lines.encode()), "--json", *more),
+        )
+        return ("--tenant", "acme", "--endpoint", ended.json.get("endpoint_id", ""))
+
+
+@pytest.fixture
+async def commands(begun: Begun, tmp_path: Path) -> AsyncIterator[Commands]:
+    """Yield commands that tell all they can, on an installation that has begun."""
+    async with many(made_loud(tmp_path / "loud", worker=False)) as process:
+        yield Commands(begun, tmp_path, process)
+
+
+async def found_in(commands: Commands) -> list[str]:
+    """Return who was told of what by all that was printed."""
+    begun = commands.begun
+    known = await all_canaries(begun.stored, begun.settings["DATABASE_URL"], begun.settings["REDIS_URL"])
+    return search(
+        commands.printed,
+        [
+            *known,
+            Canary("secret that is malformed", (MALFORMED,)),
+            Canary("header that is malformed", (MALFORMED_HEADER,)),
+            Canary("master key of another", (OTHER_KEY, base64.b64encode(OTHER_KEY))),
+            Canary("password that is wrong", (PASSWORD.encode(),)),
+        ],
+    )
+
+
+@pytest.mark.req("SEC-15")
+async def test_what_succeeds(commands: Commands) -> None:
+    """No command that does its work prints a secret, but where it was asked to print that one."""
+    hmac = await commands.added("hmac", HMAC.reveal())
+    text = await commands.added("text", TEXT.reveal(), "--scheme", "x-webhook")
+    pair = await commands.added("pair", PAIR.reveal(), "--algorithm", "ed25519")
+    newer = commands.file("newer", NEWER.reveal())
+    await commands.run(0, "endpoint", "rotate", *hmac, "--secret-file", newer, "--no-wait", "--json")
+    headers = commands.file("headers", b"X-Key: " + TOKEN + b"\n")
+    out = str(commands.folder / "revealed")
+    await commands.run(0, "endpoint", "update", *text, "--headers-file", headers)
+    await commands.run(0, "endpoint", "show", *hmac, "--json")
+    await commands.run(0, "endpoint", "public-key", *pair)
+    await commands.run(0, "secret", "versions", *hmac, "--json")
+    await commands.run(0, "secret", "reveal", *text, "--secret-out", out, "--json")
+    await commands.run(0, "key", "status")
+    await commands.run(0, "key", "rotate-integrity", "--json")
+    await commands.run(0, "audit", "export")
+    await commands.run(0, "audit", "verify", "--json")
+    assert [] == await found_in(commands)
+    # It is found where it was asked for.
+    await commands.run(0, "secret", "reveal", *text, "--print-secret", "--json")
+    assert ["x-webhook secret"] == sorted(
+        {line.split(": ")[1].partition(" as ")[0] for line in await found_in(commands)}
+    )
+    assert TEXT.reveal() + b"\n" == read(out)
+
+
+@pytest.mark.req("SEC-15")
+async def test_what_is_refused(commands: Commands) -> None:
+    """No command that is refused, or has a fault of ours, prints a secret that it had in its hands."""
+    hmac = await commands.added("hmac", HMAC.reveal())
+    text = await commands.added("text", TEXT.reveal(), "--scheme", "x-webhook")
+    await commands.begun.stored.pool.execute(FLIP_A_BIT, text[-1])
+    newer, bad = commands.file("newer", NEWER.reveal()), commands.file("bad", MALFORMED)
+    exposed = commands.file("exposed", HMAC.reveal(), mode=0o644)
+    headers = commands.file("headers", b"X-Key: " + MALFORMED_HEADER + b"\n")
+    body, request = commands.file("body", b"{}"), commands.file("request", b"X-Key: " + TOKEN + b"\n")
+    await commands.added("hmac", NEWER.reveal(), "--name", "twice", expected=4)
+    await commands.added("malformed", MALFORMED, expected=2)
+    await commands.added("other", PAIR.reveal(), expected=2)
+    await commands.added(INSERTING[1:], NEWER.reveal(), expected=70)
+    for expected, arguments in (
+        (2, ("endpoint", "update", *hmac, "--headers-file", headers)),
+        (5, ("endpoint", "rotate", *hmac, "--secret-file", exposed, "--json")),
+        (2, ("endpoint", "rotate", *hmac, "--secret-file", bad, "--json")),
+        (4, ("endpoint", "rotate", *hmac, "--expect-generation", "9", "--secret-file", newer)),
+        (2, ("secret", "reveal", *hmac, "--json")),
+        (5, ("secret", "reveal", *text, "--print-secret")),
+        (1, ("verify", "--secret-file", newer, "--headers-file", request, "--body-file", body)),
+        (4, ("key", "init", "--json")),
+    ):
+        await commands.run(expected, *arguments)
+    assert [] == await found_in(commands)
+    assert any(b"Traceback" in printed and b"a fault of ours" in printed for printed in commands.printed.values())
+
+
+@pytest.mark.req("SEC-15")
+async def test_settings_that_are_wrong(commands: Commands) -> None:
+    """Neither a worker nor a command that cannot start prints the key or the password that it was given."""
+    other = base64.b64encode(OTHER_KEY).decode()
+    url = urlsplit(commands.begun.settings["DATABASE_URL"])
+    refused = url._replace(netloc=f"{url.username}:{PASSWORD}@{url.hostname}:{url.port}").geturl()
+    nobody = f"postgresql://hookseal:{PASSWORD}@127.0.0.1:{closed_port()}/hookseal"
+    await commands.run(78, "worker", SECRETS_MASTER_KEY=other)
+    await commands.run(78, "key", "rotate-integrity", "--json", SECRETS_MASTER_KEY=other)
+    await commands.run(78, "key", "status", SECRETS_MASTER_KEY=MALFORMED.decode())
+    await commands.run(69, "audit", "list", DATABASE_URL=refused)
+    await commands.run(69, "worker", "--json", DATABASE_URL=nobody)
+    await commands.run(69, "worker", REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{closed_port()}/0")
+    assert [] == await found_in(commands)
+
+
+def read(path: str) -> bytes:
+    """Return what a file holds."""
+    return Path(path).read_bytes()

@@ -1,0 +1,91 @@
+"""Canaries: secrets that are known, every form in which one could be told, and the search for them."""
+
+import base64
+import html
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import starmap
+from urllib.parse import quote
+
+from hookseal.secrets import envelope
+from hookseal.secrets.context import SecretContext
+from hookseal.secrets.keyring import KeyRing
+
+_PIECE = 12
+_LEAST = 12  # a shorter canary would be found where nobody told it
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A secret under a name for people, and each of the values that tell it: its text, its key, a part of it."""
+
+    name: str
+    values: tuple[bytes, ...] = field(repr=False)
+
+
+def signing(name: str, text: bytes) -> Canary:
+    """Return the canary of a `whsec_` or `whsk_`: what stands behind its prefix, and the key that it stands for.
+
+    The second half of a `whsk_` is public and no secret.
+    """
+    spelled = text.partition(b"_")[2]
+    key = base64.b64decode(spelled)
+    half = len(key) // 2
+    return Canary(name, (spelled[: half * 8 // 6], key[:half]) if text.startswith(b"whsk_") else (spelled, key))
+
+
+def data_key(name: str, keyring: KeyRing, sealed: bytes, context: SecretContext) -> Canary:
+    """Return the canary of the key that seals one record."""
+    bound, end = context.encode(), envelope._DATA_AT
+    level = envelope._Level.read(sealed[envelope._WRAP_AT : end])
+    wrapping = keyring.opening(envelope.key_id_of(sealed)).derive(
+        envelope._DERIVED_BYTES, salt=level.salt, info=envelope._info(envelope._WRAP_LABEL, bound)
+    )
+    prefix = sealed[: envelope._WRAP_AT]
+    associated = envelope._associated(prefix, level.salt, level.commit, bound)
+    return Canary(name, (envelope._open_level(wrapping, level, associated),))
+
+
+def forms(value: bytes) -> dict[str, bytes]:
+    """Return every form in which a piece of a secret could be told, by its name."""
+    text = value.decode("latin-1")
+    utf16 = text.encode("utf-16-le")
+    found = {
+        "raw": value,
+        "hex": value.hex().encode(),
+        "upper hex": value.hex().upper().encode(),
+        "escaped": repr(value)[2:-1].encode(),
+        "escaped twice": repr(repr(value)[2:-1])[1:-1].encode(),
+        "escaped text": repr(text)[1:-1].encode(),
+        "json": json.dumps(text)[1:-1].encode(),
+        "html": html.escape(text).encode("latin-1", "xmlcharrefreplace"),
+        "percent": quote(value, safe="").encode(),
+        "lower percent": quote(value, safe="").lower().encode(),
+        "every byte percent": "".join(f"%{byte:02X}" for byte in value).encode(),
+        "numbers": ", ".join(map(str, value)).encode(),
+        "utf-8": text.encode(),
+        "utf-16": utf16[:-1],  # so that it is found in both byte orders
+        "reversed": value[::-1],
+    }
+    for offset in range(3):
+        standard = base64.b64encode(b"\0" * offset + value)
+        inner = standard[-(-offset * 8 // 6) : (offset + len(value)) * 8 // 6]  # what depends on no neighbour
+        found[f"base64 at {offset}"] = inner
+        found[f"url-safe base64 at {offset}"] = inner.replace(b"+", b"-").replace(b"/", b"_")
+    return found
+
+
+def search(places: Mapping[str, bytes], canaries: Iterable[Canary]) -> list[str]:
+    """Return who is told where and how: of a long secret the first or the last bytes will do."""
+    needles: dict[bytes, str] = {}
+    for canary in canaries:
+        for value in canary.values:
+            assert len(value) >= _LEAST, f"{canary.name} is too short to be told from chance"
+            for piece in {value[:_PIECE], value[-_PIECE:]}:
+                needles |= {needle: f"{canary.name} as {form}" for form, needle in forms(piece).items()}
+
+    def told(where: str, held: bytes) -> set[str]:
+        return {f"{where}: {what}" for needle, what in needles.items() if needle in held}
+
+    return sorted(set().union(*starmap(told, places.items())))

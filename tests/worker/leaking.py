@@ -1,0 +1,166 @@
+"""An installation whose every secret is a canary, and receivers that are good and bad to it in every way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations.rotation import rotate
+from hookseal.secrets.context import Purpose, SecretContext
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.cli.listeners import closed_port
+from tests.doubles import receivers
+from tests.doubles.receivers import Listener, Script, listening
+from tests.doubles.stored import MASTER_KEY_TEXT, Installation, keyring
+from tests.worker.canary import Canary, data_key, signing
+from tests.worker.loud import COMPOSING, READING, WRITING
+
+ACME, GLOBEX = TenantId("acme"), TenantId("globex")
+TOKEN = b"kQ7.canary-of-a-header/4f1d+Zr2=="
+COOKIE = b"canary-4f1d-of-a-cookie"
+OWN = {"authorization": b"Bearer " + TOKEN, "cookie": b'session="' + COOKIE + b'"'}
+TEXT = SecretMaterial(b"canary of an x-webhook secret, 4f1d")
+HMAC, NEWER = generate_signing_secret(), generate_signing_secret()
+PAIR = generate_signing_secret(Algorithm.ED25519)
+FLIP_A_BIT = (
+    "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
+    " WHERE name = 'webhook-endpoint-' || $1"
+)
+TAKE_ANOTHER_TENANTS = (
+    "UPDATE hookseal.secret_records SET sealed = (SELECT sealed FROM hookseal.secret_records"
+    " WHERE tenant_id = 'globex' AND purpose = 'webhook-signing') WHERE name = 'webhook-endpoint-' || $1"
+)
+TAKE_ANOTHER_HOST = "UPDATE hookseal.endpoints SET url = 'http://127.0.0.1:9/elsewhere' WHERE id = $1::text::uuid"
+
+DELIVERED, TRIED, DISABLED = "delivered", "tried", "disabled"
+WAITING, HELD = "waiting for its secret", "held by a fault of ours"
+SCRIPTS: Mapping[str, tuple[Script, str]] = {
+    "/standard": (receivers.status(204), DELIVERED),
+    "/x-webhook": (receivers.status(200, b"ok"), DELIVERED),
+    "/ed25519": (receivers.status(204), DELIVERED),
+    "/overlap": (receivers.status(204), DELIVERED),
+    "/500": (receivers.status(500, b"no"), TRIED),
+    "/410": (receivers.status(410), DISABLED),
+    "/429": (receivers.status(429, headers=b"retry-after: 120\r\n"), TRIED),
+    "/302": (receivers.status(302, headers=b"location: http://127.0.0.1:9/\r\n"), TRIED),
+    "/hang": (receivers.hang, TRIED),
+    "/garbage": (receivers.answers(b"nonsense\r\n\r\n"), TRIED),
+    "/reset": (receivers.reset, TRIED),
+    "/cut": (receivers.stalls_after(b"HTTP/1.1 200 OK\r\nx: "), TRIED),
+    "/cut-body": (receivers.stalls_after(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"), DELIVERED),
+    COMPOSING: (receivers.status(204), HELD),
+    WRITING: (receivers.status(204), TRIED),
+    READING: (receivers.status(204), TRIED),
+    "/flipped": (receivers.status(204), WAITING),
+    "/another-tenants": (receivers.status(204), WAITING),
+    "/another-host": (receivers.status(204), WAITING),
+}
+SIGNED = {
+    "/x-webhook": (Scheme.X_WEBHOOK, Algorithm.HMAC, TEXT),
+    "/ed25519": (Scheme.STANDARD, Algorithm.ED25519, PAIR),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What each endpoint is to end as, by its id, and every secret that nobody may be told."""
+
+    ends: Mapping[EndpointId, str]
+    canaries: tuple[Canary, ...]
+    listeners: tuple[Listener, ...]
+
+
+@asynccontextmanager
+async def scene(installation: Installation, *urls: str) -> AsyncIterator[Scene]:
+    """Add an endpoint for every end that a delivery can have, spoil what is to be spoilt, and yield them all."""
+    async with AsyncExitStack() as stack:
+        ends: dict[EndpointId, str] = {}
+        ids: dict[str, EndpointId] = {}
+        listeners = []
+        for path, (script, end) in SCRIPTS.items():
+            listeners.append(await stack.enter_async_context(listening(script)))
+            ids[path] = await _added(installation, f"http://127.0.0.1:{listeners[-1].port}{path}")
+            ends[ids[path]] = end
+        for path, as_header in (("/echo", False), ("/echo-garbage", True)):
+            listeners.append(await stack.enter_async_context(_echoing(as_header=as_header)))
+            ends[await _added(installation, f"http://127.0.0.1:{listeners[-1].port}{path}")] = TRIED
+        ends[await _added(installation, f"http://127.0.0.1:{closed_port()}/refused")] = TRIED
+        ends[await _added(installation, f"https://127.0.0.1:{listeners[0].port}/tls")] = TRIED
+        await _added(installation, "https://receiver.example/hook", GLOBEX)
+        await _overlapping(installation, ids["/overlap"])
+        canaries = await all_canaries(installation, *urls)
+        for statement, path in (
+            (FLIP_A_BIT, "/flipped"),
+            (TAKE_ANOTHER_TENANTS, "/another-tenants"),
+            (TAKE_ANOTHER_HOST, "/another-host"),
+        ):
+            await installation.pool.execute(statement, ids[path])
+        yield Scene(ends=ends, canaries=canaries, listeners=tuple(listeners))
+
+
+@asynccontextmanager
+async def _echoing(*, as_header: bool) -> AsyncIterator[Listener]:
+    """Yield a listener that answers with the request that it got: as a page, or as headers that are too many."""
+    known: list[Listener] = []
+
+    async def echo(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raw = known[0].requests[-1]
+        if as_header:
+            writer.write(b"HTTP/1.1 500 " + OWN["authorization"] + b"\r\nretry-after: " + TOKEN + b"\r\n" + raw * 2)
+        else:
+            writer.write(b"HTTP/1.1 500 no\r\ncontent-length: %d\r\n\r\n%b" % (len(raw), raw))
+
+    async with listening(echo) as listener:
+        known.append(listener)
+        yield listener
+
+
+async def _added(installation: Installation, url: str, tenant: TenantId = ACME) -> EndpointId:
+    scheme, algorithm, secret = SIGNED.get(urlsplit(url).path, (Scheme.STANDARD, Algorithm.HMAC, HMAC))
+    endpoint = NewEndpoint(
+        tenant_id=tenant,
+        url=url,
+        event_types=("*",),
+        timeout_ms=400,
+        backoff_base_seconds=3600,
+        scheme=scheme,
+        algorithm=algorithm,
+    )
+    return EndpointId((await installation.add(endpoint, secret, headers=OWN)).pointer.endpoint_id)
+
+
+async def _overlapping(installation: Installation, endpoint_id: EndpointId) -> None:
+    wanted = Wanted(tenant_id=ACME, endpoint_id=endpoint_id, overlap_seconds=3600, secret=NEWER, given=True)
+    async with installation.pool.acquire() as connection:
+        await rotate(installation.operator(connection), wanted)
+
+
+async def all_canaries(installation: Installation, *urls: str) -> tuple[Canary, ...]:
+    """Return every secret of the installation, the keys that seal them, and the passwords in these urls."""
+    rows = await installation.pool.fetch("SELECT * FROM hookseal.secret_records")
+    return (
+        Canary("master key", (MASTER_KEY_TEXT.encode(), keyring().sealing._material.reveal())),
+        *(Canary("integrity key", (key.reveal(),)) for key in installation.unlocked.integrity._versions.values()),
+        Canary("x-webhook secret", (TEXT.reveal(),)),
+        Canary("header value", (TOKEN, COOKIE)),
+        *(signing(name, key.reveal()) for name, key in (("secret", HMAC), ("newer secret", NEWER), ("key pair", PAIR))),
+        *(Canary(f"password of {url[:5]}", (str(urlsplit(url).password).encode(),)) for url in urls),
+        *(data_key(f"data key of {row['name']}", keyring(), row["sealed"], _context(row)) for row in rows),
+    )
+
+
+def _context(row: asyncpg.Record) -> SecretContext:
+    return SecretContext(
+        tenant=TenantId(row["tenant_id"]),
+        name=row["name"],
+        version=row["version"],
+        purpose=Purpose(row["purpose"]),
+    )

@@ -1,0 +1,73 @@
+"""A process that tells all it can: every logger at every level, unmasked, local variables, faults on demand.
+
+What only the mask of the log would hide is told by it, too: that is the second net, and nothing may need it. Python
+imports it at the start of a command that gets the variables of `made_loud`. The command is the real one.
+"""
+
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from functools import partialmethod, wraps
+from pathlib import Path
+from typing import Any
+
+from hookseal.dispatcher import endpoints
+from hookseal.ground import log
+
+ROOT = Path(__file__).parents[2]
+IS_WORKER = "LOUD_WORKER"
+COMPOSING = "/fault-while-composing"
+WRITING = "/fault-while-writing"
+READING = "/fault-while-reading"
+INSERTING = "/fault-while-inserting"
+
+
+def made_loud(folder: Path, *, worker: bool) -> dict[str, str]:
+    """Return the variables that make a command tell all; a worker shows local variables in its tracebacks, too.
+
+    Its users may add a tool that does; a command at a terminal is no place for one.
+    """
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text("from tests.worker.loud import tell_all\n\ntell_all()\n", encoding="utf-8")
+    return {
+        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+        "PYTHONASYNCIODEBUG": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "HOOKSEAL_LOG_LEVEL": "debug",
+        IS_WORKER: "1" if worker else "",
+    }
+
+
+def tell_all() -> None:
+    """Have every logger of this process write, whatever its level, and go wrong on each of the paths for it."""
+    logging.Logger.isEnabledFor = lambda _self, _level: True  # type: ignore[method-assign, assignment]
+    log.mask_secrets = lambda _logger, _method, event: event
+    _fail(endpoints, "insert", INSERTING, lambda _connection, endpoint: endpoint.url)
+    if os.environ.get(IS_WORKER):
+        _tell_locals()
+
+
+def _tell_locals() -> None:
+    from aiohttp import ClientRequest  # noqa: PLC0415 -- most commands do without
+
+    from hookseal.dispatcher import deliver, transport  # noqa: PLC0415 -- the same
+
+    telling: Any = partialmethod(traceback.TracebackException.__init__, capture_locals=True)
+    traceback.TracebackException.__init__ = telling  # type: ignore[method-assign]
+    _fail(deliver, "compose", COMPOSING, lambda _claim, target, *_: target.pointer.url)
+    _fail(ClientRequest, "send", WRITING, lambda request, *_: str(request.url))
+    _fail(transport, "_snippet", READING, lambda response: str(response.url))
+
+
+def _fail(owner: Any, name: str, path: str, url_of: Callable[..., str]) -> None:
+    """Give a function of the owner a fault in every call for a url with that path."""
+    function = getattr(owner, name)
+
+    @wraps(function)
+    def failing(*arguments: Any, **named: Any) -> Any:
+        if path in url_of(*arguments):
+            raise RuntimeError("a fault of ours")
+        return function(*arguments, **named)
+
+    setattr(owner, name, failing)

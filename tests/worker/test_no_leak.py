@@ -1,0 +1,227 @@
+"""Whole workers that tell all they can, over every good and bad end: no canary is anywhere that it may not be."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.model import Ring
+from hookseal.embedded.folders import write_private
+from hookseal.embedded.server import Server
+from hookseal.ground.ids import TenantId
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.worker import places
+from tests.worker.canary import search
+from tests.worker.leaking import (
+    DELIVERED,
+    DISABLED,
+    HELD,
+    HMAC,
+    OWN,
+    TOKEN,
+    TRIED,
+    WAITING,
+    Scene,
+    all_canaries,
+    scene,
+)
+from tests.worker.loud import made_loud
+from tests.worker.waiting import eventually
+from tests.worker.world import PATIENCE_SECONDS, Receiver, Worker, World, held, world
+
+Pool = asyncpg.Pool
+INITECH = TenantId("initech")
+JOURNAL = "SELECT pg_current_wal_insert_lsn()::text"
+IS_AT_ITS_END: Mapping[str, Callable[[asyncpg.Record], bool]] = {
+    DELIVERED: lambda row: row["state"] == "delivered",
+    TRIED: lambda row: row["state"] == "pending" and row["attempts"] == 1,
+    DISABLED: lambda row: row["state"] == "failed",
+    WAITING: lambda row: row["state"] == "pending" and row["waiting_for"] == "secret",
+    HELD: lambda row: row["state"] == "pending" and str(row["last_error"]).startswith("a fault of hookseal"),
+}
+
+
+def private(installed: World) -> dict[str, str]:
+    """Return settings that name private files: with them no secret is in the environment of a worker."""
+    values = {
+        "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+        "DATABASE_URL": installed.database_url,
+        "REDIS_URL": installed.redis_url,
+    }
+    for name, value in values.items():
+        write_private(installed.folder / name, value)
+    return dict.fromkeys(values, "") | {f"{name}_FILE": str(installed.folder / name) for name in values}
+
+
+def started_as(worker: Worker) -> dict[str, bytes]:
+    """Return what the kernel shows of the process: its arguments, and its environment to whoever may read that."""
+    shown = {}
+    for name in ("cmdline", "environ"):
+        try:
+            shown[name] = Path(f"/proc/{worker.pid}/{name}").read_bytes()
+        except OSError:  # which a process that is hardened refuses to all but root
+            shown[name] = b""
+    return shown
+
+
+async def at_its_end(installed: World, ring: Ring, end: str) -> None:
+    """Return once the delivery has ended so."""
+
+    async def look() -> bool:
+        row = await installed.installation.delivery(ring)
+        assert row["state"] != "dead_letter"
+        return IS_AT_ITS_END[end](row)
+
+    await eventually(look, within=2 * PATIENCE_SECONDS)
+
+
+async def in_mid_delivery(installed: World, receiver: Receiver, path: str) -> tuple[Ring, asyncio.Event]:
+    """Return a delivery whose request has arrived, and what has it answered."""
+    answer = asyncio.Event()
+    receiver.answers[path] = held(answer)
+    endpoint = NewEndpoint(tenant_id=INITECH, url=receiver.base_url + path, event_types=(path[1:],), timeout_ms=15_000)
+    await installed.installation.add(endpoint, HMAC, headers=OWN)
+    before = len(receiver.received)
+    [ring] = await installed.installation.deliveries(INITECH, event_type=path[1:])
+    await receiver.wait_for(before + 1)
+    return ring, answer
+
+
+async def through_outages(installed: World, worker: Worker, receiver: Receiver, servers: tuple[Server, Server]) -> None:
+    """Have PostgreSQL, then Redis, stand still in mid-delivery, and PostgreSQL drop every connection."""
+    for number, server in enumerate(servers):
+        ring, answer = await in_mid_delivery(installed, receiver, f"/outage{number}")
+        server.freeze()
+        try:
+            answer.set()
+
+            async def unready() -> bool:
+                return (await worker.get("/readyz"))[0] == 503
+
+            await eventually(unready)
+        finally:
+            server.thaw()
+        await at_its_end(installed, ring, DELIVERED)
+    ring, answer = await in_mid_delivery(installed, receiver, "/dropped")
+    await installed.pool.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    answer.set()
+    await at_its_end(installed, ring, DELIVERED)
+
+
+async def stopped_in_mid_delivery(installed: World, worker: Worker, receiver: Receiver) -> bytes:
+    """Tell the worker to stop while a request is under way; return what it printed since it was ready."""
+    ring, answer = await in_mid_delivery(installed, receiver, "/stopped")
+    os.kill(worker.pid, signal.SIGTERM)
+
+    async def draining() -> bool:
+        return (await worker.get("/readyz"))[0] == 503
+
+    await eventually(draining)
+    answer.set()
+    assert 0 == await worker.ended()
+    await at_its_end(installed, ring, DELIVERED)
+    output = worker.process._process.stdout
+    return b"" if output is None else await output.read()
+
+
+async def told_by(
+    installed: World, servers: tuple[Server, Server], receiver: Receiver, ends: Scene, *, journal: str
+) -> dict[str, bytes]:
+    """Run a worker over every end, outages and a stop; return all that anybody could have been told by it."""
+    _, redis = servers
+    rings = await installed.publish()
+    found = {f"before {key}": value for key, value in (await places.keys(redis.url)).items()}
+    loud = made_loud(installed.folder / "loud", worker=True)
+    async with places.monitored(redis) as heard:
+        async with installed.worker(**loud, **private(installed)) as worker:
+            found |= started_as(worker)
+            for ring in rings:
+                await at_its_end(installed, ring, ends.ends[ring.endpoint_id])
+            found |= await places.pages(worker.process.ready["health_url"])
+            await through_outages(installed, worker, receiver, servers)
+            found |= {f"after {page}": value for page, value in (await places.pages(_url(worker))).items()}
+            found["standard output"] = await stopped_in_mid_delivery(installed, worker, receiver)
+        found["log"] = worker.log_file.read_bytes()
+        found["ready"] = repr(worker.process.ready).encode()
+    found["monitor"] = bytes(heard)
+    found |= await places.keys(redis.url)
+    found |= await places.tables(installed.pool)
+    found |= await places.files_of(installed.pool, journal)
+    return found | {"dump": await places.dump(installed.database_url)}
+
+
+def _url(worker: Worker) -> str:
+    return str(worker.process.ready["health_url"])
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.req("SEC-15")
+async def test_nobody_is_told(own_postgres: Server, own_valkey: Server, receiver: Receiver, tmp_path: Path) -> None:
+    """Deliveries over every end, outages and a stop in mid-delivery leave no secret anywhere but at the receivers."""
+    servers = (own_postgres, own_valkey)
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
+        journal = await pool.fetchval(JOURNAL)
+        installed = await world(pool, own_postgres.url, own_valkey.url, tmp_path)
+        async with scene(installed.installation, own_postgres.url, own_valkey.url) as ends:
+            found = await told_by(installed, servers, receiver, ends, journal=journal)
+            snippets = [row["snippet"] for row in await pool.fetch("SELECT snippet FROM hookseal.attempts")]
+
+    assert [] == search(found, ends.canaries)
+    # It was a run in which much could have been told.
+    read = (
+        "log",
+        "dump",
+        "monitor",
+        "cmdline",
+        "/metrics",
+        "secret_records as binary",
+        "postgres.log",
+    )
+    assert all(found[name] for name in read), "each was read"
+    assert any(name.startswith("journal") and value for name, value in found.items()), "and so was the journal"
+    assert 3 <= found["log"].count(b"RuntimeError: a fault of ours"), "tracebacks were written"
+    assert b"signers = (Signer(db:acme:" in found["log"], "with local variables"
+    assert all(told in found["log"] for told in (b'"logger": "asyncio"', b'"logger": "arq.worker"')), "by all"
+    assert b"ZRANGEBYSCORE" in found["monitor"]
+    assert any("[masked]" in (snippet or "") for snippet in snippets), "a receiver repeated its request"
+    got = [raw for listener in ends.listeners for raw in listener.requests]
+    assert 10 < sum(TOKEN in raw for raw in got), "receivers got the header"
+
+
+@pytest.mark.req("SEC-15")
+async def test_a_worker_that_aborts(world: World, receiver: Receiver) -> None:
+    """A worker that aborts in mid-delivery leaves no core, and tells no secret as it goes."""
+    async with world.worker(**made_loud(world.folder / "loud", worker=True), **private(world)) as worker:
+        await in_mid_delivery(world, receiver, "/aborted")
+        assert (0, 0) == resource.prlimit(worker.pid, resource.RLIMIT_CORE)
+        os.kill(worker.pid, signal.SIGABRT)
+        assert -signal.SIGABRT == await worker.ended()
+
+    known = await all_canaries(world.installation, world.database_url, world.redis_url)
+    assert [] == search({"log": worker.log_file.read_bytes()}, known)
+    assert b"Fatal Python error: Aborted" in worker.log_file.read_bytes()
+    assert [] == [file for file in Path.cwd().iterdir() if file.name.startswith("core")]
+
+
+@pytest.mark.req("SEC-15")
+async def test_where_the_settings_come_from(world: World) -> None:
+    """With files nothing that starts a worker holds a secret; as a variable, its first environment does."""
+    known = await all_canaries(world.installation, world.database_url, world.redis_url)
+    async with world.worker(**private(world)) as worker:
+        from_files = started_as(worker)
+    assert [] == search(from_files, known)
+    assert b"SECRETS_MASTER_KEY_FILE" in from_files["environ"] or os.geteuid() != 0
+    async with world.worker() as worker:
+        shown = started_as(worker)
+    assert [] == search({"cmdline": shown["cmdline"]}, known)
+    if os.geteuid() == 0:  # the exception that the README tells of
+        assert search({"environ": shown["environ"]}, known)
