@@ -1,0 +1,238 @@
+"""A malicious writer between an operator's commands: what was revoked or deleted stays so."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations import rotation
+from hookseal.operations.endpoint_update import update_endpoint
+from hookseal.operations.endpoints import delete_endpoint
+from hookseal.operations.restore import accept_restore
+from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.context import Purpose, SecretContext
+from hookseal.secrets.endpoint_headers import HeaderChange
+from hookseal.secrets.envelope import seal
+from hookseal.secrets.errors import KeyRetired, SecretRolledBack
+from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Provider, SecretRef, endpoint_secret_name
+from hookseal.secrets.rotation import Rotated, Wanted
+from hookseal.secrets.signer import Signer, generate_signing_secret
+from tests.doubles.stored import Installation, keyring
+from tests.secrets.samples import SECOND
+
+pytestmark = [pytest.mark.req("SEC-24", part="sql-attacks"), pytest.mark.req("SEC-08")]
+
+TENANT = TenantId("acme")
+NEW = NewEndpoint(tenant_id=TENANT, url="https://receiver.example/hook", event_types=("*",))
+
+
+async def rotated(
+    installation: Installation, endpoint: EndpointId, *, rotation_id: str | None = None, overlap_seconds: int = 0
+) -> Rotated:
+    """Rotate, with the overlap if one is given."""
+    wanted = Wanted(
+        tenant_id=TENANT,
+        endpoint_id=endpoint,
+        overlap_seconds=overlap_seconds,
+        secret=generate_signing_secret(),
+        rotation_id=rotation_id,
+    )
+    async with installation.pool.acquire() as connection:
+        return await rotation.rotate(installation.operator(connection), wanted)
+
+
+async def claimed(installation: Installation) -> Pointer:
+    """Publish, claim one delivery, and return what the claim read of its endpoint."""
+    [ring] = await installation.deliveries()
+    return await read(installation, ring)
+
+
+async def read(installation: Installation, ring: Ring) -> Pointer:
+    """Claim the delivery and return what the claim read of its endpoint."""
+    claim = await PostgresLedger(installation.pool, worker="w-1", lease_seconds=45).claim(ring)
+    assert claim is not None
+    assert claim.target is not None
+    return claim.target.pointer
+
+
+async def signed(unlocked: Unlocked, pointer: Pointer) -> list[str]:
+    """Return what a worker would sign the content `x` with."""
+    async with unlocked.service.signers(pointer) as signers:
+        return [signer.sign(b"x") for signer in signers]
+
+
+def by(secret: SecretMaterial | None, pointer: Pointer) -> str:
+    """Return the signature that this secret makes."""
+    assert secret is not None
+    signer = Signer("db:x:x:1", secret, Scheme(pointer.scheme), Algorithm.HMAC)
+    return signer.sign(b"x")
+
+
+async def test_a_version_number_is_not_used_again(installation: Installation) -> None:
+    """Records that were deleted free no number: what a process has cached never passes for a newer version."""
+    added = await installation.add(NEW)
+    endpoint = added.pointer.endpoint_id
+    leaked = await rotated(installation, endpoint)
+    assert [by(leaked.secret, added.pointer)] == await signed(installation.unlocked, await claimed(installation))
+
+    await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE version = 2 AND tenant_id = 'acme'")
+    revoked = await rotated(installation, endpoint)
+
+    assert str(replace(SecretRef.parse(leaked.secret_ref), version=3)) == revoked.secret_ref
+    assert [by(revoked.secret, added.pointer)] == await signed(installation.unlocked, await claimed(installation))
+
+
+async def test_header_values_that_were_deleted(installation: Installation) -> None:
+    """Header values whose records were deleted are not sent from a cache in the place of newer ones."""
+    added = await installation.add(NEW, headers={"x-token": b"old"})
+    async with installation.unlocked.service.headers(await claimed(installation)) as values:
+        assert b"old" == values["x-token"].reveal()
+
+    await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE name LIKE 'endpoint-headers%'")
+    change = HeaderChange(given={"x-token": SecretMaterial(b"new")}, replaces_all=True)
+    async with installation.pool.acquire() as connection:
+        await update_endpoint(
+            installation.operator(connection),
+            TENANT,
+            added.pointer.endpoint_id,
+            {"headers": change},
+            own_drain_seconds=25,
+        )
+
+    async with installation.unlocked.service.headers(await claimed(installation)) as values:
+        assert b"new" == values["x-token"].reveal()
+
+
+async def test_a_deleted_endpoint_stays_deleted(installation: Installation) -> None:
+    """Its newest genuine row does not come back, though its generation was lowered before the deletion."""
+    added = await installation.add(NEW)
+    endpoint = added.pointer.endpoint_id
+    await rotated(installation, endpoint)
+    [ring] = await installation.deliveries()
+    await installation.pool.execute(
+        "CREATE TABLE kept AS SELECT * FROM hookseal.endpoints;"
+        "CREATE TABLE records AS SELECT * FROM hookseal.secret_records;"
+        "UPDATE hookseal.endpoints SET generation = 0"
+    )
+    async with installation.pool.acquire() as connection:
+        await delete_endpoint(installation.operator(connection), TENANT, endpoint)
+
+    columns = await installation.pool.fetchval(
+        "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = 'hookseal.endpoints'::regclass"
+        " AND attnum > 0 AND attgenerated = '' AND NOT attisdropped"
+    )
+    await installation.pool.execute(
+        f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept;"  # noqa: S608 -- columns of ours
+        "UPDATE hookseal.secret_records AS r SET state = k.state FROM records AS k"
+        " WHERE (k.tenant_id, k.name, k.version) = (r.tenant_id, r.name, r.version);"
+        "UPDATE hookseal.deliveries SET state = 'pending', next_attempt_at = now()"
+    )
+    with pytest.raises(SecretRolledBack, match="put back to generation 2, the audit log knows 3"):
+        await signed(installation.unlocked, await read(installation, ring))
+
+
+@pytest.mark.parametrize("generation", [2**63 - 1, -(2**63)])
+async def test_an_endpoint_of_any_generation_is_deleted(generation: int, installation: Installation) -> None:
+    """A row whose generation was made extreme can be deleted all the same."""
+    added = await installation.add(NEW)
+    await installation.pool.execute("UPDATE hookseal.endpoints SET generation = $1", generation)
+    async with installation.pool.acquire() as connection:
+        await delete_endpoint(installation.operator(connection), TENANT, added.pointer.endpoint_id)
+
+    assert 0 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
+
+
+async def test_a_public_key_of_the_attacker(installation: Installation) -> None:
+    """Who repeats a rotation is given the public key of what signs, whatever the table of rotations says."""
+    added = await installation.add(replace(NEW, algorithm=Algorithm.ED25519))
+    endpoint = added.pointer.endpoint_id
+    first = await rotated(installation, endpoint, rotation_id="r-1")
+    answer = json.loads(await installation.pool.fetchval("SELECT answer FROM hookseal.secret_rotations"))
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_rotations SET answer = $1", json.dumps(answer | {"public_key": "whpk_of-the-attacker"})
+    )
+
+    assert first.public_key is not None
+    assert first.public_key == (await rotated(installation, endpoint, rotation_id="r-1")).public_key
+
+
+async def two_keys(installation: Installation, old: MasterKey) -> Unlocked:
+    """Register an older master key that opens and does not seal, and return the secrets as a process with both has."""
+    await installation.pool.execute(
+        "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ($1, 'decrypt_only', $2)",
+        old.key_id,
+        old.check_value,
+    )
+    ring = KeyRing(keyring().sealing, (old,))
+    return await unlock(installation.pool, Provider.DB, ring)
+
+
+async def forged(installation: Installation, added_ref: str, old: MasterKey, *, key_id: str) -> None:
+    """Put a secret of the attacker, sealed under the older key for the same place, in place of the endpoint's."""
+    ref = SecretRef.parse(added_ref)
+    sealed = seal(KeyRing(old), generate_signing_secret(), SecretContext.of(ref, Purpose.WEBHOOK_SIGNING))
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_records SET sealed = $1, key_id = $2 WHERE tenant_id = 'acme'", sealed, key_id
+    )
+
+
+async def test_a_record_under_a_leaked_older_key(installation: Installation) -> None:
+    """A secret of the attacker's, sealed under an older master key that still opens, is not signed with."""
+    added = await installation.add(NEW)
+    unlocked = await two_keys(installation, SECOND)
+    await forged(installation, added.pointer.secret_ref or "", SECOND, key_id=SECOND.key_id)
+
+    with pytest.raises(SecretRolledBack, match="another master key than the audit log knows"):
+        await signed(unlocked, await claimed(installation))
+
+
+async def test_a_closed_key_under_another_name(installation: Installation) -> None:
+    """A record under a key that was closed since the process began does not open by naming an open one beside it."""
+    added = await installation.add(NEW)
+    unlocked = await two_keys(installation, SECOND)
+    await forged(installation, added.pointer.secret_ref or "", SECOND, key_id=keyring().sealing.key_id)
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_keys SET state = 'retired' WHERE key_id = $1", SECOND.key_id
+    )
+
+    ref = SecretRef.parse(added.pointer.secret_ref or "")
+    with pytest.raises(KeyRetired):
+        await unlocked.store.get(ref, purpose=Purpose.WEBHOOK_SIGNING)
+
+
+FORGED = """
+INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)
+VALUES ('acme', 1000, now(), 'x', 'secret.rotated', $1, '{"generation": 9223372036854775807}', '', '', '1')
+"""
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_generation_that_none_is_above(deleted: bool, installation: Installation) -> None:
+    """A forged generation, however high, keeps a restore from accepting that endpoint alone, and says whom to ask."""
+    added = await installation.add(NEW)
+    other = await installation.add(replace(NEW, url="https://receiver.example/other"))
+    await rotated(installation, other.pointer.endpoint_id)
+    await installation.pool.execute(FORGED, f"endpoint:{added.pointer.endpoint_id}")
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_records SET state = 'previous' WHERE name = $1 AND version = 2",
+        endpoint_secret_name(other.pointer.endpoint_id),
+    )
+    if deleted:
+        await installation.pool.execute(
+            "DELETE FROM hookseal.endpoints WHERE id = $1::text::uuid", added.pointer.endpoint_id
+        )
+
+    async with installation.pool.acquire() as connection:
+        accepted = await accept_restore(installation.operator(connection), ())
+
+    refused = [(found.endpoint_id, "somebody forged a row" in reason) for found, reason in accepted.refused]
+    assert ([] if deleted else [(added.pointer.endpoint_id, True)]) == refused
+    assert other.pointer.endpoint_id in [found.endpoint_id for found in accepted.endpoints]

@@ -1,0 +1,65 @@
+"""Which public functions of a package take what belongs to a tenant: found by their annotations, none by hand."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.secrets.boot import Unlocked
+
+_OWNED = {TenantId, EndpointId, DeliveryId}
+_ACTORS = {Unlocked}  # what belongs to the installation, and acts for whichever tenant it is asked to
+
+
+def tenant_takers(*packages: str) -> set[str]:
+    """Return every public function and method of these packages that is given a tenant, or what holds one."""
+    return {name for package in packages for module in _modules(package) for name in _of_module(module)}
+
+
+def _modules(package: str) -> Iterator[ModuleType]:
+    root = importlib.import_module(package)
+    yield root
+    for found in pkgutil.walk_packages(root.__path__, f"{package}."):
+        yield importlib.import_module(found.name)
+
+
+def _of_module(module: ModuleType) -> Iterator[str]:
+    home = module.__name__.removeprefix("hookseal.")
+    for name, found in vars(module).items():
+        if name.startswith("_") or getattr(found, "__module__", None) != module.__name__:
+            continue
+        if inspect.isclass(found):
+            for method, function in _methods(found):
+                if _takes(function):
+                    yield f"{home}.{name}.{method}"
+        elif isinstance(found, FunctionType) and _takes(found):
+            yield f"{home}.{name}"
+
+
+def _methods(owner: type) -> Iterator[tuple[str, Any]]:
+    for name, found in vars(owner).items():
+        function = found.__func__ if isinstance(found, classmethod | staticmethod) else found
+        if not name.startswith("_") and isinstance(function, FunctionType):
+            yield name, function
+
+
+def _takes(function: Any) -> bool:
+    hints = typing.get_type_hints(inspect.unwrap(function))
+    return any(_holds(hint, set()) for name, hint in hints.items() if name != "return")
+
+
+def _holds(hint: Any, seen: set[Any]) -> bool:
+    """Tell whether a value of this type is a tenant's, or holds one that is."""
+    if hint in _OWNED:
+        return True
+    if hint in _ACTORS:
+        return False
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in seen:
+        seen.add(hint)
+        return any(_holds(field, seen) for field in typing.get_type_hints(hint).values())
+    return any(_holds(part, seen) for part in typing.get_args(hint) if not isinstance(part, str | list))

@@ -1,0 +1,185 @@
+"""Tenants of which each suffers one attack, and what reached their receivers: arranged, spoilt, mended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations import rotation
+from hookseal.receiver import verify
+from hookseal.schema.database import Connection
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.worker.attack import Attack
+from tests.worker.waiting import eventually
+from tests.worker.world import Received, Receiver, World
+
+RIVAL = "rival"
+KEPT = ("endpoints", "secret_records", "audit_heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """An endpoint with two versions of its secret that both sign, current first, and a header of its own."""
+
+    tenant: str
+    endpoint_id: EndpointId
+    path: str
+    secrets: tuple[str, str]
+    header: str
+
+    def require_genuine(self, got: Received) -> None:
+        """Return only if the request is signed with both secrets and nothing else, and has this header."""
+        signatures = got.headers["webhook-signature"].split(" ")
+        for signature, secret in zip(signatures, self.secrets, strict=True):
+            verify(got.body, got.headers | {"webhook-signature": signature}, [secret], now=SystemClock().now())
+        assert self.header == got.headers["x-own"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """An attack on one endpoint of a tenant, and the endpoint beside it, which must not notice."""
+
+    attack: Attack
+    victim: Party
+    sibling: Party
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """All scenes, and an endpoint of another tenant."""
+
+    world: World
+    scenes: tuple[Scene, ...]
+    stranger: Party
+    thief: str
+
+    @property
+    def parties(self) -> dict[str, Party]:
+        """Every endpoint by the path of its url."""
+        found = [self.stranger]
+        for scene in self.scenes:
+            found += [scene.victim, scene.sibling]
+        return {party.path: party for party in found}
+
+    async def spoil(self, scene: Scene) -> None:
+        """Do to the tables what the attack does."""
+        victim = scene.victim.endpoint_id
+        await self.world.pool.execute(
+            scene.attack.spoil.format(
+                tenant=scene.victim.tenant,
+                victim=victim,
+                sibling=scene.sibling.endpoint_id,
+                stranger=self.stranger.endpoint_id,
+                signing=f"webhook-endpoint-{victim}",
+                headers=f"endpoint-headers-{victim}",
+                thief=f"{self.thief}/{scene.victim.tenant}",
+            )
+        )
+
+    async def mend(self) -> None:
+        """Have every row as it was before the attacks, and all that waits be looked at now."""
+        async with self.world.pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL session_replication_role = replica")  # the audit log keeps its rows
+            await connection.execute("DELETE FROM hookseal.audit_log WHERE sequence = 1000000")
+            for table in KEPT:
+                await put_back(connection, table)
+        await self.look_again()
+
+    async def look_again(self, *, at_delivered: bool = False, cached: bool = False) -> None:
+        """Have all that waits be looked at now, and what was delivered if asked for, with nothing `cached` or all."""
+        if not cached:
+            await self.world.pool.execute("UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'")
+        await self.world.pool.execute(
+            "UPDATE hookseal.deliveries SET state = 'pending', waiting_for = NULL, next_attempt_at = now(),"
+            " rung_at = NULL, last_error = NULL, budget_spent = 0"
+            " WHERE state = 'pending' OR (state = 'delivered' AND $1)",
+            at_delivered,
+        )
+
+    def require_genuine(self, receiver: Receiver) -> None:
+        """Return only if every request came where an endpoint was set to, signed with its own two secrets."""
+        parties = self.parties
+        for got in receiver.received:
+            parties[got.path].require_genuine(got)
+
+    async def settled(self) -> None:
+        """Return once no delivery is on its way: each is over, or waits."""
+
+        async def look() -> bool:
+            return not await self.world.pool.fetchval(
+                "SELECT EXISTS (SELECT FROM hookseal.deliveries"
+                " WHERE state IN ('pending', 'sending') AND waiting_for IS NULL)"
+            )
+
+        await eventually(look, within=30.0)
+
+    async def published(self) -> dict[str, tuple[Ring, Ring]]:
+        """Publish an event in every tenant of a scene; return the deliveries to victim and sibling by tenant."""
+        found = {}
+        for scene in self.scenes:
+            rings = {ring.endpoint_id: ring for ring in await self.world.publish(scene.victim.tenant, rung=False)}
+            found[scene.victim.tenant] = (rings[scene.victim.endpoint_id], rings[scene.sibling.endpoint_id])
+        return found
+
+
+async def put_back(connection: Connection, table: str) -> None:
+    """Have in the table what was kept of it, and nothing else."""
+    columns = await connection.fetchval(
+        "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
+        " WHERE attrelid = $1::text::regclass AND attnum > 0 AND attgenerated = '' AND NOT attisdropped",
+        f"hookseal.{table}",
+    )
+    await connection.execute(f"DELETE FROM hookseal.{table}")  # noqa: S608 -- a name of ours
+    await connection.execute(
+        f"INSERT INTO hookseal.{table} ({columns}) SELECT {columns} FROM kept_{table}"  # noqa: S608
+    )
+
+
+async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, thief: str) -> Stage:
+    """Make a tenant for each attack, keep their rows of before a rotation, rotate, and keep the rows again."""
+    tenants = [f"t{number}" for number, _ in enumerate(attacks)]
+    begun = {
+        (tenant, part): await _begun(world, tenant, part, base_url)
+        for tenant in tenants
+        for part in ("victim", "sibling")
+    }
+    begun[RIVAL, "stranger"] = await _begun(world, RIVAL, "stranger", base_url)
+    await world.pool.execute(
+        "CREATE TABLE old_endpoints AS SELECT * FROM hookseal.endpoints;"
+        "CREATE TABLE old_secret_records AS SELECT * FROM hookseal.secret_records"
+    )
+    parties = {key: await _rotated(world, *key, *first) for key, first in begun.items()}
+    for table in KEPT:
+        await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
+    scenes = [
+        Scene(attack=attack, victim=parties[tenant, "victim"], sibling=parties[tenant, "sibling"])
+        for tenant, attack in zip(tenants, attacks, strict=True)
+    ]
+    return Stage(world=world, scenes=tuple(scenes), stranger=parties[RIVAL, "stranger"], thief=thief)
+
+
+async def _begun(world: World, tenant: str, part: str, base_url: str) -> tuple[EndpointId, str]:
+    new = NewEndpoint(
+        tenant_id=TenantId(tenant), url=f"{base_url}/{tenant}/{part}", event_types=("*",), timeout_ms=1000
+    )
+    added = await world.installation.add(new, headers={"x-own": f"{tenant}.{part}".encode()})
+    return added.pointer.endpoint_id, added.secret.reveal().decode()
+
+
+async def _rotated(world: World, tenant: str, part: str, endpoint_id: EndpointId, first: str) -> Party:
+    wanted = Wanted(
+        tenant_id=TenantId(tenant), endpoint_id=endpoint_id, overlap_seconds=3600, secret=generate_signing_secret()
+    )
+    async with world.pool.acquire() as connection:
+        rotated = await rotation.rotate(world.installation.operator(connection), wanted)
+    assert rotated.secret is not None
+    return Party(
+        tenant=tenant,
+        endpoint_id=endpoint_id,
+        path=f"/{tenant}/{part}",
+        secrets=(rotated.secret.reveal().decode(), first),
+        header=f"{tenant}.{part}",
+    )

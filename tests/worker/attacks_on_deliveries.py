@@ -1,0 +1,45 @@
+"""Attacks on deliveries, events and attempts, and all attacks together."""
+
+from typing import Final
+
+from tests.worker.attack import Attack, delivery, idle
+from tests.worker.attacks_on_records import ON_RECORDS
+from tests.worker.attacks_on_rows import ON_ROWS
+
+# Whoever may write deliveries and events may have them sent: to endpoints as they were set, signed as they are.
+ON_DELIVERIES: Final = (
+    delivery("delivery sent to the sibling", "endpoint_id = '{sibling}', replay_of = id"),
+    Attack(
+        name="delivery sent to another tenant",
+        spoil='INSERT INTO hookseal.events SELECT (jsonb_populate_record(e, \'{{"tenant_id": "rival"}}\')).*'
+        " FROM hookseal.events AS e WHERE tenant_id = '{tenant}';"
+        "UPDATE hookseal.deliveries SET tenant_id = 'rival', endpoint_id = '{stranger}'"
+        " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
+        says="",
+        state="delivered",
+        waiting_for=None,
+    ),
+    Attack(
+        name="delivery of a tenant sent to another's endpoint",
+        spoil="UPDATE hookseal.deliveries SET endpoint_id = '{stranger}'"
+        " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
+        says="the endpoint is gone",
+        state="cancelled",
+        waiting_for=None,
+    ),
+    delivery("as many attempts as there are numbers", "attempts = 2147483647"),
+    delivery("fewer attempts than none", "attempts = -2147483648"),
+    delivery("as much spent as there are numbers", "budget_spent = 2147483647"),
+    idle(
+        Attack(
+            name="an attempt that was not made",
+            spoil="INSERT INTO hookseal.attempts"
+            " (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
+            " SELECT tenant_id, id, 1, now(), 'delivered', '{{db:rival:webhook-endpoint-x:1}}', 'x'"
+            " FROM hookseal.deliveries WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
+            says="",
+        )
+    ),
+)
+
+ATTACKS: Final = (*ON_ROWS, *ON_RECORDS, *ON_DELIVERIES)

@@ -1,0 +1,96 @@
+"""A malicious writer of what belongs to no tenant, or to all: keys, epochs, leases, heartbeats."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from tests.worker.attacked import put_back
+from tests.worker.attacks_on_records import MISPLACED
+from tests.worker.world import Receiver, World
+
+pytestmark = [pytest.mark.req("SEC-24", part="sql-attacks"), pytest.mark.req("SEC-08")]
+
+# What belongs to no tenant, and what then becomes of a delivery.
+_COPIED_KEY = (
+    "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed, key_id, state)"
+    " SELECT tenant_id, name, 2, provider, purpose, sealed, key_id, 'previous' FROM hookseal.secret_records"
+    " WHERE name = 'integrity';"
+)
+INSTALLATION: Mapping[str, str | None] = {
+    "DELETE FROM hookseal.control WHERE name = 'restore'": "lacks its row",
+    "DELETE FROM hookseal.control WHERE name = 'cache'": "lacks its row",
+    "UPDATE hookseal.control SET epoch = -9223372036854775808": "below zero",
+    "UPDATE hookseal.control SET holder = 'x', token = gen_random_uuid(), until = 'infinity'": None,
+    "UPDATE hookseal.secret_keys SET state = 'retired'": "is retired: it opens nothing any more",
+    "UPDATE hookseal.secret_keys SET check_value = ''": None,
+    "DELETE FROM hookseal.secret_keys": None,
+    "DELETE FROM hookseal.secret_records WHERE tenant_id = '_system'": None,
+    _COPIED_KEY: None,
+    f"{_COPIED_KEY} UPDATE hookseal.endpoints SET mac_key_id = '2'": MISPLACED,  # noqa: S608 -- ours
+    "UPDATE hookseal.workers SET beaten_at = 'infinity', started_at = '-infinity', drain_seconds = 0": None,
+    "DELETE FROM hookseal.workers": None,
+    "DELETE FROM hookseal.audit_heads": None,
+    "UPDATE hookseal.audit_heads SET sequence = 9223372036854775807, mac = ''": None,
+    "UPDATE hookseal.control SET epoch = 9223372036854775807": None,  # the last: no epoch is above it
+}
+_OF_THE_INSTALLATION = ("control", "secret_keys", "secret_records", "workers", "audit_heads", "endpoints")
+
+
+async def test_on_what_belongs_to_no_tenant(world: World, receiver: Receiver) -> None:
+    """Keys, epochs, leases and heartbeats written by somebody else hold deliveries up at most, each with its reason."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    for table in _OF_THE_INSTALLATION:
+        await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
+    async with world.worker():
+        for number, (spoil, says) in enumerate(INSTALLATION.items(), start=1):
+            await mended(world, epoch=10 * number)
+            await world.pool.execute(spoil)
+            [ring] = await world.publish()
+            if says is not None:
+                row = await world.state(ring, "pending", waiting_for="secret")
+                assert (True, 0) == (says in row["last_error"], row["attempts"]), (spoil, row["last_error"])
+                await mended(world, epoch=10 * number + 5)
+            await world.state(ring, "delivered")
+    assert len(INSTALLATION) == len(receiver.received)
+
+
+async def mended(world: World, *, epoch: int) -> None:
+    """Have the tables of the installation as they were, under an epoch above all that were, and all looked at now."""
+    async with world.pool.acquire() as connection, connection.transaction():
+        for table in _OF_THE_INSTALLATION:
+            await put_back(connection, table)
+        await connection.execute("UPDATE hookseal.control SET epoch = $1 WHERE name = 'cache'", epoch)
+        await connection.execute(
+            "UPDATE hookseal.deliveries SET next_attempt_at = now(), rung_at = NULL WHERE state = 'pending'"
+        )
+
+
+async def test_a_lease_among_forged_ones(world: World) -> None:
+    """Leases that nobody took, with numbers that no count reaches, keep no other lease from being ended."""
+    await world.endpoint("http://127.0.0.1:9/hook")
+    rings = [ring for _ in range(4) for ring in await world.publish(rung=False)]
+    lease = (
+        "UPDATE hookseal.deliveries SET state = 'sending', next_attempt_at = NULL, lease_owner = 'x',"
+        " claimed_refs = '{}', lease_token = gen_random_uuid(), lease_expires_at = now() - interval '1 s',"
+        " claimed_at = now(), claimed_number = 1"
+    )
+    forged = (
+        "claimed_number = 2147483647, claimed_at = 'infinity'",
+        "budget_spent = 2147483647",
+        "attempts = -2147483648",
+    )
+    await world.pool.execute(lease)
+    for ring, assignment in zip(rings, forged, strict=False):
+        await world.pool.execute(
+            f"UPDATE hookseal.deliveries SET {assignment} WHERE id = $1::text::uuid",  # noqa: S608 -- ours
+            ring.delivery_id,
+        )
+    await world.pool.execute(
+        "INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
+        " SELECT tenant_id, id, 1, now(), 'delivered', '{}', 'x' FROM hookseal.deliveries"
+    )
+
+    states = await PostgresLedger(world.pool, worker="w-1", lease_seconds=45).end_lost_leases()
+
+    assert ["dead_letter", "pending", "pending", "pending"] == sorted(states)
