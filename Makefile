@@ -10,11 +10,11 @@ JOBS ?= 2
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test bench coverage validate check format fmt lint types floors docs lock clean
+.PHONY: help demo test bench bench-secrets coverage validate check format fmt lint types floors docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV) ## the main job from end to end, on an embedded PostgreSQL and Valkey
 	@.venv/bin/hookseal demo $(ARGS)
@@ -24,6 +24,9 @@ test: $(VENV) ## all tests, in random order, each on its own database
 
 bench: $(VENV) ## what a delivery costs, beside bare aiohttp and a stock arq worker, in one run
 	@$(RUN) tools.bench $(ARGS)
+
+bench-secrets: $(VENV) ## what the secret path costs, beside what it could not be cheaper than
+	@$(RUN) tools.bench_secrets $(ARGS)
 
 coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own tests
 	@$(RUN) pytest -q -n $(JOBS) --cov --cov-branch tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets

@@ -20,7 +20,7 @@ def _case(name: str, *marks: Mark, outcome: Outcome = Outcome.PASSED) -> Case:
 
 
 def _judge(*cases: Case, of: tuple[Requirement, ...] = (), may_skip: frozenset[str] = frozenset()) -> list[str]:
-    return problems(of, Report(tree="t", cases=cases), may_skip)
+    return problems(of, Report(tree="t", cases=cases), may_skip, {})
 
 
 def test_promises_that_are_borne_out_give_no_problem() -> None:
@@ -98,20 +98,12 @@ def test_a_run_without_tests_is_a_problem() -> None:
     assert ["the run held no test: mend the test setup, then run `make test`"] == _judge()
 
 
-def test_a_speed_is_not_claimed_by_a_test() -> None:
-    """A PERF id that is claimed is a problem even with a passing test: its proof is a benchmark's record."""
-    claimed = Requirement(id="PERF-01", status=Status.CLAIMED)
-    (line,) = _judge(_case("a", Mark(id="PERF-01")), of=(claimed,))
-
-    assert line.startswith("PERF-01: is proven by a benchmark's record")
-
-
 def test_a_parametrised_test_is_one_proof() -> None:
     """Tests are named once, without values, in a fixed order; what may be skipped elsewhere is not named."""
     marks = Mark(id="SEC-03")
     cases = (_case("z[2]", marks), _case("z[1]", marks), _case("a", marks), _case("m", marks))
 
-    found = proofs(CLAIMED, Report(tree="t", cases=cases), frozenset({"tests/test_x.py::m"}))
+    found = proofs(CLAIMED, Report(tree="t", cases=cases), frozenset({"tests/test_x.py::m"}), {})
 
     assert [(None, "tests/test_x.py::a"), (None, "tests/test_x.py::z")] == found
 
@@ -121,9 +113,9 @@ def test_the_page_names_status_part_and_proof() -> None:
     cases = (_case("b", Mark(id="SEC-01", part="db")), _case("a", Mark(id="SEC-01", part="dev")))
     requirements = (PARTIAL, PLANNED, Requirement(id="DEL-01", status=Status.CLAIMED))
 
-    page = render(requirements, Report(tree="t", cases=cases), frozenset())
+    page = render(requirements, Report(tree="t", cases=cases), frozenset(), {})
 
-    assert page == render(requirements, Report(tree="u", cases=cases[::-1]), frozenset())
+    assert page == render(requirements, Report(tree="u", cases=cases[::-1]), frozenset(), {})
     assert [
         "## SEC",
         "| SEC-01 | partial | db | `tests/test_x.py::b` |",

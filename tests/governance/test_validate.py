@@ -89,6 +89,17 @@ def test_an_unproven_claim_fails(root: Path, capfd: pytest.CaptureFixture[str]) 
     assert "validate: SEC-02: has no passing test" in capfd.readouterr().err
 
 
+def test_a_record_of_a_benchmark_is_judged(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What lies in `docs/EVIDENCE/` is read with the tree, and what is wrong with it fails."""
+    (root / "docs" / "EVIDENCE").mkdir()
+    (root / "docs" / "EVIDENCE" / "PERF-99.json").write_text("{}")
+    _record(root)
+    _run(root, "--write")
+
+    assert 1 == _run(root)
+    assert "validate: docs/EVIDENCE/PERF-99.json: docs/requirements.md does not know" in capfd.readouterr().err
+
+
 def test_a_record_of_another_tree_is_not_used(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """After any change the tests are run again; when they leave no record of this tree, it fails."""
     (root / "tests" / "new.py").write_text("")

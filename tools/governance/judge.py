@@ -1,28 +1,44 @@
-"""The judgement: what of the promises does a test run not bear out. Pure functions; no file is read here."""
+"""The judgement: what of the promises do a test run and the records of benchmarks not bear out.
+
+Pure functions; no file is read here.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final, assert_never
 
+from tools.governance.benchmarks import BENCHMARKS, GROUP
+from tools.governance.evidence import Evidence, Record, contradictions, misses, place
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
 
 _UNPROVEN: Final = "has no passing test: write one with its mark, or set its status to `planned`"
 
 
-def problems(requirements: Sequence[Requirement], report: Report, may_skip: Collection[str]) -> list[str]:
+def problems(
+    requirements: Sequence[Requirement], report: Report, may_skip: Collection[str], evidence: Evidence
+) -> list[str]:
     """Return one line for everything that is wrong, each saying who must do what; none means that all holds."""
     known = {requirement.id: requirement for requirement in requirements}
     found = [
         *_failures(report),
         *_silent_skips(report, may_skip),
         *(f"{case.name}: {fault}" for case, mark in _marked(report) if (fault := _fault(mark, known.get(mark.id)))),
-        *(line for requirement in requirements for line in _unproven(requirement, report)),
+        *(f"{place(name)}: {fault}" for name, found in evidence.items() for fault in _unsound(name, found, known)),
+        *(line for requirement in requirements for line in _unproven(requirement, report, evidence)),
     ]
     return list(dict.fromkeys(found))
 
 
-def proofs(requirement: Requirement, report: Report, may_skip: Collection[str]) -> list[tuple[str | None, str]]:
-    """Return (part, test) for every test that proves something of it wherever the suite runs, in a fixed order."""
+def proofs(
+    requirement: Requirement, report: Report, may_skip: Collection[str], evidence: Evidence
+) -> list[tuple[str | None, str]]:
+    """Return (part, test) for every test that proves something of it wherever the suite runs, in a fixed order.
+
+    What a benchmark proves has its record in place of the test.
+    """
+    if requirement.group == GROUP:
+        is_proven = requirement.status is Status.CLAIMED and not list(_unproven(requirement, report, evidence))
+        return [(None, place(requirement.id))] if is_proven else []
     return sorted(
         {
             (mark.part, case.name)
@@ -58,6 +74,8 @@ def _fault(mark: Mark, requirement: Requirement | None) -> str | None:
     """Return what is wrong with a mark, or None."""
     if requirement is None:
         return f"is marked {mark.id}, which docs/requirements.md does not know: correct the mark"
+    if requirement.group == GROUP:
+        return f"is marked {mark.id}, which the record of a benchmark proves, and no test: take the mark away"
     match requirement.status:
         case Status.PLANNED:
             return (
@@ -73,14 +91,28 @@ def _fault(mark: Mark, requirement: Requirement | None) -> str | None:
             assert_never(never)
 
 
-def _unproven(requirement: Requirement, report: Report) -> Iterator[str]:
-    """Yield a line for every promise of this requirement that no passing test proves."""
+def _unsound(name: str, record: Record | None, known: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with a record, whatever is claimed."""
+    if name not in known:
+        yield f"docs/requirements.md does not know {name}: remove the file"
+    elif name not in BENCHMARKS:
+        yield f"no benchmark of ours makes a record of {name}: remove the file"
+    elif record is None or record.id != name:
+        yield f"is no record of {name}: run `{BENCHMARKS[name].command}`"
+    else:
+        yield from (f"{line}: run `{BENCHMARKS[name].command}`" for line in contradictions(record))
+
+
+def _unproven(requirement: Requirement, report: Report, evidence: Evidence) -> Iterator[str]:
+    """Yield a line for every promise of this requirement that no passing test, and no record, proves."""
     passed = {mark for case, mark in _marked(report) if case.outcome is Outcome.PASSED and mark.id == requirement.id}
     match requirement.status:
         case Status.PLANNED:
             return
-        case Status.PARTIAL | Status.CLAIMED if requirement.group == "PERF":
-            yield f"{requirement.id}: is proven by a benchmark's record, which is not read yet: set it to `planned`"
+        case Status.PARTIAL if requirement.group == GROUP:
+            yield f"{requirement.id}: a benchmark's record proves all of it or nothing: set it to `planned`"
+        case Status.CLAIMED if requirement.group == GROUP:
+            yield from _unrecorded(requirement.id, evidence.get(requirement.id))
         case Status.CLAIMED if not passed:
             yield f"{requirement.id}: {_UNPROVEN}"
         case Status.CLAIMED:
@@ -90,3 +122,16 @@ def _unproven(requirement: Requirement, report: Report) -> Iterator[str]:
             yield from (f"{promise}: {_UNPROVEN}" for promise in promises if promise not in passed)
         case _ as never:
             assert_never(never)
+
+
+def _unrecorded(name: str, record: Record | None) -> Iterator[str]:
+    """Yield why the record of a claimed id does not prove it."""
+    if name not in BENCHMARKS:
+        yield f"{name}: has no benchmark that leaves a record: set it to `planned`"
+    elif record is None:
+        yield f"{name}: has no record: run `{BENCHMARKS[name].command}`, or set its status to `planned`"
+    elif record.is_dirty:
+        yield f"{name}: its record is of no commit: commit first, then run `{BENCHMARKS[name].command}`"
+    else:
+        mend = f"make it faster, then run `{BENCHMARKS[name].command}`, or set its status to `planned`"
+        yield from (f"{name}: {line}: {mend}" for line in misses(name, record.figures))

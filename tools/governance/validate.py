@@ -1,4 +1,4 @@
-"""`make validate` and `make docs`: hold promises, tests and the generated page to each other."""
+"""`make validate` and `make docs`: hold promises, tests, records and the generated page to each other."""
 
 import argparse
 import subprocess
@@ -10,7 +10,7 @@ from typing import Final
 from hookseal.config.page import settings_page
 from hookseal.dispatcher.page import outcomes_page
 from hookseal.worker.metrics import metrics_page
-from tools.governance import page, report, tree
+from tools.governance import evidence, page, report, tree
 from tools.governance.judge import problems
 from tools.governance.report import Report
 from tools.governance.requirements import Requirement, UnreadableRequirements, parse
@@ -42,11 +42,12 @@ def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[]
     if run is None:
         return _tell(["the test run left no report of this tree: mend what it printed above, then run this again"])
     may_skip = may_skip_names((root / MAY_SKIP).read_text(encoding="utf-8"))
-    pages[PAGE] = page.render(requirements, run, may_skip)
+    records = evidence.read(root)
+    pages[PAGE] = page.render(requirements, run, may_skip, records)
     if is_writing:
         _write(root, {PAGE: pages[PAGE]})
         return 0
-    found = [*problems(requirements, run, may_skip), *_stale(root, pages)]
+    found = [*problems(requirements, run, may_skip, records), *_stale(root, pages)]
     return _tell(found) if found else _summary(requirements, run)
 
 

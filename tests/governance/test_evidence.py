@@ -1,0 +1,225 @@
+"""The records of benchmarks: what a run leaves, and every way in which one does not prove what is claimed."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.bench_secrets.__main__ import PROVES, record_of, table
+from tools.governance.benchmarks import BENCHMARKS
+from tools.governance.evidence import Evidence, Figure, Machine, Record, figure, misses, place, read, write
+from tools.governance.judge import problems, proofs
+from tools.governance.page import render
+from tools.governance.report import Case, Mark, Outcome, Report
+from tools.governance.requirements import Requirement, Status
+
+pytestmark = pytest.mark.req("OPS-07", part="first-form")
+
+CLAIMED = Requirement(id="PERF-06", status=Status.CLAIMED)
+PLANNED = Requirement(id="PERF-06", status=Status.PLANNED)
+COMMAND = BENCHMARKS["PERF-06"].command
+RUN = Report(tree="t", cases=(Case(nodeid="tests/test_x.py::a", outcome=Outcome.PASSED),))
+
+
+def _figures(**us: float) -> dict[str, Figure]:
+    """Return figures that meet every bound exactly, but for those given."""
+    wanted = {**BENCHMARKS["PERF-06"].at_most_us, **us}
+    return {name: figure([value, value - 1, value + 1], [2.0, 2.0, 2.0]) for name, value in wanted.items()}
+
+
+def _record(**us: float) -> Record:
+    figures = _figures(**us)
+    machine = Machine(cpu="a processor", cpus=2, python="3.12.1")
+    is_met = not misses("PERF-06", figures)
+    return Record(id="PERF-06", commit="c" * 40, is_dirty=False, machine=machine, figures=figures, is_met=is_met)
+
+
+def _judge(evidence: Evidence, of: Requirement = CLAIMED) -> list[str]:
+    return problems((of,), RUN, frozenset(), evidence)
+
+
+def test_a_claim_whose_record_meets_its_bounds_is_proven() -> None:
+    """At most is at most: a figure that equals its bound meets it, and the page names the record as the proof."""
+    evidence = {"PERF-06": _record()}
+
+    assert [] == _judge(evidence)
+    assert [(None, "docs/EVIDENCE/PERF-06.json")] == proofs(CLAIMED, RUN, frozenset(), evidence)
+    assert "| PERF-06 | claimed |  | `docs/EVIDENCE/PERF-06.json` |" in render((CLAIMED,), RUN, frozenset(), evidence)
+
+
+def test_a_claim_without_a_record_is_unproven() -> None:
+    """The line says which command makes one, and the page names no proof."""
+    assert [f"PERF-06: has no record: run `{COMMAND}`, or set its status to `planned`"] == _judge({})
+    assert [] == proofs(CLAIMED, RUN, frozenset(), {})
+
+
+@pytest.mark.parametrize("name", BENCHMARKS["PERF-06"].at_most_us)
+def test_a_claim_whose_record_misses_one_bound_is_unproven(name: str) -> None:
+    """Whichever bound is missed, the line says by which figure, and the page names no proof."""
+    evidence = {"PERF-06": _record(**{name: 500.5})}
+    (line,) = _judge(evidence)
+
+    assert line.startswith(f"PERF-06: {name} took 500.5 us, ")
+    assert [] == proofs(CLAIMED, RUN, frozenset(), evidence)
+
+
+def test_a_bound_that_was_not_measured_is_missed() -> None:
+    """A record that lacks a figure proves nothing."""
+    lacking = _record()
+    del lacking.figures["open"]
+    found = _judge({"PERF-06": replace(lacking, is_met=False)})
+
+    assert ["PERF-06: open was not measured"] == [line[: len("PERF-06: open was not measured")] for line in found]
+
+
+def test_a_record_of_no_commit_proves_nothing() -> None:
+    """What was measured with changes that no commit has can be measured again by nobody."""
+    found = _judge({"PERF-06": replace(_record(), is_dirty=True)})
+
+    assert [f"PERF-06: its record is of no commit: commit first, then run `{COMMAND}`"] == found
+
+
+def test_a_planned_id_may_have_a_record_that_misses() -> None:
+    """An honest miss is no problem while nothing is claimed, and it proves nothing."""
+    evidence = {"PERF-06": _record(open=99.0)}
+
+    assert [] == _judge(evidence, PLANNED)
+    assert [] == proofs(PLANNED, RUN, frozenset(), {"PERF-06": _record()})
+
+
+@pytest.mark.parametrize("status", [CLAIMED, PLANNED])
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda r: replace(r, is_met=not r.is_met), "its verdict is not what its figures and the bounds amount to"),
+        (lambda r: _with(r, us=1.0), "its figure open is not what its rounds amount to"),
+        (lambda r: _with(r, baseline_us=1.0), "its figure open is not what its rounds amount to"),
+        (lambda r: _with(r, ratio=1.0), "its figure open is not what its rounds amount to"),
+        (lambda r: _with(r, rounds_us=(9.0, 9.0, 9.0)), "its figure open is not what its rounds amount to"),
+        (lambda r: _with(r, rounds_us=(25.0,)), "its figure open does not have rounds of both sides"),
+        (lambda r: _with(r, rounds_us=(), baseline_rounds_us=()), "its figure open does not have rounds of both sides"),
+        (lambda r: _with(r, rounds_us=(25.0, 0.0, 26.0)), "its figure open does not have rounds of both sides"),
+    ],
+)
+def test_a_record_that_was_edited_contradicts_itself(
+    edit: Callable[[Record], Record], said: str, status: Requirement
+) -> None:
+    """A figure, a ratio, a round or the verdict that was changed by hand is found, whatever is claimed."""
+    assert f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`" in _judge({"PERF-06": edit(_record())}, status)
+
+
+def _with(record: Record, **changes: Any) -> Record:
+    return replace(record, figures={**record.figures, "open": replace(record.figures["open"], **changes)})
+
+
+def test_a_record_that_met_an_older_bound_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds stand in the code: when one is drawn tighter, a record that said it was met says so no more."""
+    record = _record()
+    tighter = replace(BENCHMARKS["PERF-06"], at_most_us={"open": 24.9})
+    monkeypatch.setattr("tools.governance.evidence.BENCHMARKS", {"PERF-06": tighter})
+
+    assert 2 == len(_judge({"PERF-06": record}))
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "said"),
+    [
+        ("PERF-99", _record(), "docs/EVIDENCE/PERF-99.json: docs/requirements.md does not know PERF-99: remove"),
+        ("SEC-03", _record(), "docs/EVIDENCE/SEC-03.json: no benchmark of ours makes a record of SEC-03: remove"),
+        ("PERF-06", None, "docs/EVIDENCE/PERF-06.json: is no record of PERF-06: run"),
+        ("PERF-06", replace(_record(), id="PERF-01"), "docs/EVIDENCE/PERF-06.json: is no record of PERF-06: run"),
+    ],
+)
+def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Record | None, said: str) -> None:
+    """A record of an unknown id, of an id that no benchmark measures, of another id, or of another form."""
+    known = (PLANNED, Requirement(id="SEC-03", status=Status.PLANNED))
+    (line,) = problems(known, RUN, frozenset(), {name: record})
+
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "said"),
+    [
+        (Requirement(id="PERF-01", status=Status.CLAIMED), "PERF-01: has no benchmark that leaves a record"),
+        (Requirement(id="PERF-06", status=Status.PARTIAL, parts=("open",)), "PERF-06: a benchmark's record proves all"),
+    ],
+)
+def test_a_speed_is_claimed_whole_and_only_where_it_is_measured(requirement: Requirement, said: str) -> None:
+    """A claimed id without a benchmark, and a part of a measured one, are problems."""
+    (line,) = _judge({"PERF-06": _record()} if requirement.parts else {}, requirement)
+
+    assert line.startswith(said)
+
+
+def test_a_speed_is_not_claimed_by_a_test() -> None:
+    """A test that is marked with a PERF id is a problem, and the page does not name it."""
+    case = Case(nodeid="tests/test_x.py::a", outcome=Outcome.PASSED, marks=(Mark(id="PERF-06"),))
+    run = Report(tree="t", cases=(case,))
+    found = problems((CLAIMED,), run, frozenset(), {"PERF-06": _record()})
+
+    assert [
+        "tests/test_x.py::a: is marked PERF-06, which the record of a benchmark proves, and no test: take the mark away"
+    ] == found
+    assert [(None, place("PERF-06"))] == proofs(CLAIMED, run, frozenset(), {"PERF-06": _record()})
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Writing and reading are inverse, and a newer record takes the place of the older one."""
+    write(tmp_path, _record(open=99.0))
+    write(tmp_path, _record())
+
+    assert {"PERF-06": _record()} == read(tmp_path)
+    assert (tmp_path / "docs" / "EVIDENCE" / "PERF-06.json").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"id": "PERF-06", "commit": 1}', '{"id": "PERF-06", "is_met": "'])
+def test_a_record_of_another_form_is_none(tmp_path: Path, content: str) -> None:
+    """A torn or foreign file is there, and is no record."""
+    write(tmp_path, _record())
+    (tmp_path / place("PERF-06")).write_text(content)
+
+    assert {"PERF-06": None} == read(tmp_path)
+
+
+def test_where_there_is_no_folder_there_is_no_record(tmp_path: Path) -> None:
+    """A tree without evidence is read as one."""
+    assert {} == read(tmp_path)
+
+
+def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -> None:
+    """A changed file makes it dirty; the record itself and the generated page do not. No path and no host is in it."""
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false")
+        return subprocess.check_output(["git", "-C", str(tmp_path), *who, *arguments], text=True).strip()
+
+    git("init", "--quiet")
+    (tmp_path / "code.py").write_text("")
+    git("add", ".")
+    git("commit", "--quiet", "--message=x")
+    clean = record_of(tmp_path, _figures())
+    write(tmp_path, clean)
+    (tmp_path / "docs" / "TRACEABILITY.md").write_text("")
+    again = record_of(tmp_path, _figures())
+    (tmp_path / "new.py").write_text("")
+
+    assert clean == again
+    assert (git("rev-parse", "HEAD"), False, True) == (clean.commit, clean.is_dirty, clean.is_met)
+    assert record_of(tmp_path, _figures()).is_dirty
+    told = json.loads((tmp_path / place(PROVES)).read_text())
+    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met"} == told.keys()
+    assert {"cpu", "cpus", "python"} == told["machine"].keys()
+    assert "/" not in json.dumps(told["machine"])
+
+
+def test_the_table_shows_every_figure_beside_its_bound() -> None:
+    """A figure without a bound is shown too."""
+    shown = table({**_figures(), "more": figure([3.0], [1.0])}).splitlines()
+
+    assert ["open", "25.0", "25.0", "2.0", "12.50"] == shown[1].split()
+    assert ["more", "3.0", "1.0", "3.00"] == shown[-1].split()

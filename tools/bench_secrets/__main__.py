@@ -1,0 +1,101 @@
+"""Runs the rounds, prints every figure beside its baseline and its bound, and keeps the record that proves PERF-06."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import uvloop
+
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.folders import scratch
+from hookseal.embedded.postgres import postgres
+from hookseal.schema.upgrade import upgrade
+from tools.bench_secrets.contests import Load, contests
+from tools.bench_secrets.endpoints import installed
+from tools.bench_secrets.timing import measured
+from tools.governance.benchmarks import BENCHMARKS
+from tools.governance.evidence import FOLDER, Figure, Machine, Record, misses, place, write
+from tools.governance.tree import GENERATED
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PROVES: Final = "PERF-06"
+# Pinned, so that two records differ by the code and the machine only.
+LOAD: Final = Load(open=3_000, sign=3_000, fetch=500)
+ROUNDS: Final = 11
+
+
+async def _figures() -> dict[str, Figure]:
+    with scratch(for_servers()) as folder:
+        async with postgres(folder, durable=False) as server:
+            await upgrade(server.url)
+            async with asyncpg.create_pool(server.url, min_size=1, max_size=1) as pool:
+                return await measured(await contests(await installed(pool), LOAD), ROUNDS)
+
+
+def record_of(root: Path, figures: dict[str, Figure]) -> Record:
+    """Return the record of a run on this tree and machine. Raises `CalledProcessError` outside a git work tree."""
+    left_out = [f":(exclude){name}" for name in (FOLDER, *GENERATED)]
+    return Record(
+        id=PROVES,
+        commit=_git(root, "rev-parse", "HEAD"),
+        is_dirty=bool(_git(root, "status", "--porcelain", "--", ".", *left_out)),
+        machine=Machine(cpu=_cpu(), cpus=os.cpu_count() or 0, python=platform.python_version()),
+        figures=figures,
+        is_met=not misses(PROVES, figures),
+    )
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+
+
+def _cpu() -> str:
+    """Return the model of the processor, as Linux calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def table(figures: Mapping[str, Figure]) -> str:
+    """Return the figures as a person reads them."""
+    bounds = BENCHMARKS[PROVES].at_most_us
+    lines = [f"{'':26}{'us':>9}{'at most us':>12}{'baseline us':>13}{'ratio':>8}"]
+    lines += [
+        f"{name:26}{found.us:>9.1f}{bounds.get(name, ''):>12}{found.baseline_us:>13.1f}{found.ratio:>8.2f}"
+        for name, found in figures.items()
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Run `make bench-secrets`; return 0 if every bound is met, else 1."""
+    parser = argparse.ArgumentParser(prog="make bench-secrets", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--record", action="store_true", help=f"keep it as {place(PROVES)}")
+    asked = parser.parse_args(arguments)
+    figures = uvloop.run(_figures())
+    missed = misses(PROVES, figures)
+    if asked.record:
+        write(ROOT, record_of(ROOT, figures))
+        print(f"wrote {place(PROVES)}", file=sys.stderr)
+    shown = {name: asdict(found) for name, found in figures.items()}
+    print(json.dumps({"figures": shown, "missed": missed}) if asked.json else table(figures))
+    for line in missed:
+        print(f"missed: {line}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

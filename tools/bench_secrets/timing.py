@@ -1,0 +1,69 @@
+"""How a figure is taken: ours and its baseline in turn, round by round, the same number of operations in each.
+
+Each operation is timed alone and a round tells its median, so that a neighbour on the machine who takes the
+processor now and then is not counted. The garbage collector runs as it does in production.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter_ns
+from typing import Final
+
+from tools.governance.evidence import Figure, figure
+
+# Does so many operations, and returns the median of their microseconds.
+Round = Callable[[int], Awaitable[float]]
+
+_NANOSECONDS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """One figure: what we do, and beside it a baseline; so many operations of each in a round."""
+
+    name: str
+    ours: Round
+    baseline: Round
+    operations: int
+
+
+def p50_of(operation: Callable[[int], object]) -> Round:
+    """Return a round of the operation, which is given its number."""
+
+    async def one_round(operations: int) -> float:
+        took: list[int] = []
+        for number in range(operations):
+            started = perf_counter_ns()
+            operation(number)
+            took.append(perf_counter_ns() - started)
+        return median(took) / _NANOSECONDS
+
+    return one_round
+
+
+def p50_of_awaited(operation: Callable[[int], Awaitable[object]]) -> Round:
+    """Return a round of the operation, which is given its number and awaited."""
+
+    async def one_round(operations: int) -> float:
+        took: list[int] = []
+        for number in range(operations):
+            started = perf_counter_ns()
+            await operation(number)
+            took.append(perf_counter_ns() - started)
+        return median(took) / _NANOSECONDS
+
+    return one_round
+
+
+async def measured(contests: Sequence[Contest], rounds: int) -> dict[str, Figure]:
+    """Return the figure of every contest. A round before the first one warms up and is not counted."""
+    ours: dict[str, list[float]] = {contest.name: [] for contest in contests}
+    baselines: dict[str, list[float]] = {contest.name: [] for contest in contests}
+    for number in range(rounds + 1):
+        print(f"  round {number} of {rounds} ..." if number else "  warming up ...", file=sys.stderr, flush=True)
+        for contest in contests:
+            ours[contest.name].append(await contest.ours(contest.operations))
+            baselines[contest.name].append(await contest.baseline(contest.operations))
+    return {name: figure(ours[name][1:], baselines[name][1:]) for name in ours}

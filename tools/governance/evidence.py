@@ -1,0 +1,110 @@
+"""What a benchmark found: one record an id under `docs/EVIDENCE/`, written by its run and never by hand.
+
+A newer run takes the place of an older one: the file holds the last record, git holds those before it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import msgspec
+
+from tools.governance.benchmarks import BENCHMARKS
+
+FOLDER: Final = "docs/EVIDENCE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """Microseconds: the median of the p50 of interleaved rounds, and beside it that of a baseline in the same run."""
+
+    us: float
+    baseline_us: float
+    ratio: float
+    rounds_us: tuple[float, ...]
+    baseline_rounds_us: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What it ran on. No name of a host and no path is part of it."""
+
+    cpu: str
+    cpus: int
+    python: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One run: of which commit (`is_dirty`: with changes that no commit has), where, what it found, and the verdict."""
+
+    id: str
+    commit: str
+    is_dirty: bool
+    machine: Machine
+    figures: dict[str, Figure]
+    is_met: bool
+
+
+Evidence = Mapping[str, Record | None]
+
+
+def place(name: str) -> str:
+    """Return where the record of that id stands, from the root of the tree."""
+    return f"{FOLDER}/{name}.json"
+
+
+def figure(rounds_us: Sequence[float], baseline_rounds_us: Sequence[float]) -> Figure:
+    """Return what these rounds amount to."""
+    ours, baseline = [round(us, 3) for us in rounds_us], [round(us, 3) for us in baseline_rounds_us]
+    return Figure(
+        us=round(median(ours), 3),
+        baseline_us=round(median(baseline), 3),
+        ratio=round(median(ours) / median(baseline), 2),
+        rounds_us=tuple(ours),
+        baseline_rounds_us=tuple(baseline),
+    )
+
+
+def misses(name: str, figures: Mapping[str, Figure]) -> list[str]:
+    """Say of every bound of the id how these figures miss it; nothing, if all are met."""
+    return [line for part, us in BENCHMARKS[name].at_most_us.items() if (line := _miss(part, us, figures.get(part)))]
+
+
+def contradictions(record: Record) -> Iterator[str]:
+    """Yield what in a record cannot have been written by a run: it was edited, or our bounds have changed since."""
+    for part, found in record.figures.items():
+        values = (*found.rounds_us, *found.baseline_rounds_us)
+        if not found.rounds_us or len(found.rounds_us) != len(found.baseline_rounds_us) or min(values) <= 0:
+            yield f"its figure {part} does not have rounds of both sides"
+        elif found != figure(found.rounds_us, found.baseline_rounds_us):
+            yield f"its figure {part} is not what its rounds amount to"
+    if record.is_met is bool(misses(record.id, record.figures)):
+        yield "its verdict is not what its figures and the bounds amount to"
+
+
+def write(root: Path, record: Record) -> None:
+    """Leave the record as the last one of its id."""
+    file = root / place(record.id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+
+
+def read(root: Path) -> Evidence:
+    """Return every record of the tree by the name of its file; None for one that is not of the form."""
+    return {file.stem: _read(file) for file in sorted((root / FOLDER).glob("*.json"))}
+
+
+def _read(file: Path) -> Record | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Record)
+    except msgspec.DecodeError:
+        return None
+
+
+def _miss(part: str, at_most_us: float, found: Figure | None) -> str | None:
+    if found is None:
+        return f"{part} was not measured"
+    return f"{part} took {found.us:g} us, {at_most_us:g} us are allowed" if found.us > at_most_us else None
