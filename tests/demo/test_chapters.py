@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hookseal.demo.chapters import dead_letter, retries, rotation, x_webhook
+from hookseal.demo.chapters import dead_letter, put_back, retries, rotation, x_webhook
 from hookseal.demo.chapters.attempts import Tried, tried
 from hookseal.demo.receiver import Arrival
 
@@ -32,6 +32,7 @@ REPLAYED = dead_letter.Seen(
     delivery_ids=1,
     refused=0,
 )
+PUT_BACK = put_back.Seen(waited_for="secret", arrived_before=0, accepted=1, verified=1, refused=0)
 X_SIGNED = x_webhook.Seen(deliveries=5, delivered=5, verified=5, refused=0)
 
 
@@ -43,8 +44,9 @@ def test_chapters_that_hold() -> None:
         retries.judge(RETRIED),
         dead_letter.judge(REPLAYED),
         x_webhook.judge(X_SIGNED),
+        put_back.judge(PUT_BACK),
     ]
-    assert ["rotation", "retries", "dead letter", "x-webhook"] == [chapter.name for chapter in chapters]
+    assert ["rotation", "retries", "dead letter", "x-webhook", "put back"] == [chapter.name for chapter in chapters]
     assert all(chapter.holds and () == chapter.missing for chapter in chapters)
     assert all(len(chapter.detail) <= 67 for chapter in chapters)
     assert "22 requests with the old secret, 21 with both, 22 after revoking" == chapters[0].detail
@@ -180,3 +182,21 @@ def test_how_long_an_attempt_waited() -> None:
     assert [(1, 500, "server_error"), (2, None, "unknown"), (3, 204, "delivered")] == [
         (attempt.number, attempt.status, attempt.outcome) for attempt in tried(log)
     ]
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.parametrize(
+    ("miss", "told"),
+    [
+        (replace(PUT_BACK, waited_for=None), "the wait for the secret: it waited for None"),
+        (replace(PUT_BACK, arrived_before=1), "silence of the revoked secret: 1 came"),
+        (replace(PUT_BACK, accepted=0), "one endpoint that was accepted: there were 0"),
+        (replace(PUT_BACK, verified=0), "one request that verifies: there were 0"),
+        (replace(PUT_BACK, refused=1), "a signature that holds in each request: 1 refused"),
+    ],
+)
+def test_a_row_put_back_that_does_not_hold(miss: put_back.Seen, told: str) -> None:
+    """A revoked secret that signed, or a restore that was not accepted, and the chapter does not hold."""
+    chapter = put_back.judge(miss)
+    assert not chapter.holds
+    assert (told,) == chapter.missing

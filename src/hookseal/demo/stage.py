@@ -90,6 +90,24 @@ class Stage:
         while await self.pool.fetchval(_SQL["state"], ring.tenant_id, ring.delivery_id) != wanted:
             await self.clock.sleep(_LOOK_AGAIN_SECONDS)
 
+    async def row(self, endpoint: Added) -> tuple[Any, ...]:
+        """Return what an endpoint's row says of its secret, to be put back."""
+        return tuple(await self.pool.fetchrow(_SQL["row"], endpoint.tenant_id, endpoint.endpoint_id) or ())
+
+    async def put_back(self, endpoint: Added, row: tuple[Any, ...]) -> None:
+        """Write what the row said before, as one who may write the table."""
+        await self.pool.execute(_SQL["put_back"], endpoint.tenant_id, endpoint.endpoint_id, *row)
+
+    async def waits_for(self, ring: Ring) -> str | None:
+        """Return what the delivery is held back for."""
+        found: str | None = await self.pool.fetchval(_SQL["waits_for"], ring.tenant_id, ring.delivery_id)
+        return found
+
+    async def held(self, ring: Ring) -> None:
+        """Return once the delivery is held back."""
+        while await self.waits_for(ring) is None:
+            await self.clock.sleep(_LOOK_AGAIN_SECONDS)
+
     async def shown(self, ring: Ring) -> dict[str, Any]:
         """Return the delivery with its attempts, as `hookseal delivery show` does."""
         return await history.show(self.pool, ring.delivery_id)

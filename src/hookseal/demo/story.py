@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from hookseal.demo import traffic
-from hookseal.demo.chapters import dead_letter, retries, rotation, x_webhook
+from hookseal.demo.chapters import dead_letter, put_back, retries, rotation, x_webhook
 from hookseal.demo.installation import Installation, install
 from hookseal.demo.process import worker_process
 from hookseal.demo.receiver import Receiver, receiving
@@ -22,8 +22,8 @@ from hookseal.queue.bell import bell
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 
-_CHAPTERS: Final = (rotation.tell, retries.tell, dead_letter.tell, x_webhook.tell)
-_CONNECTIONS: Final = 8  # two for each chapter
+_CHAPTERS: Final = (rotation.tell, retries.tell, dead_letter.tell, x_webhook.tell, put_back.tell)
+_CONNECTIONS: Final = 10  # two for each chapter
 
 
 async def tell(say: Callable[[str], None], clock: Clock) -> Result:
@@ -43,7 +43,7 @@ async def tell(say: Callable[[str], None], clock: Clock) -> Result:
             ):
                 say(f"publishing {traffic.EVENTS} events for two tenants")
                 lines = await traffic.tell(stage)
-                say("rotating a secret under traffic; failing, retrying, replaying")
+                say("rotating under traffic; failing, retrying, replaying; putting a row back")
                 chapters = await side_by_side(*(chapter(stage) for chapter in _CHAPTERS))
         say("stopped everything")
     return Result(
