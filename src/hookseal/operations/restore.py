@@ -119,7 +119,6 @@ async def _opened(operator: Operator, tally: _Tally, contradicted: Sequence[tupl
                 tenant_id=SYSTEM_TENANT,
                 action=Action.RESTORE_ACCEPTED,
                 subject=_SUBJECT,
-                before={"epoch": opened - 1},
                 after={
                     "epoch": opened,
                     "accepted_endpoints": len(tally.accepted),
