@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.audit import heads
-from hookseal.audit.chain import ORIGIN, Link
-from hookseal.audit.heads import Contradiction, Head, contradiction, kept, kept_heads, told
+from hookseal.audit.heads import MAX_HEADS, Contradiction, Head, contradiction, kept, kept_heads, told
 from hookseal.ground.errors import Malformed
 
 pytestmark = pytest.mark.req("SEC-24", part="whole-database")
@@ -56,32 +54,34 @@ def test_what_is_no_file_of_heads(text: str) -> None:
         kept_heads(text)
 
 
-def test_too_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_heads() -> None:
     """A file has a most of heads."""
-    monkeypatch.setattr(heads, "MAX_HEADS", 0)
+    [chain] = json.loads(printed())["tenants"]
+
+    assert MAX_HEADS == len(kept_heads(json.dumps({"tenants": [chain] * MAX_HEADS})))
     with pytest.raises(Malformed, match="audit verify --json"):
-        kept_heads(printed())
+        kept_heads(json.dumps({"tenants": [chain] * (MAX_HEADS + 1)}))
 
 
 @pytest.mark.parametrize(
-    ("last", "mac_there", "accepted", "expected"),
+    ("ends_at", "mac_there", "accepted", "expected"),
     [
-        (Link(3, MAC), MAC, (), None),
-        (Link(9, b""), MAC, (), None),
-        (Link(2, b""), None, (), Contradiction.OLDER),
-        (ORIGIN, None, (), Contradiction.OLDER),
-        (Link(3, b""), bytes(32), (), Contradiction.FORKED),
-        (Link(9, b""), None, (), Contradiction.FORKED),
-        (Link(2, b""), None, (HEAD,), None),
-        (Link(9, b""), bytes(32), (HEAD,), None),
-        (Link(2, b""), None, (Head(tenant_id="bmce", sequence=3, mac=MAC),), Contradiction.OLDER),
+        (3, MAC, (), None),
+        (9, MAC, (), None),
+        (2, None, (), Contradiction.OLDER),
+        (0, None, (), Contradiction.OLDER),
+        (3, bytes(32), (), Contradiction.FORKED),
+        (9, None, (), Contradiction.FORKED),
+        (2, None, (HEAD,), None),
+        (9, bytes(32), (HEAD,), None),
+        (2, None, (Head(tenant_id="bmce", sequence=3, mac=MAC),), Contradiction.OLDER),
     ],
 )
 def test_contradiction(
-    last: Link, mac_there: bytes | None, accepted: tuple[Head, ...], expected: Contradiction | None
+    ends_at: int, mac_there: bytes | None, accepted: tuple[Head, ...], expected: Contradiction | None
 ) -> None:
     """A log that ends before a head is older, one that has another row there is another history; unless accepted."""
-    assert expected is contradiction(HEAD, last=last, mac_there=mac_there, accepted=accepted)
+    assert expected is contradiction(HEAD, ends_at=ends_at, mac_there=mac_there, accepted=accepted)
 
 
 def test_heads_in_an_audit_row() -> None:

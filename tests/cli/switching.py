@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from hookseal.receiver import VerificationError, verify
+from tests.doubles.serving import serving
 
 
 @dataclass
@@ -38,14 +39,6 @@ class Switching:
 async def switching() -> AsyncIterator[Switching]:
     """Yield a receiver that listens for the length of the block."""
     receiver = Switching()
-    application = web.Application()
-    application.router.add_post("/hook", receiver.serve)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        receiver.url = f"http://{host}:{port}/hook"
+    async with serving(receiver.serve) as url:
+        receiver.url = f"{url}/hook"
         yield receiver
-    finally:
-        await runner.cleanup()

@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
+from hookseal.audit import log
 from hookseal.dispatcher import waiting
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint_update import update_endpoint
 from hookseal.operations.restore import accept_endpoint, accept_restore
 from hookseal.secrets import put_back
+from tests.dispatcher.test_ledger_race import somebody_waits
 from tests.doubles.stored import Installation
 
 pytestmark = pytest.mark.req("SEC-24", part="accept")
@@ -19,29 +21,25 @@ WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0 AND attgenerated 
 """
 
 
-async def test_a_row_that_came_back_meanwhile_stays(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_row_that_came_back_meanwhile_stays(installation: Installation) -> None:
     """A row that was lost when it was looked for, and is there again when it would be let go, loses nothing."""
     pool = installation.pool
+    await installation.endpoint("aaaa")
     await installation.endpoint()
     [ring] = await installation.deliveries()
-    await pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
+    await pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints WHERE tenant_id = 'acme'")
     await pool.execute("DELETE FROM hookseal.endpoints")
-    found = [one async for one in put_back.found(pool)]
     columns = await pool.fetchval(_COLUMNS)
-    await pool.execute(f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept")  # noqa: S608 -- ours
+    async with pool.acquire() as accepting, pool.acquire() as other:
+        async with other.transaction():
+            await log.hold(other, TenantId("aaaa"))  # who accepts has read both, and waits at the first
+            accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
+            await somebody_waits(pool)
+            await pool.execute(f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept")  # noqa: S608 -- ours
+        await accept
 
-    async def as_it_was(_source: object, _tenant: object = None):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- a page
-        for one in found:
-            yield one
-
-    with monkeypatch.context() as patch:  # the page that was read before: nothing else can hold the two apart
-        patch.setattr(put_back, "found", as_it_was)
-        async with pool.acquire() as connection:
-            await accept_restore(installation.operator(connection), ())
-
-    assert ["lost"] == [one.kind for one in found]
+    deleted = await pool.fetch("SELECT tenant_id FROM hookseal.audit_log WHERE action = 'endpoint.deleted'")
+    assert ["aaaa"] == [row["tenant_id"] for row in deleted]
     assert "pending" == (await installation.delivery(ring))["state"]
     assert ["active"] == [
         row["state"] for row in await pool.fetch("SELECT state FROM hookseal.secret_records WHERE tenant_id = 'acme'")

@@ -2,10 +2,10 @@
 
 import asyncpg
 import pytest
-from alembic import command
 
 from hookseal.schema import revision
 from hookseal.schema.upgrade import upgrade
+from tests.schema.older import upgraded_to
 
 ROWS = (
     """
@@ -20,10 +20,7 @@ ROWS = (
 @pytest.mark.req("OPS-09", part="from-the-previous")
 async def test_from_0001(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation of 0001 keeps its rows; a repeat of an event answers as it did, a pointer reads as it did."""
-    real = command.upgrade
-    with monkeypatch.context() as patch:  # the one way to stop at an older revision: Alembic is told its name
-        patch.setattr(command, "upgrade", lambda config, _: real(config, "0001"))
-        await upgrade(empty_database_url)
+    await upgraded_to("0001", empty_database_url, monkeypatch)
     connection = await asyncpg.connect(empty_database_url)
     try:
         for row in ROWS:

@@ -2,10 +2,10 @@
 
 import asyncpg
 import pytest
-from alembic import command
 
 from hookseal.schema.upgrade import upgrade
 from hookseal.secrets import put_back
+from tests.schema.older import upgraded_to
 
 _ROWS = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret_ref, generation, mac, mac_key_id)
@@ -28,10 +28,7 @@ VALUES ('acme', 1, now(), 'a', 'endpoint.added', 'endpoint:0197c1f0-5e6a-7c3b-9d
 @pytest.mark.req("SEC-24", part="put-back")
 async def test_from_0002(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation of 0002 keeps its rows and its log; its generations are read from what the log already says."""
-    real = command.upgrade
-    with monkeypatch.context() as patch:  # the one way to stop at an older revision: Alembic is told its name
-        patch.setattr(command, "upgrade", lambda config, _: real(config, "0002"))
-        await upgrade(empty_database_url)
+    await upgraded_to("0002", empty_database_url, monkeypatch)
     connection = await asyncpg.connect(empty_database_url)
     try:
         await connection.execute(_ROWS)

@@ -21,6 +21,7 @@ from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
 from hookseal.secrets.material import SecretMaterial
+from tests.doubles.serving import serving
 from tests.doubles.stored import Installation, begin
 from tests.worker.environment import environment
 from tests.worker.figures import Figures, read
@@ -88,17 +89,8 @@ def held(until: asyncio.Event) -> Callable[[], Awaitable[web.Response]]:
 async def receiving() -> AsyncIterator[Receiver]:
     """Yield a receiver that listens on this machine."""
     receiver = Receiver()
-    application = web.Application()
-    application.router.add_post("/{path:.*}", receiver.serve)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        receiver.base_url = f"http://{host}:{port}"
+    async with serving(receiver.serve) as receiver.base_url:
         yield receiver
-    finally:
-        await runner.cleanup()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,35 +15,11 @@ INSERT INTO hookseal.audit_log
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::json, $8::text::json, $9, $10, $11, $12)
 
 -- name: last
-SELECT l.tenant_id,
-       l.sequence,
-       to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
-       l.actor,
-       l.action,
-       l.subject,
-       l.before::text AS before,
-       l.after::text AS after,
-       l.correlation_id
+SELECT l.action, l.after::text AS after
   FROM hookseal.audit_log AS l
  WHERE l.tenant_id = $1 AND l.subject = $2 AND l.action = ANY ($3::text[])
  ORDER BY l.sequence DESC
  LIMIT 1
-
--- name: accepted
-SELECT l.tenant_id,
-       l.sequence,
-       trim_scale(extract(epoch FROM l.at) * 1000000)::text AS at_us,
-       l.actor,
-       l.action,
-       l.subject,
-       l.before::text AS before,
-       l.after::text AS after,
-       l.correlation_id,
-       l.previous_mac,
-       l.mac,
-       l.mac_key_id
-  FROM hookseal.audit_log AS l
- WHERE l.tenant_id = $1 AND l.subject = 'restore' AND l.action = $2
 
 -- name: at
 SELECT (SELECT max(l.sequence) FROM hookseal.audit_log AS l WHERE l.tenant_id = $1) AS last,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from hookseal.audit.chain import Link
 from hookseal.ground.errors import Malformed
 
 MAX_HEADS: Final = 100_000
@@ -43,14 +42,17 @@ def kept_heads(text: str) -> tuple[Head, ...]:
     return heads
 
 
-def contradiction(head: Head, *, last: Link, mac_there: bytes | None, accepted: Iterable[Head]) -> Contradiction | None:
+def contradiction(
+    head: Head, *, ends_at: int, mac_there: bytes | None, accepted: Iterable[Head]
+) -> Contradiction | None:
     """Return how a chain contradicts a head, None if it holds it, or if it was accepted that it does not.
 
-    `last` is where the chain ends now, `mac_there` the MAC of its row with the head's number, None without one.
+    `ends_at` is the number of the chain's last row now, 0 without any, `mac_there` the MAC of its row with the head's
+    number, None without one.
     """
     if mac_there == head.mac or head in accepted:
         return None
-    return Contradiction.OLDER if last.sequence < head.sequence else Contradiction.FORKED
+    return Contradiction.OLDER if ends_at < head.sequence else Contradiction.FORKED
 
 
 def told(heads: Iterable[Head]) -> list[list[object]]:

@@ -75,8 +75,10 @@ async def hold(connection: Connection, tenant: TenantId) -> None:
         await connection.execute(_SQL["lock_head"], tenant, ORIGIN.mac, timeout=ANSWER_SECONDS)
 
 
-async def last(source: Executor, tenant: TenantId, subject: str, *, actions: Sequence[Action]) -> dict[str, Any] | None:
-    """Return the newest row of the subject with one of these actions, None if there is none.
+async def last(
+    source: Executor, tenant: TenantId, subject: str, *, actions: Sequence[Action]
+) -> tuple[Action, Any] | None:
+    """Return the action and the facts of the newest row of the subject with one of these actions, None without one.
 
     Raises `Unavailable`, and `Refused` if the role may not read the log.
     """
@@ -85,7 +87,7 @@ async def last(source: Executor, tenant: TenantId, subject: str, *, actions: Seq
             row = await connection.fetchrow(
                 _SQL["last"], tenant, subject, [action.value for action in actions], timeout=ANSWER_SECONDS
             )
-    return None if row is None else shown(dict(row))
+    return None if row is None else (Action(row["action"]), facts(row["after"]))
 
 
 async def contradicted(source: Executor, key: ChainKey, heads: Sequence[Head]) -> list[tuple[Head, Contradiction]]:
@@ -94,17 +96,13 @@ async def contradicted(source: Executor, key: ChainKey, heads: Sequence[Head]) -
     Those that an accepted restore named are left out, as far as the row that says so is genuine.
     Raises `Unavailable`, and `Refused` if the role may not read the log.
     """
+    accepted = frozenset([head async for head in _accepted(source, key)]) if heads else frozenset()
     found: list[tuple[Head, Contradiction]] = []
     with translated():
         async with connected(source) as connection:
-            rows = await connection.fetch(
-                _SQL["accepted"], SYSTEM_TENANT, Action.RESTORE_ACCEPTED.value, timeout=ANSWER_SECONDS
-            )
-            accepted = frozenset(head for row in rows if _is_genuine(row, key) for head in kept(facts(row["after"])))
             for head in heads:
                 [row] = await connection.fetch(_SQL["at"], head.tenant_id, head.sequence, timeout=ANSWER_SECONDS)
-                last = ORIGIN if row["last"] is None else Link(row["last"], b"")
-                how = contradiction(head, last=last, mac_there=row["mac"], accepted=accepted)
+                how = contradiction(head, ends_at=row["last"] or 0, mac_there=row["mac"], accepted=accepted)
                 if how is not None:
                     found.append((head, how))
     return found
@@ -156,12 +154,9 @@ async def export(source: Executor, *, tenant: TenantId | None = None) -> AsyncIt
     Raises `Unavailable`, and `Refused` if the role may not read the log.
     """
     for each in await _tenants(source, tenant):
-        first = LOWEST
-        while rows := (await _batch(source, each, first))[0]:
-            for row in rows:
-                macs = {name: row[name].hex() for name in ("previous_mac", "mac")}
-                yield {**shown(dict(row)), **macs, "mac_key_id": row["mac_key_id"]}
-            first = rows[-1]["sequence"] + 1
+        async for row in _records(source, each):
+            macs = {name: row[name].hex() for name in ("previous_mac", "mac")}
+            yield {**shown(dict(row)), **macs, "mac_key_id": row["mac_key_id"]}
 
 
 async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> None:
@@ -195,8 +190,7 @@ async def _verified(
     last, broken, first = ORIGIN, None, LOWEST
     while True:
         records, head = await _batch(source, tenant, first)
-        rows = ((Row(**{name: record[name] for name in _COVERED}), record["mac"]) for record in records)
-        last, broken = followed(last, rows, key)
+        last, broken = followed(last, map(_row, records), key)
         if on_progress is not None:
             on_progress(tenant, last.sequence)
         if broken is not None or len(records) < _BATCH:
@@ -211,9 +205,25 @@ async def _verified(
     )
 
 
-def _is_genuine(record: asyncpg.Record, key: ChainKey) -> bool:
-    row = Row(**{name: record[name] for name in _COVERED})
-    return key.is_authentic(message(row), record["mac"], row.mac_key_id)
+async def _accepted(source: Executor, key: ChainKey) -> AsyncIterator[Head]:
+    """Yield the heads of which a genuine row says that a restore was accepted which lacks them."""
+    async for record in _records(source, SYSTEM_TENANT):
+        row, mac = _row(record)
+        if row.action == Action.RESTORE_ACCEPTED and key.is_authentic(message(row), mac, row.mac_key_id):
+            for head in kept(facts(row.after)):
+                yield head
+
+
+async def _records(source: Executor, tenant: str) -> AsyncIterator[asyncpg.Record]:
+    first = LOWEST
+    while records := (await _batch(source, tenant, first))[0]:
+        for record in records:
+            yield record
+        first = records[-1]["sequence"] + 1
+
+
+def _row(record: asyncpg.Record) -> tuple[Row, bytes]:
+    return Row(**{name: record[name] for name in _COVERED}), record["mac"]
 
 
 async def _tenants(source: Executor, tenant: TenantId | None) -> Sequence[str]:

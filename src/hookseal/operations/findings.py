@@ -30,7 +30,7 @@ async def tell_put_back(operator: Operator, found: Finding) -> bool:
         last = await log.last(
             connection, found.tenant_id, subject, actions=(Action.ROLLBACK_FOUND, Action.RESTORE_ACCEPTED)
         )
-        if last is not None and last["action"] == Action.ROLLBACK_FOUND and last["after"] == facts:
+        if last == (Action.ROLLBACK_FOUND, facts):
             return False
         await operator.tell(
             Change(tenant_id=found.tenant_id, action=Action.ROLLBACK_FOUND, subject=subject, after=facts)

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from hookseal.audit.entry import Action
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.sql import statements
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Executor, connected
@@ -21,7 +20,6 @@ LEAST_OVERLAP_SECONDS: Final = 86_400
 PAGE: Final = 100
 
 _SQL: Final = statements("hookseal.secrets", "schedule.sql")
-_ANNOUNCED: Final = Action.SECRET_ROTATION_ANNOUNCED.value
 
 
 class Turn(StrEnum):
@@ -92,14 +90,12 @@ async def near(source: Executor, after: Scheduled | None) -> list[Scheduled]:
     place = (None, None) if after is None else (after.updated_at, after.endpoint_id)
     with outages_translated():
         async with connected(source) as connection:
-            rows = await connection.fetch(
-                _SQL["near"], _ANNOUNCED, WARNING.total_seconds(), *place, PAGE, timeout=ANSWER_SECONDS
-            )
+            rows = await connection.fetch(_SQL["near"], WARNING.total_seconds(), *place, PAGE, timeout=ANSWER_SECONDS)
     return [Scheduled(**row) for row in rows]
 
 
 async def of_endpoint(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> Scheduled | None:
     """Return how the endpoint stands, None if it asks for no rotation or has no secret. Raises `SecretUnavailable`."""
     with outages_translated():
-        row = await connection.fetchrow(_SQL["of_endpoint"], tenant, endpoint_id, _ANNOUNCED, timeout=ANSWER_SECONDS)
+        row = await connection.fetchrow(_SQL["of_endpoint"], tenant, endpoint_id, timeout=ANSWER_SECONDS)
     return None if row is None else Scheduled(**row)

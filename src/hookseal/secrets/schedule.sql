@@ -1,8 +1,6 @@
 -- Which endpoints ask for a rotation by schedule that comes due, as the database's clock says. When one is due stands
 -- in schedule.py, too, which decides; what is read here is never less than what it acts on.
 
--- An announcement counts until the schedule is changed: what was announced under another one, or before it was turned
--- off, warned of another rotation.
 -- A row whose times nobody of ours wrote is left out: it must not keep the others from being read.
 -- name: near
 SELECT e.tenant_id,
@@ -10,26 +8,17 @@ SELECT e.tenant_id,
        e.rotate_every_days,
        e.secret_updated_at AS updated_at,
        e.previous_secret_expires_at AS overlap_ends_at,
-       (SELECT l.at
-          FROM hookseal.audit_log AS l
-         WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id AND l.action = $1
-           AND NOT EXISTS (
-               SELECT
-                 FROM hookseal.audit_log AS s
-                WHERE s.tenant_id = e.tenant_id AND s.subject = 'endpoint:' || e.id AND s.sequence > l.sequence
-                  AND s.action = 'endpoint.updated' AND s.after -> 'rotate_every_days' IS NOT NULL)
-         ORDER BY l.sequence DESC
-         LIMIT 1) AS announced_at,
+       hookseal.rotation_announced_at(e.tenant_id, e.id) AS announced_at,
        now() AS read_at
   FROM hookseal.endpoints AS e
  WHERE e.rotate_every_days IS NOT NULL
    AND e.secret_ref IS NOT NULL
    AND e.secret_updated_at BETWEEN '2000-01-01Z' AND now()
    AND greatest(e.secret_updated_at + make_interval(secs => e.rotate_every_days * 86400), e.previous_secret_expires_at)
-       - make_interval(secs => least($2::float8, e.rotate_every_days * 43200)) <= now()
-   AND ($3::timestamptz IS NULL OR (e.secret_updated_at, e.id) > ($3::timestamptz, $4::text::uuid))
+       - make_interval(secs => least($1::float8, e.rotate_every_days * 43200)) <= now()
+   AND ($2::timestamptz IS NULL OR (e.secret_updated_at, e.id) > ($2::timestamptz, $3::text::uuid))
  ORDER BY e.secret_updated_at, e.id
- LIMIT $5
+ LIMIT $4
 
 -- name: of_endpoint
 SELECT e.tenant_id,
@@ -37,16 +26,7 @@ SELECT e.tenant_id,
        e.rotate_every_days,
        e.secret_updated_at AS updated_at,
        e.previous_secret_expires_at AS overlap_ends_at,
-       (SELECT l.at
-          FROM hookseal.audit_log AS l
-         WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id AND l.action = $3
-           AND NOT EXISTS (
-               SELECT
-                 FROM hookseal.audit_log AS s
-                WHERE s.tenant_id = e.tenant_id AND s.subject = 'endpoint:' || e.id AND s.sequence > l.sequence
-                  AND s.action = 'endpoint.updated' AND s.after -> 'rotate_every_days' IS NOT NULL)
-         ORDER BY l.sequence DESC
-         LIMIT 1) AS announced_at,
+       hookseal.rotation_announced_at(e.tenant_id, e.id) AS announced_at,
        now() AS read_at
   FROM hookseal.endpoints AS e
  WHERE e.tenant_id = $1 AND e.id = $2::text::uuid

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from hookseal.audit.entry import Action
 from hookseal.dispatcher.database import translated
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.clock import Clock
@@ -20,7 +19,6 @@ COUNTED_AT_MOST: Final = 100_000
 _LOOK_SECONDS: Final = 3.0  # how soon after it begins to lead a worker measures
 
 _SQL: Final = statements("hookseal.worker", "measure.sql")
-_ANNOUNCED: Final = Action.SECRET_ROTATION_ANNOUNCED.value
 _MEASURED: Final = (
     metrics.OLDEST_DUE,
     metrics.DUE,
@@ -97,6 +95,6 @@ async def _stored(connection: Connection) -> Mapping[str, Reading]:
         metrics.WAITING.name: await labelled("waiting", COUNTED_AT_MOST),
         metrics.RECORDS.name: await labelled("records"),
         metrics.PLAINTEXT_ROWS.name: await number("plaintext_rows"),
-        metrics.ROTATIONS_OVERDUE.name: await number("rotations_overdue", _ANNOUNCED, WARNING.total_seconds()),
+        metrics.ROTATIONS_OVERDUE.name: await number("rotations_overdue", WARNING.total_seconds()),
         metrics.WORKERS_LIVE.name: await number("workers_live", LIVE_SECONDS),
     }

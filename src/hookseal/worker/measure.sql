@@ -28,15 +28,13 @@ SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext
 -- Counted from when it comes at the earliest, as it was announced; a worker that does not even announce is late, too.
 -- name: rotations_overdue
 SELECT count(*)
-FROM (SELECT e.tenant_id, e.id, make_interval(secs => least($2::float8, e.rotate_every_days * 43200)) AS warning,
+FROM (SELECT e.tenant_id, e.id, make_interval(secs => least($1::float8, e.rotate_every_days * 43200)) AS warning,
              greatest(e.secret_updated_at + make_interval(secs => e.rotate_every_days * 86400), e.previous_secret_expires_at)
              AS due_at
       FROM hookseal.endpoints AS e
       WHERE e.rotate_every_days IS NOT NULL AND e.secret_ref IS NOT NULL) AS s
-LEFT JOIN LATERAL
-    (SELECT max(l.at) AS at FROM hookseal.audit_log AS l
-     WHERE l.tenant_id = s.tenant_id AND l.subject = 'endpoint:' || s.id AND l.generation IS NOT NULL AND l.action = $1
-       AND l.at >= s.due_at - s.warning) AS announced ON true
+CROSS JOIN LATERAL (SELECT hookseal.rotation_announced_at(s.tenant_id, s.id)) AS last (at)
+CROSS JOIN LATERAL (SELECT CASE WHEN last.at >= s.due_at - s.warning THEN last.at END) AS announced (at)
 WHERE s.due_at < now() - interval '1 hour'
   AND now() - interval '1 hour' > greatest(s.due_at, coalesce(announced.at, s.due_at + interval '24 hours' - s.warning) + s.warning)
 

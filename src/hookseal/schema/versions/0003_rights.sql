@@ -8,6 +8,9 @@ GRANT INSERT, UPDATE (state, sealed, key_id, changed_at) ON hookseal.secret_reco
 GRANT SELECT, INSERT, UPDATE (sequence, mac) ON hookseal.audit_heads TO hookseal_worker;
 GRANT SELECT, INSERT ON hookseal.secret_rotations, hookseal.audit_log TO hookseal_worker;
 GRANT EXECUTE ON FUNCTION hookseal.uuid7() TO hookseal_worker;
+REVOKE EXECUTE ON FUNCTION hookseal.rotation_announced_at(text, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION hookseal.rotation_announced_at(text, uuid)
+    TO hookseal_worker, hookseal_operator, hookseal_readonly;
 
 GRANT INSERT (rotate_every_days), UPDATE (headers_ref, header_names, rotate_every_days)
     ON hookseal.endpoints TO hookseal_operator;

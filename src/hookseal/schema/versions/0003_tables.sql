@@ -21,6 +21,24 @@ CREATE INDEX audit_log_last_of_subject ON hookseal.audit_log (tenant_id, subject
 -- Under which master key a version was sealed, however often its endpoint was changed since.
 CREATE INDEX audit_log_key_ids ON hookseal.audit_log (tenant_id, subject, sequence) WHERE after ->> 'key_id' IS NOT NULL;
 
+-- An announcement counts until the schedule is changed: what was announced under another one, or before it was turned
+-- off, warned of another rotation.
+CREATE FUNCTION hookseal.rotation_announced_at(tenant text, endpoint uuid) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT l.at
+      FROM hookseal.audit_log AS l
+     WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $2 AND l.action = 'secret.rotation_announced'
+       AND NOT EXISTS (
+           SELECT
+             FROM hookseal.audit_log AS s
+            WHERE s.tenant_id = $1 AND s.subject = 'endpoint:' || $2 AND s.sequence > l.sequence
+              AND s.action = 'endpoint.updated' AND s.after -> 'rotate_every_days' IS NOT NULL)
+     ORDER BY l.sequence DESC
+     LIMIT 1
+$$;
+
 CREATE TABLE hookseal.rotation_canaries (
     tenant_id      text        NOT NULL,
     id             uuid        NOT NULL,

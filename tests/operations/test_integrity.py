@@ -1,0 +1,57 @@
+"""The integrity key across master keys, and where a provider has none."""
+
+import os
+
+import pytest
+
+from hookseal.audit import log
+from hookseal.operations.integrity import rotate_integrity_key
+from hookseal.operations.operator import Operator
+from hookseal.schema.database import Pool
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.ref import Provider
+from tests.doubles.stored import Installation, keyring
+from tests.secrets.samples import SECOND
+
+pytestmark = pytest.mark.req("SEC-24", part="integrity-key")
+
+
+async def test_it_survives_a_change_of_the_master_key(installation: Installation) -> None:
+    """Under a new master key it opens as before, its next version is sealed under that one, and all rows verify."""
+    pool, first = installation.pool, keyring().sealing
+    added = await installation.endpoint()
+    await pool.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
+    await pool.execute(
+        "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ($1, 'active', $2)",
+        SECOND.key_id,
+        SECOND.check_value,
+    )
+    unlocked = await unlock(pool, Provider.DB, KeyRing(SECOND, (first,)))
+    unlocked.integrity.verify(added.pointer)
+    async with pool.acquire() as connection:
+        await rotate_integrity_key(Operator(connection=connection, unlocked=unlocked, who="ada@desk"), os.urandom)
+    after = await Installation(pool=pool, unlocked=unlocked).endpoint("bmce")
+
+    again = await unlock(pool, Provider.DB, KeyRing(SECOND, (first,)))
+    for pointer, key_id in ((added.pointer, "1"), (after.pointer, "2")):
+        assert key_id == pointer.mac_key_id
+        again.integrity.verify(pointer)
+    assert [None, None, None] == [each.broken for each in await log.verify(pool, again.integrity)]
+    rows = await pool.fetch("SELECT key_id FROM hookseal.secret_records WHERE name = 'integrity' ORDER BY version")
+    assert [first.key_id, SECOND.key_id] == [row["key_id"] for row in rows]
+
+
+async def test_where_there_is_no_master_key(pool: Pool) -> None:
+    """The provider keeps it itself: it is there, it rotates, and what older versions made is verified."""
+    unlocked = await unlock(pool, Provider.DEV, None)
+    message = b"a message"
+    before = unlocked.integrity.authenticate(message)
+    async with pool.acquire() as connection:
+        operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
+        rotated = await rotate_integrity_key(operator, os.urandom)
+
+    assert ("2", ("1",), None) == (rotated.key_id, rotated.older, unlocked.sealing_key_id)
+    assert unlocked.integrity.is_authentic(message, before, "1")
+    assert before != unlocked.integrity.authenticate(message)
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.secret_records")
