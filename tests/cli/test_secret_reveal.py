@@ -123,3 +123,12 @@ async def test_a_file_that_cannot_be_made(begun: Begun, tmp_path: Path, where: s
 
     assert (5, "secret_out") == (ended.code, ended.json["error"]["field"])
     assert 0 == await revealed(begun)
+
+
+async def test_what_goes_wrong_leaves_no_file(begun: Begun, tmp_path: Path) -> None:
+    """A file that was made beforehand is gone again: nobody takes what is not in it for the secret."""
+    file = tmp_path / "secret"
+    missing = "01890a5d-ac96-774b-bcce-b302099a8057"
+    ended = await begun.run("secret", "reveal", "--tenant", "acme", "--endpoint", missing, "--secret-out", str(file))
+
+    assert (3, False) == (ended.code, file.exists())

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.req("SEC-15")
         lambda value: json.dumps(value).replace("/", "\\/"),
         html.escape,
         lambda value: quote(value, safe=""),
+        lambda value: quote(value, safe="").replace("%2F", "%2f").replace("%2B", "%2b").replace("%3D", "%3d"),
         lambda value: value[:12],
         lambda value: value[-12:],
         lambda value: value.removeprefix("Bearer "),
@@ -88,3 +89,13 @@ def test_what_basic_credentials_stand_for(said: str) -> None:
 def test_basic_that_stands_for_nothing() -> None:
     """What is called Basic and is no base64 is masked as it is."""
     assert "[masked]!" == without_echo("basic ?????!", ["basic ?????"])
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+def test_basic_credentials_in_either_charset(charset: str) -> None:
+    """A password that is not ASCII is known, however it was written before it was base64."""
+    value = "Basic " + base64.b64encode("bob:p\u00e4ssw\u00f6rtl\u00e4ng".encode(charset)).decode()
+
+    assert "your password [masked] is wrong" == without_echo(
+        "your password p\u00e4ssw\u00f6rtl\u00e4ng is wrong", [value]
+    )

@@ -10,7 +10,8 @@ from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import rotation
 from hookseal.operations.canary import Sending, probe
-from hookseal.secrets import evidence, pointer
+from hookseal.operations.endpoints import delete_endpoint
+from hookseal.secrets import evidence, pointer, put_back
 from hookseal.secrets.evidence import MOST_KEPT, Evidence
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
@@ -201,3 +202,17 @@ async def test_the_newest_hundred_are_kept(installation: Installation, endpoint:
         first.id,
     )
     assert {(endpoint, MOST_KEPT, False), (other, 1, False)} == {tuple(row) for row in counts}
+
+
+async def test_an_endpoint_that_is_deleted_meanwhile(installation: Installation, endpoint: EndpointId) -> None:
+    """Nothing is told of it behind its deletion: the log's last word of it stays that."""
+
+    async def gone() -> None:
+        async with installation.pool.acquire() as connection:
+            await delete_endpoint(installation.operator(connection), ACME, endpoint)
+
+    with pytest.raises(NotFound):
+        await probed(installation, endpoint, ScriptedTransport(REFUSED, during=gone))
+
+    assert [] == [found async for found in put_back.found(installation.pool)]
+    assert 0 == await kept(installation)

@@ -6,10 +6,16 @@ import pytest
 
 from hookseal.audit import log
 from hookseal.dispatcher import waiting
-from hookseal.ground.ids import TenantId
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations import rotation
 from hookseal.operations.endpoint_update import update_endpoint
-from hookseal.operations.restore import accept_endpoint, accept_restore
+from hookseal.operations.findings import Finding, tell_put_back
+from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
 from hookseal.secrets import put_back
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
 from tests.dispatcher.test_ledger_race import somebody_waits
 from tests.doubles.stored import Installation
 
@@ -92,3 +98,93 @@ async def test_who_wakes_waits_for_nobody_in_a_circle(installation: Installation
                     await (waiting.wake(connection, ACME, endpoint) if one else waiting.wake_all(connection))
 
     await asyncio.gather(woken(one=True), woken(one=False))
+
+
+async def accepted(installation: Installation) -> Accepted:
+    """Accept all."""
+    async with installation.pool.acquire() as connection:
+        return await accept_restore(installation.operator(connection), ())
+
+
+async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> None:
+    """Rotate the endpoint's secret."""
+    wanted = Wanted(
+        tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
+    )
+    async with installation.pool.acquire() as connection:
+        await rotation.rotate(installation.operator(connection), wanted)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme'",
+        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL, key_id = NULL WHERE tenant_id = 'acme'",
+    ],
+)
+async def test_material_that_is_gone(installation: Installation, spoil: str) -> None:
+    """An endpoint without material is not accepted, and told what to do; that is then the one thing that works."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.pool.execute(spoil)
+    for _ in range(2):
+        told = await accepted(installation)
+        assert ([], ["record"]) == ([*told.endpoints], [found.kind for found, _ in told.refused])
+        assert "rotate it with --overlap 0" in told.refused[0][1]
+    with pytest.raises(Conflict, match="rotate with --overlap 0"):
+        await rotate(installation, endpoint, overlap_seconds=60)
+
+    await rotate(installation, endpoint, overlap_seconds=0)
+
+    told = await accepted(installation)
+    assert ([], []) == ([*told.endpoints], [*told.refused])
+    assert [2] == [
+        row["version"]
+        for row in await installation.pool.fetch(
+            "SELECT version FROM hookseal.secret_records WHERE tenant_id = 'acme' AND state = 'active'"
+        )
+    ]
+
+
+async def test_header_values_that_were_put_back(installation: Installation) -> None:
+    """Their record gets its work back as the signing secret's does, and the log knows the key that sealed it."""
+    new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
+    added = await installation.add(new, headers={"x-key": b"value"})
+    await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
+
+    assert ["record"] == [found.kind for found in (await accepted(installation)).endpoints]
+
+    assert ["active", "active"] == [
+        row["state"]
+        for row in await installation.pool.fetch("SELECT state FROM hookseal.secret_records WHERE tenant_id = 'acme'")
+    ]
+    told = await installation.pool.fetch(
+        "SELECT after->>'headers_ref' AS ref, after->>'key_id' AS key FROM hookseal.audit_log"
+        " WHERE action = 'restore.accepted' AND after->>'headers_ref' IS NOT NULL"
+    )
+    assert [(added.pointer.headers_ref, installation.unlocked.sealing_key_id)] == [tuple(row) for row in told]
+
+
+async def test_what_was_altered_or_never_was(installation: Installation) -> None:
+    """An altered row is not accepted, by itself or with all; an endpoint that nobody knows is not found."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        for told in (await accept_restore(operator, ()), await accept_endpoint(operator, ACME, endpoint)):
+            assert [("altered", True)] == [(found.kind, "put back what it was" in why) for found, why in told.refused]
+        with pytest.raises(NotFound):
+            await accept_endpoint(operator, TenantId("bmce"), endpoint)
+
+
+async def test_each_finding_is_audited_once(installation: Installation) -> None:
+    """Reasons that take turns are told once each, until a restore is accepted."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    findings = [
+        Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason=reason) for reason in ("one", "other")
+    ]
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        assert [True, True, *[False] * 4] == [await tell_put_back(operator, found) for found in findings * 3]
+        await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
+        await accept_restore(operator, ())
+        assert [True, False] == [await tell_put_back(operator, findings[0]) for _ in range(2)]

@@ -415,3 +415,15 @@ async def test_a_repeat_after_the_integrity_key_was_rotated(installation: Instal
     assert first.secret_ref == (await rotated(installation, asked)).secret_ref
     with pytest.raises(Conflict):
         await rotated(installation, wanted(endpoint, given=True, rotation_id="r-1"))
+
+
+async def test_a_repeat_whose_fingerprint_nobody_can_check(installation: Installation, endpoint: EndpointId) -> None:
+    """What was asked under a version of the integrity key that is not known is refused as something else."""
+    asked = wanted(endpoint, rotation_id="r-1")
+    await rotated(installation, asked)
+    await installation.pool.execute(
+        'UPDATE hookseal.secret_rotations SET intent = (intent::jsonb || \'{"key_id": "9"}\')::json'
+    )
+
+    with pytest.raises(Conflict):
+        await rotated(installation, asked)

@@ -47,6 +47,15 @@ def test_need(state: VersionState, signs: bool, until: datetime | None, claims: 
 
 
 @pytest.mark.req("SEC-23")
+@pytest.mark.parametrize("state", VersionState)
+def test_what_a_row_that_was_put_back_names_is_needed(state: VersionState) -> None:
+    """Nothing is signed by such a row, and what it names would sign once it is accepted."""
+    found = need(state, signs=False, signs_until=None, claims_in_flight=0, named_by_old_row=True)
+    assert found.needed
+    assert "restore check" in found.reason
+
+
+@pytest.mark.req("SEC-23")
 @pytest.mark.parametrize("provider", Provider)
 def test_signing_ref(provider: Provider) -> None:
     """A ref of an endpoint's secret names the endpoint, whoever keeps it."""

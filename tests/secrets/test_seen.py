@@ -43,6 +43,13 @@ def test_claims_at_the_same_time_may_be_served_in_either_order() -> None:
         seen.require_newest(read(1, after=timedelta(seconds=60) + APART))
 
 
+def test_a_move_begins_the_two_seconds_anew() -> None:
+    """They count from when the highest generation was first read, not from when the endpoint was."""
+    seen = GenerationsSeen()
+    for generation, seconds in ((1, 0), (2, 10), (1, 11)):
+        seen.require_newest(read(generation, after=timedelta(seconds=seconds)))
+
+
 def test_endpoints_and_tenants_are_apart() -> None:
     """The generation of one endpoint says nothing of another's."""
     seen = GenerationsSeen()

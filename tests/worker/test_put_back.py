@@ -210,4 +210,9 @@ async def test_an_endpoint_that_is_gone_for_good(world: World) -> None:
             "SELECT action FROM hookseal.audit_log WHERE tenant_id = $1 ORDER BY sequence", TenantId("acme")
         )
     ]
-    assert added.pointer.endpoint_id
+    assert ["retired"] == [
+        row["state"]
+        for row in await world.pool.fetch(
+            "SELECT state FROM hookseal.secret_records WHERE name LIKE '%' || $1", added.pointer.endpoint_id
+        )
+    ]

@@ -14,12 +14,13 @@ INSERT INTO hookseal.audit_log
        (tenant_id, sequence, at, actor, action, subject, before, after, correlation_id, previous_mac, mac, mac_key_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::json, $8::text::json, $9, $10, $11, $12)
 
--- name: last
-SELECT l.action, l.after::text AS after
+-- name: told_since
+SELECT l.after::text AS after
   FROM hookseal.audit_log AS l
- WHERE l.tenant_id = $1 AND l.subject = $2 AND l.action = ANY ($3::text[])
- ORDER BY l.sequence DESC
- LIMIT 1
+ WHERE l.tenant_id = $1 AND l.subject = $2 AND l.action = $3
+   AND l.sequence > coalesce((SELECT max(s.sequence)
+                                FROM hookseal.audit_log AS s
+                               WHERE s.tenant_id = $1 AND s.subject = $2 AND s.action = $4), 0)
 
 -- name: at
 SELECT (SELECT max(l.sequence) FROM hookseal.audit_log AS l WHERE l.tenant_id = $1) AS last,

@@ -75,19 +75,17 @@ async def hold(connection: Connection, tenant: TenantId) -> None:
         await connection.execute(_SQL["lock_head"], tenant, ORIGIN.mac, timeout=ANSWER_SECONDS)
 
 
-async def last(
-    source: Executor, tenant: TenantId, subject: str, *, actions: Sequence[Action]
-) -> tuple[Action, Any] | None:
-    """Return the action and the facts of the newest row of the subject with one of these actions, None without one.
+async def told(source: Executor, tenant: TenantId, subject: str, action: Action, *, since: Action) -> list[Any]:
+    """Return the facts of every row of the subject with that action, behind the newest one with the action `since`.
 
     Raises `Unavailable`, and `Refused` if the role may not read the log.
     """
     with translated():
         async with connected(source) as connection:
-            row = await connection.fetchrow(
-                _SQL["last"], tenant, subject, [action.value for action in actions], timeout=ANSWER_SECONDS
+            rows = await connection.fetch(
+                _SQL["told_since"], tenant, subject, action.value, since.value, timeout=ANSWER_SECONDS
             )
-    return None if row is None else (Action(row["action"]), facts(row["after"]))
+    return [facts(row["after"]) for row in rows]
 
 
 async def contradicted(source: Executor, key: ChainKey, heads: Sequence[Head]) -> list[tuple[Head, Contradiction]]:

@@ -132,8 +132,8 @@ async def _verify(
             on_progress=_show_progress if shows else None,
         )
         verified = await look()
+        await operator.unlocked.versions.refresh()  # the key may have been rotated since we began
         if any(each.broken is not None and each.broken.reason is Flaw.UNKNOWN_KEY for each in verified):
-            await operator.unlocked.versions.refresh()  # the key was rotated since we began
             verified = await look()
         contradicted = await log.contradicted(operator.connection, operator.unlocked.integrity, heads)
     if shows:

@@ -117,7 +117,8 @@ def _shape(added: AddedEndpoint, shown: str | None) -> dict[str, object]:
 
 def _text(added: AddedEndpoint, shown: str | None, file: Path | None) -> str:
     if added.public_key is not None:
-        secret, advice = f"public    {added.public_key}", _again(added)
+        also = "" if file is None else f"\n          also in {file}"
+        secret, advice = f"public    {added.public_key}{also}", _again(added)
     elif shown is not None:
         secret, advice = f"secret    {printable(shown)}", "Give the secret to the receiver."
     elif file is not None:

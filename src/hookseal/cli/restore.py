@@ -17,7 +17,7 @@ from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
 from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
 from hookseal.secrets import put_back
-from hookseal.secrets.put_back import PutBack
+from hookseal.secrets.put_back import PutBack, PutBackKind
 
 app: Final = typer.Typer(
     help="Find rows that were put back to an older state, and accept a restore.", no_args_is_help=True
@@ -62,11 +62,12 @@ def accept(
 ) -> None:
     """Take the installation as it stands for lawful, after a restore: what waits because of it goes out.
 
-    Every endpoint that `restore check` lists becomes the newest state there is; one that is `lost` counts as
-    deleted, and its pending deliveries are cancelled. What such a row names signs again, a secret that was revoked
-    since, too: where that must not be, disable the endpoint first and rotate it with --overlap 0 afterwards. Workers
-    forget what they saw before. All of it is audited, with what the log lacks of the heads in the file. Exit 1 if an
-    endpoint cannot be accepted. It may be run again. With --endpoint the others, and the heads, stay as they are.
+    Every endpoint that `restore check` lists becomes the newest state there is, but for what is `altered`; one that
+    is `lost` counts as deleted, and its pending deliveries are cancelled. What such a row names signs again, a secret
+    that was revoked since, too: where that must not be, disable the endpoint first and rotate it with --overlap 0
+    afterwards. Workers forget what they saw before. All of it is audited, with what the log lacks of the heads in the
+    file. Exit 1 if an endpoint cannot be accepted. It may be run again. With --endpoint the others, and the heads, stay
+    as they are.
 
     Example: hookseal restore accept --head heads.json
     """
@@ -140,6 +141,12 @@ def _accepted_text(accepted: Accepted) -> str:
     lines += [
         f"{printable(head.tenant_id)}: the log is {how.value}: it does not hold row {head.sequence} as it was"
         for head, how in accepted.contradicted
+    ]
+    lines += [
+        f"endpoint {found.endpoint_id} of {found.tenant_id}: what its row names signs again, though revoked since; "
+        "where that must not be: hookseal endpoint rotate --overlap 0"
+        for found in accepted.endpoints
+        if found.kind is PutBackKind.ENDPOINT
     ]
     lines += [f"NOT accepted: endpoint {found.endpoint_id}: {reason}" for found, reason in accepted.refused]
     return "\n".join(lines)

@@ -33,6 +33,10 @@ def rotated_text(
     """Return a rotation as a person reads it; `secret` is what may be shown, `file` is where the receiver's part is."""
     lines = [*signing_lines(rotated, older_claims), f"rotation   {rotated.rotation_id}"]
     lines += _public_lines(rotated.public_key, file) if rotated.public_key else _secret_lines(rotated, secret, file)
+    if rotated.before is None:
+        lines.append("This rotation was made before. What signs now: hookseal endpoint rotation-status")
+    elif rotated.previous_secret_ref is not None:
+        lines.append("Once it has switched: hookseal endpoint rotation-status --end-when-switched")
     return "\n".join(lines if canary is None else [*lines, f"canary     {canary}"])
 
 

@@ -105,6 +105,22 @@ class SecretOutput:
                 self.path.unlink(missing_ok=True)
             raise
 
+    @contextmanager
+    def reserving(self) -> Iterator[None]:
+        """Make the file, empty, before the block that keeps a secret in it; if that goes wrong it is gone again.
+
+        Raises as `keeping`.
+        """
+        if self.path is None:
+            yield
+            return
+        os.close(_created(self.path))
+        try:
+            yield
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            raise
+
     def keep_instead(self, secret: SecretMaterial | None) -> str | None:
         """Within the block: keep this secret, which was given out before, in place of the one that nobody needs.
 

@@ -1,7 +1,7 @@
 """`hookseal secret reveal`: what an endpoint's requests are signed with now, for whoever hands it to the receiver."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -16,8 +16,6 @@ from hookseal.ground.errors import Malformed
 from hookseal.operations.reveal import Revealed
 from hookseal.operations.reveal import reveal as revealed
 from hookseal.secrets.material import SecretMaterial
-
-_NOT_YET: Final = SecretMaterial(b"not yet")
 
 
 def reveal(
@@ -38,7 +36,7 @@ def reveal(
     settings = start(NEEDS)
     output = SecretOutput(secret_out, print_it=print_secret, as_json=as_json)
     _require_way_out(output)
-    with output.keeping(_NOT_YET):  # the file is there before it is asked for: then it can be given out
+    with output.reserving():  # before it is asked for: then it can be given out
         found = run(_revealed(settings, owner, wanted))
         text = output.keep_instead(_handed_out(found))
     secret = None if found.secret is None else text
@@ -49,7 +47,8 @@ def _require_way_out(output: SecretOutput) -> None:
     # Before it is asked for: what is not given out must not be on record as revealed.
     if output.goes_nowhere:
         raise Malformed(
-            "there is no way out for the secret: add --secret-out FILE, or --print-secret to print it here",
+            "there is no way out for the secret: add --secret-out FILE, or --print-secret to print it here; "
+            "a public key is shown by `hookseal endpoint public-key`",
             field="secret_out",
         )
 

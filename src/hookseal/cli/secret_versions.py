@@ -43,6 +43,7 @@ def _item(version: dict[str, Any], use: Use) -> dict[str, Any]:
         signs=version["signs"],
         signs_until=version["signs_until"],
         claims_in_flight=use.claims_in_flight,
+        named_by_old_row=version.pop("named_by_old_row"),
     )
     return version | {
         "claims_in_flight": use.claims_in_flight,

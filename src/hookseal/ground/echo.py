@@ -8,6 +8,7 @@ import base64
 import binascii
 import html
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -19,12 +20,14 @@ RUN_CHARACTERS: Final = 8
 LEAST_CHARACTERS: Final = 4  # a shorter value is guessed, not told
 _BASIC: Final = "basic "
 
+_ESCAPE: Final = re.compile("%[0-9A-F]{2}")
 _SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
     str,
     lambda value: json.dumps(value)[1:-1],
     lambda value: json.dumps(value)[1:-1].replace("/", "\\/"),  # as PHP writes JSON
     html.escape,
     lambda value: quote(value, safe=""),
+    lambda value: _ESCAPE.sub(lambda escape: escape[0].lower(), quote(value, safe="")),
 )
 
 
@@ -57,11 +60,12 @@ def _told(value: str) -> Iterator[str]:
     if value[: len(_BASIC)].lower() != _BASIC:
         return
     try:
-        credentials = base64.b64decode(value[len(_BASIC) :], validate=True).decode("latin-1")
+        raw = base64.b64decode(value[len(_BASIC) :], validate=True)
     except (ValueError, binascii.Error):
         return
-    yield credentials
-    yield credentials.partition(":")[2]
+    for credentials in {raw.decode("latin-1"), raw.decode("utf-8", errors="replace")}:
+        yield credentials
+        yield credentials.partition(":")[2]
 
 
 def _runs(value: str) -> Iterator[str]:

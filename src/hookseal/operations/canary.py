@@ -80,10 +80,17 @@ async def probe(
         detail=judged.detail,
         sent_at=first.ping.at,
     )
+    await _keep(operator, found)
+    return found
+
+
+async def _keep(operator: Operator, found: Evidence) -> None:
+    """Put it on record, and tell it; raise `NotFound` for an endpoint that was deleted meanwhile."""
     async with operator.changing() as connection:
+        # Nothing is told of an endpoint behind its deletion: that must stay the last word of the log about it.
+        await pointer.locked(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
         await evidence.keep(connection, found)
         await operator.tell(_change(found))
-    return found
 
 
 def _change(found: Evidence) -> Change:

@@ -27,10 +27,10 @@ async def tell_put_back(operator: Operator, found: Finding) -> bool:
     facts = {"found_generation": found.generation, "reason": found.reason}
     async with operator.changing() as connection:
         await log.hold(connection, found.tenant_id)  # of many who find it at the same time one audits it
-        last = await log.last(
-            connection, found.tenant_id, subject, actions=(Action.ROLLBACK_FOUND, Action.RESTORE_ACCEPTED)
+        told = await log.told(
+            connection, found.tenant_id, subject, Action.ROLLBACK_FOUND, since=Action.RESTORE_ACCEPTED
         )
-        if last == (Action.ROLLBACK_FOUND, facts):
+        if facts in told:
             return False
         await operator.tell(
             Change(tenant_id=found.tenant_id, action=Action.ROLLBACK_FOUND, subject=subject, after=facts)

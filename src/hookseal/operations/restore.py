@@ -8,7 +8,7 @@ from hookseal.audit import log
 from hookseal.audit.entry import Action, Change
 from hookseal.audit.heads import Contradiction, Head, told
 from hookseal.dispatcher import waiting
-from hookseal.ground.errors import HooksealError, Unavailable
+from hookseal.ground.errors import HooksealError, NotFound, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.operations.caches import clear_caches
 from hookseal.operations.operator import Operator
@@ -17,6 +17,13 @@ from hookseal.secrets.put_back import PutBack, PutBackKind
 from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name
 
 _SUBJECT: Final = "restore"
+_AGAIN: Final = "it was put back again meanwhile: run this again"
+_TO_DO: Final = {
+    PutBackKind.ENDPOINT: _AGAIN,
+    PutBackKind.LOST: _AGAIN,
+    PutBackKind.RECORD: "the material of a secret that its row names is gone: rotate it with --overlap 0",
+    PutBackKind.ALTERED: "the row was altered: put back what it was (runbook, HooksealSecretRefused)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,26 +57,59 @@ async def accept_restore(
     again. `heads` are those that were kept before: what the log lacks of them is then no contradiction any more.
     Raises `Unavailable`.
     """
+    await operator.unlocked.versions.refresh()  # an acceptance may be told under a version that was made since
     contradicted = await log.contradicted(operator.connection, operator.unlocked.integrity, heads)
     tally = _Tally()
     async for found in put_back.found(operator.connection):
         await _tried(operator, found, tally)
         if on_progress is not None:
             on_progress(len(tally.accepted) + len(tally.refused))
+    await _look_again(operator, tally)
     return await _opened(operator, tally, contradicted)
 
 
 async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> Accepted:
     """Take one endpoint as it stands for lawful, as `accept_restore` does with all; no epoch of restores begins.
 
-    An endpoint that was not put back stays as it is. Raises `Unavailable`.
+    An endpoint that was not put back stays as it is. Raises `NotFound` if there is none, and was none, `Unavailable`.
     """
     tally = _Tally()
     async for found in put_back.found(operator.connection, tenant):
         if found.endpoint_id == endpoint_id:
             await _tried(operator, found, tally)
+    if not tally.accepted and not tally.refused:
+        await _require_known(operator, tenant, endpoint_id)
+    await _look_again(operator, tally, (tenant, endpoint_id))
     woken = (await clear_caches(operator)).woken if tally.accepted else 0
     return Accepted(epoch=None, woken=woken, endpoints=tally.accepted, refused=tally.refused, contradicted=())
+
+
+async def _require_known(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    try:
+        async with operator.changing() as connection:
+            await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
+    except NotFound:
+        subject = f"endpoint:{endpoint_id}"
+        if not await log.told(
+            operator.connection, tenant, subject, Action.ENDPOINT_DELETED, since=Action.ENDPOINT_ADDED
+        ):
+            raise
+
+
+async def _look_again(operator: Operator, tally: _Tally, only: tuple[TenantId, EndpointId] | None = None) -> None:
+    """Move what is still not as it should be to what was refused: each with what is to be done about it."""
+    tenant = None if only is None else only[0]
+    known = {found.endpoint_id for found, _ in tally.refused}
+    looks = (
+        put_back.found(operator.connection, tenant),
+        put_back.altered(operator.connection, operator.unlocked.integrity, tenant),
+    )
+    for look in looks:
+        async for found in look:
+            if found.endpoint_id not in known and (only is None or found.endpoint_id == only[1]):
+                known.add(found.endpoint_id)
+                tally.refused.append((found, _TO_DO[found.kind]))
+    tally.accepted = [found for found in tally.accepted if found.endpoint_id not in known]
 
 
 async def _tried(operator: Operator, found: PutBack, tally: _Tally) -> None:

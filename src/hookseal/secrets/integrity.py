@@ -93,7 +93,7 @@ def rolled_back(found: int, known: int, who: str) -> SecretRolledBack:
     """Return the error of a row that is of an older generation than is known, and by whom."""
     return SecretRolledBack(
         f"the endpoint row was put back to generation {found}, {who} knows {known}: "
-        "find out by whom, and if it is lawful run `hookseal restore accept` (runbook, HooksealRolledBack)"
+        "find out by whom, and if it is lawful run `hookseal restore accept --head FILE` (runbook, HooksealRolledBack)"
     )
 
 

@@ -43,15 +43,25 @@ _AT_REST: Final = {
 }
 
 
-def need(state: VersionState, *, signs: bool, signs_until: datetime | None, claims_in_flight: int) -> Need:
+def need(
+    state: VersionState,
+    *,
+    signs: bool,
+    signs_until: datetime | None,
+    claims_in_flight: int,
+    named_by_old_row: bool = False,
+) -> Need:
     """Return whether a version of that state is still needed. Pure.
 
     `signs` says that what is claimed now is signed with it, `signs_until` when that ends by itself, and
-    `claims_in_flight` how many claims whose lease still runs read it. What waits or is tried again later needs
+    `claims_in_flight` how many claims whose lease still runs read it. `named_by_old_row` tells that its endpoint's
+    row names it, and was put back, so that nothing is signed. What waits or is tried again later needs
     no old version: an attempt is signed with what is current when it is claimed.
     """
     if signs:
         return _signing(state, signs_until)
+    if named_by_old_row:
+        return Need(needed=True, reason="its endpoint's row names it and was put back: see `hookseal restore check`")
     if claims_in_flight > 0:
         return Need(needed=True, reason="requests in flight were claimed while it signed: wait until they end")
     return _AT_REST[state]

@@ -5,6 +5,7 @@ SELECT v.ref, v.state, v.scheme, v.created_at, v.changed_at,
        coalesce(newest.is_this, true)
        AND coalesce(v.ref = e.secret_ref OR (v.ref = e.previous_secret_ref AND e.previous_secret_expires_at > now()), false)
        AS signs,
+       NOT coalesce(newest.is_this, true) AND v.ref IN (e.secret_ref, coalesce(e.previous_secret_ref, '')) AS named_by_old_row,
        CASE WHEN coalesce(newest.is_this, true) AND v.ref = e.previous_secret_ref AND v.ref IS DISTINCT FROM e.secret_ref
                  AND e.previous_secret_expires_at > now()
             THEN e.previous_secret_expires_at END AS signs_until

@@ -19,5 +19,5 @@ def require_as_known(*, state: str, pointed: str | None, key_id: str, audited_ke
 def _put_back(how: str) -> SecretRolledBack:
     return SecretRolledBack(
         f"the secret record {how}, so it was put back: find out by whom, and if it is lawful run "
-        "`hookseal restore accept` (runbook, HooksealRolledBack)"
+        "`hookseal restore accept --head FILE` (runbook, HooksealRolledBack)"
     )

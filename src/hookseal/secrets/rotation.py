@@ -20,12 +20,12 @@ from hookseal.schema.database import Connection, Executor
 from hookseal.secrets import overlap, pointer, versions
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.database import outages_translated
-from hookseal.secrets.errors import SecretDestroyed
+from hookseal.secrets.errors import SecretDestroyed, SecretNotFound
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.signer import generate_signing_secret, public_key_of, require_signing_secret
-from hookseal.secrets.store import SecretStore
+from hookseal.secrets.store import SecretStore, VersionState
 
 _SQL: Final = statements("hookseal.secrets", "rotation.sql")
 _FINGERPRINT_LABEL: Final = b"hookseal.rotation.secret.v1"
@@ -138,8 +138,14 @@ async def _rotate(
     algorithm = Algorithm(found.algorithm) if wanted.algorithm is None else wanted.algorithm
     overlap.require_signable(scheme, algorithm)
     secret = _fitting(wanted, scheme, algorithm)
+    if wanted.overlap_seconds:
+        await _require_material(store, SecretRef.parse(found.secret_ref or ""))
     name = endpoint_secret_name(wanted.endpoint_id)
-    ref = await store.rotate(wanted.tenant_id, name, secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme.value)
+    purpose = Purpose.WEBHOOK_SIGNING
+    try:
+        ref = await store.rotate(wanted.tenant_id, name, secret, purpose=purpose, scheme=scheme.value)
+    except SecretNotFound:  # every record of it is gone; a number that the audit log knows is not given again
+        ref = await store.put(wanted.tenant_id, name, secret, purpose=purpose, scheme=scheme.value)
     expires_at = await pointer.moment(connection, wanted.overlap_seconds) if wanted.overlap_seconds else None
     changes = overlap.rotated(found, ref, how=(scheme, algorithm), lead=wanted.lead, expires_at=expires_at)
     after = await _arranged(connection, integrity, found, changes)
@@ -153,6 +159,13 @@ async def _rotate(
         raise _used_otherwise()
     shown = secret if answer["public_key"] is None else None
     return Rotated(before=found, after=after, rotation_id=rotation_id, secret=shown, **_fields(answer))
+
+
+async def _require_material(store: SecretStore, current: SecretRef) -> None:
+    """Return only if the version can sign through an overlap: without its material nothing would be sent in it."""
+    states = {version.ref: version.state for version in await store.versions(current.tenant, current.name)}
+    if states.get(current, VersionState.DESTROYED) is VersionState.DESTROYED:
+        raise Conflict("the material of the current secret is gone: rotate with --overlap 0", field="overlap")
 
 
 def _fitting(wanted: Wanted, scheme: Scheme, algorithm: Algorithm) -> SecretMaterial:

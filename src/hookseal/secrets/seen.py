@@ -41,7 +41,7 @@ class GenerationsSeen:
             if pointer.read_at - self._epoch_read_at >= APART:
                 raise SecretRolledBack(
                     "the database was put back to before a restore that this process knows was accepted: find out by "
-                    "whom, and if it is lawful run `hookseal restore accept` (runbook, HooksealRolledBack)"
+                    "whom, and if it is lawful run `hookseal restore accept --head FILE` (runbook, HooksealRolledBack)"
                 )
             return
         if pointer.restore_epoch > self._epoch:
