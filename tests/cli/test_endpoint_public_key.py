@@ -66,7 +66,7 @@ async def test_added(begun: Begun, tmp_path: Path) -> None:
     assert ["ed25519"] == [item["algorithm"] for item in listed.json["items"]]
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_for_a_person(begun: Begun, tmp_path: Path) -> None:
     """A person sees the public key, on a terminal or not, and how to see it again; never the pair."""
     for url, run in ((URL, begun.run), (f"{URL}/2", lambda *arguments: on_a_terminal(*arguments, **begun.settings))):
         ended = await run(*ADD, "--url", url)
@@ -74,6 +74,9 @@ async def test_for_a_person(begun: Begun) -> None:
         assert "\npublic    whpk_" in ended.out
         assert "hookseal endpoint public-key --tenant acme --endpoint " in ended.out
         assert "whsk_" not in ended.out + ended.err
+        assert "also in" not in ended.out
+    kept = await begun.run(*ADD, "--url", f"{URL}/3", "--secret-out", str(path := tmp_path / "key"))
+    assert f"public    {path.read_text()}          also in {path}\n" in kept.out
 
 
 async def test_a_pair_that_is_given(begun: Begun, tmp_path: Path) -> None:

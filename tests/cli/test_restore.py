@@ -93,7 +93,11 @@ async def test_an_endpoint_in_an_overlap_is_accepted(begun: Begun, tmp_path: Pat
         " FROM kept AS k"
     )
 
-    assert 0 == (await begun.run("restore", "accept", "--head", str(heads), "--json")).code
+    accepted = await begun.run("restore", "accept", "--head", str(heads))
+    assert 0 == accepted.code
+    assert (
+        f"endpoint {endpoint} of acme: what its row names signs again, also if it was revoked since; " in accepted.out
+    )
     assert [] == (await begun.run("restore", "check", "--json")).json["items"]
     states = {row["ref"][-1]: row["state"] for row in (await begun.run("secret", "versions", *of)).json["items"]}
     assert {"1": "previous", "2": "active", "3": "retired"} == states
@@ -246,6 +250,7 @@ async def test_an_altered_row_is_listed_and_shown(begun: Begun) -> None:
     assert (await begun.run("endpoint", "rotation-status", *of)).out.startswith("PUT BACK")
     versions = (await begun.run("secret", "versions", *of, "--json")).json["items"]
     assert [False, False] == [version["signs"] for version in versions]
+    assert versions[0]["needed"]  # by the row that was put back, which an accepted restore would make sign again
 
 
 @pytest.mark.req("SEC-24", part="put-back")

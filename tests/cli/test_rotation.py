@@ -249,4 +249,11 @@ async def test_for_a_person(begun: Begun) -> None:
     assert (0, 0) == (rotated.code, status.code)
     assert f"current    {ref(endpoint, 2)}" in rotated.out
     assert "--secret-out FILE to get it" in rotated.out
+    assert "Once it has switched: hookseal endpoint rotation-status --end-when-switched" in rotated.out
     assert f"previous      {ref(endpoint, 1)} (standard, hmac)" in status.out
+    for again in (False, True):
+        revoked = await begun.run("endpoint", "rotate", *arguments, "--overlap", "0", "--rotation-id", "r1")
+        assert ("This rotation was made before. What signs now: " in revoked.out, False) == (
+            again,
+            "Once it has switched" in revoked.out,
+        )

@@ -82,7 +82,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     add, update, delete = endpoints.add_endpoint, endpoint_update.update_endpoint, endpoints.delete_endpoint
     enable, disable = endpoint_state.enable_endpoint, endpoint_state.disable_endpoint
     back, end, again = rotation.roll_back, rotation.end_overlap, replay.replay_delivery
-    found = Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason="it is old")
+    found = Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason="it is old", restore_epoch=1)
     drain = 25
     return [
         (Action.ENDPOINT_ADDED, add, lambda by: added(by, other)),

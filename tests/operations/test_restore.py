@@ -1,6 +1,8 @@
 """Accepting what was put back, on a real database: what moved meanwhile, and what the log may vouch for."""
 
 import asyncio
+import os
+from dataclasses import replace
 
 import pytest
 
@@ -12,12 +14,18 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import rotation
 from hookseal.operations.endpoint_update import update_endpoint
 from hookseal.operations.findings import Finding, tell_put_back
+from hookseal.operations.integrity import rotate_integrity_key
 from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
 from hookseal.secrets import put_back
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.endpoint_headers import HeaderChange
+from hookseal.secrets.errors import SecretDestroyed
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Provider
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
 from tests.dispatcher.test_ledger_race import somebody_waits
-from tests.doubles.stored import Installation
+from tests.doubles.stored import Installation, keyring
 
 pytestmark = pytest.mark.req("SEC-24", part="accept")
 ACME = TenantId("acme")
@@ -164,6 +172,111 @@ async def test_header_values_that_were_put_back(installation: Installation) -> N
     assert [(added.pointer.headers_ref, installation.unlocked.sealing_key_id)] == [tuple(row) for row in told]
 
 
+@pytest.mark.parametrize(
+    ("which", "todo"),
+    [
+        ("secret_ref", "rotate it with --overlap 0"),
+        ("previous_secret_ref", "end-overlap"),
+        ("headers_ref", "--headers-file"),
+    ],
+)
+async def test_each_ref_whose_material_is_gone(installation: Installation, which: str, todo: str) -> None:
+    """It is said of which secret the material is gone; what is said to mend it does, and nothing is audited before."""
+    new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
+    endpoint = (await installation.add(new, headers={"x-key": b"value"})).pointer.endpoint_id
+    await rotate(installation, endpoint, overlap_seconds=600)
+    ref = await installation.pool.fetchval(f"SELECT {which} FROM hookseal.endpoints")  # noqa: S608 -- ours
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL, key_id = NULL"
+        " WHERE concat_ws(':', provider, tenant_id, name, version) = $1",
+        ref,
+    )
+    before = await installation.pool.fetchval("SELECT count(*) FROM hookseal.audit_log WHERE tenant_id = 'acme'")
+    for _ in range(2):
+        told = await accepted(installation)
+        assert ([], [True]) == ([*told.endpoints], [todo in why and ";" not in why for _, why in told.refused])
+    assert before == await installation.pool.fetchval(
+        "SELECT count(*) FROM hookseal.audit_log WHERE tenant_id = 'acme'"
+    )
+
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        if which == "secret_ref":
+            with pytest.raises(Conflict, match="roll back with --overlap 0"):
+                await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=60)
+            await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=0)
+        elif which == "previous_secret_ref":
+            with pytest.raises(SecretDestroyed, match="rotate the secret"):
+                await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=0)
+            await rotation.end_overlap(operator, tenant=ACME, endpoint_id=endpoint)
+        else:
+            anew = HeaderChange(given={"x-key": SecretMaterial(b"value")}, replaces_all=True)
+            await update_endpoint(operator, ACME, endpoint, {"headers": anew}, own_drain_seconds=25)
+
+    told = await accepted(installation)
+    assert ([], []) == ([*told.endpoints], [*told.refused])
+
+
+async def test_an_old_row_whose_material_is_gone(installation: Installation) -> None:
+    """Its row is accepted, once, for only so it can be mended; and it is said that this does not do."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
+    await rotate(installation, endpoint, overlap_seconds=0)
+    columns = await installation.pool.fetchval(_COLUMNS)
+    await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme' AND version = 1")
+    await installation.pool.execute("DELETE FROM hookseal.endpoints")
+    await installation.pool.execute(
+        f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept"  # noqa: S608 -- ours
+    )
+    for first in (True, False):
+        told = await accepted(installation)
+        assert ([], [("record", True, first)]) == (
+            [*told.endpoints],
+            [(found.kind, "rotate it with --overlap 0" in why, "its row counts" in why) for found, why in told.refused],
+        )
+    assert 3 == await installation.pool.fetchval("SELECT generation FROM hookseal.endpoints")
+
+    await rotate(installation, endpoint, overlap_seconds=0)
+    told = await accepted(installation)
+    assert ([], []) == ([*told.endpoints], [*told.refused])
+
+
+async def rotated_key_and_row(installation: Installation, endpoint: EndpointId) -> None:
+    """Rotate the integrity key as another process does, and move the row under the new version."""
+    other = replace(installation, unlocked=await unlock(installation.pool, Provider.DB, keyring()))
+    async with installation.pool.acquire() as connection:
+        operator = other.operator(connection)
+        await rotate_integrity_key(operator, os.urandom)
+        await update_endpoint(operator, ACME, endpoint, {"url": "https://new.example/"}, own_drain_seconds=25)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_rows_under_a_newer_integrity_key(alone: bool, installation: Installation) -> None:
+    """What moved under a version that this process did not know yet was not altered, and is accepted."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await rotated_key_and_row(installation, endpoint)
+    await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        told = await (accept_endpoint(operator, ACME, endpoint) if alone else accept_restore(operator, ()))
+    assert (["record"], []) == ([found.kind for found in told.endpoints], [*told.refused])
+
+
+async def test_rows_that_move_under_a_newer_integrity_key_meanwhile(installation: Installation) -> None:
+    """The last look knows a version that was made since the first one."""
+    await installation.endpoint("aaaa")
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'aaaa'")
+    async with installation.pool.acquire() as accepting, installation.pool.acquire() as other:
+        async with other.transaction():
+            await log.hold(other, TenantId("aaaa"))
+            accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
+            await somebody_waits(installation.pool)
+            await rotated_key_and_row(installation, endpoint)
+        told = await accept
+    assert (["lost"], []) == ([found.kind for found in told.endpoints], [*told.refused])
+
+
 async def test_what_was_altered_or_never_was(installation: Installation) -> None:
     """An altered row is not accepted, by itself or with all; an endpoint that nobody knows is not found."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
@@ -177,10 +290,11 @@ async def test_what_was_altered_or_never_was(installation: Installation) -> None
 
 
 async def test_each_finding_is_audited_once(installation: Installation) -> None:
-    """Reasons that take turns are told once each, until a restore is accepted."""
+    """Reasons that take turns are told once each, until a restore is accepted; in a new epoch of restores anew."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     findings = [
-        Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason=reason) for reason in ("one", "other")
+        Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason=reason, restore_epoch=1)
+        for reason in ("one", "other")
     ]
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
@@ -188,3 +302,5 @@ async def test_each_finding_is_audited_once(installation: Installation) -> None:
         await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
         await accept_restore(operator, ())
         assert [True, False] == [await tell_put_back(operator, findings[0]) for _ in range(2)]
+        in_next = replace(findings[0], restore_epoch=2)
+        assert [True, False] == [await tell_put_back(operator, in_next) for _ in range(2)]

@@ -191,7 +191,9 @@ def _new(asked: Asked) -> NewEndpoint:
 
 
 def _finding(asked: Asked) -> findings.Finding:
-    return findings.Finding(tenant_id=asked.tenant, endpoint_id=asked.endpoint, generation=1, reason="x")
+    return findings.Finding(
+        tenant_id=asked.tenant, endpoint_id=asked.endpoint, generation=1, reason="x", restore_epoch=1
+    )
 
 
 def _doomed(asked: Asked) -> list[Past]:
@@ -225,6 +227,7 @@ CASES: dict[str, Case] = {
     "secrets.put_back.found": _put_back,
     "secrets.put_back.altered": _altered,
     "secrets.put_back.is_lost": lambda a: put_back.is_lost(a.connection, _lost(a)),
+    "secrets.put_back.gone": lambda a: put_back.gone(a.connection, a.tenant, a.endpoint),
     "secrets.pointer.every": _every,
     "operations.restore.accept_endpoint": lambda a: restore.accept_endpoint(a.operator, a.tenant, a.endpoint),
     "secrets.retention.find": lambda a: retention.find(a.connection, a.tenant, days=0),
@@ -233,7 +236,7 @@ CASES: dict[str, Case] = {
         a.connection, a.store, a.operator.unlocked.integrity, a.wanted
     ),
     "secrets.rotation.roll_back": lambda a: rotation.roll_back(
-        a.connection, a.operator.unlocked.integrity, a.pointer, overlap_seconds=60
+        a.connection, a.store, a.operator.unlocked.integrity, a.pointer, overlap_seconds=60
     ),
     "secrets.rotation.end_overlap": lambda a: rotation.end_overlap(
         a.connection, a.operator.unlocked.integrity, a.pointer

@@ -54,6 +54,7 @@ FOR_ALL = {  # pages over all tenants, for housekeeping; and an operator's look 
 }
 SAME_FOR_ALL = {
     *("secrets.put_back.found", "secrets.put_back.altered", "secrets.put_back.is_lost"),
+    "secrets.put_back.gone",
     *("operations.restore.accept_endpoint", "operations.rotation.completed"),
 }  # where nothing was put back, or is in flight
 _VARYING = re.compile(

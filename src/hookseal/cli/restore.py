@@ -143,8 +143,8 @@ def _accepted_text(accepted: Accepted) -> str:
         for head, how in accepted.contradicted
     ]
     lines += [
-        f"endpoint {found.endpoint_id} of {found.tenant_id}: what its row names signs again, though revoked since; "
-        "where that must not be: hookseal endpoint rotate --overlap 0"
+        f"endpoint {found.endpoint_id} of {found.tenant_id}: what its row names signs again, also if it was revoked "
+        "since; where that must not be: hookseal endpoint rotate --overlap 0"
         for found in accepted.endpoints
         if found.kind is PutBackKind.ENDPOINT
     ]

@@ -10,21 +10,24 @@ from hookseal.operations.operator import Operator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A row of an endpoint, or of its secrets, that is older than what is known of it."""
+    """A row of an endpoint, or of its secrets, that is older than what is known of it, under an epoch of restores."""
 
     tenant_id: TenantId
     endpoint_id: EndpointId
     generation: int
     reason: str
+    restore_epoch: int
 
 
 async def tell_put_back(operator: Operator, found: Finding) -> bool:
-    """Audit what was found, unless the log has it already, since it was last accepted; return whether it was new.
+    """Audit what was found, unless the log has it already, of this epoch and since the endpoint was last accepted.
+
+    Returns whether it was new.
 
     Raises `Unavailable`, and `Refused` where the SQL role may not write the log.
     """
     subject = f"endpoint:{found.endpoint_id}"
-    facts = {"found_generation": found.generation, "reason": found.reason}
+    facts = {"found_generation": found.generation, "reason": found.reason, "restore_epoch": found.restore_epoch}
     async with operator.changing() as connection:
         await log.hold(connection, found.tenant_id)  # of many who find it at the same time one audits it
         told = await log.told(

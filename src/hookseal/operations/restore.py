@@ -8,7 +8,7 @@ from hookseal.audit import log
 from hookseal.audit.entry import Action, Change
 from hookseal.audit.heads import Contradiction, Head, told
 from hookseal.dispatcher import waiting
-from hookseal.ground.errors import HooksealError, NotFound, Unavailable
+from hookseal.ground.errors import Conflict, HooksealError, NotFound, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.operations.caches import clear_caches
 from hookseal.operations.operator import Operator
@@ -18,11 +18,15 @@ from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secr
 
 _SUBJECT: Final = "restore"
 _AGAIN: Final = "it was put back again meanwhile: run this again"
-_TO_DO: Final = {
-    PutBackKind.ENDPOINT: _AGAIN,
-    PutBackKind.LOST: _AGAIN,
-    PutBackKind.RECORD: "the material of a secret that its row names is gone: rotate it with --overlap 0",
-    PutBackKind.ALTERED: "the row was altered: put back what it was (runbook, HooksealSecretRefused)",
+_ALTERED: Final = "the row was altered: put back what it was (runbook, HooksealSecretRefused)"
+_FORGED: Final = (
+    "somebody forged a row of the audit log, behind which its deletion would count for nothing: "
+    "find out who with `hookseal audit verify`; its deliveries wait"
+)
+_GONE: Final = {
+    "secret_ref": "the material of its current secret is gone: rotate it with --overlap 0",
+    "previous_secret_ref": "the material of its previous secret is gone: hookseal endpoint end-overlap",
+    "headers_ref": "its header values are gone: give all of them with hookseal endpoint update --headers-file",
 }
 
 
@@ -57,7 +61,7 @@ async def accept_restore(
     again. `heads` are those that were kept before: what the log lacks of them is then no contradiction any more.
     Raises `Unavailable`.
     """
-    await operator.unlocked.versions.refresh()  # an acceptance may be told under a version that was made since
+    await operator.unlocked.versions.refresh()  # rows may name a version that was made since
     contradicted = await log.contradicted(operator.connection, operator.unlocked.integrity, heads)
     tally = _Tally()
     async for found in put_back.found(operator.connection):
@@ -73,6 +77,7 @@ async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
 
     An endpoint that was not put back stays as it is. Raises `NotFound` if there is none, and was none, `Unavailable`.
     """
+    await operator.unlocked.versions.refresh()
     tally = _Tally()
     async for found in put_back.found(operator.connection, tenant):
         if found.endpoint_id == endpoint_id:
@@ -98,8 +103,10 @@ async def _require_known(operator: Operator, tenant: TenantId, endpoint_id: Endp
 
 async def _look_again(operator: Operator, tally: _Tally, only: tuple[TenantId, EndpointId] | None = None) -> None:
     """Move what is still not as it should be to what was refused: each with what is to be done about it."""
+    await operator.unlocked.versions.refresh()  # what moved meanwhile under a newer one was not altered
     tenant = None if only is None else only[0]
     known = {found.endpoint_id for found, _ in tally.refused}
+    moved = {found.endpoint_id for found in tally.accepted}
     looks = (
         put_back.found(operator.connection, tenant),
         put_back.altered(operator.connection, operator.unlocked.integrity, tenant),
@@ -108,8 +115,21 @@ async def _look_again(operator: Operator, tally: _Tally, only: tuple[TenantId, E
         async for found in look:
             if found.endpoint_id not in known and (only is None or found.endpoint_id == only[1]):
                 known.add(found.endpoint_id)
-                tally.refused.append((found, _TO_DO[found.kind]))
+                so_far = "its row counts from now on, but " if found.endpoint_id in moved else ""
+                tally.refused.append((found, so_far + await _to_do(operator, found)))
     tally.accepted = [found for found in tally.accepted if found.endpoint_id not in known]
+
+
+async def _to_do(operator: Operator, found: PutBack) -> str:
+    if found.kind is PutBackKind.ALTERED:
+        return _ALTERED
+    gone = await put_back.gone(operator.connection, found.tenant_id, found.endpoint_id)
+    return _mend(gone) if gone else _AGAIN
+
+
+def _mend(gone: Sequence[str]) -> str:
+    """Return what brings back material that is gone; a rotation without an overlap needs no previous secret."""
+    return "; ".join(_GONE[name] for name in gone if name != "previous_secret_ref" or "secret_ref" not in gone)
 
 
 async def _tried(operator: Operator, found: PutBack, tally: _Tally) -> None:
@@ -128,9 +148,14 @@ async def _accept(operator: Operator, found: PutBack) -> None:
             await log.hold(connection, found.tenant_id)  # of many who accept it one lets it go
             if await put_back.is_lost(connection, found):
                 await _let_go(operator, found)
+                if await put_back.is_lost(connection, found):
+                    raise Conflict(_FORGED, field="endpoint")
             return
         locked = await pointer.locked(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
         after, facts = await put_back.accept(connection, operator.unlocked.integrity, locked)
+        gone = await put_back.gone(connection, found.tenant_id, found.endpoint_id)
+        if gone and found.kind is PutBackKind.RECORD:  # an old row is accepted all the same: only then it can be mended
+            raise Conflict(_mend(gone), field="endpoint")
         before = {"generation": locked.generation, "audited_generation": locked.audited_generation}
         for known in facts or [{"generation": after.generation}]:
             await operator.tell(replace(_change(found, before), after=known))

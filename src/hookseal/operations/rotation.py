@@ -43,13 +43,12 @@ async def roll_back(
 ) -> Pointer:
     """Make the previous secret current again within its overlap; what was current becomes the previous one.
 
-    Raises `NotFound`, `SecretTampered`, `Conflict`, `Unavailable`.
+    Raises `NotFound`, `SecretTampered`, `SecretDestroyed`, `Conflict`, `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await _found(operator, tenant, endpoint_id, expect_generation)
-        after = await rotation.roll_back(
-            connection, operator.unlocked.integrity, found, overlap_seconds=overlap_seconds
-        )
+        store, integrity = operator.unlocked.store_on(connection), operator.unlocked.integrity
+        after = await rotation.roll_back(connection, store, integrity, found, overlap_seconds=overlap_seconds)
         await _moved(operator, Action.SECRET_ROLLED_BACK, found, after)
     return after
 

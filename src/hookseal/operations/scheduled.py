@@ -42,7 +42,7 @@ async def take_turn(
     Whether it is, is decided anew once the row is held, so it is done once. Scheme, algorithm and lead stay, and
     a disabled endpoint is rotated as any other. Raises `NotFound`, `SecretTampered` if the row was altered or put
     back (an announcement of such a row would itself be false evidence), `Conflict` if this rotation's id was used
-    before, and `Unavailable`.
+    before or the current secret has no material to sign with through the overlap, and `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await pointer.locked(connection, tenant=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id)

@@ -89,6 +89,13 @@ async def is_lost(connection: Connection, found: PutBack) -> bool:
     return lost
 
 
+async def gone(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> list[str]:
+    """Return which of its refs the endpoint's row has whose material is not there. Raises `SecretUnavailable`."""
+    with outages_translated():
+        rows = await connection.fetch(_SQL["gone"], tenant, endpoint_id)
+    return [row["field"] for row in rows]
+
+
 async def accept(
     connection: Connection, integrity: IntegrityKey, locked: Pointer
 ) -> tuple[Pointer, list[dict[str, Any]]]:

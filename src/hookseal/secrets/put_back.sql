@@ -85,6 +85,24 @@ SELECT known.tenant_id,
         LIMIT 1) AS newest ON true
  ORDER BY known.tenant_id, known.subject
 
+-- The refs of an endpoint's row that have no material.
+-- name: gone
+SELECT named.field
+  FROM hookseal.endpoints AS e
+ CROSS JOIN LATERAL (
+       VALUES ('secret_ref', e.secret_ref),
+              ('previous_secret_ref', e.previous_secret_ref),
+              ('headers_ref', e.headers_ref)) AS named (field, ref)
+ WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
+   AND named.ref LIKE 'db:%'
+   AND NOT EXISTS (
+       SELECT
+         FROM hookseal.secret_records AS r
+        WHERE r.tenant_id = e.tenant_id
+          AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
+          AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version) = named.ref
+          AND r.state <> 'destroyed')
+
 -- name: key_id
 SELECT key_id
   FROM hookseal.secret_records

@@ -78,9 +78,9 @@ async def rotate(connection: Connection, store: SecretStore, integrity: Integrit
     """Make the wanted secret the endpoint's current one; the store must write on the same connection.
 
     Raises `NotFound`, `SecretTampered` if the row was altered, `Conflict` (another generation than expected,
-    a running overlap without `force`, a rotation id that was used for something else), `Malformed` (a scheme that
-    does not sign with the algorithm, a given secret that signs with neither), what the store raises, and
-    `SecretUnavailable`.
+    a running overlap without `force`, an overlap that the current secret has no material for, a rotation id that
+    was used for something else), `Malformed` (a scheme that does not sign with the algorithm, a given secret that
+    signs with neither), what the store raises, and `SecretUnavailable`.
     """
     found = await pointer.locked(connection, tenant=wanted.tenant_id, endpoint_id=wanted.endpoint_id)
     integrity.verify(found)
@@ -95,15 +95,19 @@ async def rotate(connection: Connection, store: SecretStore, integrity: Integrit
 
 
 async def roll_back(
-    connection: Connection, integrity: IntegrityKey, found: Pointer, *, overlap_seconds: int
+    connection: Connection, store: SecretStore, integrity: IntegrityKey, found: Pointer, *, overlap_seconds: int
 ) -> Pointer:
     """Make the previous secret of the locked pointer current again; what was current signs for an overlap of its own.
 
-    Raises `SecretTampered`, `Conflict` unless an overlap runs, and `SecretUnavailable`.
+    Raises `SecretTampered`, `Conflict` unless an overlap runs, or for one that what was current could not sign
+    through, `SecretDestroyed` if there is nothing to roll back to, and `SecretUnavailable`.
     """
     integrity.verify(found)
     expires_at = await pointer.moment(connection, overlap_seconds) if overlap_seconds else None
-    return await _arranged(connection, integrity, found, overlap.rolled_back(found, expires_at=expires_at))
+    changes = overlap.rolled_back(found, expires_at=expires_at)
+    if overlap_seconds:
+        await _require_material(store, found, how="roll back")
+    return await _arranged(connection, integrity, found, changes)
 
 
 async def end_overlap(connection: Connection, integrity: IntegrityKey, found: Pointer) -> Pointer:
@@ -139,7 +143,7 @@ async def _rotate(
     overlap.require_signable(scheme, algorithm)
     secret = _fitting(wanted, scheme, algorithm)
     if wanted.overlap_seconds:
-        await _require_material(store, SecretRef.parse(found.secret_ref or ""))
+        await _require_material(store, found, how="rotate")
     name = endpoint_secret_name(wanted.endpoint_id)
     purpose = Purpose.WEBHOOK_SIGNING
     try:
@@ -161,11 +165,12 @@ async def _rotate(
     return Rotated(before=found, after=after, rotation_id=rotation_id, secret=shown, **_fields(answer))
 
 
-async def _require_material(store: SecretStore, current: SecretRef) -> None:
-    """Return only if the version can sign through an overlap: without its material nothing would be sent in it."""
+async def _require_material(store: SecretStore, found: Pointer, *, how: str) -> None:
+    """Return only if what is current can sign through an overlap: without its material nothing would be sent in it."""
+    current = SecretRef.parse(found.secret_ref or "")
     states = {version.ref: version.state for version in await store.versions(current.tenant, current.name)}
     if states.get(current, VersionState.DESTROYED) is VersionState.DESTROYED:
-        raise Conflict("the material of the current secret is gone: rotate with --overlap 0", field="overlap")
+        raise Conflict(f"the material of the current secret is gone: {how} with --overlap 0", field="overlap")
 
 
 def _fitting(wanted: Wanted, scheme: Scheme, algorithm: Algorithm) -> SecretMaterial:

@@ -42,6 +42,7 @@ class Findings:
             endpoint_id=pointer.endpoint_id,
             generation=pointer.generation,
             reason=reason,
+            restore_epoch=pointer.restore_epoch,
         )
         if found in self._told or found in self._untold or len(self._untold) >= _MOST:
             return
