@@ -11,6 +11,7 @@ from tests.cli.command import Ended, hookseal
 from tests.doubles.logbook import audited
 
 KEY = base64.b64encode(bytes(range(100, 132))).decode()
+NEVER = dict.fromkeys(("drained_at", "compromised_at", "retired_at", "destroyed_at"))
 OTHER = base64.b64encode(bytes(range(99, 131))).decode()
 
 
@@ -26,7 +27,7 @@ async def key(*arguments: str, url: str, **changes: str) -> Ended:
 async def test_init_and_status(database_url: str) -> None:
     """Init registers the key and makes the two secrets of the installation, once; status shows it."""
     empty = await key("status", "--json", url=database_url)
-    assert {"items": [], "next_cursor": None} == empty.json
+    assert {"items": [], "next_cursor": None, "plaintext_endpoints": 0} == empty.json
 
     made = await key("init", "--json", url=database_url)
     assert (0, "") == (made.code, made.err)
@@ -38,10 +39,15 @@ async def test_init_and_status(database_url: str) -> None:
     assert (4, "conflict") == (again.code, again.json["error"]["code"])
 
     shown = await key("status", "--json", url=database_url)
-    item = {"key_id": key_id, "state": "active", "held": True, "records": 2}
-    assert {"items": [item], "next_cursor": None} == shown.json
+    [item] = shown.json["items"]
+    assert item.pop("promoted_at").endswith("Z")
+    assert {"key_id": key_id, "state": "active", "held": True, "records": 2, "workers": 0} | NEVER == item
+    assert (None, 0) == (shown.json["next_cursor"], shown.json["plaintext_endpoints"])
     shown = await key("status", url=database_url, SECRETS_MASTER_KEY=OTHER)
-    assert ["key id            state   held  records", f"{key_id}  active  no    2"] == shown.out.splitlines()
+    assert [
+        "key id            state   held  records  workers",
+        f"{key_id}  active  no    2        0",
+    ] == shown.out.splitlines()
 
 
 @pytest.mark.req("OPS-10")

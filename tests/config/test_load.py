@@ -17,9 +17,13 @@ from hookseal.dispatcher.address import AllowedNetwork
 from hookseal.ground.errors import ConfigError, Defect
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.cache import CacheLimits
+from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.ref import Provider
 
 KEY = base64.b64encode(bytes(range(100, 132))).decode()
+OTHER = base64.b64encode(bytes(range(140, 172))).decode()
+THIRD = base64.b64encode(bytes(range(180, 212))).decode()
+PREVIOUS = {"SECRETS_MASTER_KEY_PREVIOUS": KEY}
 PASSWORD = "correct-horse"
 
 
@@ -131,7 +135,28 @@ def test_values() -> None:
         ({"SECRETS_MASTER_KEY": "not base64!"}, "SECRETS_MASTER_KEY: must be 32 random bytes"),
         ({"SECRETS_MASTER_KEY": base64.b64encode(os.urandom(31)).decode()}, "SECRETS_MASTER_KEY: must be 32 random"),
         ({"SECRETS_MASTER_KEY": base64.b64encode(bytes(32)).decode()}, "SECRETS_MASTER_KEY: looks like a placeholder"),
-        ({"SECRETS_MASTER_KEY_NEXT": KEY}, "SECRETS_MASTER_KEY_NEXT is not in this version yet"),
+        ({"SECRETS_MASTER_KEY_NEXT": KEY}, "SECRETS_MASTER_KEY_NEXT repeats the key of SECRETS_MASTER_KEY"),
+        ({"SECRETS_MASTER_KEY_NEXT": "c2hvcnQ="}, "SECRETS_MASTER_KEY_NEXT: must be 32 random bytes"),
+        (
+            {"SECRETS_MASTER_KEY_PREVIOUS": f"{OTHER},{KEY}"},
+            "SECRETS_MASTER_KEY_PREVIOUS repeats the key of SECRETS_MAS",
+        ),
+        ({"SECRETS_MASTER_KEY_PREVIOUS": f"{OTHER},{OTHER}"}, "SECRETS_MASTER_KEY_PREVIOUS repeats the key of SECRETS"),
+        ({"SECRETS_MASTER_KEY_PREVIOUS": f"{OTHER},"}, "SECRETS_MASTER_KEY_PREVIOUS: must be 32 random bytes"),
+        (
+            {"SECRETS_MASTER_KEY_NEXT": OTHER, "SECRETS_MASTER_KEY_PREVIOUS": OTHER},
+            "SECRETS_MASTER_KEY_PREVIOUS repeats the key of SECRETS_MASTER_KEY_NEXT",
+        ),
+        ({"SECRETS_MASTER_KEY_PREVIOUS": ",".join([OTHER] * 17)}, "SECRETS_MASTER_KEY_PREVIOUS has more than 16 keys"),
+        (
+            {
+                "SECRETS_PROVIDER": "dev",
+                "HOOKSEAL_ENV": "test",
+                "SECRETS_MASTER_KEY": None,
+                "SECRETS_MASTER_KEY_NEXT": KEY,
+            },
+            "SECRETS_MASTER_KEY_NEXT does nothing with SECRETS_PROVIDER dev",
+        ),
         ({"SECRETS_CACHE_TTL_SECONDS": "3601"}, "SECRETS_CACHE_TTL_SECONDS must be a whole number from 0 to 3600"),
         ({"SECRETS_CACHE_TTL_SECONDS": "-1"}, "SECRETS_CACHE_TTL_SECONDS must be"),
         ({"SECRETS_CACHE_MAX_ENTRIES": "0"}, "SECRETS_CACHE_MAX_ENTRIES must be a whole number from 1 to 1000000"),
@@ -229,19 +254,34 @@ def test_dev() -> None:
 @pytest.mark.req("SEC-15", part="settings")
 def test_nothing_shows_a_password_or_a_key() -> None:
     """No repr shows a password or a key, and the key cannot be pickled."""
-    settings = load(environment())
-    assert PASSWORD not in repr(settings)
-    assert KEY not in repr(settings)
+    settings = load(environment(SECRETS_MASTER_KEY_NEXT=OTHER, SECRETS_MASTER_KEY_PREVIOUS=THIRD))
+    for shown in (repr(settings), repr(settings.secrets), repr(settings.secrets.keyring)):
+        for hidden in (PASSWORD, KEY, OTHER, THIRD, *(base64.b64decode(text).hex() for text in (KEY, OTHER, THIRD))):
+            assert hidden not in shown
     with pytest.raises(TypeError):
         pickle.dumps(settings)
 
 
-@pytest.mark.parametrize("changes", [{}, {"HOOKSEAL_ENV": "prod"}, {"SECRETS_MASTER_KEY_NEXT": KEY}])
+@pytest.mark.req("SEC-04")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"HOOKSEAL_ENV": "prod"},
+        {"SECRETS_MASTER_KEY_NEXT": KEY},
+        {"SECRETS_MASTER_KEY_NEXT": OTHER},
+        {"SECRETS_MASTER_KEY_NEXT": "c2hvcnQ="},
+        PREVIOUS,
+        {"SECRETS_MASTER_KEY_PREVIOUS": OTHER},
+        {"SECRETS_MASTER_KEY_PREVIOUS": f"{OTHER},{KEY}"},
+    ],
+)
 def test_key_material_leaves_the_environment(changes: dict[str, str]) -> None:
     """Once loaded, in vain or not, no key is left in the environment, and all else is."""
     environ = environment(**changes)
     problems(environ)
-    assert KEY not in environ.values()
+    assert not [name for name in environ if name.startswith("SECRETS_MASTER_KEY")]
+    assert not [value for value in environ.values() if KEY in value or OTHER in value]
     assert "/usr/bin" == environ["PATH"]
 
 
@@ -268,6 +308,50 @@ def test_a_key_from_a_file(tmp_path: Path) -> None:
     expected = "SECRETS_MASTER_KEY_FILE names a file that others may read: take that right away (chmod 0400)"
     assert [expected] == problems(environment(**by_file))
     assert [] == problems(environment(**by_file, HOOKSEAL_ENV="development"))
+
+
+@pytest.mark.req("SEC-04")
+@pytest.mark.parametrize("name", ["SECRETS_MASTER_KEY_NEXT", "SECRETS_MASTER_KEY_PREVIOUS"])
+def test_the_other_keys_from_files(name: str, tmp_path: Path) -> None:
+    """So may those of a change; in production nobody else may be able to read theirs either."""
+    file = tmp_path / "keys"
+    file.write_text(f"{OTHER},{THIRD}\n" if name == "SECRETS_MASTER_KEY_PREVIOUS" else f"{OTHER}\n")
+    file.chmod(0o400)
+    secrets = load(environment(**{f"{name}_FILE": str(file)})).secrets
+    held = [key.key_id for key in (*([secrets.next_key] if secrets.next_key else []), *secrets.previous_keys)]
+    texts = [OTHER, THIRD] if name == "SECRETS_MASTER_KEY_PREVIOUS" else [OTHER]
+    assert [MasterKey.parse(text, variable=name).key_id for text in texts] == held
+    assert secrets.keyring is not None
+    assert [KEY, *texts] == [
+        text
+        for key in secrets.keyring.keys
+        for text in (KEY, OTHER, THIRD)
+        if key.is_same_key(MasterKey.parse(text, variable=name))
+    ]
+    file.chmod(0o404)
+    expected = f"{name}_FILE names a file that others may read: take that right away (chmod 0400)"
+    assert [expected] == problems(environment(**{f"{name}_FILE": str(file)}))
+    assert [] == problems(environment(**{f"{name}_FILE": str(file)}, HOOKSEAL_ENV="development"))
+    assert [f"{name} and {name}_FILE are both set: remove one"] == problems(
+        environment(**{f"{name}_FILE": str(file), name: THIRD}, HOOKSEAL_ENV="development")
+    )
+
+
+@pytest.mark.req("SEC-04")
+def test_the_ring_of_a_change() -> None:
+    """All keys that are given are held; the next one is left out where it may not be registered yet."""
+    environ = environment(SECRETS_MASTER_KEY_NEXT=OTHER, SECRETS_MASTER_KEY_PREVIOUS=THIRD)
+    secrets = load(environ).secrets
+    ids = [MasterKey.parse(text, variable="x").key_id for text in (KEY, OTHER, THIRD)]
+    assert secrets.keyring is not None
+    assert secrets.settled_keyring is not None
+    assert ids == [key.key_id for key in secrets.keyring.keys]
+    assert [ids[0], ids[2]] == [key.key_id for key in secrets.settled_keyring.keys]
+    alone = load(environment()).secrets
+    assert alone.keyring is not None
+    assert ids[:1] == [key.key_id for key in alone.keyring.keys]
+    none = load(environment(SECRETS_PROVIDER="dev", SECRETS_MASTER_KEY=None, HOOKSEAL_ENV="test")).secrets
+    assert (None, None) == (none.keyring, none.settled_keyring)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

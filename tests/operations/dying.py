@@ -9,15 +9,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 import asyncpg
 
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations import rotation
+from hookseal.operations import migration, rotation
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.migration import Held
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
@@ -60,7 +61,9 @@ class Mortal:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _Driven:
+class Driven:
+    """A coroutine that is driven so, to be awaited."""
+
     def __init__(self, mortal: Mortal, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._mortal = mortal
         self._coroutine = coroutine
@@ -75,6 +78,8 @@ def operation(operator: Operator, name: str, endpoint: EndpointId) -> Coroutine[
         return rotation.roll_back(
             operator, tenant=TENANT, endpoint_id=endpoint, overlap_seconds=60, expect_generation=2
         )
+    if name == "migrate":
+        return migration.migrate_endpoint(operator, Held(TENANT, endpoint))
     if name == "end_overlap":
         return rotation.end_overlap(operator, tenant=TENANT, endpoint_id=endpoint, expect_generation=2)
     return rotation.rotate(operator, wanted(endpoint, overlap_seconds=0 if name == "revoke" else 60))
@@ -99,20 +104,20 @@ async def changed(database_url: str, *, name: str, endpoint: EndpointId, dies_at
             connection=connection, unlocked=await unlock(connection, Provider.DB, keyring()), who="ada@desk"
         )
         mortal = Mortal(dies_at)
-        await _Driven(mortal, operation(operator, name, endpoint))
+        await Driven(mortal, operation(operator, name, endpoint))
         return mortal.count
     finally:
         await connection.close()
 
 
-def obey(order: dict[str, Any]) -> None:
+def obey(order: dict[str, Any], do: Callable[..., Coroutine[Any, Any, int]]) -> None:
     """Answer one order from a process of its own."""
     reading, writing = os.pipe()
     child = os.fork()  # from the one thread there is, before any loop
     if child == 0:
         code = 1
         try:
-            os.write(writing, b"%d" % asyncio.run(changed(**order)))
+            os.write(writing, b"%d" % asyncio.run(do(**order)))
             code = 0
         finally:
             os._exit(code)
@@ -125,4 +130,4 @@ def obey(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        obey(json.loads(line))
+        obey(json.loads(line), changed)

@@ -51,7 +51,7 @@ async def test_where_there_is_no_master_key(pool: Pool) -> None:
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
         rotated = await rotate_integrity_key(operator, os.urandom)
 
-    assert ("2", ("1",), None) == (rotated.key_id, rotated.older, unlocked.sealing_key_id)
+    assert ("2", ("1",), None) == (rotated.key_id, rotated.older, await unlocked.sealing_key_id(pool))
     assert unlocked.integrity.is_authentic(message, before, "1")
     assert before != unlocked.integrity.authenticate(message)
     assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.secret_records")

@@ -13,8 +13,10 @@ from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import rotation
 from hookseal.operations.endpoint_update import update_endpoint
+from hookseal.operations.endpoints import delete_endpoint
 from hookseal.operations.findings import Finding, tell_put_back
 from hookseal.operations.integrity import rotate_integrity_key
+from hookseal.operations.purge import purge_batch
 from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
 from hookseal.secrets import put_back
 from hookseal.secrets.boot import unlock
@@ -169,7 +171,9 @@ async def test_header_values_that_were_put_back(installation: Installation) -> N
         "SELECT after->>'headers_ref' AS ref, after->>'key_id' AS key FROM hookseal.audit_log"
         " WHERE action = 'restore.accepted' AND after->>'headers_ref' IS NOT NULL"
     )
-    assert [(added.pointer.headers_ref, installation.unlocked.sealing_key_id)] == [tuple(row) for row in told]
+    assert [(added.pointer.headers_ref, await installation.unlocked.sealing_key_id(installation.pool))] == [
+        tuple(row) for row in told
+    ]
 
 
 @pytest.mark.parametrize(
@@ -304,3 +308,30 @@ async def test_each_finding_is_audited_once(installation: Installation) -> None:
         assert [True, False] == [await tell_put_back(operator, findings[0]) for _ in range(2)]
         in_next = replace(findings[0], restore_epoch=2)
         assert [True, False] == [await tell_put_back(operator, in_next) for _ in range(2)]
+
+
+@pytest.mark.parametrize(("purged", "state"), [(False, "retired"), (True, "destroyed")])
+async def test_secrets_of_a_deleted_endpoint(purged: bool, state: str, installation: Installation) -> None:
+    """Records that come back without their endpoint are found, and are again what its deletion or a purge made them."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await rotate(installation, endpoint, overlap_seconds=60)
+    await installation.pool.execute(
+        "CREATE TABLE kept AS SELECT * FROM hookseal.secret_records WHERE tenant_id = 'acme'"
+    )
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        await delete_endpoint(operator, ACME, endpoint)
+        if purged:
+            assert 2 == await purge_batch(operator, ACME, days=0)
+        assert [] == [one async for one in put_back.found(connection)]
+        await connection.execute(
+            "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed, key_id = k.key_id"
+            " FROM kept AS k WHERE k.tenant_id = r.tenant_id AND k.name = r.name AND k.version = r.version"
+        )
+        assert [("record", None)] == [(one.kind, one.generation) async for one in put_back.found(connection)]
+
+        assert [endpoint] == [one.endpoint_id for one in (await accepted(installation)).endpoints]
+        assert [] == [one async for one in put_back.found(connection)]
+        assert [] == [*(await accepted(installation)).endpoints]
+        states = await connection.fetch("SELECT DISTINCT state FROM hookseal.secret_records WHERE tenant_id = 'acme'")
+    assert [state] == [row["state"] for row in states]

@@ -88,7 +88,10 @@ async def test_an_endpoint_is_added(installation: Installation) -> None:
     (signature,) = await signatures(installation)
     verify(signature, one.public_key)
     (told,) = await audited(installation.pool)
-    assert ("ed25519", installation.unlocked.sealing_key_id) == (told["after"]["algorithm"], told["after"]["key_id"])
+    assert ("ed25519", await installation.unlocked.sealing_key_id(installation.pool)) == (
+        told["after"]["algorithm"],
+        told["after"]["key_id"],
+    )
     given = generate_signing_secret(Algorithm.ED25519)
     other = await installation.add(replace(ED25519, url="https://receiver.example/2"), given)
     verify((await signed(installation, other.pointer))[0], public_key_of(given))
@@ -282,7 +285,7 @@ async def test_what_the_log_says(installation: Installation) -> None:
         "previous_scheme": "standard",
         "previous_algorithm": "hmac",
         "lead": "previous",
-        "key_id": installation.unlocked.sealing_key_id,
+        "key_id": await installation.unlocked.sealing_key_id(installation.pool),
         "rotation_id": "r1",
     } == {name: fact for name, fact in told["after"].items() if name != "previous_secret_expires_at"}
     rows = await installation.pool.fetch("SELECT * FROM hookseal.secret_rotations, hookseal.audit_log")

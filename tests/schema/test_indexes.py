@@ -39,6 +39,7 @@ _PLACES = [
     (("secrets", "pointer.sql", "lock"), ("acme", _ENDPOINT), "audit_log_of_subject"),
     (("secrets", "put_back.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
     (("audit", "audit.sql", "told_since"), ("acme", f"endpoint:{_ENDPOINT}", "x", "y"), "audit_log_last_of_subject"),
+    (("audit", "audit.sql", "is_told"), ("acme", f"endpoint:{_ENDPOINT}", "x", "{}"), "audit_log_last_of_subject"),
     (("worker", "measure.sql", "waiting"), (1000,), "deliveries_waiting"),
     (("worker", "measure.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
     (("audit", "audit.sql", "page"), (None, None, None, None, 11), "audit_log_newest"),

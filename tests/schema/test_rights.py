@@ -33,6 +33,7 @@ _POINTER = """
 url scheme algorithm secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm
 secret_provider secret_updated_at lead headers_ref generation mac mac_key_id
 """
+_KEY_LIFE = "state promoted_at drained_at compromised_at retired_at destroyed_at"
 _STATE = "enabled disabled_reason disabled_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
 _ENDPOINT = f"tenant_id id {_DECIDED} {_POINTER} {_STATE} header_names attempts_allowed has_plaintext created_at"
@@ -44,9 +45,9 @@ PARTS = {
     ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",
     ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,
     ("hookseal_readonly", "SELECT", "events"): _EVENT,
-    ("hookseal_readonly", "SELECT", "secret_keys"): "key_id state created_at",
+    ("hookseal_readonly", "SELECT", "secret_keys"): f"key_id created_at {_KEY_LIFE}",
     ("hookseal_readonly", "SELECT", "secret_records"):
-        "tenant_id name version provider purpose scheme key_id state created_at changed_at",
+        "tenant_id name version provider purpose scheme key_id wrapped_by state created_at changed_at",
     ("hookseal_worker", "UPDATE", "control"): "holder token until",
     ("hookseal_worker", "UPDATE", "deliveries"):
         "state attempts budget_spent next_attempt_at rung_at waiting_for last_error lease_owner lease_token"
@@ -60,9 +61,10 @@ PARTS = {
     ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
     ("hookseal_operator", "UPDATE", "deliveries"): "state budget_spent next_attempt_at rung_at waiting_for last_error",
     ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url {_DECIDED}",
-    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names",
+    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names secret",
     ("hookseal_operator", "SELECT", "events"): _EVENT,
-    ("hookseal_operator", "UPDATE", "secret_records"): "state sealed key_id changed_at",
+    ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,
+    ("hookseal_operator", "UPDATE", "secret_records"): "state sealed key_id wrapped_by changed_at",
 }  # fmt: skip
 _RIGHTS = """
 SELECT r.rolname AS role, c.relname AS name, p.letter

@@ -5,7 +5,7 @@ is taken back. Where a function takes a pointer or a ref, it gets one that joins
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,10 +17,13 @@ from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import (
     canary,
+    denials,
+    endpoint_import,
     endpoint_state,
     endpoint_update,
     endpoints,
     findings,
+    migration,
     producers,
     purge,
     restore,
@@ -41,8 +44,10 @@ from hookseal.secrets import (
     schedule,
     versions,
 )
+from hookseal.secrets import migration as plaintexts
 from hookseal.secrets.evidence import Evidence
 from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.migration import Held
 from hookseal.secrets.put_back import PutBack, PutBackKind
 from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name, endpoint_secret_name
 from hookseal.secrets.retention import Past, RunOut
@@ -54,6 +59,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.transport import ScriptedTransport
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
+PLAINTEXT = SecretMaterial(b"plaintext of an older system")
 HEADERS = {"x-own": SecretMaterial(b"value")}
 
 
@@ -181,6 +187,18 @@ async def _completed(asked: Asked) -> None:
     )
 
 
+def _held(asked: Asked) -> Held:
+    return Held(asked.tenant, asked.endpoint)
+
+
+def _older(asked: Asked) -> Pointer:
+    """Return the pointer as an older system would have left it."""
+    none: dict[str, Any] = dict.fromkeys(
+        ("secret_ref", "previous_secret_ref", "previous_secret_expires_at", "headers_ref", "mac", "audited_generation")
+    )
+    return replace(asked.pointer, generation=0, **none)
+
+
 def _change(asked: Asked) -> Change:
     subject = f"endpoint:{asked.endpoint}"
     return Change(tenant_id=asked.tenant, action=Action.SECRET_ROTATED, subject=subject, after={"generation": 99})
@@ -193,6 +211,18 @@ def _new(asked: Asked) -> NewEndpoint:
 def _finding(asked: Asked) -> findings.Finding:
     return findings.Finding(
         tenant_id=asked.tenant, endpoint_id=asked.endpoint, generation=1, reason="x", restore_epoch=1
+    )
+
+
+def _denied(asked: Asked) -> denials.Denied:
+    return denials.Denied(
+        tenant_id=asked.tenant,
+        worker="w1",
+        since=AT,
+        until=AT,
+        counts={"secret_denied": 1},
+        endpoints=(asked.endpoint,),
+        endpoints_are_all=True,
     )
 
 
@@ -227,6 +257,8 @@ CASES: dict[str, Case] = {
     "secrets.put_back.found": _put_back,
     "secrets.put_back.altered": _altered,
     "secrets.put_back.is_lost": lambda a: put_back.is_lost(a.connection, _lost(a)),
+    "secrets.put_back.is_deleted": lambda a: put_back.is_deleted(a.connection, _lost(a)),
+    "secrets.put_back.destroy_again": lambda a: put_back.destroy_again(a.connection, _lost(a)),
     "secrets.put_back.gone": lambda a: put_back.gone(a.connection, a.tenant, a.endpoint),
     "secrets.pointer.every": _every,
     "operations.restore.accept_endpoint": lambda a: restore.accept_endpoint(a.operator, a.tenant, a.endpoint),
@@ -245,6 +277,21 @@ CASES: dict[str, Case] = {
     "secrets.schedule.of_endpoint": lambda a: schedule.of_endpoint(a.connection, a.tenant, a.endpoint),
     "secrets.versions.arrange": lambda a: versions.arrange(a.connection, active=a.signing, previous=None),
     "secrets.versions.retire": lambda a: versions.retire(a.connection, a.signing),
+    "secrets.migration.locked": lambda a: plaintexts.locked(a.connection, _held(a)),
+    "secrets.migration.sealed": lambda a: plaintexts.sealed(
+        a.connection, a.store, a.operator.unlocked.integrity, found=_older(a), secret=PLAINTEXT
+    ),
+    "secrets.migration.require_unsealed": lambda a: plaintexts.require_unsealed(a.store, a.pointer),
+    "secrets.migration.require_same": lambda a: plaintexts.require_same(
+        a.store, a.operator.unlocked.integrity, a.pointer, PLAINTEXT
+    ),
+    "secrets.migration.empty": lambda a: plaintexts.empty(a.connection, [_held(a)]),
+    "operations.migration.migrate_endpoint": lambda a: migration.migrate_endpoint(a.operator, _held(a)),
+    "operations.migration.foretell": lambda a: migration.foretell(a.operator, _held(a)),
+    "operations.migration.empty_batch": lambda a: migration.empty_batch(a.operator, [_held(a)]),
+    "operations.endpoint_import.import_endpoint": lambda a: endpoint_import.import_endpoint(
+        a.operator, _new(a), generate_signing_secret(), own_drain_seconds=25
+    ),
     "operations.canary.probe": lambda a: canary.probe(a.operator, a.sending, tenant=a.tenant, endpoint_id=a.endpoint),
     "operations.endpoint_state.enable_endpoint": lambda a: endpoint_state.enable_endpoint(
         a.operator, a.tenant, a.endpoint, own_drain_seconds=25
@@ -263,6 +310,7 @@ CASES: dict[str, Case] = {
         a.operator, _new(a), None, own_drain_seconds=25
     ),
     "operations.endpoints.delete_endpoint": lambda a: endpoints.delete_endpoint(a.operator, a.tenant, a.endpoint),
+    "operations.denials.tell_denied": lambda a: denials.tell_denied(a.operator, _denied(a), again=True),
     "operations.findings.tell_put_back": lambda a: findings.tell_put_back(a.operator, _finding(a)),
     "operations.operator.Operator.tell": lambda a: a.operator.tell(_change(a)),
     "operations.producers.grant": lambda a: producers.grant(a.operator, a.role, a.tenant),

@@ -26,6 +26,9 @@ OUTAGES = [
     asyncpg.DeadlockDetectedError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidPasswordError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
 ]
 
 
@@ -45,7 +48,7 @@ def test_a_missing_right_is_definitive() -> None:
         raise asyncpg.InsufficientPrivilegeError(CANARY)
 
 
-@pytest.mark.parametrize("fault", [asyncpg.UndefinedTableError, asyncpg.CheckViolationError, ZeroDivisionError])
+@pytest.mark.parametrize("fault", [asyncpg.UndefinedColumnError, asyncpg.CheckViolationError, ZeroDivisionError])
 def test_a_fault_of_ours_passes(fault: type[Exception]) -> None:
     """What waiting cannot mend and no right would is not dressed up as anything else."""
     with pytest.raises(fault), outages_translated():

@@ -14,6 +14,7 @@ from hookseal.secrets.errors import SecretDenied, SecretNotFound, SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name
 from hookseal.secrets.stores.postgres import PostgresStore
+from tests.secrets.registered import register
 from tests.secrets.samples import BARE, ENDPOINT, NAME, OTHER_ENDPOINT, OTHER_TENANT, RING, TENANT
 
 KEY, TOKEN, OTHER = (SecretMaterial(text.encode()) for text in ("k-value", "t-value", "o-value"))
@@ -29,6 +30,7 @@ def ref(version: int) -> SecretRef:
 async def connection(pool: Pool) -> AsyncIterator[Connection]:
     """Yield a connection."""
     async with pool.acquire() as connection:
+        await register(connection)
         yield connection
 
 

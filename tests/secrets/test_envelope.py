@@ -8,16 +8,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Malformed
-from hookseal.secrets import errors
+from hookseal.ground.errors import Defect, Malformed
+from hookseal.secrets import envelope, errors
 from hookseal.secrets.context import Purpose, SecretContext
 from hookseal.secrets.envelope import (
+    HEAD_BYTES,
     OVERHEAD_BYTES,
     _Level,
     _open_level,
     _seal_with,
     key_id_of,
     open_sealed,
+    rewrapped,
     seal,
 )
 from hookseal.secrets.errors import (
@@ -31,13 +33,33 @@ from hookseal.secrets.errors import (
 )
 from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.material import MAX_BYTES, SecretMaterial
-from tests.secrets.samples import CONTEXT, FIRST, NAME, OTHER_SECRET, OTHER_TENANT, RING, SECOND, SECRET, TENANT
+from tests.secrets.samples import (
+    CONTEXT,
+    FIRST,
+    NAME,
+    OTHER_SECRET,
+    OTHER_TENANT,
+    RING,
+    SECOND,
+    SECRET,
+    TENANT,
+    THIRD,
+)
 from tests.secrets.test_context import CONTEXTS
 from tests.vectors.reading import vectors
 
 pytestmark = pytest.mark.req("SEC-03")
 
 SEALED = seal(RING, SECRET, CONTEXT)
+HEAD, BODY = SEALED[:HEAD_BYTES], SEALED[HEAD_BYTES:]
+BOTH = KeyRing(SECOND, (FIRST,))
+OTHERS = [
+    SecretContext(tenant=OTHER_TENANT, name=NAME, version=1, purpose=Purpose.WEBHOOK_SIGNING),
+    SecretContext(tenant=TENANT, name=NAME[:-1], version=1, purpose=Purpose.WEBHOOK_SIGNING),
+    SecretContext(tenant=TENANT, name=NAME, version=2, purpose=Purpose.WEBHOOK_SIGNING),
+    SecretContext(tenant=TENANT, name=NAME, version=1, purpose=Purpose.INTEGRITY),
+    SecretContext(tenant=TENANT, name=TENANT + NAME, version=1, purpose=Purpose.WEBHOOK_SIGNING),
+]
 KNOWN = vectors("envelope.json")
 COLLISIONS = vectors("aes256gcm_two_key_collision.json")["tests"]
 # From which byte on a flipped bit is refused, and as what (the table of fields in docs/CANONICAL/SECRETS.md).
@@ -148,16 +170,7 @@ def test_no_two_records_can_be_spliced() -> None:
 
 
 @pytest.mark.req("SEC-08")
-@pytest.mark.parametrize(
-    "context",
-    [
-        SecretContext(tenant=OTHER_TENANT, name=NAME, version=1, purpose=Purpose.WEBHOOK_SIGNING),
-        SecretContext(tenant=TENANT, name=NAME[:-1], version=1, purpose=Purpose.WEBHOOK_SIGNING),
-        SecretContext(tenant=TENANT, name=NAME, version=2, purpose=Purpose.WEBHOOK_SIGNING),
-        SecretContext(tenant=TENANT, name=NAME, version=1, purpose=Purpose.INTEGRITY),
-        SecretContext(tenant=TENANT, name=TENANT + NAME, version=1, purpose=Purpose.WEBHOOK_SIGNING),
-    ],
-)
+@pytest.mark.parametrize("context", OTHERS)
 def test_a_record_opens_in_its_own_context_only(context: SecretContext) -> None:
     """Another tenant, name, version or purpose is refused as a context, not taken for tampering."""
     with pytest.raises(ContextMismatch):
@@ -259,3 +272,127 @@ def test_nonces_and_salts_are_never_repeated() -> None:
     records = [seal(RING, SECRET, CONTEXT) for _ in range(500)]
 
     assert [500] * 4 == [len({record[field] for record in records}) for field in fields]
+
+
+@pytest.mark.req("SEC-05")
+@given(st.binary(min_size=1, max_size=300), CONTEXTS)
+@settings(max_examples=50)
+def test_what_is_re_wrapped_opens_under_the_new_key_only(secret: bytes, context: SecretContext) -> None:
+    """The new head before the body as it stands is a record of the new key, which alone opens it, to its secret."""
+    sealed = seal(RING, SecretMaterial(secret), context)
+    anew = rewrapped(BOTH, sealed[:HEAD_BYTES], context, of=FIRST.key_id) + sealed[HEAD_BYTES:]
+
+    assert SecretMaterial(secret) == open_sealed(KeyRing(SECOND), anew, context)
+    assert (SECOND.key_id, len(sealed)) == (key_id_of(anew), len(anew))
+    with pytest.raises(KeyUnknown):
+        open_sealed(RING, anew, context)
+
+
+@pytest.mark.req("SEC-05")
+def test_a_re_wrap_asks_for_nothing_but_the_head() -> None:
+    """The secret is never opened: what follows the head is not given, and each re-wrap draws salt and nonce anew."""
+    heads = [rewrapped(BOTH, HEAD, CONTEXT, of=FIRST.key_id) for _ in range(100)]
+
+    assert [100] * 4 == [
+        len({head[field] for head in heads}) for field in map(slice, (10, 42, 74, 86), (42, 74, 86, 134))
+    ]
+    assert {HEAD_BYTES} == {len(head) for head in heads}
+    for head in heads:
+        assert not any(HEAD[at : at + 12] in head for at in range(10, HEAD_BYTES - 12))
+        assert SECRET == open_sealed(BOTH, head + BODY, CONTEXT)
+    with pytest.raises(RecordMalformed):
+        rewrapped(BOTH, SEALED, CONTEXT, of=FIRST.key_id)
+
+
+@pytest.mark.req("SEC-05")
+@pytest.mark.parametrize("context", OTHERS)
+def test_a_re_wrap_in_another_context_is_refused(context: SecretContext) -> None:
+    """The head of another tenant, name, version or purpose does not open, so it is not made to look this one's."""
+    with pytest.raises(ContextMismatch):
+        rewrapped(BOTH, HEAD, context, of=FIRST.key_id)
+
+
+@pytest.mark.req("SEC-05")
+@pytest.mark.parametrize("place", range(HEAD_BYTES))
+def test_every_flipped_bit_of_a_head_is_refused(place: int) -> None:
+    """No altered head is wrapped anew; one that names another key than the one that is left is tampered with."""
+    for bit in range(8):
+        flipped = bytearray(HEAD)
+        flipped[place] ^= 1 << bit
+        with pytest.raises(RecordRefused) as caught:
+            rewrapped(BOTH, bytes(flipped), CONTEXT, of=FIRST.key_id)
+        expected = _refusal_at(place)
+        assert (RecordTampered if expected is KeyUnknown else expected) is type(caught.value)
+
+
+@pytest.mark.req("SEC-05")
+def test_a_head_of_another_length_is_refused() -> None:
+    """Cut at any length, and with anything behind it, it is no head."""
+    for head in (*(HEAD[:length] for length in range(HEAD_BYTES)), HEAD + b"\x00"):
+        with pytest.raises(RecordMalformed):
+            rewrapped(BOTH, head, CONTEXT, of=FIRST.key_id)
+
+
+@pytest.mark.req("SEC-05")
+def test_the_key_that_is_left_is_the_one_that_was_asked_for() -> None:
+    """A head names the key that is left, which is held and not retired; another one is not left on the way."""
+    with pytest.raises(RecordTampered):
+        rewrapped(KeyRing(THIRD, (FIRST, SECOND)), HEAD, CONTEXT, of=SECOND.key_id)
+    with pytest.raises(KeyUnknown):
+        rewrapped(KeyRing(SECOND), HEAD, CONTEXT, of=FIRST.key_id)
+    with pytest.raises(KeyRetired):
+        rewrapped(KeyRing(SECOND, (FIRST,), retired=[FIRST.key_id]), HEAD, CONTEXT, of=FIRST.key_id)
+    renamed = HEAD[:2] + bytes.fromhex(SECOND.key_id) + HEAD[10:]
+    with pytest.raises(ContextMismatch):
+        rewrapped(KeyRing(THIRD, (FIRST, SECOND)), renamed, CONTEXT, of=SECOND.key_id)
+
+
+@pytest.mark.req("SEC-05")
+def test_re_wrapped_records_cannot_be_spliced() -> None:
+    """A new head does not open another record of the same context, nor do parts of it and of the one before it."""
+    other = seal(RING, OTHER_SECRET, CONTEXT)
+    anew = rewrapped(BOTH, HEAD, CONTEXT, of=FIRST.key_id) + BODY
+    again = rewrapped(BOTH, HEAD, CONTEXT, of=FIRST.key_id) + BODY
+
+    assert SECRET == open_sealed(BOTH, again[:HEAD_BYTES] + anew[HEAD_BYTES:], CONTEXT)  # one data key, twice wrapped
+    for one, two, borders in (
+        (anew, other, (10, 42, 74, 86, 134, 166, 198, 210)),
+        (other, anew, (10, 42, 74, 86, 134, 166, 198, 210)),
+        (anew, SEALED, (10, 42, 74, 86)),
+        (SEALED, anew, (10, 42, 74, 86)),
+        (anew, again, (42, 74, 86)),
+    ):
+        for border in borders:
+            with pytest.raises((ContextMismatch, RecordTampered)):
+                open_sealed(BOTH, one[:border] + two[border:], CONTEXT)
+
+
+@pytest.mark.req("SEC-05")
+@pytest.mark.parametrize("place", range(HEAD_BYTES))
+def test_every_flipped_bit_of_a_new_head_is_refused(place: int) -> None:
+    """A record that was wrapped anew refuses what a record that was sealed refuses."""
+    anew = bytearray(rewrapped(BOTH, HEAD, CONTEXT, of=FIRST.key_id) + BODY)
+    anew[place] ^= 1 << place % 8
+    with pytest.raises(RecordRefused) as caught:
+        open_sealed(BOTH, bytes(anew), CONTEXT)
+    assert _refusal_at(place) is type(caught.value)
+
+
+@pytest.mark.req("SEC-05")
+@pytest.mark.parametrize("fault", ["another data key", "another context", "another key"])
+def test_a_wrap_that_is_not_the_same_is_never_given_out(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was wrapped anew is opened before it is given out: if it is not the same data key, nothing is."""
+    wrapped = envelope._wrapped
+
+    def faulty(key: MasterKey, data_key: bytes, bound: bytes, *more: Any, **chance: Any) -> bytes:
+        match fault:
+            case "another data key":
+                return wrapped(key, bytes(32), bound, *more, **chance)
+            case "another context":
+                return wrapped(key, data_key, bound + b"x", *more, **chance)
+            case _:
+                return wrapped(FIRST, data_key, bound, *more, **chance)
+
+    monkeypatch.setattr(envelope, "_wrapped", faulty)
+    with pytest.raises((Defect, ContextMismatch, RecordTampered)):
+        rewrapped(BOTH, HEAD, CONTEXT, of=FIRST.key_id)

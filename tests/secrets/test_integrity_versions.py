@@ -6,7 +6,7 @@ import pytest
 
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.secrets.context import Purpose
-from hookseal.secrets.errors import SecretNotFound
+from hookseal.secrets.errors import RecordTampered, SecretNotFound
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME, IntegrityVersions, integrity_key
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef
@@ -25,6 +25,22 @@ class CountingStore(DevStore):
         """Count, and answer."""
         self.asked += 1
         return await super().versions(tenant, name)
+
+
+class Spoilt(DevStore):
+    """A store that lists what another one has, and opens none of it."""
+
+    def __init__(self, other: DevStore) -> None:
+        super().__init__()
+        self._other = other
+
+    async def versions(self, tenant, name):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- as the store does
+        """List what the other one has."""
+        return await self._other.versions(tenant, name)
+
+    async def get(self, ref, *, purpose):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- the same
+        """Refuse."""
+        raise RecordTampered
 
 
 async def put(store: DevStore, *, rotated: int = 0) -> SecretRef:
@@ -93,3 +109,49 @@ async def test_what_comes_within_the_second_is_learned() -> None:
     await versions.learn("2")
 
     assert "2" == key.key_id
+
+
+async def test_a_store_that_lost_versions() -> None:
+    """After a restore that took versions away, the newest that the store has authenticates; others go on to verify."""
+    await put(before := DevStore(), rotated=2)
+    await put(restored := DevStore())
+    key = await integrity_key(before)
+    lost = key.authenticate(b"framed")
+
+    await IntegrityVersions(restored, key, clock=FakeClock()).refresh()
+
+    assert "1" == key.key_id
+    assert key.is_authentic(b"framed", lost, "3")
+
+    await IntegrityVersions(restored, key, clock=FakeClock()).read_again()
+    assert ("1", False) == (key.key_id, key.knows("3"))
+
+
+async def test_a_number_that_was_given_again() -> None:
+    """The newest is read afresh each time; the others once a restore was accepted."""
+    await put(before := DevStore(), rotated=2)
+    await put(restored := DevStore())
+    for number in (7, 8):
+        await rotate(restored, number)
+    key, theirs = await integrity_key(before), await integrity_key(restored)
+    versions = IntegrityVersions(restored, key, clock=FakeClock())
+
+    await versions.refresh()
+    assert theirs.authenticate(b"framed") == key.authenticate(b"framed")
+    assert theirs.authenticate(b"framed", under="2") != key.authenticate(b"framed", under="2")
+
+    await asyncio.gather(*(versions.read_again() for _ in range(3)))
+    assert theirs.authenticate(b"framed", under="2") == key.authenticate(b"framed", under="2")
+
+
+async def test_versions_that_are_gone_or_do_not_open() -> None:
+    """Whoever spoils the store stops nobody who knows the key: it authenticates and verifies as it did."""
+    await put(store := DevStore(), rotated=1)
+    key = await integrity_key(store)
+    for store_of in (DevStore(), Spoilt(store)):
+        await IntegrityVersions(store_of, key, clock=FakeClock()).read_again()
+        assert ("2", True) == (key.key_id, key.knows("1"))
+    await IntegrityVersions(DevStore(), key, clock=FakeClock()).refresh()
+    assert "2" == key.key_id
+    with pytest.raises(RecordTampered):
+        await IntegrityVersions(Spoilt(store), key, clock=FakeClock()).refresh()

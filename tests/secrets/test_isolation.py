@@ -38,14 +38,21 @@ BY_PROPERTY = {
     *("secrets.reader.SecretReader.read", "secrets.cache.SealedCache.get", "secrets.cache.SealedCache.put"),
     *("secrets.cache.SealedCache.drop", "secrets.cache.spelled"),
     *("secrets.service.SecretService.signers", "secrets.service.SecretService.headers"),
-    *("secrets.envelope.seal", "secrets.envelope.open_sealed", "secrets.context.SecretContext.of"),
+    *(
+        "secrets.envelope.seal",
+        "secrets.envelope.open_sealed",
+        "secrets.envelope.rewrapped",
+        "secrets.context.SecretContext.of",
+    ),
     *("secrets.pointer.require_own", "secrets.pointer.require_own_headers"),
     *("secrets.integrity.IntegrityKey.mac", "secrets.integrity.IntegrityKey.verify"),
 }
 PURE = {  # of one pointer, or one id, that the caller has
     *("secrets.overlap.ended", "secrets.overlap.require_generation", "secrets.overlap.require_rotatable"),
     *("secrets.overlap.rolled_back", "secrets.overlap.rotated", "operations.rotation.signing"),
+    "secrets.migration.require_sealable",
     *("secrets.ref.endpoint_headers_name", "secrets.ref.endpoint_secret_name"),
+    "secrets.compromise.cursor_of",
     *("secrets.store.first_ref", "secrets.store.require_provider"),
     "secrets.seen.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_seen.py
 }
@@ -54,11 +61,11 @@ FOR_ALL = {  # pages over all tenants, for housekeeping; and an operator's look 
 }
 SAME_FOR_ALL = {
     *("secrets.put_back.found", "secrets.put_back.altered", "secrets.put_back.is_lost"),
-    "secrets.put_back.gone",
+    *("secrets.put_back.gone", "secrets.put_back.is_deleted", "secrets.put_back.destroy_again"),
     *("operations.restore.accept_endpoint", "operations.rotation.completed"),
 }  # where nothing was put back, or is in flight
 _VARYING = re.compile(
-    r"generation=\d+|datetime\([^)]*\)|mac=b'[^']*'|mac=b\"[^\"]*\"|[0-9a-f]{8}-[0-9a-f-]{27}|nobody|acme"
+    r"generation=\d+|datetime\([^)]*\)|mac=b'(?:[^'\\]|\\.)*'|mac=b\"[^\"]*\"|[0-9a-f]{8}-[0-9a-f-]{27}|nobody|acme"
 )
 
 
@@ -97,6 +104,7 @@ async def two(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[
         async with pool.acquire() as connection:
             await evidence.keep(connection, proven(ACME, ids[-1], generation=2))
             await producers.grant(installation.operator(connection), role, ACME)
+        await pool.execute("UPDATE hookseal.endpoints SET secret = 'plaintext of ' || tenant_id")
         yield Two(installation=installation, own=ids[-1], role=role)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hookseal.ground.errors import HooksealError
 from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.secrets import keys
 from hookseal.secrets.context import Purpose, SecretContext
 from hookseal.secrets.envelope import open_sealed, seal
 from hookseal.secrets.errors import ContextMismatch, SecretDenied, SecretNotFound, SecretTampered
@@ -22,6 +23,7 @@ from hookseal.secrets.store import SecretStore
 from hookseal.secrets.stores.dev import DevStore
 from hookseal.secrets.stores.postgres import PostgresStore
 from tests.secrets.doubles import ScriptedStore, reader_on
+from tests.secrets.registered import register
 from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, OTHER_ENDPOINT, RING, TENANT, signed
 
 pytestmark = pytest.mark.req("SEC-08")
@@ -104,6 +106,8 @@ async def test_tenants_in_memory_do_not_see_each_other(steps: list[Step]) -> Non
 @given(steps=STEPS)
 async def test_tenants_in_postgresql_do_not_see_each_other(pool: "Pool[asyncpg.Record]", steps: list[Step]) -> None:
     """The same on the store in PostgreSQL, whose refusals read as those of the store in memory do."""
+    if not await keys.registered(pool):
+        await register(pool)
     await undisturbed(PostgresStore(pool, RING), steps)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -11,11 +12,13 @@ from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.schema.database import Pool
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.keyring import KeyRing
-from hookseal.secrets.keys import KeyRow, KeyState, KeyStatus, initialise, needed, registered, status
+from hookseal.secrets.key_rules import KeyState
+from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.keys import KeyRow, KeyStatus, initialise, needed, registered, status
 from hookseal.secrets.ref import SecretRef
 from hookseal.secrets.stores.postgres import PostgresStore
-from tests.secrets.samples import FIRST, NAME, RING, SECOND, SECRET, TENANT, THIRD
+from tests.secrets.registered import register, sealed_under
+from tests.secrets.samples import FIRST, RING, SECOND, THIRD
 
 pytestmark = pytest.mark.req("SEC-04", part="key-init")
 
@@ -24,6 +27,22 @@ async def begin(pool: Pool, keyring: KeyRing = RING) -> KeyStatus:
     """Begin the installation of that pool."""
     async with pool.acquire() as connection:
         return await initialise(connection, keyring, PostgresStore(connection, keyring), os.urandom)
+
+
+def row(key: MasterKey, *, state: str, held: bool, records: int, workers: int = 0) -> KeyRow:
+    """Return the row of a key that never moved."""
+    return KeyRow(
+        key_id=key.key_id,
+        state=state,
+        held=held,
+        records=records,
+        workers=workers,
+        promoted_at=None,
+        drained_at=None,
+        compromised_at=None,
+        retired_at=None,
+        destroyed_at=None,
+    )
 
 
 async def test_it_registers_the_key_and_makes_the_installations_own_secrets(pool: Pool) -> None:
@@ -81,7 +100,7 @@ async def test_of_many_beginnings_at_once_one_wins(pool: Pool) -> None:
 
 async def test_an_installation_begins_in_empty_tables_only(pool: Pool) -> None:
     """Records without registered keys, as after half a restore, are a conflict and stay as they are."""
-    await PostgresStore(pool, RING).put(TENANT, NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
+    await sealed_under(pool, FIRST)
     with pytest.raises(Conflict):
         await begin(pool)
 
@@ -101,25 +120,27 @@ async def test_a_beginning_that_fails_leaves_nothing(pool: Pool) -> None:
 
 async def test_status_tells_state_held_and_records(pool: Pool) -> None:
     """Each registered key is told with its state, whether this process holds it, and how many records it seals."""
-    assert () == await status(pool, RING)
+    assert () == await status(pool, RING, live_seconds=15)
     await begin(pool)
-    await pool.execute("INSERT INTO hookseal.secret_keys VALUES ($1, 'staged', $2)", SECOND.key_id, SECOND.check_value)
+    await register(pool, SECOND, "staged")
     active, staged = (
-        KeyRow(key_id=FIRST.key_id, state="active", held=True, records=2),
-        KeyRow(key_id=SECOND.key_id, state="staged", held=False, records=0),
+        row(FIRST, state="active", held=True, records=2),
+        row(SECOND, state="staged", held=False, records=0),
     )
 
-    assert (active, staged) == await status(pool, RING)
-    assert [False, True] == [row.held for row in await status(pool, KeyRing(SECOND))]
-    assert [False, False] == [row.held for row in await status(pool, None)]
+    assert (active, staged) == tuple(
+        replace(each, promoted_at=None) for each in await status(pool, RING, live_seconds=15)
+    )
+    assert [False, True] == [row.held for row in await status(pool, KeyRing(SECOND), live_seconds=15)]
+    assert [False, False] == [row.held for row in await status(pool, None, live_seconds=15)]
 
 
 async def test_status_tells_of_records_under_a_key_that_nobody_registered(pool: Pool) -> None:
     """A key id that only records name is told as unregistered."""
     await begin(pool)
-    await PostgresStore(pool, KeyRing(THIRD)).put(TENANT, NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
+    await sealed_under(pool, THIRD)
 
-    assert KeyRow(key_id=THIRD.key_id, state="unregistered", held=False, records=1) == (await status(pool, RING))[-1]
+    assert row(THIRD, state="unregistered", held=False, records=1) == (await status(pool, RING, live_seconds=15))[-1]
 
 
 async def test_needed_keys_are_those_that_records_name(pool: Pool) -> None:
@@ -134,6 +155,6 @@ async def test_a_connection_that_was_cut_is_unavailable(database_url: str) -> No
     connection = await asyncpg.connect(database_url)
     connection.terminate()
 
-    for asking in (registered(connection), status(connection, None), needed(connection, [])):
+    for asking in (registered(connection), status(connection, None, live_seconds=15), needed(connection, [])):
         with pytest.raises(SecretUnavailable):
             await asking

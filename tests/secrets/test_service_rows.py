@@ -133,6 +133,43 @@ async def test_an_unknown_version_is_learned_once(store: ScriptedStore) -> None:
     assert ["2", "3"] == learned
 
 
+@pytest.mark.req("SEC-24", part="integrity-key")
+async def test_the_integrity_key_is_read_again(store: ScriptedStore) -> None:
+    """Another database or an accepted restore may have another key under a known number: it is read first."""
+    key, theirs = (IntegrityKey(key_id="1", material=SecretMaterial(text * 32)) for text in (b"o", b"t"))
+    read: list[int] = []
+
+    async def read_again() -> None:
+        read.append(len(read))
+        if len(read) == 1:
+            raise SecretUnavailable
+        if len(read) == 3:
+            key.adopt("1", SecretMaterial(b"t" * 32))
+
+    service = SecretService(reader_on(store), key, read_again=read_again)
+    before, after = (
+        replace(BARE, mac=key.mac(BARE), mac_key_id="1"),
+        replace(BARE, mac=theirs.mac(BARE), mac_key_id="1"),
+    )
+    with pytest.raises(SecretUnavailable):  # not read yet: nothing is judged
+        async with service.signers(before):
+            raise AssertionError
+    for pointer in (before, before, replace(after, database=7), replace(after, database=7)):
+        async with service.signers(pointer) as signers:
+            assert 1 == len(signers)
+    assert 3 == len(read)
+    async with service.signers(replace(after, database=7, restore_epoch=1)):
+        assert 4 == len(read)
+
+
+@pytest.mark.req("SEC-21", part="lived-through")
+async def test_nothing_that_is_cached_outlives_its_database(service: SecretService, store: ScriptedStore) -> None:
+    """What was read from one database is read again from another, where the same number may be another secret's."""
+    for database, fetched in ((1, 1), (1, 1), (2, 2), (2, 2), (1, 3)):
+        async with service.signers(signed(replace(BARE, database=database))):
+            assert fetched == len(store.fetched)
+
+
 @pytest.mark.req("SEC-24", part="put-back")
 async def test_what_was_put_back_is_reported(service: SecretService, store: ScriptedStore) -> None:
     """By the log, by what this process saw, or by its record: each is refused and told once, with its pointer."""
@@ -141,8 +178,8 @@ async def test_what_was_put_back_is_reported(service: SecretService, store: Scri
     by_log = replace(signed(replace(BARE, generation=6)), audited_generation=7)
     by_us = replace(signed(BARE), read_at=BARE.read_at + timedelta(seconds=9) + APART)
     by_record = signed(replace(BARE, generation=8))
-    reports: list[tuple[Pointer, str]] = []
-    for report in (None, lambda pointer, reason: reports.append((pointer, reason))):
+    reports: list[tuple[Pointer, SecretError]] = []
+    for report in (None, lambda pointer, error: reports.append((pointer, error))):
         if report is not None:
             service.report_to(report)
         for pointer in (by_log, by_us):
@@ -155,7 +192,7 @@ async def test_what_was_put_back_is_reported(service: SecretService, store: Scri
             raise AssertionError
     store.errors[ref(1)] = SecretRolledBack("the record")
     fresh = SecretService(reader_on(store), INTEGRITY)
-    fresh.report_to(lambda pointer, reason: reports.append((pointer, reason)))
+    fresh.report_to(lambda pointer, error: reports.append((pointer, error)))
     with pytest.raises(SecretRolledBack):
         async with fresh.signers(by_record):
             raise AssertionError
@@ -164,3 +201,36 @@ async def test_what_was_put_back_is_reported(service: SecretService, store: Scri
     assert ["the audit log knows 7", "this process knows 5", "the record"] == [
         part for part in ("the audit log knows 7", "this process knows 5", "the record") if part in str(reports)
     ]
+
+
+@pytest.mark.req("SEC-14", part="counted")
+async def test_every_refusal_is_reported(service: SecretService, store: ScriptedStore) -> None:
+    """What is refused for good is told with its code, of signers and of header values; an outage is not, nor a use."""
+    reports: list[tuple[Pointer, str]] = []
+    service.report_to(lambda pointer, error: reports.append((pointer, error.code)))
+    altered = replace(WITH_HEADERS, url="https://evil.example/")
+    theirs = signed(replace(BARE, secret_ref=str(replace(ref(1), tenant=OTHER_TENANT))))
+    for pointer in (altered, theirs):
+        with pytest.raises(SecretError):
+            async with service.signers(pointer):
+                raise AssertionError
+    await no_headers(service, altered, SecretTampered)
+    spoilt = await store.rotate(TENANT, HEADERS.name, SecretMaterial(b'{"host":"x"}'), purpose=Purpose.ENDPOINT_HEADERS)
+    unsendable = signed(replace(BARE, headers_ref=str(spoilt)))
+    await no_headers(service, unsendable, SecretUnusable)
+    expected = [
+        (altered, "secret_tampered"),
+        (theirs, "secret_denied"),
+        (altered, "secret_tampered"),
+        (unsendable, "secret_unusable"),
+    ]
+    assert expected == reports
+
+    with pytest.raises(SecretDenied):
+        async with service.headers(WITH_HEADERS):
+            raise SecretDenied
+    store.errors[ref(1)] = SecretUnavailable()
+    with pytest.raises(SecretUnavailable):
+        async with service.signers(signed(BARE)):
+            raise AssertionError
+    assert expected == reports

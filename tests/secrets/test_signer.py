@@ -13,7 +13,7 @@ from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.wire import Algorithm, Scheme, signed_content, x_webhook_content
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import Signer, generate_signing_secret, parse_signing_secret
+from hookseal.secrets.signer import Signer, generate_signing_secret, parse_signing_secret, require_signing_secret
 from tests.secrets.samples import SECRET
 from tests.vectors.reading import vectors
 
@@ -128,7 +128,29 @@ def test_a_stored_secret_of_another_form_cannot_sign(stored: bytes) -> None:
         Signer("ref", SecretMaterial(stored), Scheme.STANDARD, Algorithm.HMAC)
 
 
-@pytest.mark.parametrize("stored", [b"x" * 15, b"x" * 257, b"\xff" * 16, b""])
+@pytest.mark.req("SEC-12")
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=15))
+def test_a_short_text_of_an_older_system_signs_once_it_is_stored(text: str) -> None:
+    """Migration and import take 1 to 256 bytes as they are, and they sign; nobody else may store fewer than 16."""
+    stored = SecretMaterial(text.encode())
+    require_signing_secret(stored, Scheme.X_WEBHOOK, is_older=True)
+    expected = "sha256=" + hmac.new(text.encode(), b"content", hashlib.sha256).hexdigest()
+
+    assert expected == Signer("ref", stored, Scheme.X_WEBHOOK, Algorithm.HMAC).sign(b"content")
+    if len(stored) < 16:
+        with pytest.raises(Malformed, match="16 to 256 bytes"):
+            require_signing_secret(stored, Scheme.X_WEBHOOK)
+
+
+@pytest.mark.req("SEC-12")
+@pytest.mark.parametrize("text", [b"", b"x" * 257, b"\xff" * 16, b"whpk_x", b"whsk_x"])
+def test_not_everything_of_an_older_system_may_be_stored(text: bytes) -> None:
+    """Nothing, more than 256 bytes, what is no UTF-8, and what looks like a key of ed25519 are refused there, too."""
+    with pytest.raises(Malformed):
+        require_signing_secret(SecretMaterial(text), Scheme.X_WEBHOOK, is_older=True)
+
+
+@pytest.mark.parametrize("stored", [b"x" * 257, b"\xff" * 16, b""])
 def test_a_stored_secret_of_another_length_or_no_text_cannot_sign_for_x_webhook(stored: bytes) -> None:
     """The same holds for the other scheme, and the error names it."""
     with pytest.raises(SecretUnusable, match="scheme x-webhook"):

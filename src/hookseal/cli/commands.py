@@ -8,6 +8,8 @@ from hookseal.cli import audit, db, delivery, endpoint, key, producer, restore, 
 from hookseal.cli.check import check
 from hookseal.cli.demo import demo
 from hookseal.cli.help_texts import join_lines
+from hookseal.cli.import_endpoints import import_endpoints
+from hookseal.cli.migrate_secrets import migrate_secrets
 from hookseal.cli.output import HELP_OPTIONS, emit
 from hookseal.cli.publish import publish
 from hookseal.cli.verify import verify
@@ -58,6 +60,8 @@ app.command()(publish)
 app.add_typer(delivery.app, name="delivery")
 app.command()(verify)
 app.add_typer(secret.app, name="secret")
+app.command()(migrate_secrets)
+app.command()(import_endpoints)
 app.add_typer(producer.app, name="producer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(restore.app, name="restore")

@@ -5,19 +5,28 @@ from typing import Final
 
 import typer
 
+from hookseal.cli.key_changes import destroy, promote, retire, stage
+from hookseal.cli.key_compromise import compromise, versions
+from hookseal.cli.key_rewrap import rewrap
 from hookseal.cli.operating import NEEDS, operating, who
 from hookseal.cli.output import Json, emit, table
 from hookseal.cli.runtime import connect, require_schema, run, start
 from hookseal.config.settings import Settings
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.errors import Refused
 from hookseal.operations.integrity import RotatedIntegrity, rotate_integrity_key
 from hookseal.operations.keys import begin
 from hookseal.secrets import keys
 from hookseal.secrets.keyring import KeyRing
 
-app: Final = typer.Typer(help="Begin an installation, see its master keys, rotate its integrity key.")
+app: Final = typer.Typer(help="Begin an installation, change its master keys, rotate its integrity key.")
 
-_COLUMNS: Final = ("key_id", "state", "held", "records")
+_COLUMNS: Final = ("key_id", "state", "held", "records", "workers")
+_TIMES: Final = ("promoted_at", "drained_at", "compromised_at", "retired_at", "destroyed_at")
+
+
+for command in (stage, promote, rewrap, retire, destroy, compromise, versions):
+    app.command()(command)
 
 
 @app.command()
@@ -38,17 +47,19 @@ def init(*, as_json: Json = False) -> None:
 
 @app.command()
 def status(*, as_json: Json = False) -> None:
-    """List the master keys, whether this process holds them, and how many records each has sealed.
+    """List the master keys, who holds each (this process, how many live workers), and the records that are under it.
+
+    A key that records name and nobody registered is `unregistered`: what is under it cannot be opened.
 
     Example: hookseal key status --json
     """
-    rows = run(_rows(start(NEEDS)))
-    items = [{column: getattr(row, column) for column in _COLUMNS} for row in rows]
+    rows, plaintext = run(_rows(start(NEEDS)))
+    items = [{column: getattr(row, column) for column in (*_COLUMNS, *_TIMES)} for row in rows]
     shown = [item | {"held": "yes" if item["held"] else "no"} for item in items]
     emit(
-        {"items": items, "next_cursor": None},
+        {"items": items, "next_cursor": None, "plaintext_endpoints": plaintext},
         as_json=as_json,
-        text=lambda: table(shown, _COLUMNS) if shown else "no master key yet: run `hookseal key init`",
+        text=lambda: _status_text(shown, plaintext),
     )
 
 
@@ -81,15 +92,23 @@ async def _initialise(settings: Settings) -> keys.KeyStatus:
         return await begin(connection, keyring, who(), os.urandom)
 
 
-async def _rows(settings: Settings) -> tuple[keys.KeyRow, ...]:
+async def _rows(settings: Settings) -> tuple[tuple[keys.KeyRow, ...], int]:
     keyring = _keyring(settings)
     async with connect(settings.database) as connection:
         await require_schema(connection)
-        return await keys.status(connection, keyring)
+        rows = await keys.status(connection, keyring, live_seconds=LIVE_SECONDS)
+        return rows, await keys.plaintext_endpoints(connection)
+
+
+def _status_text(shown: list[dict[str, object]], plaintext: int) -> str:
+    keyed = table(shown, _COLUMNS) if shown else "no master key yet: run `hookseal key init`"
+    return keyed + (
+        f"\nendpoints with a secret in the clear: {plaintext} (hookseal migrate-secrets)" if plaintext else ""
+    )
 
 
 def _keyring(settings: Settings) -> KeyRing:
     secrets = settings.secrets
-    if secrets.master_key is None:
+    if secrets.keyring is None:
         raise Refused(f"SECRETS_PROVIDER {secrets.provider} has no keys that last: each process makes its own; use db")
-    return KeyRing(secrets.master_key)
+    return secrets.keyring

@@ -7,10 +7,11 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hookseal.config.names import LATER_KEYS
+from hookseal.config.keys import KEY_NAMES
+from hookseal.config.problems import AS_IT_IS, Asked
 from hookseal.config.settings import Egress, Health, Log, Part, Secrets, Settings, Worker
 from hookseal.config.source import read_environment
-from hookseal.config.variables import AS_IT_IS, MASTER_KEY, NAMES, Asked, Variables
+from hookseal.config.variables import NAMES, Variables
 from hookseal.ground.errors import ConfigError
 from hookseal.secrets.cache import CacheLimits
 
@@ -26,7 +27,7 @@ def load(environ: MutableMapping[str, str] | None = None, *, needs: frozenset[Pa
     """
     environ = os.environ if environ is None else environ
     source = read_environment(environ)
-    for name in (MASTER_KEY, *LATER_KEYS):
+    for name in KEY_NAMES:
         environ.pop(name, None)
     asked = Asked(needs=needs, named=source.named, exposed=source.exposed)
     variables, problems = _parsed(source.values, asked)
@@ -58,6 +59,8 @@ def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
         secrets = Secrets(
             provider=variables.provider,
             master_key=variables.master_key,
+            next_key=variables.next_key,
+            previous_keys=variables.previous_keys,
             cache=CacheLimits(
                 ttl_seconds=variables.cache_ttl_seconds,
                 max_entries=variables.cache_max_entries,

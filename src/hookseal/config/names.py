@@ -6,18 +6,16 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final
 
-from hookseal.config.variables import MASTER_KEY, NAMES
+from hookseal.config.keys import KEY_NAMES
+from hookseal.config.variables import NAMES
 
 PREFIXES: Final = ("HOOKSEAL_", "SECRETS_")
 TEST_PREFIX: Final = "HOOKSEAL_TEST_"
-FROM_FILE: Final = {f"{name}_FILE": name for name in ("DATABASE_URL", "REDIS_URL", MASTER_KEY)}
+FROM_FILE: Final = {f"{name}_FILE": name for name in ("DATABASE_URL", "REDIS_URL", *KEY_NAMES)}
 OURS: Final = frozenset(NAMES) | frozenset(FROM_FILE)
-LATER_KEYS: Final = ("SECRETS_MASTER_KEY_NEXT", "SECRETS_MASTER_KEY_PREVIOUS")
 # Of the providers' variables only those that no other program reads: AWS_REGION, VAULT_ADDR and their
 # like are often set for somebody else.
 LATER: Final = (
-    *LATER_KEYS,
-    *(f"{name}_FILE" for name in LATER_KEYS),
     "AWS_SECRET_MANAGER_ROLE_ARN",
     "BAO_MOUNT",
     "BAO_ROLE_ID",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from hookseal.config.keys import MASTER_KEY
 from hookseal.config.names import FROM_FILE, LATER
 from hookseal.config.settings import Part
 from hookseal.config.variables import NAMES
@@ -33,8 +34,10 @@ def settings_page() -> str:
 
 
 def _default(name: str, default: object) -> str:
+    if name in frozenset(Part):
+        return "required"
     if default is None:
-        return "required" if name in frozenset(Part) else "required with `db`"
+        return "required with `db`" if name == MASTER_KEY else "none"
     text = str(default).lower() if isinstance(default, bool) else str(default)
     return f"`{text}`" if default != () else "none"
 

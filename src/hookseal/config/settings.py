@@ -9,7 +9,7 @@ from hookseal.dispatcher.endpoint_rules import RECORDING_SECONDS
 from hookseal.ground.errors import Defect
 from hookseal.ground.log import LogFormat, LogLevel
 from hookseal.secrets.cache import CacheLimits
-from hookseal.secrets.keyring import MasterKey
+from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.ref import Provider
 
 
@@ -56,13 +56,26 @@ class Redis(_WithPassword):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The secret store; the master key is there if the provider is `db`, and only then."""
+    """The secret store; the master key is there if the provider is `db`, and only then, and so are the others."""
 
     provider: Provider
     master_key: MasterKey | None = field(repr=False)
+    next_key: MasterKey | None = field(repr=False)
+    previous_keys: tuple[MasterKey, ...] = field(repr=False)
     cache: CacheLimits
     rotation_overlap_seconds: int
     retired_retention_days: int
+
+    @property
+    def keyring(self) -> KeyRing | None:
+        """Every master key that this process was given. Raises `ConfigError` if two of them have one id."""
+        others = self.previous_keys if self.next_key is None else (self.next_key, *self.previous_keys)
+        return None if self.master_key is None else KeyRing(self.master_key, others)
+
+    @property
+    def settled_keyring(self) -> KeyRing | None:
+        """The same without the next key, which may not be registered yet."""
+        return None if self.master_key is None else KeyRing(self.master_key, self.previous_keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

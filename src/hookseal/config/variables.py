@@ -6,39 +6,21 @@ it means. Messages are made of names and forms only, never of values.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
-from hookseal.config import egress, urls
+from hookseal.config import egress, keys, urls
+from hookseal.config.problems import asked_of, problem
 from hookseal.config.settings import Database, Environment, Part, Redis
 from hookseal.dispatcher.address import AllowedNetwork
-from hookseal.ground.errors import ConfigError, Defect
 from hookseal.ground.log import LogFormat, LogLevel
 from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.ref import Provider
 
-MASTER_KEY: Final = "SECRETS_MASTER_KEY"
-AS_IT_IS: Final = "as_it_is"  # the type of the problems whose text is made here
 _PROVIDERS: Final = frozenset({Provider.DB, Provider.DEV})
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _FLAGS: Final = {"true": True, "false": False}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a load is for: the parts that are needed, what was set at all, what others may read."""
-
-    needs: frozenset[Part]
-    named: frozenset[str]
-    exposed: frozenset[str]
-
-
-def problem(text: str) -> PydanticCustomError:
-    """Return a problem whose text is shown as it is: it must hold no value."""
-    return PydanticCustomError(AS_IT_IS, "{text}", {"text": text})
 
 
 def _whole(value: object) -> object:
@@ -55,15 +37,6 @@ def _provider(value: object) -> object:
     if value in frozenset(Provider) - _PROVIDERS:
         raise problem("SECRETS_PROVIDER names a store that is not in this version yet: it must be db or dev")
     return value
-
-
-def _master_key(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return MasterKey.parse(value, variable=MASTER_KEY)
-    except ConfigError as error:
-        raise problem("\n".join(error.problems)) from None
 
 
 def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
@@ -112,12 +85,27 @@ class Variables(BaseModel):
         description="Where secrets are kept: `db` seals them in PostgreSQL; `dev` is the memory of one process, "
         "for tests, and refused in production. There is no default.",
     )
-    master_key: Annotated[InstanceOf[MasterKey] | None, BeforeValidator(_master_key)] = Field(
+    master_key: keys.Key = Field(
         default=None,
-        alias=MASTER_KEY,
+        alias=keys.MASTER_KEY,
         repr=False,
-        title="32 random bytes in base64",
-        description="The key that seals the secrets of `db`. Make one with `openssl rand -base64 32`.",
+        title=keys.FORM,
+        description="The key that seals the secrets of `db`. Make one with `openssl rand -base64 32`. While master "
+        "keys are changed, the table of keys says which of those that are held seals.",
+    )
+    next_key: keys.Key = Field(
+        default=None,
+        alias=keys.NEXT_KEY,
+        repr=False,
+        title=keys.FORM,
+        description="The key that shall seal next: first `hookseal key stage` registers it, then every worker gets it.",
+    )
+    previous_keys: keys.Keys = Field(
+        default=(),
+        alias=keys.PREVIOUS_KEYS,
+        repr=False,
+        title="keys of that form, with commas between",
+        description="Keys that sealed before, for as long as a record, or a backup that may be restored, needs them.",
     )
     cache_ttl_seconds: Whole = _number(
         "SECRETS_CACHE_TTL_SECONDS",
@@ -234,7 +222,7 @@ class Variables(BaseModel):
     @field_validator("database", "redis", "provider")
     @classmethod
     def _is_there_if_needed(cls, value: object, info: ValidationInfo) -> object:
-        name, asked = _alias(info), _asked(info)
+        name, asked = _alias(info), asked_of(info)
         if value is None and Part(name) in asked.needs and name not in asked.named:
             raise problem(f"{name} is not set: it must be {_title(info)}")
         return value
@@ -248,19 +236,19 @@ class Variables(BaseModel):
             )
         return value
 
-    @field_validator("master_key")
+    @field_validator("master_key", "next_key")
     @classmethod
-    def _fits_the_provider(cls, value: MasterKey | None, info: ValidationInfo) -> MasterKey | None:
-        asked, provider = _asked(info), info.data.get("provider")
-        if value is None and provider is Provider.DB and Part.SECRETS in asked.needs and MASTER_KEY not in asked.named:
-            raise problem(
-                f"{MASTER_KEY} is not set: db needs {_title(info)}, for instance from `openssl rand -base64 32`, "
-                f"best in a file that {MASTER_KEY}_FILE names"
-            )
-        if value is not None and provider is Provider.DEV:
-            raise problem(f"{MASTER_KEY} does nothing with SECRETS_PROVIDER dev: remove it, or use db")
-        if MASTER_KEY in asked.exposed and info.data.get("environment") is Environment.PRODUCTION:
-            raise problem(f"{MASTER_KEY}_FILE names a file that others may read: take that right away (chmod 0400)")
+    def _is_a_key_of_ours(cls, value: MasterKey | None, info: ValidationInfo) -> MasterKey | None:
+        keys.require_fitting(value, _alias(info), info)
+        if value is not None and _alias(info) == keys.NEXT_KEY:
+            keys.require_once((value,), keys.NEXT_KEY, info)
+        return value
+
+    @field_validator("previous_keys")
+    @classmethod
+    def _are_keys_of_ours(cls, value: tuple[MasterKey, ...], info: ValidationInfo) -> tuple[MasterKey, ...]:
+        keys.require_fitting(value, keys.PREVIOUS_KEYS, info)
+        keys.require_once(value, keys.PREVIOUS_KEYS, info)
         return value
 
     @field_validator("drain_seconds")
@@ -279,12 +267,6 @@ class Variables(BaseModel):
 
 
 NAMES: Final = {field.alias or name: field for name, field in Variables.model_fields.items()}
-
-
-def _asked(info: ValidationInfo) -> Asked:
-    if not isinstance(info.context, Asked):
-        raise Defect("the variables are parsed without what they are asked for")
-    return info.context
 
 
 def _alias(info: ValidationInfo) -> str:

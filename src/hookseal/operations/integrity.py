@@ -44,4 +44,5 @@ async def rotate_integrity_key(operator: Operator, random_bytes: Callable[[int],
             )
         )
     integrity.adopt(str(ref.version), material)  # not before: others could not verify what it makes
+    integrity.make_under(str(ref.version))
     return RotatedIntegrity(key_id=integrity.key_id, ref=ref, older=tuple(str(one.version) for one in older))

@@ -12,7 +12,7 @@ from hookseal.ground.errors import Conflict, HooksealError, NotFound, Unavailabl
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.operations.caches import clear_caches
 from hookseal.operations.operator import Operator
-from hookseal.secrets import epoch, pointer, put_back, versions
+from hookseal.secrets import active_key, epoch, pointer, put_back, versions
 from hookseal.secrets.put_back import PutBack, PutBackKind
 from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name
 
@@ -151,6 +151,12 @@ async def _accept(operator: Operator, found: PutBack) -> None:
                 if await put_back.is_lost(connection, found):
                     raise Conflict(_FORGED, field="endpoint")
             return
+        if found.generation is None:  # it was deleted: only its secrets are there again
+            await log.hold(connection, found.tenant_id)
+            if await put_back.is_deleted(connection, found):
+                await _let_go(operator, found)
+                await put_back.destroy_again(connection, found)
+            return
         locked = await pointer.locked(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
         after, facts = await put_back.accept(connection, operator.unlocked.integrity, locked)
         gone = await put_back.gone(connection, found.tenant_id, found.endpoint_id)
@@ -176,6 +182,8 @@ async def _let_go(operator: Operator, found: PutBack) -> None:
 
 async def _opened(operator: Operator, tally: _Tally, contradicted: Sequence[tuple[Head, Contradiction]]) -> Accepted:
     async with operator.changing() as connection:
+        await active_key.hold(connection)
+        reopened = await put_back.reopened(connection)
         opened = await epoch.open_restore(connection)
         await epoch.move(connection)
         woken = await waiting.wake_all(connection)
@@ -188,6 +196,7 @@ async def _opened(operator: Operator, tally: _Tally, contradicted: Sequence[tupl
                     "epoch": opened,
                     "accepted_endpoints": len(tally.accepted),
                     "refused_endpoints": len(tally.refused),
+                    "keys_with_records_again": reopened,
                     "heads": told(head for head, _ in contradicted),
                 },
             )

@@ -29,7 +29,7 @@ async def rotate(operator: Operator, wanted: Wanted) -> Rotated:
         if rotated.before is not None:
             await waiting.wake(connection, wanted.tenant_id, wanted.endpoint_id)
         if rotated.before is not None or rotated.secret is not None:
-            await operator.tell(_told(wanted, rotated, operator.unlocked.sealing_key_id))
+            await operator.tell(_told(wanted, rotated, await operator.unlocked.sealing_key_id(connection)))
     return rotated
 
 

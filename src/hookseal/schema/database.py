@@ -17,6 +17,13 @@ Executor = Connection | Pool
 
 ANSWER_SECONDS: Final = 5.0  # PostgreSQL answers a statement of ours within this, or it does not answer
 
+# What a database says that is not there, or not whole yet: somebody restores it. Our names are right, for the revision
+# of the schema was compared at start.
+NOT_THERE: Final = (
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+)
 # What the server or the way to it says for a while; the same statement may succeed later.
 OUTAGES: Final = (
     OSError,  # TimeoutError is one
@@ -30,6 +37,7 @@ OUTAGES: Final = (
     asyncpg.LockNotAvailableError,  # somebody holds it for longer than this session waits
     asyncpg.ReadOnlySQLTransactionError,  # a standby answers, in a failover
     asyncpg.InvalidAuthorizationSpecificationError,
+    *NOT_THERE,
 )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from hookseal.ground.errors import ConfigError, Refused
-from hookseal.schema import revision, roles
+from hookseal.schema import plaintext, publishing, revision, roles
 
 _OWNED_BY_US: Final = """
     SELECT n.nspowner IN (me.oid, d.datdba) OR (NOT me.rolsuper AND pg_has_role(n.nspowner, 'MEMBER'))
@@ -24,10 +24,11 @@ _ONE_AT_A_TIME: Final = 0x686F6F6B  # an advisory lock: two upgrades of one data
 
 
 async def upgrade(database_url: str) -> str:
-    """Upgrade the database and return the revision it has afterwards.
+    """Upgrade the database and return the revision it has afterwards; who publishes has no more rights than that needs.
 
-    Raises `Refused` where the role may not create schema or roles, or the server is older than
-    PostgreSQL 14, and `ConfigError` if the database is newer than this version of hookseal.
+    Where plaintext secrets are forbidden, their column is gone then. Raises `Refused` where the role may not create
+    schema or roles, or the server is older than PostgreSQL 14, and `ConfigError` if the database is newer than this
+    version of hookseal.
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
@@ -39,6 +40,8 @@ async def upgrade(database_url: str) -> str:
         await _prepare(guard)
         async with engine.connect() as connection:
             await connection.run_sync(_migrate)
+        await publishing.give_back(guard)
+        await plaintext.remove_forbidden(guard)
         return revision.EXPECTED
     except asyncpg.InsufficientPrivilegeError as error:
         raise await _not_allowed(guard, error) from None
@@ -65,7 +68,10 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'hookseal')"):
         await connection.execute("CREATE SCHEMA hookseal")
     elif not await connection.fetchval(_OWNED_BY_US):
-        raise Refused("the schema hookseal belongs to another role, who could change everything in it: drop it first")
+        raise Refused(
+            "the schema hookseal belongs to another role, who could change everything in it: log in as that role; if "
+            "it was restored, restore it again with its owner (docs/restore.md); if nobody put anything there, drop it"
+        )
 
 
 async def _not_allowed(connection: "asyncpg.Connection[asyncpg.Record]", error: BaseException | None) -> Refused:

@@ -15,10 +15,10 @@ from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretNotFound
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.integrity_versions import IntegrityVersions, integrity_key
+from hookseal.secrets.key_rules import KeyState
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.keys import (
     SENTINEL_NAME,
-    KeyState,
     RegisteredKey,
     make_own_secrets,
     needed,
@@ -46,10 +46,18 @@ class Unlocked:
     versions: IntegrityVersions
     sentinel: SecretRef
 
+    async def sealing_key_id(self, connection: Executor) -> str | None:
+        """Return the id of the master key that seals what is put now; None where the provider has none.
+
+        On the connection of a transaction that put something it is the one that did. Raises `SecretUnavailable`.
+        """
+        store = self.store_on(connection)
+        return await store.sealing_key_id() if isinstance(store, PostgresStore) else None
+
     @property
-    def sealing_key_id(self) -> str | None:
-        """The id of the master key that seals what is put now; None where the provider has none."""
-        return self.store.sealing_key_id if isinstance(self.store, PostgresStore) else None
+    def keyring(self) -> KeyRing | None:
+        """The master keys of this process, arranged as the table of keys said at start; None where there are none."""
+        return self.store.keyring if isinstance(self.store, PostgresStore) else None
 
     async def check_sentinel(self) -> None:
         """Return only if the store answers and opens the sentinel now. Raises `SecretError` or `SecretUnavailable`."""
@@ -113,7 +121,12 @@ async def _unlocked(store: SecretStore, cache: SealedCache, clock: Clock) -> Unl
     versions = IntegrityVersions(store, integrity, clock=clock)
     unlocked = Unlocked(
         store=store,
-        service=SecretService(SecretReader(store, cache, clock=clock), integrity, learn=versions.learn),
+        service=SecretService(
+            SecretReader(store, cache, clock=clock),
+            integrity,
+            learn=versions.learn,
+            read_again=versions.read_again,
+        ),
         integrity=integrity,
         versions=versions,
         sentinel=await _active(store, SENTINEL_NAME),
@@ -161,7 +174,10 @@ def _misfits(rows: tuple[RegisteredKey, ...], keyring: KeyRing) -> list[str]:
     for key in keyring.keys:
         row = known.get(key.key_id)
         if row is None:
-            problems.append(f"master key {key.key_id} is not registered: this installation has other keys")
+            problems.append(
+                f"master key {key.key_id} is not registered: this installation has other keys, and the next one is "
+                "registered by `hookseal key stage`, before any worker holds it"
+            )
         elif not hmac.compare_digest(row.check_value, key.check_value):
             problems.append(f"master key {key.key_id} fails its check value: the key or its row was altered")
         elif row.state is KeyState.DESTROYED:

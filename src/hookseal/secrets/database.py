@@ -30,6 +30,22 @@ def outages_translated() -> Iterator[None]:
 
 
 @asynccontextmanager
+async def one_write(source: Executor) -> AsyncIterator[Connection]:
+    """Give a connection for one write: in the transaction that the caller has open there, else in one of its own.
+
+    A savepoint, which `transaction` makes there, would cost two more round trips and have nothing to take back.
+    Raises what `outages_translated` does.
+    """
+    with outages_translated():
+        async with connected(source) as connection:
+            if not connection.is_closed() and connection.is_in_transaction():  # a closed one cannot say
+                yield connection
+                return
+            async with connection.transaction():
+                yield connection
+
+
+@asynccontextmanager
 async def transaction(source: Executor) -> AsyncIterator[Connection]:
     """Give a connection in a transaction of its own, which is a savepoint where the caller has one open.
 

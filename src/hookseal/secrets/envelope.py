@@ -16,22 +16,23 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from hookseal.ground.errors import Malformed
+from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.framing import framed
 from hookseal.secrets.context import SecretContext
 from hookseal.secrets.derivation import KEY_BYTES, derived
 from hookseal.secrets.errors import ContextMismatch, RecordMalformed, RecordTampered
-from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.material import MAX_BYTES, SecretMaterial
 
 OVERHEAD_BYTES: Final = 226
+HEAD_BYTES: Final = 134  # of a record: all that names or needs the master key, so all that a re-wrap replaces
 
 _HEAD: Final = b"\x01\x01"  # version 1, suite 1: HKDF-SHA256 and AES-256-GCM, committing
 _WRAP_LABEL: Final = b"hookseal.secret.wrap.v1"
 _DATA_LABEL: Final = b"hookseal.secret.data.v1"
 _KEY_ID: Final = slice(2, 10)
 _WRAP_AT: Final = 10
-_DATA_AT: Final = 134
+_DATA_AT: Final = HEAD_BYTES
 _SALT_BYTES: Final = 32
 _COMMIT_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -79,20 +80,42 @@ def open_sealed(keyring: KeyRing, sealed: bytes, context: SecretContext) -> Secr
     """
     key = keyring.opening(key_id_of(sealed))
     bound = context.encode()
-    prefix, wrap, data = sealed[:_WRAP_AT], _Level.read(sealed[_WRAP_AT:_DATA_AT]), _Level.read(sealed[_DATA_AT:])
-    wrapping = key.derive(_DERIVED_BYTES, salt=wrap.salt, info=_info(_WRAP_LABEL, bound))
-    data_key = _open_level(wrapping, wrap, _associated(prefix, wrap.salt, wrap.commit, bound))
+    data_key = _unwrapped(key, sealed[:_DATA_AT], bound, _info(_WRAP_LABEL, bound))
+    data = _Level.read(sealed[_DATA_AT:])
     sealing = derived(data_key, _DERIVED_BYTES, salt=data.salt, info=_info(_DATA_LABEL, bound))
     return SecretMaterial(_open_level(sealing, data, _associated(_HEAD, data.salt, data.commit, bound)))
+
+
+def rewrapped(keyring: KeyRing, head: bytes, context: SecretContext, *, of: str) -> bytes:
+    """Return the head of a record, its first `HEAD_BYTES`, with its data key wrapped anew under the sealing key.
+
+    The rest of the record stays as it is and is not needed, so no secret is opened. What is returned was opened
+    once, and gives the same data key. Raises as `open_sealed`, `RecordTampered` also for a head of another key.
+    """
+    if _named_key(head) != of:
+        raise RecordTampered
+    key, bound = keyring.opening(of), context.encode()
+    info = _info(_WRAP_LABEL, bound)
+    data_key = _unwrapped(key, head, bound, info)
+    anew = _wrapped(keyring.sealing, data_key, bound, info, random_bytes=os.urandom)
+    if not hmac.compare_digest(_unwrapped(keyring.sealing, anew, bound, info), data_key):
+        raise Defect("a record that was wrapped anew does not open to its data key")
+    return anew
 
 
 def key_id_of(sealed: bytes) -> str:
     """Return the id of the master key that the record names. Raises `RecordMalformed`."""
     if not OVERHEAD_BYTES < len(sealed) <= OVERHEAD_BYTES + MAX_BYTES:
         raise RecordMalformed("the sealed record is too short or too long")
-    if not sealed.startswith(_HEAD):
+    return _named_key(sealed[:_DATA_AT])
+
+
+def _named_key(head: bytes) -> str:
+    if len(head) != _DATA_AT:
+        raise RecordMalformed("the sealed record is too short")
+    if not head.startswith(_HEAD):
         raise RecordMalformed("the sealed record is of a version or suite that this hookseal does not know")
-    return sealed[_KEY_ID].hex()
+    return head[_KEY_ID].hex()
 
 
 def _seal_with(
@@ -102,15 +125,24 @@ def _seal_with(
     if not 1 <= len(material) <= MAX_BYTES:
         raise Malformed(f"a secret must have 1 to {MAX_BYTES} bytes", field="secret")
     bound = context.encode()
-    key = keyring.sealing
     data_key, data_salt = random_bytes(KEY_BYTES), random_bytes(_SALT_BYTES)
     sealing = derived(data_key, _DERIVED_BYTES, salt=data_salt, info=_info(_DATA_LABEL, bound))
     data = _seal_level(sealing, data_salt, random_bytes(_NONCE_BYTES), material.reveal(), prefix=_HEAD, bound=bound)
-    prefix = _HEAD + bytes.fromhex(key.key_id)
-    wrap_salt = random_bytes(_SALT_BYTES)
-    wrapping = key.derive(_DERIVED_BYTES, salt=wrap_salt, info=_info(_WRAP_LABEL, bound))
-    wrap = _seal_level(wrapping, wrap_salt, random_bytes(_NONCE_BYTES), data_key, prefix=prefix, bound=bound)
-    return prefix + wrap.written() + data.written()
+    info = _info(_WRAP_LABEL, bound)
+    return _wrapped(keyring.sealing, data_key, bound, info, random_bytes=random_bytes) + data.written()
+
+
+def _wrapped(key: MasterKey, data_key: bytes, bound: bytes, info: bytes, *, random_bytes: RandomBytes) -> bytes:
+    prefix, salt = _HEAD + bytes.fromhex(key.key_id), random_bytes(_SALT_BYTES)
+    wrapping = key.derive(_DERIVED_BYTES, salt=salt, info=info)
+    wrap = _seal_level(wrapping, salt, random_bytes(_NONCE_BYTES), data_key, prefix=prefix, bound=bound)
+    return prefix + wrap.written()
+
+
+def _unwrapped(key: MasterKey, head: bytes, bound: bytes, info: bytes) -> bytes:
+    prefix, wrap = head[:_WRAP_AT], _Level.read(head[_WRAP_AT:])
+    wrapping = key.derive(_DERIVED_BYTES, salt=wrap.salt, info=info)
+    return _open_level(wrapping, wrap, _associated(prefix, wrap.salt, wrap.commit, bound))
 
 
 def _seal_level(key: bytes, salt: bytes, nonce: bytes, plain: bytes, *, prefix: bytes, bound: bytes) -> _Level:

@@ -1,10 +1,11 @@
 """The integrity key of the installation, and what it vouches for in an endpoint row (design, law 11)."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, NoReturn
 
+from hookseal.ground.errors import Defect
 from hookseal.ground.framing import framed, microseconds
 from hookseal.ground.pointer import Pointer
 from hookseal.secrets.errors import IntegrityKeyUnknown, SecretRolledBack, SecretTampered
@@ -14,8 +15,8 @@ _LABEL: Final = b"hookseal.endpoint.pointer.v1"
 _MEND: Final = "put back what it was, then run `hookseal secret cache-clear` (runbook, HooksealSecretRefused)"
 _NONE: Final[Mapping[str, SecretMaterial]] = MappingProxyType({})
 _NO_MAC: Final = (
-    "the endpoint row has no MAC, so hookseal did not write it, and this version cannot take it over: "
-    "delete the endpoint and add it again (runbook, HooksealPlaintextSecrets)"
+    "the endpoint row has no MAC, so hookseal did not write it: if it holds the plaintext of an older system, run "
+    "`hookseal migrate-secrets`, else delete the endpoint and add it again (runbook, HooksealPlaintextSecrets)"
 )
 
 
@@ -41,6 +42,18 @@ class IntegrityKey:
         """Know that version, too; it authenticates from now on if it is newer than all others."""
         self._versions[key_id] = material
         self._newest = max(self._versions, key=int)
+
+    def make_under(self, key_id: str) -> None:
+        """Authenticate under that version, which must be known, from now on: it is the newest that the store has."""
+        if not self.knows(key_id):
+            raise Defect("an integrity key authenticates under a version that it knows")
+        self._newest = key_id
+
+    def keep_only(self, key_ids: Collection[str]) -> None:
+        """Forget every other version; what those made is not verified any more. One of these must be known."""
+        kept = {key_id: material for key_id, material in self._versions.items() if key_id in key_ids}
+        self._newest = max(kept, key=int)
+        self._versions = kept
 
     def knows(self, key_id: str) -> bool:
         """Return whether a MAC that names this id can be verified."""

@@ -1,12 +1,14 @@
 """The versions of the integrity key at the store: read at start, and again when somebody else has rotated it."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.secrets.context import Purpose
-from hookseal.secrets.errors import SecretNotFound
+from hookseal.secrets.errors import SecretError, SecretNotFound
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.ref import SecretRef
 from hookseal.secrets.single_flight import SingleFlight
@@ -39,6 +41,7 @@ class IntegrityVersions:
         self._clock = clock
         self._asked_at: float | None = None
         self._asking: SingleFlight[None, None] = SingleFlight()
+        self._reading: SingleFlight[None, None] = SingleFlight()
 
     async def learn(self, key_id: str) -> None:
         """Adopt the versions that the key does not know, if that one is not known.
@@ -53,10 +56,44 @@ class IntegrityVersions:
             asking.result()
 
     async def refresh(self) -> None:
-        """Adopt every version that the key does not know. Raises what the store raises."""
-        for ref in await _kept(self._store):
-            if not self._key.knows(str(ref.version)):
-                self._key.adopt(str(ref.version), await self._store.get(ref, purpose=Purpose.INTEGRITY))
+        """Adopt every version that the key does not know, and authenticate under the newest at the store, read afresh.
+
+        A restore takes versions away, and their numbers are given again: nobody else could verify what is made under
+        one that only this process knows. Where the store has none left, the key stays as it is. Raises what the store
+        raises.
+        """
+        kept = await _kept(self._store)
+        for ref in kept:
+            if ref == kept[-1] or not self._key.knows(str(ref.version)):
+                await self._adopt(ref)
+        self._settle(kept)
+
+    async def read_again(self) -> None:
+        """Know every version as the store has it now, and no other; what does not open there stays as it is known.
+
+        Where the store has none, or none that is known, the key stays as it is. Who asks while somebody is asked waits
+        for the same answer. Raises `SecretUnavailable`.
+        """
+        asking, _ = self._reading.join(None, self._read_all)
+        await asyncio.wait({asking})
+        asking.result()
+
+    async def _read_all(self) -> None:
+        kept = await _kept(self._store)
+        for ref in kept:
+            with suppress(SecretError):  # one that somebody spoilt stops no worker
+                await self._adopt(ref)
+        there = {str(ref.version) for ref in kept}
+        if any(map(self._key.knows, there)):
+            self._key.keep_only(there)
+
+    async def _adopt(self, ref: SecretRef) -> None:
+        self._key.adopt(str(ref.version), await self._store.get(ref, purpose=Purpose.INTEGRITY))
+
+    def _settle(self, kept: Sequence[SecretRef]) -> None:
+        newest = next((str(ref.version) for ref in reversed(kept) if self._key.knows(str(ref.version))), None)
+        if newest is not None:
+            self._key.make_under(newest)
 
     async def _asked(self) -> None:
         now = self._clock.monotonic()

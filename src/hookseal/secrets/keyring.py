@@ -102,6 +102,10 @@ class KeyRing:
             raise KeyUnknown(f"master key {key_id} is not among the keys of this process")
         return key
 
+    def sealing_as(self, key_id: str) -> "KeyRing":
+        """Return this ring with that key sealing. Raises `KeyUnknown` if it is not held, `KeyRetired`."""
+        return self if key_id == self._sealing.key_id else self.arranged(sealing=key_id, retired=self._retired)
+
     def arranged(self, *, sealing: str, retired: Iterable[str]) -> "KeyRing":
         """Return a ring of the same keys in which that one seals and those ids open nothing.
 

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from datetime import datetime
 from typing import Final
 
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.ground.sql import statements
 from hookseal.schema.database import Connection, Executor
+from hookseal.secrets import active_key
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.database import outages_translated, transaction
 from hookseal.secrets.derivation import KEY_BYTES
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
+from hookseal.secrets.key_rules import KeyState
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef
@@ -21,17 +23,6 @@ from hookseal.secrets.store import SecretStore
 SENTINEL_NAME: Final = "sentinel"
 
 _SQL: Final = statements("hookseal.secrets", "keys.sql")
-_ONE_AT_A_TIME: Final = 0x686F6F6B7365616C  # an advisory lock: two beginnings of one installation wait for each other
-
-
-class KeyState(StrEnum):
-    """What a registered master key may do."""
-
-    STAGED = "staged"
-    ACTIVE = "active"
-    DECRYPT_ONLY = "decrypt_only"
-    RETIRED = "retired"
-    DESTROYED = "destroyed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +36,21 @@ class RegisteredKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRow:
-    """One master key as an operator sees it; a key that records name but no row registers is `unregistered`."""
+    """One master key as an operator sees it: who holds it, this process and how many live workers, and when it moved.
+
+    A key that records name but no row registers is `unregistered`: what it sealed cannot be opened.
+    """
 
     key_id: str
     state: str
     held: bool
     records: int
+    workers: int
+    promoted_at: datetime | None
+    drained_at: datetime | None
+    compromised_at: datetime | None
+    retired_at: datetime | None
+    destroyed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ async def initialise(
     """
     key = keyring.sealing
     async with transaction(connection) as own:
-        await own.execute(_SQL["lock"], _ONE_AT_A_TIME)
+        await active_key.hold(own)
         if not await own.fetchval(_SQL["is_empty"]):
             raise Conflict("the keys of this installation were made before: see `hookseal key status`")
         await own.execute(_SQL["register"], key.key_id, key.check_value)
@@ -93,15 +93,19 @@ async def make_own_secrets(store: SecretStore, random_bytes: Callable[[int], byt
     )
 
 
-async def status(connection: Executor, keyring: KeyRing | None) -> tuple[KeyRow, ...]:
+async def status(connection: Executor, keyring: KeyRing | None, *, live_seconds: float) -> tuple[KeyRow, ...]:
     """Return every master key that is registered or that a record names, oldest first. Raises `SecretUnavailable`."""
     held = frozenset(key.key_id for key in keyring.keys) if keyring is not None else frozenset()
     with outages_translated():
-        rows = await connection.fetch(_SQL["counted"])
-    return tuple(
-        KeyRow(key_id=row["key_id"], state=row["state"], held=row["key_id"] in held, records=row["records"])
-        for row in rows
-    )
+        rows = await connection.fetch(_SQL["counted"], live_seconds)
+    return tuple(KeyRow(**dict(row), held=row["key_id"] in held) for row in rows)
+
+
+async def plaintext_endpoints(connection: Executor) -> int:
+    """Return how many endpoints have a secret in the clear, of an older system. Raises `SecretUnavailable`."""
+    with outages_translated():
+        number: int = await connection.fetchval(_SQL["plaintext_endpoints"])
+    return number
 
 
 async def registered(connection: Executor) -> tuple[RegisteredKey, ...]:

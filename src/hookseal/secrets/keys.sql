@@ -1,14 +1,11 @@
 -- The table of master keys. It belongs to the installation, so no statement here has a tenant.
 
--- name: lock
-SELECT pg_advisory_xact_lock($1)
-
 -- name: is_empty
 SELECT NOT EXISTS (SELECT FROM hookseal.secret_keys) AND NOT EXISTS (SELECT FROM hookseal.secret_records)
 
 -- name: register
-INSERT INTO hookseal.secret_keys (key_id, state, check_value)
-VALUES ($1, 'active', $2)
+INSERT INTO hookseal.secret_keys (key_id, state, check_value, promoted_at)
+VALUES ($1, 'active', $2, now())
 
 -- name: registered
 SELECT key_id, state, check_value
@@ -16,7 +13,11 @@ SELECT key_id, state, check_value
  ORDER BY created_at, key_id
 
 -- name: counted
-SELECT key_id, coalesce(k.state, 'unregistered') AS state, coalesce(r.records, 0) AS records
+SELECT key_id, coalesce(k.state, 'unregistered') AS state, coalesce(r.records, 0) AS records,
+       (SELECT count(*)
+          FROM hookseal.workers AS w
+         WHERE w.beaten_at > now() - make_interval(secs => $1) AND w.key_ids @> ARRAY[key_id]) AS workers,
+       k.promoted_at, k.drained_at, k.compromised_at, k.retired_at, k.destroyed_at
   FROM hookseal.secret_keys k
   FULL JOIN (SELECT key_id, count(*) AS records
                FROM hookseal.secret_records
@@ -28,3 +29,6 @@ SELECT key_id, coalesce(k.state, 'unregistered') AS state, coalesce(r.records, 0
 SELECT id
   FROM unnest($1::text[]) AS id
  WHERE EXISTS (SELECT FROM hookseal.secret_records WHERE key_id = id)
+
+-- name: plaintext_endpoints
+SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext

@@ -117,8 +117,8 @@ async def first(
     """Point the endpoint at its first secret, and at its header values if it has any; return the pointer.
 
     All of it in the caller's transaction. Raises `SecretDenied` if either is another tenant's or another
-    endpoint's, `NotFound` if there is no such endpoint, `Conflict` if it ever had a secret, and
-    `SecretUnavailable`.
+    endpoint's, `NotFound` if there is no such endpoint, `Conflict` if it ever had a secret, or its id was another's
+    before, and `SecretUnavailable`.
     """
     require_own(to.ref, tenant=tenant, endpoint_id=endpoint_id)
     if to.headers is not None:
@@ -126,6 +126,10 @@ async def first(
     found = await locked(connection, tenant=tenant, endpoint_id=endpoint_id)
     if found.secret_ref is not None or found.previous_secret_ref is not None or found.generation != 0:
         raise Conflict("the endpoint has a secret already: rotate it", field="endpoint")
+    if found.audited_generation is not None:  # below it, the row would look as if it had been put back
+        raise Conflict(
+            "an endpoint of this id was there before: leave the id out, or take another", field="endpoint_id"
+        )
     return await moved(
         connection,
         integrity,

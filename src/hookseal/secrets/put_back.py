@@ -1,7 +1,7 @@
 """Which endpoints were put back to an older state, by table and audit log; and taking them as they are.
 
 A row is old if the log knows a higher generation of it, a record if it contradicts its endpoint or the log, and an
-endpoint is lost if the log knows it, nobody deleted it, and its row is gone.
+endpoint is lost if the log knows it, nobody deleted it, and its row is gone. Of one that was deleted nothing may sign.
 """
 
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from hookseal.secrets.ref import SecretRef
 
 _SQL: Final = statements("hookseal.secrets", "put_back.sql")
 _BATCH: Final = 500
-_LOOKS: Final = ("endpoints", "lost")
+_LOOKS: Final = ("endpoints", "lost", "left")
 _BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000")
 
 
@@ -89,6 +89,22 @@ async def is_lost(connection: Connection, found: PutBack) -> bool:
     return lost
 
 
+async def is_deleted(connection: Connection, found: PutBack) -> bool:
+    """Return whether that endpoint has no row, and the log's last word about it is its deletion.
+
+    In the caller's transaction, as `is_lost`. Raises `SecretUnavailable`.
+    """
+    with outages_translated():
+        deleted: bool = await connection.fetchval(_SQL["is_deleted"], found.tenant_id, found.endpoint_id)
+    return deleted
+
+
+async def destroy_again(connection: Connection, found: PutBack) -> None:
+    """Destroy what the log says was destroyed of that endpoint's secrets, and came back. Raises `SecretUnavailable`."""
+    with outages_translated():
+        await connection.execute(_SQL["destroy_again"], found.tenant_id, found.endpoint_id)
+
+
 async def gone(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> list[str]:
     """Return which of its refs the endpoint's row has whose material is not there. Raises `SecretUnavailable`."""
     with outages_translated():
@@ -120,12 +136,23 @@ async def accept(
         await _arranged(connection, current, previous)
     with outages_translated():
         await connection.execute(_SQL["destroy_again"], after.tenant_id, after.endpoint_id)
+        await connection.execute(_SQL["not_drained"], after.tenant_id, after.endpoint_id)
     told = [
         {"generation": after.generation, field: str(ref), "key_id": await _key_id(connection, ref)}
         for field, ref in (("secret_ref", previous), ("headers_ref", headers), ("secret_ref", current))
         if ref is not None
     ]
     return after, told
+
+
+async def reopened(connection: Connection) -> list[str]:
+    """Have a re-wrap find work again under every key that was drained and has records; return which those are.
+
+    In the caller's transaction, which holds the table of keys. Raises `SecretUnavailable`.
+    """
+    with outages_translated():
+        rows = await connection.fetch(_SQL["none_drained"])
+    return sorted(row["key_id"] for row in rows)
 
 
 async def _arranged(connection: Connection, active: SecretRef, previous: SecretRef | None) -> None:

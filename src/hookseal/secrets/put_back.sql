@@ -46,10 +46,20 @@ SELECT e.tenant_id,
                                IN (l.after ->> 'secret_ref', l.after ->> 'headers_ref')
                            AND l.after ->> 'key_id' IS NOT NULL
                          ORDER BY l.sequence DESC
-                         LIMIT 1) AS told ON told.key_id <> r.key_id
+                         LIMIT 1) AS told ON true
+                   JOIN hookseal.secret_keys AS k
+                     ON k.key_id = encode(substring(r.sealed FROM 3 FOR 8), 'hex')
+                    AND k.key_id <> told.key_id AND NOT hookseal.was_rewrapped(told.key_id, k.key_id)
                   WHERE r.tenant_id = e.tenant_id
                     AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
                     AND r.state IN ('active', 'previous'))
+              OR EXISTS (
+                 SELECT
+                   FROM hookseal.secret_records AS r
+                   JOIN hookseal.secret_keys AS k
+                     ON k.key_id = encode(substring(r.sealed FROM 3 FOR 8), 'hex') AND k.drained_at IS NOT NULL
+                  WHERE r.tenant_id = e.tenant_id
+                    AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id))
             THEN 'record' END AS kind
   FROM hookseal.endpoints AS e
   LEFT JOIN LATERAL (
@@ -85,7 +95,43 @@ SELECT known.tenant_id,
         LIMIT 1) AS newest ON true
  ORDER BY known.tenant_id, known.subject
 
--- The refs of an endpoint's row that have no material.
+-- One page of the endpoints that were deleted and of which a record is not as a deletion, or a purge, left it.
+-- name: left
+SELECT own.tenant_id,
+       own.endpoint_id,
+       NULL::bigint AS generation,
+       (SELECT max(l.generation)
+          FROM hookseal.audit_log AS l
+         WHERE l.tenant_id = own.tenant_id AND l.subject = 'endpoint:' || own.endpoint_id) AS audited_generation,
+       CASE WHEN newest.action = 'endpoint.deleted' THEN 'record' END AS kind
+  FROM (SELECT DISTINCT r.tenant_id, substring(r.name FROM 18) AS endpoint_id
+          FROM hookseal.secret_records AS r
+         WHERE ($1::text IS NULL OR r.tenant_id = $1)
+           AND (r.tenant_id, substring(r.name FROM 18)) > ($2, $3)
+           AND r.name ~ '^(webhook-endpoint|endpoint-headers)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+           AND r.state <> 'destroyed'
+           AND (r.state <> 'retired'
+                OR EXISTS (
+                   SELECT
+                     FROM hookseal.audit_log AS l
+                    WHERE l.tenant_id = r.tenant_id
+                      AND l.subject = concat_ws(':', 'secret', r.provider, r.tenant_id, r.name, r.version)
+                      AND l.action = 'secret.destroyed'))
+           AND NOT EXISTS (
+               SELECT
+                 FROM hookseal.endpoints AS e
+                WHERE e.tenant_id = r.tenant_id AND e.id::text = substring(r.name FROM 18))
+         ORDER BY r.tenant_id, substring(r.name FROM 18)
+         LIMIT $4) AS own
+  LEFT JOIN LATERAL (
+       SELECT l.action
+         FROM hookseal.audit_log AS l
+        WHERE l.tenant_id = own.tenant_id AND l.subject = 'endpoint:' || own.endpoint_id AND l.action <> 'rollback.found'
+        ORDER BY l.sequence DESC
+        LIMIT 1) AS newest ON true
+ ORDER BY own.tenant_id, own.endpoint_id
+
+-- The refs of an endpoint's row that have no material, or none that any key may open.
 -- name: gone
 SELECT named.field
   FROM hookseal.endpoints AS e
@@ -101,12 +147,37 @@ SELECT named.field
         WHERE r.tenant_id = e.tenant_id
           AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
           AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version) = named.ref
-          AND r.state <> 'destroyed')
+          AND r.state <> 'destroyed'
+          AND NOT EXISTS (
+              SELECT
+                FROM hookseal.secret_keys AS k
+               WHERE k.key_id IN (r.key_id, encode(substring(r.sealed FROM 3 FOR 8), 'hex'))
+                 AND k.state IN ('retired', 'destroyed')))
 
 -- name: key_id
-SELECT key_id
+SELECT encode(substring(sealed FROM 3 FOR 8), 'hex')
   FROM hookseal.secret_records
  WHERE tenant_id = $1 AND name = $2 AND version = $3
+
+-- Records are under that key again, so a re-wrap has work again.
+-- name: not_drained
+UPDATE hookseal.secret_keys AS k
+   SET drained_at = NULL
+ WHERE k.drained_at IS NOT NULL AND k.state = 'decrypt_only'
+   AND EXISTS (SELECT
+                 FROM hookseal.secret_records AS r
+                WHERE r.tenant_id = $1 AND substring(r.sealed FROM 3 FOR 8) = decode(k.key_id, 'hex')
+                  AND r.name IN ('webhook-endpoint-' || $2::text, 'endpoint-headers-' || $2::text))
+
+-- The same for whatever came back: the installation's own secrets, and those of endpoints that are gone, too.
+-- name: none_drained
+UPDATE hookseal.secret_keys AS k
+   SET drained_at = NULL
+ WHERE k.drained_at IS NOT NULL AND k.state = 'decrypt_only'
+   AND EXISTS (SELECT
+                 FROM hookseal.secret_records AS r
+                WHERE r.key_id = k.key_id OR substring(r.sealed FROM 3 FOR 8) = decode(k.key_id, 'hex'))
+RETURNING k.key_id
 
 -- name: as_previous
 UPDATE hookseal.secret_records
@@ -117,11 +188,13 @@ UPDATE hookseal.secret_records
 -- name: destroy_again
 UPDATE hookseal.secret_records AS r
    SET state = 'destroyed', sealed = NULL, key_id = NULL, changed_at = now()
-  FROM hookseal.endpoints AS e
- WHERE e.tenant_id = $1 AND e.id = $2::text::uuid AND r.tenant_id = e.tenant_id AND r.state <> 'destroyed'
-   AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
-   AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version)
-       NOT IN (coalesce(e.secret_ref, ''), coalesce(e.previous_secret_ref, ''), coalesce(e.headers_ref, ''))
+ WHERE r.tenant_id = $1 AND r.state <> 'destroyed'
+   AND r.name IN ('webhook-endpoint-' || $2::text, 'endpoint-headers-' || $2::text)
+   AND NOT EXISTS (SELECT
+                     FROM hookseal.endpoints AS e
+                    WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
+                      AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version)
+                          IN (e.secret_ref, e.previous_secret_ref, e.headers_ref))
    AND EXISTS (SELECT
                  FROM hookseal.audit_log AS l
                 WHERE l.tenant_id = r.tenant_id
@@ -136,3 +209,12 @@ SELECT NOT EXISTS (SELECT FROM hookseal.endpoints WHERE tenant_id = $1 AND id = 
              WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $2::text AND l.action <> 'rollback.found'
              ORDER BY l.sequence DESC
              LIMIT 1) <> 'endpoint.deleted', false)
+
+-- name: is_deleted
+SELECT NOT EXISTS (SELECT FROM hookseal.endpoints WHERE tenant_id = $1 AND id = $2::text::uuid)
+       AND coalesce(
+           (SELECT l.action
+              FROM hookseal.audit_log AS l
+             WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || $2::text AND l.action <> 'rollback.found'
+             ORDER BY l.sequence DESC
+             LIMIT 1) = 'endpoint.deleted', false)

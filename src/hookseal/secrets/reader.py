@@ -56,6 +56,7 @@ class SecretReader:
         self._budget_seconds = budget_seconds
         self._flights: SingleFlight[CacheKey, SecretMaterial] = SingleFlight()
         self._epoch: tuple[int, int] | None = None
+        self._database: int | None = None
         self._definitive = self._transient = 0
 
     @property
@@ -74,8 +75,13 @@ class SecretReader:
             self._epoch = epoch
         elif epoch > self._epoch:
             self._epoch = epoch
-            self._cache.clear()
-            self._flights.forget()
+            self._forget()
+
+    def stand_on(self, database: int) -> None:
+        """Forget all that was read from another database: in one that was restored a number may be another secret's."""
+        if self._database is not None and self._database != database:
+            self._forget()
+        self._database = database
 
     async def read(self, refs: Sequence[SecretRef], *, purpose: Purpose) -> tuple[SecretMaterial, ...]:
         """Return the material of every version, in order, within one budget for all of them.
@@ -99,6 +105,10 @@ class SecretReader:
             entries=counts.entries,
             bytes=counts.bytes,
         )
+
+    def _forget(self) -> None:
+        self._cache.clear()
+        self._flights.forget()
 
     async def _one(self, key: CacheKey, deadline: float) -> SecretMaterial:
         try:

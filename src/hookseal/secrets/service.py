@@ -15,7 +15,6 @@ from hookseal.secrets.errors import (
     IntegrityKeyUnknown,
     SecretError,
     SecretNotFound,
-    SecretRolledBack,
     SecretTampered,
     SecretUnusable,
 )
@@ -38,11 +37,16 @@ _NO_EPOCHS: Final = (
 )
 
 Learn = Callable[[str], Awaitable[None]]
-Report = Callable[[Pointer, str], None]
+ReadAgain = Callable[[], Awaitable[None]]
+Report = Callable[[Pointer, SecretError], None]
 
 
 async def knows_all(_key_id: str) -> None:
     """Learn no version of the integrity key: those that are known are all."""
+
+
+async def stays() -> None:
+    """Read no version of the integrity key again: they are as they were."""
 
 
 class _Due(NamedTuple):
@@ -92,27 +96,37 @@ class SecretService:
     """Hands out signers and header values for endpoints. It fails closed: all that is due, or an error.
 
     `learn` is told the id of a version of the integrity key that a row names and that is not known yet; it may
-    have the key adopt it.
+    have the key adopt it. `read_again` is called for another database and under a new epoch of restores, which may
+    have another key under a version that is known; it may have the key adopt that.
     """
 
-    def __init__(self, reader: SecretReader, integrity: IntegrityKey, *, learn: Learn = knows_all) -> None:
+    def __init__(
+        self,
+        reader: SecretReader,
+        integrity: IntegrityKey,
+        *,
+        learn: Learn = knows_all,
+        read_again: ReadAgain = stays,
+    ) -> None:
         self._reader = reader
         self._integrity = integrity
         self._learn = learn
+        self._read_again = read_again
+        self._read_under: tuple[int, int] | None = None  # database and epoch of restores of the integrity key
         self._seen = GenerationsSeen()
         self._report: Report | None = None
         self._refusals = _Refusals()
 
     def report_to(self, report: Report) -> None:
-        """Tell it of every pointer that was put back, or points at what was, and how that shows."""
+        """Tell it of every pointer whose secrets are refused for good, and why. It must neither wait nor raise."""
         self._report = report
 
     def signers(self, pointer: Pointer) -> AbstractAsyncContextManager[tuple[Signer, ...]]:
         """Give the signer of the current secret, then of the previous one while it is due, for the block.
 
-        After the block they sign nothing. What was read under an older cache epoch than the pointer's is
-        forgotten first. Raises on entry, before anything is read: `SecretTampered` (MAC, a row that was put
-        back, a ref that is not of its form, a previous secret without its scheme), `SecretDenied` (a ref of
+        After the block they sign nothing. What was read from another database or under an older cache epoch than the
+        pointer's is forgotten first. Raises on entry, before anything is read: `SecretTampered` (MAC, a row that was
+        put back, a ref that is not of its form, a previous secret without its scheme), `SecretDenied` (a ref of
         another tenant, endpoint or provider), `SecretUnusable` (a scheme or algorithm that no secret of ours can
         sign for), `SecretNotFound` (no secret yet); and then, for any one of them, what the store raises, within
         two seconds for all.
@@ -129,7 +143,7 @@ class SecretService:
         if pointer.headers_ref is None:
             yield {}
             return
-        self._reader.obey((pointer.restore_epoch, pointer.cache_epoch))
+        self._obey(pointer)
         try:
             with self._refusals:
                 await self._require_trusted(pointer)
@@ -137,11 +151,11 @@ class SecretService:
                 require_own_headers(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
                 require_provider(ref, self._reader.provider)
             [sealed] = await self._reader.read([ref], purpose=Purpose.ENDPOINT_HEADERS)
-        except SecretRolledBack as error:
+            with self._refusals:
+                values = header_values.read(sealed)
+        except SecretError as error:
             self._tell(pointer, error)
             raise
-        with self._refusals:
-            values = header_values.read(sealed)
         try:
             yield values
         finally:
@@ -156,7 +170,7 @@ class SecretService:
         return replace(read, definitive_failures=read.definitive_failures + self._refusals.count)
 
     async def _resolved(self, pointer: Pointer) -> tuple[Signer, ...]:
-        self._reader.obey((pointer.restore_epoch, pointer.cache_epoch))
+        self._obey(pointer)
         try:
             with self._refusals:
                 if pointer.secret_ref is None and pointer.mac is None:
@@ -171,18 +185,25 @@ class SecretService:
                         for version, secret in zip(due, secrets, strict=True)
                     ]
                 )
-        except SecretRolledBack as error:
+        except SecretError as error:
             self._tell(pointer, error)
             raise
 
-    def _tell(self, pointer: Pointer, error: SecretRolledBack) -> None:
+    def _tell(self, pointer: Pointer, error: SecretError) -> None:
         if self._report is not None:
-            self._report(pointer, str(error))
+            self._report(pointer, error)
+
+    def _obey(self, pointer: Pointer) -> None:
+        self._reader.stand_on(pointer.database)
+        self._reader.obey((pointer.restore_epoch, pointer.cache_epoch))
 
     async def _require_trusted(self, pointer: Pointer) -> None:
         """Return only if the row is genuine and the newest that anybody knows."""
         if pointer.cache_epoch < 0 or pointer.restore_epoch < 0:
             raise SecretTampered(_NO_EPOCHS)
+        if (under := (pointer.database, pointer.restore_epoch)) != self._read_under:
+            await self._read_again()
+            self._read_under = under
         try:
             self._integrity.verify(pointer)
         except IntegrityKeyUnknown:

@@ -14,6 +14,8 @@ from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signing_key import (
     HMAC_PREFIX,
+    LEAST_OLDER_TEXT_BYTES,
+    LEAST_TEXT_BYTES,
     PUBLIC_PREFIX,
     SEED_BYTES,
     SigningKey,
@@ -101,9 +103,15 @@ def parse_signing_secret(text: str, scheme: Scheme, algorithm: Algorithm = Algor
     return secret
 
 
-def require_signing_secret(secret: SecretMaterial, scheme: Scheme, algorithm: Algorithm = Algorithm.HMAC) -> None:
-    """Return only if what is to be stored can sign so. Raises `Malformed`, without the value."""
-    signing_key(secret.reveal(), scheme, algorithm)
+def require_signing_secret(
+    secret: SecretMaterial, scheme: Scheme, algorithm: Algorithm = Algorithm.HMAC, *, is_older: bool = False
+) -> None:
+    """Return only if what is to be stored can sign so. Raises `Malformed`, without the value.
+
+    A secret that an older system made may be shorter than what is taken from now on.
+    """
+    least = LEAST_OLDER_TEXT_BYTES if is_older else LEAST_TEXT_BYTES
+    signing_key(secret.reveal(), scheme, algorithm, least_text_bytes=least)
 
 
 def generate_signing_secret(

@@ -22,13 +22,13 @@ PUBLIC_PREFIX: Final = b"whpk_"
 LEAST_KEY_BYTES: Final = 24
 MOST_KEY_BYTES: Final = 64
 LEAST_TEXT_BYTES: Final = 16
+LEAST_OLDER_TEXT_BYTES: Final = 1  # of an older system, which let its users choose
 MOST_TEXT_BYTES: Final = 256
 SEED_BYTES: Final = 32
 _PAIR_BYTES: Final = 64
 # As the verifier of receivers has it: what it would refuse as a key of the other kind must not sign as a text.
 _ASYMMETRIC: Final = re.compile(rb"[^0-9A-Za-z]*wh([ps])k_", re.IGNORECASE)
 _HMAC_FORM: Final = f"signing secret must be whsec_ and the base64 of {LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes"
-_TEXT_FORM: Final = f"signing secret must be a text of {LEAST_TEXT_BYTES} to {MOST_TEXT_BYTES} bytes in UTF-8"
 _PAIR_FORM: Final = f"signing key must be whsk_ and the base64 of {_PAIR_BYTES} bytes, the seed and its public key"
 
 
@@ -78,11 +78,16 @@ class Ed25519Key(_Kept):
 SigningKey = HmacKey | Ed25519Key
 
 
-def signing_key(stored: bytes, scheme: Scheme, algorithm: Algorithm) -> SigningKey:
-    """Return what signs in the scheme with the algorithm. Raises `Malformed`, without the value, if nothing does."""
+def signing_key(
+    stored: bytes, scheme: Scheme, algorithm: Algorithm, *, least_text_bytes: int = LEAST_OLDER_TEXT_BYTES
+) -> SigningKey:
+    """Return what signs in the scheme with the algorithm. Raises `Malformed`, without the value, if nothing does.
+
+    A text for `x-webhook` may be as short as an older system had it, unless the caller asks for more.
+    """
     match algorithm:
         case Algorithm.HMAC:
-            return HmacKey(_hmac_key(stored) if scheme is Scheme.STANDARD else _text_key(stored))
+            return HmacKey(_hmac_key(stored) if scheme is Scheme.STANDARD else _text_key(stored, least_text_bytes))
         case Algorithm.ED25519:
             if scheme is not Scheme.STANDARD:
                 raise Malformed(
@@ -120,11 +125,12 @@ def _hmac_key(stored: bytes) -> bytes:
     raise _malformed(_HMAC_FORM)
 
 
-def _text_key(stored: bytes) -> bytes:
-    _refuse_asymmetric(stored, _TEXT_FORM)
-    if LEAST_TEXT_BYTES <= len(stored) <= MOST_TEXT_BYTES and _is_text(stored):
+def _text_key(stored: bytes, least_bytes: int) -> bytes:
+    form = f"signing secret must be a text of {least_bytes} to {MOST_TEXT_BYTES} bytes in UTF-8"
+    _refuse_asymmetric(stored, form)
+    if least_bytes <= len(stored) <= MOST_TEXT_BYTES and _is_text(stored):
         return stored
-    raise _malformed(_TEXT_FORM)
+    raise _malformed(form)
 
 
 def _refuse_asymmetric(stored: bytes, form: str) -> None:

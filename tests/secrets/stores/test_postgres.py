@@ -24,6 +24,7 @@ from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store import VersionState
 from hookseal.secrets.stores.postgres import PostgresStore
+from tests.secrets.registered import register
 from tests.secrets.samples import FIRST, NAME, OTHER_SECRET, OTHER_TENANT, RING, SECOND, SECRET, TENANT, ref
 
 SIGNING = Purpose.WEBHOOK_SIGNING
@@ -42,6 +43,7 @@ CALLS: list[Call] = [
 @pytest.fixture
 async def store(pool: Pool) -> PostgresStore:
     """A store that holds two versions of the endpoint's secret."""
+    await register(pool)
     store = PostgresStore(pool, RING)
     await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
     await store.rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)

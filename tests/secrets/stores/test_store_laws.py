@@ -7,6 +7,7 @@ import pytest
 
 from hookseal.ground.errors import Conflict, Malformed
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
+from hookseal.schema.database import Pool
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretDenied, SecretDestroyed, SecretNotFound
 from hookseal.secrets.material import SecretMaterial
@@ -14,6 +15,7 @@ from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store import SecretStore, VersionState
 from hookseal.secrets.stores.dev import DevStore
 from hookseal.secrets.stores.postgres import PostgresStore
+from tests.secrets.registered import register
 from tests.secrets.samples import NAME, OTHER_SECRET, OTHER_TENANT, RING, SECRET, TENANT
 
 SIGNING = Purpose.WEBHOOK_SIGNING
@@ -27,11 +29,12 @@ RETIRED, DESTROYED = VersionState.RETIRED, VersionState.DESTROYED
         for provider in (Provider.DEV, Provider.DB)
     ]
 )
-def store(request: pytest.FixtureRequest) -> SecretStore:
+async def store(request: pytest.FixtureRequest, pool: Pool) -> SecretStore:
     """An empty store of each kind."""
     if request.param is Provider.DEV:
         return DevStore()
-    return PostgresStore(request.getfixturevalue("pool"), RING)
+    await register(pool)
+    return PostgresStore(pool, RING)
 
 
 async def _states(store: SecretStore) -> list[VersionState]:

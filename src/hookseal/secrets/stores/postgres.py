@@ -8,9 +8,10 @@ import asyncpg
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import TenantId
 from hookseal.ground.sql import statements
-from hookseal.schema.database import ANSWER_SECONDS, Executor, connected
+from hookseal.schema.database import ANSWER_SECONDS, Connection, Executor, connected
+from hookseal.secrets import active_key
 from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.database import outages_translated, transaction
+from hookseal.secrets.database import one_write, outages_translated, transaction
 from hookseal.secrets.envelope import key_id_of, open_sealed, seal
 from hookseal.secrets.errors import KeyRetired, SecretDestroyed, SecretNotFound, SecretTampered
 from hookseal.secrets.keyring import KeyRing
@@ -36,9 +37,18 @@ class PostgresStore:
         self._keyring = keyring
 
     @property
-    def sealing_key_id(self) -> str:
-        """The id of the master key that seals what is put now."""
-        return self._keyring.sealing.key_id
+    def keyring(self) -> KeyRing:
+        """The master keys that this store seals and opens with."""
+        return self._keyring
+
+    async def sealing_key_id(self) -> str:
+        """Return the id of the master key that seals what is put now: in a transaction that put, the one that did.
+
+        Raises `ConfigError` if none is active, `SecretUnavailable`.
+        """
+        with outages_translated():
+            async with connected(self._source) as connection:
+                return await active_key.current(connection)
 
     def joined_to(self, connection: Executor) -> "PostgresStore":
         """Return this store on another pool or connection, in the transaction that the caller has open on it."""
@@ -49,9 +59,10 @@ class PostgresStore:
     ) -> SecretRef:
         """Keep the first version of a new name (see `SecretStore`)."""
         first = first_ref(self.provider, tenant, name)
-        async with transaction(self._source) as connection:
+        async with one_write(self._source) as connection:
             ref = replace(first, version=await connection.fetchval(_SQL["next_version"], tenant, name))
-            written = await connection.fetchval(_SQL["put"], *self._row(ref, material, purpose, scheme))
+            sealed = await self._sealed(connection, ref, material, purpose)
+            written = await connection.fetchval(_SQL["put"], *_row(ref, purpose, scheme, sealed))
         if written is None:
             raise Conflict("the tenant has a secret of this name: rotate it", field="name")
         return ref
@@ -77,6 +88,7 @@ class PostgresStore:
             pointed=row["pointed_state"],
             key_id=key_id_of(row["sealed"]),
             audited_key_id=row["audited_key_id"],
+            key_is_drained=row["key_is_drained"],
         )
         return material
 
@@ -93,9 +105,9 @@ class PostgresStore:
                 raise SecretNotFound
             require_purpose(locked["purpose"], purpose)
             ref = replace(first, version=await connection.fetchval(_SQL["next_version"], tenant, name))
-            row = self._row(ref, material, purpose, scheme)
+            sealed = await self._sealed(connection, ref, material, purpose)
             await connection.execute(_SQL["step_back"], tenant, name)
-            await connection.execute(_SQL["add"], *row)
+            await connection.execute(_SQL["add"], *_row(ref, purpose, scheme, sealed))
         return ref
 
     async def versions(self, tenant: TenantId, name: str) -> tuple[SecretVersion, ...]:
@@ -114,11 +126,16 @@ class PostgresStore:
         if found is None:
             raise SecretNotFound
 
-    def _row(
-        self, ref: SecretRef, material: SecretMaterial, purpose: Purpose, scheme: str | None
-    ) -> tuple[str | int | bytes | None, ...]:
-        sealed = seal(self._keyring, material, SecretContext.of(ref, purpose))
-        return ref.tenant, ref.name, ref.version, purpose.value, scheme, sealed, key_id_of(sealed)
+    async def _sealed(
+        self, connection: Connection, ref: SecretRef, material: SecretMaterial, purpose: Purpose
+    ) -> bytes:
+        # Not under the key that was active when this process started: it may have been changed since.
+        ring = self._keyring.sealing_as(await active_key.settled(connection))
+        return seal(ring, material, SecretContext.of(ref, purpose))
+
+
+def _row(ref: SecretRef, purpose: Purpose, scheme: str | None, sealed: bytes) -> tuple[str | int | bytes | None, ...]:
+    return ref.tenant, ref.name, ref.version, purpose.value, scheme, sealed, key_id_of(sealed)
 
 
 def _version(first: SecretRef, row: asyncpg.Record) -> SecretVersion:

@@ -1,31 +1,46 @@
 -- The store `db`. Every statement carries the tenant.
 
 -- name: put
-INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, scheme, sealed, key_id)
-SELECT $1::text, $2::text, $3::bigint, 'db', $4::text, $5::text, $6::bytea, $7::text
+INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, scheme, sealed, key_id, wrapped_by)
+SELECT $1::text, $2::text, $3::bigint, 'db', $4::text, $5::text, $6::bytea, $7::text, ARRAY[$7::text]
  WHERE NOT EXISTS (SELECT FROM hookseal.secret_records WHERE tenant_id = $1 AND name = $2)
     ON CONFLICT DO NOTHING
 RETURNING version
 
--- The row with what the endpoint that points at it, and the audit log, say of it: all moved in one transaction.
+-- The row with what the endpoint that points at it, and the audit log, say of it: all moved in one transaction. Which
+-- key sealed it is what its endpoint's log last told, or what re-wraps made of that since: one re-wrap is looked up here,
+-- for a call of the function, which follows several, costs as much as a third of the rest. The record itself says which
+-- key it is, whatever the column beside it does.
 -- name: get
 SELECT r.purpose,
        r.sealed,
        r.state,
        EXISTS (SELECT
                  FROM hookseal.secret_keys AS k
-                WHERE k.key_id IN (r.key_id, encode(substring(r.sealed FROM 3 FOR 8), 'hex'))
+                WHERE k.key_id IN (r.key_id, own.key_id)
                   AND k.state IN ('retired', 'destroyed')) AS key_is_closed,
        CASE $4::text WHEN e.secret_ref THEN 'active'
                      WHEN e.headers_ref THEN 'active'
                      WHEN e.previous_secret_ref THEN 'previous' END AS pointed_state,
-       (SELECT l.after ->> 'key_id'
+       r.tenant_id <> '_system'
+       AND EXISTS (SELECT
+                     FROM hookseal.secret_keys AS k
+                    WHERE k.key_id = own.key_id AND k.drained_at IS NOT NULL) AS key_is_drained,
+       (SELECT CASE WHEN l.after ->> 'key_id' = own.key_id THEN own.key_id
+                    WHEN EXISTS (SELECT
+                                   FROM hookseal.audit_log AS w
+                                  WHERE w.tenant_id = '_system' AND w.action = 'key.rewrapped'
+                                    AND w.subject = 'key:' || (l.after ->> 'key_id') AND w.after ->> 'to' = own.key_id)
+                    THEN own.key_id
+                    WHEN hookseal.was_rewrapped(l.after ->> 'key_id', own.key_id) THEN own.key_id
+                    ELSE l.after ->> 'key_id' END
           FROM hookseal.audit_log AS l
          WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || e.id
            AND $4::text IN (l.after ->> 'secret_ref', l.after ->> 'headers_ref') AND l.after ->> 'key_id' IS NOT NULL
          ORDER BY l.sequence DESC
          LIMIT 1) AS audited_key_id
   FROM hookseal.secret_records AS r
+ CROSS JOIN LATERAL (VALUES (encode(substring(r.sealed FROM 3 FOR 8), 'hex'))) AS own (key_id)
   LEFT JOIN hookseal.endpoints AS e
     ON e.tenant_id = r.tenant_id
    AND e.id = substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
@@ -60,8 +75,8 @@ UPDATE hookseal.secret_records
  WHERE tenant_id = $1 AND name = $2 AND state IN ('active', 'previous')
 
 -- name: add
-INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, scheme, sealed, key_id)
-VALUES ($1, $2, $3, 'db', $4, $5, $6, $7)
+INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, scheme, sealed, key_id, wrapped_by)
+VALUES ($1, $2, $3, 'db', $4, $5, $6, $7::text, ARRAY[$7::text])
 
 -- name: versions
 SELECT version, state, purpose, scheme, created_at, changed_at

@@ -1,0 +1,137 @@
+"""What may become of a master key, decided from what is known of all of them. Pure.
+
+    staged -> active -> decrypt_only -> retired -> destroyed
+
+A key that was never used may be retired as it is, and one that steps back may be promoted again. Each decision
+returns whether there is anything to do: what is already so is no mistake, for a command may be given twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from hookseal.ground.errors import Conflict, Refused
+
+_SHOWN: Final = 5
+
+
+class KeyState(StrEnum):
+    """What a registered master key may do."""
+
+    STAGED = "staged"
+    ACTIVE = "active"
+    DECRYPT_ONLY = "decrypt_only"
+    RETIRED = "retired"
+    DESTROYED = "destroyed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """How much depends on a key: the records that it sealed, and the deliveries that wait and need one of them."""
+
+    records: int
+    deliveries: int
+
+
+def must_register(state: KeyState | None, key_id: str) -> bool:
+    """Return whether the next key is still to be registered. Raises `Conflict` if it sealed before."""
+    if state in (None, KeyState.STAGED):
+        return state is None
+    raise Conflict(
+        f"master key {key_id} is {state} already, so it cannot be the next one: "
+        "give SECRETS_MASTER_KEY_NEXT a new key, or remove it"
+    )
+
+
+def must_promote(state: KeyState, key_id: str, *, is_compromised: bool, held: bool, lacking: Sequence[str]) -> bool:
+    """Return whether the key is still to be made the active one; `lacking` are the live workers that do not hold it.
+
+    Raises `Conflict` if it was retired or others may know it, or a worker lacks it, and `Refused` if this process does.
+    """
+    if state is KeyState.ACTIVE:
+        return False
+    if is_compromised or state not in (KeyState.STAGED, KeyState.DECRYPT_ONLY):
+        raise Conflict(
+            f"master key {key_id} is {'compromised' if is_compromised else state}: it never seals again, "
+            "so stage a new one"
+        )
+    if not held:
+        raise _not_held(key_id, "SECRETS_MASTER_KEY_NEXT")
+    if lacking:
+        raise Conflict(
+            f"{len(lacking)} live worker(s) do not hold master key {key_id}: {_named(lacking)}: "
+            "start them again with it in SECRETS_MASTER_KEY_NEXT, or wait until they are gone"
+        )
+    return True
+
+
+def must_rewrap(state: KeyState, key_id: str, *, held: bool, drained: bool) -> bool:
+    """Return whether records may still be under the key that are to be sealed under the active one.
+
+    Raises `Conflict` unless it stepped back, and `Refused` if this process does not hold it.
+    """
+    if state is KeyState.ACTIVE:
+        raise _active(key_id)
+    if state is not KeyState.DECRYPT_ONLY or drained:
+        return False
+    if not held:
+        raise _not_held(key_id, "SECRETS_MASTER_KEY_PREVIOUS")
+    return True
+
+
+def may_be_drained(state: KeyState) -> bool:
+    """Return whether no record may come under a key of this state any more, once there is none."""
+    return state is KeyState.DECRYPT_ONLY
+
+
+def must_retire(state: KeyState, key_id: str, use: Use) -> bool:
+    """Return whether the key is still to be closed. Raises `Conflict` if it seals, or something needs it."""
+    if state in (KeyState.RETIRED, KeyState.DESTROYED):
+        return False
+    if state is KeyState.ACTIVE:
+        raise _active(key_id)
+    if use.records:
+        raise Conflict(
+            f"{use.records} record(s) are sealed under master key {key_id}, and {use.deliveries} pending deliveries "
+            f"need them: run `hookseal key rewrap {key_id}` first"
+        )
+    return True
+
+
+def must_destroy(state: KeyState, key_id: str, *, held: bool, holding: Sequence[str]) -> bool:
+    """Return whether the key is still to be marked; `holding` are the live workers that have it.
+
+    Raises `Conflict` unless it is retired, and while somebody still holds it, who could not start again.
+    """
+    if state is KeyState.DESTROYED:
+        return False
+    if state is not KeyState.RETIRED:
+        raise Conflict(f"master key {key_id} is {state}: retire it first")
+    if held:
+        raise Conflict(f"this process holds master key {key_id}: take it out of the settings first")
+    if holding:
+        raise Conflict(
+            f"{len(holding)} live worker(s) hold master key {key_id}, and could not start again: {_named(holding)}: "
+            "take it out of their settings first"
+        )
+    return True
+
+
+def require_replaced(state: KeyState, key_id: str) -> None:
+    """Return only if what is sealed anew is not sealed under this key. Raises `Conflict`."""
+    if state is KeyState.ACTIVE:
+        raise _active(key_id)
+
+
+def _active(key_id: str) -> Conflict:
+    return Conflict(f"master key {key_id} is the active one, under which new secrets are sealed: promote another first")
+
+
+def _not_held(key_id: str, variable: str) -> Refused:
+    return Refused(f"master key {key_id} is not among the keys of this process: supply it in {variable}")
+
+
+def _named(workers: Sequence[str]) -> str:
+    more = len(workers) - _SHOWN
+    return ", ".join(workers[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

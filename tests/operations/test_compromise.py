@@ -1,0 +1,389 @@
+"""The drill for a master key that leaked, on a real database: all that it ever sealed and that signs is replaced."""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Conflict, Defect, InDoubt, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations import compromise, rotation
+from hookseal.operations.compromise import How, Replaced, drill
+from hookseal.operations.endpoint_update import update_endpoint
+from hookseal.operations.endpoints import delete_endpoint
+from hookseal.secrets import pointer
+from hookseal.secrets.compromise import Exposed, Remedy
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.endpoint_headers import HeaderChange
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import SecretRef
+from hookseal.secrets.rotation import Rotated, Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.logbook import audited
+from tests.doubles.master_keys import (
+    NEW,
+    NEWER,
+    OLD,
+    changed,
+    holding,
+    opened,
+    put_back_now,
+    replaced,
+    require_sound_log,
+    retire,
+    stage,
+)
+from tests.doubles.stored import Installation
+from tests.operations.watched import Broken
+
+pytestmark = pytest.mark.req("SEC-22")
+
+ACME, BMCE = TenantId("acme"), TenantId("bmce")
+HOW = How(overlap_seconds=0, force=False, dry_run=False, random_bytes=os.urandom)
+DAY = 86_400
+
+
+async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> Rotated:
+    """Rotate the secret of an endpoint of acme."""
+    wanted = Wanted(
+        tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
+    )
+    async with installation.pool.acquire() as connection:
+        return await rotation.rotate(installation.operator(connection), wanted)
+
+
+async def drilled(process: Installation, how: How = HOW) -> list[Replaced]:
+    """Do the drill for the older key, to its end."""
+    found: list[Replaced] = []
+    async with process.pool.acquire() as connection:
+        await drill(process.operator(connection), OLD.key_id, how, found.append)
+    return found
+
+
+def untold(replaced: Replaced) -> None:
+    """Fail: there was nothing to replace."""
+    raise AssertionError(replaced)
+
+
+async def pointer_of(process: Installation, endpoint: EndpointId, tenant: TenantId = ACME) -> Pointer:
+    """Return the endpoint's pointer, verified."""
+    async with process.pool.acquire() as connection, connection.transaction():
+        found = await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint)
+    await process.unlocked.versions.refresh()
+    process.unlocked.integrity.verify(found)
+    return found
+
+
+async def key_of(process: Installation, ref: str | None) -> str:
+    """Return the key that the version is under."""
+    key_id: str = await process.pool.fetchval(
+        "SELECT key_id FROM hookseal.secret_records WHERE concat_ws(':', provider, tenant_id, name, version) = $1", ref
+    )
+    return key_id
+
+
+def told(found: list[Replaced]) -> dict[str, str | None]:
+    """Return what became of each version: by its ref, the code of its error."""
+    return {each.exposed.ref: None if each.error is None else each.error.code for each in found}
+
+
+async def test_everything_it_ever_sealed(installation: Installation) -> None:
+    """Current ones and the integrity key are replaced, re-wrapped or not; older ones are listed; the rest is let be."""
+    one = (await installation.endpoint()).pointer.endpoint_id
+    for _ in range(2):
+        await rotate(installation, one, overlap_seconds=0)
+    other = (await installation.endpoint("bmce")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await replaced(
+        process, OLD
+    )  # the records are under the new key: who has the old one and a copy has them all the same
+    later = (await process.endpoint(url="https://later.example/")).pointer.endpoint_id
+    found = await drilled(process)
+
+    assert {
+        "db:_system:integrity:1": None,
+        "db:_system:sentinel:1": None,
+        f"db:acme:webhook-endpoint-{one}:1": None,
+        f"db:acme:webhook-endpoint-{one}:2": None,
+        f"db:acme:webhook-endpoint-{one}:3": None,
+        f"db:bmce:webhook-endpoint-{other}:1": None,
+    } == told(found)
+    assert {Remedy.ROTATION: 2, Remedy.NEW_INTEGRITY_KEY: 1, Remedy.NONE: 3} == {
+        remedy: [each.exposed.remedy for each in found].count(remedy)
+        for remedy in (Remedy.ROTATION, Remedy.NEW_INTEGRITY_KEY, Remedy.NONE)
+    }
+    for endpoint, tenant, version in ((one, ACME, 4), (other, BMCE, 2), (later, ACME, 1)):
+        now = await pointer_of(process, endpoint, tenant)
+        assert f"db:{tenant}:webhook-endpoint-{endpoint}:{version}" == now.secret_ref
+        assert now.previous_secret_ref is None
+        assert NEW.key_id == await key_of(process, now.secret_ref)
+    assert "2" == process.unlocked.integrity.key_id
+    assert [] == await put_back_now(process)
+    await opened(process)
+    await require_sound_log(process)
+
+    again = await drilled(process)
+    assert len(found) == len(again)
+    assert {Remedy.NONE} == {each.exposed.remedy for each in again}
+    assert "2" == process.unlocked.integrity.key_id
+
+
+@pytest.mark.req("SEC-06")
+async def test_the_mark(installation: Installation) -> None:
+    """It is on record when it became known and how much it is about; what workers have cached is forgotten."""
+    await installation.endpoint()
+    process = await changed(installation, OLD, NEW)
+    await drilled(process)
+
+    life = await installation.pool.fetchrow(
+        "SELECT compromised_at, state FROM hookseal.secret_keys WHERE key_id = $1", OLD.key_id
+    )
+    assert life is not None
+    assert (True, "decrypt_only") == (life["compromised_at"] is not None, life["state"])
+    [row] = [row for row in await audited(installation.pool, "_system") if row["action"] == "key.compromised"]
+    assert (f"key:{OLD.key_id}", "ada@desk") == (row["subject"], row["who"])
+    assert {"state": "decrypt_only", "compromised_at": None} == row["before"]
+    assert {"versions": 3, "cache_epoch": 1} == row["after"]
+    assert 1 == await installation.pool.fetchval("SELECT epoch FROM hookseal.control WHERE name = 'cache'")
+
+
+async def test_a_retired_key(installation: Installation) -> None:
+    """What a key had sealed that opens nothing any more is replaced too: copies of the table may be older."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await replaced(process, OLD)
+    await retire(process, OLD)
+    await drilled(await holding(installation, NEW))
+
+    assert 2 == (await pointer_of(process, endpoint)).generation
+
+
+async def test_with_an_overlap(installation: Installation) -> None:
+    """Receivers get the time that is given: both secrets sign until it is over."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await drilled(process, replace(HOW, overlap_seconds=DAY))
+
+    now = await pointer_of(process, endpoint)
+    name = f"db:acme:webhook-endpoint-{endpoint}"
+    assert (f"{name}:2", f"{name}:1", True) == (now.secret_ref, now.previous_secret_ref, now.previous_due)
+    rows = [row for row in await audited(installation.pool) if row["action"] == "secret.rotated"]
+    assert [f"compromise.{OLD.key_id}.{endpoint}.1"] == [row["after"]["rotation_id"] for row in rows]
+
+
+async def test_what_was_rotated_since(installation: Installation) -> None:
+    """A secret that is under another key already is not replaced again; its previous one runs out."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await rotate(process, endpoint, overlap_seconds=DAY)
+    found = await drilled(process)
+
+    assert ["previous"] == [each.exposed.used_as for each in found if each.exposed.tenant_id == ACME]
+    assert 2 == (await pointer_of(process, endpoint)).generation
+
+
+async def test_inside_a_running_overlap(installation: Installation) -> None:
+    """It is not cut short unless that is asked for; the others are replaced all the same, and what failed is named."""
+    busy = (await installation.endpoint()).pointer.endpoint_id
+    await rotate(installation, busy, overlap_seconds=DAY)
+    free = (await installation.endpoint("bmce")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    how = replace(HOW, overlap_seconds=60)
+    failed = {ref: code for ref, code in told(await drilled(process, how)).items() if code is not None}
+
+    assert {f"db:acme:webhook-endpoint-{busy}:2": "conflict"} == failed
+    assert 2 == (await pointer_of(process, busy)).generation
+    assert 2 == (await pointer_of(process, free, BMCE)).generation
+    assert {None} == set(told(await drilled(process, replace(how, force=True))).values())
+    now = await pointer_of(process, busy)
+    name = f"db:acme:webhook-endpoint-{busy}"
+    assert (f"{name}:3", f"{name}:2") == (now.secret_ref, now.previous_secret_ref)
+    assert 2 == (await pointer_of(process, free, BMCE)).generation
+
+
+async def test_header_values(installation: Installation) -> None:
+    """Only their owner can replace them: they are named until they have new ones."""
+    new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
+    added = await installation.add(new, headers={"x-token": b"bearer"})
+    process = await changed(installation, OLD, NEW)
+    for _ in range(2):
+        [headers] = [each for each in await drilled(process) if each.exposed.remedy is Remedy.NEW_HEADER_VALUES]
+        assert (added.pointer.headers_ref, None) == (headers.exposed.ref, headers.error)
+
+    change = HeaderChange(given={"x-token": SecretMaterial(b"another")}, replaces_all=True)
+    async with installation.pool.acquire() as connection:
+        await update_endpoint(
+            process.operator(connection), ACME, added.pointer.endpoint_id, {"headers": change}, own_drain_seconds=25
+        )
+    assert {Remedy.NONE} == {each.exposed.remedy for each in await drilled(process)}
+
+
+async def test_ed25519(installation: Installation) -> None:
+    """An endpoint that signs with a key pair gets a new pair, and stays with its algorithm."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    wanted = Wanted(
+        tenant_id=ACME,
+        endpoint_id=endpoint,
+        overlap_seconds=0,
+        secret=generate_signing_secret(Algorithm.ED25519),
+        scheme=Scheme.STANDARD,
+        algorithm=Algorithm.ED25519,
+    )
+    async with installation.pool.acquire() as connection:
+        await rotation.rotate(installation.operator(connection), wanted)
+    process = await changed(installation, OLD, NEW)
+    assert {None} == set(told(await drilled(process)).values())
+
+    now = await pointer_of(process, endpoint)
+    assert ("ed25519", 3) == (now.algorithm, now.generation)
+    pair = await process.unlocked.store.get(SecretRef.parse(now.secret_ref or ""), purpose=Purpose.WEBHOOK_SIGNING)
+    assert pair.reveal().startswith(b"whsk_")
+
+
+async def test_what_is_gone_or_off(installation: Installation) -> None:
+    """A deleted endpoint's versions are listed and need nothing; a disabled endpoint's secret is replaced."""
+    gone = (await installation.endpoint()).pointer.endpoint_id
+    off = (await installation.endpoint("bmce")).pointer.endpoint_id
+    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'bmce'")
+    async with installation.pool.acquire() as connection:
+        await delete_endpoint(installation.operator(connection), ACME, gone)
+    process = await changed(installation, OLD, NEW)
+    found = {each.exposed.tenant_id: each.exposed for each in await drilled(process)}
+
+    assert (Remedy.NONE, None) == (found[ACME].remedy, found[ACME].endpoint_id)
+    assert 2 == (await pointer_of(process, off, BMCE)).generation
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        ("UPDATE hookseal.endpoints SET url = 'https://evil.example/' WHERE tenant_id = 'acme'", "secret_tampered"),
+        ("UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = 'acme'", "refused"),
+    ],
+    ids=["row-altered", "log-broken"],
+)
+async def test_one_that_is_spoilt(installation: Installation, spoil: str, code: str) -> None:
+    """An altered row, or a log that takes no row, is reported and left as it is; it holds up no other tenant."""
+    await installation.endpoint()
+    after = (await installation.endpoint("bmce")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await installation.pool.execute(spoil)
+    before = await installation.pool.fetch("SELECT * FROM hookseal.endpoints WHERE tenant_id = 'acme'")
+    found = told(await drilled(process))
+
+    assert [code] == [each for ref, each in found.items() if ref.startswith("db:acme:")]
+    assert {None} == {each for ref, each in found.items() if not ref.startswith("db:acme:")}
+    assert before == await installation.pool.fetch("SELECT * FROM hookseal.endpoints WHERE tenant_id = 'acme'")
+    assert 2 == (await pointer_of(process, after, BMCE)).generation
+
+
+async def test_the_active_key(installation: Installation) -> None:
+    """New secrets would be sealed under the key that leaked: another one is to be promoted first; nothing is marked."""
+    await installation.endpoint()
+    before = await installation.pool.fetch("SELECT * FROM hookseal.secret_keys")
+    for how in (HOW, replace(HOW, dry_run=True)):
+        with pytest.raises(Conflict, match="promote another first"):
+            await drilled(installation, how)
+    assert before == await installation.pool.fetch("SELECT * FROM hookseal.secret_keys")
+
+
+async def test_a_key_that_nobody_registered(installation: Installation) -> None:
+    """It is not found."""
+    async with installation.pool.acquire() as connection:
+        for how in (HOW, replace(HOW, dry_run=True)):
+            with pytest.raises(NotFound):
+                await drill(installation.operator(connection), NEWER.key_id, how, untold)
+
+
+async def test_a_staged_key(installation: Installation) -> None:
+    """It had sealed nothing; it is marked, and is never promoted."""
+    await stage(installation, NEW)
+    async with installation.pool.acquire() as connection:
+        await drill(installation.operator(connection), NEW.key_id, HOW, untold)
+    assert await installation.pool.fetchval(
+        "SELECT compromised_at IS NOT NULL FROM hookseal.secret_keys WHERE key_id = $1", NEW.key_id
+    )
+
+
+async def test_only_looked_at(installation: Installation) -> None:
+    """Without doing it, it says all that it would do, and changes nothing."""
+    await installation.endpoint()
+    process = await changed(installation, OLD, NEW)
+    tables = ("secret_keys", "secret_records", "endpoints", "audit_log", "control")
+
+    async def content() -> list[object]:
+        return [await installation.pool.fetch(f"SELECT * FROM hookseal.{table}") for table in tables]  # noqa: S608
+
+    before = await content()
+    found = await drilled(process, replace(HOW, dry_run=True))
+    assert [Remedy.NEW_INTEGRITY_KEY, Remedy.NONE, Remedy.ROTATION] == [each.exposed.remedy for each in found]
+    assert before == await content()
+
+
+async def broken_off(process: Installation, monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Replaced]:
+    """Do the drill, with the second rotation ending so."""
+    rotated = rotation.rotate
+    asked: list[EndpointId] = []
+
+    async def rotate_once(operator: object, wanted: Wanted) -> object:
+        asked.append(wanted.endpoint_id)
+        if len(asked) == 2:
+            raise error
+        return await rotated(operator, wanted)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compromise, "rotate", rotate_once)
+        return await drilled(process)
+
+
+@pytest.mark.parametrize("error", [InDoubt("no answer to the commit"), Broken()], ids=["in-doubt", "ended"])
+async def test_interrupted(installation: Installation, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What is not known to be done ends it; run again it does the rest, and what was done is not done twice."""
+    ids = [(await installation.endpoint(url=f"https://r.example/{n}")).pointer.endpoint_id for n in range(3)]
+    process = await changed(installation, OLD, NEW)
+    with pytest.raises(type(error)):
+        await broken_off(process, monkeypatch, error)
+    assert [1, 1, 2] == sorted([(await pointer_of(process, each)).generation for each in ids])
+
+    assert {None} == set(told(await drilled(process)).values())
+    assert [2, 2, 2] == [(await pointer_of(process, each)).generation for each in ids]
+    assert 2 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE name='integrity'")
+    await require_sound_log(process)
+
+
+async def test_what_moves_meanwhile(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that somebody else rotated since it was read is not rotated again: its new secret is not exposed."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    replace_one: Callable[..., Awaitable[None]] = compromise._replace
+
+    async def beside(operator: object, key_id: str, exposed: Exposed, how: How) -> None:
+        if exposed.remedy is Remedy.ROTATION:
+            await rotate(process, endpoint, overlap_seconds=0)
+        await replace_one(operator, key_id, exposed, how)
+
+    monkeypatch.setattr(compromise, "_replace", beside)
+    failed = {code for code in told(await drilled(process)).values() if code is not None}
+
+    assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
+
+
+def test_a_version_that_no_endpoint_has_is_never_rotated() -> None:
+    """A version that is current, of no endpoint, cannot be: nobody would be given its new secret."""
+    exposed = Exposed(
+        tenant_id=ACME,
+        name="n",
+        version=1,
+        ref="r",
+        purpose="p",
+        state="active",
+        endpoint_id=None,
+        generation=None,
+        used_as="current",
+    )
+    with pytest.raises(Defect):
+        compromise._wanted(OLD.key_id, exposed, HOW)

@@ -1,0 +1,89 @@
+"""What is sealed under a master key, by the schema itself: whoever adds a column must say whether a re-wrap has it."""
+
+from dataclasses import replace
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import SYSTEM_TENANT, TenantId
+from hookseal.operations import rotation
+from hookseal.schema.database import Pool
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.envelope import key_id_of
+from hookseal.secrets.errors import RecordMalformed
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.master_keys import NEW, OLD, changed, holding, opened, replaced, under
+from tests.doubles.stored import Installation
+
+pytestmark = pytest.mark.req("SEC-05")
+
+SEALED = {"secret_records.sealed"}
+NOTHING_SEALED = {
+    "endpoints.mac": "a MAC under the integrity key",
+    "events.body": "what a producer published",
+    "events.fingerprint": "a digest of what a producer published",
+    "secret_keys.check_value": "derived from a master key, to recognise it by",
+    "audit_log.previous_mac": "a MAC under the integrity key",
+    "audit_log.mac": "a MAC under the integrity key",
+    "audit_heads.mac": "a MAC under the integrity key",
+}
+# Text, or JSON, may hold bytes that were sealed, spelled out: none of ours does.
+COLUMNS = """
+SELECT c.relname || '.' || a.attname AS name, format_type(a.atttypid, NULL) AS type
+  FROM pg_class AS c
+  JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE c.relnamespace = 'hookseal'::regnamespace AND c.relkind IN ('r', 'p', 'm', 'f')
+ ORDER BY 1
+"""
+
+
+async def test_every_column_of_bytes_is_known(pool: Pool) -> None:
+    """Each is one that a re-wrap has, or is listed with what it holds instead: a new one must be placed."""
+    found = {row["name"] for row in await pool.fetch(COLUMNS) if row["type"].startswith("bytea")}
+
+    assert SEALED | set(NOTHING_SEALED) == found
+    assert set() == SEALED & set(NOTHING_SEALED)
+
+
+async def test_nothing_is_left_under_the_older_key(installation: Installation) -> None:
+    """With a row of every purpose and in every state, after a re-wrap no column of any table names the older key."""
+    new = NewEndpoint(tenant_id=TenantId("acme"), url="https://receiver.example/hook", event_types=("*",))
+    added = await installation.add(new, headers={"x-token": b"bearer"})
+    await installation.deliveries()
+    wanted = Wanted(
+        tenant_id=added.pointer.tenant_id,
+        endpoint_id=added.pointer.endpoint_id,
+        overlap_seconds=600,
+        secret=generate_signing_secret(),
+    )
+    async with installation.pool.acquire() as connection:
+        for _ in range(2):
+            await rotation.rotate(installation.operator(connection), replace(wanted, force=True))
+    rows = await installation.pool.fetch("SELECT purpose, state FROM hookseal.secret_records")
+    assert set(Purpose) == {row["purpose"] for row in rows}
+    assert {"active", "previous", "retired"} == {row["state"] for row in rows}
+    assert SYSTEM_TENANT in {
+        row["tenant_id"] for row in await installation.pool.fetch("SELECT * FROM hookseal.secret_records")
+    }
+
+    process = await changed(installation, OLD, NEW)
+    assert len(rows) == await replaced(process, OLD)
+
+    older = bytes.fromhex(OLD.key_id)
+    for row in await installation.pool.fetch(COLUMNS):
+        table, column = row["name"].split(".")
+        for (value,) in await installation.pool.fetch(f"SELECT {column} FROM hookseal.{table}"):  # noqa: S608 -- of the catalogue
+            if isinstance(value, bytes):
+                assert older not in value, row["name"]
+                assert named(value) in {None, NEW.key_id}, row["name"]
+    assert 0 == await under(installation, OLD)
+    await opened(await holding(installation, NEW))
+
+
+def named(value: bytes) -> str | None:
+    """Return the key that the value names, if it has the form of a record."""
+    try:
+        return key_id_of(value)
+    except RecordMalformed:
+        return None
