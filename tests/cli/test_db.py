@@ -19,17 +19,23 @@ async def test_upgrade_and_status(empty_database_url: str) -> None:
     """Status is no on an empty database, and yes after upgrade, which may be repeated."""
     before = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert 1 == before.code
-    assert {"revision": None, "expected": revision.EXPECTED, "up_to_date": False} == before.json
+    assert {
+        "revision": None,
+        "expected": revision.EXPECTED,
+        "up_to_date": False,
+        "plaintext_column": None,
+    } == before.json
 
     first = await hookseal("db", "upgrade", "--json", DATABASE_URL=empty_database_url)
     assert (0, "") == (first.code, first.err)
-    assert {"revision": revision.EXPECTED, "previous_revision": None} == first.json
+    assert {"revision": revision.EXPECTED, "previous_revision": None, "plaintext_column": "there"} == first.json
     again = await hookseal("db", "upgrade", DATABASE_URL=empty_database_url)
     assert (0, f"already at revision {revision.EXPECTED}\n") == (again.code, again.out)
 
     after = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert 0 == after.code
-    assert {"revision": revision.EXPECTED, "expected": revision.EXPECTED, "up_to_date": True} == after.json
+    expected = {"revision": revision.EXPECTED, "expected": revision.EXPECTED, "up_to_date": True}
+    assert expected | {"plaintext_column": "there"} == after.json
 
 
 async def test_for_a_person(empty_database_url: str) -> None:

@@ -80,7 +80,8 @@ async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
     assert claim is not None
     assert claim.target is not None
     read = claim.target.pointer
-    assert replace(moved, previous_due=overlap, cache_epoch=read.cache_epoch, read_at=read.read_at) == read
+    elsewhere: dict[str, Any] = {"cache_epoch": read.cache_epoch, "read_at": read.read_at, "database": read.database}
+    assert replace(moved, previous_due=overlap, **elsewhere) == read
     row = await installation.delivery(ring)
     assert (2, [moved.secret_ref, found.secret_ref] if overlap else [moved.secret_ref]) == (
         row["claimed_generation"],

@@ -36,14 +36,14 @@ def test_tenant_refuses(text: str) -> None:
     [
         "",
         UUID7.upper().replace("0", "A"),
-        UUID7.replace("-7", "-4"),
+        UUID7[:-1],
         UUID7 + "\n",
         "{" + UUID7 + "}",
         UUID7.replace("-", ""),
     ],
 )
 def test_uuid_refuses(parse: object, text: str) -> None:
-    """Only a UUIDv7 in lower case, with dashes, is an endpoint or delivery id."""
+    """Only a UUID in lower case, with dashes, is an endpoint or delivery id."""
     with pytest.raises(Malformed):
         parse(text)  # type: ignore[operator]
 
@@ -51,6 +51,14 @@ def test_uuid_refuses(parse: object, text: str) -> None:
 def test_uuid_accepts() -> None:
     """A UUIDv7 is an endpoint and a delivery id."""
     assert [UUID7, UUID7] == [ids.endpoint_id(UUID7), ids.delivery_id(UUID7)]
+
+
+@pytest.mark.parametrize("other", [UUID7.replace("-7", "-4"), "00000000-0000-0000-0000-000000000000"])
+def test_an_endpoint_may_have_any_uuid(other: str) -> None:
+    """An endpoint of an older system keeps its id, whatever the version of UUID; deliveries are all ours."""
+    assert other == ids.endpoint_id(other)
+    with pytest.raises(Malformed, match="UUIDv7"):
+        ids.delivery_id(other)
 
 
 @pytest.mark.parametrize("text", ["a", "A-b_9", "x" * 128])

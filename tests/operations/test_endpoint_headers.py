@@ -137,7 +137,7 @@ async def test_changed(installation: Installation) -> None:
             "headers_ref": f"{ref}:2",
             "generation": 2,
             "headers_changed": ["b", "c", "d"],
-            "key_id": installation.unlocked.sealing_key_id,
+            "key_id": await installation.unlocked.sealing_key_id(installation.pool),
         },
     } == told
     assert CANARY not in await everything(installation.pool)

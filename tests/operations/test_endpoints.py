@@ -179,7 +179,7 @@ async def test_adding_is_audited(installation: Installation) -> None:
             "secret_ref": added.pointer.secret_ref,
             "header_names": [],
             "headers_ref": None,
-            "key_id": installation.unlocked.sealing_key_id,
+            "key_id": await installation.unlocked.sealing_key_id(installation.pool),
         },
     } == row
     (result,) = await verify(installation.pool, installation.unlocked.integrity, tenant=TenantId("acme"))

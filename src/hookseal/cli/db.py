@@ -9,45 +9,62 @@ from hookseal.cli.output import Json, emit
 from hookseal.cli.runtime import connect, run, start
 from hookseal.config.settings import Database, Part
 from hookseal.ground.errors import Unavailable
-from hookseal.schema import revision
+from hookseal.schema import plaintext, revision
+from hookseal.schema.plaintext import PlaintextColumn
 
 app: Final = typer.Typer(help="Create and compare the tables.")
 
 _NEEDS: Final = frozenset({Part.DATABASE})
 _EXTRA: Final = frozenset({"alembic", "sqlalchemy"})
+_PLAINTEXT: Final = {
+    None: "",
+    PlaintextColumn.THERE: "\nplaintext secrets: allowed, until `hookseal migrate-secrets --finalize`",
+    PlaintextColumn.FORBIDDEN: "\nplaintext secrets: forbidden; `hookseal db upgrade` removes their column",
+    PlaintextColumn.GONE: "\nplaintext secrets: their column is gone",
+}
 
 
 @app.command()
 def upgrade(*, as_json: Json = False) -> None:
-    """Bring the database to the schema of this version. Safe to repeat."""
-    before, after = run(_upgrade(start(_NEEDS).database))
+    """Bring the database to the schema of this version. Safe to repeat.
+
+    Once `migrate-secrets --finalize` has forbidden plaintext secrets, this removes their column.
+    """
+    before, after, column = run(_upgrade(start(_NEEDS).database))
     emit(
-        {"revision": after, "previous_revision": before},
+        {"revision": after, "previous_revision": before, "plaintext_column": column},
         as_json=as_json,
-        text=f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}",
+        text=(f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}")
+        + ("" if column is PlaintextColumn.THERE else _PLAINTEXT[column]),
     )
 
 
 @app.command()
 def status(*, as_json: Json = False) -> None:
     """Say whether the database has the schema of this version: exit 0 if so, else 1."""
-    found = run(_current(start(_NEEDS).database))
+    found, column = run(_current(start(_NEEDS).database))
     up_to_date = found == revision.EXPECTED
     emit(
-        {"revision": found, "expected": revision.EXPECTED, "up_to_date": up_to_date},
+        {
+            "revision": found,
+            "expected": revision.EXPECTED,
+            "up_to_date": up_to_date,
+            "plaintext_column": column,
+        },
         as_json=as_json,
         text=f"revision {found or 'none'}, this version needs {revision.EXPECTED}"
-        + ("" if up_to_date else ": run `hookseal db upgrade`"),
+        + ("" if up_to_date else ": run `hookseal db upgrade`")
+        + _PLAINTEXT[column],
     )
     raise typer.Exit(0 if up_to_date else 1)
 
 
-async def _current(database: Database) -> str | None:
+async def _current(database: Database) -> tuple[str | None, PlaintextColumn | None]:
     async with connect(database) as connection:
-        return await revision.current(connection)
+        return await revision.current(connection), await plaintext.state(connection)
 
 
-async def _upgrade(database: Database) -> tuple[str | None, str]:
+async def _upgrade(database: Database) -> tuple[str | None, str, PlaintextColumn | None]:
     try:
         schema = import_module("hookseal.schema.upgrade")
     except ModuleNotFoundError as error:
@@ -55,6 +72,6 @@ async def _upgrade(database: Database) -> tuple[str | None, str]:
         if package not in _EXTRA:
             raise
         raise Unavailable(f"{package} is not installed: from the checkout, pip install '.[migrate]'") from None
-    before = await _current(database)  # says at once, and by name, what does not answer
+    before, _ = await _current(database)  # says at once, and by name, what does not answer
     after: str = await schema.upgrade(database.url)
-    return before, after
+    return before, after, (await _current(database))[1]

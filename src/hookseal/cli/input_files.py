@@ -1,8 +1,10 @@
 """Files that a command reads: named, or standard input for `-`."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from hookseal.ground.errors import Malformed
 from hookseal.ground.log import masked_text
@@ -12,10 +14,26 @@ STANDARD_INPUT: Final = "-"
 
 def read_input(source: str, at_most: int, *, field: str) -> bytes:
     """Return what the file holds: `at_most` bytes, and one more if there are more. Raises `Malformed`."""
+    with _opened(source, field) as file:
+        return file.read(at_most + 1)
+
+
+def read_lines(source: str, at_most: int, *, field: str) -> Iterator[bytes]:
+    """Yield one line of the file after the other. Raises `Malformed`, also for a line of more than `at_most` bytes."""
+    with _opened(source, field) as file:
+        while line := file.readline(at_most + 1):
+            if len(line) > at_most:
+                raise Malformed(f"a line has more than {at_most} bytes", field=field)
+            yield line
+
+
+@contextmanager
+def _opened(source: str, field: str) -> Iterator[BinaryIO]:
     try:
         if source == STANDARD_INPUT:
-            return sys.stdin.buffer.read(at_most + 1)
-        with Path(source).open("rb") as file:
-            return file.read(at_most + 1)
+            yield sys.stdin.buffer
+        else:
+            with Path(source).open("rb") as file:
+                yield file
     except OSError as error:
         raise Malformed(f"{masked_text(source)} cannot be read ({error.strerror})", field=field) from None

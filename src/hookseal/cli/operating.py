@@ -19,18 +19,17 @@ _MAX_WHO: Final = 128
 
 
 @asynccontextmanager
-async def operating(settings: Settings) -> AsyncIterator[Operator]:
-    """Hold one connection with the secrets unlocked, for the length of the block.
+async def operating(settings: Settings, keyring: KeyRing | None = None) -> AsyncIterator[Operator]:
+    """Hold one connection with the secrets unlocked, by all keys that are set or by these, for the length of the block.
 
     Raises `Refused` with the provider `dev`, whose keys are those of one process, `Unavailable`, and
     `ConfigError` if the schema or the keys do not fit.
     """
     if settings.secrets.provider is Provider.DEV:
         raise Refused("the provider dev keeps secrets in the memory of one process: set SECRETS_PROVIDER=db")
-    master_key = settings.secrets.master_key
     async with connect(settings.database) as connection:
         await require_schema(connection)
-        ring = None if master_key is None else KeyRing(master_key)
+        ring = settings.secrets.keyring if keyring is None else keyring
         unlocked = await unlock(connection, settings.secrets.provider, ring)
         yield Operator(connection=connection, unlocked=unlocked, who=who())
 

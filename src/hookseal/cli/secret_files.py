@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from hookseal.cli.input_files import STANDARD_INPUT
 from hookseal.ground.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
@@ -47,17 +47,32 @@ def private_bytes(source: str, at_most: int, *, field: str) -> bytes:
 
     Raises `Refused` if others may read the file, `Malformed` if it cannot be read or has more than `at_most` bytes.
     """
+    with private_file(source, field=field) as file:
+        try:
+            return _whole(file.read(at_most + 1), at_most, field)
+        except OSError as error:
+            raise Malformed(f"{masked_text(source)} cannot be read ({error.strerror})", field=field) from None
+
+
+@contextmanager
+def private_file(source: str, *, field: str) -> Iterator[BinaryIO]:
+    """Give a file of ours alone for reading, or standard input for `-`.
+
+    Raises `Refused` if others may read the file, `Malformed` if it cannot be opened.
+    """
     if source == STANDARD_INPUT:
-        return _whole(sys.stdin.buffer.read(at_most + 1), at_most, field)
+        yield sys.stdin.buffer
+        return
     path = Path(source)
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & _OTHERS:
-                raise Refused(f"others may read {path}: chmod 600 it first", field=field)
-            return _whole(file.read(at_most + 1), at_most, field)
+        file = path.open("rb")
     except OSError as error:
         # Somebody may have given the secret in place of its file.
         raise Malformed(f"{masked_text(source)} cannot be read ({error.strerror})", field=field) from None
+    with file:
+        if os.fstat(file.fileno()).st_mode & _OTHERS:
+            raise Refused(f"others may read {path}: chmod 600 it first", field=field)
+        yield file
 
 
 def _whole(raw: bytes, at_most: int, field: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from hookseal.ground.errors import Unavailable
-from hookseal.schema.database import OUTAGES
+from hookseal.schema.database import NOT_THERE, OUTAGES
 
 # It answered: somebody else had the rows, or the same transaction repeated would do.
 _TRY_AGAIN: Final = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
@@ -21,5 +21,10 @@ def translated() -> Iterator[None]:
     except OUTAGES as error:
         if isinstance(error, ValueError):  # asyncpg's word about an argument, which we gave
             raise
-        said = "cannot do it now: try again" if isinstance(error, _TRY_AGAIN) else "does not answer"
-        raise Unavailable(f"PostgreSQL {said} ({type(error).__name__})") from error
+        raise Unavailable(f"PostgreSQL {_said(error)} ({type(error).__name__})") from error
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, _TRY_AGAIN):
+        return "cannot do it now: try again"
+    return "lacks the tables of hookseal: restore them" if isinstance(error, NOT_THERE) else "does not answer"

@@ -14,6 +14,7 @@ from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.schema.database import Connection
 
 _SQL: Final = statements("hookseal.dispatcher", "endpoints.sql")
+_OF_ID: Final = frozenset({"endpoints_pkey", "endpoints_id_key"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class NewEndpoint:
 
     `retry_schedule`, if there is one, holds the seconds between the attempts and stands in place of
     `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds`. `header_names` names the headers whose
-    values the secrets room keeps.
+    values the secrets room keeps. `endpoint_id` is that of an older system; without one it is made.
     """
 
     tenant_id: TenantId
@@ -38,6 +39,7 @@ class NewEndpoint:
     retry_schedule: tuple[int, ...] | None = None
     rotate_every_days: int | None = None
     header_names: tuple[str, ...] = ()
+    endpoint_id: EndpointId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,10 @@ class Decided:
 
 
 async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
-    """Insert the endpoint in the caller's transaction, without a secret yet; return its id, a UUIDv7.
+    """Insert the endpoint in the caller's transaction, without a secret yet; return its id, a UUIDv7 unless given.
 
     Its scheme and algorithm are written with the pointer, by the secrets room. Raises `Conflict` if the tenant has an
-    endpoint with this url, `Unavailable`.
+    endpoint with this url, or there is one with the given id, `Unavailable`.
     """
     with translated():
         try:
@@ -77,12 +79,22 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
                 endpoint.backoff_cap_seconds,
                 endpoint.retry_schedule,
                 endpoint.rotate_every_days,
+                endpoint.endpoint_id,
             )
             if endpoint.header_names:
                 await connection.execute(_SQL["name_headers"], endpoint.tenant_id, made, endpoint.header_names)
-        except asyncpg.UniqueViolationError:
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name in _OF_ID:
+                raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
             raise Conflict("the tenant already has an endpoint with this url", field="url") from None
     return EndpointId(made)
+
+
+async def at_url(connection: Connection, tenant: TenantId, url: str) -> EndpointId | None:
+    """Return which endpoint of the tenant has this url, None if none has. Raises `Unavailable`."""
+    with translated():
+        found: str | None = await connection.fetchval(_SQL["at_url"], tenant, url)
+    return None if found is None else EndpointId(found)
 
 
 async def locked(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> Decided:

@@ -4,8 +4,13 @@
 INSERT INTO hookseal.endpoints
     (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
      retry_schedule, rotate_every_days)
-VALUES ($1, hookseal.uuid7(), $2, $3, $4, $5, $6, $7, $8, $9, $10)
+VALUES ($1, coalesce($11::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9, $10)
 RETURNING id::text
+
+-- name: at_url
+SELECT id::text
+FROM hookseal.endpoints
+WHERE tenant_id = $1 AND url = $2
 
 -- name: name_headers
 UPDATE hookseal.endpoints

@@ -205,6 +205,7 @@ def _target(ring: Ring, row: Any) -> Target:
         restore_epoch=row["restore_epoch"],
         read_at=row["claimed_at"],
         audited_generation=row["audited_generation"],
+        database=row["database"],
     )
     retries = Retries(
         attempts_allowed=row["attempts_allowed"],

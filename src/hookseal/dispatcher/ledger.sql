@@ -33,6 +33,8 @@ SELECT c.event_id, c.claimed_number, c.budget_spent, c.created_at, c.claimed_at,
        e.previous_algorithm, e.previous_due, e.lead, e.headers_ref, e.generation, e.mac, e.mac_key_id,
        coalesce((SELECT epoch FROM hookseal.control WHERE name = 'cache'), -1) AS cache_epoch,
        coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1) AS restore_epoch,
+       coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
+                 FROM hookseal.control WHERE name = 'restore'), 0) AS database,
        (SELECT max(l.generation) FROM hookseal.audit_log AS l
         WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id) AS audited_generation,
        e.id IS NULL AND coalesce(

@@ -20,7 +20,9 @@ class Pointer:
     `cache_epoch` was read in the same statement: what was cached under an older one must not be used (below zero it is
     not known, so nothing is). So was
     `audited_generation`, the highest that the audit log has of this endpoint (None: none), and `restore_epoch`:
-    a generation that was seen under an older one says nothing any more. `read_at` is the database's time of it.
+    a generation that was seen under an older one says nothing any more. `read_at` is the database's time of it, and
+    `database` tells it from others: another number is another server, one that was restarted, or restored tables, whose
+    version numbers may mean other secrets.
     `mac` covers every field but `previous_due`, `mac`, `mac_key_id` and those that come from other tables; without
     a previous ref it leaves out `previous_scheme` and `previous_algorithm` too, which then mean nothing.
     """
@@ -45,3 +47,4 @@ class Pointer:
     restore_epoch: int
     read_at: datetime
     audited_generation: int | None
+    database: int = 0

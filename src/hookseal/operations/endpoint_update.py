@@ -81,7 +81,7 @@ async def update_endpoint(
             return Updated(changed=(), generation=found.generation)
         after = await _written(operator, found, decided, changes=changes, headers=headers)
         was = {name: now[name] for name in changes}
-        await operator.tell(_change(found, after, was, changes=changes, beside=_of_headers(operator, headers)))
+        await operator.tell(_change(found, after, was, changes=changes, beside=await _of_headers(operator, headers)))
     return Updated(changed=tuple(changes), generation=after.generation, before=was, after=changes)
 
 
@@ -141,11 +141,11 @@ def _require_effect(decided: Decided, changes: dict[str, Any]) -> None:
         )
 
 
-def _of_headers(operator: Operator, headers: _Headers | None) -> dict[str, Any]:
+async def _of_headers(operator: Operator, headers: _Headers | None) -> dict[str, Any]:
     """Return what the audit row says of changed headers beside their names: which values, and the key that seals."""
     if headers is None:
         return {}
-    return {"headers_changed": headers.changed, "key_id": operator.unlocked.sealing_key_id}
+    return {"headers_changed": headers.changed, "key_id": await operator.unlocked.sealing_key_id(operator.connection)}
 
 
 def _change(

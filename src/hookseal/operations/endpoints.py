@@ -35,15 +35,17 @@ async def add_endpoint(
     *,
     own_drain_seconds: int,
     headers: Mapping[str, SecretMaterial] = {},
+    is_older: bool = False,
 ) -> AddedEndpoint:
     """Store the endpoint with this signing secret, or a fresh one, and these headers, sealed; all of it or nothing.
 
-    Raises `Conflict` if the tenant has an endpoint with this url, `Refused` for a time-out that no drain lets
+    A secret that an older system made (`is_older`) may be shorter than others. Raises `Conflict` if the tenant has an
+    endpoint with this url, or the given id was used before, `Refused` for a time-out that no drain lets
     end, `Malformed` for a secret that does not sign so or a header that may not be sent, `Unavailable`.
     """
     overlap.require_signable(endpoint.scheme, endpoint.algorithm)
     material = generate_signing_secret(endpoint.algorithm) if secret is None else secret
-    require_signing_secret(material, endpoint.scheme, endpoint.algorithm)
+    require_signing_secret(material, endpoint.scheme, endpoint.algorithm, is_older=is_older)
     named = replace(endpoint, header_names=tuple(sorted(headers)))
     async with operator.changing() as connection:
         await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=own_drain_seconds)
@@ -52,7 +54,7 @@ async def add_endpoint(
         stored = await pointer.first(
             connection, operator.unlocked.integrity, tenant=endpoint.tenant_id, endpoint_id=endpoint_id, to=first
         )
-        after = _facts(named, stored) | {"key_id": operator.unlocked.sealing_key_id}
+        after = _facts(named, stored) | {"key_id": await operator.unlocked.sealing_key_id(connection)}
         await operator.tell(_change(Action.ENDPOINT_ADDED, stored, after=after))
     public_key = public_key_of(material) if endpoint.algorithm is Algorithm.ED25519 else None
     return AddedEndpoint(pointer=stored, secret=material, public_key=public_key)

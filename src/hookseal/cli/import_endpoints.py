@@ -1,0 +1,194 @@
+"""`hookseal import-endpoints`: endpoints of an older system, from a CSV file, with the secrets that they sign with."""
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import typer
+import uvloop
+
+from hookseal.cli import endpoint_options as options
+from hookseal.cli.csv_rows import CsvRow, csv_rows
+from hookseal.cli.operating import NEEDS, operating
+from hookseal.cli.output import Json, emit
+from hookseal.cli.runtime import run, start
+from hookseal.cli.secret_files import private_file
+from hookseal.cli.side_by_side import Tally, say, side_by_side
+from hookseal.config.settings import Settings
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations.endpoint_import import import_endpoint
+from hookseal.operations.operator import Operator
+from hookseal.secrets.material import SecretMaterial
+
+_REQUIRED: Final = frozenset({"tenant_id", "url", "event_types", "secret"})
+_NUMBERS: Final = {
+    "timeout_ms": "timeout_ms",
+    "max_attempts": "max_attempts",
+    "backoff_base_seconds": "base",
+    "backoff_cap_seconds": "cap",
+}
+_OPTIONAL: Final = frozenset(
+    {"endpoint_id", "name", "scheme", "algorithm", "retry_schedule", "rotate_every_days", "enabled", *_NUMBERS}
+)
+_YES_OR_NO: Final = {
+    "true": True,
+    "t": True,
+    "1": True,
+    "yes": True,
+    "false": False,
+    "f": False,
+    "0": False,
+    "no": False,
+}
+_MOST_DIGITS: Final = 9
+_FORETOLD: Final = {"added": "would be added", "present": "is there already"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    endpoint: NewEndpoint
+    secret: SecretMaterial
+    enabled: bool
+
+
+def import_endpoints(
+    *,
+    from_csv: Annotated[str, typer.Option(metavar="FILE", help="The file, which others may not read; - is stdin.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; say of each row what would be done.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Add the endpoints of an older system, with the secrets that their receivers have.
+
+    The first line names the columns: tenant_id, url, event_types (with spaces or ; between) and secret; and, where
+    wanted, endpoint_id (a UUID, which is kept), name, scheme (x-webhook), algorithm (hmac), timeout_ms, max_attempts,
+    backoff_base_seconds, backoff_cap_seconds, retry_schedule, rotate_every_days, enabled. Each row is one transaction.
+    A row whose endpoint is there with the same secret is left as it is, so the file may be given again. Exit 1 if a
+    row could not be imported: each is reported by its line.
+
+    Example: hookseal import-endpoints --from-csv endpoints.csv --dry-run
+    """
+    settings, tally = start(NEEDS), Tally("rows")
+    with private_file(from_csv, field="from_csv") as file:
+        rows = csv_rows(file, required=_REQUIRED, known=_REQUIRED | _OPTIONAL)
+        run(_import(settings, rows, tally, dry_run=dry_run), loop_factory=uvloop.new_event_loop)
+    emit(
+        {
+            "dry_run": dry_run,
+            "added": tally.counts["added"],
+            "present": tally.counts["present"],
+            "failures": tally.failures,
+            "failed": tally.failed,
+        },
+        as_json=as_json,
+        text=f"{'would be ' * dry_run}added  {tally.counts['added']}\n"
+        f"there already  {tally.counts['present']}\nfailed  {tally.failures}",
+    )
+    raise typer.Exit(1 if tally.failures else 0)
+
+
+async def _import(settings: Settings, rows: Iterator[CsvRow], tally: Tally, *, dry_run: bool) -> None:
+    async def one(operator: Operator, row: CsvRow) -> None:
+        doing = _one(settings, operator, row, dry_run=dry_run)
+        outcome = await tally.tried(operator, {"line": row.line}, doing)
+        if dry_run and outcome is not None:
+            say(f"line {row.line}: {_FORETOLD[outcome]}")
+
+    async with operating(settings) as operator:
+        await side_by_side(settings, operator, _each(rows), one)
+    tally.end()
+
+
+async def _each(rows: Iterator[CsvRow]) -> AsyncGenerator[CsvRow, None]:
+    for row in rows:
+        yield row
+
+
+async def _one(settings: Settings, operator: Operator, row: CsvRow, *, dry_run: bool) -> str:
+    if row.problem is not None:
+        raise row.problem
+    wanted = _wanted(settings, row.cells)
+    imported = await import_endpoint(
+        operator,
+        wanted.endpoint,
+        wanted.secret,
+        own_drain_seconds=settings.worker.drain_seconds,
+        enabled=wanted.enabled,
+        is_dry=dry_run,
+    )
+    return imported.what.value
+
+
+def _wanted(settings: Settings, cells: Mapping[str, str]) -> _Wanted:
+    """Return what the row asks for. Raises `Malformed` and `Refused`, naming the column and never what stands in it."""
+    for column in sorted(_REQUIRED):
+        if column not in cells:
+            raise Malformed(f"{column} is empty", field=column)
+    owner = ids.tenant_id(cells["tenant_id"])
+    numbers = {name: _number(cells, column) for column, name in _NUMBERS.items()}
+    timeout_ms = numbers.pop("timeout_ms")
+    decided: dict[str, Any] = options.retries(
+        max_attempts=numbers["max_attempts"],
+        base=numbers["base"],
+        cap=numbers["cap"],
+        schedule=cells.get("retry_schedule"),
+    )
+    decided |= options.rotation_period(cells.get("rotate_every_days"))
+    decided |= options.decided(
+        settings,
+        owner,
+        url=cells["url"],
+        event_type=cells["event_types"].replace(";", " ").split(),
+        name=cells.get("name"),
+        timeout_ms=timeout_ms,
+    )
+    if "event_types" not in decided:
+        raise Malformed("event_types names none", field="event_types")
+    given = cells.get("endpoint_id")
+    return _Wanted(
+        endpoint=NewEndpoint(
+            tenant_id=owner,
+            scheme=_scheme(cells),
+            algorithm=_algorithm(cells),
+            endpoint_id=None if given is None else ids.endpoint_id(given.lower()),
+            **decided,
+        ),
+        secret=SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass")),
+        enabled=_yes_or_no(cells),
+    )
+
+
+def _scheme(cells: Mapping[str, str]) -> Scheme:
+    try:
+        return Scheme(cells.get("scheme", Scheme.X_WEBHOOK))
+    except ValueError:
+        pass
+    raise Malformed(f"scheme must be {' or '.join(Scheme)}", field="scheme")
+
+
+def _algorithm(cells: Mapping[str, str]) -> Algorithm:
+    try:
+        return Algorithm(cells.get("algorithm", Algorithm.HMAC))
+    except ValueError:
+        pass
+    raise Malformed(f"algorithm must be {' or '.join(Algorithm)}", field="algorithm")
+
+
+def _number(cells: Mapping[str, str], column: str) -> int | None:
+    text = cells.get(column)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        raise Malformed(f"{column} must be a number of at most {_MOST_DIGITS} digits", field=column)
+    return int(text)
+
+
+def _yes_or_no(cells: Mapping[str, str]) -> bool:
+    text = cells.get("enabled", "true").lower()
+    if text not in _YES_OR_NO:
+        raise Malformed("enabled must be true or false", field="enabled")
+    return _YES_OR_NO[text]

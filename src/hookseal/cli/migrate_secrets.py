@@ -1,0 +1,175 @@
+"""`hookseal migrate-secrets`: from the plaintext column of an older system into the store, and then its end."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import typer
+import uvloop
+
+from hookseal.cli.operating import NEEDS, operating
+from hookseal.cli.output import Json, emit
+from hookseal.cli.runtime import run, start
+from hookseal.cli.side_by_side import Tally, say, side_by_side
+from hookseal.config.settings import Settings
+from hookseal.ground.errors import Refused
+from hookseal.operations.migration import (
+    EMPTIED_AT_ONCE,
+    Migration,
+    empty_batch,
+    forbid_plaintext,
+    foretell,
+    migrate_endpoint,
+)
+from hookseal.operations.operator import Operator
+from hookseal.schema import plaintext
+from hookseal.schema.plaintext import PlaintextColumn
+from hookseal.secrets import migration
+from hookseal.secrets.migration import Held
+
+_UNMIGRATED: Final = "it is not migrated: run `hookseal migrate-secrets` first"
+_STILL_THERE: Final = """\
+The old values are still in dead rows, in the write-ahead log, on replicas and in backups, and whoever read them before
+has them. They are out of use only once they were rotated. `hookseal audit list --action secret.migrated` lists what was
+migrated; for each:
+  hookseal endpoint rotate --tenant T --endpoint ID --secret-out FILE"""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Outcome:
+    """How it ended; `tally` is None where the column is gone."""
+
+    column: PlaintextColumn
+    tally: Tally | None = None
+    emptied: int = 0
+    is_final: bool = False  # by this run
+
+
+def migrate_secrets(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; say of each endpoint what would be done.")
+    ] = False,
+    finalize: Annotated[
+        bool, typer.Option("--finalize", help="Empty the column, and have PostgreSQL refuse plaintext from then on.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Seal the plaintext secrets of an older system, byte for byte, each endpoint in one transaction.
+
+    An endpoint signs as x-webhook from then on, which is how its receiver knows it. The plaintext stays in its column
+    until --finalize, which needs every one to be sealed. Run again it goes on where it ended. Exit 1 if an endpoint
+    could not be migrated: each is reported, and holds up no other.
+
+    Example: hookseal migrate-secrets --dry-run
+    """
+    outcome = run(_migrate(start(NEEDS), dry_run=dry_run, finalize=finalize), loop_factory=uvloop.new_event_loop)
+    emit(
+        _shape(outcome, dry_run=dry_run, finalize=finalize),
+        as_json=as_json,
+        text=lambda: _text(outcome, dry_run=dry_run),
+    )
+    raise typer.Exit(1 if outcome.tally is not None and outcome.tally.failures else 0)
+
+
+async def _migrate(settings: Settings, *, dry_run: bool, finalize: bool) -> _Outcome:
+    async with operating(settings) as operator:
+        outcome = _Outcome(column=await _column(operator))
+        if outcome.column is PlaintextColumn.GONE:
+            return outcome
+        if finalize and (left := await migration.unmigrated(operator.connection)):
+            raise Refused(f"{left} endpoints have a plaintext secret and none that is sealed: {_UNMIGRATED}")
+        outcome.tally = Tally("endpoints", total=await migration.held(operator.connection))
+        await _pass(settings, operator, outcome.tally, dry_run=dry_run, finalize=finalize)
+        if finalize and not dry_run and not outcome.tally.failures:
+            await _end(settings, operator, outcome)
+        outcome.column = await _column(operator)
+    return outcome
+
+
+async def _pass(settings: Settings, operator: Operator, tally: Tally, *, dry_run: bool, finalize: bool) -> None:
+    """Go once through all endpoints that have plaintext: to migrate them, or to see how each stands."""
+    only_looks = dry_run or finalize
+
+    async def one(operator: Operator, held: Held) -> None:
+        place = {"tenant_id": held.tenant_id, "endpoint_id": held.endpoint_id}
+        outcome = await tally.tried(operator, place, _one(operator, held, only_looks=only_looks, finalize=finalize))
+        if dry_run and outcome is not None:
+            say(f"{held.tenant_id} {held.endpoint_id}: {_FORETOLD[outcome]}")
+
+    await side_by_side(settings, operator, migration.every(operator.connection), one)
+    tally.end()
+
+
+async def _one(operator: Operator, held: Held, *, only_looks: bool, finalize: bool) -> str:
+    outcome = await (foretell if only_looks else migrate_endpoint)(operator, held)
+    if finalize and outcome is Migration.MIGRATED:  # it came after they were counted
+        raise Refused(_UNMIGRATED)
+    return outcome
+
+
+async def _end(settings: Settings, operator: Operator, outcome: _Outcome) -> None:
+    async def one(operator: Operator, batch: tuple[Held, ...]) -> None:
+        emptied = await empty_batch(operator, batch)
+        outcome.emptied += emptied  # behind the await: others add to it, too
+
+    await side_by_side(settings, operator, _batches(operator), one)
+    outcome.is_final = await forbid_plaintext(operator, emptied=outcome.emptied)
+
+
+async def _batches(operator: Operator) -> AsyncGenerator[tuple[Held, ...], None]:
+    batch: list[Held] = []
+    async for held in migration.every(operator.connection):
+        batch.append(held)
+        if len(batch) == EMPTIED_AT_ONCE:
+            yield tuple(batch)
+            batch.clear()
+    if batch:
+        yield tuple(batch)
+
+
+async def _column(operator: Operator) -> PlaintextColumn:
+    found = await plaintext.state(operator.connection)
+    return PlaintextColumn.GONE if found is None else found  # None cannot be: the schema was compared
+
+
+def _shape(outcome: _Outcome, *, dry_run: bool, finalize: bool) -> dict[str, object]:
+    tally = outcome.tally or Tally("endpoints")
+    return {
+        "dry_run": dry_run,
+        "finalize": finalize,
+        "column": outcome.column,
+        "migrated": tally.counts[Migration.MIGRATED],
+        "present": tally.counts[Migration.PRESENT],
+        "emptied": outcome.emptied,
+        "failures": tally.failures,
+        "failed": tally.failed,
+    }
+
+
+def _text(outcome: _Outcome, *, dry_run: bool) -> str:
+    if outcome.tally is None:
+        return "the column of plaintext secrets is gone: nothing to do"
+    counts = outcome.tally.counts
+    lines = [
+        f"{'would be ' * dry_run}migrated  {counts[Migration.MIGRATED]}",
+        f"sealed before  {counts[Migration.PRESENT]}",
+        f"failed  {outcome.tally.failures}",
+    ]
+    if outcome.is_final:
+        lines += [
+            f"emptied  {outcome.emptied}",
+            "plaintext is forbidden from now on; `hookseal db upgrade` removes the column",
+        ]
+    elif outcome.column is PlaintextColumn.FORBIDDEN:
+        lines.append("plaintext is forbidden; `hookseal db upgrade` removes the column")
+    if counts[Migration.MIGRATED] and not dry_run and not outcome.tally.failures:
+        lines.append("the plaintext is still in its column: hookseal migrate-secrets --finalize")
+    return "\n".join([*lines, _STILL_THERE] if outcome.is_final else lines)
+
+
+_FORETOLD: Final[dict[str, str]] = {
+    Migration.MIGRATED: "would be migrated",
+    Migration.PRESENT: "sealed before",
+    Migration.GONE: "gone meanwhile",
+}

@@ -1,0 +1,104 @@
+"""A CSV file is read row by row, each with its line, and nothing that is wrong with it repeats what stands in it."""
+
+from io import BytesIO
+
+import pytest
+
+from hookseal.cli.csv_rows import MOST_LINE_BYTES, CsvRow, csv_rows
+from hookseal.ground.errors import Malformed
+
+pytestmark = pytest.mark.req("SEC-12")
+
+REQUIRED, KNOWN = frozenset({"a", "b"}), frozenset({"a", "b", "c"})
+CANARY = "canary-of-a-secret"
+
+
+def rows(content: bytes) -> list[CsvRow]:
+    """Return the rows of this file."""
+    return list(csv_rows(BytesIO(content), required=REQUIRED, known=KNOWN))
+
+
+def test_rows_with_their_lines() -> None:
+    """Columns may stand in any order; what is empty is left out; a row is named by the line on which it begins."""
+    found = rows(b'\xef\xbb\xbfb, a ,c\r\n1,2,3\r\n\r\n"x ""y"", \n z",,\n\xc3\xa4,5,\n')
+
+    assert [
+        (2, {"b": "1", "a": "2", "c": "3"}),
+        (4, {"b": 'x "y", \n z'}),
+        (6, {"b": "\u00e4", "a": "5"}),
+    ] == [(row.line, row.cells) for row in found]
+    assert all(row.problem is None for row in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"\n", "lacks a, b"),
+        (b"a\n", "lacks b"),
+        (b"a,b,a\n", "names a column twice"),
+        (f"a,{CANARY},b\n".encode(), "of these number 2 is none of a, b, c"),
+        (f"acme,{CANARY}\n".encode(), "of these number 1, 2 is none of"),
+        (b"\xff\xfea\x00,\x00b\x00\n\x00", "no CSV in UTF-8"),
+        (f'a,b,"{CANARY}'.encode(), "no CSV in UTF-8"),
+        (b"a," * MOST_LINE_BYTES, "no CSV in UTF-8"),
+    ],
+)
+def test_a_header_that_is_none(content: bytes, said: str) -> None:
+    """Without a first line that names the columns nothing is read; what stands there instead is not repeated."""
+    with pytest.raises(Malformed) as told:
+        csv_rows(BytesIO(content), required=REQUIRED, known=KNOWN)
+
+    assert ("from_csv", None) == (told.value.field, told.value.__cause__)
+    assert said in str(told.value)
+    assert "canary" not in str(told.value)
+    assert told.value.__context__ is None
+
+
+@pytest.mark.parametrize("broken", [f"{CANARY}", f"{CANARY},{CANARY},{CANARY},{CANARY}"])
+def test_a_row_of_another_length(broken: str) -> None:
+    """A row with too few or too many cells is told by its line, and the others are read."""
+    first, wrong, last = rows(f"a,b\n1,2\n{broken}\n3,4\n".encode())
+
+    assert [2, 3, 4] == [first.line, wrong.line, last.line]
+    assert wrong.problem is not None
+    assert "cells and the first line 2" in str(wrong.problem)
+    assert "canary" not in f"{wrong.problem} {wrong!r}"
+    assert {"a": "3", "b": "4"} == last.cells
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        f'"{CANARY}"x,2\n'.encode(),
+        f'1,"{CANARY}\n5,6\n'.encode(),
+        f"1,{CANARY}\xff\n".encode("latin-1"),
+        b"1," + b"x" * MOST_LINE_BYTES + b"\n",
+        b'1,"' + b"x\n" * 200_000,
+    ],
+    ids=["behind a quote", "a quote without end", "no UTF-8", "a line that is too long", "a cell that is too long"],
+)
+def test_what_is_no_csv_ends_the_reading(broken: bytes) -> None:
+    """Behind what is no CSV nobody knows where a row begins: what was read before counts, and nothing after."""
+    first, wrong = rows(b"a,b\n1,2\n" + broken + b"3,4\n")
+
+    assert (2, None, False) == (first.line, first.problem, first.is_last)
+    assert (3, True) == (wrong.line, wrong.is_last)
+    assert "what follows was not read" in str(wrong.problem)
+    assert "canary" not in str(wrong.problem)
+
+
+def test_it_is_read_as_it_is_needed() -> None:
+    """A file of any length is not held: what is asked for is read, and no more than a buffer ahead."""
+    file = BytesIO(b"a,b\n" + b"1,2\n" * 1_000_000)
+    read = csv_rows(file, required=REQUIRED, known=KNOWN)
+
+    assert 2 == next(read).line
+    assert file.tell() < 100_000
+
+
+def test_a_row_does_not_show_itself() -> None:
+    """What prints a row prints its line."""
+    [row] = rows(f"a,b\n1,{CANARY}\n".encode())
+
+    assert "CsvRow(line=2)" == f"{row!r}" == str(row)

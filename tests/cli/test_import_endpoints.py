@@ -1,0 +1,296 @@
+"""`hookseal import-endpoints`: endpoints of an older system from a CSV file, once, with the secrets that they have."""
+
+import csv
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal.secrets.context import Purpose
+from hookseal.secrets.ref import SecretRef
+from tests.cli.begun import Begun
+from tests.cli.command import Ended, hookseal
+from tests.doubles.legacy import legacy
+from tests.doubles.logbook import audited
+from tests.doubles.logins import login
+
+pytestmark = pytest.mark.req("SEC-12")
+
+OLD_ID = "8a6e0804-2bd0-4672-b79d-d97027f9071a"
+SECRET = 'a secret, "of" an older system: \u00e4'
+
+
+def file(folder: Path, *rows: dict[str, str], mode: int = 0o600) -> str:
+    """Return a file with these rows, and the columns that they have."""
+    names = list(dict.fromkeys(name for each in rows for name in each))
+    text = StringIO()
+    writer = csv.DictWriter(text, names, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return raw(folder, text.getvalue().encode(), mode=mode)
+
+
+def raw(folder: Path, content: bytes, *, mode: int = 0o600) -> str:
+    """Return a file with this content."""
+    path = folder / "endpoints.csv"
+    path.write_bytes(content)
+    path.chmod(mode)
+    return str(path)
+
+
+def row(number: int = 1, **cells: str) -> dict[str, str]:
+    """Return a row that may be imported, with these cells changed."""
+    given = {"tenant_id": "acme", "url": f"https://receiver.example/{number}", "event_types": "*", "secret": SECRET}
+    return given | cells
+
+
+def shape(**changes: Any) -> dict[str, Any]:
+    """Return what the command prints, with these changes."""
+    return {"dry_run": False, "added": 0, "present": 0, "failures": 0, "failed": []} | changes
+
+
+async def imported(begun: Begun, path: str, *more: str, **settings: str) -> Ended:
+    """Import the file; what it says never holds a secret."""
+    ended = await begun.run("import-endpoints", "--from-csv", path, "--json", *more, **settings)
+    assert SECRET[:12] not in ended.out + ended.err
+    assert "canary" not in ended.out + ended.err
+    return ended
+
+
+async def opened(begun: Begun, url: str) -> bytes:
+    """Return the secret that is sealed for the endpoint at that url."""
+    ref = await begun.stored.pool.fetchval("SELECT secret_ref FROM hookseal.endpoints WHERE url = $1", url)
+    return (await begun.stored.unlocked.store.get(SecretRef.parse(ref), purpose=Purpose.WEBHOOK_SIGNING)).reveal()
+
+
+async def count(begun: Begun) -> int:
+    """Return how many endpoints there are."""
+    number: int = await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
+    return number
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_whole_story(begun: Begun, tmp_path: Path) -> None:
+    """Foretold, done and repeated by an operator and nobody else; each row with its sealed secret and its audit row."""
+    path = file(tmp_path, row(1), row(2, tenant_id="globex", secret="short"), row(3, endpoint_id=OLD_ID.upper()))
+    async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_operator") as (_, url):
+        as_operator = {"DATABASE_URL": url}
+        foretold = await imported(begun, path, "--dry-run", **as_operator)
+        assert (0, shape(dry_run=True, added=3)) == (foretold.code, foretold.json)
+        assert {f"hookseal: line {line}: would be added" for line in (2, 3, 4)} <= set(foretold.err.splitlines())
+        assert 0 == await count(begun)
+        done = await imported(begun, path, **as_operator)
+        assert (0, shape(added=3), "hookseal: 3 rows: 3 added\n") == (done.code, done.json, done.err)
+        again = await imported(begun, path, **as_operator)
+        assert (0, shape(present=3)) == (again.code, again.json)
+
+    assert [SECRET.encode(), b"short"] == [await opened(begun, f"https://receiver.example/{n}") for n in (1, 2)]
+    of = ("--tenant", "acme", "--endpoint", OLD_ID, "--json")
+    shown = (await begun.run("endpoint", "show", *of)).json
+    assert ("x-webhook", "hmac", ["*"], False) == tuple(
+        shown[name] for name in ("scheme", "algorithm", "event_types", "has_plaintext")
+    )
+    assert ["endpoint.added"] * 2 == [each["action"] for each in await audited(begun.stored.pool)]
+    assert 0 == (await begun.run("audit", "verify")).code
+
+
+async def test_every_column(begun: Begun, tmp_path: Path) -> None:
+    """What a row says of its endpoint stands there afterwards; a disabled one is disabled from the first moment."""
+    whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    path = file(
+        tmp_path,
+        row(
+            event_types="invoice.* ; invoice.paid user.created;",
+            secret=whsec,
+            endpoint_id=OLD_ID,
+            name="Billing",
+            scheme="standard",
+            algorithm="hmac",
+            timeout_ms="1500",
+            max_attempts="7",
+            backoff_base_seconds="5",
+            backoff_cap_seconds="600",
+            rotate_every_days="30",
+            enabled="False",
+        ),
+        row(2, retry_schedule="5s,1m", enabled="TRUE"),
+    )
+    assert (0, shape(added=2)) == ((ended := await imported(begun, path)).code, ended.json)
+
+    found = await begun.stored.pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", OLD_ID)
+    assert found is not None
+    expected = {
+        "name": "Billing",
+        "scheme": "standard",
+        "algorithm": "hmac",
+        "timeout_ms": 1500,
+        "max_attempts": 7,
+        "backoff_base_seconds": 5,
+        "backoff_cap_seconds": 600,
+        "rotate_every_days": 30,
+        "enabled": False,
+        "disabled_reason": "imported as disabled",
+        "event_types": ["invoice.*", "invoice.paid", "user.created"],
+    }
+    assert expected == {name: found[name] for name in expected}
+    assert whsec.encode() == await opened(begun, "https://receiver.example/1")
+    assert [5, 60] == await begun.stored.pool.fetchval(
+        "SELECT retry_schedule FROM hookseal.endpoints WHERE enabled AND url LIKE '%/2'"
+    )
+
+
+WRONG: list[tuple[dict[str, str], str, str]] = [
+    ({"tenant_id": "_system"}, "malformed", "tenant"),
+    ({"tenant_id": ""}, "malformed", "tenant_id"),
+    ({"url": ""}, "malformed", "url"),
+    ({"url": "canary"}, "malformed", "url"),
+    ({"url": "http://receiver.example/canary"}, "refused", "url"),
+    ({"url": "https://10.0.0.1/canary"}, "refused", "url"),
+    ({"url": "https://user:canary@receiver.example/"}, "malformed", "url"),
+    ({"event_types": "Canary"}, "malformed", "event_type"),
+    ({"event_types": " ; "}, "malformed", "event_types"),
+    ({"secret": ""}, "malformed", "secret"),
+    ({"secret": "canary" * 50}, "malformed", "secret"),
+    ({"secret": "whpk_canary"}, "malformed", "secret"),
+    ({"secret": "canary", "scheme": "standard"}, "malformed", "secret"),
+    ({"secret": "canary", "scheme": "standard", "algorithm": "ed25519"}, "malformed", "secret"),
+    ({"algorithm": "ed25519"}, "malformed", "algorithm"),
+    ({"algorithm": "canary"}, "malformed", "algorithm"),
+    ({"scheme": "canary"}, "malformed", "scheme"),
+    ({"endpoint_id": "canary"}, "malformed", "endpoint"),
+    ({"name": "canary\x07"}, "malformed", "name"),
+    ({"timeout_ms": "canary"}, "malformed", "timeout_ms"),
+    ({"timeout_ms": "99"}, "malformed", "timeout_ms"),
+    ({"timeout_ms": "20001"}, "malformed", "timeout_ms"),
+    ({"timeout_ms": "-5"}, "malformed", "timeout_ms"),
+    ({"max_attempts": "1e3"}, "malformed", "max_attempts"),
+    ({"max_attempts": "5", "retry_schedule": "5s"}, "malformed", "retry_schedule"),
+    ({"retry_schedule": "canary"}, "malformed", "retry_schedule"),
+    ({"rotate_every_days": "31"}, "malformed", "rotate_every_days"),
+    ({"enabled": "canary"}, "malformed", "enabled"),
+]
+
+
+async def test_rows_that_are_wrong(begun: Begun, tmp_path: Path) -> None:
+    """Each class of bad cell is told by line, code and column, never with the value; the good rows are imported."""
+    rows = [row(number, **cells) for number, (cells, _, _) in enumerate(WRONG)]
+    path = file(tmp_path, row(100), *rows, row(101))
+    for more in (("--dry-run",), ()):
+        ended = await imported(begun, path, *more)
+        told = {each["line"]: (each["code"], each["field"]) for each in ended.json["failed"]}
+        assert {line: (code, field) for line, (_, code, field) in enumerate(WRONG, 3)} == told
+        assert (1, 2, len(WRONG)) == (ended.code, ended.json["added"], ended.json["failures"])
+        assert "hookseal: 3: tenant must be" in ended.err
+    assert 2 == await count(begun)
+
+
+async def test_what_is_there_already(begun: Begun, tmp_path: Path) -> None:
+    """An endpoint at the url with another secret, scheme or id, or whose plaintext is not migrated, stays as it is."""
+    await imported(begun, file(tmp_path, row(1), row(2), row(3, secret="canary" * 4), row(5, endpoint_id=OLD_ID)))
+    await legacy(begun.stored.pool, "canary", url="https://receiver.example/4")
+    before = await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints ORDER BY id")
+    whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    path = file(
+        tmp_path,
+        row(1, secret="canary of another"),
+        row(1, endpoint_id=OLD_ID),
+        row(2, secret=whsec, scheme="standard"),
+        row(4),
+        row(6, endpoint_id=OLD_ID),
+        row(3, secret="canary" * 4),
+    )
+    for more in ((), ("--dry-run",)):
+        ended = await imported(begun, path, *more)
+        told = {failed["line"]: failed["field"] for failed in ended.json["failed"]}
+        expected = {2: "secret", 3: "endpoint_id", 4: "secret", 5: "url", 6: "endpoint_id"}
+        assert (1, 1, {"conflict"}) == (ended.code, ended.json["present"], {f["code"] for f in ended.json["failed"]})
+        assert expected == told
+    assert before == await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints ORDER BY id")
+
+
+async def test_an_id_that_was_used_before(begun: Begun, tmp_path: Path) -> None:
+    """The id of an endpoint that was deleted is taken by nobody else: its secrets and its log are still of it."""
+    await imported(begun, file(tmp_path, row(1, endpoint_id=OLD_ID)))
+    await begun.run("endpoint", "delete", "--tenant", "acme", "--endpoint", OLD_ID, "--yes")
+    for forget in ("SELECT 1", "DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme'"):
+        await begun.stored.pool.execute(forget)
+        ended = await imported(begun, file(tmp_path, row(1, endpoint_id=OLD_ID)))
+        assert (1, "endpoint_id") == (ended.code, ended.json["failed"][0]["field"])
+        assert "was there before" in ended.json["failed"][0]["message"]
+    assert 0 == await count(begun)
+
+
+async def test_the_same_url_twice(begun: Begun, tmp_path: Path) -> None:
+    """Rows with one url are one endpoint if their secrets are the same; of two secrets the first that came counts."""
+    ended = await imported(begun, file(tmp_path, *[row(1)] * 8))
+    assert (0, shape(added=1, present=7)) == (ended.code, ended.json)
+    ended = await imported(begun, file(tmp_path, row(2), row(2, secret="canary of another")))
+    assert (1, 1, "conflict") == (ended.code, ended.json["added"], ended.json["failed"][0]["code"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"acme,https://receiver.example/,*,canary\n",
+        b"tenant_id,url,event_types\n",
+        b"tenant_id,url,event_types,secret,canary\n",
+        b"tenant_id,url,event_types,secret,url\n",
+        b"\xff\xfe\x00",
+    ],
+    ids=["empty", "no header", "a column is missing", "a column is unknown", "a column twice", "no text"],
+)
+async def test_a_file_that_cannot_be_read(begun: Begun, tmp_path: Path, content: bytes) -> None:
+    """What is wrong with the header is a usage error (2) before anything is done."""
+    ended = await imported(begun, raw(tmp_path, content))
+
+    assert (2, "malformed", "from_csv") == (ended.code, ended.json["error"]["code"], ended.json["error"]["field"])
+
+
+async def test_where_the_csv_ends_to_be_one(begun: Begun, tmp_path: Path) -> None:
+    """Rows before it are imported; from the line on at which it is no CSV nothing is, and the line is named."""
+    content = b"tenant_id,url,event_types,secret\nacme,https://receiver.example/1,*,abc\n"
+    ended = await imported(begun, raw(tmp_path, content + b'acme,https://receiver.example/2,*,"canary"x\n'))
+
+    assert (1, 1, 3) == (ended.code, ended.json["added"], ended.json["failed"][0]["line"])
+
+
+@pytest.mark.req("SEC-15")
+async def test_a_file_that_others_may_read(begun: Begun, tmp_path: Path) -> None:
+    """A file that others may read is refused (5), one that is not there is malformed (2), and nothing is done."""
+    ended = await imported(begun, file(tmp_path, row(), mode=0o640))
+    assert (5, "from_csv") == (ended.code, ended.json["error"]["field"])
+    ended = await imported(begun, str(tmp_path / "none.csv"))
+    assert (2, "from_csv") == (ended.code, ended.json["error"]["field"])
+    assert 0 == await count(begun)
+
+
+async def test_from_standard_input(begun: Begun) -> None:
+    """`-` is standard input."""
+    content = b"tenant_id,url,event_types,secret\nacme,https://receiver.example/1,*,abc\n"
+    ended = await begun.fed(content, "import-endpoints", "--from-csv", "-", "--json")
+
+    assert (0, shape(added=1)) == (ended.code, json.loads(ended.out))
+
+
+async def test_a_person_reads(begun: Begun, tmp_path: Path) -> None:
+    """Without --json three lines say what was done."""
+    ended = await begun.run("import-endpoints", "--from-csv", file(tmp_path, row()))
+    assert (0, "added  1\nthere already  0\nfailed  0\n") == (ended.code, ended.out)
+
+
+async def test_a_time_out_that_no_drain_lets_end(begun: Begun, tmp_path: Path) -> None:
+    """A row whose time-out is longer than a worker's drain allows is refused, in a dry run too."""
+    path = file(tmp_path, row(timeout_ms="15000"))
+    for more in (("--dry-run",), ()):
+        ended = await imported(begun, path, *more, HOOKSEAL_DRAIN_SECONDS="11", HOOKSEAL_LEASE_SECONDS="30")
+        assert (1, "refused") == (ended.code, ended.json["failed"][0]["code"])
+
+
+async def test_help_names_the_columns() -> None:
+    """Help names every column, with an example."""
+    out = (await hookseal("import-endpoints", "--help")).out
+    columns = "tenant_id url event_types secret endpoint_id name scheme algorithm timeout_ms max_attempts enabled"
+    assert all(word in out for word in (*columns.split(), "Example: hookseal import-endpoints"))

@@ -1,0 +1,283 @@
+"""`hookseal migrate-secrets` as an operator runs it: foretold, done, repeated, finalized, and gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hookseal.secrets.migration import Held
+from tests.cli.begun import Begun
+from tests.cli.command import hookseal
+from tests.cli.test_endpoint import NOWHERE
+from tests.doubles.legacy import SECRET, legacy, row
+from tests.doubles.logbook import audited
+from tests.doubles.logins import login
+
+pytestmark = pytest.mark.req("SEC-12")
+
+
+def shape(**changes: Any) -> dict[str, Any]:
+    """Return what the command prints, with these changes."""
+    return {
+        "dry_run": False, "finalize": False, "column": "there", "migrated": 0, "present": 0, "emptied": 0,
+        "failures": 0, "failed": [],
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+async def decides(begun: Begun) -> AsyncIterator[Begun]:
+    """Yield the installation as a login reaches it that is an operator and nothing else."""
+    async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_operator") as (_, url):
+        yield replace(begun, settings=begun.settings | {"DATABASE_URL": url})
+
+
+async def older(begun: Begun, number: int, secret: str = SECRET) -> Held:
+    """Insert an endpoint of an older system."""
+    return await legacy(begun.stored.pool, secret, tenant=f"t{number}", url=f"https://receiver.example/{number}")
+
+
+async def untold(begun: Begun) -> list[str]:
+    """Return the refs of all endpoints, in their order."""
+    rows = await begun.stored.pool.fetch("SELECT secret_ref FROM hookseal.endpoints ORDER BY tenant_id")
+    return [each["secret_ref"] for each in rows]
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_whole_story(decides: Begun) -> None:
+    """Foretold, refused to be finalized too early, done and repeated by an operator and nobody else."""
+    held = [await older(decides, number) for number in range(3)]
+    foretold = await decides.run("migrate-secrets", "--dry-run", "--json")
+    assert (0, shape(dry_run=True, migrated=3)) == (foretold.code, foretold.json)
+    assert all(f"hookseal: {each.tenant_id} {each.endpoint_id}: would be migrated\n" in foretold.err for each in held)
+    assert [None] * 3 == await untold(decides)
+    early = await decides.run("migrate-secrets", "--finalize", "--json")
+    assert (5, "refused") == (early.code, early.json["error"]["code"])
+    assert "3 endpoints have a plaintext secret" in early.json["error"]["message"]
+
+    done = await decides.run("migrate-secrets")
+    assert (0, "hookseal: 3 of 3 endpoints: 3 migrated\n") == (done.code, done.err)
+    assert "migrated  3\n" in done.out
+    assert "hookseal migrate-secrets --finalize" in done.out
+    again = await decides.run("migrate-secrets", "--json")
+    assert (0, shape(present=3)) == (again.code, again.json)
+
+
+@pytest.mark.req("OPS-10")
+async def test_the_end_of_the_story(decides: Begun, database_url: str) -> None:
+    """Foretold and finalized by an operator; then the owner's upgrade removes the column, and nothing is left to do."""
+    held = [await older(decides, number) for number in range(3)]
+    await decides.run("migrate-secrets")
+    for dry_run in (True, False):
+        final = await decides.run("migrate-secrets", "--finalize", "--json", *(["--dry-run"] if dry_run else []))
+        assert 0 == final.code
+        expected = shape(finalize=True, dry_run=dry_run, present=3)
+        assert (expected if dry_run else expected | {"emptied": 3, "column": "forbidden"}) == final.json
+    assert [None] * 3 == [(await row(decides.stored.pool, each))["secret"] for each in held]
+    assert None not in await untold(decides)
+    nothing = await decides.run("migrate-secrets", "--finalize", "--json")
+    assert (0, shape(finalize=True, column="forbidden")) == (nothing.code, nothing.json)
+    assert 1 == [each["action"] for each in await audited(decides.stored.pool, "_system")].count(
+        "secret.plaintext_forbidden"
+    )
+
+    url = {"DATABASE_URL": database_url}
+    before = await decides.run("db", "status", **url)
+    assert (0, True) == (before.code, "`hookseal db upgrade` removes their column" in before.out)
+    assert "gone" == (await decides.run("db", "upgrade", "--json", **url)).json["plaintext_column"]
+    gone = await decides.run("migrate-secrets", "--json")
+    assert (0, shape(column="gone")) == (gone.code, gone.json)
+    assert "the column of plaintext secrets is gone: nothing to do\n" == (await decides.run("migrate-secrets")).out
+    assert "gone" == (await decides.run("db", "status", "--json")).json["plaintext_column"]
+
+
+async def test_what_it_says_in_the_end(begun: Begun) -> None:
+    """Who finalizes is told where the old values still are, and how to make them worthless."""
+    await older(begun, 1)
+    await begun.run("migrate-secrets")
+    out = (await begun.run("migrate-secrets", "--finalize")).out
+
+    for word in ("write-ahead log", "replicas", "backups", "audit list --action secret.migrated", "endpoint rotate"):
+        assert word in out
+
+
+async def test_rows_that_fail(begun: Begun) -> None:
+    """Each failure is told with its endpoint and its reason, never a value; all others are migrated; the code is 1."""
+    bad = [await older(begun, 1, ""), await older(begun, 2, "canary" * 50)]
+    good = await older(begun, 3)
+    ended = await begun.run("migrate-secrets", "--json")
+    expected = [
+        {"tenant_id": each.tenant_id, "endpoint_id": each.endpoint_id, "code": code}
+        for each, code in zip(bad, ("conflict", "malformed"), strict=True)
+    ]
+    told = sorted(ended.json["failed"], key=lambda each: str(each["tenant_id"]))
+    assert expected == [
+        {name: value for name, value in each.items() if name not in {"message", "field"}} for each in told
+    ]
+    assert (1, shape(migrated=1, failures=2, failed=told)) == (ended.code, shape() | ended.json | {"failed": told})
+    assert all(f"hookseal: {each.tenant_id} {each.endpoint_id}: " in ended.err for each in bad)
+    assert "canary" not in ended.out + ended.err
+    assert (await row(begun.stored.pool, good))["secret_ref"] is not None
+
+    foretold = await begun.run("migrate-secrets", "--dry-run", "--json")
+    assert (1, 1, 2) == (foretold.code, foretold.json["present"], foretold.json["failures"])
+    # Once they were mended it goes on from there.
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'mended' WHERE secret_ref IS NULL")
+    assert (0, shape(migrated=2, present=1)) == (
+        (again := await begun.run("migrate-secrets", "--json")).code,
+        again.json,
+    )
+
+
+async def test_what_is_not_finalized(begun: Begun) -> None:
+    """While one plaintext is none of its endpoint's secrets, nothing is emptied and nothing forbidden."""
+    held = [await older(begun, number) for number in range(2)]
+    await begun.run("migrate-secrets")
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'later' WHERE tenant_id = 't1'")
+    ended = await begun.run("migrate-secrets", "--finalize", "--json")
+
+    assert (1, "there", 0, 1) == (ended.code, *(ended.json[name] for name in ("column", "emptied", "failures")))
+    assert held[1].endpoint_id == ended.json["failed"][0]["endpoint_id"]
+    assert 2 == await begun.stored.pool.fetchval("SELECT count(secret) FROM hookseal.endpoints")
+
+
+async def test_many(begun: Begun) -> None:
+    """More rows than a page, and than the answer lists: all are counted, with progress, and every batch is emptied."""
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
+        " SELECT 't' || n % 3, gen_random_uuid(), 'https://receiver.example/' || n, '{*}',"
+        " CASE WHEN n <= 101 THEN '' ELSE 'secret ' || n END FROM generate_series(1, 1251) AS n"
+    )
+    ended = await begun.run("migrate-secrets", "--json")
+    assert (1, 1150, 101, 100) == (
+        ended.code,
+        ended.json["migrated"],
+        ended.json["failures"],
+        len(ended.json["failed"]),
+    )
+    assert "hookseal: 1000 of 1251 endpoints: " in ended.err
+    assert "hookseal: 1251 of 1251 endpoints: 1150 migrated, 101 failed\n" in ended.err
+    await begun.stored.pool.execute("DELETE FROM hookseal.endpoints WHERE secret = ''")
+    final = await begun.run("migrate-secrets", "--finalize", "--json")
+    assert (0, shape(finalize=True, column="forbidden", present=1150, emptied=1150)) == (final.code, final.json)
+    emptied = [
+        each["after"]["endpoints"]
+        for each in await audited(begun.stored.pool, "_system")
+        if "emptied" in each["action"]
+    ]
+    assert [50, *[100] * 11] == sorted(emptied)
+
+
+async def test_a_tenant_whose_log_is_broken(begun: Begun) -> None:
+    """A tenant whose audit log takes no row keeps its plaintext as it is; the others are migrated."""
+    held = [await older(begun, number) for number in range(2)]
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.audit_heads VALUES ('t0', 0, '\\x00');"
+        " INSERT INTO hookseal.audit_log"
+        " (tenant_id, sequence, at, actor, action, subject, previous_mac, mac, mac_key_id)"
+        " VALUES ('t0', 1, now(), '', '', '', '', '', '')"
+    )
+    ended = await begun.run("migrate-secrets", "--json")
+    [failed] = ended.json["failed"]
+    assert (1, 1, held[0].endpoint_id, "refused") == (
+        ended.code,
+        ended.json["migrated"],
+        failed["endpoint_id"],
+        failed["code"],
+    )
+    assert "hookseal audit verify" in failed["message"]
+    stored = await row(begun.stored.pool, held[0])
+    assert (None, SECRET) == (stored["secret_ref"], stored["secret"])
+
+
+async def test_two_at_once(begun: Begun) -> None:
+    """Two operators who migrate at the same time share the work, and neither fails."""
+    for number in range(40):
+        await older(begun, number)
+    both = await asyncio.gather(*(begun.run("migrate-secrets", "--json") for _ in range(2)))
+
+    assert [0, 0] == [each.code for each in both]
+    assert 40 == sum(each.json["migrated"] for each in both)
+    assert 40 == await begun.stored.pool.fetchval(
+        "SELECT count(*) FROM hookseal.audit_log WHERE action = 'secret.migrated'"
+    )
+
+
+async def test_an_endpoint_is_usable_by_its_old_id(begun: Begun) -> None:
+    """A migrated endpoint keeps its UUID, of whatever version, and every command takes it."""
+    held = await older(begun, 1)
+    await begun.run("migrate-secrets")
+    of = ("--tenant", held.tenant_id, "--endpoint", held.endpoint_id, "--json")
+    assert "4" == held.endpoint_id[14]
+    revealed = await begun.run("secret", "reveal", *of, "--print-secret")
+    assert SECRET == revealed.json["secret"]
+    rotated = await begun.run("endpoint", "rotate", *of, "--no-wait")
+    assert (0, 2) == (rotated.code, rotated.json["generation"])
+    assert (await begun.run("endpoint", "show", *of)).json["has_plaintext"]
+
+
+@pytest.mark.req("OPS-10")
+@pytest.mark.parametrize("group", ["hookseal_worker", "hookseal_readonly"])
+async def test_who_may_not(begun: Begun, group: str) -> None:
+    """Neither worker nor reader migrates; nothing is changed."""
+    await older(begun, 1)
+    async with login(begun.stored.pool, begun.settings["DATABASE_URL"], group) as (_, url):
+        ended = await begun.run("migrate-secrets", "--json", DATABASE_URL=url)
+    assert ended.code in {1, 5}
+    assert [None] == await untold(begun)
+
+
+async def test_a_database_that_leaves(begun: Begun) -> None:
+    """A session that PostgreSQL ends is an outage (69) and no failure of a row; once mended, it goes on."""
+    await older(begun, 1)
+    await begun.stored.pool.execute(
+        "CREATE FUNCTION public.end_it() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;"
+        " CREATE TRIGGER ends BEFORE UPDATE ON hookseal.endpoints FOR EACH ROW EXECUTE FUNCTION public.end_it()"
+    )
+    ended = await begun.run("migrate-secrets", "--json")
+    assert (69, "unavailable") == (ended.code, ended.json["error"]["code"].replace("secret_", ""))
+    await begun.stored.pool.execute("DROP TRIGGER ends ON hookseal.endpoints")
+    assert 1 == (await begun.run("migrate-secrets", "--json")).json["migrated"]
+
+
+async def test_a_trigger_of_theirs(begun: Begun) -> None:
+    """What a trigger of the older product says against a row is told by its kind alone, and stops no other row."""
+    held = [await older(begun, number) for number in range(2)]
+    await begun.stored.pool.execute(
+        "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN RAISE EXCEPTION 'no: %', NEW.secret; END $$;"
+        " CREATE TRIGGER no BEFORE UPDATE ON hookseal.endpoints FOR EACH ROW WHEN (NEW.tenant_id = 't0')"
+        " EXECUTE FUNCTION public.no()"
+    )
+    ended = await begun.run("migrate-secrets", "--json", HOOKSEAL_LOG_LEVEL="debug")
+    [failed] = ended.json["failed"]
+    assert (held[0].endpoint_id, 1) == (failed["endpoint_id"], ended.json["migrated"])
+    assert "RaiseError" in failed["message"]
+    assert SECRET[:20] not in ended.out + ended.err
+
+
+async def test_nothing_there(begun: Begun) -> None:
+    """An installation without an older system has nothing to migrate, and may forbid plaintext at once."""
+    await begun.stored.endpoint()
+    none = await begun.run("migrate-secrets", "--json")
+    assert (0, shape(), "hookseal: 0 of 0 endpoints: nothing to do\n") == (none.code, none.json, none.err)
+    final = await begun.run("migrate-secrets", "--finalize", "--json")
+    assert (0, shape(finalize=True, column="forbidden")) == (final.code, final.json)
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_where_it_cannot_begin(begun: Begun) -> None:
+    """A database that does not answer is 69, and the provider dev, whose secrets end with the process, 5."""
+    assert 69 == (await hookseal("migrate-secrets", "--json", **NOWHERE)).code
+    dev = begun.settings | {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}
+    del dev["SECRETS_MASTER_KEY"]
+    ended = await hookseal("migrate-secrets", "--json", **dev)
+    assert (5, "refused") == (ended.code, ended.json["error"]["code"])
+
+
+async def test_help_teaches() -> None:
+    """Help has an example, and says what is exit 1."""
+    out = (await hookseal("migrate-secrets", "--help")).out
+    assert all(word in out for word in ("Example: hookseal migrate-secrets", "--finalize", "Exit 1"))

@@ -1,0 +1,35 @@
+"""Endpoints of an older system: rows with a plaintext secret, written by somebody who knows nothing of hookseal."""
+
+from typing import Final
+
+import asyncpg
+
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.secrets.migration import Held
+
+Pool = asyncpg.Pool
+SECRET: Final = "a plaintext secret, as an older system had it: \u00e4\n"
+_INSERT: Final = """
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
+VALUES ($1, gen_random_uuid(), $2, '{*}', $3)
+RETURNING id::text
+"""
+
+
+async def legacy(
+    pool: "Pool[asyncpg.Record]",
+    secret: str = SECRET,
+    *,
+    tenant: str = "acme",
+    url: str = "https://receiver.example/older",
+) -> Held:
+    """Insert an endpoint with the five columns that an older system gives, and a UUID of its own version."""
+    made = await pool.fetchval(_INSERT, tenant, url, secret)
+    return Held(TenantId(tenant), EndpointId(made))
+
+
+async def row(pool: "Pool[asyncpg.Record]", held: Held) -> asyncpg.Record:
+    """Return the endpoint's row."""
+    found = await pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", held.endpoint_id)
+    assert found is not None
+    return found

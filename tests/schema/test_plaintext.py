@@ -1,0 +1,131 @@
+"""The column of plaintext secrets leaves once it is forbidden, and all that was said beside it goes on to be said."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher import catalogue
+from hookseal.ground.errors import Refused
+from hookseal.schema import plaintext
+from hookseal.schema.plaintext import PlaintextColumn
+from hookseal.schema.upgrade import upgrade
+from tests.doubles.legacy import legacy
+from tests.doubles.stored import begin
+from tests.schema.test_rights import _PARTS, PARTS, ROLES
+from tests.schema.test_upgrade import made
+
+pytestmark = pytest.mark.req("SEC-12")
+
+Pool = asyncpg.Pool
+FORBID = "SELECT hookseal.forbid_plaintext()"
+_COLUMNS = "SELECT attname::text FROM pg_attribute WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0"
+
+
+async def columns(pool: "Pool[asyncpg.Record]") -> set[str]:
+    """Return the columns of the endpoints."""
+    return {row["attname"] for row in await pool.fetch(f"{_COLUMNS} AND NOT attisdropped")}
+
+
+async def state(pool: "Pool[asyncpg.Record]") -> PlaintextColumn | None:
+    """Return how it stands with the column."""
+    async with pool.acquire() as connection:
+        return await plaintext.state(connection)
+
+
+async def test_it_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """An upgrade leaves a column alone that may hold plaintext, removes it once it may not, and is nothing again."""
+    before = await columns(pool)
+    await upgrade(database_url)
+    assert (PlaintextColumn.THERE, before) == (await state(pool), await columns(pool))
+    await pool.execute(FORBID)
+    assert PlaintextColumn.FORBIDDEN is await state(pool)
+
+    await upgrade(database_url)
+    assert (PlaintextColumn.GONE, before - {"secret"}) == (await state(pool), await columns(pool))
+    after = await made(database_url)
+    await upgrade(database_url)
+    assert after == await made(database_url)
+
+
+async def test_before_anything_is_installed(empty_database_url: str) -> None:
+    """Where there is no schema there is nothing to say."""
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        assert await plaintext.state(connection) is None
+        await plaintext.remove_forbidden(connection)
+    finally:
+        await connection.close()
+
+
+async def test_a_new_installation_whose_column_is_gone(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Without the column endpoints are added, shown and counted as before, and none can say that it has plaintext."""
+    await pool.execute(FORBID)
+    await upgrade(database_url)
+    installation = await begin(pool)
+    added = await installation.endpoint()
+
+    async with pool.acquire() as connection:
+        shown = await catalogue.show(connection, added.pointer.tenant_id, added.pointer.endpoint_id)
+    assert shown is not None
+    assert shown["has_plaintext"] is False
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await pool.execute("UPDATE hookseal.endpoints SET has_plaintext = true")
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await legacy(pool)
+
+
+async def test_the_index_stays(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """What counts the rows with plaintext still finds them by their index, which is empty."""
+    await pool.execute(FORBID)
+    await upgrade(database_url)
+
+    assert await pool.fetchval("SELECT to_regclass('hookseal.endpoints_with_plaintext') IS NOT NULL")
+
+
+@pytest.mark.req("OPS-10")
+async def test_rights_stay(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Every role keeps its rights to every other column, that to `has_plaintext` among them."""
+    await pool.execute(FORBID)
+    await upgrade(database_url)
+    rows = await pool.fetch(_PARTS, list(ROLES))
+
+    assert {right: set(names.split()) - {"secret"} for right, names in PARTS.items()} == {
+        (row["role"], row["word"], row["name"]): set(row["columns"]) for row in rows
+    }
+
+
+async def test_at_the_same_time(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Upgrades that come together remove it once."""
+    await pool.execute(FORBID)
+    await asyncio.gather(*(upgrade(database_url) for _ in range(3)))
+
+    assert PlaintextColumn.GONE is await state(pool)
+
+
+async def test_while_somebody_uses_the_table(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Who holds the table for more than five seconds is not waited for: nothing is changed, and it may be repeated."""
+    await pool.execute(FORBID)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.endpoints")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await upgrade(database_url)
+        assert PlaintextColumn.FORBIDDEN is await state(pool)
+    await upgrade(database_url)
+    assert PlaintextColumn.GONE is await state(pool)
+
+
+async def test_only_the_owner(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Who does not own the schema removes nothing."""
+    await pool.execute(FORBID)
+    name = urlsplit(database_url).path.removeprefix("/")
+    await pool.execute(f"CREATE ROLE {name}_other LOGIN PASSWORD 'hunter2' NOSUPERUSER")
+    try:
+        parts = urlsplit(database_url)
+        with pytest.raises(Refused):
+            await upgrade(parts._replace(netloc=f"{name}_other:hunter2@{parts.hostname}:{parts.port}").geturl())
+        assert PlaintextColumn.FORBIDDEN is await state(pool)
+    finally:
+        await pool.execute(f"DROP ROLE {name}_other")
