@@ -21,10 +21,11 @@ def printed(**changes: Any) -> str:
 
 
 def test_a_file_of_heads() -> None:
-    """What `audit verify --json` printed is read back; a chain without a head is left out."""
+    """What `audit verify --json` printed is read back; a chain without a head, or with no row, is left out."""
     assert (HEAD,) == kept_heads(printed())
     without = json.loads(printed(tenant_id="b", head_sequence=None, head_mac=None))["tenants"]
-    assert (HEAD,) == kept_heads(json.dumps({"tenants": [*without, *json.loads(printed())["tenants"]]}))
+    empty = json.loads(printed(tenant_id="c", head_sequence=0, head_mac="0" * 64))["tenants"]
+    assert (HEAD,) == kept_heads(json.dumps({"tenants": [*without, *empty, *json.loads(printed())["tenants"]]}))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Audit rows as they are shown, and the cursors that name them."""
 
 import base64
+import json
 
 import pytest
 
@@ -32,6 +33,8 @@ def test_a_row_is_shown_with_its_facts() -> None:
         '{"a":1,"a":2}',
         '{"a":1e999}',
         '{"a":"\u00e9"}',
+        '{"a":"\\ud800"}',
+        '{"a":' + "[" * 16 + "]" * 16 + "}",
         "null",
         "[]",
         '{"a":' + "9" * 5000 + "}",
@@ -42,6 +45,12 @@ def test_a_row_is_shown_with_its_facts() -> None:
 def test_facts_that_were_written_by_hand_are_shown_as_their_text(text: str) -> None:
     """What is spelled as hookseal does not spell it is shown to the letter."""
     assert text == shown({**ROW, "after": text})["after"]
+
+
+@pytest.mark.parametrize("text", ['{"a":' + "[" * 15 + "]" * 15 + "}", '{"a":{"b":[["c",1]]},"d":1}'])
+def test_facts_within_facts_are_shown_as_what_they_say(text: str) -> None:
+    """Lists and objects in each other are shown, as deep as anybody could want."""
+    assert json.loads(text) == shown({**ROW, "after": text})["after"]
 
 
 @pytest.mark.parametrize(("tenant", "sequence"), [("acme", 1), ("_system", 2**63 - 1), ("a/b/\u00e9", -(2**63))])

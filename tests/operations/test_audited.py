@@ -15,41 +15,60 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Outcome, Reply, State, Verdict
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.ground.wire import Scheme
 from hookseal.operations import (
     caches,
     canary,
+    compromise,
+    denials,
+    endpoint_import,
     endpoint_state,
     endpoint_update,
     endpoints,
     findings,
     integrity,
     keys,
+    migration,
     producers,
     purge,
     replay,
     restore,
     reveal,
+    rewrap,
     rotation,
     scheduled,
 )
+from hookseal.operations.denials import Denied
 from hookseal.operations.findings import Finding
 from hookseal.operations.operator import Operator
 from hookseal.secrets import schedule
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.migration import Held, every
 from hookseal.secrets.ref import Provider
+from hookseal.secrets.rewrap import BEGINNING
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, keyring
 from tests.doubles.transport import ScriptedTransport
+from tests.secrets.registered import register
+from tests.secrets.samples import master_key
 
 ACME = TenantId("acme")
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
-ONLY_READ = {"require_drainable", "completed", "bound", "purgeable"}
-MADE_OF_OTHERS = {"retire_run_out", "accept_endpoint"}
+ONLY_READ = {"require_drainable", "completed", "bound", "purgeable", "foretell", "records_of"}
+MADE_OF_OTHERS = {"retire_run_out", "accept_endpoint", "drill"}
+FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
+RING = KeyRing(FIRST, (SECOND,))
 DUE = """
 UPDATE hookseal.endpoints SET rotate_every_days = 1, secret_updated_at = now() - interval '30 d' WHERE url LIKE '%hook'
+"""
+OLDER = """
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
+VALUES ('acme', gen_random_uuid(), 'https://receiver.example/older', '{*}', 'older')
 """
 RETIRED = "UPDATE hookseal.secret_records SET changed_at = now() - interval '99 d' WHERE state = 'retired'"
 Step = tuple[Action, Callable[..., Awaitable[object]], Callable[[Operator], Awaitable[object]]]
@@ -83,6 +102,16 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     enable, disable = endpoint_state.enable_endpoint, endpoint_state.disable_endpoint
     back, end, again = rotation.roll_back, rotation.end_overlap, replay.replay_delivery
     found = Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason="it is old", restore_epoch=1)
+    now = FakeClock().now()
+    denied = Denied(
+        tenant_id=ACME,
+        worker="w1",
+        since=now,
+        until=now,
+        counts={"secret_denied": 3},
+        endpoints=(),
+        endpoints_are_all=True,
+    )
     drain = 25
     return [
         (Action.ENDPOINT_ADDED, add, lambda by: added(by, other)),
@@ -102,6 +131,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.SECRET_REVEALED, reveal.reveal, lambda by: reveal.reveal(by, ACME, endpoint)),
         (Action.SECRET_ROTATION_ANNOUNCED, scheduled.take_turn, lambda by: due(by, endpoint)),
         (Action.SECRET_DESTROYED, purge.purge_batch, purged),
+        (Action.SECRET_DENIED, denials.tell_denied, lambda by: denials.tell_denied(by, denied, again=False)),
         (Action.ROLLBACK_FOUND, findings.tell_put_back, lambda by: findings.tell_put_back(by, found)),
         (Action.RESTORE_ACCEPTED, restore.accept_restore, lambda by: restore.accept_restore(by, ())),
         (
@@ -112,6 +142,25 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.PRODUCER_GRANTED, producers.grant, lambda by: producers.grant(by, role, ACME)),
         (Action.PRODUCER_REVOKED, producers.revoke, lambda by: producers.revoke(by, role, ACME)),
         (Action.CACHE_CLEARED, caches.clear_caches, caches.clear_caches),
+        (Action.KEY_STAGED, keys.stage_key, lambda by: keys.stage_key(by, THIRD)),
+        (Action.KEY_PROMOTED, keys.promote_key, lambda by: keys.promote_key(by, SECOND.key_id)),
+        (
+            Action.KEY_REWRAPPED,
+            rewrap.rewrap_batch,
+            lambda by: rewrap.rewrap_batch(by, FIRST.key_id, BEGINNING, wait=True),
+        ),
+        (Action.KEY_DRAINED, rewrap.finish_rewrap, lambda by: rewrap.finish_rewrap(by, FIRST.key_id)),
+        (Action.KEY_COMPROMISED, compromise.mark_compromised, lambda by: compromise.mark_compromised(by, FIRST.key_id)),
+        (Action.KEY_RETIRED, keys.retire_key, lambda by: keys.retire_key(by, THIRD.key_id)),
+        (Action.KEY_DESTROYED, keys.destroy_key, lambda by: keys.destroy_key(by, THIRD.key_id)),
+        (Action.ENDPOINT_ADDED, endpoint_import.import_endpoint, imported),
+        (Action.SECRET_MIGRATED, migration.migrate_endpoint, migrated),
+        (Action.PLAINTEXT_EMPTIED, migration.empty_batch, emptied),
+        (
+            Action.PLAINTEXT_FORBIDDEN,
+            migration.forbid_plaintext,
+            lambda by: migration.forbid_plaintext(by, emptied=1),
+        ),
         (Action.ENDPOINT_DELETED, delete, lambda by: delete(by, ACME, endpoint)),
     ]
 
@@ -119,6 +168,31 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
 async def added(operator: Operator, endpoint: NewEndpoint) -> endpoints.AddedEndpoint:
     """Add an endpoint with a fresh secret."""
     return await endpoints.add_endpoint(operator, endpoint, None, own_drain_seconds=25)
+
+
+async def imported(operator: Operator) -> object:
+    """Import an endpoint of an older system."""
+    endpoint = NewEndpoint(
+        tenant_id=ACME, url="https://receiver.example/imported", event_types=("*",), scheme=Scheme.X_WEBHOOK
+    )
+    secret = SecretMaterial(b"short")
+    return await endpoint_import.import_endpoint(operator, endpoint, secret, own_drain_seconds=25)
+
+
+async def migrated(operator: Operator) -> object:
+    """Migrate an endpoint of an older system."""
+    return await migration.migrate_endpoint(operator, await older(operator))
+
+
+async def emptied(operator: Operator) -> object:
+    """Empty the column of that endpoint."""
+    return await migration.empty_batch(operator, [await older(operator)])
+
+
+async def older(operator: Operator) -> Held:
+    """Return the endpoint of an older system."""
+    [held] = [each async for each in every(operator.connection)]
+    return held
 
 
 async def probed(operator: Operator, endpoint: EndpointId) -> object:
@@ -168,10 +242,12 @@ async def test_each_is_told_once(pool: "asyncpg.Pool[asyncpg.Record]", database_
         await keys.begin(connection, keyring(), "ada@desk", os.urandom)
         done: list[tuple[str, Callable[..., Awaitable[object]]]] = [(Action.KEY_INITIALISED, keys.begin)]
         assert [name for name, _ in done] == await actions(pool)
-        installation = Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
+        await register(pool, SECOND, "staged")
+        installation = Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, RING))
         operator = installation.operator(connection)
         first = await added(operator, NEW)
         delivery = await dead(installation)
+        await pool.execute(OLDER)
         told = await actions(pool)
         for action, function, call in steps(first.pointer.endpoint_id, delivery, role):
             await call(operator)

@@ -121,6 +121,7 @@ _IDLE: Final = tuple(
     for name, to in (
         ("key id beside the record", "key_id = 'ffffffffffffffff'"),
         ("no key id", "key_id = ''"),
+        ("keys that never sealed it", "wrapped_by = ARRAY['ffffffffffffffff']"),
         ("scheme beside the record", "scheme = 'x-webhook'"),
         ("times of the record", "created_at = 'infinity', changed_at = '-infinity'"),
     )

@@ -8,10 +8,9 @@ Figures = dict[tuple[str, str | None], float]
 
 
 def read(text: str) -> Figures:
-    """Return every sample by its name and the value of its label, None without one."""
+    """Return every sample by its name and the values of its labels with a space between them, None without one."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    assert [] == [sample for sample in samples if len(sample.labels) > 1]
-    return {(sample.name, next(iter(sample.labels.values()), None)): sample.value for sample in samples}
+    return {(sample.name, " ".join(sample.labels.values()) or None): sample.value for sample in samples}
 
 
 def figures(meter: WorkerMeter) -> Figures:

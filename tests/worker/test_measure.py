@@ -18,12 +18,14 @@ from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
 SWEEP_SECONDS = 15
+DAY_SECONDS = 86_400
 OF_THE_LEADER = (
     "hookseal_oldest_due_seconds",
     "hookseal_due",
     "hookseal_waiting",
     "hookseal_queue_depth",
-    "hookseal_records",
+    "hookseal_master_key_records",
+    "hookseal_master_key_age_seconds",
     "hookseal_plaintext_rows",
     "hookseal_rotations_overdue",
     "hookseal_workers_live",
@@ -65,12 +67,14 @@ async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> No
         ("hookseal_waiting", "secret"): 0.0,
         ("hookseal_waiting", "endpoint_disabled"): 0.0,
         ("hookseal_queue_depth", None): 0.0,
-        ("hookseal_records", key_id): 2.0,
+        ("hookseal_master_key_records", f"{key_id} active"): 2.0,
         ("hookseal_plaintext_rows", None): 0.0,
         ("hookseal_rotations_overdue", None): 0.0,
         ("hookseal_workers_live", None): 0.0,
     }
-    assert nothing == scene.told()
+    told = scene.told()
+    assert 0 <= told.pop(("hookseal_master_key_age_seconds", f"{key_id} active")) < 60
+    assert nothing == told
 
     await subscribe(pool)
     await publish(pool, 4)
@@ -92,14 +96,15 @@ async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> No
     await scene.bell.redis.zadd(DEFAULT_QUEUE, {"a": 1, "b": 2})
     await scene.measuring.once()
     told = scene.told()
+    del told["hookseal_master_key_age_seconds", f"{key_id} active"]
     assert 100 <= told.pop(("hookseal_oldest_due_seconds", None)) < 110
     assert {
         ("hookseal_due", None): 3.0,
         ("hookseal_waiting", "secret"): 1.0,
         ("hookseal_waiting", "endpoint_disabled"): 0.0,
         ("hookseal_queue_depth", None): 2.0,
-        ("hookseal_records", key_id): 1.0,
-        ("hookseal_records", "unregistered"): 1.0,
+        ("hookseal_master_key_records", f"{key_id} active"): 1.0,
+        ("hookseal_master_key_records", "unregistered unregistered"): 1.0,
         ("hookseal_plaintext_rows", None): 1.0,
         ("hookseal_rotations_overdue", None): 0.0,
         ("hookseal_workers_live", None): 1.0,
@@ -134,7 +139,8 @@ async def test_absent_while_another_leads(pool: "Pool[asyncpg.Record]", redis_ur
     scene.leads = True
     turns.set()
     await asleep(2)
-    assert set(OF_THE_LEADER) - {"hookseal_records"} == {name for name, _ in scene.told()}
+    of_keys = {"hookseal_master_key_records", "hookseal_master_key_age_seconds"}  # of which there is none
+    assert set(OF_THE_LEADER) - of_keys == {name for name, _ in scene.told()}
     scene.leads = False
     assert {} == scene.told()
     await cancelled([task])
@@ -161,6 +167,57 @@ async def test_what_cannot_be_measured_is_absent(pool: "Pool[asyncpg.Record]", r
     assert [("measure.failed", "redis"), ("measure.failed", "postgresql"), ("measure.resumed", "redis")] == [
         (line["event"], line["of"]) for line in logs
     ]
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-11", part="secrets")
+async def test_how_old_master_keys_are(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """A key's age is that of its state: promoted, followed by another, registered, retired, destroyed."""
+    for number, (state, promoted, ended) in enumerate(
+        (
+            ("destroyed", 90, 10),
+            ("retired", 80, 20),
+            ("decrypt_only", 70, None),
+            ("decrypt_only", 60, None),
+            ("active", 50, None),
+            ("staged", None, None),
+            ("retired", None, None),
+        )
+    ):
+        await pool.execute(
+            "INSERT INTO hookseal.secret_keys"
+            " (key_id, state, check_value, created_at, promoted_at, retired_at, destroyed_at) VALUES"
+            " ($1, $2, '', now() - interval '100 days', now() - make_interval(days => $3),"
+            " now() - make_interval(days => $4), now() - make_interval(days => $4))",
+            f"{number:016x}",
+            state,
+            promoted,
+            ended,
+        )
+    await pool.execute(
+        "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed, key_id)"
+        " VALUES ('acme', 'a', 1, 'db', 'p', '', $1), ('acme', 'b', 1, 'db', 'p', '', 'x'),"
+        " ('acme', 'c', 1, 'db', 'p', '', 'y')",
+        f"{2:016x}",
+    )
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    told = {
+        (name.removeprefix("hookseal_master_key_"), label): value // DAY_SECONDS if "age" in name else value
+        for (name, label), value in scene.told().items()
+        if "master_key" in name and value
+    }
+    assert {
+        ("age_seconds", "0000000000000000 destroyed"): 10,
+        ("age_seconds", "0000000000000001 retired"): 20,
+        ("age_seconds", "0000000000000002 decrypt_only"): 60,
+        ("age_seconds", "0000000000000003 decrypt_only"): 50,
+        ("age_seconds", "0000000000000004 active"): 50,
+        ("age_seconds", "0000000000000005 staged"): 100,
+        ("age_seconds", "0000000000000006 retired"): 100,
+        ("records", "0000000000000002 decrypt_only"): 1.0,
+        ("records", "unregistered unregistered"): 2.0,
+    } == told
     await scene.bell.close()
 
 

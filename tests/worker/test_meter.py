@@ -18,7 +18,7 @@ def test_counters_begin_at_zero() -> None:
         (metric.name, value): 0.0
         for metric in METRICS
         if metric.kind is Kind.COUNTER
-        for value in metric.values or (None,)
+        for value in next(iter(metric.labels.values()), (None,))
     }
     found = figures(WorkerMeter())
 
@@ -39,6 +39,7 @@ def test_every_event_is_counted() -> None:
     meter.rang(RungBy.SWEEP, 2)
     meter.ring_dropped()
     meter.claim_failed()
+    meter.audit_refused()
     meter.decided(Verdict(state=State.PENDING, retry_in_seconds=30))
     meter.decided(Verdict(state=State.DEAD_LETTER))
     meter.decided(Verdict(state=State.FAILED, disable="the receiver answered 410 Gone"))
@@ -52,6 +53,7 @@ def test_every_event_is_counted() -> None:
         ("hookseal_rings_total", "sweep"): 2.0,
         ("hookseal_rings_dropped_total", None): 1.0,
         ("hookseal_claims_failed_total", None): 1.0,
+        ("hookseal_audit_rows_refused_total", None): 1.0,
         ("hookseal_dead_letters_total", None): 2.0,
         ("hookseal_endpoints_disabled_total", None): 1.0,
     } == {key: value - before[key] for key, value in after.items() if value != before[key]}
@@ -78,16 +80,19 @@ def test_attempts() -> None:
 def test_what_is_read() -> None:
     """A figure that is read is as it is then, absent if there is none; a label has the values of its set only."""
     meter = WorkerMeter()
-    reading: list[float | dict[str, float] | None] = [None]
+    reading: list[float | None] = [None]
     meter.watch(metrics.QUEUE_DEPTH, lambda: reading[0])
     meter.watch(metrics.WAITING, lambda: {"secret": 2.0, "acme": 9.0})
-    meter.watch(metrics.RECORDS, lambda: {"00112233aabbccdd": 7.0})
+    records: dict[tuple[str, ...], float] = {("0" * 16, "active"): 7.0, ("0" * 16, "burnt"): 9.0}
+    meter.watch(metrics.RECORDS, lambda: records)
     assert ("hookseal_queue_depth", None) not in figures(meter)
     reading[0] = 4.0
     found = figures(meter)
 
     assert 4.0 == found["hookseal_queue_depth", None]
-    assert 7.0 == found["hookseal_records", "00112233aabbccdd"]
+    assert {("hookseal_master_key_records", f"{'0' * 16} active"): 7.0} == {
+        key: value for key, value in found.items() if key[0] == "hookseal_master_key_records"
+    }
     assert {("hookseal_waiting", "secret"): 2.0, ("hookseal_waiting", "endpoint_disabled"): 0.0} == {
         key: value for key, value in found.items() if key[0] == "hookseal_waiting"
     }
@@ -132,4 +137,7 @@ def test_the_page_names_everything() -> None:
     assert [] == [metric.name for metric in METRICS if metric.text not in page]
     assert len(NAMES) == len(set(NAMES))
     assert [] == [name for name in NAMES if not name.startswith("hookseal_")]
-    assert [] == [metric.name for metric in METRICS if metric.label in {"tenant", "tenant_id", "endpoint", "url"}]
+    of_tenants = {"tenant", "tenant_id", "endpoint", "url"}
+    assert [] == [metric.name for metric in METRICS if of_tenants & metric.labels.keys()]
+    closed = [metric.labels for metric in METRICS if metric.kind is Kind.COUNTER]
+    assert [] == [labels for labels in closed if len(labels) > 1 or not all(labels.values())]

@@ -148,7 +148,7 @@ async def test_the_figures_of_a_known_story(world: World, receiver: Receiver) ->
         ("hookseal_ready", "postgresql"): 1.0,
         ("hookseal_ready", "redis"): 1.0,
         ("hookseal_ready", "secrets"): 1.0,
-        ("hookseal_records", key_id): 6.0,
+        ("hookseal_master_key_records", f"{key_id} active"): 6.0,
         ("hookseal_plaintext_rows", None): 0.0,
         ("hookseal_workers_live", None): 1.0,
         ("hookseal_due", None): 0.0,

@@ -22,6 +22,24 @@ SELECT l.after::text AS after
                                 FROM hookseal.audit_log AS s
                                WHERE s.tenant_id = $1 AND s.subject = $2 AND s.action = $4), 0)
 
+-- Among the newest rows of the subject only: who asks wrote it just now, or did not.
+-- name: is_told
+SELECT EXISTS (
+    SELECT
+      FROM (SELECT l.action, l.after
+              FROM hookseal.audit_log AS l
+             WHERE l.tenant_id = $1 AND l.subject = $2
+             ORDER BY l.sequence DESC
+             LIMIT 1000) AS newest
+     WHERE newest.action = $3 AND newest.after::text = $4)
+
+-- name: heads
+SELECT h.tenant_id, h.sequence, h.mac
+  FROM hookseal.audit_heads AS h
+ WHERE h.sequence > 0 AND ($1::text IS NULL OR h.tenant_id = $1)
+ ORDER BY h.tenant_id
+ LIMIT $2
+
 -- name: at
 SELECT (SELECT max(l.sequence) FROM hookseal.audit_log AS l WHERE l.tenant_id = $1) AS last,
        (SELECT l.mac FROM hookseal.audit_log AS l WHERE l.tenant_id = $1 AND l.sequence = $2) AS mac
@@ -58,6 +76,7 @@ SELECT head.sequence AS head_sequence,
               l.before::text AS before,
               l.after::text AS after,
               l.correlation_id,
+              l.generation,
               l.previous_mac,
               l.mac,
               l.mac_key_id

@@ -23,12 +23,23 @@ class Action(StrEnum):
     SECRET_ROTATION_ANNOUNCED = "secret.rotation_announced"  # noqa: S105 - the same
     SECRET_REVEALED = "secret.revealed"  # noqa: S105 - the same
     SECRET_DESTROYED = "secret.destroyed"  # noqa: S105 - the same
+    SECRET_DENIED = "secret.denied"  # noqa: S105 - the same
+    SECRET_MIGRATED = "secret.migrated"  # noqa: S105 - the same
+    PLAINTEXT_EMPTIED = "secret.plaintext_emptied"
+    PLAINTEXT_FORBIDDEN = "secret.plaintext_forbidden"
     ROLLBACK_FOUND = "rollback.found"
     RESTORE_ACCEPTED = "restore.accepted"
     DELIVERY_REPLAYED = "delivery.replayed"
     PRODUCER_GRANTED = "producer.granted"
     PRODUCER_REVOKED = "producer.revoked"
     KEY_INITIALISED = "key.initialised"
+    KEY_STAGED = "key.staged"
+    KEY_PROMOTED = "key.promoted"
+    KEY_REWRAPPED = "key.rewrapped"
+    KEY_DRAINED = "key.drained"
+    KEY_RETIRED = "key.retired"
+    KEY_DESTROYED = "key.destroyed"
+    KEY_COMPROMISED = "key.compromised"
     INTEGRITY_ROTATED = "integrity.rotated"
     CACHE_CLEARED = "cache.cleared"
 

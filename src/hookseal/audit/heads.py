@@ -31,10 +31,11 @@ class Contradiction(StrEnum):
 
 
 def kept_heads(text: str) -> tuple[Head, ...]:
-    """Return the heads in what `hookseal audit verify --json` printed. Raises `Malformed` if it is not of that form."""
+    """Return the heads in what `hookseal audit heads --json`, or `audit verify --json`, printed. Raises `Malformed`."""
     try:
         tenants = json.loads(text)["tenants"]
-        heads = tuple(_head(one) for one in tenants if one["head_sequence"] is not None)
+        # Number 0 stands where somebody waited to append, and nobody has: there is nothing to be held to it.
+        heads = tuple(_head(one) for one in tenants if one["head_sequence"] not in {None, 0})
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _no_heads() from None
     if not 0 < len(heads) <= MAX_HEADS:  # with none, nothing would be compared, and all of it look intact
@@ -80,4 +81,6 @@ def _head(one: Mapping[str, Any]) -> Head:
 
 
 def _no_heads() -> Malformed:
-    return Malformed("the file must hold what `hookseal audit verify --json` printed", field="head")
+    return Malformed(
+        "the file must hold what `hookseal audit heads --json` or `hookseal audit verify --json` printed", field="head"
+    )

@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, Final
 
 import asyncpg
 
-from hookseal.audit.chain import LOWEST, ORIGIN, Broken, Link, Row, ended, followed, json_text, message
+from hookseal.audit.chain import LOWEST, ORIGIN, Broken, Flaw, Link, Row, ended, followed, json_text, message
 from hookseal.audit.database import translated
 from hookseal.audit.entry import Action, ChainKey, Change
-from hookseal.audit.heads import Contradiction, Head, contradiction, kept
+from hookseal.audit.heads import MAX_HEADS, Contradiction, Head, contradiction, kept
 from hookseal.audit.shown import cursor_of, facts, place_of, shown
 from hookseal.ground.errors import Defect, Refused
 from hookseal.ground.framing import microseconds
@@ -86,6 +87,28 @@ async def told(source: Executor, tenant: TenantId, subject: str, action: Action,
                 _SQL["told_since"], tenant, subject, action.value, since.value, timeout=ANSWER_SECONDS
             )
     return [facts(row["after"]) for row in rows]
+
+
+async def is_told(connection: Connection, change: Change) -> bool:
+    """Return whether a row with these facts is among the newest thousand of the subject. Raises as `append`."""
+    arguments = (change.tenant_id, change.subject, change.action.value, json_text(change.after))
+    with translated():
+        found: bool = await connection.fetchval(_SQL["is_told"], *arguments, timeout=ANSWER_SECONDS)
+    return found
+
+
+async def heads(source: Executor, *, tenant: TenantId | None = None) -> list[Head]:
+    """Return the head of the tenant's chain, or of every chain at one moment, without a look at any row.
+
+    Raises `Refused` for more of them than a file of heads may hold, `Unavailable`, and `Refused` if the role may not
+    read them.
+    """
+    with translated():
+        async with connected(source) as connection:
+            rows = await connection.fetch(_SQL["heads"], tenant, MAX_HEADS + 1, timeout=ANSWER_SECONDS)
+    if len(rows) > MAX_HEADS:
+        raise Refused(f"more than {MAX_HEADS} tenants have a chain: ask for one after the other with --tenant")
+    return [Head(tenant_id=row["tenant_id"], sequence=row["sequence"], mac=row["mac"]) for row in rows]
 
 
 async def contradicted(source: Executor, key: ChainKey, heads: Sequence[Head]) -> list[tuple[Head, Contradiction]]:
@@ -188,7 +211,10 @@ async def _verified(
     last, broken, first = ORIGIN, None, LOWEST
     while True:
         records, head = await _batch(source, tenant, first)
-        last, broken = followed(last, map(_row, records), key)
+        derived = list(takewhile(_is_derived, records))
+        last, broken = followed(last, map(_row, derived), key)
+        if broken is None and len(derived) < len(records):
+            broken = Broken(records[len(derived)]["sequence"], Flaw.ALTERED)
         if on_progress is not None:
             on_progress(tenant, last.sequence)
         if broken is not None or len(records) < _BATCH:
@@ -218,6 +244,13 @@ async def _records(source: Executor, tenant: str) -> AsyncIterator[asyncpg.Recor
         for record in records:
             yield record
         first = records[-1]["sequence"] + 1
+
+
+def _is_derived(record: asyncpg.Record) -> bool:
+    """Return whether the generation, which no MAC covers, is still made of `after`, as what is put back is known by."""
+    told = facts(record["after"])
+    generation = told.get("generation") if isinstance(told, dict) else None
+    return bool(record["generation"] == generation)
 
 
 def _row(record: asyncpg.Record) -> tuple[Row, bytes]:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from hookseal.audit.chain import LOWEST, json_text
 from hookseal.ground import paging
+
+_LEVELS: Final = 16  # of lists and objects in each other; ours have three
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,11 +43,22 @@ def place_of(cursor: str) -> tuple[str, int]:
 
 
 def facts(text: str | None) -> Any:
-    """Return the facts of a row; as their text if they are not spelled as `json_text` spells them."""
+    """Return the facts of a row; as their text if they are not spelled as `json_text` spells them, or nested deeply.
+
+    So whoever forges a row cannot have the log not be shown.
+    """
     if text is None:
         return None
     try:
         found = json.loads(text)
-        return found if isinstance(found, dict) and json_text(found) == text else text
+        json.dumps(found, ensure_ascii=False).encode()  # half a character cannot be printed
+        return found if isinstance(found, dict) and json_text(found) == text and _is_flat(found) else text
     except (ValueError, RecursionError):
         return text
+
+
+def _is_flat(value: object, levels: int = _LEVELS) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(each, levels - 1) for each in inner)

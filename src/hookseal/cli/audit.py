@@ -10,16 +10,18 @@ import typer
 
 from hookseal.audit import log
 from hookseal.audit.chain import Flaw
-from hookseal.audit.entry import Action
+from hookseal.audit.entry import Action, ChainKey
+from hookseal.audit.exported import MAX_LINE_BYTES, verify_export
 from hookseal.audit.heads import Contradiction, Head
 from hookseal.audit.log import Verified
 from hookseal.cli import operating
+from hookseal.cli.input_files import STANDARD_INPUT, read_lines
 from hookseal.cli.output import Json, emit, printable, table
 from hookseal.cli.restore import head_shape, read_heads
 from hookseal.cli.runtime import connect, require_schema, run, start
 from hookseal.config.settings import Part, Settings
 from hookseal.ground import ids
-from hookseal.ground.errors import NotFound
+from hookseal.ground.errors import Malformed, NotFound
 
 app: Final = typer.Typer(help="List, verify and export who changed what.", no_args_is_help=True)
 
@@ -64,20 +66,30 @@ def list_(
 def verify(
     *,
     tenant: Tenant = None,
-    head: Annotated[Path | None, typer.Option(help="What this printed with --json before; - is stdin.")] = None,
+    head: Annotated[Path | None, typer.Option(help="What `audit heads --json` printed before; - is stdin.")] = None,
+    from_export: Annotated[
+        Path | None, typer.Option(help="Verify what `audit export` printed, not the table; - is stdin.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify that no row was altered, removed, inserted or moved; exit 1 if one was, naming the first.
 
-    A log that was put back as a whole looks intact: keep what this prints with --json elsewhere, and compare with
-    --head. A tenant of whom there are no rows at all is 3.
+    A log that was put back as a whole looks intact: keep what `audit heads --json` prints elsewhere, and compare with
+    --head. A tenant of whom there are no rows at all is 3. With --from-export the table is not looked at, only the
+    integrity key is read; an export has no heads, so what was cut off at its end only --head tells.
 
-    Example: hookseal audit verify --json > heads.json; hookseal audit verify --head heads.json
+    Example: hookseal audit verify --head heads.json --json
     """
     owner = _tenant(tenant)
-    heads = () if head is None else tuple(one for one in read_heads(head) if owner in (None, one.tenant_id))
-    verified, contradicted = run(_verify(start(operating.NEEDS), owner, heads))
-    _require_rows(verified, owner, heads)
+    if from_export is not None and str(head) == str(from_export) == STANDARD_INPUT:
+        raise Malformed("only one of --head and --from-export can be standard input", field="from_export")
+    kept = () if head is None else tuple(one for one in read_heads(head) if owner in {None, one.tenant_id})
+    settings = start(operating.NEEDS)
+    if from_export is None:
+        verified, contradicted = run(_verify(settings, owner, kept))
+    else:
+        verified, contradicted = _verify_export(from_export, run(_integrity(settings)), owner, kept)
+    _require_rows(verified, owner, kept)
     intact = not contradicted and all(each.broken is None for each in verified)
     emit(
         {
@@ -92,12 +104,34 @@ def verify(
 
 
 @app.command()
+def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
+    """Print where each chain ends: the number and MAC of its last row. No row is read, and no key is needed.
+
+    Keep it where who may write the tables may not, every minute if you like: a later log must still hold these rows.
+    `audit verify --head` and `restore accept --head` compare. A tenant without a chain is 3.
+
+    Example: hookseal audit heads --json > heads.json
+    """
+    owner = _tenant(tenant)
+    found = run(_heads(start(_NEEDS), owner))
+    if owner is not None and not found:
+        raise _no_rows()
+    emit(
+        {"tenants": [_head_shape(one) for one in found]},
+        as_json=as_json,
+        text=lambda: "\n".join(_head_text(one) for one in found) or "no audit rows",
+    )
+
+
+@app.command()
 def export(
     *,
     tenant: Tenant = None,
     as_json: Json = False,  # noqa: ARG001 - every command has it, and this one prints nothing else
 ) -> None:
     """Print every row with its MACs, oldest first, one tenant after the other: one JSON object a line.
+
+    `audit verify --from-export` verifies it without the table.
 
     Example: hookseal audit export --tenant acme > audit.jsonl
     """
@@ -141,6 +175,30 @@ async def _verify(
     return verified, contradicted
 
 
+async def _integrity(settings: Settings) -> ChainKey:
+    async with operating.operating(settings) as operator:
+        return operator.unlocked.integrity
+
+
+def _verify_export(
+    source: Path, key: ChainKey, tenant: ids.TenantId | None, heads: Sequence[Head]
+) -> tuple[list[Verified], list[tuple[Head, Contradiction]]]:
+    lines = read_lines(str(source), MAX_LINE_BYTES, field="from_export")
+    shows = sys.stderr.isatty()
+    told = verify_export(lines, key, heads, tenant=tenant, on_progress=_show_progress if shows else None)
+    if shows:
+        typer.echo("\r\x1b[K", err=True, nl=False)
+    if tenant is None and not told[0]:
+        raise Malformed("the file holds no row: it is no export, or one of an empty log", field="from_export")
+    return told
+
+
+async def _heads(settings: Settings, tenant: ids.TenantId | None) -> list[Head]:
+    async with connect(settings.database) as connection:
+        await require_schema(connection)
+        return await log.heads(connection, tenant=tenant)
+
+
 async def _export(settings: Settings, tenant: ids.TenantId | None) -> None:
     async with connect(settings.database) as connection:
         await require_schema(connection)
@@ -152,7 +210,11 @@ def _require_rows(verified: list[Verified], tenant: ids.TenantId | None, heads: 
     # A typing error must not pass for a log that is whole; nor must a log that somebody removed.
     nothing = all(each.broken is None and each.head_sequence is None for each in verified)
     if tenant is not None and nothing and not heads:
-        raise NotFound("the audit log has no rows of this tenant: correct --tenant, or find its log", field="tenant")
+        raise _no_rows()
+
+
+def _no_rows() -> NotFound:
+    return NotFound("the audit log has no rows of this tenant: correct --tenant, or find its log", field="tenant")
 
 
 def _verify_text(verified: list[Verified], contradicted: list[tuple[Head, Contradiction]]) -> str:
@@ -173,6 +235,14 @@ def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
         return "no audit rows"
     shown = table(items, ["at", "tenant_id", "sequence", "actor", "action", "subject"])
     return shown if following is None else f"{shown}\nmore: --cursor {following}"
+
+
+def _head_shape(head: Head) -> dict[str, Any]:
+    return {"tenant_id": head.tenant_id, "head_sequence": head.sequence, "head_mac": head.mac.hex()}
+
+
+def _head_text(head: Head) -> str:
+    return f"{printable(head.tenant_id)}: row {head.sequence}, MAC {head.mac.hex()}"
 
 
 def _verified_shape(verified: Verified) -> dict[str, Any]:

@@ -95,6 +95,7 @@ class Findings:
             return
         if not audited:
             self._unaudited.add(found)
+            self._meter.audit_refused()
         self._meter.put_back()
         self._log.error(
             "rollback.found",

@@ -25,6 +25,7 @@ _MEASURED: Final = (
     metrics.WAITING,
     metrics.QUEUE_DEPTH,
     metrics.RECORDS,
+    metrics.KEY_AGE,
     metrics.PLAINTEXT_ROWS,
     metrics.ROTATIONS_OVERDUE,
     metrics.WORKERS_LIVE,
@@ -89,11 +90,16 @@ async def _stored(connection: Connection) -> Mapping[str, Reading]:
         rows = await connection.fetch(_SQL[name], *arguments, timeout=ANSWER_SECONDS)
         return {row["label"]: row["number"] for row in rows}
 
+    async def by_key(name: str) -> Mapping[tuple[str, ...], float]:
+        rows = await connection.fetch(_SQL[name], timeout=ANSWER_SECONDS)
+        return {(row["key_id"], row["state"]): row["number"] for row in rows}
+
     return {
         metrics.OLDEST_DUE.name: await number("oldest_due_seconds"),
         metrics.DUE.name: await number("due", COUNTED_AT_MOST),
         metrics.WAITING.name: await labelled("waiting", COUNTED_AT_MOST),
-        metrics.RECORDS.name: await labelled("records"),
+        metrics.RECORDS.name: await by_key("records"),
+        metrics.KEY_AGE.name: await by_key("key_ages"),
         metrics.PLAINTEXT_ROWS.name: await number("plaintext_rows"),
         metrics.ROTATIONS_OVERDUE.name: await number("rotations_overdue", WARNING.total_seconds()),
         metrics.WORKERS_LIVE.name: await number("workers_live", LIVE_SECONDS),

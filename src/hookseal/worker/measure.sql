@@ -16,11 +16,29 @@ FROM (SELECT waiting_for FROM hookseal.deliveries WHERE waiting_for IS NOT NULL 
 GROUP BY waiting_for
 
 -- name: records
-SELECT coalesce(k.key_id, 'unregistered') AS label, sum(coalesce(r.records, 0))::bigint AS number
+SELECT coalesce(k.key_id, 'unregistered') AS key_id,
+       coalesce(k.state, 'unregistered') AS state,
+       sum(coalesce(r.records, 0))::bigint AS number
 FROM hookseal.secret_keys AS k
 FULL JOIN (SELECT key_id, count(*) AS records FROM hookseal.secret_records WHERE key_id IS NOT NULL GROUP BY key_id) AS r
     USING (key_id)
-GROUP BY 1
+GROUP BY 1, 2
+
+-- A key leaves `active` when the next one is promoted. One of an older version may have no time but that of its row.
+-- name: key_ages
+SELECT k.key_id,
+       k.state,
+       greatest(extract(epoch FROM now() - coalesce(
+           CASE k.state
+               WHEN 'active' THEN k.promoted_at
+               WHEN 'decrypt_only' THEN (SELECT min(n.promoted_at)
+                                           FROM hookseal.secret_keys AS n
+                                          WHERE n.promoted_at > coalesce(k.promoted_at, k.created_at))
+               WHEN 'retired' THEN k.retired_at
+               WHEN 'destroyed' THEN k.destroyed_at
+           END,
+           k.created_at)), 0)::float8 AS number
+FROM hookseal.secret_keys AS k
 
 -- name: plaintext_rows
 SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext

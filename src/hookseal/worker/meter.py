@@ -15,7 +15,8 @@ from hookseal.secrets.reader import Statistics
 from hookseal.worker import metrics
 from hookseal.worker.metrics import METRICS, FailureOf, Kind, Metric, RungBy
 
-Reading = float | Mapping[str, float] | None
+# A number; one for each value of the label, or of all labels together; or none.
+Reading = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | None
 _UNLABELLED: Final = ""
 
 
@@ -27,7 +28,7 @@ class WorkerMeter(Collector):
 
     def __init__(self) -> None:
         self._counts = {
-            metric.name: dict.fromkeys(metric.values or (_UNLABELLED,), 0.0)
+            metric.name: dict.fromkeys(next(iter(metric.labels.values()), (_UNLABELLED,)), 0.0)
             for metric in METRICS
             if metric.kind is Kind.COUNTER
         }
@@ -82,6 +83,10 @@ class WorkerMeter(Collector):
     def put_back(self) -> None:
         """Count a row that was found to be older than is known, once it is audited."""
         self._count(metrics.PUT_BACK)
+
+    def audit_refused(self) -> None:
+        """Count a row that the audit log did not take from this worker."""
+        self._count(metrics.AUDIT_REFUSED)
 
     def watch(self, metric: Metric, read: Callable[[], Reading]) -> None:
         """Have this metric read whenever the figures are asked for: a number, one for each label, or None."""
@@ -148,20 +153,31 @@ def _families(metric: Metric, reading: Reading) -> Iterator[Family]:
     """Yield the family of a reading, none if there is none; no label has a value outside its closed set."""
     if reading is None:
         return
-    labels = None if metric.label is None else (metric.label,)
-    family = _family(metric, labels)
-    for value, number in _labelled(metric, reading).items():
-        family.add_metric(() if labels is None else (value,), number)
+    family = _family(metric, tuple(metric.labels))
+    for values, number in _labelled(metric, reading).items():
+        family.add_metric(values, number)
     yield family
 
 
-def _labelled(metric: Metric, reading: float | Mapping[str, float]) -> Mapping[str, float]:
+def _labelled(
+    metric: Metric, reading: float | Mapping[str, float] | Mapping[tuple[str, ...], float]
+) -> Mapping[tuple[str, ...], float]:
     if not isinstance(reading, Mapping):
-        return {_UNLABELLED: reading}
-    return {value: reading.get(value, 0.0) for value in metric.values} if metric.values else reading
+        return {(): reading}
+    if not metric.labels:
+        return {(): sum(reading.values())}
+    found = {(key,) if isinstance(key, str) else key: number for key, number in reading.items()}
+    closed = list(metric.labels.values())
+    if len(closed) == 1 and closed[0]:
+        return {(value,): found.get((value,), 0.0) for value in closed[0]}
+    return {
+        values: number
+        for values, number in found.items()
+        if all(value in of or not of for value, of in zip(values, closed, strict=True))
+    }
 
 
-def _family(metric: Metric, labels: tuple[str, ...] | None) -> CounterMetricFamily | GaugeMetricFamily:
+def _family(metric: Metric, labels: tuple[str, ...]) -> CounterMetricFamily | GaugeMetricFamily:
     match metric.kind:
         case Kind.COUNTER:
             return CounterMetricFamily(metric.name, metric.text, labels=labels)

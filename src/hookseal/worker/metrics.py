@@ -4,12 +4,16 @@ No label holds a tenant, an endpoint or a url: the values of every label are a c
 master keys.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.model import Outcome, WaitingFor
+from hookseal.secrets.key_rules import KeyState
+
+UNREGISTERED: Final = "unregistered"
 
 
 class Kind(StrEnum):
@@ -36,13 +40,12 @@ class FailureOf(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric: `values` are those of its label, none if they are known only when it is measured."""
+    """One metric: its labels, each with all the values that it may have, none if only measuring tells them."""
 
     name: str
     kind: Kind
     text: str
-    label: str | None = None
-    values: tuple[str, ...] = ()
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     buckets: tuple[float, ...] = ()
 
 
@@ -50,8 +53,7 @@ ATTEMPTS: Final = Metric(
     name="hookseal_attempts_total",
     kind=Kind.COUNTER,
     text="Attempts that were made, by how they ended.",
-    label="outcome",
-    values=tuple(Outcome),
+    labels={"outcome": tuple(Outcome)},
 )
 ATTEMPT_DURATION: Final = Metric(
     name="hookseal_attempt_duration_seconds",
@@ -72,8 +74,7 @@ HELD: Final = Metric(
     name="hookseal_held_total",
     kind=Kind.COUNTER,
     text="Times that a delivery was held back, unsent and unspent.",
-    label="waiting_for",
-    values=tuple(WaitingFor),
+    labels={"waiting_for": tuple(WaitingFor)},
 )
 DEAD_LETTERS: Final = Metric(
     name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries that spent their last attempt."
@@ -100,8 +101,7 @@ RINGS: Final = Metric(
     name="hookseal_rings_total",
     kind=Kind.COUNTER,
     text="Rings that this worker put into the queue; those of `sweep` replace what was lost.",
-    label="by",
-    values=tuple(RungBy),
+    labels={"by": tuple(RungBy)},
 )
 RINGS_DROPPED: Final = Metric(
     name="hookseal_rings_dropped_total",
@@ -128,13 +128,18 @@ SECRET_FAILURES: Final = Metric(
     name="hookseal_secret_failures_total",
     kind=Kind.COUNTER,
     text="Secrets that could not be had: `definitive` until somebody acts, `transient` until the store answers.",
-    label="kind",
-    values=tuple(FailureOf),
+    labels={"kind": tuple(FailureOf)},
 )
 PUT_BACK: Final = Metric(
     name="hookseal_rollbacks_found_total",
     kind=Kind.COUNTER,
     text="Endpoint rows and secret records that were found to be put back to an older state, each audited once.",
+)
+AUDIT_REFUSED: Final = Metric(
+    name="hookseal_audit_rows_refused_total",
+    kind=Kind.COUNTER,
+    text="Rows of refusals and of what was put back that the audit log did not take: the chain of a tenant is broken, "
+    "or a right is missing. Each is in the log of the worker.",
 )
 CACHE_ENTRIES: Final = Metric(
     name="hookseal_secret_cache_entries", kind=Kind.GAUGE, text="Secrets in the cache, sealed."
@@ -144,8 +149,7 @@ READY: Final = Metric(
     name="hookseal_ready",
     kind=Kind.GAUGE,
     text="1 for each check of `/readyz` that was passed as these figures were asked for, else 0.",
-    label="check",
-    values=("postgresql", "redis", "secrets"),
+    labels={"check": ("postgresql", "redis", "secrets")},
 )
 LOOP_LAG: Final = Metric(
     name="hookseal_loop_lag_seconds",
@@ -164,20 +168,28 @@ WAITING: Final = Metric(
     name="hookseal_waiting",
     kind=Kind.GAUGE,
     text="Deliveries that are held back, counted up to 100,000. Leader only.",
-    label="waiting_for",
-    values=tuple(WaitingFor),
+    labels={"waiting_for": tuple(WaitingFor)},
 )
 QUEUE_DEPTH: Final = Metric(name="hookseal_queue_depth", kind=Kind.GAUGE, text="Rings in the queue. Leader only.")
 RECORDS: Final = Metric(
-    name="hookseal_records",
+    name="hookseal_master_key_records",
     kind=Kind.GAUGE,
-    text="Sealed secret versions by the master key that opens them, or `unregistered`. Leader only.",
-    label="key_id",
+    text="Sealed secret versions by the master key that opens them and its state. Those of keys that nobody registered "
+    "are counted under `unregistered`. Leader only.",
+    labels={"key_id": (), "state": (*KeyState, UNREGISTERED)},
+)
+KEY_AGE: Final = Metric(
+    name="hookseal_master_key_age_seconds",
+    kind=Kind.GAUGE,
+    text="For how long a master key has been in its state: `active` since it was promoted, `decrypt_only` since "
+    "another was, `staged` since it was registered. Leader only.",
+    labels={"key_id": (), "state": tuple(KeyState)},
 )
 PLAINTEXT_ROWS: Final = Metric(
     name="hookseal_plaintext_rows",
     kind=Kind.GAUGE,
-    text="Endpoints that still hold a plaintext secret of an older system. Leader only.",
+    text="Endpoints that still hold a plaintext secret of an older system, until `hookseal migrate-secrets --finalize`."
+    " Leader only.",
 )
 ROTATIONS_OVERDUE: Final = Metric(
     name="hookseal_rotations_overdue",
@@ -215,6 +227,7 @@ METRICS: Final = (
     CACHE_EVICTIONS,
     SECRET_FAILURES,
     PUT_BACK,
+    AUDIT_REFUSED,
     CACHE_ENTRIES,
     CACHE_BYTES,
     READY,
@@ -224,12 +237,30 @@ METRICS: Final = (
     WAITING,
     QUEUE_DEPTH,
     RECORDS,
+    KEY_AGE,
     PLAINTEXT_ROWS,
     ROTATIONS_OVERDUE,
     ROTATIONS_FAILING,
     WORKERS_LIVE,
 )
 NAMES: Final = tuple(metric.name for metric in METRICS)
+
+
+_READS: Final = (
+    "## What of secrets is counted where",
+    "",
+    "| what | figure | audit log |",
+    "|---|---|---|",
+    f"| a secret was read | `{CACHE_HITS.name}` or `{CACHE_MISSES.name}`, one of them for each | nothing |",
+    f"| refused for good | `{SECRET_FAILURES.name}`, `{FailureOf.DEFINITIVE}` | `secret.denied` by the minute (1) |",
+    f"| the store did not answer | `{SECRET_FAILURES.name}`, `{FailureOf.TRANSIENT}` | nothing |",
+    f"| it had been put back | `{PUT_BACK.name}` | `rollback.found`, once for each |",
+    f"| the audit log took no row of these | `{AUDIT_REFUSED.name}` | nothing: the log of the worker tells it |",
+    "| it was given out to an operator | none | `secret.revealed`, each time |",
+    "",
+    "(1) For each worker and tenant: how often by code, from when to when, and up to ten endpoints.",
+    "",
+)
 
 
 def metrics_page() -> str:
@@ -243,14 +274,17 @@ def metrics_page() -> str:
         "",
         "| metric | kind | label | meaning |",
         "|---|---|---|---|",
-        *(f"| `{metric.name}` | {metric.kind} | {_label(metric)} | {metric.text} |" for metric in METRICS),
+        *(f"| `{metric.name}` | {metric.kind} | {_labels(metric)} | {metric.text} |" for metric in METRICS),
         "",
+        *_READS,
     ]
     return "\n".join(lines)
 
 
-def _label(metric: Metric) -> str:
-    if metric.label is None:
-        return ""
-    values = ", ".join(f"`{value}`" for value in metric.values)
-    return f"`{metric.label}`: {values or 'as measured'}"
+def _labels(metric: Metric) -> str:
+    return "; ".join(_label(*label) for label in metric.labels.items())
+
+
+def _label(name: str, values: tuple[str, ...]) -> str:
+    listed = ", ".join(f"`{value}`" for value in values)
+    return f"`{name}`: {listed or 'as measured'}"

@@ -13,21 +13,27 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from hookseal.config.settings import Settings
+from hookseal.config.settings import Environment, Settings
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import ConfigError, Unavailable
+from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import redis_translated
 from hookseal.schema import revision
 from hookseal.schema.database import OUTAGES
-from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets import active_key, migration
+from hookseal.secrets.boot import Unlocked, fitting, unlock
+from hookseal.secrets.database import transaction
+from hookseal.secrets.errors import SecretError, SecretRolledBack
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.ref import Provider
+from hookseal.secrets.service import Report
+from hookseal.worker.denials import Denials
 from hookseal.worker.findings import Findings
 from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.ledger import PersistentLedger
@@ -54,6 +60,7 @@ class Resources:
     ledger: PostgresLedger
     lost_claims: LostClaims
     findings: Findings
+    denials: Denials
     keyring: KeyRing | None
     unlocked: Unlocked
     heartbeat: Heartbeat
@@ -74,21 +81,27 @@ class _Means:
 async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Resources]:
     """Give open, checked resources for the length of the block.
 
-    Raises `Unavailable`, within five seconds, and `ConfigError` if schema, keys or time-outs do not fit.
+    Raises `Unavailable`, within five seconds, and `ConfigError` if schema, keys or time-outs do not fit, or, in
+    production, while an endpoint has plaintext that is not migrated.
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
     async with _connections(settings) as (pool, probing, ringing):
         await revision.require(pool)
-        ring = None if (master_key := settings.secrets.master_key) is None else KeyRing(master_key)
+        await _require_migrated(settings, pool, log)
+        ring = settings.secrets.keyring
         unlocked = await _unlocked(settings, pool, ring, clock=clock, log=log)
         means = _Means(clock=clock, meter=(meter := WorkerMeter()), log=log.bind(worker_id=worker_id))
         findings = Findings(pool, unlocked, worker_id=worker_id, clock=clock, meter=meter, log=log)
-        unlocked.service.report_to(findings.add)
+        denials = Denials(pool, unlocked, worker_id=worker_id, clock=clock, meter=meter, log=log)
+        unlocked.service.report_to(_reporting(findings, denials))
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
         async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow)) as transport:
-            await _require_time(settings, ledger)  # whoever adds an endpoint from now on sees that we are there
+            # Whoever adds an endpoint, or changes master keys, from now on sees that we are there, and what we lack.
+            await _require_time(settings, ledger)
+            if ring is not None:
+                await _require_keys(pool, ring)
             persistent = _persistent(settings, ledger, lost_claims, clock)
             yield Resources(
                 worker_id=worker_id,
@@ -98,6 +111,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 ledger=ledger,
                 lost_claims=lost_claims,
                 findings=findings,
+                denials=denials,
                 keyring=ring,
                 unlocked=unlocked,
                 heartbeat=heartbeat,
@@ -123,10 +137,26 @@ def _parts(
     )
 
 
+def _reporting(findings: Findings, denials: Denials) -> Report:
+    def report(pointer: Pointer, error: SecretError) -> None:
+        denials.add(pointer, error)
+        if isinstance(error, SecretRolledBack):
+            findings.add(pointer, str(error))
+
+    return report
+
+
 async def _unlocked(settings: Settings, pool: _Pool, ring: KeyRing | None, *, clock: Clock, log: Any) -> Unlocked:
     if settings.secrets.provider is Provider.DEV:
         log.warning("secrets.in_memory", reason="SECRETS_PROVIDER is dev: every secret is lost when this process ends")
     return await unlock(pool, settings.secrets.provider, ring, cache=settings.secrets.cache, clock=clock)
+
+
+async def _require_keys(pool: _Pool, ring: KeyRing) -> None:
+    """Return only if the ring fits for whoever moves a key from now on: those who could not see us yet have ended."""
+    async with transaction(pool) as connection:
+        await active_key.settled(connection)
+        await fitting(connection, ring)
 
 
 def _persistent(settings: Settings, ledger: PostgresLedger, lost: LostClaims, clock: Clock) -> PersistentLedger:
@@ -208,6 +238,20 @@ async def _require_answer(ringing: Bell, settings: Settings) -> None:
     with redis_translated(address=settings.redis.address):
         async with asyncio.timeout(CONNECT_SECONDS):
             await ringing.redis.ping()
+
+
+async def _require_migrated(settings: Settings, pool: _Pool, log: Any) -> None:
+    """Return only if no endpoint waits for its plaintext to be sealed; outside production that is only told."""
+    count = await migration.unmigrated(pool)
+    if not count:
+        return
+    problem = (
+        f"{count} endpoints have a plaintext secret of an older system and none that is sealed, so that nothing can be "
+        "signed for them: run `hookseal migrate-secrets` (docs/migration.md)"
+    )
+    if settings.environment is Environment.PRODUCTION:
+        raise ConfigError(problem)
+    log.warning("secrets.unmigrated", endpoints=count, reason=problem)
 
 
 async def _require_time(settings: Settings, ledger: PostgresLedger) -> None:

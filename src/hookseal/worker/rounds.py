@@ -21,13 +21,14 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Rounds:
-    """Sweep, outbox, heartbeat, measuring, pulse, housekeeping, and listening if the settings ask for it."""
+    """Sweep, outbox, heartbeat, measuring, pulse, housekeeping, denials, and listening if the settings ask for it."""
 
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         seconds = settings.worker.sweep_seconds
         pool, bell, meter = resources.pool, resources.bell, resources.meter
         sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, meter=meter, log=log)
         lease = Lease(pool, holder=resources.worker_id)
+        self._denials = resources.denials
         self._outbox = Outbox(lease, resources.ledger, bell, clock=clock, meter=meter, log=log)
         measuring = Measuring(pool, bell.depth, lambda: self._outbox.leads, seconds=seconds, clock=clock, log=log)
         measuring.told_by(meter)
@@ -43,7 +44,8 @@ class Rounds:
             "pulse": pulse.run,
         }
         if settings.secrets.provider is not Provider.DEV:  # whose secrets end with this process
-            self.loops = {**self.loops, "housekeeping": self._housekeeping(settings, resources, clock, log).run}
+            housekeeping = self._housekeeping(settings, resources, clock, log)
+            self.loops = {**self.loops, "housekeeping": housekeeping.run, "denials": resources.denials.run}
         if settings.worker.listen:
             listening = Listening(partial(listener, settings), self._outbox.wake, clock=clock, log=log)
             self.loops = {**self.loops, "listen": listening.run}
@@ -66,5 +68,7 @@ class Rounds:
         return housekeeping
 
     async def end(self) -> None:
-        """Let another worker lead at once. The loops must have ended."""
+        """Let another worker lead at once, and audit what is counted still. The loops must have ended."""
         await self._outbox.step_down()
+        if "denials" in self.loops:
+            await self._denials.end()

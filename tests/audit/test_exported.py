@@ -1,0 +1,182 @@
+"""An export is verified without the table that it came from, as the table is, and held to heads that were kept."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.audit import log
+from hookseal.audit.chain import Flaw
+from hookseal.audit.entry import Action, Change
+from hookseal.audit.exported import verify_export
+from hookseal.audit.heads import Contradiction, Head, told
+from hookseal.ground.errors import Malformed, Refused
+from hookseal.ground.ids import SYSTEM_TENANT, TenantId
+from tests.audit.logs import FORGERS_KEY, KEY, WHO, append, chain, change
+
+pytestmark = pytest.mark.req("SEC-14", part="export")
+
+Pool = asyncpg.Pool
+Rows = list[dict[str, Any]]
+
+
+async def exported(pool: "Pool[asyncpg.Record]") -> Rows:
+    """Return every row of the log as it is exported."""
+    return [row async for row in log.export(pool)]
+
+
+def lines(rows: Rows) -> list[bytes]:
+    """Return the rows as they stand in a file."""
+    return [json.dumps(row).encode() + b"\n" for row in rows]
+
+
+@pytest.fixture
+async def rows(pool: "Pool[asyncpg.Record]") -> Rows:
+    """The export of a log with four rows of acme and two of globex."""
+    await chain(pool, 4)
+    await chain(pool, 2, "globex")
+    return await exported(pool)
+
+
+async def test_an_export_holds_what_the_table_held(pool: "Pool[asyncpg.Record]") -> None:
+    """Of what was exported, facts of every kind among it, all that the table's verification says is said again."""
+    await chain(pool, 1_001)
+    odd = {"text": "a\n\u00e9\U0001f511", "number": 1.5, "none": None, "list": [["a", 1, True]], "large": 2**70}
+    moved = Change(tenant_id=TenantId("globex"), action=Action.ENDPOINT_ADDED, subject="endpoint:1", after=odd)
+    async with pool.acquire() as connection, connection.transaction():
+        await log.append(connection, KEY, WHO, moved)
+    progress: list[tuple[str, int]] = []
+    verified, contradicted = verify_export(
+        lines(await exported(pool)), KEY, on_progress=lambda tenant, count: progress.append((tenant, count))
+    )
+
+    assert (await log.verify(pool, KEY), []) == (verified, contradicted)
+    assert [("acme", 1_000)] == progress
+    assert [] == verify_export([], KEY)[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda rows: rows.pop(0), (1, Flaw.MISSING)),
+        (lambda rows: rows.pop(1), (2, Flaw.MISSING)),
+        (lambda rows: rows.insert(1, rows.pop(2)), (2, Flaw.MISSING)),
+        (lambda rows: rows.insert(2, rows[1]), (2, Flaw.OUT_OF_PLACE)),
+        (lambda rows: rows[1].update(actor="eve"), (2, Flaw.ALTERED)),
+        (lambda rows: rows[1].update(at="2026-01-01T00:00:00.000000Z"), (2, Flaw.ALTERED)),
+        (lambda rows: rows[1].update(at="infinity"), (2, Flaw.ALTERED)),
+        (lambda rows: rows[1].update(before=None), (2, Flaw.ALTERED)),
+        (lambda rows: rows[1].update(after='{"generation":2}'), None),
+        (lambda rows: rows[1].update(after='{"generation": 2}'), (2, Flaw.ALTERED)),
+        (lambda rows: rows[1].update(correlation_id=None), (2, Flaw.ALTERED)),
+        (lambda rows: rows[1].update(mac_key_id="9"), (2, Flaw.UNKNOWN_KEY)),
+        (lambda rows: rows[1].update(mac=rows[0]["mac"]), (2, Flaw.ALTERED)),
+        (lambda rows: rows[4].update(tenant_id="acme"), (1, Flaw.OUT_OF_PLACE)),
+        (lambda rows: rows[4].update(tenant_id="acme", sequence=5), (5, Flaw.ALTERED)),
+    ],
+)
+def test_what_was_altered_is_found(
+    rows: Rows, spoil: Callable[[Rows], object], expected: tuple[int, Flaw] | None
+) -> None:
+    """Wherever a line was altered, removed, repeated or moved, the first such row is named."""
+    spoil(rows)
+    [acme, *_] = verify_export(lines(rows), KEY, tenant="acme")[0]
+    assert expected == acme.broken
+
+
+def test_another_key_vouches_for_nothing(rows: Rows) -> None:
+    """Under a key that did not make it no row holds; and each tenant is told alone, in whatever order they come."""
+    assert [(1, Flaw.ALTERED)] * 2 == [each.broken for each in verify_export(lines(rows), FORGERS_KEY)[0]]
+    mixed = [rows[0], rows[4], rows[1], rows[5], rows[2], rows[3]]
+    assert [("acme", 4, None), ("globex", 2, None)] == [
+        (each.tenant_id, each.rows, each.broken) for each in verify_export(lines(mixed), KEY)[0]
+    ]
+
+
+async def test_heads_tell_what_an_export_lacks(pool: "Pool[asyncpg.Record]", rows: Rows) -> None:
+    """An end that was cut off, a tenant that is gone, and another history contradict the heads that were kept."""
+    heads = await log.heads(pool)
+    assert ([], 2) == (verify_export(lines(rows), KEY, heads)[1], len(heads))
+    verified, contradicted = verify_export(lines(rows[:3]), KEY, heads)
+    assert ([None], [Contradiction.OLDER] * 2) == ([each.broken for each in verified], [how for _, how in contradicted])
+    assert ["acme", "globex"] == [head.tenant_id for head, _ in contradicted]
+    forked = [Head(tenant_id="acme", sequence=2, mac=bytes(32))]
+    assert [(forked[0], Contradiction.FORKED)] == verify_export(lines(rows), KEY, forked)[1]
+
+
+async def test_a_restore_that_was_accepted_is_no_contradiction(pool: "Pool[asyncpg.Record]") -> None:
+    """Heads that a genuine row of the installation accepts as lost are left out, and no other row's word counts."""
+    await chain(pool, 1)
+    lost = Head(tenant_id="acme", sequence=9, mac=bytes(32))
+    accepted = Change(
+        tenant_id=SYSTEM_TENANT, action=Action.RESTORE_ACCEPTED, subject="restore", after={"heads": told([lost])}
+    )
+    await append(pool, accepted)
+    rows = await exported(pool)
+    assert [] == verify_export(lines(rows), KEY, [lost], tenant="acme")[1]
+    [system] = [row for row in rows if row["tenant_id"] == SYSTEM_TENANT]
+    for forged in ({"actor": "eve"}, {"tenant_id": "acme"}):
+        others = [row for row in rows if row is not system] + [system | forged]
+        assert [lost] == [head for head, _ in verify_export(lines(others), KEY, [lost])[1]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b"x",
+        b"[]",
+        b"{}",
+        b'{"error": {"code": "unavailable"}}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        *(
+            {name: value}
+            for name, value in (
+                ("tenant_id", None),
+                ("sequence", "1"),
+                ("sequence", True),
+                ("sequence", 1.0),
+                ("at", 7),
+                ("actor", "\ud800"),
+                ("before", 7),
+                ("after", []),
+                ("after", {"a": float("inf")}),
+                ("correlation_id", 7),
+                ("previous_mac", "zz"),
+                ("mac", None),
+                ("mac_key_id", None),
+            )
+        ),
+    ],
+    ids=lambda line: str(line)[:30],
+)
+def test_what_no_export_printed_is_refused(rows: Rows, line: bytes | dict[str, Any]) -> None:
+    """A line that is none of an export, such as the error in which one ended, is named by its number."""
+    spoilt = line if isinstance(line, bytes) else json.dumps(rows[1] | line).encode()
+    with pytest.raises(Malformed, match="line 2 ") as refused:
+        verify_export([*lines(rows[:1]), spoilt], KEY)
+    assert "from_export" == refused.value.field
+
+
+async def test_heads_are_read_without_rows(pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chain that has a row has a head, that of one tenant or of all; too many for a file are refused."""
+    assert [] == await log.heads(pool)
+    for tenant in ("globex", "acme"):
+        await chain(pool, 2, tenant)
+    async with pool.acquire() as connection, connection.transaction():
+        await log.hold(connection, TenantId("waited"))  # who waited to append, and did not
+    verified = await log.verify(pool, KEY)
+    found = await log.heads(pool)
+    assert [("acme", 2), ("globex", 2)] == [(head.tenant_id, head.sequence) for head in found]
+    assert [head.mac.hex() for head in found] == [each.head_mac for each in verified][:2]
+    assert found[1:] == await log.heads(pool, tenant=TenantId("globex"))
+    assert [] == await log.heads(pool, tenant=TenantId("waited"))
+    await append(pool, change(3))
+    assert [] == await log.contradicted(pool, KEY, found)
+    monkeypatch.setattr(log, "MAX_HEADS", 1)
+    with pytest.raises(Refused, match="--tenant"):
+        await log.heads(pool)

@@ -1,0 +1,177 @@
+"""Heads that are kept elsewhere, and exports that are verified without their table, by the commands as they are run."""
+
+import json
+import os
+import pty
+import sys
+from asyncio import create_subprocess_exec, subprocess, wait_for
+from pathlib import Path
+
+import pytest
+
+from tests.cli.begun import Begun
+from tests.cli.command import hookseal
+from tests.cli.test_audit import changed, quoted, tamper
+
+DEEP = '{"a":' + "[" * 900 + "]" * 900 + "}"
+
+
+@pytest.mark.req("SEC-14", part="verify")
+@pytest.mark.req("OPS-04", part="json")
+async def test_heads(begun: Begun) -> None:
+    """Each chain's last number and MAC, as `verify` says them, without a key, by a role that may only read."""
+    await changed(begun, 1, 2)
+    await changed(begun, 1, tenant="globex")
+    verified = (await begun.run("audit", "verify", "--json")).json["tenants"]
+    expected = [{name: each[name] for name in ("tenant_id", "head_sequence", "head_mac")} for each in verified]
+    await begun.stored.pool.execute(
+        "ALTER ROLE CURRENT_USER IN DATABASE " + await quoted(begun) + " SET role = hookseal_readonly"
+    )
+    settings = {"HOOKSEAL_ENV": "development", "DATABASE_URL": begun.settings["DATABASE_URL"]}
+    heads = await hookseal("audit", "heads", "--json", **settings)
+    assert (0, "", {"tenants": expected}) == (heads.code, heads.err, heads.json)
+    one = await hookseal("audit", "heads", "--tenant", "acme", **settings)
+    assert (0, f"acme: row 2, MAC {expected[0]['head_mac']}\n") == (one.code, one.out)
+    nobody = await hookseal("audit", "heads", "--tenant", "never-seen", "--json", **settings)
+    assert (3, "tenant") == (nobody.code, nobody.json["error"]["field"])
+
+
+async def test_heads_of_an_empty_log(begun: Begun) -> None:
+    """Where there is no row there is no head."""
+    assert {"tenants": []} == (await begun.run("audit", "heads", "--json")).json
+    assert "no audit rows\n" == (await begun.run("audit", "heads")).out
+
+
+@pytest.mark.req("SEC-14", part="verify")
+async def test_what_heads_prints_is_what_others_take(begun: Begun, tmp_path: Path) -> None:
+    """Both `audit verify --head` and `restore accept --head` take it, from a file and from standard input."""
+    await changed(begun, 1, 2)
+    kept = await begun.run("audit", "heads", "--json")
+    (tmp_path / "heads.json").write_text(kept.out, encoding="utf-8")
+    await changed(begun, 3)
+    for source, given in ((str(tmp_path / "heads.json"), b""), ("-", kept.out.encode())):
+        whole = await begun.fed(given, "audit", "verify", "--head", source, "--json")
+        assert (0, True, []) == (whole.code, whole.json["intact"], whole.json["contradicted"])
+    accepted = await begun.fed(kept.out.encode(), "restore", "accept", "--head", "-", "--json")
+    assert (0, []) == (accepted.code, accepted.json["contradicted"])
+
+
+@pytest.mark.req("SEC-14", part="export")
+async def test_an_export_outlives_its_table(begun: Begun, tmp_path: Path) -> None:
+    """With table and heads gone, what was exported is verified under the installation's key, and held to heads."""
+    await changed(begun, 1, 2, 3)
+    await changed(begun, 1, tenant="globex")
+    (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
+    (tmp_path / "heads.json").write_text((await begun.run("audit", "heads", "--json")).out, encoding="utf-8")
+    expected = (await begun.run("audit", "verify", "--json")).json
+    await tamper(begun, "TRUNCATE hookseal.audit_log, hookseal.audit_heads")
+    of_file = (
+        "audit",
+        "verify",
+        "--from-export",
+        str(tmp_path / "audit.jsonl"),
+        "--head",
+        str(tmp_path / "heads.json"),
+    )
+
+    whole = await begun.run(*of_file, "--json")
+    assert (0, "", expected) == (whole.code, whole.err, whole.json)
+    one = await begun.run(*of_file, "--tenant", "globex", "--json")
+    assert (0, ["globex"]) == (one.code, [each["tenant_id"] for each in one.json["tenants"]])
+    unknown = await begun.run("audit", "verify", *of_file[2:4], "--tenant", "never-seen", "--json")
+    assert (3, "tenant") == (unknown.code, unknown.json["error"]["field"])
+
+    lines = (tmp_path / "audit.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "audit.jsonl").write_text("".join(lines[:2] + lines[3:]), encoding="utf-8")
+    short = await begun.run(*of_file, "--json")
+    assert (1, False) == (short.code, short.json["intact"])
+    assert [("acme", "older")] == [(head["tenant_id"], head["is"]) for head in short.json["contradicted"]]
+    (tmp_path / "audit.jsonl").write_text("".join(lines).replace('"endpoint:2"', '"endpoint:9"'), encoding="utf-8")
+    text = await begun.run(*of_file)
+    assert (1, "acme: BROKEN at row 2: the row was altered") == (text.code, text.out[:42])
+
+
+@pytest.mark.req("SEC-14", part="export")
+async def test_an_export_piped_into_its_verification(begun: Begun) -> None:
+    """An export is read from standard input as it comes; a row that somebody forged is exported, and found."""
+    await changed(begun, 1, 2)
+    exported = (await begun.run("audit", "export")).out
+    whole = await begun.fed(exported.encode(), "audit", "verify", "--from-export", "-", "--json")
+    assert (0, [2]) == (whole.code, [each["rows"] for each in whole.json["tenants"]])
+    await tamper(begun, f"UPDATE hookseal.audit_log SET after = '{DEEP}' WHERE sequence = 2")  # noqa: S608 -- ours
+    listed = await begun.run("audit", "list", "--json")
+    assert (0, DEEP) == (listed.code, listed.json["items"][0]["after"])
+    forged = (await begun.run("audit", "export")).out
+    broken = await begun.fed(forged.encode(), "audit", "verify", "--from-export", "-", "--json")
+    assert (1, {"sequence": 2, "reason": "altered"}) == (broken.code, broken.json["tenants"][0]["broken"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_files_that_are_no_exports(begun: Begun, tmp_path: Path) -> None:
+    """A file that is not there, is empty, has other lines or too long ones, and two files on one input: each is 2."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "other").write_text('{"tenant_id": "acme"}\n', encoding="utf-8")
+    with (tmp_path / "long").open("wb") as file:
+        file.truncate(16 * 1024 * 1024 + 1)
+    for name, said in (
+        ("missing", "cannot be read"),
+        ("empty", "holds no row"),
+        ("other", "line 1 is not one"),
+        ("long", "more than 16777216 bytes"),
+        (".", "cannot be read"),
+    ):
+        ended = await begun.run("audit", "verify", "--from-export", str(tmp_path / name), "--json")
+        assert (2, "from_export") == (ended.code, ended.json["error"]["field"])
+        assert said in ended.json["error"]["message"]
+    both = await begun.run("audit", "verify", "--from-export", "-", "--head", "-", "--json")
+    assert (2, "from_export") == (both.code, both.json["error"]["field"])
+
+
+async def test_an_export_needs_the_key(begun: Begun, tmp_path: Path) -> None:
+    """The key of the installation verifies, and no other: another master key is 78 before the file is looked at."""
+    await changed(begun, 1)
+    (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
+    other = await begun.run(
+        *("audit", "verify", "--from-export", str(tmp_path / "audit.jsonl"), "--json"),
+        SECRETS_MASTER_KEY="hAPvGQKTXmRnBxdRMHnFRFgzhqYM1XsvNrHyBDbMSPg=",
+    )
+    assert 78 == other.code
+
+
+async def test_an_export_shows_its_progress_on_a_terminal(begun: Begun, tmp_path: Path) -> None:
+    """Where standard error is a terminal the rows that hold are counted there, and the line is gone in the end."""
+    await changed(begun, *range(1, 1_001))
+    (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
+    ours, theirs = pty.openpty()
+    process = await create_subprocess_exec(
+        *(
+            sys.executable,
+            "-m",
+            "hookseal",
+            "audit",
+            "verify",
+            "--from-export",
+            str(tmp_path / "audit.jsonl"),
+            "--json",
+        ),
+        env={**os.environ, **begun.settings},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    try:
+        out, _ = await wait_for(process.communicate(), 30)
+        progress = os.read(ours, 65_536).decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+    assert json.loads(out)["intact"]
+    assert "\r\x1b[Kacme: 1000 rows\r\x1b[K" == progress
+
+
+async def test_help_teaches() -> None:
+    """Help has an example."""
+    assert "Example: hookseal audit heads --json" in (await hookseal("audit", "heads", "--help")).out

@@ -1,0 +1,244 @@
+"""What somebody does to the log who may write every table, change the schema, and lacks the integrity key.
+
+Each attack has a tenant of its own; the command names each of them, with the row and the flaw, and no other tenant.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal.audit import log
+from hookseal.audit.entry import Action, Change
+from hookseal.ground.ids import TenantId
+from hookseal.secrets.integrity import IntegrityKey
+from tests.audit.logs import FORGERS_KEY
+from tests.cli.begun import Begun
+from tests.cli.test_audit import tamper
+
+pytestmark = pytest.mark.req("SEC-14", part="verify")
+
+ROWS = 4
+# LOG and HEADS are the tables, OF names the tenant of the attack, ROW all columns but tenant, number and generation.
+WORDS = {
+    "LOG": "hookseal.audit_log",
+    "HEADS": "hookseal.audit_heads",
+    "OF": "tenant_id = 'TENANT'",
+    "ROW": "at, actor, action, subject, before, after, correlation_id, previous_mac, mac, mac_key_id",
+}
+GONE = "DELETE FROM LOG WHERE OF"
+HEAD_GONE = "DELETE FROM HEADS WHERE OF"
+HEAD_BACK = """
+UPDATE HEADS SET (sequence, mac) = (SELECT l.sequence, l.mac FROM LOG AS l WHERE OF ORDER BY l.sequence DESC LIMIT 1)
+WHERE OF
+"""
+PUT_BACK = "INSERT INTO LOG (tenant_id, sequence, ROW) SELECT tenant_id, sequence, ROW FROM kept WHERE OF"
+NO_KEYS = (
+    "ALTER TABLE LOG DROP CONSTRAINT IF EXISTS audit_log_pkey",
+    "ALTER TABLE LOG DROP CONSTRAINT IF EXISTS audit_log_sequence_check",
+)
+BY_HAND = "ALTER TABLE LOG ALTER COLUMN generation DROP EXPRESSION IF EXISTS"
+
+# How each column of the log is altered, and what is then found at the second row.
+ALTERED_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "sequence": ("sequence = 9", "missing"),
+    "at": ("at = at - interval '1 microsecond'", "altered"),
+    "actor": ("actor = 'eve'", "altered"),
+    "action": ("action = 'secret.revealed'", "altered"),
+    "subject": ("subject = 'endpoint:9'", "altered"),
+    "before": ("before = NULL", "altered"),
+    "after": ("after = '{\"generation\":9}'", "altered"),
+    "correlation_id": ("correlation_id = 'c'", "altered"),
+    "previous_mac": ("previous_mac = mac", "altered"),
+    "mac": ("mac = previous_mac", "altered"),
+    "mac_key_id": ("mac_key_id = '2'", "unknown_key"),
+}
+# Columns that need another attack than an UPDATE of the row alone, and which it is.
+ATTACKED_OTHERWISE = {
+    "tenant_id": "moved to another tenant",
+    "generation": "generation made by hand",  # made of `after`, which the MAC covers: its expression must go first
+}
+
+
+def second(sets: str) -> str:
+    """Return the statement that alters the second row so."""
+    return "UPDATE LOG SET " + sets + " WHERE OF AND sequence = 2"  # noqa: S608 -- a test's own text
+
+
+def copied(number: int) -> str:
+    """Return the statement that writes the second row once more, under another number."""
+    numbered = f"SELECT tenant_id, {number}, ROW FROM LOG WHERE OF AND sequence = 2"  # noqa: S608 -- the same
+    return "INSERT INTO LOG (tenant_id, sequence, ROW) " + numbered
+
+
+def spelled(statement: str, tenant: str = "") -> str:
+    """Return the statement as PostgreSQL is given it."""
+    for word, meaning in WORDS.items():
+        statement = re.sub(rf"\b{word}\b", meaning, statement)
+    return statement.replace("TENANT", tenant)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attack:
+    """What is done to the chain of a tenant: statements, rows written with a key, statements; and what is found.
+
+    `kept` is how a log whose verification finds nothing contradicts a head that was kept elsewhere.
+    """
+
+    first: tuple[str, ...] = ()
+    written: int = 0
+    key: IntegrityKey | None = None
+    then: tuple[str, ...] = ()
+    found: tuple[int, str] | None = None
+    kept: str | None = None
+
+
+ATTACKS: Mapping[str, Attack] = {
+    **{
+        f"{column} altered": Attack(first=(second(sets),), found=(2, flaw))
+        for column, (sets, flaw) in ALTERED_COLUMNS.items()
+    },
+    "moved to another tenant": Attack(
+        first=("UPDATE LOG SET tenant_id = 'receives', sequence = 5 WHERE OF AND sequence = 4",), found=(4, "truncated")
+    ),
+    "first deleted": Attack(first=(f"{GONE} AND sequence = 1",), found=(1, "missing")),
+    "middle deleted": Attack(first=(f"{GONE} AND sequence = 3",), found=(3, "missing")),
+    "last deleted": Attack(first=(f"{GONE} AND sequence = 4",), found=(4, "truncated")),
+    "all deleted": Attack(first=(GONE,), found=(1, "truncated")),
+    "middle deleted, rest moved up": Attack(
+        first=(
+            f"{GONE} AND sequence = 2",
+            "UPDATE LOG SET sequence = 2 WHERE OF AND sequence = 3",
+            "UPDATE LOG SET sequence = 3 WHERE OF AND sequence = 4",
+            HEAD_BACK,
+        ),
+        found=(2, "altered"),
+    ),
+    "two swapped": Attack(
+        first=(
+            "UPDATE LOG SET sequence = 9 WHERE OF AND sequence = 2",
+            "UPDATE LOG SET sequence = 2 WHERE OF AND sequence = 3",
+            "UPDATE LOG SET sequence = 3 WHERE OF AND sequence = 9",
+        ),
+        found=(2, "altered"),
+    ),
+    "inserted at the end": Attack(first=(copied(5), HEAD_BACK), found=(5, "altered")),
+    "inserted far behind": Attack(first=(copied(9),), found=(5, "missing")),
+    "inserted twice": Attack(first=(*NO_KEYS, copied(2)), found=(2, "out_of_place")),
+    "inserted before all": Attack(first=(*NO_KEYS, copied(0)), found=(0, "out_of_place")),
+    "written on without the key": Attack(written=1, key=FORGERS_KEY, found=(5, "altered")),
+    "written anew without the key": Attack(first=(GONE, HEAD_GONE), written=4, key=FORGERS_KEY, found=(1, "altered")),
+    "a row of another history": Attack(
+        first=(f"{GONE} AND sequence > 2", HEAD_BACK),
+        written=2,
+        then=(f"{GONE} AND sequence = 3", f"{PUT_BACK} AND sequence = 3"),
+        found=(4, "unchained"),
+    ),
+    "head removed": Attack(first=(HEAD_GONE,), found=(4, "head")),
+    "head of another tenant": Attack(first=("UPDATE HEADS SET tenant_id = 'renamed' WHERE OF",), found=(4, "head")),
+    "head set back": Attack(first=("UPDATE HEADS SET sequence = 3 WHERE OF",), found=(4, "head")),
+    "head set forth": Attack(first=("UPDATE HEADS SET sequence = 5 WHERE OF",), found=(5, "truncated")),
+    "head with another mac": Attack(first=("UPDATE HEADS SET mac = sha256(mac) WHERE OF",), found=(4, "head")),
+    "last deleted, head set back": Attack(first=(f"{GONE} AND sequence = 4", HEAD_BACK), kept="older"),
+    "all deleted with the head": Attack(first=(GONE, HEAD_GONE), kept="older"),
+    "another history with the head": Attack(first=(f"{GONE} AND sequence > 2", HEAD_BACK), written=3, kept="forked"),
+    "nothing": Attack(),
+    # Last of all: what is appended afterwards has no generation, and is found as well.
+    "generation made by hand": Attack(first=(BY_HAND, second("generation = 1")), found=(2, "altered")),
+}
+BESIDE = {"receives": (5, "altered"), "renamed": (1, "truncated")}  # the tenants that two of the attacks need
+# What was appended lawfully, was kept, and was then overlaid by an older end of the chain, head and all.
+REPLAYED = "replayed"
+
+
+def tenant_of(name: str) -> str:
+    """Return the tenant that suffers an attack."""
+    return name.replace(" ", "-").replace(",", "").replace("_", "-")
+
+
+async def written(begun: Begun, tenant: str, *, rows: int, key: IntegrityKey | None = None) -> None:
+    """Append so many rows to the chain of the tenant, under the key of the installation or another."""
+    async with begun.stored.pool.acquire() as connection, connection.transaction():
+        for number in range(rows):
+            change = Change(
+                tenant_id=TenantId(tenant),
+                action=Action.ENDPOINT_UPDATED,
+                subject=f"endpoint:{number}",
+                before={"generation": number + 5},
+                after={"generation": number + 6},
+            )
+            await log.append(connection, key or begun.stored.unlocked.integrity, "ada@desk", change)
+
+
+async def attack(begun: Begun, name: str) -> None:
+    """Do it to its tenant."""
+    tenant, what = tenant_of(name), ATTACKS[name]
+    for statement in what.first:
+        await tamper(begun, spelled(statement, tenant))
+    await written(begun, tenant, rows=what.written, key=what.key)
+    for statement in what.then:
+        await tamper(begun, spelled(statement, tenant))
+
+
+async def verified(begun: Begun, *options: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return how the command ended, what it found broken by tenant, and what contradicts heads that were kept."""
+    ended = await begun.run("audit", "verify", *options, "--json")
+    broken = {each["tenant_id"]: each["broken"] for each in ended.json["tenants"] if each["broken"] is not None}
+    return (
+        ended.code,
+        {tenant: (found["sequence"], found["reason"]) for tenant, found in broken.items()},
+        {each["tenant_id"]: each["is"] for each in ended.json["contradicted"]},
+    )
+
+
+async def test_every_attack_is_found(begun: Begun, tmp_path: Path) -> None:
+    """Each is named with its tenant, row and flaw; what a log cannot know of itself, by the heads that were kept."""
+    heads = tmp_path / "heads.json"
+    for tenant in (*map(tenant_of, ATTACKS), "receives", REPLAYED):
+        await written(begun, tenant, rows=ROWS)
+    await begun.stored.pool.execute(spelled("CREATE TABLE kept AS SELECT * FROM LOG"))
+    await tamper(begun, spelled(f"{GONE} AND sequence > 2", REPLAYED))
+    await tamper(begun, spelled(HEAD_BACK, REPLAYED))
+    await written(begun, REPLAYED, rows=2)
+    assert (0, {}, {}) == await verified(begun)
+    heads.write_text((await begun.run("audit", "heads", "--json")).out, encoding="utf-8")
+
+    await tamper(begun, spelled(f"{GONE} AND sequence > 2", REPLAYED))
+    await tamper(begun, spelled(f"{PUT_BACK} AND sequence > 2", REPLAYED))
+    await tamper(begun, spelled(HEAD_BACK, REPLAYED))
+    for name in ATTACKS:
+        await attack(begun, name)
+
+    found = {tenant_of(name): what.found for name, what in ATTACKS.items() if what.found is not None} | BESIDE
+    from_within = await verified(begun)
+    assert (1, found, {}) == from_within
+    contradicted = {tenant_of(name): what.kept for name, what in ATTACKS.items() if what.kept} | {REPLAYED: "forked"}
+    code, still_found, by_heads = await verified(begun, "--head", str(heads))
+    assert (1, found) == (code, still_found)
+    assert contradicted == {tenant: how for tenant, how in by_heads.items() if tenant not in found}
+    for tenant in (*contradicted, tenant_of("nothing")):
+        options = ("--tenant", tenant)
+        alone = await verified(begun, *options, "--head", str(heads))
+        assert (int(tenant in contradicted), {}) == alone[:2], tenant
+
+
+async def test_every_column_is_attacked(begun: Begun) -> None:
+    """Every column of both tables is altered by an attack: a new one must be covered by the MAC, or say why not."""
+    columns = {
+        table: {
+            row["attname"]
+            for row in await begun.stored.pool.fetch(
+                "SELECT attname FROM pg_attribute"
+                " WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped",
+                WORDS[table],
+            )
+        }
+        for table in ("LOG", "HEADS")
+    }
+
+    assert {*ALTERED_COLUMNS, *ATTACKED_OTHERWISE} == columns["LOG"]
+    assert {*ATTACKED_OTHERWISE.values()} <= ATTACKS.keys()
+    assert {"tenant_id", "sequence", "mac"} == columns["HEADS"]

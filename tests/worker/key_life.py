@@ -1,0 +1,225 @@
+"""The life of master keys beside whole workers: the keys of each process, and the commands as an operator runs them."""
+
+import asyncio
+import base64
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
+from typing import Any
+
+from hookseal.ground.ids import TenantId
+from hookseal.operations.keys import destroy_key, promote_key, retire_key, stage_key
+from hookseal.operations.operator import Operator
+from hookseal.operations.rewrap import finish_rewrap, rewrap_batch
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.context import Purpose, SecretContext
+from hookseal.secrets.envelope import seal
+from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Provider
+from hookseal.secrets.rewrap import BEGINNING, Place
+from tests.cli.command import hookseal
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.worker.environment import environment
+from tests.worker.waiting import eventually
+from tests.worker.world import Worker, World
+
+OLD = MASTER_KEY_TEXT
+SYSTEM_HEAD = "SELECT FROM hookseal.audit_heads WHERE tenant_id = '_system' FOR UPDATE"
+_WAITS = (
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    " AND query LIKE '%' || $1 || '%')"
+)
+
+
+def another() -> str:
+    """Return another master key, as its variable spells it."""
+    return base64.b64encode(os.urandom(32)).decode()
+
+
+def key(text: str) -> MasterKey:
+    """Return the key that is spelled so."""
+    return MasterKey.parse(text, variable="SECRETS_MASTER_KEY")
+
+
+def id_of(text: str) -> str:
+    """Return its id."""
+    return key(text).key_id
+
+
+def staged(new: str) -> dict[str, str]:
+    """Return the variables of a process that may hold the next key, too."""
+    return {"SECRETS_MASTER_KEY": OLD, "SECRETS_MASTER_KEY_NEXT": new}
+
+
+def swapped(new: str) -> dict[str, str]:
+    """Return the variables of a process once the next key is the active one."""
+    return {"SECRETS_MASTER_KEY": new, "SECRETS_MASTER_KEY_PREVIOUS": OLD}
+
+
+def alone(new: str) -> dict[str, str]:
+    """Return the variables of a process that does not know the old key any more."""
+    return {"SECRETS_MASTER_KEY": new}
+
+
+async def command(
+    world: World, *arguments: str, keys: Mapping[str, str] = MappingProxyType({}), code: int = 0
+) -> dict[str, Any]:
+    """Run a command with these keys; return what it printed, once it ended with that code."""
+    ended = await hookseal(*arguments, "--json", **environment(world.database_url, world.redis_url, **keys))
+    assert code == ended.code, ended.out + ended.err
+    return ended.json
+
+
+@asynccontextmanager
+async def operating(world: World, *keys: str) -> AsyncIterator[Operator]:
+    """Give an operator of this process who holds these keys."""
+    ring = KeyRing(key(keys[0]), tuple(key(text) for text in keys[1:]))
+    async with world.pool.acquire() as connection:
+        unlocked = await unlock(connection, Provider.DB, ring)
+        yield Operator(connection=connection, unlocked=unlocked, who="ada@desk")
+
+
+async def stage(world: World, new: str) -> None:
+    """Register the next key."""
+    async with operating(world, OLD) as operator:
+        await stage_key(operator, key(new))
+
+
+async def promote(world: World, new: str) -> None:
+    """Have it seal."""
+    async with operating(world, OLD, new) as operator:
+        await promote_key(operator, id_of(new))
+
+
+async def rewrap(world: World, new: str, *, batches: int | None = None) -> None:
+    """Seal every record of the old key under the active one, or so many batches."""
+    after: Place | None = BEGINNING
+    async with operating(world, OLD, new) as operator:
+        while after is not None and batches != 0:
+            done = await rewrap_batch(operator, id_of(OLD), after, wait=True)
+            after = None if done is None else done.last
+            batches = None if batches is None else batches - 1
+        if batches is None:
+            assert 0 == (await finish_rewrap(operator, id_of(OLD))).records
+
+
+async def retire(world: World, new: str) -> None:
+    """Have the old key open nothing any more."""
+    async with operating(world, OLD, new) as operator:
+        await retire_key(operator, id_of(OLD))
+
+
+async def destroy(world: World, new: str) -> None:
+    """Mark the old key as destroyed, as one who does not hold it any more."""
+    async with operating(world, new) as operator:
+        await destroy_key(operator, id_of(OLD))
+
+
+async def records(world: World, text: str) -> int:
+    """Return how many records are under that key."""
+    return int(await world.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE key_id = $1", id_of(text)))
+
+
+async def bulk(world: World, number: int, *, tenant: str) -> None:
+    """Keep so many records more under the old key, of endpoints that nobody has any more."""
+    ring = KeyRing(key(OLD))
+    rows = []
+    for count in range(number):
+        name = f"webhook-endpoint-01890a5d-ac96-774b-bcce-{count:012x}"
+        context = SecretContext(tenant=TenantId(tenant), name=name, version=1, purpose=Purpose.WEBHOOK_SIGNING)
+        sealed = seal(ring, SecretMaterial(f"secret-{count}".encode()), context)
+        rows.append((tenant, name, 1, "db", "webhook-signing", sealed, id_of(OLD), [id_of(OLD)], "retired"))
+    columns = ["tenant_id", "name", "version", "provider", "purpose", "sealed", "key_id", "wrapped_by", "state"]
+    async with world.pool.acquire() as connection:
+        await connection.copy_records_to_table("secret_records", schema_name="hookseal", records=rows, columns=columns)
+
+
+async def waits(world: World, statement: str) -> None:
+    """Return once a session waits for a lock in a statement that has this in it."""
+
+    async def look() -> bool:
+        return bool(await world.pool.fetchval(_WAITS, statement))
+
+    await eventually(look, within=15)
+
+
+async def killed_in_mid_batch(world: World, **keys: str) -> None:
+    """Kill the command that re-wraps once a batch is written, and not committed."""
+    variables = os.environ | environment(world.database_url, world.redis_url, **keys)
+    async with world.pool.acquire() as holder, holder.transaction():
+        await holder.execute(SYSTEM_HEAD)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hookseal", "key", "rewrap", id_of(OLD)),
+            env=variables,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        try:
+            await waits(world, "audit_heads AS head")
+        finally:
+            process.kill()
+            await process.wait()
+
+
+class Fleet:
+    """Workers by name, each stopped and started again with other keys."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._stacks: dict[str, AsyncExitStack] = {}
+        self.running: dict[str, Worker] = {}
+        self.all: list[Worker] = []
+
+    async def start(self, name: str, **keys: str) -> Worker:
+        """Start one, and return it once it is ready."""
+        self._stacks[name] = AsyncExitStack()
+        worker = await self._stacks[name].enter_async_context(self._world.worker(**keys))
+        self.running[name] = worker
+        self.all.append(worker)
+        return worker
+
+    async def stop(self, name: str) -> None:
+        """Have one drain and end, which it does with 0."""
+        worker = self.running.pop(name)
+        os.kill(worker.pid, signal.SIGTERM)
+        assert 0 == await worker.ended()
+        await self._stacks.pop(name).aclose()
+
+    async def restart(self, name: str, **keys: str) -> Worker:
+        """Stop one and start it again with these keys; the others work meanwhile."""
+        await self.stop(name)
+        return await self.start(name, **keys)
+
+    async def leader(self) -> str:
+        """Return the name of the one that leads, once one does."""
+
+        async def look() -> str | None:
+            holder = await self._world.pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
+            return next((name for name, worker in self.running.items() if name_of(worker) == holder), None)
+
+        return await eventually(look, within=15)
+
+    async def end(self) -> None:
+        """End all that run."""
+        for stack in self._stacks.values():
+            await stack.aclose()
+
+
+@asynccontextmanager
+async def fleet(world: World) -> AsyncIterator[Fleet]:
+    """Give a fleet without workers; none is left after the block."""
+    made = Fleet(world)
+    try:
+        yield made
+    finally:
+        await made.end()
+
+
+def name_of(worker: Worker) -> str:
+    """Return the id by which it is known."""
+    return str(worker.process.ready["worker_id"])

@@ -1,0 +1,308 @@
+"""Refused secrets, counted and audited by the minute, on a real PostgreSQL under the rights of a worker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from hookseal.audit import log
+from hookseal.ground.errors import InDoubt, Unavailable
+from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.operations.denials import tell_denied
+from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretTampered
+from hookseal.secrets.ref import Provider
+from hookseal.worker import denials
+from hookseal.worker.denials import EVERY_SECONDS, MOST_ENDPOINTS, MOST_TENANTS, Denials
+from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.run import cancelled
+from tests.doubles.claims import POINTER
+from tests.doubles.clock import FakeClock
+from tests.doubles.logbook import audited
+from tests.doubles.logins import login
+from tests.doubles.stored import begin, keyring
+from tests.worker.figures import figures
+from tests.worker.waiting import eventually
+
+pytestmark = pytest.mark.req("SEC-14", part="counted")
+
+Pool = asyncpg.Pool
+REFUSED = ("hookseal_audit_rows_refused_total", None)
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """An installation, and what counts in a worker of it that has the rights of a worker."""
+
+    owner: "Pool[asyncpg.Record]"
+    pool: "Pool[asyncpg.Record]"
+    url: str
+    unlocked: Unlocked
+    clock: FakeClock
+    meter: WorkerMeter
+    denials: Denials
+
+    def counting(self, *, pool: "Pool[asyncpg.Record] | None" = None, clock: Any = None) -> Denials:
+        """Return one more that counts."""
+        return Denials(
+            pool or self.pool,
+            self.unlocked,
+            worker_id="w1",
+            clock=clock or self.clock,
+            meter=self.meter,
+            log=structlog.get_logger(),
+        )
+
+    async def rows(self, tenant: str = "acme") -> list[dict[str, Any]]:
+        """Return the facts of each row that tells of refusals."""
+        return [row["after"] for row in await audited(self.owner, tenant) if row["action"] == "secret.denied"]
+
+
+@pytest.fixture
+async def scene(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Scene]:
+    """Yield an installation, and a pool of a login that is only a worker."""
+    await begin(pool)
+    async with (
+        login(pool, database_url, "hookseal_worker") as (_, url),
+        asyncpg.create_pool(url, min_size=1, max_size=4) as own,
+    ):
+        unlocked = await unlock(own, Provider.DB, keyring())
+        made = Scene(
+            owner=pool,
+            pool=own,
+            url=url,
+            unlocked=unlocked,
+            clock=FakeClock(),
+            meter=WorkerMeter(),
+            denials=None,  # type: ignore[arg-type]  # made of the rest of it, in the next line
+        )
+        made.denials = made.counting()
+        yield made
+
+
+class Turning(FakeClock):
+    """A clock whose sleepers sleep until they are let go, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turns = asyncio.Semaphore(0)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until it is one's turn."""
+        await super().sleep(seconds)
+        await self._turns.acquire()
+
+    async def at(self, number: int) -> None:
+        """Return once somebody sleeps for that time."""
+
+        async def look() -> bool:
+            return len(self.slept) == number
+
+        await eventually(look)
+
+    async def turn(self, number: int) -> None:
+        """Let go who sleeps for that time."""
+        await self.at(number)
+        self._turns.release()
+
+
+def of(tenant: str = "acme", endpoint: int = 1) -> Pointer:
+    """Return the pointer of an endpoint of that tenant."""
+    return replace(POINTER, tenant_id=TenantId(tenant), endpoint_id=endpoint_of(endpoint))
+
+
+def endpoint_of(number: int) -> EndpointId:
+    """Return the id of an endpoint."""
+    return EndpointId(f"01900000-0000-7000-8000-{number:012d}")
+
+
+async def test_a_minute_is_one_row_for_a_tenant(scene: Scene) -> None:
+    """However often a secret was refused, its tenant has one row: how often by code, from when to when, by whom."""
+    errors: list[SecretError] = [SecretTampered(), SecretDenied(), SecretTampered()]
+    for number, error in enumerate(errors * 500):
+        scene.denials.add(of(endpoint=number % 2), error)
+        scene.clock.elapsed += 0.01
+    scene.denials.add(of("globex"), SecretNotFound())
+    await scene.denials.once()
+    await scene.denials.once()
+
+    [row] = [row for row in await audited(scene.owner) if row["action"] == "secret.denied"]
+    assert ("tenant:acme", "worker/w1", None) == (row["subject"], row["who"], row["before"])
+    assert {
+        "worker": "w1",
+        "from": "2026-01-02T03:04:05.000000Z",
+        "to": "2026-01-02T03:04:19.990000Z",
+        "denied": {"secret_denied": 500, "secret_tampered": 1000},
+        "endpoints": [endpoint_of(0), endpoint_of(1)],
+        "endpoints_are_all": True,
+    } == row["after"]
+    assert [{"secret_not_found": 1}] == [row["denied"] for row in await scene.rows("globex")]
+    assert {None} == {each.broken for each in await log.verify(scene.owner, scene.unlocked.integrity)}
+    scene.denials.add(of(), SecretDenied())
+    await scene.denials.once()
+    assert [{"secret_denied": 500, "secret_tampered": 1000}, {"secret_denied": 1}] == [
+        row["denied"] for row in await scene.rows()
+    ]
+    assert 0.0 == figures(scene.meter)[REFUSED]
+
+
+async def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many endpoints are named, and so many tenants told apart; the rest is counted, under `_system`, by no name."""
+    assert (10, 1_000) == (MOST_ENDPOINTS, MOST_TENANTS)
+    monkeypatch.setattr(denials, "MOST_TENANTS", 2)
+    for endpoint in range(MOST_ENDPOINTS + 1):
+        for _ in range(2):
+            scene.denials.add(of("aaaa", endpoint), SecretDenied())
+    for tenant in ("bbbb", "cccc", "dddd", "aaaa"):
+        scene.denials.add(of(tenant), SecretTampered())
+    await scene.denials.once()
+
+    [first] = await scene.rows("aaaa")
+    assert ([endpoint_of(number) for number in range(10)], False) == (first["endpoints"], first["endpoints_are_all"])
+    assert {"secret_denied": 22, "secret_tampered": 1} == first["denied"]
+    assert [1, 0, 0] == [len(await scene.rows(tenant)) for tenant in ("bbbb", "cccc", "dddd")]
+    rest = (await audited(scene.owner, SYSTEM_TENANT))[-1]
+    assert ("tenants:others", {"secret_tampered": 2}) == (rest["subject"], rest["after"]["denied"])
+    assert {"worker", "from", "to", "denied"} == rest["after"].keys()
+
+
+async def test_an_outage_loses_nothing(scene: Scene) -> None:
+    """While PostgreSQL does not answer all is counted on, told once, and written afterwards."""
+    async with asyncpg.create_pool(scene.url, min_size=1, max_size=1) as pool:
+        other = scene.counting(pool=pool)
+        other.add(of(), SecretDenied())
+        await pool.close()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await other.once()
+            other.add(of(), SecretTampered())
+        assert [] == await scene.rows()
+        other._pool = scene.pool
+        await other.once()
+        await other.once()
+
+    assert [{"secret_denied": 1}, {"secret_tampered": 2}] == [row["denied"] for row in await scene.rows()]
+
+
+async def test_one_chain_that_is_held_holds_up_no_other(scene: Scene) -> None:
+    """A tenant whose chain somebody holds keeps its counts; the next ones are audited, and it is once it is free."""
+    for tenant in ("acme", "bbbb", "cccc"):
+        scene.denials.add(of(tenant), SecretDenied())
+    async with scene.owner.acquire() as connection:
+        async with connection.transaction():
+            await log.hold(connection, TenantId("acme"))
+            telling = asyncio.create_task(scene.denials.once())
+            with pytest.raises(Unavailable):
+                await telling
+        assert [0, 1, 1] == [len(await scene.rows(tenant)) for tenant in ("acme", "bbbb", "cccc")]
+    await scene.denials.once()
+    assert [1, 1, 1] == [len(await scene.rows(tenant)) for tenant in ("acme", "bbbb", "cccc")]
+
+
+@pytest.mark.parametrize("was_done", [True, False])
+async def test_a_commit_that_was_not_answered(scene: Scene, was_done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that may have been written is looked for: it is there once, and so is what was counted meanwhile."""
+    scene.denials.add(of(), SecretDenied())
+
+    async def lost(*arguments: Any, again: bool) -> bool:
+        assert not again
+        if was_done:
+            await tell_denied(*arguments, again=again)
+        raise InDoubt("PostgreSQL did not answer to the commit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(denials, "tell_denied", lost)
+        with pytest.raises(InDoubt):
+            await scene.denials.once()
+    assert int(was_done) == len(await scene.rows())
+    scene.denials.add(of(), SecretTampered())
+    await scene.denials.once()
+    await scene.denials.once()
+
+    assert [{"secret_denied": 1}, {"secret_tampered": 1}] == [row["denied"] for row in await scene.rows()]
+
+
+async def test_what_the_log_does_not_take_is_logged_and_counted(scene: Scene) -> None:
+    """A broken chain takes no row: its counts are logged in their place, once, and other tenants have theirs."""
+    scene.denials.add(of(), SecretDenied())
+    await scene.denials.once()
+    await scene.owner.execute("UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = 'acme'")
+    for tenant in ("acme", "acme", "globex"):
+        scene.denials.add(of(tenant), SecretTampered())
+    with capture_logs() as logs:
+        await scene.denials.once()
+        await scene.denials.once()
+
+    assert [("secret.denied_unaudited", "acme", {"secret_tampered": 2}, "error")] == [
+        (line["event"], line["tenant_id"], line["denied"], line["log_level"]) for line in logs
+    ]
+    assert "does not end where its head says" in logs[0]["reason"]
+    assert (1, 1) == (len(await scene.rows()), len(await scene.rows("globex")))
+    assert 1.0 == figures(scene.meter)[REFUSED]
+    await scene.owner.execute("UPDATE hookseal.audit_heads SET sequence = 1 WHERE tenant_id = 'acme'")
+    scene.denials.add(of(), SecretDenied())
+    await scene.denials.once()
+    assert 2 == len(await scene.rows())
+
+
+async def test_the_loop_writes_once_a_minute(scene: Scene) -> None:
+    """It writes every minute; what fails is told once, survived, and written a minute after it is mended."""
+    clock = Turning()
+    async with asyncpg.create_pool(scene.url, min_size=1, max_size=1) as pool:
+        looping = scene.counting(pool=pool, clock=clock)
+        looping.add(of(), SecretDenied())
+        await pool.close()
+    with capture_logs() as logs:
+        task = asyncio.create_task(looping.run())
+        for turn in range(1, 5):
+            if turn == 4:
+                assert [] == await scene.rows()
+                looping._pool = scene.pool
+            await clock.turn(turn)
+        await clock.at(5)
+        await cancelled([task])
+    assert [EVERY_SECONDS] * 5 == clock.slept
+    assert [{"secret_denied": 1}] == [row["denied"] for row in await scene.rows()]
+    assert ["denials.failed", "denials.resumed"] == [line["event"] for line in logs]
+
+
+async def test_who_is_cut_off_keeps_what_it_counted(scene: Scene) -> None:
+    """A cancellation in the middle of a row loses nothing: the end of the worker writes it, and what came beside."""
+    scene.denials.add(of(), SecretDenied())
+    async with scene.owner.acquire() as connection, connection.transaction():
+        await log.hold(connection, TenantId("acme"))
+        telling = asyncio.create_task(scene.denials.once())
+
+        async def waits() -> bool:
+            return bool(
+                await scene.owner.fetchval(
+                    "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple'))"
+                )
+            )
+
+        await eventually(waits)
+        scene.denials.add(of(), SecretTampered())
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    await scene.denials.end()
+
+    assert [{"secret_denied": 1}, {"secret_tampered": 1}] == [row["denied"] for row in await scene.rows()]
+
+
+async def test_the_end_does_not_wait_for_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written as the worker ends is logged, in full, and the worker ends all the same."""
+    monkeypatch.setattr(denials, "_END_SECONDS", 0.05)
+    scene.denials.add(of(), SecretDenied())
+    with capture_logs() as logs:
+        async with scene.owner.acquire() as connection, connection.transaction():
+            await log.hold(connection, TenantId("acme"))
+            await scene.denials.end()
+
+    assert [("secret.denied_unaudited", {"secret_denied": 1})] == [(line["event"], line["denied"]) for line in logs]
+    assert [] == await scene.rows()

@@ -1,0 +1,66 @@
+"""Refused secrets under a whole worker: its deliveries wait, others go on, and its end writes what was counted."""
+
+import os
+import signal
+
+import asyncpg
+import pytest
+
+from tests.cli.command import hookseal
+from tests.doubles.logbook import audited
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.worker.environment import environment
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, World
+
+Pool = asyncpg.Pool
+_ALTERED = "UPDATE hookseal.endpoints SET url = url || '?to=another' WHERE id = $1::text::uuid"
+
+
+@pytest.mark.req("SEC-14", part="counted")
+async def test_a_drain_writes_what_was_counted(world: World, receiver: Receiver) -> None:
+    """Three refusals are one row, written as the worker is told to stop; the log is whole, and others are delivered."""
+    spoilt = await world.endpoint(f"{receiver.base_url}/spoilt")
+    await world.endpoint(f"{receiver.base_url}/other", tenant="globex")
+    await world.pool.execute(_ALTERED, spoilt.pointer.endpoint_id)
+    async with world.worker() as worker:
+        waiting = [(await world.publish())[0] for _ in range(3)]
+        [sent] = await world.publish("globex")
+        for delivery in waiting:
+            await world.state(delivery, "pending", waiting_for="secret")
+        await world.state(sent, "delivered")
+        assert 3.0 == (await worker.figures())["hookseal_secret_failures_total", "definitive"]
+        os.kill(worker.pid, signal.SIGTERM)
+        assert 0 == await worker.ended()
+        worker_id = worker.process.ready["worker_id"]
+
+    told = [row for row in await audited(world.pool) if row["action"] == "secret.denied"]
+    assert [(f"worker/{worker_id}", "tenant:acme", {"secret_tampered": 3})] == [
+        (row["who"], row["subject"], row["after"]["denied"]) for row in told
+    ]
+    assert [spoilt.pointer.endpoint_id] == told[0]["after"]["endpoints"]
+    assert ["endpoint.added"] == [row["action"] for row in await audited(world.pool, "globex")]
+    settings = environment(world.database_url, world.redis_url, SECRETS_MASTER_KEY=MASTER_KEY_TEXT)
+    assert 0 == (await hookseal("audit", "verify", **settings)).code
+
+
+@pytest.mark.req("SEC-19")
+async def test_dev_audits_nothing(pool: "Pool[asyncpg.Record]", world: World) -> None:
+    """With keys that end with their process no row is written: nobody could verify it."""
+    await pool.execute("DELETE FROM hookseal.secret_keys; DELETE FROM hookseal.secret_records")
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
+        " VALUES ('acme', hookseal.uuid7(), 'https://receiver.example/', '{*}', 'of an older system')"
+    )
+    async with world.worker(SECRETS_PROVIDER="dev", SECRETS_MASTER_KEY="") as worker:
+        [held] = await world.publish()
+        await world.state(held, "pending", waiting_for="secret")
+
+        async def refused() -> bool:
+            return 1.0 == (await worker.figures())["hookseal_secret_failures_total", "definitive"]
+
+        await eventually(refused)
+        os.kill(worker.pid, signal.SIGTERM)
+        assert 0 == await worker.ended()
+
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.audit_log")

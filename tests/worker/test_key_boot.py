@@ -1,0 +1,168 @@
+"""Which worker may start while master keys change: none that could not sign what others seal, at whatever moment."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.cli.command import Ended, hookseal
+from tests.worker.environment import environment
+from tests.worker.key_life import (
+    OLD,
+    SYSTEM_HEAD,
+    alone,
+    another,
+    command,
+    destroy,
+    id_of,
+    promote,
+    retire,
+    rewrap,
+    stage,
+    staged,
+    swapped,
+    waits,
+)
+from tests.worker.world import Receiver, World
+
+pytestmark = [pytest.mark.req("SEC-04", part="check-at-boot"), pytest.mark.req("SEC-05", part="under-traffic")]
+
+BEATS = "INSERT INTO hookseal.workers"
+HEARTBEATS = "LOCK TABLE hookseal.workers IN SHARE MODE"  # may be read, and not written
+
+
+async def started(world: World, **keys: str) -> Ended:
+    """Start a worker that does not get far, and return how it ended."""
+    return await hookseal("worker", **environment(world.database_url, world.redis_url, **keys))
+
+
+@asynccontextmanager
+async def starting(world: World, **keys: str) -> AsyncIterator["asyncio.Task[Ended]"]:
+    """Give a worker that starts meanwhile, and shall end by itself."""
+    task = asyncio.create_task(started(world, **keys))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_without_the_active_key(world: World) -> None:
+    """A worker that does not hold the active key is refused (78), which names it, and is not counted as live."""
+    new = another()
+    await stage(world, new)
+    await promote(world, new)
+    ended = await started(world)
+    assert (78, True) == (ended.code, f"master key {id_of(new)} is the active one" in ended.err)
+    assert 0 == await world.pool.fetchval("SELECT count(*) FROM hookseal.workers")
+
+
+async def test_without_a_key_that_records_need(world: World) -> None:
+    """While a record is under the old key, a worker without it is refused (78), which names it; then it starts."""
+    new = another()
+    await stage(world, new)
+    await promote(world, new)
+    ended = await started(world, **alone(new))
+    assert (78, True) == (ended.code, f"master key {id_of(OLD)} is not among the keys" in ended.err)
+    await rewrap(world, new)
+    async with world.worker(**alone(new)):
+        pass
+
+
+async def test_with_a_key_that_nobody_staged(world: World) -> None:
+    """A worker that holds a key which is not registered is refused (78), naming the command that registers it."""
+    new = another()
+    ended = await started(world, **staged(new))
+    assert (78, True) == (ended.code, f"master key {id_of(new)} is not registered" in ended.err)
+    assert "`hookseal key stage`" in ended.err
+    await command(world, "key", "stage", keys=staged(new))
+    async with world.worker(**staged(new)):
+        pass
+
+
+@asynccontextmanager
+async def locked(world: World, statement: str) -> AsyncIterator[asyncio.Event]:
+    """Hold what the statement locks until the event is set, or to the end of the block."""
+    release = asyncio.Event()
+
+    async def hold(taken: asyncio.Event) -> None:
+        async with world.pool.acquire() as holder, holder.transaction():
+            await holder.execute(statement)
+            taken.set()
+            await release.wait()
+
+    taken = asyncio.Event()
+    holding = asyncio.create_task(hold(taken))
+    try:
+        await taken.wait()
+        yield release
+    finally:
+        release.set()
+        await holding
+
+
+async def test_a_promotion_between_its_first_check_and_its_heartbeat(world: World) -> None:
+    """A worker that passed its check and nobody saw yet finds out by its second check, and is refused (78)."""
+    new = another()
+    await stage(world, new)
+    async with locked(world, HEARTBEATS) as release, starting(world) as late:
+        await waits(world, BEATS)
+        await promote(world, new)
+        release.set()
+        ended = await late
+    assert (78, True) == (ended.code, f"master key {id_of(new)} is the active one" in ended.err)
+    assert 0 == await world.pool.fetchval("SELECT count(*) FROM hookseal.workers")
+
+
+async def test_a_promotion_that_is_not_over_and_did_not_see_it(world: World) -> None:
+    """A worker whose heartbeat comes once a promotion has looked waits for the end of it, and is refused (78)."""
+    new = another()
+    await stage(world, new)
+    async with locked(world, SYSTEM_HEAD) as ends, locked(world, HEARTBEATS) as seen, starting(world) as late:
+        await waits(world, BEATS)
+        promoting = asyncio.create_task(promote(world, new))
+        await waits(world, "audit_heads AS head")
+        seen.set()
+        await waits(world, "pg_advisory_xact_lock_shared")
+        assert 1 == await world.pool.fetchval("SELECT count(*) FROM hookseal.workers")
+        ends.set()
+        await promoting
+        ended = await late
+    assert (78, True) == (ended.code, f"master key {id_of(new)} is the active one" in ended.err)
+
+
+async def test_a_destruction_that_is_not_over_and_did_not_see_it(world: World) -> None:
+    """So is one that still holds a key which is being destroyed."""
+    new = another()
+    await stage(world, new)
+    await promote(world, new)
+    await rewrap(world, new)
+    await retire(world, new)
+    async with (
+        locked(world, SYSTEM_HEAD) as ends,
+        locked(world, HEARTBEATS) as seen,
+        starting(world, **swapped(new)) as late,
+    ):
+        await waits(world, BEATS)
+        destroying = asyncio.create_task(destroy(world, new))
+        await waits(world, "audit_heads AS head")
+        seen.set()
+        await waits(world, "pg_advisory_xact_lock_shared")
+        ends.set()
+        await destroying
+        ended = await late
+    assert (78, True) == (ended.code, f"master key {id_of(OLD)} was destroyed" in ended.err)
+
+
+async def test_a_retired_key_that_is_still_held(world: World, receiver: Receiver) -> None:
+    """A worker may hold a retired key for as long as it is not destroyed: so it is taken away at leisure."""
+    new = another()
+    await world.endpoint(f"{receiver.base_url}/hook")
+    await stage(world, new)
+    await promote(world, new)
+    await rewrap(world, new)
+    await retire(world, new)
+    async with world.worker(**swapped(new)):
+        [ring] = await world.publish()
+        await world.state(ring, "delivered")

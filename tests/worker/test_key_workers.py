@@ -1,0 +1,176 @@
+"""Workers while master keys change: one that froze, one whose cache is purged, one that meets a key of nobody's."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoints import AddedEndpoint
+from hookseal.secrets.context import Purpose, SecretContext
+from hookseal.secrets.envelope import seal
+from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.ref import SecretRef
+from tests.worker.key_life import (
+    OLD,
+    another,
+    command,
+    fleet,
+    id_of,
+    key,
+    name_of,
+    promote,
+    retire,
+    rewrap,
+    stage,
+    staged,
+)
+from tests.worker.test_rotation import verifies
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, Worker, World
+
+SECRET_LOOKS_SECONDS = 30.0  # what waits for a secret looks again every 15 s, give or take a quarter
+_AGED = "UPDATE hookseal.workers SET beaten_at = now() - interval '31 seconds' WHERE id = $1"
+_MISSES, _HITS = "hookseal_secret_cache_misses_total", "hookseal_secret_cache_hits_total"
+
+
+async def rotated(world: World, added: AddedEndpoint, new: str) -> str:
+    """Rotate under the new key, revoking the older secret, and return the secret."""
+    of = ("--tenant", added.pointer.tenant_id, "--endpoint", added.pointer.endpoint_id)
+    told = await command(world, "endpoint", "rotate", *of, "--overlap", "0", "--print-secret", keys=staged(new))
+    return str(told["secret"])
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.req("SEC-05", part="under-traffic")
+async def test_a_worker_that_froze_through_a_promotion(world: World, receiver: Receiver) -> None:
+    """It signs what it can open, holds back what it cannot, and what waits goes out by a worker that has the key."""
+    moved = await world.endpoint(f"{receiver.base_url}/moved")
+    kept = await world.endpoint(f"{receiver.base_url}/kept", tenant="bmce")
+    new = another()
+    await stage(world, new)
+    async with fleet(world) as workers:
+        frozen = await workers.start("frozen")
+        await asked(world, frozen)  # so what it has cached of this endpoint is the older version
+        os.kill(frozen.pid, signal.SIGSTOP)
+        await world.pool.execute(_AGED, name_of(frozen))  # its time passes
+        await promote(world, new)
+        secret = await rotated(world, moved, new)
+        os.kill(frozen.pid, signal.SIGCONT)
+
+        [held], [sent] = await world.publish(), await world.publish("bmce")
+        waiting = await world.state(held, "pending", waiting_for="secret")
+        assert f"master key {id_of(new)} is not among the keys of this process" in waiting["last_error"]
+        await world.state(sent, "delivered")
+        assert (503, "unavailable") == _startup(await frozen.get("/startupz"))
+        assert [] == await world.installation.attempts(held)
+        await workers.stop("frozen")
+
+        await workers.start("able", **staged(new))
+        await receiver.wait_for(3, within=SECRET_LOOKS_SECONDS)
+        assert 1 == (await world.state(held, "delivered"))["attempts"]
+    secrets = {"/moved": secret, "/kept": kept.secret.reveal().decode()}
+    assert [("/kept", True), ("/moved", True)] == [
+        (got.path, verifies(secrets[got.path], got)) for got in receiver.received[1:]
+    ]
+
+
+def _startup(answer: tuple[int, dict[str, object]]) -> tuple[int, object]:
+    code, said = answer
+    checks = said["checks"]
+    assert isinstance(checks, dict)
+    return code, checks["keys"]
+
+
+@pytest.mark.req("SEC-06", part="purge")
+async def test_retiring_a_key_purges_what_was_cached_under_it(world: World, receiver: Receiver) -> None:
+    """Promotion and re-wrap leave the caches as they are, for no version changes; a retirement empties each."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    new = another()
+    await stage(world, new)
+    async with world.worker(**staged(new)) as worker:
+        assert [(0, 1), (1, 1)] == [await asked(world, worker), await asked(world, worker)]
+        await promote(world, new)
+        await rewrap(world, new)
+        assert (2, 1) == await asked(world, worker)
+        await retire(world, new)
+        assert [(2, 2), (3, 2)] == [await asked(world, worker), await asked(world, worker)]
+
+
+@pytest.mark.req("SEC-06", part="purge")
+@pytest.mark.req("SEC-22", part="under-traffic")
+async def test_the_drill_purges_what_was_cached_under_the_key(world: World, receiver: Receiver) -> None:
+    """What leaked is forgotten as well: in the overlap the older version is asked for anew, as is the new one."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    new = another()
+    await stage(world, new)
+    async with world.worker(**staged(new)) as worker:
+        assert (0, 1) == await asked(world, worker)
+        await promote(world, new)
+        await command(world, "key", "compromise", id_of(OLD), "--overlap", "3600", keys=staged(new))
+        assert [(0, 3), (2, 3)] == [await asked(world, worker), await asked(world, worker)]
+
+
+async def asked(world: World, worker: Worker) -> tuple[float, float]:
+    """Deliver once, and return how many secrets the cache had until now and how many it had not."""
+    [ring] = await world.publish()
+    await world.state(ring, "delivered")
+    found = await worker.figures()
+    return found[_HITS, None], found[_MISSES, None]
+
+
+@pytest.mark.req("SEC-04", part="keyring")
+async def test_a_record_under_a_key_that_nobody_registered(world: World, receiver: Receiver) -> None:
+    """Its endpoint alone waits; the fleet starts and delivers, and status and figures tell of the record."""
+    added = await world.endpoint(f"{receiver.base_url}/quarantined")
+    await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
+    foreign, ref = key(another()), SecretRef.parse(added.pointer.secret_ref or "")
+    context = SecretContext.of(ref, Purpose.WEBHOOK_SIGNING)
+    await world.pool.execute(
+        "UPDATE hookseal.secret_records SET sealed = $2, key_id = $3 WHERE tenant_id = 'acme' AND name = $1",
+        *(ref.name, seal(KeyRing(foreign), added.secret, context), foreign.key_id),
+    )
+    async with world.worker() as worker:
+        [held], [sent] = await world.publish(), await world.publish("bmce")
+        waiting = await world.state(held, "pending", waiting_for="secret")
+        await world.state(sent, "delivered")
+
+        async def measured() -> bool:
+            found = await worker.figures()
+            return found.get(("hookseal_records", "unregistered")) == 1 and found["hookseal_waiting", "secret"] == 1
+
+        await eventually(measured)
+        items = (await command(world, "key", "status"))["items"]
+    assert f"master key {foreign.key_id} is not among the keys of this process" in waiting["last_error"]
+    assert (0, ["/other"]) == (waiting["attempts"], [got.path for got in receiver.received])
+    assert [(id_of(OLD), "active", 3), (foreign.key_id, "unregistered", 1)] == [
+        (item["key_id"], item["state"], item["records"]) for item in items
+    ]
+
+
+@pytest.mark.req("SEC-05", part="audited")
+async def test_a_re_wrap_is_audited_by_its_batches(world: World, receiver: Receiver) -> None:
+    """Each batch is one row of the installation, none of a tenant, and what was re-wrapped is used as before."""
+    added = await world.endpoint(f"{receiver.base_url}/hook")
+    new = another()
+    await stage(world, new)
+    await promote(world, new)
+    await rewrap(world, new)
+    async with world.worker(**staged(new)):
+        [ring] = await world.publish()
+        await world.state(ring, "delivered")
+    assert verifies(added.secret.reveal().decode(), receiver.received[0])
+    rows = await world.pool.fetch(
+        "SELECT tenant_id, action, after FROM hookseal.audit_log WHERE action LIKE 'key.%' ORDER BY sequence"
+    )
+    assert {"_system"} == {row["tenant_id"] for row in rows}
+    assert ["key.staged", "key.promoted", "key.rewrapped", "key.drained"] == [row["action"] for row in rows]
+    told = json.loads(rows[2]["after"])
+    assert (id_of(new), 3) == (told["to"], told["records"])
+    assert ["endpoint.added"] == [
+        row["action"]
+        for row in await world.pool.fetch(
+            "SELECT action FROM hookseal.audit_log WHERE tenant_id = $1", TenantId("acme")
+        )
+    ]
