@@ -41,7 +41,8 @@ async def test_nothing_was_put_back(begun: Begun) -> None:
     await rotated(begun)
 
     said = await begun.run("restore", "check")
-    assert (0, "nothing was put back or altered\n") == (said.code, said.out)
+    assert 0 == said.code
+    assert said.out.startswith("rows and audit log agree; of a database that was put back as a whole only a head ")
     assert {"items": [], "next_cursor": None} == (await begun.run("restore", "check", "--json")).json
 
 

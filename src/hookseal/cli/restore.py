@@ -26,6 +26,10 @@ app: Final = typer.Typer(
 _BYTES_A_HEAD: Final = 512
 _COLUMNS: Final = ("tenant_id", "endpoint_id", "kind", "generation", "audited_generation")
 _REASON: Final = "reason"
+_AGREES: Final = (
+    "rows and audit log agree; of a database that was put back as a whole only a head that was kept elsewhere tells: "
+    "hookseal audit verify --head FILE"
+)
 
 
 @app.command()
@@ -47,7 +51,7 @@ def check(
     emit(
         {"items": items, "next_cursor": None},
         as_json=as_json,
-        text=lambda: table(items, _COLUMNS) if items else "nothing was put back or altered",
+        text=lambda: table(items, _COLUMNS) if items else _AGREES,
     )
     raise typer.Exit(1 if items else 0)
 
@@ -55,7 +59,7 @@ def check(
 @app.command()
 def accept(
     *,
-    head: Annotated[Path, typer.Option(help="What `hookseal audit verify --json` printed before; - is stdin.")],
+    head: Annotated[Path, typer.Option(help="What `hookseal audit heads --json` printed before; - is stdin.")],
     tenant: Annotated[str | None, typer.Option(help="With --endpoint: whose endpoint it is.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Accept this one only.")] = None,
     as_json: Json = False,

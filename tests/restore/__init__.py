@@ -1,0 +1,1 @@
+"""Backup and restore, walked through with real dumps as docs/restore.md says."""

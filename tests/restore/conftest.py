@@ -1,0 +1,29 @@
+"""Fixtures of the walks through backup and restore."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.restore.sites import Site, site
+from tests.worker.world import Receiver, receiving
+
+
+@pytest.fixture
+async def old() -> AsyncIterator[Site]:
+    """Yield the server that is backed up."""
+    async with site() as made:
+        yield made
+
+
+@pytest.fixture
+async def new() -> AsyncIterator[Site]:
+    """Yield a server on which nothing was ever made."""
+    async with site() as made:
+        yield made
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Yield a receiver on this machine."""
+    async with receiving() as made:
+        yield made

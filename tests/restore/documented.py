@@ -1,0 +1,63 @@
+"""The commands of docs/restore.md, run as they stand there: with PostgreSQL's own programs, and with ours."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hookseal.embedded.programs import postgres_tree
+from tests.cli.command import DEADLINE_SECONDS, Ended
+
+_PAGE = Path(__file__).parents[2] / "docs" / "restore.md"
+
+
+def documented(heading: str) -> list[str]:
+    """Return the commands under this heading, in their order; fail if the page has no such heading or none there."""
+    text = _PAGE.read_text(encoding="utf-8")
+    [section] = [part for part in text.split("\n#") if part.lstrip("#").startswith(f" {heading}\n")]
+    found = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    assert found, f"no command under {heading}"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """A folder in which commands are run, with the variables that they name."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    async def run(self, command: str, **changes: str) -> Ended:
+        """Run a command of the page to its end."""
+        programs = f"{postgres_tree() / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        process = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-u", "-c", command),
+            cwd=self.folder,
+            env={"PATH": programs, "PGPASSFILE": str(self.folder / "pgpass"), **self.variables, **changes},
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
+
+    async def done(self, *commands: str, **changes: str) -> list[Ended]:
+        """Run commands one after the other, each of which must succeed."""
+        ended = []
+        for command in commands:
+            ended.append(one := await self.run(command, **changes))
+            assert 0 == one.code, f"{command}: {one.out}{one.err}"
+        return ended
+
+    def know(self, host: str, port: int, user: str, password: str) -> None:
+        """Have PostgreSQL's programs know this password."""
+        file = self.folder / "pgpass"
+        file.touch(mode=0o600)
+        with file.open("a", encoding="utf-8") as passwords:
+            passwords.write(f"{host}:{port}:*:{user}:{password}\n")

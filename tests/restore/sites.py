@@ -1,0 +1,139 @@
+"""A PostgreSQL server of its own, with a database `app` and those who log in to it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.folders import scratch
+from hookseal.embedded.postgres import postgres
+from hookseal.embedded.server import Server
+from hookseal.ground.clock import SystemClock
+from hookseal.operations import rotation
+from hookseal.operations.endpoints import AddedEndpoint, delete_endpoint
+from hookseal.receiver import VerificationError, verify
+from hookseal.schema.upgrade import upgrade
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.ref import Provider
+from hookseal.secrets.rotation import Rotated, Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.stored import Installation, keyring
+from tests.restore.documented import Shell
+from tests.worker import world as worlds
+from tests.worker.environment import environment
+from tests.worker.world import Received, World
+
+DATABASE = "app"
+OWNER, WORKER, PRODUCER = "app", "delivers", "sells"
+_PASSWORD = "hunter2"  # of servers that live for one test
+_LOGINS = {OWNER: "CREATEROLE", WORKER: "", PRODUCER: ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A server and how its roles reach it."""
+
+    server: Server
+
+    def url(self, login: str | None = None, database: str = DATABASE) -> str:
+        """Return the url of a database for that login, or for the superuser, with the password."""
+        parts = urlsplit(self.server.url)
+        who = parts.netloc if login is None else f"{login}:{_PASSWORD}@{parts.hostname}:{parts.port}"
+        return parts._replace(netloc=who, path=f"/{database}").geturl()
+
+    def bare_url(self, login: str | None = None, database: str = DATABASE) -> str:
+        """Return the same without the password."""
+        parts = urlsplit(self.url(login, database))
+        return parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}").geturl()
+
+    async def execute(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements as the superuser."""
+        connection = await asyncpg.connect(self.url(database=database), timeout=10)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def let_in(self, *, make: bool) -> None:
+        """Give every login its password; make it first, if asked to."""
+        verb = "CREATE" if make else "ALTER"
+        await self.execute(*(f"{verb} ROLE {name} LOGIN {may} PASSWORD '{_PASSWORD}'" for name, may in _LOGINS.items()))
+
+    def introduce(self, shell: Shell) -> None:
+        """Have PostgreSQL's programs know the passwords of this server."""
+        for url in (self.url(), *map(self.url, _LOGINS)):
+            parts = urlsplit(url)
+            shell.know(str(parts.hostname), int(parts.port or 0), str(parts.username), str(parts.password))
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[Site]:
+    """Yield a server on which nothing was ever made."""
+    with scratch(for_servers()) as folder:
+        async with postgres(folder, durable=False) as server:
+            yield Site(server)
+
+
+@asynccontextmanager
+async def begun(at: Site, redis_url: str, folder: Path) -> AsyncIterator[World]:
+    """Yield an installation in the database `app` of a new server, begun by its owner."""
+    await at.let_in(make=True)
+    await at.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+    await upgrade(at.url(OWNER))
+    await at.execute(f"GRANT hookseal_worker TO {WORKER}")
+    async with asyncpg.create_pool(at.url(OWNER), min_size=1, max_size=4) as pool:
+        yield await worlds.world(pool, at.url(OWNER), redis_url, folder)
+
+
+@asynccontextmanager
+async def restored(at: Site, redis_url: str, folder: Path) -> AsyncIterator[World]:
+    """Yield the installation that was restored into that database."""
+    async with asyncpg.create_pool(at.url(OWNER), min_size=1, max_size=4) as pool:
+        installation = Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
+        yield World(installation=installation, database_url=at.url(OWNER), redis_url=redis_url, folder=folder)
+
+
+async def rotated(world: World, added: AddedEndpoint, *, overlap_seconds: int = 0) -> Rotated:
+    """Rotate the endpoint's secret."""
+    async with world.pool.acquire() as connection:
+        return await rotation.rotate(
+            world.installation.operator(connection),
+            Wanted(
+                tenant_id=added.pointer.tenant_id,
+                endpoint_id=added.pointer.endpoint_id,
+                overlap_seconds=overlap_seconds,
+                secret=generate_signing_secret(),
+            ),
+        )
+
+
+async def deleted(world: World, added: AddedEndpoint) -> None:
+    """Delete the endpoint."""
+    async with world.pool.acquire() as connection:
+        operator = world.installation.operator(connection)
+        await delete_endpoint(operator, added.pointer.tenant_id, added.pointer.endpoint_id)
+
+
+def secret_of(made: AddedEndpoint | Rotated) -> str:
+    """Return the secret as its receiver holds it."""
+    assert made.secret is not None
+    return made.secret.reveal().decode()
+
+
+def is_signed_with(got: Received, secret: str) -> bool:
+    """Return whether that secret signed the request, just now."""
+    try:
+        verify(got.body, got.headers, [secret], now=SystemClock().now())
+    except VerificationError:
+        return False
+    return True
+
+
+def shell(folder: Path, redis_url: str, **variables: str) -> Shell:
+    """Return a shell with the settings of hookseal but for `DATABASE_URL`, and these variables."""
+    return Shell(folder, environment("", redis_url) | variables)

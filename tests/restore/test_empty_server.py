@@ -1,0 +1,162 @@
+"""A dump, more that goes on after it, and its restore into a server on which nothing was ever made."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal.dispatcher.model import Ring
+from hookseal.operations.endpoints import AddedEndpoint
+from hookseal.queue.bell import bell
+from tests.restore.documented import Shell, documented
+from tests.restore.sites import (
+    OWNER,
+    PRODUCER,
+    WORKER,
+    Site,
+    begun,
+    deleted,
+    is_signed_with,
+    restored,
+    rotated,
+    secret_of,
+    shell,
+)
+from tests.worker.waiting import eventually
+from tests.worker.world import Received, Receiver, Worker, World
+
+pytestmark = [pytest.mark.req("SEC-21", part="same-key"), pytest.mark.timeout(120)]
+
+PUBLISH = "hookseal publish --tenant kept --event-type invoice.paid --data '{}'"
+TENANTS = ("kept", "rotated", "revoked", "deleted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What the installation was when its dump was made: one pending delivery for each endpoint."""
+
+    endpoints: dict[str, AddedEndpoint]
+    pending: dict[str, Ring]
+
+
+async def until_the_dump(world: World, receiver: Receiver, at: Site) -> Before:
+    """Have endpoints that delivered, and a pending delivery for each."""
+    endpoints = {tenant: await world.endpoint(f"{receiver.base_url}/{tenant}", tenant=tenant) for tenant in TENANTS}
+    async with world.worker(DATABASE_URL=at.url(WORKER)):
+        for tenant in TENANTS:
+            await world.state((await world.publish(tenant))[0], "delivered")
+    return Before(
+        endpoints=endpoints, pending={tenant: (await world.publish(tenant, rung=False))[0] for tenant in TENANTS}
+    )
+
+
+async def after_the_dump(world: World, receiver: Receiver, at: Site, before: Before) -> Ring:
+    """Deliver what was pending, rotate, revoke, delete, add; return a delivery of what was added."""
+    async with world.worker(DATABASE_URL=at.url(WORKER)):
+        for ring in before.pending.values():
+            await world.state(ring, "delivered")
+        await rotated(world, before.endpoints["rotated"], overlap_seconds=3600)
+        await rotated(world, before.endpoints["revoked"])
+        await deleted(world, before.endpoints["deleted"])
+        await world.endpoint(f"{receiver.base_url}/added", tenant="added")
+        [lost] = await world.publish("added")
+        await world.state(lost, "delivered")
+    return lost
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Return the JSON object of each line."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+async def looked_at(sh: Shell) -> None:
+    """Look at what was restored, as the page says: it is whole, and older than what is known of it."""
+    status, key_status, verified, checked = documented("3. Look")[:4]
+    await sh.done(status, key_status)
+    older = await sh.run(f"{verified} --json")
+    assert (1, False) == (older.code, older.json["intact"])
+    assert {None} == {one["broken"] for one in older.json["tenants"]}
+    assert [("added", "older"), ("deleted", "older"), ("revoked", "older"), ("rotated", "older")] == sorted(
+        (one["tenant_id"], one["is"]) for one in older.json["contradicted"]
+    )
+    agrees = await sh.run(checked)
+    assert 0 == agrees.code
+    assert "as a whole" in agrees.out
+    await sh.done(*documented("3. Look")[4:])
+    lost = lines(sh.folder / "lost.jsonl")
+    assert {
+        ("rotated", "secret.rotated"),
+        ("revoked", "secret.rotated"),
+        ("deleted", "endpoint.deleted"),
+        ("added", "endpoint.added"),
+    } == {(row["tenant_id"], row["action"]) for row in lost}
+    assert [None] == [row["after"]["previous_secret_ref"] for row in lost if row["tenant_id"] == "revoked"]
+
+
+async def test_it_goes_on_where_the_dump_was_made(
+    old: Site, new: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """What was pending is delivered and verifies; what was lost is named, put right, accepted and no contradiction."""
+    sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), NEW_SERVER=new.bare_url(database="postgres"))
+    old.introduce(sh)
+    async with begun(old, redis_url, tmp_path) as world:
+        await sh.done(f"hookseal producer grant --role {PRODUCER} --tenant kept", DATABASE_URL=old.url(OWNER))
+        before = await until_the_dump(world, receiver, old)
+        dump, roles, heads, export = documented("Back up")
+        await sh.done(dump, roles)
+        lost = await after_the_dump(world, receiver, old, before)
+        await sh.done(heads, export, DATABASE_URL=old.url(OWNER))
+    seen = len(receiver.received)
+
+    new.introduce(sh)
+    sh.variables.update(RESTORED=new.bare_url(), DATABASE_URL=new.url(OWNER))
+    await sh.done(*documented("1. The roles"))
+    await new.let_in(make=False)
+    await sh.done(*documented("2. The database")[:3])
+    await looked_at(sh)
+    await put_right(sh, before)
+    await sh.done(*documented("5. Accept it"))
+    async with restored(new, redis_url, tmp_path) as world, world.worker(DATABASE_URL=new.url(WORKER)) as worker:
+        await goes_on(world, worker, before, lost)
+        await sh.done(PUBLISH, DATABASE_URL=new.url(PRODUCER))
+        await receiver.wait_for(seen + 4)
+    verified(receiver.received[seen:], before, (tmp_path / "new.secret").read_text().strip())
+
+
+async def put_right(sh: Shell, before: Before) -> None:
+    """Revoke and delete again what was lost of it."""
+    endpoint = {tenant: added.pointer.endpoint_id for tenant, added in before.endpoints.items()}
+    revoke = f"--tenant revoked --endpoint {endpoint['revoked']} --overlap 0 --secret-out new.secret"
+    await sh.done(
+        f"hookseal endpoint rotate {revoke}",
+        f"hookseal endpoint delete --tenant deleted --endpoint {endpoint['deleted']} --yes",
+    )
+
+
+async def goes_on(world: World, worker: Worker, before: Before, lost: Ring) -> None:
+    """See what was pending delivered, and a ring of a delivery that is gone dropped and counted."""
+    ringing = bell(world.redis_url)
+    await ringing.ring([lost])
+    await ringing.close()
+    for tenant in ("kept", "rotated", "revoked"):
+        await world.state(before.pending[tenant], "delivered")
+    assert "cancelled" == (await world.installation.delivery(before.pending["deleted"]))["state"]
+
+    async def dropped() -> bool:
+        return bool((await worker.figures())["hookseal_rings_dropped_total", None])
+
+    await eventually(dropped)
+
+
+def verified(got: list[Received], before: Before, new_secret: str) -> None:
+    """Return only if each verifies with what its receiver has, under the id that it had."""
+    assert ["/kept", "/kept", "/revoked", "/rotated"] == sorted(one.path for one in got)
+    assert {before.pending[tenant].delivery_id for tenant in ("kept", "rotated", "revoked")} < {
+        one.headers["webhook-id"] for one in got
+    }
+    secrets = {f"/{tenant}": secret_of(before.endpoints[tenant]) for tenant in ("kept", "rotated", "revoked")}
+    for one in got:
+        assert is_signed_with(one, secrets[one.path]) is (one.path != "/revoked")
+        assert is_signed_with(one, new_secret) is (one.path == "/revoked")

@@ -1,0 +1,205 @@
+"""Workers that live through a restore: the same process, its database dropped and restored under it."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal.audit import log
+from hookseal.dispatcher.model import Ring
+from hookseal.operations.endpoints import AddedEndpoint
+from hookseal.operations.integrity import rotate_integrity_key
+from hookseal.secrets.rotation import Rotated
+from tests.restore.documented import Shell, documented
+from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, rotated, secret_of, shell
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, Worker, World, held
+
+pytestmark = [pytest.mark.req("SEC-21", part="lived-through"), pytest.mark.timeout(120)]
+
+
+class Swap:
+    """What the dump is made with, and the database dropped and restored from it."""
+
+    def __init__(self, at: Site, sh: Shell) -> None:
+        self._at = at
+        self._sh = sh
+        at.introduce(sh)
+
+    async def dump(self) -> None:
+        """Make the dump."""
+        await self._sh.done(documented("Back up")[0])
+
+    async def drop(self, *workers: Worker) -> None:
+        """Drop the database, and return once those workers say that it is not there."""
+        await self._at.execute("DROP DATABASE app WITH (FORCE)")
+        for worker in workers:
+            await eventually(lambda worker=worker: unready(worker))  # type: ignore[misc]
+
+    async def restore(self) -> None:
+        """Restore it, as the page says."""
+        await self._sh.done(*documented("2. The database")[:2])
+
+    async def accept(self) -> None:
+        """Accept it, with heads of now, as if none had been kept."""
+        accept = documented("5. Accept it")[0]
+        await self._sh.done(documented("Back up")[2], accept)
+
+
+async def unready(worker: Worker) -> bool:
+    """Return whether the worker says that PostgreSQL is missing."""
+    status, said = await worker.get("/readyz")
+    return status == 503 and said["checks"]["postgresql"] != "ok"
+
+
+def swap(at: Site, folder: Path, redis_url: str) -> Swap:
+    """Return what swaps the database of that server."""
+    variables = {
+        "DATABASE": at.bare_url(OWNER),
+        "NEW_SERVER": at.bare_url(database="postgres"),
+        "RESTORED": at.bare_url(),
+        "DATABASE_URL": at.url(OWNER),
+    }
+    return Swap(at, shell(folder, redis_url, **variables))
+
+
+def defects(worker: Worker) -> list[Any]:
+    """Return what the worker took for a fault of its own."""
+    return [line for line in worker.log if line["event"].endswith("defect")]
+
+
+async def later(world: World) -> None:
+    """Return once claims are told apart from those that were made until now."""
+    began = await world.pool.fetchval("SELECT clock_timestamp()")
+    await eventually(lambda: world.pool.fetchval("SELECT clock_timestamp() > $1::timestamptz + interval '2 s'", began))
+
+
+async def test_what_it_saw_newer_waits_until_it_is_accepted(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """An endpoint that it saw newer waits, one that had not moved goes on; accepted, both do, without a restart."""
+    swapping = swap(old, tmp_path, redis_url)
+    async with begun(old, redis_url, tmp_path) as world:
+        moved = await world.endpoint(f"{receiver.base_url}/moved")
+        await world.endpoint(f"{receiver.base_url}/stays", tenant="bmce")
+        [pending] = await world.publish(rung=False)
+        await swapping.dump()
+        newer = await rotated(world, moved)
+        async with world.worker() as worker:
+            for ring in (pending, *await world.publish(), *await world.publish("bmce")):
+                await world.state(ring, "delivered")
+            await later(world)
+            await swapping.drop(worker)
+            await swapping.restore()
+
+            async with restored(old, redis_url, tmp_path) as after:
+                await waits_until_accepted(after, pending, swapping)
+            assert [] == defects(worker)
+            assert 200 == (await worker.get("/readyz"))[0]
+    got = [one for one in receiver.received if one.path == "/moved"]
+    assert 2 == [one.headers["webhook-id"] for one in got].count(pending.delivery_id)
+    lost, kept = secret_of(newer), secret_of(moved)
+    assert [True, True, False, False] == [is_signed_with(one, lost) for one in got]
+    assert [False, False, True, True] == [is_signed_with(one, kept) for one in got]
+
+
+async def waits_until_accepted(after: World, pending: Ring, swapping: Swap) -> None:
+    """See the one wait while the other goes on, accept it, and see both go on."""
+    [sent] = await after.publish("bmce")
+    await after.state(sent, "delivered")
+    waiting = await after.state(pending, "pending", waiting_for="secret")
+    assert "put back to generation 1, this process knows 2" in waiting["last_error"]
+    assert 0 == waiting["attempts"]
+    await swapping.accept()
+    for ring in (pending, *await after.publish()):
+        await after.state(ring, "delivered")
+
+
+async def test_what_was_in_flight(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+    """A request that was under way while its database was swapped is not on record, and is made again: same id."""
+    swapping = swap(old, tmp_path, redis_url)
+    answer = asyncio.Event()
+    receiver.answers["/hook"] = held(answer)
+    async with begun(old, redis_url, tmp_path) as world:
+        await world.endpoint(f"{receiver.base_url}/hook", timeout_ms=15_000)
+        [pending] = await world.publish(rung=False)
+        await swapping.dump()
+        async with world.worker() as worker:
+            await receiver.wait_for(1)
+            await swapping.drop(worker)
+            answer.set()
+            await swapping.restore()
+            async with restored(old, redis_url, tmp_path) as after:
+                await after.state(pending, "delivered")
+            assert [] == defects(worker)
+    assert [pending.delivery_id] * 2 == [one.headers["webhook-id"] for one in receiver.received]
+
+
+async def test_it_writes_nothing_that_nobody_can_verify(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """It knows a version of the integrity key that the restore took away, and writes with the one there is."""
+    swapping = swap(old, tmp_path, redis_url)
+    async with begun(old, redis_url, tmp_path) as world:
+        moved = await world.endpoint(f"{receiver.base_url}/moved")
+        await swapping.dump()
+        async with world.pool.acquire() as connection:
+            await rotate_integrity_key(world.installation.operator(connection), os.urandom)
+        await rotated(world, moved)
+        async with world.worker() as worker:
+            await world.state((await world.publish())[0], "delivered")
+            await later(world)
+            await swapping.drop(worker)
+            await swapping.restore()
+            async with restored(old, redis_url, tmp_path) as after:
+                [pending] = await after.publish()
+                await after.state(pending, "pending", waiting_for="secret")
+                await eventually(lambda: findings(after))
+                verified = await log.verify(after.pool, after.installation.unlocked.integrity)
+                assert {None} == {each.broken for each in verified}
+
+                await swapping.accept()
+                await after.state(pending, "delivered")
+                newest = await under_a_new_integrity_key(after, moved)
+                await after.state((await after.publish())[0], "delivered")
+    assert is_signed_with(receiver.received[-1], secret_of(newest))
+
+
+async def under_a_new_integrity_key(world: World, moved: AddedEndpoint) -> Rotated:
+    """Rotate both: the version of the integrity key has the number of one that the worker knew."""
+    async with world.pool.acquire() as connection:
+        await rotate_integrity_key(world.installation.operator(connection), os.urandom)
+    newest = await rotated(world, moved)
+    assert newest.after is not None
+    assert "2" == newest.after.mac_key_id
+    return newest
+
+
+async def findings(world: World) -> int:
+    """Return how many findings are audited."""
+    count: int = await world.pool.fetchval("SELECT count(*) FROM hookseal.audit_log WHERE action = 'rollback.found'")
+    return count
+
+
+async def test_a_number_that_was_given_again_before_it_was_accepted(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """A version made after it has the number of a lost one, which the worker had cached: it signs with the new one."""
+    swapping = swap(old, tmp_path, redis_url)
+    async with begun(old, redis_url, tmp_path) as world:
+        moved = await world.endpoint(f"{receiver.base_url}/moved")
+        await swapping.dump()
+        lost = await rotated(world, moved)
+        async with world.worker() as worker:
+            await world.state((await world.publish())[0], "delivered")
+            await swapping.drop(worker)
+            await swapping.restore()
+            async with restored(old, redis_url, tmp_path) as after:
+                new = await rotated(after, moved)
+                assert (lost.secret_ref, lost.generation) == (new.secret_ref, new.generation)
+                [pending] = await after.publish()
+                await after.state(pending, "delivered")
+    assert 2 == len(receiver.received)
+    assert is_signed_with(receiver.received[1], secret_of(new))
