@@ -10,11 +10,11 @@ JOBS ?= 2
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test bench bench-secrets coverage validate check format fmt lint types floors docs lock clean
+.PHONY: help demo test bench bench-secrets bench-keys bench-migration coverage validate check format fmt lint types floors docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV) ## the main job from end to end, on an embedded PostgreSQL and Valkey
 	@.venv/bin/hookseal demo $(ARGS)
@@ -27,6 +27,12 @@ bench: $(VENV) ## what a delivery costs, beside bare aiohttp and a stock arq wor
 
 bench-secrets: $(VENV) ## what the secret path costs, beside what it could not be cheaper than
 	@$(RUN) tools.bench_secrets $(ARGS)
+
+bench-keys: $(VENV) ## what it costs to seal every record under another master key, while a worker delivers
+	@$(RUN) tools.bench_keys $(ARGS)
+
+bench-migration: $(VENV) ## how fast plaintext secrets are migrated, beside the same statements without a secret
+	@$(RUN) tools.bench_migration $(ARGS)
 
 coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own tests
 	@$(RUN) pytest -q -n $(JOBS) --cov --cov-branch tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tools.bench_secrets.__main__ import PROVES, record_of, table
+from tools.bench_secrets.__main__ import PROVES, table
 from tools.governance.benchmarks import BENCHMARKS
 from tools.governance.evidence import Evidence, Figure, Machine, Record, figure, misses, place, read, write
 from tools.governance.judge import problems, proofs
 from tools.governance.page import render
+from tools.governance.recording import record_of
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
 
@@ -202,15 +203,15 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     (tmp_path / "code.py").write_text("")
     git("add", ".")
     git("commit", "--quiet", "--message=x")
-    clean = record_of(tmp_path, _figures())
+    clean = record_of(tmp_path, PROVES, _figures())
     write(tmp_path, clean)
     (tmp_path / "docs" / "TRACEABILITY.md").write_text("")
-    again = record_of(tmp_path, _figures())
+    again = record_of(tmp_path, PROVES, _figures())
     (tmp_path / "new.py").write_text("")
 
     assert clean == again
     assert (git("rev-parse", "HEAD"), False, True) == (clean.commit, clean.is_dirty, clean.is_met)
-    assert record_of(tmp_path, _figures()).is_dirty
+    assert record_of(tmp_path, PROVES, _figures()).is_dirty
     told = json.loads((tmp_path / place(PROVES)).read_text())
     assert {"id", "commit", "is_dirty", "machine", "figures", "is_met"} == told.keys()
     assert {"cpu", "cpus", "python"} == told["machine"].keys()
@@ -223,3 +224,26 @@ def test_the_table_shows_every_figure_beside_its_bound() -> None:
 
     assert ["open", "25.0", "25.0", "2.0", "12.50"] == shown[1].split()
     assert ["more", "3.0", "1.0", "3.00"] == shown[-1].split()
+
+
+def test_a_figure_beside_tests() -> None:
+    """An id of another group that has a benchmark is proven by its tests and its record, not by one of them alone."""
+    claimed = Requirement(id="SEC-05", status=Status.CLAIMED)
+    bound = BENCHMARKS["SEC-05"].at_most_us["rewrap"]
+    command = BENCHMARKS["SEC-05"].command
+    figures = {"rewrap": figure([bound] * 3, [40.0] * 3)}
+    record = replace(_record(), id="SEC-05", figures=figures, is_met=True)
+    slower = replace(record, figures={"rewrap": figure([bound + 1] * 3, [40.0] * 3)}, is_met=False)
+    tested = Case(nodeid="tests/test_x.py::a", outcome=Outcome.PASSED, marks=(Mark(id="SEC-05", part=None),))
+    with_test = Report(tree="t", cases=(tested,))
+
+    assert [] == problems((claimed,), with_test, frozenset(), {"SEC-05": record})
+    assert [(None, "docs/EVIDENCE/SEC-05.json"), (None, "tests/test_x.py::a")] == proofs(
+        claimed, with_test, frozenset(), {"SEC-05": record}
+    )
+    [lacking] = problems((claimed,), with_test, frozenset(), {})
+    assert lacking == f"SEC-05: has no record: run `{command}`, or set its status to `planned`"
+    [missed] = problems((claimed,), with_test, frozenset(), {"SEC-05": slower})
+    assert missed.startswith("SEC-05: rewrap took 101 us, 100 us are allowed")
+    [untested] = problems((claimed,), RUN, frozenset(), {"SEC-05": record})
+    assert untested.startswith("SEC-05: has no passing test")

@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,8 +19,8 @@ from tools.bench_secrets.contests import Load, contests
 from tools.bench_secrets.endpoints import installed
 from tools.bench_secrets.timing import measured
 from tools.governance.benchmarks import BENCHMARKS
-from tools.governance.evidence import FOLDER, Figure, Machine, Record, misses, place, write
-from tools.governance.tree import GENERATED
+from tools.governance.evidence import Figure, misses, place, write
+from tools.governance.recording import record_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROVES: Final = "PERF-06"
@@ -38,34 +35,6 @@ async def _figures() -> dict[str, Figure]:
             await upgrade(server.url)
             async with asyncpg.create_pool(server.url, min_size=1, max_size=1) as pool:
                 return await measured(await contests(await installed(pool), LOAD), ROUNDS)
-
-
-def record_of(root: Path, figures: dict[str, Figure]) -> Record:
-    """Return the record of a run on this tree and machine. Raises `CalledProcessError` outside a git work tree."""
-    left_out = [f":(exclude){name}" for name in (FOLDER, *GENERATED)]
-    return Record(
-        id=PROVES,
-        commit=_git(root, "rev-parse", "HEAD"),
-        is_dirty=bool(_git(root, "status", "--porcelain", "--", ".", *left_out)),
-        machine=Machine(cpu=_cpu(), cpus=os.cpu_count() or 0, python=platform.python_version()),
-        figures=figures,
-        is_met=not misses(PROVES, figures),
-    )
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
-
-
-def _cpu() -> str:
-    """Return the model of the processor, as Linux calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def table(figures: Mapping[str, Figure]) -> str:
@@ -88,7 +57,7 @@ def main(arguments: list[str]) -> int:
     figures = uvloop.run(_figures())
     missed = misses(PROVES, figures)
     if asked.record:
-        write(ROOT, record_of(ROOT, figures))
+        write(ROOT, record_of(ROOT, PROVES, figures))
         print(f"wrote {place(PROVES)}", file=sys.stderr)
     shown = {name: asdict(found) for name, found in figures.items()}
     print(json.dumps({"figures": shown, "missed": missed}) if asked.json else table(figures))

@@ -34,12 +34,14 @@ def proofs(
 ) -> list[tuple[str | None, str]]:
     """Return (part, test) for every test that proves something of it wherever the suite runs, in a fixed order.
 
-    What a benchmark proves has its record in place of the test.
+    What a benchmark proves has its record in place of the test, or beside the tests if it is of another group.
     """
+    recorded: list[tuple[str | None, str]] = []
+    if requirement.id in BENCHMARKS and requirement.status is Status.CLAIMED:
+        recorded = [] if list(_unproven(requirement, report, evidence)) else [(None, place(requirement.id))]
     if requirement.group == GROUP:
-        is_proven = requirement.status is Status.CLAIMED and not list(_unproven(requirement, report, evidence))
-        return [(None, place(requirement.id))] if is_proven else []
-    return sorted(
+        return recorded
+    return recorded + sorted(
         {
             (mark.part, case.name)
             for case, mark in _marked(report)
@@ -115,6 +117,8 @@ def _unproven(requirement: Requirement, report: Report, evidence: Evidence) -> I
             yield from _unrecorded(requirement.id, evidence.get(requirement.id))
         case Status.CLAIMED if not passed:
             yield f"{requirement.id}: {_UNPROVEN}"
+        case Status.CLAIMED if requirement.id in BENCHMARKS:
+            yield from _unrecorded(requirement.id, evidence.get(requirement.id))
         case Status.CLAIMED:
             return
         case Status.PARTIAL:

@@ -1,0 +1,1 @@
+"""`make bench-migration`: how fast plaintext secrets are migrated, beside the same statements without a secret."""

@@ -1,0 +1,38 @@
+"""The record of a run on this tree and this machine."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.governance.evidence import FOLDER, Figure, Machine, Record, misses
+from tools.governance.tree import GENERATED
+
+
+def record_of(root: Path, name: str, figures: Mapping[str, Figure]) -> Record:
+    """Return the record of a run of that id's benchmark. Raises `CalledProcessError` outside a git work tree."""
+    left_out = [f":(exclude){generated}" for generated in (FOLDER, *GENERATED)]
+    return Record(
+        id=name,
+        commit=_git(root, "rev-parse", "HEAD"),
+        is_dirty=bool(_git(root, "status", "--porcelain", "--", ".", *left_out)),
+        machine=Machine(cpu=_cpu(), cpus=os.cpu_count() or 0, python=platform.python_version()),
+        figures=dict(figures),
+        is_met=not misses(name, figures),
+    )
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+
+
+def _cpu() -> str:
+    """Return the model of the processor, as Linux calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
