@@ -18,6 +18,7 @@ from hookseal.demo.result import Chapter, Line, Result
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal, python
 from tests.cli.leftovers import files_in, processes_in
 
+NAMES = ["rotation", "retries", "dead letter", "x-webhook", "put back", "master key"]
 _WITHOUT = """
 import sys
 sys.modules["standardwebhooks"] = None
@@ -80,10 +81,12 @@ async def test_the_whole_story(servers_folder: Path) -> None:
 
 def require_chapters(chapters: list[dict[str, Any]]) -> None:
     """Require that every chapter held, and that its facts say so too."""
-    assert ["rotation", "retries", "dead letter", "x-webhook", "put back"] == [chapter["name"] for chapter in chapters]
+    assert ["rotation", "retries", "dead letter", "x-webhook", "put back", "master key"] == [
+        chapter["name"] for chapter in chapters
+    ]
     assert all({"name", "ok", "detail", "missing", "seen"} == chapter.keys() for chapter in chapters)
-    assert [(True, [])] * 5 == [(chapter["ok"], chapter["missing"]) for chapter in chapters]
-    rotated, retried, replayed, x_signed, put_back = (chapter["seen"] for chapter in chapters)
+    assert [(True, [])] * 6 == [(chapter["ok"], chapter["missing"]) for chapter in chapters]
+    rotated, retried, replayed, x_signed, put_back, changed = (chapter["seen"] for chapter in chapters)
     assert 20 <= min(rotated["old"], rotated["both"], rotated["new"], rotated["after"])
     assert (0, 0, 0) == (rotated["other"], rotated["refused"], rotated["older_after"])
     assert rotated["deliveries"] == rotated["delivered"] == rotated["old"] + rotated["both"] + rotated["new"]
@@ -93,6 +96,9 @@ def require_chapters(chapters: list[dict[str, Any]]) -> None:
     assert [(1, 500, "server_error"), (2, 500, "server_error"), (3, 204, "delivered")] == tried(replayed)
     assert {"deliveries": 5, "delivered": 5, "verified": 5, "refused": 0} == x_signed
     assert {"waited_for": "secret", "arrived_before": 0, "accepted": 1, "verified": 1, "refused": 0} == put_back
+    assert 10 <= min(changed["meanwhile"], changed["after"], changed["moved"])
+    assert (0, 0, "retired") == (changed["left"], changed["refused"], changed["old_key"])
+    assert changed["deliveries"] == changed["delivered"] == changed["verified"]
 
 
 def tried(seen: dict[str, Any]) -> list[tuple[int, int, str]]:
@@ -108,9 +114,9 @@ async def test_for_a_person(servers_folder: Path) -> None:
     lines = ended.out.splitlines()
     assert all(len(line) <= 80 for line in lines + ended.err.splitlines())
     assert ["tenant", "endpoint", "deliveries", "delivered", "verified", "refused"] == lines[1].split()
-    assert lines[-1].startswith("50 events, all verified, 5 of 5 chapters held, ")
+    assert lines[-1].startswith("50 events, all verified, 6 of 6 chapters held, ")
     chapters = [line.split("  ")[0] for line in lines if line[:1].strip()][4:-1]
-    assert ["rotation", "retries", "dead letter", "x-webhook", "put back"] == chapters
+    assert NAMES == chapters
     assert 2 == sum(line.split() == ["1", "500", "server_error"] for line in lines)
     assert 2 == sum(line.split()[:4] == ["3", "204", "delivered", "waited"] for line in lines)
     assert all(line.endswith(" ...") for line in ended.err.splitlines())

@@ -12,11 +12,14 @@ from tests.cli.begun import Begun
 from tests.cli.command import Ended
 from tests.cli.listeners import closed_port
 from tests.cli.many import Many, many
+from tests.doubles.legacy import legacy
 from tests.worker.canary import Canary, search
 from tests.worker.leaking import FLIP_A_BIT, HMAC, NEWER, OWN, PAIR, TEXT, TOKEN, all_canaries
 from tests.worker.loud import INSERTING, made_loud
+from tests.worker.places import tables
 
 MALFORMED = b"whsec_canary-of-a-secret-that-is-malformed"
+MALFORMED_WHPK = b"whpk_" + MALFORMED
 MALFORMED_HEADER = b"canary-of-a-header-that-is-\xe9-malformed"
 OTHER_KEY = os.urandom(32)
 PASSWORD = "canary-of-a-wrong-password"
@@ -141,6 +144,42 @@ async def test_what_is_refused(commands: Commands) -> None:
         await commands.run(expected, *arguments)
     assert [] == await found_in(commands)
     assert any(b"Traceback" in printed and b"a fault of ours" in printed for printed in commands.printed.values())
+
+
+@pytest.mark.req("SEC-12", "SEC-15")
+async def test_what_an_older_system_had(commands: Commands) -> None:
+    """Neither migration nor import prints a secret, in good and bad ends; in the end no table holds one."""
+    pool = commands.begun.stored.pool
+    for number, secret in enumerate((TEXT.reveal(), MALFORMED * 9, MALFORMED_WHPK)):
+        await legacy(pool, secret.decode(), url=f"https://receiver.example/{number}")
+    cells = (
+        "acme,https://receiver.example/new,*,",
+        f"acme,http://127.0.0.1:9{INSERTING},*,",
+        "acme,https://r.example,",
+    )
+    header, good = b"tenant_id,url,event_types,secret\n", cells[0].encode() + TEXT.reveal().replace(b",", b"")
+    csv = commands.file("good.csv", header + good + b"\n" + good + MALFORMED + b"\n")
+    for expected, arguments in (
+        (1, ("migrate-secrets", "--dry-run", "--json")),
+        (1, ("migrate-secrets", "--json")),
+        (1, ("migrate-secrets",)),
+        (5, ("migrate-secrets", "--finalize")),
+        (0, ("import-endpoints", "--from-csv", csv, "--dry-run", "--json")),
+        (1, ("import-endpoints", "--from-csv", csv)),
+        (1, ("import-endpoints", "--from-csv", commands.file("row.csv", header + cells[2].encode() + MALFORMED * 9))),
+        (1, ("import-endpoints", "--from-csv", commands.file("q.csv", header + good + b',"' + MALFORMED + b'"x\n'))),
+        (2, ("import-endpoints", "--from-csv", commands.file("none.csv", good + MALFORMED))),
+        (5, ("import-endpoints", "--from-csv", commands.file("open.csv", header + good, mode=0o644))),
+        (70, ("import-endpoints", "--from-csv", commands.file("f.csv", header + cells[1].encode() + NEWER.reveal()))),
+    ):
+        await commands.run(expected, *arguments)
+    assert [] == await found_in(commands)
+    assert any(b"Traceback" in printed and b"a fault of ours" in printed for printed in commands.printed.values())
+
+    await pool.execute("UPDATE hookseal.endpoints SET secret = NULL WHERE secret_ref IS NULL")
+    await commands.run(0, "migrate-secrets", "--finalize", "--json")
+    own = [Canary("x-webhook secret", (TEXT.reveal(),)), Canary("malformed", (MALFORMED,))]
+    assert [] == search(await tables(pool), own) == search(commands.printed, own)
 
 
 @pytest.mark.req("SEC-15")

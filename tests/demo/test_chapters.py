@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hookseal.demo.chapters import dead_letter, put_back, retries, rotation, x_webhook
+from hookseal.demo.chapters import dead_letter, master_key, put_back, retries, rotation, x_webhook
 from hookseal.demo.chapters.attempts import Tried, tried
 from hookseal.demo.receiver import Arrival
 
@@ -33,6 +33,17 @@ REPLAYED = dead_letter.Seen(
     refused=0,
 )
 PUT_BACK = put_back.Seen(waited_for="secret", arrived_before=0, accepted=1, verified=1, refused=0)
+CHANGED = master_key.Seen(
+    deliveries=50,
+    delivered=50,
+    verified=50,
+    refused=0,
+    meanwhile=10,
+    after=10,
+    moved=11,
+    left=0,
+    old_key="retired",
+)
 X_SIGNED = x_webhook.Seen(deliveries=5, delivered=5, verified=5, refused=0)
 
 
@@ -45,8 +56,10 @@ def test_chapters_that_hold() -> None:
         dead_letter.judge(REPLAYED),
         x_webhook.judge(X_SIGNED),
         put_back.judge(PUT_BACK),
+        master_key.judge(CHANGED),
     ]
-    assert ["rotation", "retries", "dead letter", "x-webhook", "put back"] == [chapter.name for chapter in chapters]
+    names = ["rotation", "retries", "dead letter", "x-webhook", "put back", "master key"]
+    assert names == [chapter.name for chapter in chapters]
     assert all(chapter.holds and () == chapter.missing for chapter in chapters)
     assert all(len(chapter.detail) <= 67 for chapter in chapters)
     assert "22 requests with the old secret, 21 with both, 22 after revoking" == chapters[0].detail
@@ -198,5 +211,26 @@ def test_how_long_an_attempt_waited() -> None:
 def test_a_row_put_back_that_does_not_hold(miss: put_back.Seen, told: str) -> None:
     """A revoked secret that signed, or a restore that was not accepted, and the chapter does not hold."""
     chapter = put_back.judge(miss)
+    assert not chapter.holds
+    assert (told,) == chapter.missing
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.parametrize(
+    ("miss", "told"),
+    [
+        (replace(CHANGED, moved=0), "secrets that were sealed anew"),
+        (replace(CHANGED, left=1), "all secrets under the new key: 1 are left"),
+        (replace(CHANGED, old_key=None), "the end of the old key: it is None"),
+        (replace(CHANGED, meanwhile=9), "10 requests meanwhile: there were 9"),
+        (replace(CHANGED, after=9), "10 requests after it: there were 9"),
+        (replace(CHANGED, refused=1), "a signature that holds in each request: 1 refused"),
+        (replace(CHANGED, verified=49), "1 deliveries that verify"),
+        (replace(CHANGED, delivered=49), "1 deliveries on record"),
+    ],
+)
+def test_a_change_of_the_master_key_that_does_not_hold(miss: master_key.Seen, told: str) -> None:
+    """A secret under the old key, a step without traffic, or a delivery that failed, and the chapter does not hold."""
+    chapter = master_key.judge(miss)
     assert not chapter.holds
     assert (told,) == chapter.missing

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import asyncpg
 
-from hookseal.demo.installation import Installation, install
+from hookseal.demo.installation import Installation, install, with_next_key
 from hookseal.embedded.server import Server
 from hookseal.embedded.stack import Stack
 from tests.doubles.stored import keyring
@@ -39,3 +39,25 @@ async def test_begun_once(own_postgres: Server, own_valkey: Server, tmp_path: Pa
         assert 1 == await connection.fetchval("SELECT count(*) FROM hookseal.secret_keys")
     finally:
         await connection.close()
+
+
+async def test_its_master_key_can_be_changed(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> None:
+    """The next key is registered, kept in a file of its own (0600), and held; keys that are put beside it are, too."""
+    stack = Stack(postgres=own_postgres, valkey=own_valkey)
+    first = await install(stack, tmp_path)
+    second = await with_next_key(first, tmp_path)
+    assert 0o600 == stat.S_IMODE((tmp_path / "next.key").stat().st_mode)
+    assert [first.keyring.sealing.key_id] == [key.key_id for key in first.keyring.keys]
+    assert [*first.keyring.keys] == [second.keyring.keys[0]]
+    assert {"SECRETS_MASTER_KEY_NEXT_FILE": str(tmp_path / "next.key")} == {
+        name: value for name, value in second.settings.items() if name not in first.settings
+    }
+    assert [key.key_id for key in second.keyring.keys] == [
+        key.key_id for key in (await install(stack, tmp_path)).keyring.keys
+    ]
+
+    (tmp_path / "master.key").rename(tmp_path / "previous.key")
+    (tmp_path / "next.key").rename(tmp_path / "master.key")
+    swapped = await install(stack, tmp_path)
+    assert [key.key_id for key in second.keyring.keys][::-1] == [key.key_id for key in swapped.keyring.keys]
+    assert str(tmp_path / "previous.key") == swapped.settings["SECRETS_MASTER_KEY_PREVIOUS_FILE"]

@@ -15,6 +15,7 @@ KUBERNETES: Final = DEPLOY / "kubernetes"
 ALERTS: Final = DEPLOY / "prometheus" / "alerts.yaml"
 SCENARIOS: Final = DEPLOY / "prometheus" / "alerts.test.yaml"
 RUNBOOK: Final = ROOT / "docs" / "runbook.md"
+RUNBOOK_OF_KEYS: Final = ROOT / "docs" / "runbook-keys.md"
 WORKER_UID: Final = 65_532
 
 

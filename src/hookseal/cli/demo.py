@@ -24,7 +24,7 @@ def demo(*, as_json: Json = False) -> None:
     """Deliver 50 events on an embedded PostgreSQL and Valkey; exit 0 only if all verified.
 
     Then, side by side: rotate and revoke a secret under traffic, retry, replay a dead letter, sign for
-    x-webhook; exit 0 only if each of these was seen too.
+    x-webhook, put a row back, change the master key; exit 0 only if each of these was seen too.
 
     DATABASE_URL and REDIS_URL are not looked at. A real worker process signs and sends; a receiver on
     127.0.0.1 verifies each request with the public `standardwebhooks` library, those of x-webhook with

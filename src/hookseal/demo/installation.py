@@ -3,20 +3,26 @@
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 
+from hookseal.config.keys import MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS
 from hookseal.embedded.folders import write_private
 from hookseal.embedded.stack import Stack
-from hookseal.operations.keys import begin
+from hookseal.operations.keys import begin, stage_key
+from hookseal.operations.operator import Operator
 from hookseal.schema.upgrade import upgrade
 from hookseal.secrets import keys
+from hookseal.secrets.boot import unlock
 from hookseal.secrets.derivation import KEY_BYTES
 from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.ref import Provider
 
+_WHO: Final = "hookseal up or demo"
+_MASTER: Final = "master.key"
 _OURS: Final = ("HOOKSEAL_", "SECRETS_", "DATABASE_URL", "REDIS_URL")
 
 
@@ -35,17 +41,20 @@ class Installation:
 
 
 async def install(stack: Stack, folder: Path) -> Installation:
-    """Migrate and, the first time, make a master key in the folder (0600) and begin the installation with it."""
+    """Migrate and, the first time, make a master key in the folder (0600) and begin the installation with it.
+
+    `next.key` and `previous.key`, if somebody put them there, are held, too: so its master key can be changed.
+    """
     await upgrade(stack.postgres.url)
-    key_file = folder / "master.key"
-    begun = key_file.exists()
-    if not begun:
-        write_private(key_file, base64.b64encode(os.urandom(KEY_BYTES)).decode("ascii") + "\n")
-    keyring = KeyRing(MasterKey.parse(key_file.read_text(encoding="ascii"), variable="SECRETS_MASTER_KEY_FILE"))
+    key_file = folder / _MASTER
+    if not key_file.exists():
+        _make(key_file)
+    held = {name: file for name, file in _files(folder).items() if file.exists()}
+    keyring = _ring(held)
     connection = await asyncpg.connect(stack.postgres.url)
     try:
         if not await keys.registered(connection):
-            await begin(connection, keyring, "hookseal up or demo", os.urandom)
+            await begin(connection, keyring, _WHO, os.urandom)
     finally:
         await connection.close()
     return Installation(
@@ -60,6 +69,42 @@ async def install(stack: Stack, folder: Path) -> Installation:
             "DATABASE_URL": stack.postgres.url,
             "REDIS_URL": stack.valkey.url,
             "SECRETS_PROVIDER": "db",
-            "SECRETS_MASTER_KEY_FILE": str(key_file),
+            **{f"{name}_FILE": str(file) for name, file in held.items()},
         },
     )
+
+
+async def with_next_key(installation: Installation, folder: Path) -> Installation:
+    """Make the next master key in the folder (0600), register it, and return the installation as one that holds it."""
+    next_file = _files(folder)[NEXT_KEY]
+    key = _make(next_file)
+    connection = await asyncpg.connect(installation.database_url)
+    try:
+        unlocked = await unlock(connection, Provider.DB, installation.keyring)
+        await stage_key(Operator(connection=connection, unlocked=unlocked, who=_WHO), key)
+    finally:
+        await connection.close()
+    return replace(
+        installation,
+        keyring=KeyRing(installation.keyring.sealing, (*installation.keyring.keys, key)),
+        settings=installation.settings | {f"{NEXT_KEY}_FILE": str(next_file)},
+    )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {MASTER_KEY: folder / _MASTER, NEXT_KEY: folder / "next.key", PREVIOUS_KEYS: folder / "previous.key"}
+
+
+def _ring(held: Mapping[str, Path]) -> KeyRing:
+    sealing, *opening = [
+        MasterKey.parse(text, variable=f"{name}_FILE")
+        for name, file in held.items()
+        for text in file.read_text(encoding="ascii").split(",")
+    ]
+    return KeyRing(sealing, tuple(opening))
+
+
+def _make(key_file: Path) -> MasterKey:
+    text = base64.b64encode(os.urandom(KEY_BYTES)).decode("ascii")
+    write_private(key_file, text + "\n")
+    return MasterKey.parse(text, variable=str(key_file.name))

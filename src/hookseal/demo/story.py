@@ -10,8 +10,8 @@ from typing import Final
 import asyncpg
 
 from hookseal.demo import traffic
-from hookseal.demo.chapters import dead_letter, put_back, retries, rotation, x_webhook
-from hookseal.demo.installation import Installation, install
+from hookseal.demo.chapters import dead_letter, master_key, put_back, retries, rotation, x_webhook
+from hookseal.demo.installation import Installation, install, with_next_key
 from hookseal.demo.process import worker_process
 from hookseal.demo.receiver import Receiver, receiving
 from hookseal.demo.result import Result
@@ -22,8 +22,8 @@ from hookseal.queue.bell import bell
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 
-_CHAPTERS: Final = (rotation.tell, retries.tell, dead_letter.tell, x_webhook.tell, put_back.tell)
-_CONNECTIONS: Final = 10  # two for each chapter
+_CHAPTERS: Final = (rotation.tell, retries.tell, dead_letter.tell, x_webhook.tell, put_back.tell, master_key.tell)
+_CONNECTIONS: Final = 12  # two for each chapter
 
 
 async def tell(say: Callable[[str], None], clock: Clock) -> Result:
@@ -33,8 +33,8 @@ async def tell(say: Callable[[str], None], clock: Clock) -> Result:
     with tempfile.TemporaryDirectory(prefix="hookseal-demo-") as name:
         folder = Path(name)
         async with passing_stack() as stack, receiving(clock) as receiver:
-            say("migrating, and making a master key")
-            installation = await install(stack, folder)
+            say("migrating, and making a master key and the next one")
+            installation = await with_next_key(await install(stack, folder), folder)
             say("starting a worker process")
             environment = installation.environment(os.environ)
             async with (
@@ -43,7 +43,7 @@ async def tell(say: Callable[[str], None], clock: Clock) -> Result:
             ):
                 say(f"publishing {traffic.EVENTS} events for two tenants")
                 lines = await traffic.tell(stage)
-                say("rotating under traffic; failing, retrying, replaying; putting a row back")
+                say("changing secrets and keys; failing, replaying; putting a row back")
                 chapters = await side_by_side(*(chapter(stage) for chapter in _CHAPTERS))
         say("stopped everything")
     return Result(
