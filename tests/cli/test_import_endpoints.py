@@ -182,7 +182,7 @@ async def test_rows_that_are_wrong(begun: Begun, tmp_path: Path) -> None:
         told = {each["line"]: (each["code"], each["field"]) for each in ended.json["failed"]}
         assert {line: (code, field) for line, (_, code, field) in enumerate(WRONG, 3)} == told
         assert (1, 2, len(WRONG)) == (ended.code, ended.json["added"], ended.json["failures"])
-        assert "hookseal: 3: tenant must be" in ended.err
+        assert "hookseal: line 3: tenant must be" in ended.err
     assert 2 == await count(begun)
 
 

@@ -70,7 +70,8 @@ class Tally:
         self.failures += 1
         if len(self.failed) < MOST_TOLD:
             self.failed.append({**place, "code": error.code, "message": str(error), "field": error.field})
-        say(f"{' '.join(str(part) for part in place.values())}: {error}")
+        named = (f"line {part}" if name == "line" else str(part) for name, part in place.items())
+        say(f"{' '.join(named)}: {error}")
 
     def end(self) -> None:
         """Tell how it ended."""
