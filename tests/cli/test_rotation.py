@@ -249,11 +249,12 @@ async def test_for_a_person(begun: Begun) -> None:
     assert (0, 0) == (rotated.code, status.code)
     assert f"current    {ref(endpoint, 2)}" in rotated.out
     assert "--secret-out FILE to get it" in rotated.out
-    assert "Once it has switched: hookseal endpoint rotation-status --end-when-switched" in rotated.out
+    named = f"hookseal endpoint rotation-status --tenant acme --endpoint {endpoint}"
+    assert f"Once it has switched: {named} --end-when-switched" in rotated.out.splitlines()
     assert f"previous      {ref(endpoint, 1)} (standard, hmac)" in status.out
     for again in (False, True):
         revoked = await begun.run("endpoint", "rotate", *arguments, "--overlap", "0", "--rotation-id", "r1")
-        assert ("This rotation was made before. What signs now: " in revoked.out, False) == (
+        assert (f"This rotation was made before. What signs now: {named}" in revoked.out.splitlines(), False) == (
             again,
             "Once it has switched" in revoked.out,
         )

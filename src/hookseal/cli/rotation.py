@@ -137,7 +137,7 @@ def _answer(
     emit(
         answer | {"secret": None if rotated.public_key else shown, "canary": sent},
         as_json=as_json,
-        text=lambda: rotated_text(rotated, secret=shown, file=output.path, older_claims=left, canary=said),
+        text=lambda: rotated_text(wanted, rotated, secret=shown, file=output.path, older_claims=left, canary=said),
     )
     require_known(left)
 

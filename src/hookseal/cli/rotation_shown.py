@@ -5,7 +5,7 @@ from pathlib import Path
 from hookseal.cli.output import rfc3339
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.secrets.rotation import Rotated
+from hookseal.secrets.rotation import Rotated, Wanted
 
 
 def shape(
@@ -28,15 +28,22 @@ def shape(
 
 
 def rotated_text(
-    rotated: Rotated, *, secret: str | None, file: Path | None, older_claims: int | None, canary: str | None
+    wanted: Wanted,
+    rotated: Rotated,
+    *,
+    secret: str | None,
+    file: Path | None,
+    older_claims: int | None,
+    canary: str | None,
 ) -> str:
     """Return a rotation as a person reads it; `secret` is what may be shown, `file` is where the receiver's part is."""
+    status = f"hookseal endpoint rotation-status --tenant {wanted.tenant_id} --endpoint {wanted.endpoint_id}"
     lines = [*signing_lines(rotated, older_claims), f"rotation   {rotated.rotation_id}"]
     lines += _public_lines(rotated.public_key, file) if rotated.public_key else _secret_lines(rotated, secret, file)
     if rotated.before is None:
-        lines.append("This rotation was made before. What signs now: hookseal endpoint rotation-status")
+        lines.append(f"This rotation was made before. What signs now: {status}")
     elif rotated.previous_secret_ref is not None:
-        lines.append("Once it has switched: hookseal endpoint rotation-status --end-when-switched")
+        lines.append(f"Once it has switched: {status} --end-when-switched")
     return "\n".join(lines if canary is None else [*lines, f"canary     {canary}"])
 
 
