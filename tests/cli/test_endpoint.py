@@ -207,6 +207,7 @@ async def test_a_url_that_must_be_allowed(begun: Begun) -> None:
     assert 0 == (await begun.run(*arguments, **allowed)).code
     others = await begun.run(*arguments, *("--tenant", "globex", "--json"), **allowed)
     assert (5, "url") == problem(others)
+    assert "HOOKSEAL_EGRESS_ALLOW" in others.json["error"]["message"]
     without_http = await begun.run(*arguments, "--json", HOOKSEAL_EGRESS_ALLOW="127.0.0.0/8")
     assert (5, "url") == problem(without_http)
 

@@ -221,8 +221,10 @@ async def test_what_is_refused_after_the_promotion(keys: Keys) -> None:
     """So is a step that would do harm, and whoever lacks a key that something needs."""
     old, new = OLD.key_id, NEXT.key_id
     await keys.promoted()
-    await refused(keys, 78, f"master key {new} is the active one and is not among the keys", "rewrap", old)
-    lacks = f"{old} is not among the keys of this process, and stored secrets need it"
+    active = f"master key {new} is the active one and is not among the keys of this process: supply it in"
+    await refused(keys, 78, f"{active} SECRETS_MASTER_KEY", "rewrap", old)
+    lacks = f"{old} is not among the keys of this process, and stored secrets need it: supply it in"
+    lacks += " SECRETS_MASTER_KEY_PREVIOUS"
     await refused(keys, 78, lacks, "rewrap", old, by=DONE)
     await refused(keys, 4, f"master key {new} is active already", "stage", by=WITH_NEXT)
     await refused(keys, 4, "5 record(s) are sealed under master key", "retire", old, by=SWAPPED)

@@ -53,5 +53,8 @@ def endpoint_url(url: str, *, allow_http: bool, allowed: frozenset[IPv4Network |
         return url
     forbidden = refusal(host, allowed)
     if forbidden is not None:
-        raise Refused(f"url names an address that may not be dialled ({forbidden})", field="url")
+        raise Refused(
+            f"url names an address that may not be dialled ({forbidden}): HOOKSEAL_EGRESS_ALLOW says which may",
+            field="url",
+        )
     return url

@@ -156,10 +156,14 @@ async def fitting(source: Executor, keyring: KeyRing) -> KeyRing:
     if active is None:
         problems.append("no master key is active in the table of keys")
     elif active not in held:
-        problems.append(f"master key {active} is the active one and is not among the keys of this process: supply it")
+        problems.append(
+            f"master key {active} is the active one and is not among the keys of this process: "
+            "supply it in SECRETS_MASTER_KEY"
+        )
     lacking = [row.key_id for row in rows if row.key_id not in {*held, active} and row.state not in _CLOSED]
     problems += [
-        f"master key {key_id} is not among the keys of this process, and stored secrets need it: supply it"
+        f"master key {key_id} is not among the keys of this process, and stored secrets need it: "
+        "supply it in SECRETS_MASTER_KEY_PREVIOUS"
         for key_id in await needed(source, lacking)
     ]
     if active is None or problems:
