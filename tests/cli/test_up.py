@@ -118,6 +118,30 @@ async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
     assert [] == processes_in(terminal.temporary)
 
 
+async def test_what_it_prints_may_be_copied(terminal: Terminal) -> None:
+    """The lines for a second terminal run as they stand in one that knows of no virtual environment."""
+    process = await terminal.start(sys.executable, "-m", "hookseal", "up")
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            told = [line.decode() async for line in until(process.stdout, b"log ")]
+        lines = "".join(line for line in told if line.startswith("  "))
+        copied = await terminal.run("env", "-i", "PATH=/usr/bin:/bin", "sh", "-e", "-c", lines)
+    finally:
+        process.terminate()
+        await process.communicate()
+
+    assert (0, True) == (copied.code, "invoice.paid" in copied.out), (lines, copied)
+
+
+async def until(stream: asyncio.StreamReader, prefix: bytes) -> AsyncIterator[bytes]:
+    """Give the lines of a stream up to the one that begins so."""
+    async for line in stream:
+        yield line
+        if line.startswith(prefix):
+            return
+
+
 async def test_what_it_keeps_is_private(terminal: Terminal) -> None:
     """Its folder and files are ours alone, and what is printed for a second terminal names the key by its file."""
     async with terminal.up():

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -53,11 +54,17 @@ def _say_json(told: dict[str, Any]) -> None:
     print(msgspec.json.encode(told).decode(), flush=True)
 
 
+def _path_line() -> str:
+    """Return what a terminal that knows of no virtual environment needs to find this command; nothing if unknown."""
+    folder = Path(sys.executable).parent
+    return f'  export PATH={shlex.quote(str(folder))}:"$PATH"\n' if (folder / "hookseal").is_file() else ""
+
+
 def _say_text(told: dict[str, Any]) -> None:
     if told["event"] == "up.ready":
         print(
-            f"up. In a second terminal, in this folder (the first line again after each start: the ports are new):\n\n"
-            f'  eval "$(hookseal up env)"\n'
+            f"up. In a second terminal, in this folder (the eval again after each start: the ports are new):\n\n"
+            f'{_path_line()}  eval "$(hookseal up env)"\n'
             f"  hookseal endpoint add --tenant acme --url {told['receiver_url']} --event-type '*'\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
             f"  hookseal delivery list\n\n"
