@@ -211,4 +211,6 @@ async def test_help_teaches() -> None:
     """Help tells how a second terminal is pointed at it, and how it ends."""
     for command in (("up",), ("up", "env")):
         assert 'eval "$(hookseal up env)"' in " ".join((await hookseal(*command, "--help")).out.split())
-    assert "Ctrl-C" in (await hookseal("up", "--help")).out
+    told = " ".join((await hookseal("up", "--help")).out.split())
+    assert "Ctrl-C" in told
+    assert "one JSON object a line" in told

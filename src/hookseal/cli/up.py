@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -17,7 +17,11 @@ app: Final = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
-def up(context: typer.Context, *, as_json: Json = False) -> None:
+def up(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object a line.")] = False,
+) -> None:
     """Hold up an embedded PostgreSQL and Valkey, a worker, and a receiver that takes everything.
 
     Ends with Ctrl-C. What was published stays in .hookseal/ for the next time; as root the servers run as
