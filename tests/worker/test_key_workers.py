@@ -138,7 +138,10 @@ async def test_a_record_under_a_key_that_nobody_registered(world: World, receive
 
         async def measured() -> bool:
             found = await worker.figures()
-            return found.get(("hookseal_records", "unregistered")) == 1 and found["hookseal_waiting", "secret"] == 1
+            return (
+                1 == found.get(("hookseal_master_key_records", "unregistered unregistered"))
+                and 1 == found["hookseal_waiting", "secret"]
+            )
 
         await eventually(measured)
         items = (await command(world, "key", "status"))["items"]
