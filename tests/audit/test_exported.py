@@ -162,6 +162,16 @@ def test_what_no_export_printed_is_refused(rows: Rows, line: bytes | dict[str, A
     assert "from_export" == refused.value.field
 
 
+@pytest.mark.parametrize("more", ['"actor":"eve"', '"note":"eve"', '"after":{"generation":2,"generation":2}'])
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_a_line_says_each_thing_once(rows: Rows, more: str, place: str) -> None:
+    """What is said twice, which others may read the other way, and what no MAC covers, no export printed."""
+    line = json.dumps(rows[1])
+    spoilt = f"{{{more},{line[1:]}" if place == "before" else f"{line[:-1]},{more}}}"
+    with pytest.raises(Malformed, match="line 2 "):
+        verify_export([*lines(rows[:1]), spoilt.encode()], KEY)
+
+
 async def test_heads_are_read_without_rows(pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chain that has a row has a head, that of one tenant or of all; too many for a file are refused."""
     assert [] == await log.heads(pool)

@@ -18,6 +18,7 @@ from hookseal.ground.ids import SYSTEM_TENANT
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024  # a row that accepts a restore may name a hundred thousand heads
 _TOLD_EVERY: Final = 1_000
+_COLUMNS: Final = {*Row.__dataclass_fields__, "at", "mac"} - {"at_us"}
 
 
 @dataclass(slots=True)
@@ -97,7 +98,9 @@ def _contradicted(
 
 def _read(line: bytes, number: int) -> tuple[Row, bytes]:
     try:
-        told: dict[str, Any] = json.loads(line)
+        told: dict[str, Any] = json.loads(line, object_pairs_hook=_said_once)
+        if told.keys() != _COLUMNS:
+            raise ValueError
         row = Row(
             tenant_id=_text(told["tenant_id"]),
             sequence=_number(told["sequence"]),
@@ -113,8 +116,16 @@ def _read(line: bytes, number: int) -> tuple[Row, bytes]:
         )
         message(row)  # what cannot be written as UTF-8 was never exported
         return row, bytes.fromhex(told["mac"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise Malformed(f"line {number} is not one that `hookseal audit export` printed", field="from_export") from None
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of the pairs, in which nothing is said twice: others might read the other one."""
+    told = dict(pairs)
+    if len(told) < len(pairs):
+        raise ValueError
+    return told
 
 
 def _text(value: object) -> str:
