@@ -16,7 +16,7 @@ from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.errors import Refused
 from hookseal.operations.integrity import RotatedIntegrity, rotate_integrity_key
 from hookseal.operations.keys import begin
-from hookseal.secrets import keys
+from hookseal.secrets import keys, migration
 from hookseal.secrets.keyring import KeyRing
 
 app: Final = typer.Typer(help="Begin an installation, change its master keys, rotate its integrity key.")
@@ -97,7 +97,7 @@ async def _rows(settings: Settings) -> tuple[tuple[keys.KeyRow, ...], int]:
     async with connect(settings.database) as connection:
         await require_schema(connection)
         rows = await keys.status(connection, keyring, live_seconds=LIVE_SECONDS)
-        return rows, await keys.plaintext_endpoints(connection)
+        return rows, await migration.held(connection)
 
 
 def _status_text(shown: list[dict[str, object]], plaintext: int) -> str:

@@ -101,13 +101,6 @@ async def status(connection: Executor, keyring: KeyRing | None, *, live_seconds:
     return tuple(KeyRow(**dict(row), held=row["key_id"] in held) for row in rows)
 
 
-async def plaintext_endpoints(connection: Executor) -> int:
-    """Return how many endpoints have a secret in the clear, of an older system. Raises `SecretUnavailable`."""
-    with outages_translated():
-        number: int = await connection.fetchval(_SQL["plaintext_endpoints"])
-    return number
-
-
 async def registered(connection: Executor) -> tuple[RegisteredKey, ...]:
     """Return the rows of the table of master keys, oldest first. Raises `SecretUnavailable`."""
     with outages_translated():

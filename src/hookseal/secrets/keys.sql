@@ -29,6 +29,3 @@ SELECT key_id, coalesce(k.state, 'unregistered') AS state, coalesce(r.records, 0
 SELECT id
   FROM unnest($1::text[]) AS id
  WHERE EXISTS (SELECT FROM hookseal.secret_records WHERE key_id = id)
-
--- name: plaintext_endpoints
-SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext
