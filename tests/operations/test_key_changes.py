@@ -240,12 +240,13 @@ async def test_back_to_the_older_key(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-22")
 async def test_what_others_may_know_never_seals_again(installation: Installation) -> None:
-    """A key that is marked as compromised is not promoted, staged or stepped back as it may be."""
+    """A key that is marked as compromised is not promoted, staged or stepped back as it may be, nor staged again."""
     await stage(installation, NEWER)
     process = await changed(installation, OLD, NEWER, NEW)
     await installation.pool.execute("UPDATE hookseal.secret_keys SET compromised_at = now() WHERE state <> 'active'")
     for key in (OLD, NEWER):
         await refused(installation, promote, key, match="is compromised: it never seals again", by=process)
+    await refused(installation, stage, NEWER, match="is compromised, so it cannot be the next one", by=process)
 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["as-it-is", "column-altered"])

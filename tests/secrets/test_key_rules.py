@@ -31,8 +31,12 @@ STAGED, ACTIVE, DECRYPT_ONLY, RETIRED, DESTROYED = STATES
 # For every state, in their order: True there is something to do, False there is nothing any more, or why it is refused.
 TABLE: dict[str, tuple[Move, list[bool | str]]] = {
     "stage": (
-        lambda state: must_register(state, KEY),
+        lambda state: must_register(state, KEY, is_compromised=False),
         [False, "is active already", "is decrypt_only already", "is retired already", "is destroyed already"],
+    ),
+    "stage what others may know": (
+        lambda state: must_register(state, KEY, is_compromised=True),
+        ["is compromised", "is compromised", "is compromised", "is compromised", "is compromised"],
     ),
     "promote": (
         lambda state: must_promote(state, KEY, is_compromised=False, held=True, lacking=[]),
@@ -124,7 +128,7 @@ def test_every_move_of_every_state(move: Move, state: KeyState, expected: bool |
 
 def test_a_key_that_nobody_knows_is_registered() -> None:
     """A key without a row is the one to register."""
-    assert must_register(None, KEY)
+    assert must_register(None, KEY, is_compromised=False)
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -45,13 +45,14 @@ async def begin(connection: Connection, keyring: KeyRing, who: str, random_bytes
 async def stage_key(operator: Operator, key: MasterKey) -> MovedKey:
     """Register the key that shall seal next; from then on every worker may hold it.
 
-    Raises `Conflict` if it sealed before, `Unavailable`.
+    Raises `Conflict` if it sealed before or was compromised, `Unavailable`.
     """
     async with operator.changing() as connection:
         await active_key.hold(connection)
         found = await key_moves.known(connection, key.key_id)
         state = None if found is None else found.state
-        if key_rules.must_register(state, key.key_id):
+        is_compromised = found is not None and found.compromised_at is not None
+        if key_rules.must_register(state, key.key_id, is_compromised=is_compromised):
             await key_moves.register(connection, key)
             await operator.tell(_moved(Action.KEY_STAGED, key.key_id, before=None, after={"state": "staged"}))
         return MovedKey(life=await key_moves.life(connection, key.key_id), was=state)

@@ -34,13 +34,16 @@ class Use:
     deliveries: int
 
 
-def must_register(state: KeyState | None, key_id: str) -> bool:
-    """Return whether the next key is still to be registered. Raises `Conflict` if it sealed before."""
-    if state in (None, KeyState.STAGED):
+def must_register(state: KeyState | None, key_id: str, *, is_compromised: bool) -> bool:
+    """Return whether the next key is still to be registered.
+
+    Raises `Conflict` if it sealed before, or others may know it, so that it never will.
+    """
+    if state in (None, KeyState.STAGED) and not is_compromised:
         return state is None
     raise Conflict(
-        f"master key {key_id} is {state} already, so it cannot be the next one: "
-        "give SECRETS_MASTER_KEY_NEXT a new key, or remove it"
+        f"master key {key_id} is {'compromised' if is_compromised else f'{state} already'}, so it cannot be the next "
+        "one: give SECRETS_MASTER_KEY_NEXT a new key, or remove it"
     )
 
 
