@@ -197,6 +197,19 @@ async def test_a_row_that_hookseal_did_not_write_so(installation: Installation, 
 
 
 @pytest.mark.req("SEC-24")
+@pytest.mark.parametrize("named", ["", "vault:acme/1", "db:acme:webhook-endpoint-1:1"])
+async def test_a_reference_that_hookseal_did_not_write(installation: Installation, named: str) -> None:
+    """A row without a MAC that names a secret is told what to do about it, which is not to run this again."""
+    held = await legacy(installation.pool)
+    await installation.pool.execute("UPDATE hookseal.endpoints SET secret_ref = $1", named)
+
+    told = await refused(installation, held)
+    assert isinstance(told, SecretTampered)
+    assert "empty its secret_ref" in str(told)
+    assert "migrate-secrets" not in str(told)
+
+
+@pytest.mark.req("SEC-24")
 @pytest.mark.parametrize("also", ["", ", generation = 0, scheme = 'standard', previous_secret_ref = NULL, mac = NULL"])
 async def test_a_row_that_was_emptied_to_be_migrated(installation: Installation, also: str) -> None:
     """Whoever takes the refs out of a row and puts a plaintext there does not get it sealed: the audit log knows it."""

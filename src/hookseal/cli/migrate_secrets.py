@@ -27,7 +27,7 @@ from hookseal.schema.plaintext import PlaintextColumn
 from hookseal.secrets import migration
 from hookseal.secrets.migration import Held
 
-_UNMIGRATED: Final = "it is not migrated: run `hookseal migrate-secrets` first"
+_FIRST: Final = "run `hookseal migrate-secrets` first"
 _STILL_THERE: Final = """\
 The old values are still in dead rows, in the write-ahead log, on replicas and in backups, and whoever read them before
 has them. They are out of use only once they were rotated. `hookseal audit list --action secret.migrated` lists what was
@@ -78,7 +78,7 @@ async def _migrate(settings: Settings, *, dry_run: bool, finalize: bool) -> _Out
         if outcome.column is PlaintextColumn.GONE:
             return outcome
         if finalize and (left := await migration.unmigrated(operator.connection)):
-            raise Refused(f"{left} endpoints have a plaintext secret and none that is sealed: {_UNMIGRATED}")
+            raise Refused(f"{left} endpoints have a plaintext secret and none that is sealed: {_FIRST}")
         outcome.tally = Tally("endpoints", total=await migration.held(operator.connection))
         await _pass(settings, operator, outcome.tally, dry_run=dry_run, finalize=finalize)
         if finalize and not dry_run and not outcome.tally.failures:
@@ -104,7 +104,7 @@ async def _pass(settings: Settings, operator: Operator, tally: Tally, *, dry_run
 async def _one(operator: Operator, held: Held, *, only_looks: bool, finalize: bool) -> str:
     outcome = await (foretell if only_looks else migrate_endpoint)(operator, held)
     if finalize and outcome is Migration.MIGRATED:  # it came after they were counted
-        raise Refused(_UNMIGRATED)
+        raise Refused(f"it is not migrated: {_FIRST}")
     return outcome
 
 

@@ -141,6 +141,11 @@ async def require_same(store: SecretStore, integrity: IntegrityKey, found: Point
 
     Raises `Conflict` if it is not, `SecretTampered` if the row is not genuine, what the store raises.
     """
+    if found.mac is None:
+        raise SecretTampered(
+            "the row names a secret, and has no MAC, so hookseal did not write it: empty its secret_ref (NULL), or "
+            "delete the endpoint and import it again"
+        )
     integrity.verify(found)
     current = SecretRef.parse(found.secret_ref or "")
     pointer.require_own(current, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
