@@ -59,7 +59,7 @@ from tests.secrets.samples import master_key
 
 ACME = TenantId("acme")
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
-ONLY_READ = {"require_drainable", "completed", "bound", "purgeable", "foretell", "records_of"}
+ONLY_READ = {"require_drainable", "completed", "bound", "purgeable", "foretell", "records_of", "misnamed"}
 MADE_OF_OTHERS = {"retire_run_out", "accept_endpoint", "drill"}
 FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
 RING = KeyRing(FIRST, (SECOND,))

@@ -15,8 +15,10 @@ from hookseal.operations import rotation
 from hookseal.operations.compromise import How, drill
 from hookseal.operations.endpoints import delete_endpoint
 from hookseal.secrets import active_key, key_moves
+from hookseal.secrets.context import Purpose
 from hookseal.secrets.key_rules import KeyState
 from hookseal.secrets.keyring import MasterKey
+from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
 from tests.doubles import master_keys
@@ -121,19 +123,20 @@ async def test_who_seals_meanwhile(installation: Installation) -> None:
     process = await holding(installation, OLD, NEW)
     async with installation.pool.acquire() as sealing:
         async with process.operator(sealing).changing():
-            store = process.unlocked.store_on(sealing)
+            await process.unlocked.store_on(sealing).put(
+                ACME, "meanwhile", SecretMaterial(b"of whoever seals"), purpose=Purpose.WEBHOOK_SIGNING
+            )
             assert OLD.key_id == await process.unlocked.sealing_key_id(sealing)
             promoting = asyncio.create_task(promote(process, NEW))
             await blocked(installation)
             after = asyncio.create_task(rotate(process, endpoint))
-            assert store is not process.unlocked.store
             assert OLD.key_id == await process.unlocked.sealing_key_id(sealing)
         await asyncio.gather(promoting, after)
 
     rows = await installation.pool.fetch(
-        "SELECT key_id FROM hookseal.secret_records WHERE tenant_id = 'acme' ORDER BY version"
+        "SELECT key_id FROM hookseal.secret_records WHERE tenant_id = 'acme' ORDER BY name, version"
     )
-    assert [OLD.key_id, NEW.key_id] == [row["key_id"] for row in rows]
+    assert [OLD.key_id, OLD.key_id, NEW.key_id] == [row["key_id"] for row in rows]
 
 
 async def compromised(process: Installation, key: MasterKey) -> None:

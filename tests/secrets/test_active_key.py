@@ -34,6 +34,12 @@ async def waiting(pool: Pool, number: int) -> None:
     await eventually(look)
 
 
+async def settled(pool: Pool) -> str:
+    """Return the key that seals, as one who is about to seal is told it."""
+    async with pool.acquire() as connection, connection.transaction():
+        return await active_key.settled(connection)
+
+
 async def promoted(pool: Pool) -> None:
     """Have the second key take the place of the first."""
     async with pool.acquire() as connection, connection.transaction():
@@ -59,7 +65,7 @@ async def test_who_seals_is_waited_for(two: Pool) -> None:
             assert FIRST.key_id == await active_key.settled(other)  # who seals waits for nobody else who does
             change = asyncio.create_task(promoted(two))
             await waiting(two, 1)
-        behind = asyncio.create_task(PostgresStore(two, KeyRing(FIRST, (SECOND,))).sealing_key_id())
+        behind = asyncio.create_task(settled(two))
         await waiting(two, 2)
         assert FIRST.key_id == await active_key.settled(one)
         await begun.commit()
@@ -75,7 +81,7 @@ async def test_a_change_that_is_undone_was_none(two: Pool) -> None:
         await change.start()
         await active_key.hold(connection)
         await key_moves.promote(connection, SECOND.key_id)
-        behind = asyncio.create_task(PostgresStore(two, RING).sealing_key_id())
+        behind = asyncio.create_task(settled(two))
         await waiting(two, 1)
         await change.rollback()
 
