@@ -97,7 +97,7 @@ async def test_the_whole_story_for_programs(keys: Keys) -> None:
 
     first = await keys.run("rewrap", old, "--json", by=SWAPPED)
     assert (0, {"key_id": old, "to": new, "moved": 5, "left": 0, "failed": []}) == (first.code, first.json)
-    assert "hookseal: records sealed anew: 5 of 5\n" == first.err
+    assert "hookseal: records sealed anew: 5 of 5\n" == first.err  # once, however long it took
     again = await keys.run("rewrap", old, "--json", by=SWAPPED)
     nothing: dict[str, Any] = {"key_id": old, "to": None, "moved": 0, "left": 0, "failed": []}
     assert (0, "", nothing) == (again.code, again.err, again.json)
@@ -360,7 +360,7 @@ async def test_the_drill(keys: Keys) -> None:
     }
     foretold = await keys.run("compromise", OLD.key_id, "--dry-run", "--json", by=SWAPPED)
     assert (1, shape) == (foretold.code, foretold.json)
-    assert "hookseal: versions looked at: 5 of 5\n" == foretold.err
+    assert "hookseal: versions looked at: 5 of 5" == foretold.err.splitlines()[-1]
     assert (
         "secrets would be rotated: 2\nthe integrity key would be rotated\n"
         in (await keys.run("compromise", OLD.key_id, "--dry-run", by=SWAPPED)).out

@@ -54,7 +54,7 @@ class _Lines:
         self._done += more
         if say is not None:
             print(f"hookseal: {printable(say)}", file=sys.stderr, flush=True)
-        if time.monotonic() >= self._next:
+        if self._done != self._shown and time.monotonic() >= self._next:
             self._show()
             self._next = time.monotonic() + _EVERY_SECONDS
 
