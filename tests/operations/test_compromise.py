@@ -15,6 +15,7 @@ from hookseal.operations import compromise, rotation
 from hookseal.operations.compromise import How, Replaced, drill
 from hookseal.operations.endpoint_update import update_endpoint
 from hookseal.operations.endpoints import delete_endpoint
+from hookseal.operations.integrity import rotate_integrity_key
 from hookseal.secrets import pointer
 from hookseal.secrets.compromise import Exposed, Remedy
 from hookseal.secrets.context import Purpose
@@ -370,6 +371,27 @@ async def test_what_moves_meanwhile(installation: Installation, monkeypatch: pyt
     failed = {code for code in told(await drilled(process)).values() if code is not None}
 
     assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
+
+
+async def test_beside_another_drill(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another one replaced since it was read, under a newer integrity key, does not look altered."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    other = await holding(installation, OLD, NEW)
+    replace_one: Callable[..., Awaitable[None]] = compromise._replace
+
+    async def beside(operator: object, key_id: str, exposed: Exposed, how: How) -> None:
+        if exposed.remedy is Remedy.ROTATION:
+            async with other.pool.acquire() as connection:
+                await rotate_integrity_key(other.operator(connection), os.urandom)
+            await rotate(other, endpoint, overlap_seconds=0)
+        await replace_one(operator, key_id, exposed, how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compromise, "_replace", beside)
+        failed = {code for code in told(await drilled(process)).values() if code is not None}
+    assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
+    assert {None} == set(told(await drilled(process)).values())
 
 
 def test_a_version_that_no_endpoint_has_is_never_rotated() -> None:
