@@ -98,9 +98,7 @@ def _contradicted(
 
 def _read(line: bytes, number: int) -> tuple[Row, bytes]:
     try:
-        told: dict[str, Any] = json.loads(line, object_pairs_hook=_said_once)
-        if told.keys() != _COLUMNS:
-            raise ValueError
+        told = _columns(json.loads(line, object_pairs_hook=_said_once))
         row = Row(
             tenant_id=_text(told["tenant_id"]),
             sequence=_number(told["sequence"]),
@@ -118,6 +116,13 @@ def _read(line: bytes, number: int) -> tuple[Row, bytes]:
         return row, bytes.fromhex(told["mac"])
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise Malformed(f"line {number} is not one that `hookseal audit export` printed", field="from_export") from None
+
+
+def _columns(told: dict[str, Any]) -> dict[str, Any]:
+    """Return the row, which has the columns of the log and no other: of what else stands there no MAC knows."""
+    if told.keys() != _COLUMNS:
+        raise ValueError
+    return told
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
