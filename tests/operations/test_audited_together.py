@@ -65,6 +65,7 @@ READS: dict[str, Reading] = {
     "bound": lambda by, _: operator.bound(by.connection),
     "foretell": lambda by, _: foretold(by),
     "records_of": lambda by, _: rewrap.records_of(by, keyring().sealing.key_id),
+    "misnamed": lambda by, _: rewrap.misnamed(by, keyring().sealing.key_id),
     "purgeable": lambda by, _: purge.purgeable(by, ACME, days=0),
 }
 
