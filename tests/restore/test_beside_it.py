@@ -103,7 +103,7 @@ async def test_what_the_dump_has_in_flight(old: Site, redis_url: str, receiver: 
         async with after.worker(**_QUICK_LEASES) as alive:
             await after.state(again, "delivered")
             await after.state(last, "dead_letter")
-            await eventually(lambda: leads(after, str(alive.process.ready["worker_id"])), within=15.0)
+            await eventually(lambda: leads(after, str(alive.process.ready["worker_id"])), within=40.0)
         first, second = await after.installation.attempts(again)
         refs = (await after.installation.delivery(again))["claimed_refs"]
     assert ("unknown", dead.process.ready["worker_id"], refs) == (first["outcome"], first["worker"], first["signed_by"])
