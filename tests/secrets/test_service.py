@@ -234,10 +234,10 @@ async def test_a_stored_secret_that_is_no_signing_secret_gives_no_signer(
     service: SecretService, store: ScriptedStore
 ) -> None:
     """A secret that opens but is not of the scheme's form is a definitive error."""
-    legacy = await store.rotate(TENANT, NAME, SecretMaterial(b"legacy"), purpose=Purpose.WEBHOOK_SIGNING)
+    spoilt = await store.rotate(TENANT, NAME, SecretMaterial(b"\xff" * 32), purpose=Purpose.WEBHOOK_SIGNING)
 
     for failures, scheme in enumerate(Scheme, 1):
-        pointer = signed(replace(BARE, secret_ref=str(legacy), scheme=scheme.value))
+        pointer = signed(replace(BARE, secret_ref=str(spoilt), scheme=scheme.value))
         assert SecretUnusable is type(await _refused(service, pointer))
         assert (failures, 0) == _failures(service)
 
