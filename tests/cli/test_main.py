@@ -12,7 +12,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from hookseal.cli.commands import app
+from hookseal.cli.commands import tree
 from hookseal.cli.main import answer
 from hookseal.cli.output import Json
 from hookseal.ground.errors import (
@@ -151,7 +151,7 @@ def test_a_group_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_of_any_width() -> None:
     """A paragraph of a help text is one line, so that it is folded where the terminal ends and nowhere else."""
-    texts = [getattr(command, "help", "") for _, command in leaves(typer.main.get_command(app), "hookseal")]
+    texts = [getattr(command, "help", "") for _, command in leaves(typer.main.get_command(tree(None)), "hookseal")]
     assert [] == [text for text in texts if "\n" in text.replace("\n\n", "")]
     assert any("\n\n" in text for text in texts)
 
@@ -189,7 +189,9 @@ def test_help_teaches(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 
 def test_every_command_knows_json_and_explains_itself() -> None:
     """No command, of whichever group, lacks --json or a help text."""
-    assert [] == [path for path, command in leaves(typer.main.get_command(app), "hookseal") if not is_complete(command)]
+    assert [] == [
+        path for path, command in leaves(typer.main.get_command(tree(None)), "hookseal") if not is_complete(command)
+    ]
 
 
 def leaves(command: object, path: str) -> list[tuple[str, object]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hookseal.cli.runtime import connect, require_schema, run, translate
 from hookseal.config import urls
@@ -140,7 +139,6 @@ async def test_a_connection_is_closed(database_url: str) -> None:
         (asyncpg.LockNotAvailableError("x"), Unavailable),
         (asyncpg.ReadOnlySQLTransactionError("x"), Unavailable),
         (asyncpg.InterfaceError("connection is closed"), Unavailable),
-        (RedisConnectionError("x"), Unavailable),
         (ConnectionResetError(), Unavailable),
         (TimeoutError(), Unavailable),
         (asyncpg.ClientConfigurationError("x"), None),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from hookseal.cli.commands import app
+from hookseal.cli.commands import tree
 from hookseal.config.names import OURS
 from tests.deploy.files import (
     DEPLOY,
@@ -61,7 +61,7 @@ def test_links_lead_somewhere(file: Path) -> None:
 
 
 def _is_there(words: list[str]) -> bool:
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(tree(None))
     for word in words:
         command = command.commands.get(word)
         if not hasattr(command, "commands"):  # what follows a command are its arguments

@@ -1,19 +1,12 @@
 """The tree of commands."""
 
+from importlib import import_module
 from typing import Annotated, Final
 
 import typer
 
-from hookseal.cli import audit, db, delivery, endpoint, key, producer, restore, secret, up
-from hookseal.cli.check import check
-from hookseal.cli.demo import demo
 from hookseal.cli.help_texts import join_lines
-from hookseal.cli.import_endpoints import import_endpoints
-from hookseal.cli.migrate_secrets import migrate_secrets
 from hookseal.cli.output import HELP_OPTIONS, emit
-from hookseal.cli.publish import publish
-from hookseal.cli.verify import verify
-from hookseal.cli.worker import worker
 from hookseal.ground.errors import Malformed
 from hookseal.ground.version import VERSION
 
@@ -39,35 +32,42 @@ Exit codes: 0 done, 1 the answer is no, 2 usage, 3 not found, 4 conflict,
 130 interrupted.
 """
 
-app: Final = typer.Typer(
-    name="hookseal",
-    help="Deliver webhooks, signed with secrets that are sealed, rotated and never in the clear.",
-    epilog=_EPILOG,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings=HELP_OPTIONS,
+# A command or group each, in the order in which a newcomer needs them: its module's `app`, or the function of its name.
+_NAMES: Final = (
+    *("demo", "up", "db", "key", "endpoint", "worker", "check", "publish", "delivery", "verify", "secret"),
+    *("migrate-secrets", "import-endpoints", "producer", "audit", "restore"),
 )
 
-# One line for each group or command, in the order in which a newcomer needs them.
-app.command()(demo)
-app.add_typer(up.app, name="up")
-app.add_typer(db.app, name="db")
-app.add_typer(key.app, name="key")
-app.add_typer(endpoint.app, name="endpoint")
-app.command()(worker)
-app.command()(check)
-app.command()(publish)
-app.add_typer(delivery.app, name="delivery")
-app.command()(verify)
-app.add_typer(secret.app, name="secret")
-app.command()(migrate_secrets)
-app.command()(import_endpoints)
-app.add_typer(producer.app, name="producer")
-app.add_typer(audit.app, name="audit")
-app.add_typer(restore.app, name="restore")
+
+def tree(asked: str | None) -> typer.Typer:
+    """Return the tree of all commands; only the branch that is asked for, if it is one.
+
+    A process runs one command, and a probe does so every few seconds: loading them all takes longer than most run.
+    """
+    found = typer.Typer(
+        name="hookseal",
+        help="Deliver webhooks, signed with secrets that are sealed, rotated and never in the clear.",
+        epilog=_EPILOG,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings=HELP_OPTIONS,
+    )
+    found.callback(invoke_without_command=True)(_root)
+    for name in (asked,) if asked in _NAMES else _NAMES:
+        _grow(found, name)
+    join_lines(found)
+    return found
 
 
-@app.callback(invoke_without_command=True)
+def _grow(found: typer.Typer, name: str) -> None:
+    word = name.replace("-", "_")
+    module = import_module(f"hookseal.cli.{word}")
+    if hasattr(module, "app"):
+        found.add_typer(module.app, name=name)
+    else:
+        found.command()(getattr(module, word))
+
+
 def _root(
     context: typer.Context,
     *,
@@ -81,6 +81,3 @@ def _root(
         raise Malformed("put --json behind a command: `hookseal --help` lists them")
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)  # the rich help is printed by itself, and nothing is returned
-
-
-join_lines(app)

@@ -3,14 +3,13 @@
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 from itertools import takewhile
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn
 
 import typer
 
-from hookseal.cli.check import check
-from hookseal.cli.output import HELP_OPTIONS, emit_error
+from hookseal.cli.commands import tree
+from hookseal.cli.output import emit_error
 from hookseal.ground.errors import Defect, HooksealError
 
 _USAGE: Final = 2
@@ -28,8 +27,8 @@ def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int
     """Run one command and return its exit code; every error has then been told, once."""
     as_json = "--json" in takewhile("--".__ne__, arguments)
     try:
-        tree = _commands(arguments) if commands is None else commands
-        code = tree(args=list(arguments), prog_name="hookseal", standalone_mode=False)
+        found = tree(next(iter(arguments), None)) if commands is None else commands
+        code = found(args=list(arguments), prog_name="hookseal", standalone_mode=False)
     except HooksealError as error:
         return _tell(error, as_json=as_json)
     except typer.TyperException as error:
@@ -41,16 +40,6 @@ def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int
     if code == _INTERRUPTED:
         emit_error(code="interrupted", message=_IN_DOUBT, field=None, as_json=as_json)
     return code if isinstance(code, int) else 0
-
-
-def _commands(arguments: Sequence[str]) -> typer.Typer:
-    if arguments[:1] != ["check"]:
-        return cast("typer.Typer", import_module("hookseal.cli.commands").app)
-    # A probe runs it every few seconds.
-    quick = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
-    quick.command()(check)
-    quick.callback()(lambda: None)
-    return quick
 
 
 def _tell(error: HooksealError, *, as_json: bool) -> int:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeAlias, TypeVar
 
 import asyncpg
-from redis.exceptions import RedisError
 
 from hookseal.config.hardening import harden_process
 from hookseal.config.load import EVERYTHING, load
@@ -92,8 +91,6 @@ def translate(error: Exception, *, address: str | None = None) -> HooksealError 
     # A ValueError of asyncpg is about an argument, which we gave.
     if isinstance(error, _NOT_NOW) and not isinstance(error, ValueError):
         return Unavailable(f"{postgres} cannot do it now ({name}): try again once it answers")
-    if isinstance(error, RedisError):
-        return Unavailable(f"Redis cannot do it now ({name}): try again once it answers")
     if isinstance(error, ConnectionError | TimeoutError):
         return Unavailable(f"{postgres if address else 'the other side'} does not answer ({name}): try again")
     return None
