@@ -66,7 +66,8 @@ async def test_who_may_not_grant(begun: Begun) -> None:
     pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
     async with login(pool, database_url) as (clerk, clerks_url), login(pool, database_url) as (role, _):
         await pool.execute(
-            f"GRANT USAGE ON SCHEMA hookseal TO {clerk}; GRANT ALL ON ALL TABLES IN SCHEMA hookseal TO {clerk}"
+            f"GRANT USAGE ON SCHEMA hookseal TO {clerk}; GRANT ALL ON ALL TABLES IN SCHEMA hookseal TO {clerk};"
+            f"GRANT EXECUTE ON FUNCTION hookseal.was_rewrapped(text, text) TO {clerk}"
         )
         ended = await begun.run(
             "producer", "grant", "--role", role, "--tenant", "acme", "--json", DATABASE_URL=clerks_url
