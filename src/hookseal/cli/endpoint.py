@@ -34,7 +34,7 @@ def list_(
     cursor: Annotated[str | None, typer.Option(help="Go on where a page ended (its next_cursor).")] = None,
     as_json: Json = False,
 ) -> None:
-    """List endpoints, newest first.
+    """List endpoints, the highest id first, which of ids made by hookseal is the newest.
 
     Example: hookseal endpoint list --tenant acme --disabled
     """

@@ -27,7 +27,7 @@ from hookseal.schema.plaintext import PlaintextColumn
 from hookseal.secrets import migration
 from hookseal.secrets.migration import Held
 
-_FIRST: Final = "run `hookseal migrate-secrets` first"
+_FIRST: Final = "run `hookseal migrate-secrets` first, which names those that cannot be"
 _STILL_THERE: Final = """\
 The old values are still in dead rows, in the write-ahead log, on replicas and in backups, and whoever read them before
 has them. They are out of use only once they were rotated. `hookseal audit list --action secret.migrated` lists what was

@@ -16,7 +16,7 @@ class SecretError(CannotSign):
 
 
 class SecretNotFound(SecretError):
-    """There is no such secret."""
+    """There is no such secret: bring its record back from a backup, or `hookseal endpoint rotate --overlap 0`."""
 
     code = "secret_not_found"
     exit_code = 3
