@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import State
 from hookseal.ground.ids import TenantId
+from hookseal.schema.database import Connection
 from tests.doubles.stored import Installation, begin
 from tests.faults.books import Balance, Books, Delivery, Recorded, balance
 from tests.faults.fleet import Fleet, fleet
@@ -59,28 +60,36 @@ class Site:
         """Connections of the test itself."""
         return self.installation.pool
 
-    async def publish(self, events: int, *, per_second: float | None = None) -> list[str]:
+    async def publish(
+        self, events: int, *, per_second: float | None = None, connection: Connection | None = None
+    ) -> list[str]:
         """Publish so many events and ring nobody; return the ids of their deliveries, one an endpoint and event.
 
-        With `per_second` they are spread over time. What a producer was not told is not counted as published.
+        With `per_second` they are spread over time; with a `connection` they are part of its transaction. What a
+        producer was not told is not counted as published.
         """
         loop = asyncio.get_running_loop()
         began, made = loop.time(), list[str]()
         for done in range(0, events, BATCH):
             first, count = self._number + 1, min(BATCH, events - done)
             self._number += count
-            rows = await self.pool.fetch(_PUBLISH, TENANT, first, first + count - 1)
+            rows = await (connection or self.pool).fetch(_PUBLISH, TENANT, first, first + count - 1)
             made += [row["id"] for row in rows]
             self.published.update(made[-len(rows) :])
             if per_second is not None:
                 await asyncio.sleep(max(0.0, began + (done + count) / per_second - loop.time()))  # the pace asked for
         return made
 
+    async def unsettled(self) -> int:
+        """Return how many deliveries are on their way still."""
+        count: int = await self.pool.fetchval(_UNSETTLED)
+        return count
+
     async def settled(self, *, within: float = 60.0) -> None:
         """Return once nothing is on its way any more: every delivery is over, and Redis is empty."""
 
         async def look() -> bool:
-            return not await self.pool.fetchval(_UNSETTLED) and not await self.keys()
+            return not await self.unsettled() and not await self.keys()
 
         await eventually(look, within=within)
 

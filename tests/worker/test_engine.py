@@ -271,3 +271,52 @@ async def test_stop_under_load(redis_url: str) -> None:
         assert heard == len(noting.heard)
         assert [] == await ringing.redis.keys("arq:in-progress:*"), "no ring is held back"
     await ringing.close()
+
+
+@pytest.mark.req("DUR-01")
+async def test_a_ring_that_comes_again_while_it_is_answered(redis_url: str) -> None:
+    """With Redis emptied in mid-answer, the same delivery rung again is not answered twice at once, and nothing dies."""
+    claimed, taken = asyncio.Event(), asyncio.Event()
+
+    async def claim() -> None:
+        taken.set()
+        await claimed.wait()
+
+    noting = Noting(claim)
+    with structlog.testing.capture_logs() as logs:
+        async with running(redis_url, noting) as (engine, ringing):
+            await ringing.ring([RING])
+            await taken.wait()
+            await ringing.redis.flushdb()
+            await ringing.ring([RING])
+            for _ in range(3):  # it looks at the queue before each beat
+                before = engine.beat
+
+                async def moved(since: float = before) -> bool:
+                    return engine.beat > since
+
+                await eventually(moved)
+            assert 1 == noting.running
+            claimed.set()
+            await noting.hears(RING)
+            await ringing.ring([ring(1)])
+            await noting.hears(ring(1))
+
+    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
+    assert {} == await contents(redis_url)
+
+
+@pytest.mark.req("DUR-03")
+async def test_a_ring_is_not_held_for_long(redis_url: str) -> None:
+    """What a worker took and was killed over is another's ten seconds later: nobody is asked to wait for a dead one."""
+    claimed, taken = asyncio.Event(), asyncio.Event()
+
+    async def claim() -> None:
+        taken.set()
+        await claimed.wait()
+
+    async with running(redis_url, Noting(claim)) as (_, ringing):
+        await ringing.ring([RING])
+        await taken.wait()
+        assert 0 < await ringing.redis.pttl(f"arq:in-progress:{RING.delivery_id}") <= 10_000
+        claimed.set()

@@ -17,6 +17,9 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 6.0
 _ROUND_SECONDS: Final = 1.0  # a round of taking that is not over by then hangs
+# How long a ring is held by whoever took it. arq would hold it for longer than its job may take, so that what a killed
+# worker had taken would wait that long; but two that answer one ring are told apart by the claim.
+_HELD_SECONDS: Final = 10.0
 
 
 class Engine:
@@ -83,6 +86,7 @@ class Engine:
             job_serializer=job_serializer,
             job_deserializer=job_deserializer,
         )
+        worker.in_progress_timeout_s = _HELD_SECONDS
         worker.beaten = self._beaten
         return worker
 
@@ -104,11 +108,15 @@ class _BeatingWorker(Worker):
         self.beaten()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start what has a readable id; another is nobody's delivery, and would end this and every later round."""
+        """Start what has a readable id; another is nobody's delivery, and would end this and every later round.
+
+        What runs here already, of a ring that Redis lost or holds no more, is not started again: arq keeps its jobs
+        by their ids, and would end with the first of two.
+        """
         unreadable = [job_id for job_id in job_ids if not _is_text(job_id)]
         if unreadable:
             await self.pool.zrem(self.queue_name, *unreadable)
-        await super().start_jobs([job_id for job_id in job_ids if _is_text(job_id)])
+        await super().start_jobs([each for each in job_ids if _is_text(each) and each.decode() not in self.tasks])
 
 
 def _is_text(job_id: bytes) -> bool:

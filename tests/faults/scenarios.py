@@ -1,0 +1,166 @@
+"""Faults under load: each scenario publishes to a fleet while it does harm, waits until all is settled, and balances.
+
+The short form of each is a test, the long form is run by `make test-faults`; they differ in size alone.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from random import Random
+
+from redis.asyncio import Redis
+
+from tests.faults.books import Balance
+from tests.faults.fault import POINTS, Action, Fault
+from tests.faults.fleet import Member
+from tests.faults.site import LEASE_SECONDS, Site
+
+WORKERS = 3
+SETTLES_WITHIN = 120.0
+# What arrives of a killed worker: a signal that nobody catches yet, or a drain.
+ENDS_OF_A_START = {0, -signal.SIGTERM}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is published meanwhile, and how fast; `pause` is the longest time between two harms."""
+
+    events: int
+    per_second: float
+    pause: float = 1.0
+
+
+Harm = Callable[[], Awaitable[int]]
+
+
+async def under_load(site: Site, size: Size, harm: Harm) -> int:
+    """Publish, and do harm again and again until all is published, once at least; return how much was done."""
+    publishing = asyncio.create_task(site.publish(size.events, per_second=size.per_second))
+    done = 0
+    try:
+        while not (publishing.done() and done):
+            done += await harm()
+        await publishing
+    finally:
+        publishing.cancel()
+    return done
+
+
+async def killed(site: Site, size: Size, chance: Random) -> Balance:
+    """kill -9 under load: from outside at any moment, and from inside at each step of a delivery in turn."""
+    await site.fleet.start_many(WORKERS)
+    points = [point for point in POINTS for _ in range(1)]
+    chance.shuffle(points)
+
+    async def harm() -> int:
+        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
+        await site.fleet.kill(chance.choice(site.fleet.running))
+        points.append(points.pop(0))
+        doomed = Fault(point=points[0], action=Action.KILL, number=chance.randint(1, 200))
+        await site.fleet.start(fault=str(doomed))
+        return 1
+
+    kills = await under_load(site, size, harm)
+    for member in site.fleet.running:
+        await site.fleet.kill(member)  # whether its own end was near or not
+    by_themselves = [each for each in site.fleet.members if each.process.returncode == -signal.SIGKILL]
+    site.fleet.dead.update(member.worker_id for member in by_themselves if member.ready)
+    await site.fleet.start_many(2)
+    return await _settled(site, kills=max(kills, len(by_themselves)))
+
+
+async def restarted(site: Site, size: Size) -> Balance:
+    """A rolling restart: again and again the oldest worker is replaced, as a deployment does it. All exit with 0."""
+    await site.fleet.start_many(WORKERS)
+
+    async def harm() -> int:
+        oldest = site.fleet.running[0]
+        await site.fleet.start()
+        assert 0 == await site.fleet.stop(oldest)
+        return 1
+
+    restarts = await under_load(site, size, harm)
+    return await _settled(site, restarts=restarts)
+
+
+async def stormed(site: Site, size: Size, chance: Random) -> Balance:
+    """SIGTERM again and again: while a worker starts, while it works, while it drains, until it has ended."""
+    await site.fleet.start_many(WORKERS)
+
+    async def harm() -> int:
+        starting = await site.fleet.start(wait=False)
+        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment of its start
+        ends = await asyncio.gather(_stormed(starting, chance), _stormed(site.fleet.running[0], chance))
+        assert ends[0] in ENDS_OF_A_START
+        assert 0 == ends[1]
+        await site.fleet.start()
+        return 2
+
+    storms = await under_load(site, size, harm)
+    return await _settled(site, storms=storms)
+
+
+async def _stormed(member: Member, chance: Random) -> int:
+    while member.is_running:
+        member.send(signal.SIGTERM)
+        await asyncio.sleep(chance.uniform(0, 0.05))  # as an impatient supervisor does
+    return await member.ended()
+
+
+async def paused(site: Site, size: Size, chance: Random) -> Balance:
+    """A process stands still (SIGSTOP) for longer than its lease, and goes on: what it holds is another's by then."""
+    await site.fleet.start_many(WORKERS)
+
+    async def harm() -> int:
+        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
+        member = chance.choice(site.fleet.running)
+        site.fleet.dead.add(member.worker_id)
+        member.send(signal.SIGSTOP)
+        await asyncio.sleep(LEASE_SECONDS + 2)  # its lease runs out, and is ended by the sweep of another
+        member.send(signal.SIGCONT)
+        return 1
+
+    pauses = await under_load(site, size, harm)
+    return await _settled(site, pauses=pauses)
+
+
+async def stalled(site: Site, size: Size, chance: Random) -> Balance:
+    """An event loop stands still for longer than the lease, at each step in turn, and goes on."""
+    await site.fleet.start()
+    points = list(POINTS)
+    chance.shuffle(points)
+
+    async def harm() -> int:
+        points.append(points.pop(0))
+        stall = Fault(
+            point=points[0], action=Action.STALL, number=chance.randint(1, 20), seconds=LEASE_SECONDS + 2
+        )
+        member = await site.fleet.start(fault=str(stall))
+        site.fleet.dead.add(member.worker_id)
+        await asyncio.sleep(LEASE_SECONDS + 4)  # it comes to the point, and stands still there for so long
+        assert 0 == await site.fleet.stop(member)
+        return 1
+
+    stalls = await under_load(site, size, harm)
+    return await _settled(site, stalls=stalls)
+
+
+async def flushed(site: Site, size: Size, chance: Random) -> Balance:
+    """FLUSHALL at any moment. Nothing of it is a reason to send twice."""
+    await site.fleet.start_many(WORKERS)
+
+    async def harm() -> int:
+        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
+        async with Redis.from_url(site.redis_url) as client:
+            await client.flushall()
+        return 1
+
+    flushes = await under_load(site, size, harm)
+    return await _settled(site, flushes=flushes)
+
+
+async def _settled(site: Site, **counts: int) -> Balance:
+    await site.settled(within=SETTLES_WITHIN)
+    found = await site.balance()
+    return replace(found, counts=found.counts | counts)
