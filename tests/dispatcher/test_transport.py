@@ -16,6 +16,7 @@ from hookseal.dispatcher.address import AddressRules, AllowedNetwork
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
 from hookseal.dispatcher.transport import RESPONSE_BYTES_READ, SNIPPET_BYTES, HttpTransport
 from hookseal.ground.ids import TenantId
+from tests.doubles.clock import FakeClock
 from tests.doubles.receivers import Listener, Script, answers, endless, listening, stalls_after, status
 
 LOOPBACK = (AllowedNetwork(network=ip_network("127.0.0.0/8"), tenant=None),)
@@ -125,6 +126,28 @@ async def test_a_slow_name_is_not_dialled_too_late() -> None:
         )
 
     assert NotBegun() == late
+    assert 0 == listener.connections
+
+
+class StallingClock(FakeClock):
+    """Stands still once, for nine seconds, after it was asked for the first time."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start."""
+        now = super().monotonic()
+        self.elapsed = 9.0
+        return now
+
+
+@pytest.mark.req("DUR-07")
+async def test_a_loop_that_stands_still_before_the_dial() -> None:
+    """Time in which the event loop stood still counts, though the loop itself does not notice: nothing is dialled."""
+    async with (
+        listening(status(204)) as listener,
+        HttpTransport(AddressRules(LOOPBACK), clock=StallingClock()) as transport,
+    ):
+        assert NotBegun() == await transport.send(request_to(listener.url))
+
     assert 0 == listener.connections
 
 

@@ -35,9 +35,13 @@ START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signed:
-    """An attempt that is ready to be sent, and the refs of what signed it, current first."""
+    """An attempt that is ready to be sent, and the refs of what signed it, current first.
+
+    `asked_at` is the monotonic time just before its claim.
+    """
 
     claim: Claim
+    asked_at: float
     target: Target
     request: Request
     refs: tuple[str, ...]
@@ -63,7 +67,7 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
     try:
         signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
         if target.pointer.headers_ref is not None:
-            signed, held = await _with_headers(signed, asked_at, parts)
+            signed, held = await _with_headers(signed, parts)
     except CannotSign as error:
         await _shielded(_hold(claim, await_secret(str(error), parts.jitter()), parts))
     except Exception:  # a fault of ours: it is told by whoever runs us
@@ -86,28 +90,29 @@ async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> 
             signers,
             user_agent=parts.user_agent,
             longest_seconds=parts.longest_seconds,
-            start_within_seconds=_start_within(asked_at, parts),
+            start_within_seconds=START_WITHIN_SECONDS,
         )
-        return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
+        refs = tuple(signer.ref for signer in signers)
+        return _Signed(claim=claim, asked_at=asked_at, target=target, request=request, refs=refs)
 
 
-async def _with_headers(signed: _Signed, asked_at: float, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
+async def _with_headers(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
     """Return the attempt with the values of the endpoint's own headers, and the block at whose end they are gone."""
     block = AsyncExitStack()
     values = await block.enter_async_context(parts.signers.headers(signed.target.pointer))
-    request = replace(signed.request, sealed_headers=values, start_within_seconds=_start_within(asked_at, parts))
-    return replace(signed, request=request), block
+    return replace(signed, request=replace(signed.request, sealed_headers=values)), block
 
 
-def _start_within(asked_at: float, parts: Parts) -> float:
-    return START_WITHIN_SECONDS - (parts.clock.monotonic() - asked_at)
+def _in_time(signed: _Signed, now: float) -> Request:
+    """Return the request with the time that is left to begin it. Asked for last: a process may stand still anywhere."""
+    return replace(signed.request, start_within_seconds=START_WITHIN_SECONDS - (now - signed.asked_at))
 
 
 async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:
     started = parts.clock.monotonic()
     try:
         async with held:
-            answer = await parts.transport.send(signed.request)  # 6
+            answer = await parts.transport.send(_in_time(signed, parts.clock.monotonic()))  # 6
     except Defect:  # nothing was begun
         await _shielded(_hold(signed.claim, await_mending(parts.jitter()), parts))
         raise
