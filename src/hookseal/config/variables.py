@@ -149,7 +149,7 @@ class Variables(BaseModel):
         "HOOKSEAL_SWEEP_SECONDS",
         15,
         (1, 300),
-        description="How often a worker looks for deliveries whose ring was lost.",
+        description="How late at most a delivery is rung again whose ring was lost; workers look four times in as long.",
     )
     lease_seconds: Whole = _number(
         "HOOKSEAL_LEASE_SECONDS",
