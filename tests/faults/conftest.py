@@ -1,4 +1,7 @@
-"""Fixtures of the fault suite: `site` on the servers that all tests share, `own_site` on servers that may be harmed."""
+"""Fixtures of the fault suite.
+
+`site` and `calm_site` stand on the servers that all tests share, `own_site` on servers that may be harmed.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +17,13 @@ from tests.faults.site import Site
 async def site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Site]:
     """Yield a site on databases of its own."""
     async with sites.opened(database_url, redis_url, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def calm_site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Site]:
+    """Yield a site on databases of its own, on which no request times out and no lease runs out but by a fault."""
+    async with sites.opened(database_url, redis_url, tmp_path, calm=True) as made:
         yield made
 
 

@@ -14,10 +14,11 @@ from redis.asyncio import Redis
 from tests.faults.books import Balance
 from tests.faults.fault import POINTS, Action, Fault
 from tests.faults.fleet import Member
-from tests.faults.site import LEASE_SECONDS, Site
+from tests.faults.site import LEASE_SECONDS, SWEEP_SECONDS, Site
 
 WORKERS = 3
-SETTLES_WITHIN = 120.0
+SETTLES_WITHIN = 300.0
+SLACK_SECONDS = 2.0  # what a delivery takes that nothing befell, on busy cores
 # What arrives of a killed worker: a signal that nobody catches yet, or a drain.
 ENDS_OF_A_START = {0, -signal.SIGTERM}
 
@@ -48,29 +49,30 @@ async def under_load(site: Site, size: Size, harm: Harm) -> int:
 
 
 async def killed(site: Site, size: Size, chance: Random) -> Balance:
-    """kill -9 under load: from outside at any moment, and from inside at each step of a delivery in turn."""
+    """Kill -9 under load: from outside at any moment, and from inside at each step of a delivery in turn."""
     await site.fleet.start_many(WORKERS)
-    points = [point for point in POINTS for _ in range(1)]
+    points = list(POINTS)
     chance.shuffle(points)
 
     async def harm() -> int:
         await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
-        await site.fleet.kill(chance.choice(site.fleet.running))
-        points.append(points.pop(0))
-        doomed = Fault(point=points[0], action=Action.KILL, number=chance.randint(1, 200))
-        await site.fleet.start(fault=str(doomed))
+        if site.fleet.running:
+            await site.fleet.kill(chance.choice(site.fleet.running))
+        while len(site.fleet.running) < WORKERS:
+            points.append(points.pop(0))
+            doomed = Fault(point=points[0], action=Action.KILL, number=chance.randint(1, 200))
+            await site.fleet.start(fault=str(doomed))
         return 1
 
-    kills = await under_load(site, size, harm)
-    for member in site.fleet.running:
-        await site.fleet.kill(member)  # whether its own end was near or not
-    by_themselves = [each for each in site.fleet.members if each.process.returncode == -signal.SIGKILL]
-    site.fleet.dead.update(member.worker_id for member in by_themselves if member.ready)
+    await under_load(site, size, harm)
+    await asyncio.gather(*(site.fleet.kill(member) for member in site.fleet.running))
+    killed_ones = [each for each in site.fleet.members if each.process.returncode == -signal.SIGKILL]
+    site.fleet.dead.update(member.worker_id for member in killed_ones)
     await site.fleet.start_many(2)
-    return await _settled(site, kills=max(kills, len(by_themselves)))
+    return await _settled(site, faults=len(killed_ones))
 
 
-async def restarted(site: Site, size: Size) -> Balance:
+async def restarted(site: Site, size: Size, _chance: Random) -> Balance:
     """A rolling restart: again and again the oldest worker is replaced, as a deployment does it. All exit with 0."""
     await site.fleet.start_many(WORKERS)
 
@@ -81,7 +83,7 @@ async def restarted(site: Site, size: Size) -> Balance:
         return 1
 
     restarts = await under_load(site, size, harm)
-    return await _settled(site, restarts=restarts)
+    return await _settled(site, faults=restarts)
 
 
 async def stormed(site: Site, size: Size, chance: Random) -> Balance:
@@ -98,7 +100,7 @@ async def stormed(site: Site, size: Size, chance: Random) -> Balance:
         return 2
 
     storms = await under_load(site, size, harm)
-    return await _settled(site, storms=storms)
+    return await _settled(site, faults=storms)
 
 
 async def _stormed(member: Member, chance: Random) -> int:
@@ -122,7 +124,7 @@ async def paused(site: Site, size: Size, chance: Random) -> Balance:
         return 1
 
     pauses = await under_load(site, size, harm)
-    return await _settled(site, pauses=pauses)
+    return await _settled(site, faults=pauses)
 
 
 async def stalled(site: Site, size: Size, chance: Random) -> Balance:
@@ -133,9 +135,7 @@ async def stalled(site: Site, size: Size, chance: Random) -> Balance:
 
     async def harm() -> int:
         points.append(points.pop(0))
-        stall = Fault(
-            point=points[0], action=Action.STALL, number=chance.randint(1, 20), seconds=LEASE_SECONDS + 2
-        )
+        stall = Fault(point=points[0], action=Action.STALL, number=chance.randint(1, 20), seconds=LEASE_SECONDS + 2)
         member = await site.fleet.start(fault=str(stall))
         site.fleet.dead.add(member.worker_id)
         await asyncio.sleep(LEASE_SECONDS + 4)  # it comes to the point, and stands still there for so long
@@ -143,11 +143,14 @@ async def stalled(site: Site, size: Size, chance: Random) -> Balance:
         return 1
 
     stalls = await under_load(site, size, harm)
-    return await _settled(site, stalls=stalls)
+    return await _settled(site, faults=stalls)
 
 
 async def flushed(site: Site, size: Size, chance: Random) -> Balance:
-    """FLUSHALL at any moment. Nothing of it is a reason to send twice."""
+    """FLUSHALL at any moment. Nothing of it is a reason to send twice.
+
+    `late` is what came later than one sweep, and what it takes anyway, after it was published.
+    """
     await site.fleet.start_many(WORKERS)
 
     async def harm() -> int:
@@ -157,7 +160,9 @@ async def flushed(site: Site, size: Size, chance: Random) -> Balance:
         return 1
 
     flushes = await under_load(site, size, harm)
-    return await _settled(site, flushes=flushes)
+    found = await _settled(site, faults=flushes)
+    late = [each for each in await site.waited() if each > SWEEP_SECONDS + SLACK_SECONDS]
+    return replace(found, counts=found.counts | {"late": len(late)})
 
 
 async def _settled(site: Site, **counts: int) -> Balance:

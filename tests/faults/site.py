@@ -31,6 +31,10 @@ SHORT = {
     "HOOKSEAL_LOG_LEVEL": "info",
 }
 LEASE_SECONDS = 7.0
+# For what shall be no reason to send twice: a busy receiver is left time to answer.
+CALM = SHORT | {"HOOKSEAL_LEASE_SECONDS": "15", "HOOKSEAL_DRAIN_SECONDS": "12", "HOOKSEAL_SWEEP_SECONDS": "4"}
+SHORT_TIMEOUT_MS, CALM_TIMEOUT_MS = 1000, 5000
+SWEEP_SECONDS = 4.0
 _PUBLISH = (
     "SELECT (hookseal.publish($1, 'invoice.paid', json_build_object('n', n))).delivery_id::text AS id"
     " FROM generate_series($2::int, $3::int) AS n"
@@ -40,6 +44,10 @@ _DELIVERIES = (
     " FROM hookseal.deliveries AS d JOIN hookseal.events AS v ON v.tenant_id = d.tenant_id AND v.id = d.event_id"
 )
 _ATTEMPTS = "SELECT delivery_id::text, number, outcome, status, worker FROM hookseal.attempts"
+_PUBLISHED_AT = (
+    "SELECT d.id::text, extract(epoch FROM v.occurred_at)::float8 AS at"
+    " FROM hookseal.deliveries AS d JOIN hookseal.events AS v ON v.tenant_id = d.tenant_id AND v.id = d.event_id"
+)
 _UNSETTLED = "SELECT count(*) FROM hookseal.deliveries WHERE state IN ('pending', 'sending')"
 
 
@@ -98,6 +106,14 @@ class Site:
         async with Redis.from_url(self.redis_url) as client:
             return [key.decode(errors="replace") for key in await client.keys("*")]
 
+    async def waited(self) -> list[float]:
+        """Return how many seconds after it was published each delivery was first seen."""
+        first: dict[str, float] = {}
+        for seen in self.witness.seen:
+            first.setdefault(seen.delivery_id, seen.at)
+        rows = await self.pool.fetch(_PUBLISHED_AT)
+        return [first[row["id"]] - row["at"] for row in rows if row["id"] in first]
+
     async def balance(self, *, dead: Collection[str] | None = None, ends: Mapping[str, State] | None = None) -> Balance:
         """Hold to each other what was published, seen and recorded. Call it once all is settled."""
         deliveries = [Delivery(**row) for row in await self.pool.fetch(_DELIVERIES)]
@@ -117,13 +133,15 @@ class Site:
 
 @asynccontextmanager
 async def opened(
-    database_url: str, redis_url: str, folder: Path, *, endpoints: int = 2, timeout_ms: int = 1000, **settings: str
+    database_url: str, redis_url: str, folder: Path, *, endpoints: int = 2, calm: bool = False, **settings: str
 ) -> AsyncIterator[Site]:
     """Yield an installation on these servers, whose database is migrated and empty; no process is left afterwards.
 
-    Every event goes to every endpoint. `settings` are those of every worker, in place of `SHORT`.
+    Every event goes to every endpoint. The workers' leases are as `SHORT` as can be; on a `calm` site no request times
+    out, and no lease runs out, but by a fault. `settings` are those of every worker, beside these.
     """
-    variables = environment(database_url, redis_url, **SHORT | settings)
+    timeout_ms = CALM_TIMEOUT_MS if calm else SHORT_TIMEOUT_MS
+    variables = environment(database_url, redis_url, **(CALM if calm else SHORT) | settings)
     async with (
         asyncpg.create_pool(database_url, min_size=1, max_size=6) as pool,
         witnessing() as witness,

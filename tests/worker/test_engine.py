@@ -275,7 +275,7 @@ async def test_stop_under_load(redis_url: str) -> None:
 
 @pytest.mark.req("DUR-01")
 async def test_a_ring_that_comes_again_while_it_is_answered(redis_url: str) -> None:
-    """With Redis emptied in mid-answer, the same delivery rung again is not answered twice at once, and nothing dies."""
+    """With Redis emptied in mid-answer, a delivery rung again is not answered twice at once, and nothing dies."""
     claimed, taken = asyncio.Event(), asyncio.Event()
 
     async def claim() -> None:

@@ -31,7 +31,7 @@ def worker(
 
 async def _until_told(settings: Settings) -> None:
     await run_worker(settings)
-    # Closing, the loop would let them kill us: who asks again now would have a worker that drained end as if it had not.
+    # Closing, the loop would let them kill us: whoever asks again would have a drained worker end as if it had not.
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)

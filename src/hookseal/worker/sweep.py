@@ -12,7 +12,6 @@ from hookseal.queue.bell import Bell
 from hookseal.worker.meter import WorkerMeter
 from hookseal.worker.metrics import RungBy
 
-
 # A ring that was lost just after one look is too young for the next: with one look a sweep it would take two.
 LOOKS: Final = 4
 
