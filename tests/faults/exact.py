@@ -22,7 +22,7 @@ async def killed(site: Site, points: Collection[str]) -> Balance:
     await site.settled(within=SETTLES_WITHIN)
 
     assert {-signal.SIGKILL} == {member.process.returncode for member in doomed.values()}
-    assert {point: expected(point) for point in points} == await become(site, deliveries)
+    _require(await become(site, deliveries))
     return await _balance(site, points)
 
 
@@ -38,14 +38,19 @@ async def paused(site: Site, points: Collection[str]) -> Balance:
         return not await site.unsettled()
 
     await eventually(done, within=SETTLES_WITHIN)
-    before = await become(site, deliveries)
+    _require(await become(site, deliveries))
     for member in still.values():
         member.send(signal.SIGCONT)
     assert [0] * len(still) == await asyncio.gather(*(site.fleet.stop(member) for member in still.values()))
     await site.settled(within=SETTLES_WITHIN)
 
-    assert {point: expected(point) for point in points} == before == await become(site, deliveries)
+    _require(await become(site, deliveries))
     return await _balance(site, points)
+
+
+def _require(found: dict[str, tuple[int, list[str]]]) -> None:
+    differ = {point: (expected(point), became) for point, became in found.items() if became != expected(point)}
+    assert {} == differ, f"wanted and found: {differ}"
 
 
 async def _balance(site: Site, points: Collection[str]) -> Balance:

@@ -54,20 +54,23 @@ async def killed(site: Site, size: Size, chance: Random) -> Balance:
     points = list(POINTS)
     chance.shuffle(points)
 
+    starting = set[asyncio.Task[bool]]()
+
     async def harm() -> int:
         await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
         if site.fleet.running:
             await site.fleet.kill(chance.choice(site.fleet.running))
-        while len(site.fleet.running) < WORKERS:
+        while sum(member.is_running for member in site.fleet.members) < WORKERS + 1:
             points.append(points.pop(0))
             doomed = Fault(point=points[0], action=Action.KILL, number=chance.randint(1, 200))
-            await site.fleet.start(fault=str(doomed))
+            starting.add(asyncio.create_task((await site.fleet.start(fault=str(doomed), wait=False)).said()))
         return 1
 
     await under_load(site, size, harm)
+    await asyncio.gather(*starting)
     await asyncio.gather(*(site.fleet.kill(member) for member in site.fleet.running))
     killed_ones = [each for each in site.fleet.members if each.process.returncode == -signal.SIGKILL]
-    site.fleet.dead.update(member.worker_id for member in killed_ones)
+    site.fleet.dead.update(member.worker_id for member in killed_ones if member.ready)
     await site.fleet.start_many(2)
     return await _settled(site, faults=len(killed_ones))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId
-from hookseal.queue.bell import bell
+from hookseal.queue.bell import DEFAULT_QUEUE, bell
 from tests.faults.fault import Action, Fault
 from tests.faults.fleet import Member
 from tests.faults.site import TENANT, Site
@@ -34,6 +34,8 @@ async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member]
         await ringing.ring([ring])
         member.send(signal.SIGCONT)
         await (member.ended() if fault.action is Action.KILL else member.paused())
+        await ringing.redis.zrem(DEFAULT_QUEUE, ring.delivery_id)  # the next one gets its own ring, not this again
+    await ringing.ring(rings)
     await ringing.close()
     points = [fault.point for fault, _ in started]
     members = [member for _, member in started]
