@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from hookseal.dispatcher.address import AddressRules, AllowedNetwork
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
 from hookseal.dispatcher.transport import RESPONSE_BYTES_READ, SNIPPET_BYTES, HttpTransport
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from tests.doubles.clock import FakeClock
 from tests.doubles.receivers import Listener, Script, answers, endless, listening, stalls_after, status
@@ -38,7 +40,7 @@ def request_to(
         url=url,
         headers=headers,
         body=body,
-        start_within_seconds=start_within_seconds,
+        start_by=SystemClock().monotonic() + start_within_seconds,
         timeout_seconds=timeout_seconds,
     )
 
@@ -146,7 +148,7 @@ async def test_a_loop_that_stands_still_before_the_dial() -> None:
         listening(status(204)) as listener,
         HttpTransport(AddressRules(LOOPBACK), clock=StallingClock()) as transport,
     ):
-        assert NotBegun() == await transport.send(request_to(listener.url))
+        assert NotBegun() == await transport.send(replace(request_to(listener.url), start_by=2))
 
     assert 0 == listener.connections
 

@@ -35,13 +35,9 @@ START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signed:
-    """An attempt that is ready to be sent, and the refs of what signed it, current first.
-
-    `asked_at` is the monotonic time just before its claim.
-    """
+    """An attempt that is ready to be sent, and the refs of what signed it, current first."""
 
     claim: Claim
-    asked_at: float
     target: Target
     request: Request
     refs: tuple[str, ...]
@@ -90,10 +86,9 @@ async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> 
             signers,
             user_agent=parts.user_agent,
             longest_seconds=parts.longest_seconds,
-            start_within_seconds=START_WITHIN_SECONDS,
+            start_by=asked_at + START_WITHIN_SECONDS,
         )
-        refs = tuple(signer.ref for signer in signers)
-        return _Signed(claim=claim, asked_at=asked_at, target=target, request=request, refs=refs)
+        return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
 
 
 async def _with_headers(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
@@ -103,16 +98,11 @@ async def _with_headers(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncEx
     return replace(signed, request=replace(signed.request, sealed_headers=values)), block
 
 
-def _in_time(signed: _Signed, now: float) -> Request:
-    """Return the request with the time that is left to begin it. Asked for last: a process may stand still anywhere."""
-    return replace(signed.request, start_within_seconds=START_WITHIN_SECONDS - (now - signed.asked_at))
-
-
 async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:
     started = parts.clock.monotonic()
     try:
         async with held:
-            answer = await parts.transport.send(_in_time(signed, parts.clock.monotonic()))  # 6
+            answer = await parts.transport.send(signed.request)  # 6
     except Defect:  # nothing was begun
         await _shielded(_hold(signed.claim, await_mending(parts.jitter()), parts))
         raise

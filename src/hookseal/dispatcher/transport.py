@@ -107,7 +107,7 @@ def guarded_socket(address: tuple[object, ...], allowed: _Networks, clock: Clock
     if reason is not None:
         raise ForbiddenAddressError(f"the address may not be dialled ({reason})")
     start = _START.get()
-    if not start.begun and clock.monotonic() > start.deadline:
+    if not start.begun and clock.monotonic() >= start.deadline:
         raise TooLateError
     start.begun = True
     return socket.socket(family=family, type=kind, proto=protocol)  # type: ignore[arg-type]
@@ -116,7 +116,8 @@ def guarded_socket(address: tuple[object, ...], allowed: _Networks, clock: Clock
 class HttpTransport:
     """A `Transport` on aiohttp; an async context manager that owns its sessions.
 
-    Its clock is not that of the loop, which tells the time of the turn that the loop is in.
+    Its clock is the one by which requests say when they must begin, not that of the loop, which tells the time at which
+    its present turn began: a process may have stood still since.
     """
 
     def __init__(self, rules: AddressRules, *, clock: Clock | None = None) -> None:
@@ -141,9 +142,9 @@ class HttpTransport:
         repeats of the endpoint's own headers is masked. Raises `Defect`, with nothing dialled, if these are not such
         as may be sent.
         """
-        if request.start_within_seconds <= 0:
+        if self._clock.monotonic() >= request.start_by:
             return NotBegun()
-        _START.set(_Start(self._clock.monotonic() + request.start_within_seconds))
+        _START.set(_Start(request.start_by))
         try:
             async with self._session(request).post(
                 URL(request.url, encoded=True),  # the path as it is stored: receivers route and sign on it
