@@ -5,6 +5,8 @@ The short form of each is a test, the long form is run by `make test-faults`; th
 
 import asyncio
 import signal
+import time
+from bisect import bisect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from random import Random
@@ -15,9 +17,11 @@ from tests.faults.books import Balance
 from tests.faults.fault import POINTS, Action, Fault
 from tests.faults.fleet import Member
 from tests.faults.site import LEASE_SECONDS, SWEEP_SECONDS, Site
+from tests.faults.witness import slowly
 
 WORKERS = 3
 SETTLES_WITHIN = 300.0
+ANSWERS_AFTER = 0.2  # so that every worker has requests in flight when something befalls it
 SLACK_SECONDS = 2.0  # what a delivery takes that nothing befell, on busy cores
 # What arrives of a killed worker: a signal that nobody catches yet, or a drain.
 ENDS_OF_A_START = {0, -signal.SIGTERM}
@@ -37,6 +41,7 @@ Harm = Callable[[], Awaitable[int]]
 
 async def under_load(site: Site, size: Size, harm: Harm) -> int:
     """Publish, and do harm again and again until all is published, once at least; return how much was done."""
+    site.witness.answer = slowly(ANSWERS_AFTER)
     publishing = asyncio.create_task(site.publish(size.events, per_second=size.per_second))
     done = 0
     try:
@@ -136,13 +141,21 @@ async def stalled(site: Site, size: Size, chance: Random) -> Balance:
     points = list(POINTS)
     chance.shuffle(points)
 
-    async def harm() -> int:
+    async def stalling() -> Member:
         points.append(points.pop(0))
-        stall = Fault(point=points[0], action=Action.STALL, number=chance.randint(1, 20), seconds=LEASE_SECONDS + 2)
-        member = await site.fleet.start(fault=str(stall))
+        number, seconds = chance.randint(1, 20), LEASE_SECONDS + 2
+        member = await site.fleet.start(
+            fault=str(Fault(point=points[0], action=Action.STALL, number=number, seconds=seconds))
+        )
         site.fleet.dead.add(member.worker_id)
+        return member
+
+    waiting = [await stalling()]
+
+    async def harm() -> int:
         await asyncio.sleep(LEASE_SECONDS + 4)  # it comes to the point, and stands still there for so long
-        assert 0 == await site.fleet.stop(member)
+        assert 0 == await site.fleet.stop(waiting.pop())
+        waiting.append(await stalling())
         return 1
 
     stalls = await under_load(site, size, harm)
@@ -152,19 +165,22 @@ async def stalled(site: Site, size: Size, chance: Random) -> Balance:
 async def flushed(site: Site, size: Size, chance: Random) -> Balance:
     """FLUSHALL at any moment. Nothing of it is a reason to send twice.
 
-    `late` is what came later than one sweep, and what it takes anyway, after it was published.
+    `late` is what came later than one sweep, and what it takes anyway, after it was published or Redis last emptied.
     """
+    emptied = [0.0]
     await site.fleet.start_many(WORKERS)
 
     async def harm() -> int:
         await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
         async with Redis.from_url(site.redis_url) as client:
             await client.flushall()
+        emptied.append(time.time())
         return 1
 
     flushes = await under_load(site, size, harm)
     found = await _settled(site, faults=flushes)
-    late = [each for each in await site.waited() if each > SWEEP_SECONDS + SLACK_SECONDS]
+    since = [seen - max(at, emptied[bisect(emptied, seen) - 1]) for at, seen in await site.waited()]
+    late = [seconds for seconds in since if seconds > SWEEP_SECONDS + SLACK_SECONDS]
     return replace(found, counts=found.counts | {"late": len(late)})
 
 

@@ -106,13 +106,13 @@ class Site:
         async with Redis.from_url(self.redis_url) as client:
             return [key.decode(errors="replace") for key in await client.keys("*")]
 
-    async def waited(self) -> list[float]:
-        """Return how many seconds after it was published each delivery was first seen."""
+    async def waited(self) -> list[tuple[float, float]]:
+        """Return of each delivery that was seen when it was published and when it was first seen, in unix seconds."""
         first: dict[str, float] = {}
         for seen in self.witness.seen:
             first.setdefault(seen.delivery_id, seen.at)
         rows = await self.pool.fetch(_PUBLISHED_AT)
-        return [first[row["id"]] - row["at"] for row in rows if row["id"] in first]
+        return [(row["at"], first[row["id"]]) for row in rows if row["id"] in first]
 
     async def balance(self, *, dead: Collection[str] | None = None, ends: Mapping[str, State] | None = None) -> Balance:
         """Hold to each other what was published, seen and recorded. Call it once all is settled."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,6 @@ from tests.faults.site import Site, opened
 from tests.faults.witness import Seen
 from tests.worker.waiting import eventually
 
-PATIENT = {"HOOKSEAL_DRAIN_SECONDS": "30", "HOOKSEAL_LEASE_SECONDS": "40"}
 pytestmark = pytest.mark.timeout(120)
 # The backend of the killed worker, which waits for a lock that we hold, and has all that it was asked.
 _WAITS = (
@@ -34,7 +34,8 @@ def first_held(site: Site, number: int) -> asyncio.Event:
 @pytest.mark.req("DUR-05")
 async def test_the_rest_is_given_back(database_url: str, redis_url: str, tmp_path: Path) -> None:
     """What a full worker has in flight when it is told to stop it finishes; others do meanwhile what else it held."""
-    async with opened(database_url, redis_url, tmp_path, calm=True, **PATIENT) as site:
+    long: Any = {"HOOKSEAL_DRAIN_SECONDS": "30", "HOOKSEAL_LEASE_SECONDS": "40"}
+    async with opened(database_url, redis_url, tmp_path, calm=True, **long) as site:
         await site.pool.execute("UPDATE hookseal.endpoints SET timeout_ms = 20000")
         await _stopped_while_full(site)
 
