@@ -36,6 +36,7 @@ class Noting(Answering):
 
     def __init__(self, busy: Callable[[], Awaitable[object]] | None = None) -> None:
         self.heard: list[str] = []
+        self.dropped: list[str] = []
         self.running = 0
         self._busy = busy
 
@@ -48,6 +49,10 @@ class Noting(Answering):
             self.heard.append(arguments[-1])
         finally:
             self.running -= 1
+
+    def drop(self, job_id: str, reason: str) -> None:
+        """Note that something was no ring."""
+        self.dropped.append(job_id)
 
     async def hears(self, *rings: Ring, within: float = 10) -> None:
         """Return once all of these were heard."""
@@ -157,45 +162,87 @@ async def test_a_poisoned_job_is_thrown_out(value: bytes | None, redis_url: str)
     assert [RING.delivery_id] == noting.heard
 
 
-async def _wrong_kind(client: Redis) -> None:
-    await cast("Awaitable[int]", client.rpush(f"arq:job:{POISONED}", "x"))
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+Poison = Callable[[Redis], Awaitable[None]]
 
 
-async def _no_number_of_tries(client: Redis) -> None:
-    await client.set(f"arq:retry:{POISONED}", "many")
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+def _spoilt(**changes: object) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job(**changes))
+        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+    return poison
 
 
-async def _function_that_is_no_text(client: Redis) -> None:
-    await client.set(f"arq:job:{POISONED}", _job(f=["deliver"]))
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+def _tries(value: str) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job())
+        await client.set(f"arq:retry:{POISONED}", value)
+        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+    return poison
 
 
-async def _time_that_is_no_number(client: Redis) -> None:
-    await client.set(f"arq:job:{POISONED}", _job(et="yesterday"))
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+def _list(key: str) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job())
+        await client.delete(key)
+        await cast("Awaitable[int]", client.rpush(key, "x"))
+        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+    return poison
 
 
-async def _id_that_is_no_text(client: Redis) -> None:
-    await client.zadd(DEFAULT_QUEUE, {b"\xff\xfe": 1})
+def _id(value: bytes, score: float = 1) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job(), px=1)  # whatever the id, no job is left behind
+        await client.zadd(DEFAULT_QUEUE, {value: score})
+
+    return poison
 
 
+@pytest.mark.req("DUR-06")
 @pytest.mark.parametrize(
     "poison",
-    [_wrong_kind, _no_number_of_tries, _function_that_is_no_text, _time_that_is_no_number, _id_that_is_no_text],
+    [
+        pytest.param(_list(f"arq:job:{POISONED}"), id="job-of-another-kind"),
+        pytest.param(_list(f"arq:retry:{POISONED}"), id="tries-of-another-kind"),
+        pytest.param(_list("arq:abort"), id="aborts-of-another-kind"),
+        pytest.param(_tries("many"), id="no-number-of-tries"),
+        pytest.param(_tries("9223372036854775807"), id="all-tries-there-are"),
+        pytest.param(_tries("1000001"), id="too-many-tries"),
+        pytest.param(_spoilt(f=["deliver"]), id="function-that-is-no-text"),
+        pytest.param(_spoilt(et=None), id="no-time"),
+        pytest.param(_spoilt(et="yesterday"), id="time-that-is-no-number"),
+        pytest.param(_spoilt(et=1e300), id="time-beyond-all-calendars"),
+        pytest.param(_spoilt(t="twice"), id="try-that-is-no-number"),
+        pytest.param(_spoilt(t=1_000_001), id="try-beyond-the-last"),
+        pytest.param(_id(b"\xff\xfe"), id="id-that-is-no-text"),
+        pytest.param(_id(POISONED.encode(), float("-inf")), id="due-before-all-time"),
+        pytest.param(_id(POISONED.encode(), 0), id="due-at-no-time"),
+    ],
 )
-async def test_a_poison_that_kills_arqs_worker(poison: Callable[[Redis], Awaitable[None]], redis_url: str) -> None:
-    """What arq's own loop dies of does not end ours: what is rung before and after it is answered."""
+async def test_a_poison_that_arq_chokes_on(poison: Poison, redis_url: str) -> None:
+    """What arq's own loop dies of, or never takes, is thrown out at once and told, and ends nothing.
+
+    What is rung before and after it is answered.
+    """
     noting = Noting()
-    async with Redis.from_url(redis_url) as client:
-        async with running(redis_url, noting) as (_, ringing):
+    with structlog.testing.capture_logs() as logs:
+        async with Redis.from_url(redis_url) as client, running(redis_url, noting) as (_, ringing):
             await ringing.ring([ring(1)])
             await noting.hears(ring(1))
             await poison(client)
             await ringing.ring([ring(2)])
             await noting.hears(ring(2))
-        await client.flushdb()
+
+            async def clean() -> bool:
+                keys: int = await client.dbsize()
+                return keys == 0
+
+            await eventually(clean)
+
+    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
+    assert (1 if "x" not in noting.heard else 0) == len(noting.dropped)
 
 
 async def test_connections_that_are_cut(own_valkey: Server) -> None:

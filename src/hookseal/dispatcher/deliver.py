@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
@@ -122,7 +123,7 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
         retry_after=answer.retry_after if isinstance(answer, Reply) else (),
         budget_spent=signed.claim.budget_spent,
         retries=signed.target.retries,
-        now=parts.clock.now(),
+        now=_now(signed, parts),
         jitter=parts.jitter(),
     )
     error = explain(answer)
@@ -134,6 +135,11 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
     write("delivery.attempted", **_told(signed, row, verdict), detail=error, recorded=kept)
     if kept and verdict.disable is not None:
         parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=verdict.disable)
+
+
+def _now(signed: _Signed, parts: Parts) -> datetime:
+    """Return the time of the ledger: the wall clock of this machine may be hours off."""
+    return signed.claim.claimed_at + timedelta(seconds=parts.clock.monotonic() - signed.asked_at)
 
 
 def _row(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: float) -> Attempt:

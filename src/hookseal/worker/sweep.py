@@ -65,7 +65,7 @@ class Sweep:
         place: Place | None = BEGINNING
         while place is not None:
             rings, place = await self._ledger.ring_due(now, rung_before, place)
-            rung = await self._bell.ring(rings)
+            rung = await self._bell.ring(rings, again=True)
             self._meter.rang(RungBy.SWEEP, rung)
             count += rung
         if count:
