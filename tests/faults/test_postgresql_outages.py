@@ -1,0 +1,26 @@
+"""PostgreSQL cut off, restarted, crashed and frozen: a worker survives, says so, resumes by itself, loses nothing."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults import outages
+from tests.faults.cutting import Moment
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.req("DUR-04")]
+
+
+async def test_postgresql(redis_url: str, tmp_path: Path) -> None:
+    """One worker lives through every outage of PostgreSQL: nothing is lost, and none is a reason to send twice."""
+    async with outages.way_to_postgres(redis_url, tmp_path) as way:
+        await way.site.fleet.start()
+        await outages.cut(way, outages.CLAIM_AND_RECORD, list(Moment))
+        await outages.gone(way, "postgresql")
+        for number in (signal.SIGINT, signal.SIGQUIT):  # fast, and at once, as by a loss of power
+            await outages.ended(way, "postgresql", number, durable=True)
+        await outages.backend_killed(way)
+        await way.site.settled()
+        assert [0] == await way.site.fleet.stop_all()
+        found = await way.site.balance()
+    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"])
