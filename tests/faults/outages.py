@@ -14,14 +14,17 @@ import aiohttp
 from redis.asyncio import Redis
 
 from hookseal.embedded.postgres import postgres
+from hookseal.embedded.server import Server
 from hookseal.embedded.valkey import valkey
 from hookseal.schema.database import OUTAGES
 from hookseal.schema.upgrade import upgrade
+from tests.faults.books import Balance
 from tests.faults.cutting import Cut, Moment, OnPostgres, OnRedis, Scissors
 from tests.faults.fleet import Member
 from tests.faults.line import Line, line
 from tests.faults.servers import Restartable, restartable
 from tests.faults.site import TENANT, Site, opened
+from tests.faults.standby import have_it_wait_for_the_standby, promote, standby
 from tests.worker.waiting import eventually
 
 EVENTS = 5
@@ -77,7 +80,7 @@ async def way_to_redis(database_url: str, folder: Path) -> AsyncIterator[Way]:
 
 
 @asynccontextmanager
-async def way_to_postgres(redis_url: str, folder: Path) -> AsyncIterator[Way]:
+async def way_to_postgres(redis_url: str, folder: Path, **settings: str) -> AsyncIterator[Way]:
     """Yield a site on a PostgreSQL of its own; whoever uses it comes by the line."""
     scissors = Scissors()
     async with (
@@ -85,14 +88,14 @@ async def way_to_postgres(redis_url: str, folder: Path) -> AsyncIterator[Way]:
         line(database.server.port, lambda: OnPostgres(scissors)) as wire,
     ):
         await upgrade(database.server.url)
-        async with opened(wire.url(database.server.url), redis_url, folder, **PATIENT) as site:
+        async with opened(wire.url(database.server.url), redis_url, folder, **settings) as site:
             yield Way(site=site, line=wire, scissors=scissors, server=database)
 
 
-async def publish(site: Site, events: int = EVENTS) -> None:
-    """Publish as a producer should: again, under the same id, until it was told that it is done."""
-    for _ in range(events):
-        name = uuid4().hex
+async def publish(site: Site, events: int = EVENTS, *, names: Sequence[str] = ()) -> Sequence[str]:
+    """Publish as a producer should: again, under the same id, until it was told that it is done. Return the ids."""
+    names = names or [uuid4().hex for _ in range(events)]
+    for name in names:
 
         async def told(name: str = name) -> bool:
             try:
@@ -103,6 +106,7 @@ async def publish(site: Site, events: int = EVENTS) -> None:
             return True
 
         await eventually(told, within=PATIENCE_SECONDS)
+    return names
 
 
 async def says(member: Member, **wanted: str) -> None:
@@ -219,6 +223,60 @@ async def _other_backend(site: Site) -> int:
                 " ORDER BY random() LIMIT 1"
             )
             return pid
+        return None
+
+    return await eventually(look, within=PATIENCE_SECONDS)
+
+
+async def failed_over(way: Way) -> Balance:
+    """The primary dies under load, its synchronous standby is promoted, and the line leads there."""
+    [worker] = way.site.fleet.running
+    async with standby(way.server.server.url) as other:
+        await have_it_wait_for_the_standby(way.server.server)
+        async with flow(way.site):
+            await way.site.witness.wait_for(len(way.site.witness.seen) + EVENTS)
+            await _moved(way, other)
+            await says(worker, postgresql="ok", secrets="ok")
+            await way.site.witness.wait_for(len(way.site.witness.seen) + EVENTS)
+        await way.site.settled()
+        assert [0] == await way.site.fleet.stop_all()
+        return await way.site.balance()
+
+
+async def failed_over_behind(way: Way, events: int) -> tuple[int, int]:
+    """The same with a standby for which nobody waits, and which has not heard of the last events.
+
+    Return how many deliveries were published to no avail, and how many of them were there once their producer had
+    published the same events again.
+    """
+    primary = way.server.server
+    async with line(primary.port) as stream, standby(stream.url(primary.url)) as other:
+        await way.site.witness.wait_for(2 * len(await publish(way.site, events)))
+        stream.hold()
+        names = await publish(way.site, events)
+        await way.site.witness.wait_for(4 * events)
+        before = set(way.site.published)
+        await _moved(way, other)
+        kept = await _ids(way.site)
+        way.site.published.clear()
+        await publish(way.site, names=names)
+        await way.site.settled()
+        assert [0] == await way.site.fleet.stop_all()
+        return len(before - kept), len(way.site.published & await _ids(way.site) - kept)
+
+
+async def _moved(way: Way, other: Server) -> None:
+    [worker] = way.site.fleet.running
+    await way.server.end(signal.SIGQUIT)
+    await says(worker, postgresql="unavailable")
+    way.line.lead_to(other.port)
+    await promote(other)
+
+
+async def _ids(site: Site) -> set[str]:
+    async def look() -> set[str] | None:
+        with suppress(*OUTAGES):
+            return {row["id"] for row in await site.pool.fetch("SELECT id::text FROM hookseal.deliveries")}
         return None
 
     return await eventually(look, within=PATIENCE_SECONDS)
