@@ -3,6 +3,7 @@
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 SHARED = ("/dev/shm/faketime_shm_{}", "/dev/shm/sem.faketime_sem_{}")
 LIBRARY = "vendor/libfaketime/src/libfaketime.so.1"
@@ -20,7 +21,7 @@ class WallClock:
 
     def __init__(self, preloaded: Path, folder: Path, *, wrong_by: timedelta) -> None:
         self._file = folder / "clock"
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "LD_PRELOAD": str(preloaded),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",  # it is asked anew each time: a step is seen at once

@@ -1,35 +1,28 @@
-"""Outages of Redis and PostgreSQL, one after the other over one site: each is told, survived, and costs nothing."""
+"""Outages of Redis and PostgreSQL, each under load: the worker says so, lives, and goes on when it is over."""
 
-import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from types import MappingProxyType
 from typing import Any
-from uuid import uuid4
 
-import aiohttp
 from redis.asyncio import Redis
 
-from hookseal.embedded.postgres import postgres
 from hookseal.embedded.server import Server
-from hookseal.embedded.valkey import valkey
 from hookseal.schema.database import OUTAGES
-from hookseal.schema.upgrade import upgrade
 from tests.faults.books import Balance
-from tests.faults.cutting import Cut, Moment, OnPostgres, OnRedis, Scissors
-from tests.faults.fleet import Member
-from tests.faults.line import Line, line
-from tests.faults.servers import Restartable, restartable
-from tests.faults.site import TENANT, Site, opened
+from tests.faults.clocks import WallClock
+from tests.faults.cutting import Cut, Moment
+from tests.faults.line import line
+from tests.faults.scenarios import SETTLES_WITHIN, Size
 from tests.faults.standby import have_it_wait_for_the_standby, promote, standby
+from tests.faults.ways import PATIENCE_SECONDS, Way, probed, says
 from tests.worker.waiting import eventually
 
-EVENTS = 5
-PER_SECOND = 20
-PATIENCE_SECONDS = 30.0
 # What a worker says to Redis, by words that it says nowhere else.
 SAID_TO_REDIS = {
     "ring": b"$4\r\nZADD\r\n",
@@ -40,243 +33,213 @@ SAID_TO_REDIS = {
     "finish": b"$3\r\nDEL\r\n",
     "probe": b"$8\r\nSETRANGE\r\n",
 }
-
-
 # What it says to PostgreSQL.
 CLAIM_AND_RECORD = {"claim": b"SET state = 'sending'", "record": b"duration_ms, status, outcome, snippet"}
-SAID_TO_POSTGRES = CLAIM_AND_RECORD | {
+SAID_TO_POSTGRESQL = CLAIM_AND_RECORD | {
     "ring": b"name = 'outbox' AND token",
     "sweep": b"ORDER BY d.next_attempt_at, d.id\n    LIMIT",
     "take back": b"ORDER BY d.lease_expires_at",
+    "probe": b"SELECT 1",
 }
-# Long enough for a record to be written when the outage is over: nothing is sent twice then.
-PATIENT = {"HOOKSEAL_LEASE_SECONDS": "45", "HOOKSEAL_DRAIN_SECONDS": "25"}
-_PUBLISH = (
-    "SELECT delivery_id::text AS id FROM hookseal.publish($1, 'invoice.paid', json_build_object('n', $2::int),"
-    " event_id => $3)"
+HOURS, YEARS = timedelta(hours=6), timedelta(days=3 * 365)
+BY_LOSS_OF_POWER = signal.SIGQUIT
+_OTHERS = (
+    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    " ORDER BY random() LIMIT 1"
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """A site whose workers reach one of their servers by a line that can be cut, beside the server itself."""
-
-    site: Site
-    line: Line
-    scissors: Scissors
-    server: Restartable
+Outage = Callable[[Way], Awaitable[int]]
 
 
-@asynccontextmanager
-async def way_to_redis(database_url: str, folder: Path) -> AsyncIterator[Way]:
-    """Yield a site on a Redis of its own."""
-    scissors = Scissors()
-    async with (
-        restartable(valkey, durable=True) as redis,
-        line(redis.server.port, lambda: OnRedis(scissors)) as wire,
-        opened(database_url, redis.server.url, folder, REDIS_URL=wire.url(redis.server.url)) as site,
-    ):
-        yield Way(site=site, line=wire, scissors=scissors, server=redis)
+async def lived_through(
+    way: Way, outages: Sequence[Outage], size: Size, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Balance:
+    """Have one worker live through these outages, again and again until all is published; return the books."""
+    await way.fleet.start(**settings)
+    faults = 0
+    async with way.flow(round(size.per_second)):
+        while not faults or way.events < size.events:
+            for outage in outages:
+                await way.flowing()
+                faults += await outage(way)
+    return await _balance(way, faults)
 
 
-@asynccontextmanager
-async def way_to_postgres(redis_url: str, folder: Path, **settings: str) -> AsyncIterator[Way]:
-    """Yield a site on a PostgreSQL of its own; whoever uses it comes by the line."""
-    scissors = Scissors()
-    async with (
-        restartable(postgres, durable=True) as database,
-        line(database.server.port, lambda: OnPostgres(scissors)) as wire,
-    ):
-        await upgrade(database.server.url)
-        async with opened(wire.url(database.server.url), redis_url, folder, **settings) as site:
-            yield Way(site=site, line=wire, scissors=scissors, server=database)
+async def failed_over(way: Way, size: Size) -> Balance:
+    """Again and again the primary dies under load, its synchronous standby is promoted, and the line leads there."""
+    worker = await way.fleet.start()
+    faults = 0
+    async with AsyncExitStack() as servers:
+        primary = way.server.server
+        async with way.flow(round(size.per_second)):
+            while not faults or way.events < size.events:
+                other = await servers.enter_async_context(standby(primary.url))
+                await have_it_wait_for_the_standby(primary)
+                await way.flowing(10)
+                await _move(way, primary, other)
+                await says(worker, postgresql="ok", secrets="ok")
+                await way.flowing(10)
+                primary, faults = other, faults + 1
+        return await _balance(way, faults)
 
 
-async def publish(site: Site, events: int = EVENTS, *, names: Sequence[str] = ()) -> Sequence[str]:
-    """Publish as a producer should: again, under the same id, until it was told that it is done. Return the ids."""
-    names = names or [uuid4().hex for _ in range(events)]
-    for name in names:
+async def failed_over_behind(way: Way, size: Size) -> Balance:
+    """The same once, with a standby for which nobody waits, and which has not heard of the second half of the events.
 
-        async def told(name: str = name) -> bool:
-            try:
-                rows = await site.pool.fetch(_PUBLISH, TENANT, 1, name, timeout=PATIENCE_SECONDS)
-            except OUTAGES:
-                return False
-            site.published.update(row["id"] for row in rows)
-            return True
-
-        await eventually(told, within=PATIENCE_SECONDS)
-    return names
-
-
-async def says(member: Member, **wanted: str) -> None:
-    """Return once the worker says this of its dependencies, while it lives."""
-    ready = all(state == "ok" for state in wanted.values())
-
-    async def look() -> bool:
-        status, said = await _asked(member, "/readyz")
-        return (status == 200) is ready and wanted.items() <= said["checks"].items()
-
-    await eventually(look, within=PATIENCE_SECONDS)
-    assert (200, {"status": "ok"}) == await _asked(member, "/livez")
+    Counted are those deliveries that were published to no avail (`forgotten`), and those of them that are there again
+    once their producer has published the same events again (`published_again`).
+    """
+    await way.fleet.start()
+    primary, half = way.server.server, size.events // 2
+    async with line(primary.port) as stream, standby(stream.url(primary.url)) as other:
+        await way.publish_surely(half)
+        await way.settled(within=SETTLES_WITHIN)
+        stream.hold()
+        names = await way.publish_surely(half)
+        await way.settled(within=SETTLES_WITHIN)
+        told = set(way.published)
+        await _move(way, primary, other)
+        kept = await way.delivery_ids()
+        way.published.clear()
+        await way.publish_surely(half, names=names)
+        again = way.published - kept
+        way.published |= kept
+        way.witness.seen = [seen for seen in way.witness.seen if seen.delivery_id not in told - kept]
+        found = await _balance(way, 1)
+        return replace(found, counts=found.counts | {"forgotten": len(told - kept), "published_again": len(again)})
 
 
-async def _asked(member: Member, path: str) -> tuple[int, dict[str, Any]]:
-    async with aiohttp.ClientSession() as session, session.get(member.ready["health_url"] + path) as response:
-        return response.status, await response.json()
-
-
-@asynccontextmanager
-async def flow(site: Site) -> AsyncIterator[None]:
-    """Publish one event after the other for the length of the block."""
-    ended = asyncio.Event()
-
-    async def steadily() -> None:
-        while not ended.is_set():
-            await publish(site, 1)
-            await asyncio.sleep(1 / PER_SECOND)  # the pace asked for
-
-    publishing = asyncio.create_task(steadily())
-    try:
-        yield
-    finally:
-        ended.set()
-        await publishing
+async def clock_set(way: Way, clock: WallClock, wrong_by: timedelta) -> int:
+    """The wall clock of the worker is set, while it goes on."""
+    clock.step_to(wrong_by)
+    await way.flowing(20)
+    await says(way.fleet.running[0], postgresql="ok", redis="ok", secrets="ok")
+    return 1
 
 
 async def cut(way: Way, sayings: Mapping[str, bytes], moments: Sequence[Moment]) -> int:
-    """Cut the line at each of these moments of each of these sayings, while there is something to say."""
-    [worker] = way.site.fleet.running
-    async with flow(way.site):
-        for name, saying in sayings.items():
-            for moment in moments:
-                way.scissors.cut = asked = Cut(saying=saying, moment=moment)
+    """The line is cut at each of these moments of each of these sayings."""
+    [worker] = way.fleet.running
+    for name, saying in sayings.items():
+        for moment in moments:
+            way.scissors.cut = asked = Cut(saying=saying, moment=moment)
 
-                async def done(asked: Cut = asked) -> bool:
-                    await _asked(worker, "/readyz")
-                    return asked.is_done
+            async def done(asked: Cut = asked) -> bool:
+                await probed(worker, "/readyz")
+                return asked.is_done
 
-                try:
-                    await eventually(done, within=PATIENCE_SECONDS)
-                except AssertionError:
-                    raise AssertionError(f"never {moment}: {name}") from None
+            try:
+                await eventually(done, within=PATIENCE_SECONDS)
+            except AssertionError:
+                raise AssertionError(f"never {moment}: {name}") from None
     return len(sayings) * len(moments)
 
 
-async def gone(way: Way, check: str) -> None:
-    """A server that refuses, that stands still, and a way on which nothing passes; each ends, and is over."""
-    [worker] = way.site.fleet.running
-    server = way.server.server
-    for begins, ends, state in (
-        (way.line.close, way.line.open, "unavailable"),
-        (way.line.hold, way.line.go_on, "timeout"),
-        (server.freeze, server.thaw, "timeout"),
-    ):
-        async with flow(way.site):
-            await way.site.witness.wait_for(len(way.site.witness.seen) + 1)
-            begins()
-            await says(worker, **{check: state})
-            over = ends()
-            if over is not None:
-                await over
-            await says(worker, **{check: "ok"})
+async def refused(way: Way, check: str) -> int:
+    """Nobody listens any more."""
+    way.line.close()
+    await says(way.fleet.running[0], **{check: "unavailable"})
+    await way.line.open()
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
 
 
-async def ended(way: Way, check: str, number: signal.Signals, *, durable: bool) -> None:
-    """End the server by this signal under load, and start it again."""
-    [worker] = way.site.fleet.running
-    async with flow(way.site):
-        await way.site.witness.wait_for(len(way.site.witness.seen) + 1)
-        await way.server.end(number)
-        await says(worker, **{check: "unavailable"})
-        await way.server.start_again(durable=durable)
-        await says(worker, **{check: "ok"})
+async def held_up(way: Way, check: str) -> int:
+    """Nothing passes on the line, either way, and every connection stays."""
+    way.line.hold()
+    await says(way.fleet.running[0], **{check: "timeout"})
+    way.line.go_on()
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
 
 
-async def redis_full(way: Way) -> None:
-    """A Redis that has no memory left refuses every write and answers the rest; then there is memory again."""
-    [worker] = way.site.fleet.running
-    async with Redis.from_url(way.site.redis_url) as client, flow(way.site):
+async def frozen(way: Way, check: str) -> int:
+    """Every process of the server stands still."""
+    way.server.server.freeze()
+    try:
+        await says(way.fleet.running[0], **{check: "timeout"})
+    finally:
+        way.server.server.thaw()
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
+
+
+async def ended(way: Way, check: str, number: signal.Signals, *, durable: bool = True) -> int:
+    """The server ends by this signal, and comes again, on the same port; if not `durable`, with nothing."""
+    await way.server.end(number)
+    await says(way.fleet.running[0], **{check: "unavailable"})
+    await way.server.start_again(durable=durable)
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
+
+
+async def redis_full(way: Way) -> int:
+    """Redis has no memory left: it refuses every write and answers the rest. Then there is memory again."""
+    async with Redis.from_url(way.redis_url) as client:
         await client.config_set("maxmemory", "1")
-        await says(worker, redis="unavailable")
+        await says(way.fleet.running[0], redis="unavailable")
         await client.config_set("maxmemory", "0")
-        await says(worker, redis="ok")
+    await says(way.fleet.running[0], redis="ok")
+    return 1
 
 
-async def backend_killed(way: Way) -> None:
+async def backend_killed(way: Way) -> int:
     """Kill -9 of one process of PostgreSQL, upon which it ends all of them, and recovers."""
-    [worker] = way.site.fleet.running
-    async with flow(way.site):
-        for _ in range(2):
-            await way.site.witness.wait_for(len(way.site.witness.seen) + 1)
-            pid = await _other_backend(way.site)
-            os.kill(pid, signal.SIGKILL)
-            await publish(way.site, 1)
-    await says(worker, postgresql="ok")
 
-
-async def _other_backend(site: Site) -> int:
-    async def look() -> int | None:
+    async def done() -> bool:
         with suppress(*OUTAGES):
-            pid: int | None = await site.pool.fetchval(
-                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-                " ORDER BY random() LIMIT 1"
-            )
-            return pid
-        return None
+            os.kill(await way.pool.fetchval(_OTHERS), signal.SIGKILL)
+            return True
+        return False
 
-    return await eventually(look, within=PATIENCE_SECONDS)
-
-
-async def failed_over(way: Way) -> Balance:
-    """The primary dies under load, its synchronous standby is promoted, and the line leads there."""
-    [worker] = way.site.fleet.running
-    async with standby(way.server.server.url) as other:
-        await have_it_wait_for_the_standby(way.server.server)
-        async with flow(way.site):
-            await way.site.witness.wait_for(len(way.site.witness.seen) + EVENTS)
-            await _moved(way, other)
-            await says(worker, postgresql="ok", secrets="ok")
-            await way.site.witness.wait_for(len(way.site.witness.seen) + EVENTS)
-        await way.site.settled()
-        assert [0] == await way.site.fleet.stop_all()
-        return await way.site.balance()
+    await eventually(done, within=PATIENCE_SECONDS)
+    await way.publish_surely(1)
+    await says(way.fleet.running[0], postgresql="ok")
+    return 1
 
 
-async def failed_over_behind(way: Way, events: int) -> tuple[int, int]:
-    """The same with a standby for which nobody waits, and which has not heard of the last events.
-
-    Return how many deliveries were published to no avail, and how many of them were there once their producer had
-    published the same events again.
-    """
-    primary = way.server.server
-    async with line(primary.port) as stream, standby(stream.url(primary.url)) as other:
-        await way.site.witness.wait_for(2 * len(await publish(way.site, events)))
-        stream.hold()
-        names = await publish(way.site, events)
-        await way.site.witness.wait_for(4 * events)
-        before = set(way.site.published)
-        await _moved(way, other)
-        kept = await _ids(way.site)
-        way.site.published.clear()
-        await publish(way.site, names=names)
-        await way.site.settled()
-        assert [0] == await way.site.fleet.stop_all()
-        return len(before - kept), len(way.site.published & await _ids(way.site) - kept)
-
-
-async def _moved(way: Way, other: Server) -> None:
-    [worker] = way.site.fleet.running
-    await way.server.end(signal.SIGQUIT)
-    await says(worker, postgresql="unavailable")
+async def _move(way: Way, primary: Server, other: Server) -> None:
+    os.kill(primary.pid, BY_LOSS_OF_POWER)
+    await says(way.fleet.running[0], postgresql="unavailable")
     way.line.lead_to(other.port)
     await promote(other)
 
 
-async def _ids(site: Site) -> set[str]:
-    async def look() -> set[str] | None:
-        with suppress(*OUTAGES):
-            return {row["id"] for row in await site.pool.fetch("SELECT id::text FROM hookseal.deliveries")}
-        return None
+async def _balance(way: Way, faults: int) -> Balance:
+    await way.settled(within=SETTLES_WITHIN)
+    assert [0] == await way.fleet.stop_all()
+    found = await way.balance()
+    return replace(found, counts=found.counts | {"faults": faults})
 
-    return await eventually(look, within=PATIENCE_SECONDS)
+
+def of_the_clock(clock: WallClock) -> list[Outage]:
+    """Return every step of the wall clock of a worker: by hours and by years, each way, and right again."""
+    steps = (-HOURS, HOURS, -HOURS, YEARS, -YEARS, timedelta(0))
+    return [partial(clock_set, clock=clock, wrong_by=wrong_by) for wrong_by in steps]
+
+
+def of_redis(moments: Sequence[Moment]) -> list[Outage]:
+    """Return every outage of Redis."""
+    return [
+        partial(cut, sayings=SAID_TO_REDIS, moments=moments),
+        partial(refused, check="redis"),
+        partial(held_up, check="redis"),
+        partial(frozen, check="redis"),
+        partial(ended, check="redis", number=signal.SIGKILL),
+        redis_full,
+        partial(ended, check="redis", number=signal.SIGKILL, durable=False),
+        partial(ended, check="redis", number=signal.SIGTERM),
+    ]
+
+
+def of_postgresql(sayings: Mapping[str, bytes]) -> list[Outage]:
+    """Return every outage of PostgreSQL that has no other server take its place."""
+    return [
+        partial(cut, sayings=sayings, moments=list(Moment)),
+        partial(refused, check="postgresql"),
+        partial(held_up, check="postgresql"),
+        partial(frozen, check="postgresql"),
+        partial(ended, check="postgresql", number=signal.SIGINT),  # fast
+        partial(ended, check="postgresql", number=BY_LOSS_OF_POWER),  # immediate
+        backend_killed,
+    ]

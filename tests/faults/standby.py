@@ -51,7 +51,7 @@ async def have_it_wait_for_the_standby(primary: Server) -> None:
         await connection.execute("SELECT pg_reload_conf()")
 
         async def waits() -> bool:
-            return "sync" == await connection.fetchval("SELECT sync_state FROM pg_stat_replication")
+            return bool(await connection.fetchval("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"))
 
         await eventually(waits, within=PATIENCE_SECONDS)
     finally:
