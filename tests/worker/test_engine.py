@@ -16,6 +16,7 @@ from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId
 from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.worker import engine as engines
 from hookseal.worker.engine import Engine
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.tasks import Answering
@@ -243,6 +244,46 @@ async def test_a_poison_that_arq_chokes_on(poison: Poison, redis_url: str) -> No
 
     assert [] == [line for line in logs if line["event"] == "engine.restarted"]
     assert (1 if "x" not in noting.heard else 0) == len(noting.dropped)
+
+
+@pytest.mark.req("DUR-06")
+@pytest.mark.parametrize("end", ["never", "with-an-error", "cancelled"])
+async def test_a_job_that_ends_badly(redis_url: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that does not end, fails or is cancelled is over for arq and leaves nothing; rung again it is answered."""
+    monkeypatch.setattr(engines, "JOB_SECONDS", 0.3)
+    never, first = asyncio.Event(), [True]
+
+    async def badly() -> None:
+        if first and first.pop():
+            match end:
+                case "never":
+                    await never.wait()
+                case "cancelled":
+                    raise asyncio.CancelledError
+                case _:
+                    raise RuntimeError("a defect")
+
+    noting = Noting(badly)
+    with structlog.testing.capture_logs() as logs:
+        async with running(redis_url, noting) as (_, ringing):
+            await ringing.ring([ring(1)])
+
+            async def over() -> bool:
+                return not first and {} == await contents(redis_url)
+
+            await eventually(over)
+            await ringing.ring([ring(1), ring(2)])
+            await noting.hears(ring(1), ring(2))
+    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
+
+
+@pytest.mark.req("DUR-06")
+async def test_no_hooks(redis_url: str) -> None:
+    """Arq is given no hook: an error in one would end its worker, and no hook is told of what arq drops."""
+    async with running(redis_url, Noting()) as (engine, _):
+        worker = engine._new_worker()
+    hooks = (worker.on_startup, worker.on_shutdown, worker.on_job_start, worker.on_job_end, worker.after_job_end)
+    assert (None,) * 5 == hooks
 
 
 async def test_connections_that_are_cut(own_valkey: Server) -> None:
