@@ -39,7 +39,7 @@ SAID_TO_POSTGRESQL = CLAIM_AND_RECORD | {
     "ring": b"name = 'outbox' AND token",
     "sweep": b"ORDER BY d.next_attempt_at, d.id\n    LIMIT",
     "take back": b"ORDER BY d.lease_expires_at",
-    "probe": b"SELECT 1",
+    "probe": b"transaction_read_only",
 }
 HOURS, YEARS = timedelta(hours=6), timedelta(days=3 * 365)
 BY_LOSS_OF_POWER = signal.SIGQUIT
@@ -202,6 +202,7 @@ async def _move(way: Way, primary: Server, other: Server) -> None:
     os.kill(primary.pid, BY_LOSS_OF_POWER)
     await says(way.fleet.running[0], postgresql="unavailable")
     way.line.lead_to(other.port)
+    await says(way.fleet.running[0], postgresql="unavailable", secrets="ok")  # it can be read, and takes no writes
     await promote(other)
 
 

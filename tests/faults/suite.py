@@ -87,7 +87,7 @@ def _way(site: Site) -> Way:
 
 
 _EACH_STEP: Final = Size(events=len(POINTS), per_second=1)
-_OUTAGES: Final = Size(events=5_000, per_second=60)
+_OUTAGES: Final = Size(events=3_000, per_second=40)
 # At a rate that two busy cores can bear: what is late, or timed out, shall be so by the fault alone.
 SUITE: Final[Mapping[str, Scenario]] = {
     "killed-at-each-step": Scenario(run=_killed_at_each_step, size=_EACH_STEP, endpoints=1),

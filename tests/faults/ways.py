@@ -24,6 +24,7 @@ from tests.worker.waiting import eventually
 PATIENCE_SECONDS = 30.0
 BEATS_PER_SECOND = 20
 # Long enough for a record to be written once an outage is over: then nothing is sent twice.
+SWEEP = "2"
 PATIENT_LEASE, PATIENT_DRAIN = "45", "25"
 _PUBLISH = (
     "SELECT delivery_id::text AS id FROM hookseal.publish($1, 'invoice.paid', json_build_object('n', $2::int),"
@@ -103,7 +104,7 @@ async def way_to_redis(database_url: str, folder: Path) -> AsyncIterator[Way]:
             redis.server.url,
             folder,
             calm=True,
-            HOOKSEAL_SWEEP_SECONDS="1",
+            HOOKSEAL_SWEEP_SECONDS=SWEEP,
             REDIS_URL=wire.url(redis.server.url),
         ) as site,
     ):
@@ -126,7 +127,7 @@ async def way_to_postgres(
             redis_url,
             folder,
             calm=True,
-            HOOKSEAL_SWEEP_SECONDS="1",
+            HOOKSEAL_SWEEP_SECONDS=SWEEP,
             HOOKSEAL_LEASE_SECONDS=lease_seconds,
             HOOKSEAL_DRAIN_SECONDS=drain_seconds,
         ) as site:
