@@ -44,7 +44,11 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "DUR-01": _suite("flushed", deliveries=20_000, at_most={**_NOTHING_TWICE, "late": 0}),
     "DUR-02": _suite("paused", "stalled", "paused-at-each-step", deliveries=15_000, at_most=_NOTHING_LOST),
     "DUR-03": _suite("killed", "killed-at-each-step", deliveries=40_000, at_most=_NOTHING_LOST),
-    "DUR-04": _suite("without-redis", "without-postgresql", "failed-over", deliveries=18_000, at_most=_NOTHING_TWICE),
+    "DUR-04": _suite(
+        *("without-redis", "without-postgresql", "failed-over", "failed-over-behind"),
+        deliveries=18_000,
+        at_most=_NOTHING_TWICE,
+    ),
     "DUR-05": _suite("restarted", "stormed", deliveries=30_000, at_most=_NOTHING_TWICE),
     "DUR-07": _suite("paused", "stalled", "paused-at-each-step", "clock-set", deliveries=21_000, at_most=_NOTHING_LOST),
     "SEC-05": Benchmark(

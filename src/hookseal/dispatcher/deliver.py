@@ -139,7 +139,8 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
 
 def _now(signed: _Signed, parts: Parts) -> datetime:
     """Return the time of the ledger: the wall clock of this machine may be hours off."""
-    return signed.claim.claimed_at + timedelta(seconds=parts.clock.monotonic() - signed.asked_at)
+    asked_at = signed.request.start_by - START_WITHIN_SECONDS
+    return signed.claim.claimed_at + timedelta(seconds=parts.clock.monotonic() - asked_at)
 
 
 def _row(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: float) -> Attempt:
