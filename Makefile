@@ -10,7 +10,7 @@ JOBS ?= 2
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test bench bench-secrets bench-keys bench-migration coverage validate check format fmt lint types floors docs lock clean
+.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration coverage validate check format fmt lint types floors docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -21,6 +21,9 @@ demo: $(VENV) ## the main job from end to end, on an embedded PostgreSQL and Val
 
 test: $(VENV) ## all tests, in random order, each on its own database
 	@$(RUN) pytest -n $(JOBS) $(ARGS)
+
+test-faults: $(VENV) ## the long form of the faults: kills, stops, pauses and an emptied Redis under load, about a quarter of an hour
+	@$(RUN) tools.faults $(ARGS)
 
 bench: $(VENV) ## what a delivery costs, beside bare aiohttp and a stock arq worker, in one run
 	@$(RUN) tools.bench $(ARGS)

@@ -182,7 +182,11 @@ def test_values() -> None:
         ({"HOOKSEAL_CONCURRENCY": "10001"}, "HOOKSEAL_CONCURRENCY must be"),
         ({"HOOKSEAL_CONCURRENCY": "5.0"}, "HOOKSEAL_CONCURRENCY must be"),
         ({"HOOKSEAL_CONCURRENCY": "1_0"}, "HOOKSEAL_CONCURRENCY must be"),
-        ({"HOOKSEAL_LEASE_SECONDS": "25"}, "HOOKSEAL_DRAIN_SECONDS must be smaller than HOOKSEAL_LEASE_SECONDS"),
+        pytest.param(
+            {"HOOKSEAL_LEASE_SECONDS": "25"},
+            "HOOKSEAL_DRAIN_SECONDS must be smaller than HOOKSEAL_LEASE_SECONDS",
+            marks=pytest.mark.req("DUR-02"),
+        ),
         ({"HOOKSEAL_HEALTH_PORT": "65536"}, "HOOKSEAL_HEALTH_PORT must be"),
         ({"HOOKSEAL_HEALTH_PORT": "tcp://10.0.0.1:80"}, "HOOKSEAL_HEALTH_PORT was set by Kubernetes"),
         ({"HOOKSEAL_HEALTH_HOST": "a b"}, "HOOKSEAL_HEALTH_HOST must be"),

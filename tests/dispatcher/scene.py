@@ -33,7 +33,7 @@ class Scene:
         self.ledger = MemoryLedger(self.clock)
         self.ledger.add(CLAIM)
         self.meter = ListMeter()
-        self.transport = ScriptedTransport(*self.answers, during=self.during)
+        self.transport = ScriptedTransport(*self.answers, during=self.during, clock=self.clock)
         self.parts = Parts(
             ledger=self.ledger,
             transport=self.transport,

@@ -32,7 +32,7 @@ def reply(status: int) -> Reply:
 def composed(found: Target) -> Request:
     """Return the request of a ping to that endpoint."""
     ping = Ping(id=DELIVERY, at=POINTER.read_at, target=found)
-    given: dict[str, Any] = {"allow_http": False, "user_agent": "hookseal/1", "start_within_seconds": 1.5}
+    given: dict[str, Any] = {"allow_http": False, "user_agent": "hookseal/1", "start_by": 1.5}
     scheme = Scheme.X_WEBHOOK if found.pointer.scheme == "x-webhook" else Scheme.STANDARD
     return compose_ping(ping, EchoSigner("db:acme:x:2", scheme), **given)
 
@@ -51,7 +51,7 @@ def test_the_request() -> None:
     assert (POINTER.url, "acme", 1.5, 5.0) == (
         request.url,
         request.tenant_id,
-        request.start_within_seconds,
+        request.start_by,
         request.timeout_seconds,
     )
     length = len(f"{DELIVERY}.1767323045.") + len(request.body)

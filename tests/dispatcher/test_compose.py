@@ -20,7 +20,7 @@ SIGNED_X_WEBHOOK = len("1767323045.") + len(CLAIM.body)
 
 def signature_headers(found: Target, *signers: EchoSigner) -> dict[str, str]:
     """Return the headers of a request that differ from scheme to scheme."""
-    request = compose(CLAIM, found, signers, user_agent="u", start_within_seconds=1, longest_seconds=20)
+    request = compose(CLAIM, found, signers, user_agent="u", start_by=1, longest_seconds=20)
     assert CLAIM.body is request.body, "the bytes signed are the bytes sent"
     return {name: value for name, value in request.headers.items() if "webhook-" in name or name == "x-tenant-id"}
 
@@ -33,7 +33,7 @@ def test_request() -> None:
         TARGET,
         [EchoSigner("new"), EchoSigner("old")],
         user_agent="hookseal/1",
-        start_within_seconds=1.5,
+        start_by=1.5,
         longest_seconds=20,
     )
 
@@ -50,7 +50,7 @@ def test_request() -> None:
     } == request.headers
     assert (TARGET.pointer.url, 1.5, 5.0, "acme") == (
         request.url,
-        request.start_within_seconds,
+        request.start_by,
         request.timeout_seconds,
         request.tenant_id,
     )
@@ -64,21 +64,18 @@ def test_tracing_headers_only_if_given() -> None:
         TARGET,
         [],
         user_agent="u",
-        start_within_seconds=1,
+        start_by=1,
         longest_seconds=20,
     ).headers
 
     assert "00-a-b-01" == traced["traceparent"]
     assert "x-correlation-id" not in traced
-    assert (
-        "traceparent"
-        not in compose(CLAIM, TARGET, [], user_agent="u", start_within_seconds=1, longest_seconds=20).headers
-    )
+    assert "traceparent" not in compose(CLAIM, TARGET, [], user_agent="u", start_by=1, longest_seconds=20).headers
 
 
 def test_no_request_outlasts_the_lease() -> None:
     """A time-out in the row that is longer than this installation allows is cut to what it allows."""
-    request = compose(CLAIM, TARGET, [], user_agent="u", start_within_seconds=1, longest_seconds=3.5)
+    request = compose(CLAIM, TARGET, [], user_agent="u", start_by=1, longest_seconds=3.5)
 
     assert 3.5 == request.timeout_seconds
 
@@ -87,9 +84,7 @@ def test_no_request_outlasts_the_lease() -> None:
 def test_x_webhook() -> None:
     """An `x-webhook` endpoint gets the headers of that scheme, those of `standard` not, and all the common ones."""
     signer = EchoSigner("only", Scheme.X_WEBHOOK)
-    request = compose(
-        CLAIM, target(scheme="x-webhook"), [signer], user_agent="u", start_within_seconds=1, longest_seconds=20
-    )
+    request = compose(CLAIM, target(scheme="x-webhook"), [signer], user_agent="u", start_by=1, longest_seconds=20)
 
     assert {
         **X_WEBHOOK,

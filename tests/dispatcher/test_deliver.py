@@ -1,6 +1,7 @@
 """The ten steps, over doubles."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -9,6 +10,7 @@ from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, State
 from hookseal.ground.errors import CannotSign, Defect
 from tests.dispatcher.scene import GONE, OK, Scene
 from tests.doubles.claims import DELIVERY, RETRIES, RING, overlapping, target
+from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 
@@ -71,6 +73,34 @@ async def test_is_due_again_after_the_back_off(answer: Answer, spent: int, secon
     again = await take(RING, scene.parts)
     assert again is not None
     assert spent + 1 == again[0].budget_spent
+
+
+class Stepped(FakeClock):
+    """Goes with another clock, but its wall time is hours off."""
+
+    def __init__(self, clock: FakeClock, hours: int) -> None:
+        super().__init__(clock.now() + timedelta(hours=hours))
+        self._clock = clock
+
+    def monotonic(self) -> float:
+        """Return what the other clock says."""
+        return self._clock.monotonic()
+
+
+@pytest.mark.req("DUR-07", "DEL-06")
+@pytest.mark.parametrize("hours", [-30, 30])
+async def test_retry_after_a_date_on_a_clock_that_is_wrong(hours: int) -> None:
+    """A date in `Retry-After` is held to the clock of the ledger; that of the worker may be hours off."""
+    asked = Reply(status=503, snippet="", retry_after=("Fri, 02 Jan 2026 03:19:05 GMT",))
+    scene = Scene(answers=[asked], during=lambda: setattr(scene.clock, "elapsed", 100.0))  # so long it takes
+    taken = await take(RING, scene.parts)
+    assert taken is not None
+    await attempt(*taken, replace(scene.parts, clock=Stepped(scene.clock, hours)))
+
+    scene.clock.elapsed += 799.999
+    assert await take(RING, scene.parts) is None
+    scene.clock.elapsed += 0.002
+    assert await take(RING, scene.parts) is not None
 
 
 @pytest.mark.req("DEL-06")

@@ -111,7 +111,7 @@ async def test_the_time_they_take_counts(seconds: float, begins: bool) -> None:
     scene = with_headers(SlowHeaders(lambda: scene.clock.sleep(seconds)))
     await scene.run()
 
-    assert [0.5][: int(begins)] == [request.start_within_seconds for request in scene.transport.sent]
+    assert [START_WITHIN_SECONDS][: int(begins)] == [request.start_by for request in scene.transport.sent]
     assert int(begins) == len(scene.row.attempts)
     assert int(not begins) == scene.meter.returns
     assert 0 == scene.signers.headers_open

@@ -1,7 +1,7 @@
 """What becomes of an attempt that is too late, cut off, or whose lease moved on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -30,6 +30,39 @@ async def test_an_old_claim_is_given_back() -> None:
     assert ([], [], State.PENDING) == (scene.transport.sent, scene.row.attempts, scene.row.state)
     assert 1 == scene.meter.returns
     assert await take(RING, scene.parts) is not None
+
+
+class StallingSigners(FixedSigners):
+    """The process stands still while a secret signs."""
+
+    stands_still: Callable[[], None]
+
+    @asynccontextmanager
+    async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
+        """Give the signers, and let the time pass in which they sign."""
+        async with super().signers(pointer) as given:
+            yield given
+            self.stands_still()
+
+
+@pytest.mark.req("DUR-02", "DUR-07")
+async def test_a_process_that_stands_still_while_it_signs() -> None:
+    """A request that was ready in time, and whose process then stood still, is not sent late: it is given back."""
+    signers = StallingSigners("db:acme:n:1")
+    scene = Scene(signers=signers)
+
+    def nine_seconds() -> None:
+        scene.clock.elapsed += 9
+
+    signers.stands_still = nine_seconds
+    await scene.run()
+
+    assert ([], [], State.PENDING, 1) == (
+        scene.transport.sent,
+        scene.row.attempts,
+        scene.row.state,
+        scene.meter.returns,
+    )
 
 
 @pytest.mark.req("DEL-03", "DEL-15")

@@ -232,6 +232,7 @@ async def test_a_wait_is_kept(case: Case) -> None:
     assert await ledger.claim(ring) is not None
 
 
+@pytest.mark.req("DUR-02")
 async def test_an_older_lease_writes_nothing(case: Case) -> None:
     """Once the delivery was claimed again, the first claim is fenced off from every write."""
     ledger, ring = case.ledger, case.ring

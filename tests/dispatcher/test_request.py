@@ -17,7 +17,7 @@ REQUEST = Request(
     url="https://receiver.example/hook",
     headers={"webhook-id": "d1"},
     body=b"{}",
-    start_within_seconds=2,
+    start_by=2,
     timeout_seconds=5,
     sealed_headers={"authorization": SecretMaterial(f"Bearer {CANARY}".encode())},
 )
@@ -44,7 +44,7 @@ def test_nothing_copies_a_value(copied: Callable[[Request], object]) -> None:
 def test_a_request_has_none_unless_they_are_given() -> None:
     """Without headers of the endpoint's own there are none, and no two requests share where they would be."""
     one, other = (
-        Request(tenant_id=TenantId("acme"), url="u", headers={}, body=b"", start_within_seconds=2, timeout_seconds=5)
+        Request(tenant_id=TenantId("acme"), url="u", headers={}, body=b"", start_by=2, timeout_seconds=5)
         for _ in range(2)
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -15,7 +16,9 @@ from cryptography.x509.oid import NameOID
 from hookseal.dispatcher.address import AddressRules, AllowedNetwork
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
 from hookseal.dispatcher.transport import RESPONSE_BYTES_READ, SNIPPET_BYTES, HttpTransport
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
+from tests.doubles.clock import FakeClock
 from tests.doubles.receivers import Listener, Script, answers, endless, listening, stalls_after, status
 
 LOOPBACK = (AllowedNetwork(network=ip_network("127.0.0.0/8"), tenant=None),)
@@ -37,7 +40,7 @@ def request_to(
         url=url,
         headers=headers,
         body=body,
-        start_within_seconds=start_within_seconds,
+        start_by=SystemClock().monotonic() + start_within_seconds,
         timeout_seconds=timeout_seconds,
     )
 
@@ -125,6 +128,28 @@ async def test_a_slow_name_is_not_dialled_too_late() -> None:
         )
 
     assert NotBegun() == late
+    assert 0 == listener.connections
+
+
+class StallingClock(FakeClock):
+    """Stands still once, for nine seconds, after it was asked for the first time."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start."""
+        now = super().monotonic()
+        self.elapsed = 9.0
+        return now
+
+
+@pytest.mark.req("DUR-07")
+async def test_a_loop_that_stands_still_before_the_dial() -> None:
+    """Time in which the event loop stood still counts, though the loop itself does not notice: nothing is dialled."""
+    async with (
+        listening(status(204)) as listener,
+        HttpTransport(AddressRules(LOOPBACK), clock=StallingClock()) as transport,
+    ):
+        assert NotBegun() == await transport.send(replace(request_to(listener.url), start_by=2))
+
     assert 0 == listener.connections
 
 

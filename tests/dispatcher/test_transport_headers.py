@@ -186,7 +186,7 @@ async def test_nothing_keeps_a_value() -> None:
         for script_url in (listener.url, listener.url, f"{listener.url}#late"):
             late = script_url.endswith("late")
             request = with_own(script_url.removesuffix("#late"), {"x-api-key": made().encode()})
-            answer = await transport.send(replace(request, start_within_seconds=0) if late else request)
+            answer = await transport.send(replace(request, start_by=0) if late else request)
             assert isinstance(answer, NotBegun if late else Reply)
             del request
         assert 2 == sum(made().encode() in raw for raw in listener.requests)

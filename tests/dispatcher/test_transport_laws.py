@@ -56,7 +56,7 @@ async def test_a_request_is_not_changed(kind: str) -> None:
             url=listener.url,
             headers=dict(request.headers),
             body=request.body,
-            start_within_seconds=request.start_within_seconds,
+            start_by=request.start_by,
             timeout_seconds=request.timeout_seconds,
         )
         if kind == "scripted":

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from hookseal.dispatcher.model import Answer, NotBegun, Request
+from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
+from tests.doubles.clock import FakeClock
 
 
 class ScriptedTransport:
@@ -13,15 +15,18 @@ class ScriptedTransport:
     `own` holds, for each request, the values of the endpoint's own headers as they were then.
     """
 
-    def __init__(self, *answers: Answer, during: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, *answers: Answer, during: Callable[[], object] | None = None, clock: Clock | None = None
+    ) -> None:
         self._answers = list(answers)
+        self._clock = clock or FakeClock()
         self._during = during
         self.sent: list[Request] = []
         self.own: list[dict[str, bytes]] = []
 
     async def send(self, request: Request) -> Answer:
         """Return the next answer of the script."""
-        if request.start_within_seconds <= 0:
+        if self._clock.monotonic() >= request.start_by:
             return NotBegun()
         own = {name: value.reveal() for name, value in request.sealed_headers.items()}
         try:

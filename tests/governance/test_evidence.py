@@ -213,7 +213,7 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     assert (git("rev-parse", "HEAD"), False, True) == (clean.commit, clean.is_dirty, clean.is_met)
     assert record_of(tmp_path, PROVES, _figures()).is_dirty
     told = json.loads((tmp_path / place(PROVES)).read_text())
-    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met"} == told.keys()
+    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met", "counts"} == told.keys()
     assert {"cpu", "cpus", "python"} == told["machine"].keys()
     assert "/" not in json.dumps(told["machine"])
 
@@ -247,3 +247,44 @@ def test_a_figure_beside_tests() -> None:
     assert missed.startswith("SEC-05: rewrap took 101 us, 100 us are allowed")
     [untested] = problems((claimed,), RUN, frozenset(), {"SEC-05": record})
     assert untested.startswith("SEC-05: has no passing test")
+
+
+SUITE = BENCHMARKS["DUR-03"].suite
+SURVIVED = Requirement(id="DUR-03", status=Status.CLAIMED)
+
+
+def _counted(**changes: int) -> Record:
+    """Return the record of a suite whose bounds are met exactly, but for those given in its first scenario."""
+    assert SUITE is not None
+    first, *others = SUITE.scenarios
+    whole = {**SUITE.at_least, "requests": SUITE.at_least["deliveries"], **SUITE.at_most, **changes}
+    counts = {first: whole, **{scenario: {"deliveries": 0, "requests": 0} for scenario in others}}
+    is_met = not misses("DUR-03", {}, counts)
+    return replace(_record(), id="DUR-03", figures={}, counts=counts, is_met=is_met)
+
+
+def _survived(record: Record) -> list[str]:
+    tested = Case(nodeid="tests/test_x.py::a", outcome=Outcome.PASSED, marks=(Mark(id="DUR-03"),))
+    return problems((SURVIVED,), Report(tree="t", cases=(tested,)), frozenset(), {"DUR-03": record})
+
+
+def test_a_suite_that_lost_nothing_is_proven() -> None:
+    """What was counted in all scenarios of a suite, together, is held to its bounds; at the bound is within it."""
+    assert [] == _survived(_counted())
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (_counted(lost=1), "DUR-03: 1 lost, 0 are allowed: mend what it found, then run `make test-faults"),
+        (_counted(deliveries=39_999), "DUR-03: 39999 deliveries, 40000 are asked for: mend"),
+        (replace(_counted(), counts={"killed": _counted().counts["killed"]}, is_met=False), "DUR-03: killed-at-each-"),
+        (replace(_counted(), counts={}, is_met=False), "DUR-03: killed was not run"),
+        (replace(_counted(lost=1), is_met=True), "docs/EVIDENCE/DUR-03.json: its verdict is not what its figures"),
+        (_counted(requests=7), "docs/EVIDENCE/DUR-03.json: its scenario killed cannot have counted so"),
+        (_counted(unknown=-1), "docs/EVIDENCE/DUR-03.json: its scenario killed cannot have counted so"),
+    ],
+)
+def test_a_suite_that_missed_a_bound_is_found(record: Record, said: str) -> None:
+    """A delivery that was lost, too few of them, a scenario that was left out, and a count that was edited."""
+    assert [] != [line for line in _survived(record) if line.startswith(said)]

@@ -1,8 +1,9 @@
 """What a ring leaves in Redis, and what the bell does when Redis is not there."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from tests.queue.contents import contents
 
 OTHER = replace(RING, delivery_id=DeliveryId("01900000-0000-7000-8000-00000000000b"))
 JOB_KEY = f"arq:job:{DELIVERY}"
+YEAR_MS = 365 * 86_400_000
 FAR = 9_000_000_000_000.0
 
 
@@ -230,13 +232,50 @@ async def test_who_was_rung_first_is_taken_first(ringing: Bell) -> None:
     assert [OTHER.delivery_id.encode(), RING.delivery_id.encode()] == queued
 
 
+@pytest.mark.req("DUR-07")
 async def test_due_for_a_worker_whose_clock_is_behind(ringing: Bell) -> None:
-    """A ring is due for a worker whose clock is up to a minute behind that of Redis."""
+    """A ring is due for a worker whose clock is years behind that of Redis."""
     await ringing.ring([RING])
     score = await ringing.redis.zscore(DEFAULT_QUEUE, RING.delivery_id)
 
     assert score is not None
-    assert score <= await now_ms(ringing) - 59_000
+    assert 0 < score <= await now_ms(ringing) - 9 * YEAR_MS
+
+
+@pytest.mark.req("DUR-06")
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_is_held_back(ringing: Bell, again: bool) -> None:
+    """What arq takes to be in progress, and nobody runs, is free once it is rung again."""
+    held = f"arq:in-progress:{DELIVERY}"
+    await ringing.redis.set(held, "1")
+    await ringing.ring([RING], again=again)
+
+    assert (0 if again else 1) == await ringing.redis.exists(held)
+
+
+Command = Callable[..., Awaitable[object]]
+FULL = ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0")
+STANDBY = (f"REPLICAOF 127.0.0.1 {closed_port()}", "REPLICAOF NO ONE")
+ANOTHER_KIND = (f"SET {DEFAULT_QUEUE} x", f"DEL {DEFAULT_QUEUE}")
+
+
+@pytest.mark.req("DUR-04", "OPS-01")
+@pytest.mark.parametrize(("spoil", "mend"), [FULL, STANDBY, ANOTHER_KIND])
+async def test_a_redis_that_takes_no_rings(own_valkey: Server, spoil: str, mend: str) -> None:
+    """A Redis that answers and takes no rings is `Unavailable`, and told apart from one that is silent."""
+    ringing = bell(own_valkey.url)
+    await ringing.ping()
+    await cast("Command", ringing.redis.execute_command)(*spoil.split())
+    for asks in (ringing.ping, partial(ringing.ring, [RING])):
+        with pytest.raises(Unavailable, match="Redis refuses"):
+            await asks()
+    await cast("Command", ringing.redis.execute_command)(*mend.split())
+    await ringing.redis.delete(JOB_KEY)
+    await ringing.ping()
+
+    assert {} == await contents(own_valkey.url)
+    assert 1 == await ringing.ring([RING])
+    await ringing.close()
 
 
 async def until_later(ringing: Bell) -> None:

@@ -220,7 +220,7 @@ async def test_a_published_event_needs_no_ring(world: World, receiver: Receiver)
     assert got.body.startswith(b'{"type":"invoice.paid"')
 
 
-@pytest.mark.req("DEL-03")
+@pytest.mark.req("DEL-03", "DUR-01")
 async def test_redis_may_be_emptied(world: World, receiver: Receiver) -> None:
     """With its rings gone from Redis, everything that was published arrives all the same."""
     await world.endpoint(f"{receiver.base_url}/hook")
@@ -235,6 +235,7 @@ async def test_redis_may_be_emptied(world: World, receiver: Receiver) -> None:
     assert {ring.delivery_id for ring in rings} == {_id(request.headers) for request in receiver.received}
 
 
+@pytest.mark.req("DUR-05")
 async def test_sigterm_in_mid_send(world: World, receiver: Receiver) -> None:
     """A worker that is told to stop finishes and records what is in flight, claims no more, and exits with 0."""
     answer = asyncio.Event()
@@ -265,6 +266,7 @@ async def test_sigterm_in_mid_send(world: World, receiver: Receiver) -> None:
     assert 1 == len(receiver.received)
 
 
+@pytest.mark.req("DUR-05")
 async def test_what_hangs_ends_before_the_drain(world: World, receiver: Receiver) -> None:
     """What hangs ends before the drain does, whatever its row says by now, so that nothing is left `sending`."""
     receiver.answers["/hang"] = _hang
@@ -280,6 +282,7 @@ async def test_what_hangs_ends_before_the_drain(world: World, receiver: Receiver
     assert ("timeout", "pending") == (kept["outcome"], (await world.installation.delivery(ring))["state"])
 
 
+@pytest.mark.req("DUR-05")
 async def test_a_restart_under_load(world: World, receiver: Receiver) -> None:
     """A worker that is stopped with hundreds due leaves none half taken; the next one sends the rest, nothing twice."""
     events = 400
@@ -306,7 +309,7 @@ async def test_a_restart_under_load(world: World, receiver: Receiver) -> None:
     assert events == len(receiver.received) == len({_id(request.headers) for request in receiver.received})
 
 
-@pytest.mark.req("DEL-15", "DEL-03")
+@pytest.mark.req("DEL-15", "DEL-03", "DUR-03")
 async def test_kill_in_mid_send(world: World, receiver: Receiver) -> None:
     """A worker that is killed loses nothing: its lease ends, its attempt is on record, another sends the same id."""
     answer = asyncio.Event()

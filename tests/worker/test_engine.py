@@ -16,6 +16,7 @@ from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId
 from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.worker import engine as engines
 from hookseal.worker.engine import Engine
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.tasks import Answering
@@ -36,6 +37,7 @@ class Noting(Answering):
 
     def __init__(self, busy: Callable[[], Awaitable[object]] | None = None) -> None:
         self.heard: list[str] = []
+        self.dropped: list[str] = []
         self.running = 0
         self._busy = busy
 
@@ -48,6 +50,10 @@ class Noting(Answering):
             self.heard.append(arguments[-1])
         finally:
             self.running -= 1
+
+    def drop(self, job_id: str, reason: str) -> None:
+        """Note that something was no ring."""
+        self.dropped.append(job_id)
 
     async def hears(self, *rings: Ring, within: float = 10) -> None:
         """Return once all of these were heard."""
@@ -157,45 +163,127 @@ async def test_a_poisoned_job_is_thrown_out(value: bytes | None, redis_url: str)
     assert [RING.delivery_id] == noting.heard
 
 
-async def _wrong_kind(client: Redis) -> None:
-    await cast("Awaitable[int]", client.rpush(f"arq:job:{POISONED}", "x"))
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+Poison = Callable[[Redis], Awaitable[None]]
 
 
-async def _no_number_of_tries(client: Redis) -> None:
-    await client.set(f"arq:retry:{POISONED}", "many")
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+def _spoilt(**changes: object) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job(**changes))
+        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+    return poison
 
 
-async def _function_that_is_no_text(client: Redis) -> None:
-    await client.set(f"arq:job:{POISONED}", _job(f=["deliver"]))
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+def _tries(value: str) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job())
+        await client.set(f"arq:retry:{POISONED}", value)
+        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+    return poison
 
 
-async def _time_that_is_no_number(client: Redis) -> None:
-    await client.set(f"arq:job:{POISONED}", _job(et="yesterday"))
-    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+def _list(key: str) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job())
+        await client.delete(key)
+        await cast("Awaitable[int]", client.rpush(key, "x"))
+        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+    return poison
 
 
-async def _id_that_is_no_text(client: Redis) -> None:
-    await client.zadd(DEFAULT_QUEUE, {b"\xff\xfe": 1})
+def _id(value: bytes, score: float = 1) -> Poison:
+    async def poison(client: Redis) -> None:
+        await client.set(f"arq:job:{POISONED}", _job(), px=1)  # whatever the id, no job is left behind
+        await client.zadd(DEFAULT_QUEUE, {value: score})
+
+    return poison
 
 
+@pytest.mark.req("DUR-06")
 @pytest.mark.parametrize(
     "poison",
-    [_wrong_kind, _no_number_of_tries, _function_that_is_no_text, _time_that_is_no_number, _id_that_is_no_text],
+    [
+        pytest.param(_list(f"arq:job:{POISONED}"), id="job-of-another-kind"),
+        pytest.param(_list(f"arq:retry:{POISONED}"), id="tries-of-another-kind"),
+        pytest.param(_list("arq:abort"), id="aborts-of-another-kind"),
+        pytest.param(_tries("many"), id="no-number-of-tries"),
+        pytest.param(_tries("9223372036854775807"), id="all-tries-there-are"),
+        pytest.param(_tries("1000001"), id="too-many-tries"),
+        pytest.param(_spoilt(f=["deliver"]), id="function-that-is-no-text"),
+        pytest.param(_spoilt(et=None), id="no-time"),
+        pytest.param(_spoilt(et="yesterday"), id="time-that-is-no-number"),
+        pytest.param(_spoilt(et=1e300), id="time-beyond-all-calendars"),
+        pytest.param(_spoilt(t="twice"), id="try-that-is-no-number"),
+        pytest.param(_spoilt(t=1_000_001), id="try-beyond-the-last"),
+        pytest.param(_id(b"\xff\xfe"), id="id-that-is-no-text"),
+        pytest.param(_id(POISONED.encode(), float("-inf")), id="due-before-all-time"),
+        pytest.param(_id(POISONED.encode(), 0), id="due-at-no-time"),
+    ],
 )
-async def test_a_poison_that_kills_arqs_worker(poison: Callable[[Redis], Awaitable[None]], redis_url: str) -> None:
-    """What arq's own loop dies of does not end ours: what is rung before and after it is answered."""
+async def test_a_poison_that_arq_chokes_on(poison: Poison, redis_url: str) -> None:
+    """What arq's own loop dies of, or never takes, is thrown out at once and told, and ends nothing.
+
+    What is rung before and after it is answered.
+    """
     noting = Noting()
-    async with Redis.from_url(redis_url) as client:
-        async with running(redis_url, noting) as (_, ringing):
+    with structlog.testing.capture_logs() as logs:
+        async with Redis.from_url(redis_url) as client, running(redis_url, noting) as (_, ringing):
             await ringing.ring([ring(1)])
             await noting.hears(ring(1))
             await poison(client)
             await ringing.ring([ring(2)])
             await noting.hears(ring(2))
-        await client.flushdb()
+
+            async def clean() -> bool:
+                keys: int = await client.dbsize()
+                return keys == 0
+
+            await eventually(clean)
+
+    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
+    assert (1 if "x" not in noting.heard else 0) == len(noting.dropped)
+
+
+@pytest.mark.req("DUR-06")
+@pytest.mark.parametrize("end", ["never", "with-an-error", "cancelled"])
+async def test_a_job_that_ends_badly(redis_url: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that does not end, fails or is cancelled is over for arq and leaves nothing; rung again it is answered."""
+    monkeypatch.setattr(engines, "JOB_SECONDS", 0.3)
+    never, first = asyncio.Event(), [True]
+
+    async def badly() -> None:
+        if first and first.pop():
+            match end:
+                case "never":
+                    await never.wait()
+                case "cancelled":
+                    raise asyncio.CancelledError
+                case _:
+                    raise RuntimeError("a defect")
+
+    noting = Noting(badly)
+    with structlog.testing.capture_logs() as logs:
+        async with running(redis_url, noting) as (_, ringing):
+            await ringing.ring([ring(1)])
+
+            async def over() -> bool:
+                return not first and {} == await contents(redis_url)
+
+            await eventually(over)
+            await ringing.ring([ring(1), ring(2)])
+            await noting.hears(ring(1), ring(2))
+    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
+
+
+@pytest.mark.req("DUR-06")
+async def test_no_hooks(redis_url: str) -> None:
+    """Arq is given no hook: an error in one would end its worker, and no hook is told of what arq drops."""
+    async with running(redis_url, Noting()) as (engine, _):
+        worker = engine._new_worker()
+    hooks = (worker.on_startup, worker.on_shutdown, worker.on_job_start, worker.on_job_end, worker.after_job_end)
+    assert (None,) * 5 == hooks
 
 
 async def test_connections_that_are_cut(own_valkey: Server) -> None:
@@ -271,3 +359,52 @@ async def test_stop_under_load(redis_url: str) -> None:
         assert heard == len(noting.heard)
         assert [] == await ringing.redis.keys("arq:in-progress:*"), "no ring is held back"
     await ringing.close()
+
+
+@pytest.mark.req("DUR-01")
+async def test_a_ring_that_comes_again_while_it_is_answered(redis_url: str) -> None:
+    """With Redis emptied in mid-answer, a delivery rung again is not answered twice at once, and nothing dies."""
+    claimed, taken = asyncio.Event(), asyncio.Event()
+
+    async def claim() -> None:
+        taken.set()
+        await claimed.wait()
+
+    noting = Noting(claim)
+    with structlog.testing.capture_logs() as logs:
+        async with running(redis_url, noting) as (engine, ringing):
+            await ringing.ring([RING])
+            await taken.wait()
+            await ringing.redis.flushdb()
+            await ringing.ring([RING])
+            for _ in range(3):  # it looks at the queue before each beat
+                before = engine.beat
+
+                async def moved(since: float = before) -> bool:
+                    return engine.beat > since
+
+                await eventually(moved)
+            assert 1 == noting.running
+            claimed.set()
+            await noting.hears(RING)
+            await ringing.ring([ring(1)])
+            await noting.hears(ring(1))
+
+    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
+    assert {} == await contents(redis_url)
+
+
+@pytest.mark.req("DUR-03")
+async def test_a_ring_is_not_held_for_long(redis_url: str) -> None:
+    """What a worker took and was killed over is another's ten seconds later: nobody is asked to wait for a dead one."""
+    claimed, taken = asyncio.Event(), asyncio.Event()
+
+    async def claim() -> None:
+        taken.set()
+        await claimed.wait()
+
+    async with running(redis_url, Noting(claim)) as (_, ringing):
+        await ringing.ring([RING])
+        await taken.wait()
+        assert 0 < await ringing.redis.pttl(f"arq:in-progress:{RING.delivery_id}") <= 10_000
+        claimed.set()

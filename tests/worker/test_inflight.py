@@ -29,6 +29,26 @@ async def test_a_slot_bounds_what_is_in_flight() -> None:
     assert (0, True) == (len(in_flight), in_flight.is_full)
 
 
+@pytest.mark.req("DUR-05")
+async def test_who_waits_for_a_slot_when_it_closes_waits_no_longer() -> None:
+    """Once nothing is started any more, whoever waits for a slot is told at once, and frees it for the next one."""
+    in_flight = InFlight(1)
+    await in_flight.slot()
+    in_flight.start(hold(asyncio.Event()))
+
+    async def refused() -> bool:
+        await in_flight.slot()
+        in_flight.free()
+        return in_flight.is_closed
+
+    waiting = [asyncio.create_task(refused()) for _ in range(3)]
+    await asyncio.wait(waiting, timeout=0)
+    in_flight.close()
+
+    assert [True] * 3 == await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    assert 1 == await in_flight.drain(0)
+
+
 async def test_an_unused_slot_is_given_back() -> None:
     """A slot that was taken and freed can be taken again."""
     in_flight = InFlight(1)

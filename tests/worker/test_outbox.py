@@ -34,14 +34,14 @@ class NotingBell(Bell):
         self.tries = 0
         self.broken = False
 
-    async def ring(self, rings: Iterable[Ring]) -> int:
+    async def ring(self, rings: Iterable[Ring], *, again: bool = False) -> int:
         """Ring."""
         self.tries += 1
         if self.broken:
             raise Unavailable("Redis does not answer (ConnectionError)")
         noted = list(rings)
         self.rung += [ring.delivery_id for ring in noted]
-        return await super().ring(noted)
+        return await super().ring(noted, again=again)
 
     async def ping(self) -> None:
         """Answer."""

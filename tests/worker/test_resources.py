@@ -201,6 +201,7 @@ async def test_dev_on_an_installation_that_was_begun(
     assert (78, True) == (told.exit_code, "set SECRETS_PROVIDER=db" in str(told))
 
 
+@pytest.mark.req("DUR-02")
 async def test_a_timeout_that_outlasts_the_drain(
     pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
 ) -> None:

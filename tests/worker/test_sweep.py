@@ -3,6 +3,7 @@
 import asyncio
 
 import asyncpg
+import pytest
 import structlog
 from redis.asyncio import Redis
 
@@ -12,11 +13,12 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
 from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.sweep import Sweep
+from hookseal.worker.sweep import LOOKS, Sweep
 from tests.cli.listeners import closed_port
 from tests.doubles.clock import FakeClock
 from tests.doubles.stored import Installation, begin
 from tests.worker.figures import figures
+from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
 SECONDS = 15.0
@@ -85,6 +87,37 @@ async def test_what_redis_lost_is_rung_again(pool: "Pool[asyncpg.Record]", redis
     assert set() == await queued(redis_url)
 
     await pool.execute("UPDATE hookseal.deliveries SET rung_at = rung_at - make_interval(secs => $1)", SECONDS)
+    assert (0, 3) == await sweeping.once()
+    assert {ring.delivery_id for ring in rings} == await queued(redis_url)
+    await ringing.close()
+
+
+@pytest.mark.req("DUR-01")
+async def test_a_lost_ring_costs_at_most_one_sweep(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """What a look finds just too young to be rung again is old enough at the next, at most one sweep after its ring."""
+    rings = await three_deliveries(await begin(pool))
+    clock = TurningClock()
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing, clock)
+    running = asyncio.create_task(sweeping.run())
+    await asyncio.wait_for(clock.asleep.wait(), 10)
+    clock.turn.set()
+
+    async def slept() -> bool:
+        return bool(clock.slept)
+
+    await eventually(slept)
+    running.cancel()
+    await asyncio.wait({running})
+    await ringing.redis.flushdb()
+    between = clock.slept[0]
+    age = (
+        "UPDATE hookseal.deliveries"
+        " SET rung_at = now() - make_interval(secs => $1), next_attempt_at = now() - interval '1 hour'"
+    )
+    await pool.execute(age, SECONDS - 2 * between - 0.001)
+    assert (0, 0) == await sweeping.once()
+    await pool.execute(age, SECONDS - between)
     assert (0, 3) == await sweeping.once()
     assert {ring.delivery_id for ring in rings} == await queued(redis_url)
     await ringing.close()
@@ -171,7 +204,7 @@ async def test_an_outage_is_survived(pool: "Pool[asyncpg.Record]", redis_url: st
     await ringing.close()
 
     assert ["sweep.failed"] * 3 == [line["event"] for line in logs]
-    assert [SECONDS, SECONDS] == clock.slept
+    assert [SECONDS / LOOKS] * 2 == clock.slept
     await pool.execute("UPDATE hookseal.deliveries SET rung_at = rung_at - make_interval(secs => $1)", SECONDS)
     mended = bell(redis_url)
     assert (0, 3) == await sweep(pool, mended).once()

@@ -1,24 +1,56 @@
-"""The ids that a benchmark proves, and what its record is held to. The bounds stand here, never in a record.
+"""The ids that a benchmark or a long suite proves, and what its record is held to: the bounds stand in no record.
 
-What is of the group PERF its record proves alone. Of another id it proves the figure in it, and tests the rest.
+What is of the group PERF its record proves alone. Of another id it proves the figure in it, or the long form of its
+faults, and tests the rest.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 GROUP: Final = "PERF"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """The scenarios of a long suite, each of which must have run, and the bounds of what was counted in all of them."""
+
+    scenarios: tuple[str, ...]
+    at_least: Mapping[str, int]
+    at_most: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """How the record of an id is made, and how many microseconds each of its figures may be."""
+    """How the record of an id is made, and what it is held to: microseconds for each figure, counts for a suite."""
 
     command: str
-    at_most_us: Mapping[str, float]
+    at_most_us: Mapping[str, float] = field(default_factory=dict)
+    suite: Suite | None = None
 
 
+_FAULTS: Final = "make test-faults ARGS=--record"
+_NOTHING_LOST: Final = {"lost": 0, "unexplained": 0, "wrong": 0}
+_NOTHING_TWICE: Final = {**_NOTHING_LOST, "duplicates": 0, "unknown": 0}
+
+
+def _suite(*scenarios: str, deliveries: int, at_most: Mapping[str, int]) -> Benchmark:
+    bounds = {"deliveries": deliveries, "faults": len(scenarios)}
+    return Benchmark(command=_FAULTS, suite=Suite(scenarios=scenarios, at_least=bounds, at_most=at_most))
+
+
+# Together at least 100,000 deliveries. The same scenarios prove DUR-02 and DUR-07.
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "DUR-01": _suite("flushed", deliveries=20_000, at_most={**_NOTHING_TWICE, "late": 0}),
+    "DUR-02": _suite("paused", "stalled", "paused-at-each-step", deliveries=15_000, at_most=_NOTHING_LOST),
+    "DUR-03": _suite("killed", "killed-at-each-step", deliveries=40_000, at_most=_NOTHING_LOST),
+    "DUR-04": _suite(
+        *("without-redis", "without-postgresql", "failed-over", "failed-over-behind"),
+        deliveries=18_000,
+        at_most=_NOTHING_TWICE,
+    ),
+    "DUR-05": _suite("restarted", "stormed", deliveries=30_000, at_most=_NOTHING_TWICE),
+    "DUR-07": _suite("paused", "stalled", "paused-at-each-step", "clock-set", deliveries=21_000, at_most=_NOTHING_LOST),
     "SEC-05": Benchmark(
         command="make bench-keys ARGS=--record",
         at_most_us={"rewrap": 100.0},  # 10,000 records in a second

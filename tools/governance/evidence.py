@@ -1,17 +1,18 @@
-"""What a benchmark found: one record an id under `docs/EVIDENCE/`, written by its run and never by hand.
+"""What a benchmark or a long suite found: one record an id under `docs/EVIDENCE/`, by its run and never by hand.
 
 A newer run takes the place of an older one: the file holds the last record, git holds those before it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import msgspec
 
-from tools.governance.benchmarks import BENCHMARKS
+from tools.governance.benchmarks import BENCHMARKS, Suite
 
 FOLDER: Final = "docs/EVIDENCE"
 
@@ -38,7 +39,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One run: of which commit (`is_dirty`: with changes that no commit has), where, what it found, and the verdict."""
+    """One run: of which commit (`is_dirty`: with changes that no commit has), where, what it found, and the verdict.
+
+    A benchmark found `figures`; a suite found `counts`, by scenario.
+    """
 
     id: str
     commit: str
@@ -46,8 +50,10 @@ class Record:
     machine: Machine
     figures: dict[str, Figure]
     is_met: bool
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
+Counts = Mapping[str, Mapping[str, int]]
 Evidence = Mapping[str, Record | None]
 
 
@@ -68,9 +74,16 @@ def figure(rounds_us: Sequence[float], baseline_rounds_us: Sequence[float]) -> F
     )
 
 
-def misses(name: str, figures: Mapping[str, Figure]) -> list[str]:
-    """Say of every bound of the id how these figures miss it; nothing, if all are met."""
-    return [line for part, us in BENCHMARKS[name].at_most_us.items() if (line := _miss(part, us, figures.get(part)))]
+def misses(name: str, figures: Mapping[str, Figure], counts: Counts | None = None) -> list[str]:
+    """Say of every bound of the id how these figures and counts miss it; nothing, if all are met."""
+    held_to = BENCHMARKS[name]
+    missed = [line for part, us in held_to.at_most_us.items() if (line := _miss(part, us, figures.get(part)))]
+    return missed if held_to.suite is None else [*missed, *_miscounted(held_to.suite, counts or {})]
+
+
+def totals(counts: Counts) -> Counter[str]:
+    """Return what was counted in all scenarios together."""
+    return sum((Counter(dict(found)) for found in counts.values()), Counter[str]())
 
 
 def contradictions(record: Record) -> Iterator[str]:
@@ -81,7 +94,10 @@ def contradictions(record: Record) -> Iterator[str]:
             yield f"its figure {part} does not have rounds of both sides"
         elif found != figure(found.rounds_us, found.baseline_rounds_us):
             yield f"its figure {part} is not what its rounds amount to"
-    if record.is_met is bool(misses(record.id, record.figures)):
+    for scenario, counted in record.counts.items():
+        if min(counted.values(), default=0) < 0 or counted.get("requests", 0) < counted.get("deliveries", 0):
+            yield f"its scenario {scenario} cannot have counted so"
+    if record.is_met is bool(misses(record.id, record.figures, record.counts)):
         yield "its verdict is not what its figures and the bounds amount to"
 
 
@@ -102,6 +118,17 @@ def _read(file: Path) -> Record | None:
         return msgspec.json.decode(file.read_bytes(), type=Record)
     except msgspec.DecodeError:
         return None
+
+
+def _miscounted(suite: Suite, counts: Counts) -> Iterator[str]:
+    yield from (f"{scenario} was not run" for scenario in suite.scenarios if scenario not in counts)
+    counted = totals({scenario: counts[scenario] for scenario in suite.scenarios if scenario in counts})
+    for what, number in suite.at_least.items():
+        if counted[what] < number:
+            yield f"{counted[what]} {what}, {number} are asked for"
+    for what, number in suite.at_most.items():
+        if counted[what] > number:
+            yield f"{counted[what]} {what}, {number} are allowed"
 
 
 def _miss(part: str, at_most_us: float, found: Figure | None) -> str | None:

@@ -137,5 +137,6 @@ def _unrecorded(name: str, record: Record | None) -> Iterator[str]:
     elif record.is_dirty:
         yield f"{name}: its record is of no commit: commit first, then run `{BENCHMARKS[name].command}`"
     else:
-        mend = f"make it faster, then run `{BENCHMARKS[name].command}`, or set its status to `planned`"
-        yield from (f"{name}: {line}: {mend}" for line in misses(name, record.figures))
+        first = "make it faster" if BENCHMARKS[name].suite is None else "mend what it found"
+        mend = f"{first}, then run `{BENCHMARKS[name].command}`, or set its status to `planned`"
+        yield from (f"{name}: {line}: {mend}" for line in misses(name, record.figures, record.counts))

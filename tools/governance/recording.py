@@ -6,21 +6,27 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.governance.evidence import FOLDER, Figure, Machine, Record, misses
+from tools.governance.evidence import FOLDER, Counts, Figure, Machine, Record, misses
 from tools.governance.tree import GENERATED
 
 
-def record_of(root: Path, name: str, figures: Mapping[str, Figure]) -> Record:
-    """Return the record of a run of that id's benchmark. Raises `CalledProcessError` outside a git work tree."""
-    left_out = [f":(exclude){generated}" for generated in (FOLDER, *GENERATED)]
+def record_of(root: Path, name: str, figures: Mapping[str, Figure], counts: Counts | None = None) -> Record:
+    """Return the record of a run for that id. Raises `CalledProcessError` outside a git work tree."""
     return Record(
         id=name,
         commit=_git(root, "rev-parse", "HEAD"),
-        is_dirty=bool(_git(root, "status", "--porcelain", "--", ".", *left_out)),
+        is_dirty=is_dirty(root),
         machine=Machine(cpu=_cpu(), cpus=os.cpu_count() or 0, python=platform.python_version()),
         figures=dict(figures),
-        is_met=not misses(name, figures),
+        is_met=not misses(name, figures, counts),
+        counts={scenario: dict(counted) for scenario, counted in (counts or {}).items()},
     )
+
+
+def is_dirty(root: Path) -> bool:
+    """Tell whether there are changes that no commit has. Raises `CalledProcessError` outside a git work tree."""
+    left_out = [f":(exclude){generated}" for generated in (FOLDER, *GENERATED)]
+    return bool(_git(root, "status", "--porcelain", "--", ".", *left_out))
 
 
 def _git(root: Path, *arguments: str) -> str:

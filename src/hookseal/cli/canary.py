@@ -25,10 +25,11 @@ async def probed(
     expect_generation: int | None = None,
 ) -> Evidence:
     """Ask the endpoint's receiver, as a worker with these settings would send to it. Raises as `canary.probe` does."""
-    async with HttpTransport(AddressRules(settings.egress.allow)) as transport:
+    clock = SystemClock()
+    async with HttpTransport(AddressRules(settings.egress.allow), clock=clock) as transport:
         sending = canary.Sending(
             transport=transport,
-            clock=SystemClock(),
+            clock=clock,
             allow_http=settings.egress.allow_http,
             user_agent=f"hookseal/{VERSION}",
         )

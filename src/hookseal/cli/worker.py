@@ -1,11 +1,15 @@
 """`hookseal worker`: the process that delivers."""
 
+import asyncio
+import signal
 from typing import Annotated
 
 import typer
 import uvloop
 
 from hookseal.cli.runtime import run, start
+from hookseal.config.settings import Settings
+from hookseal.worker.run import STOP_SIGNALS
 from hookseal.worker.run import run as run_worker
 
 
@@ -22,4 +26,12 @@ def worker(
 
     Example: HOOKSEAL_HEALTH_PORT=8080 hookseal worker
     """
-    run(run_worker(start()), loop_factory=uvloop.new_event_loop)
+    run(_until_told(start()), loop_factory=uvloop.new_event_loop)
+
+
+async def _until_told(settings: Settings) -> None:
+    await run_worker(settings)
+    # Closing, the loop would let them kill us: whoever asks again would have a drained worker end as if it had not.
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)

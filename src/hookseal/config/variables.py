@@ -149,7 +149,7 @@ class Variables(BaseModel):
         "HOOKSEAL_SWEEP_SECONDS",
         15,
         (1, 300),
-        description="How often a worker looks for deliveries whose ring was lost.",
+        description="How late at most a delivery whose ring was lost is rung again. Workers look four times in it.",
     )
     lease_seconds: Whole = _number(
         "HOOKSEAL_LEASE_SECONDS",

@@ -115,9 +115,7 @@ _BY_STATUS: Final = {status: heard for statuses, heard in reversed(HEARD) for st
 _BY_HEARD: Final = {(rule.canary, rule.control): rule for rule in RULES}
 
 
-def compose_ping(
-    ping: Ping, signer: Signer, *, allow_http: bool, user_agent: str, start_within_seconds: float
-) -> Request:
+def compose_ping(ping: Ping, signer: Signer, *, allow_http: bool, user_agent: str, start_by: float) -> Request:
     """Return the request that a delivery of this ping to the endpoint would be, signed by this one alone.
 
     Raises `Refused` if the endpoint is disabled, or its row such that nothing may be sent.
@@ -131,7 +129,7 @@ def compose_ping(
         target,
         (signer,),
         user_agent=user_agent,
-        start_within_seconds=start_within_seconds,
+        start_by=start_by,
         longest_seconds=target.timeout_ms / 1000,
     )
 

@@ -23,7 +23,7 @@ def compose(
     signers: Sequence[Signer],
     *,
     user_agent: str,
-    start_within_seconds: float,
+    start_by: float,
     longest_seconds: float,
 ) -> Request:
     """Return the POST of this attempt: the bytes frozen at publish, signed now by every signer in order.
@@ -47,7 +47,7 @@ def compose(
         url=target.pointer.url,
         headers=headers,
         body=claim.body,
-        start_within_seconds=start_within_seconds,
+        start_by=start_by,
         timeout_seconds=min(target.timeout_ms / 1000, longest_seconds),
     )
 

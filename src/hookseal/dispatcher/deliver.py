@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
@@ -63,7 +64,7 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
     try:
         signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
         if target.pointer.headers_ref is not None:
-            signed, held = await _with_headers(signed, asked_at, parts)
+            signed, held = await _with_headers(signed, parts)
     except CannotSign as error:
         await _shielded(_hold(claim, await_secret(str(error), parts.jitter()), parts))
     except Exception:  # a fault of ours: it is told by whoever runs us
@@ -86,21 +87,16 @@ async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> 
             signers,
             user_agent=parts.user_agent,
             longest_seconds=parts.longest_seconds,
-            start_within_seconds=_start_within(asked_at, parts),
+            start_by=asked_at + START_WITHIN_SECONDS,
         )
         return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
 
 
-async def _with_headers(signed: _Signed, asked_at: float, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
+async def _with_headers(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
     """Return the attempt with the values of the endpoint's own headers, and the block at whose end they are gone."""
     block = AsyncExitStack()
     values = await block.enter_async_context(parts.signers.headers(signed.target.pointer))
-    request = replace(signed.request, sealed_headers=values, start_within_seconds=_start_within(asked_at, parts))
-    return replace(signed, request=request), block
-
-
-def _start_within(asked_at: float, parts: Parts) -> float:
-    return START_WITHIN_SECONDS - (parts.clock.monotonic() - asked_at)
+    return replace(signed, request=replace(signed.request, sealed_headers=values)), block
 
 
 async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:
@@ -127,7 +123,7 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
         retry_after=answer.retry_after if isinstance(answer, Reply) else (),
         budget_spent=signed.claim.budget_spent,
         retries=signed.target.retries,
-        now=parts.clock.now(),
+        now=_now(signed, parts),
         jitter=parts.jitter(),
     )
     error = explain(answer)
@@ -139,6 +135,12 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
     write("delivery.attempted", **_told(signed, row, verdict), detail=error, recorded=kept)
     if kept and verdict.disable is not None:
         parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=verdict.disable)
+
+
+def _now(signed: _Signed, parts: Parts) -> datetime:
+    """Return the time of the ledger: the wall clock of this machine may be hours off."""
+    asked_at = signed.request.start_by - START_WITHIN_SECONDS
+    return signed.claim.claimed_at + timedelta(seconds=parts.clock.monotonic() - asked_at)
 
 
 def _row(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: float) -> Attempt:

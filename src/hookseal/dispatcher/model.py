@@ -98,8 +98,8 @@ class Masked(Protocol):
 class Request:
     """One POST, ready to be sent as it is.
 
-    It is begun (dialled, or written on a kept connection) within `start_within_seconds` or not at all,
-    and over within `timeout_seconds`. `sealed_headers` are the endpoint's own: names in lower case, values that
+    It is begun (dialled, or written on a kept connection) before `start_by`, a monotonic time, or not at all, and over
+    within `timeout_seconds`. `sealed_headers` are the endpoint's own: names in lower case, values that
     no repr shows. They stand beside `headers`, which are ours, and never in the place of one of them.
     """
 
@@ -107,7 +107,7 @@ class Request:
     url: str
     headers: dict[str, str]
     body: bytes
-    start_within_seconds: float
+    start_by: float
     timeout_seconds: float
     sealed_headers: Mapping[str, Masked] = field(default_factory=dict, repr=False)
 

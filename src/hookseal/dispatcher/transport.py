@@ -24,6 +24,7 @@ from yarl import URL
 
 from hookseal.dispatcher.address import AddressRules, refusal
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
+from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.echo import without_echo
 from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
@@ -96,7 +97,7 @@ class GuardedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def guarded_socket(address: tuple[object, ...], allowed: _Networks) -> socket.socket:
+def guarded_socket(address: tuple[object, ...], allowed: _Networks, clock: Clock) -> socket.socket:
     """Return a socket for a resolved address.
 
     Raises `ForbiddenAddressError` if it may not be dialled, `TooLateError` if the request may not begin any more.
@@ -106,17 +107,22 @@ def guarded_socket(address: tuple[object, ...], allowed: _Networks) -> socket.so
     if reason is not None:
         raise ForbiddenAddressError(f"the address may not be dialled ({reason})")
     start = _START.get()
-    if not start.begun and asyncio.get_running_loop().time() > start.deadline:
+    if not start.begun and clock.monotonic() >= start.deadline:
         raise TooLateError
     start.begun = True
     return socket.socket(family=family, type=kind, proto=protocol)  # type: ignore[arg-type]
 
 
 class HttpTransport:
-    """A `Transport` on aiohttp; an async context manager that owns its sessions."""
+    """A `Transport` on aiohttp; an async context manager that owns its sessions.
 
-    def __init__(self, rules: AddressRules) -> None:
+    Its clock is the one by which requests say when they must begin, not that of the loop, which tells the time at which
+    its present turn began: a process may have stood still since.
+    """
+
+    def __init__(self, rules: AddressRules, *, clock: Clock | None = None) -> None:
         self._rules = rules
+        self._clock = clock or SystemClock()
         self._sessions: dict[_Networks, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Self:
@@ -136,9 +142,9 @@ class HttpTransport:
         repeats of the endpoint's own headers is masked. Raises `Defect`, with nothing dialled, if these are not such
         as may be sent.
         """
-        if request.start_within_seconds <= 0:
+        if self._clock.monotonic() >= request.start_by:
             return NotBegun()
-        _START.set(_Start(asyncio.get_running_loop().time() + request.start_within_seconds))
+        _START.set(_Start(request.start_by))
         try:
             async with self._session(request).post(
                 URL(request.url, encoded=True),  # the path as it is stored: receivers route and sign on it
@@ -161,7 +167,7 @@ class HttpTransport:
             connector = aiohttp.TCPConnector(
                 limit=0,
                 resolver=GuardedResolver(allowed),
-                socket_factory=lambda address: guarded_socket(address, allowed),
+                socket_factory=lambda address: guarded_socket(address, allowed, self._clock),
                 keepalive_timeout=_IDLE_SECONDS,
             )
             bounded = partial(_Bounded, loop=asyncio.get_running_loop())

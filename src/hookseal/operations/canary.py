@@ -125,8 +125,7 @@ async def _sent(operator: Operator, sending: Sending, reading: _Reading, *, by_n
     """Return the answer to the reading's ping. The row is trusted for the control as well: its url is dialled."""
     request = await _signed(operator, sending, reading, by_nobody=by_nobody)
     async with operator.unlocked.service.headers(reading.pointer) as values:
-        left = START_WITHIN_SECONDS - (sending.clock.monotonic() - reading.asked_at)
-        return await sending.transport.send(replace(request, sealed_headers=values, start_within_seconds=left))
+        return await sending.transport.send(replace(request, sealed_headers=values))
 
 
 async def _signed(operator: Operator, sending: Sending, reading: _Reading, *, by_nobody: bool) -> Request:
@@ -136,7 +135,7 @@ async def _signed(operator: Operator, sending: Sending, reading: _Reading, *, by
             _nobody(reading.pointer) if by_nobody else signers[0],
             allow_http=sending.allow_http,
             user_agent=sending.user_agent,
-            start_within_seconds=START_WITHIN_SECONDS,
+            start_by=reading.asked_at + START_WITHIN_SECONDS,
         )
 
 

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Final
 
 from arq.connections import ArqRedis
-from arq.constants import job_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio.connection import ConnectionPool
 
@@ -16,10 +16,11 @@ from hookseal.queue.serializer import job_deserializer, job_serializer
 FUNCTION: Final = "deliver"
 DEFAULT_QUEUE: Final = "hookseal:deliveries"
 ANSWER_SECONDS: Final = 5.0
-# What we ring is due now. arq compares the time of a ring with the clock of its worker, which may be behind the clock
-# of Redis: so the time is this much earlier. Not one time for all: who was rung first is taken first.
-MARGIN_MS: Final = 60_000
+# What we ring is due now. arq compares the time of a ring with the clock of its worker, which may be set back by hours
+# or by years: so the time is ten years earlier. Not one time for all: who was rung first is taken first.
+MARGIN_MS: Final = 10 * 365 * 86_400_000
 _EXPIRES_MS: Final = 3_600_000  # a ring that nobody took for an hour may go: PostgreSQL knows, the sweep rings again
+_NOBODYS_KEY: Final = f"{in_progress_key_prefix}nobody"
 _CHUNK: Final = 500  # rings in one round trip: enough to make the way cheap, too few to hold Redis up
 
 
@@ -30,24 +31,32 @@ class Bell:
         self.redis = redis
         self._queue = queue
 
-    async def ring(self, rings: Iterable[Ring]) -> int:
+    async def ring(self, rings: Iterable[Ring], *, again: bool = False) -> int:
         """Put every ring into the queue, due now; return how many were put.
 
-        An id that is queued already is due now at the latest. Raises `Unavailable`; what was rung stays rung.
+        An id that is queued already is due now at the latest. With `again` it is free, too, if arq holds it back for a
+        worker that may be dead: should that one live, only one of the two will claim. Raises `Unavailable`; what was
+        rung stays rung.
         """
         remaining = iter(rings)
         count, due_ms = 0, None
         with redis_translated():
             while chunk := tuple(islice(remaining, _CHUNK)):
                 due_ms = due_ms or await self._due_ms()
-                await self._put(chunk, due_ms)
+                await self._put(chunk, due_ms, again=again)
                 count += len(chunk)
         return count
 
     async def ping(self) -> None:
-        """Return once Redis answers. Raises `Unavailable`."""
+        """Return once Redis answers that it would take rings, and leave nothing there. Raises `Unavailable`.
+
+        One that is full, a replica, or has something else in the place of the queue answers, and takes none.
+        """
         with redis_translated():
-            await self.redis.ping()
+            async with self.redis.pipeline(transaction=False) as pipeline:
+                pipeline.zcard(self._queue)
+                pipeline.setrange(_NOBODYS_KEY, 0, "")  # to write nothing is a write all the same
+                await pipeline.execute()
 
     async def depth(self) -> int:
         """Return how many rings are in the queue. Raises `Unavailable`."""
@@ -62,7 +71,7 @@ class Bell:
         seconds, microseconds = await self.redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000 - MARGIN_MS
 
-    async def _put(self, rings: Sequence[Ring], due_ms: int) -> None:
+    async def _put(self, rings: Sequence[Ring], due_ms: int, *, again: bool) -> None:
         async with self.redis.pipeline(transaction=False) as pipeline:
             for ring in rings:
                 arguments = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
@@ -70,6 +79,8 @@ class Bell:
                 # The job first: an id without one is dropped by whoever takes it.
                 pipeline.psetex(job_key_prefix + ring.delivery_id, _EXPIRES_MS, job)
                 pipeline.zadd(self._queue, {ring.delivery_id: due_ms}, lt=True)
+            if again:
+                pipeline.unlink(*(in_progress_key_prefix + ring.delivery_id for ring in rings))
             await pipeline.execute()
 
 

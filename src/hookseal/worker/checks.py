@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from hookseal.ground.errors import Unavailable
 from hookseal.schema import revision
+from hookseal.schema.database import Pool
 from hookseal.secrets.boot import fitting
 from hookseal.worker.health import Check
 from hookseal.worker.resources import Resources
@@ -13,7 +15,7 @@ def ready_checks(resources: Resources) -> Mapping[str, Check]:
     """Return what must answer for a worker to deliver."""
     unlocked = replace(resources.unlocked, store=resources.unlocked.store_on(resources.probing))
     return {
-        "postgresql": lambda: resources.probing.fetchval("SELECT 1"),
+        "postgresql": lambda: _takes_writes(resources.probing),
         "redis": resources.bell.ping,
         "secrets": unlocked.check_sentinel,
     }
@@ -27,3 +29,9 @@ def startup_checks(resources: Resources) -> Mapping[str, Check]:
             await fitting(resources.probing, resources.keyring)
 
     return {"schema": lambda: revision.require(resources.probing), "keys": keys}
+
+
+async def _takes_writes(pool: Pool) -> None:
+    """Return once PostgreSQL answers. Raises `Unavailable` if it can only be read: a standby, before it is promoted."""
+    if await pool.fetchval("SELECT current_setting('transaction_read_only') = 'on'"):
+        raise Unavailable("PostgreSQL takes no writes")

@@ -1,22 +1,25 @@
-"""Runs arq's stock worker, tuned, and makes a new one whenever it dies (Redis went away, a job was poisoned)."""
+"""Runs arq's stock worker, tuned, and makes a new one whenever it dies (Redis went away)."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final, cast
 
 from arq.typing import WorkerCoroutine
-from arq.worker import Worker, func
+from arq.worker import func
 
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import FUNCTION, Bell
 from hookseal.queue.serializer import job_deserializer, job_serializer
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.rings import RingWorker
 from hookseal.worker.tasks import JOB_SECONDS, Answering
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 6.0
 _ROUND_SECONDS: Final = 1.0  # a round of taking that is not over by then hangs
+# How long a ring is held by whoever took it. arq would hold it for longer than its job may take, so that what a killed
+# worker had taken would wait that long; but two that answer one ring are told apart by the claim.
+_HELD_SECONDS: Final = 10.0
 
 
 class Engine:
@@ -32,7 +35,7 @@ class Engine:
         self._clock = clock
         self._log = log
         self._stopping = False
-        self._worker: Worker | None = None
+        self._worker: RingWorker | None = None
         self.beat = clock.monotonic()
 
     async def run(self) -> None:
@@ -66,8 +69,8 @@ class Engine:
             await asyncio.wait({worker.main_task}, timeout=_ROUND_SECONDS)
             await _settle(worker)
 
-    def _new_worker(self) -> Worker:
-        worker = _BeatingWorker(
+    def _new_worker(self) -> RingWorker:
+        worker = RingWorker(
             functions=[func(cast("WorkerCoroutine", self._answering.deliver), name=FUNCTION)],
             queue_name=self._queue,
             redis_pool=self._bell.redis,
@@ -83,7 +86,9 @@ class Engine:
             job_serializer=job_serializer,
             job_deserializer=job_deserializer,
         )
+        worker.in_progress_timeout_s = _HELD_SECONDS
         worker.beaten = self._beaten
+        worker.dropped = self._answering.drop
         return worker
 
     def _beaten(self) -> None:
@@ -94,32 +99,7 @@ class Engine:
                 self._worker.main_task.cancel()
 
 
-class _BeatingWorker(Worker):
-    """arq's worker, telling that its loop moved, and keeping Redis free of all but rings."""
-
-    beaten: Callable[[], None]
-
-    async def heart_beat(self) -> None:
-        """Tell that the loop moved. arq's own record in Redis says less than our probes, so none is kept."""
-        self.beaten()
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start what has a readable id; another is nobody's delivery, and would end this and every later round."""
-        unreadable = [job_id for job_id in job_ids if not _is_text(job_id)]
-        if unreadable:
-            await self.pool.zrem(self.queue_name, *unreadable)
-        await super().start_jobs([job_id for job_id in job_ids if _is_text(job_id)])
-
-
-def _is_text(job_id: bytes) -> bool:
-    try:
-        job_id.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-async def _settle(worker: Worker) -> None:
+async def _settle(worker: RingWorker) -> None:
     """Wait, boundedly, for the jobs of a worker that takes no more. Their errors were told by the jobs."""
     tasks = list(worker.tasks.values())
     if tasks:

@@ -23,8 +23,9 @@ class InFlight:
         return self._slots.locked()
 
     def close(self) -> None:
-        """Have nothing started from now on: who is given a slot sees `is_closed`."""
+        """Have nothing started from now on: who waits for a slot is given one, sees `is_closed` and frees it."""
         self.is_closed = True
+        self._slots.release()
 
     async def slot(self) -> None:
         """Return once a slot is ours; give it to `start` or back with `free`."""

@@ -97,7 +97,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
-        async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow)) as transport:
+        async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow), clock=clock) as transport:
             # Whoever adds an endpoint, or changes master keys, from now on sees that we are there, and what we lack.
             await _require_time(settings, ledger)
             if ring is not None:

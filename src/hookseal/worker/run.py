@@ -24,7 +24,7 @@ from hookseal.worker.resources import Resources, opened
 from hookseal.worker.rounds import Rounds
 from hookseal.worker.tasks import Answering
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _RESOLVING_THREADS: Final = 64
 _CANCEL_AGAIN_SECONDS: Final = 0.1
 
@@ -39,7 +39,7 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
     # getaddrinfo holds a thread for as long as a name server keeps it waiting: one tenant's must not stop all.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_RESOLVING_THREADS, "resolving"))
     stop = asyncio.Event()
-    for number in _SIGNALS:
+    for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with opened(settings, clock, log) as resources:
         log = log.bind(worker_id=resources.worker_id)

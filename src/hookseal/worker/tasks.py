@@ -45,13 +45,17 @@ class Answering:
         try:
             ring = _ring(arguments)
         except Malformed as error:
-            self._meter.ring_dropped()
-            self._parts.log.warning("ring.dropped", reason=str(error))
+            self.drop("", str(error))
             return
         await self._slot()
         claimed = await self._claimed(ring)
         if claimed is not None:
             self._in_flight.start(self._attempt(*claimed))
+
+    def drop(self, job_id: str, reason: str) -> None:
+        """Tell and count that this was nobody's ring. The id is told only if it has the form of one of ours."""
+        self._meter.ring_dropped()
+        self._parts.log.warning("ring.dropped", delivery_id=_delivery_id(job_id), reason=reason)
 
     async def _slot(self) -> None:
         try:
@@ -115,6 +119,13 @@ class Answering:
                 delivery_id=claim.ring.delivery_id,
                 attempt=claim.number,
             )
+
+
+def _delivery_id(job_id: str) -> str | None:
+    try:
+        return ids.delivery_id(job_id)
+    except Malformed:
+        return None
 
 
 def _ring(arguments: tuple[Any, ...]) -> Ring:

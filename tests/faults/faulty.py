@@ -1,0 +1,163 @@
+"""A `hookseal worker` that does to itself, at one step of a delivery, what the variable FAULT says.
+
+The product has no code for it. This launcher wraps the steps and the ports of the pipeline where they are put
+together, then runs the command as it is; with the fault that never comes it is the same worker.
+"""
+
+import inspect
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from hookseal.cli.main import main
+from hookseal.dispatcher import deliver
+from hookseal.dispatcher.ports import Parts
+from hookseal.ground.pointer import Pointer
+from hookseal.worker import resources
+from tests.faults.fault import Action, Fault
+
+PURE = ("admit", "compose", "classify", "decide")
+
+
+class Strike:
+    """Called at every point; at the right one, the right time, it does what the fault says."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._fault = fault
+        self._passed = 0
+
+    def __call__(self, point: str) -> None:
+        """Pass a point."""
+        if point != self._fault.point:
+            return
+        self._passed += 1
+        if self._passed != self._fault.number:
+            return
+        match self._fault.action:
+            case Action.KILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Action.PAUSE:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case Action.STALL:
+                time.sleep(self._fault.seconds)  # the loop that stands still is the fault
+
+
+def around(step: str, does: Callable[..., Any], strike: Strike) -> Callable[..., Any]:
+    """Return the same function, with the points before and after it."""
+    if inspect.iscoroutinefunction(does):
+
+        @wraps(does)
+        async def waiting(*args: Any, **kwargs: Any) -> Any:
+            strike(f"{step}.before")
+            result = await does(*args, **kwargs)
+            strike(f"{step}.after")
+            return result
+
+        return waiting
+
+    @wraps(does)
+    def deciding(*args: Any, **kwargs: Any) -> Any:
+        strike(f"{step}.before")
+        result = does(*args, **kwargs)
+        strike(f"{step}.after")
+        return result
+
+    return deciding
+
+
+class Around:
+    """The same part, with the points before and after those of its methods that are a step."""
+
+    def __init__(self, part: Any, steps: Mapping[str, str], strike: Strike) -> None:
+        self._part = part
+        self._steps = steps
+        self._strike = strike
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the part has."""
+        found = getattr(self._part, name)
+        return around(self._steps[name], found, self._strike) if name in self._steps else found
+
+
+class Signers:
+    """The same signers: to resolve them is a step, and each signature."""
+
+    def __init__(self, signers: Any, strike: Strike) -> None:
+        self._signers = signers
+        self._strike = strike
+
+    @asynccontextmanager
+    async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Any, ...]]:
+        """Give the signers."""
+        self._strike("resolve.before")
+        async with self._signers.signers(pointer) as given:
+            self._strike("resolve.after")
+            yield tuple(Around(each, {"sign": "sign"}, self._strike) for each in given)
+
+    def headers(self, pointer: Pointer) -> Any:
+        """Give the endpoint's own headers."""
+        return self._signers.headers(pointer)
+
+
+class Log:
+    """The same log: that an attempt was made is told last."""
+
+    def __init__(self, log: Any, strike: Strike) -> None:
+        self._log = log
+        self._strike = strike
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the log has."""
+        write = getattr(self._log, name)
+
+        def told(event: str, **values: Any) -> None:
+            write(event, **values)
+            if event == "delivery.attempted":
+                self._strike("tell.after")
+
+        return told if name in {"info", "warning"} else write
+
+
+class Meter:
+    """The same meter: an attempt is counted first of all that tells of it."""
+
+    def __init__(self, meter: Any, strike: Strike) -> None:
+        self._meter = meter
+        self._strike = strike
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the meter has."""
+        if name == "attempted":
+            self._strike("tell.before")
+        return getattr(self._meter, name)
+
+
+def arm(fault: Fault) -> None:
+    """Have the pipeline of this process pass every point from now on."""
+    strike = Strike(fault)
+    for step in PURE:
+        setattr(deliver, step, around(step, getattr(deliver, step), strike))
+    put_together = resources._parts
+
+    def armed(*args: Any, **kwargs: Any) -> Parts:
+        parts = put_together(*args, **kwargs)
+        ledger: Any = Around(parts.ledger, {"claim": "claim", "record": "record"}, strike)
+        transport: Any = Around(parts.transport, {"send": "send"}, strike)
+        signers: Any = Signers(parts.signers, strike)
+        meter: Any = Meter(parts.meter, strike)
+        log = Log(parts.log, strike)
+        return replace(parts, ledger=ledger, transport=transport, signers=signers, meter=meter, log=log)
+
+    resources._parts = armed
+
+
+if __name__ == "__main__":
+    arm(Fault.parse(os.environ.pop("FAULT")))
+    sys.argv[0] = "hookseal"
+    main()

@@ -1,0 +1,169 @@
+"""Worker processes of the fault suite: started as a user starts them, many at once, each with a log of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tests.worker.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 40.0  # many of them start at once, on few cores
+HOOKSEAL = ("-P", "-m", "hookseal")
+FAULTY = ("-m", "tests.faults.faulty")
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """One worker process. `ready` is what it said once it was ready."""
+
+    process: asyncio.subprocess.Process
+    log_file: Path
+    ready: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    @property
+    def worker_id(self) -> str:
+        """The name under which it holds leases."""
+        return str(self.ready["worker_id"])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.returncode is None
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every line of its log so far; a kill may have cut the last one short."""
+        lines = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of its log about this event."""
+        return [line for line in self.log if line["event"] == event]
+
+    async def say_ready(self) -> None:
+        """Return once it has said that it is ready. Fails with the end of its log if it ends before."""
+        is_ready = await self.said()
+        assert is_ready, f"a worker did not become ready:\n{self.log_file.read_text(encoding='utf-8')[-2000:]}"
+
+    async def said(self) -> bool:
+        """Tell, once it is ready or has ended, whether it was ready. Before that line it holds no lease."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            line = await self.process.stdout.readline()
+        self.ready = json.loads(line) if line else {}
+        return bool(line)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal; it may have ended already."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def ended(self, *, within: float = PATIENCE_SECONDS) -> int:
+        """Return its exit code once it has ended. Raises `TimeoutError`."""
+        async with asyncio.timeout(within):
+            return await self.process.wait()
+
+    async def paused(self) -> None:
+        """Return once the kernel says that it stands still."""
+
+        async def look() -> bool:
+            return _state(self.pid) == "T"
+
+        await eventually(look, within=PATIENCE_SECONDS)
+
+
+class Fleet:
+    """Starts workers on one installation. `dead` names those whose attempts may be on record as unknown."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.members: list[Member] = []
+        self.dead: set[str] = set()
+        self._environment = environment
+        self._folder = folder
+
+    @property
+    def running(self) -> list[Member]:
+        """Those that said they are ready and have not ended, the oldest first."""
+        return [member for member in self.members if member.is_running and member.ready]
+
+    async def start(self, *, fault: str = "", wait: bool = True, **settings: str) -> Member:
+        """Start a worker with these settings changed and, unless told otherwise, wait until it is ready.
+
+        With a `fault` (`tests/faults/fault.py`) it does that to itself.
+        """
+        member = await self._started(settings, fault)
+        if wait:
+            await member.say_ready()
+        return member
+
+    async def start_many(self, number: int, **settings: str) -> list[Member]:
+        """Start so many workers at once and wait until all are ready."""
+        members = [await self._started(settings) for _ in range(number)]
+        await asyncio.gather(*(member.say_ready() for member in members))
+        return members
+
+    async def kill(self, member: Member) -> None:
+        """Kill it with SIGKILL and wait until it has ended: its attempts may be unknown from now on."""
+        member.send(signal.SIGKILL)
+        await member.ended()
+        if member.ready or await member.said():
+            self.dead.add(member.worker_id)
+
+    async def stop(self, member: Member) -> int:
+        """Ask it to stop with SIGTERM; return its exit code."""
+        member.send(signal.SIGTERM)
+        return await member.ended()
+
+    async def stop_all(self) -> list[int]:
+        """Ask all that run to stop; return their exit codes."""
+        return list(await asyncio.gather(*(self.stop(member) for member in self.running)))
+
+    async def _started(self, settings: Mapping[str, str], fault: str = "") -> Member:
+        variables = {name: value for name, value in {**self._environment, **settings}.items() if value}
+        log_file = self._folder / f"worker-{len(self.members) + 1}.log"
+        with log_file.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                # However we end, the kernel then kills it: nobody is left behind.
+                *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
+                *(str(os.getpid()), str(int(signal.SIGKILL)), ""),
+                *(sys.executable, *(FAULTY if fault else HOOKSEAL), "worker"),
+                cwd=ROOT,
+                env=os.environ | variables | {"FAULT": fault},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        member = Member(process=process, log_file=log_file)
+        self.members.append(member)
+        return member
+
+
+@asynccontextmanager
+async def fleet(environment: Mapping[str, str], folder: Path) -> AsyncIterator[Fleet]:
+    """Yield a fleet; none of its processes is left afterwards."""
+    made = Fleet(environment, folder)
+    try:
+        yield made
+    finally:
+        for member in made.members:
+            if member.is_running:
+                member.send(signal.SIGKILL)  # a frozen one dies of it, too
+                await member.process.wait()
+
+
+def _state(pid: int) -> str:
+    """Return the letter by which the kernel calls the state of a process."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]

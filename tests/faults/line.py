@@ -1,0 +1,149 @@
+"""A way to a server on this machine that can be cut, held up, closed, and led to another server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from hookseal.embedded.server import HOST
+
+_CHUNK = 65_536
+
+
+class Cutter(Protocol):
+    """Decides what passes on one connection. Of a chunk in which it cuts, it returns what passes still."""
+
+    def up(self, data: bytes) -> tuple[bytes, bool]:
+        """Return what of this goes to the server, and whether the connection is cut behind it."""
+        ...
+
+    def down(self, data: bytes) -> tuple[bytes, bool]:
+        """Return what of this goes to the client, and whether the connection is cut behind it."""
+        ...
+
+
+class Line:
+    """Forwards to a port whatever comes to its own. `cutter`, if given, makes what watches over each connection."""
+
+    def __init__(self, port: int, cutter: Callable[[], Cutter] | None = None) -> None:
+        self.port = 0
+        self._to = port
+        self._cutter = cutter
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    async def open(self) -> None:
+        """Listen, at the same port as ever."""
+        self._server = await asyncio.start_server(self._serve, HOST, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Refuse every new connection, and cut those that are there."""
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection that is there, whatever is under way on it."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    def hold(self) -> None:
+        """Let nothing pass, either way, and keep every connection."""
+        self._flows.clear()
+
+    def go_on(self) -> None:
+        """Let pass what was held up."""
+        self._flows.set()
+
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another server, and cut the others."""
+        self._to = port
+        self.cut()
+
+    def url(self, url: str) -> str:
+        """Return the same url by way of this line."""
+        parts = urlsplit(url)
+        login = parts.netloc.rpartition("@")[0]
+        return parts._replace(netloc=f"{login}@{HOST}:{self.port}").geturl()
+
+    async def ended(self) -> None:
+        """Return once nothing of it is left."""
+        self.go_on()
+        self.close()
+        await asyncio.gather(*(connection.task for connection in self._connections), return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connection = _Connection(writer, task, self._flows, None if self._cutter is None else self._cutter())
+        self._connections.add(connection)
+        try:
+            await connection.serve(reader, self._to)
+        finally:
+            self._connections.discard(connection)
+
+
+class _Connection:
+    def __init__(
+        self, client: asyncio.StreamWriter, task: asyncio.Task[None], flows: asyncio.Event, cutter: Cutter | None
+    ) -> None:
+        self.task = task
+        self._client = client
+        self._server: asyncio.StreamWriter | None = None
+        self._flows = flows
+        self._cutter = cutter
+
+    async def serve(self, from_client: asyncio.StreamReader, port: int) -> None:
+        try:
+            from_server, self._server = await asyncio.open_connection(HOST, port)
+        except OSError:
+            self.abort()
+            return
+        cutter = self._cutter
+        up = asyncio.create_task(self._forward(from_client, self._server, _all if cutter is None else cutter.up))
+        down = asyncio.create_task(self._forward(from_server, self._client, _all if cutter is None else cutter.down))
+        try:
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (up, down):
+                task.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+            self.abort()
+
+    def abort(self) -> None:
+        for writer in (self._client, self._server):
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        passing: Callable[[bytes], tuple[bytes, bool]],
+    ) -> None:
+        while data := await reader.read(_CHUNK):
+            await self._flows.wait()
+            passes, is_cut = passing(data)
+            writer.write(passes)
+            await writer.drain()
+            if is_cut:
+                return
+
+
+def _all(data: bytes) -> tuple[bytes, bool]:
+    return data, False
+
+
+@asynccontextmanager
+async def line(port: int, cutter: Callable[[], Cutter] | None = None) -> AsyncIterator[Line]:
+    """Yield an open line to that port; nothing of it is left afterwards."""
+    made = Line(port, cutter)
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.ended()

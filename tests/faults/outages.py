@@ -1,0 +1,246 @@
+"""Outages of Redis and PostgreSQL, each under load: the worker says so, lives, and goes on when it is over."""
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from redis.asyncio import Redis
+
+from hookseal.embedded.server import Server
+from hookseal.schema.database import OUTAGES
+from tests.faults.books import Balance
+from tests.faults.clocks import WallClock
+from tests.faults.cutting import Cut, Moment
+from tests.faults.line import line
+from tests.faults.scenarios import SETTLES_WITHIN, Size
+from tests.faults.standby import have_it_wait_for_the_standby, promote, standby
+from tests.faults.ways import PATIENCE_SECONDS, Way, probed, says
+from tests.worker.waiting import eventually
+
+# What a worker says to Redis, by words that it says nowhere else.
+SAID_TO_REDIS = {
+    "ring": b"$4\r\nZADD\r\n",
+    "look": b"$13\r\nZRANGEBYSCORE\r\n",
+    "take": b"$5\r\nWATCH\r\n",
+    "hold": b"$5\r\nMULTI\r\n*4\r\n$6\r\nPSETEX\r\n",
+    "begin": b"$6\r\nINCRBY\r\n",
+    "finish": b"$3\r\nDEL\r\n",
+    "probe": b"$8\r\nSETRANGE\r\n",
+}
+# What it says to PostgreSQL.
+CLAIM_AND_RECORD = {"claim": b"SET state = 'sending'", "record": b"duration_ms, status, outcome, snippet"}
+SAID_TO_POSTGRESQL = CLAIM_AND_RECORD | {
+    "ring": b"name = 'outbox' AND token",
+    "sweep": b"ORDER BY d.next_attempt_at, d.id\n    LIMIT",
+    "take back": b"ORDER BY d.lease_expires_at",
+    "probe": b"transaction_read_only",
+}
+HOURS, YEARS = timedelta(hours=6), timedelta(days=3 * 365)
+BY_LOSS_OF_POWER = signal.SIGQUIT
+_OTHERS = (
+    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    " ORDER BY random() LIMIT 1"
+)
+
+Outage = Callable[[Way], Awaitable[int]]
+
+
+async def lived_through(
+    way: Way, outages: Sequence[Outage], size: Size, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Balance:
+    """Have one worker live through these outages, again and again until all is published; return the books."""
+    await way.fleet.start(**settings)
+    faults = 0
+    async with way.flow(round(size.per_second)):
+        while not faults or way.events < size.events:
+            for outage in outages:
+                await way.flowing()
+                faults += await outage(way)
+    return await _balance(way, faults)
+
+
+async def failed_over(way: Way, size: Size) -> Balance:
+    """Again and again the primary dies under load, its synchronous standby is promoted, and the line leads there."""
+    worker = await way.fleet.start()
+    faults = 0
+    async with AsyncExitStack() as servers:
+        primary = way.server.server
+        async with way.flow(round(size.per_second)):
+            while not faults or way.events < size.events:
+                other = await servers.enter_async_context(standby(primary.url))
+                await have_it_wait_for_the_standby(primary)
+                await way.flowing(10)
+                await _move(way, primary, other)
+                await says(worker, postgresql="ok", secrets="ok")
+                await way.flowing(10)
+                primary, faults = other, faults + 1
+        return await _balance(way, faults)
+
+
+async def failed_over_behind(way: Way, size: Size) -> Balance:
+    """The same once, with a standby for which nobody waits, and which has not heard of the second half of the events.
+
+    Counted are those deliveries that were published to no avail (`forgotten`), and those of them that are there again
+    once their producer has published the same events again (`published_again`).
+    """
+    await way.fleet.start()
+    primary, half = way.server.server, size.events // 2
+    async with line(primary.port) as stream, standby(stream.url(primary.url)) as other:
+        await way.publish_surely(half)
+        await way.settled(within=SETTLES_WITHIN)
+        stream.hold()
+        names = await way.publish_surely(half)
+        await way.settled(within=SETTLES_WITHIN)
+        told = set(way.published)
+        await _move(way, primary, other)
+        kept = await way.delivery_ids()
+        way.published.clear()
+        await way.publish_surely(half, names=names)
+        again = way.published - kept
+        way.published |= kept
+        way.witness.seen = [seen for seen in way.witness.seen if seen.delivery_id not in told - kept]
+        found = await _balance(way, 1)
+        return replace(found, counts=found.counts | {"forgotten": len(told - kept), "published_again": len(again)})
+
+
+async def clock_set(way: Way, clock: WallClock, wrong_by: timedelta) -> int:
+    """The wall clock of the worker is set, while it goes on."""
+    clock.step_to(wrong_by)
+    await way.flowing(20)
+    await says(way.fleet.running[0], postgresql="ok", redis="ok", secrets="ok")
+    return 1
+
+
+async def cut(way: Way, sayings: Mapping[str, bytes], moments: Sequence[Moment]) -> int:
+    """The line is cut at each of these moments of each of these sayings."""
+    [worker] = way.fleet.running
+    for name, saying in sayings.items():
+        for moment in moments:
+            way.scissors.cut = asked = Cut(saying=saying, moment=moment)
+
+            async def done(asked: Cut = asked) -> bool:
+                await probed(worker, "/readyz")
+                return asked.is_done
+
+            try:
+                await eventually(done, within=PATIENCE_SECONDS)
+            except AssertionError:
+                raise AssertionError(f"never {moment}: {name}") from None
+    return len(sayings) * len(moments)
+
+
+async def refused(way: Way, check: str) -> int:
+    """Nobody listens any more."""
+    way.line.close()
+    await says(way.fleet.running[0], **{check: "unavailable"})
+    await way.line.open()
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
+
+
+async def held_up(way: Way, check: str) -> int:
+    """Nothing passes on the line, either way, and every connection stays."""
+    way.line.hold()
+    await says(way.fleet.running[0], **{check: "timeout"})
+    way.line.go_on()
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
+
+
+async def frozen(way: Way, check: str) -> int:
+    """Every process of the server stands still."""
+    way.server.server.freeze()
+    try:
+        await says(way.fleet.running[0], **{check: "timeout"})
+    finally:
+        way.server.server.thaw()
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
+
+
+async def ended(way: Way, check: str, number: signal.Signals, *, durable: bool = True) -> int:
+    """The server ends by this signal, and comes again, on the same port; if not `durable`, with nothing."""
+    await way.server.end(number)
+    await says(way.fleet.running[0], **{check: "unavailable"})
+    await way.server.start_again(durable=durable)
+    await says(way.fleet.running[0], **{check: "ok"})
+    return 1
+
+
+async def redis_full(way: Way) -> int:
+    """Redis has no memory left: it refuses every write and answers the rest. Then there is memory again."""
+    async with Redis.from_url(way.redis_url) as client:
+        await client.config_set("maxmemory", "1")
+        await says(way.fleet.running[0], redis="unavailable")
+        await client.config_set("maxmemory", "0")
+    await says(way.fleet.running[0], redis="ok")
+    return 1
+
+
+async def backend_killed(way: Way) -> int:
+    """Kill -9 of one process of PostgreSQL, upon which it ends all of them, and recovers."""
+
+    async def done() -> bool:
+        with suppress(*OUTAGES):
+            os.kill(await way.pool.fetchval(_OTHERS), signal.SIGKILL)
+            return True
+        return False
+
+    await eventually(done, within=PATIENCE_SECONDS)
+    await way.publish_surely(1)
+    await says(way.fleet.running[0], postgresql="ok")
+    return 1
+
+
+async def _move(way: Way, primary: Server, other: Server) -> None:
+    os.kill(primary.pid, BY_LOSS_OF_POWER)
+    await says(way.fleet.running[0], postgresql="unavailable")
+    way.line.lead_to(other.port)
+    await says(way.fleet.running[0], postgresql="unavailable", secrets="ok")  # it can be read, and takes no writes
+    await promote(other)
+
+
+async def _balance(way: Way, faults: int) -> Balance:
+    await way.settled(within=SETTLES_WITHIN)
+    assert [0] == await way.fleet.stop_all()
+    found = await way.balance()
+    return replace(found, counts=found.counts | {"faults": faults})
+
+
+def of_the_clock(clock: WallClock) -> list[Outage]:
+    """Return every step of the wall clock of a worker: by hours and by years, each way, and right again."""
+    steps = (-HOURS, HOURS, -HOURS, YEARS, -YEARS, timedelta(0))
+    return [partial(clock_set, clock=clock, wrong_by=wrong_by) for wrong_by in steps]
+
+
+def of_redis(moments: Sequence[Moment]) -> list[Outage]:
+    """Return every outage of Redis."""
+    return [
+        partial(cut, sayings=SAID_TO_REDIS, moments=moments),
+        partial(refused, check="redis"),
+        partial(held_up, check="redis"),
+        partial(frozen, check="redis"),
+        partial(ended, check="redis", number=signal.SIGKILL),
+        redis_full,
+        partial(ended, check="redis", number=signal.SIGKILL, durable=False),
+        partial(ended, check="redis", number=signal.SIGTERM),
+    ]
+
+
+def of_postgresql(sayings: Mapping[str, bytes]) -> list[Outage]:
+    """Return every outage of PostgreSQL that has no other server take its place."""
+    return [
+        partial(cut, sayings=sayings, moments=list(Moment)),
+        partial(refused, check="postgresql"),
+        partial(held_up, check="postgresql"),
+        partial(frozen, check="postgresql"),
+        partial(ended, check="postgresql", number=signal.SIGINT),  # fast
+        partial(ended, check="postgresql", number=BY_LOSS_OF_POWER),  # immediate
+        backend_killed,
+    ]

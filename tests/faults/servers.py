@@ -1,0 +1,63 @@
+"""Servers that come again on the port that they had, with what they kept."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.folders import scratch
+from hookseal.embedded.server import Server
+from tests.worker.waiting import eventually
+
+PATIENCE_SECONDS = 30.0
+
+
+class Kind(Protocol):
+    """What runs a server of one kind with its state under a folder, for the length of a block."""
+
+    def __call__(
+        self, folder: Path, *, port: int | None = None, durable: bool = True
+    ) -> AbstractAsyncContextManager[Server]:
+        """Run it."""
+        ...
+
+
+class Restartable:
+    """A server that may end and be started again, over one folder. `server` is the one that runs, or ran last."""
+
+    server: Server
+
+    def __init__(self, kind: Kind, folder: Path, stack: AsyncExitStack) -> None:
+        self._kind = kind
+        self._folder = folder
+        self._stack = stack
+
+    async def start(self, *, durable: bool, port: int | None = None) -> None:
+        """Start it, and return once it answers."""
+        self.server = await self._stack.enter_async_context(self._kind(self._folder, port=port, durable=durable))
+
+    async def end(self, number: signal.Signals) -> None:
+        """Send it that signal, and return once it is gone."""
+        os.kill(self.server.pid, number)
+
+        async def gone() -> bool:
+            return not self.server._process.is_running
+
+        await eventually(gone, within=PATIENCE_SECONDS)
+
+    async def start_again(self, *, durable: bool) -> None:
+        """Start it on the port that it had."""
+        await self.start(durable=durable, port=self.server.port)
+
+
+@asynccontextmanager
+async def restartable(kind: Kind, *, durable: bool) -> AsyncIterator[Restartable]:
+    """Yield a server that runs and may be ended and started again; nothing of it is left afterwards."""
+    with scratch(for_servers()) as folder:
+        async with AsyncExitStack() as stack:
+            made = Restartable(kind, folder, stack)
+            await made.start(durable=durable)
+            yield made

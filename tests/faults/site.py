@@ -1,0 +1,171 @@
+"""The site of a fault: an installation on real servers, a receiver, a fleet of workers, a producer, the books."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+from redis.asyncio import Redis
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.model import State
+from hookseal.ground.ids import TenantId
+from hookseal.schema.database import Connection
+from tests.doubles.stored import Installation, begin
+from tests.faults.books import Balance, Books, Delivery, Recorded, balance
+from tests.faults.fleet import Fleet, fleet
+from tests.faults.witness import Witness, witnessing
+from tests.worker.environment import environment
+from tests.worker.waiting import eventually
+
+Pool = asyncpg.Pool
+TENANT = TenantId("acme")
+BATCH = 25
+# The shortest that the settings allow: what a dead worker held is due again seven seconds later.
+SHORT = {
+    "HOOKSEAL_LEASE_SECONDS": "7",
+    "HOOKSEAL_DRAIN_SECONDS": "6",
+    "HOOKSEAL_SWEEP_SECONDS": "1",
+    "HOOKSEAL_LOG_LEVEL": "info",
+}
+LEASE_SECONDS = 7.0
+# For what shall be no reason to send twice: a busy receiver is left time to answer.
+CALM = SHORT | {"HOOKSEAL_LEASE_SECONDS": "15", "HOOKSEAL_DRAIN_SECONDS": "12", "HOOKSEAL_SWEEP_SECONDS": "4"}
+SHORT_TIMEOUT_MS, CALM_TIMEOUT_MS = 1000, 5000
+SWEEP_SECONDS = 4.0
+_PUBLISH = (
+    "SELECT (hookseal.publish($1, 'invoice.paid', json_build_object('n', n))).delivery_id::text AS id"
+    " FROM generate_series($2::int, $3::int) AS n"
+)
+_DELIVERIES = (
+    "SELECT d.id::text, d.state, d.attempts, sha256(v.body) AS digest, d.lease_token IS NOT NULL AS is_leased"
+    " FROM hookseal.deliveries AS d JOIN hookseal.events AS v ON v.tenant_id = d.tenant_id AND v.id = d.event_id"
+)
+_ATTEMPTS = "SELECT delivery_id::text, number, outcome, status, worker FROM hookseal.attempts"
+_PUBLISHED_AT = (
+    "SELECT d.id::text, extract(epoch FROM v.occurred_at)::float8 AS at"
+    " FROM hookseal.deliveries AS d JOIN hookseal.events AS v ON v.tenant_id = d.tenant_id AND v.id = d.event_id"
+)
+_UNSETTLED = "SELECT count(*) FROM hookseal.deliveries WHERE state IN ('pending', 'sending')"
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """Where faults happen. `published` holds the id of every delivery that a producer was told is published."""
+
+    installation: Installation
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    witness: Witness
+    fleet: Fleet
+    published: set[str] = field(default_factory=set)
+    _number: int = 0
+
+    @property
+    def pool(self) -> "Pool[asyncpg.Record]":
+        """Connections of the test itself."""
+        return self.installation.pool
+
+    async def publish(
+        self, events: int, *, per_second: float | None = None, connection: Connection | None = None
+    ) -> list[str]:
+        """Publish so many events and ring nobody; return the ids of their deliveries, one an endpoint and event.
+
+        With `per_second` they are spread over time; with a `connection` they are part of its transaction. What a
+        producer was not told is not counted as published.
+        """
+        loop = asyncio.get_running_loop()
+        began, made = loop.time(), list[str]()
+        for done in range(0, events, BATCH):
+            first, count = self._number + 1, min(BATCH, events - done)
+            self._number += count
+            rows = await (connection or self.pool).fetch(_PUBLISH, TENANT, first, first + count - 1)
+            made += [row["id"] for row in rows]
+            self.published.update(made[-len(rows) :])
+            if per_second is not None:
+                await asyncio.sleep(max(0.0, began + (done + count) / per_second - loop.time()))  # the pace asked for
+        return made
+
+    async def unsettled(self) -> int:
+        """Return how many deliveries are on their way still."""
+        count: int = await self.pool.fetchval(_UNSETTLED)
+        return count
+
+    async def settled(self, *, within: float = 60.0) -> None:
+        """Return once nothing is on its way any more: every delivery is over, and Redis is empty."""
+
+        async def look() -> bool:
+            return not await self.unsettled() and not await self.keys()
+
+        await eventually(look, within=within)
+
+    async def keys(self) -> list[str]:
+        """Return the key of everything that is in Redis."""
+        async with Redis.from_url(self.redis_url) as client:
+            return [key.decode(errors="replace") for key in await client.keys("*")]
+
+    async def waited(self) -> list[tuple[float, float]]:
+        """Return of each delivery that was seen when it was published and when it was first seen, in unix seconds."""
+        first: dict[str, float] = {}
+        for seen in self.witness.seen:
+            first.setdefault(seen.delivery_id, seen.at)
+        rows = await self.pool.fetch(_PUBLISHED_AT)
+        return [(row["at"], first[row["id"]]) for row in rows if row["id"] in first]
+
+    async def balance(self, *, dead: Collection[str] | None = None, ends: Mapping[str, State] | None = None) -> Balance:
+        """Hold to each other what was published, seen and recorded. Call it once all is settled."""
+        deliveries = [Delivery(**row) for row in await self.pool.fetch(_DELIVERIES)]
+        attempts = [Recorded(**row) for row in await self.pool.fetch(_ATTEMPTS)]
+        return balance(
+            Books(
+                published=self.published,
+                seen=self.witness.seen,
+                deliveries=deliveries,
+                attempts=attempts,
+                redis_keys=await self.keys(),
+                dead=self.fleet.dead if dead is None else dead,
+                ends=ends or {},
+            )
+        )
+
+
+@asynccontextmanager
+async def opened(
+    database_url: str, redis_url: str, folder: Path, *, endpoints: int = 2, calm: bool = False, **settings: str
+) -> AsyncIterator[Site]:
+    """Yield an installation on these servers, whose database is migrated and empty; no process is left afterwards.
+
+    Every event goes to every endpoint. The workers' leases are as `SHORT` as can be; on a `calm` site no request times
+    out, and no lease runs out, but by a fault. `settings` are those of every worker, beside these.
+    """
+    timeout_ms = CALM_TIMEOUT_MS if calm else SHORT_TIMEOUT_MS
+    variables = environment(database_url, redis_url, **(CALM if calm else SHORT) | settings)
+    async with (
+        asyncpg.create_pool(database_url, min_size=1, max_size=6) as pool,
+        witnessing() as witness,
+        fleet(variables, folder) as workers,
+    ):
+        site = Site(
+            installation=await begin(pool),
+            database_url=database_url,
+            redis_url=redis_url,
+            witness=witness,
+            fleet=workers,
+        )
+        for number in range(endpoints):
+            await _subscribe(site, f"/{number}", timeout_ms)
+        yield site
+
+
+async def _subscribe(site: Site, path: str, timeout_ms: int) -> None:
+    new = NewEndpoint(
+        tenant_id=TENANT,
+        url=site.witness.base_url + path,
+        event_types=("*",),
+        timeout_ms=timeout_ms,
+        backoff_base_seconds=1,
+    )
+    added = await site.installation.add(new)
+    site.witness.secrets[path] = added.secret.reveal().decode()

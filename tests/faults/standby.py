@@ -1,0 +1,67 @@
+"""A standby of a PostgreSQL, made by pg_basebackup, that streams from it and can be promoted."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.folders import scratch, state_folder, write_private
+from hookseal.embedded.postgres import postgres
+from hookseal.embedded.process import Process, Program
+from hookseal.embedded.programs import postgres_tree, usable
+from hookseal.embedded.server import Server
+from tests.worker.waiting import eventually
+
+PATIENCE_SECONDS = 60.0
+
+
+@asynccontextmanager
+async def standby(primary_url: str) -> AsyncIterator[Server]:
+    """Yield a standby that streams from the primary, whose logins are the same; nothing of it is left afterwards."""
+    account = for_servers()
+    with scratch(account) as folder, usable(postgres_tree(), account) as tree:
+        state = state_folder(folder, "postgres", account)
+        write_private(folder / "postgres.password", urlsplit(primary_url).password or "")
+        copying = Process(
+            Program(
+                command=(
+                    *(str(tree / "bin" / "pg_basebackup"), "-d", primary_url, "-D", str(state / "data")),
+                    *("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"),
+                ),
+                folder=state,
+                log=folder / "copying.log",
+                account=account,
+                stop_signals=(signal.SIGTERM, signal.SIGKILL),
+                death_signal=signal.SIGKILL,
+            )
+        )
+        assert await copying.finish(PATIENCE_SECONDS), copying.last_lines()
+        async with postgres(folder) as server:
+            yield server
+
+
+async def have_it_wait_for_the_standby(primary: Server) -> None:
+    """Have every commit on the primary wait until the standby has it, too; return once that is so."""
+    connection = await asyncpg.connect(primary.url)
+    try:
+        await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await connection.execute("SELECT pg_reload_conf()")
+
+        async def waits() -> bool:
+            return bool(await connection.fetchval("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"))
+
+        await eventually(waits, within=PATIENCE_SECONDS)
+    finally:
+        await connection.close()
+
+
+async def promote(server: Server) -> None:
+    """Return once the standby is a primary."""
+    connection = await asyncpg.connect(server.url)
+    try:
+        assert await connection.fetchval("SELECT pg_promote()")
+    finally:
+        await connection.close()

@@ -1,0 +1,67 @@
+"""One worker for each point of a delivery, each with one delivery of its own, and what became of each."""
+
+import asyncio
+import signal
+from collections.abc import Iterable
+
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import DeliveryId, EndpointId
+from hookseal.queue.bell import DEFAULT_QUEUE, bell
+from tests.faults.fault import Action, Fault
+from tests.faults.fleet import Member
+from tests.faults.site import TENANT, Site
+
+# It takes one delivery, and neither sweeps nor is in the way of whoever does.
+ALONE = {"HOOKSEAL_SWEEP_SECONDS": "300", "HOOKSEAL_CONCURRENCY": "1"}
+_RUNG = (
+    "UPDATE hookseal.deliveries SET rung_at = now() WHERE id = ANY ($1::text[]::uuid[])"
+    " RETURNING id::text, endpoint_id::text"
+)
+
+
+async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member], dict[str, str]]:
+    """Have each fault befall a worker of its own, in mid-delivery; return the worker and the delivery of each point.
+
+    They start together and then stand still; one after the other goes on, alone with one ring, until it has died or
+    stands still again.
+    """
+    started = [(fault, await site.fleet.start(fault=str(fault), wait=False, **ALONE)) for fault in faults]
+    await asyncio.gather(*(member.say_ready() for _, member in started))
+    await asyncio.gather(*(_stand_still(member) for _, member in started))
+    rings = await _published(site, len(started))
+    ringing = bell(site.redis_url)
+    for (fault, member), ring in zip(started, rings, strict=True):
+        await ringing.ring([ring])
+        member.send(signal.SIGCONT)
+        await (member.ended() if fault.action is Action.KILL else member.paused())
+        await ringing.redis.zrem(DEFAULT_QUEUE, ring.delivery_id)  # the next one gets its own ring, not this again
+    await ringing.ring(rings)
+    await ringing.close()
+    points = [fault.point for fault, _ in started]
+    members = [member for _, member in started]
+    site.fleet.dead.update(member.worker_id for member in members)
+    deliveries: list[str] = [ring.delivery_id for ring in rings]
+    return dict(zip(points, members, strict=True)), dict(zip(points, deliveries, strict=True))
+
+
+async def become(site: Site, deliveries: dict[str, str]) -> dict[str, tuple[int, list[str]]]:
+    """Return of each point how often its delivery was seen, and the outcomes on record, first to last."""
+    rows = await site.pool.fetch(
+        "SELECT delivery_id::text, array_agg(outcome ORDER BY number) AS outcomes"
+        " FROM hookseal.attempts GROUP BY delivery_id"
+    )
+    outcomes = {row["delivery_id"]: row["outcomes"] for row in rows}
+    return {point: (len(site.witness.of(each)), outcomes.get(each, [])) for point, each in deliveries.items()}
+
+
+async def _stand_still(member: Member) -> None:
+    member.send(signal.SIGSTOP)
+    await member.paused()
+
+
+async def _published(site: Site, number: int) -> list[Ring]:
+    async with site.pool.acquire() as connection, connection.transaction():  # no outbox sees them unrung
+        made = await site.publish(number, connection=connection)
+        rows = await connection.fetch(_RUNG, made)
+    endpoint = {row["id"]: EndpointId(row["endpoint_id"]) for row in rows}
+    return [Ring(tenant_id=TENANT, endpoint_id=endpoint[each], delivery_id=DeliveryId(each)) for each in made]

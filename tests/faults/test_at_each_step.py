@@ -1,0 +1,32 @@
+"""kill -9 and SIGSTOP before and after each of the ten steps of a delivery (docs/architecture.md)."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import exact
+from tests.faults.points import FIRST_AND_LATER
+from tests.faults.site import Site, opened
+
+pytestmark = pytest.mark.timeout(180)  # many workers start at once
+
+
+@pytest.fixture
+async def lone_site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Site]:
+    """Yield a site with one endpoint: every event is one delivery."""
+    async with opened(database_url, redis_url, tmp_path, endpoints=1) as made:
+        yield made
+
+
+@pytest.mark.req("DUR-03")
+async def test_kill(lone_site: Site) -> None:
+    """Nothing is lost; sent again is only what was sent and not recorded, and the dead worker's attempt is unknown."""
+    await exact.killed(lone_site, FIRST_AND_LATER)
+
+
+@pytest.mark.req("DUR-02")
+@pytest.mark.req("DUR-07", part="pauses")
+async def test_pause(lone_site: Site) -> None:
+    """What it held is done by another; when it goes on it sends nothing that was not sent, and writes nothing."""
+    await exact.paused(lone_site, FIRST_AND_LATER)

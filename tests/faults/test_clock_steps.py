@@ -1,0 +1,46 @@
+"""A worker whose wall clock is set forwards and back by hours and by years."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import outages
+from tests.faults.clocks import WallClock, library
+from tests.faults.scenarios import Size
+from tests.faults.ways import way_to_redis
+from tests.faults.witness import failing_first
+
+SOONEST = timedelta(seconds=0.75)  # one second, less a quarter
+_SOONEST = (
+    "SELECT min(again.started_at - first.started_at) FROM hookseal.attempts AS first"
+    " JOIN hookseal.attempts AS again USING (tenant_id, delivery_id) WHERE first.number = 1 AND again.number = 2"
+)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.req("DUR-07")
+async def test_the_clock_of_a_worker_is_set(database_url: str, tmp_path: Path) -> None:
+    """Whatever its clock says, a worker delivers all, once, signed with the right time, and tries again when due."""
+    preloaded = library()
+    if preloaded is None:
+        pytest.skip("there is no wheel of libfaketime for this machine")
+    clock = WallClock(preloaded, tmp_path, wrong_by=-outages.HOURS)
+    async with way_to_redis(database_url, tmp_path) as way:
+        way.witness.answer = failing_first()
+        every = outages.of_the_clock(clock)
+        found = await outages.lived_through(way, every, Size(events=1, per_second=20), clock.settings)
+        [worker] = way.fleet.members
+        clock.forget(worker.pid)
+        soonest = await way.pool.fetchval(_SOONEST)
+
+    found.require(lost=0, duplicates=0, unknown=0, requests=2 * found.counts["deliveries"], faults=len(every))
+    assert outages.YEARS < _span(worker.log), "its clock was set indeed"
+    assert soonest >= SOONEST
+
+
+def _span(log: list[dict[str, Any]]) -> timedelta:
+    """Return from when to when a worker says that it attempted, by its own clock."""
+    told = [datetime.fromisoformat(line["at"]) for line in log if line["event"] == "delivery.attempted"]
+    return max(told) - min(told)

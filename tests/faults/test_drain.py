@@ -1,0 +1,87 @@
+"""What a worker that is told to stop does with what it holds, and what a server does for one that is dead."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.site import Site, opened
+from tests.faults.witness import Seen
+from tests.worker.waiting import eventually
+
+pytestmark = pytest.mark.timeout(120)
+# The backend of the killed worker, which waits for a lock that we hold, and has all that it was asked.
+_WAITS = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database() AND query ILIKE '%INSERT INTO hookseal.attempts%'"
+)
+
+
+def first_held(site: Site, number: int) -> asyncio.Event:
+    """Have the receiver hold its first so many requests until the event is set, and answer all others at once."""
+    until = asyncio.Event()
+
+    async def answer(seen: Seen) -> int:
+        if seen in site.witness.seen[:number]:
+            await until.wait()
+        return 204
+
+    site.witness.answer = answer
+    return until
+
+
+@pytest.mark.req("DUR-05")
+async def test_the_rest_is_given_back(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """What a full worker has in flight when it is told to stop it finishes; others do meanwhile what else it held."""
+    long: Any = {"HOOKSEAL_DRAIN_SECONDS": "30", "HOOKSEAL_LEASE_SECONDS": "40"}
+    async with opened(database_url, redis_url, tmp_path, calm=True, **long) as site:
+        await site.pool.execute("UPDATE hookseal.endpoints SET timeout_ms = 20000")
+        await _stopped_while_full(site)
+
+
+async def _stopped_while_full(site: Site) -> None:
+    answer = first_held(site, 4)
+    full = await site.fleet.start(HOOKSEAL_CONCURRENCY="4")
+    await site.publish(10)
+    await site.witness.wait_for(4)
+    await site.fleet.start()
+    stopping = asyncio.create_task(site.fleet.stop(full))
+
+    async def others_done() -> bool:
+        return 4 == await site.unsettled()
+
+    await eventually(others_done, within=20)
+    assert not stopping.done()
+    answer.set()
+    assert 0 == await stopping
+    await site.settled()
+
+    (await site.balance()).require(deliveries=20, requests=20, duplicates=0, unknown=0)
+
+
+@pytest.mark.req("DUR-03")
+async def test_what_a_dead_worker_asked_for_is_done(calm_site: Site) -> None:
+    """Killed while PostgreSQL has its last word and has not answered, what it sent is recorded, and not sent again."""
+    site = calm_site
+    answer = first_held(site, 1)
+    worker = await site.fleet.start()
+    [delivery, _] = await site.publish(1)
+    await site.witness.wait_for(2)
+    async with site.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", delivery)
+        answer.set()
+        await _asked(site)
+        await site.fleet.kill(worker)
+    await site.fleet.start()
+    await site.settled()
+
+    found = await site.balance()
+    found.require(deliveries=2, requests=2, duplicates=0, unknown=0)
+
+
+async def _asked(site: Site) -> None:
+    async def look() -> bool:
+        return bool(await site.pool.fetchval(_WAITS))
+
+    await eventually(look)

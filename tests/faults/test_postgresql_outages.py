@@ -1,0 +1,27 @@
+"""PostgreSQL cut off, restarted, crashed and frozen: a worker survives, says so, resumes by itself, loses nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import outages
+from tests.faults.scenarios import Size
+from tests.faults.ways import way_to_postgres
+
+SIZE = Size(events=1, per_second=20)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.req("DUR-04")]
+
+
+async def test_postgresql(redis_url: str, tmp_path: Path) -> None:
+    """One worker lives through every outage of PostgreSQL: nothing is lost, and none is a reason to send twice."""
+    every = outages.of_postgresql(outages.CLAIM_AND_RECORD)
+    async with way_to_postgres(redis_url, tmp_path) as way:
+        found = await outages.lived_through(way, every, SIZE)
+    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=8 + 6)
+
+
+async def test_failover(redis_url: str, tmp_path: Path) -> None:
+    """A primary that dies is followed by its synchronous standby: nothing is lost, and nothing is sent twice."""
+    async with way_to_postgres(redis_url, tmp_path) as way:
+        found = await outages.failed_over(way, SIZE)
+    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=1)

@@ -1,0 +1,20 @@
+"""Redis cut off, gone, frozen, killed and full: a worker survives it all, says so, resumes by itself, loses nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import outages
+from tests.faults.cutting import Moment
+from tests.faults.scenarios import Size
+from tests.faults.ways import way_to_redis
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.req("DUR-04", "DUR-01")
+async def test_redis(database_url: str, tmp_path: Path) -> None:
+    """One worker lives through every outage of Redis: nothing is lost, and none is a reason to send twice."""
+    every = outages.of_redis([Moment.HALF_SAID, Moment.UNANSWERED])
+    async with way_to_redis(database_url, tmp_path) as way:
+        found = await outages.lived_through(way, every, Size(events=1, per_second=20))
+    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=14 + 7)

@@ -1,0 +1,56 @@
+"""The long form as a tool: what it would run, record and print, without running it."""
+
+import pytest
+
+from tests.faults.books import Balance
+from tests.faults.fault import POINTS, Action, Fault
+from tests.faults.suite import SUITE
+from tools.faults.__main__ import main, proven_by, table
+from tools.governance.benchmarks import BENCHMARKS
+
+
+def test_a_fault_is_read_as_it_was_written() -> None:
+    """Writing and reading are inverse; a point or an action that is none is refused."""
+    for point in POINTS:
+        fault = Fault(point=point, action=Action.STALL, number=17, seconds=9.5)
+        assert fault == Fault.parse(str(fault))
+    assert Fault(point="send.after", action=Action.KILL) == Fault.parse("send.after=kill")
+    for text in ("send=kill", "send.after=sleep", "send.after"):
+        with pytest.raises(ValueError, match=r"no point|not a valid"):
+            Fault.parse(text)
+
+
+def test_the_whole_suite_proves_every_claim_that_it_is_for() -> None:
+    """Each scenario is part of a proof; all of them are a hundred thousand deliveries; without one its proofs fail."""
+    wanted = proven_by(set(SUITE))
+    suites = {name: suite for name in wanted if (suite := BENCHMARKS[name].suite) is not None}
+    deliveries = sum(each.size.events * each.endpoints for each in SUITE.values())
+
+    assert {"DUR-01", "DUR-02", "DUR-03", "DUR-04", "DUR-05", "DUR-07"} <= set(wanted)
+    assert set(SUITE) == {scenario for suite in suites.values() for scenario in suite.scenarios}
+    assert 100_000 <= deliveries
+    for suite in suites.values():
+        own = sum(SUITE[scenario].size.events * SUITE[scenario].endpoints for scenario in suite.scenarios)
+        assert suite.at_least["deliveries"] <= own
+    assert "DUR-03" not in proven_by(set(SUITE) - {"killed"})
+
+
+def test_the_table_shows_every_count() -> None:
+    """What one scenario counts and another does not is shown too."""
+    found = {
+        "killed": Balance(counts={"lost": 0, "faults": 3}, wrong=()),
+        "flushed": Balance(counts={"lost": 0, "late": 1}, wrong=()),
+    }
+
+    assert [["lost", "faults", "late"], ["killed", "0", "3"], ["flushed", "0", "1"]] == [
+        line.split() for line in table(found).splitlines()
+    ]
+
+
+def test_a_part_of_the_size_leaves_no_record(capsys: pytest.CaptureFixture[str]) -> None:
+    """A record is of the whole size: asked for less, nothing is run."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--record", "--scale", "0.5"])
+
+    assert 2 == ended.value.code
+    assert "of the whole size" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""`make test-faults`: the long form of the fault suite, and its records."""
