@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -23,7 +22,9 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from hookseal.dispatcher.address import AddressRules, refusal
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request, TlsIdentity
+from hookseal.dispatcher.sessions import Networks, Sessions
+from hookseal.dispatcher.trust import client_context
 from hookseal.ground.echo import without_echo
 from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
@@ -35,7 +36,6 @@ RETRY_AFTER_VALUES: Final = 4
 RETRY_AFTER_CHARACTERS: Final = 64  # the longest HTTP date has 33
 _ANSWER_BYTES_TAKEN: Final = 524_288  # with headers and what one read of the socket brings beyond the body's limit
 _IDLE_SECONDS: Final = 30.0
-_Networks = frozenset[IPv4Network | IPv6Network]
 
 
 class ForbiddenAddressError(OSError):
@@ -77,7 +77,7 @@ class _Bounded(ResponseHandler):
 class GuardedResolver(AbstractResolver):
     """Resolves names and drops every address that may not be dialled."""
 
-    def __init__(self, allowed: _Networks) -> None:
+    def __init__(self, allowed: Networks) -> None:
         self._allowed = allowed
         self._resolver = aiohttp.ThreadedResolver()
 
@@ -96,7 +96,7 @@ class GuardedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def guarded_socket(address: tuple[object, ...], allowed: _Networks) -> socket.socket:
+def guarded_socket(address: tuple[object, ...], allowed: Networks) -> socket.socket:
     """Return a socket for a resolved address.
 
     Raises `ForbiddenAddressError` if it may not be dialled, `TooLateError` if the request may not begin any more.
@@ -117,7 +117,8 @@ class HttpTransport:
 
     def __init__(self, rules: AddressRules) -> None:
         self._rules = rules
-        self._sessions: dict[_Networks, aiohttp.ClientSession] = {}
+        self._trust = client_context()
+        self._sessions = Sessions(self._opened)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,9 +126,7 @@ class HttpTransport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        await self._sessions.close()
 
     async def send(self, request: Request) -> Answer:
         """Return what became of the request, within its time-out.
@@ -139,8 +138,9 @@ class HttpTransport:
         if request.start_within_seconds <= 0:
             return NotBegun()
         _START.set(_Start(asyncio.get_running_loop().time() + request.start_within_seconds))
+        shared = self._sessions.take(self._rules.networks_for(request.tenant_id), request.tls)
         try:
-            async with self._session(request).post(
+            async with shared.session.post(
                 URL(request.url, encoded=True),  # the path as it is stored: receivers route and sign on it
                 data=request.body,
                 headers=_headers(request),
@@ -154,27 +154,27 @@ class HttpTransport:
         except BaseException as error:
             _let_go(error)
             raise
+        finally:
+            self._sessions.give_back(shared)
 
-    def _session(self, request: Request) -> aiohttp.ClientSession:
-        allowed = self._rules.networks_for(request.tenant_id)
-        if allowed not in self._sessions:
-            connector = aiohttp.TCPConnector(
-                limit=0,
-                resolver=GuardedResolver(allowed),
-                socket_factory=lambda address: guarded_socket(address, allowed),
-                keepalive_timeout=_IDLE_SECONDS,
-            )
-            bounded = partial(_Bounded, loop=asyncio.get_running_loop())
-            connector._factory = cast("partial[ResponseHandler]", bounded)  # noqa: SLF001 -- aiohttp has no public way; a test would miss it
-            self._sessions[allowed] = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                auto_decompress=False,
-                raise_for_status=False,
-                read_bufsize=RESPONSE_BYTES_READ,
-            )
-        return self._sessions[allowed]
+    def _opened(self, allowed: Networks, identity: TlsIdentity | None) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            ssl=self._trust if identity is None else identity.context,
+            resolver=GuardedResolver(allowed),
+            socket_factory=lambda address: guarded_socket(address, allowed),
+            keepalive_timeout=_IDLE_SECONDS,
+        )
+        bounded = partial(_Bounded, loop=asyncio.get_running_loop())
+        connector._factory = cast("partial[ResponseHandler]", bounded)  # noqa: SLF001 -- aiohttp has no public way; a test would miss it
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            raise_for_status=False,
+            read_bufsize=RESPONSE_BYTES_READ,
+        )
 
 
 def _headers(request: Request) -> Mapping[str, str]:
