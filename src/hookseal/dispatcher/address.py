@@ -12,6 +12,7 @@ from typing import Final
 from hookseal.ground.ids import TenantId
 
 Address = IPv4Address | IPv6Address
+Networks = frozenset[IPv4Network | IPv6Network]
 
 # The first network that an address is in gives the reason. Sources: IANA, IPv4 and IPv6 Special-Purpose Address Space,
 # each entry of both; multicast; what older RFCs reserved and later ones took back.
@@ -94,12 +95,12 @@ class AddressRules:
 
     allowed: tuple[AllowedNetwork, ...] = ()
 
-    def networks_for(self, tenant: TenantId) -> frozenset[IPv4Network | IPv6Network]:
+    def networks_for(self, tenant: TenantId) -> Networks:
         """Return the networks that the operator allows this tenant besides the public ones."""
         return frozenset(rule.network for rule in self.allowed if rule.tenant in {None, tenant})
 
 
-def refusal(address: str, allowed: frozenset[IPv4Network | IPv6Network]) -> str | None:
+def refusal(address: str, allowed: Networks) -> str | None:
     """Return why this address, as the socket will be given it, may not be dialled; None if it may.
 
     An allowed network is matched against the address itself, never against one that it wraps.
@@ -115,7 +116,7 @@ def refusal(address: str, allowed: frozenset[IPv4Network | IPv6Network]) -> str 
     return _not_public(ip)
 
 
-def loopback_allowed(allowed: frozenset[IPv4Network | IPv6Network]) -> bool:
+def loopback_allowed(allowed: Networks) -> bool:
     """Return whether any loopback address may be dialled."""
     return any(
         network.version == loopback.version and network.overlaps(loopback)

@@ -5,11 +5,11 @@ them take for an address in disguise (decimal, octal, hexadecimal, short, percen
 """
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from hookseal.dispatcher.address import loopback_allowed, refusal
+from hookseal.dispatcher.address import Networks, loopback_allowed, refusal
 from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.wire import MAX_URL_CHARACTERS
 
@@ -71,7 +71,7 @@ def _policy_problem(parts: SplitResult, *, allow_http: bool) -> str | None:
     return None
 
 
-def endpoint_url(url: str, *, allow_http: bool, allowed: frozenset[IPv4Network | IPv6Network]) -> str:
+def endpoint_url(url: str, *, allow_http: bool, allowed: Networks) -> str:
     """Return the url if an endpoint may have it.
 
     Raises `Malformed`, or `Refused` for http where it is not allowed and for what is known already to be an address
@@ -88,7 +88,7 @@ def endpoint_url(url: str, *, allow_http: bool, allowed: frozenset[IPv4Network |
     return url
 
 
-def _forbidden(host: str, allowed: frozenset[IPv4Network | IPv6Network]) -> str | None:
+def _forbidden(host: str, allowed: Networks) -> str | None:
     try:
         ip_address(host)
     except ValueError:
