@@ -5,7 +5,7 @@ import base64
 import re
 import socket
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 from hookseal.dispatcher.model import Failure, FailureKind
 
@@ -23,6 +23,9 @@ class EgressProxy:
     host: str
     port: int
     credentials: bytes | None = field(default=None, repr=False)
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("a proxy with its credentials is neither copied nor pickled")
 
 
 async def tunnel(proxy: EgressProxy, sock: socket.socket, address: str, port: int) -> Failure | None:
