@@ -135,9 +135,8 @@ async def test_no_answer_holds_a_value(script: Script, caplog: pytest.LogCapture
 
 async def _closed(transport: HttpTransport, request: Request, _arrived: asyncio.Event) -> None:
     """Send over a session that is closed already, which aiohttp takes for a mistake of ours."""
-    transport._session(request)
-    for session in transport._sessions.values():
-        await session.close()
+    shared = transport._sessions.take(transport._rules.networks_for(request.tenant_id), request.tls)
+    await shared.session.close()
     await transport.send(request)
 
 

@@ -23,3 +23,17 @@ class FakeClock:
         """Move the clock."""
         self.slept.append(seconds)
         self.elapsed += seconds
+
+
+class StallingClock(FakeClock):
+    """Nine seconds pass each time that it was asked while `stalls` is set: a process that stands still in between."""
+
+    def __init__(self, *, stalls: bool = True) -> None:
+        super().__init__()
+        self.stalls = stalls
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start."""
+        now = super().monotonic()
+        self.elapsed += 9.0 if self.stalls else 0.0
+        return now

@@ -1,5 +1,6 @@
 """The records that pass between the steps of a delivery. They carry no secret and do nothing."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -95,12 +96,28 @@ class Masked(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsIdentity:
+    """How an endpoint of its own trust, or with a client certificate, is spoken to.
+
+    `key` tells identities apart and holds no secret: a reference with its version, or a digest of what is public.
+    Connections are shared only by requests with the same key and egress rights. A new `context` under a known key
+    takes the place of the old one. `expires_at`, by the clock of the event loop, is when no connection is kept any
+    more that was made with this context; None if it holds nothing that must be let go of.
+    """
+
+    key: str
+    context: ssl.SSLContext = field(repr=False, compare=False)
+    expires_at: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One POST, ready to be sent as it is.
 
     It is begun (dialled, or written on a kept connection) before `start_by`, a monotonic time, or not at all, and over
     within `timeout_seconds`. `sealed_headers` are the endpoint's own: names in lower case, values that
-    no repr shows. They stand beside `headers`, which are ours, and never in the place of one of them.
+    no repr shows. They stand beside `headers`, which are ours, and never in the place of one of them. Without `tls`
+    the receiver must be vouched for by what this installation trusts, and hookseal shows no certificate.
     """
 
     tenant_id: TenantId
@@ -110,6 +127,7 @@ class Request:
     start_by: float
     timeout_seconds: float
     sealed_headers: Mapping[str, Masked] = field(default_factory=dict, repr=False)
+    tls: TlsIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +151,7 @@ class FailureKind(StrEnum):
     CONNECTION = "connection"
     FORBIDDEN_ADDRESS = "forbidden_address"
     PROTOCOL = "protocol"
+    PROXY = "proxy"
     INVALID_URL = "invalid_url"
 
 
@@ -168,6 +187,7 @@ class Outcome(StrEnum):
     CONNECTION = "connection"
     FORBIDDEN_ADDRESS = "forbidden_address"
     PROTOCOL = "protocol"
+    PROXY = "proxy"
     INVALID_URL = "invalid_url"
     UNKNOWN = "unknown"
 

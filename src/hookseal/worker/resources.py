@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from hookseal.config.settings import Environment, Settings
-from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts
 from hookseal.dispatcher.transport import HttpTransport
@@ -22,6 +21,7 @@ from hookseal.ground.clock import Clock
 from hookseal.ground.errors import ConfigError, Unavailable
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
+from hookseal.operations import sending
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import redis_translated
 from hookseal.schema import revision
@@ -97,7 +97,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
-        async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow), clock=clock) as transport:
+        async with heartbeat.present(), sending.transport(settings.egress, clock) as transport:
             # Whoever adds an endpoint, or changes master keys, from now on sees that we are there, and what we lack.
             await _require_time(settings, ledger)
             if ring is not None:

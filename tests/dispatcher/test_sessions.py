@@ -1,0 +1,123 @@
+"""Who shares a session with whom, and when it is closed."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+
+import aiohttp
+import pytest
+
+from hookseal.dispatcher import sessions as rules
+from hookseal.dispatcher.address import Networks
+from hookseal.dispatcher.model import TlsIdentity
+from hookseal.dispatcher.sessions import Sessions
+from tests.worker.waiting import eventually
+
+NOWHERE: Networks = frozenset()
+LOOPBACK: Networks = frozenset({ip_network("127.0.0.0/8")})
+
+
+def identity(key: str, *, expires_in: float | None = None) -> TlsIdentity:
+    """Return an identity with a context of its own."""
+    expires_at = None if expires_in is None else asyncio.get_running_loop().time() + expires_in
+    return TlsIdentity(key=key, context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), expires_at=expires_at)
+
+
+def opened(_allowed: Networks, _identity: TlsIdentity | None) -> aiohttp.ClientSession:
+    """Open a session that dials nothing."""
+    return aiohttp.ClientSession()
+
+
+@pytest.fixture
+async def sessions() -> AsyncIterator[Sessions]:
+    """Give a pool that is closed afterwards."""
+    pool = Sessions(opened)
+    yield pool
+    await pool.close()
+
+
+async def closed(session: aiohttp.ClientSession) -> bool:
+    """Wait until the session is closed, for ten seconds at most."""
+
+    async def look() -> bool | None:
+        return session.closed or None
+
+    return await eventually(look)
+
+
+@pytest.mark.req("DEL-12", part="dial-check")
+async def test_who_shares(sessions: Sessions) -> None:
+    """Requests with the same rights and the same identity share a session, and no others do."""
+    acme = identity("acme")
+    taken = [
+        sessions.take(rights, own).session
+        for rights in (NOWHERE, LOOPBACK)
+        for own in (None, acme, identity("globex"), None, acme)
+    ]
+
+    assert [0, 1, 2, 0, 1, 5, 6, 7, 5, 6] == [taken.index(session) for session in taken]
+
+
+async def test_a_new_context_takes_the_place_of_the_old(sessions: Sessions) -> None:
+    """Under a known key another context gets another session; the old one is closed once nobody uses it."""
+    old = sessions.take(NOWHERE, identity("acme"))
+    new = sessions.take(NOWHERE, identity("acme"))
+
+    assert old.session is not new.session
+    assert not old.session.closed
+    sessions.give_back(old)
+    assert await closed(old.session)
+    assert not new.session.closed
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_an_expired_identity_is_let_go(sessions: Sessions, used: bool) -> None:
+    """A session is closed when its identity expires, or, if it is in use then, right after, and held by nobody."""
+    shared = sessions.take(NOWHERE, identity("acme", expires_in=0.01))
+    if not used:
+        sessions.give_back(shared)
+
+    async def let_go() -> bool | None:
+        return len(sessions) == 0 or None
+
+    await eventually(let_go)
+    assert shared.identity is None
+    if used:
+        assert not shared.session.closed
+        sessions.give_back(shared)
+    assert await closed(shared.session)
+
+
+async def test_there_are_not_too_many(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the least recently used session that nobody uses is closed, never one in use."""
+    monkeypatch.setattr(rules, "MAX_SESSIONS", 2)
+    used, first, second = (sessions.take(NOWHERE, identity(key)) for key in "abc")
+    for shared in (first, second):
+        sessions.give_back(shared)
+    third = sessions.take(NOWHERE, identity("d"))
+
+    assert await closed(first.session)
+    assert await closed(second.session)
+    assert not used.session.closed
+    assert not third.session.closed
+    assert 2 == len(sessions)
+
+
+async def test_what_is_not_used_is_closed(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that nobody used for a while is closed, one in use is not."""
+    monkeypatch.setattr(rules, "UNUSED_SECONDS", 0.01)
+    used, unused = sessions.take(NOWHERE, None), sessions.take(LOOPBACK, None)
+    sessions.give_back(unused)
+
+    assert await closed(unused.session)
+    assert not used.session.closed
+
+
+async def test_the_end_closes_all(sessions: Sessions) -> None:
+    """At the end every session is closed, also one in use and one that was retired in use."""
+    retired = sessions.take(NOWHERE, identity("acme"))
+    taken = [retired, sessions.take(NOWHERE, identity("acme")), sessions.take(LOOPBACK, None)]
+    await sessions.close()
+
+    assert [True] * 3 == [shared.session.closed for shared in taken]
