@@ -22,7 +22,7 @@ demo: $(VENV) ## the main job from end to end, on an embedded PostgreSQL and Val
 test: $(VENV) ## all tests, in random order, each on its own database
 	@$(RUN) pytest -n $(JOBS) $(ARGS)
 
-test-faults: $(VENV) ## the long form of the faults: kills, stops, pauses and an emptied Redis under load, about a quarter of an hour
+test-faults: $(VENV) ## the long form of the faults: kills, stops, pauses and outages under load, about half an hour
 	@$(RUN) tools.faults $(ARGS)
 
 bench: $(VENV) ## what a delivery costs, beside bare aiohttp and a stock arq worker, in one run
