@@ -58,7 +58,7 @@ async def test_the_bytes_on_the_wire() -> None:
     assert not names & {b"cookie", b"authorization", b"content-encoding", b"transfer-encoding"}
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost."]
 )
@@ -72,7 +72,7 @@ async def test_nothing_is_dialled_that_is_not_allowed(host: str) -> None:
     assert 0 == listener.connections
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 async def test_literal_and_name_are_forbidden_alike() -> None:
     """A literal, which no resolver sees, and a name are both told as a forbidden address, with the reason."""
     async with HttpTransport(AddressRules()) as transport:
@@ -87,7 +87,7 @@ async def test_literal_and_name_are_forbidden_alike() -> None:
     assert FailureKind.FORBIDDEN_ADDRESS is name.kind
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 async def test_a_kept_connection_is_not_shared_with_another_tenant() -> None:
     """A tenant without the right does not reach an address over the connection that another's right opened."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules(ACME_ONLY)) as transport:

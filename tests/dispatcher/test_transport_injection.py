@@ -26,7 +26,7 @@ ENDINGS = [
 ]
 
 
-@pytest.mark.req("DEL-13")
+@pytest.mark.req("DEL-13", part="injection")
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("header", ["{}", "x-name{}"])
 async def test_ours_end_no_line(header: str, ending: str) -> None:
@@ -41,7 +41,7 @@ async def test_ours_end_no_line(header: str, ending: str) -> None:
     assert "canary" not in str(caught.value)
 
 
-@pytest.mark.req("DEL-13")
+@pytest.mark.req("DEL-13", part="injection")
 @pytest.mark.parametrize("ending", [*ENDINGS, " HTTP/1.1\r\nx: y", "\u0100", " "])
 async def test_a_url_ends_no_line(ending: str) -> None:
     """A url that would end its line is refused when it is written, and when it is sent, with nothing dialled."""
@@ -60,7 +60,7 @@ PATHS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_ch
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=30)
 
 
-@pytest.mark.req("DEL-13")
+@pytest.mark.req("DEL-13", part="injection")
 @given(path=PATHS, value=VALUES, body=st.binary(max_size=50))
 async def test_one_request_is_one_request(path: str, value: str, body: bytes) -> None:
     """Whatever path, value and body it has, what is sent arrives as one request, or not at all."""

@@ -55,7 +55,7 @@ def blocking() -> Iterator[Blocking]:
     receiver.end()
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="reuse")
 async def test_a_stale_connection_is_not_written_on(blocking: Blocking) -> None:
     """A kept connection that the receiver has closed is not used, though the loop has not heard of it yet."""
     url = f"http://127.0.0.1:{blocking.port}/"
@@ -69,7 +69,7 @@ async def test_a_stale_connection_is_not_written_on(blocking: Blocking) -> None:
     assert 2 == len(blocking.requests)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="reuse")
 @pytest.mark.parametrize("cut", [resets_after(b""), resets_after(b"HTTP/1.1 2")])
 async def test_what_may_have_arrived_is_not_sent_again(cut: Script) -> None:
     """A request that was written on a kept connection, which then broke, is not sent again: it may have been taken."""
@@ -101,7 +101,7 @@ async def test_a_receiver_that_closes_is_dialled_anew() -> None:
         await let_go(listener.port)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="reuse")
 async def test_nothing_is_written_too_late_on_a_kept_connection() -> None:
     """On a kept connection, too, a request does not begin once its time to begin is over; the connection is kept."""
     clock, answers = StallingClock(stalls=False), []
@@ -113,7 +113,7 @@ async def test_nothing_is_written_too_late_on_a_kept_connection() -> None:
     assert (1, 2) == (listener.connections, len(listener.requests))
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="reuse")
 @pytest.mark.parametrize(("limits", "kept"), [(Limits(kept_each=3), 3), (Limits(kept=2), 2), (Limits(), 6)])
 async def test_so_many_are_kept(limits: Limits, kept: int) -> None:
     """After many requests at the same time only so many connections are kept, to one place and in all."""
@@ -168,7 +168,7 @@ async def test_what_is_unused_is_closed() -> None:
         await eventually(none)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 async def test_no_connection_is_made_in_time() -> None:
     """A receiver whose system does not take connections any more is given up on after a time of its own."""
     with socket.socket() as full:

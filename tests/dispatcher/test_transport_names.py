@@ -134,7 +134,7 @@ async def test_a_slow_name_server_spends_the_attempt(hanging: threading.Event) -
     assert Limits().name_seconds < 2, "or else nothing of it would begin in time"
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 async def test_a_tenant_cannot_hold_up_the_names_of_another(hanging: threading.Event) -> None:
     """While one tenant asks for many names that nobody answers for, another one's are resolved; threads are bounded."""
     asked: Counter[str] = Counter()

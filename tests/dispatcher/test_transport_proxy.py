@@ -20,7 +20,7 @@ from tests.doubles.receivers import listening, status
 QUICK = Limits(connect_seconds=0.3)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="proxy")
 async def test_a_request_goes_through_a_tunnel() -> None:
     """The tunnel leads to the checked address; the receiver gets what it gets without a proxy; it is used again."""
     async with (
@@ -39,7 +39,7 @@ async def test_a_request_goes_through_a_tunnel() -> None:
         assert b"proxy" not in raw.lower()
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="proxy")
 @pytest.mark.parametrize("names", [("localhost",), ("other.example", "127.0.0.1")])
 async def test_tls_within_the_tunnel_is_by_name(names: tuple[str, ...], tmp_path: Path) -> None:
     """Through the tunnel the certificate must be for the name of the url: one for the address that was asked of the

@@ -133,7 +133,7 @@ async def let_go(port: int, *, kept: int = 0) -> None:
     await eventually(look)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", NAMES)
 async def test_each_has_its_outcome(name: str) -> None:
     """What a receiver does to us has one outcome; afterwards nothing is held, and little memory was taken."""
@@ -157,7 +157,7 @@ async def test_each_has_its_outcome(name: str) -> None:
     assert classify(answer)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_a_receiver_that_does_not_read() -> None:
     """A connection on which more was to be sent than the receiver reads is not held once its time is over.
@@ -177,7 +177,7 @@ async def test_a_receiver_that_does_not_read() -> None:
             await let_go(port)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize(
     "location",
     [
@@ -223,7 +223,7 @@ async def test_what_is_compressed_is_read(encoding: bytes, body: bytes, expected
     assert 1 == listener.connections
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 async def test_a_neighbour_is_served_beside_them_all() -> None:
     """While every misbehaving receiver has requests, a healthy one gets all of its own, over one connection."""
     scripts = {name: made() for name, (made, _) in cases().items()}

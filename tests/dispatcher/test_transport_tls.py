@@ -41,7 +41,7 @@ async def asked(server: ssl.SSLContext, *, trust: ssl.SSLContext | None = None) 
         return await transport.send(request_to(listener.url)), listener
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="tls")
 @pytest.mark.parametrize(
     ("certificate", "detail"),
     [
@@ -78,7 +78,7 @@ async def test_a_certificate_for_another_address(tmp_path: Path) -> None:
     assert [wrong, Reply(status=204, snippet="")] == found
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="tls")
 async def test_the_system_decides_by_default(tmp_path: Path) -> None:
     """Without a word of the operator only authorities of the system are trusted; with it, those and the named ones."""
     server = of("localhost").server(tmp_path)
@@ -104,7 +104,7 @@ def old(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="tls")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 async def test_old_tls(version: ssl.TLSVersion, tmp_path: Path) -> None:
     """A receiver that speaks nothing newer than TLS 1.1 is not spoken to, and that is what is said."""
@@ -144,7 +144,7 @@ async def raw(kind: str) -> AsyncIterator[Listener]:
         yield listener
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="tls")
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -187,7 +187,7 @@ async def test_a_client_certificate_is_wanted(version: ssl.TLSVersion, tmp_path:
     assert [] == receiver.requests
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="tls")
 async def test_an_identity_of_its_own(tmp_path: Path) -> None:
     """What one endpoint trusts is trusted for its own requests alone, and no connection of its is used by others."""
     private = authority("private")
@@ -206,7 +206,7 @@ async def test_an_identity_of_its_own(tmp_path: Path) -> None:
     assert (1, 2) == (listener.connections, len(listener.requests))
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="tls")
 async def test_a_new_context_makes_new_connections(tmp_path: Path) -> None:
     """Once an identity has another context, no request goes over a connection that was made with the old one."""
     server = of("localhost").server(tmp_path)
