@@ -255,12 +255,12 @@ async def test_what_is_held_back(ringing: Bell, again: bool) -> None:
 
 Command = Callable[..., Awaitable[object]]
 FULL = ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0")
-STANDBY = (f"REPLICAOF 127.0.0.1 {closed_port()}", "REPLICAOF NO ONE")
+STANDBY = ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")  # of nobody
 ANOTHER_KIND = (f"SET {DEFAULT_QUEUE} x", f"DEL {DEFAULT_QUEUE}")
 
 
 @pytest.mark.req("DUR-04", "OPS-01")
-@pytest.mark.parametrize(("spoil", "mend"), [FULL, STANDBY, ANOTHER_KIND])
+@pytest.mark.parametrize(("spoil", "mend"), [FULL, STANDBY, ANOTHER_KIND], ids=["full", "standby", "another-kind"])
 async def test_a_redis_that_takes_no_rings(own_valkey: Server, spoil: str, mend: str) -> None:
     """A Redis that answers and takes no rings is `Unavailable`, and told apart from one that is silent."""
     ringing = bell(own_valkey.url)
