@@ -1,6 +1,7 @@
 """Receivers that misbehave on purpose, on real sockets of the loopback."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -8,10 +9,12 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Listener:
-    """Listens on 127.0.0.1 and runs a script for each connection; keeps what it read."""
+    """Listens on 127.0.0.1 and runs a script for each connection; keeps what it read, and who was proven in TLS."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, is_tls: bool = False) -> None:
         self._script = script
+        self._is_tls = is_tls
+        self.clients: list[str | None] = []
         self.connections = 0
         self.requests: list[bytes] = []
         self.port = 0
@@ -19,11 +22,13 @@ class Listener:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"https://localhost:{self.port}/hook" if self._is_tls else f"http://127.0.0.1:{self.port}/hook"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read requests and answer each by the script until the connection ends."""
         self.connections += 1
+        shown = writer.get_extra_info("peercert") or {}
+        self.clients.append(dict(part[0] for part in shown.get("subject", ())).get("commonName"))
         try:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 while True:
@@ -35,9 +40,9 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(script: Script) -> AsyncIterator[Listener]:
-    """Give a listener for the length of the block."""
-    listener = Listener(script)
+async def listening(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
+    """Give a listener for the length of the block; with a context it speaks TLS."""
+    listener = Listener(script, is_tls=context is not None)
     tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +51,7 @@ async def listening(script: Script) -> AsyncIterator[Listener]:
             tasks.add(task)
         await listener.serve(reader, writer)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
     listener.port = server.sockets[0].getsockname()[1]
     try:
         yield listener
