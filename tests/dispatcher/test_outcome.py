@@ -13,7 +13,7 @@ from hookseal.dispatcher.outcome import RULES, Consequence, Otherwise, classify,
 TRIED_AGAIN: Final = {
     *(Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.UNEXPECTED_STATUS, Outcome.TIMEOUT),
     *(Outcome.TLS, Outcome.DNS, Outcome.CONNECTION, Outcome.FORBIDDEN_ADDRESS, Outcome.PROTOCOL),
-    Outcome.UNKNOWN,
+    *(Outcome.PROXY, Outcome.UNKNOWN),
 }
 
 

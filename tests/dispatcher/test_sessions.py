@@ -9,8 +9,9 @@ import aiohttp
 import pytest
 
 from hookseal.dispatcher import sessions as rules
+from hookseal.dispatcher.address import Networks
 from hookseal.dispatcher.model import TlsIdentity
-from hookseal.dispatcher.sessions import Networks, Sessions
+from hookseal.dispatcher.sessions import Sessions
 from tests.worker.waiting import eventually
 
 NOWHERE: Networks = frozenset()

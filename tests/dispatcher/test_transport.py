@@ -14,7 +14,8 @@ from cryptography.x509.oid import NameOID
 
 from hookseal.dispatcher.address import AddressRules, AllowedNetwork
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
-from hookseal.dispatcher.transport import RESPONSE_BYTES_READ, SNIPPET_BYTES, HttpTransport
+from hookseal.dispatcher.reading import RESPONSE_BYTES_READ, SNIPPET_BYTES
+from hookseal.dispatcher.transport import HttpTransport
 from hookseal.ground.ids import TenantId
 from tests.doubles.receivers import Listener, Script, answers, endless, listening, stalls_after, status
 

@@ -7,7 +7,8 @@ import pytest
 
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.model import Reply
-from hookseal.dispatcher.transport import SNIPPET_BYTES, HttpTransport
+from hookseal.dispatcher.reading import SNIPPET_BYTES
+from hookseal.dispatcher.transport import HttpTransport
 from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import listening

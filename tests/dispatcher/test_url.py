@@ -1,17 +1,25 @@
 """Which urls an endpoint may have."""
 
-from ipaddress import ip_network
+import socket
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from hookseal.dispatcher.url import endpoint_url, url_problem
 from hookseal.ground.errors import HooksealError, Malformed, Refused
 
 
 @pytest.mark.parametrize(
-    "url", ["https://a.example", "https://a.example:8443/x?y=z", "https://1.1.1.1/", "https://[2606:4700::1111]/"]
+    "url",
+    [
+        *("https://a.example", "https://a.example:8443/x?y=z", "https://1.1.1.1/", "https://[2606:4700::1111]/"),
+        *("HTTPS://A.Example:443/", "https://a.example./", "https://a_b.example/", "https://xn--bcher-kva.example/"),
+        *("https://1.a.example/", "https://a-b.0x7f.example/", "https://a.example?x=@y", "https://a:1"),
+    ],
 )
 def test_accepts(url: str) -> None:
     """Https urls to names and public literals are taken as they are."""
@@ -32,6 +40,18 @@ def test_accepts(url: str) -> None:
         "https://a.example:99999/",
         "https://a.example:x/",
         "https://[::1",
+        "https://a.example:",
+        "https://a.example:+443/",
+        "https://a..example/",
+        "https://.a.example/",
+        "https://-a.example/",
+        "https://a.example../",
+        "https://a,b.example/",
+        "https://a.example\\.b.example/",
+        "https://" + "a" * 64 + ".example/",
+        "https://" + ".".join(["abcdefgh"] * 29) + "/",
+        "https://[v1.x]/",
+        "https://[1.1.1.1]/",
         "https://a.example/a b",
         "https://a.example/\r\nX: y",
         "https://a.example/\x00",
@@ -67,16 +87,71 @@ def test_http_only_where_allowed() -> None:
 
 
 @pytest.mark.req("DEL-12", part="dial-check")
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:127.0.0.1]", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:127.0.0.1]", "10.0.0.1", "[::ffff:169.254.169.254]"),
+        *("localhost", "LOCALHOST", "localhost.", "a.localhost", "localhost.localdomain", "[fd00:ec2::254]"),
+    ],
+)
 def test_forbidden_literals(host: str) -> None:
     """A literal address that could never be dialled is refused when the endpoint is added."""
     with pytest.raises(Refused):
         endpoint_url(f"https://{host}/", allow_http=False, allowed=frozenset())
 
 
-def test_allowed_literal() -> None:
-    """A literal in an allowed network is taken."""
-    assert endpoint_url("https://127.0.0.1/", allow_http=False, allowed=frozenset({ip_network("127.0.0.0/8")}))
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_allowed_literal(host: str) -> None:
+    """A literal in an allowed network is taken, and the machine's own name where loopback is allowed."""
+    assert endpoint_url(f"https://{host}/", allow_http=False, allowed=frozenset({ip_network("127.0.0.0/8")}))
+
+
+DISGUISED = [
+    *("127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0x7f.1", "127.0.0.1.", "0x", "1.2.3.04", "256.1.1.1"),
+    *("127.0.0.1%2e", "%31%32%37.0.0.1", "127%2E0%2E0%2E1", "127%E3%80%820.0.1", "a.example%00.b.example"),
+    *("[fe80::1%25eth0]", "[fe80::1%eth0]", "[::1]x", "ok@127.0.0.1", "127.0.0.1@1.1.1.1", "1.1.1.1:80@127.0.0.1"),
+    *("127.0.0.1\N{IDEOGRAPHIC FULL STOP}", "127\N{IDEOGRAPHIC FULL STOP}0.0.1", "\N{FULLWIDTH DIGIT ONE}.1.1.1"),
+    *("\N{CIRCLED DIGIT ONE}27.0.0.1", "127.0.0.1\\@a.example", "a.example;127.0.0.1", "1.1.1.1 127.0.0.1"),
+]
+
+
+@pytest.mark.req("DEL-12")
+@pytest.mark.parametrize("host", DISGUISED)
+def test_disguised(host: str) -> None:
+    """An address in any spelling but the plain one is refused when the endpoint is added, whatever is allowed."""
+    everything = frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")})
+    with pytest.raises(Malformed):
+        endpoint_url(f"https://{host}/", allow_http=False, allowed=everything)
+
+
+@pytest.mark.req("DEL-12")
+@given(
+    st.ip_addresses(v=4).map(int),
+    st.lists(st.sampled_from(["d", "o", "x"]), min_size=4, max_size=4),
+    st.integers(1, 4),
+    st.sampled_from(["", "."]),
+)
+def test_no_other_spelling_of_an_address(number: int, bases: list[str], parts: int, dot: str) -> None:
+    """Of the spellings that inet_aton takes (1 to 4 parts, decimal, octal, hexadecimal) only a.b.c.d is taken."""
+    pieces = [number >> (24 - 8 * place) & 0xFF for place in range(parts - 1)]
+    pieces.append(number & (2 ** (8 * (5 - parts)) - 1))
+    spelled = ".".join(
+        {"d": "%d", "o": "0%o", "x": "0x%x"}[base] % piece for base, piece in zip(bases, pieces, strict=False)
+    )
+    taken = url_problem(f"https://{spelled}{dot}/", allow_http=False) is None
+
+    assert int(ip_address(socket.inet_aton(spelled))) == number
+    assert taken == (f"{spelled}{dot}" == str(ip_address(number)))
+
+
+@pytest.mark.req("DEL-12")
+@given(st.text("aA0x1.:-_%[]@\\/?#", max_size=20).map(lambda text: f"https://{text}"))
+def test_every_parser_sees_the_same_host(url: str) -> None:
+    """Of what is taken, the parser that dials finds the same host and port as the one that checks."""
+    if url_problem(url, allow_http=False) is None:
+        seen, dialled = urlsplit(url), URL(url, encoded=True)
+
+        assert (seen.hostname, seen.port or 443) == ((dialled.raw_host or "").lower(), dialled.port)
 
 
 @given(st.text(max_size=60) | st.text(max_size=40).map(lambda text: f"https://{text}"))

@@ -1,102 +1,80 @@
-"""An authority of our own, what it vouches for, and servers that ask for a client certificate."""
+"""Certificates that tests make for themselves: an authority, and what it vouches for."""
 
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from hookseal.secrets.tls_identity import TlsIdentity, authorities, client_certificate
+from hookseal.dispatcher.trust import client_context
 
-Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
-DAY = timedelta(days=1)
+_PEM = serialization.Encoding.PEM
 
 
-def pem_of(key: Key, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
-    """Return the key as a PEM file has it."""
-    return key.private_bytes(Encoding.PEM, form, NoEncryption())
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> str:
+        """The certificate as PEM."""
+        return self.certificate.public_bytes(_PEM).decode("ascii")
+
+    @property
+    def both(self) -> bytes:
+        """The certificate and its key as PEM."""
+        key = self.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return self.certificate.public_bytes(_PEM) + key
+
+    def server(self, folder: Path) -> ssl.SSLContext:
+        """Return a context that shows this certificate; the file that it is loaded from stays in the folder."""
+        path = folder / f"{self.certificate.serial_number:x}.pem"
+        path.write_bytes(self.both)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(path)
+        return context
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A certificate with its key, and the authority's behind it, as PEM."""
-
-    certificate: bytes
-    key: bytes = field(repr=False)
-
-    def file(self, folder: Path, name: str) -> Path:
-        """Return one file that holds both."""
-        path = folder / name
-        path.write_bytes(self.certificate + self.key)
-        return path
-
-
-class Authority:
-    """Vouches for whom it is asked to."""
-
-    def __init__(self, name: str = "authority") -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        unsigned = self._begun(self._name, self._key, -DAY, 30 * DAY).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
-        self._certificate = unsigned.sign(self._key, hashes.SHA256())
-        self.pem = self._certificate.public_bytes(Encoding.PEM)
-
-    def server(self) -> Pair:
-        """Return a pair for localhost and 127.0.0.1."""
-        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-        return self._pair("localhost", ec.generate_private_key(ec.SECP256R1()), names=names)
-
-    def client(self, name: str = "hookseal", key: Key | None = None, *, days: tuple[int, int] = (-1, 9)) -> Pair:
-        """Return a pair for a client, which is valid between these days from now on."""
-        return self._pair(name, key or ec.generate_private_key(ec.SECP256R1()), days=days)
-
-    def _pair(self, name: str, key: Key, *, names: list[Any] | None = None, days: tuple[int, int] = (-1, 9)) -> Pair:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        use = ExtendedKeyUsageOID.CLIENT_AUTH if names is None else ExtendedKeyUsageOID.SERVER_AUTH
-        made = self._begun(subject, key, days[0] * DAY, days[1] * DAY)
-        made = made.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
-        if names is not None:
-            made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        certificate = made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
-        return Pair(certificate=certificate, key=pem_of(key))
-
-    def _begun(self, subject: x509.Name, key: Key, since: timedelta, until: timedelta) -> x509.CertificateBuilder:
-        now, own = datetime.now(UTC), self._key.public_key()
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + since)
-            .not_valid_after(now + until)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(own), critical=False)
-        )
-
-
-def identity(client: Pair | None, trusted: Authority | None) -> TlsIdentity:
-    """Return the identity that these make."""
-    return TlsIdentity(
-        client=None if client is None else client_certificate(client.certificate, client.key),
-        authorities=() if trusted is None else authorities(trusted.pem),
+def issued(*names: str, by: Issued | None = None, days: tuple[int, int] = (-1, 1), authority: bool = False) -> Issued:
+    """Return a certificate for these names and addresses, of that authority or, without one, of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if by is None else by.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+        .sign(key if by is None else by.key, hashes.SHA256())
     )
+    return Issued(certificate, key)
 
 
-def serving(pair: Pair, folder: Path, *, asks: Authority | None = None) -> ssl.SSLContext:
-    """Return the context of a server with this pair; it wants a certificate that `asks` vouches for, if given."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pair.file(folder, f"server-{len(list(folder.iterdir()))}.pem"))
-    if asks is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=asks.pem.decode())
-    return context
+def authority(name: str = "an authority of the tests") -> Issued:
+    """Return an authority that nobody trusts yet."""
+    return issued(name, authority=True)
+
+
+def trusting(*authorities: Issued) -> ssl.SSLContext:
+    """Return a context that trusts these authorities and no others."""
+    return client_context(extra="".join(each.pem for each in authorities), only=True)
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text.replace(" ", "-"))

@@ -13,7 +13,7 @@ from hookseal.secrets.envelope import key_id_of
 from hookseal.secrets.errors import RecordMalformed
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
-from tests.doubles.certificates import Authority, identity
+from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.master_keys import NEW, OLD, changed, holding, opened, replaced, under
 from tests.doubles.stored import Installation
 

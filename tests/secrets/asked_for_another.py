@@ -57,7 +57,7 @@ from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.schedule import Scheduled
 from hookseal.secrets.signer import generate_signing_secret
 from hookseal.secrets.store import SecretStore
-from tests.doubles.certificates import Authority, identity
+from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
 from tests.doubles.transport import ScriptedTransport
 

@@ -32,7 +32,7 @@ from hookseal.secrets.tls_identity import (
     shown,
     written,
 )
-from tests.doubles.certificates import Authority, identity, pem_of
+from tests.doubles.client_certificates import Authority, identity, pem_of
 
 pytestmark = pytest.mark.req("DEL-13", part="client-keys")
 

@@ -4,12 +4,10 @@ from typing import Final
 
 from hookseal.cli.output import printable, rfc3339
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.address import AddressRules
-from hookseal.dispatcher.transport import HttpTransport
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.version import VERSION
-from hookseal.operations import canary
+from hookseal.operations import canary, sending
 from hookseal.operations.operator import Operator
 from hookseal.secrets.evidence import Evidence
 
@@ -25,15 +23,15 @@ async def probed(
     expect_generation: int | None = None,
 ) -> Evidence:
     """Ask the endpoint's receiver, as a worker with these settings would send to it. Raises as `canary.probe` does."""
-    async with HttpTransport(AddressRules(settings.egress.allow)) as transport:
-        sending = canary.Sending(
+    async with sending.transport(settings.egress) as transport:
+        how = canary.Sending(
             transport=transport,
             clock=SystemClock(),
             allow_http=settings.egress.allow_http,
             user_agent=f"hookseal/{VERSION}",
         )
         return await canary.probe(
-            operator, sending, tenant=tenant, endpoint_id=endpoint_id, expect_generation=expect_generation
+            operator, how, tenant=tenant, endpoint_id=endpoint_id, expect_generation=expect_generation
         )
 
 

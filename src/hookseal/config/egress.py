@@ -1,10 +1,27 @@
-"""The networks that may be dialled although they are not public."""
+"""Where requests may go, by which proxy, and whom they trust there."""
 
+import os
+import re
+import ssl
+import stat
 from ipaddress import ip_network
+from typing import Final
+from urllib.parse import unquote_to_bytes
 
+from hookseal.config.problems import problem
 from hookseal.dispatcher.address import AllowedNetwork
+from hookseal.dispatcher.trust import client_context
+from hookseal.dispatcher.tunnel import EgressProxy
 from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import tenant_id
+
+PROXY: Final = "HOOKSEAL_EGRESS_PROXY"
+CA_FILE: Final = "HOOKSEAL_EGRESS_CA_FILE"
+
+_MAX_CA_BYTES: Final = 1_048_576  # the bundle of a whole system has a quarter of it
+_MAX_PORT: Final = 65_535
+_CERTIFICATE: Final = re.compile("-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
+_PROXY: Final = re.compile(r"http://(?:([!-~]+)@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})/?")
 
 
 def networks(text: str) -> tuple[AllowedNetwork, ...]:
@@ -18,3 +35,37 @@ def _network(text: str) -> AllowedNetwork:
         return AllowedNetwork(network=ip_network(network), tenant=tenant_id(tenant) if at else None)
     except Malformed:
         raise ValueError from None
+
+
+def proxy(text: str) -> EgressProxy:
+    """Return the proxy of a url, its credentials apart. Raises `ValueError`, without the value."""
+    found = _PROXY.fullmatch(text)
+    if found is None or not 0 < int(found[3]) <= _MAX_PORT:
+        raise ValueError
+    credentials, host, port = found.groups()
+    # A '/', '?' or '#' that is not percent-encoded would end the host for another reader of the url.
+    if credentials is not None and (":" not in credentials or re.search("[/?#@]", credentials)):
+        raise ValueError
+    raw = None if credentials is None else unquote_to_bytes(credentials)
+    return EgressProxy(host=host.strip("[]"), port=int(port), credentials=raw)
+
+
+def certificates(path: str) -> str:
+    """Return the certificates of a file, as PEM, without what stands between them. Raises a problem."""
+    try:
+        text = "\n".join(_CERTIFICATE.findall(_text(path)))
+    except (OSError, ValueError) as error:
+        raise problem(f"{CA_FILE} names a file that cannot be read ({type(error).__name__})") from None
+    try:
+        client_context(extra=text, only=True)
+    except (ssl.SSLError, ValueError):
+        raise problem(f"{CA_FILE} names a file that does not hold certificates in PEM form") from None
+    return text
+
+
+def _text(path: str) -> str:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 -- a pipe would wait
+        content = file.read(_MAX_CA_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    if content is None or len(content) > _MAX_CA_BYTES:
+        raise ValueError
+    return content.decode("ascii", errors="replace")

@@ -79,7 +79,12 @@ def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
             queue=variables.queue,
             listen=variables.listen,
         ),
-        egress=Egress(allow=variables.egress_allow, allow_http=variables.allow_http),
+        egress=Egress(
+            allow=variables.egress_allow,
+            allow_http=variables.allow_http,
+            proxy=variables.egress_proxy,
+            trusted=variables.egress_trusted,
+        ),
         health=Health(host=variables.health_host, port=variables.health_port),
         log=Log(level=variables.log_level, style=variables.log_format),
         loaded_database=variables.database if Part.DATABASE in needs else None,

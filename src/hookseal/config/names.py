@@ -6,12 +6,13 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final
 
+from hookseal.config.egress import PROXY
 from hookseal.config.keys import KEY_NAMES
 from hookseal.config.variables import NAMES
 
 PREFIXES: Final = ("HOOKSEAL_", "SECRETS_")
 TEST_PREFIX: Final = "HOOKSEAL_TEST_"
-FROM_FILE: Final = {f"{name}_FILE": name for name in ("DATABASE_URL", "REDIS_URL", *KEY_NAMES)}
+FROM_FILE: Final = {f"{name}_FILE": name for name in ("DATABASE_URL", "REDIS_URL", PROXY, *KEY_NAMES)}
 OURS: Final = frozenset(NAMES) | frozenset(FROM_FILE)
 # Of the providers' variables only those that no other program reads: AWS_REGION, VAULT_ADDR and their
 # like are often set for somebody else.
@@ -24,8 +25,6 @@ LATER: Final = (
     "HOOKSEAL_ENDPOINT_CONCURRENCY",
     "HOOKSEAL_RETENTION_DAYS",
     "HOOKSEAL_DISABLE_AFTER_SECONDS",
-    "HOOKSEAL_EGRESS_PROXY",
-    "HOOKSEAL_EGRESS_CA_FILE",
 )
 _NEAR: Final = 2
 _ALIKE: Final = 0.7

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from hookseal.dispatcher.address import AllowedNetwork
 from hookseal.dispatcher.endpoint_rules import RECORDING_SECONDS
+from hookseal.dispatcher.tunnel import EgressProxy
 from hookseal.ground.errors import Defect
 from hookseal.ground.log import LogFormat, LogLevel
 from hookseal.secrets.cache import CacheLimits
@@ -97,10 +98,12 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Egress:
-    """Where requests may go besides public https addresses."""
+    """Where requests may go besides public https addresses, by which proxy, and whom they trust, as PEM, besides."""
 
     allow: tuple[AllowedNetwork, ...]
     allow_http: bool
+    proxy: EgressProxy | None = None
+    trusted: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The source: the only reader of the environment, and of the files that it names."""
+"""The source: the only reader of the environment, and of the files that it names in place of a value."""
 
 import os
 import stat

@@ -14,6 +14,7 @@ from hookseal.config import egress, keys, urls
 from hookseal.config.problems import asked_of, problem
 from hookseal.config.settings import Database, Environment, Part, Redis
 from hookseal.dispatcher.address import AllowedNetwork
+from hookseal.dispatcher.tunnel import EgressProxy
 from hookseal.ground.log import LogFormat, LogLevel
 from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.ref import Provider
@@ -199,6 +200,21 @@ class Variables(BaseModel):
         alias="HOOKSEAL_EGRESS_ALLOW",
         title="networks with commas between, each CIDR or CIDR@tenant, for instance 10.1.0.0/16@acme",
         description="Networks that may be dialled although they are not public, for all tenants or for one.",
+    )
+    egress_proxy: Annotated[InstanceOf[EgressProxy] | None, _parsed(egress.proxy)] = Field(
+        default=None,
+        alias=egress.PROXY,
+        repr=False,
+        title="http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, percent-encoded",
+        description="An HTTP proxy by which every request leaves, through a tunnel (CONNECT) to an address that was "
+        "resolved and checked here. It alone may be at an address that is not public.",
+    )
+    egress_trusted: Annotated[str | None, _parsed(egress.certificates)] = Field(
+        default=None,
+        alias=egress.CA_FILE,
+        repr=False,
+        title="the path of a file of certificates in PEM form",
+        description="Authorities that receivers' certificates may come from besides those that the system trusts.",
     )
     allow_http: Flag = Field(
         default=False,

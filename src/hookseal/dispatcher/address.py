@@ -1,8 +1,8 @@
 """May this address be dialled? Rules over addresses, without I/O.
 
-Refused is what the IANA special-purpose address registries list as not globally reachable, what is
-multicast, and what wraps another address, unless the operator allowed its network. The tables are our
-own: Python's `ipaddress` knows other networks in each of its releases.
+Refused is whatever the IANA special-purpose address registries list (also the few networks that they call globally
+reachable: no receiver lives there), what is multicast, and what wraps another address, unless the operator allowed its
+network. The tables are our own: Python's `ipaddress` knows other networks in each of its releases.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ from typing import Final
 from hookseal.ground.ids import TenantId
 
 Address = IPv4Address | IPv6Address
+Networks = frozenset[IPv4Network | IPv6Network]
 
+# The first network that an address is in gives the reason. Sources: IANA, IPv4 and IPv6 Special-Purpose Address Space,
+# each entry of both; multicast; what older RFCs reserved and later ones took back.
 _REFUSED_V4: Final = tuple(
     (IPv4Network(network), reason)
     for network, reason in (
@@ -24,12 +27,16 @@ _REFUSED_V4: Final = tuple(
         ("172.16.0.0/12", "private, RFC 1918"),
         ("192.0.0.0/24", "IETF protocols, RFC 6890"),
         ("192.0.2.0/24", "documentation, RFC 5737"),
+        ("192.31.196.0/24", "AS112, RFC 7535"),
+        ("192.52.193.0/24", "multicast tunnelling, RFC 7450"),
         ("192.88.99.0/24", "6to4 relays, RFC 7526"),
         ("192.168.0.0/16", "private, RFC 1918"),
+        ("192.175.48.0/24", "AS112, RFC 7534"),
         ("198.18.0.0/15", "benchmarks, RFC 2544"),
         ("198.51.100.0/24", "documentation, RFC 5737"),
         ("203.0.113.0/24", "documentation, RFC 5737"),
         ("224.0.0.0/4", "multicast, RFC 5771"),
+        ("255.255.255.255/32", "broadcast, RFC 919"),
         ("240.0.0.0/4", "reserved, RFC 1112"),
     )
 )
@@ -37,12 +44,41 @@ _GLOBAL_UNICAST_V6: Final = IPv6Network("2000::/3")  # RFC 4291, 2.4: nothing el
 _REFUSED_V6: Final = tuple(
     (IPv6Network(network), reason)
     for network, reason in (
-        ("2001::/23", "IETF protocols, Teredo among them, RFC 2928 and RFC 4380"),
+        ("::/128", "unspecified, RFC 4291"),
+        ("::1/128", "loopback, RFC 4291"),
+        ("::ffff:0:0/96", "IPv4-mapped, RFC 4291"),
+        ("::ffff:0:0:0/96", "IPv4-translated, RFC 2765"),
+        ("::/96", "IPv4-compatible, RFC 4291"),
+        ("64:ff9b::/96", "NAT64, which wraps another address, RFC 6052"),
+        ("64:ff9b:1::/48", "NAT64 of a network's own, RFC 8215"),
+        ("100::/64", "discarded, RFC 6666"),
+        ("100:0:0:1::/64", "a dummy prefix, RFC 9780"),
+        ("2001::/32", "Teredo, which wraps another address, RFC 4380"),
+        ("2001:1::1/128", "port control anycast, RFC 7723"),
+        ("2001:1::2/128", "TURN anycast, RFC 8155"),
+        ("2001:1::3/128", "service registration anycast, RFC 9665"),
+        ("2001:2::/48", "benchmarks, RFC 5180"),
+        ("2001:3::/32", "multicast tunnelling, RFC 7450"),
+        ("2001:4:112::/48", "AS112, RFC 7535"),
+        ("2001:10::/28", "ORCHID, RFC 4843"),
+        ("2001:20::/28", "ORCHIDv2, RFC 7343"),
+        ("2001:30::/28", "drone remote ids, RFC 9374"),
+        ("2001::/23", "IETF protocols, RFC 2928"),
         ("2001:db8::/32", "documentation, RFC 3849"),
         ("2002::/16", "6to4, which wraps another address, RFC 3056"),
+        ("2620:4f:8000::/48", "AS112, RFC 7534"),
+        ("3ffe::/16", "6bone, given back, RFC 3701"),
         ("3fff::/20", "documentation, RFC 9637"),
+        ("5f00::/16", "segment routing, RFC 9602"),
+        ("fc00::/7", "unique local, RFC 4193"),
+        ("fe80::/10", "link-local, RFC 4291"),
+        ("fec0::/10", "site-local, RFC 3879"),
+        ("ff00::/8", "multicast, RFC 4291"),
     )
 )
+# RFC 5214, 6.1: an interface identifier of ISATAP holds an IPv4 address, behind whatever prefix.
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
+_LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +95,12 @@ class AddressRules:
 
     allowed: tuple[AllowedNetwork, ...] = ()
 
-    def networks_for(self, tenant: TenantId) -> frozenset[IPv4Network | IPv6Network]:
+    def networks_for(self, tenant: TenantId) -> Networks:
         """Return the networks that the operator allows this tenant besides the public ones."""
         return frozenset(rule.network for rule in self.allowed if rule.tenant in {None, tenant})
 
 
-def refusal(address: str, allowed: frozenset[IPv4Network | IPv6Network]) -> str | None:
+def refusal(address: str, allowed: Networks) -> str | None:
     """Return why this address, as the socket will be given it, may not be dialled; None if it may.
 
     An allowed network is matched against the address itself, never against one that it wraps.
@@ -80,9 +116,22 @@ def refusal(address: str, allowed: frozenset[IPv4Network | IPv6Network]) -> str 
     return _not_public(ip)
 
 
+def loopback_allowed(allowed: Networks) -> bool:
+    """Return whether any loopback address may be dialled."""
+    return any(
+        network.version == loopback.version and network.overlaps(loopback)
+        for network in allowed
+        for loopback in _LOOPBACK
+    )
+
+
 def _not_public(ip: Address) -> str | None:
     if isinstance(ip, IPv4Address):
         return next((reason for network, reason in _REFUSED_V4 if ip in network), None)
+    if (reason := next((reason for network, reason in _REFUSED_V6 if ip in network), None)) is not None:
+        return reason
     if ip not in _GLOBAL_UNICAST_V6:
         return "not global unicast, RFC 4291"
-    return next((reason for network, reason in _REFUSED_V6 if ip in network), None)
+    if int(ip) >> 32 & 0xFFFF_FFFF in _ISATAP:
+        return "ISATAP, which wraps another address, RFC 5214"
+    return None

@@ -151,6 +151,7 @@ class FailureKind(StrEnum):
     CONNECTION = "connection"
     FORBIDDEN_ADDRESS = "forbidden_address"
     PROTOCOL = "protocol"
+    PROXY = "proxy"
     INVALID_URL = "invalid_url"
 
 
@@ -186,6 +187,7 @@ class Outcome(StrEnum):
     CONNECTION = "connection"
     FORBIDDEN_ADDRESS = "forbidden_address"
     PROTOCOL = "protocol"
+    PROXY = "proxy"
     INVALID_URL = "invalid_url"
     UNKNOWN = "unknown"
 

@@ -128,6 +128,13 @@ RULES: Final = (
         meaning="What came back is not HTTP. The receiver may have the request.",
     ),
     Rule(
+        outcome=Outcome.PROXY,
+        when=FailureKind.PROXY,
+        consequence=Consequence.RETRY,
+        meaning="The egress proxy (`HOOKSEAL_EGRESS_PROXY`) is not there, refused or failed: that is the operator's to "
+        "mend. Nothing was sent.",
+    ),
+    Rule(
         outcome=Outcome.INVALID_URL,
         when=FailureKind.INVALID_URL,
         consequence=Consequence.FAIL,

@@ -9,16 +9,15 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 import aiohttp
 
+from hookseal.dispatcher.address import Networks
 from hookseal.dispatcher.model import TlsIdentity
 
 MAX_SESSIONS: Final = 256
 UNUSED_SECONDS: Final = 30.0
-Networks = frozenset[IPv4Network | IPv6Network]
 
 
 @dataclass(slots=True, eq=False)

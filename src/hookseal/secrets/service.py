@@ -114,7 +114,9 @@ class SecretService:
         contexts: TlsContexts | None = None,
     ) -> None:
         self._reader = reader
-        self._contexts = contexts or TlsContexts(clock=SystemClock(), ttl_seconds=0, trust=system_trust)
+        if contexts is None:
+            contexts = TlsContexts(clock=SystemClock(), ttl_seconds=0, trust=system_trust)
+        self._contexts = contexts
         self._integrity = integrity
         self._learn = learn
         self._read_again = read_again

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from hookseal.config.settings import Environment, Settings
-from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts
 from hookseal.dispatcher.transport import HttpTransport
@@ -22,6 +21,7 @@ from hookseal.ground.clock import Clock
 from hookseal.ground.errors import ConfigError, Unavailable
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
+from hookseal.operations import sending
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import redis_translated
 from hookseal.schema import revision
@@ -97,7 +97,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, ring), clock=clock, log=log)
-        async with heartbeat.present(), HttpTransport(AddressRules(settings.egress.allow)) as transport:
+        async with heartbeat.present(), sending.transport(settings.egress) as transport:
             # Whoever adds an endpoint, or changes master keys, from now on sees that we are there, and what we lack.
             await _require_time(settings, ledger)
             if ring is not None:
@@ -149,7 +149,14 @@ def _reporting(findings: Findings, denials: Denials) -> Report:
 async def _unlocked(settings: Settings, pool: _Pool, ring: KeyRing | None, *, clock: Clock, log: Any) -> Unlocked:
     if settings.secrets.provider is Provider.DEV:
         log.warning("secrets.in_memory", reason="SECRETS_PROVIDER is dev: every secret is lost when this process ends")
-    return await unlock(pool, settings.secrets.provider, ring, cache=settings.secrets.cache, clock=clock)
+    return await unlock(
+        pool,
+        settings.secrets.provider,
+        ring,
+        cache=settings.secrets.cache,
+        clock=clock,
+        trust=sending.trust(settings.egress),
+    )
 
 
 async def _require_keys(pool: _Pool, ring: KeyRing) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -25,7 +24,6 @@ from hookseal.worker.rounds import Rounds
 from hookseal.worker.tasks import Answering
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_RESOLVING_THREADS: Final = 64
 _CANCEL_AGAIN_SECONDS: Final = 0.1
 
 
@@ -36,8 +34,6 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
     """
     clock = clock or SystemClock()
     log: Any = structlog.get_logger()
-    # getaddrinfo holds a thread for as long as a name server keeps it waiting: one tenant's must not stop all.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_RESOLVING_THREADS, "resolving"))
     stop = asyncio.Event()
     for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

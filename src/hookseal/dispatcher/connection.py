@@ -1,0 +1,110 @@
+"""One connection: how much it takes from a receiver, how it ends, and how long it is kept."""
+
+import asyncio
+import select
+from collections import OrderedDict, defaultdict
+from typing import Any, Final
+
+from aiohttp.client_proto import ResponseHandler
+
+from hookseal.dispatcher.course import COURSE, Phase
+
+_ANSWER_BYTES_TAKEN: Final = 524_288  # with headers and what one read of the socket brings beyond the body's limit
+Place = tuple[str, int]
+
+
+class HttpConnection(ResponseHandler):
+    """A connection that ends at once when it ends in the middle of a request.
+
+    It ends, too, when an answer grows beyond all reason: a flood of interim replies has no other bound.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, place: Place, kept: "Kept") -> None:
+        super().__init__(loop)
+        self.place = place
+        self._kept = kept
+        self._busy = True
+        self._answer_bytes = 0
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begin a request."""
+        self._kept.forget(self)
+        self._busy = True
+        self._answer_bytes = 0
+        course = COURSE.get()
+        course.connection = self
+        course.phase = Phase.ANSWER
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the receiver sent."""
+        self._answer_bytes += len(data)
+        if self._answer_bytes > _ANSWER_BYTES_TAKEN and self.transport is not None:
+            self.transport.abort()
+            return
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._kept.forget(self)
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Close the connection; in the middle of a request without waiting for a receiver that does not read it."""
+        if self._busy:
+            self.abort()
+        else:
+            super().close()
+
+    def rest(self) -> None:
+        """Let the connection wait for the next request, if it can be used for one."""
+        if self.is_connected() and not self.should_close:
+            self._busy = False
+            self._kept.keep(self)
+
+    def is_stale(self) -> bool:
+        """Return whether the receiver has closed the connection, or spoken unasked, since its last answer.
+
+        The loop may not have taken notice yet; the system has. So nothing is written where nobody reads, and no
+        request need be sent a second time.
+        """
+        if self.transport is None:
+            return True
+        waiting = select.poll()
+        waiting.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(waiting.poll(0))
+
+
+class Kept:
+    """The connections that wait for a next request: so many in all, and to one place; the longest unused are closed."""
+
+    def __init__(self, *, most: int, most_each: int) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._all: OrderedDict[HttpConnection, None] = OrderedDict()
+        self._at: defaultdict[Place, OrderedDict[HttpConnection, None]] = defaultdict(OrderedDict)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def keep(self, connection: HttpConnection) -> None:
+        """Take a connection that is not used any more, and close others if there are too many."""
+        self._all[connection] = None
+        here = self._at[connection.place]
+        here[connection] = None
+        if len(here) > self._most_each:
+            self._close(next(iter(here)))
+        elif len(self._all) > self._most:
+            self._close(next(iter(self._all)))
+
+    def forget(self, connection: HttpConnection) -> None:
+        """Let go of a connection that is used again, or has ended."""
+        if self._all.pop(connection, connection) is None:
+            here = self._at[connection.place]
+            del here[connection]
+            if not here:
+                del self._at[connection.place]
+
+    def _close(self, connection: HttpConnection) -> None:
+        self.forget(connection)
+        connection.close()

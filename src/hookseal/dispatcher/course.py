@@ -1,0 +1,55 @@
+"""How far a request has come: what the parts of a transport tell each other about one request."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from hookseal.ground.ids import TenantId
+
+
+class Phase(StrEnum):
+    """What a request waits for."""
+
+    NAME = "name"
+    CONNECTION = "connection"
+    PROXY = "proxy"
+    HANDSHAKE = "handshake"
+    ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long each part of a request may take, all of them within the request's own time-out, and how much is kept.
+
+    `name_seconds` is less than the two seconds within which a request must begin: so a name server that is always slow
+    spends attempts, and does not have its deliveries given back for ever. A look-up holds its thread until the system
+    gives up on it, which may be long after the request has ended.
+    """
+
+    name_seconds: float = 1.5
+    connect_seconds: float = 3.0
+    handshake_seconds: float = 3.0
+    body_seconds: float = 2.0
+    look_ups_each: int = 8
+    look_ups: int = 256
+    kept_each: int = 32
+    kept: int = 1_000
+    kept_seconds: float = 30.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Course:
+    """One request under way, for whom, and by when it must have begun.
+
+    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on.
+    """
+
+    tenant: TenantId
+    begin_by: float
+    begun: bool = False
+    phase: Phase = Phase.NAME
+    connection: Any = field(default=None, repr=False)
+
+
+COURSE: Final[ContextVar[Course]] = ContextVar("course")

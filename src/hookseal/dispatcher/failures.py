@@ -1,0 +1,120 @@
+"""What a request failed of, in our words. Nothing that a receiver said is in them."""
+
+import socket
+import ssl
+from typing import Final
+
+import aiohttp
+
+from hookseal.dispatcher.course import Course, Phase
+from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError
+from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
+
+_LATE: Final = {
+    Phase.NAME: (FailureKind.DNS, "the host name was not resolved within {seconds:g} s"),
+    Phase.CONNECTION: (FailureKind.TIMEOUT, "no connection within {seconds:g} s"),
+    Phase.PROXY: (FailureKind.PROXY, "the egress proxy gave no connection within {seconds:g} s"),
+    Phase.HANDSHAKE: (FailureKind.TIMEOUT, "no TLS handshake within {seconds:g} s"),
+    Phase.ANSWER: (FailureKind.TIMEOUT, "no answer within {seconds:g} s"),
+}
+# OpenSSL, x509_vfy.h: why a certificate is not trusted.
+_CERTIFICATE: Final = {
+    9: "the certificate is not valid yet",
+    10: "the certificate has expired",
+    18: "the certificate is self-signed",
+    19: "the certificate comes from an authority that is not trusted (a self-signed one is in its chain)",
+    20: "the certificate comes from an authority that is not trusted, or the receiver leaves out a link of its chain",
+    21: "the receiver leaves out a link of its certificate's chain",
+    23: "the certificate is revoked",
+    62: "the certificate is for another name",
+    64: "the certificate is for another address",
+}
+_REFUSED: Final = "the receiver refused the TLS handshake"
+_WANTED: Final = "the receiver wants a client certificate that it trusts"
+_HANDSHAKE: Final = {
+    "UNSUPPORTED_PROTOCOL": "the receiver speaks no TLS of version 1.2 or newer",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "the receiver speaks no TLS of version 1.2 or newer",
+    "WRONG_VERSION_NUMBER": "the receiver does not speak TLS",
+    "HTTP_REQUEST": "the receiver does not speak TLS",
+    "PACKET_LENGTH_TOO_LONG": "the receiver does not speak TLS",
+    "RECORD_LAYER_FAILURE": "the receiver does not speak TLS",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": _REFUSED,
+    "TLSV1_UNRECOGNIZED_NAME": "the receiver does not know the name",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": _WANTED,
+    "SSLV3_ALERT_BAD_CERTIFICATE": _WANTED,
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the receiver says that the client certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _WANTED,
+    "TLSV1_ALERT_UNKNOWN_CA": _WANTED,
+    "TLSV1_ALERT_ACCESS_DENIED": _WANTED,
+}
+
+
+class NotConnectedError(aiohttp.ClientError):
+    """There is no connection, and nothing of the request was sent. `answer` says why."""
+
+    def __init__(self, answer: Failure | NotBegun) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+def late(course: Course, seconds: float) -> Failure:
+    """Return the failure of a request whose time was over, by what it waited for."""
+    kind, detail = _LATE[course.phase]
+    return Failure(kind=kind, detail=detail.format(seconds=seconds))
+
+
+def not_connected(error: Exception, course: Course) -> Failure | NotBegun:
+    """Return what it means that a name was not resolved, or a connection not made."""
+    match error:
+        case TooLateError():
+            return NotBegun()
+        case _ if course.phase is Phase.PROXY:
+            detail = f"the connection to the egress proxy failed ({type(error).__name__})"
+            return Failure(kind=FailureKind.PROXY, detail=detail)
+        case ForbiddenAddressError():
+            return Failure(kind=FailureKind.FORBIDDEN_ADDRESS, detail=str(error))
+        case socket.gaierror():
+            return Failure(kind=FailureKind.DNS, detail="the host name could not be resolved")
+        case ValueError():
+            return Failure(kind=FailureKind.INVALID_URL, detail="the url names no host that can be dialled")
+        case _:
+            return connection(error)
+
+
+def connection(error: BaseException) -> Failure:
+    """Return the failure of a connection that was not made, or broke."""
+    return Failure(kind=FailureKind.CONNECTION, detail=f"the connection failed ({type(error).__name__})")
+
+
+def handshake(error: OSError) -> Failure:
+    """Return the failure of a TLS handshake: what about the certificate or the receiver was not right."""
+    return Failure(kind=FailureKind.TLS, detail=_handshake_detail(error))
+
+
+def _handshake_detail(error: OSError) -> str:
+    match error:
+        case ssl.SSLCertVerificationError(verify_code=int(code)):
+            return _CERTIFICATE.get(code, f"the certificate is not trusted (OpenSSL says {code})")
+        case ssl.SSLEOFError():
+            return "the receiver closed the connection during the TLS handshake"
+        case ssl.SSLError(reason=str(reason)):
+            return _HANDSHAKE.get(reason, f"the TLS handshake failed ({reason})")
+        case _:
+            return "the receiver closed the connection during the TLS handshake"
+
+
+def unanswered(error: Exception, course: Course, seconds: float) -> Failure | NotBegun:
+    """Return what it means that a request ended without a status."""
+    match error:
+        case NotConnectedError(answer=answer):
+            return answer
+        case TimeoutError():
+            return late(course, seconds)
+        case aiohttp.ClientResponseError():
+            return Failure(kind=FailureKind.PROTOCOL, detail="the receiver did not answer in valid HTTP")
+        case ValueError():
+            return Failure(kind=FailureKind.INVALID_URL, detail="the url names no host that can be dialled")
+        case OSError() if isinstance(error.__cause__, ssl.SSLError):  # TLS 1.3 tells only now what it lacked
+            return handshake(error.__cause__)
+        case _:
+            return connection(error)

@@ -1,0 +1,136 @@
+"""Resolves host names, with the system's resolver, in threads that no tenant can fill.
+
+The system's resolver is what the operator set up (hosts file, search domains, name service switch), and it holds a
+thread for as long as a name server keeps it waiting. So each look-up has a thread of its own, that nothing waits for
+when the process ends, and a tenant has only so many at a time.
+"""
+
+import asyncio
+import socket
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from hookseal.dispatcher.course import Limits
+from hookseal.ground.ids import TenantId
+
+KNOWN_SECONDS: Final = 10.0
+MAX_KNOWN: Final = 1_000
+Addresses = tuple[str, ...]
+_Found = list[tuple[Any, ...]]
+
+
+def system_look_up(host: str) -> Addresses:
+    """Return the addresses of a name, in the order in which they are to be dialled. Raises `OSError`, `ValueError`."""
+    found: _Found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return tuple(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+class LookUps:
+    """The look-ups of a process that are under way: so many for one tenant, and so many in all."""
+
+    def __init__(self, limits: Limits, look_up: Callable[[str], Addresses] = system_look_up) -> None:
+        self._limits = limits
+        self._look_up = look_up
+        self._busy: Counter[TenantId | None] = Counter()
+        self._threads = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def addresses(self, tenant: TenantId | None, host: str) -> Addresses:
+        """Return the addresses of a name, once there is a thread to ask in. Raises what the look-up raises."""
+        loop = asyncio.get_running_loop()
+        while self._threads >= self._limits.look_ups or self._busy[tenant] >= self._limits.look_ups_each:
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+        return await self._started(tenant, host, loop)
+
+    def _started(
+        self, tenant: TenantId | None, host: str, loop: asyncio.AbstractEventLoop
+    ) -> "asyncio.Future[Addresses]":
+        answer: asyncio.Future[Addresses] = loop.create_future()
+
+        def ended(found: Addresses | Exception) -> None:
+            self._threads -= 1
+            self._busy[tenant] -= 1
+            if not self._busy[tenant]:
+                del self._busy[tenant]
+            for waiter in self._waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+            if answer.done():  # nobody waits for it any more
+                return
+            if isinstance(found, Exception):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
+        thread = threading.Thread(target=_run, args=(self._look_up, host, loop, ended), name="look-up", daemon=True)
+        thread.start()
+        self._threads += 1
+        self._busy[tenant] += 1
+        return answer
+
+
+def _run(
+    look_up: Callable[[str], Addresses],
+    host: str,
+    loop: asyncio.AbstractEventLoop,
+    ended: Callable[[Addresses | Exception], None],
+) -> None:
+    found: Addresses | Exception
+    try:
+        found = look_up(host)
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it is raised where the answer is awaited
+        found = error
+    try:
+        loop.call_soon_threadsafe(ended, found)
+    except RuntimeError:  # the loop has ended meanwhile
+        return
+
+
+class Names:
+    """The names that one session knows, each for a few seconds, and the look-ups that it waits for."""
+
+    def __init__(self, look_ups: LookUps) -> None:
+        self._look_ups = look_ups
+        self._known: OrderedDict[str, tuple[float, Addresses]] = OrderedDict()
+        self._asked: dict[tuple[TenantId | None, str], asyncio.Task[Addresses]] = {}
+
+    async def addresses(self, tenant: TenantId | None, host: str) -> Addresses:
+        """Return the addresses of a name. Tenants wait each for their own look-up, and share what it found.
+
+        Raises what the look-up raises; a failure is not remembered.
+        """
+        now = asyncio.get_running_loop().time()
+        until, addresses = self._known.get(host, (now, ()))
+        if now < until:
+            return addresses
+        task = self._asked.get((tenant, host))
+        if task is None:
+            task = asyncio.create_task(self._learned(tenant, host))
+            self._asked[tenant, host] = task
+            task.add_done_callback(lambda done: self._answered((tenant, host), done))
+        return await asyncio.shield(task)
+
+    def close(self) -> None:
+        """Wait for no look-up any more."""
+        for task in self._asked.values():
+            task.cancel()
+
+    async def _learned(self, tenant: TenantId | None, host: str) -> Addresses:
+        addresses = await self._look_ups.addresses(tenant, host)
+        self._known[host] = (asyncio.get_running_loop().time() + KNOWN_SECONDS, addresses)
+        self._known.move_to_end(host)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return addresses
+
+    def _answered(self, key: tuple[TenantId | None, str], task: "asyncio.Task[Addresses]") -> None:
+        self._asked.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # it was raised to those who still waited
