@@ -1,7 +1,9 @@
 """Receivers that misbehave on purpose, on real sockets of the loopback."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -11,18 +13,19 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 class Listener:
     """Listens on 127.0.0.1 and runs a script for each connection; keeps what it read, and who was proven in TLS."""
 
-    def __init__(self, script: Script, *, is_tls: bool = False) -> None:
+    def __init__(self, script: Script, *, secure: bool = False) -> None:
         self._script = script
-        self._is_tls = is_tls
-        self.clients: list[str | None] = []
+        self._secure = secure
         self.connections = 0
+        self.ended = 0
+        self.clients: list[str | None] = []
         self.requests: list[bytes] = []
         self.port = 0
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"https://localhost:{self.port}/hook" if self._is_tls else f"http://127.0.0.1:{self.port}/hook"
+        return f"https://localhost:{self.port}/hook" if self._secure else f"http://127.0.0.1:{self.port}/hook"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read requests and answer each by the script until the connection ends."""
@@ -36,13 +39,14 @@ class Listener:
                     await self._script(reader, writer)
                     await writer.drain()
         finally:
+            self.ended += 1
             writer.transport.abort()
 
 
 @asynccontextmanager
-async def listening(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
-    """Give a listener for the length of the block; with a context it speaks TLS."""
-    listener = Listener(script, is_tls=context is not None)
+async def listening(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
+    """Give a listener for the length of the block, behind TLS with this context."""
+    listener = Listener(script, secure=tls is not None)
     tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,7 +55,7 @@ async def listening(script: Script, context: ssl.SSLContext | None = None) -> As
             tasks.add(task)
         await listener.serve(reader, writer)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     listener.port = server.sockets[0].getsockname()[1]
     try:
         yield listener
@@ -76,9 +80,9 @@ def status(code: int, body: bytes = b"", headers: bytes = b"") -> Script:
     return answers(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n%b\r\n%b" % (code, len(body), headers, body))
 
 
-async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Answer nothing."""
-    await asyncio.Event().wait()
+async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Answer nothing, until the other side ends the connection."""
+    await reader.read()
 
 
 async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,10 +106,43 @@ def endless(chunk: bytes = b"x" * 16_384) -> Script:
 def stalls_after(raw: bytes) -> Script:
     """Return a script that sends these bytes and then nothing more."""
 
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        await reader.read()
+
+    return script
+
+
+async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send interim replies without end."""
+    while True:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
+        await writer.drain()
+
+
+def drips(head: bytes, drop: bytes = b"x") -> Script:
+    """Return a script that sends the head and then a byte now and then, for as long as somebody reads."""
+
+    async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while not writer.transport.is_closing():
+            writer.write(drop)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    return script
+
+
+def resets_after(raw: bytes) -> Script:
+    """Return a script that sends these bytes and then resets the connection (RST)."""
+
     async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
         await writer.drain()
-        await asyncio.Event().wait()
+        raw_socket = writer.get_extra_info("socket")
+        raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise ConnectionResetError
 
     return script
 

@@ -19,6 +19,7 @@ from hookseal.operations import (
     canary,
     denials,
     endpoint_import,
+    endpoint_ping,
     endpoint_state,
     endpoint_update,
     endpoints,
@@ -138,6 +139,17 @@ class Asked:
         answers = (Reply(status=204, snippet=""), Reply(status=400, snippet=""))
         return canary.Sending(
             transport=ScriptedTransport(*answers), clock=FakeClock(), allow_http=True, user_agent="hookseal/test"
+        )
+
+    @property
+    def observing(self) -> endpoint_ping.Observation:
+        """How a ping reaches a receiver that takes it."""
+        how = self.sending
+        return endpoint_ping.Observation(
+            transport=ScriptedTransport(Reply(status=204, snippet="")),
+            clock=how.clock,
+            allow_http=True,
+            user_agent=how.user_agent,
         )
 
     def _ref(self, name: str) -> SecretRef:
@@ -324,6 +336,9 @@ CASES: dict[str, Case] = {
         a.operator, _new(a), generate_signing_secret(), own_drain_seconds=25
     ),
     "operations.canary.probe": lambda a: canary.probe(a.operator, a.sending, tenant=a.tenant, endpoint_id=a.endpoint),
+    "operations.endpoint_ping.ping": lambda a: endpoint_ping.ping(
+        a.operator, a.observing, tenant=a.tenant, endpoint_id=a.endpoint
+    ),
     "operations.endpoint_state.enable_endpoint": lambda a: endpoint_state.enable_endpoint(
         a.operator, a.tenant, a.endpoint, own_drain_seconds=25
     ),

@@ -54,6 +54,7 @@ PURE = {  # of one pointer, or one id, that the caller has
     "secrets.migration.require_sealable",
     *("secrets.ref.endpoint_headers_name", "secrets.ref.endpoint_secret_name", "secrets.ref.endpoint_tls_name"),
     "secrets.compromise.cursor_of",
+    *("operations.sending.transport", "operations.sending.trust"),  # of the settings, which name tenants
     *("secrets.store.first_ref", "secrets.store.require_provider"),
     "secrets.seen.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_seen.py
 }

@@ -44,7 +44,7 @@ async def refused(world: World, ring: Ring) -> tuple[str, str]:
 
 async def test_each_endpoint_is_its_own(world: World, tmp_path: Path) -> None:
     """Two endpoints of one host show each its own certificate, each on one connection, that they never share."""
-    async with listening(status(204), serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+    async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         for path, client in (("/one", FIRST), ("/two", SECOND)):
             await world.installation.add(endpoint(listener, path), tls=identity(client, AUTHORITY))
         async with world.worker() as worker:
@@ -90,7 +90,7 @@ async def test_the_installations_trust(world: World, tmp_path: Path) -> None:
     """Without authorities of its own an endpoint with a certificate trusts whom the installation does."""
     (trusted := tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
     (served := tmp_path / "served").mkdir()
-    async with listening(status(204), serving(AUTHORITY.server(), served, asks=AUTHORITY)) as listener:
+    async with listening(status(204), tls=serving(AUTHORITY.server(), served, asks=AUTHORITY)) as listener:
         await world.installation.add(endpoint(listener), tls=identity(FIRST, None))
         async with world.worker(HOOKSEAL_EGRESS_CA_FILE=str(trusted)):
             [ring] = await world.publish()
@@ -100,7 +100,7 @@ async def test_the_installations_trust(world: World, tmp_path: Path) -> None:
 
 async def test_replaced_under_a_running_worker(world: World, tmp_path: Path) -> None:
     """From the next claim on the new certificate is shown, on a connection of its own."""
-    async with listening(status(204), serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+    async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
         async with world.worker():
             [ring] = await world.publish()
@@ -116,7 +116,7 @@ async def test_replaced_under_a_running_worker(world: World, tmp_path: Path) -> 
 
 async def test_spoilt_and_mended(world: World, tmp_path: Path) -> None:
     """Without its identity an endpoint gets no request, its delivery waits unspent; once mended it goes."""
-    async with listening(status(204), serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+    async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
         await world.pool.execute(FLIP_A_BIT)
         async with world.worker():

@@ -6,6 +6,7 @@ import typer
 
 from hookseal.cli import endpoint_options as options
 from hookseal.cli.endpoint_add import add
+from hookseal.cli.endpoint_ping import send_ping
 from hookseal.cli.endpoint_public_key import public_key
 from hookseal.cli.endpoint_state import delete, disable, enable
 from hookseal.cli.endpoint_tls import tls_lines
@@ -64,6 +65,7 @@ app.command()(rotate)
 app.command()(rollback)
 app.command(name="end-overlap")(end_overlap)
 app.command(name="rotation-status")(rotation_status)
+app.command(name="test")(send_ping)
 
 
 async def _page(

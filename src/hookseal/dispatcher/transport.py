@@ -9,8 +9,10 @@ import re
 import ssl
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
@@ -23,6 +25,7 @@ from hookseal.dispatcher.dial import Connector, Means
 from hookseal.dispatcher.guard import Guard
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Request, TlsIdentity
 from hookseal.dispatcher.names import LookUps, Names
+from hookseal.dispatcher.observation import Observed, SeenTls, resolved, seen_connection
 from hookseal.dispatcher.reading import RESPONSE_BYTES_READ, read
 from hookseal.dispatcher.sessions import Sessions
 from hookseal.dispatcher.trust import client_context
@@ -76,8 +79,24 @@ class HttpTransport:
         """
         if request.start_within_seconds <= 0:
             return NotBegun()
-        begin_by = asyncio.get_running_loop().time() + request.start_within_seconds
-        course = Course(tenant=request.tenant_id, begin_by=begin_by)
+        return await self._on(_course(request), request)
+
+    async def observed(self, request: Request) -> tuple[Answer, Observed]:
+        """Return what `send` does, and the way that the request took."""
+        allowed = self._rules.networks_for(request.tenant_id)
+        addresses, error = await resolved(
+            urlsplit(request.url).hostname or "",
+            Guard(allowed).refusal_of,
+            self._look_ups.look_up,
+            seconds=self._means.limits.name_seconds,
+        )
+        ways: list[tuple[str | None, SeenTls | None]] = []
+        course = replace(_course(request), watch=lambda found: ways.append(seen_connection(found)))
+        answer: Answer = NotBegun() if request.start_within_seconds <= 0 else await self._on(course, request)
+        dialled, tls = ways[-1] if ways else (None, None)
+        return answer, Observed(addresses=addresses, error=error, dialled=dialled, tls=tls)
+
+    async def _on(self, course: Course, request: Request) -> Answer:
         before = COURSE.set(course)
         shared = self._sessions.take(self._rules.networks_for(request.tenant_id), request.tls)
         try:
@@ -116,6 +135,11 @@ class HttpTransport:
             raise_for_status=False,
             read_bufsize=RESPONSE_BYTES_READ,
         )
+
+
+def _course(request: Request) -> Course:
+    begin_by = asyncio.get_running_loop().time() + request.start_within_seconds
+    return Course(tenant=request.tenant_id, begin_by=begin_by)
 
 
 def _headers(request: Request) -> Mapping[str, str]:

@@ -135,7 +135,7 @@ async def _signed(operator: Operator, sending: Sending, reading: _Reading, *, by
     async with operator.unlocked.service.signers(reading.pointer) as signers:
         return compose_ping(
             reading.ping,
-            _nobody(reading.pointer) if by_nobody else signers[0],
+            (_nobody(reading.pointer) if by_nobody else signers[0],),
             allow_http=sending.allow_http,
             user_agent=sending.user_agent,
             start_within_seconds=START_WITHIN_SECONDS,

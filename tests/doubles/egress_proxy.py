@@ -1,0 +1,80 @@
+"""A forward proxy that makes tunnels (CONNECT), on a real socket of the loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from hookseal.dispatcher.tunnel import EgressProxy
+
+
+@dataclass
+class ProxyServer:
+    """What it was asked for, and how it answers: it connects, unless it was told to answer something else."""
+
+    port: int = 0
+    answer: bytes | None = None
+    silent: bool = False
+    heads: list[bytes] = field(default_factory=list)
+
+    @property
+    def targets(self) -> list[str]:
+        """Where tunnels were asked for."""
+        return [head.split(b" ")[1].decode("ascii") for head in self.heads]
+
+    def settings(self, credentials: bytes | None = None) -> EgressProxy:
+        """Return the settings of this proxy."""
+        return EgressProxy(host="127.0.0.1", port=self.port, credentials=credentials)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Make one tunnel."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            if self.silent:
+                await reader.read()
+                return
+            if self.answer is not None:
+                writer.write(self.answer)
+                await writer.drain()
+                return
+            host, _, port = self.targets[-1].rpartition(":")
+            far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.write(b"HTTP/1.1 200 Connection established\r\nvia: a proxy\r\n\r\n")
+            try:
+                await asyncio.gather(_piped(reader, far_writer), _piped(far_reader, writer))
+            finally:
+                far_writer.transport.abort()
+
+
+async def _piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+@asynccontextmanager
+async def proxying() -> AsyncIterator[ProxyServer]:
+    """Give a proxy for the length of the block."""
+    proxy = ProxyServer()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            tasks.add(task)
+        try:
+            await proxy.serve(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
