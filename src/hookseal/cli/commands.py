@@ -9,6 +9,7 @@ from hookseal.cli.check import check
 from hookseal.cli.demo import demo
 from hookseal.cli.help_texts import join_lines
 from hookseal.cli.import_endpoints import import_endpoints
+from hookseal.cli.listen import listen
 from hookseal.cli.migrate_secrets import migrate_secrets
 from hookseal.cli.output import HELP_OPTIONS, emit
 from hookseal.cli.publish import publish
@@ -59,6 +60,7 @@ app.command()(check)
 app.command()(publish)
 app.add_typer(delivery.app, name="delivery")
 app.command()(verify)
+app.command()(listen)
 app.add_typer(secret.app, name="secret")
 app.command()(migrate_secrets)
 app.command()(import_endpoints)
