@@ -63,6 +63,8 @@ async def test_show(begun: Begun) -> None:
         "rotate_every_days": None,
         "header_names": [],
         "headers_ref": None,
+        "tls": None,
+        "tls_ref": None,
         "lead": "previous",
         "generation": 1,
         "has_plaintext": False,

@@ -34,7 +34,7 @@ def composed(found: Target) -> Request:
     ping = Ping(id=DELIVERY, at=POINTER.read_at, target=found)
     given: dict[str, Any] = {"allow_http": False, "user_agent": "hookseal/1", "start_by": 1.5}
     scheme = Scheme.X_WEBHOOK if found.pointer.scheme == "x-webhook" else Scheme.STANDARD
-    return compose_ping(ping, EchoSigner("db:acme:x:2", scheme), **given)
+    return compose_ping(ping, (EchoSigner("db:acme:x:2", scheme),), **given)
 
 
 def test_the_request() -> None:

@@ -11,13 +11,14 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Listener:
-    """Listens on 127.0.0.1 and runs a script for each connection; keeps what it read."""
+    """Listens on 127.0.0.1 and runs a script for each connection; keeps what it read, and who was proven in TLS."""
 
     def __init__(self, script: Script, *, secure: bool = False) -> None:
         self._script = script
         self._secure = secure
         self.connections = 0
         self.ended = 0
+        self.clients: list[str | None] = []
         self.requests: list[bytes] = []
         self.port = 0
 
@@ -29,6 +30,8 @@ class Listener:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read requests and answer each by the script until the connection ends."""
         self.connections += 1
+        shown = writer.get_extra_info("peercert") or {}
+        self.clients.append(dict(part[0] for part in shown.get("subject", ())).get("commonName"))
         try:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 while True:

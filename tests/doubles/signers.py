@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from hookseal.dispatcher.ports import Signer
+from hookseal.dispatcher.model import TlsIdentity
+from hookseal.dispatcher.ports import Signer, Tls
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.material import SecretMaterial
@@ -37,12 +38,14 @@ class FixedSigners:
         error: Exception | None = None,
         headers: Mapping[str, bytes] | None = None,
         headers_error: Exception | None = None,
+        tls: TlsIdentity | None = None,
     ) -> None:
         self._refs = refs
         self._error = error
         self._headers = headers or {}
         self._headers_error = headers_error
         self.open = 0
+        self._tls = tls
         self.headers_open = 0
 
     @asynccontextmanager
@@ -75,3 +78,22 @@ class FixedSigners:
         finally:
             self.headers_open -= 1
             values.clear()
+
+    @asynccontextmanager
+    async def tls(self, pointer: Pointer) -> AsyncIterator[Tls | None]:
+        """Give the identity if the pointer says that there is one; the error is that of the headers."""
+        if pointer.tls_ref is None:
+            yield None
+            return
+        if self._headers_error is not None:
+            raise self._headers_error
+        yield None if self._tls is None else Lent(self._tls)
+
+
+class Lent:
+    """A TLS identity as the secrets room lends it."""
+
+    def __init__(self, identity: TlsIdentity) -> None:
+        self.key = identity.key
+        self.context = identity.context
+        self.expires_at = identity.expires_at or 0.0

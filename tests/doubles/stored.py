@@ -10,15 +10,17 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import TenantId
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
+from hookseal.operations.endpoints import AddedEndpoint, Beside, add_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.schema.database import Connection
 from hookseal.secrets import keys
 from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.endpoint_tls import NONE
 from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.stores.postgres import PostgresStore
+from hookseal.secrets.tls_identity import TlsIdentity
 
 MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
 Pool = asyncpg.Pool
@@ -41,12 +43,18 @@ class Installation:
         return Operator(connection=connection, unlocked=self.unlocked, who="ada@desk")
 
     async def add(
-        self, endpoint: NewEndpoint, secret: SecretMaterial | None = None, *, headers: Mapping[str, bytes] | None = None
+        self,
+        endpoint: NewEndpoint,
+        secret: SecretMaterial | None = None,
+        *,
+        headers: Mapping[str, bytes] | None = None,
+        tls: TlsIdentity = NONE,
     ) -> AddedEndpoint:
-        """Add this endpoint, with these headers of its own."""
+        """Add this endpoint, with these headers and this TLS identity of its own."""
         own = {name: SecretMaterial(value) for name, value in (headers or {}).items()}
+        beside = Beside(headers=own, tls=tls)
         async with self.pool.acquire() as connection:
-            return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25, headers=own)
+            return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25, beside=beside)
 
     async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
         """Add an endpoint that subscribes to everything."""

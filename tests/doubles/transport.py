@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from hookseal.dispatcher.model import Answer, NotBegun, Request
+from hookseal.dispatcher.observation import Observed
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
@@ -40,3 +41,7 @@ class ScriptedTransport:
             if hasattr(result, "__await__"):
                 await result
         return self._answers.pop(0)
+
+    async def observed(self, request: Request) -> tuple[Answer, Observed]:
+        """Return the next answer, and a way on which nothing was seen."""
+        return await self.send(request), Observed(addresses=(), error=None, dialled=None, tls=None)

@@ -22,6 +22,7 @@ from hookseal.operations import (
     compromise,
     denials,
     endpoint_import,
+    endpoint_ping,
     endpoint_state,
     endpoint_update,
     endpoints,
@@ -59,7 +60,10 @@ from tests.secrets.samples import master_key
 
 ACME = TenantId("acme")
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
-ONLY_READ = {"require_drainable", "completed", "bound", "purgeable", "foretell", "records_of", "misnamed"}
+ONLY_READ = {
+    *("require_drainable", "completed", "bound", "purgeable", "foretell", "records_of", "misnamed", "require_usable"),
+    *("moved", "kept"),  # halves of an update, which tells
+}
 MADE_OF_OTHERS = {"retire_run_out", "accept_endpoint", "drill"}
 FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
 RING = KeyRing(FIRST, (SECOND,))
@@ -128,6 +132,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.SECRET_ROLLED_BACK, back, lambda by: back(by, tenant=ACME, endpoint_id=endpoint, overlap_seconds=60)),
         (Action.SECRET_OVERLAP_ENDED, end, lambda by: end(by, tenant=ACME, endpoint_id=endpoint)),
         (Action.ENDPOINT_PROBED, canary.probe, lambda by: probed(by, endpoint)),
+        (Action.ENDPOINT_TESTED, endpoint_ping.ping, lambda by: pinged(by, endpoint)),
         (Action.SECRET_REVEALED, reveal.reveal, lambda by: reveal.reveal(by, ACME, endpoint)),
         (Action.SECRET_ROTATION_ANNOUNCED, scheduled.take_turn, lambda by: due(by, endpoint)),
         (Action.SECRET_DESTROYED, purge.purge_batch, purged),
@@ -201,6 +206,13 @@ async def probed(operator: Operator, endpoint: EndpointId) -> object:
     transport = ScriptedTransport(taken, taken)
     sending = canary.Sending(transport=transport, clock=FakeClock(), allow_http=False, user_agent="hookseal/1")
     return await canary.probe(operator, sending, tenant=ACME, endpoint_id=endpoint)
+
+
+async def pinged(operator: Operator, endpoint: EndpointId) -> object:
+    """Test an endpoint that takes everything."""
+    transport = ScriptedTransport(Reply(status=204, snippet=""))
+    how = endpoint_ping.Observation(transport=transport, clock=FakeClock(), allow_http=False, user_agent="hookseal/1")
+    return await endpoint_ping.ping(operator, how, tenant=ACME, endpoint_id=endpoint)
 
 
 async def due(operator: Operator, endpoint: EndpointId) -> object:

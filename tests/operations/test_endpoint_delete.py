@@ -69,6 +69,7 @@ async def test_what_becomes_of_it(installation: Installation) -> None:
             "secret_ref": added.pointer.secret_ref,
             "previous_secret_ref": None,
             "headers_ref": None,
+            "tls_ref": None,
             "enabled": True,
         },
         "after": {"cancelled_deliveries": 1, "generation": 2},

@@ -13,7 +13,7 @@ from hookseal.ground.errors import Conflict, Malformed, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint_update import Updated, update_endpoint
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint, delete_endpoint
+from hookseal.operations.endpoints import AddedEndpoint, Beside, add_endpoint, delete_endpoint
 from hookseal.secrets import pointer
 from hookseal.secrets.endpoint_headers import HeaderChange
 from hookseal.secrets.errors import SecretRolledBack, SecretTampered
@@ -36,7 +36,7 @@ async def added(installation: Installation, **headers: str) -> AddedEndpoint:
     """Add an endpoint with these headers."""
     async with installation.pool.acquire() as connection:
         by = installation.operator(connection)
-        return await add_endpoint(by, NEW, None, own_drain_seconds=25, headers=values(**headers))
+        return await add_endpoint(by, NEW, None, own_drain_seconds=25, beside=Beside(headers=values(**headers)))
 
 
 async def updated(installation: Installation, endpoint: EndpointId, change: HeaderChange | None, **to: Any) -> Updated:
@@ -277,7 +277,7 @@ async def test_the_operators_role(installation: Installation, database_url: str)
             )
             by = stored.operator(connection)
             new = replace(NEW, rotate_every_days=30)
-            one = await add_endpoint(by, new, None, own_drain_seconds=25, headers=values(a="1"))
+            one = await add_endpoint(by, new, None, own_drain_seconds=25, beside=Beside(headers=values(a="1")))
             endpoint = one.pointer.endpoint_id
             for wanted in (
                 {"headers": HeaderChange(given=values(b="2"))},

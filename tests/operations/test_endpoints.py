@@ -179,6 +179,8 @@ async def test_adding_is_audited(installation: Installation) -> None:
             "secret_ref": added.pointer.secret_ref,
             "header_names": [],
             "headers_ref": None,
+            "tls": None,
+            "tls_ref": None,
             "key_id": await installation.unlocked.sealing_key_id(installation.pool),
         },
     } == row

@@ -13,6 +13,7 @@ from hookseal.secrets.envelope import key_id_of
 from hookseal.secrets.errors import RecordMalformed
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.master_keys import NEW, OLD, changed, holding, opened, replaced, under
 from tests.doubles.stored import Installation
 
@@ -49,7 +50,7 @@ async def test_every_column_of_bytes_is_known(pool: Pool) -> None:
 async def test_nothing_is_left_under_the_older_key(installation: Installation) -> None:
     """With a row of every purpose and in every state, after a re-wrap no column of any table names the older key."""
     new = NewEndpoint(tenant_id=TenantId("acme"), url="https://receiver.example/hook", event_types=("*",))
-    added = await installation.add(new, headers={"x-token": b"bearer"})
+    added = await installation.add(new, headers={"x-token": b"bearer"}, tls=identity(Authority().client(), None))
     await installation.deliveries()
     wanted = Wanted(
         tenant_id=added.pointer.tenant_id,

@@ -181,6 +181,7 @@ async def test_what_cannot_sign(installation: Installation, secret: str, error: 
     [
         "generation = 1",
         "headers_ref = 'db:acme:x:1'",
+        "tls_ref = 'db:acme:x:1'",
         "previous_secret_ref = 'db:acme:x:1'",
         "previous_secret_expires_at = now()",
         "mac = '\\x00', mac_key_id = '1'",

@@ -31,12 +31,14 @@ _DECIDED = (
 )
 _POINTER = """
 url scheme algorithm secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm
-secret_provider secret_updated_at lead headers_ref generation mac mac_key_id
+secret_provider secret_updated_at lead headers_ref tls_ref generation mac mac_key_id
 """
 _KEY_LIFE = "state promoted_at drained_at compromised_at retired_at destroyed_at"
 _STATE = "enabled disabled_reason disabled_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
-_ENDPOINT = f"tenant_id id {_DECIDED} {_POINTER} {_STATE} header_names attempts_allowed has_plaintext created_at"
+_ENDPOINT = (
+    f"tenant_id id {_DECIDED} {_POINTER} {_STATE} header_names tls_shown attempts_allowed has_plaintext created_at"
+)
 PARTS = {
     ("hookseal_publisher", "SELECT", "control"): "name until",
     ("hookseal_publisher", "SELECT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
@@ -61,7 +63,7 @@ PARTS = {
     ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
     ("hookseal_operator", "UPDATE", "deliveries"): "state budget_spent next_attempt_at rung_at waiting_for last_error",
     ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url {_DECIDED}",
-    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names secret",
+    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names tls_shown secret",
     ("hookseal_operator", "SELECT", "events"): _EVENT,
     ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,
     ("hookseal_operator", "UPDATE", "secret_records"): "state sealed key_id wrapped_by changed_at",

@@ -19,6 +19,7 @@ from hookseal.operations import (
     canary,
     denials,
     endpoint_import,
+    endpoint_ping,
     endpoint_state,
     endpoint_update,
     endpoints,
@@ -29,12 +30,14 @@ from hookseal.operations import (
     restore,
     reveal,
 )
+from hookseal.operations import endpoint_tls as tls_moves
 from hookseal.operations import rotation as rotations
 from hookseal.operations import scheduled as turns
 from hookseal.operations.operator import Operator
 from hookseal.schema.database import Connection
 from hookseal.secrets import (
     endpoint_headers,
+    endpoint_tls,
     evidence,
     inventory,
     pointer,
@@ -49,18 +52,21 @@ from hookseal.secrets.evidence import Evidence
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.migration import Held
 from hookseal.secrets.put_back import PutBack, PutBackKind
-from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name, endpoint_secret_name
+from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
 from hookseal.secrets.retention import Past, RunOut
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.schedule import Scheduled
 from hookseal.secrets.signer import generate_signing_secret
 from hookseal.secrets.store import SecretStore
+from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
 from tests.doubles.transport import ScriptedTransport
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 PLAINTEXT = SecretMaterial(b"plaintext of an older system")
 HEADERS = {"x-own": SecretMaterial(b"value")}
+TLS_CHANGE = endpoint_tls.TlsChange(without_client=True)
+TLS = identity(Authority().client(), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +104,11 @@ class Asked:
         return self._ref(endpoint_headers_name(self.endpoint))
 
     @property
+    def tls(self) -> SecretRef:
+        """The same of its TLS identity."""
+        return self._ref(endpoint_tls_name(self.endpoint))
+
+    @property
     def wanted(self) -> Wanted:
         """A rotation of its secret."""
         return Wanted(
@@ -128,6 +139,17 @@ class Asked:
         answers = (Reply(status=204, snippet=""), Reply(status=400, snippet=""))
         return canary.Sending(
             transport=ScriptedTransport(*answers), clock=FakeClock(), allow_http=True, user_agent="hookseal/test"
+        )
+
+    @property
+    def observing(self) -> endpoint_ping.Observation:
+        """How a ping reaches a receiver that takes it."""
+        how = self.sending
+        return endpoint_ping.Observation(
+            transport=ScriptedTransport(Reply(status=204, snippet="")),
+            clock=how.clock,
+            allow_http=True,
+            user_agent=how.user_agent,
         )
 
     def _ref(self, name: str) -> SecretRef:
@@ -194,7 +216,15 @@ def _held(asked: Asked) -> Held:
 def _older(asked: Asked) -> Pointer:
     """Return the pointer as an older system would have left it."""
     none: dict[str, Any] = dict.fromkeys(
-        ("secret_ref", "previous_secret_ref", "previous_secret_expires_at", "headers_ref", "mac", "audited_generation")
+        (
+            "secret_ref",
+            "previous_secret_ref",
+            "previous_secret_expires_at",
+            "headers_ref",
+            "tls_ref",
+            "mac",
+            "audited_generation",
+        )
     )
     return replace(asked.pointer, generation=0, **none)
 
@@ -227,11 +257,13 @@ def _denied(asked: Asked) -> denials.Denied:
 
 
 def _doomed(asked: Asked) -> list[Past]:
-    return [Past(ref=ref, key_id="0" * 16, retired_at=AT) for ref in (asked.signing, asked.headers)]
+    return [Past(ref=ref, key_id="0" * 16, retired_at=AT) for ref in (asked.signing, asked.headers, asked.tls)]
 
 
 def _first(asked: Asked) -> pointer.First:
-    return pointer.First(ref=asked.signing, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC, headers=asked.headers)
+    return pointer.First(
+        ref=asked.signing, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC, headers=asked.headers, tls=asked.tls
+    )
 
 
 CASES: dict[str, Case] = {
@@ -241,6 +273,17 @@ CASES: dict[str, Case] = {
     "secrets.endpoint_headers.opened": lambda a: endpoint_headers.opened(a.store, a.pointer),
     "secrets.endpoint_headers.retire": lambda a: endpoint_headers.retire(
         a.connection, a.store, tenant=a.tenant, endpoint_id=a.endpoint
+    ),
+    "secrets.endpoint_tls.keep": lambda a: endpoint_tls.keep(
+        a.connection, a.store, tenant=a.tenant, endpoint_id=a.endpoint, identity=TLS
+    ),
+    "secrets.endpoint_tls.opened": lambda a: endpoint_tls.opened(a.store, a.pointer),
+    "secrets.endpoint_tls.retire": lambda a: endpoint_tls.retire(
+        a.connection, a.store, tenant=a.tenant, endpoint_id=a.endpoint
+    ),
+    "operations.endpoint_tls.moved": lambda a: tls_moves.moved(a.operator, a.pointer, TLS_CHANGE),
+    "operations.endpoint_tls.kept": lambda a: tls_moves.kept(
+        a.operator, a.pointer, tls_moves.TlsMove(before=TLS, after=TLS)
     ),
     "secrets.evidence.keep": lambda a: evidence.keep(a.connection, proven(a.tenant, a.endpoint, generation=1)),
     "secrets.evidence.last": lambda a: evidence.last(a.connection, a.tenant, a.endpoint, 2),
@@ -293,6 +336,9 @@ CASES: dict[str, Case] = {
         a.operator, _new(a), generate_signing_secret(), own_drain_seconds=25
     ),
     "operations.canary.probe": lambda a: canary.probe(a.operator, a.sending, tenant=a.tenant, endpoint_id=a.endpoint),
+    "operations.endpoint_ping.ping": lambda a: endpoint_ping.ping(
+        a.operator, a.observing, tenant=a.tenant, endpoint_id=a.endpoint
+    ),
     "operations.endpoint_state.enable_endpoint": lambda a: endpoint_state.enable_endpoint(
         a.operator, a.tenant, a.endpoint, own_drain_seconds=25
     ),
@@ -303,7 +349,11 @@ CASES: dict[str, Case] = {
         a.operator,
         a.tenant,
         a.endpoint,
-        {"lead": "current", "headers": endpoint_headers.HeaderChange(given=HEADERS, replaces_all=True)},
+        {
+            "lead": "current",
+            "headers": endpoint_headers.HeaderChange(given=HEADERS, replaces_all=True),
+            "tls": TLS_CHANGE,
+        },
         own_drain_seconds=25,
     ),
     "operations.endpoints.add_endpoint": lambda a: endpoints.add_endpoint(

@@ -19,7 +19,7 @@ from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin
-from tests.secrets.asked_for_another import CASES, Asked, proven
+from tests.secrets.asked_for_another import CASES, TLS, Asked, proven
 from tests.secrets.tenant_takers import tenant_takers
 
 pytestmark = pytest.mark.req("SEC-08")
@@ -38,6 +38,7 @@ BY_PROPERTY = {
     *("secrets.reader.SecretReader.read", "secrets.cache.SealedCache.get", "secrets.cache.SealedCache.put"),
     *("secrets.cache.SealedCache.drop", "secrets.cache.spelled"),
     *("secrets.service.SecretService.signers", "secrets.service.SecretService.headers"),
+    *("secrets.service.SecretService.tls", "secrets.pointer.require_own_tls"),
     *(
         "secrets.envelope.seal",
         "secrets.envelope.open_sealed",
@@ -51,8 +52,9 @@ PURE = {  # of one pointer, or one id, that the caller has
     *("secrets.overlap.ended", "secrets.overlap.require_generation", "secrets.overlap.require_rotatable"),
     *("secrets.overlap.rolled_back", "secrets.overlap.rotated", "operations.rotation.signing"),
     "secrets.migration.require_sealable",
-    *("secrets.ref.endpoint_headers_name", "secrets.ref.endpoint_secret_name"),
+    *("secrets.ref.endpoint_headers_name", "secrets.ref.endpoint_secret_name", "secrets.ref.endpoint_tls_name"),
     "secrets.compromise.cursor_of",
+    *("operations.sending.transport", "operations.sending.trust"),  # of the settings, which name tenants
     *("secrets.store.first_ref", "secrets.store.require_provider"),
     "secrets.seen.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_seen.py
 }
@@ -95,7 +97,7 @@ async def two(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[
         new = NewEndpoint(
             tenant_id=tenant, url=f"https://{tenant}.example/hook", event_types=("*",), rotate_every_days=1
         )
-        added = await installation.add(new, headers={"x-own": f"value of {tenant}".encode()})
+        added = await installation.add(new, headers={"x-own": f"value of {tenant}".encode()}, tls=TLS)
         ids.append(added.pointer.endpoint_id)
         await installation.deliveries(tenant)
         for overlap_seconds in (0, 3600) if tenant == RIVAL else (0, 0, 3600):
@@ -168,7 +170,7 @@ async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint
     found = await pointer.locked(connection, tenant=ACME, endpoint_id=two.own)
     refs: dict[str, Any] = {
         column: str(getattr(found, column)).replace(two.own, endpoint)
-        for column in ("secret_ref", "previous_secret_ref", "headers_ref")
+        for column in ("secret_ref", "previous_secret_ref", "headers_ref", "tls_ref")
     }
     return Asked(
         operator=two.installation.operator(connection),

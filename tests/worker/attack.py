@@ -24,7 +24,7 @@ _DELIVERY: Final = Template(
 )
 _COLUMNS: Final = (
     "secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,"
-    " headers_ref, lead, scheme, algorithm, generation, mac, mac_key_id"
+    " headers_ref, tls_ref, lead, scheme, algorithm, generation, mac, mac_key_id"
 )
 _WHOLE: Final = Template("($columns) = (SELECT $columns FROM $table WHERE id = '$whose')")
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from itertools import starmap
 from urllib.parse import quote
 
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from hookseal.secrets import envelope
 from hookseal.secrets.context import SecretContext
 from hookseal.secrets.keyring import KeyRing
@@ -33,6 +36,25 @@ def signing(name: str, text: bytes) -> Canary:
     key = base64.b64decode(spelled)
     half = len(key) // 2
     return Canary(name, (spelled[: half * 8 // 6], key[:half]) if text.startswith(b"whsk_") else (spelled, key))
+
+
+def client_key(name: str, pem: bytes) -> Canary:
+    """Return the canary of a private key: the numbers in it that nobody but its owner knows.
+
+    What stands around them is in the certificate, too, or in every key.
+    """
+    key = load_pem_private_key(pem, password=None)
+    if isinstance(key, rsa.RSAPrivateKey):
+        numbers = key.private_numbers()
+        return Canary(name, tuple(_as_bytes(each) for each in (numbers.p, numbers.q, numbers.d)))
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return Canary(name, (_as_bytes(key.private_numbers().private_value),))
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
+    return Canary(name, (key.private_bytes_raw(),))
+
+
+def _as_bytes(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
 def data_key(name: str, keyring: KeyRing, sealed: bytes, context: SecretContext) -> Canary:

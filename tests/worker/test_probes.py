@@ -48,7 +48,7 @@ async def says(worker: Worker, path: str, **changes: str) -> None:
             "/startupz",
             "schema",
             "UPDATE hookseal.alembic_version SET version_num = '9999'",
-            "UPDATE hookseal.alembic_version SET version_num = '0004'",
+            "UPDATE hookseal.alembic_version SET version_num = '0005'",
             id="schema",
         ),
         pytest.param(

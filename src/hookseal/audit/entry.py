@@ -17,6 +17,7 @@ class Action(StrEnum):
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_DELETED = "endpoint.deleted"
     ENDPOINT_PROBED = "endpoint.probed"
+    ENDPOINT_TESTED = "endpoint.tested"
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - what was done with one
     SECRET_ROLLED_BACK = "secret.rolled_back"  # noqa: S105 - the same
     SECRET_OVERLAP_ENDED = "secret.overlap_ended"  # noqa: S105 - the same

@@ -34,8 +34,8 @@ Exit codes: 0 done, 1 the answer is no, 2 usage, 3 not found, 4 conflict,
 
 # A command or group each, in the order in which a newcomer needs them: its module's `app`, or the function of its name.
 _NAMES: Final = (
-    *("demo", "up", "db", "key", "endpoint", "worker", "check", "publish", "delivery", "verify", "secret"),
-    *("migrate-secrets", "import-endpoints", "producer", "audit", "restore"),
+    *("demo", "up", "db", "key", "endpoint", "worker", "check", "publish", "delivery", "verify", "listen"),
+    *("secret", "migrate-secrets", "import-endpoints", "producer", "audit", "restore"),
 )
 
 

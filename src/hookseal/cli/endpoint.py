@@ -6,8 +6,10 @@ import typer
 
 from hookseal.cli import endpoint_options as options
 from hookseal.cli.endpoint_add import add
+from hookseal.cli.endpoint_ping import send_ping
 from hookseal.cli.endpoint_public_key import public_key
 from hookseal.cli.endpoint_state import delete, disable, enable
+from hookseal.cli.endpoint_tls import tls_lines
 from hookseal.cli.endpoint_update import update
 from hookseal.cli.facts import facts
 from hookseal.cli.output import Json, emit, table
@@ -51,7 +53,7 @@ def show(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = 
     """
     owner, wanted = ids.tenant_id(tenant), ids.endpoint_id(endpoint)
     found = run(_show(start(_NEEDS), owner, wanted))
-    emit(found, as_json=as_json, text=lambda: "\n".join(facts(found)))
+    emit(found, as_json=as_json, text=lambda: _show_text(found))
 
 
 app.command()(update)
@@ -63,6 +65,7 @@ app.command()(rotate)
 app.command()(rollback)
 app.command(name="end-overlap")(end_overlap)
 app.command(name="rotation-status")(rotation_status)
+app.command(name="test")(send_ping)
 
 
 async def _page(
@@ -77,6 +80,11 @@ async def _show(settings: Settings, tenant: ids.TenantId, wanted: ids.EndpointId
     async with connect(settings.database) as connection:
         await require_schema(connection)
         return await catalogue.show(connection, tenant, wanted)
+
+
+def _show_text(found: dict[str, Any]) -> str:
+    shown = [*facts(found | {"tls": None if found["tls"] is None else "its own: see below"}), *tls_lines(found["tls"])]
+    return "\n".join(shown)
 
 
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from hookseal.cli import endpoint_options as options
 from hookseal.cli.endpoint_headers import Header, HeadersFile, read_headers
+from hookseal.cli.endpoint_tls import CaFile, ClientCert, ClientKey, read_tls
 from hookseal.cli.input_files import STANDARD_INPUT
 from hookseal.cli.operating import NEEDS, operating
 from hookseal.cli.output import Json, emit, printable
@@ -17,8 +18,7 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.endpoints import AddedEndpoint, add_endpoint
-from hookseal.secrets.endpoint_headers import Headers
+from hookseal.operations.endpoints import AddedEndpoint, Beside, add_endpoint
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.overlap import require_signable
 from hookseal.secrets.signer import generate_signing_secret
@@ -57,6 +57,9 @@ def add(
     rotate_every_days: options.RotateEvery = None,
     header: Header = None,
     headers_file: HeadersFile = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    ca_file: CaFile = None,
     secret_file: SecretFile = None,
     secret_out: SecretOut = None,
     print_secret: PrintSecret = False,
@@ -75,29 +78,31 @@ def add(
     decided |= options.rotation_period(rotate_every_days)
     decided |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
     endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, algorithm=algorithm, **decided)
-    secret, headers = _secrets(endpoint, secret_file, header, headers_file)
+    _require_one_from_stdin(secret_file, headers_file, client_cert, client_key, ca_file)
+    secret = _secret(endpoint, secret_file)
+    beside = Beside(headers=read_headers(header, headers_file), tls=read_tls(client_cert, client_key, ca_file))
     with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(handed_out(secret)) as shown:
-        added = run(_add(settings, endpoint, secret, headers))
+        added = run(_add(settings, endpoint, secret, beside))
     shown = shown if added.public_key is None else None
     emit(_shape(added, shown), as_json=as_json, text=lambda: _text(added, shown, secret_out))
 
 
-def _secrets(
-    endpoint: NewEndpoint, secret_file: str | None, header: list[str] | None, headers_file: str | None
-) -> tuple[SecretMaterial, Headers]:
-    """Return the signing secret, a fresh one if none was given, and the header values."""
-    if secret_file == headers_file == STANDARD_INPUT:
-        raise Malformed("standard input is one file: give the secret or the headers in another", field="headers_file")
+def _require_one_from_stdin(*files: str | None) -> None:
+    if files.count(STANDARD_INPUT) > 1:
+        raise Malformed("standard input is one file: give - once", field="headers_file")
+
+
+def _secret(endpoint: NewEndpoint, secret_file: str | None) -> SecretMaterial:
+    """Return the signing secret, a fresh one if none was given."""
     require_signable(endpoint.scheme, endpoint.algorithm)
-    headers = read_headers(header, headers_file)
     given = read_secret(secret_file, endpoint.scheme, endpoint.algorithm)
-    return given or generate_signing_secret(endpoint.algorithm), headers
+    return given or generate_signing_secret(endpoint.algorithm)
 
 
-async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial, headers: Headers) -> AddedEndpoint:
+async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial, beside: Beside) -> AddedEndpoint:
     drain = settings.worker.drain_seconds
     async with operating(settings) as operator:
-        return await add_endpoint(operator, endpoint, secret, own_drain_seconds=drain, headers=headers)
+        return await add_endpoint(operator, endpoint, secret, own_drain_seconds=drain, beside=beside)
 
 
 def _shape(added: AddedEndpoint, shown: str | None) -> dict[str, object]:

@@ -6,14 +6,16 @@ import typer
 
 from hookseal.cli import endpoint_options as options
 from hookseal.cli.endpoint_headers import AllHeadersFile, Header, RemoveHeader, header_change
+from hookseal.cli.endpoint_tls import CaFile, ClientCert, ClientKey, RemoveCa, RemoveClientCert, tls_change, tls_lines
 from hookseal.cli.facts import value
+from hookseal.cli.input_files import STANDARD_INPUT
 from hookseal.cli.operating import NEEDS, operating
 from hookseal.cli.output import Json, emit
 from hookseal.cli.runtime import run, start
 from hookseal.config.settings import Settings
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
-from hookseal.operations.endpoint_update import HEADERS, Updated, update_endpoint
+from hookseal.operations.endpoint_update import HEADERS, TLS, Updated, update_endpoint
 
 EventTypes = Annotated[
     list[str] | None, typer.Option(help="All that it subscribes to, in place of what it did. Repeatable.")
@@ -27,7 +29,7 @@ Lead = Annotated[
 ]
 Expected = Annotated[
     int | None,
-    typer.Option(help="Only if the endpoint is at this generation, which url, lead, headers and secrets move."),
+    typer.Option(help="Only if the endpoint is at this generation, which url, lead, headers, TLS and secrets move."),
 ]
 
 
@@ -47,6 +49,11 @@ def update(
     header: Header = None,
     headers_file: AllHeadersFile = None,
     remove_header: RemoveHeader = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    ca_file: CaFile = None,
+    remove_client_cert: RemoveClientCert = False,
+    remove_ca: RemoveCa = False,
     lead: Lead = None,
     expect_generation: Expected = None,
     as_json: Json = False,
@@ -61,7 +68,14 @@ def update(
     )
     changes |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
     changes |= options.rotation_period(rotate_every_days)
-    beside = {"lead": lead, HEADERS: header_change(header, headers_file, remove_header)}
+    files = (client_cert, client_key, ca_file)
+    if [headers_file, *files].count(STANDARD_INPUT) > 1:
+        raise Malformed("standard input is one file: give - once", field="headers_file")
+    beside = {
+        "lead": lead,
+        HEADERS: header_change(header, headers_file, remove_header),
+        TLS: tls_change(files, remove_client_cert=remove_client_cert, remove_ca=remove_ca),
+    }
     changes |= {name: value for name, value in beside.items() if value is not None}
     if not changes:
         raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
@@ -106,4 +120,6 @@ def _change(name: str, updated: Updated) -> str:
 
 
 def _value(fact: object) -> str:
+    if isinstance(fact, dict):
+        return "; ".join(tls_lines(fact))
     return value(list(fact) if isinstance(fact, tuple) else fact)

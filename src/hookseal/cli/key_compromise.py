@@ -30,6 +30,7 @@ class _Drill:
     rotated: int = 0
     integrity_rotated: bool = False
     headers: list[dict[str, Any]] = field(default_factory=list)
+    client_keys: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, replaced: Replaced) -> None:
@@ -45,6 +46,13 @@ class _Drill:
             self.integrity_rotated = True
         elif exposed.remedy is Remedy.NEW_HEADER_VALUES:
             self.headers.append(of)
+        elif exposed.remedy is Remedy.NEW_CLIENT_KEY:
+            self.client_keys.append(of)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether somebody has to do something still."""
+        return bool(self.failed or self.headers or self.client_keys)
 
 
 def versions(
@@ -100,12 +108,13 @@ def compromise(
             "rotated": drilled.rotated,
             "integrity_rotated": drilled.integrity_rotated,
             "header_values": drilled.headers,
+            "client_keys": drilled.client_keys,
             "failed": drilled.failed,
         },
         as_json=as_json,
         text=lambda: _text(wanted, drilled, dry_run=dry_run),
     )
-    raise typer.Exit(1 if drilled.failed or drilled.headers else 0)
+    raise typer.Exit(1 if drilled.is_left else 0)
 
 
 async def _page(settings: Settings, key_id: str, after: exposure.Place, limit: int) -> list[Exposed]:
@@ -146,6 +155,11 @@ def _text(key_id: str, drilled: _Drill, *, dry_run: bool) -> str:
     if drilled.headers:
         lines.append(
             f"header values that their owners must replace: {len(drilled.headers)} (endpoint update --headers-file)"
+        )
+    if drilled.client_keys:
+        lines.append(
+            f"client keys that their owners must replace: {len(drilled.client_keys)} "
+            "(endpoint update --client-cert --client-key)"
         )
     if drilled.failed:
         lines.append(f"failed: {len(drilled.failed)}; run this again once that is mended")

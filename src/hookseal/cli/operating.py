@@ -9,6 +9,7 @@ from typing import Final
 from hookseal.cli.runtime import connect, require_schema
 from hookseal.config.settings import Part, Settings
 from hookseal.ground.errors import Refused
+from hookseal.operations import sending
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.keyring import KeyRing
@@ -30,7 +31,7 @@ async def operating(settings: Settings, keyring: KeyRing | None = None) -> Async
     async with connect(settings.database) as connection:
         await require_schema(connection)
         ring = settings.secrets.keyring if keyring is None else keyring
-        unlocked = await unlock(connection, settings.secrets.provider, ring)
+        unlocked = await unlock(connection, settings.secrets.provider, ring, trust=sending.trust(settings.egress))
         yield Operator(connection=connection, unlocked=unlocked, who=who())
 
 

@@ -1,8 +1,7 @@
 """`hookseal verify`: what a receiver would answer to a request that was kept in files."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -10,11 +9,11 @@ import typer
 from hookseal.cli.input_files import STANDARD_INPUT, read_input
 from hookseal.cli.output import Json, emit, printable
 from hookseal.cli.secret_files import read_secret_text
+from hookseal.cli.verification import Answer, answered
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.receiver import TOLERANCE_SECONDS, Stated, VerificationError, stated
-from hookseal.receiver import verify as verified_request
+from hookseal.receiver import TOLERANCE_SECONDS
 
 _MAX_HEADERS_BYTES: Final = 65_536
 _MAX_PUBLIC_KEY_BYTES: Final = 256
@@ -22,18 +21,6 @@ _ONE_PUBLIC_KEY: Final = re.compile(r"whpk_[!-~]{0,128}(?:\r?\n)?")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FIRST_LINE: Final = re.compile(r"(?:[A-Z]+ \S+ )?HTTP/[0-9.]+(?: .*)?")
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
-
-
-class _Answer(TypedDict):
-    """What a receiver would answer. What a refused request says of itself is not proven."""
-
-    verified: bool
-    reason: str | None
-    scheme: str | None
-    delivery_id: str | None
-    timestamp: int | None
-    age_seconds: float | None
-    secret_number: int | None
 
 
 def verify(
@@ -57,7 +44,7 @@ def verify(
     headers = _headers(_limited(headers_file, _MAX_HEADERS_BYTES, field="headers_file"))
     body = _limited(body_file, MAX_BODY_BYTES, field="body_file")
     now = SystemClock().now().timestamp() if at is None else at
-    answer, message = _answer(body, headers, secrets, now=now, tolerance=tolerance)
+    answer, message = answered(body, headers, secrets, now=now, tolerance=tolerance)
     emit(answer, as_json=as_json, text=lambda: _text(answer, message))
     raise typer.Exit(0 if answer["verified"] else 1)
 
@@ -72,43 +59,7 @@ def _secret_or_public_key(source: str) -> str:
         return text.rstrip("\r\n")
 
 
-def _answer(
-    body: bytes, headers: Mapping[str, str], secrets: Sequence[str], *, now: float, tolerance: float
-) -> tuple[_Answer, str]:
-    """Return the answer, and for people what proved it or why it is refused."""
-    try:
-        proven = verified_request(body, headers, secrets, now=now, tolerance_seconds=tolerance)
-    except VerificationError as refusal:
-        return _refused(refusal, stated(headers), now), str(refusal)
-    answer = _Answer(
-        verified=True,
-        reason=None,
-        scheme=proven.scheme,
-        delivery_id=proven.delivery_id,
-        timestamp=proven.timestamp,
-        age_seconds=_age(proven.timestamp, now),
-        secret_number=proven.secret_number,
-    )
-    return answer, f"with secret {proven.secret_number} of {len(secrets)}"
-
-
-def _refused(refusal: VerificationError, request: Stated, now: float) -> _Answer:
-    return _Answer(
-        verified=False,
-        reason=refusal.reason,
-        scheme=request.scheme,
-        delivery_id=request.delivery_id,
-        timestamp=request.timestamp,
-        age_seconds=None if request.timestamp is None else _age(request.timestamp, now),
-        secret_number=None,
-    )
-
-
-def _age(timestamp: int, now: float) -> float:
-    return round(now - timestamp, 3)
-
-
-def _text(answer: _Answer, message: str) -> str:
+def _text(answer: Answer, message: str) -> str:
     lines = [f"verified  {'yes, ' if answer['verified'] else 'NO: '}{message}"]
     if answer["scheme"] is not None:
         lines.append(f"scheme    {answer['scheme']}")

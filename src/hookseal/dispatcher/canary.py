@@ -8,6 +8,7 @@ has seen before judges both.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -115,8 +116,10 @@ _BY_STATUS: Final = {status: heard for statuses, heard in reversed(HEARD) for st
 _BY_HEARD: Final = {(rule.canary, rule.control): rule for rule in RULES}
 
 
-def compose_ping(ping: Ping, signer: Signer, *, allow_http: bool, user_agent: str, start_by: float) -> Request:
-    """Return the request that a delivery of this ping to the endpoint would be, signed by this one alone.
+def compose_ping(
+    ping: Ping, signers: Sequence[Signer], *, allow_http: bool, user_agent: str, start_by: float
+) -> Request:
+    """Return the request that a delivery of this ping to the endpoint would be, signed by these alone, in order.
 
     Raises `Refused` if the endpoint is disabled, or its row such that nothing may be sent.
     """
@@ -127,7 +130,7 @@ def compose_ping(ping: Ping, signer: Signer, *, allow_http: bool, user_agent: st
     return compose(
         claim,
         target,
-        (signer,),
+        signers,
         user_agent=user_agent,
         start_by=start_by,
         longest_seconds=target.timeout_ms / 1000,

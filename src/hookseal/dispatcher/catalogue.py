@@ -1,5 +1,6 @@
 """What an operator reads of endpoints: everything but their secrets."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,10 +40,13 @@ async def page(
 async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
     """Return one endpoint with how many of its deliveries are pending, and how many of these are held back.
 
+    `tls` tells of its certificates by subject, fingerprint and end.
+
     Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
     """
     with translated():
         row = await executor.fetchrow(_SQL["show"], tenant, endpoint_id)
     if row is None:
         raise NotFound("the tenant has no such endpoint", field="endpoint")
-    return dict(row)
+    found = dict(row)
+    return found | {"tls": None if found["tls"] is None else json.loads(found["tls"])}

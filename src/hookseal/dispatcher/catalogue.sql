@@ -15,7 +15,8 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.e
        e.scheme, e.algorithm, e.timeout_ms,
        e.max_attempts, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule, e.attempts_allowed,
        e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme, e.previous_algorithm,
-       e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref, e.lead,
+       e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref,
+       e.tls_shown AS tls, e.tls_ref, e.lead,
        e.generation, e.has_plaintext, e.created_at,
        coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
                                 WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS put_back,

@@ -34,6 +34,8 @@ class HttpConnection(ResponseHandler):
         course = COURSE.get()
         course.connection = self
         course.phase = Phase.ANSWER
+        if course.watch is not None and self.transport is not None:
+            course.watch(self.transport)
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:

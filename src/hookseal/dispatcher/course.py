@@ -1,5 +1,7 @@
 """How far a request has come: what the parts of a transport tell each other about one request."""
 
+from asyncio import BaseTransport
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -43,7 +45,8 @@ class Limits:
 class Course:
     """One request under way, for whom, and by when it must have begun.
 
-    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on.
+    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on;
+    `watch`, if there is one, is shown it just before.
     """
 
     tenant: TenantId
@@ -52,6 +55,7 @@ class Course:
     begun: bool = False
     phase: Phase = Phase.NAME
     connection: Any = field(default=None, repr=False)
+    watch: Callable[[BaseTransport], None] | None = None
 
     def begin(self) -> bool:
         """Return whether the request may begin, or has begun; from now on it has. The clock is looked at now."""

@@ -2,7 +2,8 @@
 
 Steps 1, 3, 6 and 9 await something outside; the others are pure. Every end after a claim passes
 through the ledger, so that no lease is left behind while PostgreSQL answers. What signs is let go before
-anything is sent; only the values of the endpoint's own headers, masked, are held while the request is.
+anything is sent; only the values of the endpoint's own headers, masked, and what it is dialled with are held while
+the request is.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from hookseal.dispatcher.model import (
 )
 from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, decide
-from hookseal.dispatcher.ports import Parts
+from hookseal.dispatcher.ports import Parts, dialled_with
 from hookseal.ground.errors import CannotSign, Defect
 
 START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its claim (design, law 4)
@@ -63,8 +64,8 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
     held: AbstractAsyncContextManager[object] = nullcontext()
     try:
         signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
-        if target.pointer.headers_ref is not None:
-            signed, held = await _with_headers(signed, parts)
+        if target.pointer.headers_ref is not None or target.pointer.tls_ref is not None:
+            signed, held = await _with_own(signed, parts)
     except CannotSign as error:
         await _shielded(_hold(claim, await_secret(str(error), parts.jitter()), parts))
     except Exception:  # a fault of ours: it is told by whoever runs us
@@ -92,11 +93,14 @@ async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> 
         return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
 
 
-async def _with_headers(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
-    """Return the attempt with the values of the endpoint's own headers, and the block at whose end they are gone."""
-    block = AsyncExitStack()
-    values = await block.enter_async_context(parts.signers.headers(signed.target.pointer))
-    return replace(signed, request=replace(signed.request, sealed_headers=values)), block
+async def _with_own(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
+    """Return the attempt with the endpoint's own headers and TLS identity, and the block at whose end they are gone."""
+    pointer = signed.target.pointer
+    async with AsyncExitStack() as block:
+        values = await block.enter_async_context(parts.signers.headers(pointer))
+        tls = await block.enter_async_context(parts.signers.tls(pointer))
+        request = replace(signed.request, sealed_headers=values, tls=dialled_with(tls))
+        return replace(signed, request=request), block.pop_all()
 
 
 async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:

@@ -1,7 +1,9 @@
 """Endpoints, but for the columns that point at secrets: those belong to the secrets room."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -23,7 +25,8 @@ class NewEndpoint:
 
     `retry_schedule`, if there is one, holds the seconds between the attempts and stands in place of
     `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds`. `header_names` names the headers whose
-    values the secrets room keeps. `endpoint_id` is that of an older system; without one it is made.
+    values the secrets room keeps, `tls_shown` tells of the certificates that it keeps. `endpoint_id` is that of an
+    older system; without one it is made.
     """
 
     tenant_id: TenantId
@@ -39,6 +42,7 @@ class NewEndpoint:
     retry_schedule: tuple[int, ...] | None = None
     rotate_every_days: int | None = None
     header_names: tuple[str, ...] = ()
+    tls_shown: Mapping[str, Any] | None = None
     endpoint_id: EndpointId | None = None
 
 
@@ -55,6 +59,7 @@ class Decided:
     retry_schedule: tuple[int, ...] | None
     rotate_every_days: int | None
     header_names: tuple[str, ...]
+    tls_shown: Mapping[str, Any] | None
     enabled: bool
     disabled_reason: str | None
 
@@ -83,6 +88,8 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
             )
             if endpoint.header_names:
                 await connection.execute(_SQL["name_headers"], endpoint.tenant_id, made, endpoint.header_names)
+            if endpoint.tls_shown is not None:
+                await connection.execute(_SQL["show_tls"], endpoint.tenant_id, made, json.dumps(endpoint.tls_shown))
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name in _OF_ID:
                 raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
@@ -113,6 +120,7 @@ async def locked(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
             "event_types": tuple(row["event_types"]),
             "header_names": tuple(row["header_names"]),
             "retry_schedule": None if schedule is None else tuple(schedule),
+            "tls_shown": None if row["tls_shown"] is None else json.loads(row["tls_shown"]),
         }
     )
 
@@ -133,6 +141,7 @@ async def change(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
             decided.retry_schedule,
             decided.rotate_every_days,
             decided.header_names,
+            None if decided.tls_shown is None else json.dumps(decided.tls_shown),
         )
 
 

@@ -17,9 +17,14 @@ UPDATE hookseal.endpoints
 SET header_names = $3
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
+-- name: show_tls
+UPDATE hookseal.endpoints
+SET tls_shown = $3::jsonb
+WHERE tenant_id = $1 AND id = $2::text::uuid
+
 -- name: lock
 SELECT event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule,
-       rotate_every_days, header_names, enabled, disabled_reason
+       rotate_every_days, header_names, tls_shown, enabled, disabled_reason
 FROM hookseal.endpoints
 WHERE tenant_id = $1 AND id = $2::text::uuid
 FOR NO KEY UPDATE
@@ -27,7 +32,7 @@ FOR NO KEY UPDATE
 -- name: change
 UPDATE hookseal.endpoints
 SET event_types = $3, name = $4, timeout_ms = $5, max_attempts = $6, backoff_base_seconds = $7, backoff_cap_seconds = $8,
-    retry_schedule = $9, rotate_every_days = $10, header_names = $11
+    retry_schedule = $9, rotate_every_days = $10, header_names = $11, tls_shown = $12::jsonb
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- name: enable

@@ -197,6 +197,7 @@ def _target(ring: Ring, row: Any) -> Target:
         previous_algorithm=row["previous_algorithm"],
         previous_due=row["previous_due"],
         headers_ref=row["headers_ref"],
+        tls_ref=row["tls_ref"],
         lead=row["lead"],
         generation=row["generation"],
         mac=row["mac"],

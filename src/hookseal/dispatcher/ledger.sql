@@ -9,7 +9,7 @@ WITH due AS (
 ), endpoint AS (
     SELECT e.id, e.enabled, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
            e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-           e.previous_algorithm, e.lead, e.headers_ref, e.generation, e.mac, e.mac_key_id,
+           e.previous_algorithm, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.mac_key_id,
            coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
     FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
     FOR KEY SHARE OF e NOWAIT
@@ -30,7 +30,7 @@ SELECT c.event_id, c.claimed_number, c.budget_spent, c.created_at, c.claimed_at,
        e.id IS NOT NULL AS endpoint_found, e.enabled, e.timeout_ms,
        e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
        e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-       e.previous_algorithm, e.previous_due, e.lead, e.headers_ref, e.generation, e.mac, e.mac_key_id,
+       e.previous_algorithm, e.previous_due, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.mac_key_id,
        coalesce((SELECT epoch FROM hookseal.control WHERE name = 'cache'), -1) AS cache_epoch,
        coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1) AS restore_epoch,
        coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint

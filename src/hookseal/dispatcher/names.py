@@ -32,7 +32,7 @@ class LookUps:
 
     def __init__(self, limits: Limits, look_up: Callable[[str], Addresses] = system_look_up) -> None:
         self._limits = limits
-        self._look_up = look_up
+        self.look_up = look_up
         self._busy: Counter[TenantId | None] = Counter()
         self._threads = 0
         self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
@@ -69,7 +69,7 @@ class LookUps:
             else:
                 answer.set_result(found)
 
-        thread = threading.Thread(target=_run, args=(self._look_up, host, loop, ended), name="look-up", daemon=True)
+        thread = threading.Thread(target=_run, args=(self.look_up, host, loop, ended), name="look-up", daemon=True)
         thread.start()
         self._threads += 1
         self._busy[tenant] += 1

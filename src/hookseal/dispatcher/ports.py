@@ -3,6 +3,7 @@
 Both pass the same laws (tests/dispatcher/test_*_laws.py).
 """
 
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hookseal.dispatcher.model import (
     Request,
     Ring,
     State,
+    TlsIdentity,
     Verdict,
     WaitingFor,
 )
@@ -93,8 +95,27 @@ class Signer(Protocol):
         ...
 
 
+class Tls(Protocol):
+    """What an endpoint with a client certificate, or trust of its own, is dialled with."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other; it holds no secret."""
+        ...
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context, ready for use."""
+        ...
+
+    @property
+    def expires_at(self) -> float:
+        """The monotonic time after which no connection is kept that was made with it."""
+        ...
+
+
 class Signers(Protocol):
-    """Hands out what must sign for an endpoint, and what its own headers say."""
+    """Hands out what must sign for an endpoint, what its own headers say, and what it is dialled with."""
 
     def signers(self, pointer: Pointer) -> AbstractAsyncContextManager[tuple[Signer, ...]]:
         """Give every signer that is due, the current secret's first, for the length of the block.
@@ -108,6 +129,13 @@ class Signers(Protocol):
 
         There are none without a ref. After the block the mapping is empty. Raises `CannotSign` on entry if they
         cannot be had.
+        """
+        ...
+
+    def tls(self, pointer: Pointer) -> AbstractAsyncContextManager[Tls | None]:
+        """Give what the endpoint is dialled with, None without a ref: then it is dialled as any other.
+
+        Raises `CannotSign` on entry if it cannot be had.
         """
         ...
 
@@ -154,3 +182,8 @@ class Parts:
     longest_seconds: float
     meter: Meter
     log: Any
+
+
+def dialled_with(tls: Tls | None) -> TlsIdentity | None:
+    """Return what an endpoint's TLS identity is in a request."""
+    return None if tls is None else TlsIdentity(key=tls.key, context=tls.context, expires_at=tls.expires_at)

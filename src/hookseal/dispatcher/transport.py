@@ -8,8 +8,10 @@ import re
 import ssl
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
@@ -22,6 +24,7 @@ from hookseal.dispatcher.dial import Connector, Means
 from hookseal.dispatcher.guard import Guard
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Request, TlsIdentity
 from hookseal.dispatcher.names import LookUps, Names
+from hookseal.dispatcher.observation import Observed, SeenTls, resolved, seen_connection
 from hookseal.dispatcher.reading import RESPONSE_BYTES_READ, read
 from hookseal.dispatcher.sessions import Sessions
 from hookseal.dispatcher.trust import client_context
@@ -79,7 +82,28 @@ class HttpTransport:
         """
         if self._clock.monotonic() >= request.start_by:
             return NotBegun()
-        course = Course(tenant=request.tenant_id, begin_by=request.start_by, clock=self._clock)
+        return await self._on(self._course(request), request)
+
+    async def observed(self, request: Request) -> tuple[Answer, Observed]:
+        """Return what `send` does, and the way that the request took."""
+        allowed = self._rules.networks_for(request.tenant_id)
+        addresses, error = await resolved(
+            urlsplit(request.url).hostname or "",
+            Guard(allowed).refusal_of,
+            self._look_ups.look_up,
+            seconds=self._means.limits.name_seconds,
+        )
+        ways: list[tuple[str | None, SeenTls | None]] = []
+        course = replace(self._course(request), watch=lambda found: ways.append(seen_connection(found)))
+        is_late = self._clock.monotonic() >= request.start_by
+        answer: Answer = NotBegun() if is_late else await self._on(course, request)
+        dialled, tls = ways[-1] if ways else (None, None)
+        return answer, Observed(addresses=addresses, error=error, dialled=dialled, tls=tls)
+
+    def _course(self, request: Request) -> Course:
+        return Course(tenant=request.tenant_id, begin_by=request.start_by, clock=self._clock)
+
+    async def _on(self, course: Course, request: Request) -> Answer:
         before = COURSE.set(course)
         shared = self._sessions.take(self._rules.networks_for(request.tenant_id), request.tls)
         try:

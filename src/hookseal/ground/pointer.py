@@ -16,7 +16,8 @@ class Pointer:
 
     `scheme` and `algorithm` are those of the current secret; the previous one has its own. `previous_due`
     is the database's own answer, in the statement that read the row, to whether the overlap still runs.
-    `headers_ref` names the sealed values of the headers that its requests carry beside ours.
+    `headers_ref` names the sealed values of the headers that its requests carry beside ours, `tls_ref` the sealed
+    client certificate and authorities with which its receiver is spoken to.
     `cache_epoch` was read in the same statement: what was cached under an older one must not be used (below zero it is
     not known, so nothing is). So was
     `audited_generation`, the highest that the audit log has of this endpoint (None: none), and `restore_epoch`:
@@ -48,3 +49,4 @@ class Pointer:
     read_at: datetime
     audited_generation: int | None
     database: int = 0
+    tls_ref: str | None = None

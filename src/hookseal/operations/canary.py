@@ -7,7 +7,7 @@ from hookseal.audit.entry import Action, Change
 from hookseal.dispatcher import endpoints
 from hookseal.dispatcher.canary import START_WITHIN_SECONDS, Ping, compose_ping, judge, needs_control
 from hookseal.dispatcher.model import Answer, Request, Retries, Target
-from hookseal.dispatcher.ports import Transport
+from hookseal.dispatcher.ports import Transport, dialled_with
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -124,15 +124,16 @@ async def _read(
 async def _sent(operator: Operator, sending: Sending, reading: _Reading, *, by_nobody: bool) -> Answer:
     """Return the answer to the reading's ping. The row is trusted for the control as well: its url is dialled."""
     request = await _signed(operator, sending, reading, by_nobody=by_nobody)
-    async with operator.unlocked.service.headers(reading.pointer) as values:
-        return await sending.transport.send(replace(request, sealed_headers=values))
+    service = operator.unlocked.service
+    async with service.headers(reading.pointer) as values, service.tls(reading.pointer) as tls:
+        return await sending.transport.send(replace(request, sealed_headers=values, tls=dialled_with(tls)))
 
 
 async def _signed(operator: Operator, sending: Sending, reading: _Reading, *, by_nobody: bool) -> Request:
     async with operator.unlocked.service.signers(reading.pointer) as signers:
         return compose_ping(
             reading.ping,
-            _nobody(reading.pointer) if by_nobody else signers[0],
+            (_nobody(reading.pointer) if by_nobody else signers[0],),
             allow_http=sending.allow_http,
             user_agent=sending.user_agent,
             start_by=reading.asked_at + START_WITHIN_SECONDS,

@@ -41,7 +41,8 @@ class Replaced:
 async def drill(operator: Operator, key_id: str, how: How, tell: Callable[[Replaced], None]) -> None:
     """Mark the key as compromised, and replace every secret that was ever sealed under it and is in use.
 
-    `tell` is given every version that was sealed under it. Header values only their owner can replace, so those stay.
+    `tell` is given every version that was sealed under it. Header values and client keys only their owner can replace,
+    so those stay.
     Raises `NotFound`, `Conflict` if it is the active key, under which the new secrets would be sealed, `InDoubt` and
     `Unavailable`; run again it goes on.
     """
@@ -96,7 +97,7 @@ async def _replace(operator: Operator, key_id: str, exposed: Exposed, how: How) 
                 await rotate(operator, _wanted(key_id, exposed, how))
         case Remedy.NEW_INTEGRITY_KEY:
             await rotate_integrity_key(operator, how.random_bytes)
-        case Remedy.NEW_HEADER_VALUES | Remedy.NONE:
+        case Remedy.NEW_HEADER_VALUES | Remedy.NEW_CLIENT_KEY | Remedy.NONE:
             return
 
 

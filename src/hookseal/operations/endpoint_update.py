@@ -10,13 +10,17 @@ from hookseal.dispatcher.endpoints import Decided
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.operations import endpoint_tls
+from hookseal.operations.endpoint_tls import TlsMove
 from hookseal.operations.endpoints import host, require_drainable
 from hookseal.operations.operator import Operator
-from hookseal.secrets import endpoint_headers, overlap, pointer
+from hookseal.secrets import endpoint_headers, overlap, pointer, tls_identity
 from hookseal.secrets.endpoint_headers import HeaderChange, Headers
 from hookseal.secrets.errors import SecretError
 
 HEADERS: Final = "headers"
+TLS: Final = "tls"
+_SEALED: Final = frozenset({HEADERS, TLS})
 _POINTED: Final = frozenset({"url", "lead"})
 _BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
@@ -25,7 +29,7 @@ _BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_ca
 class Updated:
     """The endpoint after an update: which fields changed, none if all were so before, and its generation now.
 
-    `before` and `after` hold what the changed fields were and are; of headers the names.
+    `before` and `after` hold what the changed fields were and are; of headers the names, of TLS what may be shown.
     """
 
     changed: tuple[str, ...]
@@ -57,31 +61,38 @@ async def update_endpoint(
     own_drain_seconds: int,
     expect_generation: int | None = None,
 ) -> Updated:
-    """Give the endpoint these values: `url`, `lead`, fields of `Decided`, a `HeaderChange` as `headers`; all or none.
+    """Give the endpoint these values, all or none: `url`, `lead`, fields of `Decided`, a `HeaderChange` as `headers`.
 
-    The generation moves with url, lead and headers only, and headers wake what waits. Raises `NotFound`; `Conflict`
-    if the generation is not the expected one, the tenant has another endpoint with the url, or back-off is set beside
-    a schedule; `Refused` for a time-out that no drain lets end; `Malformed` for headers beyond their limits;
-    `SecretTampered` if url, lead or headers are to change and the row was altered; what opening the headers raises,
-    unless all of them are replaced; `Unavailable`.
+    And a `TlsChange` as `tls`. The generation moves with url, lead, headers and TLS only, and the last two wake what
+    waits. Raises `NotFound`; `Conflict` if the generation is not the expected one, the tenant has another endpoint with
+    the url, or back-off is set beside a schedule; `Refused` for a time-out that no drain lets end; `Malformed` for
+    headers beyond their limits, and a certificate that is not valid now; `SecretTampered` if the generation is to move
+    and the row was altered; what opening headers or TLS raises, unless all of it is replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
         overlap.require_generation(found, expect_generation)
         decided = await endpoints.locked(connection, tenant, endpoint_id)
-        now = asdict(decided) | {name: getattr(found, name) for name in _POINTED} | {HEADERS: decided.header_names}
-        changes = {name: value for name, value in wanted.items() if name != HEADERS and value != now[name]}
+        now = asdict(decided) | {name: getattr(found, name) for name in _POINTED}
+        now |= {HEADERS: decided.header_names, TLS: decided.tls_shown}
+        changes = {name: value for name, value in wanted.items() if name not in _SEALED and value != now[name]}
         _require_effect(decided, changes)
         headers = await _headers(operator, found, wanted.get(HEADERS))
         if headers is not None:
             changes[HEADERS] = tuple(sorted(headers.after))
+        tls = await endpoint_tls.moved(operator, found, wanted.get(TLS))
+        if tls is not None:
+            changes[TLS] = tls_identity.shown(tls.after)
         if "timeout_ms" in changes:
             await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
         if not changes:
             return Updated(changed=(), generation=found.generation)
-        after = await _written(operator, found, decided, changes=changes, headers=headers)
+        after = await _written(operator, found, decided, changes=changes, headers=headers, tls=tls)
         was = {name: now[name] for name in changes}
-        await operator.tell(_change(found, after, was, changes=changes, beside=await _of_headers(operator, headers)))
+        beside: dict[str, Any] = {} if headers is None else {"headers_changed": headers.changed}
+        if headers is not None or tls is not None:
+            beside |= {"key_id": await operator.unlocked.sealing_key_id(connection)}
+        await operator.tell(_change(found, after, was, changes=changes, beside=beside))
     return Updated(changed=tuple(changes), generation=after.generation, before=was, after=changes)
 
 
@@ -102,14 +113,24 @@ async def _headers(operator: Operator, found: Pointer, wanted: HeaderChange | No
 
 
 async def _written(
-    operator: Operator, found: Pointer, decided: Decided, *, changes: dict[str, Any], headers: _Headers | None
+    operator: Operator,
+    found: Pointer,
+    decided: Decided,
+    *,
+    changes: dict[str, Any],
+    headers: _Headers | None,
+    tls: TlsMove | None,
 ) -> Pointer:
     connection, integrity = operator.connection, operator.unlocked.integrity
     pointed = {name: value for name, value in changes.items() if name in _POINTED}
-    beside = {name: value for name, value in changes.items() if name not in _POINTED and name != HEADERS}
+    beside = {name: value for name, value in changes.items() if name not in _POINTED | _SEALED}
     if headers is not None:
         pointed["headers_ref"] = await _kept(operator, found, headers)
         beside["header_names"] = changes[HEADERS]
+    if tls is not None:
+        pointed["tls_ref"] = await endpoint_tls.kept(operator, found, tls)
+        beside["tls_shown"] = changes[TLS]
+    if headers is not None or tls is not None:
         await waiting.wake(connection, found.tenant_id, found.endpoint_id)
     if beside:
         await endpoints.change(connection, found.tenant_id, found.endpoint_id, replace(decided, **beside))
@@ -141,13 +162,6 @@ def _require_effect(decided: Decided, changes: dict[str, Any]) -> None:
         )
 
 
-async def _of_headers(operator: Operator, headers: _Headers | None) -> dict[str, Any]:
-    """Return what the audit row says of changed headers beside their names: which values, and the key that seals."""
-    if headers is None:
-        return {}
-    return {"headers_changed": headers.changed, "key_id": await operator.unlocked.sealing_key_id(operator.connection)}
-
-
 def _change(
     found: Pointer, after: Pointer, was: dict[str, Any], *, changes: dict[str, Any], beside: dict[str, Any]
 ) -> Change:
@@ -163,10 +177,12 @@ def _change(
 
 
 def _facts(values: dict[str, Any], of: Pointer) -> dict[str, Any]:
-    """Return the values as an audit row may tell them: of a url only the host, of headers the names and the ref."""
+    """Return the values as an audit row may tell them: of a url only the host, of what is sealed no value."""
     told: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     if "url" in told:
         told["host"] = host(told.pop("url"))
     if HEADERS in told:
         told |= {"header_names": told.pop(HEADERS), "headers_ref": of.headers_ref}
+    if TLS in told:
+        told["tls_ref"] = of.tls_ref
     return told

@@ -1,22 +1,24 @@
 """Adding and deleting an endpoint: its row, its sealed secret and the pointer from one to the other, or nothing."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from hookseal.audit.entry import Action, Change
 from hookseal.dispatcher import endpoint_rules, endpoints, waiting
 from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
-from hookseal.secrets import endpoint_headers, overlap, pointer, versions
+from hookseal.secrets import endpoint_headers, endpoint_tls, overlap, pointer, tls_context, tls_identity, versions
 from hookseal.secrets.context import Purpose
+from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.signer import generate_signing_secret, public_key_of, require_signing_secret
+from hookseal.secrets.tls_identity import TlsIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,29 +30,42 @@ class AddedEndpoint:
     public_key: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What an endpoint has beside its signing secret: headers of its own, and an identity in TLS."""
+
+    headers: endpoint_headers.Headers = field(default_factory=dict)
+    tls: TlsIdentity = endpoint_tls.NONE
+
+
+NOTHING: Final = Beside()
+
+
 async def add_endpoint(
     operator: Operator,
     endpoint: NewEndpoint,
     secret: SecretMaterial | None,
     *,
     own_drain_seconds: int,
-    headers: Mapping[str, SecretMaterial] = {},
+    beside: Beside = NOTHING,
     is_older: bool = False,
 ) -> AddedEndpoint:
-    """Store the endpoint with this signing secret, or a fresh one, and these headers, sealed; all of it or nothing.
+    """Store the endpoint with this signing secret, or a fresh one, and what is `beside` it, sealed; all or nothing.
 
     A secret that an older system made (`is_older`) may be shorter than others. Raises `Conflict` if the tenant has an
     endpoint with this url, or the given id was used before, `Refused` for a time-out that no drain lets
-    end, `Malformed` for a secret that does not sign so or a header that may not be sent, `Unavailable`.
+    end, `Malformed` for a secret that does not sign so, a header that may not be sent or a certificate that is not
+    valid now, `Unavailable`.
     """
     overlap.require_signable(endpoint.scheme, endpoint.algorithm)
     material = generate_signing_secret(endpoint.algorithm) if secret is None else secret
     require_signing_secret(material, endpoint.scheme, endpoint.algorithm, is_older=is_older)
-    named = replace(endpoint, header_names=tuple(sorted(headers)))
+    named = replace(endpoint, header_names=tuple(sorted(beside.headers)), tls_shown=tls_identity.shown(beside.tls))
     async with operator.changing() as connection:
         await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=own_drain_seconds)
         endpoint_id = await endpoints.insert(connection, named)
-        first = await _sealed(operator, named, endpoint_id, secret=material, headers=headers)
+        await require_usable(operator, beside.tls)
+        first = await _sealed(operator, named, endpoint_id, secret=material, beside=beside)
         stored = await pointer.first(
             connection, operator.unlocked.integrity, tenant=endpoint.tenant_id, endpoint_id=endpoint_id, to=first
         )
@@ -72,13 +87,15 @@ async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
         await endpoints.delete(connection, tenant, endpoint_id)
         cancelled = await waiting.cancel(connection, tenant, endpoint_id)
         await versions.retire(connection, _any_version(operator, found))
-        await endpoint_headers.retire(connection, operator.unlocked.store, tenant=tenant, endpoint_id=endpoint_id)
+        for sealed in (endpoint_headers, endpoint_tls):
+            await sealed.retire(connection, operator.unlocked.store, tenant=tenant, endpoint_id=endpoint_id)
         before = {
             "host": host(found.url),
             "generation": found.generation,
             "secret_ref": found.secret_ref,
             "previous_secret_ref": found.previous_secret_ref,
             "headers_ref": found.headers_ref,
+            "tls_ref": found.tls_ref,
             "enabled": decided.enabled,
         }
         # A generation on, whatever was written into the row: one that somebody puts back is known to be old.
@@ -97,6 +114,20 @@ async def require_drainable(operator: Operator, timeout_ms: int, *, own_drain_se
     endpoint_rules.require_drainable(timeout_ms, own_drain_seconds if smallest is None else smallest)
 
 
+async def require_usable(operator: Operator, tls: TlsIdentity) -> None:
+    """Return only if every certificate is valid now, by the database's clock, and OpenSSL takes all of them.
+
+    Raises `Malformed`, `Unavailable`.
+    """
+    if tls.is_empty:
+        return
+    tls_identity.require_current(tls, await pointer.moment(operator.connection, 0.0))
+    try:
+        tls_context.context_of(tls)
+    except SecretUnusable as error:
+        raise Malformed(str(error), field="client_cert" if tls.client else "ca_file") from None
+
+
 def host(url: str) -> str | None:
     """Return the host of a url, which is all of it that the audit log keeps: the rest may hold what is secret."""
     try:
@@ -111,7 +142,7 @@ async def _sealed(
     endpoint_id: EndpointId,
     *,
     secret: SecretMaterial,
-    headers: Mapping[str, SecretMaterial],
+    beside: Beside,
 ) -> pointer.First:
     """Seal what the new endpoint points at, and return that."""
     tenant, store = endpoint.tenant_id, operator.unlocked.store_on(operator.connection)
@@ -121,7 +152,10 @@ async def _sealed(
         scheme=scheme,
         algorithm=endpoint.algorithm,
         headers=await endpoint_headers.keep(
-            operator.connection, store, tenant=tenant, endpoint_id=endpoint_id, headers=headers
+            operator.connection, store, tenant=tenant, endpoint_id=endpoint_id, headers=beside.headers
+        ),
+        tls=await endpoint_tls.keep(
+            operator.connection, store, tenant=tenant, endpoint_id=endpoint_id, identity=beside.tls
         ),
     )
 
@@ -149,6 +183,8 @@ def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
         "secret_ref": stored.secret_ref,
         "header_names": list(endpoint.header_names),
         "headers_ref": stored.headers_ref,
+        "tls": endpoint.tls_shown,
+        "tls_ref": stored.tls_ref,
     }
 
 

@@ -14,7 +14,7 @@ from hookseal.operations.caches import clear_caches
 from hookseal.operations.operator import Operator
 from hookseal.secrets import active_key, epoch, pointer, put_back, versions
 from hookseal.secrets.put_back import PutBack, PutBackKind
-from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name
+from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
 
 _SUBJECT: Final = "restore"
 _AGAIN: Final = "it was put back again meanwhile: run this again"
@@ -27,6 +27,8 @@ _GONE: Final = {
     "secret_ref": "the material of its current secret is gone: rotate it with --overlap 0",
     "previous_secret_ref": "the material of its previous secret is gone: hookseal endpoint end-overlap",
     "headers_ref": "its header values are gone: give all of them with hookseal endpoint update --headers-file",
+    "tls_ref": "its client certificate or authorities are gone: hookseal endpoint update with --client-cert and "
+    "--client-key, --ca-file, or --remove-client-cert and --remove-ca",
 }
 
 
@@ -170,8 +172,8 @@ async def _accept(operator: Operator, found: PutBack) -> None:
 async def _let_go(operator: Operator, found: PutBack) -> None:
     """Do what a deletion does for an endpoint whose row is gone."""
     provider = operator.unlocked.store.provider
-    for name in (endpoint_secret_name(found.endpoint_id), endpoint_headers_name(found.endpoint_id)):
-        own = SecretRef(provider=provider, tenant=found.tenant_id, name=name, version=1)
+    for name_of in (endpoint_secret_name, endpoint_headers_name, endpoint_tls_name):
+        own = SecretRef(provider=provider, tenant=found.tenant_id, name=name_of(found.endpoint_id), version=1)
         await versions.retire(operator.connection, own)
     cancelled = await waiting.cancel(operator.connection, found.tenant_id, found.endpoint_id)
     gone = pointer.generation_after(found.audited_generation)

@@ -1,10 +1,22 @@
-"""The transport, as these settings want it."""
+"""The transport, and whom it trusts, as these settings want it."""
+
+import ssl
 
 from hookseal.config.settings import Egress
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.dispatcher.trust import client_context
 from hookseal.ground.clock import Clock
+from hookseal.secrets.tls_context import Trust
+
+
+def trust(egress: Egress) -> Trust:
+    """Return what makes contexts for endpoints with a TLS identity: trusting these alone, or whom all others do."""
+
+    def context(alone: str | None) -> ssl.SSLContext:
+        return client_context(extra=egress.trusted if alone is None else alone, only=alone is not None)
+
+    return context
 
 
 def transport(egress: Egress, clock: Clock) -> HttpTransport:

@@ -30,6 +30,7 @@ from hookseal.secrets.service import SecretService
 from hookseal.secrets.store import SecretStore, VersionState
 from hookseal.secrets.stores.dev import DevStore
 from hookseal.secrets.stores.postgres import PostgresStore
+from hookseal.secrets.tls_context import TlsContexts, Trust, system_trust
 
 _SYSTEM_CLOCK: Final = SystemClock()
 _DEFAULT_LIMITS: Final = CacheLimits()
@@ -78,10 +79,12 @@ async def unlock(
     *,
     cache: CacheLimits = _DEFAULT_LIMITS,
     clock: Clock = _SYSTEM_CLOCK,
+    trust: Trust = system_trust,
 ) -> Unlocked:
     """Return the unlocked secrets, checked against the table of keys; the sentinel has been opened once.
 
-    What signs goes through a cache of these limits; the store itself is asked without one.
+    What signs goes through a cache of these limits; the store itself is asked without one. An endpoint with a client
+    certificate and no authorities of its own is dialled with what `trust` makes.
 
     `db` needs the ring and obeys the table: the key that is active there seals, retired ones open
     nothing. `dev` makes its own keys, in memory, at once. Raises `ConfigError` if the installation was
@@ -89,16 +92,17 @@ async def unlock(
     secrets do not open, and `SecretUnavailable`.
     """
     held = SealedCache(cache, clock=clock, chance=random.SystemRandom().random, random_bytes=os.urandom)
+    contexts = TlsContexts(clock=clock, ttl_seconds=cache.ttl_seconds, trust=trust)
     match provider:
         case Provider.DB:
             if keyring is None:
                 raise ConfigError("SECRETS_MASTER_KEY: must be set for the provider db", field="SECRETS_MASTER_KEY")
-            return await _unlocked(PostgresStore(source, await fitting(source, keyring)), held, clock)
+            return await _unlocked(PostgresStore(source, await fitting(source, keyring)), held, contexts, clock)
         case Provider.DEV:
             await _require_unregistered(source)
             store = DevStore()
             await make_own_secrets(store, os.urandom)
-            return await _unlocked(store, held, clock)
+            return await _unlocked(store, held, contexts, clock)
         case _:
             raise ConfigError(
                 "SECRETS_PROVIDER: this version of hookseal keeps secrets with db and dev only",
@@ -116,7 +120,7 @@ async def _require_unregistered(source: Executor) -> None:
         )
 
 
-async def _unlocked(store: SecretStore, cache: SealedCache, clock: Clock) -> Unlocked:
+async def _unlocked(store: SecretStore, cache: SealedCache, contexts: TlsContexts, clock: Clock) -> Unlocked:
     integrity = await integrity_key(store)
     versions = IntegrityVersions(store, integrity, clock=clock)
     unlocked = Unlocked(
@@ -126,6 +130,7 @@ async def _unlocked(store: SecretStore, cache: SealedCache, clock: Clock) -> Unl
             integrity,
             learn=versions.learn,
             read_again=versions.read_again,
+            contexts=contexts,
         ),
         integrity=integrity,
         versions=versions,

@@ -27,6 +27,7 @@ class Remedy(StrEnum):
 
     ROTATION = "rotation"
     NEW_HEADER_VALUES = "new_header_values"
+    NEW_CLIENT_KEY = "new_client_key"
     NEW_INTEGRITY_KEY = "new_integrity_key"
     NONE = "none"
 
@@ -35,7 +36,7 @@ class Remedy(StrEnum):
 class Exposed:
     """A version that was sealed under the key.
 
-    `used_as` says how its endpoint has it now: current, previous or headers; None for one that no endpoint names,
+    `used_as` says how its endpoint has it now: current, previous, headers or tls; None for one that no endpoint names,
     and for the installation's own.
     """
 
@@ -61,6 +62,8 @@ class Exposed:
             return Remedy.ROTATION
         if self.used_as == "headers":
             return Remedy.NEW_HEADER_VALUES
+        if self.used_as == "tls":
+            return Remedy.NEW_CLIENT_KEY
         is_integrity = self.tenant_id == SYSTEM_TENANT and self.name == INTEGRITY_NAME
         return Remedy.NEW_INTEGRITY_KEY if is_integrity and self.state == VersionState.ACTIVE else Remedy.NONE
 

@@ -13,11 +13,12 @@ SELECT r.tenant_id,
        CASE concat_ws(':', r.provider, r.tenant_id, r.name, r.version)
             WHEN e.secret_ref THEN 'current'
             WHEN e.previous_secret_ref THEN 'previous'
-            WHEN e.headers_ref THEN 'headers' END AS used_as
+            WHEN e.headers_ref THEN 'headers'
+            WHEN e.tls_ref THEN 'tls' END AS used_as
   FROM hookseal.secret_records AS r
   LEFT JOIN hookseal.endpoints AS e
     ON e.tenant_id = r.tenant_id
-   AND e.id = substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
+   AND e.id = substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers|endpoint-tls)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
  WHERE ($1 = ANY (r.wrapped_by) OR r.key_id = $1 OR substring(r.sealed FROM 3 FOR 8) = decode($1, 'hex'))
    AND (r.tenant_id, r.name, r.version) > ($2, $3, $4::bigint)
  ORDER BY r.tenant_id, r.name, r.version

@@ -16,6 +16,7 @@ class Purpose(StrEnum):
 
     WEBHOOK_SIGNING = "webhook-signing"
     ENDPOINT_HEADERS = "endpoint-headers"
+    ENDPOINT_TLS = "endpoint-tls"
     INTEGRITY = "integrity"
     SENTINEL = "sentinel"
 

@@ -128,8 +128,10 @@ def _written(pointer: Pointer) -> bytes:
     # What an older version did not write is left out where it says nothing: its rows keep the MAC that they have.
     if pointer.previous_secret_ref is not None:
         parts += [_text(pointer.previous_scheme), _text(pointer.previous_algorithm)]
-    if pointer.headers_ref is not None:
-        parts.append(pointer.headers_ref.encode())
+    if pointer.headers_ref is not None or pointer.tls_ref is not None:
+        parts.append(_text(pointer.headers_ref))
+    if pointer.tls_ref is not None:
+        parts.append(pointer.tls_ref.encode())
     return framed(*parts)
 
 

@@ -21,7 +21,7 @@ SELECT id
 -- name: use
 WITH used AS (
     SELECT r.tenant_id,
-           substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
+           substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers|endpoint-tls)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
            AS endpoint_id,
            r.state
       FROM hookseal.secret_records AS r

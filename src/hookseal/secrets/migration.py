@@ -97,11 +97,11 @@ def require_sealable(secret: SecretMaterial, found: Pointer) -> None:
             "the audit log knows this endpoint, so its row was put back or emptied: find out by whom, then "
             "`hookseal endpoint delete` it and add or import it again"
         )
-    ours = (found.previous_secret_ref, found.previous_secret_expires_at, found.headers_ref, found.mac)
+    ours = (found.previous_secret_ref, found.previous_secret_expires_at, found.headers_ref, found.tls_ref, found.mac)
     if found.generation != 0 or any(value is not None for value in ours):
         raise SecretTampered(
             "the row has no secret_ref, and other columns that hookseal alone writes are set (generation, mac, "
-            "headers_ref, previous_secret_...): empty them, or delete the endpoint and import it again"
+            "headers_ref, tls_ref, previous_secret_...): empty them, or delete the endpoint and import it again"
         )
     if not len(secret):
         raise Conflict("the plaintext is empty: give the endpoint a secret, or empty the column (NULL)", field="secret")

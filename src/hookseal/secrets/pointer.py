@@ -16,7 +16,7 @@ from hookseal.schema.database import Connection, Executor
 from hookseal.secrets.database import outages_translated
 from hookseal.secrets.errors import SecretDenied, SecretTampered
 from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name
+from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
 
 HIGHEST_GENERATION: Final = 2**63 - 1
 
@@ -26,12 +26,13 @@ _PAGE: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class First:
-    """What a new endpoint points at: the secret that signs, how, and its header values if it has any."""
+    """What a new endpoint points at: what signs, how, and its header values and TLS identity if it has any."""
 
     ref: SecretRef
     scheme: Scheme
     algorithm: Algorithm
     headers: SecretRef | None = None
+    tls: SecretRef | None = None
 
 
 async def locked(connection: Connection, *, tenant: TenantId, endpoint_id: EndpointId) -> Pointer:
@@ -91,6 +92,7 @@ async def moved(
                 pointer.mac_key_id,
                 provider,
                 pointer.headers_ref,
+                pointer.tls_ref,
             )
     except asyncpg.UniqueViolationError:
         raise Conflict("the tenant already has an endpoint with this url", field="url") from None
@@ -114,15 +116,17 @@ async def first(
     endpoint_id: EndpointId,
     to: First,
 ) -> Pointer:
-    """Point the endpoint at its first secret, and at its header values if it has any; return the pointer.
+    """Point the endpoint at its first secret, and at its header values and TLS identity if it has any; return it.
 
-    All of it in the caller's transaction. Raises `SecretDenied` if either is another tenant's or another
+    All of it in the caller's transaction. Raises `SecretDenied` if any is another tenant's or another
     endpoint's, `NotFound` if there is no such endpoint, `Conflict` if it ever had a secret, or its id was another's
     before, and `SecretUnavailable`.
     """
     require_own(to.ref, tenant=tenant, endpoint_id=endpoint_id)
     if to.headers is not None:
         require_own_headers(to.headers, tenant=tenant, endpoint_id=endpoint_id)
+    if to.tls is not None:
+        require_own_tls(to.tls, tenant=tenant, endpoint_id=endpoint_id)
     found = await locked(connection, tenant=tenant, endpoint_id=endpoint_id)
     if found.secret_ref is not None or found.previous_secret_ref is not None or found.generation != 0:
         raise Conflict("the endpoint has a secret already: rotate it", field="endpoint")
@@ -138,6 +142,7 @@ async def first(
         scheme=to.scheme.value,
         algorithm=to.algorithm.value,
         headers_ref=None if to.headers is None else str(to.headers),
+        tls_ref=None if to.tls is None else str(to.tls),
     )
 
 
@@ -167,3 +172,11 @@ def require_own_headers(ref: SecretRef, *, tenant: TenantId, endpoint_id: Endpoi
         raise SecretDenied("the header values belong to another tenant than the endpoint")
     if ref.name != endpoint_headers_name(endpoint_id):
         raise SecretDenied("the secret does not hold the header values of this endpoint")
+
+
+def require_own_tls(ref: SecretRef, *, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Return only if this is the TLS identity of that endpoint of that tenant. Raises `SecretDenied`."""
+    if ref.tenant != tenant:
+        raise SecretDenied("the TLS identity belongs to another tenant than the endpoint")
+    if ref.name != endpoint_tls_name(endpoint_id):
+        raise SecretDenied("the secret does not hold the TLS identity of this endpoint")

@@ -14,6 +14,7 @@ SELECT tenant_id,
        previous_secret_ref IS NOT NULL AND coalesce(previous_secret_expires_at > now(), false) AS previous_due,
        lead,
        headers_ref,
+       tls_ref,
        generation,
        mac,
        mac_key_id,
@@ -41,6 +42,7 @@ SELECT e.tenant_id,
        e.previous_secret_ref IS NOT NULL AND coalesce(e.previous_secret_expires_at > now(), false) AS previous_due,
        e.lead,
        e.headers_ref,
+       e.tls_ref,
        e.generation,
        e.mac,
        e.mac_key_id,
@@ -71,6 +73,7 @@ UPDATE hookseal.endpoints
        mac_key_id = $14,
        secret_provider = $15,
        headers_ref = $16,
+       tls_ref = $17,
        secret_updated_at = CASE WHEN secret_ref IS DISTINCT FROM $6 THEN now() ELSE secret_updated_at END
  WHERE tenant_id = $1 AND id = $2::text::uuid
 

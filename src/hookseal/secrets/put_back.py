@@ -125,12 +125,16 @@ async def accept(
     after = await pointer.moved(connection, integrity, locked, beyond=locked.audited_generation or 0)
     refs = [None if text is None else SecretRef.parse(text) for text in (after.secret_ref, after.previous_secret_ref)]
     headers = None if after.headers_ref is None else SecretRef.parse(after.headers_ref)
+    tls = None if after.tls_ref is None else SecretRef.parse(after.tls_ref)
     for ref in refs:
         if ref is not None:
             pointer.require_own(ref, tenant=after.tenant_id, endpoint_id=after.endpoint_id)
     if headers is not None:
         pointer.require_own_headers(headers, tenant=after.tenant_id, endpoint_id=after.endpoint_id)
         await _arranged(connection, headers, None)
+    if tls is not None:
+        pointer.require_own_tls(tls, tenant=after.tenant_id, endpoint_id=after.endpoint_id)
+        await _arranged(connection, tls, None)
     current, previous = refs
     if current is not None:
         await _arranged(connection, current, previous)
@@ -139,7 +143,12 @@ async def accept(
         await connection.execute(_SQL["not_drained"], after.tenant_id, after.endpoint_id)
     told = [
         {"generation": after.generation, field: str(ref), "key_id": await _key_id(connection, ref)}
-        for field, ref in (("secret_ref", previous), ("headers_ref", headers), ("secret_ref", current))
+        for field, ref in (
+            ("secret_ref", previous),
+            ("headers_ref", headers),
+            ("tls_ref", tls),
+            ("secret_ref", current),
+        )
         if ref is not None
     ]
     return after, told

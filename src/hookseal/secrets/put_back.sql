@@ -11,10 +11,11 @@ SELECT e.tenant_id,
                  SELECT
                    FROM hookseal.secret_records AS r
                   WHERE r.tenant_id = e.tenant_id
-                    AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
+                    AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id, 'endpoint-tls-' || e.id)
                     AND r.state <> CASE concat_ws(':', r.provider, r.tenant_id, r.name, r.version)
                                         WHEN e.secret_ref THEN 'active'
                                         WHEN e.headers_ref THEN 'active'
+                                        WHEN e.tls_ref THEN 'active'
                                         WHEN e.previous_secret_ref THEN 'previous'
                                         ELSE CASE WHEN r.state = 'destroyed' THEN 'destroyed'
                                                   WHEN EXISTS (
@@ -27,13 +28,13 @@ SELECT e.tenant_id,
                                                   ELSE 'retired' END END)
               OR EXISTS (
                  SELECT
-                   FROM unnest(ARRAY[e.secret_ref, e.previous_secret_ref, e.headers_ref]) AS named (ref)
+                   FROM unnest(ARRAY[e.secret_ref, e.previous_secret_ref, e.headers_ref, e.tls_ref]) AS named (ref)
                   WHERE named.ref LIKE 'db:%'
                     AND NOT EXISTS (
                         SELECT
                           FROM hookseal.secret_records AS r
                          WHERE r.tenant_id = e.tenant_id
-                           AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
+                           AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id, 'endpoint-tls-' || e.id)
                            AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version) = named.ref))
               OR EXISTS (
                  SELECT
@@ -43,7 +44,7 @@ SELECT e.tenant_id,
                           FROM hookseal.audit_log AS l
                          WHERE l.tenant_id = r.tenant_id AND l.subject = 'endpoint:' || e.id
                            AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version)
-                               IN (l.after ->> 'secret_ref', l.after ->> 'headers_ref')
+                               IN (l.after ->> 'secret_ref', l.after ->> 'headers_ref', l.after ->> 'tls_ref')
                            AND l.after ->> 'key_id' IS NOT NULL
                          ORDER BY l.sequence DESC
                          LIMIT 1) AS told ON true
@@ -51,7 +52,7 @@ SELECT e.tenant_id,
                      ON k.key_id = encode(substring(r.sealed FROM 3 FOR 8), 'hex')
                     AND k.key_id <> told.key_id AND NOT hookseal.was_rewrapped(told.key_id, k.key_id)
                   WHERE r.tenant_id = e.tenant_id
-                    AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
+                    AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id, 'endpoint-tls-' || e.id)
                     AND r.state IN ('active', 'previous'))
               OR EXISTS (
                  SELECT
@@ -59,7 +60,7 @@ SELECT e.tenant_id,
                    JOIN hookseal.secret_keys AS k
                      ON k.key_id = encode(substring(r.sealed FROM 3 FOR 8), 'hex') AND k.drained_at IS NOT NULL
                   WHERE r.tenant_id = e.tenant_id
-                    AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id))
+                    AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id, 'endpoint-tls-' || e.id))
             THEN 'record' END AS kind
   FROM hookseal.endpoints AS e
   LEFT JOIN LATERAL (
@@ -104,11 +105,11 @@ SELECT own.tenant_id,
           FROM hookseal.audit_log AS l
          WHERE l.tenant_id = own.tenant_id AND l.subject = 'endpoint:' || own.endpoint_id) AS audited_generation,
        CASE WHEN newest.action = 'endpoint.deleted' THEN 'record' END AS kind
-  FROM (SELECT DISTINCT r.tenant_id, substring(r.name FROM 18) AS endpoint_id
+  FROM (SELECT DISTINCT r.tenant_id, right(r.name, 36) AS endpoint_id
           FROM hookseal.secret_records AS r
          WHERE ($1::text IS NULL OR r.tenant_id = $1)
-           AND (r.tenant_id, substring(r.name FROM 18)) > ($2, $3)
-           AND r.name ~ '^(webhook-endpoint|endpoint-headers)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+           AND (r.tenant_id, right(r.name, 36)) > ($2, $3)
+           AND r.name ~ '^(webhook-endpoint|endpoint-headers|endpoint-tls)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
            AND r.state <> 'destroyed'
            AND (r.state <> 'retired'
                 OR EXISTS (
@@ -120,8 +121,8 @@ SELECT own.tenant_id,
            AND NOT EXISTS (
                SELECT
                  FROM hookseal.endpoints AS e
-                WHERE e.tenant_id = r.tenant_id AND e.id::text = substring(r.name FROM 18))
-         ORDER BY r.tenant_id, substring(r.name FROM 18)
+                WHERE e.tenant_id = r.tenant_id AND e.id::text = right(r.name, 36))
+         ORDER BY r.tenant_id, right(r.name, 36)
          LIMIT $4) AS own
   LEFT JOIN LATERAL (
        SELECT l.action
@@ -138,14 +139,15 @@ SELECT named.field
  CROSS JOIN LATERAL (
        VALUES ('secret_ref', e.secret_ref),
               ('previous_secret_ref', e.previous_secret_ref),
-              ('headers_ref', e.headers_ref)) AS named (field, ref)
+              ('headers_ref', e.headers_ref),
+              ('tls_ref', e.tls_ref)) AS named (field, ref)
  WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
    AND named.ref LIKE 'db:%'
    AND NOT EXISTS (
        SELECT
          FROM hookseal.secret_records AS r
         WHERE r.tenant_id = e.tenant_id
-          AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id)
+          AND r.name IN ('webhook-endpoint-' || e.id, 'endpoint-headers-' || e.id, 'endpoint-tls-' || e.id)
           AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version) = named.ref
           AND r.state <> 'destroyed'
           AND NOT EXISTS (
@@ -167,7 +169,7 @@ UPDATE hookseal.secret_keys AS k
    AND EXISTS (SELECT
                  FROM hookseal.secret_records AS r
                 WHERE r.tenant_id = $1 AND substring(r.sealed FROM 3 FOR 8) = decode(k.key_id, 'hex')
-                  AND r.name IN ('webhook-endpoint-' || $2::text, 'endpoint-headers-' || $2::text))
+                  AND r.name IN ('webhook-endpoint-' || $2::text, 'endpoint-headers-' || $2::text, 'endpoint-tls-' || $2::text))
 
 -- The same for whatever came back: the installation's own secrets, and those of endpoints that are gone, too.
 -- name: none_drained
@@ -189,12 +191,12 @@ UPDATE hookseal.secret_records
 UPDATE hookseal.secret_records AS r
    SET state = 'destroyed', sealed = NULL, key_id = NULL, changed_at = now()
  WHERE r.tenant_id = $1 AND r.state <> 'destroyed'
-   AND r.name IN ('webhook-endpoint-' || $2::text, 'endpoint-headers-' || $2::text)
+   AND r.name IN ('webhook-endpoint-' || $2::text, 'endpoint-headers-' || $2::text, 'endpoint-tls-' || $2::text)
    AND NOT EXISTS (SELECT
                      FROM hookseal.endpoints AS e
                     WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
                       AND concat_ws(':', r.provider, r.tenant_id, r.name, r.version)
-                          IN (e.secret_ref, e.previous_secret_ref, e.headers_ref))
+                          IN (e.secret_ref, e.previous_secret_ref, e.headers_ref, e.tls_ref))
    AND EXISTS (SELECT
                  FROM hookseal.audit_log AS l
                 WHERE l.tenant_id = r.tenant_id

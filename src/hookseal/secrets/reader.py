@@ -57,12 +57,17 @@ class SecretReader:
         self._flights: SingleFlight[CacheKey, SecretMaterial] = SingleFlight()
         self._epoch: tuple[int, int] | None = None
         self._database: int | None = None
-        self._definitive = self._transient = 0
+        self._definitive = self._transient = self._forgotten = 0
 
     @property
     def provider(self) -> Provider:
         """The provider of the store behind."""
         return self._store.provider
+
+    @property
+    def forgotten(self) -> int:
+        """How often all that was read was forgotten: who keeps what was made of it forgets that, too."""
+        return self._forgotten
 
     def obey(self, epoch: tuple[int, int]) -> None:
         """Forget all that was read under a lower epoch than this; one that is not the highest yet changes nothing.
@@ -109,6 +114,7 @@ class SecretReader:
     def _forget(self) -> None:
         self._cache.clear()
         self._flights.forget()
+        self._forgotten += 1
 
     async def _one(self, key: CacheKey, deadline: float) -> SecretMaterial:
         try:

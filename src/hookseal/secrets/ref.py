@@ -83,6 +83,11 @@ def endpoint_headers_name(endpoint_id: EndpointId) -> str:
     return f"endpoint-headers-{endpoint_id}"
 
 
+def endpoint_tls_name(endpoint_id: EndpointId) -> str:
+    """Return the name under which the TLS identity of an endpoint is kept."""
+    return f"endpoint-tls-{endpoint_id}"
+
+
 def _require_tenant(tenant: str) -> None:
     try:
         tenant_id(tenant)

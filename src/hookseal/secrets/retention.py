@@ -20,7 +20,7 @@ PAGE: Final = 100
 BATCH: Final = 50  # the tenant's audit log is held for as long as a batch takes
 
 _SQL: Final = statements("hookseal.secrets", "retention.sql")
-_PURPOSES: Final = [Purpose.WEBHOOK_SIGNING.value, Purpose.ENDPOINT_HEADERS.value]
+_PURPOSES: Final = [Purpose.WEBHOOK_SIGNING.value, Purpose.ENDPOINT_HEADERS.value, Purpose.ENDPOINT_TLS.value]
 _DAY_SECONDS: Final = 86_400.0
 _LEFT_SECONDS: Final = 3_600.0  # the pointer is not moved the moment an overlap ends: whoever watches it may look
 

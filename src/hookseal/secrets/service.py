@@ -1,11 +1,12 @@
-"""From a pointer to what signs and what headers say: checked first, whole or not at all, gone with the block."""
+"""From a pointer to what signs, what headers say, and who we are in TLS: checked first, and whole or not at all."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Malformed
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
@@ -20,15 +21,17 @@ from hookseal.secrets.errors import (
 )
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.pointer import require_own, require_own_headers
+from hookseal.secrets.pointer import require_own, require_own_headers, require_own_tls
 from hookseal.secrets.reader import SecretReader, Statistics
 from hookseal.secrets.ref import SecretRef
 from hookseal.secrets.seen import GenerationsSeen
 from hookseal.secrets.signer import Signer
 from hookseal.secrets.store import require_provider
+from hookseal.secrets.tls_context import EndpointTls, TlsContexts, system_trust
 
 _SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
 _ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in Algorithm}
+_OWN: Final = {Purpose.ENDPOINT_HEADERS: require_own_headers, Purpose.ENDPOINT_TLS: require_own_tls}
 _REFS_REMEMBERED: Final = 16_384  # as text they come with every claim, and reading one costs ten times as much
 
 _NO_EPOCHS: Final = (
@@ -39,6 +42,7 @@ _NO_EPOCHS: Final = (
 Learn = Callable[[str], Awaitable[None]]
 ReadAgain = Callable[[], Awaitable[None]]
 Report = Callable[[Pointer, SecretError], None]
+_Read = TypeVar("_Read")
 
 
 async def knows_all(_key_id: str) -> None:
@@ -93,7 +97,7 @@ class _Lent:
 
 
 class SecretService:
-    """Hands out signers and header values for endpoints. It fails closed: all that is due, or an error.
+    """Hands out signers, header values and TLS identities for endpoints. It fails closed: all that is due, or an error.
 
     `learn` is told the id of a version of the integrity key that a row names and that is not known yet; it may
     have the key adopt it. `read_again` is called for another database and under a new epoch of restores, which may
@@ -107,8 +111,12 @@ class SecretService:
         *,
         learn: Learn = knows_all,
         read_again: ReadAgain = stays,
+        contexts: TlsContexts | None = None,
     ) -> None:
         self._reader = reader
+        if contexts is None:
+            contexts = TlsContexts(clock=SystemClock(), ttl_seconds=0, trust=system_trust)
+        self._contexts = contexts
         self._integrity = integrity
         self._learn = learn
         self._read_again = read_again
@@ -143,23 +151,24 @@ class SecretService:
         if pointer.headers_ref is None:
             yield {}
             return
-        self._obey(pointer)
-        try:
-            with self._refusals:
-                await self._require_trusted(pointer)
-                ref = _parsed(pointer.headers_ref)
-                require_own_headers(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
-                require_provider(ref, self._reader.provider)
-            [sealed] = await self._reader.read([ref], purpose=Purpose.ENDPOINT_HEADERS)
-            with self._refusals:
-                values = header_values.read(sealed)
-        except SecretError as error:
-            self._tell(pointer, error)
-            raise
+        values = await self._beside(pointer, pointer.headers_ref, Purpose.ENDPOINT_HEADERS, header_values.read)
         try:
             yield values
         finally:
             values.clear()
+
+    @asynccontextmanager
+    async def tls(self, pointer: Pointer) -> AsyncIterator[EndpointTls | None]:
+        """Give the context to dial the endpoint with, None if it has no TLS identity of its own, for the block.
+
+        It is held for as long as a secret is cached, and no longer than the epoch. Raises as `signers` does, and
+        `SecretUnusable` if what was sealed may not be used.
+        """
+        text = pointer.tls_ref
+        if text is None:
+            yield None
+            return
+        yield await self._beside(pointer, text, Purpose.ENDPOINT_TLS, lambda sealed: self._contexts.of(text, sealed))
 
     def statistics(self) -> Statistics:
         """Return what was read since the start, and what is cached now.
@@ -189,13 +198,38 @@ class SecretService:
             self._tell(pointer, error)
             raise
 
+    async def _beside(
+        self,
+        pointer: Pointer,
+        text: str,
+        purpose: Purpose,
+        read: Callable[[SecretMaterial], _Read],
+    ) -> _Read:
+        """Return what the one version holds that the pointer names for that purpose, beside those that sign."""
+        self._obey(pointer)
+        try:
+            with self._refusals:
+                await self._require_trusted(pointer)
+                ref = _parsed(text)
+                _OWN[purpose](ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
+                require_provider(ref, self._reader.provider)
+            [sealed] = await self._reader.read([ref], purpose=purpose)
+            with self._refusals:
+                return read(sealed)
+        except SecretError as error:
+            self._tell(pointer, error)
+            raise
+
     def _tell(self, pointer: Pointer, error: SecretError) -> None:
         if self._report is not None:
             self._report(pointer, error)
 
     def _obey(self, pointer: Pointer) -> None:
+        forgotten = self._reader.forgotten
         self._reader.stand_on(pointer.database)
         self._reader.obey((pointer.restore_epoch, pointer.cache_epoch))
+        if self._reader.forgotten != forgotten:
+            self._contexts.clear()
 
     async def _require_trusted(self, pointer: Pointer) -> None:
         """Return only if the row is genuine and the newest that anybody knows."""

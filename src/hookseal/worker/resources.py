@@ -149,7 +149,14 @@ def _reporting(findings: Findings, denials: Denials) -> Report:
 async def _unlocked(settings: Settings, pool: _Pool, ring: KeyRing | None, *, clock: Clock, log: Any) -> Unlocked:
     if settings.secrets.provider is Provider.DEV:
         log.warning("secrets.in_memory", reason="SECRETS_PROVIDER is dev: every secret is lost when this process ends")
-    return await unlock(pool, settings.secrets.provider, ring, cache=settings.secrets.cache, clock=clock)
+    return await unlock(
+        pool,
+        settings.secrets.provider,
+        ring,
+        cache=settings.secrets.cache,
+        clock=clock,
+        trust=sending.trust(settings.egress),
+    )
 
 
 async def _require_keys(pool: _Pool, ring: KeyRing) -> None:

@@ -21,6 +21,7 @@ SELECT r.purpose,
                   AND k.state IN ('retired', 'destroyed')) AS key_is_closed,
        CASE $4::text WHEN e.secret_ref THEN 'active'
                      WHEN e.headers_ref THEN 'active'
+                     WHEN e.tls_ref THEN 'active'
                      WHEN e.previous_secret_ref THEN 'previous' END AS pointed_state,
        r.tenant_id <> '_system'
        AND EXISTS (SELECT
@@ -36,14 +37,14 @@ SELECT r.purpose,
                     ELSE l.after ->> 'key_id' END
           FROM hookseal.audit_log AS l
          WHERE l.tenant_id = $1 AND l.subject = 'endpoint:' || e.id
-           AND $4::text IN (l.after ->> 'secret_ref', l.after ->> 'headers_ref') AND l.after ->> 'key_id' IS NOT NULL
+           AND $4::text IN (l.after ->> 'secret_ref', l.after ->> 'headers_ref', l.after ->> 'tls_ref') AND l.after ->> 'key_id' IS NOT NULL
          ORDER BY l.sequence DESC
          LIMIT 1) AS audited_key_id
   FROM hookseal.secret_records AS r
  CROSS JOIN LATERAL (VALUES (encode(substring(r.sealed FROM 3 FOR 8), 'hex'))) AS own (key_id)
   LEFT JOIN hookseal.endpoints AS e
     ON e.tenant_id = r.tenant_id
-   AND e.id = substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
+   AND e.id = substring(r.name FROM '^(?:webhook-endpoint|endpoint-headers|endpoint-tls)-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid
  WHERE r.tenant_id = $1 AND r.name = $2 AND r.version = $3 AND r.provider = 'db'
 
 -- name: lock
@@ -59,11 +60,11 @@ SELECT purpose
 SELECT greatest(0, max(r.version),
                 (SELECT max(substring(told.ref FROM ':([0-9]{1,18})$')::bigint)
                    FROM hookseal.audit_log AS l
-                  CROSS JOIN LATERAL (VALUES (l.after ->> 'secret_ref'), (l.after ->> 'headers_ref'),
+                  CROSS JOIN LATERAL (VALUES (l.after ->> 'secret_ref'), (l.after ->> 'headers_ref'), (l.after ->> 'tls_ref'),
                                              (l.after ->> 'integrity_ref')) AS told (ref)
                   WHERE l.tenant_id = $1
                     AND l.subject = coalesce(
-                        'endpoint:' || substring($2::text FROM '^(?:webhook-endpoint|endpoint-headers)-(.*)$'), $2::text)
+                        'endpoint:' || substring($2::text FROM '^(?:webhook-endpoint|endpoint-headers|endpoint-tls)-(.*)$'), $2::text)
                     AND starts_with(told.ref, concat_ws(':', 'db', $1::text, $2::text, '')))) + 1
   FROM hookseal.secret_records AS r
  WHERE r.tenant_id = $1 AND r.name = $2

@@ -1,0 +1,179 @@
+"""`hookseal listen`: a receiver that verifies in every scheme, tells why it refuses, and ends when it is told to."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from hookseal.cli.listen import _MAX_SECRETS
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.wire import MAX_BODY_BYTES, Algorithm, Scheme, signed_content, standard_headers, x_webhook_content
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.signer import Signer, generate_signing_secret, public_key_of
+from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.worker.canary import Canary, search, signing
+from tests.worker.world import world
+
+pytestmark = pytest.mark.req("OPS-12", part="listen")
+
+SECRET, OTHER = generate_signing_secret(), generate_signing_secret()
+TEXT = SecretMaterial(b"canary of an x-webhook secret, 4f1d")
+PAIR = generate_signing_secret(Algorithm.ED25519)
+BODY = b'{"type":"invoice.paid","data":{"id":1}}'
+
+
+class Listening:
+    """A running command, and what it says."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.url = ""
+
+    async def line(self) -> str:
+        """Return the next line."""
+        assert self.process.stdout is not None
+        return (await asyncio.wait_for(self.process.stdout.readline(), DEADLINE_SECONDS)).decode()
+
+    async def told(self) -> dict[str, Any]:
+        """Return the next line as JSON."""
+        found: dict[str, Any] = json.loads(await self.line())
+        return found
+
+    async def post(self, headers: Mapping[str, str], body: bytes = BODY) -> int:
+        """Send a request, and return the status."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.url + "hook", headers=headers, data=body) as got,
+        ):
+            return got.status
+
+
+@asynccontextmanager
+async def listening(*options: str, folder: Path) -> AsyncIterator[Listening]:
+    """Run the command until the end of the block."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hookseal", "listen", *options), stdout=PIPE, stderr=PIPE, cwd=folder
+    )
+    found = Listening(process)
+    try:
+        yield found
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+def file(folder: Path, *secrets: bytes, mode: int = 0o600) -> str:
+    """Return a private file with these secrets, one a line."""
+    path = folder / "secrets"
+    path.touch(mode=0o600)
+    path.write_bytes(b"\n".join(secrets) + b"\n")
+    path.chmod(mode)
+    return str(path)
+
+
+def signed(secret: SecretMaterial, *, at: int, algorithm: Algorithm = Algorithm.HMAC) -> dict[str, str]:
+    """Return the headers of a request that is signed so at that time."""
+    signature = Signer("r", secret, Scheme.STANDARD, algorithm).sign(signed_content("msg_1", at, BODY))
+    return standard_headers("msg_1", at, (signature,))
+
+
+def in_the_other_scheme(at: int) -> dict[str, str]:
+    """Return the headers of one in `x-webhook`."""
+    signature = Signer("r", TEXT, Scheme.X_WEBHOOK, Algorithm.HMAC).sign(x_webhook_content(at, BODY))
+    return {"x-webhook-timestamp": str(at), "x-webhook-delivery-id": "d-1", "x-webhook-signature": signature}
+
+
+async def test_verified_and_refused(tmp_path: Path) -> None:
+    """Any of several secrets verifies, in both schemes and with a public key; a refusal has its reason; 204 or 401."""
+    public = str(public_key_of(PAIR)).encode()
+    secrets = file(tmp_path, OTHER.reveal(), SECRET.reveal(), b"", TEXT.reveal(), public)
+    now = int(SystemClock().now().timestamp())
+    async with listening("--json", "--secret-file", secrets, folder=tmp_path) as found:
+        ready = await found.told()
+        assert ({"event", "url", "secrets"}, 4) == (set(ready), ready["secrets"])
+        assert ready["url"].startswith("http://127.0.0.1:")
+        found.url = ready["url"]
+        for headers, number, scheme in (
+            (signed(SECRET, at=now), 2, "standard"),
+            (in_the_other_scheme(now), 3, "x-webhook"),
+            (signed(PAIR, at=now, algorithm=Algorithm.ED25519), 4, "standard"),
+        ):
+            assert 204 == await found.post(headers | {"authorization": "Bearer canary-4f1d"})
+            told = await found.told()
+            assert (True, None, number, scheme, 204) == tuple(
+                told[name] for name in ("verified", "reason", "secret_number", "scheme", "status")
+            )
+            assert (BODY.decode(), "/hook") == (told["body"], told["path"])
+            assert "authorization" in told["other_headers"]
+            assert headers.items() <= told["headers"].items()
+            assert "canary-4f1d" not in json.dumps(told)
+        for headers, body, reason in (
+            (signed(generate_signing_secret(), at=now), BODY, "no_matching_signature"),
+            (signed(SECRET, at=now), BODY + b" ", "no_matching_signature"),
+            (signed(SECRET, at=now - 3600), BODY, "outside_tolerance"),
+            ({}, BODY, "missing_header"),
+            (signed(SECRET, at=now) | {"webhook-timestamp": "soon"}, BODY, "malformed_header"),
+        ):
+            assert 401 == await found.post(headers, body)
+            told = await found.told()
+            assert (False, reason, 401) == (told["verified"], told["reason"], told["status"])
+            assert told["message"]
+        assert 413 == await found.post({}, b"x" * (MAX_BODY_BYTES + 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ends(tmp_path: Path, number: signal.Signals) -> None:
+    """Without secrets all is taken and told as text, not verified; told to end, it ends with 0 and says no more."""
+    async with listening(folder=tmp_path) as found:
+        ready = await found.line()
+        assert "taken, and not verified" in ready
+        found.url = ready.split()[1]
+        assert 204 == await found.post({"webhook-id": "msg_9", "x-hookseal-attempt": "2"})
+        assert "204  /hook  msg_9  attempt 2  not verified" == (await found.line()).strip()
+        assert BODY.decode() == (await found.line()).strip()
+        os.kill(found.process.pid, number)
+        out, err = await asyncio.wait_for(found.process.communicate(), DEADLINE_SECONDS)
+        assert (0, b"", b"") == (found.process.returncode, out, err)
+
+
+async def test_refused_at_start(tmp_path: Path) -> None:
+    """A file that others may read (5), that holds no secret or too many (2), and a port that is taken (69)."""
+    open_file = file(tmp_path, SECRET.reveal(), mode=0o644)
+    ended = await hookseal("listen", "--secret-file", open_file)
+    assert 5 == ended.code
+    ends = [ended]
+    for lines in ((b"", b" "), (SECRET.reveal(),) * (_MAX_SECRETS + 1), (b"\xff",)):
+        ends.append(await hookseal("listen", "--secret-file", file(tmp_path, *lines)))
+        assert 2 == ends[-1].code
+    assert [] == search({"told": "".join(end.out + end.err for end in ends).encode()}, [signing("s", SECRET.reveal())])
+    async with listening("--json", folder=tmp_path) as found:
+        port = (await found.told())["url"].rstrip("/").rpartition(":")[2]
+        ended = await hookseal("listen", "--port", port)
+        assert (69, True) == (ended.code, f"cannot listen on 127.0.0.1:{port}" in ended.err)
+
+
+async def test_what_a_worker_sends(
+    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """What a real worker delivers verifies here with the secret that was given out."""
+    installed = await world(pool, database_url, redis_url, tmp_path)
+    async with listening("--json", "--secret-file", file(tmp_path, SECRET.reveal()), folder=tmp_path) as found:
+        url = (await found.told())["url"]
+        await installed.endpoint(url + "hook", tenant="globex", secret=SECRET)
+        async with installed.worker():
+            [ring] = await installed.publish("globex")
+            await installed.state(ring, "delivered")
+        told = await found.told()
+    assert (True, 1, ring.delivery_id) == (told["verified"], told["secret_number"], told["webhook_id"])
+    assert [] == search({"told": json.dumps(told).encode()}, [Canary("secret", (SECRET.reveal(),))])

@@ -1,0 +1,152 @@
+"""Whole workers and real TLS servers: who shows which certificate to whom, and whom it trusts."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.caches import clear_caches
+from hookseal.operations.endpoint_update import update_endpoint
+from hookseal.secrets import endpoint_tls, pointer
+from hookseal.secrets.endpoint_tls import TlsChange
+from hookseal.secrets.tls_identity import TlsIdentity
+from tests.doubles.client_certificates import Authority, Telling, identity, serving
+from tests.doubles.receivers import Listener, listening, status
+from tests.worker.canary import client_key, search
+from tests.worker.world import World
+
+pytestmark = pytest.mark.req("DEL-11", part="client-certificates")
+
+ACME = TenantId("acme")
+AUTHORITY, STRANGER = Authority(), Authority("stranger")
+FIRST, SECOND = AUTHORITY.client("first"), AUTHORITY.client("second")
+FLIP_A_BIT = (
+    "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
+    " WHERE name LIKE 'endpoint-tls-%'"
+)
+
+
+def endpoint(listener: Listener | Telling, path: str = "/hook") -> NewEndpoint:
+    """Return an endpoint there that subscribes to everything."""
+    url = listener.url.removesuffix("/hook") + path
+    return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=3000, backoff_base_seconds=3600)
+
+
+async def refused(world: World, ring: Ring) -> tuple[str, str]:
+    """Return how the first attempt ended, and in which words."""
+    await world.tried(ring)
+    [attempt] = await world.installation.attempts(ring)
+    return attempt["outcome"], (await world.installation.delivery(ring))["last_error"]
+
+
+async def test_each_endpoint_is_its_own(world: World, tmp_path: Path) -> None:
+    """Two endpoints of one host show each its own certificate, each on one connection, that they never share."""
+    async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+        for path, client in (("/one", FIRST), ("/two", SECOND)):
+            await world.installation.add(endpoint(listener, path), tls=identity(client, AUTHORITY))
+        async with world.worker() as worker:
+            for _ in range(2):
+                for ring in await world.publish():
+                    await world.state(ring, "delivered")
+            assert (["first", "second"], 4) == (sorted(map(str, listener.clients)), len(listener.requests))
+    canaries = [client_key("first", FIRST.key), client_key("second", SECOND.key)]
+    assert [] == search({"log": worker.log_file.read_bytes()}, canaries)
+
+
+WANTED = "the receiver wants a client certificate that it trusts"
+REFUSED = "the receiver refused the TLS handshake"  # which is all that TLS 1.2 says of it
+UNTRUSTED = "the certificate comes from an authority that is not trusted"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        pytest.param(identity(FIRST, STRANGER), UNTRUSTED, id="another authority alone"),
+        pytest.param(identity(FIRST, None), UNTRUSTED, id="what the system trusts"),
+        pytest.param(identity(STRANGER.client(), AUTHORITY), WANTED, id="a stranger's certificate"),
+        pytest.param(identity(None, AUTHORITY), (WANTED, REFUSED), id="no certificate"),
+    ],
+)
+async def test_who_is_trusted(
+    world: World, tmp_path: Path, tls: TlsIdentity, words: str | tuple[str, str], version: ssl.TLSVersion
+) -> None:
+    """An endpoint's authorities stand alone, in the place of the system's; a failure of TLS says whose side it is."""
+    context = serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)
+    context.minimum_version = context.maximum_version = version
+    with Telling(context) as listener:
+        await world.installation.add(endpoint(listener), tls=tls)
+        async with world.worker():
+            [ring] = await world.publish()
+            outcome, error = await refused(world, ring)
+        assert ("tls", True) == (outcome, error.startswith(words)), error
+        assert [] == listener.requests
+
+
+async def test_the_installations_trust(world: World, tmp_path: Path) -> None:
+    """Without authorities of its own an endpoint with a certificate trusts whom the installation does."""
+    (trusted := tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
+    (served := tmp_path / "served").mkdir()
+    async with listening(status(204), tls=serving(AUTHORITY.server(), served, asks=AUTHORITY)) as listener:
+        await world.installation.add(endpoint(listener), tls=identity(FIRST, None))
+        async with world.worker(HOOKSEAL_EGRESS_CA_FILE=str(trusted)):
+            [ring] = await world.publish()
+            await world.state(ring, "delivered")
+    assert ["first"] == listener.clients
+
+
+async def test_replaced_under_a_running_worker(world: World, tmp_path: Path) -> None:
+    """From the next claim on the new certificate is shown, on a connection of its own."""
+    async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+        added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
+        async with world.worker():
+            [ring] = await world.publish()
+            await world.state(ring, "delivered")
+            async with world.pool.acquire() as connection:
+                change = TlsChange(client=identity(SECOND, None).client)
+                operator = world.installation.operator(connection)
+                await update_endpoint(operator, ACME, added.pointer.endpoint_id, {"tls": change}, own_drain_seconds=25)
+            [ring] = await world.publish()
+            await world.state(ring, "delivered")
+    assert ["first", "second"] == listener.clients
+
+
+async def test_spoilt_and_mended(world: World, tmp_path: Path) -> None:
+    """Without its identity an endpoint gets no request, its delivery waits unspent; once mended it goes."""
+    async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+        await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
+        await world.pool.execute(FLIP_A_BIT)
+        async with world.worker():
+            [ring] = await world.publish()
+            held = await world.state(ring, "pending", waiting_for="secret")
+            assert (0, []) == (held["attempts"], listener.clients)
+            await world.pool.execute(FLIP_A_BIT)
+            async with world.pool.acquire() as connection:
+                await clear_caches(world.installation.operator(connection))
+            await world.state(ring, "delivered")
+    assert ["first"] == listener.clients
+
+
+async def test_expired_since(world: World, tmp_path: Path) -> None:
+    """A certificate that expired after it was given is shown still: the receiver refuses it, and that is told."""
+    with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+        added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
+        await _given_expired(world, added.pointer.endpoint_id)
+        async with world.worker():
+            [ring] = await world.publish()
+            assert ("tls", "the receiver says that the client certificate has expired") == await refused(world, ring)
+
+
+async def _given_expired(world: World, endpoint_id: EndpointId) -> None:
+    """Seal an expired certificate as if it had been given while it was valid."""
+    expired = identity(AUTHORITY.client("expired", days=(-9, -1)), AUTHORITY)
+    unlocked = world.installation.unlocked
+    async with world.pool.acquire() as connection, connection.transaction():
+        found = await pointer.locked(connection, tenant=ACME, endpoint_id=endpoint_id)
+        ref = await endpoint_tls.keep(
+            connection, unlocked.store_on(connection), tenant=ACME, endpoint_id=found.endpoint_id, identity=expired
+        )
+        await pointer.moved(connection, unlocked.integrity, found, tls_ref=str(ref))
