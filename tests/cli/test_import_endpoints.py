@@ -222,12 +222,36 @@ async def test_an_id_that_was_used_before(begun: Begun, tmp_path: Path) -> None:
     assert 0 == await count(begun)
 
 
-async def test_the_same_url_twice(begun: Begun, tmp_path: Path) -> None:
-    """Rows with one url are one endpoint if their secrets are the same; of two secrets the first that came counts."""
-    ended = await imported(begun, file(tmp_path, *[row(1)] * 8))
-    assert (0, shape(added=1, present=7)) == (ended.code, ended.json)
-    ended = await imported(begun, file(tmp_path, row(2), row(2, secret="canary of another")))
-    assert (1, 1, "conflict") == (ended.code, ended.json["added"], ended.json["failed"][0]["code"])
+async def test_the_same_endpoint_twice(begun: Begun, tmp_path: Path) -> None:
+    """Of rows with one tenant and url, or with one id, the first counts; every other is told with both lines."""
+    first, other = row(1), row(1, secret="canary of another")
+    path = file(
+        tmp_path,
+        *[row(9, url="canary"), first, other, first, row(1, tenant_id="globex")],
+        *[row(2, endpoint_id=OLD_ID), row(3, endpoint_id=OLD_ID.upper(), tenant_id="globex"), row(3)],
+    )
+    for more in (("--dry-run",), ()):
+        ended = await imported(begun, path, *more)
+        told = {each["line"]: (each["code"], each["field"], each["message"]) for each in ended.json["failed"]}
+        assert (1, 4, [2, 4, 5, 8]) == (ended.code, ended.json["added"], sorted(told))
+        of_url = ("conflict", "url", "line 3 has this tenant_id and url already: leave one of the two in the file")
+        assert (of_url, of_url) == (told[4], told[5])
+        assert ("conflict", "endpoint_id") == told[8][:2]
+        assert "hookseal: line 8: line 7 has this endpoint_id already: " in ended.err
+    assert SECRET.encode() == await opened(begun, "https://receiver.example/1")
+
+
+async def test_an_id_of_another_tenant(begun: Begun, tmp_path: Path) -> None:
+    """An id that another tenant's endpoint has is a conflict of that row, and nothing tells whose it is, or of what."""
+    await imported(begun, file(tmp_path, row(1, tenant_id="globex", endpoint_id=OLD_ID)))
+    before = await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints")
+    path = file(tmp_path, row(2, endpoint_id=OLD_ID, secret="of this tenant"))
+    for more in (("--dry-run",), ()):
+        ended = await imported(begun, path, *more)
+        failed = {"line": 2, "code": "conflict", "field": "endpoint_id"}
+        assert (1, failed) == (ended.code, {name: ended.json["failed"][0][name] for name in failed})
+        assert not [word for word in ("globex", "receiver.example/1") if word in ended.out + ended.err]
+    assert before == await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints")
 
 
 @pytest.mark.parametrize(

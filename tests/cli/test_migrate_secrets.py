@@ -220,12 +220,15 @@ async def test_an_endpoint_is_usable_by_its_old_id(begun: Begun) -> None:
 @pytest.mark.req("OPS-10")
 @pytest.mark.parametrize("group", ["hookseal_worker", "hookseal_readonly"])
 async def test_who_may_not(begun: Begun, group: str) -> None:
-    """Neither worker nor reader migrates; nothing is changed."""
-    await older(begun, 1)
+    """Neither worker nor reader migrates: it is refused (5) once, not row by row, and nothing is changed."""
+    for number in range(3):
+        await older(begun, number)
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], group) as (_, url):
-        ended = await begun.run("migrate-secrets", "--json", DATABASE_URL=url)
-    assert ended.code in {1, 5}
-    assert [None] == await untold(begun)
+        for more in ((), ("--dry-run",), ("--finalize",)):
+            ended = await begun.run("migrate-secrets", "--json", *more, DATABASE_URL=url)
+            assert (5, "secret_denied") == (ended.code, ended.json["error"]["code"])
+            assert "hookseal_operator" in ended.json["error"]["message"]
+    assert [None] * 3 == await untold(begun)
 
 
 async def test_a_database_that_leaves(begun: Begun) -> None:

@@ -5,12 +5,16 @@ import os
 import pytest
 
 from hookseal.audit import log
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.integrity import rotate_integrity_key
 from hookseal.operations.operator import Operator
+from hookseal.operations.rotation import rotate
 from hookseal.schema.database import Pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.ref import Provider
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
 from tests.doubles.stored import Installation, keyring
 from tests.secrets.samples import SECOND
 
@@ -40,6 +44,50 @@ async def test_it_survives_a_change_of_the_master_key(installation: Installation
     assert [None, None, None] == [each.broken for each in await log.verify(pool, again.integrity)]
     rows = await pool.fetch("SELECT key_id FROM hookseal.secret_records WHERE name = 'integrity' ORDER BY version")
     assert [first.key_id, SECOND.key_id] == [row["key_id"] for row in rows]
+
+
+async def test_whoever_began_before_uses_the_newest(installation: Installation) -> None:
+    """A long command knows a version that was made since it began at its next change, and reads it where it changes."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    async with installation.pool.acquire() as first, installation.pool.acquire() as lane:
+        long = Operator(connection=lane, unlocked=await unlock(first, Provider.DB, keyring()), who="ada@desk")
+        async with first.transaction():  # others read there meanwhile: a lane has a connection of its own
+            cursor = first.cursor("SELECT generate_series(1, 1000)")
+            await anext(aiter(cursor))
+            async with installation.pool.acquire() as another:
+                await rotate_integrity_key(installation.operator(another), os.urandom)
+                await rotate(installation.operator(another), wanted(endpoint))
+            await rotate(long, wanted(endpoint))
+
+    assert ("2", 3, "2") == tuple(
+        await installation.pool.fetchrow(
+            "SELECT mac_key_id, generation, (SELECT mac_key_id FROM hookseal.audit_log WHERE tenant_id = 'acme'"
+            " ORDER BY sequence DESC LIMIT 1) FROM hookseal.endpoints"
+        )
+        or ()
+    )
+
+
+async def test_a_version_that_does_not_open(installation: Installation) -> None:
+    """A newest version that somebody spoilt holds up no change: it is made under the newest that is known."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    async with installation.pool.acquire() as connection:
+        long = Operator(
+            connection=connection, unlocked=await unlock(installation.pool, Provider.DB, keyring()), who="a"
+        )
+        await rotate_integrity_key(installation.operator(connection), os.urandom)
+        await installation.pool.execute(
+            "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 40, 255 - get_byte(sealed, 40))"
+            " WHERE name = 'integrity' AND version = 2"
+        )
+        await rotate(long, wanted(endpoint))
+
+    assert "1" == await installation.pool.fetchval("SELECT mac_key_id FROM hookseal.endpoints")
+
+
+def wanted(endpoint: EndpointId) -> Wanted:
+    """Return a revocation."""
+    return Wanted(tenant_id=TenantId("acme"), endpoint_id=endpoint, overlap_seconds=0, secret=generate_signing_secret())
 
 
 async def test_where_there_is_no_master_key(pool: Pool) -> None:

@@ -16,6 +16,7 @@ from hookseal.ground.wire import Algorithm, Scheme, x_webhook_content
 from hookseal.operations.endpoints import delete_endpoint
 from hookseal.operations.migration import Migration, empty_batch, forbid_plaintext, foretell, migrate_endpoint
 from hookseal.operations.operator import Operator
+from hookseal.operations.purge import purge_batch
 from hookseal.operations.rotation import rotate
 from hookseal.schema import plaintext
 from hookseal.schema.plaintext import PlaintextColumn
@@ -246,7 +247,45 @@ async def test_a_plaintext_that_was_written_later(installation: Installation) ->
 
     told = await refused(installation, held)
     assert isinstance(told, Conflict)
-    assert "hookseal endpoint rotate --scheme x-webhook --secret-file" in str(told)
+    assert "somebody wrote it after it was migrated. To sign with it use `hookseal endpoint rotate" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("later", "said"),
+    [
+        ("x" * 16, "use `hookseal endpoint rotate --scheme x-webhook --secret-file F`, else empty the column"),
+        ("x" * 15, "shorter than a rotation takes: give the receiver a longer one"),
+        ("", "signs in no way"),
+        ("x" * 257, "signs in no way"),
+        ("whpk_canary", "signs in no way"),
+    ],
+    ids=["rotated", "short", "empty", "long", "public"],
+)
+async def test_what_to_do_about_one_that_was_written_later(installation: Installation, later: str, said: str) -> None:
+    """It is told how that one comes to sign, only where that way takes it."""
+    held = await legacy(installation.pool)
+    await migrated(installation, held)
+    await installation.pool.execute("UPDATE hookseal.endpoints SET secret = $1", later)
+
+    told = str(await refused(installation, held))
+    assert said in told
+    assert (len(later) == 16) is ("--secret-file" in told)
+
+
+async def test_a_plaintext_whose_sealed_version_was_destroyed(installation: Installation) -> None:
+    """Where versions were destroyed nobody can say that it was written later: both are told, and what to do."""
+    held = await legacy(installation.pool)
+    await migrated(installation, held)
+    await rotated(installation, held)
+    async with operating(installation) as operator:
+        assert 1 == await purge_batch(operator, held.tenant_id, days=0)
+
+    told = await refused(installation, held)
+    assert isinstance(told, Conflict)
+    assert "it was one whose material is destroyed by now" in str(told)
+    assert "else empty the column of this row (NULL)" in str(told)
+    await installation.pool.execute("UPDATE hookseal.endpoints SET secret = NULL")
+    assert Migration.GONE is await migrated(installation, held)
 
 
 @pytest.mark.req("SEC-24")

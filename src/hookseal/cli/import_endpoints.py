@@ -17,7 +17,7 @@ from hookseal.cli.side_by_side import Tally, say, side_by_side
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
+from hookseal.ground.errors import Conflict, HooksealError, Malformed
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint_import import import_endpoint
 from hookseal.operations.operator import Operator
@@ -54,6 +54,32 @@ class _Wanted:
     enabled: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the row on that line asks for, or why it cannot be asked."""
+
+    line: int
+    wanted: _Wanted | HooksealError
+
+
+class _Lines:
+    """On which lines endpoints were asked for: rows are worked on side by side, and chance must not choose of two."""
+
+    def __init__(self) -> None:
+        self._of_url: dict[tuple[str, str], int] = {}
+        self._of_id: dict[str, int] = {}
+
+    def take(self, line: int, endpoint: NewEndpoint) -> None:
+        """Remember the row. Raises `Conflict` if one before it is for the same url of that tenant, or the same id."""
+        before = self._of_url.setdefault((endpoint.tenant_id, endpoint.url), line)
+        if before != line:
+            raise _twice(before, "tenant_id and url", field="url")
+        if endpoint.endpoint_id is not None:
+            before = self._of_id.setdefault(endpoint.endpoint_id, line)
+            if before != line:
+                raise _twice(before, "endpoint_id", field="endpoint_id")
+
+
 def import_endpoints(
     *,
     from_csv: Annotated[str, typer.Option(metavar="FILE", help="The file, which others may not read; - is stdin.")],
@@ -67,8 +93,8 @@ def import_endpoints(
     The first line names the columns: tenant_id, url, event_types (with spaces or ; between) and secret; and, where
     wanted, endpoint_id (a UUID, which is kept), name, scheme (x-webhook), algorithm (hmac), timeout_ms, max_attempts,
     backoff_base_seconds, backoff_cap_seconds, retry_schedule, rotate_every_days, enabled. Each row is one transaction.
-    A row whose endpoint is there with the same secret is left as it is, so the file may be given again. Exit 1 if a
-    row could not be imported: each is reported by its line.
+    A row whose endpoint is there with the same secret is left as it is, so the file may be given again. Of rows for one
+    endpoint the first counts. Exit 1 if a row could not be imported: each is reported by its line.
 
     Example: hookseal import-endpoints --from-csv endpoints.csv --dry-run
     """
@@ -92,26 +118,38 @@ def import_endpoints(
 
 
 async def _import(settings: Settings, rows: Iterator[CsvRow], tally: Tally, *, dry_run: bool) -> None:
-    async def one(operator: Operator, row: CsvRow) -> None:
-        doing = _one(settings, operator, row, dry_run=dry_run)
-        outcome = await tally.tried(operator, {"line": row.line}, doing)
+    async def one(operator: Operator, asked: _Asked) -> None:
+        outcome = await tally.tried(operator, {"line": asked.line}, _one(settings, operator, asked, dry_run=dry_run))
         if dry_run and outcome is not None:
-            say(f"line {row.line}: {_FORETOLD[outcome]}")
+            say(f"line {asked.line}: {_FORETOLD[outcome]}")
 
     async with operating(settings) as operator:
-        await side_by_side(settings, operator, _each(rows), one)
+        await side_by_side(settings, operator, _each(settings, rows), one)
     tally.end()
 
 
-async def _each(rows: Iterator[CsvRow]) -> AsyncGenerator[CsvRow, None]:
+async def _each(settings: Settings, rows: Iterator[CsvRow]) -> AsyncGenerator[_Asked, None]:
+    lines = _Lines()
     for row in rows:
-        yield row
+        try:
+            wanted: _Wanted | HooksealError = _taken(settings, lines, row)
+        except HooksealError as error:
+            wanted = error
+        yield _Asked(line=row.line, wanted=wanted)
 
 
-async def _one(settings: Settings, operator: Operator, row: CsvRow, *, dry_run: bool) -> str:
+def _taken(settings: Settings, lines: _Lines, row: CsvRow) -> _Wanted:
     if row.problem is not None:
         raise row.problem
     wanted = _wanted(settings, row.cells)
+    lines.take(row.line, wanted.endpoint)
+    return wanted
+
+
+async def _one(settings: Settings, operator: Operator, asked: _Asked, *, dry_run: bool) -> str:
+    wanted = asked.wanted
+    if isinstance(wanted, HooksealError):
+        raise wanted
     imported = await import_endpoint(
         operator,
         wanted.endpoint,
@@ -160,6 +198,10 @@ def _wanted(settings: Settings, cells: Mapping[str, str]) -> _Wanted:
         secret=SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass")),
         enabled=_yes_or_no(cells),
     )
+
+
+def _twice(line: int, what: str, *, field: str) -> Conflict:
+    return Conflict(f"line {line} has this {what} already: leave one of the two in the file", field=field)
 
 
 def _scheme(cells: Mapping[str, str]) -> Scheme:

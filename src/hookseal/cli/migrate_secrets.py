@@ -77,6 +77,7 @@ async def _migrate(settings: Settings, *, dry_run: bool, finalize: bool) -> _Out
         outcome = _Outcome(column=await _column(operator))
         if outcome.column is PlaintextColumn.GONE:
             return outcome
+        await migration.require_readable(operator.connection)
         if finalize and (left := await migration.unmigrated(operator.connection)):
             raise Refused(f"{left} endpoints have a plaintext secret and none that is sealed: {_FIRST}")
         outcome.tally = Tally("endpoints", total=await migration.held(operator.connection))

@@ -15,7 +15,6 @@ from hookseal.operations.operator import Operator
 from hookseal.operations.rotation import rotate
 from hookseal.secrets import active_key, compromise, epoch, key_moves, key_rules
 from hookseal.secrets.compromise import Exposed, Remedy
-from hookseal.secrets.errors import IntegrityKeyUnknown
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
 
@@ -90,11 +89,7 @@ async def mark_compromised(operator: Operator, key_id: str) -> None:
 async def _replace(operator: Operator, key_id: str, exposed: Exposed, how: How) -> None:
     match exposed.remedy:
         case Remedy.ROTATION:
-            try:
-                await rotate(operator, _wanted(key_id, exposed, how))
-            except IntegrityKeyUnknown:  # another drill beside this one makes a new one, too
-                await operator.unlocked.versions.refresh()
-                await rotate(operator, _wanted(key_id, exposed, how))
+            await rotate(operator, _wanted(key_id, exposed, how))
         case Remedy.NEW_INTEGRITY_KEY:
             await rotate_integrity_key(operator, how.random_bytes)
         case Remedy.NEW_HEADER_VALUES | Remedy.NEW_CLIENT_KEY | Remedy.NONE:

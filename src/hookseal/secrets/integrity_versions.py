@@ -55,17 +55,18 @@ class IntegrityVersions:
             await asyncio.wait({asking})
             asking.result()
 
-    async def refresh(self) -> None:
+    async def refresh(self, store: SecretStore | None = None) -> None:
         """Adopt every version that the key does not know, and authenticate under the newest at the store, read afresh.
 
         A restore takes versions away, and their numbers are given again: nobody else could verify what is made under
-        one that only this process knows. Where the store has none left, the key stays as it is. Raises what the store
-        raises.
+        one that only this process knows. Where the store has none left, the key stays as it is. Another handle of the
+        store may be given, on a connection that is free. Raises what the store raises.
         """
-        kept = await _kept(self._store)
+        source = self._store if store is None else store
+        kept = await _kept(source)
         for ref in kept:
             if ref == kept[-1] or not self._key.knows(str(ref.version)):
-                await self._adopt(ref)
+                await self._adopt(source, ref)
         self._settle(kept)
 
     async def read_again(self) -> None:
@@ -82,13 +83,13 @@ class IntegrityVersions:
         kept = await _kept(self._store)
         for ref in kept:
             with suppress(SecretError):  # one that somebody spoilt stops no worker
-                await self._adopt(ref)
+                await self._adopt(self._store, ref)
         there = {str(ref.version) for ref in kept}
         if any(map(self._key.knows, there)):
             self._key.keep_only(there)
 
-    async def _adopt(self, ref: SecretRef) -> None:
-        self._key.adopt(str(ref.version), await self._store.get(ref, purpose=Purpose.INTEGRITY))
+    async def _adopt(self, store: SecretStore, ref: SecretRef) -> None:
+        self._key.adopt(str(ref.version), await store.get(ref, purpose=Purpose.INTEGRITY))
 
     def _settle(self, kept: Sequence[SecretRef]) -> None:
         newest = next((str(ref.version) for ref in reversed(kept) if self._key.knows(str(ref.version))), None)

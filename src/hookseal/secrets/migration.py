@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hookseal.ground.errors import Conflict
+from hookseal.ground.errors import Conflict, Malformed
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.sql import statements
@@ -13,7 +13,7 @@ from hookseal.schema.database import ANSWER_SECONDS, Connection, Executor
 from hookseal.secrets import pointer
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.database import outages_translated
-from hookseal.secrets.errors import SecretTampered
+from hookseal.secrets.errors import SecretDenied, SecretTampered
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
@@ -25,6 +25,19 @@ ALGORITHM: Final = Algorithm.HMAC
 PAGE: Final = 1_000
 
 _SQL: Final = statements("hookseal.secrets", "migration.sql")
+_LATER: Final = (
+    "the plaintext is none of the secrets that are sealed for this endpoint: somebody wrote it after it was migrated"
+)
+_DESTROYED_OR_LATER: Final = (
+    "the plaintext is none of the secrets of this endpoint that can still be opened: it was one whose material is "
+    "destroyed by now, and signs nothing any more, or somebody wrote it after it was migrated"
+)
+_BY_ROTATION: Final = "To sign with it use `hookseal endpoint rotate --scheme x-webhook --secret-file F`"
+_BY_IMPORT: Final = (
+    "It is shorter than a rotation takes: give the receiver a longer one with `hookseal endpoint rotate`; or, to sign "
+    "with it, `hookseal endpoint delete`, which cancels what is pending, and `hookseal import-endpoints` without the id"
+)
+_BY_NOTHING: Final = "It signs in no way: give the endpoint another one with `hookseal endpoint rotate` if it needs one"
 _BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000")
 
 
@@ -34,6 +47,17 @@ class Held:
 
     tenant_id: TenantId
     endpoint_id: EndpointId
+
+
+async def require_readable(source: Executor) -> None:
+    """Return only if this SQL role may read plaintext; the column must be there.
+
+    Raises `SecretDenied`, `SecretUnavailable`.
+    """
+    with outages_translated():
+        may_read: bool = await source.fetchval(_SQL["may_read"], timeout=ANSWER_SECONDS)
+    if not may_read:
+        raise SecretDenied("this SQL role may not read plaintext secrets: log in with one that has hookseal_operator")
 
 
 async def unmigrated(source: Executor) -> int:
@@ -151,17 +175,14 @@ async def require_same(store: SecretStore, integrity: IntegrityKey, found: Point
     pointer.require_own(current, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
     if await store.get(current, purpose=Purpose.WEBHOOK_SIGNING) == secret:
         return
+    is_destroyed = False
     for version in reversed(await store.versions(current.tenant, current.name)):  # it was rotated since
-        if version.ref == current or version.state is VersionState.DESTROYED:
-            continue
-        if await store.get(version.ref, purpose=Purpose.WEBHOOK_SIGNING) == secret:
+        if version.state is VersionState.DESTROYED:
+            is_destroyed = True
+        elif version.ref != current and await store.get(version.ref, purpose=Purpose.WEBHOOK_SIGNING) == secret:
             return
-    raise Conflict(
-        "the plaintext is none of the secrets that are sealed for this endpoint: somebody wrote it after it was "
-        "migrated. To sign with it use `hookseal endpoint rotate --scheme x-webhook --secret-file F`, else empty the "
-        "column of this row",
-        field="secret",
-    )
+    origin = _DESTROYED_OR_LATER if is_destroyed else _LATER
+    raise Conflict(f"{origin}. {_to_sign_with(secret)}, else empty the column of this row (NULL)", field="secret")
 
 
 async def empty(connection: Connection, checked: Sequence[Held]) -> int:
@@ -186,6 +207,17 @@ async def forbid(connection: Connection) -> None:
     with outages_translated():
         await connection.execute(_SQL["wait_shortly"])
         await connection.execute(_SQL["forbid"])
+
+
+def _to_sign_with(secret: SecretMaterial) -> str:
+    """Say how that plaintext, which is not sealed, comes to sign for its endpoint."""
+    for is_older, how in ((False, _BY_ROTATION), (True, _BY_IMPORT)):
+        try:
+            require_signing_secret(secret, SCHEME, ALGORITHM, is_older=is_older)
+        except Malformed:
+            continue
+        return how
+    return _BY_NOTHING
 
 
 def _already_sealed() -> Conflict:

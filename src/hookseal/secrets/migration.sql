@@ -58,6 +58,9 @@ UPDATE hookseal.endpoints AS e
   FROM unnest($1::text[], $2::text[]) AS checked (tenant_id, id)
  WHERE e.tenant_id = checked.tenant_id AND e.id = checked.id::uuid AND e.secret IS NOT NULL
 
+-- name: may_read
+SELECT has_column_privilege('hookseal.endpoints', 'secret', 'SELECT')
+
 -- name: wait_shortly
 SET LOCAL lock_timeout = '2s'
 
