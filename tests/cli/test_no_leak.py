@@ -164,7 +164,7 @@ async def test_what_an_older_system_had(commands: Commands) -> None:
         (1, ("migrate-secrets", "--json")),
         (1, ("migrate-secrets",)),
         (5, ("migrate-secrets", "--finalize")),
-        (0, ("import-endpoints", "--from-csv", csv, "--dry-run", "--json")),
+        (1, ("import-endpoints", "--from-csv", csv, "--dry-run", "--json")),
         (1, ("import-endpoints", "--from-csv", csv)),
         (1, ("import-endpoints", "--from-csv", commands.file("row.csv", header + cells[2].encode() + MALFORMED * 9))),
         (1, ("import-endpoints", "--from-csv", commands.file("q.csv", header + good + b',"' + MALFORMED + b'"x\n'))),
