@@ -123,6 +123,39 @@ async def test_a_lost_ring_costs_at_most_one_sweep(pool: "Pool[asyncpg.Record]",
     await ringing.close()
 
 
+@pytest.mark.req("DUR-01")
+async def test_what_is_queued_still_is_left_alone(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """However long a backlog waits, what is in the queue is not rung again; one ring of it that was lost is, or all."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    backlog = 2 * SWEEP_BATCH + 1
+    await pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", backlog
+    )
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing)
+    assert (0, backlog) == await sweeping.once()
+    age = (
+        "UPDATE hookseal.deliveries"
+        " SET rung_at = now() - interval '1 minute', next_attempt_at = created_at - interval '1 hour'"
+    )
+    await pool.execute(age)
+
+    assert (0, 0) == await sweeping.once()
+    [oldest] = await ringing.redis.zrange(DEFAULT_QUEUE, 0, 0)
+    await ringing.redis.zrem(DEFAULT_QUEUE, oldest)
+    assert (0, 1) == await sweeping.once()
+    held = [member.decode() for member in await ringing.redis.zrange(DEFAULT_QUEUE, 1, 1)]
+    await ringing.redis.set(f"arq:in-progress:{held[0]}", b"1")
+    assert (0, 1) == await sweeping.once()
+    assert 0 == await ringing.redis.exists(f"arq:in-progress:{held[0]}")
+    await ringing.redis.flushdb()
+    await pool.execute(age)
+    assert (0, backlog) == await sweeping.once()
+    assert backlog == len(await queued(redis_url))
+    await ringing.close()
+
+
 async def test_a_lost_lease_is_ended_and_rung(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """What a dead worker held is due again and rung in the same sweep, and its attempt is on record as unknown."""
     installation = await begin(pool)
