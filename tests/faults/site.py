@@ -23,6 +23,8 @@ from tests.worker.waiting import eventually
 Pool = asyncpg.Pool
 TENANT = TenantId("acme")
 BATCH = 25
+AHEAD = 2_000
+LOOK_SECONDS = 0.1
 # The shortest that the settings allow: what a dead worker held is due again seven seconds later.
 SHORT = {
     "HOOKSEAL_LEASE_SECONDS": "7",
@@ -73,8 +75,8 @@ class Site:
     ) -> list[str]:
         """Publish so many events and ring nobody; return the ids of their deliveries, one an endpoint and event.
 
-        With `per_second` they are spread over time; with a `connection` they are part of its transaction. What a
-        producer was not told is not counted as published.
+        With `per_second` they are spread over time, and no more than `AHEAD` deliveries ahead of the receiver; with a
+        `connection` they are part of its transaction. What a producer was not told is not counted as published.
         """
         loop = asyncio.get_running_loop()
         began, made = loop.time(), list[str]()
@@ -86,7 +88,12 @@ class Site:
             self.published.update(made[-len(rows) :])
             if per_second is not None:
                 await asyncio.sleep(max(0.0, began + (done + count) / per_second - loop.time()))  # the pace asked for
+                await self._caught_up()
         return made
+
+    async def _caught_up(self) -> None:
+        while len(self.published) - len(self.witness.seen) > AHEAD:  # noqa: ASYNC110 -- how far, not whether, is asked
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def unsettled(self) -> int:
         """Return how many deliveries are on their way still."""
@@ -97,6 +104,7 @@ class Site:
         """Return once nothing is on its way any more: every delivery is over, and Redis is empty."""
 
         async def look() -> bool:
+            await asyncio.sleep(LOOK_SECONDS)  # it counts rows, and others have work to do
             return not await self.unsettled() and not await self.keys()
 
         await eventually(look, within=within)

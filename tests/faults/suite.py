@@ -91,7 +91,7 @@ _OUTAGES: Final = Size(events=3_000, per_second=40)
 # At a rate that two busy cores can bear: what is late, or timed out, shall be so by the fault alone.
 SUITE: Final[Mapping[str, Scenario]] = {
     "killed-at-each-step": Scenario(run=_killed_at_each_step, size=_EACH_STEP, endpoints=1),
-    "killed": Scenario(run=scenarios.killed, size=Size(events=20_500, per_second=150)),
+    "killed": Scenario(run=scenarios.killed, size=Size(events=20_500, per_second=150, pause=4)),
     "paused-at-each-step": Scenario(run=_paused_at_each_step, size=_EACH_STEP, endpoints=1),
     "paused": Scenario(run=scenarios.paused, size=Size(events=5_000, per_second=100)),
     "stalled": Scenario(run=scenarios.stalled, size=Size(events=3_000, per_second=50)),

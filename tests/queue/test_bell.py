@@ -255,7 +255,7 @@ async def test_what_is_held_back(ringing: Bell, again: bool) -> None:
 
 Command = Callable[..., Awaitable[object]]
 FULL = ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0")
-STANDBY = ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")  # of nobody
+STANDBY = ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")  # of nobody: a port that is drawn would name another test
 ANOTHER_KIND = (f"SET {DEFAULT_QUEUE} x", f"DEL {DEFAULT_QUEUE}")
 
 

@@ -1,6 +1,8 @@
 """The sweep, on a real PostgreSQL and Valkey."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -107,6 +109,7 @@ async def test_a_lost_ring_costs_at_most_one_sweep(pool: "Pool[asyncpg.Record]",
         return bool(clock.slept)
 
     await eventually(slept)
+    await asyncio.wait_for(clock.asleep.wait(), 10)
     running.cancel()
     await asyncio.wait({running})
     await ringing.redis.flushdb()
@@ -120,6 +123,59 @@ async def test_a_lost_ring_costs_at_most_one_sweep(pool: "Pool[asyncpg.Record]",
     await pool.execute(age, SECONDS - between)
     assert (0, 3) == await sweeping.once()
     assert {ring.delivery_id for ring in rings} == await queued(redis_url)
+    await ringing.close()
+
+
+AGED = (
+    "UPDATE hookseal.deliveries"
+    " SET rung_at = now() - interval '1 minute', next_attempt_at = created_at - interval '1 hour'"
+)
+
+
+@pytest.mark.req("DUR-01")
+async def test_a_backlog_that_is_queued_is_left_alone(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """However long a backlog waits, what is in the queue is not rung again; all of it is once Redis was emptied."""
+    backlog = 2 * SWEEP_BATCH + 1
+    await (await begin(pool)).endpoint()
+    await pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", backlog
+    )
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing)
+    assert (0, backlog) == await sweeping.once()
+    await pool.execute(AGED)
+
+    assert (0, 0) == await sweeping.once()
+    await ringing.redis.flushdb()
+    assert (0, backlog) == await sweeping.once()
+    assert backlog == len(await queued(redis_url))
+    await ringing.close()
+
+
+@pytest.mark.req("DUR-01")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda redis, each: redis.zrem(DEFAULT_QUEUE, each), id="lost"),
+        pytest.param(lambda redis, each: redis.set(f"arq:in-progress:{each}", b"1"), id="held-back-by-arq"),
+        pytest.param(lambda redis, each: redis.zadd(DEFAULT_QUEUE, {each: 4e12}), id="for-a-century-later"),
+    ],
+)
+async def test_a_ring_that_nobody_may_take_is_given_again(
+    spoil: Callable[[Any, str], Awaitable[object]], pool: "Pool[asyncpg.Record]", redis_url: str
+) -> None:
+    """Of what was rung long ago, a sweep rings again that which nobody may take, and nothing else."""
+    ring, *_ = await three_deliveries(await begin(pool))
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing)
+    assert (0, 3) == await sweeping.once()
+    await pool.execute(AGED)
+    await spoil(ringing.redis, ring.delivery_id)
+
+    assert (0, 1) == await sweeping.once()
+    assert 4e12 > (await ringing.redis.zscore(DEFAULT_QUEUE, ring.delivery_id) or 4e12)
+    assert 0 == await ringing.redis.exists(f"arq:in-progress:{ring.delivery_id}")
+    assert 3 == len(await queued(redis_url))
     await ringing.close()
 
 

@@ -1,5 +1,6 @@
 """The ledger in PostgreSQL: claims under a fenced lease, outcomes, and what the sweep needs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -110,6 +111,20 @@ class PostgresLedger:
         moment: datetime = (await self._row("seconds_ago", seconds))[0]
         return moment
 
+    async def rung_before(
+        self, now: datetime, moment: datetime, after: Place = BEGINNING
+    ) -> tuple[list[Ring], Place | None]:
+        """Return what is due `now` and was last rung before that moment, oldest first, and where the next begin.
+
+        The place is None once no more are left. Nothing is changed.
+        """
+        rows = await self._rows("rung_before", SWEEP_BATCH, moment, after.due_at, after.delivery_id, now)
+        return _rings(rows), _place(rows, SWEEP_BATCH)
+
+    async def ring_again(self, lost: Sequence[Ring], moment: datetime) -> list[Ring]:
+        """Return those of them that nobody has rung since that moment; they count as rung now."""
+        return _rings(await self._rows("ring_again", [ring.delivery_id for ring in lost], moment))
+
     async def ring_due(
         self, now: datetime, rung_before: datetime, after: Place = BEGINNING, *, at_most: int = SWEEP_BATCH
     ) -> tuple[list[Ring], Place | None]:
@@ -122,8 +137,7 @@ class PostgresLedger:
         rows = await self._rows(
             "ring_due", at_most, rung_before, after.due_at, after.delivery_id, LOOK_AGAIN_SECONDS, SPREAD, now
         )
-        more = len(rows) == at_most
-        return _rings(rows), Place(rows[-1]["next_attempt_at"], DeliveryId(rows[-1]["delivery_id"])) if more else None
+        return _rings(rows), _place(rows, at_most)
 
     async def ring_unrung(self, token: str, *, waited_seconds: float) -> tuple[list[Ring], bool]:
         """Return what nobody rang for so long since it came due, oldest first, and whether more may be left.
@@ -151,6 +165,12 @@ class PostgresLedger:
 
 def _fence(claim: Claim) -> tuple[str, str, str]:
     return claim.ring.tenant_id, claim.ring.delivery_id, claim.lease_token
+
+
+def _place(rows: list[Any], at_most: int) -> Place | None:
+    if len(rows) < at_most:
+        return None
+    return Place(rows[-1]["next_attempt_at"], DeliveryId(rows[-1]["delivery_id"]))
 
 
 def _rings(rows: list[Any]) -> list[Ring]:

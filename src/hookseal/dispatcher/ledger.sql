@@ -132,6 +132,27 @@ WITH lost AS (
 )
 SELECT state FROM ended
 
+-- name: rung_before
+SELECT d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.next_attempt_at, false AS stays
+FROM hookseal.deliveries AS d
+WHERE d.state = 'pending' AND d.next_attempt_at <= $5 AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
+  AND d.rung_at < $2 AND d.rung_at >= d.next_attempt_at
+ORDER BY d.next_attempt_at, d.id
+LIMIT $1
+
+-- name: ring_again
+WITH lost AS (
+    SELECT d.tenant_id, d.id
+    FROM hookseal.deliveries AS d
+    WHERE d.id = ANY ($1::text[]::uuid[]) AND d.state = 'pending' AND d.rung_at < $2
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE hookseal.deliveries AS d
+SET rung_at = now()
+FROM lost
+WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
+RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, false AS stays
+
 -- A batch begins behind the place where the one before it ended: what that one rang is not walked past again.
 -- What waits for an endpoint that is still disabled is looked at here, and not rung: a claim each would starve others.
 -- name: ring_due

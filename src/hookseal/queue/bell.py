@@ -58,6 +58,26 @@ class Bell:
                 pipeline.setrange(_NOBODYS_KEY, 0, "")  # to write nothing is a write all the same
                 await pipeline.execute()
 
+    async def lost(self, rings: Sequence[Ring]) -> list[Ring]:
+        """Return those that nobody may take now: not in the queue, there for later, or held back by arq.
+
+        Raises `Unavailable`.
+        """
+        if not rings:
+            return []
+        ids: list[str] = [ring.delivery_id for ring in rings]
+        with redis_translated():
+            async with self.redis.pipeline(transaction=False) as pipeline:
+                pipeline.time()
+                pipeline.zmscore(self._queue, ids)
+                pipeline.mget(in_progress_key_prefix + each for each in ids)
+                (seconds, _), scores, held = await pipeline.execute()
+        return [
+            ring
+            for ring, score, taken in zip(rings, scores, held, strict=True)
+            if score is None or score > (int(seconds) + 1) * 1000 or taken is not None
+        ]
+
     async def depth(self) -> int:
         """Return how many rings are in the queue. Raises `Unavailable`."""
         with redis_translated():

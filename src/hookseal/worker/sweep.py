@@ -1,11 +1,11 @@
 """The sweep: what Redis lost is rung again, what a dead worker held is taken back."""
 
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Place, PostgresLedger
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell
@@ -58,19 +58,41 @@ class Sweep:
         return count
 
     async def ring_due(self) -> int:
-        """Ring everything due, each once; return how many. Raises `Unavailable`."""
+        """Ring what is due and was never rung for that time, or whose ring is lost; return how many.
+
+        Raises `Unavailable`.
+        """
         now = await self._ledger.seconds_ago(0)  # what comes due meanwhile is for the next sweep
-        rung_before = now - self._old
-        count = 0
+        count = await self._ring_lost(now)
         place: Place | None = BEGINNING
         while place is not None:
-            rings, place = await self._ledger.ring_due(now, rung_before, place)
-            rung = await self._bell.ring(rings, again=True)
-            self._meter.rang(RungBy.SWEEP, rung)
-            count += rung
+            rings, place = await self._ledger.ring_due(now, BEGINNING.due_at, place)
+            count += await self._ring(rings)
         if count:
             self._log.info("sweep.rang", deliveries=count)
         return count
+
+    async def _ring_lost(self, now: datetime) -> int:
+        """Ring again, oldest first, what is not in Redis any more; return how many.
+
+        While the oldest are there, so are those behind them, as a rule, and a ring that is lost there is found when
+        its turn comes: to ring a whole backlog again and again would be dearer than to work it off.
+        """
+        old = now - self._old
+        count = 0
+        place: Place | None = BEGINNING
+        while place is not None:
+            rings, place = await self._ledger.rung_before(now, old, place)
+            lost = await self._bell.lost(rings)
+            count += await self._ring(await self._ledger.ring_again(lost, old) if lost else [])
+            if len(lost) < len(rings) / 2:
+                break
+        return count
+
+    async def _ring(self, rings: Sequence[Ring]) -> int:
+        rung = await self._bell.ring(rings, again=True)
+        self._meter.rang(RungBy.SWEEP, rung)
+        return rung
 
     async def _told(self, half: Callable[[], Awaitable[int]]) -> int | None:
         try:
