@@ -153,6 +153,15 @@ async def held_up(way: Way, check: str) -> int:
     return 1
 
 
+async def stranded(way: Way, check: str) -> int:
+    """Nothing passes any more on any connection, as when a firewall has forgotten it; new ones are as ever."""
+    way.line.strand()
+    await says(way.fleet.running[0], **{check: "timeout"})
+    await says(way.fleet.running[0], **{check: "ok"})
+    way.line.cut()  # for the connections of the test itself, which has no such patience
+    return 1
+
+
 async def frozen(way: Way, check: str) -> int:
     """Every process of the server stands still."""
     way.server.server.freeze()
@@ -225,6 +234,7 @@ def of_redis(moments: Sequence[Moment]) -> list[Outage]:
         partial(cut, sayings=SAID_TO_REDIS, moments=moments),
         partial(refused, check="redis"),
         partial(held_up, check="redis"),
+        partial(stranded, check="redis"),
         partial(frozen, check="redis"),
         partial(ended, check="redis", number=signal.SIGKILL),
         redis_full,
@@ -239,6 +249,7 @@ def of_postgresql(sayings: Mapping[str, bytes]) -> list[Outage]:
         partial(cut, sayings=sayings, moments=list(Moment)),
         partial(refused, check="postgresql"),
         partial(held_up, check="postgresql"),
+        partial(stranded, check="postgresql"),
         partial(frozen, check="postgresql"),
         partial(ended, check="postgresql", number=signal.SIGINT),  # fast
         partial(ended, check="postgresql", number=BY_LOSS_OF_POWER),  # immediate
