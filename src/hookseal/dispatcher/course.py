@@ -42,7 +42,8 @@ class Limits:
 class Course:
     """One request under way, for whom, and by when it must have begun.
 
-    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on.
+    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on, and
+    `lost_by` why that ended.
     """
 
     tenant: TenantId
@@ -50,6 +51,7 @@ class Course:
     begun: bool = False
     phase: Phase = Phase.NAME
     connection: Any = field(default=None, repr=False)
+    lost_by: BaseException | None = field(default=None, repr=False)
 
 
 COURSE: Final[ContextVar[Course]] = ContextVar("course")
