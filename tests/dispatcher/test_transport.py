@@ -11,6 +11,7 @@ from hookseal.dispatcher.transport import HttpTransport
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from tests.doubles.clock import StallingClock
+from tests.doubles.egress_proxy import proxying
 from tests.doubles.receivers import Listener, Script, answers, endless, listening, stalls_after, status
 
 LOOPBACK = (AllowedNetwork(network=ip_network("127.0.0.0/8"), tenant=None),)
@@ -134,6 +135,30 @@ async def test_a_loop_that_stands_still_before_the_dial() -> None:
         assert NotBegun() == await transport.send(request_to(listener.url, start_by=2))
 
     assert 0 == listener.connections
+
+
+@pytest.mark.req("DEL-11", part="reuse")
+async def test_nothing_is_written_too_late_on_a_kept_connection() -> None:
+    """On a kept connection, too, a request does not begin once its time to begin is over; the connection is kept."""
+    clock, answers = StallingClock(stalls=False), []
+    async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK), clock=clock) as transport:
+        for clock.stalls in (False, True, False):
+            answers.append(await transport.send(request_to(listener.url, start_by=clock.elapsed + 2)))
+
+    assert [Reply(status=204, snippet=""), NotBegun(), Reply(status=204, snippet="")] == answers
+    assert (1, 2) == (listener.connections, len(listener.requests))
+
+
+async def test_a_proxy_is_not_dialled_too_late() -> None:
+    """A request that may not begin any more does not begin by a proxy either."""
+    async with (
+        proxying() as proxy,
+        HttpTransport(AddressRules(LOOPBACK), proxy=proxy.settings(), clock=StallingClock()) as transport,
+    ):
+        late = await transport.send(request_to("http://localhost/", start_by=2))
+
+    assert NotBegun() == late
+    assert [] == proxy.heads
 
 
 async def test_connections_are_kept() -> None:

@@ -56,7 +56,9 @@ async def test_a_url_ends_no_line(ending: str) -> None:
 
 
 NOBODY = client_context(only=True)  # the certificates of the system take a while to read
-PATHS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), max_size=30)
+PATHS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), max_size=30).filter(
+    lambda path: not path.endswith("?") or path.count("?") > 1  # a query that is empty is not sent
+)
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=30)
 
 

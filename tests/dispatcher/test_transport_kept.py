@@ -9,11 +9,10 @@ import pytest
 
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.course import Limits
-from hookseal.dispatcher.model import Failure, FailureKind, NotBegun, Reply
+from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.dispatcher.transport import HttpTransport
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.dispatcher.test_transport_receivers import connections_to, let_go
-from tests.doubles.clock import StallingClock
 from tests.doubles.receivers import Script, listening, resets_after, status
 from tests.worker.waiting import eventually
 
@@ -99,18 +98,6 @@ async def test_a_receiver_that_closes_is_dialled_anew() -> None:
         assert [Reply(status=204, snippet="")] * 3 == answers
         assert (3, 3) == (listener.connections, len(listener.requests))
         await let_go(listener.port)
-
-
-@pytest.mark.req("DEL-11", part="reuse")
-async def test_nothing_is_written_too_late_on_a_kept_connection() -> None:
-    """On a kept connection, too, a request does not begin once its time to begin is over; the connection is kept."""
-    clock, answers = StallingClock(stalls=False), []
-    async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK), clock=clock) as transport:
-        for clock.stalls in (False, True, False):
-            answers.append(await transport.send(request_to(listener.url, start_by=clock.elapsed + 2)))
-
-    assert [Reply(status=204, snippet=""), NotBegun(), Reply(status=204, snippet="")] == answers
-    assert (1, 2) == (listener.connections, len(listener.requests))
 
 
 @pytest.mark.req("DEL-11", part="reuse")

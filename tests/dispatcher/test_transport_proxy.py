@@ -7,13 +7,12 @@ import pytest
 
 from hookseal.dispatcher.address import AddressRules, AllowedNetwork
 from hookseal.dispatcher.course import Limits
-from hookseal.dispatcher.model import Failure, FailureKind, NotBegun, Reply
+from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.dispatcher.names import LookUps
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.dispatcher.tunnel import EgressProxy
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.doubles.certificates import authority, issued, trusting
-from tests.doubles.clock import StallingClock
 from tests.doubles.egress_proxy import proxying
 from tests.doubles.receivers import listening, status
 
@@ -176,15 +175,3 @@ async def test_the_next_address_is_tried() -> None:
 
     assert Reply(status=204, snippet="") == answer
     assert [f"127.0.0.2:{listener.port}", f"127.0.0.1:{listener.port}"] == proxy.targets
-
-
-async def test_a_proxy_is_not_dialled_too_late() -> None:
-    """A request that may not begin any more does not begin by a proxy either."""
-    async with (
-        proxying() as proxy,
-        HttpTransport(AddressRules(LOOPBACK), proxy=proxy.settings(), clock=StallingClock()) as transport,
-    ):
-        late = await transport.send(request_to("http://localhost/", start_by=2))
-
-    assert NotBegun() == late
-    assert [] == proxy.heads

@@ -1,5 +1,6 @@
 """A TLS server in a thread, with OpenSSL as it is: asyncio's own keeps the alert to itself when a handshake fails."""
 
+import os
 import socket
 import ssl
 import threading
@@ -25,10 +26,29 @@ class BlockingTls:
             except OSError:  # it was closed
                 return
             connection.settimeout(10)
-            with connection, suppress(OSError), self._context.wrap_socket(connection, server_side=True) as secure:
-                while data := secure.recv(65_536):
-                    self.requests.append(data)
-                    secure.sendall(b"HTTP/1.1 204 OK\r\n\r\n")
+            with self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secure:
+                try:
+                    secure.do_handshake()
+                except ssl.SSLError:
+                    self._read_out(secure)
+                    continue
+                with suppress(OSError):
+                    self._answer(secure)
+
+    def _answer(self, secure: ssl.SSLSocket) -> None:
+        while data := secure.recv(65_536):
+            self.requests.append(data)
+            secure.sendall(b"HTTP/1.1 204 OK\r\n\r\n")
+
+    @staticmethod
+    def _read_out(secure: ssl.SSLSocket) -> None:
+        """Read what is sent all the same: to close with that unread would take the alert back."""
+        secure.setblocking(True)
+        os.set_blocking(secure.fileno(), True)
+        with suppress(OSError):
+            socket.socket.shutdown(secure, socket.SHUT_WR)
+            while os.read(secure.fileno(), 65_536):
+                pass
 
     def end(self) -> None:
         """Take no more connections, and wait until the last one has ended."""

@@ -45,8 +45,8 @@ class Limits:
 class Course:
     """One request under way, for whom, and by when it must have begun.
 
-    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on;
-    `watch`, if there is one, is shown it just before.
+    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on, and
+    `lost_by` why that ended; `watch`, if there is one, is shown it just before.
     """
 
     tenant: TenantId
@@ -55,6 +55,7 @@ class Course:
     begun: bool = False
     phase: Phase = Phase.NAME
     connection: Any = field(default=None, repr=False)
+    lost_by: BaseException | None = field(default=None, repr=False)
     watch: Callable[[BaseTransport], None] | None = None
 
     def begin(self) -> bool:
