@@ -86,7 +86,7 @@ async def test_given_shown_and_removed(begun: Begun, files: Files) -> None:
 
 
 async def test_refused(begun: Begun, files: Files) -> None:
-    """What is malformed, expired or does not fit is refused (2), with its field; a key that others may read, too (5)."""
+    """What is malformed, expired or does not fit is refused (2), with its field; a key that others may read (5)."""
     expired = AUTHORITY.client(days=(-9, -1))
     certificate, key = files.file(CLIENT.certificate), files.file(CLIENT.key)
     for code, field, options in (

@@ -25,28 +25,28 @@ REFUSED = [
 PUBLIC = ["1.1.1.1", "8.8.8.8", "172.15.255.255", "172.32.0.0", "2001:4860:4860::8888", "2606:4700::1111"]
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("address", REFUSED)
 def test_refused(address: str) -> None:
     """What is special, multicast or wraps another address is refused, with a reason."""
     assert refusal(address, frozenset())
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public(address: str) -> None:
     """What is globally routable may be dialled."""
     assert refusal(address, frozenset()) is None
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "1.1.1.1 "])
 def test_only_plain_addresses(text: str) -> None:
     """A text that is not an address in its plain spelling is refused: the socket is never given one."""
     assert "not an IP address" == refusal(text, frozenset())
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 def test_allowed_network() -> None:
     """An allowed network may be dialled, in its own spelling only."""
     loopback = frozenset({ip_network("127.0.0.0/8")})
@@ -56,7 +56,7 @@ def test_allowed_network() -> None:
     assert refusal("10.0.0.1", loopback)
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 def test_allowed_for_one_tenant() -> None:
     """A network allowed for one tenant is not allowed for another; one without a tenant is for all."""
     everyone, acme_only = ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")
@@ -68,7 +68,7 @@ def test_allowed_for_one_tenant() -> None:
     assert {everyone} == rules.networks_for(TenantId("other"))
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 @given(st.ip_addresses())
 def test_what_python_calls_private_is_refused(address: object) -> None:
     """No address that is private, loopback, link-local, reserved or unspecified is ever let through."""

@@ -46,7 +46,7 @@ async def closed(session: aiohttp.ClientSession) -> bool:
     return await eventually(look)
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 async def test_who_shares(sessions: Sessions) -> None:
     """Requests with the same rights and the same identity share a session, and no others do."""
     acme = identity("acme")

@@ -34,6 +34,7 @@ from tests.doubles.receivers import (
 from tests.worker.waiting import eventually
 
 SECONDS = 1.0
+PATIENCE = 20.0  # for what ends by itself, however loaded the machine is
 QUICK = Limits(body_seconds=0.3)
 MEMORY_BYTES = 8_388_608  # of a bomb of 64 MiB and more; what the receiver itself takes is in it
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -133,18 +134,19 @@ async def let_go(port: int, *, kept: int = 0) -> None:
     await eventually(look)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", NAMES)
 async def test_each_has_its_outcome(name: str) -> None:
     """What a receiver does to us has one outcome; afterwards nothing is held, and little memory was taken."""
     made, expected = cases()[name]
     script = made()
+    seconds = SECONDS if expected is FailureKind.TIMEOUT else PATIENCE
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
         gc.collect()
         tracemalloc.start()
         try:
             async with asyncio.timeout(30):
-                answer = await transport.send(request_to(listener.url, timeout_seconds=SECONDS))
+                answer = await transport.send(request_to(listener.url, timeout_seconds=seconds))
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -157,7 +159,7 @@ async def test_each_has_its_outcome(name: str) -> None:
     assert classify(answer)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_a_receiver_that_does_not_read() -> None:
     """A connection on which more was to be sent than the receiver reads is not held once its time is over.
@@ -177,7 +179,7 @@ async def test_a_receiver_that_does_not_read() -> None:
             await let_go(port)
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize(
     "location",
     [
@@ -223,7 +225,7 @@ async def test_what_is_compressed_is_read(encoding: bytes, body: bytes, expected
     assert 1 == listener.connections
 
 
-@pytest.mark.req("DEL-11")
+@pytest.mark.req("DEL-11", part="bounds")
 async def test_a_neighbour_is_served_beside_them_all() -> None:
     """While every misbehaving receiver has requests, a healthy one gets all of its own, over one connection."""
     scripts = {name: made() for name, (made, _) in cases().items()}

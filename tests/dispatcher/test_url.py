@@ -86,7 +86,7 @@ def test_http_only_where_allowed() -> None:
     assert endpoint_url("http://a.example/", allow_http=True, allowed=frozenset())
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 @pytest.mark.parametrize(
     "host",
     [

@@ -38,7 +38,12 @@ class ProxyServer:
                 await writer.drain()
                 return
             host, _, port = self.targets[-1].rpartition(":")
-            far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            try:
+                far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            except OSError:
+                writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+                await writer.drain()
+                return
             writer.write(b"HTTP/1.1 200 Connection established\r\nvia: a proxy\r\n\r\n")
             try:
                 await asyncio.gather(_piped(reader, far_writer), _piped(far_reader, writer))

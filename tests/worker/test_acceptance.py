@@ -131,7 +131,7 @@ async def test_receivers_that_do_wrong(world: World, receiver: Receiver) -> None
     assert set(cases) == {request.path for request in receiver.received}
 
 
-@pytest.mark.req("DEL-12", part="dial-check")
+@pytest.mark.req("DEL-12")
 async def test_a_forbidden_address(world: World) -> None:
     """An address that is not allowed is not dialled: that is on record, and the listener saw no connection."""
     connected: list[object] = []

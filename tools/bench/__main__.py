@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 import asyncpg
 
@@ -25,8 +26,17 @@ DRAIN_SECONDS = 25
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# Our transport alone: the first one is what the others are held beside.
+TRANSPORT: Final[dict[str, tuple[bool, bool]]] = {
+    "kept": (False, True),
+    "anew": (False, False),
+    "TLS, kept": (True, True),
+    "TLS, anew": (True, False),
+}
+
+
 async def _rounds(load: Load, number: int) -> dict[str, list[Cost]]:
-    costs: dict[str, list[Cost]] = {"bare aiohttp": [], "stock arq": [], "hookseal": []}
+    costs: dict[str, list[Cost]] = {name: [] for name in ("bare aiohttp", "stock arq", "hookseal", *TRANSPORT)}
     with tempfile.TemporaryDirectory(prefix="hookseal-bench-") as name:
         async with passing_stack() as stack, measure.sinking() as sink:
             installation = await install(stack, Path(name))
@@ -36,6 +46,8 @@ async def _rounds(load: Load, number: int) -> dict[str, list[Cost]]:
                 costs["bare aiohttp"].append(await measure.bare(sink, load))
                 costs["stock arq"].append(await measure.stock(sink, load, installation.redis_url))
                 costs["hookseal"].append(await measure.ours(sink, load, installation, Path(name)))
+                for name_, (secure, kept) in TRANSPORT.items():
+                    costs[name_].append(await measure.transport(sink, load, secure=secure, kept=kept))
     return costs
 
 
@@ -60,6 +72,7 @@ def _table(costs: dict[str, list[Cost]]) -> dict[str, dict[str, float]]:
             "rate_to_bare": round(rates[name] / rates["bare aiohttp"], 3),
             "rate_to_stock": round(rates[name] / rates["stock arq"], 3),
             "cpu_to_bare": round(cpu[name] / cpu["bare aiohttp"], 2),
+            "handshakes_per_1000": round(median(cost.connections_per_1000 for cost in costs[name]), 1),
         }
         for name in costs
     }
@@ -79,7 +92,10 @@ def main() -> None:
     report = ROOT / ".reports" / "bench.json"
     report.parent.mkdir(exist_ok=True)
     rounds = {
-        name: [{"per_second": cost.per_second, "cpu_us": cost.microseconds} for cost in all_]
+        name: [
+            {"per_second": cost.per_second, "cpu_us": cost.microseconds, "connections": cost.connections}
+            for cost in all_
+        ]
         for name, all_ in costs.items()
     }
     report.write_text(json.dumps({"load": vars(asked), "medians": table, "rounds": rounds}, indent=2), encoding="utf-8")
@@ -87,6 +103,12 @@ def main() -> None:
     print(f"{'':14}" + "".join(f"{column.replace('_', ' '):>22}" for column in columns))
     for name, row in table.items():
         print(f"{name:14}" + "".join(f"{row[column]:>22}" for column in columns))
+    us = {name: row["cpu_us_per_delivery"] for name, row in table.items()}
+    print(
+        f"our transport alone: TLS costs {us['TLS, kept'] - us['kept']:.0f} us of CPU a delivery on a kept connection "
+        f"({us['TLS, kept'] / us['kept']:.2f}x), and {us['TLS, anew'] - us['kept']:.0f} us on one of its own "
+        f"({us['TLS, anew'] / us['kept']:.2f}x); kept ones save {us['TLS, anew'] / us['TLS, kept']:.1f}x"
+    )
 
 
 if __name__ == "__main__":

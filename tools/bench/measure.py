@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import bell
 from hookseal.queue.serializer import job_deserializer, job_serializer
+from tests.doubles import certificates
 from tools.bench.stock import QUEUE
 
 TENANT: Final = "bench"
@@ -43,8 +45,14 @@ class Cost:
     """What a round cost: seconds from the first request to the last, and CPU seconds of the contender's process."""
 
     requests: int
+    connections: int
     seconds: float
     cpu_seconds: float
+
+    @property
+    def connections_per_1000(self) -> float:
+        """Connections that were made for a thousand requests: as many handshakes, behind TLS."""
+        return self.connections * 1000 / self.requests
 
     @property
     def per_second(self) -> float:
@@ -58,10 +66,12 @@ class Cost:
 
 
 class Sink:
-    """The receiver, asked over HTTP."""
+    """The receiver, asked over HTTP. `secure_url` is the same one behind TLS, with a certificate of `authority`."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, secure_url: str, authority: Path, session: aiohttp.ClientSession) -> None:
         self.url = url
+        self.secure_url = secure_url
+        self.authority = authority
         self._session = session
 
     async def forget(self) -> None:
@@ -69,27 +79,38 @@ class Sink:
         async with self._session.delete(self.url):
             pass
 
-    async def all_of(self, requests: int) -> float:
-        """Return the seconds from the first request to the last once so many have come."""
+    async def all_of(self, requests: int) -> tuple[float, int]:
+        """Return the seconds from the first request to the last, and the connections, once so many have come."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while True:
                 async with self._session.get(self.url) as response:
                     told = await response.json()
                 if told["requests"] >= requests:
-                    return float(told["seconds"])
+                    return float(told["seconds"]), int(told["connections"])
                 await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _certificates(folder: Path) -> tuple[Path, Path]:
+    authority, shown = folder / "authority.pem", folder / "shown.pem"
+    vouching = certificates.authority()
+    authority.write_text(vouching.pem, encoding="ascii")
+    shown.write_bytes(certificates.issued("127.0.0.1", by=vouching).both)
+    return authority, shown
 
 
 @asynccontextmanager
 async def sinking() -> AsyncIterator[Sink]:
     """Give a receiver that runs in a process of its own for the length of the block."""
-    process = await _python("tools.bench.sink", stdin=asyncio.subprocess.PIPE)
-    try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-            yield Sink(f"http://127.0.0.1:{int(await _line(process))}/", session)
-    finally:
-        process.kill()
-        await process.wait()
+    with tempfile.TemporaryDirectory(prefix="hookseal-bench-tls-") as name:
+        authority, shown = _certificates(Path(name))
+        process = await _python("tools.bench.sink", str(shown), stdin=asyncio.subprocess.PIPE)
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+                plain, secure = map(int, (await _line(process)).split())
+                yield Sink(f"http://127.0.0.1:{plain}/", f"https://127.0.0.1:{secure}/", authority, session)
+        finally:
+            process.kill()
+            await process.wait()
 
 
 async def bare(sink: Sink, load: Load) -> Cost:
@@ -99,8 +120,20 @@ async def bare(sink: Sink, load: Load) -> Cost:
     process = await _python("tools.bench.bare", *arguments)
     told = json.loads(await _line(process))
     await process.wait()
-    seconds = await sink.all_of(load.requests)
-    return Cost(requests=load.requests, seconds=seconds, cpu_seconds=told["cpu_seconds"])
+    seconds, connections = await sink.all_of(load.requests)
+    return Cost(requests=load.requests, connections=connections, seconds=seconds, cpu_seconds=told["cpu_seconds"])
+
+
+async def transport(sink: Sink, load: Load, *, secure: bool, kept: bool) -> Cost:
+    """Send with our transport alone: in the clear or behind TLS, on kept connections or each on its own."""
+    await sink.forget()
+    sizes = (str(load.requests), str(load.concurrency), str(load.body_bytes))
+    url = sink.secure_url if secure else sink.url
+    process = await _python("tools.bench.transport", url, str(sink.authority), *sizes, "kept" if kept else "anew")
+    told = json.loads(await _line(process))
+    await process.wait()
+    seconds, connections = await sink.all_of(load.requests)
+    return Cost(requests=load.requests, connections=connections, seconds=seconds, cpu_seconds=told["cpu_seconds"])
 
 
 async def stock(sink: Sink, load: Load, redis_url: str) -> Cost:
@@ -115,8 +148,9 @@ async def stock(sink: Sink, load: Load, redis_url: str) -> Cost:
     try:
         await _line(process)
         before = _cpu_seconds(process.pid)
-        seconds = await sink.all_of(load.requests)
-        return Cost(requests=load.requests, seconds=seconds, cpu_seconds=_cpu_seconds(process.pid) - before)
+        seconds, connections = await sink.all_of(load.requests)
+        cpu_seconds = _cpu_seconds(process.pid) - before
+        return Cost(requests=load.requests, connections=connections, seconds=seconds, cpu_seconds=cpu_seconds)
     finally:
         process.kill()  # it has nothing to hand over
         await process.wait()
@@ -137,9 +171,10 @@ async def ours(sink: Sink, load: Load, installation: Installation, folder: Path)
         }
         async with worker_process(environment, folder / "bench.log") as worker:
             before = _cpu_seconds(worker.ready["pid"])
-            seconds = await sink.all_of(load.requests)
+            seconds, connections = await sink.all_of(load.requests)
             await _recorded(connection)
-            return Cost(requests=load.requests, seconds=seconds, cpu_seconds=_cpu_seconds(worker.ready["pid"]) - before)
+            cpu_seconds = _cpu_seconds(worker.ready["pid"]) - before
+            return Cost(requests=load.requests, connections=connections, seconds=seconds, cpu_seconds=cpu_seconds)
     finally:
         await connection.close()
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiohttp.client_proto import ResponseHandler
 
-from hookseal.dispatcher.course import COURSE, Phase
+from hookseal.dispatcher.course import COURSE, Course, Phase
 
 _ANSWER_BYTES_TAKEN: Final = 524_288  # with headers and what one read of the socket brings beyond the body's limit
 Place = tuple[str, int]
@@ -24,6 +24,7 @@ class HttpConnection(ResponseHandler):
         self.place = place
         self._kept = kept
         self._busy = True
+        self._course: Course | None = COURSE.get()
         self._answer_bytes = 0
 
     def set_response_params(self, **params: Any) -> None:
@@ -31,7 +32,7 @@ class HttpConnection(ResponseHandler):
         self._kept.forget(self)
         self._busy = True
         self._answer_bytes = 0
-        course = COURSE.get()
+        self._course = course = COURSE.get()
         course.connection = self
         course.phase = Phase.ANSWER
         if course.watch is not None and self.transport is not None:
@@ -49,6 +50,9 @@ class HttpConnection(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
         self._kept.forget(self)
+        if self._course is not None:
+            self._course.lost_by = exc
+            self._course = None
         super().connection_lost(exc)
 
     def close(self) -> None:
@@ -62,7 +66,16 @@ class HttpConnection(ResponseHandler):
         """Let the connection wait for the next request, if it can be used for one."""
         if self.is_connected() and not self.should_close:
             self._busy = False
+            self._course = None
             self._kept.keep(self)
+
+    async def ended(self, *, within: float) -> None:
+        """Return once the connection has ended, or the time is over."""
+        closed = self.closed
+        if closed is not None:
+            await asyncio.wait({closed}, timeout=within)
+            if closed.done():
+                closed.exception()  # it is told otherwise
 
     def is_stale(self) -> bool:
         """Return whether the receiver has closed the connection, or spoken unasked, since its last answer.

@@ -44,8 +44,8 @@ class Limits:
 class Course:
     """One request under way, for whom, and by when it must have begun.
 
-    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on;
-    `watch`, if there is one, is shown it just before.
+    Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on, and
+    `lost_by` why that ended; `watch`, if there is one, is shown the connection just before.
     """
 
     tenant: TenantId
@@ -54,6 +54,7 @@ class Course:
     phase: Phase = Phase.NAME
     connection: Any = field(default=None, repr=False)
     watch: Callable[[BaseTransport], None] | None = None
+    lost_by: BaseException | None = field(default=None, repr=False)
 
 
 COURSE: Final[ContextVar[Course]] = ContextVar("course")

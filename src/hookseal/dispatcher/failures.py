@@ -114,7 +114,7 @@ def unanswered(error: Exception, course: Course, seconds: float) -> Failure | No
             return Failure(kind=FailureKind.PROTOCOL, detail="the receiver did not answer in valid HTTP")
         case ValueError():
             return Failure(kind=FailureKind.INVALID_URL, detail="the url names no host that can be dialled")
-        case OSError() if isinstance(error.__cause__, ssl.SSLError):  # TLS 1.3 tells only now what it lacked
-            return handshake(error.__cause__)
+        case OSError() if isinstance(course.lost_by, ssl.SSLError):  # TLS 1.3 tells only now what it lacked
+            return handshake(course.lost_by)
         case _:
             return connection(error)

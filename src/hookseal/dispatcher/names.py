@@ -35,18 +35,18 @@ class LookUps:
         self.look_up = look_up
         self._busy: Counter[TenantId | None] = Counter()
         self._threads = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
     async def addresses(self, tenant: TenantId | None, host: str) -> Addresses:
         """Return the addresses of a name, once there is a thread to ask in. Raises what the look-up raises."""
         loop = asyncio.get_running_loop()
         while self._threads >= self._limits.look_ups or self._busy[tenant] >= self._limits.look_ups_each:
             waiter: asyncio.Future[None] = loop.create_future()
-            self._waiting.add(waiter)
+            self._waiting[waiter] = None
             try:
                 await waiter
             finally:
-                self._waiting.discard(waiter)
+                del self._waiting[waiter]
         return await self._started(tenant, host, loop)
 
     def _started(

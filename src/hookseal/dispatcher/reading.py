@@ -85,6 +85,8 @@ async def read(response: aiohttp.ClientResponse, own_values: Iterable[str], *, s
     What the body repeats of the endpoint's own headers is masked, and signing secrets: some receivers show theirs on
     an error page.
     """
+    if response.content.at_eof():  # most answers say nothing more
+        return Reply(status=response.status, snippet="", retry_after=_retry_after(response))
     keeping = _keeping(response.headers.get("content-encoding", "").strip().lower())
     await _taken(response, keeping, seconds)
     snippet = _short(without_echo(masked_text(_text(bytes(keeping.kept))), own_values))

@@ -34,6 +34,7 @@ from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
 
 _TO_THE_SECOND: Final = float("inf")  # from when on aiohttp rounds a deadline up to a whole second: never
+_MOMENT_SECONDS: Final = 0.1
 _LINE: Final = re.compile(r"[!-~]+")
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
@@ -102,6 +103,8 @@ class HttpTransport:
         try:
             return await self._sent(shared.session, request, course)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(course.connection, HttpConnection):
+                await course.connection.ended(within=_MOMENT_SECONDS)  # only then is it known by what
             return failures.unanswered(error, course, request.timeout_seconds)
         except BaseException as error:
             _let_go(error)

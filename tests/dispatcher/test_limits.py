@@ -1,0 +1,31 @@
+"""The page on the transport says the numbers that hold."""
+
+import re
+from pathlib import Path
+
+from hookseal.dispatcher import connection, deliver, endpoint_rules, names, reading
+from hookseal.dispatcher.course import Limits
+
+PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[2] / "docs" / "transport.md").read_text(encoding="utf-8"))
+
+
+def test_the_page_has_the_numbers() -> None:
+    """Every limit of the code stands on the page, in its words."""
+    limits = Limits()
+    said = [
+        f"or the first byte on a kept connection) | {deliver.START_WITHIN_SECONDS:g} s after the claim |",
+        f"| resolve the name | {limits.name_seconds:g} s |",
+        f"| connect, with an egress proxy and its tunnel included | {limits.connect_seconds:g} s |",
+        f"| TLS handshake | {limits.handshake_seconds:g} s |",
+        f"| body, once the status came | {limits.body_seconds:g} s |",
+        f"at most {limits.look_ups_each} of one tenant at a time, and {limits.look_ups} in all",
+        f"An answer is known for {names.KNOWN_SECONDS:g} s.",
+        f"kept for {limits.kept_seconds:g} s, at most {limits.kept_each} to one host and port and {limits.kept:,} in",
+        f"| body read | {reading.RESPONSE_BYTES_READ:,} bytes;",
+        f"| body kept | {reading.SNIPPET_BYTES:,} bytes,",
+        f"| all of an answer, interim ones included | {connection._ANSWER_BYTES_TAKEN:,} bytes |",
+        f"| `Retry-After` | {reading.RETRY_AFTER_VALUES} values of {reading.RETRY_AFTER_CHARACTERS} characters |",
+        f"({endpoint_rules.MIN_TIMEOUT_MS} to {endpoint_rules.MAX_TIMEOUT_MS})",
+    ]
+
+    assert [] == [words for words in said if words not in PAGE]

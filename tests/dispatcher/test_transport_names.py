@@ -1,0 +1,243 @@
+"""Names on their way to an address: what is dialled of what a resolver says, and who waits for a slow one."""
+
+import asyncio
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+
+import pytest
+
+from hookseal.dispatcher import names
+from hookseal.dispatcher.address import AddressRules, AllowedNetwork
+from hookseal.dispatcher.course import Limits
+from hookseal.dispatcher.guard import Guard, is_of_this_machine
+from hookseal.dispatcher.model import Failure, FailureKind, Reply
+from hookseal.dispatcher.names import Addresses, LookUps, Names
+from hookseal.dispatcher.transport import HttpTransport
+from hookseal.ground.ids import TenantId
+from tests.dispatcher.test_transport import LOOPBACK, request_to
+from tests.doubles.receivers import listening, status
+from tests.worker.waiting import eventually
+
+HERE_ONLY = AddressRules((AllowedNetwork(network=ip_network("127.0.0.1/32"), tenant=None),))
+FORBIDDEN = Failure(
+    kind=FailureKind.FORBIDDEN_ADDRESS, detail="the name resolves only to addresses that may not be dialled"
+)
+
+
+def transport(rules: AddressRules, look_up: Callable[[str], Addresses], limits: Limits | None = None) -> HttpTransport:
+    """Return a transport whose resolver is this one."""
+    limits = limits or Limits()
+    return HttpTransport(rules, limits=limits, look_ups=LookUps(limits, look_up))
+
+
+def constantly(address: str) -> Callable[[str], Addresses]:
+    """Return a resolver that always finds this address."""
+    return lambda _host: (address,)
+
+
+@pytest.mark.req("DEL-12")
+@pytest.mark.parametrize(
+    "found", [("10.0.0.1", "127.0.0.1"), ("127.0.0.1", "10.0.0.1"), ("::1", "fd00::1", "127.0.0.1")]
+)
+async def test_a_name_with_a_private_address_too(found: Addresses) -> None:
+    """Of a name's addresses only those that may be dialled are, whichever comes first."""
+    async with listening(status(204)) as listener, transport(HERE_ONLY, lambda _: found) as sending:
+        answer = await sending.send(request_to(f"http://both.example:{listener.port}/"))
+
+    assert Reply(status=204, snippet="") == answer
+
+
+@pytest.mark.req("DEL-12")
+async def test_a_rebinding_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that resolves to a forbidden address the second time is not dialled there, though it was well before."""
+    monkeypatch.setattr(names, "KNOWN_SECONDS", 0)
+    found = iter([("127.0.0.1",), ("127.0.0.2",)])
+    arrived: list[asyncio.StreamWriter] = []
+    async with listening(status(204, headers=b"connection: close\r\n")) as listener:
+        other = await asyncio.start_server(lambda _, writer: arrived.append(writer), "127.0.0.2", listener.port)
+        async with other, transport(HERE_ONLY, lambda _: next(found)) as sending:
+            url = f"http://rebinding.example:{listener.port}/"
+            answers = [await sending.send(request_to(url)) for _ in range(2)]
+
+    assert [Reply(status=204, snippet=""), FORBIDDEN] == answers
+    assert [] == arrived
+
+
+def own_addresses() -> list[str]:
+    """Return addresses of this machine: loopback, and what it would speak to others from."""
+    found = {"127.0.0.1", "127.0.0.53"}
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((far, 9))
+            except OSError:
+                continue
+            found.add(probe.getsockname()[0])
+    return sorted(found)
+
+
+@pytest.mark.req("DEL-12")
+async def test_nothing_reaches_this_machine() -> None:
+    """A listener on every address of this machine hears nothing: not by an address, and not by a name."""
+    arrived: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: arrived.append(writer), "0.0.0.0", 0)  # noqa: S104 -- that is the point
+    port = server.sockets[0].getsockname()[1]
+    answers = []
+    async with server:
+        for address in [*own_addresses(), "0.0.0.0", "::1", "::ffff:127.0.0.1"]:  # noqa: S104 -- refused
+            literal = f"[{address}]" if ":" in address else address
+            async with transport(AddressRules(), constantly(address)) as sending:
+                answers += [await sending.send(request_to(f"http://{host}:{port}/")) for host in (literal, "a.example")]
+
+    assert {FailureKind.FORBIDDEN_ADDRESS} == {answer.kind for answer in answers if isinstance(answer, Failure)}
+    assert [] == arrived
+    assert len(answers) == sum(isinstance(answer, Failure) for answer in answers)
+
+
+@pytest.mark.req("DEL-12")
+def test_an_address_of_this_machine_is_refused_though_it_is_public() -> None:
+    """Whatever the table says, an address that leads back to this machine is refused, unless it is allowed."""
+    own = next(address for address in own_addresses() if ":" not in address)
+    lenient = Guard(frozenset(), refuses=lambda _address, _allowed: None)
+    allowing = Guard(frozenset({ip_network(own)}), refuses=lambda _address, _allowed: None)
+
+    assert "an address of this machine" == lenient.refusal_of(own)
+    assert allowing.refusal_of(own) is None
+    assert lenient.refusal_of("192.0.2.1") is None
+    assert not is_of_this_machine("255.255.255.255")
+
+
+@pytest.fixture
+def hanging() -> Iterator[threading.Event]:
+    """Give an event that slow name servers wait for; it is set in the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.mark.req("DEL-12")
+async def test_a_slow_name_server_spends_the_attempt(hanging: threading.Event) -> None:
+    """A name that is not resolved in time is a failure of the name, not a delivery that is given back for ever."""
+
+    def look_up(_host: str) -> Addresses:
+        hanging.wait()
+        return ("127.0.0.1",)
+
+    async with transport(HERE_ONLY, look_up, Limits(name_seconds=0.1)) as sending:
+        answer = await sending.send(request_to("http://slow.example/", start_within_seconds=2))
+
+    assert Failure(kind=FailureKind.DNS, detail="the host name was not resolved within 0.1 s") == answer
+    assert Limits().name_seconds < 2, "or else nothing of it would begin in time"
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+async def test_a_tenant_cannot_hold_up_the_names_of_another(hanging: threading.Event) -> None:
+    """While one tenant asks for many names that nobody answers for, another one's are resolved; threads are bounded."""
+    asked: Counter[str] = Counter()
+
+    def look_up(host: str) -> Addresses:
+        asked[host.partition(".")[2]] += 1
+        if host.endswith("hostile.example"):
+            hanging.wait()
+        return ("127.0.0.1",)
+
+    limits = Limits(name_seconds=3.0, look_ups_each=4)
+    async with listening(status(204)) as listener, transport(HERE_ONLY, look_up, limits) as sending:
+        hostile = [
+            asyncio.create_task(
+                sending.send(request_to(f"http://{number}.hostile.example/", tenant="globex", start_within_seconds=9))
+            )
+            for number in range(100)
+        ]
+        answers = [
+            await sending.send(request_to(f"http://{number}.example:{listener.port}/", timeout_seconds=30))
+            for number in range(20)
+        ]
+        held = asked["hostile.example"]
+        found = await asyncio.gather(*hostile)
+
+    assert [Reply(status=204, snippet="")] * 20 == answers
+    assert 4 == held == asked["hostile.example"]
+    assert {FailureKind.DNS} == {answer.kind for answer in found if isinstance(answer, Failure)}
+    assert 100 == sum(isinstance(answer, Failure) for answer in found)
+
+
+async def test_look_ups_wait_for_their_turn() -> None:
+    """What is over the limit of a tenant, or of all, waits until another look-up has ended, and is then asked."""
+    turns = {name: threading.Event() for name in ("a", "b", "c", "d")}
+    asked: list[str] = []
+
+    def look_up(host: str) -> Addresses:
+        asked.append(host)
+        turns[host].wait()
+        return (host,)
+
+    async def have_asked(hosts: set[str]) -> bool:
+        return set(asked) == hosts
+
+    look_ups = LookUps(Limits(look_ups_each=1, look_ups=2), look_up)
+    acme, globex = TenantId("acme"), TenantId("globex")
+    try:
+        waiting = [
+            asyncio.create_task(look_ups.addresses(tenant, host))
+            for tenant, host in ((acme, "a"), (acme, "b"), (globex, "c"), (None, "d"))
+        ]
+        await eventually(lambda: have_asked({"a", "c"}))
+        turns["a"].set()
+        await eventually(lambda: have_asked({"a", "b", "c"}))
+        turns["c"].set()
+        await eventually(lambda: have_asked({"a", "b", "c", "d"}))
+    finally:
+        for turn in turns.values():
+            turn.set()
+
+    assert [("a",), ("b",), ("c",), ("d",)] == await asyncio.gather(*waiting)
+
+
+async def test_a_name_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who ask at the same time share a look-up, later ones its answer; an error is not remembered."""
+    asked: list[str] = []
+
+    def look_up(host: str) -> Addresses:
+        asked.append(host)
+        if host == "bad":
+            raise socket.gaierror(socket.EAI_NONAME, "no")
+        return (host,)
+
+    monkeypatch.setattr(names, "MAX_KNOWN", 1)
+    known = Names(LookUps(Limits(), look_up))
+    acme = TenantId("acme")
+    for _ in range(2):
+        assert [("a",)] * 3 == await asyncio.gather(*[known.addresses(acme, "a") for _ in range(3)])
+    for _ in range(2):
+        with pytest.raises(socket.gaierror):
+            await known.addresses(acme, "bad")
+    for host in ("b", "a"):
+        await known.addresses(acme, host)
+    known.close()
+
+    assert ["a", "bad", "bad", "b", "a"] == asked
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (socket.gaierror(socket.EAI_AGAIN, "x"), FailureKind.DNS),
+        (UnicodeError("label too long"), FailureKind.INVALID_URL),
+        (OSError("x"), FailureKind.CONNECTION),
+    ],
+)
+async def test_a_look_up_that_fails(error: Exception, kind: FailureKind) -> None:
+    """Whatever a look-up raises is a failure of some kind, never an error of ours."""
+
+    def look_up(_host: str) -> Addresses:
+        raise error
+
+    async with transport(AddressRules(LOOPBACK), look_up) as sending:
+        answer = await sending.send(request_to("http://a.example/"))
+
+    assert isinstance(answer, Failure)
+    assert kind is answer.kind
