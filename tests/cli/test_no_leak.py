@@ -14,7 +14,7 @@ from tests.cli.listeners import closed_port
 from tests.cli.many import Many, many
 from tests.doubles.legacy import legacy
 from tests.worker.canary import Canary, search
-from tests.worker.leaking import FLIP_A_BIT, HMAC, NEWER, OWN, PAIR, TEXT, TOKEN, all_canaries
+from tests.worker.leaking import CLIENTS, FLIP_A_BIT, HMAC, NEWER, OWN, PAIR, TEXT, TOKEN, all_canaries
 from tests.worker.loud import INSERTING, made_loud
 from tests.worker.places import tables
 
@@ -22,12 +22,17 @@ MALFORMED = b"whsec_canary-of-a-secret-that-is-malformed"
 MALFORMED_WHPK = b"whpk_" + MALFORMED
 MALFORMED_HEADER = b"canary-of-a-header-that-is-\xe9-malformed"
 OTHER_KEY = os.urandom(32)
+CLIENT = CLIENTS["RSA client key"]
+BROKEN_KEY = CLIENT.key.replace(b"MII", b"MIJ", 1)
 PASSWORD = "canary-of-a-wrong-password"
 ALLOWED = {
     "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8",
     "HOOKSEAL_ALLOW_HTTP": "true",
     "HOOKSEAL_LOG_LEVEL": "debug",
 }
+
+
+Named = tuple[str, ...]
 
 
 class Commands:
@@ -62,6 +67,8 @@ class Commands:
             *("endpoint", "add", "--tenant", "acme", "--url", f"http://127.0.0.1:9/{name}", "--event-type", "*"),
             *("--secret-file", self.file(f"{name}.secret", secret), "--secret-out", f"{self.folder / name}.out"),
             *("--headers-file", self.file(f"{name}.headers", lines.encode()), "--json", *more),
+            *("--client-cert", self.file(f"{name}.crt", CLIENT.certificate)),
+            *("--client-key", self.file(f"{name}.key", CLIENT.key)),
         )
         return ("--tenant", "acme", "--endpoint", ended.json.get("endpoint_id", ""))
 
@@ -108,6 +115,7 @@ async def test_what_succeeds(commands: Commands) -> None:
     await commands.run(0, "key", "rotate-integrity", "--json")
     await commands.run(0, "audit", "export")
     await commands.run(0, "audit", "verify", "--json")
+    await with_client_keys(commands, hmac, text, pair)
     assert [] == await found_in(commands)
     # It is found where it was asked for.
     await commands.run(0, "secret", "reveal", *text, "--print-secret", "--json")
@@ -115,6 +123,16 @@ async def test_what_succeeds(commands: Commands) -> None:
         {line.split(": ")[1].partition(" as ")[0] for line in await found_in(commands)}
     )
     assert TEXT.reveal() + b"\n" == read(out)
+
+
+async def with_client_keys(commands: Commands, hmac: Named, text: Named, pair: Named) -> None:
+    """Give a client key, take it away, and use one."""
+    others = CLIENTS["EC client key"]
+    given = ("--client-cert", commands.file("c", others.certificate), "--client-key", commands.file("k", others.key))
+    await commands.run(0, "endpoint", "update", *text, *given, "--json")
+    await commands.run(0, "endpoint", "update", *text, "--remove-client-cert")
+    await commands.run(1, "endpoint", "test", *hmac, "--json")
+    await commands.run(1, "endpoint", "test", *pair)
 
 
 @pytest.mark.req("SEC-15")
@@ -126,6 +144,9 @@ async def test_what_is_refused(commands: Commands) -> None:
     newer, bad = commands.file("newer", NEWER.reveal()), commands.file("bad", MALFORMED)
     exposed = commands.file("exposed", HMAC.reveal(), mode=0o644)
     headers = commands.file("headers", b"X-Key: " + MALFORMED_HEADER + b"\n")
+    certificate, broken = commands.file("crt", CLIENT.certificate), commands.file("broken", BROKEN_KEY)
+    another = commands.file("another", CLIENTS["EC client key"].key)
+    open_key = commands.file("open.key", CLIENT.key, mode=0o644)
     body, request = commands.file("body", b"{}"), commands.file("request", b"X-Key: " + TOKEN + b"\n")
     await commands.added("hmac", NEWER.reveal(), "--name", "twice", expected=4)
     await commands.added("malformed", MALFORMED, expected=2)
@@ -134,6 +155,13 @@ async def test_what_is_refused(commands: Commands) -> None:
     for expected, arguments in (
         (2, ("endpoint", "update", *hmac, "--headers-file", headers)),
         (5, ("endpoint", "rotate", *hmac, "--secret-file", exposed, "--json")),
+        (2, ("endpoint", "update", *hmac, "--client-cert", certificate, "--client-key", broken)),
+        (2, ("endpoint", "update", *hmac, "--client-cert", certificate, "--client-key", another, "--json")),
+        (2, ("endpoint", "update", *hmac, "--client-cert", another, "--client-key", another)),
+        (2, ("endpoint", "update", *hmac, "--client-cert", certificate)),
+        (2, ("endpoint", "update", *hmac, "--ca-file", broken)),
+        (5, ("endpoint", "update", *hmac, "--client-cert", certificate, "--client-key", open_key)),
+        (5, ("endpoint", "test", *text)),
         (2, ("endpoint", "rotate", *hmac, "--secret-file", bad, "--json")),
         (4, ("endpoint", "rotate", *hmac, "--expect-generation", "9", "--secret-file", newer)),
         (2, ("secret", "reveal", *hmac, "--json")),

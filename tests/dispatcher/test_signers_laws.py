@@ -1,5 +1,6 @@
 """The laws of what hands out signers and header values: the double and the real service keep them."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.model import TlsIdentity
 from hookseal.dispatcher.ports import Signers
 from hookseal.ground.errors import CannotSign
 from hookseal.ground.ids import TenantId
@@ -18,6 +20,7 @@ from hookseal.secrets.pointer import locked, moved
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.signer import generate_signing_secret
 from tests.doubles.claims import POINTER
+from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 
@@ -70,9 +73,10 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     if request.param == "fixed":
         refs = ("db:acme:n:2", "db:acme:n:1")
         broken = FixedSigners(error=CannotSign(), headers_error=CannotSign())
-        carrying = replace(POINTER, headers_ref="db:acme:h:1")
+        carrying = replace(POINTER, headers_ref="db:acme:h:1", tls_ref="db:acme:t:1")
+        own = TlsIdentity(key="db:acme:t:1", context=ssl.create_default_context(), expires_at=1.0)
         return Case(
-            signers=FixedSigners(*refs, headers=OWN),
+            signers=FixedSigners(*refs, headers=OWN, tls=own),
             broken=broken,
             pointer=POINTER,
             unusable=POINTER,
@@ -84,7 +88,7 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     installation = await begin(pool)
     unlocked = installation.unlocked
     subscribed = NewEndpoint(tenant_id=TenantId("acme"), url="https://receiver.example/hook", event_types=("*",))
-    first = (await installation.add(subscribed, headers=OWN)).pointer
+    first = (await installation.add(subscribed, headers=OWN, tls=identity(Authority().client(), None))).pointer
     overlap = await rotated(installation, first)
     current, headers = SecretRef.parse(str(overlap.secret_ref)), SecretRef.parse(str(overlap.headers_ref))
     lost = replace(overlap, previous_secret_ref=str(replace(current, version=99)))
@@ -95,10 +99,16 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     return Case(
         signers=unlocked.service,
         broken=unlocked.service,
-        pointer=sealed(replace(overlap, headers_ref=None)),
+        pointer=sealed(replace(overlap, headers_ref=None, tls_ref=None)),
         unusable=sealed(lost),
         carrying=overlap,
-        headless=sealed(replace(overlap, headers_ref=str(replace(headers, version=99)))),
+        headless=sealed(
+            replace(
+                overlap,
+                headers_ref=str(replace(headers, version=99)),
+                tls_ref=str(overlap.tls_ref).removesuffix("1") + "99",
+            )
+        ),
         refs=(str(current), str(first.secret_ref)),
         sealed=sealed,
     )
@@ -195,3 +205,22 @@ async def test_many_header_blocks_at_once(case: Case) -> None:
         async with case.signers.headers(case.carrying) as other:
             assert one.keys() == other.keys()
         assert OWN.keys() == one.keys()
+
+
+@pytest.mark.req("DEL-13", part="client-keys")
+async def test_what_is_dialled_with(case: Case) -> None:
+    """An endpoint with a TLS identity has one context under its ref, for all blocks; one without has none."""
+    async with case.signers.tls(case.carrying) as one, case.signers.tls(case.carrying) as other:
+        assert one is not None
+        assert other is not None
+        assert (str(case.carrying.tls_ref), True) == (one.key, one.context is other.context)
+    async with case.signers.tls(case.pointer) as none:
+        assert none is None
+
+
+@pytest.mark.req("DEL-13", part="client-keys")
+async def test_no_identity_no_block(case: Case) -> None:
+    """A TLS identity that an endpoint has and that cannot be had is an error on entry, never none."""
+    with pytest.raises(CannotSign):
+        async with case.broken.tls(case.headless):
+            pytest.fail("it was entered")

@@ -6,6 +6,7 @@ import pytest
 
 from hookseal.config.load import NOTHING, load
 from hookseal.dispatcher.model import Failure, FailureKind, Reply
+from hookseal.ground.clock import SystemClock
 from hookseal.operations import sending
 from tests.dispatcher.test_transport import request_to
 from tests.doubles.certificates import authority, issued
@@ -26,7 +27,7 @@ async def test_as_the_settings_say(tmp_path: Path) -> None:
             "HOOKSEAL_EGRESS_PROXY": f"http://user:p%40ss@127.0.0.1:{proxy.port}",
             "HOOKSEAL_EGRESS_CA_FILE": str(trusted),
         }
-        async with sending.transport(load(environ, needs=NOTHING).egress) as transport:
+        async with sending.transport(load(environ, needs=NOTHING).egress, SystemClock()) as transport:
             allowed, other = [
                 await transport.send(request_to(listener.url, tenant=name)) for name in ("acme", "globex")
             ]

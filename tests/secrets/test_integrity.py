@@ -32,6 +32,8 @@ OVERLAP = replace(
     previous_due=True,
 )
 HEADERS = replace(OVERLAP, headers_ref="dev:acme:h:1")
+TLS = replace(BARE, tls_ref="dev:acme:t:1")
+BOTH = replace(HEADERS, tls_ref="dev:acme:t:1")
 CHANGES: list[dict[str, Any]] = [
     {"tenant_id": OTHER_TENANT},
     {"endpoint_id": OTHER_ENDPOINT},
@@ -51,6 +53,10 @@ CHANGES: list[dict[str, Any]] = [
     {"lead": "current"},
     {"headers_ref": "dev:acme:h:1"},
     {"headers_ref": ""},
+    {"tls_ref": "dev:acme:t:1"},
+    {"tls_ref": ""},
+    {"headers_ref": "dev:acme:t:1", "tls_ref": None},
+    {"headers_ref": None, "tls_ref": "dev:acme:h:1"},
     {"generation": 2},
     {"generation": 0},
     {"generation": -1},
@@ -73,9 +79,11 @@ def second_opinion(key: bytes, pointer: dict[str, Any]) -> str:
     names += ["expires_us", "lead", "generation"]
     if pointer["previous_secret_ref"] is not None:
         names += ["previous_scheme", "previous_algorithm"]
-    if pointer.get("headers_ref") is not None:
+    if pointer.get("headers_ref") is not None or pointer.get("tls_ref") is not None:
         names.append("headers_ref")
-    parts = ["hookseal.endpoint.pointer.v1", *(pointer[name] for name in names)]
+    if pointer.get("tls_ref") is not None:
+        names.append("tls_ref")
+    parts = ["hookseal.endpoint.pointer.v1", *(pointer.get(name) for name in names)]
     framed = len(parts).to_bytes(2, "big")
     for part in parts:
         encoded = str(part).encode()
@@ -89,7 +97,7 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
     assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["pointer"])
     fields = dict(case["pointer"])
     expires = fields.pop("expires_us")
-    headers = fields.pop("headers_ref", None)
+    headers, tls = fields.pop("headers_ref", None), fields.pop("tls_ref", None)
     pointer = Pointer(
         **fields,
         previous_secret_expires_at=None
@@ -99,6 +107,7 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
         mac=None,
         mac_key_id=None,
         headers_ref=headers,
+        tls_ref=tls,
         cache_epoch=0,
         restore_epoch=0,
         read_at=MOMENT,
@@ -110,7 +119,9 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-@pytest.mark.parametrize("pointer", [BARE, OVERLAP, HEADERS], ids=["one secret", "overlap", "headers"])
+@pytest.mark.parametrize(
+    "pointer", [BARE, OVERLAP, HEADERS, TLS, BOTH], ids=["one", "overlap", "headers", "tls", "both"]
+)
 def test_no_field_can_change_under_a_mac(pointer: Pointer, change: dict[str, Any]) -> None:
     """Whichever field is changed, and to whatever, the old MAC does not fit."""
     changed = replace(signed(pointer), **change)
@@ -131,7 +142,7 @@ def test_how_the_previous_secret_signs_is_covered_with_it(change: dict[str, Any]
 
 @given(
     st.lists(
-        st.tuples(*[st.text("ab:", max_size=2)] * 5, *[st.none() | st.text("ab", max_size=1)] * 3),
+        st.tuples(*[st.text("ab:", max_size=2)] * 5, *[st.none() | st.text("ab", max_size=1)] * 4),
         min_size=2,
         max_size=2,
     )
@@ -149,6 +160,7 @@ def test_no_two_pointers_have_one_mac(rows: list[tuple[Any, ...]]) -> None:
             secret_ref=row[5],
             previous_secret_ref=row[6],
             headers_ref=row[7],
+            tls_ref=row[8],
         )
         for row in rows
     )

@@ -1,12 +1,15 @@
 """An installation whose every secret is a canary, and receivers that are good and bad to it in every way."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
@@ -18,9 +21,10 @@ from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
 from tests.cli.listeners import closed_port
 from tests.doubles import receivers
+from tests.doubles.client_certificates import Authority, identity, serving
 from tests.doubles.receivers import Listener, Script, listening
 from tests.doubles.stored import MASTER_KEY_TEXT, Installation, keyring
-from tests.worker.canary import Canary, data_key, signing
+from tests.worker.canary import Canary, client_key, data_key, signing
 from tests.worker.loud import COMPOSING, READING, WRITING
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
@@ -29,6 +33,16 @@ COOKIE = b"canary-4f1d-of-a-cookie"
 OWN = {"authorization": b"Bearer " + TOKEN, "cookie": b'session="' + COOKIE + b'"'}
 TEXT = SecretMaterial(b"canary of an x-webhook secret, 4f1d")
 HMAC, NEWER = generate_signing_secret(), generate_signing_secret()
+AUTHORITY = Authority()
+CLIENTS = {
+    name: AUTHORITY.client(key=key)
+    for name, key in (
+        ("EC client key", ec.generate_private_key(ec.SECP256R1())),
+        ("RSA client key", rsa.generate_private_key(65537, 2048)),
+        ("Ed25519 client key", ed25519.Ed25519PrivateKey.generate()),
+    )
+}
+SHOWN = {"/tls": "RSA client key", "/mutual": "EC client key"}  # what others have is Ed25519
 PAIR = generate_signing_secret(Algorithm.ED25519)
 FLIP_A_BIT = (
     "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
@@ -94,6 +108,8 @@ async def scene(installation: Installation, *urls: str) -> AsyncIterator[Scene]:
             ends[await _added(installation, f"http://127.0.0.1:{listeners[-1].port}{path}")] = TRIED
         ends[await _added(installation, f"http://127.0.0.1:{closed_port()}/refused")] = TRIED
         ends[await _added(installation, f"https://127.0.0.1:{listeners[0].port}/tls")] = TRIED
+        mutual = await stack.enter_async_context(_mutual())
+        ends[await _added(installation, f"https://localhost:{mutual.port}/mutual")] = DELIVERED
         await _added(installation, "https://receiver.example/hook", GLOBEX)
         await _overlapping(installation, ids["/overlap"])
         canaries = await all_canaries(installation, *urls)
@@ -123,6 +139,15 @@ async def _echoing(*, as_header: bool) -> AsyncIterator[Listener]:
         yield listener
 
 
+@asynccontextmanager
+async def _mutual() -> AsyncIterator[Listener]:
+    """Yield a listener that wants a client certificate."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = serving(AUTHORITY.server(), Path(folder), asks=AUTHORITY)
+    async with listening(receivers.status(204), tls=context) as listener:
+        yield listener
+
+
 async def _added(installation: Installation, url: str, tenant: TenantId = ACME) -> EndpointId:
     scheme, algorithm, secret = SIGNED.get(urlsplit(url).path, (Scheme.STANDARD, Algorithm.HMAC, HMAC))
     endpoint = NewEndpoint(
@@ -134,7 +159,9 @@ async def _added(installation: Installation, url: str, tenant: TenantId = ACME) 
         scheme=scheme,
         algorithm=algorithm,
     )
-    return EndpointId((await installation.add(endpoint, secret, headers=OWN)).pointer.endpoint_id)
+    shown = CLIENTS[SHOWN.get(urlsplit(url).path, "Ed25519 client key")]
+    added = await installation.add(endpoint, secret, headers=OWN, tls=identity(shown, AUTHORITY))
+    return EndpointId(added.pointer.endpoint_id)
 
 
 async def _overlapping(installation: Installation, endpoint_id: EndpointId) -> None:
@@ -151,6 +178,7 @@ async def all_canaries(installation: Installation, *urls: str) -> tuple[Canary, 
         *(Canary("integrity key", (key.reveal(),)) for key in installation.unlocked.integrity._versions.values()),
         Canary("x-webhook secret", (TEXT.reveal(),)),
         Canary("header value", (TOKEN, COOKIE)),
+        *(client_key(name, pair.key) for name, pair in CLIENTS.items()),
         *(signing(name, key.reveal()) for name, key in (("secret", HMAC), ("newer secret", NEWER), ("key pair", PAIR))),
         *(Canary(f"password of {url[:5]}", (str(urlsplit(url).password).encode(),)) for url in urls),
         *(data_key(f"data key of {row['name']}", keyring(), row["sealed"], _context(row)) for row in rows),

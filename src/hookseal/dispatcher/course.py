@@ -46,7 +46,7 @@ class Course:
     """One request under way, for whom, and by when it must have begun.
 
     Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on, and
-    `lost_by` why that ended; `watch`, if there is one, is shown it just before.
+    `lost_by` why that ended; `watch`, if there is one, is shown the connection just before.
     """
 
     tenant: TenantId

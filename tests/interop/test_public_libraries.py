@@ -1,0 +1,148 @@
+"""What a real worker sends: the public libraries for Python and JavaScript take it, and refuse what was altered."""
+
+import asyncio
+import base64
+import json
+from asyncio.subprocess import PIPE
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import standardwebhooks
+import svix.webhooks
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
+from hookseal.operations.rotation import rotate
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.interop.node_modules import FOLDER, installed
+from tests.worker.world import receiving, world
+
+pytestmark = [pytest.mark.req("DEL-04", part="public-libraries"), pytest.mark.timeout(240)]
+
+OLD, NEW, STRANGERS = (generate_signing_secret().reveal().decode() for _ in range(3))
+ACME = TenantId("acme")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """A request, and the secret that a receiver verifies it with."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    secret: str
+
+
+async def received(
+    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, folder: Path
+) -> list[Received]:
+    """Return what a worker sends while one secret signs, then in an overlap for whoever knows either, then after it."""
+    installed_here = await world(pool, database_url, redis_url, folder)
+    found = []
+    async with receiving() as receiver, installed_here.worker():
+        new = NewEndpoint(tenant_id=ACME, url=f"{receiver.base_url}/hook", event_types=("*",))
+        added = await installed_here.installation.add(new, SecretMaterial(OLD.encode()))
+        for knows, overlap in (((OLD,), 3600), ((OLD, NEW), 0), ((STRANGERS,), None)):
+            number = len(receiver.received) + 1
+            [ring] = await installed_here.publish()
+            await installed_here.state(ring, "delivered")
+            request = await receiver.wait_for(number)
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            found += [Received(body=request.body, headers=headers, secret=secret) for secret in knows]
+            if overlap is not None:
+                secret = NEW if overlap else STRANGERS
+                wanted = Wanted(
+                    tenant_id=ACME,
+                    endpoint_id=added.pointer.endpoint_id,
+                    overlap_seconds=overlap,
+                    secret=SecretMaterial(secret.encode()),
+                    given=True,
+                )
+                async with pool.acquire() as connection:
+                    await rotate(installed_here.installation.operator(connection), wanted)
+    return found
+
+
+def altered(request: Received) -> list[Received]:
+    """Return the request in every way in which nobody may take it."""
+    headers = dict(request.headers)
+    stale = str(int(headers["webhook-timestamp"]) - 3600)
+    return [
+        replace(request, body=request.body.replace(b"invoice", b"Invoice")),
+        replace(request, body=request.body + b" "),
+        replace(request, secret=generate_signing_secret().reveal().decode()),
+        replace(request, headers=headers | {"webhook-id": headers["webhook-id"] + "0"}),
+        replace(request, headers=headers | {"webhook-timestamp": str(int(headers["webhook-timestamp"]) + 1)}),
+        replace(request, headers=headers | {"webhook-timestamp": stale}),
+        replace(request, headers={name: value for name, value in headers.items() if name != "webhook-signature"}),
+    ]
+
+
+def in_python(requests: list[Received]) -> list[dict[str, str]]:
+    """Return what the libraries for Python say of each."""
+    return [{library.__name__.partition(".")[0]: _said(library, each) for library in LIBRARIES} for each in requests]
+
+
+LIBRARIES: tuple[Any, ...] = (standardwebhooks, svix.webhooks)
+
+
+def _said(library: Any, request: Received) -> str:
+    try:
+        library.Webhook(request.secret).verify(request.body, dict(request.headers))
+    except library.WebhookVerificationError:
+        return "refused"
+    return "taken"
+
+
+async def in_javascript(requests: list[Received]) -> list[dict[str, str]]:
+    """Return what the libraries for JavaScript say of each."""
+    folder = await asyncio.to_thread(installed)
+    asked = [
+        {"secret": each.secret, "headers": dict(each.headers), "body": base64.b64encode(each.body).decode()}
+        for each in requests
+    ]
+    process = await asyncio.create_subprocess_exec("node", "verify.mjs", cwd=folder, stdin=PIPE, stdout=PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(json.dumps(asked).encode()), 60)
+    assert 0 == process.returncode
+    answers: list[dict[str, str]] = json.loads(out)
+    return answers
+
+
+TAKEN = {"standardwebhooks": "taken", "svix": "taken"}
+REFUSED = {"standardwebhooks": "refused", "svix": "refused"}
+
+
+async def test_python(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Both libraries take every request, in an overlap with either secret, and refuse each that was altered."""
+    requests = await received(pool, database_url, redis_url, tmp_path)
+    assert [OLD, OLD, NEW, STRANGERS] == [request.secret for request in requests]
+    assert [1, 2, 2, 1] == [request.headers["webhook-signature"].count("v1,") for request in requests]
+    assert [TAKEN] * 4 == in_python(requests)
+    for request in requests:
+        others = altered(request)
+        assert [REFUSED] * len(others) == in_python(others)
+    assert [REFUSED] == in_python([replace(requests[-1], secret=OLD)])
+
+
+async def test_javascript(
+    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """The same holds for the libraries for JavaScript, in Node."""
+    requests = await received(pool, database_url, redis_url, tmp_path)
+    assert [TAKEN] * 4 == await in_javascript(requests)
+    others = [each for request in requests for each in altered(request)]
+    assert [REFUSED] * len(others) == await in_javascript(others)
+
+
+def test_what_is_pinned() -> None:
+    """Every package that the lock file names has its digest, and none says where it is fetched from."""
+    packages = json.loads((FOLDER / "package-lock.json").read_bytes())["packages"]
+    named = {name: package for name, package in packages.items() if name}
+    assert {"node_modules/standardwebhooks", "node_modules/svix"} <= named.keys()
+    assert all(package["integrity"].startswith("sha512-") for package in named.values())
+    assert all("resolved" not in package for package in named.values())
