@@ -20,6 +20,9 @@ def printed(**changes: Any) -> str:
     return json.dumps({"intact": True, "tenants": [chain | changes]})
 
 
+ONE = json.dumps({"tenant_id": "acme", "head_sequence": 3, "head_mac": MAC.hex()})
+
+
 def test_a_file_of_heads() -> None:
     """What `audit verify --json` printed is read back; a chain without a head, or with no row, is left out."""
     assert (HEAD,) == kept_heads(printed())
@@ -42,10 +45,12 @@ def test_a_file_of_heads() -> None:
         printed(tenant_id=3),
         printed(head_sequence="3"),
         printed(head_sequence=True),
-        printed(head_sequence=-1),
         printed(head_sequence=2**63),
         printed(head_mac=None),
-        printed(head_mac="00"),
+        printed(head_mac="0"),
+        printed(tenant_id="a\0b"),
+        printed(tenant_id="\ud800"),
+        printed(head_sequence=-(2**63) - 1),
         printed(head_mac=MAC.hex().upper()),
     ],
 )
@@ -53,6 +58,18 @@ def test_what_is_no_file_of_heads(text: str) -> None:
     """Anything else is refused, saying where such a file comes from."""
     with pytest.raises(Malformed, match="audit verify --json"):
         kept_heads(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tenant_id": "Acme \u202e"}, {"tenant_id": ""}, {"head_mac": "00"}, {"head_mac": ""}, {"head_sequence": -1}],
+)
+def test_a_head_that_hookseal_never_wrote(changes: dict[str, Any]) -> None:
+    """It does not make the others unusable: it is held to the log as they are, which cannot hold it."""
+    odd, ours = kept_heads(json.dumps({"tenants": json.loads(printed(**changes))["tenants"] + [json.loads(ONE)]}))
+
+    assert (False, True, HEAD) == (odd.is_ours, ours.is_ours, ours)
+    assert contradiction(odd, ends_at=3, mac_there=None, accepted=()) is not None
 
 
 def test_too_many_heads() -> None:

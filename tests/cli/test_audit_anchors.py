@@ -56,6 +56,39 @@ async def test_what_heads_prints_is_what_others_take(begun: Begun, tmp_path: Pat
     assert (0, []) == (accepted.code, accepted.json["contradicted"])
 
 
+@pytest.mark.req("SEC-14", part="verify")
+async def test_a_head_that_somebody_spoilt(begun: Begun, tmp_path: Path) -> None:
+    """It is told by who prints it and by who compares, as a contradiction; all other heads are compared as ever."""
+    await changed(begun, 1, 2)
+    await changed(begun, 1, tenant="globex")
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.audit_heads VALUES ('Not a tenant', 7, decode(repeat('ab', 32), 'hex'));"
+        " UPDATE hookseal.audit_heads SET mac = '\\x00' WHERE tenant_id = 'globex'"
+    )
+    kept = await begun.run("audit", "heads", "--json")
+    assert (0, 3) == (kept.code, len(kept.json["tenants"]))
+    assert ["Not a tenant", "globex"] == sorted(line.split(": ")[1] for line in kept.err.splitlines())
+    file = tmp_path / "heads.json"
+    file.write_text(kept.out, encoding="utf-8")
+    await begun.stored.pool.execute(
+        "DELETE FROM hookseal.audit_heads WHERE tenant_id = 'Not a tenant'; UPDATE hookseal.audit_heads AS h"
+        " SET mac = l.mac FROM hookseal.audit_log AS l WHERE l.tenant_id = 'globex' AND h.tenant_id = 'globex'"
+    )
+    told = {"Not a tenant": "older", "globex": "forked"}
+    for more in ([], ["--tenant", "acme"]):
+        ended = await begun.run("audit", "verify", "--head", str(file), "--json", *more)
+        assert (int(not more), {} if more else told) == (
+            ended.code,
+            {one["tenant_id"]: one["is"] for one in ended.json["contradicted"]},
+        )
+    accepted = await begun.run("restore", "accept", "--head", str(file), "--json")
+    assert (0, told) == (accepted.code, {one["tenant_id"]: one["is"] for one in accepted.json["contradicted"]})
+    assert 0 == (await begun.run("audit", "verify", "--head", str(file))).code
+    await tamper(begun, "DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
+    again = await begun.run("audit", "verify", "--head", str(file), "--json")
+    assert (1, ["acme"]) == (again.code, [one["tenant_id"] for one in again.json["contradicted"]])
+
+
 @pytest.mark.req("SEC-14", part="export")
 async def test_an_export_outlives_its_table(begun: Begun, tmp_path: Path) -> None:
     """With table and heads gone, what was exported is verified under the installation's key, and held to heads."""

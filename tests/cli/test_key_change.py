@@ -354,6 +354,8 @@ async def test_the_drill(keys: Keys) -> None:
         "overlap_seconds": 86_400,
         "versions": 5,
         "rotated": 2,
+        "overlaps_ended": 0,
+        "previous_still_signing": 0,
         "integrity_rotated": True,
         "header_values": [{"tenant_id": "bmce", "endpoint_id": headers["id"], "ref": headers["headers_ref"]}],
         "failed": [],
@@ -376,6 +378,25 @@ async def test_the_drill(keys: Keys) -> None:
     await keys.done("rewrap", OLD.key_id, by=SWAPPED)
     refused = await keys.run("promote", OLD.key_id, "--json", by=SWAPPED)
     assert (4, True) == (refused.code, "is compromised: it never seals again" in refused.json["error"]["message"])
+
+
+@pytest.mark.req("SEC-22")
+async def test_an_exposed_secret_that_is_previous(keys: Keys) -> None:
+    """What was replaced before and signs in an overlap still is counted and told; with --overlap 0 it ends."""
+    pool = keys.begun.stored.pool
+    await pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'bmce'")
+    await keys.promoted()
+    endpoint = await pool.fetchval("SELECT id::text FROM hookseal.endpoints")
+    rotated = await keys.begun.run("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, **SWAPPED)
+    assert 0 == rotated.code
+    told = await keys.run("compromise", OLD.key_id, by=SWAPPED)
+    assert (0, True) == (told.code, "sign until their overlap ends: 1 (--overlap 0 ends it now)" in told.out)
+    counted = [
+        await keys.done("compromise", OLD.key_id, "--overlap", "0", *more, by=SWAPPED)
+        for more in (["--dry-run"], [], [])
+    ]
+    assert [(1, 0), (1, 0), (0, 0)] == [(one["overlaps_ended"], one["previous_still_signing"]) for one in counted]
+    assert await pool.fetchval("SELECT previous_secret_ref FROM hookseal.endpoints") is None
 
 
 @pytest.mark.req("SEC-22")

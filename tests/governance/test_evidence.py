@@ -84,6 +84,15 @@ def test_a_record_of_no_commit_proves_nothing() -> None:
     assert [f"PERF-06: its record is of no commit: commit first, then run `{COMMAND}`"] == found
 
 
+@pytest.mark.parametrize("status", [CLAIMED, PLANNED])
+def test_a_record_of_another_history_is_unsound(status: Requirement) -> None:
+    """What names a commit that this tree did not come from can be measured again by nobody, whatever is claimed."""
+    found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, strange={"c" * 40})
+
+    said = "its commit is not in the history of this tree, so nobody can measure it again"
+    assert [f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`"] == found
+
+
 def test_a_planned_id_may_have_a_record_that_misses() -> None:
     """An honest miss is no problem while nothing is claimed, and it proves nothing."""
     evidence = {"PERF-06": _record(open=99.0)}

@@ -1,6 +1,7 @@
 """The drill for a master key that leaked, on a real database: all that it ever sealed and that signs is replaced."""
 
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -40,6 +41,7 @@ from tests.doubles.master_keys import (
 )
 from tests.doubles.stored import Installation
 from tests.operations.watched import Broken
+from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("SEC-22")
 
@@ -177,14 +179,52 @@ async def test_with_an_overlap(installation: Installation) -> None:
 
 
 async def test_what_was_rotated_since(installation: Installation) -> None:
-    """A secret that is under another key already is not replaced again; its previous one runs out."""
+    """A secret under another key already is not replaced again; its previous one runs out, or ends without overlap."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
     await rotate(process, endpoint, overlap_seconds=DAY)
+    found = await drilled(process, replace(HOW, overlap_seconds=60))
+    expected = ("previous", Remedy.END_OF_OVERLAP, None)
+    assert [expected] == [
+        (each.exposed.used_as, each.exposed.remedy, each.error) for each in found if each.exposed.tenant_id == ACME
+    ]
+    assert (2, True) == ((now := await pointer_of(process, endpoint)).generation, now.previous_due)
+
+    await drilled(process)
+    now = await pointer_of(process, endpoint)
+    assert (3, f"db:acme:webhook-endpoint-{endpoint}:2", None) == (
+        now.generation,
+        now.secret_ref,
+        now.previous_secret_ref,
+    )
+    assert "secret.overlap_ended" == (await audited(installation.pool))[-1]["action"]
+    assert [] == await put_back_now(process)
+
+
+async def test_both_of_an_overlap(installation: Installation) -> None:
+    """Where both secrets of an overlap were exposed one rotation ends both; one that is over asks nothing."""
+    both = (await installation.endpoint()).pointer.endpoint_id
+    await rotate(installation, both, overlap_seconds=DAY)
+    over = (await installation.endpoint(url="https://r.example/over")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await rotate(process, over, overlap_seconds=1)
+
+    async def is_over() -> bool:
+        return not (await pointer_of(process, over)).previous_due
+
+    await eventually(is_over, within=30)
     found = await drilled(process)
 
-    assert ["previous"] == [each.exposed.used_as for each in found if each.exposed.tenant_id == ACME]
-    assert 2 == (await pointer_of(process, endpoint)).generation
+    assert {Remedy.ROTATION: 1, Remedy.NONE: 2} == Counter(
+        each.exposed.remedy for each in found if each.exposed.tenant_id == ACME
+    )
+    now = await pointer_of(process, both)
+    assert (3, f"db:acme:webhook-endpoint-{both}:3", None) == (
+        now.generation,
+        now.secret_ref,
+        now.previous_secret_ref,
+    )
+    assert 2 == (await pointer_of(process, over)).generation
 
 
 async def test_inside_a_running_overlap(installation: Installation) -> None:

@@ -11,19 +11,28 @@ from tools.governance.evidence import Evidence, Record, contradictions, misses, 
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
 
+_STRANGE: Final = "its commit is not in the history of this tree, so nobody can measure it again"
 _UNPROVEN: Final = "has no passing test: write one with its mark, or set its status to `planned`"
 
 
 def problems(
-    requirements: Sequence[Requirement], report: Report, may_skip: Collection[str], evidence: Evidence
+    requirements: Sequence[Requirement],
+    report: Report,
+    may_skip: Collection[str],
+    evidence: Evidence,
+    *,
+    strange: Collection[str] = frozenset(),
 ) -> list[str]:
-    """Return one line for everything that is wrong, each saying who must do what; none means that all holds."""
+    """Return one line for everything that is wrong, each saying who must do what; none means that all holds.
+
+    `strange` are the commits that this tree did not come from.
+    """
     known = {requirement.id: requirement for requirement in requirements}
     found = [
         *_failures(report),
         *_silent_skips(report, may_skip),
         *(f"{case.name}: {fault}" for case, mark in _marked(report) if (fault := _fault(mark, known.get(mark.id)))),
-        *(f"{place(name)}: {fault}" for name, found in evidence.items() for fault in _unsound(name, found, known)),
+        *(f"{place(name)}: {fault}" for name, of in evidence.items() for fault in _unsound(name, of, known, strange)),
         *(line for requirement in requirements for line in _unproven(requirement, report, evidence)),
     ]
     return list(dict.fromkeys(found))
@@ -93,7 +102,7 @@ def _fault(mark: Mark, requirement: Requirement | None) -> str | None:
             assert_never(never)
 
 
-def _unsound(name: str, record: Record | None, known: Collection[str]) -> Iterator[str]:
+def _unsound(name: str, record: Record | None, known: Collection[str], strange: Collection[str]) -> Iterator[str]:
     """Yield what is wrong with a record, whatever is claimed."""
     if name not in known:
         yield f"docs/requirements.md does not know {name}: remove the file"
@@ -102,7 +111,8 @@ def _unsound(name: str, record: Record | None, known: Collection[str]) -> Iterat
     elif record is None or record.id != name:
         yield f"is no record of {name}: run `{BENCHMARKS[name].command}`"
     else:
-        yield from (f"{line}: run `{BENCHMARKS[name].command}`" for line in contradictions(record))
+        found = [*([_STRANGE] if record.commit in strange else []), *contradictions(record)]
+        yield from (f"{line}: run `{BENCHMARKS[name].command}`" for line in found)
 
 
 def _unproven(requirement: Requirement, report: Report, evidence: Evidence) -> Iterator[str]:

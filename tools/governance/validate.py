@@ -10,7 +10,7 @@ from typing import Final
 from hookseal.config.page import settings_page
 from hookseal.dispatcher.page import outcomes_page
 from hookseal.worker.metrics import metrics_page
-from tools.governance import evidence, page, report, tree
+from tools.governance import evidence, history, page, report, tree
 from tools.governance.judge import problems
 from tools.governance.report import Report
 from tools.governance.requirements import Requirement, UnreadableRequirements, parse
@@ -47,7 +47,8 @@ def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[]
     if is_writing:
         _write(root, {PAGE: pages[PAGE]})
         return 0
-    found = [*problems(requirements, run, may_skip, records), *_stale(root, pages)]
+    strangers = history.strange(root, (record.commit for record in records.values() if record is not None))
+    found = [*problems(requirements, run, may_skip, records, strange=strangers), *_stale(root, pages)]
     return _tell(found) if found else _summary(requirements, run)
 
 

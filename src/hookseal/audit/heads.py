@@ -11,7 +11,8 @@ from hookseal.ground.errors import Malformed
 
 MAX_HEADS: Final = 100_000
 _TENANT: Final = re.compile(r"[a-z0-9_][a-z0-9._-]{0,62}")
-_MAC: Final = re.compile(r"[0-9a-f]{64}")
+_HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
+_MAC_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,11 @@ class Head:
     sequence: int
     mac: bytes
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether hookseal may have written it: no log can hold another one, and whoever keeps it is to be told."""
+        return bool(_TENANT.fullmatch(self.tenant_id)) and self.sequence >= 0 and len(self.mac) == _MAC_BYTES
+
 
 class Contradiction(StrEnum):
     """How a log contradicts a head that was kept."""
@@ -31,7 +37,10 @@ class Contradiction(StrEnum):
 
 
 def kept_heads(text: str) -> tuple[Head, ...]:
-    """Return the heads in what `hookseal audit heads --json`, or `audit verify --json`, printed. Raises `Malformed`."""
+    """Return the heads in what `hookseal audit heads --json`, or `audit verify --json`, printed. Raises `Malformed`.
+
+    One that somebody wrote past hookseal is among them: the log contradicts it, and the others are of use all the same.
+    """
     try:
         tenants = json.loads(text)["tenants"]
         # Number 0 stands where somebody waited to append, and nobody has: there is nothing to be held to it.
@@ -71,12 +80,13 @@ def _head(one: Mapping[str, Any]) -> Head:
     tenant, sequence, mac = one["tenant_id"], one["head_sequence"], one["head_mac"]
     if not (
         isinstance(tenant, str)
-        and _TENANT.fullmatch(tenant)
+        and "\0" not in tenant
         and type(sequence) is int
-        and 0 <= sequence < 2**63
-        and _MAC.fullmatch(mac)
+        and -(2**63) <= sequence < 2**63
+        and _HEX.fullmatch(mac)
     ):
         raise _no_heads()
+    tenant.encode()  # half a character, which PostgreSQL cannot be asked for, is a ValueError
     return Head(tenant_id=tenant, sequence=sequence, mac=bytes.fromhex(mac))
 
 

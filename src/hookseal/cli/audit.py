@@ -108,7 +108,8 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
     """Print where each chain ends: the number and MAC of its last row. No row is read, and no key is needed.
 
     Keep it where who may write the tables may not, every minute if you like: a later log must still hold these rows.
-    `audit verify --head` and `restore accept --head` compare. A tenant without a chain is 3.
+    `audit verify --head` and `restore accept --head` compare. One that somebody wrote past hookseal is printed, and
+    told, and contradicted there; the others are compared as ever. A tenant without a chain is 3.
 
     Example: hookseal audit heads --json > heads.json
     """
@@ -116,6 +117,12 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
     found = run(_heads(start(_NEEDS), owner))
     if owner is not None and not found:
         raise _no_rows()
+    for one in found:
+        if not one.is_ours:
+            told = (
+                f"{printable(one.tenant_id)}: hookseal never wrote this head: find out who did, `hookseal audit verify`"
+            )
+            typer.echo(f"hookseal: {told}", err=True)
     emit(
         {"tenants": [_head_shape(one) for one in found]},
         as_json=as_json,

@@ -26,8 +26,11 @@ _COLUMNS: Final = ("tenant_id", "ref", "purpose", "state", "endpoint_id", "used_
 class _Drill:
     """What the key had sealed, what was replaced, and what is left for a person to do."""
 
+    how: How
     versions: int = 0
     rotated: int = 0
+    overlaps_ended: int = 0
+    previous_still_signing: int = 0
     integrity_rotated: bool = False
     headers: list[dict[str, Any]] = field(default_factory=list)
     client_keys: list[dict[str, Any]] = field(default_factory=list)
@@ -42,6 +45,10 @@ class _Drill:
             self.failed.append(of | {"code": error.code, "message": str(error)})
         elif exposed.remedy is Remedy.ROTATION:
             self.rotated += 1
+        elif exposed.remedy is Remedy.END_OF_OVERLAP and self.how.ends_overlaps:
+            self.overlaps_ended += 1
+        elif exposed.remedy is Remedy.END_OF_OVERLAP:
+            self.previous_still_signing += 1
         elif exposed.remedy is Remedy.NEW_INTEGRITY_KEY:
             self.integrity_rotated = True
         elif exposed.remedy is Remedy.NEW_HEADER_VALUES:
@@ -86,8 +93,9 @@ def compromise(
     """Others may know this master key: rotate every secret that was ever sealed under it and signs, of all tenants.
 
     Promote another key first. Sealing records anew is not enough: who has the key and a copy of the table has the
-    secrets. Run again it goes on where it is; exit 1 if something is left, and it says what. `hookseal secret reveal`
-    gives out the new secrets.
+    secrets. One that was replaced before, and signs until its overlap ends, is counted; with --overlap 0 it ends, too.
+    Run again it goes on where it is; exit 1 if something is left, and it says what. `hookseal secret reveal` gives out
+    the new secrets.
 
     Example: hookseal key compromise 0123456789abcdef --overlap 3600
     """
@@ -106,6 +114,8 @@ def compromise(
             "overlap_seconds": how.overlap_seconds,
             "versions": drilled.versions,
             "rotated": drilled.rotated,
+            "overlaps_ended": drilled.overlaps_ended,
+            "previous_still_signing": drilled.previous_still_signing,
             "integrity_rotated": drilled.integrity_rotated,
             "header_values": drilled.headers,
             "client_keys": drilled.client_keys,
@@ -124,7 +134,7 @@ async def _page(settings: Settings, key_id: str, after: exposure.Place, limit: i
 
 
 async def _drill(settings: Settings, key_id: str, how: How) -> _Drill:
-    drilled = _Drill()
+    drilled = _Drill(how=how)
     async with operating(settings) as operator:
         await key_moves.life(operator.connection, key_id)
         total = await exposure.count(operator.connection, key_id)
@@ -150,8 +160,14 @@ def _text(key_id: str, drilled: _Drill, *, dry_run: bool) -> str:
     lines = [
         f"versions ever sealed under master key {key_id}: {drilled.versions}",
         f"secrets {would}rotated: {drilled.rotated}",
+        *([f"overlaps {would}ended: {drilled.overlaps_ended}"] if drilled.overlaps_ended else []),
         *(["the integrity key " + (f"{would}rotated")] if drilled.integrity_rotated else []),
     ]
+    if drilled.previous_still_signing:
+        lines.append(
+            "exposed secrets that were replaced before, and sign until their overlap ends: "
+            f"{drilled.previous_still_signing} (--overlap 0 ends it now)"
+        )
     if drilled.headers:
         lines.append(
             f"header values that their owners must replace: {len(drilled.headers)} (endpoint update --headers-file)"

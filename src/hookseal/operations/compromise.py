@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from hookseal.audit.entry import Action, Change
 from hookseal.ground.errors import Defect, HooksealError, InDoubt
-from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.integrity import rotate_integrity_key
 from hookseal.operations.operator import Operator
-from hookseal.operations.rotation import rotate
+from hookseal.operations.rotation import end_overlap, rotate
 from hookseal.secrets import active_key, compromise, epoch, key_moves, key_rules
 from hookseal.secrets.compromise import Exposed, Remedy
 from hookseal.secrets.rotation import Wanted
@@ -28,6 +28,11 @@ class How:
     dry_run: bool
     random_bytes: Callable[[int], bytes]
 
+    @property
+    def ends_overlaps(self) -> bool:
+        """Whether nothing that was exposed may sign on, as `--overlap 0` says of every older version."""
+        return self.overlap_seconds == 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced:
@@ -41,7 +46,7 @@ async def drill(operator: Operator, key_id: str, how: How, tell: Callable[[Repla
     """Mark the key as compromised, and replace every secret that was ever sealed under it and is in use.
 
     `tell` is given every version that was sealed under it. Header values and client keys only their owner can replace,
-    so those stay.
+    so those stay; a previous secret in a running overlap signs until its end, unless the drill is without an overlap.
     Raises `NotFound`, `Conflict` if it is the active key, under which the new secrets would be sealed, `InDoubt` and
     `Unavailable`; run again it goes on.
     """
@@ -90,21 +95,29 @@ async def _replace(operator: Operator, key_id: str, exposed: Exposed, how: How) 
     match exposed.remedy:
         case Remedy.ROTATION:
             await rotate(operator, _wanted(key_id, exposed, how))
+        case Remedy.END_OF_OVERLAP if how.ends_overlaps:
+            tenant, endpoint_id, generation = _pointer(exposed)
+            await end_overlap(operator, tenant=tenant, endpoint_id=endpoint_id, expect_generation=generation)
         case Remedy.NEW_INTEGRITY_KEY:
             await rotate_integrity_key(operator, how.random_bytes)
-        case Remedy.NEW_HEADER_VALUES | Remedy.NEW_CLIENT_KEY | Remedy.NONE:
+        case Remedy.END_OF_OVERLAP | Remedy.NEW_HEADER_VALUES | Remedy.NEW_CLIENT_KEY | Remedy.NONE:
             return
 
 
 def _wanted(key_id: str, exposed: Exposed, how: How) -> Wanted:
-    if exposed.endpoint_id is None or exposed.generation is None:
-        raise Defect("a version is current, and no endpoint has it")
+    tenant, endpoint_id, generation = _pointer(exposed)
     return Wanted(
-        tenant_id=exposed.tenant_id,
-        endpoint_id=exposed.endpoint_id,
+        tenant_id=tenant,
+        endpoint_id=endpoint_id,
         overlap_seconds=how.overlap_seconds,
         secret=generate_signing_secret(Algorithm.HMAC),
-        rotation_id=f"compromise.{key_id}.{exposed.endpoint_id}.{exposed.generation}",
-        expect_generation=exposed.generation,
+        rotation_id=f"compromise.{key_id}.{endpoint_id}.{generation}",
+        expect_generation=generation,
         force=how.force,
     )
+
+
+def _pointer(exposed: Exposed) -> tuple[TenantId, EndpointId, int]:
+    if exposed.endpoint_id is None or exposed.generation is None:
+        raise Defect("a version signs, and no endpoint has it")
+    return exposed.tenant_id, exposed.endpoint_id, exposed.generation

@@ -26,6 +26,7 @@ class Remedy(StrEnum):
     """What ends the worth of a version that somebody may have read."""
 
     ROTATION = "rotation"
+    END_OF_OVERLAP = "end_of_overlap"
     NEW_HEADER_VALUES = "new_header_values"
     NEW_CLIENT_KEY = "new_client_key"
     NEW_INTEGRITY_KEY = "new_integrity_key"
@@ -37,7 +38,8 @@ class Exposed:
     """A version that was sealed under the key.
 
     `used_as` says how its endpoint has it now: current, previous, headers or tls; None for one that no endpoint names,
-    and for the installation's own.
+    and for the installation's own. `signs_on` tells of a previous one whose overlap runs, beside a current one that is
+    not exposed.
     """
 
     tenant_id: TenantId
@@ -49,6 +51,7 @@ class Exposed:
     endpoint_id: EndpointId | None
     generation: int | None
     used_as: str | None
+    signs_on: bool = False
 
     @property
     def place(self) -> Place:
@@ -57,9 +60,11 @@ class Exposed:
 
     @property
     def remedy(self) -> Remedy:
-        """What is to be done: what signs nothing any more, or does so only until its overlap ends, asks for nothing."""
+        """What is to be done: what signs nothing any more, or ends with the rotation of another, asks for nothing."""
         if self.used_as == "current":
             return Remedy.ROTATION
+        if self.signs_on:
+            return Remedy.END_OF_OVERLAP
         if self.used_as == "headers":
             return Remedy.NEW_HEADER_VALUES
         if self.used_as == "tls":

@@ -14,7 +14,17 @@ SELECT r.tenant_id,
             WHEN e.secret_ref THEN 'current'
             WHEN e.previous_secret_ref THEN 'previous'
             WHEN e.headers_ref THEN 'headers'
-            WHEN e.tls_ref THEN 'tls' END AS used_as
+            WHEN e.tls_ref THEN 'tls' END AS used_as,
+       -- A rotation of a current one that is exposed, too, ends the overlap by itself.
+       CASE WHEN concat_ws(':', r.provider, r.tenant_id, r.name, r.version) = e.previous_secret_ref
+            THEN coalesce(e.previous_secret_expires_at > now(), false)
+                 AND NOT EXISTS (SELECT
+                                   FROM hookseal.secret_records AS c
+                                  WHERE c.tenant_id = r.tenant_id AND c.name = r.name
+                                    AND concat_ws(':', c.provider, c.tenant_id, c.name, c.version) = e.secret_ref
+                                    AND ($1 = ANY (c.wrapped_by) OR c.key_id = $1
+                                         OR substring(c.sealed FROM 3 FOR 8) = decode($1, 'hex')))
+            ELSE false END AS signs_on
   FROM hookseal.secret_records AS r
   LEFT JOIN hookseal.endpoints AS e
     ON e.tenant_id = r.tenant_id

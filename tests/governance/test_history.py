@@ -1,0 +1,62 @@
+"""Which commits a record may name: those before HEAD, as far as the clone at hand can say."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tools.governance.history import strange
+
+pytestmark = pytest.mark.req("OPS-07", part="first-form")
+
+NOWHERE = "0" * 40
+
+
+def _git(root: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "protocol.file.allow=always")
+    return subprocess.check_output(["git", "-C", str(root), *who, *arguments], text=True).strip()
+
+
+def _commit(root: Path, message: str = "x") -> str:
+    _git(root, "commit", "--quiet", "--allow-empty", f"--message={message}")
+    return _git(root, "rev-parse", "HEAD")
+
+
+@pytest.fixture(name="root")
+def _root(tmp_path: Path) -> Path:
+    (root := tmp_path / "tree").mkdir()
+    _git(root, "init", "--quiet")
+    return root
+
+
+def test_only_what_is_before_head_is_known(root: Path) -> None:
+    """HEAD and what came before it are no strangers; another branch, a commit that is nowhere, and no commit are."""
+    first, second = _commit(root), _commit(root)
+    _git(root, "checkout", "--quiet", "-b", "aside", first)
+    aside = _commit(root, "another")
+    _git(root, "checkout", "--quiet", "--detach", second)
+
+    no_commit = _git(root, "rev-parse", "HEAD^{tree}")
+    assert {aside, NOWHERE, no_commit} == strange(root, [first, second, aside, NOWHERE, no_commit])
+
+
+def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
+    """A shallow clone, a tree without git, one within another one's and one without a commit call nobody a stranger."""
+    (empty := tmp_path / "empty").mkdir()
+    _git(empty, "init", "--quiet")
+    first, _ = _commit(root), _commit(root)
+    _git(tmp_path, "clone", "--quiet", "--depth=1", root.as_uri(), "shallow")
+    (within := root / "within").mkdir()
+    (without := tmp_path / "without").mkdir()
+
+    for place in (tmp_path / "shallow", within, without, empty):
+        assert frozenset() == strange(place, [first, NOWHERE])
+        assert {"HEAD", "--help"} == strange(place, ["HEAD", "--help", first])
+
+
+def test_without_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git is not installed nothing is known."""
+    _commit(root)
+    monkeypatch.setenv("PATH", "")
+
+    assert frozenset() == strange(root, [NOWHERE])

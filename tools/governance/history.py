@@ -1,0 +1,40 @@
+"""Which commits a tree cannot have come from: what a record says it measured must be something that others can."""
+
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+def strange(root: Path, commits: Iterable[str]) -> frozenset[str]:
+    """Return those that are no commit in the history of HEAD, as far as that can be known here.
+
+    Of a tree without git, or a clone that lacks a part of the history, nothing is known: only what is no name of a
+    commit is returned.
+    """
+    named = set(commits)
+    knows_all = _is_whole(root)
+    return frozenset(one for one in named if not _COMMIT.fullmatch(one) or (knows_all and not _is_before(root, one)))
+
+
+def _is_whole(root: Path) -> bool:
+    found = _git(root, "rev-parse", "--show-toplevel", "--is-shallow-repository", "--verify", "HEAD^{commit}")
+    if found is None or found.returncode != 0:
+        return False
+    top, is_shallow, *_ = found.stdout.splitlines()
+    return Path(top).resolve() == root.resolve() and is_shallow == "false"
+
+
+def _is_before(root: Path, commit: str) -> bool:
+    found = _git(root, "merge-base", "--is-ancestor", commit, "HEAD")
+    return found is not None and found.returncode == 0
+
+
+def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str] | None":
+    try:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False, text=True)
+    except OSError:  # there is none
+        return None
