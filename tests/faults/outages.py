@@ -10,6 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import asyncpg
 from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
@@ -41,6 +42,7 @@ SAID_TO_POSTGRESQL = CLAIM_AND_RECORD | {
     "take back": b"ORDER BY d.lease_expires_at",
     "probe": b"transaction_read_only",
 }
+STRANDED = 10
 HOURS, YEARS = timedelta(hours=6), timedelta(days=3 * 365)
 BY_LOSS_OF_POWER = signal.SIGQUIT
 _OTHERS = (
@@ -155,8 +157,14 @@ async def held_up(way: Way, check: str) -> int:
 
 async def stranded(way: Way, check: str) -> int:
     """Nothing passes any more on any connection, as when a firewall has forgotten it; new ones are as ever."""
+    database_url = way.server.server.url if check == "postgresql" else way.database_url
     way.line.strand()
-    await says(way.fleet.running[0], **{check: "timeout"})
+    connection = await asyncpg.connect(database_url)  # of a producer whose connection was not forgotten
+    try:
+        await way.publish(STRANDED, connection=connection)
+        await way.flowing(STRANDED)
+    finally:
+        await connection.close()
     await says(way.fleet.running[0], **{check: "ok"})
     way.line.cut()  # for the connections of the test itself, which has no such patience
     return 1
