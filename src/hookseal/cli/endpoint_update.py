@@ -70,10 +70,14 @@ def update(
     headers, tls = header_change(header, headers_file, remove_header), tls_change(files, removals)
     beside = ("lead", lead), (HEADERS, headers), (TLS, tls)
     changes |= options.waits(*waits) | {name: value for name, value in beside if value is not None}
-    if not changes:
-        raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
+    _require_some(changes)
     updated = run(_update(settings, owner, wanted, changes, expect_generation=expect_generation))
     emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated))
+
+
+def _require_some(changes: dict[str, Any]) -> None:
+    if not changes:
+        raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
 
 
 async def _update(
