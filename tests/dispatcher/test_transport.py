@@ -1,6 +1,8 @@
 """The transport on real sockets: what it sends, what it refuses to dial, and how much it takes."""
 
+import asyncio
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -36,10 +38,10 @@ def request_to(
     )
 
 
-async def sent(script: Script, request_body: bytes = b'{"a": 1}') -> tuple[Answer, Listener]:
+async def sent(script: Script, request_body: bytes = b'{"a": 1}', *, seconds: float = 1.0) -> tuple[Answer, Listener]:
     """Send one request to a receiver with this script."""
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
-        return await transport.send(request_to(listener.url, body=request_body, timeout_seconds=1)), listener
+        return await transport.send(request_to(listener.url, body=request_body, timeout_seconds=seconds)), listener
 
 
 @pytest.mark.req("DEL-03")
@@ -256,3 +258,28 @@ async def test_the_limit_leaves_a_neighbour_alone() -> None:
                 assert isinstance(await transport.send(request_to(listener.url)), Reply)
 
         assert 1 == listener.connections
+
+
+class _Watching(asyncio.SelectorEventLoop):
+    """Remembers how far ahead each call was scheduled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead: list[float] = []
+
+    def call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+        self.ahead.append(when - self.time())
+        return super().call_at(when, *args, **options)
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+def test_a_deadline_is_not_rounded_up() -> None:
+    """A request of five seconds ends after five seconds, and not at the next whole second of the clock."""
+    with asyncio.Runner(loop_factory=_Watching) as runner:
+        answer, _ = runner.run(sent(status(204), seconds=5.0))
+        loop = runner.get_loop()
+        assert isinstance(loop, _Watching)
+
+    assert Reply(status=204, snippet="") == answer
+    assert [] == [ahead for ahead in loop.ahead if 5.0 < ahead < 6.5]
+    assert [ahead for ahead in loop.ahead if 4.5 < ahead <= 5.0]

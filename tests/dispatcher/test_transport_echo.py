@@ -1,6 +1,7 @@
 """A receiver that repeats what it was sent, on real sockets: no header value of the endpoint's own is in its answer."""
 
 import asyncio
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hookseal.dispatcher.reading import SNIPPET_BYTES
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.test_transport import LOOPBACK, request_to
-from tests.doubles.receivers import listening
+from tests.doubles.receivers import listening, status
 
 TOKEN = "kQ7-canary-4f1d-Zr2"
 OWN = {"authorization": f"Bearer {TOKEN}".encode(), "x-short": b"k9Qx7"}
@@ -70,3 +71,16 @@ async def test_an_echo_to_an_endpoint_without_headers_stays() -> None:
 
     assert isinstance(answer, Reply)
     assert SAID == answer.snippet
+
+
+@pytest.mark.req("SEC-15")
+@pytest.mark.parametrize("window", [31, 15])
+async def test_a_compressed_echo_is_masked(window: int) -> None:
+    """What is repeated within a compressed answer is masked as well."""
+    body = zlib.compress(SAID.encode(), wbits=window)
+    encoding = b"content-encoding: %b\r\n" % (b"gzip" if window > 15 else b"deflate")
+    sealed = {name: SecretMaterial(value) for name, value in OWN.items()}
+    async with listening(status(500, body, encoding)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        answer = await transport.send(replace(request_to(listener.url), sealed_headers=sealed))
+
+    assert Reply(status=500, snippet="you sent: [masked] and [masked], which nobody knows") == answer

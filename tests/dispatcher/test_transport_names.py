@@ -178,11 +178,11 @@ async def test_look_ups_wait_for_their_turn() -> None:
     async def have_asked(hosts: set[str]) -> bool:
         return set(asked) == hosts
 
-    look_ups = LookUps(Limits(look_ups_each=1, look_ups=2), look_up)
+    known = Names(LookUps(Limits(look_ups_each=1, look_ups=2), look_up))
     acme, globex = TenantId("acme"), TenantId("globex")
     try:
         waiting = [
-            asyncio.create_task(look_ups.addresses(tenant, host))
+            asyncio.create_task(known.addresses(tenant, host))
             for tenant, host in ((acme, "a"), (acme, "b"), (globex, "c"), (None, "d"))
         ]
         await eventually(lambda: have_asked({"a", "c"}))
@@ -195,6 +195,28 @@ async def test_look_ups_wait_for_their_turn() -> None:
             turn.set()
 
     assert [("a",), ("b",), ("c",), ("d",)] == await asyncio.gather(*waiting)
+
+
+async def test_who_does_not_wait_leaves_nothing_behind(hanging: threading.Event) -> None:
+    """A look-up that had no room before everybody stopped waiting for it is never begun."""
+    asked: list[str] = []
+
+    def look_up(host: str) -> Addresses:
+        asked.append(host)
+        hanging.wait()
+        return (host,)
+
+    known = Names(LookUps(Limits(look_ups_each=1), look_up))
+    waiting = [asyncio.create_task(known.addresses(TenantId("acme"), str(number))) for number in range(100)]
+    await asyncio.wait(waiting, timeout=0.1)
+    for task in waiting[1:]:
+        task.cancel()
+    await asyncio.wait(waiting[1:])
+    hanging.set()
+
+    assert ("0",) == await waiting[0]
+    assert ("last",) == await known.addresses(TenantId("acme"), "last")
+    assert ["0", "last"] == asked
 
 
 async def test_a_name_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +239,6 @@ async def test_a_name_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> N
             await known.addresses(acme, "bad")
     for host in ("b", "a"):
         await known.addresses(acme, host)
-    known.close()
 
     assert ["a", "bad", "bad", "b", "a"] == asked
 

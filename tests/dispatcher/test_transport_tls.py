@@ -1,8 +1,10 @@
 """TLS on real sockets: whom a request trusts, and what is said of a handshake that failed. Nothing is sent before."""
 
 import asyncio
+import gc
 import ssl
 import warnings
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -19,11 +21,13 @@ from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.doubles.blocking_tls import blocking_tls
 from tests.doubles.certificates import Issued, authority, issued, trusting
 from tests.doubles.receivers import Listener, answers, hang, listening, reset, status
+from tests.worker.waiting import eventually
 
 VOUCHING = authority()
 UNTRUSTED = (
     "the certificate comes from an authority that is not trusted, or the receiver leaves out a link of its chain"
 )
+SECONDS_TO_LIVE = 0.5
 QUICK = Limits(handshake_seconds=0.3, connect_seconds=0.3)
 
 
@@ -221,3 +225,25 @@ async def test_a_new_context_makes_new_connections(tmp_path: Path) -> None:
                 assert Reply(status=204, snippet="") == await transport.send(replace(request, tls=own))
 
     assert (2, 4) == (listener.connections, len(listener.requests))
+
+
+@pytest.mark.req("DEL-11", part="tls")
+async def test_a_context_is_let_go_of(tmp_path: Path) -> None:
+    """When an identity expires nothing of the transport holds its context any more, kept connections included."""
+    server = of("localhost").server(tmp_path)
+    async with (
+        listening(status(204), tls=server) as listener,
+        HttpTransport(AddressRules(LOOPBACK)) as transport,
+    ):
+        own = TlsIdentity(
+            key="k", context=trusting(VOUCHING), expires_at=asyncio.get_running_loop().time() + SECONDS_TO_LIVE
+        )
+        held = weakref.ref(own.context)
+        assert Reply(status=204, snippet="") == await transport.send(replace(request_to(listener.url), tls=own))
+        del own
+
+        async def let_go() -> bool:
+            gc.collect()
+            return held() is None
+
+        await eventually(let_go)

@@ -81,7 +81,6 @@ class Connector(aiohttp.BaseConnector):
 
     def close(self, *, abort_ssl: bool = True) -> Awaitable[None]:
         """Close every connection, without waiting for what receivers say to it."""
-        self._names.close()
         return super().close(abort_ssl=abort_ssl)
 
     async def _create_connection(

@@ -37,21 +37,22 @@ class LookUps:
         self._threads = 0
         self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
-    async def addresses(self, tenant: TenantId | None, host: str) -> Addresses:
-        """Return the addresses of a name, once there is a thread to ask in. Raises what the look-up raises."""
-        loop = asyncio.get_running_loop()
-        while self._threads >= self._limits.look_ups or self._busy[tenant] >= self._limits.look_ups_each:
-            waiter: asyncio.Future[None] = loop.create_future()
-            self._waiting[waiter] = None
-            try:
-                await waiter
-            finally:
-                del self._waiting[waiter]
-        return await self._started(tenant, host, loop)
+    def has_room(self, tenant: TenantId | None) -> bool:
+        """Return whether a look-up for this tenant may begin."""
+        return self._threads < self._limits.look_ups and self._busy[tenant] < self._limits.look_ups_each
 
-    def _started(
-        self, tenant: TenantId | None, host: str, loop: asyncio.AbstractEventLoop
-    ) -> "asyncio.Future[Addresses]":
+    async def change(self) -> None:
+        """Return once a look-up has ended. Those who came first are the first to go on."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = None
+        try:
+            await waiter
+        finally:
+            del self._waiting[waiter]
+
+    def begun(self, tenant: TenantId | None, host: str) -> "asyncio.Future[Addresses]":
+        """Return what will be the addresses of a name, or what the look-up raises. There must be room for it."""
+        loop = asyncio.get_running_loop()
         answer: asyncio.Future[Addresses] = loop.create_future()
 
         def ended(found: Addresses | Exception) -> None:
@@ -62,8 +63,6 @@ class LookUps:
             for waiter in self._waiting:
                 if not waiter.done():
                     waiter.set_result(None)
-            if answer.done():  # nobody waits for it any more
-                return
             if isinstance(found, Exception):
                 answer.set_exception(found)
             else:
@@ -94,43 +93,44 @@ def _run(
 
 
 class Names:
-    """The names that one session knows, each for a few seconds, and the look-ups that it waits for."""
+    """The names that one session knows, each for a few seconds, and the look-ups that are shared meanwhile."""
 
     def __init__(self, look_ups: LookUps) -> None:
         self._look_ups = look_ups
         self._known: OrderedDict[str, tuple[float, Addresses]] = OrderedDict()
-        self._asked: dict[tuple[TenantId | None, str], asyncio.Task[Addresses]] = {}
+        self._asked: dict[tuple[TenantId | None, str], asyncio.Future[Addresses]] = {}
 
     async def addresses(self, tenant: TenantId | None, host: str) -> Addresses:
         """Return the addresses of a name. Tenants wait each for their own look-up, and share what it found.
 
-        Raises what the look-up raises; a failure is not remembered.
+        Raises what the look-up raises; a failure is not remembered. Who stops waiting before there is room for a
+        look-up leaves nothing behind.
         """
-        now = asyncio.get_running_loop().time()
-        until, addresses = self._known.get(host, (now, ()))
-        if now < until:
-            return addresses
-        task = self._asked.get((tenant, host))
-        if task is None:
-            task = asyncio.create_task(self._learned(tenant, host))
-            self._asked[tenant, host] = task
-            task.add_done_callback(lambda done: self._answered((tenant, host), done))
-        return await asyncio.shield(task)
+        while (addresses := self._remembered(host)) is None:
+            asked = self._asked.get((tenant, host))
+            if asked is None and self._look_ups.has_room(tenant):
+                asked = self._begun(tenant, host)
+            if asked is not None:
+                return await asyncio.shield(asked)
+            await self._look_ups.change()
+        return addresses
 
-    def close(self) -> None:
-        """Wait for no look-up any more."""
-        for task in self._asked.values():
-            task.cancel()
+    def _remembered(self, host: str) -> Addresses | None:
+        until, addresses = self._known.get(host, (0.0, ()))
+        return addresses if asyncio.get_running_loop().time() < until else None
 
-    async def _learned(self, tenant: TenantId | None, host: str) -> Addresses:
-        addresses = await self._look_ups.addresses(tenant, host)
-        self._known[host] = (asyncio.get_running_loop().time() + KNOWN_SECONDS, addresses)
+    def _begun(self, tenant: TenantId | None, host: str) -> "asyncio.Future[Addresses]":
+        asked = self._look_ups.begun(tenant, host)
+        self._asked[tenant, host] = asked
+        asked.add_done_callback(lambda answer: self._answered((tenant, host), answer))
+        return asked
+
+    def _answered(self, key: tuple[TenantId | None, str], answer: "asyncio.Future[Addresses]") -> None:
+        del self._asked[key]
+        if answer.exception() is not None:  # it was raised to those who still waited
+            return
+        host = key[1]
+        self._known[host] = (asyncio.get_running_loop().time() + KNOWN_SECONDS, answer.result())
         self._known.move_to_end(host)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        return addresses
-
-    def _answered(self, key: tuple[TenantId | None, str], task: "asyncio.Task[Addresses]") -> None:
-        self._asked.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # it was raised to those who still waited
