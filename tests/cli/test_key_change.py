@@ -358,6 +358,7 @@ async def test_the_drill(keys: Keys) -> None:
         "previous_still_signing": 0,
         "integrity_rotated": True,
         "header_values": [{"tenant_id": "bmce", "endpoint_id": headers["id"], "ref": headers["headers_ref"]}],
+        "client_keys": [],
         "failed": [],
     }
     foretold = await keys.run("compromise", OLD.key_id, "--dry-run", "--json", by=SWAPPED)

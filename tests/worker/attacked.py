@@ -12,11 +12,14 @@ from hookseal.receiver import verify
 from hookseal.schema.database import Connection
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.client_certificates import Authority, identity
 from tests.worker.attack import Attack
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World
 
 RIVAL = "rival"
+AUTHORITY = Authority()
+TLS = identity(AUTHORITY.client(), AUTHORITY)  # nobody is shown it: what is under attack is reached without TLS
 KEPT = ("endpoints", "secret_records", "audit_heads")
 
 
@@ -165,7 +168,7 @@ async def _begun(world: World, tenant: str, part: str, base_url: str) -> tuple[E
     new = NewEndpoint(
         tenant_id=TenantId(tenant), url=f"{base_url}/{tenant}/{part}", event_types=("*",), timeout_ms=1000
     )
-    added = await world.installation.add(new, headers={"x-own": f"{tenant}.{part}".encode()})
+    added = await world.installation.add(new, headers={"x-own": f"{tenant}.{part}".encode()}, tls=TLS)
     return added.pointer.endpoint_id, added.secret.reveal().decode()
 
 

@@ -8,7 +8,7 @@ import typer
 from hookseal.cli import endpoint_options as options
 from hookseal.cli.endpoint_headers import Header, HeadersFile, read_headers
 from hookseal.cli.endpoint_tls import CaFile, ClientCert, ClientKey, read_tls
-from hookseal.cli.input_files import STANDARD_INPUT
+from hookseal.cli.input_files import require_one_from_stdin
 from hookseal.cli.operating import NEEDS, operating
 from hookseal.cli.output import Json, emit, printable
 from hookseal.cli.runtime import run, start
@@ -16,7 +16,6 @@ from hookseal.cli.secret_files import SecretOutput, handed_out, read_secret
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoints import AddedEndpoint, Beside, add_endpoint
 from hookseal.secrets.material import SecretMaterial
@@ -72,24 +71,15 @@ def add(
     Example: hookseal endpoint add --tenant acme --url https://example.com/hooks --event-type 'invoice.*'
     """
     settings, owner = start(NEEDS), ids.tenant_id(tenant)
-    decided = options.retries(
-        max_attempts=max_attempts, base=backoff_base_seconds, cap=backoff_cap_seconds, schedule=retry_schedule
-    )
-    decided |= options.rotation_period(rotate_every_days)
-    decided |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
-    endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, algorithm=algorithm, **decided)
-    _require_one_from_stdin(secret_file, headers_file, client_cert, client_key, ca_file)
+    waits = (max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days
+    decided = options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
+    endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, algorithm=algorithm, **decided, **options.waits(*waits))
+    require_one_from_stdin(secret_file, headers_file, client_cert, client_key, ca_file)
     secret = _secret(endpoint, secret_file)
     beside = Beside(headers=read_headers(header, headers_file), tls=read_tls(client_cert, client_key, ca_file))
     with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(handed_out(secret)) as shown:
         added = run(_add(settings, endpoint, secret, beside))
-    shown = shown if added.public_key is None else None
-    emit(_shape(added, shown), as_json=as_json, text=lambda: _text(added, shown, secret_out))
-
-
-def _require_one_from_stdin(*files: str | None) -> None:
-    if files.count(STANDARD_INPUT) > 1:
-        raise Malformed("standard input is one file: give - once", field="headers_file")
+    _emit(added, shown if added.public_key is None else None, secret_out, as_json=as_json)
 
 
 def _secret(endpoint: NewEndpoint, secret_file: str | None) -> SecretMaterial:
@@ -103,6 +93,10 @@ async def _add(settings: Settings, endpoint: NewEndpoint, secret: SecretMaterial
     drain = settings.worker.drain_seconds
     async with operating(settings) as operator:
         return await add_endpoint(operator, endpoint, secret, own_drain_seconds=drain, beside=beside)
+
+
+def _emit(added: AddedEndpoint, shown: str | None, file: Path | None, *, as_json: bool) -> None:
+    emit(_shape(added, shown), as_json=as_json, text=lambda: _text(added, shown, file))
 
 
 def _shape(added: AddedEndpoint, shown: str | None) -> dict[str, object]:

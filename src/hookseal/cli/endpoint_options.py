@@ -67,6 +67,17 @@ def rotation_period(text: str | None) -> dict[str, Any]:
     return {"rotate_every_days": endpoint_rules.rotate_every_days(days)}
 
 
+def waits(
+    backoff: tuple[int | None, int | None, int | None], schedule: str | None, rotate_every_days: str | None
+) -> dict[str, Any]:
+    """Return retry settings (`backoff` is attempts, base and cap) and the period of rotation that were given.
+
+    Raises `Malformed`.
+    """
+    attempts, base, cap = backoff
+    return retries(max_attempts=attempts, base=base, cap=cap, schedule=schedule) | rotation_period(rotate_every_days)
+
+
 def retries(*, max_attempts: int | None, base: int | None, cap: int | None, schedule: str | None) -> dict[str, Any]:
     """Return those retry settings that were given, by the names of their fields.
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.cli.input_files import STANDARD_INPUT, read_input
+from hookseal.cli.input_files import read_input
 from hookseal.cli.output import printable
 from hookseal.cli.secret_files import private_bytes
 from hookseal.ground.errors import Malformed
@@ -38,22 +38,19 @@ def read_tls(client_cert: str | None, client_key: str | None, ca_file: str | Non
 
     Raises `Malformed`, never with what a file holds, and `Refused` if others may read the file of the key.
     """
-    if [client_cert, client_key, ca_file].count(STANDARD_INPUT) > 1:
-        raise Malformed("standard input is one file: give - once", field=_CERT)
     return TlsIdentity(
         client=_client(client_cert, client_key),
         authorities=() if ca_file is None else authorities(read_input(ca_file, MAX_AUTHORITIES_BYTES, field="ca_file")),
     )
 
 
-def tls_change(
-    files: tuple[str | None, str | None, str | None], *, remove_client_cert: bool, remove_ca: bool
-) -> TlsChange | None:
-    """Return how the identity changes, None if nothing was said of it. Raises as `read_tls` does.
+def tls_change(files: tuple[str | None, str | None, str | None], removals: tuple[bool, bool]) -> TlsChange | None:
+    """Return how the identity changes, None if nothing was said of it.
 
-    And `Malformed` if the same is to be given and removed.
+    `removals` says whether the client certificate is to go, and whether the authorities are. Raises as `read_tls`
+    does, and `Malformed` if the same is to be given and removed.
     """
-    given = read_tls(*files)
+    given, (remove_client_cert, remove_ca) = read_tls(*files), removals
     if given.is_empty and not remove_client_cert and not remove_ca:
         return None
     if given.client is not None and remove_client_cert:

@@ -8,7 +8,7 @@ from hookseal.cli import endpoint_options as options
 from hookseal.cli.endpoint_headers import AllHeadersFile, Header, RemoveHeader, header_change
 from hookseal.cli.endpoint_tls import CaFile, ClientCert, ClientKey, RemoveCa, RemoveClientCert, tls_change, tls_lines
 from hookseal.cli.facts import value
-from hookseal.cli.input_files import STANDARD_INPUT
+from hookseal.cli.input_files import require_one_from_stdin
 from hookseal.cli.operating import NEEDS, operating
 from hookseal.cli.output import Json, emit
 from hookseal.cli.runtime import run, start
@@ -63,24 +63,21 @@ def update(
     Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout-ms 8000
     """
     settings, owner, wanted = start(NEEDS), ids.tenant_id(tenant), ids.endpoint_id(endpoint)
-    changes = options.retries(
-        max_attempts=max_attempts, base=backoff_base_seconds, cap=backoff_cap_seconds, schedule=retry_schedule
-    )
-    changes |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
-    changes |= options.rotation_period(rotate_every_days)
-    files = (client_cert, client_key, ca_file)
-    if [headers_file, *files].count(STANDARD_INPUT) > 1:
-        raise Malformed("standard input is one file: give - once", field="headers_file")
-    beside = {
-        "lead": lead,
-        HEADERS: header_change(header, headers_file, remove_header),
-        TLS: tls_change(files, remove_client_cert=remove_client_cert, remove_ca=remove_ca),
-    }
-    changes |= {name: value for name, value in beside.items() if value is not None}
-    if not changes:
-        raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
+    waits = (max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days
+    changes = options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
+    files, removals = (client_cert, client_key, ca_file), (remove_client_cert, remove_ca)
+    require_one_from_stdin(headers_file, *files)
+    headers, tls = header_change(header, headers_file, remove_header), tls_change(files, removals)
+    beside = ("lead", lead), (HEADERS, headers), (TLS, tls)
+    changes |= options.waits(*waits) | {name: value for name, value in beside if value is not None}
+    _require_some(changes)
     updated = run(_update(settings, owner, wanted, changes, expect_generation=expect_generation))
     emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated))
+
+
+def _require_some(changes: dict[str, Any]) -> None:
+    if not changes:
+        raise Malformed("give at least one thing to change: `hookseal endpoint update --help` lists them")
 
 
 async def _update(

@@ -12,6 +12,12 @@ from hookseal.ground.log import masked_text
 STANDARD_INPUT: Final = "-"
 
 
+def require_one_from_stdin(*files: str | None) -> None:
+    """Return only if at most one of these files is standard input, which can be read once. Raises `Malformed`."""
+    if files.count(STANDARD_INPUT) > 1:
+        raise Malformed("standard input is one file: give - once", field="headers_file")
+
+
 def read_input(source: str, at_most: int, *, field: str) -> bytes:
     """Return what the file holds: `at_most` bytes, and one more if there are more. Raises `Malformed`."""
     with _opened(source, field) as file:

@@ -1,6 +1,6 @@
 """A receiver that tells what it got. It verifies nothing, unless it is given somebody who does."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -33,7 +33,24 @@ async def sinking(
     hookseal sends is answered with 413, and not told. Raises `Unavailable` if the receiver cannot listen there, for
     instance because somebody else does; port 0 takes a free one.
     """
+    application = web.Application(client_max_size=MAX_BODY_BYTES)
+    application.router.add_post("/{path:.*}", _receiving(tell, judge))
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise Unavailable(f"the receiver cannot listen on {host}:{port} ({type(error).__name__})") from None
+        shown, bound = runner.addresses[0][:2]
+        yield f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}/"
+    finally:
+        await runner.cleanup()
 
+
+def _receiving(
+    tell: Callable[[dict[str, object]], None], judge: Judge
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
         attempt = request.headers.get("x-hookseal-attempt")
@@ -51,16 +68,4 @@ async def sinking(
         )
         return web.Response(status=status)
 
-    application = web.Application(client_max_size=MAX_BODY_BYTES)
-    application.router.add_post("/{path:.*}", receive)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise Unavailable(f"the receiver cannot listen on {host}:{port} ({type(error).__name__})") from None
-        shown, bound = runner.addresses[0][:2]
-        yield f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}/"
-    finally:
-        await runner.cleanup()
+    return receive

@@ -66,21 +66,17 @@ async def ping(operator: Operator, how: Observation, *, tenant: TenantId, endpoi
     `Unavailable`.
     """
     asked_at = how.clock.monotonic()
-    async with operator.changing() as connection:
-        found = await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
-        decided = await endpoints.locked(connection, tenant, endpoint_id)
-        ping_id = await evidence.new_id(connection)
-    target = Target(pointer=found, enabled=True, timeout_ms=decided.timeout_ms, retries=_ONCE)
-    service = operator.unlocked.service
+    read, enabled = await _read(operator, tenant, endpoint_id)
+    found, service = read.target.pointer, operator.unlocked.service
     async with service.signers(found) as signers:
         request = compose_ping(
-            Ping(id=ping_id, at=found.read_at, target=target),
+            read,
             signers,
             allow_http=how.allow_http,
             user_agent=how.user_agent,
             start_by=asked_at + START_WITHIN_SECONDS,
         )
-        signed = tuple(_signed(signer, found, ping_id, request.body) for signer in signers)
+        signed = tuple(_signed(signer, found, read.id, request.body) for signer in signers)
     async with service.headers(found) as values, service.tls(found) as tls:
         own = replace(request, sealed_headers=values, tls=dialled_with(tls))
         began = how.clock.monotonic()
@@ -88,7 +84,7 @@ async def ping(operator: Operator, how: Observation, *, tenant: TenantId, endpoi
         names = tuple(sorted(values))
     tested = Tested(
         pointer=found,
-        enabled=decided.enabled,
+        enabled=enabled,
         request=request,
         own_headers=names,
         signed=signed,
@@ -99,6 +95,16 @@ async def ping(operator: Operator, how: Observation, *, tenant: TenantId, endpoi
     )
     await _told(operator, tested)
     return tested
+
+
+async def _read(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> tuple[Ping, bool]:
+    """Return the ping, as if the endpoint were enabled, and whether it is."""
+    async with operator.changing() as connection:
+        found = await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
+        decided = await endpoints.locked(connection, tenant, endpoint_id)
+        ping_id = await evidence.new_id(connection)
+    target = Target(pointer=found, enabled=True, timeout_ms=decided.timeout_ms, retries=_ONCE)
+    return Ping(id=ping_id, at=found.read_at, target=target), decided.enabled
 
 
 def _signed(signer: Signer, found: Pointer, ping_id: str, body: bytes) -> SignedBytes:

@@ -89,9 +89,7 @@ async def update_endpoint(
             return Updated(changed=(), generation=found.generation)
         after = await _written(operator, found, decided, changes=changes, headers=headers, tls=tls)
         was = {name: now[name] for name in changes}
-        beside: dict[str, Any] = {} if headers is None else {"headers_changed": headers.changed}
-        if headers is not None or tls is not None:
-            beside |= {"key_id": await operator.unlocked.sealing_key_id(connection)}
+        beside = await _beside(operator, headers, tls)
         await operator.tell(_change(found, after, was, changes=changes, beside=beside))
     return Updated(changed=tuple(changes), generation=after.generation, before=was, after=changes)
 
@@ -160,6 +158,14 @@ def _require_effect(decided: Decided, changes: dict[str, Any]) -> None:
             "add --retry-schedule none",
             field="retry_schedule",
         )
+
+
+async def _beside(operator: Operator, headers: _Headers | None, tls: TlsMove | None) -> dict[str, Any]:
+    """Return what the audit row says of what was sealed, beside names: which values, and the key that seals."""
+    if headers is None and tls is None:
+        return {}
+    changed = {} if headers is None else {"headers_changed": headers.changed}
+    return {**changed, "key_id": await operator.unlocked.sealing_key_id(operator.connection)}
 
 
 def _change(
