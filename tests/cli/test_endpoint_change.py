@@ -74,7 +74,9 @@ async def test_update(begun: Begun) -> None:
 async def test_updates_that_cannot_be(begun: Begun) -> None:
     """Another generation is 4, a url that is taken 4, an altered row 5, one that is not there 3."""
     one = await endpoint(begun)
-    await begun.stored.endpoint(url="https://other.example/")
+    other = (await begun.stored.endpoint(url="https://other.example/")).pointer.endpoint_id
+    taken = await begun.run("endpoint", "update", *wanted(one), "--url", "https://other.example/")
+    assert f"the tenant already has an endpoint with this url, {other}" in taken.err
     for options, code, field in (
         ((*wanted(one), "--name", "x", "--expect-generation", "2"), 4, "expect_generation"),
         ((*wanted(one), "--url", "https://other.example/"), 4, "url"),

@@ -75,6 +75,8 @@ async def update_endpoint(
         headers = await _headers(operator, found, wanted.get(HEADERS))
         if headers is not None:
             changes[HEADERS] = tuple(sorted(headers.after))
+        if "url" in changes and (other := await endpoints.at_url(connection, tenant, changes["url"])) is not None:
+            raise endpoints.url_taken(other)
         if "timeout_ms" in changes:
             await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
         if not changes:
