@@ -15,6 +15,8 @@ from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
 
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 NOWHERE = {
     "DATABASE_URL": "postgresql://127.0.0.1:1/db",

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.begun import Begun
 
-pytestmark = pytest.mark.req("SEC-24", part="accept")
+pytestmark = [pytest.mark.req("SEC-24", part="accept"), pytest.mark.timeout(300)]
 
 _RESTORED = """
 ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER;

@@ -14,6 +14,8 @@ from tests.worker import world as worlds
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, status
 
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+
 PUBLISH = ("publish", "--tenant", "acme", "--event-type", "invoice.paid", "--data", "{}")
 LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly", "sells": None}
 
