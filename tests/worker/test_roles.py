@@ -120,6 +120,24 @@ async def test_the_reader_looks(roles: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("OPS-10")
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_workers_login_that_holds_the_key(roles: World) -> None:
+    """It may reveal a secret and disable an endpoint, as a worker opens and disables, too: each is audited."""
+    added = await roles.endpoint("https://receiver.example/")
+    of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
+    revealed = await done(roles, "runs", "secret", "reveal", *of, "--print-secret")
+    assert added.secret.reveal().decode() == revealed.json["secret"]
+    await done(roles, "runs", "endpoint", "disable", *of)
+
+    rows = await roles.pool.fetch(
+        "SELECT action, split_part(actor, '/', 1) AS role FROM hookseal.audit_log WHERE tenant_id = 'acme'"
+        " ORDER BY sequence DESC LIMIT 2"
+    )
+    assert [("endpoint.disabled", "runs"), ("secret.revealed", "runs")] == [tuple(row) for row in rows]
+    assert (await done(roles, "decides", "audit", "verify")).json["intact"]
+
+
+@pytest.mark.req("OPS-10")
 @pytest.mark.parametrize("login", ["runs", "looks", "sells"])
 async def test_no_other_changes_anything(roles: World, receiver: Receiver, login: str) -> None:
     """Neither worker, reader nor producer can do what an operator does; all stays as it was.
