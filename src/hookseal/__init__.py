@@ -3,17 +3,25 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hookseal.ground.version import VERSION
-from hookseal.queue.serializer import job_deserializer, job_serializer
-
-if TYPE_CHECKING:  # loading it takes the libraries of PostgreSQL and Redis along, which a receiver has no use for
+if TYPE_CHECKING:  # each is loaded when it is asked for: a receiver has no use for them, and a command begins at once
     from hookseal.client import Published, Publisher
+    from hookseal.queue.serializer import job_deserializer, job_serializer
+
+    __version__: str
 
 __all__ = ["Published", "Publisher", "__version__", "job_deserializer", "job_serializer"]
-__version__ = VERSION
+
+_PLACES = {
+    "Published": ("hookseal.client", "Published"),
+    "Publisher": ("hookseal.client", "Publisher"),
+    "__version__": ("hookseal.ground.version", "VERSION"),
+    "job_deserializer": ("hookseal.queue.serializer", "job_deserializer"),
+    "job_serializer": ("hookseal.queue.serializer", "job_serializer"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"Published", "Publisher"}:
-        return getattr(import_module("hookseal.client"), name)
+    if name in _PLACES:
+        module, of = _PLACES[name]
+        return getattr(import_module(module), of)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

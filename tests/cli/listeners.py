@@ -4,9 +4,10 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+SOON_SECONDS: Final = 20  # several times what it takes on a busy machine; without a bound of ours it would be minutes
 
 
 @asynccontextmanager

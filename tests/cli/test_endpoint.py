@@ -116,6 +116,8 @@ async def test_secret_out_of_a_failure(begun: Begun, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     again = await begun.run(*ADD, "--secret-out", str(path), "--json")
     assert (4, "url") == problem(again)
+    there = await begun.stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints")
+    assert f"the tenant already has an endpoint with this url, {there}" == again.json["error"]["message"]
     unavailable = await hookseal(*ADD, "--secret-out", str(path), **NOWHERE)
     assert 69 == unavailable.code
     assert not path.exists()

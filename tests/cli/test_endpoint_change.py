@@ -15,6 +15,8 @@ from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
 
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 NOWHERE = {
     "DATABASE_URL": "postgresql://127.0.0.1:1/db",
@@ -74,7 +76,9 @@ async def test_update(begun: Begun) -> None:
 async def test_updates_that_cannot_be(begun: Begun) -> None:
     """Another generation is 4, a url that is taken 4, an altered row 5, one that is not there 3."""
     one = await endpoint(begun)
-    await begun.stored.endpoint(url="https://other.example/")
+    other = (await begun.stored.endpoint(url="https://other.example/")).pointer.endpoint_id
+    taken = await begun.run("endpoint", "update", *wanted(one), "--url", "https://other.example/")
+    assert f"the tenant already has an endpoint with this url, {other}" in taken.err
     for options, code, field in (
         ((*wanted(one), "--name", "x", "--expect-generation", "2"), 4, "expect_generation"),
         ((*wanted(one), "--url", "https://other.example/"), 4, "url"),

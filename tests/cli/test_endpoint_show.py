@@ -8,6 +8,8 @@ from tests.cli.listeners import closed_port
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
 
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 
 

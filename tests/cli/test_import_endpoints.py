@@ -16,7 +16,7 @@ from tests.doubles.legacy import legacy
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 
-pytestmark = pytest.mark.req("SEC-12")
+pytestmark = [pytest.mark.req("SEC-12"), pytest.mark.timeout(300)]
 
 OLD_ID = "8a6e0804-2bd0-4672-b79d-d97027f9071a"
 SECRET = 'a secret, "of" an older system: \u00e4'

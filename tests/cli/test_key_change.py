@@ -126,6 +126,7 @@ async def test_the_whole_story_for_a_person(keys: Keys) -> None:
     promoted = await keys.run("promote", new, by=WITH_NEXT)
     assert "Now set SECRETS_MASTER_KEY to it" in promoted.out
     assert "SECRETS_MASTER_KEY_PREVIOUS to the older one" in promoted.out
+    assert promoted.out.endswith(f"start every worker again, and run\n  hookseal key rewrap {old}\n")
     rewrapped = await keys.run("rewrap", old, by=SWAPPED)
     assert f"records sealed anew: 5; none is under {old} any more: hookseal key retire {old}\n" == rewrapped.out
     life = await keys.begun.stored.pool.fetchrow("SELECT * FROM hookseal.secret_keys WHERE key_id = $1", old)
@@ -211,7 +212,7 @@ async def test_what_is_refused_before_the_promotion(keys: Keys) -> None:
     await keys.done("stage", by=WITH_NEXT)
     await refused(keys, 5, "supply it in SECRETS_MASTER_KEY_NEXT", "promote", new)
     await keys.worker("w-1", OLD)
-    await refused(keys, 4, "1 live worker(s) do not hold master key", "promote", new, by=WITH_NEXT)
+    await refused(keys, 4, "1 live worker does not hold master key", "promote", new, by=WITH_NEXT)
     for command in ("rewrap", "retire", "compromise"):
         await refused(keys, 4, "promote another first", command, old)
     await refused(keys, 4, "retire it first", "destroy", old)
@@ -227,14 +228,14 @@ async def test_what_is_refused_after_the_promotion(keys: Keys) -> None:
     lacks += " SECRETS_MASTER_KEY_PREVIOUS"
     await refused(keys, 78, lacks, "rewrap", old, by=DONE)
     await refused(keys, 4, f"master key {new} is active already", "stage", by=WITH_NEXT)
-    await refused(keys, 4, "5 record(s) are sealed under master key", "retire", old, by=SWAPPED)
+    await refused(keys, 4, "5 records are sealed under master key", "retire", old, by=SWAPPED)
     await keys.done("rewrap", old, by=SWAPPED)
     await refused(keys, 4, "retire it first", "destroy", old, by=SWAPPED)
     await keys.done("retire", old, by=SWAPPED)
     await refused(keys, 4, "it never seals again", "promote", old, by=SWAPPED)
     await refused(keys, 4, "this process holds master key", "destroy", old, by=SWAPPED)
     await keys.worker("w-2", OLD, NEXT)
-    await refused(keys, 4, "1 live worker(s) hold master key", "destroy", old, by=DONE)
+    await refused(keys, 4, "1 live worker holds master key", "destroy", old, by=DONE)
 
 
 async def test_what_is_no_id(keys: Keys) -> None:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
+from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
 
 from hookseal.cli.commands import tree
+from hookseal.cli.interrupted import GOES_ON, IN_DOUBT, KNOWN, LOOKED, told
 from hookseal.cli.main import answer
 from hookseal.cli.output import Json
 from hookseal.ground.errors import (
@@ -233,8 +235,47 @@ async def test_an_interrupted_process() -> None:
         _, err = await process.communicate()
     assert (130, True) == (
         process.returncode,
-        err.startswith(b"hookseal: interrupted: what it was to change may have been"),
+        err == b"hookseal: interrupted: it changes nothing\n",
     )
+
+
+_INTERRUPTED_AT = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, *more):
+        if name == {module!r}:  # from text, as many a library makes its classes
+            exec("os.kill(os.getpid(), signal.SIGINT)")
+
+sys.meta_path.insert(0, Interrupts())
+"""
+
+
+@pytest.mark.parametrize("module", ["hookseal.cli.main", "typer", "hookseal.cli.commands", "hookseal.cli.endpoint"])
+async def test_interrupted_while_it_is_loaded(module: str, tmp_path: Path) -> None:
+    """Control-C before a command has begun is 130, too, in one line or one object: nothing was changed."""
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTED_AT.format(module=module))
+    shown = await hookseal("endpoint", "add", PYTHONPATH=str(tmp_path))
+    as_json = await hookseal("endpoint", "add", "--json", PYTHONPATH=str(tmp_path))
+
+    said = "interrupted before it began: nothing was changed"
+    assert (130, "", f"hookseal: {said}\n") == (shown.code, shown.out, shown.err)
+    expected = {"error": {"code": "interrupted", "message": said, "field": None}}
+    assert (130, expected, "") == (as_json.code, as_json.json, as_json.err)
+
+
+def test_what_an_interrupted_command_leaves() -> None:
+    """What only looks, and what goes on where it was, is told so; all else may have been done."""
+    leaf = dict(leaves(typer.main.get_command(tree(None)), ""))
+    assert {f" {' '.join(words)}" for words in KNOWN} <= leaf.keys()
+    for arguments, text in (
+        (["--json", "audit", "verify", "--tenant", "acme"], LOOKED),
+        (["import-endpoints", "--from-csv", "-"], GOES_ON),
+        (["key", "rewrap", "0123"], GOES_ON),
+        (["endpoint", "add", "--tenant", "verify"], IN_DOUBT),
+        ([], IN_DOUBT),
+    ):
+        assert text == told(arguments)
 
 
 def test_a_closed_pipe() -> None:

@@ -15,7 +15,7 @@ from tests.doubles.legacy import SECRET, legacy, row
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 
-pytestmark = pytest.mark.req("SEC-12")
+pytestmark = [pytest.mark.req("SEC-12"), pytest.mark.timeout(300)]
 
 
 def shape(**changes: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.begun import Begun
 
-pytestmark = pytest.mark.req("SEC-24", part="accept")
+pytestmark = [pytest.mark.req("SEC-24", part="accept"), pytest.mark.timeout(300)]
 
 _RESTORED = """
 ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER;
@@ -59,6 +59,9 @@ async def test_an_endpoint_is_accepted(begun: Begun, tmp_path: Path) -> None:
         found.code,
         *(found.json["items"][0][name] for name in ("kind", "generation", "audited_generation")),
     )
+    out = (await begun.run("restore", "check")).out
+    assert "\nif that was a restore of your own: hookseal restore accept --head FILE" in out
+    assert "cannot be accepted" not in out
     assert 0 == (await begun.run("restore", "check", "--tenant", "bmce")).code
     refused = await begun.run("endpoint", "rotate", *of, "--json")
     assert (5, "secret_rolled_back") == (refused.code, refused.json["error"]["code"])
@@ -242,6 +245,9 @@ async def test_an_altered_row_is_listed_and_shown(begun: Begun) -> None:
         altered.code,
         [(one["endpoint_id"], one["kind"]) for one in altered.json["items"]],
     )
+    out = (await begun.run("restore", "check")).out
+    assert "\nwhat is altered cannot be accepted: put back what it was" in out
+    assert "restore accept" not in out
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'previous'")
     assert not (await begun.run("endpoint", "show", *of, "--json")).json["put_back"]
 

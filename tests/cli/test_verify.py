@@ -137,9 +137,13 @@ async def test_a_request_that_is_stale(kept: Kept) -> None:
     } == ended.json
     shown = await kept.verified("--at", str(AT + 400))
     assert 1 == shown.code
-    assert shown.out.startswith("verified  NO: the signature fits, but the request is 400.0 s old: 300 s are allowed\n")
+    assert shown.out.startswith("verified  NO: the signature fits, but the request is 400 s old: 300 s are allowed\n")
     ahead = await kept.verified("--at", str(AT - 400))
     assert ahead.out.endswith(f"time      {AT}, 400 s ahead\n")
+    far = (await kept.verified("--at", "0", "--tolerance", "1000000")).out
+    assert f"the request is {AT} s ahead of this clock: 1000000 s are allowed\n" in far
+    assert far.endswith(f"time      {AT}, {AT} s ahead\n")
+    assert f" {AT}, 400.5 s old\n" in (await kept.verified("--at", str(AT + 400.5))).out
     assert 0 == (await kept.verified("--at", str(AT + 400), "--tolerance", "400")).code
 
 

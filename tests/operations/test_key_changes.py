@@ -262,7 +262,7 @@ async def test_a_key_that_something_needs(installation: Installation, hidden: bo
     with pytest.raises(Conflict) as caught:
         await retire(process, OLD)
     assert str(caught.value).startswith(
-        f"4 record(s) are sealed under master key {OLD.key_id}, and 1 pending deliveries need them: run `hookseal key"
+        f"4 records are sealed under master key {OLD.key_id}, and 1 pending delivery needs them: run `hookseal key"
     )
     assert before == await rows(installation)
     async with installation.pool.acquire() as connection:

@@ -28,6 +28,8 @@ from tests.operations import dying
 from tests.operations.dying import TENANT
 from tests.worker.waiting import eventually
 
+pytestmark = pytest.mark.timeout(300)  # a process for every await
+
 ROOT = Path(__file__).parents[2]
 SESSIONS = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dying'"
 KILLED = -9

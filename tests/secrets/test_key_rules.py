@@ -53,7 +53,7 @@ TABLE: dict[str, tuple[Move, list[bool | str]]] = {
     "promote while workers lack it": (
         lambda state: must_promote(state, KEY, is_compromised=False, held=True, lacking=["w-1"]),
         [
-            "1 live worker(s) do not hold master key 0123456789abcdef: w-1: start them again with it in",
+            "1 live worker does not hold master key 0123456789abcdef: w-1: start them again with it in",
             False,
             "or wait until they are gone",
             "is retired",
@@ -80,7 +80,7 @@ TABLE: dict[str, tuple[Move, list[bool | str]]] = {
     "retire while something needs it": (
         lambda state: must_retire(state, KEY, SOME),
         [
-            "3 record(s) are sealed under master key 0123456789abcdef, and 7 pending deliveries need them: run",
+            "3 records are sealed under master key 0123456789abcdef, and 7 pending deliveries need them: run",
             "promote another first",
             "run `hookseal key rewrap",
             False,

@@ -48,6 +48,30 @@ async def starting(world: World, **keys: str) -> AsyncIterator["asyncio.Task[End
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def everything(world: World) -> dict[str, list[object]]:
+    """Return every row of every table of hookseal."""
+    names = await world.pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hookseal'")
+    return {
+        name: list(await world.pool.fetch(f"SELECT t::text FROM hookseal.{name} AS t ORDER BY 1"))  # noqa: S608 -- from above
+        for (name,) in names
+    }
+
+
+async def test_a_key_that_nobody_registered(world: World) -> None:
+    """Worker and command that hold it, alone or beside the active one, are refused (78) before they write anything."""
+    await world.endpoint("https://receiver.example/")
+    other = another()
+    before = await everything(world)
+    adding = ("endpoint", "add", "--tenant", "acme", "--url", "https://other.example/", "--event-type", "*", "--json")
+    for keys in (alone(other), staged(other)):
+        settings = environment(world.database_url, world.redis_url, **keys)
+        for arguments in (("worker", "--json"), adding):
+            ended = await hookseal(*arguments, **settings)
+            assert (78, "configuration") == (ended.code, ended.json["error"]["code"]), arguments
+            assert f"master key {id_of(other)} is not registered" in ended.json["error"]["message"]
+    assert before == await everything(world)
+
+
 async def test_without_the_active_key(world: World) -> None:
     """A worker that does not hold the active key is refused (78), which names it, and is not counted as live."""
     new = another()

@@ -214,7 +214,7 @@ class Change:
         await self.story.rotate(endpoint, "--overlap", "3600", **alone(self.new))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.req("SEC-05", part="under-traffic")
 @pytest.mark.req("SEC-05", part="resumed")
 async def test_from_end_to_end(world: World, receiver: Receiver) -> None:

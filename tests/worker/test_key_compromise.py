@@ -36,7 +36,7 @@ async def drilled(world: World, receiver: Receiver, *keys: str, refs: set[str]) 
     assert not any(by & refs for by, after in signed if after)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.req("SEC-22", part="under-traffic")
 async def test_under_traffic(world: World, receiver: Receiver) -> None:
     """Deliveries go on, with both signatures through the overlap; after it none is signed with what was exposed."""

@@ -53,10 +53,11 @@ async def test_elsewhere_it_is_told(world: World, name: str) -> None:
 
 @pytest.mark.req("SEC-13")
 @pytest.mark.req("SEC-12")
-async def test_a_row_that_appears_later(world: World, receiver: Receiver) -> None:
+@pytest.mark.parametrize("name", ["development", "test"])
+async def test_a_row_that_appears_later(world: World, receiver: Receiver, name: str) -> None:
     """It makes only its own endpoint wait, unsent and unspent; the worker stays ready; once migrated it is sent."""
     await world.endpoint(f"{receiver.base_url}/ours")
-    async with world.worker() as worker:
+    async with world.worker(HOOKSEAL_ENV=name) as worker:
         held = await legacy(world.pool, url=f"{receiver.base_url}/theirs")
         rings = {ring.endpoint_id: ring for ring in await world.publish()}
         assert "/ours" == (await receiver.wait_for(1)).path

@@ -14,6 +14,8 @@ from tests.worker import world as worlds
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, status
 
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+
 PUBLISH = ("publish", "--tenant", "acme", "--event-type", "invoice.paid", "--data", "{}")
 LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly", "sells": None}
 
@@ -115,6 +117,24 @@ async def test_the_reader_looks(roles: World, receiver: Receiver) -> None:
         await done(roles, "looks", *shown)
     await done(roles, "looks", "secret", "versions", *of)
     await done(roles, "looks", "producer", "list")
+
+
+@pytest.mark.req("OPS-10")
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_workers_login_that_holds_the_key(roles: World) -> None:
+    """It may reveal a secret and disable an endpoint, as a worker opens and disables, too: each is audited."""
+    added = await roles.endpoint("https://receiver.example/")
+    of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
+    revealed = await done(roles, "runs", "secret", "reveal", *of, "--print-secret")
+    assert added.secret.reveal().decode() == revealed.json["secret"]
+    await done(roles, "runs", "endpoint", "disable", *of)
+
+    rows = await roles.pool.fetch(
+        "SELECT action, split_part(actor, '/', 1) AS role FROM hookseal.audit_log WHERE tenant_id = 'acme'"
+        " ORDER BY sequence DESC LIMIT 2"
+    )
+    assert [("endpoint.disabled", "runs"), ("secret.revealed", "runs")] == [tuple(row) for row in rows]
+    assert (await done(roles, "decides", "audit", "verify")).json["intact"]
 
 
 @pytest.mark.req("OPS-10")

@@ -14,6 +14,7 @@ from hookseal.ground.errors import Malformed, Refused
 from hookseal.operations.keys import MovedKey, destroy_key, promote_key, retire_key, stage_key
 from hookseal.operations.operator import Operator
 from hookseal.secrets.key_moves import KeyLife
+from hookseal.secrets.key_rules import KeyState
 from hookseal.secrets.keys import registered
 
 _DIGITS: Final = frozenset("0123456789abcdef")
@@ -52,12 +53,13 @@ def promote(key_id: KeyId, *, as_json: Json = False) -> None:
     Example: hookseal key promote 0123456789abcdef
     """
     wanted = key_id_of(key_id)
-    moved = run(_move(start(NEEDS), lambda operator: promote_key(operator, wanted)))
+    moved, older = run(_promote(start(NEEDS), wanted))
     _emit(
         moved,
         as_json=as_json,
         text=f"master key {moved.life.key_id} is active. Now set SECRETS_MASTER_KEY to it, and\n"
-        "SECRETS_MASTER_KEY_PREVIOUS to the older one; start every worker again, and run\n  hookseal key rewrap OLDER",
+        "SECRETS_MASTER_KEY_PREVIOUS to the older one; start every worker again, and run\n"
+        + "\n".join(f"  hookseal key rewrap {each}" for each in older),
     )
 
 
@@ -101,6 +103,14 @@ async def _stage(settings: Settings) -> MovedKey:
     # One that is not registered yet fits no table: only here may it be held all the same.
     async with operating(settings, None if is_known else settings.secrets.settled_keyring) as operator:
         return await stage_key(operator, key)
+
+
+async def _promote(settings: Settings, key_id: str) -> tuple[MovedKey, list[str]]:
+    """Return the move, and which keys step back: those whose records are to be sealed anew."""
+    async with operating(settings) as operator:
+        moved = await promote_key(operator, key_id)
+        rows = await registered(operator.connection)
+    return moved, [row.key_id for row in rows if row.state is KeyState.DECRYPT_ONLY]
 
 
 async def _move(settings: Settings, move: Callable[[Operator], Awaitable[MovedKey]]) -> MovedKey:

@@ -8,14 +8,13 @@ from typing import Final, NoReturn
 
 import typer
 
+from hookseal.cli import interrupted
 from hookseal.cli.commands import tree
 from hookseal.cli.output import emit_error
 from hookseal.ground.errors import Defect, HooksealError
 
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
-# A commit that was under way is not called back.
-_IN_DOUBT: Final = "interrupted: what it was to change may have been changed all the same, look before you run it again"
 
 
 def main() -> NoReturn:
@@ -26,8 +25,9 @@ def main() -> NoReturn:
 def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int:
     """Run one command and return its exit code; every error has then been told, once."""
     as_json = "--json" in takewhile("--".__ne__, arguments)
+    found = commands
     try:
-        found = tree(next(iter(arguments), None)) if commands is None else commands
+        found = tree(next(iter(arguments), None)) if found is None else found
         code = found(args=list(arguments), prog_name="hookseal", standalone_mode=False)
     except HooksealError as error:
         return _tell(error, as_json=as_json)
@@ -38,7 +38,8 @@ def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         return _tell_internal(error, as_json=as_json)
     if code == _INTERRUPTED:
-        emit_error(code="interrupted", message=_IN_DOUBT, field=None, as_json=as_json)
+        message = interrupted.NOT_BEGUN if found is None else interrupted.told(arguments)
+        emit_error(code="interrupted", message=message, field=None, as_json=as_json)
     return code if isinstance(code, int) else 0
 
 

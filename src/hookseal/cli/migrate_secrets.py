@@ -12,6 +12,7 @@ from hookseal.cli.output import Json, emit
 from hookseal.cli.runtime import run, start
 from hookseal.cli.side_by_side import Tally, say, side_by_side
 from hookseal.config.settings import Settings
+from hookseal.ground.counted import counted
 from hookseal.ground.errors import Refused
 from hookseal.operations.migration import (
     EMPTIED_AT_ONCE,
@@ -79,7 +80,8 @@ async def _migrate(settings: Settings, *, dry_run: bool, finalize: bool) -> _Out
             return outcome
         await migration.require_readable(operator.connection)
         if finalize and (left := await migration.unmigrated(operator.connection)):
-            raise Refused(f"{left} endpoints have a plaintext secret and none that is sealed: {_FIRST}")
+            have = counted(left, "endpoint has", "endpoints have")
+            raise Refused(f"{have} a plaintext secret and none that is sealed: {_FIRST}")
         outcome.tally = Tally("endpoints", total=await migration.held(operator.connection))
         await _pass(settings, operator, outcome.tally, dry_run=dry_run, finalize=finalize)
         if finalize and not dry_run and not outcome.tally.failures:

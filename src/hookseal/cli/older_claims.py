@@ -9,6 +9,7 @@ from hookseal.cli.runtime import run
 from hookseal.config.settings import Settings
 from hookseal.dispatcher import waiting
 from hookseal.ground.clock import SystemClock
+from hookseal.ground.counted import counted
 from hookseal.ground.errors import HooksealError, Unavailable
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import rotation
@@ -58,5 +59,5 @@ class _Progress:
 
     def __call__(self, left: int) -> None:
         if left != self._last and sys.stderr.isatty():
-            print(f"waiting for {left} request(s) that began before", file=sys.stderr, flush=True)
+            print(f"waiting for {counted(left, 'request', 'requests')} that began before", file=sys.stderr, flush=True)
         self._last = left

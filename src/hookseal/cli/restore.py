@@ -14,6 +14,7 @@ from hookseal.cli.output import Json, emit, printable, table
 from hookseal.cli.runtime import run, start
 from hookseal.config.settings import Settings
 from hookseal.ground import ids
+from hookseal.ground.counted import counted
 from hookseal.ground.errors import Malformed
 from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
 from hookseal.secrets import put_back
@@ -30,6 +31,12 @@ _AGREES: Final = (
     "rows and audit log agree; of a database that was put back as a whole only a head that was kept elsewhere tells: "
     "hookseal audit verify --head FILE"
 )
+
+_NEXT: Final = {
+    False: "if that was a restore of your own: hookseal restore accept --head FILE, which sends what waits; else find "
+    "out who did it (docs/runbook.md, HooksealRolledBack)",
+    True: "what is altered cannot be accepted: put back what it was (docs/runbook.md, HooksealSecretRefused)",
+}
 
 
 @app.command()
@@ -51,7 +58,7 @@ def check(
     emit(
         {"items": items, "next_cursor": None},
         as_json=as_json,
-        text=lambda: table(items, _COLUMNS) if items else _AGREES,
+        text=lambda: _checked_text(items) if items else _AGREES,
     )
     raise typer.Exit(1 if items else 0)
 
@@ -138,10 +145,16 @@ def _shape(found: PutBack) -> dict[str, Any]:
     return {column: getattr(found, column) for column in _COLUMNS}
 
 
+def _checked_text(items: Sequence[dict[str, Any]]) -> str:
+    is_altered = {item["kind"] == PutBackKind.ALTERED for item in items}
+    return "\n".join([table(items, _COLUMNS), *(text for kind, text in _NEXT.items() if kind in is_altered)])
+
+
 def _accepted_text(accepted: Accepted) -> str:
     count, woken = len(accepted.endpoints), accepted.woken
     epoch = "" if accepted.epoch is None else f"epoch {accepted.epoch}: "
-    lines = [f"{epoch}{count} endpoint(s) accepted, {woken} waiting deliveries are due now"]
+    due = counted(woken, "waiting delivery is", "waiting deliveries are")
+    lines = [f"{epoch}{counted(count, 'endpoint', 'endpoints')} accepted, {due} due now"]
     lines += [
         f"{printable(head.tenant_id)}: the log is {how.value}: it does not hold row {head.sequence} as it was"
         for head, how in accepted.contradicted

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hookseal.cli.output import rfc3339
+from hookseal.ground.counted import counted
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.secrets.rotation import Rotated, Wanted
@@ -55,8 +56,8 @@ def signing_lines(after: Rotated | Pointer, older_claims: int | None) -> list[st
     elif older_claims == 0:
         previous = "none: no request signed with an older secret can begin any more"
     else:
-        count = "some" if older_claims is None else older_claims
-        previous = f"none, but {count} request(s) that began before may still be sent with an older secret"
+        some = "some requests" if older_claims is None else counted(older_claims, "request", "requests")
+        previous = f"none, but {some} that began before may still be sent with an older secret"
     return [f"current    {after.secret_ref}", f"previous   {previous}", f"generation {after.generation}"]
 
 

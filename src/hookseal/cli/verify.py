@@ -14,6 +14,7 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.receiver import TOLERANCE_SECONDS
+from hookseal.receiver.verification import spelled
 
 _MAX_HEADERS_BYTES: Final = 65_536
 _MAX_PUBLIC_KEY_BYTES: Final = 256
@@ -66,7 +67,7 @@ def _text(answer: Answer, message: str) -> str:
         lines.append(f"delivery  {printable(answer['delivery_id'] or '-')}")
     if answer["age_seconds"] is not None:
         age = answer["age_seconds"]
-        lines.append(f"time      {answer['timestamp']}, {abs(age):g} s {'old' if age >= 0 else 'ahead'}")
+        lines.append(f"time      {answer['timestamp']}, {spelled(abs(age))} s {'old' if age >= 0 else 'ahead'}")
     return "\n".join(lines)
 
 

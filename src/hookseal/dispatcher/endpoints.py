@@ -72,7 +72,7 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     """
     with translated():
         try:
-            made: str = await connection.fetchval(
+            made: str | None = await connection.fetchval(
                 _SQL["insert"],
                 endpoint.tenant_id,
                 endpoint.url,
@@ -86,6 +86,8 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
                 endpoint.rotate_every_days,
                 endpoint.endpoint_id,
             )
+            if made is None:
+                raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
             if endpoint.header_names:
                 await connection.execute(_SQL["name_headers"], endpoint.tenant_id, made, endpoint.header_names)
             if endpoint.tls_shown is not None:
@@ -93,8 +95,14 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name in _OF_ID:
                 raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
-            raise Conflict("the tenant already has an endpoint with this url", field="url") from None
+            raise
     return EndpointId(made)
+
+
+def url_taken(by: EndpointId | None) -> Conflict:
+    """Return the error of a url that another endpoint of the tenant has; None if that is gone by now."""
+    named = "an endpoint with this url" if by is None else f"an endpoint with this url, {by}"
+    return Conflict(f"the tenant already has {named}", field="url")
 
 
 async def at_url(connection: Connection, tenant: TenantId, url: str) -> EndpointId | None:

@@ -5,6 +5,7 @@ INSERT INTO hookseal.endpoints
     (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
      retry_schedule, rotate_every_days)
 VALUES ($1, coalesce($11::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9, $10)
+ON CONFLICT (tenant_id, url) DO NOTHING
 RETURNING id::text
 
 -- name: at_url

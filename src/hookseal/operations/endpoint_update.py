@@ -83,6 +83,8 @@ async def update_endpoint(
         tls = await endpoint_tls.moved(operator, found, wanted.get(TLS))
         if tls is not None:
             changes[TLS] = tls_identity.shown(tls.after)
+        if "url" in changes and (other := await endpoints.at_url(connection, tenant, changes["url"])) is not None:
+            raise endpoints.url_taken(other)
         if "timeout_ms" in changes:
             await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
         if not changes:

@@ -129,8 +129,14 @@ def _require_fresh(signed: Signed, now: datetime | float, tolerance_seconds: flo
     age = now - signed.timestamp
     # Written so that what is no number (nan) is refused.
     if not abs(age) <= tolerance_seconds:
-        where = f"{round(age, 1)} s old" if age > 0 else f"{round(-age, 1)} s ahead of this clock"
-        raise OutsideTolerance(f"the signature fits, but the request is {where}: {tolerance_seconds:g} s are allowed")
+        where = f"{spelled(age)} s old" if age > 0 else f"{spelled(-age)} s ahead of this clock"
+        allowed = spelled(tolerance_seconds)
+        raise OutsideTolerance(f"the signature fits, but the request is {where}: {allowed} s are allowed")
+
+
+def spelled(seconds: float) -> str:
+    """Return the seconds to a tenth, as people write them: without an exponent, and whole ones without a point."""
+    return f"{seconds:.1f}".removesuffix(".0")
 
 
 def _most_telling(refusals: Sequence[VerificationError]) -> VerificationError:

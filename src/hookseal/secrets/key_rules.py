@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from hookseal.ground.counted import counted
 from hookseal.ground.errors import Conflict, Refused
 
 _SHOWN: Final = 5
@@ -63,8 +64,8 @@ def must_promote(state: KeyState, key_id: str, *, is_compromised: bool, held: bo
         raise _not_held(key_id, "SECRETS_MASTER_KEY_NEXT")
     if lacking:
         raise Conflict(
-            f"{len(lacking)} live worker(s) do not hold master key {key_id}: {_named(lacking)}: "
-            "start them again with it in SECRETS_MASTER_KEY_NEXT, or wait until they are gone"
+            f"{counted(len(lacking), 'live worker does', 'live workers do')} not hold master key {key_id}: "
+            f"{_named(lacking)}: start them again with it in SECRETS_MASTER_KEY_NEXT, or wait until they are gone"
         )
     return True
 
@@ -96,8 +97,9 @@ def must_retire(state: KeyState, key_id: str, use: Use) -> bool:
         raise _active(key_id)
     if use.records:
         raise Conflict(
-            f"{use.records} record(s) are sealed under master key {key_id}, and {use.deliveries} pending deliveries "
-            f"need them: run `hookseal key rewrap {key_id}` first"
+            f"{counted(use.records, 'record is', 'records are')} sealed under master key {key_id}, and "
+            f"{counted(use.deliveries, 'pending delivery needs', 'pending deliveries need')} them: "
+            f"run `hookseal key rewrap {key_id}` first"
         )
     return True
 
@@ -115,8 +117,8 @@ def must_destroy(state: KeyState, key_id: str, *, held: bool, holding: Sequence[
         raise Conflict(f"this process holds master key {key_id}: take it out of the settings first")
     if holding:
         raise Conflict(
-            f"{len(holding)} live worker(s) hold master key {key_id}, and could not start again: {_named(holding)}: "
-            "take it out of their settings first"
+            f"{counted(len(holding), 'live worker holds', 'live workers hold')} master key {key_id}, and could not "
+            f"start again: {_named(holding)}: take it out of their settings first"
         )
     return True
 

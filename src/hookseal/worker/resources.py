@@ -18,6 +18,7 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.ground.clock import Clock
+from hookseal.ground.counted import counted
 from hookseal.ground.errors import ConfigError, Unavailable
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
@@ -253,8 +254,8 @@ async def _require_migrated(settings: Settings, pool: _Pool, log: Any) -> None:
     if not count:
         return
     problem = (
-        f"{count} endpoints have a plaintext secret of an older system and none that is sealed, so that nothing can be "
-        "signed for them: run `hookseal migrate-secrets` (docs/migration.md)"
+        f"{counted(count, 'endpoint has', 'endpoints have')} a plaintext secret of an older system and none that is "
+        "sealed, with which alone can be signed: run `hookseal migrate-secrets` (docs/migration.md)"
     )
     if settings.environment is Environment.PRODUCTION:
         raise ConfigError(problem)
