@@ -57,7 +57,7 @@ def _tell_locals() -> None:
     traceback.TracebackException.__init__ = telling  # type: ignore[method-assign]
     _fail(deliver, "compose", COMPOSING, lambda _claim, target, *_: target.pointer.url)
     _fail(ClientRequest, "send", WRITING, lambda request, *_: str(request.url))
-    _fail(transport, "_snippet", READING, lambda response: str(response.url))
+    _fail(transport, "read", READING, lambda response, *_: str(response.url))
 
 
 def _fail(owner: Any, name: str, path: str, url_of: Callable[..., str]) -> None:
