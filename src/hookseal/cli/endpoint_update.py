@@ -63,13 +63,15 @@ def update(
     Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout-ms 8000
     """
     settings, owner, wanted = start(NEEDS), ids.tenant_id(tenant), ids.endpoint_id(endpoint)
-    waits = (max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days
-    changes = options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
+    changes = options.waits(
+        (max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days
+    )
+    changes |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
     files, removals = (client_cert, client_key, ca_file), (remove_client_cert, remove_ca)
     require_one_from_stdin(headers_file, *files)
     headers, tls = header_change(header, headers_file, remove_header), tls_change(files, removals)
     beside = ("lead", lead), (HEADERS, headers), (TLS, tls)
-    changes |= options.waits(*waits) | {name: value for name, value in beside if value is not None}
+    changes |= {name: value for name, value in beside if value is not None}
     _require_some(changes)
     updated = run(_update(settings, owner, wanted, changes, expect_generation=expect_generation))
     emit(_shape(owner, wanted, updated), as_json=as_json, text=lambda: _text(wanted, updated))
