@@ -188,14 +188,16 @@ async def test_rows_that_are_wrong(begun: Begun, tmp_path: Path) -> None:
 
 async def test_what_is_there_already(begun: Begun, tmp_path: Path) -> None:
     """An endpoint at the url with another secret, scheme or id, or whose plaintext is not migrated, stays as it is."""
-    await imported(begun, file(tmp_path, row(1), row(2), row(3, secret="canary" * 4), row(5, endpoint_id=OLD_ID)))
+    await imported(
+        begun, file(tmp_path, row(1), row(2), row(3, secret="canary" * 4), row(5, endpoint_id=OLD_ID), row(7))
+    )
     await legacy(begun.stored.pool, "canary", url="https://receiver.example/4")
     before = await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints ORDER BY id")
     whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     path = file(
         tmp_path,
         row(1, secret="canary of another"),
-        row(1, endpoint_id=OLD_ID),
+        row(7, endpoint_id=OLD_ID.replace("8", "9")),
         row(2, secret=whsec, scheme="standard"),
         row(4),
         row(6, endpoint_id=OLD_ID),

@@ -32,7 +32,7 @@ OWNED = {
 FOR_ALL = {
     *("ledger.sql: longest_timeout_ms", "history.sql: show", "history.sql: has_endpoint"),
     *("producers.sql: one_at_a_time", "producers.sql: has_other"),
-    *("migration.sql: unmigrated", "migration.sql: held"),
+    *("migration.sql: may_read", "migration.sql: unmigrated", "migration.sql: held"),
     *("keys.sql: is_empty", "keys.sql: counted", "keys.sql: needed"),
     *("compromise.sql: count", "put_back.sql: none_drained"),
 }

@@ -107,23 +107,7 @@ def compromise(
         random_bytes=os.urandom,
     )
     drilled = run(_drill(settings, wanted, how))
-    emit(
-        {
-            "key_id": wanted,
-            "dry_run": dry_run,
-            "overlap_seconds": how.overlap_seconds,
-            "versions": drilled.versions,
-            "rotated": drilled.rotated,
-            "overlaps_ended": drilled.overlaps_ended,
-            "previous_still_signing": drilled.previous_still_signing,
-            "integrity_rotated": drilled.integrity_rotated,
-            "header_values": drilled.headers,
-            "client_keys": drilled.client_keys,
-            "failed": drilled.failed,
-        },
-        as_json=as_json,
-        text=lambda: _text(wanted, drilled, dry_run=dry_run),
-    )
+    emit(_shape(wanted, drilled), as_json=as_json, text=lambda: _text(wanted, drilled, dry_run=dry_run))
     raise typer.Exit(1 if drilled.is_left else 0)
 
 
@@ -147,6 +131,22 @@ async def _drill(settings: Settings, key_id: str, how: How) -> _Drill:
 
             await drill(operator, key_id, how, take)
     return drilled
+
+
+def _shape(key_id: str, drilled: _Drill) -> dict[str, Any]:
+    return {
+        "key_id": key_id,
+        "dry_run": drilled.how.dry_run,
+        "overlap_seconds": drilled.how.overlap_seconds,
+        "versions": drilled.versions,
+        "rotated": drilled.rotated,
+        "overlaps_ended": drilled.overlaps_ended,
+        "previous_still_signing": drilled.previous_still_signing,
+        "integrity_rotated": drilled.integrity_rotated,
+        "header_values": drilled.headers,
+        "client_keys": drilled.client_keys,
+        "failed": drilled.failed,
+    }
 
 
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
