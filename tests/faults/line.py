@@ -59,6 +59,11 @@ class Line:
         """Let pass what was held up."""
         self._flows.set()
 
+    def strand(self) -> None:
+        """Let nothing pass any more on the connections that are there; new ones are as ever."""
+        for connection in list(self._connections):
+            connection.flows = asyncio.Event()
+
     def lead_to(self, port: int) -> None:
         """Lead new connections to another server, and cut the others."""
         self._to = port
@@ -94,7 +99,8 @@ class _Connection:
         self.task = task
         self._client = client
         self._server: asyncio.StreamWriter | None = None
-        self._flows = flows
+        self._forwarding: tuple[asyncio.Task[None], ...] = ()
+        self.flows = flows
         self._cutter = cutter
 
     async def serve(self, from_client: asyncio.StreamReader, port: int) -> None:
@@ -106,6 +112,7 @@ class _Connection:
         cutter = self._cutter
         up = asyncio.create_task(self._forward(from_client, self._server, _all if cutter is None else cutter.up))
         down = asyncio.create_task(self._forward(from_server, self._client, _all if cutter is None else cutter.down))
+        self._forwarding = (up, down)
         try:
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -115,6 +122,8 @@ class _Connection:
             self.abort()
 
     def abort(self) -> None:
+        for task in self._forwarding:
+            task.cancel()  # it may wait for what never flows again
         for writer in (self._client, self._server):
             if writer is not None:
                 writer.transport.abort()
@@ -126,7 +135,7 @@ class _Connection:
         passing: Callable[[bytes], tuple[bytes, bool]],
     ) -> None:
         while data := await reader.read(_CHUNK):
-            await self._flows.wait()
+            await self.flows.wait()
             passes, is_cut = passing(data)
             writer.write(passes)
             await writer.drain()

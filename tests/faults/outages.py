@@ -10,6 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import asyncpg
 from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
@@ -41,6 +42,7 @@ SAID_TO_POSTGRESQL = CLAIM_AND_RECORD | {
     "take back": b"ORDER BY d.lease_expires_at",
     "probe": b"transaction_read_only",
 }
+STRANDED = 10
 HOURS, YEARS = timedelta(hours=6), timedelta(days=3 * 365)
 BY_LOSS_OF_POWER = signal.SIGQUIT
 _OTHERS = (
@@ -153,6 +155,21 @@ async def held_up(way: Way, check: str) -> int:
     return 1
 
 
+async def stranded(way: Way, check: str) -> int:
+    """Nothing passes any more on any connection, as when a firewall has forgotten it; new ones are as ever."""
+    database_url = way.server.server.url if check == "postgresql" else way.database_url
+    way.line.strand()
+    connection = await asyncpg.connect(database_url)  # of a producer whose connection was not forgotten
+    try:
+        await way.publish(STRANDED, connection=connection)
+        await way.flowing(STRANDED)
+    finally:
+        await connection.close()
+    await says(way.fleet.running[0], **{check: "ok"})
+    way.line.cut()  # for the connections of the test itself, which has no such patience
+    return 1
+
+
 async def frozen(way: Way, check: str) -> int:
     """Every process of the server stands still."""
     way.server.server.freeze()
@@ -225,6 +242,7 @@ def of_redis(moments: Sequence[Moment]) -> list[Outage]:
         partial(cut, sayings=SAID_TO_REDIS, moments=moments),
         partial(refused, check="redis"),
         partial(held_up, check="redis"),
+        partial(stranded, check="redis"),
         partial(frozen, check="redis"),
         partial(ended, check="redis", number=signal.SIGKILL),
         redis_full,
@@ -239,6 +257,7 @@ def of_postgresql(sayings: Mapping[str, bytes]) -> list[Outage]:
         partial(cut, sayings=sayings, moments=list(Moment)),
         partial(refused, check="postgresql"),
         partial(held_up, check="postgresql"),
+        partial(stranded, check="postgresql"),
         partial(frozen, check="postgresql"),
         partial(ended, check="postgresql", number=signal.SIGINT),  # fast
         partial(ended, check="postgresql", number=BY_LOSS_OF_POWER),  # immediate

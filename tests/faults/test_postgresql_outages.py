@@ -17,7 +17,7 @@ async def test_postgresql(redis_url: str, tmp_path: Path) -> None:
     every = outages.of_postgresql(outages.CLAIM_AND_RECORD)
     async with way_to_postgres(redis_url, tmp_path) as way:
         found = await outages.lived_through(way, every, SIZE)
-    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=8 + 6)
+    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=8 + 7)
 
 
 async def test_failover(redis_url: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.valkey import valkey
-from hookseal.schema.database import OUTAGES
+from hookseal.schema.database import ANSWER_SECONDS, OUTAGES
 from hookseal.schema.upgrade import upgrade
 from tests.faults.cutting import OnPostgres, OnRedis, Scissors
 from tests.faults.fleet import Member
@@ -51,7 +51,7 @@ class Way(Site):
 
             async def told(name: str = name) -> bool:
                 with suppress(*OUTAGES):
-                    rows = await self.pool.fetch(_PUBLISH, TENANT, 1, name, timeout=PATIENCE_SECONDS)
+                    rows = await self.pool.fetch(_PUBLISH, TENANT, 1, name, timeout=ANSWER_SECONDS)
                     self.published.update(row["id"] for row in rows)
                     return True
                 return False

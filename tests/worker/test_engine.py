@@ -130,6 +130,12 @@ async def test_a_full_worker_takes_nothing(redis_url: str) -> None:
         await noting.hears(RING)
 
 
+async def _is_empty(url: str) -> bool:
+    async with Redis.from_url(url) as client:
+        keys: int = await client.dbsize()
+    return keys == 0
+
+
 def _job(**changes: object) -> bytes:
     return msgspec.msgpack.encode({"t": None, "f": "deliver", "a": ["x"], "k": {}, "et": 1} | changes)
 
@@ -157,7 +163,7 @@ async def test_a_poisoned_job_is_thrown_out(value: bytes | None, redis_url: str)
         await noting.hears(RING)
 
         async def clean() -> bool:
-            return {} == await contents(redis_url)
+            return await _is_empty(redis_url)
 
         await eventually(clean)
     assert [RING.delivery_id] == noting.heard
@@ -237,8 +243,7 @@ async def test_a_poison_that_arq_chokes_on(poison: Poison, redis_url: str) -> No
             await noting.hears(ring(2))
 
             async def clean() -> bool:
-                keys: int = await client.dbsize()
-                return keys == 0
+                return await _is_empty(redis_url)
 
             await eventually(clean)
 
@@ -269,7 +274,7 @@ async def test_a_job_that_ends_badly(redis_url: str, end: str, monkeypatch: pyte
             await ringing.ring([ring(1)])
 
             async def over() -> bool:
-                return not first and {} == await contents(redis_url)
+                return not first and await _is_empty(redis_url)
 
             await eventually(over)
             await ringing.ring([ring(1), ring(2)])
