@@ -73,7 +73,7 @@ def add(
     settings, owner = start(NEEDS), ids.tenant_id(tenant)
     waits = (max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days
     decided = options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
-    endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, algorithm=algorithm, **decided, **options.waits(*waits))
+    endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, algorithm=algorithm, **decided, **options.pace(*waits))
     require_one_from_stdin(secret_file, headers_file, client_cert, client_key, ca_file)
     secret = _secret(endpoint, secret_file)
     beside = Beside(headers=read_headers(header, headers_file), tls=read_tls(client_cert, client_key, ca_file))

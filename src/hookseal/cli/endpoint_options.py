@@ -67,7 +67,7 @@ def rotation_period(text: str | None) -> dict[str, Any]:
     return {"rotate_every_days": endpoint_rules.rotate_every_days(days)}
 
 
-def waits(
+def pace(
     backoff: tuple[int | None, int | None, int | None], schedule: str | None, rotate_every_days: str | None
 ) -> dict[str, Any]:
     """Return retry settings (`backoff` is attempts, base and cap) and the period of rotation that were given.

@@ -63,9 +63,7 @@ def update(
     Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout-ms 8000
     """
     settings, owner, wanted = start(NEEDS), ids.tenant_id(tenant), ids.endpoint_id(endpoint)
-    changes = options.waits(
-        (max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days
-    )
+    changes = options.pace((max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days)
     changes |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
     files, removals = (client_cert, client_key, ca_file), (remove_client_cert, remove_ca)
     require_one_from_stdin(headers_file, *files)
