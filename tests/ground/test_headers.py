@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.ground.errors import Malformed
@@ -156,10 +156,9 @@ def test_no_character_that_breaks_a_line_gets_through(before: str, bad: str, aft
 
 
 @pytest.mark.req("DEL-14", part="headers")
-@given(st.dictionaries(st.text(alphabet=string.ascii_lowercase, min_size=1, max_size=8), st.just("v"), max_size=30))
+@given(st.dictionaries(st.from_regex("own-[a-z]{1,8}", fullmatch=True), st.just("v"), max_size=30))
 def test_as_many_as_the_limit(headers: dict[str, str]) -> None:
     """Twenty headers pass, one more does not."""
-    assume(not headers.keys() & {"host", "te", "expect", "trailer", "upgrade", "baggage"})
     if len(headers) <= MAX_HEADERS:
         require_headers(headers)
     else:

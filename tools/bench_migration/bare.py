@@ -33,7 +33,7 @@ async def bare(operator: Operator, held: Held) -> str:
         await connection.fetchrow(_STORE["get"], tenant, name, version, ref)
         await connection.execute(
             _POINTER["move"], tenant, endpoint, f"https://bench.example/{endpoint}", "x-webhook", "hmac", ref,
-            None, None, None, None, "previous", 1, _MAC, "1", "db", None,
+            None, None, None, None, "previous", 1, _MAC, "1", "db", None, None,
         )  # fmt: skip
         head = await connection.fetchrow(_AUDIT["lock_head"], tenant, bytes(32))
         number = 1 if head is None else head["sequence"] + 1
