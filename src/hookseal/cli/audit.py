@@ -16,7 +16,7 @@ from hookseal.audit.heads import Contradiction, Head
 from hookseal.audit.log import Verified
 from hookseal.cli import operating
 from hookseal.cli.input_files import STANDARD_INPUT, read_lines
-from hookseal.cli.output import Json, emit, printable, table
+from hookseal.cli.output import Json, JsonLines, emit, printable, table
 from hookseal.cli.restore import head_shape, read_heads
 from hookseal.cli.runtime import connect, require_schema, run, start
 from hookseal.config.settings import Part, Settings
@@ -134,7 +134,7 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
 def export(
     *,
     tenant: Tenant = None,
-    as_json: Json = False,  # noqa: ARG001 - every command has it, and this one prints nothing else
+    as_json: JsonLines = False,  # noqa: ARG001 - every command has it, and this one prints nothing else
 ) -> None:
     """Print every row with its MACs, oldest first, one tenant after the other: one JSON object a line.
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from hookseal.cli.output import Json, printable
+from hookseal.cli.output import JsonLines, printable
 from hookseal.cli.runtime import run
 from hookseal.cli.secret_files import private_bytes
 from hookseal.cli.verification import answered
 from hookseal.demo.sink import LOOPBACK, Judge, sinking, takes_everything
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.counted import counted
 from hookseal.ground.errors import Malformed
 from hookseal.receiver import TOLERANCE_SECONDS
 
@@ -40,7 +41,7 @@ def listen(
     secret_file: Annotated[
         str | None, typer.Option(help="A private file with secrets or public keys, one a line; - is stdin.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Receive webhooks on this machine, verify them, and print each: 204 if it verifies, 401 with the reason if not.
 
@@ -108,7 +109,8 @@ def _say_json(told: dict[str, Any]) -> None:
 
 def _say_text(told: dict[str, Any]) -> None:
     if told["event"] == "listen.ready":
-        how = f"verified with {told['secrets']} secrets" if told["secrets"] else "taken, and not verified"
+        secrets = counted(told["secrets"], "secret", "secrets")
+        how = f"verified with {secrets}" if told["secrets"] else "taken, and not verified"
         print(f"listening  {told['url']}  requests are {how}; Ctrl-C ends it", flush=True)
         return
     verified = told.get("verified")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print exactly one JSON object.")]
+JsonLines = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object a line.")]
 
 HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it

@@ -3,13 +3,13 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import typer
 
 from hookseal.cli.demo import embedded_part
-from hookseal.cli.output import Json, emit
+from hookseal.cli.output import Json, JsonLines, emit
 from hookseal.cli.runtime import run
 from hookseal.ground.errors import Malformed
 
@@ -20,7 +20,7 @@ app: Final = typer.Typer()
 def up(
     context: typer.Context,
     *,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object a line.")] = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Hold up an embedded PostgreSQL and Valkey, a worker, and a receiver that takes everything.
 
