@@ -66,8 +66,19 @@ async def seconds_from(called: asyncio.Event, command: Awaitable[T]) -> tuple[T,
 
 
 def closed_port() -> int:
-    """Return a port at which nobody listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
+    """Return a port at which nobody listens, and that the system gives to nobody else while this process lives.
+
+    Whoever asks for it by its number may still listen there.
+    """
+    held = reserved()
+    port: int = held.getsockname()[1]
+    held.detach()  # it stays open, and belongs to nobody
     return port
+
+
+def reserved() -> socket.socket:
+    """Return a socket that keeps a port, without listening there, until it is closed."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a server, which sets it too, may listen there
+    held.bind(("127.0.0.1", 0))
+    return held

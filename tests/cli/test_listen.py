@@ -170,7 +170,7 @@ async def test_what_a_worker_sends(
     installed = await world(pool, database_url, redis_url, tmp_path)
     async with listening("--json", "--secret-file", file(tmp_path, SECRET.reveal()), folder=tmp_path) as found:
         url = (await found.told())["url"]
-        await installed.endpoint(url + "hook", tenant="globex", secret=SECRET)
+        await installed.endpoint(url + "hook", tenant="globex", secret=SECRET, timeout_ms=15_000)
         async with installed.worker():
             [ring] = await installed.publish("globex")
             await installed.state(ring, "delivered")

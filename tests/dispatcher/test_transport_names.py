@@ -170,6 +170,16 @@ async def test_a_tenant_cannot_hold_up_the_names_of_another(hanging: threading.E
     assert 100 == sum(isinstance(answer, Failure) for answer in found)
 
 
+@pytest.mark.req("DEL-11", part="bounds")
+def test_of_many_addresses_the_first_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many addresses a name server has for a name, so many are kept, checked and dialled, in their order."""
+    many = [f"1.1.{number // 250}.{number % 250}" for number in range(4_000)]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in many for _ in range(2)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    assert tuple(many[: names.MAX_ADDRESSES]) == names.system_look_up("many.example")
+
+
 async def test_look_ups_wait_for_their_turn() -> None:
     """What is over the limit of a tenant, or of all, waits until another look-up has ended, and is then asked."""
     turns = {name: threading.Event() for name in ("a", "b", "c", "d")}

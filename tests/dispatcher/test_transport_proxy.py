@@ -1,5 +1,6 @@
 """Requests that leave by an egress proxy: where the tunnel leads, whom it is trusted by, and whose failure is whose."""
 
+import socket
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.dispatcher.names import LookUps
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.dispatcher.tunnel import EgressProxy
+from tests.cli.listeners import closed_port
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.doubles.certificates import authority, issued, trusting
 from tests.doubles.egress_proxy import proxying
@@ -128,13 +130,24 @@ async def test_what_a_proxy_answers(answer: bytes, kind: FailureKind, detail: st
 
 async def test_a_proxy_that_is_not_there() -> None:
     """A proxy that is down, hangs or has no address is a failure of the proxy, within its time."""
-    async with proxying() as proxy:
-        down = proxy.settings()
+
+    def look_up(host: str) -> tuple[str, ...]:
+        if host == "proxy.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "no")
+        return (host,)
+
     found = []
     async with proxying() as silent:
         silent.silent = True
-        for settings in (down, EgressProxy(host="proxy.invalid", port=1), silent.settings()):
-            async with HttpTransport(AddressRules(LOOPBACK), proxy=settings, limits=QUICK) as transport:
+        for settings, limits in (
+            (EgressProxy(host="127.0.0.1", port=closed_port()), Limits()),
+            (EgressProxy(host="proxy.invalid", port=1), Limits()),
+            (silent.settings(), QUICK),
+        ):
+            look_ups = LookUps(limits, look_up)
+            async with HttpTransport(
+                AddressRules(LOOPBACK), proxy=settings, limits=limits, look_ups=look_ups
+            ) as transport:
                 found.append(await transport.send(request_to("http://1.1.1.1/")))
 
     assert [

@@ -104,6 +104,10 @@ class Signers:
         """Give the endpoint's own headers."""
         return self._signers.headers(pointer)
 
+    def tls(self, pointer: Pointer) -> Any:
+        """Give what the endpoint is dialled with."""
+        return self._signers.tls(pointer)
+
 
 class Log:
     """The same log: that an attempt was made is told last."""

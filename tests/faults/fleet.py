@@ -15,7 +15,7 @@ from typing import Any
 from tests.worker.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 40.0  # many of them start at once, on few cores
+PATIENCE_SECONDS = 80.0  # many of them start at once, on few and busy cores
 HOOKSEAL = ("-P", "-m", "hookseal")
 FAULTY = ("-m", "tests.faults.faulty")
 

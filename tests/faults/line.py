@@ -7,6 +7,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from hookseal.embedded.server import HOST
+from tests.cli.listeners import reserved
 
 _CHUNK = 65_536
 
@@ -27,7 +28,8 @@ class Line:
     """Forwards to a port whatever comes to its own. `cutter`, if given, makes what watches over each connection."""
 
     def __init__(self, port: int, cutter: Callable[[], Cutter] | None = None) -> None:
-        self.port = 0
+        self._kept = reserved()  # a port that is closed for a while would be drawn by another test
+        self.port: int = self._kept.getsockname()[1]
         self._to = port
         self._cutter = cutter
         self._server: asyncio.Server | None = None
@@ -38,7 +40,6 @@ class Line:
     async def open(self) -> None:
         """Listen, at the same port as ever."""
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
         """Refuse every new connection, and cut those that are there."""
@@ -80,6 +81,7 @@ class Line:
         self.go_on()
         self.close()
         await asyncio.gather(*(connection.task for connection in self._connections), return_exceptions=True)
+        self._kept.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

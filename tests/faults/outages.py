@@ -185,7 +185,7 @@ async def ended(way: Way, check: str, number: signal.Signals, *, durable: bool =
     """The server ends by this signal, and comes again, on the same port; if not `durable`, with nothing."""
     await way.server.end(number)
     await says(way.fleet.running[0], **{check: "unavailable"})
-    await way.server.start_again(durable=durable)
+    await way.server.start(durable=durable)
     await says(way.fleet.running[0], **{check: "ok"})
     return 1
 

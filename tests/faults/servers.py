@@ -10,6 +10,7 @@ from typing import Protocol
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
 from hookseal.embedded.server import Server
+from tests.cli.listeners import reserved
 from tests.worker.waiting import eventually
 
 PATIENCE_SECONDS = 30.0
@@ -30,14 +31,15 @@ class Restartable:
 
     server: Server
 
-    def __init__(self, kind: Kind, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, kind: Kind, folder: Path, stack: AsyncExitStack, *, port: int) -> None:
         self._kind = kind
+        self._port = port
         self._folder = folder
         self._stack = stack
 
-    async def start(self, *, durable: bool, port: int | None = None) -> None:
+    async def start(self, *, durable: bool) -> None:
         """Start it, and return once it answers."""
-        self.server = await self._stack.enter_async_context(self._kind(self._folder, port=port, durable=durable))
+        self.server = await self._stack.enter_async_context(self._kind(self._folder, port=self._port, durable=durable))
 
     async def end(self, number: signal.Signals) -> None:
         """Send it that signal, and return once it is gone."""
@@ -48,16 +50,13 @@ class Restartable:
 
         await eventually(gone, within=PATIENCE_SECONDS)
 
-    async def start_again(self, *, durable: bool) -> None:
-        """Start it on the port that it had."""
-        await self.start(durable=durable, port=self.server.port)
-
 
 @asynccontextmanager
 async def restartable(kind: Kind, *, durable: bool) -> AsyncIterator[Restartable]:
     """Yield a server that runs and may be ended and started again; nothing of it is left afterwards."""
-    with scratch(for_servers()) as folder:
+    # The port is kept while it is down: another test would draw it.
+    with reserved() as kept, scratch(for_servers()) as folder:
         async with AsyncExitStack() as stack:
-            made = Restartable(kind, folder, stack)
+            made = Restartable(kind, folder, stack, port=kept.getsockname()[1])
             await made.start(durable=durable)
             yield made

@@ -1,6 +1,7 @@
 """What a worker that is told to stop does with what it holds, and what a server does for one that is dead."""
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,12 @@ async def test_the_rest_is_given_back(database_url: str, redis_url: str, tmp_pat
 async def _stopped_while_full(site: Site) -> None:
     answer = first_held(site, 4)
     full = await site.fleet.start(HOOKSEAL_CONCURRENCY="4")
+    other = await site.fleet.start()
+    other.send(signal.SIGSTOP)  # a start may take as long as a request may be held
+    await other.paused()
     await site.publish(10)
     await site.witness.wait_for(4)
-    await site.fleet.start()
+    other.send(signal.SIGCONT)
     stopping = asyncio.create_task(site.fleet.stop(full))
 
     async def others_done() -> bool:
@@ -66,10 +70,13 @@ async def test_what_a_dead_worker_asked_for_is_done(calm_site: Site) -> None:
     site = calm_site
     answer = first_held(site, 1)
     worker = await site.fleet.start()
-    [delivery, _] = await site.publish(1)
-    await site.witness.wait_for(2)
+    await site.publish(1)
+    [held, _] = await site.witness.wait_for(2)
+    await _only_one_left(site)  # the other one shall be on record before the kill
     async with site.pool.acquire() as connection, connection.transaction():
-        await connection.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", delivery)
+        await connection.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", held.delivery_id
+        )
         answer.set()
         await _asked(site)
         await site.fleet.kill(worker)
@@ -78,6 +85,13 @@ async def test_what_a_dead_worker_asked_for_is_done(calm_site: Site) -> None:
 
     found = await site.balance()
     found.require(deliveries=2, requests=2, duplicates=0, unknown=0)
+
+
+async def _only_one_left(site: Site) -> None:
+    async def look() -> bool:
+        return 1 == await site.unsettled()
+
+    await eventually(look)
 
 
 async def _asked(site: Site) -> None:

@@ -32,7 +32,7 @@ FLIP_A_BIT = (
 def endpoint(listener: Listener | Telling, path: str = "/hook") -> NewEndpoint:
     """Return an endpoint there that subscribes to everything."""
     url = listener.url.removesuffix("/hook") + path
-    return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=3000, backoff_base_seconds=3600)
+    return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=15_000, backoff_base_seconds=3600)
 
 
 async def refused(world: World, ring: Ring) -> tuple[str, str]:

@@ -17,14 +17,18 @@ from hookseal.ground.ids import TenantId
 
 KNOWN_SECONDS: Final = 10.0
 MAX_KNOWN: Final = 1_000
+MAX_ADDRESSES: Final = 32  # a hostile name server has thousands: each is kept, checked and dialled
 Addresses = tuple[str, ...]
 _Found = list[tuple[Any, ...]]
 
 
 def system_look_up(host: str) -> Addresses:
-    """Return the addresses of a name, in the order in which they are to be dialled. Raises `OSError`, `ValueError`."""
+    """Return the first addresses of a name, in the order in which they are to be dialled.
+
+    Raises `OSError`, `ValueError`.
+    """
     found: _Found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    return tuple(dict.fromkeys(str(info[4][0]) for info in found))
+    return tuple(dict.fromkeys(str(info[4][0]) for info in found))[:MAX_ADDRESSES]
 
 
 class LookUps:

@@ -1,4 +1,4 @@
-"""Runs arq's stock worker, tuned, and makes a new one whenever it dies (Redis went away)."""
+"""Runs arq's worker, tuned, and makes a new one whenever it dies (Redis went away)."""
 
 import asyncio
 from typing import Any, Final, cast
