@@ -14,11 +14,14 @@ import pytest
 import hookseal.operations
 from hookseal.ground.errors import HooksealError, Refused
 from hookseal.ground.ids import EndpointId
-from hookseal.operations import endpoints, keys, migration, operator, purge, rewrap, rotation
+from hookseal.operations import endpoint_tls, endpoints, keys, migration, operator, purge, rewrap, rotation
 from hookseal.operations.operator import Operator
+from hookseal.secrets import pointer
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.endpoint_tls import TlsChange
 from hookseal.secrets.ref import Provider
 from tests.audit.logs import tamper
+from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin, keyring
@@ -28,6 +31,7 @@ from tests.operations.test_audited import (
     NEW,
     OLDER,
     ONLY_READ,
+    PARTS,
     RING,
     SECOND,
     added,
@@ -57,6 +61,15 @@ SELECT c.oid::regclass::text AS name,
  GROUP BY c.oid
 """
 Reading = Callable[[Operator, EndpointId], Awaitable[object]]
+
+
+async def moved(by: Operator, endpoint: EndpointId) -> object:
+    """Say what giving the endpoint a client certificate would make of its TLS identity."""
+    async with by.changing() as connection:
+        found = await pointer.locked(connection, tenant=ACME, endpoint_id=endpoint)
+        return await endpoint_tls.moved(by, found, TlsChange(client=identity(Authority().client(), None).client))
+
+
 READS: dict[str, Reading] = {
     "require_drainable": lambda by, _: endpoints.require_drainable(by, 5000, own_drain_seconds=25),
     "completed": lambda by, endpoint: rotation.completed(
@@ -67,6 +80,8 @@ READS: dict[str, Reading] = {
     "records_of": lambda by, _: rewrap.records_of(by, keyring().sealing.key_id),
     "misnamed": lambda by, _: rewrap.misnamed(by, keyring().sealing.key_id),
     "purgeable": lambda by, _: purge.purgeable(by, ACME, days=0),
+    "require_usable": lambda by, _: endpoints.require_usable(by, identity(Authority().client(), None)),
+    "moved": moved,
 }
 
 
@@ -163,7 +178,7 @@ def test_no_operation_escapes_the_look() -> None:
 
     assert {"operator.Operator.changing", "operator.Operator.tell"} == methods
     assert [] == hidden
-    assert {name.partition(".")[2] for name, _ in functions} >= ONLY_READ | MADE_OF_OTHERS
+    assert {name.partition(".")[2] for name, _ in functions} >= ONLY_READ | MADE_OF_OTHERS | PARTS
 
 
 def is_asynchronous(function: Any) -> bool:

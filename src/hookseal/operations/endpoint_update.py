@@ -83,10 +83,7 @@ async def update_endpoint(
         tls = await endpoint_tls.moved(operator, found, wanted.get(TLS))
         if tls is not None:
             changes[TLS] = tls_identity.shown(tls.after)
-        if "url" in changes and (other := await endpoints.at_url(connection, tenant, changes["url"])) is not None:
-            raise endpoints.url_taken(other)
-        if "timeout_ms" in changes:
-            await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
+        await _require_possible(operator, tenant, changes, own_drain_seconds=own_drain_seconds)
         if not changes:
             return Updated(changed=(), generation=found.generation)
         after = await _written(operator, found, decided, changes=changes, headers=headers, tls=tls)
@@ -94,6 +91,16 @@ async def update_endpoint(
         beside = await _beside(operator, headers, tls)
         await operator.tell(_change(found, after, was, changes=changes, beside=beside))
     return Updated(changed=tuple(changes), generation=after.generation, before=was, after=changes)
+
+
+async def _require_possible(
+    operator: Operator, tenant: TenantId, changes: dict[str, Any], *, own_drain_seconds: int
+) -> None:
+    """Return only if the url is no other endpoint's, and every drain lets the time-out end."""
+    if "url" in changes and (other := await endpoints.at_url(operator.connection, tenant, changes["url"])) is not None:
+        raise endpoints.url_taken(other)
+    if "timeout_ms" in changes:
+        await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
 
 
 async def _headers(operator: Operator, found: Pointer, wanted: HeaderChange | None) -> _Headers | None:
