@@ -142,7 +142,7 @@ async def test_a_frozen_leader_loses_by_the_clock(pool: "Pool[asyncpg.Record]", 
         async def followed() -> bool:
             return bool(await pool.fetchval("SELECT holder = 'w2' FROM hookseal.control WHERE name = 'outbox'"))
 
-        await eventually(followed, within=5)
+        await eventually(followed, within=20)
         assert frozen.leads
         ids = await publish(pool, 1)
         assert 0 == await frozen.once(waited_seconds=0)
