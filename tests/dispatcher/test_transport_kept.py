@@ -89,6 +89,57 @@ async def test_what_may_have_arrived_is_not_sent_again(cut: Script) -> None:
     assert (1, 2) == (listener.connections, len(listener.requests))
 
 
+@pytest.mark.req("DEL-11", part="reuse")
+async def test_what_a_receiver_says_unasked_is_no_answer() -> None:
+    """What comes on a kept connection before a request was written is not taken for its answer: it is closed."""
+    first_is_answered = asyncio.Event()
+    count = 0
+
+    async def talkative(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        await (status(204) if count == 1 else status(503))(reader, writer)
+        if count == 1:
+            await first_is_answered.wait()
+            await status(204)(reader, writer)
+
+    async with listening(talkative) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        first = await transport.send(request_to(listener.url))
+        first_is_answered.set()
+        await let_go(listener.port)
+        second = await transport.send(request_to(listener.url))
+
+    assert [Reply(status=204, snippet=""), Reply(status=503, snippet="")] == [first, second]
+    assert (2, 2) == (listener.connections, len(listener.requests))
+
+
+@pytest.mark.req("DEL-11", part="reuse")
+async def test_a_connection_that_is_taken_at_once() -> None:
+    """One that the next request takes before the last one has seen the end of its answer is the next one's."""
+    go_on = asyncio.Event()
+
+    async def in_two_parts(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        await go_on.wait()
+        writer.write(b"k")
+
+    async with listening(in_two_parts) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        first = asyncio.create_task(transport.send(request_to(listener.url)))
+
+        async def arrived() -> bool:
+            return len(listener.requests) == 1
+
+        await eventually(arrived)
+        [shared] = transport._sessions._open.values()
+        go_on.set()
+        while not getattr(shared.session.connector, "_conns"):  # noqa: ASYNC110, B009 -- the very next turn is asked for
+            await asyncio.sleep(0)
+        second = await transport.send(request_to(listener.url))
+
+    assert [Reply(status=200, snippet="ok")] * 2 == [await first, second]
+    assert (1, 2) == (listener.connections, len(listener.requests))
+
+
 async def test_a_receiver_that_closes_is_dialled_anew() -> None:
     """A receiver that ends each connection after its answer gets a new one for each request."""
     script = status(204, headers=b"connection: close\r\n")

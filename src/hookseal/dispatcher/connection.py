@@ -16,7 +16,8 @@ Place = tuple[str, int]
 class HttpConnection(ResponseHandler):
     """A connection that ends at once when it ends in the middle of a request.
 
-    It ends, too, when an answer grows beyond all reason: a flood of interim replies has no other bound.
+    It ends, too, when an answer grows beyond all reason: a flood of interim replies has no other bound; and when a
+    receiver speaks while nothing was asked.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, place: Place, kept: "Kept") -> None:
@@ -40,9 +41,10 @@ class HttpConnection(ResponseHandler):
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        """Take what the receiver sent."""
+        """Take what the receiver sent; what it says unasked would be taken for the answer to the next request."""
         self._answer_bytes += len(data)
-        if self._answer_bytes > _ANSWER_BYTES_TAKEN and self.transport is not None:
+        is_unasked = bool(data) and not self._busy  # aiohttp calls it without data, too
+        if (is_unasked or self._answer_bytes > _ANSWER_BYTES_TAKEN) and self.transport is not None:
             self.transport.abort()
             return
         super().data_received(data)
@@ -62,9 +64,12 @@ class HttpConnection(ResponseHandler):
         else:
             super().close()
 
-    def rest(self) -> None:
-        """Let the connection wait for the next request, if it can be used for one."""
-        if self.is_connected() and not self.should_close:
+    def rest(self, course: Course) -> None:
+        """Let the connection wait for the next request, if it can be used for one, and no other has it already.
+
+        aiohttp gives it away as soon as the answer has ended, which may be before whoever asked goes on.
+        """
+        if self._course is course and self.is_connected() and not self.should_close:
             self._busy = False
             self._course = None
             self._kept.keep(self)
@@ -83,7 +88,7 @@ class HttpConnection(ResponseHandler):
         The loop may not have taken notice yet; the system has. So nothing is written where nobody reads, and no
         request need be sent a second time.
         """
-        if self.transport is None:
+        if self.transport is None or self.should_close:
             return True
         waiting = select.poll()
         waiting.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)

@@ -132,7 +132,7 @@ class HttpTransport:
         ) as response:
             reply = await read(response, _revealed(request).values(), seconds=self._means.limits.body_seconds)
         if isinstance(course.connection, HttpConnection):
-            course.connection.rest()
+            course.connection.rest(course)
         return reply
 
     def _opened(self, allowed: Networks, identity: TlsIdentity | None) -> aiohttp.ClientSession:
