@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hookseal.ground.errors import Defect
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.secrets.errors import IntegrityKeyUnknown, SecretRolledBack, SecretTampered
@@ -267,3 +268,12 @@ def test_only_its_own_messages_are_authentic() -> None:
     assert not INTEGRITY.is_authentic(b"message", mac, "2")
     assert not INTEGRITY.is_authentic(b"message", mac[:-1], "1")
     assert not INTEGRITY.is_authentic(b"message", other.authenticate(b"message"), "1")
+
+
+def test_only_what_is_known_authenticates() -> None:
+    """A version that the key does not know cannot become the one that it authenticates under; it stays as it was."""
+    key = IntegrityKey(key_id="9", material=SecretMaterial(bytes(32)))
+
+    with pytest.raises(Defect):
+        key.make_under("10")
+    assert "9" == key.key_id
