@@ -177,13 +177,15 @@ class Change:
         leader = await self.workers.leader()
         [survivor] = self.workers.running.keys() - {leader}
         who = name_of(self.workers.running[survivor])
-        await self.world.pool.execute(_OF, by_schedule, 1)
-        await self.workers.restart(leader, **swapped(self.new))
+        await self.workers.stop(leader)
+        await self.world.pool.execute(_OF, by_schedule, 1)  # now the survivor alone can be the one
 
         async def rotated() -> str | None:
             return next((ref for _, ref, _ in await rotations(self.world) if by_schedule in ref), None)
 
-        await self.story.revealed(by_schedule, await eventually(rotated, within=20), **swapped(self.new))
+        ref = await eventually(rotated, within=60)
+        await self.workers.start(leader, **swapped(self.new))
+        await self.story.revealed(by_schedule, ref, **swapped(self.new))
         await self.workers.restart(survivor, **swapped(self.new))
         return who
 
