@@ -37,6 +37,8 @@ else
 fi
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-.venv/bin/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+# The lock is complete. With --no-deps pip looks at nothing else, so no newer release can get in its way.
+.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/dev.txt
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+.venv/bin/python -m pip check --quiet
 touch .venv/ready

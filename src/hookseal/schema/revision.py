@@ -5,7 +5,7 @@ from typing import Final
 from hookseal.ground.errors import ConfigError
 from hookseal.schema.database import Executor
 
-EXPECTED: Final = "0005"
+EXPECTED: Final = "0006"
 
 
 async def current(connection: Executor) -> str | None:

@@ -1,0 +1,1 @@
+-- Locks, publish rights and bounds that only our own roles may touch.

@@ -1,0 +1,1 @@
+-- The rights that the objects of this revision need.
