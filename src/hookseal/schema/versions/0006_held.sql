@@ -1,1 +1,2 @@
 -- Deliveries that wait for their endpoint.
+SELECT 1;

@@ -1,1 +1,2 @@
 -- The rights that the objects of this revision need.
+SELECT 1;
