@@ -38,9 +38,9 @@ def test_claims_at_the_same_time_may_be_served_in_either_order() -> None:
     seen.require_newest(read(2, after=timedelta(seconds=60)))
 
     seen.require_newest(read(1, after=timedelta(seconds=59)))
-    seen.require_newest(read(1, after=timedelta(seconds=60) + APART - timedelta(microseconds=1)))
+    seen.require_newest(read(1, after=timedelta(seconds=62) - timedelta(microseconds=1)))
     with pytest.raises(SecretRolledBack):
-        seen.require_newest(read(1, after=timedelta(seconds=60) + APART))
+        seen.require_newest(read(1, after=timedelta(seconds=62)))
 
 
 def test_a_move_begins_the_two_seconds_anew() -> None:

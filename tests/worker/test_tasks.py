@@ -153,6 +153,18 @@ async def test_a_full_worker_claims_nothing() -> None:
     assert (1000, State.PENDING) == (put_off.value.defer_score, scene.row.state)
 
 
+@pytest.mark.req("DUR-05")
+async def test_a_worker_on_its_way_out_claims_nothing() -> None:
+    """Once nothing is started any more, a ring is put back at once, though a slot is free, which stays free."""
+    scene = Scene()
+    scene.in_flight.close()
+    with pytest.raises(Retry) as put_off:
+        await scene.ring()
+
+    assert (0, State.PENDING) == (put_off.value.defer_score, scene.row.state)
+    assert (0, False) == (len(scene.in_flight), scene.in_flight.is_full)
+
+
 async def test_an_outage_at_the_claim() -> None:
     """While PostgreSQL does not answer the ring is put off for a second, told, and its slot is free."""
     scene = Scene()
