@@ -1,4 +1,4 @@
-"""A way to a server on this machine that can be cut, held up, closed, and led to another server."""
+"""A way to a server on this machine that can be cut, held up, slowed, closed, and led to another server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -25,13 +25,17 @@ class Cutter(Protocol):
 
 
 class Line:
-    """Forwards to a port whatever comes to its own. `cutter`, if given, makes what watches over each connection."""
+    """Forwards to a port whatever comes to its own, each way `seconds` late.
 
-    def __init__(self, port: int, cutter: Callable[[], Cutter] | None = None) -> None:
+    `cutter`, if given, makes what watches over each connection.
+    """
+
+    def __init__(self, port: int, cutter: Callable[[], Cutter] | None = None, *, seconds: float = 0.0) -> None:
         self._kept = reserved()  # a port that is closed for a while would be drawn by another test
         self.port: int = self._kept.getsockname()[1]
         self._to = port
         self._cutter = cutter
+        self._seconds = seconds
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._flows = asyncio.Event()
@@ -86,7 +90,8 @@ class Line:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        connection = _Connection(writer, task, self._flows, None if self._cutter is None else self._cutter())
+        cutter = None if self._cutter is None else self._cutter()
+        connection = _Connection(writer, task, self._flows, cutter, self._seconds)
         self._connections.add(connection)
         try:
             await connection.serve(reader, self._to)
@@ -96,7 +101,12 @@ class Line:
 
 class _Connection:
     def __init__(
-        self, client: asyncio.StreamWriter, task: asyncio.Task[None], flows: asyncio.Event, cutter: Cutter | None
+        self,
+        client: asyncio.StreamWriter,
+        task: asyncio.Task[None],
+        flows: asyncio.Event,
+        cutter: Cutter | None,
+        seconds: float,
     ) -> None:
         self.task = task
         self._client = client
@@ -104,6 +114,7 @@ class _Connection:
         self._forwarding: tuple[asyncio.Task[None], ...] = ()
         self.flows = flows
         self._cutter = cutter
+        self._seconds = seconds
 
     async def serve(self, from_client: asyncio.StreamReader, port: int) -> None:
         try:
@@ -138,6 +149,7 @@ class _Connection:
     ) -> None:
         while data := await reader.read(_CHUNK):
             await self.flows.wait()
+            await asyncio.sleep(self._seconds)  # the way is that long
             passes, is_cut = passing(data)
             writer.write(passes)
             await writer.drain()
@@ -150,9 +162,9 @@ def _all(data: bytes) -> tuple[bytes, bool]:
 
 
 @asynccontextmanager
-async def line(port: int, cutter: Callable[[], Cutter] | None = None) -> AsyncIterator[Line]:
-    """Yield an open line to that port; nothing of it is left afterwards."""
-    made = Line(port, cutter)
+async def line(port: int, cutter: Callable[[], Cutter] | None = None, *, seconds: float = 0.0) -> AsyncIterator[Line]:
+    """Yield an open line to that port, that many seconds long each way; nothing of it is left afterwards."""
+    made = Line(port, cutter, seconds=seconds)
     await made.open()
     try:
         yield made

@@ -26,13 +26,10 @@ from tests.worker.waiting import eventually
 
 # What a worker says to Redis, by words that it says nowhere else.
 SAID_TO_REDIS = {
-    "ring": b"$4\r\nZADD\r\n",
-    "look": b"$13\r\nZRANGEBYSCORE\r\n",
-    "take": b"$5\r\nWATCH\r\n",
-    "hold": b"$5\r\nMULTI\r\n*4\r\n$6\r\nPSETEX\r\n",
-    "begin": b"$6\r\nINCRBY\r\n",
-    "finish": b"$3\r\nDEL\r\n",
-    "probe": b"$8\r\nSETRANGE\r\n",
+    "ring": b"$2\r\nLT\r\n",
+    "take": b"$7\r\nEVALSHA\r\n",
+    "finish": b"$4\r\nZREM\r\n",
+    "probe": b"$4\r\nEVAL\r\n",
 }
 # What it says to PostgreSQL.
 CLAIM_AND_RECORD = {"claim": b"SET state = 'sending'", "record": b"duration_ms, status, outcome, snippet"}

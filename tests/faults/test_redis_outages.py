@@ -17,4 +17,4 @@ async def test_redis(database_url: str, tmp_path: Path) -> None:
     every = outages.of_redis([Moment.HALF_SAID, Moment.UNANSWERED])
     async with way_to_redis(database_url, tmp_path) as way:
         found = await outages.lived_through(way, every, Size(events=1, per_second=20))
-    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=14 + 8)
+    found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=8 + 8)

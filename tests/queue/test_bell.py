@@ -278,6 +278,31 @@ async def test_a_redis_that_takes_no_rings(own_valkey: Server, spoil: str, mend:
     await ringing.close()
 
 
+@pytest.mark.req("OPS-01")
+async def test_a_redis_that_runs_no_scripts(own_valkey: Server) -> None:
+    """A Redis whose rights let us write and run no script is `Unavailable`: no ring could be taken."""
+    ringing = bell(own_valkey.url)
+    await ringing.ping()
+    await ringing.redis.acl_setuser("default", commands=["-eval"])
+    with pytest.raises(Unavailable, match="Redis refuses"):
+        await ringing.ping()
+    await ringing.close()
+
+
+@pytest.mark.req("DUR-06")
+async def test_what_others_leave_at_our_keys(ringing: Bell) -> None:
+    """Whatever lies where a ring is held, of any kind and size, fails neither the probe nor the look for lost rings."""
+    await ringing.ring([RING, OTHER])
+    await ringing.redis.set(f"arq:in-progress:{DELIVERY}", b"\x00" * 10_000_000)
+    for key in (f"arq:in-progress:{OTHER.delivery_id}", "arq:in-progress:nobody"):
+        await cast("Awaitable[int]", ringing.redis.rpush(key, "x"))
+    await ringing.ping()
+
+    before = (await ringing.redis.info("stats"))["total_net_output_bytes"]
+    assert [RING, OTHER] == await ringing.lost([RING, OTHER])
+    assert 1_000_000 > (await ringing.redis.info("stats"))["total_net_output_bytes"] - before
+
+
 async def until_later(ringing: Bell) -> None:
     """Return once the clock of Redis shows another millisecond."""
     began = await now_ms(ringing)

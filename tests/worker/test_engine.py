@@ -16,9 +16,11 @@ from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId
 from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
+from hookseal.queue.taking import Dropped
 from hookseal.worker import engine as engines
 from hookseal.worker.engine import Engine
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.movement import Movement
 from hookseal.worker.tasks import Answering
 from tests.doubles.claims import RING
 from tests.queue.contents import contents
@@ -35,9 +37,12 @@ def ring(number: int) -> Ring:
 class Noting(Answering):
     """Answers rings by noting the delivery; what is put into `busy` runs meanwhile."""
 
-    def __init__(self, busy: Callable[[], Awaitable[object]] | None = None) -> None:
+    def __init__(
+        self, busy: Callable[[], Awaitable[object]] | None = None, *, movement: Movement | None = None
+    ) -> None:
+        self.movement = movement or Movement(SystemClock(), sweep_seconds=15)
         self.heard: list[str] = []
-        self.dropped: list[str] = []
+        self.dropped: list[Dropped] = []
         self.running = 0
         self._busy = busy
 
@@ -51,9 +56,9 @@ class Noting(Answering):
         finally:
             self.running -= 1
 
-    def drop(self, job_id: str, reason: str) -> None:
+    def drop(self, dropped: Dropped) -> None:
         """Note that something was no ring."""
-        self.dropped.append(job_id)
+        self.dropped.append(dropped)
 
     async def hears(self, *rings: Ring, within: float = 10) -> None:
         """Return once all of these were heard."""
@@ -333,7 +338,8 @@ async def test_stop_leaves_nothing(redis_url: str) -> None:
 async def test_stop_before_the_first_turn(redis_url: str) -> None:
     """An engine that is stopped before it ran does not begin."""
     ringing = bell(redis_url)
-    engine = Engine(ringing, DEFAULT_QUEUE, Noting(), InFlight(1), clock=SystemClock(), log=structlog.get_logger())
+    clock = SystemClock()
+    engine = Engine(ringing, DEFAULT_QUEUE, Noting(), InFlight(1), clock=clock, log=structlog.get_logger())
     await engine.stop()
     await asyncio.wait_for(engine.run(), 5)
     await ringing.close()

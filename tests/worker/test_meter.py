@@ -4,6 +4,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from hookseal.dispatcher.model import Outcome, State, Verdict, WaitingFor
+from hookseal.queue.taking import DropReason
 from hookseal.secrets.reader import Statistics
 from hookseal.worker import metrics
 from hookseal.worker.meter import WorkerMeter, watch_secrets
@@ -37,7 +38,8 @@ def test_every_event_is_counted() -> None:
     meter.took_back([State.PENDING, State.DEAD_LETTER, State.PENDING])
     meter.rang(RungBy.OUTBOX, 5)
     meter.rang(RungBy.SWEEP, 2)
-    meter.ring_dropped()
+    meter.ring_dropped(DropReason.NOT_DUE)
+    meter.ring_dropped(DropReason.TOO_LARGE, 7)
     meter.claim_failed()
     meter.audit_refused()
     meter.decided(Verdict(state=State.PENDING, retry_in_seconds=30))
@@ -51,7 +53,8 @@ def test_every_event_is_counted() -> None:
         ("hookseal_leases_taken_back_total", None): 3.0,
         ("hookseal_rings_total", "outbox"): 5.0,
         ("hookseal_rings_total", "sweep"): 2.0,
-        ("hookseal_rings_dropped_total", None): 1.0,
+        ("hookseal_rings_dropped_total", "not_due"): 1.0,
+        ("hookseal_rings_dropped_total", "too_large"): 7.0,
         ("hookseal_claims_failed_total", None): 1.0,
         ("hookseal_audit_rows_refused_total", None): 1.0,
         ("hookseal_dead_letters_total", None): 2.0,

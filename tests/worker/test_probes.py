@@ -16,7 +16,10 @@ Pool = asyncpg.Pool
 WAITING_FOR_A_LOCK = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
-FINE = {"/readyz": {"postgresql": "ok", "redis": "ok", "secrets": "ok"}, "/startupz": {"schema": "ok", "keys": "ok"}}
+FINE = {
+    "/readyz": {"postgresql": "ok", "redis": "ok", "secrets": "ok", "queue": "ok"},
+    "/startupz": {"schema": "ok", "keys": "ok"},
+}
 
 
 async def says(worker: Worker, path: str, **changes: str) -> None:
@@ -86,7 +89,7 @@ async def test_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp
                 await says(worker, "/readyz", postgresql="timeout", secrets="timeout")
                 await says(worker, "/startupz", schema="timeout", keys="timeout")
                 found = await worker.figures()
-                assert [0.0, 1.0, 0.0] == [found["hookseal_ready", name] for name in FINE["/readyz"]]
+                assert [0.0, 1.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in FINE["/readyz"]]
             finally:
                 own_postgres.thaw()
             await says(worker, "/readyz")

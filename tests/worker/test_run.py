@@ -11,6 +11,7 @@ from hookseal.queue.bell import DEFAULT_QUEUE
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import BEAT_SECONDS
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.movement import Movement
 from hookseal.worker.resources import opened
 from hookseal.worker.run import cancelled, probes_of
 from tests.doubles.clock import FakeClock
@@ -26,8 +27,9 @@ async def test_a_claim_loop_that_stands_still(world: World) -> None:
     """A worker whose loop takes no rings for 30 s does not live, whatever answers it, and lives once it moves again."""
     clock, log = FakeClock(), structlog.get_logger()
     async with opened(settings(world.database_url, world.redis_url), SystemClock(), log) as resources:
+        movement = Movement(clock, sweep_seconds=15)
         engine = Engine(resources.bell, DEFAULT_QUEUE, Noting(), InFlight(10), clock=clock, log=log)
-        async with serving(probes_of(resources, engine, clock)) as url:
+        async with serving(probes_of(resources, engine, movement, clock)) as url:
             clock.elapsed += BEAT_SECONDS - 1
             assert (200, {"status": "ok"}) == await get(f"{url}/livez")
             clock.elapsed += 1

@@ -1,17 +1,19 @@
 """What a ring starts, over doubles."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
 import structlog
-from arq import Retry
 
 from hookseal.dispatcher.model import Attempt, Claim, Reply, Ring, State, Verdict
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import Busy, Unavailable
+from hookseal.queue.taking import RingAgain
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.movement import Movement
 from hookseal.worker.tasks import CLAIMS_AT_ONCE, Answering
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT
 from tests.doubles.clock import FakeClock
@@ -50,7 +52,7 @@ class Scene:
     reply: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        clock = FakeClock()
+        clock = self.clock = FakeClock()
         self.ledger = FailingLedger(clock)
         self.ledger.add(CLAIM)
         self.transport = ScriptedTransport(Reply(status=204, snippet=""), during=self.reply.wait)
@@ -68,7 +70,8 @@ class Scene:
             meter=self.meter,
             log=structlog.get_logger(),
         )
-        self.answering = Answering(parts, self.in_flight, self.meter, slot_seconds=0.01)
+        self.movement = Movement(clock, sweep_seconds=15)
+        self.answering = Answering(parts, self.in_flight, self.meter, self.movement, slot_seconds=0.01)
 
     @property
     def row(self) -> Row:
@@ -79,9 +82,9 @@ class Scene:
         """Ring as arq does."""
         await self.answering.deliver({}, *(arguments or VALID))
 
-    def counted(self, name: str) -> float:
+    def counted(self, name: str, label: str | None = None) -> float:
         """Return a figure."""
-        return figures(self.meter)[name, None]
+        return figures(self.meter)[name, label]
 
     async def end(self) -> None:
         """Let the receiver answer, and wait until nothing is in flight."""
@@ -124,7 +127,7 @@ async def test_a_malformed_ring_is_dropped(arguments: tuple[object, ...]) -> Non
         await scene.answering.deliver({}, *arguments)
 
     assert ["ring.dropped"] == [line["event"] for line in logs]
-    assert 1.0 == scene.counted("hookseal_rings_dropped_total")
+    assert 1.0 == scene.counted("hookseal_rings_dropped_total", "unreadable")
     assert (State.PENDING, False) == (scene.row.state, scene.in_flight.is_full)
 
 
@@ -140,17 +143,33 @@ async def test_a_forged_ring_claims_nothing(forged: tuple[str, str, str]) -> Non
         await scene.ring(*forged)
 
     assert ([], State.PENDING, False) == (logs, scene.row.state, scene.in_flight.is_full)
-    assert 1.0 == scene.counted("hookseal_rings_dropped_total")
+    assert 1.0 == scene.counted("hookseal_rings_dropped_total", "not_due")
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize("error", [None, Busy(), Unavailable("PostgreSQL does not answer"), KeyError("a column")])
+async def test_a_delivery_that_came_through_the_queue(error: Exception | None) -> None:
+    """Whatever becomes of its claim, a delivery came through the queue; a forged ring shows nothing of the kind."""
+    scene = Scene()
+    scene.clock.elapsed += scene.movement.still_seconds
+    await scene.ring("globex", ENDPOINT, DELIVERY)
+    before = scene.movement.is_still
+    scene.ledger.on_claim = error
+    with suppress(RingAgain):
+        await scene.ring()
+
+    assert (True, False) == (before, scene.movement.is_still)
+    await scene.end()
 
 
 async def test_a_full_worker_claims_nothing() -> None:
     """Without a free slot the ring is put off for a second, and the delivery is left to others."""
     scene = Scene()
     await scene.in_flight.slot()
-    with pytest.raises(Retry) as put_off:
+    with pytest.raises(RingAgain) as put_off:
         await scene.ring()
 
-    assert (1000, State.PENDING) == (put_off.value.defer_score, scene.row.state)
+    assert (1, State.PENDING) == (put_off.value.seconds, scene.row.state)
 
 
 @pytest.mark.req("DUR-05")
@@ -158,10 +177,10 @@ async def test_a_worker_on_its_way_out_claims_nothing() -> None:
     """Once nothing is started any more, a ring is put back at once, though a slot is free, which stays free."""
     scene = Scene()
     scene.in_flight.close()
-    with pytest.raises(Retry) as put_off:
+    with pytest.raises(RingAgain) as put_off:
         await scene.ring()
 
-    assert (0, State.PENDING) == (put_off.value.defer_score, scene.row.state)
+    assert (0, State.PENDING) == (put_off.value.seconds, scene.row.state)
     assert (0, False) == (len(scene.in_flight), scene.in_flight.is_full)
 
 
@@ -169,12 +188,15 @@ async def test_an_outage_at_the_claim() -> None:
     """While PostgreSQL does not answer the ring is put off for a second, told, and its slot is free."""
     scene = Scene()
     scene.ledger.on_claim = Unavailable("PostgreSQL does not answer (TimeoutError)")
-    with structlog.testing.capture_logs() as logs, pytest.raises(Retry) as put_off:
+    with structlog.testing.capture_logs() as logs, pytest.raises(RingAgain) as put_off:
         await scene.ring()
 
-    assert (1000, False) == (put_off.value.defer_score, scene.in_flight.is_full)
+    assert (1, False) == (put_off.value.seconds, scene.in_flight.is_full)
     assert ["claim.failed"] == [line["event"] for line in logs]
-    assert (1.0, 0.0) == (scene.counted("hookseal_claims_failed_total"), scene.counted("hookseal_rings_dropped_total"))
+    assert (1.0, 0.0) == (
+        scene.counted("hookseal_claims_failed_total"),
+        scene.counted("hookseal_rings_dropped_total", "not_due"),
+    )
     scene.ledger.on_claim = None
     await scene.ring()
     await scene.end()
@@ -189,7 +211,10 @@ async def test_a_defect_at_the_claim() -> None:
         await scene.ring()
 
     assert (["claim.defect"], False) == ([line["event"] for line in logs], scene.in_flight.is_full)
-    assert (1.0, 0.0) == (scene.counted("hookseal_claims_failed_total"), scene.counted("hookseal_rings_dropped_total"))
+    assert (1.0, 0.0) == (
+        scene.counted("hookseal_claims_failed_total"),
+        scene.counted("hookseal_rings_dropped_total", "not_due"),
+    )
 
 
 async def test_a_job_that_is_cut_off_at_the_claim() -> None:
@@ -237,7 +262,7 @@ async def test_a_ring_that_finds_no_permit_is_rung_again() -> None:
     scene = Scene()
     for _ in range(CLAIMS_AT_ONCE):
         await scene.answering._claiming.acquire()
-    with pytest.raises(Retry):
+    with pytest.raises(RingAgain):
         await scene.ring()
 
     assert 1.0 == scene.counted("hookseal_claims_failed_total")
@@ -248,9 +273,9 @@ async def test_a_busy_delivery_is_rung_again_soon_and_is_no_failure() -> None:
     """Somebody else changes it: that is no outage, so it is not counted as one."""
     scene = Scene()
     scene.ledger.on_claim = Busy()
-    with pytest.raises(Retry) as again:
+    with pytest.raises(RingAgain) as again:
         await scene.ring()
 
-    assert 200 == again.value.defer_score
+    assert (0.2, False) == (again.value.seconds, again.value.keeps_place)
     assert 0.0 == scene.counted("hookseal_claims_failed_total")
     assert not scene.in_flight.is_full

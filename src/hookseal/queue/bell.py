@@ -16,11 +16,11 @@ from hookseal.queue.serializer import job_deserializer, job_serializer
 FUNCTION: Final = "deliver"
 DEFAULT_QUEUE: Final = "hookseal:deliveries"
 ANSWER_SECONDS: Final = 5.0
-# What we ring is due now. arq compares the time of a ring with the clock of its worker, which may be set back by hours
-# or by years: so the time is ten years earlier. Not one time for all: who was rung first is taken first.
+# What we ring is due now. A worker of arq compares the time of a ring with its clock, which may be set back by hours or
+# by years: so the time is ten years earlier. Not one time for all: who was rung first is taken first.
 MARGIN_MS: Final = 10 * 365 * 86_400_000
 _EXPIRES_MS: Final = 3_600_000  # a ring that nobody took for an hour may go: PostgreSQL knows, the sweep rings again
-_NOBODYS_KEY: Final = f"{in_progress_key_prefix}nobody"
+_NOBODY: Final = "nobody"  # what is queued under this id is thrown out at once
 _CHUNK: Final = 500  # rings in one round trip: enough to make the way cheap, too few to hold Redis up
 
 
@@ -48,14 +48,15 @@ class Bell:
         return count
 
     async def ping(self) -> None:
-        """Return once Redis answers that it would take rings, and leave nothing there. Raises `Unavailable`.
+        """Return once Redis answers that it would take and give rings, and leave nothing there. Raises `Unavailable`.
 
-        One that is full, a replica, or has something else in the place of the queue answers, and takes none.
+        One that is full, a replica, or has something else in the place of the queue answers, and takes none. One that
+        runs no scripts for us gives none.
         """
         with redis_translated():
             async with self.redis.pipeline(transaction=False) as pipeline:
-                pipeline.zcard(self._queue)
-                pipeline.setrange(_NOBODYS_KEY, 0, "")  # to write nothing is a write all the same
+                pipeline.eval("return 1", 0)
+                pipeline.zadd(self._queue, {_NOBODY: 0}, xx=True)  # to write nothing is a write all the same
                 await pipeline.execute()
 
     async def lost(self, rings: Sequence[Ring]) -> list[Ring]:
@@ -70,12 +71,13 @@ class Bell:
             async with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.time()
                 pipeline.zmscore(self._queue, ids)
-                pipeline.mget(in_progress_key_prefix + each for each in ids)
-                (seconds, _), scores, held = await pipeline.execute()
+                for each in ids:
+                    pipeline.exists(in_progress_key_prefix + each)  # whatever lies there, however large
+                (seconds, _), scores, *held = await pipeline.execute()
         return [
             ring
             for ring, score, taken in zip(rings, scores, held, strict=True)
-            if score is None or score > (int(seconds) + 1) * 1000 or taken is not None
+            if score is None or score > (int(seconds) + 1) * 1000 or taken
         ]
 
     async def depth(self) -> int:

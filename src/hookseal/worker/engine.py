@@ -9,6 +9,7 @@ from arq.worker import func
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import FUNCTION, Bell
 from hookseal.queue.serializer import job_deserializer, job_serializer
+from hookseal.queue.taking import Taking
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.rings import RingWorker
 from hookseal.worker.tasks import JOB_SECONDS, Answering
@@ -17,18 +18,23 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 6.0
 _ROUND_SECONDS: Final = 1.0  # a round of taking that is not over by then hangs
-# How long a ring is held by whoever took it. arq would hold it for longer than its job may take, so that what a killed
-# worker had taken would wait that long; but two that answer one ring are told apart by the claim.
-_HELD_SECONDS: Final = 10.0
 
 
 class Engine:
-    """The loop that takes rings. `beat` is the monotonic time at which it last moved."""
+    """The loop that takes rings. `beat` is the monotonic time at which it last moved, with or without a ring."""
 
     def __init__(
-        self, bell: Bell, queue: str, answering: Answering, in_flight: InFlight, *, clock: Clock, log: Any
+        self,
+        bell: Bell,
+        queue: str,
+        answering: Answering,
+        in_flight: InFlight,
+        *,
+        clock: Clock,
+        log: Any,
     ) -> None:
         self._bell = bell
+        self._taking = Taking(bell.redis, queue)
         self._queue = queue
         self._answering = answering
         self._in_flight = in_flight
@@ -70,29 +76,26 @@ class Engine:
             await _settle(worker)
 
     def _new_worker(self) -> RingWorker:
-        worker = RingWorker(
+        return RingWorker(
+            taking=self._taking,
+            deliver=self._answering.deliver,
+            beaten=self._beaten,
+            dropped=self._answering.drop,
             functions=[func(cast("WorkerCoroutine", self._answering.deliver), name=FUNCTION)],
             queue_name=self._queue,
             redis_pool=self._bell.redis,
             handle_signals=False,
             max_jobs=min(self._in_flight.limit, 100),
-            queue_read_limit=1_000,
             poll_delay=0.02,
             job_timeout=JOB_SECONDS,
-            keep_result=0,
-            max_tries=1_000_000,
-            health_check_interval=15,
-            log_results=False,
             job_serializer=job_serializer,
             job_deserializer=job_deserializer,
         )
-        worker.in_progress_timeout_s = _HELD_SECONDS
-        worker.beaten = self._beaten
-        worker.dropped = self._answering.drop
-        return worker
 
     def _beaten(self) -> None:
         self.beat = self._clock.monotonic()
+        if self._in_flight.is_full:  # what is due waits for room, not for the queue
+            self._answering.movement.moved()
         if self._worker is not None:
             self._worker.allow_pick_jobs = not self._in_flight.is_full
             if self._stopping and self._worker.main_task is not None:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from hookseal.dispatcher.model import Outcome, State, Verdict, WaitingFor
 from hookseal.ground.errors import Defect
+from hookseal.queue.taking import DropReason
 from hookseal.secrets.reader import Statistics
 from hookseal.worker import metrics
 from hookseal.worker.metrics import METRICS, FailureOf, Kind, Metric, RungBy
@@ -72,9 +73,9 @@ class WorkerMeter(Collector):
         """Count rings that were put into the queue."""
         self._count(metrics.RINGS, by.value, by=rings)
 
-    def ring_dropped(self) -> None:
-        """Count a ring that claimed nothing."""
-        self._count(metrics.RINGS_DROPPED)
+    def ring_dropped(self, reason: DropReason, rings: int = 1) -> None:
+        """Count rings that claimed nothing, or were thrown out."""
+        self._count(metrics.RINGS_DROPPED, reason.value, by=rings)
 
     def claim_failed(self) -> None:
         """Count a claim that was not answered."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.model import Outcome, WaitingFor
+from hookseal.queue.taking import DropReason
 from hookseal.secrets.key_rules import KeyState
 
 UNREGISTERED: Final = "unregistered"
@@ -106,7 +107,11 @@ RINGS: Final = Metric(
 RINGS_DROPPED: Final = Metric(
     name="hookseal_rings_dropped_total",
     kind=Kind.COUNTER,
-    text="Rings that claimed nothing: malformed, forged, or of a delivery that is not due (any more).",
+    text="Rings that claimed nothing. `not_due`: forged, or of a delivery that is not due (any more), the only reason "
+    "that is usual. Thrown out of Redis: `not_an_id`: no UUID is queued; `held_too_long`: held for longer than a ring "
+    "may be, and free again; `no_job`: nothing says what is rung; `too_large`; `unreadable`: no call of `deliver` with "
+    "three ids; `unfinished`: it took too long to answer, or failed by a defect.",
+    labels={"reason": tuple(DropReason)},
 )
 CLAIMS_FAILED: Final = Metric(
     name="hookseal_claims_failed_total",
@@ -149,7 +154,7 @@ READY: Final = Metric(
     name="hookseal_ready",
     kind=Kind.GAUGE,
     text="1 for each check of `/readyz` that was passed as these figures were asked for, else 0.",
-    labels={"check": ("postgresql", "redis", "secrets")},
+    labels={"check": ("postgresql", "redis", "secrets", "queue")},
 )
 LOOP_LAG: Final = Metric(
     name="hookseal_loop_lag_seconds",

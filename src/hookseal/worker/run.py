@@ -19,6 +19,7 @@ from hookseal.worker.health import Probes
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.meter import watch_secrets
 from hookseal.worker.metrics import IN_FLIGHT, READY
+from hookseal.worker.movement import Movement
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.rounds import Rounds
 from hookseal.worker.tasks import Answering
@@ -56,10 +57,10 @@ async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)  # takes notice of their errors
 
 
-def probes_of(resources: Resources, engine: Engine, clock: Clock) -> Probes:
-    """Return the probes of a worker on these resources, which lives while that engine moves."""
+def probes_of(resources: Resources, engine: Engine, movement: Movement, clock: Clock) -> Probes:
+    """Return the probes of a worker on these resources, which lives while that engine moves, by that movement."""
     return Probes(
-        ready=ready_checks(resources),
+        ready=ready_checks(resources, movement),
         startup=startup_checks(resources),
         silence=lambda: clock.monotonic() - engine.beat,
         scrape=resources.meter.scrape,
@@ -72,16 +73,17 @@ class _Life:
         self._worker_id = resources.worker_id
         self._log = log
         self._in_flight = InFlight(settings.worker.concurrency)
+        self._movement = Movement(clock, sweep_seconds=settings.worker.sweep_seconds)
         self._engine = Engine(
             resources.bell,
             settings.worker.queue,
-            Answering(resources.parts, self._in_flight, resources.meter),
+            Answering(resources.parts, self._in_flight, resources.meter, self._movement),
             self._in_flight,
             clock=clock,
             log=log,
         )
         self._rounds = Rounds(settings, resources, clock, log)
-        self._probes = probes_of(resources, self._engine, clock)
+        self._probes = probes_of(resources, self._engine, self._movement, clock)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(READY, self._probes.readiness)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from arq import Retry
-
 from hookseal.dispatcher.deliver import attempt, take
 from hookseal.dispatcher.model import Claim, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground import ids
 from hookseal.ground.errors import Busy, Malformed, Unavailable
+from hookseal.queue.taking import Dropped, DropReason, RingAgain
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.movement import Movement
 
 SLOT_SECONDS: Final = 5.0
 # A claim ages from when it is asked for, so it may not queue for a connection behind a hundred others; and those that
@@ -21,72 +21,100 @@ SLOT_SECONDS: Final = 5.0
 CLAIMS_AT_ONCE: Final = 6
 _RING_AGAIN_SECONDS: Final = 1.0
 _BUSY_SECONDS: Final = 0.2
-# A slot, a permit and a claim, each as long as it may wait: arq would drop the ring of a job that takes longer.
+# A slot, a permit and a claim, each as long as it may wait: the ring of a job that takes longer is dropped.
 JOB_SECONDS: Final = 30
 
 
 class Answering:
-    """Answers rings: the function that arq runs. A ring waits `slot_seconds` for a free slot."""
+    """Answers rings: the function that arq runs. A ring waits `slot_seconds` for a free slot.
+
+    `movement` knows when a delivery last came.
+    """
 
     def __init__(
-        self, parts: Parts, in_flight: InFlight, meter: WorkerMeter, *, slot_seconds: float = SLOT_SECONDS
+        self,
+        parts: Parts,
+        in_flight: InFlight,
+        meter: WorkerMeter,
+        movement: Movement,
+        *,
+        slot_seconds: float = SLOT_SECONDS,
     ) -> None:
         self._parts = parts
         self._in_flight = in_flight
         self._meter = meter
+        self.movement = movement
         self._slot_seconds = slot_seconds
         self._claiming = asyncio.Semaphore(CLAIMS_AT_ONCE)
 
     async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
         """Claim what the ring names and start sending it. Whatever happens, arq has nothing to record.
 
-        Raises `Retry` (ring again) if no slot becomes free, PostgreSQL does not answer, or we are stopping.
+        Raises `RingAgain` if no slot becomes free, PostgreSQL does not answer, the delivery or its endpoint is being
+        changed, or we are stopping.
         """
         try:
             ring = _ring(arguments)
         except Malformed as error:
-            self.drop("", str(error))
+            self.drop(Dropped(DropReason.UNREADABLE, detail=str(error)))
             return
         await self._slot()
         claimed = await self._claimed(ring)
         if claimed is not None:
             self._in_flight.start(self._attempt(*claimed))
 
-    def drop(self, job_id: str, reason: str) -> None:
-        """Tell and count that this was nobody's ring. The id is told only if it has the form of one of ours."""
-        self._meter.ring_dropped()
-        self._parts.log.warning("ring.dropped", delivery_id=_delivery_id(job_id), reason=reason)
+    def drop(self, dropped: Dropped) -> None:
+        """Log and count what was thrown out. The id is logged only if it has the form of one of ours."""
+        self._meter.ring_dropped(dropped.reason, dropped.rings)
+        self._parts.log.warning(
+            "ring.dropped",
+            reason=dropped.reason.value,
+            rings=dropped.rings,
+            delivery_id=_delivery_id(dropped.job_id),
+            detail=dropped.detail or None,
+        )
 
     async def _slot(self) -> None:
         try:
             async with asyncio.timeout(self._slot_seconds):
                 await self._in_flight.slot()
         except TimeoutError:
-            raise Retry(defer=_RING_AGAIN_SECONDS) from None
+            raise RingAgain(_RING_AGAIN_SECONDS) from None
         if self._in_flight.is_closed:  # we are on our way out: another worker takes it
             self._in_flight.free()
-            raise Retry(defer=0)
+            raise RingAgain
 
     async def _claimed(self, ring: Ring) -> tuple[Claim, float] | None:
         """Return the claim, which then owns the slot; without one the slot is free again."""
         claimed = None
         try:
-            async with self._permit():
-                claimed = await take(ring, self._parts)
-            if claimed is None:
-                self._meter.ring_dropped()
+            claimed = await self._taken(ring)
         except Busy:
-            raise Retry(defer=_BUSY_SECONDS) from None
+            raise RingAgain(_BUSY_SECONDS, keeps_place=False) from None
         except Unavailable as error:
             self._meter.claim_failed()
             self._parts.log.warning("claim.failed", delivery_id=ring.delivery_id, reason=str(error))
-            raise Retry(defer=_RING_AGAIN_SECONDS) from None
+            raise RingAgain(_RING_AGAIN_SECONDS) from None
         except Exception:
             self._meter.claim_failed()
             self._parts.log.exception("claim.defect", delivery_id=ring.delivery_id)
         finally:
             if claimed is None:
                 self._in_flight.free()
+        return claimed
+
+    async def _taken(self, ring: Ring) -> tuple[Claim, float] | None:
+        """Claim. Unless there is nothing to claim, the queue has done its part, whatever becomes of the claim."""
+        try:
+            async with self._permit():
+                claimed = await take(ring, self._parts)
+        except Exception:
+            self.movement.moved()
+            raise
+        if claimed is None:
+            self._meter.ring_dropped(DropReason.NOT_DUE)
+        else:
+            self.movement.moved()
         return claimed
 
     @asynccontextmanager

@@ -1,0 +1,151 @@
+"""Whether deliveries come through the queue: said only when one is due, was rung, and is held up by nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+import structlog
+
+from hookseal.dispatcher.model import Ring
+from hookseal.embedded.server import Server
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Unavailable
+from hookseal.queue.bell import DEFAULT_QUEUE
+from hookseal.worker.checks import _moves, ready_checks
+from hookseal.worker.engine import Engine
+from hookseal.worker.health import Check
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.movement import Movement
+from hookseal.worker.resources import opened
+from tests.doubles.clock import FakeClock
+from tests.worker.environment import settings
+from tests.worker.test_engine import Noting
+from tests.worker.waiting import eventually
+from tests.worker.world import World
+
+pytestmark = pytest.mark.req("OPS-01")
+SWEEP_SECONDS, STILL_SECONDS = 15, 90.0
+# As if it had been rung when it came due.
+RUNG = "UPDATE hookseal.deliveries SET next_attempt_at = now() - $1 * interval '1 second', rung_at = now()"
+
+
+@asynccontextmanager
+async def asking(world: World, movement: Movement) -> AsyncIterator[Check]:
+    """Yield the check of the queue of a worker that starts."""
+    async with opened(
+        settings(world.database_url, world.redis_url), SystemClock(), structlog.get_logger()
+    ) as resources:
+        yield ready_checks(resources, movement)["queue"]
+
+
+async def one_delivery(world: World) -> Ring:
+    """Publish an event for one endpoint."""
+    await world.endpoint("https://receiver.example/hook")
+    [ring] = await world.publish(rung=False)
+    return ring
+
+
+async def test_a_queue_that_stands_still(world: World) -> None:
+    """With a delivery rung and due for ninety seconds, and none claimed here for as long, the queue stands still."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    async with asking(world, movement) as check:
+        clock.elapsed += STILL_SECONDS - 0.1
+        await check()
+        clock.elapsed += 0.1
+        with pytest.raises(Unavailable, match="none comes through the queue"):
+            await check()
+        movement.moved()
+        await check()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("state = 'delivered', next_attempt_at = NULL", id="over"),
+        pytest.param("next_attempt_at = now() - interval '80 seconds'", id="due-for-less"),
+        pytest.param("rung_at = NULL", id="never-rung"),
+        pytest.param("rung_at = next_attempt_at - interval '1 second'", id="rung-for-an-earlier-time"),
+        pytest.param("waiting_for = 'secret'", id="held-back"),
+    ],
+)
+async def test_what_is_no_matter_of_the_queue(change: str, world: World) -> None:
+    """What is over, is due for less, waits for something else or was not rung says nothing of the queue."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    await world.pool.execute(f"UPDATE hookseal.deliveries SET {change}")  # noqa: S608 -- changes of this file
+    async with asking(world, movement) as check:
+        clock.elapsed += STILL_SECONDS
+        await check()
+
+
+@pytest.mark.parametrize("table", ["deliveries", "endpoints"])
+async def test_what_somebody_changes_is_not_stuck(table: str, world: World) -> None:
+    """A delivery that nobody may claim, because it or its endpoint is being changed, is not held up by the queue."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    async with asking(world, movement) as check:
+        clock.elapsed += STILL_SECONDS
+        async with world.pool.acquire() as connection, connection.transaction():
+            await connection.execute(f"SELECT FROM hookseal.{table} FOR UPDATE")
+            await check()
+        with pytest.raises(Unavailable):
+            await check()
+
+
+async def test_a_full_worker_waits_for_room(world: World) -> None:
+    """While slow receivers fill every slot, what is due waits for them, however long; then the time begins anew."""
+    clock, in_flight = FakeClock(), InFlight(1)
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    await in_flight.slot()
+    async with opened(
+        settings(world.database_url, world.redis_url), SystemClock(), structlog.get_logger()
+    ) as resources:
+        check = ready_checks(resources, movement)["queue"]
+        engine = Engine(
+            resources.bell,
+            DEFAULT_QUEUE,
+            Noting(movement=movement),
+            in_flight,
+            clock=clock,
+            log=structlog.get_logger(),
+        )
+        running = asyncio.create_task(engine.run())
+        try:
+            clock.elapsed += 10 * STILL_SECONDS
+
+            async def beaten() -> bool:
+                return engine.beat == clock.elapsed and not movement.is_still
+
+            await eventually(beaten)
+            await check()
+            in_flight.free()
+            clock.elapsed += STILL_SECONDS
+            with pytest.raises(Unavailable):
+                await check()
+        finally:
+            await engine.stop()
+            await asyncio.wait_for(running, 10)
+
+
+async def test_a_database_that_stands_still(own_postgres: Server) -> None:
+    """While PostgreSQL does not answer, its own check says so, and that of the queue says nothing."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    clock.elapsed += STILL_SECONDS
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=1) as pool:
+        own_postgres.freeze()
+        try:
+            await _moves(pool, movement)
+        finally:
+            own_postgres.thaw()
