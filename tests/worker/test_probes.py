@@ -7,6 +7,7 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.queue.bell import bell
+from hookseal.schema.revision import EXPECTED
 from hookseal.worker.tasks import CLAIMS_AT_ONCE
 from tests.worker.test_engine import ring
 from tests.worker.waiting import eventually
@@ -51,7 +52,7 @@ async def says(worker: Worker, path: str, **changes: str) -> None:
             "/startupz",
             "schema",
             "UPDATE hookseal.alembic_version SET version_num = '9999'",
-            "UPDATE hookseal.alembic_version SET version_num = '0005'",
+            f"UPDATE hookseal.alembic_version SET version_num = '{EXPECTED}'",  # noqa: S608 -- a constant of ours
             id="schema",
         ),
         pytest.param(
