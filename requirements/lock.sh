@@ -8,9 +8,10 @@ compile() { # file, then what uv shall resolve
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-header --custom-compile-command "make lock" --output-file "requirements/$file" "$@"
 }
-compile base.txt pyproject.toml
-compile migrate.txt pyproject.toml --extra migrate
-compile embedded.txt pyproject.toml --extra embedded
 compile dev.txt pyproject.toml --extra embedded --group dev
-# What builds the package in the image, in the versions that development has.
-compile build.txt --constraint requirements/dev.txt - <<<hatchling
+# The others are parts of it: nothing changes its version when `make test` follows `make demo`, or the other way round.
+compile base.txt pyproject.toml --constraint requirements/dev.txt
+compile migrate.txt pyproject.toml --extra migrate --constraint requirements/dev.txt
+compile embedded.txt pyproject.toml --extra embedded --constraint requirements/dev.txt
+# What installs and builds the package, in .venv and in the image.
+printf '%s\n' editables hatchling pip | compile build.txt - --constraint requirements/dev.txt
