@@ -1,4 +1,5 @@
-# `make help` lists the commands. All of them run from .venv, which the first one builds.
+# `make help` lists the commands. All of them run from .venv, which the first one builds: `make demo` as much of it as
+# the demo needs, the others all of it.
 
 # The Python that .venv is built with, for instance `make PYTHON=/usr/bin/python3.12 demo`; empty: the first that fits.
 PYTHON ?=
@@ -7,16 +8,19 @@ ARGS ?=
 # How many processes share the tests.
 JOBS ?= 2
 
+DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
 .PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration coverage validate check format fmt lint types floors docs lock clean
 .DEFAULT_GOAL := help
+# Two commands must not build .venv at once, and `validate` reads what `test` has reported.
+.NOTPARALLEL:
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV) ## the main job from end to end, on an embedded PostgreSQL and Valkey
+demo: $(DEMO) ## the main job from end to end, on an embedded PostgreSQL and Valkey
 	@.venv/bin/hookseal demo $(ARGS)
 
 test: $(VENV) ## all tests, in random order, each on its own database
@@ -71,5 +75,8 @@ clean: ## remove what the commands built
 	@rm -rf .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV): requirements/dev.txt pyproject.toml tools/venv.sh
-	@sh tools/venv.sh $(PYTHON)
+$(DEMO): requirements/build.txt requirements/embedded.txt pyproject.toml tools/install.sh tools/venv.sh
+	@sh tools/venv.sh demo $(PYTHON)
+
+$(VENV): requirements/build.txt requirements/dev.txt pyproject.toml tools/install.sh tools/venv.sh
+	@sh tools/venv.sh ready $(PYTHON)

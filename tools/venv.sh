@@ -1,15 +1,23 @@
 #!/bin/sh
-# Builds .venv from the pinned and hashed requirements; `make` runs it when those are newer than .venv/ready.
-# The first argument names the Python to use; without it the first fitting one on PATH is taken.
+# Builds .venv from the pinned and hashed requirements.
+# `make` runs it when they are newer than .venv/demo or .venv/ready.
+# The first argument names what .venv shall do: `demo`, run hookseal, or `ready`, run the tests and the linters too.
+# The second names the Python to use; without it the first fitting one on PATH is taken.
 set -eu
 cd "$(dirname "$0")/.."
+stage=$1
+shift
 
 # A name on PATH may be a shim that only prints an error, so each candidate must run.
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
 makes_venvs() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
+# A build that was killed may have left no pip, or half of one.
+is_whole() { fits "$1" && "$1" -m pip --version >/dev/null 2>&1; }
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+
 without_venv=
-if [ ! -x .venv/bin/python ] || ! fits .venv/bin/python; then
+if ! is_whole .venv/bin/python; then
   python=
   for candidate in ${1:-python3.11 python3.12 python3.13 python3}; do
     fits "$candidate" || continue
@@ -36,9 +44,21 @@ else
   echo "bringing .venv up to date"
 fi
 
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-# The lock is complete. With --no-deps pip looks at nothing else, so no newer release can get in its way.
-.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/dev.txt
+# All that is in .venv moves together: a linter of an older lock need not fit the newer packages of the demo.
+if [ "$stage" = demo ] && [ ! -e .venv/ready ]; then
+  lock=embedded
+else
+  lock=dev
+fi
+# The first one brings a pip of its own: that of Python 3.11 takes twice the time over the second.
+sh tools/install.sh .venv/bin/python requirements/build.txt
+sh tools/install.sh .venv/bin/python "requirements/$lock.txt"
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-.venv/bin/python -m pip check --quiet
-touch .venv/ready
+if ! problems=$(.venv/bin/python -m pip check); then
+  echo "$problems" >&2
+  echo "hookseal: what is in .venv does not fit together. Run \`make clean\` and try again; if that does not help," \
+    "requirements/$lock.txt does not fit pyproject.toml: run \`make lock\` and commit what it writes" >&2
+  exit 1
+fi
+touch .venv/demo
+[ "$lock" = embedded ] || touch .venv/ready

@@ -7,5 +7,5 @@ from pathlib import Path
 def program(name: str) -> Path:
     """Return where a program of the environment of these tests is."""
     path = Path(sys.executable).parent / name
-    assert path.is_file(), f"{name} is not installed: `make demo` brings .venv up to date"
+    assert path.is_file(), f"{name} is not installed: `make .venv/ready` brings .venv up to date"
     return path

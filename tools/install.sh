@@ -1,0 +1,6 @@
+#!/bin/sh
+# Installs what a lock names, and nothing else, into the environment of a Python:
+#   sh tools/install.sh .venv/bin/python requirements/embedded.txt
+set -eu
+# A lock is complete. With --no-deps pip looks at nothing else, so no newer release can get in its way.
+exec "$1" -m pip install --quiet --no-deps --require-hashes --requirement "$2"
