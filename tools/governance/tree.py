@@ -15,7 +15,7 @@ GENERATED: Final = frozenset({"docs/TRACEABILITY.md"})
 def identity(root: Path) -> str:
     """Return a digest of names, modes and contents; the same for the same tree, with or without git."""
     digest = hashlib.sha256()
-    for name in sorted(set(_tracked(root) or _walked(root)) - GENERATED):
+    for name in sorted(set(names(root)) - GENERATED):
         path = root / name
         if path.is_symlink():
             mode, content = "link", os.fsencode(path.readlink())
@@ -25,6 +25,11 @@ def identity(root: Path) -> str:
             continue  # tracked, but deleted from the work tree
         digest.update(f"{name}\0{mode}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
     return digest.hexdigest()
+
+
+def names(root: Path) -> list[str]:
+    """Return the files that git tracks or would track, relative to the root; the same with or without git."""
+    return _tracked(root) or list(_walked(root))
 
 
 def _tracked(root: Path) -> list[str]:

@@ -1,0 +1,11 @@
+"""The index, made once for each process of a run."""
+
+import pytest
+
+from tests.install.index import Index, build
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """An index with all that is locked, and with newer versions of it."""
+    return build(tmp_path_factory.mktemp("index"))

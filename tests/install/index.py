@@ -1,0 +1,121 @@
+"""A local index: for each package of the locks an empty wheel with the real metadata, and newer ones beside it."""
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import Requirement
+
+ROOT: Final = Path(__file__).parents[2]
+LOCKS: Final = tuple(sorted(file.name for file in (ROOT / "requirements").glob("*.txt")))
+# What `pip install --editable .` runs: these wheels are not empty.
+BACKEND: Final = frozenset(
+    {"editables", "hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers"}
+)
+KEPT: Final = ("Requires-Dist", "Requires-Python", "Provides-Extra")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """A folder for each package, with its wheels and a page that lists them, and the locks with their hashes."""
+
+    packages: Path
+    locks: Path
+
+    def pip_variables(self) -> dict[str, str]:
+        """Return what makes pip ask this index alone, with no setting and no cache of this machine."""
+        return {
+            "PIP_CONFIG_FILE": "/dev/null",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_INDEX_URL": self.packages.as_uri(),
+            "PIP_NO_CACHE_DIR": "1",
+            "PIP_ROOT_USER_ACTION": "ignore",
+        }
+
+
+def locked(lock: str) -> list[Requirement]:
+    """Return what a file of requirements/ names, with its markers and without its hashes."""
+    lines = (ROOT / "requirements" / lock).read_text(encoding="utf-8").splitlines()
+    return [Requirement(line.removesuffix("\\")) for line in lines if re.match(r"[a-z0-9]", line)]
+
+
+def version(requirement: Requirement) -> str:
+    """Return the one version that a locked requirement allows."""
+    (pin,) = requirement.specifier
+    assert "==" == pin.operator
+    return pin.version
+
+
+def build(folder: Path) -> Index:
+    """Write every locked package to the folder, with two newer versions of each, and the locks that name the former."""
+    index = Index(packages=folder / "packages", locks=folder / "requirements")
+    index.packages.mkdir()
+    index.locks.mkdir()
+    hashes: dict[str, str] = {}
+    for lock in LOCKS:
+        for requirement in locked(lock):
+            pin = f"{requirement.name}=={version(requirement)}"
+            if pin not in hashes:
+                hashes[pin] = _write(index.packages, requirement.name, version(requirement))
+                for newer in (_next_release(version(requirement)), "99999.0"):
+                    _write(index.packages, requirement.name, newer)
+        _rewrite(lock, index.locks / lock, hashes)
+    for package in index.packages.iterdir():
+        links = "".join(f'<a href="{wheel.name}">{wheel.name}</a>' for wheel in sorted(package.iterdir()))
+        (package / "index.html").write_text(f"<!doctype html>{links}", encoding="utf-8")
+    return index
+
+
+def _next_release(of: str) -> str:
+    """Return a later version that most bounds on the present one allow."""
+    return f"{re.sub(r'[^0-9.].*$', '', of).rstrip('.')}.1"
+
+
+def _rewrite(lock: str, to: Path, hashes: Mapping[str, str]) -> None:
+    lines = [
+        f"{requirement} --hash=sha256:{hashes[f'{requirement.name}=={version(requirement)}']}\n"
+        for requirement in locked(lock)
+    ]
+    to.write_text("".join(lines), encoding="utf-8")
+
+
+def _write(packages: Path, name: str, version: str) -> str:
+    """Write a wheel for any Python and machine, with the metadata of what is installed here, and return its hash."""
+    installed = _installed(name)
+    escaped = name.replace("-", "_")
+    info = f"{escaped}-{version}.dist-info"
+    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    files: dict[str, str] = {}
+    if installed is not None:
+        metadata += [f"{field}: {value}" for field in KEPT for value in installed.metadata.get_all(field, [])]
+        files |= dict(_sources(installed)) if name in BACKEND else {}
+    files |= {
+        f"{info}/METADATA": "\n".join([*metadata, ""]),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files |= {f"{info}/RECORD": "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])}
+    path = packages / name / f"{escaped}-{version}-py3-none-any.whl"
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, content in files.items():
+            wheel.writestr(file, content)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _installed(name: str) -> Distribution | None:
+    """Return a package of the environment of these tests; one for another Python or system is not in it."""
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _sources(installed: Distribution) -> Iterator[tuple[str, str]]:
+    for file in installed.files or []:
+        if ".." not in file.parts and file.parts[0].partition(".dist-info")[1] == "" and file.suffix != ".pyc":
+            yield str(file), file.read_text(encoding="utf-8")

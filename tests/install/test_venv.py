@@ -1,0 +1,128 @@
+"""What `make` builds .venv from: as much as a command needs, and never less than there was."""
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+from tests.install.index import ROOT, Index
+from tests.install.pythons import clean, packages
+
+BUILDER = """\
+import pathlib, zipfile
+def build_editable(folder, *_):
+    name = "ours-1-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder) / name, "w") as wheel:
+        for file, text in {
+            "METADATA": "Metadata-Version: 2.1\\nName: ours\\nVersion: 1\\nRequires-Dist: NEEDED\\n",
+            "WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+            "RECORD": "",
+        }.items():
+            wheel.writestr("ours-1.dist-info/" + file, text)
+    return name
+"""
+PROJECT = '[build-system]\nrequires = []\nbuild-backend = "builder"\nbackend-path = ["."]\n'
+
+pytestmark = [pytest.mark.req("OPS-08"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def checkout(index: Index, tmp_path: Path) -> Path:
+    """Return a folder with our Makefile and scripts, and locks of a package each: to build, for the demo, for tests."""
+    checkout = tmp_path / "checkout"
+    (checkout / "requirements").mkdir(parents=True)
+    shutil.copytree(
+        ROOT / "tools", checkout / "tools", ignore=lambda _, names: [n for n in names if not n.endswith(".sh")]
+    )
+    shutil.copy(ROOT / "Makefile", checkout)
+    (checkout / "builder.py").write_text(BUILDER.replace("NEEDED", "idna"), encoding="utf-8")
+    (checkout / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    pins = (index.locks / "dev.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    for lock, names in {"build": ["pluggy"], "embedded": ["idna"], "dev": ["pluggy", "idna", "pytz"]}.items():
+        held = [line for line in pins if line.partition("==")[0] in names]
+        (checkout / "requirements" / f"{lock}.txt").write_text("".join(held), encoding="utf-8")
+    return checkout
+
+
+def test_a_command_builds_what_it_needs_and_keeps_what_there_is(checkout: Path, index: Index) -> None:
+    """The demo gets no package of the tests; these come into the same .venv, after which the demo has nothing to do; a
+    .venv that has them is brought up to date as a whole, and what then does not fit is reported and tried again.
+    """
+    built = _make(".venv/demo", checkout, index)
+    made = (checkout / ".venv" / "pyvenv.cfg").stat().st_mtime_ns
+
+    assert (0, "") == (built.returncode, built.stderr)
+    assert built.stdout.startswith(f"building .venv with Python {sys.version.split()[0]}, ")
+    assert {"idna", "ours", "pluggy"} == _packages(checkout)
+
+    completed = _make(".venv/ready", checkout, index)
+
+    assert (0, "bringing .venv up to date\n", "") == (completed.returncode, completed.stdout, completed.stderr)
+    assert {"idna", "ours", "pluggy", "pytz"} == _packages(checkout)
+    assert made == (checkout / ".venv" / "pyvenv.cfg").stat().st_mtime_ns
+    assert "make: '.venv/demo' is up to date.\n" == _make(".venv/demo", checkout, index).stdout
+
+    (checkout / "builder.py").write_text(BUILDER.replace("NEEDED", "idna<1"), encoding="utf-8")
+    (checkout / "requirements" / "embedded.txt").touch()
+    refused = _make(".venv/demo", checkout, index)
+
+    assert 2 == refused.returncode
+    assert re.match(
+        r"ours 1 has requirement idna<1, but you have idna \S+\.\nhookseal: what is in \.venv does not fit",
+        refused.stderr,
+    )
+    assert "`make clean`" in refused.stderr
+    assert "requirements/dev.txt does not fit pyproject.toml: run `make lock`" in refused.stderr
+    assert "is up to date" not in _make("--dry-run", checkout, index, ".venv/demo").stdout
+
+
+def test_no_python_fits(checkout: Path) -> None:
+    """Without a Python of a supported version that runs, it says what it tried and how to name another."""
+    expected = (
+        "hookseal: needs Python 3.11, 3.12 or 3.13, and found none that runs (tried: /no/python). "
+        "Install one, or name it: make PYTHON=/path/to/python3.12 ...\n"
+    )
+
+    assert (1, "", expected) == _venv(checkout, "/no/python")
+
+
+def test_no_python_makes_environments(checkout: Path) -> None:
+    """A Python whose distribution has split `ensurepip` off is named, with the package that brings it."""
+    python = checkout / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"\n', encoding="utf-8"
+    )
+    python.chmod(0o755)
+    package = "python{}.{}-venv".format(*sys.version_info)
+    expected = (
+        f"hookseal: {python} cannot make virtual environments: install {package} "
+        f"(Debian and Ubuntu: apt-get install {package})\n"
+    )
+
+    assert (1, "", expected) == _venv(checkout, str(python))
+
+
+def _make(target: str, checkout: Path, index: Index, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", f"PYTHON={sys.executable}", target, *more],
+        cwd=checkout,
+        env=clean(index.pip_variables()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _venv(checkout: Path, python: str) -> tuple[int, str, str]:
+    command = ["sh", str(checkout / "tools" / "venv.sh"), "demo", python]
+    run = subprocess.run(command, env=clean({}), capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout, run.stderr
+
+
+def _packages(checkout: Path) -> set[str]:
+    """Return the names of what is in .venv, beside what Python itself brings."""
+    return {found.name for found in distributions(path=[str(packages(checkout / ".venv"))])} - {"pip", "setuptools"}
