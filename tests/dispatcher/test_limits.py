@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hookseal.dispatcher import connection, deliver, endpoint_rules, names, reading
+from hookseal.dispatcher import connection, deliver, endpoint_rules, names, reading, turns
 from hookseal.dispatcher.course import Limits
 
 PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[2] / "docs" / "transport.md").read_text(encoding="utf-8"))
@@ -24,7 +24,10 @@ def test_the_page_has_the_numbers() -> None:
         f"kept for {limits.kept_seconds:g} s, at most {limits.kept_each} to one host and port and {limits.kept:,} in",
         f"| body read | {reading.RESPONSE_BYTES_READ:,} bytes;",
         f"| body kept | {reading.SNIPPET_BYTES:,} bytes,",
-        f"| all of an answer, interim ones included | {connection._ANSWER_BYTES_TAKEN:,} bytes |",
+        f"| all of an answer, interim ones and what chunks take included | {connection.ANSWER_BYTES:,} bytes |",
+        f"| interim replies (1xx) before the answer | {connection.INTERIM_REPLIES} |",
+        f"| what chunks take beside what they hold | {connection.CHUNK_BYTES:,} bytes:",
+        f"| {turns.TURN_BYTES:,} bytes of all answers together, in slices of {turns.SLICE_BYTES:,} bytes |",
         f"| `Retry-After` | {reading.RETRY_AFTER_VALUES} values of {reading.RETRY_AFTER_CHARACTERS} characters |",
         f"({endpoint_rules.MIN_TIMEOUT_MS} to {endpoint_rules.MAX_TIMEOUT_MS})",
     ]

@@ -46,7 +46,8 @@ class Course:
     """One request under way, for whom, and by when it must have begun.
 
     Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on, and
-    `lost_by` why that ended; `watch`, if there is one, is shown the connection just before.
+    `lost_by` why that ended, and `cut_off` what the receiver did if we ended it for that; `watch`, if there is one, is
+    shown the connection just before.
     """
 
     tenant: TenantId
@@ -56,6 +57,7 @@ class Course:
     phase: Phase = Phase.NAME
     connection: Any = field(default=None, repr=False)
     lost_by: BaseException | None = field(default=None, repr=False)
+    cut_off: str | None = None
     watch: Callable[[BaseTransport], None] | None = None
 
     def begin(self) -> bool:

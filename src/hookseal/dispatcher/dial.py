@@ -28,6 +28,7 @@ from hookseal.dispatcher.guard import AddressInfo, Guard, begun_socket
 from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
 from hookseal.dispatcher.names import Addresses, Names
 from hookseal.dispatcher.tunnel import EgressProxy, tunnel
+from hookseal.dispatcher.turns import Turns
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, 5: the connection attempt delay
 _ADDRESSES_BY_PROXY: Final = 3
@@ -37,10 +38,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What a connector dials with; `kept` is shared by all connectors of a process."""
+    """What a connector dials with; `kept` and `turns` are shared by all connectors of a process."""
 
     limits: Limits
     kept: Kept
+    turns: Turns
     proxy: EgressProxy | None
 
 
@@ -127,7 +129,7 @@ class Connector(aiohttp.BaseConnector):
 
     async def _spoken(self, sock: socket.socket, course: Course, place: Place, *, secure: bool) -> ResponseHandler:
         """Return the connection on a socket, which is the connection's from here on."""
-        factory = partial(HttpConnection, self._loop, place, self._means.kept)
+        factory = partial(HttpConnection, self._loop, place, self._means.kept, self._means.turns)
         if not secure:
             return (await self._loop.create_connection(factory, sock=sock))[1]
         course.phase = Phase.HANDSHAKE

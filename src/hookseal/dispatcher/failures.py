@@ -81,9 +81,9 @@ def not_connected(error: Exception, course: Course) -> Failure | NotBegun:
             return connection(error)
 
 
-def connection(error: BaseException) -> Failure:
-    """Return the failure of a connection that was not made, or broke."""
-    return Failure(kind=FailureKind.CONNECTION, detail=f"the connection failed ({type(error).__name__})")
+def connection(error: BaseException, cut_off: str | None = None) -> Failure:
+    """Return the failure of a connection that was not made, or broke, or that we ended for what the receiver did."""
+    return Failure(kind=FailureKind.CONNECTION, detail=cut_off or f"the connection failed ({type(error).__name__})")
 
 
 def handshake(error: OSError) -> Failure:
@@ -117,4 +117,4 @@ def unanswered(error: Exception, course: Course, seconds: float) -> Failure | No
         case OSError() if isinstance(course.lost_by, ssl.SSLError):  # TLS 1.3 tells only now what it lacked
             return handshake(course.lost_by)
         case _:
-            return connection(error)
+            return connection(error, course.cut_off)
