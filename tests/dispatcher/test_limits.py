@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hookseal.dispatcher import connection, deliver, endpoint_rules, names, reading, turns
 from hookseal.dispatcher.course import Limits
+from hookseal.secrets import tls_context
 
 PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[2] / "docs" / "transport.md").read_text(encoding="utf-8"))
 
@@ -29,6 +30,10 @@ def test_the_page_has_the_numbers() -> None:
         f"| what chunks take beside what they hold | {connection.CHUNK_BYTES:,} bytes:",
         f"| {turns.TURN_BYTES:,} bytes of all answers together, in slices of {turns.SLICE_BYTES:,} bytes |",
         f"| `Retry-After` | {reading.RETRY_AFTER_VALUES} values of {reading.RETRY_AFTER_CHARACTERS} characters |",
+        f"as many are as fit into {tls_context.MOST_BYTES >> 20} MiB, counted as {tls_context.CONTEXT_BYTES >> 10} KiB",
+        f"and {tls_context.CERTIFICATE_BYTES >> 10} KiB for each certificate",
+        f"waits {tls_context.WAIT_SECONDS:g} s at most for its context,",
+        f"and behind at most {tls_context.MOST_AT_ONCE} others",
         f"({endpoint_rules.MIN_TIMEOUT_MS} to {endpoint_rules.MAX_TIMEOUT_MS})",
     ]
 
