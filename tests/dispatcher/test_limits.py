@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from hookseal.dispatcher import connection, deliver, endpoint_rules, names, reading, turns
+from hookseal.dispatcher import connection, deliver, endpoint_rules, guard, names, reading, turns
 from hookseal.dispatcher.course import Limits
 from hookseal.secrets import tls_context
+from hookseal.worker import probe_port, tasks
 
 PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[2] / "docs" / "transport.md").read_text(encoding="utf-8"))
 
@@ -34,6 +35,11 @@ def test_the_page_has_the_numbers() -> None:
         f"and {tls_context.CERTIFICATE_BYTES >> 10} KiB for each certificate",
         f"waits {tls_context.WAIT_SECONDS:g} s at most for its context,",
         f"and behind at most {tls_context.MOST_AT_ONCE} others",
+        f"less than `HOOKSEAL_CONCURRENCY` and {guard.RESERVED_DESCRIPTORS} more.",
+        f"Of the limit the last {guard.RESERVED_DESCRIPTORS}, or half of it if it is small, are reserved",
+        f"begins nothing for {tasks._FIRST_REST_SECONDS:g} s, twice as long each time while it lasts,",
+        f"{tasks._LONGEST_REST_SECONDS:g} s at most.",
+        f"within {probe_port.CONNECTION_SECONDS:g} s, and holds {probe_port.MOST_CONNECTIONS} connections.",
         f"({endpoint_rules.MIN_TIMEOUT_MS} to {endpoint_rules.MAX_TIMEOUT_MS})",
     ]
 

@@ -9,11 +9,13 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from hookseal.dispatcher.address import AddressRules
-from hookseal.dispatcher.connection import ANSWER_BYTES, CHUNK_BYTES, INTERIM_REPLIES
-from hookseal.dispatcher.course import Limits
+from hookseal.dispatcher.connection import ANSWER_BYTES, CHUNK_BYTES, INTERIM_REPLIES, HttpConnection, Kept
+from hookseal.dispatcher.course import COURSE, Course, Limits
 from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.dispatcher.turns import SLICE_BYTES, TURN_BYTES, Turns
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import TenantId
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.dispatcher.test_transport_receivers import let_go
 from tests.doubles.receivers import Script, answers, listening
@@ -231,6 +233,27 @@ async def test_the_end_does_not_overtake_what_came_before_it(length: bytes, watc
 
     assert [Reply(status=500, snippet="x" * 2_048)] * MANY == found
     assert {len(head) + 60_000} == set(watch.of.values())
+
+
+async def test_what_came_before_the_request_comes_first() -> None:
+    """What a receiver says before it is asked is parsed in the order in which it came, however much it is."""
+    body = b"x" * 30_000
+
+    loop = asyncio.get_running_loop()
+    kept = Kept(most=1, most_each=1)
+    COURSE.set(Course(tenant=TenantId("acme"), begin_by=0, clock=SystemClock()))
+    connection = HttpConnection(loop, ("127.0.0.1", 1), kept, Turns())
+    head = b"HTTP/1.1 500 no\r\ncontent-length: %d\r\n\r\n" % len(body)
+    connection.data_received(head)
+    connection.data_received(body)
+    connection.set_response_params(auto_decompress=False)
+    message, content = await connection.read()
+
+    while not content.is_eof():  # noqa: ASYNC110 -- the very next turn is asked for
+        await asyncio.sleep(0)
+
+    assert 500 == message.code
+    assert body == await content.read()
 
 
 async def test_a_time_out_while_much_waits() -> None:

@@ -16,6 +16,7 @@ from hookseal.dispatcher.turns import SLICE_BYTES, Turns
 INTERIM_REPLIES: Final = 16
 ANSWER_BYTES: Final = 131_072  # the body that is read, and as much for headers and chunks
 CHUNK_BYTES: Final = 8_192  # what chunks take beside what they hold: 5 bytes each, or more
+_MOMENT_SECONDS: Final = 0.1
 _INTERIM: Final = frozenset(range(100, 200)) - {101}  # after 101 nothing follows that is HTTP
 Place = tuple[str, int]
 
@@ -61,7 +62,9 @@ class HttpConnection(ResponseHandler):
         course.phase = Phase.ANSWER
         if course.watch is not None and self.transport is not None:
             course.watch(self.transport)
-        super().set_response_params(**params)
+        later, self._unparsed = self._unparsed, bytearray()
+        super().set_response_params(**params)  # it takes what came before the request: that comes first
+        self._unparsed += later
 
     def data_received(self, data: bytes) -> None:
         """Take what the receiver sent; what it says unasked would be taken for the answer to the next request."""
@@ -230,6 +233,16 @@ class Kept:
             del here[connection]
             if not here:
                 del self._at[connection.place]
+
+    async def cleared(self) -> bool:
+        """End all of them, and return whether there were any once they have ended."""
+        ending = list(self._all)
+        for connection in ending:
+            self.forget(connection)
+            connection.abort()
+        for connection in ending:
+            await connection.ended(within=_MOMENT_SECONDS)
+        return bool(ending)
 
     def _close(self, connection: HttpConnection) -> None:
         self.forget(connection)

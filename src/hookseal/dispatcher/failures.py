@@ -7,7 +7,7 @@ from typing import Final
 import aiohttp
 
 from hookseal.dispatcher.course import Course, Phase
-from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError
+from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError, lack
 from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
 
 _LATE: Final = {
@@ -65,9 +65,10 @@ def late(course: Course, seconds: float) -> Failure:
 
 def not_connected(error: Exception, course: Course) -> Failure | NotBegun:
     """Return what it means that a name was not resolved, or a connection not made."""
+    lacks = lack(error) or course.lack
+    if lacks is not None or isinstance(error, TooLateError):  # whatever became of other addresses of the name
+        return NotBegun(lack=lacks)
     match error:
-        case TooLateError():
-            return NotBegun()
         case _ if course.phase is Phase.PROXY:
             detail = f"the connection to the egress proxy failed ({type(error).__name__})"
             return Failure(kind=FailureKind.PROXY, detail=detail)
