@@ -1,4 +1,4 @@
-"""A process that holds a key cannot be dumped."""
+"""A process that holds a key cannot be dumped, and a worker may open many files."""
 
 import asyncio
 import sys
@@ -19,3 +19,18 @@ async def test_a_hardened_process() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert (0, b"0 (0, 0)\n") == (process.returncode, out)
+
+
+_FILES = """
+import resource
+from hookseal.config.hardening import raised_descriptor_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 90))
+print(raised_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+async def test_the_limit_of_files_is_raised() -> None:
+    """A process may then open as many files as the system lets it."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _FILES, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert (0, b"90 (90, 90)\n") == (process.returncode, out)

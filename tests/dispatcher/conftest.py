@@ -11,6 +11,8 @@ import uvloop
 _AS_A_WORKER: Final = {
     *("test_transport_kept.py", "test_transport_proxy.py", "test_transport_receivers.py", "test_transport_tls.py"),
     "test_transport_headers.py",
+    "test_transport_lack.py",
+    "test_transport_turns.py",
 }
 
 

@@ -126,6 +126,7 @@ def test_what_a_status_says(status: int, says: Heard) -> None:
         (reply(302), None, "no_answer", "neither taken nor refused: it answered 302"),
         (TIMEOUT, None, "no_answer", "neither taken nor refused: no answer within 5 s"),
         (NotBegun(), None, "no_answer", "neither taken nor refused: it could not begin within 2 s"),
+        (NotBegun(lack="EMFILE"), None, "no_answer", "neither taken nor refused: this machine had no socket for it"),
     ],
 )
 def test_what_is_proven(first: Answer, second: Answer | None, verdict: str, detail: str) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, attempt, take
-from hookseal.dispatcher.model import Attempt, Claim, State, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, NotBegun, State, Verdict
 from hookseal.dispatcher.ports import Signer
-from hookseal.ground.errors import CannotSign
+from hookseal.ground.errors import CannotSign, Exhausted
 from hookseal.ground.pointer import Pointer
 from tests.dispatcher.scene import OK, Scene
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
@@ -30,6 +30,19 @@ async def test_an_old_claim_is_given_back() -> None:
     assert ([], [], State.PENDING) == (scene.transport.sent, scene.row.attempts, scene.row.state)
     assert 1 == scene.meter.returns
     assert await take(RING, scene.parts) is not None
+
+
+@pytest.mark.req("DEL-06")
+async def test_what_this_machine_lacks_spends_nothing() -> None:
+    """A request for which there was no descriptor is given back, due at once, and whoever runs us hears of it."""
+    scene = Scene(answers=[NotBegun(lack="EMFILE"), OK])
+    with pytest.raises(Exhausted, match=r"none left of what a connection takes \(EMFILE\)"):
+        await scene.run()
+
+    assert ([], State.PENDING, 0) == (scene.row.attempts, scene.row.state, scene.row.budget_spent)
+    assert (1, 0) == (scene.meter.lacks, scene.meter.returns)
+    await scene.run()
+    assert State.DELIVERED is scene.row.state
 
 
 class StallingSigners(FixedSigners):

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
-from hookseal.dispatcher import connection, deliver, endpoint_rules, names, reading
+from hookseal.dispatcher import connection, deliver, endpoint_rules, guard, names, reading, turns
 from hookseal.dispatcher.course import Limits
+from hookseal.secrets import tls_context
+from hookseal.worker import probe_port, tasks
 
 PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[2] / "docs" / "transport.md").read_text(encoding="utf-8"))
 
@@ -24,8 +26,20 @@ def test_the_page_has_the_numbers() -> None:
         f"kept for {limits.kept_seconds:g} s, at most {limits.kept_each} to one host and port and {limits.kept:,} in",
         f"| body read | {reading.RESPONSE_BYTES_READ:,} bytes;",
         f"| body kept | {reading.SNIPPET_BYTES:,} bytes,",
-        f"| all of an answer, interim ones included | {connection._ANSWER_BYTES_TAKEN:,} bytes |",
+        f"| all of an answer, interim ones and what chunks take included | {connection.ANSWER_BYTES:,} bytes |",
+        f"| interim replies (1xx) before the answer | {connection.INTERIM_REPLIES} |",
+        f"| what chunks take beside what they hold | {connection.CHUNK_BYTES:,} bytes:",
+        f"| {turns.TURN_BYTES:,} bytes of all answers together, in slices of {turns.SLICE_BYTES:,} bytes |",
         f"| `Retry-After` | {reading.RETRY_AFTER_VALUES} values of {reading.RETRY_AFTER_CHARACTERS} characters |",
+        f"as many are as fit into {tls_context.MOST_BYTES >> 20} MiB, counted as {tls_context.CONTEXT_BYTES >> 10} KiB",
+        f"and {tls_context.CERTIFICATE_BYTES >> 10} KiB for each certificate",
+        f"waits {tls_context.WAIT_SECONDS:g} s at most for its context,",
+        f"and behind at most {tls_context.MOST_AT_ONCE} others",
+        f"less than `HOOKSEAL_CONCURRENCY` and {guard.RESERVED_DESCRIPTORS} more.",
+        f"Of the limit the last {guard.RESERVED_DESCRIPTORS}, or half of it if it is small, are reserved",
+        f"begins nothing for {tasks._FIRST_REST_SECONDS:g} s, twice as long each time while it lasts,",
+        f"{tasks._LONGEST_REST_SECONDS:g} s at most.",
+        f"within {probe_port.CONNECTION_SECONDS:g} s, and holds {probe_port.MOST_CONNECTIONS} connections.",
         f"({endpoint_rules.MIN_TIMEOUT_MS} to {endpoint_rules.MAX_TIMEOUT_MS})",
     ]
 

@@ -6,7 +6,7 @@ import ssl
 import warnings
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from hookseal.dispatcher.course import Limits
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, TlsIdentity
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.dispatcher.trust import client_context
+from hookseal.ground.errors import Unavailable
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.doubles.blocking_tls import blocking_tls
 from tests.doubles.certificates import Issued, authority, issued, trusting
@@ -248,3 +249,19 @@ async def test_a_context_is_let_go_of(tmp_path: Path) -> None:
             return held() is None
 
         await eventually(let_go)
+
+
+@pytest.mark.parametrize(("content", "is_read"), [(b"no certificate", False), (b"", True)])
+def test_what_the_system_trusts_cannot_be_read(
+    content: bytes, is_read: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """OpenSSL says nothing when it can read no authority, and trusts nobody then: no such context is made.
+
+    A file that holds nothing is taken at its word.
+    """
+    (tmp_path / "certs.pem").write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certs.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+
+    with nullcontext() if is_read else pytest.raises(Unavailable, match="no certificate was read from"):
+        assert [] == client_context().get_ca_certs()

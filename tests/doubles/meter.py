@@ -12,6 +12,7 @@ class ListMeter:
         self.holds: list[WaitingFor] = []
         self.leases_lost = 0
         self.returns = 0
+        self.lacks = 0
 
     def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
         """Keep the attempt."""
@@ -28,6 +29,10 @@ class ListMeter:
     def given_back(self) -> None:
         """Count it."""
         self.returns += 1
+
+    def exhausted(self) -> None:
+        """Count it."""
+        self.lacks += 1
 
     def lease_lost(self) -> None:
         """Count it."""

@@ -3,14 +3,19 @@
 import base64
 import html
 import json
-from collections.abc import Callable
+import random
+import re
+import time
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.echo import without_echo
+from hookseal.ground.echo import LEAST_CHARACTERS, MASK, RUN_CHARACTERS, _told, without_echo
 
 TOKEN = 'k9/Q+x"7&Zr=<m1>\\4pVw'
 VALUE = f"Bearer {TOKEN}"
@@ -99,3 +104,72 @@ def test_basic_credentials_in_either_charset(charset: str) -> None:
     assert "your password [masked] is wrong" == without_echo(
         "your password p\u00e4ssw\u00f6rtl\u00e4ng is wrong", [value]
     )
+
+
+def naive(text: str, values: Iterable[str]) -> str:
+    """Return what must come of a text, found by looking for every run of every value at every place."""
+    spelled = {one for value in values for told in _told(value) for one in spellings(told)}
+    hidden = [False] * len(text)
+    for one in spelled:
+        length = min(RUN_CHARACTERS, len(one))
+        if length >= LEAST_CHARACTERS:
+            runs = {one[start : start + length] for start in range(len(one) - length + 1)}
+            for start in range(len(text) - length + 1):
+                if text[start : start + length] in runs:
+                    hidden[start : start + length] = [True] * length
+        for cut in range(LEAST_CHARACTERS, RUN_CHARACTERS):
+            if len(text) >= cut and one.startswith(text[-cut:]):
+                hidden[-cut:] = [True] * cut
+    marked = groupby(zip(text, hidden, strict=True), key=itemgetter(1))
+    return "".join(MASK if is_hidden else "".join(character for character, _ in part) for is_hidden, part in marked)
+
+
+def spellings(value: str) -> list[str]:
+    """Return a value as it is and as JSON, PHP, HTML and a url, in either case, spell it."""
+    quoted = quote(value, safe="")
+    lower = re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
+    as_json = json.dumps(value)[1:-1]
+    return [value, as_json, as_json.replace("/", "\\/"), html.escape(value), quoted, lower]
+
+
+FEW = st.text('ab"/<%\u00e9\u0152?', max_size=24)
+BASIC = FEW.map(lambda text: "Basic " + base64.b64encode(text.encode()).decode())
+
+
+@st.composite
+def echoed(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """Draw values, and a text that is made of pieces of their spellings and of other characters."""
+    values = draw(st.lists(FEW | BASIC, max_size=4))
+    pieces = [one for value in values for told in _told(value) for one in spellings(told)]
+    texts = [draw(FEW)]
+    for _ in range(draw(st.integers(0, 4)) if pieces else 0):
+        piece = draw(st.sampled_from(pieces))
+        start = draw(st.integers(0, len(piece)))
+        texts += [piece[start : draw(st.integers(start, len(piece)))], draw(FEW)]
+    return "".join(texts), values
+
+
+@given(echoed())
+def test_it_finds_what_a_naive_search_finds(case: tuple[str, list[str]]) -> None:
+    """Whatever text and values hold, exactly that is masked which a search at every place finds."""
+    text, values = case
+
+    assert naive(text, values) == without_echo(text, values)
+
+
+@pytest.mark.parametrize("alphabet", ["abcdefghijklmnopqrstuvwxyz0123456789 ", "\"'", '\u00e9"&\u00ff/ '])
+def test_what_it_costs(alphabet: str) -> None:
+    """For 16 KiB of values it takes less than half of the time of a search at every place, however they are spelled."""
+    chance = random.Random(16)
+    values = ["".join(chance.choices(alphabet, k=819)) for _ in range(20)]
+    text = "".join(chance.choices(alphabet, k=2_048))
+
+    def seconds(search: Callable[[str, Iterable[str]], str]) -> float:
+        costs = []
+        for _ in range(5):
+            began = time.process_time()
+            search(text, values)
+            costs.append(time.process_time() - began)
+        return min(costs)
+
+    assert seconds(naive) > 2 * seconds(without_echo)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import CannotSign, Defect
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets import tls_identity
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import (
     SecretDenied,
@@ -21,9 +23,11 @@ from hookseal.secrets.errors import (
     SecretUnusable,
 )
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, endpoint_secret_name
+from hookseal.secrets.ref import Provider, endpoint_secret_name, endpoint_tls_name
 from hookseal.secrets.service import SecretService
 from hookseal.secrets.signer import Signer
+from hookseal.secrets.tls_context import TlsContexts, system_trust
+from tests.doubles.client_certificates import Authority, identity
 from tests.secrets.doubles import ScriptedStore, reader_on
 from tests.secrets.samples import (
     BARE,
@@ -295,6 +299,30 @@ async def test_a_claim_under_a_higher_epoch_asks_the_store(service: SecretServic
     for epoch, asked in [(3, 1), (3, 1), (4, 2), (3, 2), (4, 2)]:
         async with service.signers(signed(replace(BARE, cache_epoch=epoch))):
             assert asked == len(store.fetched)
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+@pytest.mark.req("DEL-13", part="client-keys")
+@pytest.mark.parametrize("moved", [{"cache_epoch": 1}, {"restore_epoch": 1}, {"database": 9}])
+async def test_a_client_key_is_let_go_of_with_what_was_cached(moved: dict[str, Any], store: ScriptedStore) -> None:
+    """Under a higher epoch, and in another database, no context is used that was made before."""
+    authority = Authority()
+    name = endpoint_tls_name(BARE.endpoint_id)
+    sealed = tls_identity.written(identity(authority.client(), authority))
+    own = await store.put(TENANT, name, sealed, purpose=Purpose.ENDPOINT_TLS)
+    contexts = TlsContexts(clock=SystemClock(), ttl_seconds=300, trust=system_trust)
+    service = SecretService(reader_on(store), INTEGRITY, contexts=contexts)
+    pointer = replace(BARE, tls_ref=str(own))
+
+    async def used(of: Pointer) -> Any:
+        async with service.tls(signed(of)) as found:
+            assert found is not None
+            return found.context
+
+    before = await used(pointer)
+    assert before is await used(pointer)
+    assert before is not await used(replace(pointer, **moved))
+    assert 1 == len(contexts)
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")

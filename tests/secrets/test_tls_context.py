@@ -1,18 +1,31 @@
 """Contexts of endpoints: made of what was sealed, held for a while and few of them, the key on no disk in the clear."""
 
+import asyncio
 import copy
+import errno
+import gc
 import os
 import pickle
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from hookseal.secrets.errors import SecretUnusable
+from hookseal.secrets import tls_context
+from hookseal.secrets.errors import SecretUnavailable, SecretUnusable
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.tls_context import TlsContexts, context_of, system_trust
-from hookseal.secrets.tls_identity import written
+from hookseal.secrets.tls_context import (
+    CERTIFICATE_BYTES,
+    CONTEXT_BYTES,
+    MOST_AT_ONCE,
+    TlsContexts,
+    Trust,
+    context_of,
+    system_trust,
+)
+from hookseal.secrets.tls_identity import TlsIdentity, authorities, written
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
 from tests.worker.canary import client_key, search
@@ -26,55 +39,61 @@ OTHER = written(identity(AUTHORITY.client("other"), None))
 TTL = 300
 
 
-def contexts(clock: FakeClock, *, ttl_seconds: int = TTL, most: int = 3) -> TlsContexts:
-    """Return an empty set of contexts."""
-    return TlsContexts(clock=clock, ttl_seconds=ttl_seconds, trust=system_trust, most=most)
+def own_trust(alone: str | None) -> ssl.SSLContext:
+    """Return a context that trusts these, or nobody: what the system trusts is large."""
+    return system_trust(alone) if alone is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def test_held_for_the_ttl() -> None:
+def contexts(clock: FakeClock, *, ttl_seconds: int = TTL, most: int = 3, trust: Trust = own_trust) -> TlsContexts:
+    """Return an empty set of contexts, with room for so many that trust one authority."""
+    most_bytes = most * (CONTEXT_BYTES + CERTIFICATE_BYTES)
+    return TlsContexts(clock=clock, ttl_seconds=ttl_seconds, trust=trust, most_bytes=most_bytes)
+
+
+async def test_held_for_the_ttl() -> None:
     """The same version has the same context until its time is over; then one is made anew, whatever it was used for."""
     clock = FakeClock()
     found = contexts(clock)
-    first = found.of("r:1", SEALED)
+    first = await found.of("r:1", SEALED)
     clock.elapsed += TTL - 1
-    assert first is found.of("r:1", SEALED)
+    assert first is await found.of("r:1", SEALED)
     assert clock.monotonic() + 1 == first.expires_at
     clock.elapsed += 1
-    again = found.of("r:1", SEALED)
+    again = await found.of("r:1", SEALED)
     assert first.context is not again.context
     assert ("r:1", 1) == (again.key, len(found))
 
 
-def test_what_was_sealed_counts() -> None:
+async def test_what_was_sealed_counts() -> None:
     """Another identity under the same ref, as a restored database may have, gets a context of its own."""
     found = contexts(FakeClock())
-    assert found.of("r:1", SEALED).context is not found.of("r:1", OTHER).context
+    assert (await found.of("r:1", SEALED)).context is not (await found.of("r:1", OTHER)).context
 
 
-def test_few() -> None:
+async def test_few() -> None:
     """There are never more than so many, the least recently used go first; none with a TTL of 0, none once cleared."""
     clock = FakeClock()
     found = contexts(clock, most=2)
-    one, two = found.of("1", SEALED), found.of("2", SEALED)
-    assert one is found.of("1", SEALED)
-    found.of("3", SEALED)
-    assert (2, one) == (len(found), found.of("1", SEALED))
-    assert two is not found.of("2", SEALED)
+    one, two = await found.of("1", SEALED), await found.of("2", SEALED)
+    assert one is await found.of("1", SEALED)
+    await found.of("3", SEALED)
+    assert (2, one) == (len(found), await found.of("1", SEALED))
+    assert two is not await found.of("2", SEALED)
     found.clear()
     assert 0 == len(found)
     none = contexts(clock, ttl_seconds=0)
-    assert none.of("1", SEALED) is not none.of("1", SEALED)
+    assert await none.of("1", SEALED) is not await none.of("1", SEALED)
     assert 0 == len(none)
 
 
-def test_idle_ones_go() -> None:
+async def test_idle_ones_go() -> None:
     """What nobody asked for any more is let go of by the next question."""
     clock = FakeClock()
     found = contexts(clock)
-    found.of("1", SEALED)
-    found.of("2", SEALED)
+    await found.of("1", SEALED)
+    await found.of("2", SEALED)
     clock.elapsed += TTL
-    found.of("3", SEALED)
+    await found.of("3", SEALED)
     assert 1 == len(found)
 
 
@@ -132,9 +151,9 @@ def test_the_key_is_in_no_file_in_the_clear(monkeypatch: pytest.MonkeyPatch, tmp
     assert [] == list(tmp_path.iterdir())
 
 
-def test_it_does_not_travel() -> None:
+async def test_it_does_not_travel() -> None:
     """A context is neither pickled nor copied, and its repr names its ref only."""
-    found = contexts(FakeClock()).of("db:acme:endpoint-tls-x:1", SEALED)
+    found = await contexts(FakeClock()).of("db:acme:endpoint-tls-x:1", SEALED)
     assert "EndpointTls(key='db:acme:endpoint-tls-x:1', expires_at=" == repr(found).rpartition("expires_at=")[0] + (
         "expires_at="
     )
@@ -143,9 +162,133 @@ def test_it_does_not_travel() -> None:
             travel(found)
 
 
-def test_spoilt() -> None:
+async def test_spoilt() -> None:
     """What is no identity gives no context, and none is held."""
     found = contexts(FakeClock())
     with pytest.raises(SecretUnusable):
-        found.of("r:1", SecretMaterial(b"{}"))
+        await found.of("r:1", SecretMaterial(b"{}"))
     assert 0 == len(found)
+
+
+class Gate:
+    """A trust that waits, in whatever thread it is asked, until it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.threads: list[int] = []
+
+    def __call__(self, alone: str | None) -> ssl.SSLContext:
+        """Return a context once the gate is open."""
+        self.threads.append(threading.get_ident())
+        assert self.opened.wait(timeout=30)
+        return own_trust(alone)
+
+
+async def test_made_beside_the_loop() -> None:
+    """A context is made in a thread, once for all who want it now; the loop goes on meanwhile."""
+    gate = Gate()
+    found = contexts(FakeClock(), trust=gate)
+    asking = [asyncio.create_task(found.of("1", SEALED)) for _ in range(3)]
+    while not gate.threads:  # noqa: ASYNC110 -- the thread says when
+        await asyncio.sleep(0)
+    gate.opened.set()
+    one, *others = await asyncio.gather(*asking)
+
+    assert [one, one] == others
+    assert 1 == len(gate.threads)
+    assert threading.get_ident() not in gate.threads
+
+
+async def test_cleared_while_it_is_made() -> None:
+    """Who waits for a context when all are cleared gets it; it is not held, and nobody else gets it."""
+    gate = Gate()
+    found = contexts(FakeClock(), trust=gate)
+    before = asyncio.create_task(found.of("1", SEALED))
+    while not gate.threads:  # noqa: ASYNC110 -- the thread says when
+        await asyncio.sleep(0)
+    found.clear()
+    after = asyncio.create_task(found.of("1", SEALED))
+    gate.opened.set()
+
+    assert (await before).context is not (await after).context
+    assert (2, 1) == (len(gate.threads), len(found))
+    assert await after is await found.of("1", SEALED)
+
+
+async def test_one_that_is_made_too_late_is_not_held() -> None:
+    """A context whose time was over before it was made is not held."""
+    clock, gate = FakeClock(), Gate()
+    found = contexts(clock, trust=gate)
+    asking = asyncio.create_task(found.of("1", SEALED))
+    while not gate.threads:  # noqa: ASYNC110 -- the thread says when
+        await asyncio.sleep(0)
+    clock.elapsed += TTL
+    gate.opened.set()
+
+    assert clock.monotonic() >= (await asking).expires_at
+    assert 0 == len(found)
+
+
+async def test_as_many_as_fit() -> None:
+    """Contexts are held by what they take: one that trusts more authorities leaves room for fewer others."""
+    found = contexts(FakeClock(), most=3)
+    for ref in "123":
+        await found.of(ref, SEALED)
+    assert 3 == len(found)
+    three = b"".join(Authority(name).pem for name in ("one", "two", "three"))
+    await found.of("large", written(TlsIdentity(authorities=authorities(three))))
+    assert 2 == len(found)
+    none = contexts(FakeClock(), most=0)
+    await none.of("1", SEALED)
+    assert 0 == len(none)
+
+
+def anonymous_bytes() -> int:
+    """Return how much memory this process has of its own."""
+    rows = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith("Anonymous:")) * 1_024
+
+
+def test_what_one_takes() -> None:
+    """A context takes no more memory than is counted for it, whether it trusts what the system does or one alone."""
+    for of, count in ((identity(CLIENT, None), 40), (identity(CLIENT, AUTHORITY), 400)):
+        held = [context_of(of) for _ in range(4)]
+        gc.collect()
+        before = anonymous_bytes()
+        held += [context_of(of) for _ in range(count)]
+
+        assert count * tls_context._bytes_of(held[0]) >= anonymous_bytes() - before
+
+
+async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond 64 that wait to be made another one is refused at once, and one that takes too long is not waited for."""
+    monkeypatch.setattr(tls_context, "WAIT_SECONDS", 0.01)
+    gate = Gate()
+    found = contexts(FakeClock(), trust=gate, most=MOST_AT_ONCE)
+    asking = [asyncio.create_task(found.of(str(number), SEALED)) for number in range(MOST_AT_ONCE)]
+    while found._making < MOST_AT_ONCE:  # noqa: ASYNC110 -- the very next turn is asked for
+        await asyncio.sleep(0)
+    monkeypatch.setattr(tls_context, "WAIT_SECONDS", 30)
+    with pytest.raises(SecretUnavailable, match="run more workers"):
+        await found.of("one more", SEALED)
+    joined = asyncio.create_task(found.of("0", SEALED))
+    for task in asking:
+        with pytest.raises(SecretUnavailable, match="was not made in time"):
+            await task
+    gate.opened.set()
+
+    assert "0" == (await joined).key
+    assert "63" == (await found.of("63", SEALED)).key
+    assert MOST_AT_ONCE == len(gate.threads)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_this_machine_lacks_something(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file descriptor, or memory, to load the key with, the delivery waits: the identity is not at fault."""
+
+    def lacking(_name: str) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "memfd_create", lacking)
+    with pytest.raises(SecretUnavailable, match=errno.errorcode[code]):
+        context_of(identity(CLIENT, AUTHORITY))

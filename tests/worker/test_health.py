@@ -43,11 +43,11 @@ def probes(ready: Mapping[str, Check], startup: Mapping[str, Check] | None = Non
 @asynccontextmanager
 async def serving(served: Probes) -> AsyncIterator[str]:
     """Yield the url at which these probes answer."""
-    runner, url = await served.serve(HOST, 0)
+    port, url = await served.serve(HOST, 0)
     try:
         yield url
     finally:
-        await runner.cleanup()
+        await port.close()
 
 
 async def get(url: str) -> Answer:

@@ -126,3 +126,26 @@ async def test_is_full_only_at_the_limit(limit: int) -> None:
         await in_flight.slot()
 
     assert in_flight.is_full
+
+
+async def test_a_rest() -> None:
+    """For a while no slot is given, though some are free; what is in flight goes on, and a stop ends the rest."""
+    end = asyncio.Event()
+    in_flight = InFlight(3)
+    await in_flight.slot()
+    in_flight.start(hold(end))
+    in_flight.rest(0.01)
+    assert in_flight.is_full
+    assert in_flight.is_resting
+    await asyncio.wait_for(in_flight.slot(), 5)
+    assert not in_flight.is_full
+
+    in_flight.rest(3_600)
+    waiting = asyncio.create_task(in_flight.slot())
+    await asyncio.wait({waiting}, timeout=0)
+    assert not waiting.done()
+    end.set()
+    in_flight.close()
+    await asyncio.wait_for(waiting, 5)
+    in_flight.rest(3_600)
+    assert not in_flight.is_resting

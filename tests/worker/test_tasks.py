@@ -2,12 +2,12 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import structlog
 
-from hookseal.dispatcher.model import Attempt, Claim, Reply, Ring, State, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, NotBegun, Reply, Ring, State, Verdict
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import Busy, Unavailable
 from hookseal.queue.taking import RingAgain
@@ -279,3 +279,37 @@ async def test_a_busy_delivery_is_rung_again_soon_and_is_no_failure() -> None:
     assert (0.2, False) == (again.value.seconds, again.value.keeps_place)
     assert 0.0 == scene.counted("hookseal_claims_failed_total")
     assert not scene.in_flight.is_full
+
+
+@pytest.mark.req("DEL-06")
+async def test_it_rests_while_this_machine_lacks_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery for which there was none is given back, and nothing begins for a while: longer, while it lasts."""
+    scene = Scene()
+    scene.transport = ScriptedTransport(*[NotBegun(lack="EMFILE")] * 9)
+    scene.answering._parts = replace(scene.answering._parts, transport=scene.transport)
+    rests: list[float] = []
+    monkeypatch.setattr(scene.in_flight, "rest", rests.append)
+    with structlog.testing.capture_logs() as logs:
+        for elapsed in (0, 0, 0, 0, 0, 0, 16, 17):
+            scene.clock.elapsed += elapsed
+            await scene.ring()
+            await scene.end()
+
+    assert [0.5, 1, 2, 4, 8, 8, 8, 0.5] == rests
+    assert rests == [line["rests_seconds"] for line in logs if line["event"] == "worker.exhausted"]
+    assert 8.0 == scene.counted("hookseal_exhausted_total")
+    assert (State.PENDING, [], 0) == (scene.row.state, scene.row.attempts, scene.row.budget_spent)
+
+
+async def test_one_rest_at_a_time() -> None:
+    """What is given back while nothing begins makes the rest no longer."""
+    scene = Scene()
+    scene.transport = ScriptedTransport(NotBegun(lack="EMFILE"))
+    scene.answering._parts = replace(scene.answering._parts, transport=scene.transport)
+    await scene.ring()
+    scene.in_flight.rest(3_600)
+    with structlog.testing.capture_logs() as logs:
+        await scene.end()
+    scene.in_flight.close()
+
+    assert ["delivery.given_back"] == [line["event"] for line in logs]

@@ -78,9 +78,13 @@ def _shape(tested: Tested) -> dict[str, Any]:
             "status": answer.status if isinstance(answer, Reply) else None,
             "duration_ms": round(tested.seconds * 1000),
             "snippet": answer.snippet if isinstance(answer, Reply) else None,
-            "detail": _NOT_BEGUN if isinstance(answer, NotBegun) else explain(answer),
+            "detail": _not_begun(answer) if isinstance(answer, NotBegun) else explain(answer),
         },
     }
+
+
+def _not_begun(answer: NotBegun) -> str:
+    return _NOT_BEGUN if answer.lack is None else f"this machine had no socket for it ({answer.lack}): close some files"
 
 
 def _way(way: Observed) -> dict[str, Any]:

@@ -1,13 +1,23 @@
-"""Hardens the process that holds a key: nobody dumps its memory."""
+"""What a process asks of the system: that nobody dumps the memory of one that holds a key, and enough files."""
 
 import ctypes
 import resource
 import sys
+from contextlib import suppress
 from typing import Final
 
 from hookseal.ground.errors import Refused
 
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+
+
+def raised_descriptor_limit() -> int:
+    """Raise how many files this process may have open as far as the system lets it, and return how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS takes no such limit as it gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def harden_process() -> None:

@@ -170,6 +170,8 @@ def _said(answer: Answer | None) -> str:
             return f"it answered {status}"
         case Failure(detail=detail):
             return detail
+        case NotBegun(lack=str(lack)):
+            return f"this machine had no socket for it ({lack})"
         case NotBegun():
             return f"it could not begin within {START_WITHIN_SECONDS:g} s"
         case None:

@@ -45,17 +45,21 @@ class Limits:
 class Course:
     """One request under way, for whom, and by when it must have begun.
 
+    `lack` is what this machine lacked when a socket was to be made, if it lacked anything.
     Once it has begun it may dial the next address of its name later. `connection` is the one that it is written on, and
-    `lost_by` why that ended; `watch`, if there is one, is shown the connection just before.
+    `lost_by` why that ended, and `cut_off` what the receiver did if we ended it for that; `watch`, if there is one, is
+    shown the connection just before.
     """
 
     tenant: TenantId
     begin_by: float
     clock: Clock
     begun: bool = False
+    lack: str | None = None
     phase: Phase = Phase.NAME
     connection: Any = field(default=None, repr=False)
     lost_by: BaseException | None = field(default=None, repr=False)
+    cut_off: str | None = None
     watch: Callable[[BaseTransport], None] | None = None
 
     def begin(self) -> bool:

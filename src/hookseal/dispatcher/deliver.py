@@ -30,7 +30,7 @@ from hookseal.dispatcher.model import (
 from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, decide
 from hookseal.dispatcher.ports import Parts, dialled_with
-from hookseal.ground.errors import CannotSign, Defect
+from hookseal.ground.errors import CannotSign, Defect, Exhausted
 
 START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its claim (design, law 4)
 
@@ -55,7 +55,8 @@ async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
 async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
     """Steps 2 to 10: afterwards the delivery is delivered, due again, over, held back, or given back.
 
-    Raises `Unavailable` if PostgreSQL could not be told; the lease then runs out and the sweep acts.
+    Raises `Unavailable` if PostgreSQL could not be told; the lease then runs out and the sweep acts. Raises `Exhausted`
+    once it is given back for want of what this machine lacks: whoever runs us should begin less for a while.
     """
     target = admit(claim, allow_http=parts.allow_http, jitter=parts.jitter())  # 2
     if not isinstance(target, Target):
@@ -115,7 +116,9 @@ async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], part
         await _shielded(_settle(signed, None, parts.clock.monotonic() - started, parts))
         raise
     if isinstance(answer, NotBegun):
-        await _shielded(_too_late(signed.claim, parts))
+        await _shielded(_not_begun(signed.claim, answer, parts))
+        if answer.lack is not None:
+            raise Exhausted(f"this machine has none left of what a connection takes ({answer.lack})")
     else:
         await _shielded(_settle(signed, answer, parts.clock.monotonic() - started, parts))
 
@@ -194,10 +197,15 @@ async def _give_back(claim: Claim, parts: Parts) -> None:
     await _counted(parts.ledger.release(claim, None), parts)
 
 
-async def _too_late(claim: Claim, parts: Parts) -> None:
+async def _not_begun(claim: Claim, answer: NotBegun, parts: Parts) -> None:
     await _give_back(claim, parts)
-    parts.meter.given_back()
-    parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
+    if answer.lack is None:
+        parts.meter.given_back()
+        reason = "the claim was too old to dial"
+    else:
+        parts.meter.exhausted()
+        reason = f"no socket could be made ({answer.lack})"
+    parts.log.warning("delivery.given_back", **_identity(claim), reason=reason)
 
 
 async def _counted(writing: Awaitable[bool], parts: Parts) -> bool:

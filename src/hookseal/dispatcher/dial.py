@@ -28,6 +28,7 @@ from hookseal.dispatcher.guard import AddressInfo, Guard, begun_socket
 from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
 from hookseal.dispatcher.names import Addresses, Names
 from hookseal.dispatcher.tunnel import EgressProxy, tunnel
+from hookseal.dispatcher.turns import Turns
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, 5: the connection attempt delay
 _ADDRESSES_BY_PROXY: Final = 3
@@ -37,10 +38,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What a connector dials with; `kept` is shared by all connectors of a process."""
+    """What a connector dials with; `kept` and `turns` are shared by all connectors of a process."""
 
     limits: Limits
     kept: Kept
+    turns: Turns
     proxy: EgressProxy | None
 
 
@@ -93,6 +95,17 @@ class Connector(aiohttp.BaseConnector):
         host, port = req.url.raw_host, req.url.port
         if host is None or port is None:
             raise NotConnectedError(failures.not_connected(ValueError(), course))
+        try:
+            return await self._made(course, (host, port), secure=req.is_ssl())
+        except NotConnectedError as error:
+            is_lacking = isinstance(error.answer, NotBegun) and error.answer.lack is not None
+            if not is_lacking or not await self._means.kept.cleared():
+                raise
+        course.lack = None  # those that waited for a next request had what this one lacked
+        return await self._made(course, (host, port), secure=req.is_ssl())
+
+    async def _made(self, course: Course, place: Place, *, secure: bool) -> ResponseHandler:
+        host, port = place
         addresses = self._permitted(await self._resolved(course, host), host)
         infos = [_info(address, port) for address in addresses]
         course.phase = Phase.CONNECTION
@@ -100,7 +113,7 @@ class Connector(aiohttp.BaseConnector):
         sock = await _within(
             limit, course, self._dialled(infos) if self._means.proxy is None else self._by_proxy(infos)
         )
-        return await self._spoken(sock, course, (host, port), secure=req.is_ssl())
+        return await self._spoken(sock, course, place, secure=secure)
 
     async def _resolved(self, course: Course, host: str) -> Addresses:
         course.phase = Phase.NAME
@@ -113,7 +126,10 @@ class Connector(aiohttp.BaseConnector):
 
     def _permitted(self, addresses: Addresses, host: str) -> Addresses:
         """Return the addresses that may be dialled, so that a name with a public one is reached by it."""
-        refusals = {address: self._guard.refusal_of(address) for address in addresses}
+        try:
+            refusals = {address: self._guard.refusal_of(address) for address in addresses}
+        except OSError as error:  # it takes a socket to know whether an address is of this machine
+            raise NotConnectedError(failures.not_connected(error, COURSE.get())) from error
         permitted = tuple(address for address, reason in refusals.items() if reason is None)
         if permitted:
             return permitted
@@ -127,7 +143,7 @@ class Connector(aiohttp.BaseConnector):
 
     async def _spoken(self, sock: socket.socket, course: Course, place: Place, *, secure: bool) -> ResponseHandler:
         """Return the connection on a socket, which is the connection's from here on."""
-        factory = partial(HttpConnection, self._loop, place, self._means.kept)
+        factory = partial(HttpConnection, self._loop, place, self._means.kept, self._means.turns)
         if not secure:
             return (await self._loop.create_connection(factory, sock=sock))[1]
         course.phase = Phase.HANDSHAKE

@@ -7,7 +7,7 @@ from typing import Final
 import aiohttp
 
 from hookseal.dispatcher.course import Course, Phase
-from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError
+from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError, lack
 from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
 
 _LATE: Final = {
@@ -65,9 +65,10 @@ def late(course: Course, seconds: float) -> Failure:
 
 def not_connected(error: Exception, course: Course) -> Failure | NotBegun:
     """Return what it means that a name was not resolved, or a connection not made."""
+    lacks = lack(error) or course.lack
+    if lacks is not None or isinstance(error, TooLateError):  # whatever became of other addresses of the name
+        return NotBegun(lack=lacks)
     match error:
-        case TooLateError():
-            return NotBegun()
         case _ if course.phase is Phase.PROXY:
             detail = f"the connection to the egress proxy failed ({type(error).__name__})"
             return Failure(kind=FailureKind.PROXY, detail=detail)
@@ -81,9 +82,9 @@ def not_connected(error: Exception, course: Course) -> Failure | NotBegun:
             return connection(error)
 
 
-def connection(error: BaseException) -> Failure:
-    """Return the failure of a connection that was not made, or broke."""
-    return Failure(kind=FailureKind.CONNECTION, detail=f"the connection failed ({type(error).__name__})")
+def connection(error: BaseException, cut_off: str | None = None) -> Failure:
+    """Return the failure of a connection that was not made, or broke, or that we ended for what the receiver did."""
+    return Failure(kind=FailureKind.CONNECTION, detail=cut_off or f"the connection failed ({type(error).__name__})")
 
 
 def handshake(error: OSError) -> Failure:
@@ -117,4 +118,4 @@ def unanswered(error: Exception, course: Course, seconds: float) -> Failure | No
         case OSError() if isinstance(course.lost_by, ssl.SSLError):  # TLS 1.3 tells only now what it lacked
             return handshake(course.lost_by)
         case _:
-            return connection(error)
+            return connection(error, course.cut_off)

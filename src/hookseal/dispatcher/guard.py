@@ -4,7 +4,10 @@ The check sits here, where the socket is made, so it holds for literals, which n
 resolves to something else the second time.
 """
 
+import errno
+import resource
 import socket
+import sys
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Final
@@ -15,6 +18,9 @@ from hookseal.dispatcher.course import COURSE
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
 _DISCARD_PORT: Final = 9
+# Those of PostgreSQL, Redis, the probes, look-ups and logs: a request that took the last one would cost its outcome.
+RESERVED_DESCRIPTORS: Final = 256
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class ForbiddenAddressError(OSError):
@@ -23,6 +29,21 @@ class ForbiddenAddressError(OSError):
 
 class TooLateError(OSError):
     """The request may not begin any more."""
+
+
+def lack(error: BaseException) -> str | None:
+    """Return what this machine lacks if that is what the error says (the name of its code), None if it is another."""
+    code = error.errno if isinstance(error, OSError) else None
+    return errno.errorcode[code] if code in _OURS else None
+
+
+def lacking() -> OSError | None:
+    """Return the error with which no socket can be made now, None if one can: what some say by another name."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error if lack(error) else None
+    return None
 
 
 class Guard:
@@ -42,7 +63,7 @@ class Guard:
     def socket(self, info: AddressInfo) -> socket.socket:
         """Return a socket for a resolved address.
 
-        Raises `ForbiddenAddressError` if it may not be dialled, `TooLateError` if the request may not begin any more.
+        Raises `ForbiddenAddressError` if it may not be dialled, and as `begun_socket` does.
         """
         reason = self.refusal_of(str(info[4][0]))
         if reason is not None:
@@ -54,11 +75,31 @@ class Guard:
 
 
 def begun_socket(info: AddressInfo) -> socket.socket:
-    """Return a socket for an address that is not asked about. Raises `TooLateError`."""
-    if not COURSE.get().begin():
+    """Return a socket for an address that is not asked about.
+
+    Raises `TooLateError` if the request may not begin any more, and an `OSError` that names our lack (`lack`) if there
+    is no descriptor for it beside those that are reserved: of the limit of this process the last 256, or half of it.
+    """
+    course = COURSE.get()
+    if not course.begin():
         raise TooLateError
     family, kind, protocol, _, _ = info
-    return socket.socket(family=family, type=kind, proto=protocol)
+    try:
+        made = socket.socket(family=family, type=kind, proto=protocol)
+    except OSError as error:
+        course.lack = lack(error)
+        raise
+    if made.fileno() < _descriptors():  # the system gives the lowest that is free
+        return made
+    made.close()
+    course.lack = errno.errorcode[errno.EMFILE]
+    raise OSError(errno.EMFILE, "the descriptors that are left are reserved")
+
+
+def _descriptors() -> int:
+    """Return how many descriptors connections to receivers may take, with all others of this process before them."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - min(RESERVED_DESCRIPTORS, limit // 2)
 
 
 def is_of_this_machine(address: str) -> bool:

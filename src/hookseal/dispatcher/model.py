@@ -165,7 +165,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotBegun:
-    """The request was not begun in time: nothing was dialled and nothing was written."""
+    """The request was not begun: nothing of it was written.
+
+    `lack` is what this machine lacked for it (`EMFILE`, for instance); None if it was too late to begin.
+    """
+
+    lack: str | None = None
 
 
 Answer = Reply | Failure | NotBegun

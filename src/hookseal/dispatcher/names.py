@@ -6,6 +6,7 @@ when the process ends, and a tenant has only so many at a time.
 """
 
 import asyncio
+import errno
 import socket
 import threading
 from collections import Counter, OrderedDict
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hookseal.dispatcher.course import Limits
+from hookseal.dispatcher.guard import lacking
 from hookseal.ground.ids import TenantId
 
 KNOWN_SECONDS: Final = 10.0
@@ -25,9 +27,12 @@ _Found = list[tuple[Any, ...]]
 def system_look_up(host: str) -> Addresses:
     """Return the first addresses of a name, in the order in which they are to be dialled.
 
-    Raises `OSError`, `ValueError`.
+    Raises `OSError`, `ValueError`; an `OSError` of our own lack if it failed while no socket can be made.
     """
-    found: _Found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    try:
+        found: _Found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    except socket.gaierror as error:  # without a descriptor it says that the name is not known
+        raise lacking() or error from None
     return tuple(dict.fromkeys(str(info[4][0]) for info in found))[:MAX_ADDRESSES]
 
 
@@ -73,7 +78,10 @@ class LookUps:
                 answer.set_result(found)
 
         thread = threading.Thread(target=_run, args=(self.look_up, host, loop, ended), name="look-up", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives us no thread
+            raise OSError(errno.ENOMEM, "no thread for a look-up") from None
         self._threads += 1
         self._busy[tenant] += 1
         return answer

@@ -159,6 +159,10 @@ class Meter(Protocol):
         """Count a delivery that was given back, because its claim was too old to dial."""
         ...
 
+    def exhausted(self) -> None:
+        """Count a delivery that was given back, because this machine lacked what a connection takes."""
+        ...
+
     def lease_lost(self) -> None:
         """Count a write that came after its lease had moved on."""
         ...

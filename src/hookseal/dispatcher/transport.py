@@ -29,6 +29,7 @@ from hookseal.dispatcher.reading import RESPONSE_BYTES_READ, read
 from hookseal.dispatcher.sessions import Sessions
 from hookseal.dispatcher.trust import client_context
 from hookseal.dispatcher.tunnel import EgressProxy
+from hookseal.dispatcher.turns import Turns
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
@@ -62,7 +63,8 @@ class HttpTransport:
         self._rules = rules
         self._clock = clock or SystemClock()
         self._trust = trust or client_context()
-        self._means = Means(limits=limits, kept=Kept(most=limits.kept, most_each=limits.kept_each), proxy=proxy)
+        kept = Kept(most=limits.kept, most_each=limits.kept_each)
+        self._means = Means(limits=limits, kept=kept, turns=Turns(), proxy=proxy)
         self._look_ups = look_ups or LookUps(limits)
         self._sessions = Sessions(self._opened)
 

@@ -6,12 +6,12 @@ the clear: so a value that is sealed everywhere else would be readable there.
 
 import base64
 import binascii
-import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
-from operator import itemgetter
+from html import escape
+from itertools import compress
+from string import ascii_letters, digits
 from typing import Final
 from urllib.parse import quote
 
@@ -20,15 +20,43 @@ RUN_CHARACTERS: Final = 8
 LEAST_CHARACTERS: Final = 4  # a shorter value is guessed, not told
 _BASIC: Final = "basic "
 
-_ESCAPE: Final = re.compile("%[0-9A-F]{2}")
-_SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
-    str,
-    lambda value: json.dumps(value)[1:-1],
-    lambda value: json.dumps(value)[1:-1].replace("/", "\\/"),  # as PHP writes JSON
-    html.escape,
-    lambda value: quote(value, safe=""),
-    lambda value: _ESCAPE.sub(lambda escape: escape[0].lower(), quote(value, safe="")),
-)
+# Every run of 8 characters of a value holds 4 that begin at a multiple of 4. As one byte each they are one number: so a
+# value is looked through in steps, and only where the text holds the same 4 characters more closely.
+_STEP: Final = 4
+_NUMBER: Final = "I"
+
+_HIDDEN: Final = re.compile(b"\1+")
+_REMEMBERED: Final = 256  # characters that a header may hold; Basic credentials may stand for more
+_UNCHANGED: Final = re.compile(r"[A-Za-z0-9_.~-]*")
+_HAS_LETTERS: Final = re.compile(r"%(?:[A-F]|[0-9][A-F])")
+_ALPHANUMERIC: Final = frozenset(ascii_letters + digits)
+
+
+class _Spelling(dict[int, str]):
+    """How each character is spelled, for `str.translate`."""
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        super().__init__()
+        self._spell = spell
+
+    def __missing__(self, code: int) -> str:
+        spelled = self._spell(chr(code))
+        if code < _REMEMBERED:
+            self[code] = spelled
+        return spelled
+
+
+def _quoted(character: str) -> str:
+    return quote(character, safe="")
+
+
+def _quoted_lower(character: str) -> str:
+    return character if character in _ALPHANUMERIC else _quoted(character).lower()
+
+
+_HTML: Final = _Spelling(escape)
+_URL: Final = _Spelling(_quoted)
+_URL_LOWER: Final = _Spelling(_quoted_lower)
 
 
 def without_echo(text: str, values: Iterable[str]) -> str:
@@ -37,12 +65,16 @@ def without_echo(text: str, values: Iterable[str]) -> str:
     A shorter value, of 4 characters at least, is found as a whole, and at the end of the text, where it may have been
     cut off, the first 4 characters of any value will do. Values are found as they are and as JSON, HTML or a url
     spells them; of Basic credentials what they stand for is found, too.
+
+    It takes time in proportion to the text and the spelled values together, whatever they hold; none without values.
     """
     if len(text) < LEAST_CHARACTERS:
         return text
-    spelled = {spell(told) for value in values for told in _told(value) for spell in _SPELLINGS}
-    runs = {run for one in spelled for run in _runs(one)}
+    spelled = {one for value in values for told in _told(value) for one in _spelled(told)}
+    if not spelled:
+        return text
     hidden = bytearray(len(text))
+    runs = _repeated(text, spelled)
     for length in {len(run) for run in runs}:
         for start in range(len(text) - length + 1):
             if text[start : start + length] in runs:
@@ -50,8 +82,54 @@ def without_echo(text: str, values: Iterable[str]) -> str:
     for length in range(LEAST_CHARACTERS, min(RUN_CHARACTERS, len(text) + 1)):
         if any(one.startswith(text[-length:]) for one in spelled):
             hidden[-length:] = b"\1" * length
-    marked = groupby(zip(text, hidden, strict=True), key=itemgetter(1))
-    return "".join(MASK if is_hidden else "".join(character for character, _ in part) for is_hidden, part in marked)
+    return _masked(text, hidden)
+
+
+def _masked(text: str, hidden: bytearray) -> str:
+    """Return the text with the mask in the place of each part that is hidden."""
+    shown = 0
+    parts = []
+    for part in _HIDDEN.finditer(hidden):
+        parts += [text[shown : part.start()], MASK]
+        shown = part.end()
+    return "".join([*parts, text[shown:]])
+
+
+def _spelled(value: str) -> Iterator[str]:
+    """Give the value as it is, and as JSON, HTML and a url spell it."""
+    yield value
+    if _UNCHANGED.fullmatch(value) is not None:
+        return
+    quoted = json.dumps(value)[1:-1]
+    yield quoted
+    yield quoted.replace("/", "\\/")  # as PHP writes JSON
+    yield value.translate(_HTML)
+    quoted = value.translate(_URL)
+    yield quoted
+    if _HAS_LETTERS.search(quoted) is not None:
+        yield value.translate(_URL_LOWER)
+
+
+def _repeated(text: str, spelled: Iterable[str]) -> set[str]:
+    """Return every run by which one of these is known that stands in the text, too."""
+    runs = {text[start : start + RUN_CHARACTERS] for start in range(len(text) - RUN_CHARACTERS + 1)}
+    parts = frozenset[int]().union(*(_numbers(text[start:]) for start in range(_STEP)))
+    found: set[str] = set()
+    for one in spelled:
+        if len(one) < RUN_CHARACTERS:
+            if len(one) >= LEAST_CHARACTERS and one in text:
+                found.add(one)
+            continue
+        near = list(compress(range(0, len(one), _STEP), map(parts.__contains__, _numbers(one))))
+        starts = {start for before in range(_STEP + 1) for at in near if (start := at - before) >= 0}
+        found |= {one[start : start + RUN_CHARACTERS] for start in starts} & runs
+    return found
+
+
+def _numbers(text: str) -> memoryview:
+    """Return every 4 characters that begin at a multiple of 4 as a number; characters beyond Latin-1 look alike."""
+    raw = text.encode("latin-1", "replace")
+    return memoryview(raw)[: len(raw) // _STEP * _STEP].cast(_NUMBER)
 
 
 def _told(value: str) -> Iterator[str]:
@@ -66,10 +144,3 @@ def _told(value: str) -> Iterator[str]:
     for credentials in {raw.decode("latin-1"), raw.decode("utf-8", errors="replace")}:
         yield credentials
         yield credentials.partition(":")[2]
-
-
-def _runs(value: str) -> Iterator[str]:
-    """Give every run of the value by which it is known."""
-    if len(value) >= LEAST_CHARACTERS:
-        length = min(RUN_CHARACTERS, len(value))
-        yield from (value[start : start + length] for start in range(len(value) - length + 1))

@@ -65,6 +65,13 @@ class InDoubt(Unavailable):
     code = "in_doubt"
 
 
+class Exhausted(HooksealError):
+    """This machine has none left of what it takes (descriptors, memory): raise its limits, or give it less to do."""
+
+    code = "exhausted"
+    exit_code = 69
+
+
 class Defect(HooksealError):
     """A state that cannot be: this is a fault of hookseal, please report it."""
 

@@ -151,7 +151,7 @@ class SecretService:
         if pointer.headers_ref is None:
             yield {}
             return
-        values = await self._beside(pointer, pointer.headers_ref, Purpose.ENDPOINT_HEADERS, header_values.read)
+        values = await self._beside(pointer, pointer.headers_ref, Purpose.ENDPOINT_HEADERS, _header_values)
         try:
             yield values
         finally:
@@ -161,8 +161,9 @@ class SecretService:
     async def tls(self, pointer: Pointer) -> AsyncIterator[EndpointTls | None]:
         """Give the context to dial the endpoint with, None if it has no TLS identity of its own, for the block.
 
-        It is held for as long as a secret is cached, and no longer than the epoch. Raises as `signers` does, and
-        `SecretUnusable` if what was sealed may not be used.
+        It is held for as long as a secret is cached, and no longer than the epoch. Raises as `signers` does,
+        `SecretUnusable` if what was sealed may not be used, and `SecretUnavailable` if the context cannot be made
+        within two seconds.
         """
         text = pointer.tls_ref
         if text is None:
@@ -203,7 +204,7 @@ class SecretService:
         pointer: Pointer,
         text: str,
         purpose: Purpose,
-        read: Callable[[SecretMaterial], _Read],
+        read: Callable[[SecretMaterial], Awaitable[_Read]],
     ) -> _Read:
         """Return what the one version holds that the pointer names for that purpose, beside those that sign."""
         self._obey(pointer)
@@ -215,7 +216,7 @@ class SecretService:
                 require_provider(ref, self._reader.provider)
             [sealed] = await self._reader.read([ref], purpose=purpose)
             with self._refusals:
-                return read(sealed)
+                return await read(sealed)
         except SecretError as error:
             self._tell(pointer, error)
             raise
@@ -269,6 +270,10 @@ class SecretService:
         require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
         require_provider(ref, self._reader.provider)
         return text, ref
+
+
+async def _header_values(sealed: SecretMaterial) -> dict[str, SecretMaterial]:
+    return header_values.read(sealed)
 
 
 @lru_cache(maxsize=_REFS_REMEMBERED)

@@ -30,6 +30,10 @@ class SingleFlight(Generic[_Key, _Answer]):
         flight.add_done_callback(partial(self._ended, key))
         return flight, True
 
+    def has(self, key: _Key) -> bool:
+        """Return whether an asking for this key is under way that may be joined."""
+        return key in self._joinable
+
     def forget(self) -> None:
         """Let nobody else join what is under way: who comes from now on begins anew."""
         self._joinable.clear()

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from hookseal.worker.pause import seen
+from hookseal.worker.probe_port import ProbePort
 
 Check = Callable[[], Coroutine[object, object, object]]
 CHECK_SECONDS: Final = 1.0
@@ -81,23 +82,17 @@ class Probes:
             return "timeout"
         return "ok" if not task.cancelled() and task.exception() is None else "unavailable"
 
-    async def serve(self, host: str, port: int) -> tuple[web.AppRunner, str]:
-        """Listen, and return the runner, to be cleaned up by the caller, with the base url. Raises `OSError`."""
+    async def serve(self, host: str, port: int) -> tuple[ProbePort, str]:
+        """Listen, and return the port, to be closed by the caller, with the base url. Raises `OSError`."""
         application = web.Application()
         application.router.add_get("/livez", self.live)
         application.router.add_get("/startupz", self.started)
         application.router.add_get("/readyz", self.ready)
         application.router.add_get("/healthz", self.ready)
         application.router.add_get("/metrics", self.metrics)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        bound_host, bound_port = runner.addresses[0][:2]
-        return runner, f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        listening = ProbePort()
+        bound_host, bound_port = await listening.serve(application, host, port)
+        return listening, f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
 
 def _all_ok(states: Mapping[str, str]) -> bool:

@@ -12,6 +12,9 @@ class InFlight:
         self.limit = limit
         self.is_closed = False
         self._slots = asyncio.Semaphore(limit)
+        self._rested = asyncio.Event()
+        self._rested.set()
+        self._waking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -19,16 +22,31 @@ class InFlight:
 
     @property
     def is_full(self) -> bool:
-        """Whether no slot is free now."""
-        return self._slots.locked()
+        """Whether no slot is to be had now."""
+        return self.is_resting or self._slots.locked()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether nothing begins for a while."""
+        return not self._rested.is_set()
+
+    def rest(self, seconds: float) -> None:
+        """Have no slot given for so long; what is in flight goes on."""
+        if not self.is_closed:
+            self._rested.clear()
+            self._waking = asyncio.get_running_loop().call_later(seconds, self._rested.set)
 
     def close(self) -> None:
         """Have nothing started from now on: who waits for a slot is given one, sees `is_closed` and frees it."""
         self.is_closed = True
+        self._rested.set()
+        if self._waking is not None:
+            self._waking.cancel()
         self._slots.release()
 
     async def slot(self) -> None:
         """Return once a slot is ours; give it to `start` or back with `free`."""
+        await self._rested.wait()
         await self._slots.acquire()
 
     def free(self) -> None:

@@ -60,6 +60,10 @@ class WorkerMeter(Collector):
         """Count a delivery that was given back, because its claim was too old to dial."""
         self._count(metrics.GIVEN_BACK)
 
+    def exhausted(self) -> None:
+        """Count a delivery that was given back, because this machine lacked what a connection takes."""
+        self._count(metrics.EXHAUSTED)
+
     def lease_lost(self) -> None:
         """Count a write that came after its lease had moved on."""
         self._count(metrics.LEASES_LOST)

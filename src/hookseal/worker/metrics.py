@@ -88,6 +88,9 @@ GIVEN_BACK: Final = Metric(
     kind=Kind.COUNTER,
     text="Claims that were too old to dial: PostgreSQL is slow, or this worker has more than it can do.",
 )
+EXHAUSTED: Final = Metric(
+    name="hookseal_exhausted_total", kind=Kind.COUNTER, text="Deliveries given back, unspent, for want of a socket."
+)
 LEASES_LOST: Final = Metric(
     name="hookseal_leases_lost_total",
     kind=Kind.COUNTER,
@@ -222,6 +225,7 @@ METRICS: Final = (
     DEAD_LETTERS,
     ENDPOINTS_DISABLED,
     GIVEN_BACK,
+    EXHAUSTED,
     LEASES_LOST,
     LEASES_TAKEN_BACK,
     RINGS,

@@ -10,7 +10,9 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
+from hookseal.config.hardening import raised_descriptor_limit
 from hookseal.config.settings import Settings
+from hookseal.dispatcher.guard import RESERVED_DESCRIPTORS
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Defect, Unavailable
 from hookseal.worker.checks import ready_checks, startup_checks
@@ -38,9 +40,23 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
     stop = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _raise_limit(settings, log)
     async with opened(settings, clock, log) as resources:
         log = log.bind(worker_id=resources.worker_id)
         await _Life(settings, resources, clock, log).until(stop, output)
+
+
+def _raise_limit(settings: Settings, log: Any) -> None:
+    limit = raised_descriptor_limit()
+    needed = settings.worker.concurrency + RESERVED_DESCRIPTORS
+    if limit < needed:
+        log.warning(
+            "worker.few_descriptors",
+            limit=limit,
+            needed=needed,
+            reason=f"this process may open {limit} files, and HOOKSEAL_CONCURRENCY={settings.worker.concurrency} needs "
+            f"{needed}: raise the hard limit (LimitNOFILE, ulimits, ulimit -Hn), or lower HOOKSEAL_CONCURRENCY",
+        )
 
 
 async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -92,7 +108,7 @@ class _Life:
         """Serve until `stop` is set, then drain."""
         health = self._settings.health
         try:
-            runner, url = await self._probes.serve(health.host, health.port)
+            port, url = await self._probes.serve(health.host, health.port)
         except OSError as error:
             raise Unavailable(
                 f"the probes cannot listen on {health.host}:{health.port} ({type(error).__name__}): "
@@ -107,7 +123,7 @@ class _Life:
         finally:
             await cancelled(loops)
             await self._rounds.end()
-            await runner.cleanup()
+            await port.close()
 
     def _say_ready(self, url: str, output: TextIO) -> None:
         ready = {"event": "worker.ready", "worker_id": self._worker_id, "pid": os.getpid(), "health_url": url}

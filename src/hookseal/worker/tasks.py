@@ -9,7 +9,7 @@ from hookseal.dispatcher.deliver import attempt, take
 from hookseal.dispatcher.model import Claim, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground import ids
-from hookseal.ground.errors import Busy, Malformed, Unavailable
+from hookseal.ground.errors import Busy, Exhausted, Malformed, Unavailable
 from hookseal.queue.taking import Dropped, DropReason, RingAgain
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.meter import WorkerMeter
@@ -21,6 +21,9 @@ SLOT_SECONDS: Final = 5.0
 CLAIMS_AT_ONCE: Final = 6
 _RING_AGAIN_SECONDS: Final = 1.0
 _BUSY_SECONDS: Final = 0.2
+# While this machine lacks descriptors nothing is begun for so long, twice as long each time that it still does.
+_FIRST_REST_SECONDS: Final = 0.5
+_LONGEST_REST_SECONDS: Final = 8.0
 # A slot, a permit and a claim, each as long as it may wait: the ring of a job that takes longer is dropped.
 JOB_SECONDS: Final = 30
 
@@ -46,6 +49,8 @@ class Answering:
         self.movement = movement
         self._slot_seconds = slot_seconds
         self._claiming = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        self._rest_seconds = 0.0
+        self._rested_at = float("-inf")
 
     async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
         """Claim what the ring names and start sending it. Whatever happens, arq has nothing to record.
@@ -132,6 +137,8 @@ class Answering:
     async def _attempt(self, claim: Claim, asked_at: float) -> None:
         try:
             await attempt(claim, asked_at, self._parts)
+        except Exhausted as error:
+            self._rest(str(error))
         except Unavailable as error:
             self._parts.log.error(  # noqa: TRY400 -- an outage, told by its name: a traceback says no more
                 "delivery.unrecorded",
@@ -147,6 +154,17 @@ class Answering:
                 delivery_id=claim.ring.delivery_id,
                 attempt=claim.number,
             )
+
+    def _rest(self, reason: str) -> None:
+        """Begin nothing for a while: what is in flight must end first, or somebody raise the limit."""
+        if self._in_flight.is_resting:
+            return
+        now = self._parts.clock.monotonic()
+        is_new = now - self._rested_at > 2 * _LONGEST_REST_SECONDS
+        self._rest_seconds = _FIRST_REST_SECONDS if is_new else min(2 * self._rest_seconds, _LONGEST_REST_SECONDS)
+        self._rested_at = now
+        self._in_flight.rest(self._rest_seconds)
+        self._parts.log.error("worker.exhausted", reason=reason, rests_seconds=self._rest_seconds)
 
 
 def _delivery_id(job_id: str) -> str | None:

@@ -1,0 +1,67 @@
+"""A worker that may open few files, and receivers that hold more connections than that: nothing is spent."""
+
+import asyncio
+import resource
+from pathlib import Path
+
+import pytest
+import structlog
+
+from hookseal.worker import run
+from tests.worker.environment import settings
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, Worker, World, held
+
+DELIVERIES = 30
+AT_ONCE = 10
+
+
+def few_files(worker: Worker) -> None:
+    """Leave the worker what it has open, ten connections, and as much again in reserve."""
+    most = max(int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir())
+    soft = 2 * (most + 1 + AT_ONCE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (soft, soft))
+
+
+@pytest.mark.req("DEL-06")
+async def test_more_receivers_than_descriptors(world: World, receiver: Receiver) -> None:
+    """Each delivery for which there is no descriptor waits for one, unspent; probes are answered meanwhile."""
+    answer_now = asyncio.Event()
+    receiver.answers["/held"] = held(answer_now)
+    await world.endpoint(f"{receiver.base_url}/held", timeout_ms=20_000)
+    async with world.worker() as worker:
+        few_files(worker)
+        rings = [(await world.publish(rung=False))[0] for _ in range(DELIVERIES)]
+
+        async def lacks() -> bool:
+            return (await worker.figures())["hookseal_exhausted_total", None] > 0
+
+        await eventually(lacks, within=30)
+        assert 200 == (await worker.get("/livez"))[0]
+        assert 200 == (await worker.get("/readyz"))[0]
+        assert AT_ONCE >= len(receiver.received) > 0
+        answer_now.set()
+
+        async def all_delivered() -> bool:
+            return not await world.pool.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE state <> 'delivered'")
+
+        await eventually(all_delivered, within=45)
+
+    spent = [(await world.installation.delivery(ring))["attempts"] for ring in rings]
+    assert [1] * DELIVERIES == spent
+    assert 0 == await world.pool.fetchval("SELECT count(*) FROM hookseal.attempts WHERE outcome <> 'delivered'")
+    rests = [line["rests_seconds"] for line in worker.log if line["event"] == "worker.exhausted"]
+    assert 0.5 == rests[0]
+    assert len(rests) < DELIVERIES
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(755, True), (756, False)])
+def test_too_few_for_its_concurrency(limit: int, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At start it is said if the limit is less than HOOKSEAL_CONCURRENCY needs, with what to change."""
+    monkeypatch.setattr(run, "raised_descriptor_limit", lambda: limit)
+    with structlog.testing.capture_logs() as logs:
+        run._raise_limit(settings("postgresql://h/d", "redis://h"), structlog.get_logger())
+
+    said = [(line["event"], line["limit"], line["needed"]) for line in logs]
+    assert [("worker.few_descriptors", 755, 756)] * warned == said
+    assert all("raise the hard limit" in line["reason"] for line in logs)
