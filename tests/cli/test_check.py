@@ -27,11 +27,11 @@ async def broken() -> None:
 async def probed(check: Check) -> AsyncIterator[str]:
     """Yield the url of probes with one dependency that does this."""
     probes = Probes(ready={"redis": check}, startup={}, silence=lambda: 0.0, scrape=lambda _accept: (b"", "text/plain"))
-    runner, url = await probes.serve("127.0.0.1", 0)
+    port, url = await probes.serve("127.0.0.1", 0)
     try:
         yield url
     finally:
-        await runner.cleanup()
+        await port.close()
 
 
 @asynccontextmanager
