@@ -1,5 +1,6 @@
 """The tree of commands."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Final
 
@@ -39,8 +40,16 @@ _NAMES: Final = (
 )
 
 
-def tree(asked: str | None) -> typer.Typer:
-    """Return the tree of all commands; only the branch that is asked for, if it is one.
+def asked(arguments: Sequence[str]) -> str | None:
+    """Return which branch of the tree is asked for: the one that is named first, `--version`, or all of them."""
+    if "--version" in arguments and {"--version", "--json"}.issuperset(arguments):
+        return "--version"
+    first = next(iter(arguments), None)
+    return first if first in _NAMES else None
+
+
+def tree(branch: str | None) -> typer.Typer:
+    """Return the tree of all commands; only the branch that is asked for, if it is one, and none for `--version`.
 
     A process runs one command, and a probe does so every few seconds: loading them all takes longer than most run.
     """
@@ -53,10 +62,16 @@ def tree(asked: str | None) -> typer.Typer:
         context_settings=HELP_OPTIONS,
     )
     found.callback(invoke_without_command=True)(_root)
-    for name in (asked,) if asked in _NAMES else _NAMES:
+    for name in _branches(branch):
         _grow(found, name)
     join_lines(found)
     return found
+
+
+def _branches(branch: str | None) -> tuple[str, ...]:
+    if branch == "--version":
+        return ()
+    return (branch,) if branch in _NAMES else _NAMES
 
 
 def _grow(found: typer.Typer, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 import typer
 
 from hookseal.cli import interrupted
-from hookseal.cli.commands import tree
+from hookseal.cli.commands import asked, tree
 from hookseal.cli.output import emit_error
 from hookseal.ground.errors import Defect, HooksealError
 
@@ -27,7 +27,7 @@ def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int
     as_json = "--json" in takewhile("--".__ne__, arguments)
     found = commands
     try:
-        found = tree(next(iter(arguments), None)) if found is None else found
+        found = tree(asked(arguments)) if found is None else found
         code = found(args=list(arguments), prog_name="hookseal", standalone_mode=False)
     except HooksealError as error:
         return _tell(error, as_json=as_json)

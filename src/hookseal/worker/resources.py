@@ -15,8 +15,7 @@ import asyncpg
 
 from hookseal.config.settings import Environment, Settings
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.ports import Parts
-from hookseal.dispatcher.transport import HttpTransport
+from hookseal.dispatcher.ports import Parts, Transport
 from hookseal.ground.clock import Clock
 from hookseal.ground.counted import counted
 from hookseal.ground.errors import ConfigError, Unavailable
@@ -122,7 +121,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
 
 
 def _parts(
-    settings: Settings, transport: HttpTransport, unlocked: Unlocked, *, ledger: PersistentLedger, means: _Means
+    settings: Settings, transport: Transport, unlocked: Unlocked, *, ledger: PersistentLedger, means: _Means
 ) -> Parts:
     return Parts(
         ledger=ledger,
