@@ -34,7 +34,7 @@ def up(
             raise Malformed("put --json behind the command: hookseal up env --json")
         return
     parts = embedded_part("hookseal.demo.up")
-    folder = embedded_part("hookseal.demo.state").FOLDER
+    folder = embedded_part("hookseal.demo.state").here()
     print("starting ... (Ctrl-C ends it)", file=sys.stderr, flush=True)
     run(parts.stay_up(folder, _say_json if as_json else _say_text))
 
@@ -46,7 +46,7 @@ def env(*, as_json: Json = False) -> None:
     The master key is named by its file, never printed.
     """
     state = embedded_part("hookseal.demo.state")
-    settings: dict[str, str] = state.settings(state.FOLDER)
+    settings: dict[str, str] = state.settings(state.here())
     emit(
         settings,
         as_json=as_json,

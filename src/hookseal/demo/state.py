@@ -12,10 +12,14 @@ from hookseal.embedded.folders import write_private
 from hookseal.embedded.server import ports
 from hookseal.ground.errors import Refused, Unavailable
 
-FOLDER: Final = Path(".hookseal").absolute()
 _FILE: Final = "up.json"
 _PORT: Final = "receiver.port"
 _LOCK: Final = "up.lock"
+
+
+def here() -> Path:
+    """Return the folder of an `up` that is run in the folder of this process."""
+    return Path(".hookseal").absolute()
 
 
 @contextmanager
