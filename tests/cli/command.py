@@ -1,13 +1,19 @@
-"""The command `hookseal` as its users run it: a process of its own, with nothing set but what a test sets."""
+"""The command `hookseal` as its users run it: a process of its own, with nothing set but what a test sets.
+
+Its process is forked from one that has loaded everything (`tests/forking.py`). A test whose law is about the start of
+Python takes `started`, or sets a variable of Python's own.
+"""
 
 import asyncio
 import json
 import os
 import pty
 import sys
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from typing import Any, Final
+
+from tests import forked
 
 DEADLINE_SECONDS: Final = 30
 
@@ -35,18 +41,24 @@ async def hookseal(*arguments: str, **settings: str) -> Ended:
 
 async def fed(standard_input: bytes, /, *arguments: str, **settings: str) -> Ended:
     """Run the command to its end with these settings, and this on its standard input."""
-    return await _python(standard_input, "-m", "hookseal", *arguments, **settings)
+    process = await forked.start(*arguments, env={**os.environ, **settings}, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    return await _ended(process, standard_input)
+
+
+async def started(*arguments: str, **settings: str) -> Ended:
+    """Run the command to its end with these settings, as `python -m hookseal`, from the start of Python on."""
+    return await python("-m", "hookseal", *arguments, **settings)
 
 
 async def python(*arguments: str, **settings: str) -> Ended:
     """Run Python to its end with these settings of hookseal."""
-    return await _python(b"", *arguments, **settings)
-
-
-async def _python(standard_input: bytes, /, *arguments: str, **settings: str) -> Ended:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env={**os.environ, **settings}, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
+    return await _ended(process, b"")
+
+
+async def _ended(process: Process, standard_input: bytes) -> Ended:
     try:
         out, err = await asyncio.wait_for(process.communicate(standard_input), DEADLINE_SECONDS)
     finally:
@@ -59,9 +71,7 @@ async def _python(standard_input: bytes, /, *arguments: str, **settings: str) ->
 async def on_a_terminal(*arguments: str, **settings: str) -> Ended:
     """Run the command to its end with a terminal as its standard output."""
     ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", *arguments), env={**os.environ, **settings}, stdout=theirs, stderr=PIPE
-    )
+    process = await forked.start(*arguments, env={**os.environ, **settings}, stdout=theirs, stderr=PIPE)
     os.close(theirs)
     try:
         _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)

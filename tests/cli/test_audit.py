@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import pty
-import sys
 from datetime import datetime
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from hookseal.audit import log
 from hookseal.audit.entry import Action, Change
 from hookseal.ground.ids import TenantId
+from tests import forked
 from tests.cli.begun import Begun
 from tests.cli.command import hookseal
 from tests.cli.listeners import closed_port
@@ -160,8 +160,8 @@ async def test_verify_shows_its_progress_on_a_terminal(begun: Begun) -> None:
     """Where standard error is a terminal the rows that hold are counted there, and the line is gone in the end."""
     await changed(begun, 1, 2)
     ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", "audit", "verify", "--tenant", "acme", "--json"),
+    process = await forked.start(
+        *("audit", "verify", "--tenant", "acme", "--json"),
         env={**os.environ, **begun.settings},
         stdout=asyncio.subprocess.PIPE,
         stderr=theirs,

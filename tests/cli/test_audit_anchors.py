@@ -3,12 +3,12 @@
 import json
 import os
 import pty
-import sys
-from asyncio import create_subprocess_exec, subprocess, wait_for
+from asyncio import subprocess, wait_for
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.cli.begun import Begun
 from tests.cli.command import hookseal
 from tests.cli.test_audit import changed, quoted, tamper
@@ -176,17 +176,8 @@ async def test_an_export_shows_its_progress_on_a_terminal(begun: Begun, tmp_path
     await changed(begun, *range(1, 1_001))
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
     ours, theirs = pty.openpty()
-    process = await create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "hookseal",
-            "audit",
-            "verify",
-            "--from-export",
-            str(tmp_path / "audit.jsonl"),
-            "--json",
-        ),
+    process = await forked.start(
+        *("audit", "verify", "--from-export", str(tmp_path / "audit.jsonl"), "--json"),
         env={**os.environ, **begun.settings},
         stdout=subprocess.PIPE,
         stderr=theirs,

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from hookseal.ground.wire import Algorithm
 from hookseal.secrets.signer import generate_signing_secret, public_key_of
+from tests import forked
 from tests.cli.begun import Begun
 from tests.cli.command import Ended
 from tests.cli.switching import Switching, switching
@@ -334,8 +334,8 @@ async def test_interrupted(sending: Begun, tmp_path: Path) -> None:
     """Interrupted while it waits for the receiver, `rotate` gives its answer all the same: the rotation was made."""
     async with listening(hang) as silent:
         endpoint = await added(sending, silent.url, tmp_path, "--timeout-ms", "20000")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hookseal", "endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint),
+        process = await forked.start(
+            *("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint),
             *("--verify", "--print-secret", "--json"),
             env={**os.environ, **sending.settings},
             stdout=PIPE,

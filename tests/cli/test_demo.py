@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 
 from hookseal.cli.demo import show
 from hookseal.demo.result import Chapter, Line, Result
+from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal, python
 from tests.cli.leftovers import files_in, processes_in
 
@@ -29,8 +29,8 @@ main()
 
 async def demo(folder: Path, *options: str, **settings: str) -> Ended:
     """Run the demo to its end in this folder, which is also its temporary one."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", "demo", *options),
+    process = await forked.start(
+        *("demo", *options),
         env={**os.environ, **settings, "TMPDIR": str(folder)},
         cwd=folder,
         stdout=PIPE,
@@ -159,8 +159,8 @@ def test_one_chapter_or_signature_is_missing(
 
 async def interrupted(folder: Path, number: signal.Signals, when: Callable[[bytes], bool]) -> int | None:
     """Run the demo until it says that line, send it a signal, and return its exit code."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", "demo"),
+    process = await forked.start(
+        "demo",
         env={**os.environ, "TMPDIR": str(folder)},
         cwd=folder,
         stdout=PIPE,

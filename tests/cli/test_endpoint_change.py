@@ -3,12 +3,12 @@
 import asyncio
 import os
 import pty
-import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.cli.begun import Begun
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.doubles.logbook import audited
@@ -239,8 +239,8 @@ async def test_the_operators_role(begun: Begun) -> None:
 async def typing(text: str, /, *arguments: str, **settings: str) -> tuple[int, str]:
     """Run the command at a terminal where a person types this; return its exit code and what it printed."""
     ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", *arguments),
+    process = await forked.start(
+        *arguments,
         env={**os.environ, **settings},
         stdin=theirs,
         stdout=PIPE,

@@ -5,7 +5,6 @@ import base64
 import hashlib
 import os
 import pty
-import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.keyring import MasterKey
+from tests import forked
 from tests.cli.begun import Begun
 from tests.cli.command import Ended
 from tests.cli.many import Many, many
@@ -484,8 +484,8 @@ async def test_a_bar_on_a_terminal(keys: Keys, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     try:
         settings = {name: value for name, value in keys.begun.settings.items() if not name.startswith("SECRETS_MASTER")}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hookseal", "key", "rewrap", OLD.key_id, "--json"),
+        process = await forked.start(
+            *("key", "rewrap", OLD.key_id, "--json"),
             env={**os.environ, **settings, **SWAPPED, "TERM": "xterm"},
             stdout=asyncio.subprocess.PIPE,
             stderr=theirs,

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES, Algorithm, Scheme, signed_content, standard_headers, x_webhook_content
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import Signer, generate_signing_secret, public_key_of
+from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.worker.canary import Canary, search, signing
 from tests.worker.world import world
@@ -61,9 +61,7 @@ class Listening:
 @asynccontextmanager
 async def listening(*options: str, folder: Path) -> AsyncIterator[Listening]:
     """Run the command until the end of the block."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", "listen", *options), stdout=PIPE, stderr=PIPE, cwd=folder
-    )
+    process = await forked.start(*("listen", *options), stdout=PIPE, stderr=PIPE, cwd=folder)
     found = Listening(process)
     try:
         yield found

@@ -1,8 +1,6 @@
 """`hookseal endpoint rotate`, killed: what is stored, and its file, is the old state or the new one, whole."""
 
-import asyncio
 import os
-import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +14,7 @@ from hookseal.ground.ids import EndpointId
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signer import Signer
+from tests import forked
 from tests.cli.begun import Begun
 from tests.operations.blocked import blocked
 from tests.operations.test_rotation_crash import TABLES, content
@@ -42,8 +41,8 @@ def options(endpoint: EndpointId, file: Path) -> tuple[str, ...]:
 @asynccontextmanager
 async def rotating(begun: Begun, endpoint: EndpointId, file: Path) -> AsyncIterator[Process]:
     """Yield the command while it rotates; afterwards it is killed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", *options(endpoint, file)),
+    process = await forked.start(
+        *options(endpoint, file),
         env={**os.environ, **begun.settings},
         stdin=DEVNULL,
         stdout=DEVNULL,

@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import stat
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
 from tests.cli.leftovers import processes_in
-
-_SECOND_TERMINAL = 'eval "$("$0" -m hookseal up env)" && exec "$0" -m hookseal "$@"'
 
 
 class Terminal:
@@ -30,36 +28,31 @@ class Terminal:
         self.folder.mkdir()
         self.state = self.folder / ".hookseal"
 
-    async def start(self, *command: str) -> Process:
-        """Start a program here."""
-        return await asyncio.create_subprocess_exec(
-            *command,
-            env={**os.environ, "TMPDIR": str(self.temporary)},
+    async def start(self, *arguments: str, **settings: str) -> Process:
+        """Start the command here."""
+        return await forked.start(
+            *arguments,
+            env={**os.environ, "TMPDIR": str(self.temporary), **settings},
             cwd=self.folder,
             stdout=PIPE,
             stderr=PIPE,
         )
 
-    async def run(self, *command: str) -> Ended:
-        """Run a program here to its end."""
-        process = await self.start(*command)
-        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
-        return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
-
-    async def hookseal(self, *arguments: str) -> Ended:
+    async def hookseal(self, *arguments: str, **settings: str) -> Ended:
         """Run the command here to its end."""
-        return await self.run(sys.executable, "-m", "hookseal", *arguments)
+        return await to_its_end(await self.start(*arguments, **settings))
 
     async def pointed(self, *arguments: str) -> dict[str, Any]:
         """Run a command that is pointed at what is up, and return what it printed."""
-        ended = await self.run("sh", "-c", _SECOND_TERMINAL, sys.executable, *arguments, "--json")
+        settings = (await self.hookseal("up", "env", "--json")).json
+        ended = await self.hookseal(*arguments, "--json", **settings)
         assert 0 == ended.code, ended
         return ended.json
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
         """Hold it up; give its process and what it said."""
-        process = await self.start(sys.executable, "-m", "hookseal", "up", "--json")
+        process = await self.start("up", "--json")
         assert process.stdout is not None
         try:
             line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
@@ -69,6 +62,12 @@ class Terminal:
             if process.returncode is None:
                 process.terminate()
             await process.communicate()
+
+
+async def to_its_end(process: Process) -> Ended:
+    """Return how the process ended, and what it printed."""
+    out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
 
 
 @pytest.fixture
@@ -120,13 +119,19 @@ async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
 
 async def test_what_it_prints_may_be_copied(terminal: Terminal) -> None:
     """The lines for a second terminal run as they stand in one that knows of no virtual environment."""
-    process = await terminal.start(sys.executable, "-m", "hookseal", "up")
+    process = await terminal.start("up")
     assert process.stdout is not None
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             told = [line.decode() async for line in until(process.stdout, b"log ")]
         lines = "".join(line for line in told if line.startswith("  "))
-        copied = await terminal.run("env", "-i", "PATH=/usr/bin:/bin", "sh", "-e", "-c", lines)
+        shell = await asyncio.create_subprocess_exec(
+            *("env", "-i", "PATH=/usr/bin:/bin", "sh", "-e", "-c", lines),
+            cwd=terminal.folder,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        copied = await to_its_end(shell)
     finally:
         process.terminate()
         await process.communicate()

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.cli.begun import Begun
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, seconds_from
@@ -24,8 +24,8 @@ SETTINGS = {"SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": MASTER_KEY_TEXT, "HO
 @asynccontextmanager
 async def working(settings: dict[str, str], *options: str) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
     """Give a worker process that is ready, and what it said."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hookseal", "worker", *options),
+    process = await forked.start(
+        *("worker", *options),
         env={**os.environ, **SETTINGS, **settings},
         stdout=PIPE,
         stderr=PIPE,

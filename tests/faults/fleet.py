@@ -4,20 +4,18 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tests import forked
 from tests.worker.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 80.0  # many of them start at once, on few and busy cores
-HOOKSEAL = ("-P", "-m", "hookseal")
-FAULTY = ("-m", "tests.faults.faulty")
+HOOKSEAL, FAULTY = "hookseal", "tests.faults.faulty"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,11 +133,9 @@ class Fleet:
         variables = {name: value for name, value in {**self._environment, **settings}.items() if value}
         log_file = self._folder / f"worker-{len(self.members) + 1}.log"
         with log_file.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                # However we end, the kernel then kills it: nobody is left behind.
-                *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
-                *(str(os.getpid()), str(int(signal.SIGKILL)), ""),
-                *(sys.executable, *(FAULTY if fault else HOOKSEAL), "worker"),
+            process = await forked.start(
+                "worker",
+                module=FAULTY if fault else HOOKSEAL,
                 cwd=ROOT,
                 env=os.environ | variables | {"FAULT": fault},
                 stdout=asyncio.subprocess.PIPE,

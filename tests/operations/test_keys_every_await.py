@@ -1,8 +1,6 @@
 """A process that moves a master key, killed at every await: the old state or the new one, and run again it is done."""
 
-import asyncio
 import json
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import pytest
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.ref import SecretRef
+from tests import forked
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import holding, opened, put_back_now, require_sound_log, under
@@ -52,9 +51,7 @@ class Dying:
 @pytest.fixture
 async def program(installation: Installation, database_url: str) -> AsyncIterator[Dying]:
     """Yield the program; it is ended afterwards."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.operations.dying_keys", stdin=PIPE, stdout=PIPE, cwd=ROOT
-    )
+    process = await forked.start(module="tests.operations.dying_keys", stdin=PIPE, stdout=PIPE, cwd=ROOT)
     assert process.stdin is not None
     try:
         yield Dying(process, installation, database_url)

@@ -1,8 +1,6 @@
 """A process that migrates an endpoint, killed at every await: the plaintext as it was, or all of it sealed."""
 
-import asyncio
 import json
-import sys
 from asyncio.subprocess import PIPE
 from itertools import count
 from pathlib import Path
@@ -16,6 +14,7 @@ from hookseal.operations.migration import Migration, migrate_endpoint
 from hookseal.secrets.context import Purpose
 from hookseal.secrets.migration import Held
 from hookseal.secrets.ref import SecretRef
+from tests import forked
 from tests.doubles.legacy import SECRET, legacy, row
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -49,9 +48,7 @@ async def is_migrated(installation: Installation, held: Held) -> bool:
 @pytest.mark.req("SEC-12")
 async def test_killed_at_every_await(installation: Installation, database_url: str) -> None:
     """Killed as it begins to wait for PostgreSQL or is answered, it did all or nothing, and goes on from there."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.operations.dying", stdin=PIPE, stdout=PIPE, cwd=ROOT
-    )
+    process = await forked.start(module="tests.operations.dying", stdin=PIPE, stdout=PIPE, cwd=ROOT)
     assert process.stdin is not None
     endings: list[bool] = []
     try:

@@ -1,8 +1,6 @@
 """A process that changes an endpoint's secret, killed at every await: the old state or the new one, whole."""
 
-import asyncio
 import json
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from hookseal.secrets.context import Purpose
 from hookseal.secrets.ref import SecretRef
 from hookseal.secrets.rotation import Rotated
 from hookseal.secrets.signer import Signer
+from tests import forked
 from tests.doubles.stored import Installation
 from tests.operations import dying
 from tests.operations.dying import TENANT
@@ -81,9 +80,7 @@ class Dying:
 @pytest.fixture
 async def program(database_url: str) -> AsyncIterator[Dying]:
     """Yield the program; it is ended afterwards."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.operations.dying", stdin=PIPE, stdout=PIPE, cwd=ROOT
-    )
+    process = await forked.start(module="tests.operations.dying", stdin=PIPE, stdout=PIPE, cwd=ROOT)
     assert process.stdin is not None
     try:
         yield Dying(process, database_url)

@@ -1,10 +1,8 @@
 """The life of master keys beside whole workers: the keys of each process, and the commands as an operator runs them."""
 
-import asyncio
 import base64
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +20,7 @@ from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.rewrap import BEGINNING, Place
+from tests import forked
 from tests.cli.command import hookseal
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker.environment import environment
@@ -153,8 +152,8 @@ async def killed_in_mid_batch(world: World, **keys: str) -> None:
     variables = os.environ | environment(world.database_url, world.redis_url, **keys)
     async with world.pool.acquire() as holder, holder.transaction():
         await holder.execute(SYSTEM_HEAD)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hookseal", "key", "rewrap", id_of(OLD)),
+        process = await forked.start(
+            *("key", "rewrap", id_of(OLD)),
             env=variables,
             stdout=DEVNULL,
             stderr=DEVNULL,

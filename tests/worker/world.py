@@ -3,12 +3,12 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import aiohttp
 import asyncpg
@@ -21,6 +21,7 @@ from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
 from hookseal.secrets.material import SecretMaterial
+from tests import forked
 from tests.doubles.serving import serving
 from tests.doubles.stored import Installation, begin
 from tests.worker.environment import environment
@@ -147,7 +148,7 @@ class World:
         """Yield a worker process with these settings changed."""
         log_file = self.folder / f"worker-{next(_LOGS)}.log"
         variables = os.environ | environment(self.database_url, self.redis_url, **changes)
-        async with worker_process(variables, log_file) as process:
+        async with worker_process(variables, log_file, start=_forked) as process:
             yield Worker(process=process, log_file=log_file)
 
     async def endpoint(
@@ -183,6 +184,12 @@ class World:
             return row if row["state"] == "pending" and row["attempts"] else None
 
         return await eventually(look, within=PATIENCE_SECONDS)
+
+
+async def _forked(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+    return await forked.start(
+        "worker", env=environment, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
+    )
 
 
 async def world(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str, folder: Path) -> World:

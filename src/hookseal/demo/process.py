@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 from hookseal.embedded.folders import write_private
 from hookseal.ground.errors import Unavailable
@@ -38,24 +38,38 @@ class WorkerProcess:
             raise Unavailable(f"the worker ended by itself (exit code {self._process.returncode}): see its log")
 
 
+class Start(Protocol):
+    """Starts a worker with this environment: what it says comes by a pipe, its log goes to the file."""
+
+    async def __call__(self, environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+        """Return the process, which has just begun."""
+        ...
+
+
+async def _started(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        # However we end, the kernel then asks it to drain: nobody is left behind.
+        *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
+        *(str(os.getpid()), str(int(signal.SIGTERM)), ""),
+        *(sys.executable, "-P", "-m", "hookseal", "worker"),
+        env=dict(environment),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C is for the parent, which then ends it by its own drain
+    )
+
+
 @asynccontextmanager
-async def worker_process(environment: Mapping[str, str], log_file: Path) -> AsyncIterator[WorkerProcess]:
+async def worker_process(
+    environment: Mapping[str, str], log_file: Path, *, start: Start = _started
+) -> AsyncIterator[WorkerProcess]:
     """Give a worker process that runs for the length of the block; its log goes to the file.
 
     Raises `Unavailable`, with the end of its log, if it does not become ready within 20 seconds.
     """
     write_private(log_file, "")
     with log_file.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            # However we end, the kernel then asks it to drain: nobody is left behind.
-            *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
-            *(str(os.getpid()), str(int(signal.SIGTERM)), ""),
-            *(sys.executable, "-P", "-m", "hookseal", "worker"),
-            env=dict(environment),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for the parent, which then ends it by its own drain
-        )
+        process = await start(environment, log)
     try:
         yield WorkerProcess(process, await _ready(process, log_file))
     finally:

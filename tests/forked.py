@@ -1,0 +1,174 @@
+"""Commands as processes of their own that cost no start of Python: `tests/forking.py` is asked to fork for each."""
+
+import asyncio
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from asyncio.base_subprocess import BaseSubprocessTransport
+from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Final
+
+_ROOT: Final = Path(__file__).parents[1]
+_LINE_BYTES: Final = 1 << 16
+_AT_THE_START: Final = ("PYTHON", "LD_")
+
+
+async def start(
+    *arguments: str,
+    module: str = "hookseal",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    start_new_session: bool = False,
+) -> Process:
+    """Start `python -m hookseal` with these arguments, or another module, as `create_subprocess_exec` would.
+
+    With a variable that is read as a program or as Python starts (`LD_PRELOAD`, `PYTHONPATH`) it is started indeed.
+    """
+    if env is not None and any(name.startswith(_AT_THE_START) and os.environ.get(name) != env[name] for name in env):
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *arguments),
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=start_new_session,
+        )
+    loop = asyncio.get_running_loop()
+    control = _control() if _control.cache_info().currsize else await asyncio.to_thread(_control)
+    request = {
+        "module": module,
+        "arguments": arguments,
+        "environment": dict(os.environ if env is None else env),
+        "folder": str(Path.cwd() if cwd is None else cwd),
+        "umask": _umask(),
+        "session": start_new_session,
+    }
+    protocol = SubprocessStreamProtocol(limit=_LINE_BYTES, loop=loop)
+    connected = loop.create_future()
+    transport = _Transport(
+        *(loop, protocol, (module, *arguments), False),
+        *(stdin, stdout, stderr, 0),
+        waiter=connected,
+        control=control,
+        request=request,
+    )
+    await connected
+    return Process(transport, protocol, loop)
+
+
+class _Transport(BaseSubprocessTransport):
+    """The transport of asyncio, on a process that another one forks and waits for."""
+
+    def _start(  # type: ignore[override]
+        self,
+        *,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        control: socket.socket,
+        request: Mapping[str, object],
+        **_: object,
+    ) -> None:
+        line, theirs = socket.socketpair()
+        with ExitStack() as after:
+            ours: list[IO[bytes] | None] = []
+            streams = [_stream(number, given, ours, after) for number, given in enumerate((stdin, stdout, stderr))]
+            socket.send_fds(control, [b"."], [theirs.fileno(), *streams])
+            theirs.close()
+            line.sendall(json.dumps(request).encode() + b"\n")  # it is read already, however long it is
+        self._proc: Any = _Forked(line, *ours)
+        line.setblocking(False)
+        self._loop.add_reader(line, self._has_ended, line)
+
+    def _has_ended(self, line: socket.socket) -> None:
+        self._loop.remove_reader(line)
+        with line:
+            status = line.recv(16)
+        self._process_exited(int(status or -signal.SIGKILL))
+
+
+class _Forked:
+    """What a transport needs to know of a process, as `subprocess.Popen` has it."""
+
+    def __init__(self, line: socket.socket, *pipes: IO[bytes] | None) -> None:
+        self.stdin, self.stdout, self.stderr = pipes
+        self.pid = int(_word(line))
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@cache
+def _control() -> socket.socket:
+    """Return the line to the process that forks, which has loaded everything, and ends when the line does."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forking", str(theirs.fileno())],
+            cwd=_ROOT,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _stream(number: int, given: Any, ours: list[IO[bytes] | None], after: ExitStack) -> int:
+    """Return the process's end of its stream of that number; ours, if it is a pipe, is appended to the others."""
+    if given != PIPE:
+        ours.append(None)
+        if given is None:
+            return number
+        if given != DEVNULL:
+            return given if isinstance(given, int) else int(given.fileno())
+        theirs = os.open(os.devnull, os.O_RDWR)
+    else:
+        reader, writer = os.pipe()
+        mine, theirs = (writer, reader) if number == 0 else (reader, writer)
+        ours.append(open(mine, "wb" if number == 0 else "rb", buffering=0))  # noqa: SIM115, PTH123 - asyncio closes it
+    after.callback(os.close, theirs)
+    return theirs
+
+
+def _word(line: socket.socket) -> bytes:
+    found = b""
+    while not found.endswith(b"\n"):
+        more = line.recv(1)  # what follows it is the end
+        assert more, "the process that forks has ended"
+        found += more
+    return found
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
