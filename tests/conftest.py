@@ -15,10 +15,9 @@ import pytest
 
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
-from hookseal.embedded.postgres import postgres
 from hookseal.embedded.server import Server
 from hookseal.embedded.valkey import valkey
-from hookseal.schema.upgrade import upgrade
+from tests.fresh import fresh_postgres
 from tests.servers import (
     REDIS_DATABASES_PER_PROCESS,
     Given,
@@ -118,10 +117,8 @@ def servers_folder() -> Iterator[Path]:
 @pytest.fixture
 async def own_postgres() -> AsyncIterator[Server]:
     """Yield a PostgreSQL that no other test uses; its database is migrated."""
-    with scratch(for_servers()) as folder:
-        async with postgres(folder, durable=False) as server:
-            await upgrade(server.url)
-            yield server
+    async with fresh_postgres(migrated=True) as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
-from hookseal.embedded.postgres import postgres
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.operations import rotation
@@ -22,6 +19,7 @@ from hookseal.secrets.ref import Provider
 from hookseal.secrets.rotation import Rotated, Wanted
 from hookseal.secrets.signer import generate_signing_secret
 from tests.doubles.stored import Installation, keyring
+from tests.fresh import fresh_postgres
 from tests.restore.documented import Shell
 from tests.worker import world as worlds
 from tests.worker.environment import environment
@@ -74,9 +72,8 @@ class Site:
 @asynccontextmanager
 async def site() -> AsyncIterator[Site]:
     """Yield a server on which nothing was ever made."""
-    with scratch(for_servers()) as folder:
-        async with postgres(folder, durable=False) as server:
-            yield Site(server)
+    async with fresh_postgres(migrated=False) as server:
+        yield Site(server)
 
 
 @asynccontextmanager

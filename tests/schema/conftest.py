@@ -4,15 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
-from hookseal.embedded.postgres import postgres
 from hookseal.embedded.server import Server
+from tests.fresh import fresh_postgres
 
 
 @pytest.fixture
 async def bare_postgres() -> AsyncIterator[Server]:
     """Yield a PostgreSQL that no other test uses and no migration has seen."""
-    with scratch(for_servers()) as folder:
-        async with postgres(folder, durable=False) as server:
-            yield server
+    async with fresh_postgres(migrated=False) as server:
+        yield server
