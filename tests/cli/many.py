@@ -1,4 +1,7 @@
-"""One process that runs many commands, one after the other, each with settings of its own: Python starts only once."""
+"""One process that runs many commands, one after the other, each with settings of its own.
+
+For what must be there as Python starts, in every command alike; all others take `tests/cli/command.py`.
+"""
 
 import asyncio
 import json

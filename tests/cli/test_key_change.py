@@ -5,7 +5,7 @@ import base64
 import hashlib
 import os
 import pty
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from hookseal.ground.ids import TenantId
 from hookseal.secrets.keyring import MasterKey
 from tests import forked
 from tests.cli.begun import Begun
-from tests.cli.command import Ended
-from tests.cli.many import Many, many
+from tests.cli.command import Ended, hookseal
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.master_keys import OLD
@@ -42,16 +41,15 @@ COMMANDS = ("stage", "promote", "rewrap", "retire", "destroy", "compromise", "ve
 
 
 class Keys:
-    """Commands of the group on one installation, from one process; none of them ever shows a key."""
+    """Commands of the group on one installation; none of them ever shows a key."""
 
-    def __init__(self, begun: Begun, process: Many) -> None:
+    def __init__(self, begun: Begun) -> None:
         self.begun = begun
-        self._process = process
 
     async def run(self, *arguments: str, by: Mapping[str, str] = SETTLED, **changes: str) -> Ended:
         """Run `hookseal key` with these keys to its end."""
         without = {name: value for name, value in self.begun.settings.items() if not name.startswith("SECRETS_MASTER")}
-        ended = await self._process.run("key", *arguments, **(without | dict(by) | changes))
+        ended = await hookseal("key", *arguments, **(without | dict(by) | changes))
         for text in (MASTER_KEY_TEXT, NEXT_TEXT, THIRD_TEXT):
             for spelled in (text, text.rstrip("="), base64.b64decode(text).hex()):
                 assert spelled not in ended.out + ended.err
@@ -74,13 +72,12 @@ class Keys:
 
 
 @pytest.fixture
-async def keys(begun: Begun) -> AsyncIterator[Keys]:
+async def keys(begun: Begun) -> Keys:
     """An installation with two endpoints, one of which has header values."""
     await begun.stored.endpoint()
     new = NewEndpoint(tenant_id=TenantId("bmce"), url="https://receiver.example/hook", event_types=("*",))
     await begun.stored.add(new, headers={"x-token": b"bearer"})
-    async with many({}) as process:
-        yield Keys(begun, process)
+    return Keys(begun)
 
 
 async def test_the_whole_story_for_programs(keys: Keys) -> None:
