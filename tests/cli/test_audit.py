@@ -167,7 +167,7 @@ async def test_verify_shows_its_progress_on_a_terminal(begun: Begun) -> None:
         stderr=theirs,
     )
     try:
-        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
         progress = os.read(ours, 65_536).decode()
     finally:
         if process.returncode is None:

@@ -183,7 +183,7 @@ async def test_an_export_shows_its_progress_on_a_terminal(begun: Begun, tmp_path
         stderr=theirs,
     )
     try:
-        out, _ = await wait_for(process.communicate(), 30)
+        out, _ = await wait_for(process.communicate(), 60)
         progress = os.read(ours, 65_536).decode()
     finally:
         if process.returncode is None:

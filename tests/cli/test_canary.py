@@ -346,9 +346,9 @@ async def test_interrupted(sending: Begun, tmp_path: Path) -> None:
             async def asked() -> bool:
                 return bool(silent.requests)
 
-            await eventually(asked, within=20)
+            await eventually(asked)
             process.send_signal(signal.SIGINT)
-            out, err = await asyncio.wait_for(process.communicate(), 20)
+            out, err = await asyncio.wait_for(process.communicate(), 60)
         finally:
             if process.returncode is None:
                 process.kill()

@@ -55,7 +55,7 @@ async def test_a_start_that_is_cancelled(tmp_path: Path, redis_url: str) -> None
                 pytest.fail("ready")
 
         starting = asyncio.create_task(start())
-        await asyncio.wait_for(called.wait(), 20)
+        await asyncio.wait_for(called.wait(), 60)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting

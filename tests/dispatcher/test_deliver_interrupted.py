@@ -89,7 +89,7 @@ async def test_cut_off_in_mid_send() -> None:
 
     scene = Scene(during=hang)
     task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(sending.wait(), 5)
+    await asyncio.wait_for(sending.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -144,7 +144,7 @@ async def test_cut_off_while_the_secret_is_fetched() -> None:
     scene = Scene()
     scene.parts = replace(scene.parts, signers=HangingSigners())
     task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(fetching.wait(), 5)
+    await asyncio.wait_for(fetching.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -169,7 +169,7 @@ async def test_cut_off_while_recording() -> None:
     scene.ledger.add(CLAIM)
     scene.parts = replace(scene.parts, ledger=scene.ledger)
     task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(writing.wait(), 5)
+    await asyncio.wait_for(writing.wait(), 60)
     task.cancel()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):

@@ -34,7 +34,7 @@ def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
     """Return once a connection to this database waits for a lock."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await pool.fetchval(
             "SELECT EXISTS (SELECT FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock')"

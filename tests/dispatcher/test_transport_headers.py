@@ -148,7 +148,7 @@ async def _mistaken(transport: HttpTransport, request: Request, _arrived: asynci
 async def _cut_off(transport: HttpTransport, request: Request, arrived: asyncio.Event) -> None:
     """Cut off a request that has arrived and is not answered."""
     sending = asyncio.create_task(transport.send(request))
-    await asyncio.wait_for(arrived.wait(), 5)
+    await asyncio.wait_for(arrived.wait(), 60)
     sending.cancel()
     await sending
 

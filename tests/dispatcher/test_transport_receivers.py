@@ -145,7 +145,7 @@ async def test_each_has_its_outcome(name: str) -> None:
         gc.collect()
         tracemalloc.start()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 answer = await transport.send(request_to(listener.url, timeout_seconds=seconds))
             peak = tracemalloc.get_traced_memory()[1]
         finally:
@@ -240,7 +240,7 @@ async def test_a_neighbour_is_served_beside_them_all() -> None:
         others = [asyncio.create_task(hostile(transport, script)) for script in scripts.values()]
         answers = [await transport.send(request_to(healthy.url)) for _ in range(40)]
         ended.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.gather(*others)
 
     assert [Reply(status=204, snippet="")] * 40 == answers

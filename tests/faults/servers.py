@@ -13,7 +13,7 @@ from hookseal.embedded.server import Server
 from tests.cli.listeners import reserved
 from tests.worker.waiting import eventually
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Kind(Protocol):

@@ -9,7 +9,7 @@ from tests.faults import exact
 from tests.faults.points import FIRST_AND_LATER
 from tests.faults.site import Site, opened
 
-pytestmark = pytest.mark.timeout(180)  # many workers start at once
+pytestmark = pytest.mark.timeout(300)  # many workers start at once
 
 
 @pytest.fixture

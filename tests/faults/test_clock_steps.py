@@ -19,7 +19,7 @@ _SOONEST = (
 )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.req("DUR-07")
 async def test_the_clock_of_a_worker_is_set(database_url: str, tmp_path: Path) -> None:
     """Whatever its clock says, a worker delivers all, once, signed with the right time, and tries again when due."""

@@ -11,7 +11,6 @@ from tests.faults.site import Site, opened
 from tests.faults.witness import Seen
 from tests.worker.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
 # The backend of the killed worker, which waits for a lock that we hold, and has all that it was asked.
 _WAITS = (
     "SELECT count(*) FROM pg_stat_activity"
@@ -55,7 +54,7 @@ async def _stopped_while_full(site: Site) -> None:
     async def others_done() -> bool:
         return 4 == await site.unsettled()
 
-    await eventually(others_done, within=20)
+    await eventually(others_done)
     assert not stopping.done()
     answer.set()
     assert 0 == await stopping

@@ -106,7 +106,7 @@ POISONS: dict[str, Poison] = {
 }
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.req("DUR-06")
 async def test_every_poison(calm_site: Site) -> None:
     """However the ring of a delivery is spoilt, it goes out, once; the worker does not falter, and nothing is left."""

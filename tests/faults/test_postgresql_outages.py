@@ -9,7 +9,7 @@ from tests.faults.scenarios import Size
 from tests.faults.ways import way_to_postgres
 
 SIZE = Size(events=1, per_second=20)
-pytestmark = [pytest.mark.timeout(180), pytest.mark.req("DUR-04")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.req("DUR-04")]
 
 
 async def test_postgresql(redis_url: str, tmp_path: Path) -> None:

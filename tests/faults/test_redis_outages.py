@@ -10,7 +10,7 @@ from tests.faults.scenarios import Size
 from tests.faults.ways import way_to_redis
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.req("DUR-04", "DUR-01")
 async def test_redis(database_url: str, tmp_path: Path) -> None:
     """One worker lives through every outage of Redis: nothing is lost, and none is a reason to send twice."""

@@ -12,7 +12,7 @@ from tests.faults.site import Site, opened
 
 SIZE = Size(events=150, per_second=40)
 
-pytestmark = pytest.mark.timeout(180)  # on loaded cores every start of a worker takes a while
+pytestmark = pytest.mark.timeout(300)  # on loaded cores every start of a worker takes a while
 
 
 @pytest.fixture

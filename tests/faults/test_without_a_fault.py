@@ -1,11 +1,8 @@
 """The fault suite itself, with no fault: what it would find is not of its own making."""
 
-import pytest
-
 from tests.faults.site import Site
 
 
-@pytest.mark.timeout(120)
 async def test_the_books_balance(own_site: Site) -> None:
     """Without a fault the books balance, with nothing sent twice."""
     await own_site.fleet.start_many(2)

@@ -21,7 +21,7 @@ from tests.faults.servers import Restartable, restartable
 from tests.faults.site import TENANT, Site, opened
 from tests.worker.waiting import eventually
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 BEATS_PER_SECOND = 20
 # Long enough for a record to be written once an outage is over: then nothing is sent twice.
 SWEEP = "2"

@@ -12,7 +12,7 @@ from aiohttp import web
 from hookseal.receiver import VerificationError, verify
 from tests.doubles.serving import serving
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)

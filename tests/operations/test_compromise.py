@@ -212,7 +212,7 @@ async def test_both_of_an_overlap(installation: Installation) -> None:
     async def is_over() -> bool:
         return not (await pointer_of(process, over)).previous_due
 
-    await eventually(is_over, within=30)
+    await eventually(is_over)
     found = await drilled(process)
 
     assert {Remedy.ROTATION: 1, Remedy.NONE: 2} == Counter(

@@ -339,10 +339,10 @@ async def test_complete_once_every_older_claim_has_ended(installation: Installat
                 tell=tell,
             )
         )
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 60)
         assert not waiting.done()
         await ledger.release(older, None)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
 
     assert {1} == set(told)
 

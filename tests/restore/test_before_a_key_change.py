@@ -12,7 +12,7 @@ from tests.restore.documented import Shell, documented
 from tests.restore.sites import OWNER, WORKER, Site, begun, is_signed_with, restored, secret_of, shell
 from tests.worker.world import Receiver, World
 
-pytestmark = [pytest.mark.req("SEC-21", part="before-a-key-change"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.req("SEC-21", part="before-a-key-change")
 
 OLD = keyring().sealing.key_id
 NEW_KEY = base64.b64encode(bytes(range(140, 172))).decode()

@@ -17,7 +17,7 @@ from tests.restore.test_lived_through import Swap, swap
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World, held
 
-pytestmark = [pytest.mark.req("SEC-21", part="beside-it"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.req("SEC-21", part="beside-it")
 
 _WHOLE = """
 SELECT count(*) AS events, count(DISTINCT d.event_id) AS with_delivery

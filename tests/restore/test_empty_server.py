@@ -27,7 +27,7 @@ from tests.restore.sites import (
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, Worker, World
 
-pytestmark = [pytest.mark.req("SEC-21", part="same-key"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.req("SEC-21", part="same-key")
 
 PUBLISH = "hookseal publish --tenant kept --event-type invoice.paid --data '{}'"
 TENANTS = ("kept", "rotated", "revoked", "deleted")

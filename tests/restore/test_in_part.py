@@ -11,7 +11,7 @@ from tests.restore.documented import Shell, documented
 from tests.restore.sites import OWNER, Site, begun, deleted, is_signed_with, rotated, secret_of, shell
 from tests.worker.world import Receiver, World
 
-pytestmark = [pytest.mark.req("SEC-21", part="in-part"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.req("SEC-21", part="in-part")
 
 
 class Part:

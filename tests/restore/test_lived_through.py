@@ -17,7 +17,7 @@ from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, ro
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World, held
 
-pytestmark = [pytest.mark.req("SEC-21", part="lived-through"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.req("SEC-21", part="lived-through")
 
 
 class Swap:

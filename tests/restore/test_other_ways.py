@@ -11,7 +11,7 @@ from tests.restore.documented import Shell, documented
 from tests.restore.sites import OWNER, PRODUCER, WORKER, Site, begun, restored, shell
 from tests.worker.world import Receiver
 
-pytestmark = [pytest.mark.req("SEC-21", part="same-key"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.req("SEC-21", part="same-key")
 
 _OWNERS = """
 SELECT DISTINCT proowner::regrole::text FROM pg_proc

@@ -10,7 +10,7 @@ from tests.restore.documented import documented
 from tests.restore.sites import OWNER, Site, begun, shell
 from tests.worker.world import Receiver
 
-pytestmark = [pytest.mark.req("SEC-21", part="without-the-key"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.req("SEC-21", part="without-the-key")
 
 OTHER_KEY = base64.b64encode(bytes(range(7, 39))).decode()
 NEED_THE_KEY = (  # one of each kind: all that change or verify anything unlock the secrets in the same way

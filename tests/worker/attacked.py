@@ -117,7 +117,7 @@ class Stage:
                 " WHERE state IN ('pending', 'sending') AND waiting_for IS NULL)"
             )
 
-        await eventually(look, within=30.0)
+        await eventually(look)
 
     async def published(self) -> dict[str, tuple[Ring, Ring]]:
         """Publish an event in every tenant of a scene; return the deliveries to victim and sibling by tenant."""

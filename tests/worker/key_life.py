@@ -144,7 +144,7 @@ async def waits(world: World, statement: str) -> None:
     async def look() -> bool:
         return bool(await world.pool.fetchval(_WAITS, statement))
 
-    await eventually(look, within=30)
+    await eventually(look)
 
 
 async def killed_in_mid_batch(world: World, **keys: str) -> None:
@@ -201,7 +201,7 @@ class Fleet:
             holder = await self._world.pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
             return next((name for name, worker in self.running.items() if name_of(worker) == holder), None)
 
-        return await eventually(look, within=30)
+        return await eventually(look)
 
     async def end(self) -> None:
         """End all that run."""

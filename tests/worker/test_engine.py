@@ -24,7 +24,7 @@ from hookseal.worker.movement import Movement
 from hookseal.worker.tasks import Answering
 from tests.doubles.claims import RING
 from tests.queue.contents import contents
-from tests.worker.waiting import eventually
+from tests.worker.waiting import PATIENCE_SECONDS, eventually
 
 POISONED = "01900000-0000-7000-8000-00000000dead"
 
@@ -60,7 +60,7 @@ class Noting(Answering):
         """Note that something was no ring."""
         self.dropped.append(dropped)
 
-    async def hears(self, *rings: Ring, within: float = 10) -> None:
+    async def hears(self, *rings: Ring, within: float = PATIENCE_SECONDS) -> None:
         """Return once all of these were heard."""
         wanted = {each.delivery_id for each in rings}
 
@@ -87,7 +87,7 @@ async def running(url: str, noting: Noting, in_flight: InFlight | None = None) -
         yield engine, ringing
     finally:
         await engine.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
         await ringing.close()
 
 
@@ -341,7 +341,7 @@ async def test_stop_before_the_first_turn(redis_url: str) -> None:
     clock = SystemClock()
     engine = Engine(ringing, DEFAULT_QUEUE, Noting(), InFlight(1), clock=clock, log=structlog.get_logger())
     await engine.stop()
-    await asyncio.wait_for(engine.run(), 5)
+    await asyncio.wait_for(engine.run(), 60)
     await ringing.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Check, Probes
 from hookseal.worker.meter import WorkerMeter
 from hookseal.worker.metrics import READY
+from tests.cli.listeners import SOON_SECONDS
 from tests.worker.figures import read
 
 HOST = "127.0.0.1"
@@ -115,7 +116,7 @@ async def test_one_that_hangs() -> None:
 
         expected = {"status": "unavailable", "checks": {"postgresql": "timeout", "redis": "ok"}}
         assert (503, expected) == first == second
-        assert CHECK_SECONDS <= took < 2 * CHECK_SECONDS
+        assert CHECK_SECONDS <= took < SOON_SECONDS  # the check itself would never end
         assert 1 == len(begun)
 
         go_on.set()

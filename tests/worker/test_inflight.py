@@ -25,7 +25,7 @@ async def test_a_slot_bounds_what_is_in_flight() -> None:
     await asyncio.wait({waiting}, timeout=0)
     assert not waiting.done()
     end.set()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     assert (0, True) == (len(in_flight), in_flight.is_full)
 
 
@@ -45,7 +45,7 @@ async def test_who_waits_for_a_slot_when_it_closes_waits_no_longer() -> None:
     await asyncio.wait(waiting, timeout=0)
     in_flight.close()
 
-    assert [True] * 3 == await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    assert [True] * 3 == await asyncio.wait_for(asyncio.gather(*waiting), 60)
     assert 1 == await in_flight.drain(0)
 
 
@@ -56,7 +56,7 @@ async def test_an_unused_slot_is_given_back() -> None:
     in_flight.free()
 
     assert not in_flight.is_full
-    await asyncio.wait_for(in_flight.slot(), 5)
+    await asyncio.wait_for(in_flight.slot(), 60)
 
 
 async def test_drain_waits() -> None:
@@ -112,7 +112,7 @@ async def test_a_work_that_fails_gives_its_slot_back() -> None:
     failing = asyncio.get_running_loop()
     failing.set_exception_handler(lambda _loop, _context: None)
     in_flight.start(fail())
-    await asyncio.wait_for(in_flight.slot(), 5)
+    await asyncio.wait_for(in_flight.slot(), 60)
 
     assert 0 == len(in_flight)
 

@@ -183,7 +183,7 @@ class Change:
         async def rotated() -> str | None:
             return next((ref for _, ref, _ in await rotations(self.world) if by_schedule in ref), None)
 
-        ref = await eventually(rotated, within=60)
+        ref = await eventually(rotated)
         await self.workers.start(leader, **swapped(self.new))
         await self.story.revealed(by_schedule, ref, **swapped(self.new))
         await self.workers.restart(survivor, **swapped(self.new))
@@ -235,7 +235,7 @@ async def test_from_end_to_end(world: World, receiver: Receiver) -> None:
             who = await change.promote(headed, by_schedule)
             await change.rewrap(plain)
             await change.end(other)
-        await eventually(lambda: nothing_left(world), within=30)
+        await eventually(lambda: nothing_left(world))
         assert [] == _troubles(workers.all)
     await _each_once_and_signed_right(story)
     assert {"Bearer token-1"} == {_header(got, "authorization") for got in receiver.received if got.path == "/headed"}

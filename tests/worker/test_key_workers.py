@@ -42,7 +42,7 @@ async def rotated(world: World, added: AddedEndpoint, new: str) -> str:
     return str(told["secret"])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.req("SEC-05", part="under-traffic")
 async def test_a_worker_that_froze_through_a_promotion(world: World, receiver: Receiver) -> None:
     """It signs what it can open, holds back what it cannot, and what waits goes out by a worker that has the key."""

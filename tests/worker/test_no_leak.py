@@ -32,8 +32,8 @@ from tests.worker.leaking import (
     scene,
 )
 from tests.worker.loud import made_loud
-from tests.worker.waiting import eventually
-from tests.worker.world import PATIENCE_SECONDS, Receiver, Worker, World, held, world
+from tests.worker.waiting import PATIENCE_SECONDS, eventually
+from tests.worker.world import Receiver, Worker, World, held, world
 
 Pool = asyncpg.Pool
 INITECH = TenantId("initech")
@@ -163,7 +163,7 @@ def _url(worker: Worker) -> str:
     return str(worker.process.ready["health_url"])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.req("SEC-15")
 async def test_nobody_is_told(own_postgres: Server, own_valkey: Server, receiver: Receiver, tmp_path: Path) -> None:
     """Deliveries over every end, outages and a stop in mid-delivery leave no secret anywhere but at the receivers."""

@@ -22,7 +22,7 @@ async def unready(worker: Worker, name: str) -> None:
         status, said = await worker.get("/readyz")
         return status == 503 and said["checks"][name] == "timeout"
 
-    await eventually(look, within=20)
+    await eventually(look)
     assert (200, {"status": "ok"}) == await worker.get("/livez")
 
 

@@ -16,7 +16,7 @@ async def test_an_event_ends_a_pause() -> None:
     event = asyncio.Event()
     assert not await set_within(event, 60, FakeClock())
     asyncio.get_running_loop().call_soon(event.set)
-    assert await asyncio.wait_for(set_within(event, 60, SystemClock()), 5)
+    assert await asyncio.wait_for(set_within(event, 3600, SystemClock()), 60)
 
 
 async def test_work_that_takes_too_long_is_left_behind() -> None:
@@ -37,7 +37,7 @@ async def test_work_that_takes_too_long_is_left_behind() -> None:
     with pytest.raises(TimeoutError):
         await at_most(0, stubborn())
     go_on.set()
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 60)
     gc.collect()
     assert [] == complaints
 

@@ -68,7 +68,7 @@ async def audited(world: World, worker: Worker, endpoint: EndpointId) -> dict[st
         found = await findings(world, endpoint)
         return found[0] if found and counted else None
 
-    found = await eventually(look, within=15.0)
+    found = await eventually(look)
     assert 1 == len(await findings(world, endpoint))
     return found
 
@@ -128,7 +128,7 @@ async def test_a_worker_that_saw_more_than_the_log(world: World, receiver: Recei
         [first] = await world.publish()
         seen = await world.state(first, "delivered")
         await world.pool.execute(PUT_BACK + REST_OF_THE_DATABASE)
-        await eventually(lambda: later(world, seen["claimed_at"]), within=15.0)
+        await eventually(lambda: later(world, seen["claimed_at"]))
         [held] = await world.publish()
         waiting = await world.state(held, "pending", waiting_for="secret")
         assert "this process knows 2" in waiting["last_error"]

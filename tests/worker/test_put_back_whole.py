@@ -32,7 +32,7 @@ async def put_back(world: World, receiver: Receiver) -> None:
     [first] = await world.publish()
     seen = await world.state(first, "delivered")
     await world.pool.execute(_ALL_OF_IT)
-    await eventually(lambda: later(world, seen["claimed_at"]), within=15.0)
+    await eventually(lambda: later(world, seen["claimed_at"]))
 
 
 async def test_to_before_a_restore_that_was_accepted(world: World, receiver: Receiver) -> None:

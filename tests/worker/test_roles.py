@@ -11,7 +11,7 @@ from hookseal.embedded.server import Server
 from tests.cli.command import Ended, hookseal
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker import world as worlds
-from tests.worker.waiting import eventually
+from tests.worker.waiting import PATIENCE_SECONDS, eventually
 from tests.worker.world import Receiver, World, status
 
 pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
@@ -162,4 +162,4 @@ async def _in(world: World, delivery: str, state: str) -> None:
         found = await world.pool.fetchval("SELECT state FROM hookseal.deliveries WHERE id = $1::text::uuid", delivery)
         return bool(found == state)
 
-    await eventually(look, within=worlds.PATIENCE_SECONDS)
+    await eventually(look, within=PATIENCE_SECONDS)

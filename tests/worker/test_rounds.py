@@ -20,7 +20,7 @@ async def leader(world: World, among: list[Worker]) -> Worker:
     async def look() -> Worker | None:
         return workers.get(await world.pool.fetchval(HOLDER))
 
-    return await eventually(look, within=15)
+    return await eventually(look)
 
 
 async def live(world: World) -> set[str]:

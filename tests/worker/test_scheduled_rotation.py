@@ -33,7 +33,7 @@ async def said(worker: Worker, event: str) -> dict[str, Any]:
     async def look() -> dict[str, Any] | None:
         return next((line for line in worker.log if line["event"] == event), None)
 
-    return await eventually(look, within=15)
+    return await eventually(look)
 
 
 async def scheduled(world: World, receiver: Receiver) -> str:
@@ -93,7 +93,7 @@ async def test_killed_in_the_middle(shifting: World, receiver: Receiver) -> None
         async def rotated() -> bool:
             return "secret.rotated" in await actions(shifting)
 
-        await eventually(rotated, within=15)
+        await eventually(rotated)
     assert ["endpoint.added", "secret.rotation_announced", "secret.rotated"] == await actions(shifting)
     assert [1, 2] == [
         row["version"]
@@ -113,4 +113,4 @@ async def _stands_in_its_last_statements(world: World) -> None:
         )
         return bool(found)
 
-    await eventually(look, within=15)
+    await eventually(look)

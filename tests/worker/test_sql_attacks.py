@@ -44,7 +44,7 @@ async def alarmed(stage: Stage, worker: Worker) -> None:
         told = {line["tenant_id"]: line["audited"] for line in worker.log if line["event"] == "rollback.found"}
         return told == {tenant: attack is not BROKEN_LOG for tenant, attack in put_back.items()}
 
-    await eventually(look, within=15.0)
+    await eventually(look)
     found = await stage.world.pool.fetch("SELECT tenant_id FROM hookseal.audit_log WHERE action = 'rollback.found'")
     audited = {tenant for tenant, attack in put_back.items() if attack is not BROKEN_LOG}
     assert audited == {row["tenant_id"] for row in found}

@@ -102,14 +102,14 @@ async def test_a_lost_ring_costs_at_most_one_sweep(pool: "Pool[asyncpg.Record]",
     ringing = bell(redis_url)
     sweeping = sweep(pool, ringing, clock)
     running = asyncio.create_task(sweeping.run())
-    await asyncio.wait_for(clock.asleep.wait(), 10)
+    await asyncio.wait_for(clock.asleep.wait(), 60)
     clock.turn.set()
 
     async def slept() -> bool:
         return bool(clock.slept)
 
     await eventually(slept)
-    await asyncio.wait_for(clock.asleep.wait(), 10)
+    await asyncio.wait_for(clock.asleep.wait(), 60)
     running.cancel()
     await asyncio.wait({running})
     await ringing.redis.flushdb()
@@ -249,11 +249,11 @@ async def test_an_outage_is_survived(pool: "Pool[asyncpg.Record]", redis_url: st
     with structlog.testing.capture_logs() as logs:
         running = asyncio.create_task(sweep(pool, ringing, clock).run())
         for _ in range(2):
-            await asyncio.wait_for(clock.asleep.wait(), 10)
+            await asyncio.wait_for(clock.asleep.wait(), 60)
             await pool.execute("UPDATE hookseal.deliveries SET rung_at = NULL")
             clock.asleep.clear()
             clock.turn.set()
-        await asyncio.wait_for(clock.asleep.wait(), 10)
+        await asyncio.wait_for(clock.asleep.wait(), 60)
         assert not running.done()
         running.cancel()
         await asyncio.wait({running})
@@ -282,10 +282,10 @@ async def test_a_defect_is_survived() -> None:
         sweeping = Sweep(ledger, ringing, seconds=SECONDS, clock=clock, meter=WorkerMeter(), log=structlog.get_logger())
         running = asyncio.create_task(sweeping.run())
         for _ in range(2):
-            await asyncio.wait_for(clock.asleep.wait(), 10)
+            await asyncio.wait_for(clock.asleep.wait(), 60)
             clock.asleep.clear()
             clock.turn.set()
-        await asyncio.wait_for(clock.asleep.wait(), 10)
+        await asyncio.wait_for(clock.asleep.wait(), 60)
         running.cancel()
         await asyncio.wait({running})
     await ringing.close()
@@ -325,5 +325,5 @@ async def test_a_slow_sweep_ends(pool: "Pool[asyncpg.Record]", redis_url: str) -
         ledger, ringing, seconds=0.001, clock=SystemClock(), meter=WorkerMeter(), log=structlog.get_logger()
     )
 
-    assert SWEEP_BATCH + 1 == await asyncio.wait_for(sweeping.ring_due(), 30)
+    assert SWEEP_BATCH + 1 == await asyncio.wait_for(sweeping.ring_due(), 60)
     await ringing.close()

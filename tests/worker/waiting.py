@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+PATIENCE_SECONDS: Final = 60.0  # it only ends what hangs: a busy machine takes many times what an idle one does
 
 
-async def eventually(look: Callable[[], Awaitable[T | None]], *, within: float = 10.0) -> T:
+async def eventually(look: Callable[[], Awaitable[T | None]], *, within: float = PATIENCE_SECONDS) -> T:
     """Return the first answer of `look` that is true; fail with the last one if there is none in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within

@@ -26,10 +26,9 @@ from tests.doubles.serving import serving
 from tests.doubles.stored import Installation, begin
 from tests.worker.environment import environment
 from tests.worker.figures import Figures, read
-from tests.worker.waiting import eventually
+from tests.worker.waiting import PATIENCE_SECONDS, eventually
 
 Pool = asyncpg.Pool
-PATIENCE_SECONDS = 15.0
 _LOGS = count(1)
 
 
