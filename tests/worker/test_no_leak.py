@@ -216,11 +216,11 @@ async def test_a_worker_that_aborts(world: World, receiver: Receiver) -> None:
 async def test_where_the_settings_come_from(world: World) -> None:
     """With files nothing that starts a worker holds a secret; as a variable, its first environment does."""
     known = await all_canaries(world.installation, world.database_url, world.redis_url)
-    async with world.worker(**private(world)) as worker:
+    async with world.started_worker(**private(world)) as worker:
         from_files = started_as(worker)
     assert [] == search(from_files, known)
     assert b"SECRETS_MASTER_KEY_FILE" in from_files["environ"] or os.geteuid() != 0
-    async with world.worker() as worker:
+    async with world.started_worker() as worker:
         shown = started_as(worker)
     assert [] == search({"cmdline": shown["cmdline"]}, known)
     if os.geteuid() == 0:  # the exception that the README tells of

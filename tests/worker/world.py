@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ import aiohttp
 import asyncpg
 from aiohttp import web
 
-from hookseal.demo.process import WorkerProcess, worker_process
+from hookseal.demo.process import Start, WorkerProcess, started, worker_process
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import TenantId
@@ -142,12 +142,19 @@ class World:
         """The database of this test."""
         return self.installation.pool
 
+    def worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
+        """Give a worker process with these settings changed."""
+        return self._working(_forked, changes)
+
+    def started_worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
+        """Give the same, from the start of Python on: its command line and its first environment are its own."""
+        return self._working(started, changes)
+
     @asynccontextmanager
-    async def worker(self, **changes: str) -> AsyncIterator[Worker]:
-        """Yield a worker process with these settings changed."""
+    async def _working(self, start: Start, changes: Mapping[str, str]) -> AsyncIterator[Worker]:
         log_file = self.folder / f"worker-{next(_LOGS)}.log"
         variables = os.environ | environment(self.database_url, self.redis_url, **changes)
-        async with worker_process(variables, log_file, start=_forked) as process:
+        async with worker_process(variables, log_file, start=start) as process:
             yield Worker(process=process, log_file=log_file)
 
     async def endpoint(

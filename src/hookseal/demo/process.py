@@ -46,7 +46,8 @@ class Start(Protocol):
         ...
 
 
-async def _started(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+async def started(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+    """Return a worker that Python has just begun to run."""
     return await asyncio.create_subprocess_exec(
         # However we end, the kernel then asks it to drain: nobody is left behind.
         *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
@@ -61,7 +62,7 @@ async def _started(environment: Mapping[str, str], log: BinaryIO) -> asyncio.sub
 
 @asynccontextmanager
 async def worker_process(
-    environment: Mapping[str, str], log_file: Path, *, start: Start = _started
+    environment: Mapping[str, str], log_file: Path, *, start: Start = started
 ) -> AsyncIterator[WorkerProcess]:
     """Give a worker process that runs for the length of the block; its log goes to the file.
 
