@@ -54,11 +54,12 @@ async def test_a_real_worker(begun: Begun) -> None:
     async with working(begun.settings) as (_, ready):
         url = ready["health_url"]
         ended = await hookseal("check", "--url", url)
-        assert (0, "ok\npostgresql: ok\nredis: ok\nsecrets: ok\nqueue: ok\n", "") == (ended.code, ended.out, ended.err)
+        passed = "ok\npostgresql: ok\nredis: ok\nschema: ok\nsecrets: ok\nqueue: ok\n"
+        assert (0, passed, "") == (ended.code, ended.out, ended.err)
         port = url.rpartition(":")[2]
         for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 -- where a worker in a container listens
             by_setting = await hookseal("check", "--json", HOOKSEAL_HEALTH_HOST=host, HOOKSEAL_HEALTH_PORT=port)
-            assert (0, {"postgresql": "ok", "redis": "ok", "secrets": "ok", "queue": "ok"}) == (
+            assert (0, {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok"}) == (
                 by_setting.code,
                 by_setting.json["checks"],
             )

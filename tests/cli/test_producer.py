@@ -27,7 +27,7 @@ async def test_grant_list_and_revoke(begun: Begun) -> None:
 
         everything = await begun.run("producer", "grant", "--role", role, "--tenant", "*")
         assert f"{role} may publish for every tenant\n" == everything.out
-        item = {"role": role, "tenant_id": "acme", "granted_at": at, "role_exists": True}
+        item = {"role": role, "tenant_id": "acme", "granted_at": at, "role_exists": True, "stale": False}
         listed = await begun.run("producer", "list", "--tenant", "acme", "--json")
         assert {"items": [item], "next_cursor": None} == listed.json
         both = await begun.run("producer", "list", "--role", role, "--json")
@@ -56,8 +56,8 @@ async def test_for_a_person(begun: Begun) -> None:
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
         await begun.run("producer", "grant", "--role", role, "--tenant", "acme")
         table = (await begun.run("producer", "list")).out.splitlines()
-    assert ["role", "tenant", "id", "granted", "at", "role", "exists"] == table[0].split()
-    assert [role, "acme", "yes"] == [cell for number, cell in enumerate(table[1].split()) if number != 2]
+    assert ["role", "tenant", "id", "granted", "at", "role", "exists", "stale"] == table[0].split()
+    assert [role, "acme", "yes", "no"] == [cell for number, cell in enumerate(table[1].split()) if number != 2]
 
 
 @pytest.mark.req("OPS-10")

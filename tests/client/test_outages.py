@@ -165,7 +165,11 @@ async def test_rights(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -
             async with Publisher.connect(url):
                 raise AssertionError
         await pool.execute(f"GRANT hookseal_producer TO {role}")
-        await pool.execute("INSERT INTO hookseal.producers (role_name, tenant_id) VALUES ($1, 'acme')", role)
+        await pool.execute(
+            "INSERT INTO hookseal.producers (role_name, tenant_id, role)"
+            " SELECT rolname, 'acme', oid FROM pg_roles WHERE rolname = $1",
+            role,
+        )
         async with Publisher.connect(url) as publisher:
             await publisher.publish(**EVENT)
             with pytest.raises(Refused, match=f"producer grant --role {role} --tenant globex`"):

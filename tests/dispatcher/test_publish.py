@@ -209,7 +209,11 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
         await pool.execute(f"GRANT hookseal_producer TO {role}")
         with pytest.raises(Refused):
             await publish_json(connection, event(), "{}")
-        await pool.execute("INSERT INTO hookseal.producers (role_name, tenant_id) VALUES ($1, 'acme')", role)
+        await pool.execute(
+            "INSERT INTO hookseal.producers (role_name, tenant_id, role)"
+            " SELECT rolname, 'acme', oid FROM pg_roles WHERE rolname = $1",
+            role,
+        )
         await publish_json(connection, event(), "{}")
         assert revision.EXPECTED == await revision.current(connection), "the command compares it first"
         with pytest.raises(Refused):

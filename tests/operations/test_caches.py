@@ -6,6 +6,7 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.operations.caches import Cleared, clear_caches
+from hookseal.secrets import epoch
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
@@ -41,3 +42,19 @@ async def test_clearing(installation: Installation) -> None:
             "after": {"epoch": 1, "woken_deliveries": 1},
         }
     ] == await audited(installation.pool, "_system")
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_the_highest_epoch(installation: Installation) -> None:
+    """An epoch that a writer has put as high as it goes stops no command of an incident: each still moves it."""
+    pool = installation.pool
+    await pool.execute("UPDATE hookseal.control SET epoch = $1", 10**15)
+    async with pool.acquire() as connection:
+        operator = installation.operator(connection)
+        assert 1 == (await clear_caches(operator)).epoch
+        await pool.execute("UPDATE hookseal.control SET epoch = $1", 10**15)
+        async with connection.transaction():
+            assert 10**12 < await epoch.open_restore(connection) < 10**13
+        await connection.execute("UPDATE hookseal.secret_keys SET state = 'retired'")
+
+    assert 1 == await pool.fetchval("SELECT epoch FROM hookseal.control WHERE name = 'cache'")

@@ -11,6 +11,7 @@ from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.errors import Malformed, NotFound, Refused
 from hookseal.ground.ids import TenantId
 from hookseal.operations.producers import grant, revoke
+from hookseal.schema.database import Pool
 from hookseal.schema.roles import ROLES
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
@@ -21,6 +22,7 @@ _IS_MEMBER = """
 SELECT EXISTS (SELECT FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.member
                WHERE m.roleid = 'hookseal_producer'::regrole AND r.rolname = $1)
 """
+_PUBLISH = "SELECT hookseal.publish('acme', 'a.b', '{}'::json)"
 
 
 async def granted(installation: Installation, role: str, tenant: TenantId = ACME) -> Granted:
@@ -116,10 +118,72 @@ async def test_a_role_that_was_dropped(installation: Installation, database_url:
     async with login(installation.pool, database_url) as (role, _):
         await granted(installation, role)
     rows = await rules.every(installation.pool, role=None, tenant=None)
-    assert [(role, "acme", False)] == [(row["role"], row["tenant_id"], row["role_exists"]) for row in rows]
+    assert [(role, "acme", False, True)] == [
+        (row["role"], row["tenant_id"], row["role_exists"], row["stale"]) for row in rows
+    ]
     assert await revoked(installation, role) is None
 
     assert [] == await rules.every(installation.pool, role=None, tenant=None)
+
+
+async def made_anew(pool: Pool, role: str) -> None:
+    """Drop the role and make another one of its name, which may call what publishes."""
+    await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT hookseal_producer TO {role}")
+
+
+@pytest.mark.req("OPS-10")
+async def test_another_role_of_the_name(installation: Installation, database_url: str) -> None:
+    """A right ends with its role: another one of that name has none until it is granted, which is on record."""
+    pool = installation.pool
+    async with login(pool, database_url) as (role, url):
+        await granted(installation, role)
+        await granted(installation, role, EVERY_TENANT)
+        assert await publishes(url)
+        await made_anew(pool, role)
+        assert not await publishes(url)
+        rows = await rules.every(pool, role=role, tenant=None)
+        assert [(True, True)] * 2 == [(row["role_exists"], row["stale"]) for row in rows]
+
+        assert (await granted(installation, role)).changed
+        assert (True, False) == (await publishes(url), await publishes(url, GLOBEX))
+        rows = await rules.every(pool, role=role, tenant=None)
+        assert [("*", True), ("acme", False)] == [(row["tenant_id"], row["stale"]) for row in rows]
+        assert 2 == len(await audited(pool))
+
+        assert await revoked(installation, role) is None
+        assert not await pool.fetchval(_IS_MEMBER, role), "what the former role was granted keeps no membership"
+        assert await revoked(installation, role, EVERY_TENANT) is None
+        assert [] == await rules.every(pool, role=role, tenant=None)
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_renamed_role(installation: Installation, database_url: str) -> None:
+    """Name and role must both be those that were granted: under another name it has no right, under its own again."""
+    pool = installation.pool
+    async with login(pool, database_url) as (role, url):
+        await granted(installation, role)
+        await pool.execute(f"ALTER ROLE {role} RENAME TO {role}_b; ALTER ROLE {role}_b PASSWORD 'p'")
+        assert not await publishes(url.replace(f"//{role}:", f"//{role}_b:"))
+        await pool.execute(f"ALTER ROLE {role}_b RENAME TO {role}; ALTER ROLE {role} PASSWORD 'p'")
+        assert await publishes(url)
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_member_that_inherits_nothing(installation: Installation, database_url: str) -> None:
+    """Who logs in as a member of a granted role may publish in that role, though it inherits none of its rights."""
+    pool = installation.pool
+    async with login(pool, database_url) as (role, _), login(pool, database_url) as (member, url):
+        await granted(installation, role)
+        await pool.execute(f"ALTER ROLE {member} NOINHERIT; GRANT {role} TO {member}")
+        connection = await asyncpg.connect(url)
+        try:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(_PUBLISH)
+            await connection.execute(f"SET ROLE {role}")
+            await connection.execute(_PUBLISH)
+        finally:
+            await connection.close()
 
 
 @pytest.mark.req("OPS-10")

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher import catalogue
-from hookseal.ground.errors import Refused
+from hookseal.ground.errors import Busy, Refused
 from hookseal.schema import plaintext
 from hookseal.schema.plaintext import PlaintextColumn
 from hookseal.schema.upgrade import upgrade
@@ -110,7 +110,7 @@ async def test_while_somebody_uses_the_table(pool: "Pool[asyncpg.Record]", datab
     await pool.execute(FORBID)
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints")
-        with pytest.raises(asyncpg.LockNotAvailableError):
+        with pytest.raises(Busy, match="which is held by process"):
             await upgrade(database_url)
         assert PlaintextColumn.FORBIDDEN is await state(pool)
     await upgrade(database_url)

@@ -17,13 +17,13 @@ WHOLE = {
     },
     "hookseal_worker": {
         "alembic_version": "S", "attempts": "IS", "audit_heads": "IS", "audit_log": "IS", "control": "S",
-        "deliveries": "S", "events": "S", "secret_keys": "S", "secret_records": "IS",
+        "deliveries": "S", "events": "S", "key_lock": "D", "secret_keys": "S", "secret_records": "IS",
         "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "IS", "audit_log": "IS", "control": "S",
-        "deliveries": "S", "endpoints": "DS", "producers": "DIS", "rotation_canaries": "DIS", "secret_keys": "IS",
-        "secret_records": "IS", "secret_rotations": "IS", "workers": "S",
+        "deliveries": "S", "endpoints": "DS", "key_lock": "D", "producers": "DIS", "rotation_canaries": "DIS",
+        "secret_keys": "IS", "secret_records": "IS", "secret_rotations": "IS", "workers": "S",
     },
 }  # fmt: skip
 _DECIDED = (

@@ -17,6 +17,7 @@ OTHER_TENANT = TenantId("bmce")
 ENDPOINT = EndpointId("01890a5d-ac96-774b-bcce-b302099a8057")
 OTHER_ENDPOINT = EndpointId("01890a5d-ac96-774b-bcce-b302099a8058")
 NAME = endpoint_secret_name(ENDPOINT)
+READ_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def master_key(seed: str) -> MasterKey:
@@ -56,7 +57,7 @@ BARE = Pointer(
     mac_key_id=None,
     cache_epoch=0,
     restore_epoch=0,
-    read_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    read_at=READ_AT,
     audited_generation=None,
 )
 

@@ -20,7 +20,10 @@ from tests.worker.waiting import eventually
 pytestmark = pytest.mark.req("SEC-05")
 
 SIGNING = Purpose.WEBHOOK_SIGNING
-WAITS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = $1"
+WAITS = """
+SELECT count(*) FROM pg_locks
+ WHERE locktype = 'relation' AND relation = 'hookseal.key_lock'::regclass AND NOT granted AND database = $1
+"""
 OUR_DATABASE = "SELECT oid FROM pg_database WHERE datname = current_database()"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.reader import BUDGET_SECONDS, SecretReader, Statistics
 from tests.doubles.clock import FakeClock
 from tests.secrets.doubles import ScriptedStore, reader_on, settled
-from tests.secrets.samples import NAME, OTHER_SECRET, OTHER_TENANT, SECRET, TENANT, ref
+from tests.secrets.samples import NAME, OTHER_SECRET, OTHER_TENANT, READ_AT, SECRET, TENANT, ref
 
 SIGNING = Purpose.WEBHOOK_SIGNING
 SHORT_SECONDS = 0.05  # of real time: the budget where a test waits for its end
@@ -375,7 +376,7 @@ async def test_an_asking_that_is_ended_from_outside_leaves_nothing(
 async def test_a_higher_epoch_forgets_everything(reader: SecretReader, store: ScriptedStore) -> None:
     """The first epoch that is seen clears nothing; only one higher than all before clears, and once."""
     for epoch, times in [(7, 1), (7, 1), (8, 2), (8, 2), (7, 2), (0, 2), (10, 3), (9, 3)]:
-        reader.obey((0, epoch))
+        reader.obey((0, epoch), READ_AT)
         await one(reader)
         assert [ref(1)] * times == store.fetched, epoch
 
@@ -383,15 +384,25 @@ async def test_a_higher_epoch_forgets_everything(reader: SecretReader, store: Sc
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_a_lower_epoch_that_was_read_later(reader: SecretReader, store: ScriptedStore) -> None:
+    """After the highest epoch, which a writer set, comes a lower one: it clears, unless it is of a claim beside."""
+    highest = 10**15
+    for epoch, seconds, times in [(3, 0, 1), (highest, 10, 2), (1, 11.9, 2), (1, 12, 3), (highest, 12, 4), (2, 14, 5)]:
+        reader.obey((0, epoch), READ_AT + timedelta(seconds=seconds))
+        await one(reader)
+        assert [ref(1)] * times == store.fetched, (epoch, seconds)
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
 async def test_an_asking_from_before_a_clear_is_neither_joined_nor_kept(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """Who began before the clear gets the old answer; who comes after it gets the store's word of now."""
-    reader.obey((0, 1))
+    reader.obey((0, 1), READ_AT)
     before = begun(reader)
     await asked(store, 1)
     await store.destroy(ref(1))
-    reader.obey((0, 2))
+    reader.obey((0, 2), READ_AT)
     store.silent = {}
 
     assert SecretDestroyed is type(await refused(reader))
@@ -406,10 +417,10 @@ async def test_an_asking_from_before_a_clear_does_not_end_the_one_after_it(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """The old one ends while the new one is under way: the new one is joined all the same."""
-    reader.obey((0, 1))
+    reader.obey((0, 1), READ_AT)
     before = begun(reader)
     await asked(store, 1)
-    reader.obey((0, 2))
+    reader.obey((0, 2), READ_AT)
     store.silent[ref(1)] = asyncio.Event()
     after = begun(reader)
     await asked(store, 2)
@@ -427,10 +438,10 @@ async def test_an_error_drops_what_is_held_however_old_its_question(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """The store's bad word to who asked before the clear ends what was cached since: the next read asks."""
-    reader.obey((0, 1))
+    reader.obey((0, 1), READ_AT)
     before = begun(reader)
     await asked(store, 1)
-    reader.obey((0, 2))
+    reader.obey((0, 2), READ_AT)
     store.silent = {}
     assert SECRET == await one(reader)
     store.errors[ref(1)] = SecretDestroyed()

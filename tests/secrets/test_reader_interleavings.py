@@ -15,7 +15,7 @@ from hookseal.secrets.reader import SecretReader
 from hookseal.secrets.ref import SecretRef
 from tests.doubles.clock import FakeClock
 from tests.secrets.doubles import ScriptedStore, reader_on, settled
-from tests.secrets.samples import ref
+from tests.secrets.samples import READ_AT, ref
 
 TTL_SECONDS = 10
 MAX_ENTRIES = 2
@@ -63,7 +63,7 @@ class World(ScriptedStore):
             self, self.clock, ttl_seconds=TTL_SECONDS, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES
         )
         self.step = self.epoch = 0
-        self.reader.obey((0, 0))
+        self.reader.obey((0, 0), READ_AT)
         self.askings: list[Asking] = []
         self.readings: list[Reading] = []
         self.cleared: list[int] = []
@@ -97,7 +97,7 @@ class World(ScriptedStore):
             case "leave" if self.readings:
                 self.readings[number % len(self.readings)].task.cancel()
             case "clear":
-                self.reader.obey((0, self.epoch + number))
+                self.reader.obey((0, self.epoch + number), READ_AT)
                 if number > 0:
                     self.epoch += number
                     self.cleared.append(self.step)

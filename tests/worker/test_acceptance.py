@@ -343,7 +343,7 @@ async def test_ready(world: World) -> None:
         assert ["event", "worker_id", "pid", "health_url"] == list(ready)
         assert "worker.ready" == ready["event"]
         os.kill(worker.pid, 0)
-        checks = {"postgresql": "ok", "redis": "ok", "secrets": "ok", "queue": "ok"}
+        checks = {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok"}
         assert (200, {"status": "ok", "checks": checks}) == await worker.get("/readyz")
         assert (200, {"status": "ok"}) == await worker.get("/livez")
         assert (200, {"status": "ok", "checks": {"schema": "ok", "keys": "ok"}}) == await worker.get("/startupz")

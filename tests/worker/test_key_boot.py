@@ -148,7 +148,7 @@ async def test_a_promotion_that_is_not_over_and_did_not_see_it(world: World) -> 
         promoting = asyncio.create_task(promote(world, new))
         await waits(world, "audit_heads AS head")
         seen.set()
-        await waits(world, "pg_advisory_xact_lock_shared")
+        await waits(world, "LOCK TABLE hookseal.key_lock IN ROW EXCLUSIVE")
         assert 1 == await world.pool.fetchval("SELECT count(*) FROM hookseal.workers")
         ends.set()
         await promoting
@@ -172,7 +172,7 @@ async def test_a_destruction_that_is_not_over_and_did_not_see_it(world: World) -
         destroying = asyncio.create_task(destroy(world, new))
         await waits(world, "audit_heads AS head")
         seen.set()
-        await waits(world, "pg_advisory_xact_lock_shared")
+        await waits(world, "LOCK TABLE hookseal.key_lock IN ROW EXCLUSIVE")
         ends.set()
         await destroying
         ended = await late

@@ -18,7 +18,7 @@ WAITING_FOR_A_LOCK = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
 FINE = {
-    "/readyz": {"postgresql": "ok", "redis": "ok", "secrets": "ok", "queue": "ok"},
+    "/readyz": {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok"},
     "/startupz": {"schema": "ok", "keys": "ok"},
 }
 
@@ -47,6 +47,13 @@ async def says(worker: Worker, path: str, **changes: str) -> None:
             "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
             " WHERE name = 'sentinel'",
             id="sentinel",
+        ),
+        pytest.param(
+            "/readyz",
+            "schema",
+            "GRANT CREATE ON SCHEMA hookseal TO PUBLIC",
+            "REVOKE CREATE ON SCHEMA hookseal FROM PUBLIC",
+            id="a stranger may create functions",
         ),
         pytest.param(
             "/startupz",
@@ -87,10 +94,10 @@ async def test_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp
             await says(worker, "/readyz")
             own_postgres.freeze()
             try:
-                await says(worker, "/readyz", postgresql="timeout", secrets="timeout")
+                await says(worker, "/readyz", postgresql="timeout", schema="timeout", secrets="timeout")
                 await says(worker, "/startupz", schema="timeout", keys="timeout")
                 found = await worker.figures()
-                assert [0.0, 1.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in FINE["/readyz"]]
+                assert [0.0, 1.0, 0.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in FINE["/readyz"]]
             finally:
                 own_postgres.thaw()
             await says(worker, "/readyz")

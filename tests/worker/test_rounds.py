@@ -147,6 +147,7 @@ async def test_the_figures_of_a_known_story(world: World, receiver: Receiver) ->
         ("hookseal_secret_cache_entries", None): 3.0,
         ("hookseal_ready", "postgresql"): 1.0,
         ("hookseal_ready", "redis"): 1.0,
+        ("hookseal_ready", "schema"): 1.0,
         ("hookseal_ready", "secrets"): 1.0,
         ("hookseal_master_key_records", f"{key_id} active"): 6.0,
         ("hookseal_plaintext_rows", None): 0.0,

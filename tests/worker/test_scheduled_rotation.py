@@ -21,9 +21,7 @@ HALF_A_DAY = timedelta(hours=12, seconds=1)
 @pytest.fixture
 async def shifting(world: World) -> World:
     """Return an installation whose workers live by a clock that is shifted."""
-    await shifted.make(world.database_url)
-    name = await world.pool.fetchval("SELECT quote_ident(current_database())")
-    await world.pool.execute(f"ALTER DATABASE {name} SET search_path = shifted, pg_catalog")
+    await shifted.make_for_all(world.database_url)
     return world
 
 

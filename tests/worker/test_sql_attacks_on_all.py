@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
@@ -20,7 +21,6 @@ _COPIED_KEY = (
 INSTALLATION: Mapping[str, str | None] = {
     "DELETE FROM hookseal.control WHERE name = 'restore'": "lacks its row",
     "DELETE FROM hookseal.control WHERE name = 'cache'": "lacks its row",
-    "UPDATE hookseal.control SET epoch = -9223372036854775808": "below zero",
     "UPDATE hookseal.control SET holder = 'x', token = gen_random_uuid(), until = 'infinity'": None,
     "UPDATE hookseal.secret_keys SET state = 'retired'": "is retired: it opens nothing any more",
     "UPDATE hookseal.secret_keys SET check_value = ''": None,
@@ -32,7 +32,7 @@ INSTALLATION: Mapping[str, str | None] = {
     "DELETE FROM hookseal.workers": None,
     "DELETE FROM hookseal.audit_heads": None,
     "UPDATE hookseal.audit_heads SET sequence = 9223372036854775807, mac = ''": None,
-    "UPDATE hookseal.control SET epoch = 9223372036854775807": None,  # the last: no epoch is above it
+    "UPDATE hookseal.control SET epoch = 1000000000000000": None,  # the last: no epoch is above it
 }
 _OF_THE_INSTALLATION = ("control", "secret_keys", "secret_records", "workers", "audit_heads", "endpoints")
 
@@ -64,6 +64,13 @@ async def mended(world: World, *, epoch: int) -> None:
         await connection.execute(
             "UPDATE hookseal.deliveries SET next_attempt_at = now(), rung_at = NULL WHERE state = 'pending'"
         )
+
+
+@pytest.mark.parametrize("epoch", [-(2**63), -1, 10**15 + 1, 2**63 - 1])
+async def test_an_epoch_out_of_bounds(world: World, epoch: int) -> None:
+    """No hand writes an epoch that is none, or above which there is no room."""
+    with pytest.raises(asyncpg.CheckViolationError):
+        await world.pool.execute("UPDATE hookseal.control SET epoch = $1", epoch)
 
 
 async def test_a_lease_among_forged_ones(world: World) -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-import asyncpg
-
 from hookseal.demo.installation import Installation, install
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.embedded.stack import passing_stack
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoints import add_endpoint
 from hookseal.operations.operator import Operator
+from hookseal.schema.connect import connection_pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 from tools.bench import measure
@@ -52,7 +51,7 @@ async def _rounds(load: Load, number: int) -> dict[str, list[Cost]]:
 
 
 async def _endpoint(installation: Installation, sink: Sink) -> None:
-    async with asyncpg.create_pool(installation.database_url, min_size=1, max_size=2) as pool, pool.acquire() as one:
+    async with connection_pool(installation.database_url, size=2) as pool, pool.acquire() as one:
         unlocked = await unlock(pool, Provider.DB, installation.keyring)
         new = NewEndpoint(
             tenant_id=TenantId(measure.TENANT), url=sink.url, event_types=("*",), name=None, timeout_ms=5000

@@ -22,6 +22,7 @@ from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import bell
 from hookseal.queue.serializer import job_deserializer, job_serializer
+from hookseal.schema.connect import connect
 from tests.doubles import certificates
 from tools.bench.stock import QUEUE
 
@@ -159,7 +160,7 @@ async def stock(sink: Sink, load: Load, redis_url: str) -> Cost:
 async def ours(sink: Sink, load: Load, installation: Installation, folder: Path) -> Cost:
     """Send with a hookseal worker; the deliveries are published and rung before it starts, and recorded at the end."""
     await sink.forget()
-    connection = await asyncpg.connect(installation.database_url)
+    connection = await connect(installation.database_url)
     try:
         rings = await _published(connection, load)
         ringing = bell(installation.redis_url)

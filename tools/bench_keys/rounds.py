@@ -11,14 +11,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-import asyncpg
-
 from hookseal.demo.installation import install, with_next_key
 from hookseal.demo.process import worker_process
 from hookseal.embedded.stack import Stack, passing_stack
 from hookseal.operations.keys import promote_key
 from hookseal.operations.operator import Operator
 from hookseal.queue.bell import Bell, bell
+from hookseal.schema.connect import connection_pool
 from hookseal.schema.database import Connection, Pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.keyring import KeyRing, MasterKey
@@ -153,7 +152,7 @@ async def _scene(stack: Stack, load: Load) -> AsyncIterator[Scene]:
         ringing = bell(installation.redis_url)
         async with (
             sinking() as sink,
-            asyncpg.create_pool(installation.database_url, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool,
+            connection_pool(installation.database_url, size=CONNECTIONS) as pool,
         ):
             async with pool.acquire() as one:
                 unlocked = await unlock(one, Provider.DB, ring)

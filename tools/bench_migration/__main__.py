@@ -24,6 +24,7 @@ from hookseal.embedded.postgres import postgres
 from hookseal.operations.keys import begin
 from hookseal.operations.migration import migrate_endpoint
 from hookseal.operations.operator import Operator
+from hookseal.schema.connect import connect
 from hookseal.schema.upgrade import upgrade
 from hookseal.secrets import migration
 from hookseal.secrets.keyring import KeyRing
@@ -81,7 +82,7 @@ async def measured(*, rows: int, tenants: int, lanes: int, baseline_rows: int) -
                 "SECRETS_MASTER_KEY": key,
             }
             settings = load(variables, needs=NEEDS)
-            connection = await asyncpg.connect(server.url)
+            connection = await connect(server.url)
             master_key = settings.secrets.master_key
             assert master_key is not None  # noqa: S101 -- it was given
             await begin(connection, KeyRing(master_key), "bench", os.urandom)

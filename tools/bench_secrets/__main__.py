@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-import asyncpg
 import uvloop
 
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
 from hookseal.embedded.postgres import postgres
+from hookseal.schema.connect import connection_pool
 from hookseal.schema.upgrade import upgrade
 from tools.bench_secrets.contests import Load, contests
 from tools.bench_secrets.endpoints import installed
@@ -33,7 +33,7 @@ async def _figures() -> dict[str, Figure]:
     with scratch(for_servers()) as folder:
         async with postgres(folder, durable=False) as server:
             await upgrade(server.url)
-            async with asyncpg.create_pool(server.url, min_size=1, max_size=1) as pool:
+            async with connection_pool(server.url, size=1) as pool:
                 return await measured(await contests(await installed(pool), LOAD), ROUNDS)
 
 

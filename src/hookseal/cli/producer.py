@@ -68,16 +68,21 @@ def list_(
 ) -> None:
     """List who may publish for whom.
 
+    What is stale gives no right: it was for a role that was dropped, though another may have its name by now.
+
     Example: hookseal producer list --tenant acme
     """
     publisher = None if role is None else producers.role_name(role)
     whose = None if tenant is None else producers.producer_tenant(tenant)
     items = run(_list(start(_NEEDS), publisher, whose))
-    shown = [item | {"role_exists": "yes" if item["role_exists"] else "no"} for item in items]
+    words = {True: "yes", False: "no"}
+    shown = [item | {name: words[item[name]] for name in ("role_exists", "stale")} for item in items]
     emit(
         {"items": items, "next_cursor": None},
         as_json=as_json,
-        text=lambda: table(shown, ["role", "tenant_id", "granted_at", "role_exists"]) if shown else "no producers",
+        text=lambda: (
+            table(shown, ["role", "tenant_id", "granted_at", "role_exists", "stale"]) if shown else "no producers"
+        ),
     )
 
 

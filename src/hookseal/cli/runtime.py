@@ -12,6 +12,7 @@ from hookseal.config.load import EVERYTHING, load
 from hookseal.config.settings import Database, Part, Settings
 from hookseal.ground import log
 from hookseal.ground.errors import ConfigError, HooksealError, Refused, Unavailable
+from hookseal.schema import connect as schema_connect
 from hookseal.schema import revision
 from hookseal.schema.database import OUTAGES
 
@@ -100,7 +101,9 @@ async def _opened(database: Database) -> Connection:
     place = f"PostgreSQL at {database.address}"
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
-            return await asyncpg.connect(database.url, server_settings={"application_name": "hookseal"})
+            return await schema_connect.connect(database.url)
+    except schema_connect.SearchPathRefused as error:
+        raise ConfigError(f"{place}: {error}") from None
     except asyncpg.ClientConfigurationError:
         raise ConfigError("DATABASE_URL has a parameter that cannot be used") from None
     except asyncpg.InvalidAuthorizationSpecificationError as error:

@@ -11,6 +11,7 @@ from hookseal.config.settings import Database
 from hookseal.dispatcher.database import translated
 from hookseal.ground.errors import ConfigError, Refused, Unavailable
 from hookseal.schema import revision
+from hookseal.schema.connect import pool_of_qualified_statements
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Pool, connected
 
 _MOST_CONNECTIONS: Final = 5
@@ -48,12 +49,11 @@ async def _opened(database: Database) -> Pool:
     place = f"PostgreSQL at {database.address}"
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await asyncpg.create_pool(
+            return await pool_of_qualified_statements(
                 database.url,
-                min_size=1,
-                max_size=_MOST_CONNECTIONS,
+                size=_MOST_CONNECTIONS,
+                application_name="hookseal-publisher",
                 command_timeout=ANSWER_SECONDS,
-                server_settings={"application_name": "hookseal-publisher"},
             )
     except asyncpg.ClientConfigurationError:
         raise ConfigError("DATABASE_URL has a parameter that cannot be used") from None

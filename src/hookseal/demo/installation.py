@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from hookseal.config.keys import MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS
 from hookseal.embedded.folders import write_private
 from hookseal.embedded.stack import Stack
 from hookseal.operations.keys import begin, stage_key
 from hookseal.operations.operator import Operator
+from hookseal.schema.connect import connect
 from hookseal.schema.upgrade import upgrade
 from hookseal.secrets import keys
 from hookseal.secrets.boot import unlock
@@ -51,7 +50,7 @@ async def install(stack: Stack, folder: Path) -> Installation:
         _make(key_file)
     held = {name: file for name, file in _files(folder).items() if file.exists()}
     keyring = _ring(held)
-    connection = await asyncpg.connect(stack.postgres.url)
+    connection = await connect(stack.postgres.url)
     try:
         if not await keys.registered(connection):
             await begin(connection, keyring, _WHO, os.urandom)
@@ -78,7 +77,7 @@ async def with_next_key(installation: Installation, folder: Path) -> Installatio
     """Make the next master key in the folder (0600), register it, and return the installation as one that holds it."""
     next_file = _files(folder)[NEXT_KEY]
     key = _make(next_file)
-    connection = await asyncpg.connect(installation.database_url)
+    connection = await connect(installation.database_url)
     try:
         unlocked = await unlock(connection, Provider.DB, installation.keyring)
         await stage_key(Operator(connection=connection, unlocked=unlocked, who=_WHO), key)

@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from hookseal.demo import traffic
 from hookseal.demo.chapters import dead_letter, master_key, put_back, retries, rotation, x_webhook
 from hookseal.demo.installation import Installation, install, with_next_key
@@ -19,6 +17,7 @@ from hookseal.demo.stage import Stage, side_by_side
 from hookseal.embedded.stack import passing_stack
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import bell
+from hookseal.schema.connect import connection_pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 
@@ -55,7 +54,7 @@ async def tell(say: Callable[[str], None], clock: Clock) -> Result:
 async def _stage(installation: Installation, receiver: Receiver, clock: Clock) -> AsyncIterator[Stage]:
     ringing = bell(installation.redis_url)
     try:
-        async with asyncpg.create_pool(installation.database_url, min_size=1, max_size=_CONNECTIONS) as pool:
+        async with connection_pool(installation.database_url, size=_CONNECTIONS) as pool:
             unlocked = await unlock(pool, Provider.DB, installation.keyring)
             yield Stage(pool=pool, unlocked=unlocked, ringing=ringing, receiver=receiver, clock=clock)
     finally:

@@ -56,6 +56,7 @@ def producer_tenant(text: str) -> TenantId:
 async def grant(connection: Connection, role: str, tenant: TenantId) -> Granted:
     """Let the role publish for the tenant, in the caller's transaction. Twice is as once.
 
+    A row that was for another role of this name, which was dropped, gives no right: replacing it is a change.
     Raises `NotFound` if there is no such role, `Refused` with the statement to run where this role may not
     grant the membership, `Unavailable`.
     """
@@ -64,6 +65,7 @@ async def grant(connection: Connection, role: str, tenant: TenantId) -> Granted:
         if not await connection.fetchval(_SQL["role_exists"], role):
             raise NotFound("PostgreSQL has no role of this name", field="role")
         joined = await _joined(connection, role)
+        await connection.execute(_SQL["forget_stale"], tenant, role)
         added = await connection.fetchval(_SQL["add"], tenant, role)
         at: datetime = await connection.fetchval(_SQL["granted_at"], tenant, role)
     return Granted(role=role, tenant_id=tenant, granted_at=at, changed=joined or added is not None)
@@ -84,7 +86,10 @@ async def revoke(connection: Connection, role: str, tenant: TenantId) -> Revoked
 
 
 async def every(executor: Executor, *, role: str | None, tenant: TenantId | None) -> list[dict[str, Any]]:
-    """Return who may publish for whom, by tenant and role. Raises `Unavailable`."""
+    """Return who may publish for whom, by tenant and role; what is `stale` was for a role that was dropped since.
+
+    Raises `Unavailable`.
+    """
     with translated():
         return [dict(row) for row in await executor.fetch(_SQL["every"], tenant, role)]
 

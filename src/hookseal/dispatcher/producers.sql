@@ -18,9 +18,17 @@ SELECT format('GRANT hookseal_producer TO %I', $1::text)
 -- name: revoke_statement
 SELECT format('REVOKE hookseal_producer FROM %I', $1::text)
 
+-- A row that another role of this name has left behind.
+-- name: forget_stale
+DELETE FROM hookseal.producers AS p
+WHERE p.tenant_id = $1 AND p.role_name = $2
+  AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = $2 AND r.oid = p.role)
+
 -- name: add
-INSERT INTO hookseal.producers (tenant_id, role_name)
-VALUES ($1, $2)
+INSERT INTO hookseal.producers (tenant_id, role_name, role)
+SELECT $1, r.rolname, r.oid
+FROM pg_roles AS r
+WHERE r.rolname = $2
 ON CONFLICT DO NOTHING
 RETURNING role_name
 
@@ -35,11 +43,16 @@ WHERE tenant_id = $1 AND role_name = $2
 RETURNING role_name
 
 -- name: has_other
-SELECT EXISTS (SELECT FROM hookseal.producers WHERE role_name = $1)
+SELECT EXISTS (
+    SELECT FROM hookseal.producers AS p
+    JOIN pg_roles AS r ON r.rolname = p.role_name AND r.oid = p.role
+    WHERE p.role_name = $1)
 
 -- name: every
-SELECT p.role_name AS role, p.tenant_id, p.granted_at, EXISTS (SELECT FROM pg_roles WHERE rolname = p.role_name) AS role_exists
+SELECT p.role_name AS role, p.tenant_id, p.granted_at, r.oid IS NOT NULL AS role_exists,
+       r.oid IS NULL OR p.role IS DISTINCT FROM r.oid AS stale
 FROM hookseal.producers AS p
+LEFT JOIN pg_roles AS r ON r.rolname = p.role_name
 WHERE ($1::text IS NULL OR p.tenant_id = $1)
   AND ($2::text IS NULL OR p.role_name = $2)
 ORDER BY p.tenant_id, p.role_name

@@ -19,6 +19,7 @@ from hookseal.embedded.programs import postgres_tree, usable
 from hookseal.embedded.server import HOST, Server, ports, serve
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
+from hookseal.schema.connect import connect
 
 _USER: Final = "hookseal"
 _DATABASE: Final = "hookseal"
@@ -84,7 +85,7 @@ class _Postgres:
         return True
 
     async def connect(self, port: int) -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(
+        return await connect(
             host=HOST,
             port=port,
             user=_USER,

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `upgrade` hands over."""
+"""Alembic's entry: runs the migrations in the transaction that `upgrade` holds open on its connection."""
 
 from alembic import context
 
@@ -6,7 +6,6 @@ context.configure(
     connection=context.config.attributes["connection"],
     version_table="alembic_version",
     version_table_schema="hookseal",
-    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -10,7 +10,7 @@ EXPECTED: Final = "0006"
 
 async def current(connection: Executor) -> str | None:
     """Return the revision of the database, None if hookseal was never installed in it."""
-    if await connection.fetchval("SELECT to_regclass('hookseal.alembic_version')") is None:
+    if await connection.fetchval("SELECT pg_catalog.to_regclass('hookseal.alembic_version')") is None:
         return None
     revision: str | None = await connection.fetchval("SELECT version_num FROM hookseal.alembic_version")
     return revision

@@ -2,22 +2,23 @@
 
 from typing import Final
 
-from hookseal.ground.errors import ConfigError
+from hookseal.ground.errors import Busy, ConfigError
 from hookseal.ground.sql import statements
+from hookseal.schema import locks
 from hookseal.schema.database import Connection
 from hookseal.secrets.database import outages_translated
+from hookseal.secrets.errors import SecretUnavailable
 
 _SQL: Final = statements("hookseal.secrets", "active_key.sql")
-_KEYS: Final = 0x686F6F6B7365616C  # the advisory lock of the table of keys
+_TABLE: Final = "key_lock"  # always empty: it is there to be locked, by roles that may seal and by no other
 
 
 async def settled(connection: Connection) -> str:
     """Return the id of the active key, which stays it until the caller's transaction ends.
 
-    Raises `ConfigError` if none is active, `SecretUnavailable`.
+    Raises `ConfigError` if none is active, `SecretUnavailable`, which names who holds the lock if somebody does.
     """
-    with outages_translated():
-        await connection.execute(_SQL["share"], _KEYS)
+    await _taken(connection, "share")
     return await current(connection)  # a statement after the lock: it sees what whoever had it did
 
 
@@ -33,7 +34,14 @@ async def current(connection: Connection) -> str:
 async def hold(connection: Connection) -> None:
     """Have everybody else who seals, or changes the table of keys, wait until the caller's transaction ends.
 
-    Raises `SecretUnavailable`.
+    Raises `SecretUnavailable`, which names who holds the lock if somebody does.
     """
+    await _taken(connection, "hold")
+
+
+async def _taken(connection: Connection, how: str) -> None:
     with outages_translated():
-        await connection.execute(_SQL["hold"], _KEYS)
+        try:
+            await locks.take(connection, _SQL[how], _TABLE)
+        except Busy as error:
+            raise SecretUnavailable(f"the table of master keys is locked: {error}") from None

@@ -1,10 +1,10 @@
 -- The key that seals. It belongs to the installation, so no statement here has a tenant.
 
 -- name: share
-SELECT pg_advisory_xact_lock_shared($1)
+LOCK TABLE hookseal.key_lock IN ROW EXCLUSIVE MODE
 
 -- name: hold
-SELECT pg_advisory_xact_lock($1)
+LOCK TABLE hookseal.key_lock IN SHARE ROW EXCLUSIVE MODE
 
 -- name: active
 SELECT key_id FROM hookseal.secret_keys WHERE state = 'active'

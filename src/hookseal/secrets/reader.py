@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -13,6 +14,7 @@ from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import SecretError, SecretUnavailable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.seen import APART
 from hookseal.secrets.single_flight import SingleFlight
 from hookseal.secrets.store import SecretStore
 
@@ -56,6 +58,7 @@ class SecretReader:
         self._budget_seconds = budget_seconds
         self._flights: SingleFlight[CacheKey, SecretMaterial] = SingleFlight()
         self._epoch: tuple[int, int] | None = None
+        self._epoch_read_at = datetime.min.replace(tzinfo=UTC)  # the first time that it was
         self._database: int | None = None
         self._definitive = self._transient = self._forgotten = 0
 
@@ -69,17 +72,19 @@ class SecretReader:
         """How often all that was read was forgotten: who keeps what was made of it forgets that, too."""
         return self._forgotten
 
-    def obey(self, epoch: tuple[int, int]) -> None:
-        """Forget all that was read under a lower epoch than this; one that is not the highest yet changes nothing.
+    def obey(self, epoch: tuple[int, int], read_at: datetime) -> None:
+        """Forget all that was read under another epoch than this, which was read then.
 
-        It is that of restores, then that of caches: a restore puts the latter back, and frees numbers of versions.
+        It is that of restores, then that of caches: a restore puts the latter back, and frees numbers of versions. A
+        lower one than the one before changes nothing unless it was read two seconds after that: two claims of one
+        moment may be served in either order.
 
         Who waits for an answer already gets it, and nobody else does.
         """
         if self._epoch is None:
-            self._epoch = epoch
-        elif epoch > self._epoch:
-            self._epoch = epoch
+            self._epoch, self._epoch_read_at = epoch, read_at
+        elif epoch > self._epoch or (epoch < self._epoch and read_at - self._epoch_read_at >= APART):
+            self._epoch, self._epoch_read_at = epoch, read_at
             self._forget()
 
     def stand_on(self, database: int) -> None:

@@ -228,7 +228,7 @@ class SecretService:
     def _obey(self, pointer: Pointer) -> None:
         forgotten = self._reader.forgotten
         self._reader.stand_on(pointer.database)
-        self._reader.obey((pointer.restore_epoch, pointer.cache_epoch))
+        self._reader.obey((pointer.restore_epoch, pointer.cache_epoch), pointer.read_at)
         if self._reader.forgotten != forgotten:
             self._contexts.clear()
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.sql import statements
-from hookseal.schema import revision
+from hookseal.schema import revision, strangers
 from hookseal.schema.database import OUTAGES, Pool
 from hookseal.secrets.boot import fitting
 from hookseal.worker.health import CHECK_SECONDS, Check
@@ -19,11 +19,15 @@ _SQL: Final = statements("hookseal.worker", "checks.sql")
 
 
 def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check]:
-    """Return what must answer for a worker to deliver, and that deliveries come to it through the queue."""
+    """Return what must answer for a worker to deliver, and that deliveries come to it through the queue.
+
+    No stranger may add to the functions that its statements call.
+    """
     unlocked = replace(resources.unlocked, store=resources.unlocked.store_on(resources.probing))
     return {
         "postgresql": lambda: _takes_writes(resources.probing),
         "redis": resources.bell.ping,
+        "schema": lambda: strangers.refuse(resources.probing),
         "secrets": unlocked.check_sentinel,
         "queue": lambda: _moves(resources.probing, movement),
     }

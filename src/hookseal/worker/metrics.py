@@ -157,7 +157,7 @@ READY: Final = Metric(
     name="hookseal_ready",
     kind=Kind.GAUGE,
     text="1 for each check of `/readyz` that was passed as these figures were asked for, else 0.",
-    labels={"check": ("postgresql", "redis", "secrets", "queue")},
+    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue")},
 )
 LOOP_LAG: Final = Metric(
     name="hookseal_loop_lag_seconds",

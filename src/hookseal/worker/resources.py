@@ -24,7 +24,8 @@ from hookseal.ground.version import VERSION
 from hookseal.operations import sending
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import redis_translated
-from hookseal.schema import revision
+from hookseal.schema import revision, strangers
+from hookseal.schema.connect import SearchPathRefused, connect, connection_pool
 from hookseal.schema.database import OUTAGES
 from hookseal.secrets import active_key, migration
 from hookseal.secrets.boot import Unlocked, fitting, unlock
@@ -45,6 +46,7 @@ CONNECT_SECONDS = 3.0  # a start against a dead dependency ends within five seco
 _CLOSE_SECONDS = 1.0
 _CONNECTIONS = 10
 _PROBING_CONNECTIONS = 2
+_NAME = "hookseal-worker"
 
 _Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -82,12 +84,12 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
     """Give open, checked resources for the length of the block.
 
     Raises `Unavailable`, within five seconds, and `ConfigError` if schema, keys or time-outs do not fit, or, in
-    production, while an endpoint has plaintext that is not migrated.
+    production, while an endpoint has plaintext that is not migrated, and `Refused` while a stranger may add to the
+    schema.
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
     async with _connections(settings) as (pool, probing, ringing):
-        await revision.require(pool)
-        await _require_migrated(settings, pool, log)
+        await _require_schema(settings, pool, log)
         ring = settings.secrets.keyring
         unlocked = await _unlocked(settings, pool, ring, clock=clock, log=log)
         means = _Means(clock=clock, meter=(meter := WorkerMeter()), log=log.bind(worker_id=worker_id))
@@ -178,7 +180,9 @@ def _persistent(settings: Settings, ledger: PostgresLedger, lost: LostClaims, cl
 
 async def listener(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
     """Open one connection that is in no pool. Raises what asyncpg raises."""
-    return await asyncpg.connect(settings.database.url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    return await connect(
+        settings.database.url, application_name=_NAME, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS
+    )
 
 
 @asynccontextmanager
@@ -204,9 +208,15 @@ def _presence(settings: Settings, worker_id: str, ring: KeyRing | None) -> Prese
 @asynccontextmanager
 async def _pool(settings: Settings, *, size: int) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
     try:
-        pool = await asyncpg.create_pool(
-            settings.database.url, min_size=1, max_size=size, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS
+        pool = await connection_pool(
+            settings.database.url,
+            size=size,
+            application_name=_NAME,
+            timeout=CONNECT_SECONDS,
+            command_timeout=CONNECT_SECONDS,
         )
+    except SearchPathRefused as error:
+        raise ConfigError(f"PostgreSQL at {settings.database.address}: {error}") from None
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
         raise Unavailable(
             f"PostgreSQL at {settings.database.address} refuses the user, the password or the database "
@@ -245,6 +255,12 @@ async def _require_answer(ringing: Bell, settings: Settings) -> None:
     with redis_translated(address=settings.redis.address):
         async with asyncio.timeout(CONNECT_SECONDS):
             await ringing.redis.ping()
+
+
+async def _require_schema(settings: Settings, pool: _Pool, log: Any) -> None:
+    await revision.require(pool)
+    await strangers.refuse(pool)
+    await _require_migrated(settings, pool, log)
 
 
 async def _require_migrated(settings: Settings, pool: _Pool, log: Any) -> None:

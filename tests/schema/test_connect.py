@@ -1,0 +1,169 @@
+"""Every connection of ours finds PostgreSQL's own functions only, also where something in between drops the setting."""
+
+import ast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hookseal.schema.connect import (
+    SEARCH_PATH,
+    SearchPathRefused,
+    connect,
+    connection_pool,
+    pool_of_qualified_statements,
+)
+from hookseal.schema.database import Connection, Pool
+from tests.cli.command import hookseal
+from tests.doubles.logins import login
+from tests.doubles.pooler import pooler
+from tests.doubles.stored import MASTER_KEY_TEXT
+
+pytestmark = pytest.mark.req("SEC-08")
+
+ROOT = Path(__file__).parents[2]
+THE_PLACE = ROOT / "src" / "hookseal" / "schema" / "connect.py"
+OPENS = {"connect", "create_pool"}
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Connection]:
+    """Open a connection for the block."""
+    connection = await connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def path(connection: Connection) -> str:
+    """Return the search path of the connection."""
+    found: str = await connection.fetchval("SHOW search_path")
+    return found
+
+
+@pytest.mark.parametrize("query", ["", "?search_path=public", "?options=-csearch_path%3Dpublic"])
+async def test_whatever_the_url_says(database_url: str, query: str) -> None:
+    """The path is ours, and stays it through the reset of a pool."""
+    async with opened(database_url + query) as connection:
+        assert SEARCH_PATH == await path(connection)
+        await connection.execute("RESET ALL")
+        assert SEARCH_PATH == await path(connection)
+
+
+async def test_whatever_role_and_database_say(pool: Pool, database_url: str) -> None:
+    """A default of the role or of the database changes nothing."""
+    name = await pool.fetchval("SELECT quote_ident(current_database())")
+    async with login(pool, database_url) as (role, url):
+        await pool.execute(
+            f"ALTER DATABASE {name} SET search_path = public; ALTER ROLE {role} SET search_path = public"
+        )
+        async with opened(url) as connection:
+            assert SEARCH_PATH == await path(connection)
+
+
+async def test_a_pool(database_url: str) -> None:
+    """Each connection of a pool has it, and has it again after who had it before set another one."""
+    async with connection_pool(database_url, size=2) as pool:
+        for _ in range(2):
+            async with pool.acquire() as one, pool.acquire() as other:
+                assert [SEARCH_PATH] * 2 == [await path(one), await path(other)]
+                await one.execute("SET search_path = public")
+
+
+async def test_a_proxy_that_drops_the_setting(database_url: str) -> None:
+    """Where each connection is a session of its own, the path is set by a statement, and again after each reset."""
+    async with pooler(database_url, drops=True) as between, connection_pool(between.url, size=1) as pool:
+        assert [SEARCH_PATH] == between.dropped
+        for _ in range(2):
+            async with pool.acquire() as connection:
+                assert SEARCH_PATH == await path(connection)
+                await connection.execute("SET search_path = public")
+
+
+async def test_a_pooler_that_drops_the_setting(pool: Pool, database_url: str) -> None:
+    """Where the session may be another one for each transaction, the connection is refused, with what to run."""
+    async with login(pool, database_url) as (role, url), pooler(url, drops=True, hides=True) as between:
+        with pytest.raises(SearchPathRefused, match="drops the setting search_path") as refused:
+            await connect(between.url)
+        [statement] = [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
+        assert f'ALTER ROLE "{role}" SET search_path = {SEARCH_PATH};' == statement
+
+        await pool.execute(statement)
+        async with opened(between.url) as connection:
+            assert SEARCH_PATH == await path(connection)
+
+
+async def test_a_pooler_that_refuses_the_setting(pool: Pool, database_url: str) -> None:
+    """One that does not take the parameter at all is asked without it, and judged as one that drops it."""
+    async with login(pool, database_url) as (role, url), pooler(url, refuses=True, hides=True) as between:
+        with pytest.raises(SearchPathRefused):
+            await connect(between.url)
+        await pool.execute(f"ALTER ROLE {role} SET search_path = {SEARCH_PATH}")
+        async with opened(between.url) as connection:
+            assert SEARCH_PATH == await path(connection)
+
+
+async def test_a_command_behind_such_a_pooler(database_url: str) -> None:
+    """It ends with 78, names the address and the statement, and shows no password."""
+    async with pooler(database_url, drops=True, hides=True) as between:
+        ended = await hookseal("db", "status", DATABASE_URL=between.url)
+
+    assert 78 == ended.code
+    assert "ALTER ROLE" in ended.err
+    assert f"PostgreSQL at {between.address}" in ended.err
+
+
+async def test_a_worker_behind_such_a_pooler(database_url: str, redis_url: str) -> None:
+    """So does a worker."""
+    async with pooler(database_url, drops=True, hides=True) as between:
+        ended = await hookseal(
+            "worker",
+            DATABASE_URL=between.url,
+            REDIS_URL=redis_url,
+            SECRETS_PROVIDER="db",
+            SECRETS_MASTER_KEY=MASTER_KEY_TEXT,
+        )
+
+    assert 78 == ended.code
+    assert "ALTER ROLE" in ended.err
+
+
+async def test_qualified_statements(database_url: str) -> None:
+    """Who sends nothing but those takes the path of an application's login behind its pooler, and leaves it there."""
+    async with (
+        pooler(database_url, drops=True, hides=True) as between,
+        pool_of_qualified_statements(between.url, size=1, application_name="x", command_timeout=5) as pool,
+    ):
+        for _ in range(2):
+            assert '"$user", public' == await pool.fetchval("SHOW search_path")
+
+
+def _opening(file: Path) -> list[str]:
+    """Return what in the file opens connections by asyncpg itself."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "asyncpg"
+        and node.attr in OPENS
+    ]
+    return found + [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("asyncpg")
+        and OPENS & {alias.name for alias in node.names}
+    ]
+
+
+def test_nothing_else_opens_a_connection() -> None:
+    """In the product and its tools asyncpg is asked for a connection in one place only."""
+    assert THE_PLACE.is_file()
+    assert _opening(THE_PLACE)
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+
+    assert [] == [place for file in files if file != THE_PLACE for place in _opening(file)]

@@ -1,0 +1,150 @@
+"""No wait for a lock is without an end, who holds it is named, and no login but ours can hold it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import asyncpg
+import pytest
+
+from hookseal.ground.errors import Busy
+from hookseal.schema import locks
+from hookseal.schema import upgrade as upgrading
+from hookseal.schema.connect import connect
+from hookseal.schema.upgrade import upgrade
+from hookseal.secrets import active_key
+from hookseal.secrets.errors import SecretUnavailable
+from tests.doubles.logins import login
+from tests.secrets.registered import register
+from tests.secrets.samples import FIRST
+from tests.worker.waiting import eventually
+
+pytestmark = pytest.mark.req("OPS-10")
+Pool = asyncpg.Pool
+KEYS = 0x686F6F6B7365616C  # the advisory locks of versions up to revision 0005
+UPGRADES = 0x686F6F6B
+
+
+@asynccontextmanager
+async def session(url: str, *statements: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """Hold a session that runs these statements in a transaction, which stays open."""
+    connection = await connect(url, application_name="somebody")
+    try:
+        await connection.execute("BEGIN")
+        for statement in statements:
+            await connection.execute(statement)
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def settled(pool: "Pool[asyncpg.Record]") -> str:
+    """Return the key that seals."""
+    async with pool.acquire() as connection, connection.transaction():
+        return await active_key.settled(connection)
+
+
+async def waits(url: str) -> bool:
+    """Return whether a session of the database waits for a lock."""
+    async with session(url) as looking:
+        found: bool = await looking.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+        )
+        return found
+
+
+@pytest.mark.req("SEC-05")
+@pytest.mark.parametrize("group", ["hookseal_producer", "hookseal_readonly", None])
+async def test_a_login_with_few_rights(pool: "Pool[asyncpg.Record]", database_url: str, group: str | None) -> None:
+    """It holds up nobody who seals, moves keys or upgrades: not by advisory locks, and it may take no other."""
+    await register(pool)
+    async with login(pool, database_url, *([group] if group else [])) as (_, url):
+        for mode in ("ROW SHARE", "ROW EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"):
+            for table in ("key_lock", "alembic_version", "control", "secret_keys"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with session(url, f"LOCK TABLE hookseal.{table} IN {mode} MODE NOWAIT"):
+                        pass
+        for row in ("hookseal.control", "hookseal.secret_keys", "hookseal.alembic_version"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with session(url, f"SELECT FROM {row} FOR KEY SHARE"):
+                    pass
+        async with session(url, f"SELECT pg_advisory_lock({KEYS})", f"SELECT pg_advisory_lock({UPGRADES})") as mallory:
+            if group is not None:
+                await mallory.execute("SELECT FROM hookseal.alembic_version")
+            assert FIRST.key_id == await settled(pool)
+            await upgrade(database_url)
+
+
+@pytest.mark.req("SEC-05")
+async def test_the_wait_of_who_seals(
+    pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends, names process, role and application of the holder, and leaves the caller's transaction as it was."""
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.2)
+    await register(pool)
+    lock = "LOCK TABLE hookseal.key_lock IN SHARE ROW EXCLUSIVE MODE"
+    async with login(pool, database_url, "hookseal_operator") as (role, url), session(url, lock) as holder:
+        pid = holder.get_server_pid()
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = '7s'")
+            with pytest.raises(
+                SecretUnavailable, match=rf"process {pid} \(role {role}, application 'somebody', since 2"
+            ):
+                await active_key.settled(connection)
+            assert "7s" == await connection.fetchval("SHOW lock_timeout")
+            await holder.execute("ROLLBACK")
+            assert FIRST.key_id == await active_key.settled(connection)
+            assert "7s" == await connection.fetchval("SHOW lock_timeout")
+
+
+@pytest.mark.req("OPS-09")
+async def test_the_wait_of_an_upgrade(
+    pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does that of an upgrade, beside another one that has not ended."""
+    monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 0.2)
+    lock = "LOCK TABLE hookseal.alembic_version IN SHARE ROW EXCLUSIVE MODE"
+    async with session(database_url, lock) as holder:
+        with pytest.raises(
+            Busy, match=rf"process {holder.get_server_pid()} \(role \w+, application 'somebody', since 2"
+        ):
+            await upgrade(database_url)
+        await holder.execute("ROLLBACK")
+        await upgrade(database_url)
+
+
+@pytest.mark.req("OPS-09")
+async def test_the_wait_of_the_first_upgrade(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is there to be locked yet, the second of two waits for the first one's schema, and names it."""
+    monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 0.2)
+    first = await connect(empty_database_url, application_name="hookseal db upgrade")
+    try:
+        begun = first.transaction()
+        await begun.start()
+        await upgrading._lock(first)
+        with pytest.raises(Busy, match=f"process {first.get_server_pid()} "):
+            await upgrade(empty_database_url)
+        monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 20)
+        second = asyncio.create_task(upgrade(empty_database_url))
+        await eventually(partial(waits, empty_database_url))
+        await begun.commit()
+        await second
+    finally:
+        await first.close()
+
+
+@pytest.mark.req("OPS-09")
+async def test_nothing_outlives_an_upgrade(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """No session keeps a lock, nor a setting, of an upgrade: behind a pooler it would be the next one's to wait for."""
+    connection = await connect(database_url)
+    try:
+        async with connection.transaction():
+            await upgrading._lock(connection)
+        async with pool.acquire() as other:
+            assert 0 == await other.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE pid = $1 AND locktype <> 'virtualxid'", connection.get_server_pid()
+            )
+    finally:
+        await connection.close()

@@ -1,0 +1,103 @@
+"""A role that may add to what hookseal calls stops an upgrade and a worker: they name the statement that ends it."""
+
+import asyncpg
+import pytest
+
+from hookseal.ground.errors import Refused
+from hookseal.schema import strangers
+from hookseal.schema.upgrade import upgrade
+from tests.cli.command import hookseal
+from tests.doubles.logins import login
+from tests.schema.older import upgraded_to
+
+pytestmark = pytest.mark.req("SEC-08")
+Pool = asyncpg.Pool
+
+
+async def statements(pool: "Pool[asyncpg.Record]", database_url: str) -> list[str]:
+    """Return what an upgrade says is to be run."""
+    with pytest.raises(Refused) as refused:
+        await upgrade(database_url)
+    assert 5 == refused.value.exit_code
+    with pytest.raises(Refused):  # what a worker asks, at its start and for each probe
+        await strangers.refuse(pool)
+    return [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
+
+
+async def test_nobody(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """Owners may, and everybody may in `public`, where hookseal finds nothing."""
+    await pool.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await strangers.refuse(pool)
+    await strangers.refuse_bound(pool)
+    await upgrade(database_url)
+
+
+@pytest.mark.parametrize("schema", ["hookseal", "pg_catalog"])
+async def test_everybody(pool: "Pool[asyncpg.Record]", database_url: str, schema: str) -> None:
+    """A right of PUBLIC is named, and once it is taken back all goes on."""
+    await pool.execute(f"GRANT CREATE ON SCHEMA {schema} TO PUBLIC")
+    said = await statements(pool, database_url)
+    assert [f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC;"] == said
+    await pool.execute(said[0])
+
+    await upgrade(database_url)
+
+
+async def test_one_role_and_what_it_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """So is the right of one role, and a function that it has made by then, which the revoked right leaves there."""
+    async with login(pool, database_url, suffix=" x") as (role, _):
+        await pool.execute(f'GRANT USAGE, CREATE ON SCHEMA hookseal TO "{role}"')
+        await pool.execute(
+            "CREATE FUNCTION hookseal.publish(text, text, text) RETURNS text LANGUAGE sql AS 'SELECT $1'"
+        )
+        await pool.execute(f'ALTER FUNCTION hookseal.publish(text, text, text) OWNER TO "{role}"')
+        said = await statements(pool, database_url)
+        assert [
+            "DROP ROUTINE hookseal.publish(text,text,text);",
+            f'REVOKE CREATE ON SCHEMA hookseal FROM "{role}";',
+        ] == said
+        for statement in said:
+            await pool.execute(statement)
+
+        await strangers.refuse(pool)
+
+
+async def test_a_worker_does_not_start(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+    """It is refused (5) before it reads a secret."""
+    await pool.execute("GRANT CREATE ON SCHEMA hookseal TO PUBLIC")
+    ended = await hookseal(
+        "worker",
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        SECRETS_PROVIDER="db",
+        SECRETS_MASTER_KEY="7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ=",
+    )
+
+    assert 5 == ended.code, ended.err
+    assert "REVOKE CREATE ON SCHEMA hookseal FROM PUBLIC;" in ended.err
+
+
+async def test_what_an_older_version_bound(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that was made while a stranger's function was on the path calls it ever after: it is found and named."""
+    await upgraded_to("0005", empty_database_url, monkeypatch)
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        await connection.execute(
+            "CREATE FUNCTION public.num_nulls(text, text) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 0';"
+            "ALTER TABLE hookseal.endpoints ADD CONSTRAINT bound CHECK (num_nulls(url, url) = 0)"
+        )
+        with pytest.raises(Refused, match=r"constraint bound on table .* uses function .*num_nulls\(text,text\)"):
+            await upgrade(empty_database_url)
+        assert "0005" == await connection.fetchval("SELECT version_num FROM hookseal.alembic_version")
+        await connection.execute("ALTER TABLE hookseal.endpoints DROP CONSTRAINT bound")
+        await upgrade(empty_database_url)
+    finally:
+        await connection.close()
+
+
+async def test_every_function_has_a_path_of_its_own(pool: "Pool[asyncpg.Record]") -> None:
+    """Whoever calls a function of hookseal, and whatever is on their path, it finds PostgreSQL's own."""
+    rows = await pool.fetch("SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'hookseal'::regnamespace")
+
+    assert 10 < len(rows)
+    assert {("search_path=pg_catalog, pg_temp",)} == {tuple(row["proconfig"] or ()) for row in rows}

@@ -1,0 +1,120 @@
+"""What a login with one publish right makes in `public`, as everybody may on PostgreSQL 14, is called by nobody."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.publish import Event, publish_json, publish_raw
+from hookseal.embedded.server import Server
+from hookseal.ground.ids import TenantId
+from hookseal.schema.connect import connection_pool
+from hookseal.schema.upgrade import upgrade
+from tests.cli.many import many
+from tests.doubles import hijacked
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.worker import world as worlds
+from tests.worker.test_roles import url
+from tests.worker.world import Receiver, World
+
+pytestmark = [pytest.mark.req("SEC-08"), pytest.mark.req("OPS-10"), pytest.mark.timeout(180)]
+
+LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly"}
+
+
+@pytest.fixture
+async def hostile(own_postgres: Server, redis_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """Yield an installation in which a producer has made functions that fit our calls better than the built-in ones."""
+    async with connection_pool(own_postgres.url, size=3) as pool:
+        for login, role in LOGINS.items() | {("mallory", "hookseal_producer"), ("sells", "hookseal_producer")}:
+            await pool.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'hunter2'; GRANT {role} TO {login}")
+        await pool.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        world = await worlds.world(pool, own_postgres.url, redis_url, tmp_path)
+        mallory = await asyncpg.connect(url(world, "mallory"))
+        try:
+            await hijacked.make(mallory)
+        finally:
+            await mallory.close()
+        yield world
+
+
+def settings(world: World, login: str) -> dict[str, str]:
+    """Return what a command of that login needs."""
+    return {
+        "DATABASE_URL": url(world, login),
+        "REDIS_URL": world.redis_url,
+        "SECRETS_PROVIDER": "db",
+        "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+    }
+
+
+async def test_a_worker(hostile: World, receiver: Receiver) -> None:
+    """It claims, delivers and sweeps, and calls none of them."""
+    await hostile.endpoint(f"{receiver.base_url}/hook")
+    async with hostile.worker(DATABASE_URL=url(hostile, "runs"), HOOKSEAL_LISTEN="true") as worker:
+        for _ in range(3):
+            [ring] = await hostile.publish()
+            await hostile.state(ring, "delivered")
+        assert 200 == (await worker.get("/readyz"))[0]
+        await worker.figures()
+
+    assert [] == await hijacked.called(hostile.pool)
+
+
+COMMANDS = (
+    ("decides", "producer", "grant", "--role", "mallory", "--tenant", "acme"),
+    ("decides", "producer", "list"),
+    ("decides", "key", "status"),
+    ("decides", "audit", "verify"),
+    ("decides", "endpoint", "list"),
+    ("decides", "delivery", "list"),
+    ("decides", "secret", "cache-clear"),
+    ("looks", "audit", "list"),
+)
+
+
+async def test_commands(hostile: World) -> None:
+    """An operator's and a reader's commands work, and call none of them."""
+    await hostile.endpoint("https://receiver.example/hook")
+    async with many(settings(hostile, "decides")) as commands:
+        for login, *command in COMMANDS:
+            ended = await commands.run(*command, "--json", **settings(hostile, login))
+            assert 0 == ended.code, ended.err
+            assert [] == await hijacked.called(hostile.pool), command
+
+
+async def test_publishing_by_whoever_has_them_on_the_path(hostile: World) -> None:
+    """The functions that publish have a path of their own: the caller's, which finds all of them, changes nothing."""
+    await hostile.endpoint("https://receiver.example/hook")
+    await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
+    sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
+    try:
+        rows = await sells.fetch("SELECT * FROM hookseal.publish('acme', 'a.b', '{}'::json)")
+    finally:
+        await sells.close()
+
+    assert 1 == len(rows)
+    assert [] == await hijacked.called(hostile.pool)
+
+
+async def test_publishing_on_a_callers_connection(hostile: World) -> None:
+    """What the Publisher sends on a connection of the caller names PostgreSQL's own types, whatever is before them."""
+    sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
+    try:
+        await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
+        await publish_json(sells, Event(tenant_id=TenantId("acme"), event_type="a.b"), "{}")
+        await publish_raw(sells, Event(tenant_id=TenantId("acme"), event_type="a.b"), b"{}")
+    finally:
+        await sells.close()
+
+    assert [] == await hijacked.called(hostile.pool)
+
+
+async def test_an_upgrade(hostile: World) -> None:
+    """`db upgrade` of what is there, and of an empty database of this server, calls none of them."""
+    await upgrade(hostile.database_url)
+    await hostile.pool.execute("DROP SCHEMA hookseal CASCADE")
+    await upgrade(hostile.database_url)
+
+    assert [] == await hijacked.called(hostile.pool)
