@@ -17,11 +17,12 @@ from typing import Final
 
 from hookseal.client.database import connection_of, connections
 from hookseal.client.doorbell import Doorbell, doorbell
-from hookseal.client.event import event, json_text
+from hookseal.client.event import event
 from hookseal.client.joining import joined
 from hookseal.config.producer import producer_settings
 from hookseal.dispatcher import publish as stored
 from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.payload import encoded
 from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import EventId
 from hookseal.schema.database import Connection, Pool
@@ -85,7 +86,12 @@ class Publisher:
     ) -> Published:
         """Store an event and one delivery for each endpoint that subscribes to its type, and tell the workers.
 
-        `data` is any value of JSON, wrapped as design 1.6 says; `body` is sent byte for byte in its place.
+        `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None, and is sent as JSON with
+        the type and the time of the event around it; `body` is sent byte for byte in its place. Nothing is converted:
+        NaN and infinities, Decimal, bytes, sets, datetime, UUID, dataclasses, models, keys that are no text, a lone
+        surrogate, more than 200 levels and data that contains itself are refused, with the path of the value
+        (`data.items[3].price`) and what to give in its place, and so they are by the command line.
+
         With a `connection` of asyncpg it joins the caller's transaction (where there is none it commits at
         once), and the caller awaits `Published.ring` after the commit; a publish that fails undoes itself and
         leaves that transaction usable. The same event id again changes nothing and gives the first answer.
@@ -103,7 +109,7 @@ class Publisher:
             correlation_id=correlation_id,
             traceparent=traceparent,
         )
-        payload = json_text(data) if body is None else body
+        payload = encoded(data) if body is None else _bytes(body)
         if connection is not None:
             async with joined(connection):
                 return await self._stored(connection, given, payload)
@@ -114,7 +120,7 @@ class Publisher:
 
     async def _stored(self, connection: Connection, given: stored.Event, payload: str | bytes) -> Published:
         if isinstance(payload, str):
-            result = await stored.publish_json(connection, given, payload)
+            result = await stored.publish_encoded(connection, given, payload)
         else:
             result = await stored.publish_raw(connection, given, payload)
         return Published(
@@ -123,3 +129,9 @@ class Publisher:
             deliveries=result.deliveries,
             _doorbell=self._doorbell,
         )
+
+
+def _bytes(body: object) -> bytes:
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise Malformed("body must be bytes: give data for what is to be sent as JSON", field="body")
+    return bytes(body)
