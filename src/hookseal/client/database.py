@@ -9,9 +9,10 @@ import asyncpg
 
 from hookseal.config.settings import Database
 from hookseal.dispatcher.database import translated
-from hookseal.ground.errors import ConfigError, Refused, Unavailable
+from hookseal.ground.errors import ConfigError, Refused
 from hookseal.schema import revision
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Pool, connected
+from hookseal.schema.opening import opening
 
 _MOST_CONNECTIONS: Final = 5
 _CLOSE_SECONDS: Final = 5.0
@@ -45,23 +46,16 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _opened(database: Database) -> Pool:
-    place = f"PostgreSQL at {database.address}"
-    try:
+    name = database.application_name or "hookseal-publisher"
+    with opening(address=database.address, variable=database.variable):
         async with asyncio.timeout(ANSWER_SECONDS):
             return await asyncpg.create_pool(
                 database.url,
                 min_size=1,
                 max_size=_MOST_CONNECTIONS,
                 command_timeout=ANSWER_SECONDS,
-                server_settings={"application_name": "hookseal-publisher"},
+                server_settings={"application_name": name},
             )
-    except asyncpg.ClientConfigurationError:
-        raise ConfigError("DATABASE_URL has a parameter that cannot be used") from None
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        problem = f"{place} refuses the user, the password or the database ({type(error).__name__})"
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        problem = f"{place} does not answer ({type(error).__name__})"
-    raise Unavailable(f"{problem}: start it or correct DATABASE_URL")
 
 
 async def _require_schema(pool: Pool) -> None:

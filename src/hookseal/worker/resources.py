@@ -18,7 +18,7 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts, Transport
 from hookseal.ground.clock import Clock
 from hookseal.ground.counted import counted
-from hookseal.ground.errors import ConfigError, Unavailable
+from hookseal.ground.errors import ConfigError
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
 from hookseal.operations import sending
@@ -26,6 +26,7 @@ from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import redis_translated
 from hookseal.schema import revision
 from hookseal.schema.database import OUTAGES
+from hookseal.schema.opening import opening
 from hookseal.secrets import active_key, migration
 from hookseal.secrets.boot import Unlocked, fitting, unlock
 from hookseal.secrets.database import transaction
@@ -203,20 +204,10 @@ def _presence(settings: Settings, worker_id: str, ring: KeyRing | None) -> Prese
 
 @asynccontextmanager
 async def _pool(settings: Settings, *, size: int) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
-    try:
+    with opening(address=settings.database.address, variable=settings.database.variable):
         pool = await asyncpg.create_pool(
             settings.database.url, min_size=1, max_size=size, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS
         )
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        raise Unavailable(
-            f"PostgreSQL at {settings.database.address} refuses the user, the password or the database "
-            f"({type(error).__name__}): correct DATABASE_URL"
-        ) from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unavailable(
-            f"PostgreSQL at {settings.database.address} does not answer ({type(error).__name__}): "
-            "start it or correct DATABASE_URL"
-        ) from None
     try:
         yield pool
     finally:
@@ -242,7 +233,7 @@ async def _bell(settings: Settings) -> AsyncIterator[Bell]:
 
 
 async def _require_answer(ringing: Bell, settings: Settings) -> None:
-    with redis_translated(address=settings.redis.address):
+    with redis_translated(address=settings.redis.address, variable=settings.redis.variable):
         async with asyncio.timeout(CONNECT_SECONDS):
             await ringing.redis.ping()
 
