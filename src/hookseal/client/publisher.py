@@ -60,9 +60,10 @@ class Publisher:
     async def connect(cls, database_url: str | None = None, redis_url: str | None = None) -> "AsyncIterator[Publisher]":
         """Hold a Publisher; its connections are closed afterwards.
 
-        A url that is None is read from the environment (docs/settings.md). Without a Redis nothing is rung,
-        and the workers find events by themselves, a moment later. Raises `ConfigError`, `Unavailable`,
-        `Refused`.
+        A url that is None is read from the environment: HOOKSEAL_DATABASE_URL, else DATABASE_URL, and
+        HOOKSEAL_REDIS_URL, else REDIS_URL; an empty variable counts as not set, and what else the process sets is not
+        judged (docs/settings.md). Without a Redis, or with "" for it, nothing is rung, and the workers find events by
+        themselves, a moment later. Raises `ConfigError`, `Unavailable`, `Refused`.
         """
         settings = producer_settings(database_url=database_url, redis_url=redis_url)
 
