@@ -203,7 +203,8 @@ def _text(outcome: _Outcome, how: _How) -> str:
         f"failed  {outcome.tally.failures}",
     ]
     if outcome.also_standard:
-        lines.append(f"{outcome.also_standard} of them {_EITHER}\n{_SO_FAR if how.dry_run else _FROM_NOW_ON}")
+        is_open = how.dry_run and counts[Migration.MIGRATED]
+        lines.append(f"{outcome.also_standard} of them {_EITHER}\n{_SO_FAR if is_open else _FROM_NOW_ON}")
     if outcome.is_final:
         lines += [
             f"emptied  {outcome.emptied}",
