@@ -110,19 +110,23 @@ def import_endpoints(
     with private_file(from_csv, field="from_csv") as file:
         rows = csv_rows(file, required=_REQUIRED, known=_REQUIRED | _OPTIONAL)
         run(_import(settings, rows, tally, scheme=scheme, dry_run=dry_run), loop_factory=uvloop.new_event_loop)
-    emit(
-        {
-            "dry_run": dry_run,
-            "added": tally.counts["added"],
-            "present": tally.counts["present"],
-            "failures": tally.failures,
-            "failed": tally.failed,
-        },
-        as_json=as_json,
-        text=f"{'would be ' * dry_run}added  {tally.counts['added']}\n"
-        f"there already  {tally.counts['present']}\nfailed  {tally.failures}",
-    )
+    emit(_shape(tally, dry_run=dry_run), as_json=as_json, text=lambda: _text(tally, dry_run=dry_run))
     raise typer.Exit(1 if tally.failures else 0)
+
+
+def _shape(tally: Tally, *, dry_run: bool) -> dict[str, object]:
+    return {
+        "dry_run": dry_run,
+        "added": tally.counts["added"],
+        "present": tally.counts["present"],
+        "failures": tally.failures,
+        "failed": tally.failed,
+    }
+
+
+def _text(tally: Tally, *, dry_run: bool) -> str:
+    added = f"{'would be ' * dry_run}added  {tally.counts['added']}"
+    return f"{added}\nthere already  {tally.counts['present']}\nfailed  {tally.failures}"
 
 
 async def _import(

@@ -87,22 +87,18 @@ class Publisher:
     ) -> Published:
         """Store an event and one delivery for each endpoint that subscribes to its type, and tell the workers.
 
-        `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None, and is sent as JSON with
-        the type and the time of the event around it; `body` is sent byte for byte in its place. Nothing is converted:
-        NaN and infinities, Decimal, bytes, sets, datetime, UUID, dataclasses, models, keys that are no text, a lone
-        surrogate, more than 200 levels and data that contains itself are refused, with the path of the value
-        (`data.items[3].price`) and what to give in its place, and so they are by the command line.
+        `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None, at most 200 levels deep,
+        and is wrapped as design 1.6 says. What JSON does not have (NaN, Decimal, bytes, sets, datetime, ...) is never
+        converted, but refused with its path (`data.items[3].price`). A `body` is sent byte for byte in its place.
 
-        With a `connection` of asyncpg it joins the caller's transaction (where there is none it commits at
-        once), and the caller awaits `Published.ring` after the commit; a publish that fails undoes itself and
-        leaves that transaction usable. The same event id again changes nothing and gives the first answer.
-
-        Raises `Malformed` naming the field, `Conflict` if the event id is taken by another event, `Refused`
-        if the role may not publish for the tenant or this is closed, `Unavailable`: then it is not known
-        whether the event is stored, and publishing it again with the same event id is safe.
+        With a `connection` of asyncpg it joins the caller's transaction (where there is none it commits at once), and
+        the caller awaits `Published.ring` after the commit; a publish that fails undoes itself and leaves that
+        transaction usable. The same event id again changes nothing and gives the first answer.
+        Raises `Malformed` naming the field, `Conflict` if the event id is taken by another event, `Refused` if the role
+        may not publish for the tenant or this is closed, `Unavailable`: then it is not known whether the event is
+        stored, and publishing it again with the same event id is safe.
         """
-        if (data is _NOTHING) == (body is None):
-            raise Malformed("give exactly one of data and body", field="data")
+        payload = _payload(data, body)
         given = event(
             tenant_id=tenant_id,
             event_type=event_type,
@@ -110,7 +106,6 @@ class Publisher:
             correlation_id=correlation_id,
             traceparent=traceparent,
         )
-        payload = encoded(data) if body is None else _bytes(body)
         if connection is not None:
             async with joined(connection):
                 return await self._stored(connection, given, payload)
@@ -132,7 +127,11 @@ class Publisher:
         )
 
 
-def _bytes(body: object) -> bytes:
+def _payload(data: object, body: object) -> str | bytes:
+    if (data is _NOTHING) == (body is None):
+        raise Malformed("give exactly one of data and body", field="data")
+    if body is None:
+        return encoded(data)
     if not isinstance(body, bytes | bytearray | memoryview):
         raise Malformed("body must be bytes: give data for what is to be sent as JSON", field="body")
     return bytes(body)
