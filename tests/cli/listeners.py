@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
@@ -44,6 +45,40 @@ async def refusing(sqlstate: str, message: str) -> AsyncIterator[int]:
         writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
         await writer.drain()
         writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+@asynccontextmanager
+async def speaking_tls(context: ssl.SSLContext | None) -> AsyncIterator[int]:
+    """Yield the port of a PostgreSQL that speaks TLS with this certificate, and then refuses the password.
+
+    Without one it says that it speaks TLS, and does not.
+    """
+    fields = b"SFATAL\0VFATAL\0C28P01\0Mno\0\0"
+    writers: list[asyncio.StreamWriter] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.readexactly(8)  # may we speak TLS?
+        writer.write(b"S")
+        if context is None:
+            await reader.read(1)
+            writer.write(b"this is no handshake")
+            return
+        try:
+            await writer.start_tls(context)
+        except OSError:
+            return
+        await reader.read(1_024)
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+        await writer.drain()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     try:

@@ -80,6 +80,7 @@ async def test_a_whole_story(begun: Begun, tmp_path: Path) -> None:
         foretold = await imported(begun, path, "--dry-run", **as_operator)
         assert (0, shape(dry_run=True, added=3)) == (foretold.code, foretold.json)
         assert {f"hookseal: line {line}: would be added" for line in (2, 3, 4)} <= set(foretold.err.splitlines())
+        assert foretold.err.endswith("hookseal: 3 rows: 3 would be added\n")
         assert 0 == await count(begun)
         done = await imported(begun, path, **as_operator)
         assert (0, shape(added=3), "hookseal: 3 rows: 3 added\n") == (done.code, done.json, done.err)
@@ -94,6 +95,35 @@ async def test_a_whole_story(begun: Begun, tmp_path: Path) -> None:
     )
     assert ["endpoint.added"] * 2 == [each["action"] for each in await audited(begun.stored.pool)]
     assert 0 == (await begun.run("audit", "verify")).code
+
+
+async def test_a_secret_of_standard_webhooks(begun: Begun, tmp_path: Path) -> None:
+    """A `whsec_` without a scheme is refused with both ways to go; each of them is taken, and the row wins."""
+    whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    rows = (row(1, secret=whsec), row(2), row(3, secret=whsec, scheme="x-webhook"), row(4, secret=f" {whsec}"))
+    ended = await imported(begun, file(tmp_path, *rows))
+    assert (1, 2, 2) == (ended.code, ended.json["added"], ended.json["failures"])
+    assert [(2, "malformed", "scheme"), (5, "malformed", "scheme")] == [
+        (each["line"], each["code"], each["field"])
+        for each in sorted(ended.json["failed"], key=lambda each: each["line"])
+    ]
+    expected = (
+        "the secret is a whsec_, and neither its row nor --scheme names the scheme: take standard if the receiver "
+        "verifies Standard Webhooks, x-webhook if it takes the whole text as the key"
+    )
+    assert {expected} == {each["message"] for each in ended.json["failed"]}
+
+    path = file(tmp_path, row(1, secret=whsec), row(3, secret=whsec, scheme="x-webhook"))
+    assert (0, shape(added=1, present=1)) == (
+        (ended := await imported(begun, path, "--scheme", "standard")).code,
+        ended.json,
+    )
+    other = file(tmp_path, row(5, secret=whsec), row(6, secret=whsec, scheme="standard"))
+    assert (0, shape(added=2)) == ((ended := await imported(begun, other, "--scheme", "x-webhook")).code, ended.json)
+    found = await begun.stored.pool.fetch("SELECT right(url, 1) AS n, scheme FROM hookseal.endpoints ORDER BY url")
+    assert ["1 standard", "2 x-webhook", "3 x-webhook", "5 x-webhook", "6 standard"] == [
+        f"{each['n']} {each['scheme']}" for each in found
+    ]
 
 
 async def test_every_column(begun: Begun, tmp_path: Path) -> None:

@@ -112,6 +112,13 @@ async def test_the_whole_story_for_programs(keys: Keys) -> None:
     assert ["key.staged", "key.promoted", "key.rewrapped", "key.drained", "key.retired", "key.destroyed"] == told
 
 
+async def test_a_key_that_is_active_already(keys: Keys) -> None:
+    """To promote it once more changes nothing, and the answer says so: there is no older key to name."""
+    ended = await keys.run("promote", OLD.key_id)
+    expected = "was active already: nothing was changed. No other key is left whose records are to be sealed anew."
+    assert (0, f"master key {OLD.key_id} {expected}\n") == (ended.code, ended.out)
+
+
 async def test_the_whole_story_for_a_person(keys: Keys) -> None:
     """Each step says what is next, and the end which backups need the older key still."""
     old, new = OLD.key_id, NEXT.key_id
@@ -124,6 +131,11 @@ async def test_the_whole_story_for_a_person(keys: Keys) -> None:
     assert "Now set SECRETS_MASTER_KEY to it" in promoted.out
     assert "SECRETS_MASTER_KEY_PREVIOUS to the older one" in promoted.out
     assert promoted.out.endswith(f"start every worker again, and run\n  hookseal key rewrap {old}\n")
+    again = await keys.run("promote", new, by=WITH_NEXT)
+    assert again.out.startswith(
+        f"master key {new} was active already: nothing was changed. If it is not done yet, set "
+    )
+    assert again.out.endswith(f"run\n  hookseal key rewrap {old}\n")
     rewrapped = await keys.run("rewrap", old, by=SWAPPED)
     assert f"records sealed anew: 5; none is under {old} any more: hookseal key retire {old}\n" == rewrapped.out
     life = await keys.begun.stored.pool.fetchrow("SELECT * FROM hookseal.secret_keys WHERE key_id = $1", old)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +16,15 @@ from tests.doubles.legacy import SECRET, legacy, row
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 
+WHSEC = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 pytestmark = [pytest.mark.req("SEC-12"), pytest.mark.timeout(300)]
 
 
 def shape(**changes: Any) -> dict[str, Any]:
     """Return what the command prints, with these changes."""
     return {
-        "dry_run": False, "finalize": False, "column": "there", "migrated": 0, "present": 0, "emptied": 0,
-        "failures": 0, "failed": [],
+        "dry_run": False, "finalize": False, "scheme": "x-webhook", "column": "there", "migrated": 0, "present": 0,
+        "also_standard": 0, "emptied": 0, "failures": 0, "failed": [],
     } | changes  # fmt: skip
 
 
@@ -51,6 +53,7 @@ async def test_a_whole_story(decides: Begun) -> None:
     foretold = await decides.run("migrate-secrets", "--dry-run", "--json")
     assert (0, shape(dry_run=True, migrated=3)) == (foretold.code, foretold.json)
     assert all(f"hookseal: {each.tenant_id} {each.endpoint_id}: would be migrated\n" in foretold.err for each in held)
+    assert foretold.err.endswith("hookseal: 3 of 3 endpoints: 3 would be migrated\n")
     assert [None] * 3 == await untold(decides)
     early = await decides.run("migrate-secrets", "--finalize", "--json")
     assert (5, "refused") == (early.code, early.json["error"]["code"])
@@ -100,6 +103,48 @@ async def test_what_it_says_in_the_end(begun: Begun) -> None:
 
     for word in ("write-ahead log", "replicas", "backups", "audit list --action secret.migrated", "endpoint rotate"):
         assert word in out
+
+
+async def test_secrets_that_could_be_of_standard_webhooks(begun: Begun, tmp_path: Path) -> None:
+    """They go on to sign as x-webhook, with the text as it is, and every run says so, until they sign as standard."""
+    held = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
+    foretold = await begun.run("migrate-secrets", "--dry-run", "--json")
+    assert (0, shape(dry_run=True, migrated=3, also_standard=1)) == (foretold.code, foretold.json)
+    said = (await begun.run("migrate-secrets", "--dry-run")).out
+    assert "1 of them with the scheme x-webhook and a secret that could be one of Standard Webhooks" in said
+    assert "\n  hookseal migrate-secrets --scheme standard\n" in said
+    done = await begun.run("migrate-secrets")
+    assert (0, True) == (done.code, "1 of them with the scheme x-webhook and a secret that could be" in done.out)
+    assert (await begun.run("migrate-secrets", "--json")).json == shape(present=3, also_standard=1)
+    assert {"x-webhook"} == {(await row(begun.stored.pool, each))["scheme"] for each in held}
+
+    # What it says to do is what can be done.
+    of = ("--tenant", held[0].tenant_id, "--endpoint", held[0].endpoint_id)
+    assert 0 == (await begun.run("secret", "reveal", *of, "--secret-out", str(tmp_path / "F"))).code
+    file = ("--secret-file", str(tmp_path / "F"))
+    rotated = await begun.run("endpoint", "rotate", *of, "--scheme", "standard", *file, "--overlap", "0", "--no-wait")
+    assert (0, "standard") == (rotated.code, (await row(begun.stored.pool, held[0]))["scheme"])
+    assert WHSEC == (await begun.run("secret", "reveal", *of, "--json", "--print-secret")).json["secret"]
+    again = await begun.run("migrate-secrets")
+    assert "could be one of Standard Webhooks" not in again.out
+
+
+async def test_a_table_of_standard_webhooks(begun: Begun) -> None:
+    """With `--scheme standard` each secret must be one, and signs so; any other fails, and may go the old way."""
+    held = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
+    for more in (("--dry-run",), ()):
+        ended = await begun.run("migrate-secrets", "--scheme", "standard", "--json", *more)
+        assert (1, 1, 2, 0) == (
+            ended.code, *(ended.json[name] for name in ("migrated", "failures", "also_standard")),
+        )  # fmt: skip
+        assert {"malformed"} == {each["code"] for each in ended.json["failed"]}
+        assert all("must be whsec_ and the base64 of 24 to 64" in each["message"] for each in ended.json["failed"])
+        assert "whsec_short" not in ended.out + ended.err
+    assert (0, 2) == ((rest := await begun.run("migrate-secrets", "--json")).code, rest.json["migrated"])
+    schemes = [(await row(begun.stored.pool, each))["scheme"] for each in held]
+    assert ["standard", "x-webhook", "x-webhook"] == schemes
+    facts = [each["after"] for each in await audited(begun.stored.pool, "t0") if each["action"] == "secret.migrated"]
+    assert ["standard"] == [each["scheme"] for each in facts]
 
 
 async def test_rows_that_fail(begun: Begun) -> None:

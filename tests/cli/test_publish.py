@@ -100,6 +100,27 @@ async def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("NaN", "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
+        ("-Infinity", "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
+        ('"\\ud800"', "holds a lone surrogate, which is no character: take it out"),
+    ],
+)
+async def test_what_json_does_not_have(begun: Begun, value: str, says: str) -> None:
+    """What JSON does not have is 2 with its path, from an argument and from a file; nothing is stored."""
+    data = f'{{"items": [{{"price": 1}}, {{"price": {value}}}]}}'
+    for ended in (
+        await begun.run(*PUBLISH, "--data", data, "--json"),
+        await begun.fed(data.encode(), *PUBLISH, "--file", "-", "--json"),
+    ):
+        error = ended.json["error"]
+        assert (2, "data", f"data.items[1].price {says}") == (ended.code, error["field"], error["message"])
+    assert 0 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
 async def test_what_postgresql_refuses(begun: Begun) -> None:
     """What is no JSON, or no correlation id, is 2 with its field, and nothing is stored."""
     for data in ("", "{", "{'id': 1}", "NaN", "1 2"):

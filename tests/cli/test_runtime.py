@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -12,7 +13,8 @@ from hookseal.config import urls
 from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.schema import revision
 from tests.cli.command import python
-from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing
+from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing, speaking_tls
+from tests.doubles.certificates import authority, issued
 
 PASSWORD = "correct-horse"
 
@@ -97,10 +99,95 @@ async def test_no_socket(tmp_path: Path) -> None:
     assert f"PostgreSQL at the socket in {tmp_path} does not answer" in str(error)
 
 
-async def test_a_parameter_that_cannot_be_used() -> None:
-    """A parameter of the url that the driver refuses is a problem of the settings."""
-    error = await refusal(f"{url(1)}?sslmode=maybe")
-    assert (78, "DATABASE_URL has a parameter that cannot be used") == (error.exit_code, str(error))
+async def test_a_parameter_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of libpq that the driver refuses is a problem of the settings, as the same in the url is."""
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", PASSWORD)
+    error = await refusal(url(1))
+    expected = "DATABASE_URL, or a variable PG... of libpq, has a parameter that cannot be used"
+    assert (78, expected) == (error.exit_code, str(error))
+
+
+async def test_a_setting_that_the_server_refuses(database_url: str) -> None:
+    """A setting of the server in the url is named if the server does not know it, and its value is not."""
+    error = await refusal(f"{database_url}?options=-c%20work_mum%3D{PASSWORD}")
+    address = urls.database(database_url).address
+    expected = (
+        f"PostgreSQL at {address} refuses the setting work_mum of the connection (UndefinedObjectError): "
+        "correct or remove it in DATABASE_URL"
+    )
+    assert (78, expected) == (error.exit_code, str(error))
+
+
+async def test_a_pooler_that_does_not_take_a_setting() -> None:
+    """What PgBouncer does not take is named."""
+    async with refusing("08P01", "unsupported startup parameter: search_path") as port:
+        error = await refusal(url(port))
+    assert (78, True) == (error.exit_code, "refuses the setting search_path of the connection" in str(error))
+
+
+async def test_no_tls_where_it_is_demanded(database_url: str) -> None:
+    """A server without TLS, where the url asks for it, is said, with what to change; the same behind another name."""
+    database = replace(urls.database(f"{database_url}?sslmode=require"), variable="HOOKSEAL_DATABASE_URL")
+    with pytest.raises(Unavailable) as caught:
+        async with connect(database):
+            pytest.fail("connected")
+    expected = (
+        f"PostgreSQL at {database.address} offers no TLS, and HOOKSEAL_DATABASE_URL asks for it (sslmode): turn it on "
+        "there, or set sslmode=prefer if nobody can listen on the way"
+    )
+    assert expected == str(caught.value)
+
+
+async def test_only_tls() -> None:
+    """A server that takes a user with TLS only says so, and the message says which parameter does it."""
+    said = 'no pg_hba.conf entry for host "127.0.0.1", user "user", database "nowhere", no encryption'
+    async with refusing("28000", said) as port:
+        error = await refusal(url(port))
+    expected = f"PostgreSQL at 127.0.0.1:{port} takes this user with TLS only: set sslmode=verify-full, or require, in "
+    assert f"{expected}DATABASE_URL" == str(error)
+
+
+async def test_certificates(tmp_path: Path) -> None:
+    """A certificate that is not trusted, or is for another host, is said with why; one that fits is past that."""
+    issuer, file = authority(), tmp_path / "ca.pem"
+    file.write_text(issuer.pem)
+    async with (
+        speaking_tls(issued("127.0.0.1", by=issuer).server(tmp_path)) as right,
+        speaking_tls(issued("db.example", by=issuer).server(tmp_path)) as another,
+        speaking_tls(issued("127.0.0.1").server(tmp_path)) as stranger,
+    ):
+        query = f"?sslmode=verify-full&sslrootcert={file}"
+        told = {port: str(await refusal(f"{url(port)}{query}")) for port in (right, another, stranger)}
+    assert "refuses the user or the password" in told[right]
+    ending = "name the file of its authority with sslrootcert, or the host that it is for, in DATABASE_URL"
+    for port, reason in ((another, "not valid for '127.0.0.1'"), (stranger, "self-signed certificate")):
+        assert told[port].startswith(f"the certificate of PostgreSQL at 127.0.0.1:{port} is not trusted (")
+        assert (True, True) == (reason in told[port], told[port].endswith(ending))
+
+
+async def test_what_is_no_tls() -> None:
+    """A handshake that fails for another reason is said by its reason."""
+    async with speaking_tls(None) as port:
+        told = str(await refusal(f"{url(port)}?sslmode=require"))
+    assert told.startswith(f"TLS with PostgreSQL at 127.0.0.1:{port} fails (WRONG_VERSION_NUMBER): correct sslmode, ")
+
+
+async def test_files_for_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file for TLS that is gone, or was never named, is a problem of the settings, and not of the server."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    none = await refusal(f"{url(1)}?sslmode=verify-ca")
+    assert (78, True) == (none.exit_code, "names no file of authorities: add sslrootcert=FILE" in str(none))
+    monkeypatch.setenv("PGSSLROOTCERT", "/nowhere")
+    gone = await refusal(f"{url(1)}?sslmode=verify-ca")
+    expected = "a file for TLS cannot be read (FileNotFoundError): correct sslrootcert, sslcrl, sslcert or sslkey in "
+    assert (78, True) == (gone.exit_code, str(gone).startswith(f"{expected}DATABASE_URL"))
+
+
+async def test_no_server_of_that_kind(database_url: str) -> None:
+    """Where no server is what the url asks for, that is said."""
+    error = await refusal(f"{database_url}?target_session_attrs=standby")
+    assert isinstance(error, Unavailable)
+    assert "has no server that is as target_session_attrs asks" in str(error)
 
 
 async def test_a_server_that_goes_away(database_url: str) -> None:
@@ -128,6 +215,8 @@ async def test_a_connection_is_closed(database_url: str) -> None:
     async with connect(urls.database(database_url)) as connection:
         assert "hookseal" == await connection.fetchval("SHOW application_name")
     assert connection.is_closed()
+    async with connect(urls.database(f"{database_url}?application_name=mine")) as connection:
+        assert "mine" == await connection.fetchval("SHOW application_name")
 
 
 @pytest.mark.parametrize(

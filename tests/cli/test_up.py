@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hookseal.cli import up
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
 from tests.cli.leftovers import processes_in
@@ -219,3 +220,13 @@ async def test_help_teaches() -> None:
     told = " ".join((await hookseal("up", "--help")).out.split())
     assert "Ctrl-C" in told
     assert "one JSON object a line" in told
+
+
+def test_a_terminal_that_points_elsewhere() -> None:
+    """What would win over the settings of the stack, or clash with them, is unset, and nothing else."""
+    settings = {"DATABASE_URL": "postgresql://h/d", "SECRETS_MASTER_KEY_FILE": "/a key"}
+    lines = ["export DATABASE_URL=postgresql://h/d", "export SECRETS_MASTER_KEY_FILE='/a key'"]
+    assert lines == up.exported(settings, {"PATH": "/bin", "DATABASE_URL": "x", "HOOKSEAL_QUEUE": "x"}).splitlines()
+    environ = dict.fromkeys(("HOOKSEAL_DATABASE_URL", "DATABASE_URL_FILE", "SECRETS_MASTER_KEY", "REDIS_URL"), "x")
+    unset = "unset DATABASE_URL_FILE HOOKSEAL_DATABASE_URL SECRETS_MASTER_KEY"
+    assert [unset, *lines] == up.exported(settings, environ).splitlines()

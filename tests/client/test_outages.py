@@ -74,8 +74,10 @@ async def test_redis_comes_back(database_url: str, stored: Stored, own_valkey: S
 
 
 async def test_no_redis(database_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no Redis in the environment, nothing is rung and nothing is missing."""
+    """With no Redis in the environment, or an empty name of one, nothing is rung and nothing is missing."""
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", "")
+    monkeypatch.setenv("SECRETS_BACKEND", "of another program")
     async with Publisher.connect() as publisher:
         published = await publisher.publish(**EVENT)
         await published.ring()
@@ -104,9 +106,29 @@ async def test_settings_that_cannot_be_used(database_url: str) -> None:
             async with Publisher.connect(url):
                 raise AssertionError
         assert "hunter2" not in str(caught.value)
-    with pytest.raises(ConfigError, match="a parameter that cannot be used"):
-        async with Publisher.connect(f"{database_url}?sslmode=nonsense"):
+    for query, told in (
+        ("sslmode=hunter2", "DATABASE_URL has the parameter sslmode, which must be "),
+        ("statement_timeout=1", "DATABASE_URL has the parameter statement_timeout, which is none of PostgreSQL"),
+        ("sslmode=require&sslrootcert=/nowhere", "DATABASE_URL has the parameter sslrootcert, whose file cannot be re"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{told}") as caught:
+            async with Publisher.connect(f"{database_url}?{query}"):
+                raise AssertionError
+        assert "hunter2" not in str(caught.value)
+    with pytest.raises(Unavailable, match=r"offers no TLS, and DATABASE_URL asks for it"):
+        async with Publisher.connect(f"{database_url}?sslmode=require"):
             raise AssertionError
+
+
+async def test_urls_of_other_clients(database_url: str, redis_url: str, stored: Stored) -> None:
+    """What an app has for SQLAlchemy, libpq and Valkey serves as it is: the event is stored, and rung."""
+    of_libpq = "connect_timeout=10&keepalives=1&channel_binding=prefer&gssencmode=prefer&application_name=shop"
+    url = f"{database_url.replace('postgresql://', 'postgresql+asyncpg://')}?ssl=prefer&{of_libpq}"
+    async with Publisher.connect(url, redis_url.replace("redis://", "valkey://")) as publisher:
+        published = await publisher.publish(**EVENT)
+        names = await stored.pool.fetch("SELECT application_name FROM pg_stat_activity WHERE application_name = 'shop'")
+
+    assert (1, True) == (len(names), ids(published.deliveries) == await stored.rung())
 
 
 async def test_postgresql_does_not_answer() -> None:
@@ -114,7 +136,8 @@ async def test_postgresql_does_not_answer() -> None:
     async with black_hole() as (hole, _), refusing("28P01", "no") as password, refusing("57P03", "later") as starting:
         for port in (closed_port(), hole, password, starting):
             with pytest.raises(
-                Unavailable, match=f"PostgreSQL at 127.0.0.1:{port} (does not answer|refuses)"
+                Unavailable,
+                match=f"PostgreSQL at 127.0.0.1:{port} (does not answer|refuses the user|takes no connection)",
             ) as caught:
                 async with Publisher.connect(f"postgresql://user:hunter2@127.0.0.1:{port}/db"):
                     raise AssertionError
@@ -123,7 +146,9 @@ async def test_postgresql_does_not_answer() -> None:
 
 async def test_a_database_that_is_not_there(database_url: str, empty_database_url: str) -> None:
     """A database that is not there is told with the address, one without the schema with the command that makes it."""
-    with pytest.raises(Unavailable, match="refuses the user, the password or the database"):
+    with pytest.raises(
+        Unavailable, match=r"has no such database \(InvalidCatalogNameError\): create it or correct DATABASE_URL"
+    ):
         async with Publisher.connect(sibling(database_url, "hookseal_test_never_made")):
             raise AssertionError
     with pytest.raises(ConfigError, match="hookseal db upgrade"):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ async def test_an_event_is_stored_and_rung(publisher: Publisher, stored: Stored)
         (None, "null"),
         ("text", '"text"'),
         (2**70, str(2**70)),
-        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), '"2026-01-02T03:04:05Z"'),
+        (((1, "a"), [2]), '[[1,"a"],[2]]'),
     ],
 )
 async def test_data(publisher: Publisher, stored: Stored, data: object, text: str) -> None:
@@ -99,11 +100,45 @@ async def test_what_is_malformed(publisher: Publisher, stored: Stored, given: di
 
 
 async def test_data_without_end(publisher: Publisher) -> None:
-    """Data that contains itself is refused."""
+    """Data that contains itself is refused, with the path at which it does."""
     data: list[object] = []
     data.append(data)
-    with pytest.raises(Malformed, match="RecursionError"):
+    with pytest.raises(Malformed, match=r"^data\[0\] is what holds it"):
         await publisher.publish(**EVENT, data=data)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (float("nan"), "must be a finite number"),
+        (float("-inf"), "must be a finite number"),
+        (Decimal("1.10"), "is of type Decimal, which JSON does not have: give str(value)"),
+        (b"bytes", "is of type bytes, which JSON does not have: give text"),
+        ({1, 2}, "is of type set, which JSON does not have: give a list"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "is of type datetime, which JSON does not have: give value.isoformat()"),
+        ({1: "a"}, "has a key of type int"),
+        ("\ud800", "holds a lone surrogate"),
+    ],
+    ids=["nan", "infinity", "decimal", "bytes", "set", "datetime", "key", "surrogate"],
+)
+async def test_what_json_does_not_have(publisher: Publisher, stored: Stored, value: object, says: str) -> None:
+    """What JSON does not have is refused with its path and what to give in its place; nothing is stored."""
+    data = {"items": [{"price": 1}, {"price": value}]}
+    with pytest.raises(Malformed) as caught:
+        await publisher.publish(**EVENT, data=data)
+
+    assert ("data", True) == (caught.value.field, str(caught.value).startswith(f"data.items[1].price {says}"))
+    assert 0 == await stored.count()
+
+
+async def test_a_body_that_is_text(publisher: Publisher, stored: Stored) -> None:
+    """A body is bytes: text in its place is refused, and not published as data."""
+    body: Any = '{"id": 1}'
+    with pytest.raises(Malformed) as caught:
+        await publisher.publish(**EVENT, body=body)
+
+    assert ("body", 0) == (caught.value.field, await stored.count())
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")

@@ -208,6 +208,29 @@ def test_each_problem(changes: dict[str, str | None], expected: str) -> None:
     assert [True] == [text.startswith(expected) for text in found], found
 
 
+def test_urls_of_ours_win() -> None:
+    """`HOOKSEAL_DATABASE_URL` and `HOOKSEAL_REDIS_URL` win over what an app has under the plain names."""
+    ours = {"HOOKSEAL_DATABASE_URL": "postgresql://ours/db", "HOOKSEAL_REDIS_URL": "valkeys://ours/1"}
+    settings = load(environment(DATABASE_URL="mysql://an.app", REDIS_URL="", **ours))
+    assert ("postgresql://ours/db", "HOOKSEAL_DATABASE_URL") == (settings.database.url, settings.database.variable)
+    assert ("rediss://ours/1", "HOOKSEAL_REDIS_URL") == (settings.redis.url, settings.redis.variable)
+    plain = load(environment())
+    assert ("DATABASE_URL", "REDIS_URL") == (plain.database.variable, plain.redis.variable)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://h/d", "HOOKSEAL_DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
+        ("postgresql://h/d?sslmod=x", "HOOKSEAL_DATABASE_URL has the parameter sslmod, which is none of PostgreSQL"),
+    ],
+)
+def test_a_problem_has_the_name_that_was_given(url: str, says: str) -> None:
+    """What is wrong with a url is said of the variable that holds it."""
+    (found,) = problems(environment(DATABASE_URL=None, HOOKSEAL_DATABASE_URL=url))
+    assert found.startswith(says)
+
+
 def test_all_problems_at_once() -> None:
     """Problems of names, forms and rules between variables are told together."""
     found = problems(
@@ -374,6 +397,10 @@ SHAPES = st.sampled_from([
     "postgresql://user:x@host:{}/db",
     "postgresql://[{}/db",
     "postgresql://u@h/d?sslmode={}",
+    "postgresql+asyncpg://u:{}@h/d?ssl=require",
+    "postgresql://u@h/d?{}=1",
+    "postgresql://u@h/d?options={}&connect_timeout=1",
+    "valkey://:{}@h/0",
     "redis://:{}@host/0",
     "redis://:{}#@host/0",
     "redis://host/{}",

@@ -61,7 +61,8 @@ def test_edits(one: str, other: str, number: int) -> None:
     ("name", "meant"),
     [
         ("HOOKSEAL_CONCURENCY", "HOOKSEAL_CONCURRENCY"),
-        ("HOOKSEAL_DATABASE_URL", "DATABASE_URL"),
+        ("HOOKSEAL_DATABASE_ULR", "HOOKSEAL_DATABASE_URL"),
+        ("HOOKSEAL_REDISURL", "HOOKSEAL_REDIS_URL"),
         ("HOOKSEAL_MASTER_KEY", "SECRETS_MASTER_KEY"),
         ("SECRETS_MASTERKEY_FILE", "SECRETS_MASTER_KEY_FILE"),
         ("HOOKSEAL_LOGLEVEL", "HOOKSEAL_LOG_LEVEL"),

@@ -36,6 +36,73 @@ def test_redis_may_be_absent() -> None:
         producer_settings(environ={"REDIS_URL": REDIS})
 
 
+def test_names_of_somebody_else() -> None:
+    """The process is not ours: what it sets for itself, or for a worker of another version, is not judged."""
+    others = {
+        "SECRETS_BACKEND": "vault",
+        "SECRETS_MASTER_KEY": "of another program",
+        "HOOKSEAL_ENV": "staging",
+        "HOOKSEAL_DEPLOYMENT": "blue",
+        "HOOKSEAL_CONCURENCY": "5",
+        "HOOKSEAL_DRAIN_SECONDS": "soon",
+        "HOOKSEAL_RETENTION_DAYS": "30",
+        "BAO_MOUNT": "x",
+    }
+    assert DATABASE == producer_settings(environ=others | {"DATABASE_URL": DATABASE}).database.url
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HOOKSEAL_QUEU", "HOOKSEAL_QUEUE"),
+        ("HOOKSEAL_DATABSE_URL", "HOOKSEAL_DATABASE_URL"),
+        ("HOOKSEAL_REDIS_URL_FIL", "HOOKSEAL_REDIS_URL_FILE"),
+    ],
+)
+def test_a_typing_error(name: str, meant: str) -> None:
+    """A name within two edits of one that a producer reads is a typing error, with the name that was meant."""
+    with pytest.raises(ConfigError) as caught:
+        producer_settings(environ={"DATABASE_URL": DATABASE, name: "x"})
+    assert [f"{name} is no setting of hookseal, did you mean {meant}?"] == caught.value.problems
+
+
+def test_names_that_win() -> None:
+    """`HOOKSEAL_DATABASE_URL` and `HOOKSEAL_REDIS_URL` win over those of the app, and a url that is given over both."""
+    environ = {"DATABASE_URL": "mysql://an.app", "REDIS_URL": "redis://an.app"}
+    environ |= {"HOOKSEAL_DATABASE_URL": DATABASE, "HOOKSEAL_REDIS_URL": REDIS}
+    settings = producer_settings(environ=environ)
+    assert (DATABASE, REDIS) == (settings.database.url, settings.redis.url)
+    given = producer_settings(database_url="postgresql://given/db", redis_url="redis://given", environ=environ)
+    assert ("postgresql://given/db", "redis://given") == (given.database.url, given.redis.url)
+
+
+def test_what_is_empty() -> None:
+    """An empty variable counts as not set; an empty argument means no Redis, whatever the environment says."""
+    empty = {"REDIS_URL": "", "HOOKSEAL_DATABASE_URL": "", "HOOKSEAL_QUEUE": "", "HOOKSEAL_REDIS_URL_FILE": ""}
+    settings = producer_settings(environ={"DATABASE_URL": DATABASE} | empty)
+    assert (DATABASE, None, "hookseal:deliveries") == (
+        settings.database.url, settings.loaded_redis, settings.worker.queue,
+    )  # fmt: skip
+    environ = {"DATABASE_URL": DATABASE, "REDIS_URL": REDIS}
+    assert None is producer_settings(redis_url="", environ=environ).loaded_redis
+    for nothing in ({"DATABASE_URL": ""}, {}):
+        with pytest.raises(ConfigError, match="DATABASE_URL is not set"):
+            producer_settings(environ=nothing)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (("postgresql+asyncpg://h/d?ssl=require", "valkey://h/1"), ("postgresql://h/d?sslmode=require", "redis://h/1")),
+        (("postgresql+psycopg://h/d", "valkeys://h"), ("postgresql://h/d", "rediss://h")),
+    ],
+)
+def test_urls_of_other_clients(given: tuple[str, str], taken: tuple[str, str]) -> None:
+    """The urls that an app has for SQLAlchemy or Valkey are taken."""
+    settings = producer_settings(environ=dict(zip(("DATABASE_URL", "REDIS_URL"), given, strict=True)))
+    assert taken == (settings.database.url, settings.redis.url)
+
+
 @pytest.mark.req("SEC-15", part="settings")
 @pytest.mark.parametrize(("database_url", "redis_url"), [("mysql://u:correct-horse@h/d", None), (DATABASE, "h:pw-42")])
 def test_urls_that_are_malformed(database_url: str, redis_url: str | None) -> None:

@@ -25,6 +25,28 @@ def test_both() -> None:
     assert ("REDIS_URL and REDIS_URL_FILE are both set: remove one",) == source.problems
 
 
+def test_names_that_win() -> None:
+    """Ours win over the plain ones, which are then somebody else's: neither read nor judged, however they are given."""
+    files = {"HOOKSEAL_REDIS_URL_FILE": "/ours", "REDIS_URL": "", "REDIS_URL_FILE": "/nowhere"}
+    source = read_environment(
+        {"HOOKSEAL_DATABASE_URL": "ours", "DATABASE_URL": "mysql://an.app"} | files,
+        read_file=lambda path: FileText(text=f"text of {path}", exposed=False),
+    )
+    assert {"DATABASE_URL": "ours", "REDIS_URL": "text of /ours"} == source.values
+    assert {"DATABASE_URL": "HOOKSEAL_DATABASE_URL", "REDIS_URL": "HOOKSEAL_REDIS_URL"} == source.spelled
+    assert ((), True) == (source.problems, {"DATABASE_URL", "REDIS_URL"} <= source.named)
+
+
+def test_names_that_win_and_are_wrong() -> None:
+    """An empty one is no leave to take the plain one, and two forms of one are refused, each by its own name."""
+    both = {"HOOKSEAL_REDIS_URL": "redis://h", "HOOKSEAL_REDIS_URL_FILE": "/a"}
+    source = read_environment({"HOOKSEAL_DATABASE_URL": "", "DATABASE_URL": "postgresql://h/d"} | both)
+    assert (
+        "HOOKSEAL_REDIS_URL and HOOKSEAL_REDIS_URL_FILE are both set: remove one",
+        "HOOKSEAL_DATABASE_URL is empty: give it a value or remove it",
+    ) == source.problems
+
+
 def test_injected_names_pass() -> None:
     """What Kubernetes injects is neither a value nor a problem."""
     source = read_environment({"HOOKSEAL_SERVICE_HOST": "10.0.0.1", "HOOKSEAL_PORT": "tcp://10.0.0.1:80"})

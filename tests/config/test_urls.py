@@ -17,6 +17,8 @@ from hookseal.config import urls
         ("postgresql://a,b:6000/db", "a:5432, b:6000"),
         ("postgresql:///db?host=/run/pg", "the socket in /run/pg"),
         ("postgresql://u:pw@/db", "its default socket"),
+        ("postgresql://u:pw@/db?host=db.internal", "db.internal:5432"),
+        ("postgresql://u:pw@/db?host=a,b&port=6000", "a:6000, b:6000"),
     ],
 )
 def test_the_address_of_postgresql(url: str, address: str) -> None:
@@ -32,14 +34,17 @@ def test_the_address_of_postgresql(url: str, address: str) -> None:
         ("redis://host", "host:6379"),
         ("redis://:pw@host:7000/15", "host:7000"),
         ("rediss://user:pw@host/?ssl_cert_reqs=none", "host:6379"),
+        ("valkey://host", "host:6379"),
+        ("valkeys://:pw@host:7000/1", "host:7000"),
         ("unix:///run/valkey.sock?db=1", "the socket /run/valkey.sock"),
         ("unix://:pw@/run/valkey.sock", "the socket /run/valkey.sock"),
     ],
 )
 def test_the_address_of_redis(url: str, address: str) -> None:
-    """The address is host and port, or the socket, and the url itself is kept as it is."""
+    """The address is host and port, or the socket; the url is kept as it is, but for the word that the client knows."""
     found = urls.redis(url)
-    assert (url, address) == (found.url, found.address)
+    taken = url.replace("valkey:", "redis:").replace("valkeys:", "rediss:")
+    assert (taken, address) == (found.url, found.address)
     assert "pw" not in repr(found)
 
 
@@ -48,7 +53,6 @@ def test_the_address_of_redis(url: str, address: str) -> None:
     [
         "",
         "postgresql:host",
-        "postgresql+asyncpg://host/db",
         "POSTGRESQL://host/db",
         "postgresql://user:pa/ss@host/db",
         "postgresql://user:12/34@host/db",
@@ -62,6 +66,11 @@ def test_the_address_of_redis(url: str, address: str) -> None:
         "postgresql://ho st/db",
         "postgresql://host/db\n",
         "postgresql://h\u00f6st/db",
+        "postgresql+a-b://host/db",
+        "mysql+asyncpg://host/db",
+        "postgresql://host/db?sslmode",
+        "postgresql:///db?host=a%20b",
+        "postgresql:///db?host=a&port=x",
     ],
 )
 def test_not_of_postgresql(url: str) -> None:

@@ -185,6 +185,14 @@ async def test_not_json(pool: "Pool[asyncpg.Record]", data: str) -> None:
     assert "data" == caught.value.field
 
 
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+async def test_numbers_that_json_does_not_have(pool: "Pool[asyncpg.Record]", value: str) -> None:
+    """From SQL, PostgreSQL's own type refuses them before anything of ours is asked."""
+    with pytest.raises(asyncpg.InvalidTextRepresentationError):
+        await pool.fetch("SELECT * FROM hookseal.publish('acme', 'a', $1::json)", f'{{"a": {value}}}')
+
+
 @asynccontextmanager
 async def login(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[tuple[str, Connection]]:
     """Give a role that may log in and nothing else, and a connection of its own."""

@@ -75,5 +75,5 @@ async def goes_on(installation: Installation, held: Held, *, done: bool) -> None
     """Fail unless whoever runs it again finishes what was not done, and finds what was."""
     async with installation.pool.acquire() as connection:
         again = await migrate_endpoint(installation.operator(connection), held)
-    assert (Migration.PRESENT if done else Migration.MIGRATED) is again
+    assert (Migration.PRESENT if done else Migration.MIGRATED) is again.what
     assert await is_migrated(installation, held)

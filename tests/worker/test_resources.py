@@ -88,9 +88,9 @@ async def test_a_postgresql_that_never_answers(redis_url: str) -> None:
 @pytest.mark.parametrize(
     ("sqlstate", "message", "said"),
     [
-        ("28P01", "hunter2 is wrong", "refuses the user, the password or the database"),
-        ("3D000", "no hunter2 here", "refuses the user, the password or the database"),
-        ("57P03", "starting up hunter2", "does not answer"),
+        ("28P01", "hunter2 is wrong", "refuses the user or the password (InvalidPasswordError): correct DATABASE_URL"),
+        ("3D000", "no hunter2 here", "has no such database (InvalidCatalogNameError): create it or correct DATABASE_"),
+        ("57P03", "starting up hunter2", "takes no connection now (CannotConnectNowError): try again once it does"),
     ],
 )
 async def test_a_postgresql_that_refuses(sqlstate: str, message: str, said: str, redis_url: str) -> None:
@@ -100,6 +100,14 @@ async def test_a_postgresql_that_refuses(sqlstate: str, message: str, said: str,
 
     assert isinstance(told, Unavailable)
     assert f"PostgreSQL at 127.0.0.1:{port} {said}" in str(told)
+
+
+async def test_no_tls_where_it_is_demanded(database_url: str, redis_url: str) -> None:
+    """A PostgreSQL without TLS, where the url asks for it, is said, and not that it does not answer."""
+    told = await refusal(settings(f"{database_url}?sslmode=require", redis_url))
+
+    assert isinstance(told, Unavailable)
+    assert "offers no TLS, and DATABASE_URL asks for it (sslmode): turn it on there" in str(told)
 
 
 async def test_a_postgresql_that_hangs_up(redis_url: str) -> None:

@@ -44,6 +44,7 @@ _YES_OR_NO: Final = {
     "no": False,
 }
 _MOST_DIGITS: Final = 9
+_WHSEC: Final = "whsec_"
 _FORETOLD: Final = {"added": "would be added", "present": "is there already"}
 
 
@@ -83,6 +84,12 @@ class _Lines:
 def import_endpoints(
     *,
     from_csv: Annotated[str, typer.Option(metavar="FILE", help="The file, which others may not read; - is stdin.")],
+    scheme: Annotated[
+        Scheme | None,
+        typer.Option(
+            help="Of rows that name none: x-webhook, unless their secret is a whsec_, which needs one of the two."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Change nothing; say of each row what would be done.")
     ] = False,
@@ -91,57 +98,64 @@ def import_endpoints(
     """Add the endpoints of an older system, with the secrets that their receivers have.
 
     The first line names the columns: tenant_id, url, event_types (with spaces or ; between) and secret; and, where
-    wanted, endpoint_id (a UUID, which is kept), name, scheme (x-webhook), algorithm (hmac), timeout_ms, max_attempts,
-    backoff_base_seconds, backoff_cap_seconds, retry_schedule, rotate_every_days, enabled. Each row is one transaction.
-    A row whose endpoint is there with the same secret is left as it is, so the file may be given again. Of rows for one
-    endpoint the first counts. Exit 1 if a row could not be imported: each is reported by its line.
+    wanted, endpoint_id (a UUID, which is kept), name, scheme (else that of --scheme, else x-webhook), algorithm (hmac),
+    timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, rotate_every_days, enabled.
+    Each row is one transaction. A row whose endpoint is there with the same secret is left as it is, so the file may be
+    given again. Of rows for one endpoint the first counts. Exit 1 if a row could not be imported: each is reported by
+    its line.
 
     Example: hookseal import-endpoints --from-csv endpoints.csv --dry-run
     """
-    settings, tally = start(NEEDS), Tally("rows")
+    settings, tally = start(NEEDS), Tally("rows", said=_FORETOLD if dry_run else None)
     with private_file(from_csv, field="from_csv") as file:
         rows = csv_rows(file, required=_REQUIRED, known=_REQUIRED | _OPTIONAL)
-        run(_import(settings, rows, tally, dry_run=dry_run), loop_factory=uvloop.new_event_loop)
-    emit(
-        {
-            "dry_run": dry_run,
-            "added": tally.counts["added"],
-            "present": tally.counts["present"],
-            "failures": tally.failures,
-            "failed": tally.failed,
-        },
-        as_json=as_json,
-        text=f"{'would be ' * dry_run}added  {tally.counts['added']}\n"
-        f"there already  {tally.counts['present']}\nfailed  {tally.failures}",
-    )
+        run(_import(settings, rows, tally, scheme=scheme, dry_run=dry_run), loop_factory=uvloop.new_event_loop)
+    emit(_shape(tally, dry_run=dry_run), as_json=as_json, text=lambda: _text(tally, dry_run=dry_run))
     raise typer.Exit(1 if tally.failures else 0)
 
 
-async def _import(settings: Settings, rows: Iterator[CsvRow], tally: Tally, *, dry_run: bool) -> None:
+def _shape(tally: Tally, *, dry_run: bool) -> dict[str, object]:
+    return {
+        "dry_run": dry_run,
+        "added": tally.counts["added"],
+        "present": tally.counts["present"],
+        "failures": tally.failures,
+        "failed": tally.failed,
+    }
+
+
+def _text(tally: Tally, *, dry_run: bool) -> str:
+    added = f"{'would be ' * dry_run}added  {tally.counts['added']}"
+    return f"{added}\nthere already  {tally.counts['present']}\nfailed  {tally.failures}"
+
+
+async def _import(
+    settings: Settings, rows: Iterator[CsvRow], tally: Tally, *, scheme: Scheme | None, dry_run: bool
+) -> None:
     async def one(operator: Operator, asked: _Asked) -> None:
         outcome = await tally.tried(operator, {"line": asked.line}, _one(settings, operator, asked, dry_run=dry_run))
         if dry_run and outcome is not None:
             say(f"line {asked.line}: {_FORETOLD[outcome]}")
 
     async with operating(settings) as operator:
-        await side_by_side(settings, operator, _each(settings, rows), one)
+        await side_by_side(settings, operator, _each(settings, rows, scheme), one)
     tally.end()
 
 
-async def _each(settings: Settings, rows: Iterator[CsvRow]) -> AsyncGenerator[_Asked, None]:
+async def _each(settings: Settings, rows: Iterator[CsvRow], scheme: Scheme | None) -> AsyncGenerator[_Asked, None]:
     lines = _Lines()
     for row in rows:
         try:
-            wanted: _Wanted | HooksealError = _taken(settings, lines, row)
+            wanted: _Wanted | HooksealError = _taken(settings, lines, row, scheme)
         except HooksealError as error:
             wanted = error
         yield _Asked(line=row.line, wanted=wanted)
 
 
-def _taken(settings: Settings, lines: _Lines, row: CsvRow) -> _Wanted:
+def _taken(settings: Settings, lines: _Lines, row: CsvRow, scheme: Scheme | None) -> _Wanted:
     if row.problem is not None:
         raise row.problem
-    wanted = _wanted(settings, row.cells)
+    wanted = _wanted(settings, row.cells, scheme)
     lines.take(row.line, wanted.endpoint)
     return wanted
 
@@ -161,7 +175,7 @@ async def _one(settings: Settings, operator: Operator, asked: _Asked, *, dry_run
     return imported.what.value
 
 
-def _wanted(settings: Settings, cells: Mapping[str, str]) -> _Wanted:
+def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None) -> _Wanted:
     """Return what the row asks for. Raises `Malformed` and `Refused`, naming the column and never what stands in it."""
     for column in sorted(_REQUIRED):
         if column not in cells:
@@ -190,7 +204,7 @@ def _wanted(settings: Settings, cells: Mapping[str, str]) -> _Wanted:
     return _Wanted(
         endpoint=NewEndpoint(
             tenant_id=owner,
-            scheme=_scheme(cells),
+            scheme=_scheme(cells, scheme),
             algorithm=_algorithm(cells),
             endpoint_id=None if given is None else ids.endpoint_id(given.lower()),
             **decided,
@@ -204,9 +218,16 @@ def _twice(line: int, what: str, *, field: str) -> Conflict:
     return Conflict(f"line {line} has this {what} already: leave one of the two in the file", field=field)
 
 
-def _scheme(cells: Mapping[str, str]) -> Scheme:
+def _scheme(cells: Mapping[str, str], otherwise: Scheme | None) -> Scheme:
+    named = cells.get("scheme", otherwise)
+    if named is None and cells["secret"].lstrip().startswith(_WHSEC):
+        raise Malformed(
+            "the secret is a whsec_, and neither its row nor --scheme names the scheme: take standard if the receiver "
+            "verifies Standard Webhooks, x-webhook if it takes the whole text as the key",
+            field="scheme",
+        )
     try:
-        return Scheme(cells.get("scheme", Scheme.X_WEBHOOK))
+        return Scheme(Scheme.X_WEBHOOK if named is None else named)
     except ValueError:
         pass
     raise Malformed(f"scheme must be {' or '.join(Scheme)}", field="scheme")

@@ -57,9 +57,7 @@ def promote(key_id: KeyId, *, as_json: Json = False) -> None:
     _emit(
         moved,
         as_json=as_json,
-        text=f"master key {moved.life.key_id} is active. Now set SECRETS_MASTER_KEY to it, and\n"
-        "SECRETS_MASTER_KEY_PREVIOUS to the older one; start every worker again, and run\n"
-        + "\n".join(f"  hookseal key rewrap {each}" for each in older),
+        text=_promoted(moved, older),
     )
 
 
@@ -116,6 +114,20 @@ async def _promote(settings: Settings, key_id: str) -> tuple[MovedKey, list[str]
 async def _move(settings: Settings, move: Callable[[Operator], Awaitable[MovedKey]]) -> MovedKey:
     async with operating(settings) as operator:
         return await move(operator)
+
+
+def _promoted(moved: MovedKey, older: list[str]) -> str:
+    key_id = moved.life.key_id
+    done = f"master key {key_id} is active. Now"
+    if moved.was is KeyState.ACTIVE:
+        done = f"master key {key_id} was active already: nothing was changed. "
+        if not older:
+            return f"{done}No other key is left whose records are to be sealed anew."
+        done += "If it is not done yet,"
+    return (
+        f"{done} set SECRETS_MASTER_KEY to it, and\nSECRETS_MASTER_KEY_PREVIOUS to the older one; "
+        "start every worker again, and run\n" + "\n".join(f"  hookseal key rewrap {each}" for each in older)
+    )
 
 
 def _backups(life: KeyLife) -> str:

@@ -14,6 +14,7 @@ from hookseal.cli.side_by_side import Tally, say, side_by_side
 from hookseal.config.settings import Settings
 from hookseal.ground.counted import counted
 from hookseal.ground.errors import Refused
+from hookseal.ground.wire import Scheme
 from hookseal.operations.migration import (
     EMPTIED_AT_ONCE,
     Migration,
@@ -36,11 +37,47 @@ migrated; for each:
   hookseal endpoint rotate --tenant T --endpoint ID --secret-out FILE"""
 
 
+_FORETOLD: Final[dict[str, str]] = {
+    Migration.MIGRATED: "would be migrated",
+    Migration.PRESENT: "sealed before",
+    Migration.GONE: "gone meanwhile",
+}
+_EITHER: Final = (
+    "with the scheme x-webhook and a secret that could be one of Standard Webhooks (whsec_...). The key is its"
+)
+_SO_FAR: Final = """\
+whole text, which is right if the receiver verifies x-webhook. If it verifies Standard Webhooks, run
+  hookseal migrate-secrets --scheme standard"""
+_FROM_NOW_ON: Final = """\
+whole text, which is right if the receiver verifies x-webhook. If it verifies Standard Webhooks, keep the secret:
+  hookseal secret reveal --tenant T --endpoint ID --secret-out F
+  hookseal endpoint rotate --tenant T --endpoint ID --scheme standard --secret-file F --overlap 0
+and give --scheme standard for what is left to migrate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _How:
+    """What is asked for."""
+
+    scheme: Scheme
+    dry_run: bool
+    finalize: bool
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether every endpoint is looked at, and none is migrated."""
+        return self.dry_run or self.finalize
+
+
 @dataclass(slots=True, kw_only=True)
 class _Outcome:
-    """How it ended; `tally` is None where the column is gone."""
+    """How it ended; `tally` is None where the column is gone.
+
+    `also_standard` counts endpoints that sign in x-webhook with a secret that `standard` takes as well.
+    """
 
     column: PlaintextColumn
+    also_standard: int = 0
     tally: Tally | None = None
     emptied: int = 0
     is_final: bool = False  # by this run
@@ -54,61 +91,65 @@ def migrate_secrets(
     finalize: Annotated[
         bool, typer.Option("--finalize", help="Empty the column, and have PostgreSQL refuse plaintext from then on.")
     ] = False,
+    scheme: Annotated[
+        Scheme,
+        typer.Option(
+            help="How the receivers verify: x-webhook, with the text as it is, or standard, where each must be whsec_ "
+            "and the base64 of 24 to 64 bytes."
+        ),
+    ] = migration.SCHEME,
     as_json: Json = False,
 ) -> None:
     """Seal the plaintext secrets of an older system, byte for byte, each endpoint in one transaction.
 
-    An endpoint signs as x-webhook from then on, which is how its receiver knows it. The plaintext stays in its column
+    An endpoint signs in that scheme from then on, which is how its receiver knows it. The plaintext stays in its column
     until --finalize, which needs every one to be sealed. Run again it goes on where it ended. Exit 1 if an endpoint
     could not be migrated: each is reported, and holds up no other.
 
     Example: hookseal migrate-secrets --dry-run
     """
-    outcome = run(_migrate(start(NEEDS), dry_run=dry_run, finalize=finalize), loop_factory=uvloop.new_event_loop)
-    emit(
-        _shape(outcome, dry_run=dry_run, finalize=finalize),
-        as_json=as_json,
-        text=lambda: _text(outcome, dry_run=dry_run),
-    )
+    how = _How(scheme=scheme, dry_run=dry_run, finalize=finalize)
+    outcome = run(_migrate(start(NEEDS), how), loop_factory=uvloop.new_event_loop)
+    emit(_shape(outcome, how), as_json=as_json, text=lambda: _text(outcome, how))
     raise typer.Exit(1 if outcome.tally is not None and outcome.tally.failures else 0)
 
 
-async def _migrate(settings: Settings, *, dry_run: bool, finalize: bool) -> _Outcome:
+async def _migrate(settings: Settings, how: _How) -> _Outcome:
     async with operating(settings) as operator:
         outcome = _Outcome(column=await _column(operator))
         if outcome.column is PlaintextColumn.GONE:
             return outcome
         await migration.require_readable(operator.connection)
-        if finalize and (left := await migration.unmigrated(operator.connection)):
+        if how.finalize and (left := await migration.unmigrated(operator.connection)):
             have = counted(left, "endpoint has", "endpoints have")
             raise Refused(f"{have} a plaintext secret and none that is sealed: {_FIRST}")
-        outcome.tally = Tally("endpoints", total=await migration.held(operator.connection))
-        await _pass(settings, operator, outcome.tally, dry_run=dry_run, finalize=finalize)
-        if finalize and not dry_run and not outcome.tally.failures:
+        total = await migration.held(operator.connection)
+        outcome.tally = Tally("endpoints", total=total, said=_FORETOLD if how.dry_run else None)
+        await _pass(settings, operator, outcome, tally=outcome.tally, how=how)
+        if how.finalize and not how.dry_run and not outcome.tally.failures:
             await _end(settings, operator, outcome)
         outcome.column = await _column(operator)
     return outcome
 
 
-async def _pass(settings: Settings, operator: Operator, tally: Tally, *, dry_run: bool, finalize: bool) -> None:
+async def _pass(settings: Settings, operator: Operator, outcome: _Outcome, *, tally: Tally, how: _How) -> None:
     """Go once through all endpoints that have plaintext: to migrate them, or to see how each stands."""
-    only_looks = dry_run or finalize
+
+    async def migrated(operator: Operator, held: Held) -> str:
+        done = await (foretell if how.only_looks else migrate_endpoint)(operator, held, how.scheme)
+        if how.finalize and done.what is Migration.MIGRATED:  # it came after they were counted
+            raise Refused(f"it is not migrated: {_FIRST}")
+        outcome.also_standard += done.fits_standard
+        return done.what
 
     async def one(operator: Operator, held: Held) -> None:
         place = {"tenant_id": held.tenant_id, "endpoint_id": held.endpoint_id}
-        outcome = await tally.tried(operator, place, _one(operator, held, only_looks=only_looks, finalize=finalize))
-        if dry_run and outcome is not None:
-            say(f"{held.tenant_id} {held.endpoint_id}: {_FORETOLD[outcome]}")
+        what = await tally.tried(operator, place, migrated(operator, held))
+        if how.dry_run and what is not None:
+            say(f"{held.tenant_id} {held.endpoint_id}: {_FORETOLD[what]}")
 
     await side_by_side(settings, operator, migration.every(operator.connection), one)
     tally.end()
-
-
-async def _one(operator: Operator, held: Held, *, only_looks: bool, finalize: bool) -> str:
-    outcome = await (foretell if only_looks else migrate_endpoint)(operator, held)
-    if finalize and outcome is Migration.MIGRATED:  # it came after they were counted
-        raise Refused(f"it is not migrated: {_FIRST}")
-    return outcome
 
 
 async def _end(settings: Settings, operator: Operator, outcome: _Outcome) -> None:
@@ -136,29 +177,34 @@ async def _column(operator: Operator) -> PlaintextColumn:
     return PlaintextColumn.GONE if found is None else found  # None cannot be: the schema was compared
 
 
-def _shape(outcome: _Outcome, *, dry_run: bool, finalize: bool) -> dict[str, object]:
+def _shape(outcome: _Outcome, how: _How) -> dict[str, object]:
     tally = outcome.tally or Tally("endpoints")
     return {
-        "dry_run": dry_run,
-        "finalize": finalize,
+        "dry_run": how.dry_run,
+        "finalize": how.finalize,
+        "scheme": how.scheme,
         "column": outcome.column,
         "migrated": tally.counts[Migration.MIGRATED],
         "present": tally.counts[Migration.PRESENT],
+        "also_standard": outcome.also_standard,
         "emptied": outcome.emptied,
         "failures": tally.failures,
         "failed": tally.failed,
     }
 
 
-def _text(outcome: _Outcome, *, dry_run: bool) -> str:
+def _text(outcome: _Outcome, how: _How) -> str:
     if outcome.tally is None:
         return "the column of plaintext secrets is gone: nothing to do"
     counts = outcome.tally.counts
     lines = [
-        f"{'would be ' * dry_run}migrated  {counts[Migration.MIGRATED]}",
+        f"{'would be ' * how.dry_run}migrated  {counts[Migration.MIGRATED]}",
         f"sealed before  {counts[Migration.PRESENT]}",
         f"failed  {outcome.tally.failures}",
     ]
+    if outcome.also_standard:
+        is_open = how.dry_run and counts[Migration.MIGRATED]
+        lines.append(f"{outcome.also_standard} of them {_EITHER}\n{_SO_FAR if is_open else _FROM_NOW_ON}")
     if outcome.is_final:
         lines += [
             f"emptied  {outcome.emptied}",
@@ -166,13 +212,6 @@ def _text(outcome: _Outcome, *, dry_run: bool) -> str:
         ]
     elif outcome.column is PlaintextColumn.FORBIDDEN:
         lines.append("plaintext is forbidden; `hookseal db upgrade` removes the column")
-    if counts[Migration.MIGRATED] and not dry_run and not outcome.tally.failures:
+    if counts[Migration.MIGRATED] and not how.dry_run and not outcome.tally.failures:
         lines.append("the plaintext is still in its column: hookseal migrate-secrets --finalize")
     return "\n".join([*lines, _STILL_THERE] if outcome.is_final else lines)
-
-
-_FORETOLD: Final[dict[str, str]] = {
-    Migration.MIGRATED: "would be migrated",
-    Migration.PRESENT: "sealed before",
-    Migration.GONE: "gone meanwhile",
-}

@@ -11,10 +11,11 @@ from hookseal.config.hardening import harden_process
 from hookseal.config.load import EVERYTHING, load
 from hookseal.config.settings import Database, Part, Settings
 from hookseal.ground import log
-from hookseal.ground.errors import ConfigError, HooksealError, Refused, Unavailable
+from hookseal.ground.errors import HooksealError, Refused, Unavailable
 from hookseal.schema import connect as schema_connect
 from hookseal.schema import revision
 from hookseal.schema.database import OUTAGES
+from hookseal.schema.opening import opening
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -51,7 +52,7 @@ async def connect(database: Database) -> AsyncIterator[Connection]:
     """Hold one connection to PostgreSQL.
 
     Raises `Unavailable` naming its address, within five seconds if it does not answer, and
-    `ConfigError` if `DATABASE_URL` cannot be used.
+    `ConfigError` if its url cannot be used.
     """
     connection = await _opened(database)
     try:
@@ -98,20 +99,7 @@ def translate(error: Exception, *, address: str | None = None) -> HooksealError 
 
 
 async def _opened(database: Database) -> Connection:
-    place = f"PostgreSQL at {database.address}"
-    try:
+    name = database.application_name or "hookseal"
+    with opening(address=database.address, variable=database.variable):
         async with asyncio.timeout(_CONNECT_SECONDS):
-            return await schema_connect.connect(database.url)
-    except schema_connect.SearchPathRefused as error:
-        raise ConfigError(f"{place}: {error}") from None
-    except asyncpg.ClientConfigurationError:
-        raise ConfigError("DATABASE_URL has a parameter that cannot be used") from None
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        problem = f"{place} refuses the user or the password ({type(error).__name__}): correct DATABASE_URL"
-    except asyncpg.InvalidCatalogNameError as error:
-        problem = f"{place} has no such database ({type(error).__name__}): create it or correct DATABASE_URL"
-    except asyncpg.PostgresError as error:
-        problem = f"{place} takes no connection now ({type(error).__name__}): try again once it does"
-    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        problem = f"{place} does not answer ({type(error).__name__}): start it or correct DATABASE_URL"
-    raise Unavailable(problem)
+            return await schema_connect.connect(database.url, application_name=name)

@@ -26,13 +26,17 @@ T = TypeVar("T")
 
 
 class Tally:
-    """What became of the rows so far, told on standard error; `total` is how many there are, if that is known."""
+    """What became of the rows so far, told on standard error; `total` is how many there are, if that is known.
 
-    def __init__(self, rows: str, *, total: int | None = None) -> None:
+    `said` has other words for what became of them, where nothing was done.
+    """
+
+    def __init__(self, rows: str, *, total: int | None = None, said: Mapping[str, str] | None = None) -> None:
         self.counts: Counter[str] = Counter()
         self.failed: list[dict[str, object]] = []
         self.failures = 0
         self._rows = rows
+        self._said = said or {}
         self._total = "" if total is None else f" of {total}"
         self._done = self._unavailable = 0
 
@@ -83,7 +87,7 @@ class Tally:
             self._tell()
 
     def _tell(self) -> None:
-        told = [f"{number} {outcome}" for outcome, number in sorted(self.counts.items())]
+        told = [f"{number} {self._said.get(outcome, outcome)}" for outcome, number in sorted(self.counts.items())]
         told += [f"{self.failures} failed"] if self.failures else []
         say(f"{self._done}{self._total} {self._rows}: {', '.join(told) or 'nothing to do'}")
 

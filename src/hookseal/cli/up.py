@@ -1,7 +1,9 @@
 """`hookseal up`: the stack of the demo, staying up, and `up env`, which points another terminal at it."""
 
+import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ import typer
 from hookseal.cli.demo import embedded_part
 from hookseal.cli.output import Json, JsonLines, emit
 from hookseal.cli.runtime import run
+from hookseal.config import names
 from hookseal.ground.errors import Malformed
 
 app: Final = typer.Typer()
@@ -50,8 +53,16 @@ def env(*, as_json: Json = False) -> None:
     emit(
         settings,
         as_json=as_json,
-        text=lambda: "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
+        text=lambda: exported(settings, os.environ),
     )
+
+
+def exported(settings: Mapping[str, str], environ: Mapping[str, str]) -> str:
+    """Return the lines that point a shell with this environment at these settings, and at no other urls."""
+    read = frozenset(map(names.read_as, settings))
+    others = sorted(name for name in environ if names.read_as(name) in read and name not in settings)
+    lines = [f"unset {' '.join(others)}"] if others else []
+    return "\n".join([*lines, *(f"export {name}={shlex.quote(value)}" for name, value in settings.items())])
 
 
 def _say_json(told: dict[str, Any]) -> None:

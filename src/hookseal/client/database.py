@@ -9,10 +9,11 @@ import asyncpg
 
 from hookseal.config.settings import Database
 from hookseal.dispatcher.database import translated
-from hookseal.ground.errors import ConfigError, Refused, Unavailable
+from hookseal.ground.errors import ConfigError, Refused
 from hookseal.schema import revision
 from hookseal.schema.connect import pool_of_qualified_statements
 from hookseal.schema.database import ANSWER_SECONDS, Connection, Pool, connected
+from hookseal.schema.opening import opening
 
 _MOST_CONNECTIONS: Final = 5
 _CLOSE_SECONDS: Final = 5.0
@@ -46,22 +47,15 @@ async def connection_of(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _opened(database: Database) -> Pool:
-    place = f"PostgreSQL at {database.address}"
-    try:
+    name = database.application_name or "hookseal-publisher"
+    with opening(address=database.address, variable=database.variable):
         async with asyncio.timeout(ANSWER_SECONDS):
             return await pool_of_qualified_statements(
                 database.url,
                 size=_MOST_CONNECTIONS,
-                application_name="hookseal-publisher",
+                application_name=name,
                 command_timeout=ANSWER_SECONDS,
             )
-    except asyncpg.ClientConfigurationError:
-        raise ConfigError("DATABASE_URL has a parameter that cannot be used") from None
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        problem = f"{place} refuses the user, the password or the database ({type(error).__name__})"
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        problem = f"{place} does not answer ({type(error).__name__})"
-    raise Unavailable(f"{problem}: start it or correct DATABASE_URL")
 
 
 async def _require_schema(pool: Pool) -> None:

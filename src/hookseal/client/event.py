@@ -3,8 +3,6 @@
 import re
 from typing import Final
 
-import msgspec
-
 from hookseal.dispatcher.publish import Event
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
@@ -28,14 +26,6 @@ def event(
         correlation_id=_visible(correlation_id, "correlation_id"),
         traceparent=_visible(traceparent, "traceparent"),
     )
-
-
-def json_text(data: object) -> str:
-    """Return the value as JSON, its keys in their order. Raises `Malformed` for what JSON cannot say."""
-    try:
-        return msgspec.json.encode(data).decode("utf-8")
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Malformed(f"data must be a value that JSON can say ({type(error).__name__})", field="data") from None
 
 
 def _visible(text: str | None, field: str) -> str | None:

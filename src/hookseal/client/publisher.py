@@ -17,11 +17,12 @@ from typing import Final
 
 from hookseal.client.database import connection_of, connections
 from hookseal.client.doorbell import Doorbell, doorbell
-from hookseal.client.event import event, json_text
+from hookseal.client.event import event
 from hookseal.client.joining import joined
 from hookseal.config.producer import producer_settings
 from hookseal.dispatcher import publish as stored
 from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.payload import encoded
 from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import EventId
 from hookseal.schema.database import Connection, Pool
@@ -59,9 +60,10 @@ class Publisher:
     async def connect(cls, database_url: str | None = None, redis_url: str | None = None) -> "AsyncIterator[Publisher]":
         """Hold a Publisher; its connections are closed afterwards.
 
-        A url that is None is read from the environment (docs/settings.md). Without a Redis nothing is rung,
-        and the workers find events by themselves, a moment later. Raises `ConfigError`, `Unavailable`,
-        `Refused`.
+        A url that is None is read from the environment: HOOKSEAL_DATABASE_URL, else DATABASE_URL, and
+        HOOKSEAL_REDIS_URL, else REDIS_URL; an empty variable counts as not set, and what else the process sets is not
+        judged (docs/settings.md). Without a Redis, or with "" for it, nothing is rung, and the workers find events by
+        themselves, a moment later. Raises `ConfigError`, `Unavailable`, `Refused`.
         """
         settings = producer_settings(database_url=database_url, redis_url=redis_url)
 
@@ -85,17 +87,18 @@ class Publisher:
     ) -> Published:
         """Store an event and one delivery for each endpoint that subscribes to its type, and tell the workers.
 
-        `data` is any value of JSON, wrapped as design 1.6 says; `body` is sent byte for byte in its place.
-        With a `connection` of asyncpg it joins the caller's transaction (where there is none it commits at
-        once), and the caller awaits `Published.ring` after the commit; a publish that fails undoes itself and
-        leaves that transaction usable. The same event id again changes nothing and gives the first answer.
+        `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None, at most 200 levels deep,
+        and is wrapped as design 1.6 says. What JSON does not have (NaN, Decimal, bytes, sets, datetime, ...) is never
+        converted, but refused with its path (`data.items[3].price`). A `body` is sent byte for byte in its place.
 
-        Raises `Malformed` naming the field, `Conflict` if the event id is taken by another event, `Refused`
-        if the role may not publish for the tenant or this is closed, `Unavailable`: then it is not known
-        whether the event is stored, and publishing it again with the same event id is safe.
+        With a `connection` of asyncpg it joins the caller's transaction (where there is none it commits at once), and
+        the caller awaits `Published.ring` after the commit; a publish that fails undoes itself and leaves that
+        transaction usable. The same event id again changes nothing and gives the first answer.
+        Raises `Malformed` naming the field, `Conflict` if the event id is taken by another event, `Refused` if the role
+        may not publish for the tenant or this is closed, `Unavailable`: then it is not known whether the event is
+        stored, and publishing it again with the same event id is safe.
         """
-        if (data is _NOTHING) == (body is None):
-            raise Malformed("give exactly one of data and body", field="data")
+        payload = _payload(data, body)
         given = event(
             tenant_id=tenant_id,
             event_type=event_type,
@@ -103,7 +106,6 @@ class Publisher:
             correlation_id=correlation_id,
             traceparent=traceparent,
         )
-        payload = json_text(data) if body is None else body
         if connection is not None:
             async with joined(connection):
                 return await self._stored(connection, given, payload)
@@ -114,7 +116,7 @@ class Publisher:
 
     async def _stored(self, connection: Connection, given: stored.Event, payload: str | bytes) -> Published:
         if isinstance(payload, str):
-            result = await stored.publish_json(connection, given, payload)
+            result = await stored.publish_encoded(connection, given, payload)
         else:
             result = await stored.publish_raw(connection, given, payload)
         return Published(
@@ -123,3 +125,13 @@ class Publisher:
             deliveries=result.deliveries,
             _doorbell=self._doorbell,
         )
+
+
+def _payload(data: object, body: object) -> str | bytes:
+    if (data is _NOTHING) == (body is None):
+        raise Malformed("give exactly one of data and body", field="data")
+    if body is None:
+        return encoded(data)
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise Malformed("body must be bytes: give data for what is to be sent as JSON", field="body")
+    return bytes(body)

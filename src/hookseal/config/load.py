@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
@@ -9,8 +10,8 @@ from pydantic_core import ErrorDetails
 
 from hookseal.config.keys import KEY_NAMES
 from hookseal.config.problems import AS_IT_IS, Asked
-from hookseal.config.settings import Egress, Health, Log, Part, Secrets, Settings, Worker
-from hookseal.config.source import read_environment
+from hookseal.config.settings import Database, Egress, Health, Log, Part, Redis, Secrets, Settings, Worker
+from hookseal.config.source import Source, read_environment
 from hookseal.config.variables import NAMES, Variables
 from hookseal.ground.errors import ConfigError
 from hookseal.secrets.cache import CacheLimits
@@ -30,30 +31,42 @@ def load(environ: MutableMapping[str, str] | None = None, *, needs: frozenset[Pa
     for name in KEY_NAMES:
         environ.pop(name, None)
     asked = Asked(needs=needs, named=source.named, exposed=source.exposed)
-    variables, problems = _parsed(source.values, asked)
+    variables, problems = _parsed(source, asked)
     problems = [*source.problems, *problems]
     if variables is None or problems:
         raise ConfigError(problems)
-    return _settings(variables, needs)
+    return _settings(variables, source, needs)
 
 
-def _parsed(values: Mapping[str, str], asked: Asked) -> tuple[Variables | None, list[str]]:
+def _parsed(source: Source, asked: Asked) -> tuple[Variables | None, list[str]]:
     # What pydantic raises holds the values, so it must not even be the context of what load raises.
     try:
-        return Variables.model_validate(dict(values), context=asked), []
+        return Variables.model_validate(dict(source.values), context=asked), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-    return None, [text for detail in details for text in _texts(detail)]
+    return None, [text for detail in details for text in _texts(detail, source.spelled)]
 
 
-def _texts(detail: ErrorDetails) -> list[str]:
-    if detail["type"] == AS_IT_IS:
-        return detail["msg"].splitlines()
+def _texts(detail: ErrorDetails, spelled: Mapping[str, str]) -> list[str]:
     name = str(detail["loc"][0])
-    return [f"{name} must be {NAMES[name].title}"]
+    if detail["type"] != AS_IT_IS:
+        return [f"{spelled.get(name, name)} must be {NAMES[name].title}"]
+    if name in spelled:
+        return [text.replace(name, spelled[name]) for text in detail["msg"].splitlines()]
+    return detail["msg"].splitlines()
 
 
-def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
+def _database(variables: Variables, source: Source) -> Database | None:
+    found, name = variables.database, str(Part.DATABASE)
+    return None if found is None else replace(found, variable=source.spelled.get(name, name))
+
+
+def _redis(variables: Variables, source: Source) -> Redis | None:
+    found, name = variables.redis, str(Part.REDIS)
+    return None if found is None else replace(found, variable=source.spelled.get(name, name))
+
+
+def _settings(variables: Variables, source: Source, needs: frozenset[Part]) -> Settings:
     secrets = None
     if Part.SECRETS in needs and variables.provider is not None:
         secrets = Secrets(
@@ -87,7 +100,7 @@ def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
         ),
         health=Health(host=variables.health_host, port=variables.health_port),
         log=Log(level=variables.log_level, style=variables.log_format),
-        loaded_database=variables.database if Part.DATABASE in needs else None,
-        loaded_redis=variables.redis if Part.REDIS in needs else None,
+        loaded_database=_database(variables, source) if Part.DATABASE in needs else None,
+        loaded_redis=_redis(variables, source) if Part.REDIS in needs else None,
         loaded_secrets=secrets,
     )

@@ -1,7 +1,7 @@
 """The names of variables: ours, those of a later version, typing errors, and what Kubernetes injects."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final
@@ -12,8 +12,10 @@ from hookseal.config.variables import NAMES
 
 PREFIXES: Final = ("HOOKSEAL_", "SECRETS_")
 TEST_PREFIX: Final = "HOOKSEAL_TEST_"
-FROM_FILE: Final = {f"{name}_FILE": name for name in ("DATABASE_URL", "REDIS_URL", PROXY, *KEY_NAMES)}
-OURS: Final = frozenset(NAMES) | frozenset(FROM_FILE)
+# They win over the plain ones, for a process that shares its environment with an app.
+IN_PLACE: Final = {"HOOKSEAL_DATABASE_URL": "DATABASE_URL", "HOOKSEAL_REDIS_URL": "REDIS_URL"}
+FROM_FILE: Final = {f"{name}_FILE": name for name in (*IN_PLACE, *IN_PLACE.values(), PROXY, *KEY_NAMES)}
+OURS: Final = frozenset(NAMES) | frozenset(IN_PLACE) | frozenset(FROM_FILE)
 # Of the providers' variables only those that no other program reads: AWS_REGION, VAULT_ADDR and their
 # like are often set for somebody else.
 LATER: Final = (
@@ -57,12 +59,30 @@ def looks_injected(name: str, value: str) -> bool:
 
 def is_near_ours(name: str) -> bool:
     """Return whether the name is within two edits of one of ours: then it is a typing error."""
-    return any(edits(name, ours) <= _NEAR for ours in (*OURS, *LATER))
+    return is_near(name, (*OURS, *LATER))
+
+
+def is_near(name: str, others: Iterable[str]) -> bool:
+    """Return whether the name is within two edits of one of these."""
+    return any(edits(name, other) <= _NEAR for other in others)
+
+
+def read_as(name: str) -> str:
+    """Return the variable whose value a variable of this name gives: itself, read from a file, or in its place."""
+    named = FROM_FILE.get(name, name)
+    return IN_PLACE.get(named, named)
+
+
+def not_read(given: Collection[str]) -> frozenset[str]:
+    """Return the names that another of these takes the place of: they belong to somebody else, and are not judged."""
+    winners = [name for name in IN_PLACE if name in given or f"{name}_FILE" in given]
+    return frozenset(form for name in winners for form in (IN_PLACE[name], f"{IN_PLACE[name]}_FILE"))
 
 
 def did_you_mean(name: str) -> str:
     """Return the end of a sentence that names the likeliest of our names, "" if none is like it."""
-    ends = {_end(ours): ours for ours in sorted(OURS)}
+    prefix = name.removesuffix(_end(name))
+    ends = {_end(ours): ours for ours in sorted(OURS, key=lambda ours: (ours.startswith(prefix), ours))}
     found = get_close_matches(_end(name), ends, n=1, cutoff=_ALIKE)
     return f", did you mean {ends[found[0]]}?" if found else ""
 

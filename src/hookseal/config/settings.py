@@ -41,18 +41,21 @@ class _WithPassword:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database(_WithPassword):
-    """PostgreSQL: `address` is for messages and holds neither user nor password."""
+    """PostgreSQL: `address` is for messages and holds neither user nor password; `variable` named it."""
 
     url: str = field(repr=False)
     address: str
+    variable: str = "DATABASE_URL"
+    application_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis(_WithPassword):
-    """Redis or Valkey: `address` is for messages and holds neither user nor password."""
+    """Redis or Valkey: `address` is for messages and holds neither user nor password; `variable` named it."""
 
     url: str = field(repr=False)
     address: str
+    variable: str = "REDIS_URL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

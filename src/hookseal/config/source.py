@@ -21,9 +21,13 @@ class FileText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Our variables with their values, and what is wrong with how they are given."""
+    """Our variables with their values, and what is wrong with how they are given.
+
+    `spelled` says by which other name a variable was given.
+    """
 
     values: Mapping[str, str] = field(repr=False)
+    spelled: Mapping[str, str]
     named: frozenset[str]
     exposed: frozenset[str]
     problems: tuple[str, ...]
@@ -53,7 +57,8 @@ def read_environment(environ: Mapping[str, str], read_file: Callable[[str], File
     values: dict[str, str] = {}
     problems: list[str] = []
     exposed: set[str] = set()
-    for name in sorted(filter(names.is_claimed, environ)):
+    read = sorted(set(filter(names.is_claimed, environ)) - names.not_read(environ))
+    for name in read:
         value = environ[name]
         found = _name_problem(name, value, environ)
         if found is not None:
@@ -65,8 +70,14 @@ def read_environment(environ: Mapping[str, str], read_file: Callable[[str], File
     for name in [name for name, value in values.items() if not value]:
         problems.append(f"{name} is empty: give it a value or remove it")
         del values[name]
-    named = frozenset(names.FROM_FILE.get(name, name) for name in environ)
-    return Source(values=values, named=named, exposed=frozenset(exposed), problems=tuple(problems))
+    spelled = {names.read_as(name): name for name in values if name in names.IN_PLACE}
+    return Source(
+        values={names.read_as(name): value for name, value in values.items()},
+        spelled=spelled,
+        named=frozenset(map(names.read_as, environ)),
+        exposed=frozenset(exposed),
+        problems=tuple(problems),
+    )
 
 
 def is_debugging(environ: Mapping[str, str] | None = None) -> bool:

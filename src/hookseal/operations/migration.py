@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +13,7 @@ from hookseal.dispatcher import waiting
 from hookseal.ground.errors import Conflict, Malformed, Refused
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Scheme
 from hookseal.operations.endpoints import host
 from hookseal.operations.operator import Operator
 from hookseal.operations.rotation import signing
@@ -21,6 +23,7 @@ from hookseal.schema.plaintext import PlaintextColumn
 from hookseal.secrets import migration
 from hookseal.secrets.errors import SecretError
 from hookseal.secrets.migration import Held
+from hookseal.secrets.signer import fits_standard
 
 EMPTIED_AT_ONCE: Final = 100
 _SUBJECT: Final = "plaintext"
@@ -35,21 +38,33 @@ class Migration(StrEnum):
     GONE = "gone"
 
 
-async def migrate_endpoint(operator: Operator, held: Held) -> Migration:
-    """Seal the plaintext of the endpoint as its first secret, byte for byte, signing in `x-webhook`; or change nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrated:
+    """What became of an endpoint's plaintext, and whether its secret may be meant for another scheme.
+
+    `fits_standard` says that the endpoint signs in `x-webhook`, with the text as it is, and that the text is a secret
+    of Standard Webhooks as well.
+    """
+
+    what: Migration
+    fits_standard: bool = False
+
+
+async def migrate_endpoint(operator: Operator, held: Held, scheme: Scheme = migration.SCHEME) -> Migrated:
+    """Seal the plaintext of the endpoint as its first secret, byte for byte, signing in that scheme; or change nothing.
 
     The plaintext stays in its column until `empty_batch`. What waits for the secret is due at once. Raises what
     `secrets.migration.sealed` and `require_same` raise, `Refused` if PostgreSQL takes the row so from nobody, and
     `Unavailable`.
     """
     async with _changing(operator) as connection:
-        return await _migrated(operator, connection, held, is_dry=False)
+        return await _migrated(operator, connection, held, scheme, is_dry=False)
 
 
-async def foretell(operator: Operator, held: Held) -> Migration:
+async def foretell(operator: Operator, held: Held, scheme: Scheme = migration.SCHEME) -> Migrated:
     """Return what `migrate_endpoint` would make of the endpoint, or raise what it would; nothing is written."""
     async with _changing(operator) as connection:
-        return await _migrated(operator, connection, held, is_dry=True)
+        return await _migrated(operator, connection, held, scheme, is_dry=True)
 
 
 async def empty_batch(operator: Operator, held: Sequence[Held]) -> int:
@@ -94,29 +109,33 @@ async def forbid_plaintext(operator: Operator, *, emptied: int) -> bool:
 
 async def _looked_at(operator: Operator, connection: Connection, held: Held) -> Migration:
     try:
-        return await _migrated(operator, connection, held, is_dry=True)
+        return (await _migrated(operator, connection, held, migration.SCHEME, is_dry=True)).what
     except (Conflict, Malformed, SecretError) as error:
         raise Refused(f"{held.tenant_id} {held.endpoint_id}: {error}") from None
 
 
-async def _migrated(operator: Operator, connection: Connection, held: Held, *, is_dry: bool) -> Migration:
+async def _migrated(
+    operator: Operator, connection: Connection, held: Held, scheme: Scheme, *, is_dry: bool
+) -> Migrated:
     locked = await migration.locked(connection, held)
     if locked is None:
-        return Migration.GONE
+        return Migrated(what=Migration.GONE)
     found, secret = locked.pointer, locked.secret
+    fits = fits_standard(secret)
     store, integrity = operator.unlocked.store_on(connection), operator.unlocked.integrity
     if found.secret_ref is not None:
         await migration.require_same(store, integrity, found, secret)
-        return Migration.PRESENT
+        return Migrated(what=Migration.PRESENT, fits_standard=fits and found.scheme == Scheme.X_WEBHOOK)
+    migrated = Migrated(what=Migration.MIGRATED, fits_standard=fits and scheme is Scheme.X_WEBHOOK)
     if is_dry:
-        migration.require_sealable(secret, found)
+        migration.require_sealable(secret, found, scheme)
         await migration.require_unsealed(store, found)
-        return Migration.MIGRATED
-    after = await migration.sealed(connection, store, integrity, found=found, secret=secret)
+        return migrated
+    after = await migration.sealed(connection, store, integrity, found=found, secret=secret, scheme=scheme)
     if locked.some_wait:
         await waiting.wake(connection, found.tenant_id, found.endpoint_id)
     await operator.tell(_told(found, after, await operator.unlocked.sealing_key_id(connection)))
-    return Migration.MIGRATED
+    return migrated
 
 
 @asynccontextmanager

@@ -9,17 +9,17 @@ from hookseal.ground.errors import Unavailable
 
 
 @contextmanager
-def redis_translated(*, address: str | None = None) -> Iterator[None]:
-    """Turn what the client of Redis raises into `Unavailable`; with an address it says what to do."""
+def redis_translated(*, address: str | None = None, variable: str = "REDIS_URL") -> Iterator[None]:
+    """Turn what the client of Redis raises into `Unavailable`; with an address it says which variable to correct."""
     place = "Redis" if address is None else f"Redis at {address}"
     try:
         yield
     except AuthenticationError:
-        raise Unavailable(f"{place} refuses the user or the password: correct REDIS_URL") from None
+        raise Unavailable(f"{place} refuses the user or the password: correct {variable}") from None
     except ResponseError as error:  # full, a replica, something else in the place of ours: it answers, and will not
         raise Unavailable(f"{place} refuses what is asked of it ({_code(error)})") from None
     except (RedisError, OSError, TimeoutError) as error:
-        advice = "" if address is None else ": start it or correct REDIS_URL"
+        advice = "" if address is None else f": start it or correct {variable}"
         raise Unavailable(f"{place} does not answer ({type(error).__name__}){advice}") from None
 
 

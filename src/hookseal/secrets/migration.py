@@ -110,10 +110,10 @@ async def locked(connection: Connection, wanted: Held) -> Locked | None:
     return Locked(pointer=Pointer(**columns), secret=secret, some_wait=some_wait)
 
 
-def require_sealable(secret: SecretMaterial, found: Pointer) -> None:
-    """Return only if this plaintext may become the first secret of the row.
+def require_sealable(secret: SecretMaterial, found: Pointer, scheme: Scheme = SCHEME) -> None:
+    """Return only if this plaintext may become the first secret of the row, signing in that scheme.
 
-    Raises `Malformed` if it is nothing that signs in `x-webhook`, and `SecretTampered` if hookseal has written the
+    Raises `Malformed` if it is nothing that signs so, and `SecretTampered` if hookseal has written the
     row before: whoever emptied it, and put a plaintext there, would decide what signs from now on.
     """
     if found.audited_generation is not None:
@@ -129,11 +129,17 @@ def require_sealable(secret: SecretMaterial, found: Pointer) -> None:
         )
     if not len(secret):
         raise Conflict("the plaintext is empty: give the endpoint a secret, or empty the column (NULL)", field="secret")
-    require_signing_secret(secret, SCHEME, ALGORITHM, is_older=True)
+    require_signing_secret(secret, scheme, ALGORITHM, is_older=True)
 
 
 async def sealed(
-    connection: Connection, store: SecretStore, integrity: IntegrityKey, *, found: Pointer, secret: SecretMaterial
+    connection: Connection,
+    store: SecretStore,
+    integrity: IntegrityKey,
+    *,
+    found: Pointer,
+    secret: SecretMaterial,
+    scheme: Scheme = SCHEME,
 ) -> Pointer:
     """Seal the plaintext of the locked row as its first secret, read it back, and only then point the row at it.
 
@@ -141,16 +147,16 @@ async def sealed(
     a secret of that endpoint is sealed already, `SecretTampered` if what was sealed does not open to the same, what
     the store raises, `SecretUnavailable`.
     """
-    require_sealable(secret, found)
+    require_sealable(secret, found, scheme)
     name = endpoint_secret_name(found.endpoint_id)
     try:
-        ref = await store.put(found.tenant_id, name, secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=SCHEME.value)
+        ref = await store.put(found.tenant_id, name, secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme.value)
     except Conflict:
         raise _already_sealed() from None
     if await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING) != secret:
         raise SecretTampered("what was sealed does not open to what was given: nothing was changed")
     return await pointer.moved(
-        connection, integrity, found, secret_ref=str(ref), scheme=SCHEME.value, algorithm=ALGORITHM.value
+        connection, integrity, found, secret_ref=str(ref), scheme=scheme.value, algorithm=ALGORITHM.value
     )
 
 

@@ -114,6 +114,15 @@ def require_signing_secret(
     signing_key(secret.reveal(), scheme, algorithm, least_text_bytes=least)
 
 
+def fits_standard(secret: SecretMaterial) -> bool:
+    """Return whether the secret would sign in `standard` with HMAC: `whsec_` and the base64 of 24 to 64 bytes."""
+    try:
+        require_signing_secret(secret, Scheme.STANDARD)
+    except Malformed:
+        return False
+    return True
+
+
 def generate_signing_secret(
     algorithm: Algorithm = Algorithm.HMAC, random_bytes: Callable[[int], bytes] = os.urandom
 ) -> SecretMaterial:

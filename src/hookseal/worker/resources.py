@@ -18,15 +18,16 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts, Transport
 from hookseal.ground.clock import Clock
 from hookseal.ground.counted import counted
-from hookseal.ground.errors import ConfigError, Unavailable
+from hookseal.ground.errors import ConfigError
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
 from hookseal.operations import sending
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import redis_translated
 from hookseal.schema import revision, strangers
-from hookseal.schema.connect import SearchPathRefused, connect, connection_pool
+from hookseal.schema.connect import connect, connection_pool
 from hookseal.schema.database import OUTAGES
+from hookseal.schema.opening import opening
 from hookseal.secrets import active_key, migration
 from hookseal.secrets.boot import Unlocked, fitting, unlock
 from hookseal.secrets.database import transaction
@@ -181,7 +182,10 @@ def _persistent(settings: Settings, ledger: PostgresLedger, lost: LostClaims, cl
 async def listener(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
     """Open one connection that is in no pool. Raises what asyncpg raises."""
     return await connect(
-        settings.database.url, application_name=_NAME, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS
+        settings.database.url,
+        application_name=settings.database.application_name or _NAME,
+        timeout=CONNECT_SECONDS,
+        command_timeout=CONNECT_SECONDS,
     )
 
 
@@ -207,26 +211,14 @@ def _presence(settings: Settings, worker_id: str, ring: KeyRing | None) -> Prese
 
 @asynccontextmanager
 async def _pool(settings: Settings, *, size: int) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
-    try:
+    with opening(address=settings.database.address, variable=settings.database.variable):
         pool = await connection_pool(
             settings.database.url,
             size=size,
-            application_name=_NAME,
+            application_name=settings.database.application_name or _NAME,
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
         )
-    except SearchPathRefused as error:
-        raise ConfigError(f"PostgreSQL at {settings.database.address}: {error}") from None
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        raise Unavailable(
-            f"PostgreSQL at {settings.database.address} refuses the user, the password or the database "
-            f"({type(error).__name__}): correct DATABASE_URL"
-        ) from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unavailable(
-            f"PostgreSQL at {settings.database.address} does not answer ({type(error).__name__}): "
-            "start it or correct DATABASE_URL"
-        ) from None
     try:
         yield pool
     finally:
@@ -252,7 +244,7 @@ async def _bell(settings: Settings) -> AsyncIterator[Bell]:
 
 
 async def _require_answer(ringing: Bell, settings: Settings) -> None:
-    with redis_translated(address=settings.redis.address):
+    with redis_translated(address=settings.redis.address, variable=settings.redis.variable):
         async with asyncio.timeout(CONNECT_SECONDS):
             await ringing.redis.ping()
 

@@ -1,0 +1,97 @@
+"""Nothing that is documented prints a secret where a log keeps it: what gives one out has a terminal or a file."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.deploy.files import DEPLOY, ROOT, compose, container, resources
+
+DOCUMENTS: Final = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *DEPLOY.rglob("*.md")})
+GIVES_OUT: Final = re.compile(r"\b(?:endpoint (?:add|rotate)|secret reveal)\b")
+CONTAINED: Final = re.compile(r"\b(?:docker|kubectl|podman)\b")
+FENCE: Final = "```"
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yield every command in the blocks of code, its lines joined."""
+    is_fenced, block = False, []
+    for line in text.splitlines():
+        is_fenced ^= line.lstrip().startswith(FENCE)
+        block.append(line if is_fenced or line.startswith("    ") else "")
+    joined = "\n".join(block).replace("\\\n", " ")
+    yield from (line.strip() for line in joined.splitlines() if line.strip())
+
+
+def arguments(manifest: Any) -> Iterator[list[str]]:
+    """Yield what each container of a manifest runs."""
+    for job in manifest:
+        found = container(job["spec"]["template"])
+        yield [*found.get("command", []), *found.get("args", [])]
+
+
+def is_safe(command: str) -> bool:
+    """Return whether a secret that the command gives out goes to a terminal or a file."""
+    if not GIVES_OUT.search(command):
+        return True
+    if "--secret-out" in command or "--secret-file" in command:
+        return "--print-secret" not in command
+    has_terminal = (
+        re.search(r"kubectl exec -it\b", command) is not None
+        or (
+            re.search(r"docker compose run\b", command) is not None and not re.search(r"run .*(-T|--no-TTY)\b", command)
+        )
+        or not CONTAINED.search(command)
+    )
+    return has_terminal and "--print-secret" not in command and "|" not in command and ">" not in command
+
+
+@pytest.mark.parametrize(
+    ("command", "safe"),
+    [
+        ("hookseal endpoint add --tenant acme", True),
+        ("hookseal endpoint list > file", True),
+        ("hookseal endpoint rotate --tenant acme > file", False),
+        ("hookseal endpoint add --print-secret", False),
+        ("kubectl exec -it job/x -- hookseal endpoint add --tenant acme", True),
+        ("kubectl exec job/x -- hookseal endpoint add --tenant acme", False),
+        ("kubectl run x --image=hookseal -- endpoint add --tenant acme", False),
+        ("docker compose run --rm operator endpoint rotate --tenant acme", True),
+        ("docker compose run --rm -T operator endpoint rotate --tenant acme", False),
+        ("docker run hookseal secret reveal --tenant acme", False),
+        ("docker run hookseal secret reveal --secret-out /out/file", True),
+    ],
+)
+def test_what_is_safe(command: str, safe: bool) -> None:
+    """A command is safe with a terminal or a file, and not with a pipe, a redirection or the output of a container."""
+    assert safe is is_safe(command)
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_documented_commands(file: Path) -> None:
+    """No command in a document gives out a secret anywhere else."""
+    assert [] == [command for command in commands(file.read_text(encoding="utf-8")) if not is_safe(command)]
+
+
+def test_there_are_such_commands() -> None:
+    """The documents do have commands that give out secrets: those of the containers and those of a terminal."""
+    found = [
+        each for file in DOCUMENTS for each in commands(file.read_text(encoding="utf-8")) if GIVES_OUT.search(each)
+    ]
+    assert {True, False} == {CONTAINED.search(each) is not None for each in found}
+
+
+def test_what_is_deployed() -> None:
+    """Neither a job, nor a service, nor a script of deploy/ runs such a command, or asks for a secret to be printed."""
+    run = [*arguments(resources("Job")), *arguments(resources("Deployment"))]
+    run += [service.get("command", []) for service in compose()["services"].values()]
+    assert [] == [words for words in run if GIVES_OUT.search(" ".join(words))]
+    texts = {file: file.read_text(encoding="utf-8") for file in DEPLOY.rglob("*") if file.is_file()}
+    assert [] == [file.name for file, text in texts.items() if "secrets" not in file.parts and "--print-secret" in text]
+
+
+def test_the_operator_of_compose_has_no_log() -> None:
+    """What an operator's command shows on its terminal is not kept by the service."""
+    assert {"driver": "none"} == compose()["services"]["operator"]["logging"]

@@ -1,0 +1,230 @@
+"""What an event may hold: the values of JSON and nothing that would be turned into one of them without a word."""
+
+import json
+import math
+from collections import namedtuple
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from hookseal.dispatcher.payload import MOST_LEVELS, encoded, require_json
+from hookseal.ground.errors import Malformed
+from hookseal.ground.wire import MAX_BODY_BYTES
+
+pytestmark = pytest.mark.req("DEL-14", part="publish-limits")
+
+Pair = namedtuple("Pair", "one other")  # noqa: PYI024 -- what a caller may have
+CANARY = "canary-4711"
+
+
+@dataclass
+class Data:
+    """A dataclass."""
+
+    value: str = CANARY
+
+
+class Model(BaseModel):
+    """A model of pydantic."""
+
+    value: str = CANARY
+
+
+class Struct(msgspec.Struct):
+    """A struct of msgspec."""
+
+    value: str = CANARY
+
+
+class Plain(Enum):
+    """An enumeration that is no text and no number."""
+
+    VALUE = CANARY
+
+
+class Text(StrEnum):
+    """An enumeration of texts."""
+
+    VALUE = "text"
+
+
+class Number(IntEnum):
+    """An enumeration of numbers."""
+
+    VALUE = 1
+
+
+class Floating(float):
+    """A float of another library."""
+
+
+class Whole(int):
+    """A number of another library."""
+
+
+class Marked(str):
+    """A text of another library."""
+
+    __slots__ = ()
+
+
+def nested(levels: int, inside: object = 1) -> object:
+    """Return a value in so many lists."""
+    for _ in range(levels):
+        inside = [inside]
+    return inside
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_a_reader_gets_what_was_given(data: object) -> None:
+    """Every value of JSON is taken by both doors, and comes back as it was."""
+    text = encoded(data)
+    assert data == json.loads(text)
+    require_json(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"z": 1, "a": (1, [2], Pair(3, 4))}, '{"z":1,"a":[1,[2],[3,4]]}'),
+        ({Text.VALUE: [Text.VALUE, Number.VALUE]}, '{"text":["text",1]}'),
+        ([(), {}, True, None, 2**80, -0.0], f"[[],{{}},true,null,{2**80},-0.0]"),
+        ("]" * 300, f'"{"]" * 300}"'),
+        ("[" * 300, f'"{"[" * 300}"'),
+        ([[1]] * 300, "[" + ",".join(["[1]"] * 300) + "]"),
+    ],
+)
+def test_data(data: object, text: str) -> None:
+    """A tuple is a list, an enumeration of texts or numbers its value, and the same list may be there twice."""
+    assert text == encoded(data)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (math.nan, "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
+        (math.inf, "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
+        (Floating("nan"), "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
+        (Decimal(1), "is of type Decimal, which JSON does not have: give str(value), or float(value)"),
+        (b"x", "is of type bytes, which JSON does not have: give text, for instance base64.b64encode(value).decode()"),
+        (frozenset([1]), "is of type frozenset, which JSON does not have: give a list, for instance sorted(value)"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "is of type datetime, which JSON does not have: give value.isoformat()"),
+        (date(2026, 1, 2), "is of type date, which JSON does not have: give value.isoformat()"),
+        (UUID(int=1), "is of type UUID, which JSON does not have: give str(value)"),
+        (Plain.VALUE, "is of type Plain, which JSON does not have: give value.value"),
+        (Struct(), "is of type Struct, which JSON does not have: give msgspec.to_builtins(value)"),
+        (Data(), "is of type Data, which JSON does not have: give dataclasses.asdict(value)"),
+        (Model(), 'is of type Model, which JSON does not have: give value.model_dump(mode="json")'),
+        (Marked("x"), "is of type Marked, which JSON does not have: give str(value)"),
+        (Floating(1), "is of type Floating, which JSON does not have: give float(value)"),
+        (Whole(1), "is of type Whole, which JSON does not have: give int(value)"),
+        (
+            object(),
+            "is of type object, which JSON does not have: give dict, list, tuple, str, int, float, bool or None",
+        ),
+        ({1: 1}, "has a key of type int, and keys are text: give str(key)"),
+        ({(1, 2): 1}, "has a key of type tuple, and keys are text: give str(key)"),
+        ("\ud800", "holds a lone surrogate, which is no character: take it out"),
+        ({"\ud800": 1}, "holds a lone surrogate, which is no character: take it out"),
+    ],
+)
+def test_what_json_does_not_have(value: object, says: str) -> None:
+    """It is refused with its path and with what to give in its place; the value is not repeated."""
+    for data, path in (
+        (value, "data"),
+        ({"ok": 1, "items": [{"price": 1}, {"price": value, "later": math.nan}]}, "data.items[1].price"),
+        ({"a key": ({"\u00e4": value},)}, 'data["a key"][0]["\\u00e4"]'),
+    ):
+        with pytest.raises(Malformed) as caught:
+            encoded(data)
+        assert (f"{path} {says}", "data") == (str(caught.value), caught.value.field)
+        assert CANARY not in str(caught.value)
+
+
+def test_values_whose_comparison_goes_wrong() -> None:
+    """What is compared is the caller's: whatever it raises, the data is looked at value by value."""
+
+    class Wrong(dict[str, Any]):
+        def __eq__(self, _other: object) -> bool:
+            raise ValueError
+
+        __hash__ = None
+
+    assert '[{"a":1}]' == encoded([Wrong(a=1)])
+    with pytest.raises(Malformed, match=r"^data\[0\]\.a must be a finite number"):
+        encoded([Wrong(a=math.nan)])
+
+
+def test_data_that_contains_itself() -> None:
+    """It is refused where it comes to itself again."""
+    data: dict[str, Any] = {"name": "a", "children": [{}]}
+    data["children"][0]["parent"] = data
+    with pytest.raises(Malformed) as caught:
+        encoded(data)
+
+    expected = "data.children[0].parent is what holds it: data that contains itself has no end"
+    assert expected == str(caught.value)
+
+
+@pytest.mark.parametrize("inside", [1, "]" * 5])
+def test_the_levels(inside: object) -> None:
+    """So many levels are taken by both doors, one more by none, and the path in the error has an end."""
+    text = encoded(nested(MOST_LEVELS, inside))
+    require_json(text)
+    for refusing in (
+        lambda: encoded(nested(MOST_LEVELS + 1, inside)),
+        lambda: require_json(f"[{text}]"),
+        lambda: require_json("[" * 100_000),
+    ):
+        with pytest.raises(Malformed, match=f"is nested in more than {MOST_LEVELS} levels$") as caught:
+            refusing()
+        assert len(str(caught.value)) < 400
+
+
+def test_what_is_no_json_for_another_reason() -> None:
+    """A number of more digits than Python writes is refused as well, and a text that is longer than a body may be."""
+    with pytest.raises(Malformed, match=r"and can be no JSON as it is$"):
+        encoded([10**5_000])
+    with pytest.raises(Malformed, match=f"^body must be at most {MAX_BODY_BYTES} bytes as sent$") as caught:
+        encoded("x" * MAX_BODY_BYTES)
+    assert "body" == caught.value.field
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "data must be JSON"),
+        ("{'a': 1}", "data must be JSON"),
+        ('"\udcff"', "data must be JSON"),
+        ("NaN", "data must be a finite number"),
+        ('{"a": [1, Infinity]}', "data.a[1] must be a finite number"),
+        ('{"a": "\\ud800"}', "data.a holds a lone surrogate"),
+    ],
+)
+def test_text_that_is_refused(text: str, says: str) -> None:
+    """JSON text is held to the same, with the path where a value is at fault."""
+    with pytest.raises(Malformed) as caught:
+        require_json(text)
+
+    assert ("data", True) == (caught.value.field, str(caught.value).startswith(says))
+
+
+def test_numbers_in_text() -> None:
+    """A number that JSON can spell is taken, however long it is: PostgreSQL keeps it as it is spelled."""
+    require_json(f"[1e400, 1.10, {'9' * 5_000}]")
