@@ -54,18 +54,21 @@ class MemoryLedger:
             claimed_at=self._clock.now(),
         )
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Write the attempt and do what the verdict says."""
         row = self._fenced(claim)
         if row is None:
-            return False
+            return None
         row.attempts.append(attempt)
+        if verdict.disable is not None and _has_moved(claim, row.claim):
+            row.state, row.error, row.lease, row.due_at = State.PENDING, error, None, self._clock.now()
+            return Verdict(state=State.PENDING)
         row.budget_spent += 1
         row.state, row.error, row.lease = verdict.state, error, None
         row.due_at = self._clock.now() + timedelta(seconds=verdict.retry_in_seconds)
         if verdict.disable is not None:
             self._disable(claim.ring)
-        return True
+        return verdict
 
     async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
         """Tell whether this attempt is on record."""
@@ -99,3 +102,11 @@ class MemoryLedger:
     def _fenced(self, claim: Claim) -> Row | None:
         row = self.rows[claim.ring.delivery_id]
         return row if row.lease == claim.lease_token else None
+
+
+def _has_moved(claim: Claim, now: Claim) -> bool:
+    return (
+        claim.target is not None
+        and now.target is not None
+        and claim.target.pointer.generation != now.target.pointer.generation
+    )

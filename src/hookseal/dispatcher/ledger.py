@@ -54,8 +54,11 @@ class PostgresLedger:
             raise
         return None if row is None else _claim(ring, row)
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
-        """Write the attempt and do what the verdict says in one statement; False if the lease was lost."""
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Write the attempt and do what the verdict says in one statement; return what was done, None without a lease.
+
+        A verdict that disables an endpoint which has moved since the claim disables nothing: the delivery is due again.
+        """
         row = await self._row(
             "record",
             *_fence(claim),
@@ -70,7 +73,9 @@ class PostgresLedger:
             list(attempt.signed_by),
             self._worker,
         )
-        return row is not None
+        if row is None:
+            return None
+        return Verdict(state=State.PENDING) if row["moved"] else verdict
 
     async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
         """Tell whether this very attempt of ours is on record: then a write whose answer was lost had been made."""

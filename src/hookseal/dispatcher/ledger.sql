@@ -47,27 +47,42 @@ LEFT JOIN endpoint AS e ON true
 
 -- Numbers that no count of ours can reach, and an attempt that is there already, were written by somebody else. They
 -- must not keep an outcome, nor all the leases that are ended with it, from being written.
+-- A 410 is about what the claim read. Of an endpoint that has moved since then it says nothing: that stays enabled, and
+-- the delivery is due again, for what the endpoint is now. The endpoint is locked first, as an operator's change locks it.
 -- name: record
-WITH ended AS (
+WITH gone AS (
+    SELECT e.generation IS DISTINCT FROM d.claimed_generation AS moved
+    FROM hookseal.deliveries AS d
+    JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+    WHERE $7::text IS NOT NULL AND d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    FOR NO KEY UPDATE OF e
+), late AS (
+    SELECT coalesce((SELECT moved FROM gone), false) AS moved
+), ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = $4, attempts = d.claimed_number, budget_spent = least(d.budget_spent, 2147483646) + 1, last_error = $5,
-        next_attempt_at = CASE WHEN $4 = 'pending' THEN now() + make_interval(secs => $6) END,
-        rung_at = CASE WHEN $4 = 'pending' THEN NULL ELSE d.rung_at END,
+    SET state = CASE WHEN late.moved THEN 'pending' ELSE $4 END,
+        attempts = d.claimed_number,
+        budget_spent = CASE WHEN late.moved THEN d.budget_spent ELSE least(d.budget_spent, 2147483646) + 1 END,
+        last_error = CASE WHEN late.moved THEN $5 || ' before the endpoint was changed' ELSE $5 END,
+        next_attempt_at = CASE WHEN late.moved OR $4 = 'pending' THEN now() + make_interval(secs => $6) END,
+        rung_at = CASE WHEN late.moved OR $4 = 'pending' THEN NULL ELSE d.rung_at END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    FROM late
     WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
-    RETURNING d.tenant_id, d.id, d.endpoint_id, d.claimed_number, d.claimed_at
+    RETURNING d.tenant_id, d.id, d.endpoint_id, d.claimed_number, d.claimed_at, late.moved
 ), disabled AS (
     UPDATE hookseal.endpoints AS e
     SET enabled = false, disabled_reason = $7, disabled_at = now()
     FROM ended
-    WHERE $7::text IS NOT NULL AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id AND e.enabled
+    WHERE $7::text IS NOT NULL AND NOT ended.moved AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id
+      AND e.enabled
 ), told AS (
     INSERT INTO hookseal.attempts
         (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
     SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
         ON CONFLICT DO NOTHING
 )
-SELECT claimed_number FROM ended
+SELECT moved FROM ended
 
 -- name: release
 UPDATE hookseal.deliveries AS d

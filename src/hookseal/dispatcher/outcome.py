@@ -59,7 +59,9 @@ RULES: Final = (
         when=frozenset({410}),
         consequence=Consequence.DISABLE,
         meaning="The receiver wants nothing more at this url. "
-        "What is published while the endpoint is disabled gets no delivery for it.",
+        "What is published while the endpoint is disabled gets no delivery for it. After a change of the endpoint (url, "
+        "secret, headers, TLS) the 410 of a request that began before disables nothing: that attempt is on record, "
+        "spends nothing, and the delivery is due again at once.",
     ),
     Rule(
         outcome=Outcome.THROTTLED,

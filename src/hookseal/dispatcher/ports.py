@@ -39,10 +39,12 @@ class Ledger(Protocol):
         """
         ...
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
-        """Write the attempt and do what the verdict says, in one transaction; False if the lease was lost.
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Write the attempt and do what the verdict says, in one transaction; return what was done.
 
-        The attempt is spent from the budget. Raises `Unavailable`.
+        The attempt is spent from the budget. That is the verdict; but one that disables an endpoint whose generation is
+        not the claim's any more leaves it enabled and the delivery due at once, unspent. None if the lease was lost:
+        then nothing was written. Raises `Unavailable`.
         """
         ...
 
