@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -63,9 +64,13 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     [sibling] = await installation.deliveries()
 
     async def later(seconds: float) -> object:
-        return await pool.execute(
+        await pool.execute(
             "UPDATE hookseal.deliveries SET next_attempt_at = next_attempt_at - make_interval(secs => $1)", seconds
         )
+        await pool.execute(
+            "UPDATE hookseal.held_endpoints SET probe_at = probe_at - make_interval(secs => $1)", seconds
+        )
+        return await PostgresHolds(pool).probe()
 
     async def move() -> object:
         return await pool.execute("UPDATE hookseal.endpoints SET generation = generation + 1")
@@ -245,7 +250,7 @@ async def test_released_counts_no_attempt(case: Case) -> None:
 
 
 async def test_a_wait_is_kept(case: Case) -> None:
-    """What waits cannot be claimed before its time."""
+    """What waits for a secret cannot be claimed before it is tried."""
     ledger, ring = case.ledger, case.ring
 
     assert await ledger.release(await claimed(ledger, ring), WAIT)

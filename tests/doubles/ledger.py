@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from tests.doubles.clock import FakeClock
 
@@ -24,7 +24,7 @@ class Row:
 
 
 class MemoryLedger:
-    """Keeps deliveries in a dict; `clock` plays the part of the database's."""
+    """Keeps deliveries in a dict; `clock` plays the part of the database's. Each waits alone."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -44,6 +44,8 @@ class MemoryLedger:
         """Take a due, pending delivery under a new lease."""
         row = self.rows.get(ring.delivery_id)
         if row is None or row.claim.ring != ring or row.state is not State.PENDING or row.due_at > self._clock.now():
+            return None
+        if row.waiting_for is WaitingFor.ENDPOINT_DISABLED and row.claim.target and not row.claim.target.enabled:
             return None
         row.state, row.lease, row.waiting_for = State.SENDING, token or f"lease-{next(self._tokens)}", None
         return replace(

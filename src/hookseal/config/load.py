@@ -78,6 +78,7 @@ def _settings(variables: Variables, needs: frozenset[Part]) -> Settings:
             drain_seconds=variables.drain_seconds,
             queue=variables.queue,
             listen=variables.listen,
+            held_days=variables.held_days,
         ),
         egress=Egress(
             allow=variables.egress_allow,

@@ -30,7 +30,7 @@ from hookseal.dispatcher.model import (
 from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, decide
 from hookseal.dispatcher.ports import Parts, dialled_with
-from hookseal.ground.errors import CannotSign, Defect, Exhausted
+from hookseal.ground.errors import CannotSign, Defect, Exhausted, Unavailable
 
 _Written = TypeVar("_Written", bool, Verdict | None)
 
@@ -70,7 +70,8 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
         if target.pointer.headers_ref is not None or target.pointer.tls_ref is not None:
             signed, held = await _with_own(signed, parts)
     except CannotSign as error:
-        await _shielded(_hold(claim, await_secret(str(error), parts.jitter()), parts))
+        is_transient = isinstance(error, Unavailable)
+        await _shielded(_hold(claim, await_secret(str(error), parts.jitter(), is_transient=is_transient), parts))
     except Exception:  # a fault of ours: it is told by whoever runs us
         await _shielded(_hold(claim, await_mending(parts.jitter()), parts))
         raise

@@ -114,7 +114,7 @@ async def _migrated(operator: Operator, connection: Connection, held: Held, *, i
         return Migration.MIGRATED
     after = await migration.sealed(connection, store, integrity, found=found, secret=secret)
     if locked.some_wait:
-        await waiting.wake(connection, found.tenant_id, found.endpoint_id)
+        await waiting.release(connection, found.tenant_id, found.endpoint_id)
     await operator.tell(_told(found, after, await operator.unlocked.sealing_key_id(connection)))
     return Migration.MIGRATED
 
