@@ -130,7 +130,8 @@ async def test_disable_and_enable(begun: Begun) -> None:
     assert shape == (await begun.run(*asked, "moves")).json
     again = await begun.run(*asked, "other")
     assert (0, shape | {"changed": False}) == (again.code, again.json)
-    await begun.stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled'")
+    await begun.stored.deliveries()
+    assert 1 == (await begun.run("endpoint", "show", *wanted(one), "--json")).json["waiting_deliveries"]
 
     enabled = await begun.run("endpoint", "enable", *wanted(one), "--json")
     shape = {"tenant_id": "acme", "endpoint_id": one, "enabled": True, "changed": True, "woken": 1}

@@ -34,10 +34,11 @@ async def test_show(begun: Begun) -> None:
     for _ in range(3):
         await begun.stored.deliveries()
     await begun.stored.pool.execute(
-        "UPDATE hookseal.deliveries SET waiting_for = 'secret' WHERE id = (SELECT id FROM hookseal.deliveries LIMIT 1)"
+        "UPDATE hookseal.deliveries SET waiting_for = 'secret', held_at = now()"
+        " WHERE id = (SELECT id FROM hookseal.deliveries LIMIT 1)"
     )
     shown = (await begun.run("endpoint", "show", *wanted(pointer.endpoint_id), "--json")).json
-    times = {name: shown.pop(name) for name in ("created_at", "secret_updated_at")}
+    times = {name: shown.pop(name) for name in ("created_at", "secret_updated_at", "waiting_since")}
     assert all(time.endswith("Z") for time in times.values())
     assert {
         "tenant_id": "acme",
@@ -73,6 +74,7 @@ async def test_show(begun: Begun) -> None:
         "put_back": False,
         "pending_deliveries": 3,
         "waiting_deliveries": 1,
+        "next_probe_at": None,
     } == shown
 
 

@@ -79,6 +79,13 @@ def test_retired_material_is_kept_for_90_days_by_default() -> None:
     assert 1 == load(environment(SECRETS_RETIRED_RETENTION_DAYS="1")).secrets.retired_retention_days
 
 
+@pytest.mark.req("DEL-22")
+def test_a_delivery_waits_for_a_disabled_endpoint_for_7_days_by_default() -> None:
+    """Where nothing is set, what waits for a disabled endpoint does so for 7 days; what is set holds."""
+    assert 7 == load(environment()).worker.held_days
+    assert 30 == load(environment(HOOKSEAL_HELD_DAYS="30")).worker.held_days
+
+
 def test_values() -> None:
     """What is set arrives as a value of its type."""
     settings = load(
@@ -170,6 +177,10 @@ def test_values() -> None:
         (
             {"SECRETS_ROTATION_OVERLAP_SECONDS": "604801"},
             "SECRETS_ROTATION_OVERLAP_SECONDS must be a whole number from 0",
+        ),
+        (
+            {"HOOKSEAL_HELD_DAYS": "31"},
+            "HOOKSEAL_HELD_DAYS must be a whole number from 1 to 30",
         ),
         (
             {"SECRETS_RETIRED_RETENTION_DAYS": "0"},

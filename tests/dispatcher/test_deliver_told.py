@@ -7,7 +7,7 @@ import structlog
 
 from hookseal.dispatcher.model import Outcome, Reply, State, Verdict, WaitingFor
 from hookseal.ground.errors import CannotSign
-from tests.dispatcher.scene import OK, Scene
+from tests.dispatcher.scene import GONE, OK, Scene
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
@@ -75,6 +75,23 @@ async def test_one_wide_event() -> None:
             "recorded": True,
         }
     ] == logs
+
+
+@pytest.mark.req("OPS-03", part="logs")
+async def test_a_late_410_is_told_as_what_it_did() -> None:
+    """A 410 of an endpoint that moved meanwhile is told as a delivery that is due, and nothing as disabled."""
+    scene = Scene(answers=[GONE])
+
+    def move() -> None:
+        scene.ledger.target(DELIVERY, target(generation=2))
+
+    scene.parts = replace(scene.parts, transport=ScriptedTransport(GONE, during=move))
+    [line] = await scene.told()
+
+    assert ("delivery.attempted", "gone", "pending", 0.0, True) == tuple(
+        line[name] for name in ("event", "outcome", "state", "retry_in_seconds", "recorded")
+    )
+    assert [Verdict(state=State.PENDING)] == scene.meter.verdicts
 
 
 @pytest.mark.req("OPS-03", part="logs")

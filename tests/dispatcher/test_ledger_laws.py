@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -15,7 +16,7 @@ from hookseal.dispatcher.ports import Ledger
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker.ledger import PersistentLedger
-from tests.doubles.claims import CLAIM, RETRIES, RING
+from tests.doubles.claims import CLAIM, RETRIES, RING, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
 from tests.doubles.stored import begin
@@ -40,6 +41,7 @@ class Case:
     ring: Ring
     sibling: Ring
     later: Callable[[float], Awaitable[object]]
+    move: Callable[[], Awaitable[object]]
 
 
 @pytest.fixture(params=["memory", "postgres", "persistent"])
@@ -51,22 +53,34 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
         sibling = replace(RING, delivery_id=SIBLING)
         ledger.add(CLAIM)
         ledger.add(replace(CLAIM, ring=sibling))
-        return Case(ledger=ledger, ring=RING, sibling=sibling, later=clock.sleep)
+
+        async def move_in_memory() -> None:
+            ledger.target(RING.delivery_id, target(generation=2))
+
+        return Case(ledger=ledger, ring=RING, sibling=sibling, later=clock.sleep, move=move_in_memory)
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     [sibling] = await installation.deliveries()
 
     async def later(seconds: float) -> object:
-        return await pool.execute(
+        await pool.execute(
             "UPDATE hookseal.deliveries SET next_attempt_at = next_attempt_at - make_interval(secs => $1)", seconds
         )
+        await pool.execute(
+            "UPDATE hookseal.held_endpoints SET probe_at = probe_at - make_interval(secs => $1)", seconds
+        )
+        return await PostgresHolds(pool).probe()
+
+    async def move() -> object:
+        return await pool.execute("UPDATE hookseal.endpoints SET generation = generation + 1")
 
     real = PostgresLedger(pool, worker="w1", lease_seconds=45)
     persistent = PersistentLedger(
         real, seconds=5, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=lambda _: None
     )
-    return Case(ledger=real if request.param == "postgres" else persistent, ring=ring, sibling=sibling, later=later)
+    ledger_of_param = real if request.param == "postgres" else persistent
+    return Case(ledger=ledger_of_param, ring=ring, sibling=sibling, later=later, move=move)
 
 
 async def claimed(ledger: Ledger, ring: Ring) -> Claim:
@@ -199,6 +213,20 @@ async def test_a_verdict_disables_the_endpoint(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
+async def test_a_verdict_on_what_has_moved_disables_nothing(case: Case) -> None:
+    """Once the endpoint has moved, what disables it leaves it enabled, and the delivery due at once and unspent."""
+    ledger = case.ledger
+    claim = await claimed(ledger, case.ring)
+    await case.move()
+
+    assert Verdict(state=State.PENDING) == await ledger.record(claim, FAILED_ROW, DISABLE, "the receiver answered 410")
+    again = await claimed(ledger, case.ring)
+    assert again.target is not None
+    assert (True, 2, 0) == (again.target.enabled, again.number, again.budget_spent)
+    assert DISABLE == await ledger.record(again, FAILED_ROW, DISABLE, "the receiver answered 410")
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
 async def test_a_lost_lease_disables_nothing(case: Case) -> None:
     """A verdict that came after its lease had moved on leaves the endpoint enabled."""
     ledger = case.ledger
@@ -222,7 +250,7 @@ async def test_released_counts_no_attempt(case: Case) -> None:
 
 
 async def test_a_wait_is_kept(case: Case) -> None:
-    """What waits cannot be claimed before its time."""
+    """What waits for a secret cannot be claimed before it is tried."""
     ledger, ring = case.ledger, case.ring
 
     assert await ledger.release(await claimed(ledger, ring), WAIT)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.ledger import BEGINNING, Place, PostgresLedger
 from hookseal.dispatcher.model import Claim, Ring, State, Verdict
 from hookseal.ground.sql import statements
@@ -115,8 +116,6 @@ async def test_a_batch_walks_past_nothing_rung(pool: "Pool[asyncpg.Record]") -> 
                 await ledger(pool).seconds_ago(15),
                 BEGINNING.due_at,
                 BEGINNING.delivery_id,
-                15.0,
-                0.25,
                 await ledger(pool).seconds_ago(0),
             )
         )
@@ -197,44 +196,32 @@ async def test_what_becomes_due_again_is_unrung(
 
     assert await write(real, claim)
     assert (await installation.delivery(ring))["rung_at"] is None
+    await pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+    await PostgresHolds(pool).probe()
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
     assert [ring] == await unrung(real, token)
 
 
-async def test_what_waits_for_a_disabled_endpoint_is_put_off(pool: "Pool[asyncpg.Record]") -> None:
-    """While the endpoint is disabled its deliveries are looked at again in about 15 s and not rung; then they are."""
+@pytest.mark.req("DEL-22")
+@pytest.mark.parametrize("waiting_for", ["endpoint_disabled", "secret"])
+async def test_what_waits_is_neither_rung_nor_put_off(pool: "Pool[asyncpg.Record]", waiting_for: str) -> None:
+    """No look of the outbox or of a sweep returns, claims or changes what waits, however long it has been due."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
-    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled'")
-    await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
-    token = await lead(pool, 3600)
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = $1, held_at = now(), next_attempt_at = now() - interval '1 h'",
+        waiting_for,
+    )
+    before = await installation.delivery(ring)
+    real, now = ledger(pool), await ledger(pool).seconds_ago(0)
 
-    async def put_off() -> bool:
-        wait = await pool.fetchval("SELECT extract(epoch FROM next_attempt_at - now()) FROM hookseal.deliveries")
-        await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
-        return 11 < float(wait) < 19
-
-    await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
-    assert [] == await unrung(ledger(pool), token)
-    assert await put_off()
-    assert [] == await due(ledger(pool))
-    assert await put_off()
-    await pool.execute("UPDATE hookseal.endpoints SET enabled = true")
-    assert [ring] == await unrung(ledger(pool), token)
-
-
-async def test_a_full_batch_of_what_is_put_off_is_full(pool: "Pool[asyncpg.Record]") -> None:
-    """The outbox learns that more may be left although it rings none of a batch, and goes on without a pause."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    await pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 1001)")
-    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled'")
-    await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
-    token = await lead(pool, 3600)
-    found = [await ledger(pool).ring_unrung(token, waited_seconds=0) for _ in range(2)]
-
-    assert [([], True), ([], False)] == found
+    assert [] == await unrung(real, await lead(pool, 3600))
+    assert [] == await due(real, rung_seconds_ago=0)
+    assert ([], None) == await real.rung_before(now, now)
+    assert [] == await real.ring_again([ring], now)
+    assert await real.claim(ring) is None
+    assert before == await installation.delivery(ring)
 
 
 async def test_a_sweep_rings_what_was_due_as_it_began(pool: "Pool[asyncpg.Record]") -> None:

@@ -48,6 +48,17 @@ def test_endpoint_lost() -> None:
     assert "hookseal restore check" in verdict.reason
 
 
+@pytest.mark.req("SEC-07")
+@pytest.mark.parametrize(("is_probe", "waits"), [(None, False), (True, False), (False, True)])
+def test_of_a_held_endpoint_the_probe_alone_goes_out(*, is_probe: bool | None, waits: bool) -> None:
+    """While a secret of an endpoint is refused one delivery is tried; another one waits without asking for it."""
+    verdict = admit(claim(is_probe=is_probe), allow_http=False, jitter=0.5)
+
+    assert waits == isinstance(verdict, Wait)
+    if isinstance(verdict, Wait):
+        assert (WaitingFor.SECRET, 15.0, False) == (verdict.waiting_for, verdict.seconds, verdict.is_refusal)
+
+
 def test_endpoint_disabled() -> None:
     """A disabled endpoint holds its deliveries back, 15 seconds in the middle of the jitter."""
     assert Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=15.0, reason="the endpoint is disabled") == admitted(

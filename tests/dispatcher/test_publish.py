@@ -44,7 +44,10 @@ async def stored_body(pool: "Pool[asyncpg.Record]", wanted: str) -> bytes:
 
 @pytest.mark.req("DEL-01")
 async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
-    """There is one delivery for each enabled endpoint of the tenant that subscribes to the type, and for no other."""
+    """There is one delivery for each endpoint of the tenant that subscribes to the type, and for no other.
+
+    The one for an endpoint that is disabled waits, and no other does.
+    """
     exact = await endpoint(pool, "acme", "invoice.paid")
     family = await endpoint(pool, "acme", "user.created", "invoice.*")
     everything = await endpoint(pool, "acme", "*")
@@ -56,7 +59,9 @@ async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
 
     published = await publish_json(pool, event(), "{}")
 
-    assert {exact, family, everything} == {ring.endpoint_id for ring in published.deliveries}
+    assert {exact, family, everything, disabled} == {ring.endpoint_id for ring in published.deliveries}
+    rows = await pool.fetch("SELECT endpoint_id::text, waiting_for FROM hookseal.deliveries")
+    assert {disabled: "endpoint_disabled"} == {row[0]: row[1] for row in rows if row["waiting_for"] is not None}
     assert {"acme"} == {ring.tenant_id for ring in published.deliveries}
 
 

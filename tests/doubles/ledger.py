@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from tests.doubles.clock import FakeClock
 
@@ -24,7 +24,7 @@ class Row:
 
 
 class MemoryLedger:
-    """Keeps deliveries in a dict; `clock` plays the part of the database's."""
+    """Keeps deliveries in a dict; `clock` plays the part of the database's. Each waits alone."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -45,6 +45,8 @@ class MemoryLedger:
         row = self.rows.get(ring.delivery_id)
         if row is None or row.claim.ring != ring or row.state is not State.PENDING or row.due_at > self._clock.now():
             return None
+        if row.waiting_for is WaitingFor.ENDPOINT_DISABLED and row.claim.target and not row.claim.target.enabled:
+            return None
         row.state, row.lease, row.waiting_for = State.SENDING, token or f"lease-{next(self._tokens)}", None
         return replace(
             row.claim,
@@ -54,18 +56,21 @@ class MemoryLedger:
             claimed_at=self._clock.now(),
         )
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Write the attempt and do what the verdict says."""
         row = self._fenced(claim)
         if row is None:
-            return False
+            return None
         row.attempts.append(attempt)
+        if verdict.disable is not None and _has_moved(claim, row.claim):
+            row.state, row.error, row.lease, row.due_at = State.PENDING, error, None, self._clock.now()
+            return Verdict(state=State.PENDING)
         row.budget_spent += 1
         row.state, row.error, row.lease = verdict.state, error, None
         row.due_at = self._clock.now() + timedelta(seconds=verdict.retry_in_seconds)
         if verdict.disable is not None:
             self._disable(claim.ring)
-        return True
+        return verdict
 
     async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
         """Tell whether this attempt is on record."""
@@ -99,3 +104,11 @@ class MemoryLedger:
     def _fenced(self, claim: Claim) -> Row | None:
         row = self.rows[claim.ring.delivery_id]
         return row if row.lease == claim.lease_token else None
+
+
+def _has_moved(claim: Claim, now: Claim) -> bool:
+    return (
+        claim.target is not None
+        and now.target is not None
+        and claim.target.pointer.generation != now.target.pointer.generation
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.model import Ring
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import TenantId
@@ -64,6 +65,11 @@ class Installation:
         """Publish an event and return its deliveries."""
         event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
         return (await publish_json(self.pool, event, '{"n": 1}')).deliveries
+
+    async def settle(self) -> None:
+        """Let go all that was released, as the worker that leads does."""
+        while await PostgresHolds(self.pool).settle() is not None:
+            pass
 
     async def delivery(self, ring: Ring) -> asyncpg.Record:
         """Return a delivery as it stands."""

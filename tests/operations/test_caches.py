@@ -1,4 +1,4 @@
-"""Clearing the caches moves the epoch that every claim reads, and wakes what waits for a secret."""
+"""Clearing the caches moves the epoch that every claim reads, and releases what waits for a secret."""
 
 import pytest
 
@@ -14,21 +14,30 @@ from tests.doubles.stored import Installation
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.req("OPS-10")
 async def test_clearing(installation: Installation) -> None:
-    """Each claim from now on reads a newer epoch; what waits for a secret is due at once, and nothing else is."""
+    """Each claim from now on reads a newer epoch; what waits for a secret is let go, and nothing else is."""
     await installation.endpoint()
     rings = [(await installation.deliveries())[0] for _ in range(3)]
     ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
-    for ring, why in zip(rings, (WaitingFor.SECRET, WaitingFor.ENDPOINT_DISABLED, None), strict=True):
+    paused = (await installation.endpoint("globex")).pointer.endpoint_id
+    [ring] = await installation.deliveries("globex")
+    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", paused)
+    rings[1] = ring
+    for ring, why in zip(rings, (None, WaitingFor.ENDPOINT_DISABLED, WaitingFor.SECRET), strict=True):
         claim = await ledger.claim(ring)
         assert claim is not None
         assert claim.target is not None
         assert 0 == claim.target.pointer.cache_epoch
-        await ledger.release(claim, None if why is None else Wait(waiting_for=why, seconds=900.0, reason="no secret"))
+        await ledger.release(claim, None if why is None else Wait(waiting_for=why, seconds=200.0, reason="no secret"))
+    assert [None, "endpoint_disabled", "secret"] == [
+        (await installation.delivery(ring))["waiting_for"] for ring in rings
+    ]
 
     async with installation.pool.acquire() as connection:
         assert Cleared(epoch=1, woken=1) == await clear_caches(installation.operator(connection))
 
-    claim = await ledger.claim(rings[0])
+    assert await ledger.claim(rings[2]) is None, "the worker that leads lets it go"
+    await installation.settle()
+    claim = await ledger.claim(rings[2])
     assert claim is not None
     assert claim.target is not None
     assert 1 == claim.target.pointer.cache_epoch

@@ -232,17 +232,19 @@ async def test_one_winner(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-07")
 async def test_what_waits_is_woken(installation: Installation) -> None:
-    """A delivery that waits because the values could not be had is due at once when they change; not for a name."""
+    """A delivery that waits because the values could not be had is let go when they change; not for a name."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await installation.deliveries()
     await installation.pool.execute(
         "UPDATE hookseal.deliveries SET waiting_for = 'secret', rung_at = now(),"
         " next_attempt_at = now() + interval '9 s'"
     )
-    is_due = "SELECT rung_at IS NULL AND next_attempt_at <= now() FROM hookseal.deliveries"
+    is_due = "SELECT rung_at IS NULL AND next_attempt_at <= now() AND waiting_for IS NULL FROM hookseal.deliveries"
     await updated(installation, endpoint, None, name="Billing")
+    await installation.settle()
     assert not await installation.pool.fetchval(is_due)
     await updated(installation, endpoint, HeaderChange(given=values(a="2")))
+    await installation.settle()
     assert await installation.pool.fetchval(is_due)
 
 

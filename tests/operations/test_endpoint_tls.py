@@ -149,7 +149,7 @@ async def test_changed(installation: Installation) -> None:
 
 
 async def test_what_waits_is_woken(installation: Installation) -> None:
-    """A delivery that waits for its secrets is due at once when the identity is given anew, also over a spoilt one."""
+    """A delivery that waits for its secrets is let go when the identity is given anew, also over a spoilt one."""
     endpoint = (await added(installation)).endpoint_id
     [ring] = await installation.deliveries()
     await installation.pool.execute(
@@ -162,7 +162,10 @@ async def test_what_waits_is_woken(installation: Installation) -> None:
     with pytest.raises(SecretTampered):
         await updated(installation, endpoint, TlsChange(client=BOTH.client))
     await updated(installation, endpoint, TlsChange(client=BOTH.client, authorities=BOTH.authorities))
-    assert (await installation.delivery(ring))["next_attempt_at"] <= datetime.now(UTC) + timedelta(seconds=1)
+    await installation.settle()
+    row = await installation.delivery(ring)
+    assert row["waiting_for"] is None
+    assert row["next_attempt_at"] <= datetime.now(UTC) + timedelta(seconds=1)
 
 
 async def test_a_database_writer_moves_no_trust(installation: Installation) -> None:

@@ -307,7 +307,7 @@ async def test_what_is_gone_meanwhile(installation: Installation) -> None:
 
 
 async def test_what_waits_goes_out(installation: Installation) -> None:
-    """A delivery that waited for the secret is due at once, unspent."""
+    """A delivery that waited for the secret is let go, unspent."""
     held = await legacy(installation.pool)
     [ring] = await installation.deliveries()
     await installation.pool.execute(
@@ -315,6 +315,7 @@ async def test_what_waits_goes_out(installation: Installation) -> None:
         " SET waiting_for = 'secret', next_attempt_at = now() + interval '1 h', rung_at = now()"
     )
     await migrated(installation, held)
+    await installation.settle()
 
     claim = await PostgresLedger(installation.pool, worker="w-1", lease_seconds=45).claim(ring)
     assert claim is not None

@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict
 from hookseal.dispatcher.replay import Replayed
@@ -148,6 +149,22 @@ async def test_where_it_cannot_go(installation: Installation) -> None:
                 await replayed(installation, each, new_id=new_id)
             assert "endpoint" == gone.value.field
     assert "delivery.replayed" not in [row["action"] for row in await audited(installation.pool)]
+
+
+@pytest.mark.req("DEL-22")
+async def test_what_was_disabled_for_too_long(installation: Installation) -> None:
+    """A delivery that was cancelled because its endpoint was disabled for too long is replayed once that is enabled."""
+    await installation.endpoint()
+    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    [ring] = await installation.deliveries()
+    await installation.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
+    assert 1 == await PostgresHolds(installation.pool).cancel(days=7)
+    with pytest.raises(Refused):
+        await replayed(installation, ring)
+    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = true")
+
+    await replayed(installation, ring)
+    assert await ledger(installation).claim(ring) is not None
 
 
 async def test_at_the_same_time(installation: Installation) -> None:

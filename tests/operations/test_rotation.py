@@ -371,10 +371,11 @@ async def test_an_older_claim_whose_lease_ran_out_does_not_count(
 
 @pytest.mark.req("SEC-07")
 async def test_wakes_what_waits_for_a_secret(installation: Installation, endpoint: EndpointId) -> None:
-    """A delivery that waited for a secret is due at once, and unrung, so that the outbox rings it."""
+    """A delivery that waited for a secret is let go, due and unrung, so that the outbox rings it."""
     [ring] = await installation.deliveries()
     await _held(installation, ring)
     await rotated(installation, wanted(endpoint))
+    await installation.settle()
     found = await installation.delivery(ring)
 
     assert (None, True) == (
@@ -398,7 +399,7 @@ async def test_the_intent_on_record_holds_no_secret(installation: Installation, 
 
 async def _held(installation: Installation, ring: Ring) -> None:
     await installation.pool.execute(
-        "UPDATE hookseal.deliveries SET waiting_for = 'secret', rung_at = now(),"
+        "UPDATE hookseal.deliveries SET waiting_for = 'secret', held_at = now(), rung_at = now(),"
         " next_attempt_at = now() + interval '15 s' WHERE id = $1::text::uuid",
         ring.delivery_id,
     )

@@ -15,7 +15,7 @@ SELECT 'acme', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 5
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, waiting_for)
 SELECT 'acme', hookseal.uuid7(), md5((n % 2000 + 1)::text)::uuid, 'e' || (n - 1) / 4 + 1,
        CASE WHEN n % 4 = 0 THEN 'pending' ELSE 'delivered' END, CASE WHEN n % 4 = 0 THEN now() END,
-       CASE WHEN n % 400 = 0 THEN 'secret' END
+       CASE WHEN n % 40 = 0 THEN 'secret' END
 FROM generate_series(1, 20000) AS n;
 INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)
 SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(secs => n), 'a', 'x',
@@ -30,8 +30,13 @@ SELECT FROM hookseal.deliveries AS d WHERE d.tenant_id = 'acme' AND d.event_id =
 _PLACES = [
     (_REPEAT, (), "deliveries_once"),
     (("dispatcher", "waiting.sql", "cancel"), ("acme", _ENDPOINT), "deliveries_pending"),
-    (("dispatcher", "waiting.sql", "wake"), ("acme", _ENDPOINT), "deliveries_pending"),
-    (("dispatcher", "waiting.sql", "wake_all"), (), "deliveries_waiting"),
+    (("dispatcher", "waiting.sql", "release"), ("acme", _ENDPOINT), "deliveries_held"),
+    (("dispatcher", "waiting.sql", "count"), ("acme", _ENDPOINT), "deliveries_held"),
+    (("dispatcher", "waiting.sql", "count_all"), (), "deliveries_waiting"),
+    (("dispatcher", "holds.sql", "probe"), (100, 240.0, 0.25), "deliveries_held"),
+    (("dispatcher", "holds.sql", "settle"), (1000,), "deliveries_held"),
+    (("dispatcher", "holds.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
+    (("dispatcher", "holds.sql", "cancel_held"), (7, 1000), "deliveries_waiting"),
     (("dispatcher", "catalogue.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher", "history.sql", "page"), (None, _ENDPOINT, None, None, None, None, 11), "deliveries_of_endpoint"),
     (("dispatcher", "history.sql", "has_endpoint"), (_ENDPOINT, None), "deliveries_of_endpoint"),

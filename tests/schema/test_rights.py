@@ -13,16 +13,19 @@ WHOLE = {
     "hookseal_publisher": {"events": "I", "producers": "S"},
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        "deliveries": "S", "producers": "S", "rotation_canaries": "S", "secret_rotations": "S", "workers": "S",
+        "deliveries": "S", "held_endpoints": "S", "producers": "S", "rotation_canaries": "S", "secret_rotations": "S",
+        "workers": "S",
     },
     "hookseal_worker": {
         "alembic_version": "S", "attempts": "IS", "audit_heads": "IS", "audit_log": "IS", "control": "S",
-        "deliveries": "S", "events": "S", "key_lock": "D", "secret_keys": "S", "secret_records": "IS",
+        "deliveries": "S", "events": "S", "held_endpoints": "DISU", "key_lock": "D", "secret_keys": "S",
+        "secret_records": "IS",
         "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "IS", "audit_log": "IS", "control": "S",
-        "deliveries": "S", "endpoints": "DS", "key_lock": "D", "producers": "DIS", "rotation_canaries": "DIS",
+        "deliveries": "S", "endpoints": "DS", "held_endpoints": "DS", "key_lock": "D", "producers": "DIS",
+        "rotation_canaries": "DIS",
         "secret_keys": "IS", "secret_records": "IS", "secret_rotations": "IS", "workers": "S",
     },
 }  # fmt: skip
@@ -41,8 +44,9 @@ _ENDPOINT = (
 )
 PARTS = {
     ("hookseal_publisher", "SELECT", "control"): "name until",
-    ("hookseal_publisher", "SELECT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
-    ("hookseal_publisher", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id",
+    ("hookseal_publisher", "SELECT", "deliveries"): "tenant_id id endpoint_id event_id replay_of waiting_for",
+    ("hookseal_publisher", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id waiting_for held_at",
+    ("hookseal_publisher", "SELECT", "held_endpoints"): "tenant_id endpoint_id released_at",
     ("hookseal_publisher", "SELECT", "endpoints"): "tenant_id id enabled event_types",
     ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",
     ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,
@@ -52,7 +56,7 @@ PARTS = {
         "tenant_id name version provider purpose scheme key_id wrapped_by state created_at changed_at",
     ("hookseal_worker", "UPDATE", "control"): "holder token until",
     ("hookseal_worker", "UPDATE", "deliveries"):
-        "state attempts budget_spent next_attempt_at rung_at waiting_for last_error lease_owner lease_token"
+        "state attempts budget_spent next_attempt_at rung_at waiting_for held_at last_error lease_owner lease_token"
         " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation",
     ("hookseal_worker", "SELECT", "endpoints"): _ENDPOINT,
     ("hookseal_worker", "UPDATE", "endpoints"): f"{_POINTER} {_STATE}",
@@ -61,7 +65,10 @@ PARTS = {
     ("hookseal_operator", "UPDATE", "audit_heads"): "sequence mac",
     ("hookseal_operator", "UPDATE", "control"): "epoch",
     ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
-    ("hookseal_operator", "UPDATE", "deliveries"): "state budget_spent next_attempt_at rung_at waiting_for last_error",
+    ("hookseal_operator", "UPDATE", "deliveries"):
+        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error",
+    ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
+    ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at",
     ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url {_DECIDED}",
     ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names tls_shown secret",
     ("hookseal_operator", "SELECT", "events"): _EVENT,

@@ -95,9 +95,10 @@ class Stage:
         """Have all that waits be looked at now, and what was delivered if asked for, with nothing `cached` or all."""
         if not cached:
             await self.world.pool.execute("UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'")
+        await self.world.pool.execute("DELETE FROM hookseal.held_endpoints")
         await self.world.pool.execute(
-            "UPDATE hookseal.deliveries SET state = 'pending', waiting_for = NULL, next_attempt_at = now(),"
-            " rung_at = NULL, last_error = NULL, budget_spent = 0"
+            "UPDATE hookseal.deliveries SET state = 'pending', waiting_for = NULL, held_at = NULL,"
+            " next_attempt_at = now(), rung_at = NULL, last_error = NULL, budget_spent = 0"
             " WHERE state = 'pending' OR (state = 'delivered' AND $1)",
             at_delivered,
         )

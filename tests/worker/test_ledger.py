@@ -45,7 +45,7 @@ class FlakyLedger(MemoryLedger):
         self._flake()
         return await super().claim(ring, token)
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Fail, or record."""
         self._flake()
         return await super().record(claim, attempt, verdict, error)
@@ -168,7 +168,7 @@ async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
     class LosesAnswers(MemoryLedger):
         lost = repeats
 
-        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
             kept = await super().record(claim, attempt, verdict, error)
             if self.lost:
                 self.lost -= 1
@@ -183,7 +183,7 @@ async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
     if not repeats:
         await inner.release(claim, None)
 
-    assert bool(repeats) is await ledger.record(claim, ROW, DELIVERED, None)
+    assert (DELIVERED if repeats else None) == await ledger.record(claim, ROW, DELIVERED, None)
     assert repeats == len(inner.rows[DELIVERY].attempts)
 
 

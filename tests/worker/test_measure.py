@@ -79,7 +79,7 @@ async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> No
     await subscribe(pool)
     await publish(pool, 4)
     await pool.execute(
-        "UPDATE hookseal.deliveries SET waiting_for = 'secret', next_attempt_at = now() + interval '15 s'"
+        "UPDATE hookseal.deliveries SET waiting_for = 'secret', next_attempt_at = now() - interval '200 s'"
         " WHERE id = (SELECT id FROM hookseal.deliveries LIMIT 1)"
     )
     await pool.execute(

@@ -186,7 +186,7 @@ async def test_an_endpoint_row_that_is_gone(world: World, receiver: Receiver) ->
         await world.pool.execute(
             f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept"  # noqa: S608 -- columns of ours
         )
-        await world.pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now(), rung_at = NULL")
+        await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
         await world.state(held, "delivered")
     signed_with(receiver.received[0], secret_of(added))
 

@@ -61,9 +61,7 @@ async def mended(world: World, *, epoch: int) -> None:
         for table in _OF_THE_INSTALLATION:
             await put_back(connection, table)
         await connection.execute("UPDATE hookseal.control SET epoch = $1 WHERE name = 'cache'", epoch)
-        await connection.execute(
-            "UPDATE hookseal.deliveries SET next_attempt_at = now(), rung_at = NULL WHERE state = 'pending'"
-        )
+        await connection.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
 
 
 @pytest.mark.parametrize("epoch", [-(2**63), -1, 10**15 + 1, 2**63 - 1])

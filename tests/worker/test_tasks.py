@@ -38,7 +38,7 @@ class FailingLedger(MemoryLedger):
             raise self.on_claim
         return await super().claim(ring, token)
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Fail, or record."""
         if self.on_record is not None:
             raise self.on_record

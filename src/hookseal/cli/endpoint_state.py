@@ -18,7 +18,7 @@ from hookseal.operations.endpoints import delete_endpoint
 
 
 def enable(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = False) -> None:
-    """Let an endpoint take deliveries again; what waited for it goes out at once.
+    """Let an endpoint take deliveries again; what waited for it goes out, the oldest first.
 
     Example: hookseal endpoint enable --tenant acme --endpoint ID
     """
@@ -46,9 +46,9 @@ def disable(
     reason: Annotated[str, typer.Option(help="Why, for people, at most 256 characters.")] = "disabled by an operator",
     as_json: Json = False,
 ) -> None:
-    """Send an endpoint nothing more: those that it has wait.
+    """Send an endpoint nothing for now: what it has waits, and so does what is published for it, until it is enabled.
 
-    What is published while it is disabled gets no delivery for it, not even later.
+    What has waited for HOOKSEAL_HELD_DAYS ends as cancelled.
 
     Example: hookseal endpoint disable --tenant acme --endpoint ID --reason 'moves on Sunday'
     """

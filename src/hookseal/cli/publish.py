@@ -30,7 +30,7 @@ def publish(
     correlation_id: Annotated[str | None, typer.Option(help="Kept from here to the receiver.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish an event: it is stored with one delivery for each enabled endpoint that subscribes to its type.
+    """Publish an event: it is stored with one delivery for each endpoint that subscribes to its type.
 
     It rings the workers through REDIS_URL, which it needs; where there is none, publish from SQL or with the Publisher.
 

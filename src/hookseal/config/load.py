@@ -91,6 +91,7 @@ def _settings(variables: Variables, source: Source, needs: frozenset[Part]) -> S
             drain_seconds=variables.drain_seconds,
             queue=variables.queue,
             listen=variables.listen,
+            held_days=variables.held_days,
         ),
         egress=Egress(
             allow=variables.egress_allow,

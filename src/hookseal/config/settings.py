@@ -92,6 +92,7 @@ class Worker:
     drain_seconds: int
     queue: str
     listen: bool
+    held_days: int
 
     @property
     def longest_request_seconds(self) -> int:

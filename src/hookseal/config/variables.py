@@ -182,6 +182,9 @@ class Variables(BaseModel):
         "the next look of the outbox, at most 0.2 seconds away. It costs producers about half of their commit rate, "
         "and does not work through a pooler in transaction mode.",
     )
+    held_days: Whole = _number(
+        "HOOKSEAL_HELD_DAYS", 7, (1, 30), description="How long a delivery waits for a disabled endpoint; then it ends."
+    )
     health_host: str = Field(
         default="127.0.0.1",
         pattern=r"^[A-Za-z0-9:._-]{1,253}\z",

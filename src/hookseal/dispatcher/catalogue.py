@@ -38,9 +38,10 @@ async def page(
 
 
 async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
-    """Return one endpoint with how many of its deliveries are pending, and how many of these are held back.
+    """Return one endpoint with how many of its deliveries are pending, how many of these wait, and since when.
 
-    `tls` tells of its certificates by subject, fingerprint and end.
+    `next_probe_at` is when the oldest of them is tried, if they wait for a secret, else None. `tls` tells of its
+    certificates by subject, fingerprint and end.
 
     Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
     """

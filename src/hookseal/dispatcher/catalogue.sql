@@ -20,10 +20,12 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.e
        e.generation, e.has_plaintext, e.created_at,
        coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
                                 WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS put_back,
-       held.pending AS pending_deliveries, held.waiting AS waiting_deliveries
+       held.pending AS pending_deliveries, held.waiting AS waiting_deliveries, held.since AS waiting_since,
+       (SELECT h.probe_at FROM hookseal.held_endpoints AS h
+        WHERE h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL) AS next_probe_at
 FROM hookseal.endpoints AS e
 CROSS JOIN LATERAL (
-    SELECT count(*) AS pending, count(d.waiting_for) AS waiting
+    SELECT count(*) AS pending, count(d.waiting_for) AS waiting, min(d.held_at) AS since
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.state = 'pending'
 ) AS held

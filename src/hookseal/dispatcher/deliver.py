@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 from urllib.parse import urlsplit
 
 from hookseal.dispatcher.compose import compose
@@ -30,7 +30,9 @@ from hookseal.dispatcher.model import (
 from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, decide
 from hookseal.dispatcher.ports import Parts, dialled_with
-from hookseal.ground.errors import CannotSign, Defect, Exhausted
+from hookseal.ground.errors import CannotSign, Defect, Exhausted, Unavailable
+
+_Written = TypeVar("_Written", bool, Verdict | None)
 
 START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its claim (design, law 4)
 
@@ -68,7 +70,8 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
         if target.pointer.headers_ref is not None or target.pointer.tls_ref is not None:
             signed, held = await _with_own(signed, parts)
     except CannotSign as error:
-        await _shielded(_hold(claim, await_secret(str(error), parts.jitter()), parts))
+        is_transient = isinstance(error, Unavailable)
+        await _shielded(_hold(claim, await_secret(str(error), parts.jitter(), is_transient=is_transient), parts))
     except Exception:  # a fault of ours: it is told by whoever runs us
         await _shielded(_hold(claim, await_mending(parts.jitter()), parts))
         raise
@@ -134,14 +137,14 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
         jitter=parts.jitter(),
     )
     error = explain(answer)
-    kept = await _counted(parts.ledger.record(signed.claim, row, verdict, error), parts)  # 9
+    done = await _counted(parts.ledger.record(signed.claim, row, verdict, error), parts)  # 9
     parts.meter.attempted(row.outcome, seconds, first_after=_first_after(signed.claim))  # 10
-    if kept:
-        parts.meter.decided(verdict)
-    write = parts.log.info if kept and verdict.state is State.DELIVERED else parts.log.warning
-    write("delivery.attempted", **_told(signed, row, verdict), detail=error, recorded=kept)
-    if kept and verdict.disable is not None:
-        parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=verdict.disable)
+    if done is not None:
+        parts.meter.decided(done)
+    write = parts.log.info if done is not None and done.state is State.DELIVERED else parts.log.warning
+    write("delivery.attempted", **_told(signed, row, done or verdict), detail=error, recorded=done is not None)
+    if done is not None and done.disable is not None:
+        parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=done.disable)
 
 
 def _now(signed: _Signed, parts: Parts) -> datetime:
@@ -208,7 +211,7 @@ async def _not_begun(claim: Claim, answer: NotBegun, parts: Parts) -> None:
     parts.log.warning("delivery.given_back", **_identity(claim), reason=reason)
 
 
-async def _counted(writing: Awaitable[bool], parts: Parts) -> bool:
+async def _counted(writing: Awaitable[_Written], parts: Parts) -> _Written:
     """Return what the write returned. That its lease had moved on is counted."""
     kept = await writing
     if not kept:

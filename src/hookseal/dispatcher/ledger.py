@@ -9,7 +9,7 @@ import asyncpg
 
 from hookseal.dispatcher.database import translated
 from hookseal.dispatcher.model import Attempt, Claim, Retries, Ring, State, Target, Verdict
-from hookseal.dispatcher.policy import LOOK_AGAIN_SECONDS, SPREAD, Wait
+from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Busy, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -54,8 +54,11 @@ class PostgresLedger:
             raise
         return None if row is None else _claim(ring, row)
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
-        """Write the attempt and do what the verdict says in one statement; False if the lease was lost."""
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Write the attempt and do what the verdict says in one statement; return what was done, None without a lease.
+
+        A verdict that disables an endpoint which has moved since the claim disables nothing: the delivery is due again.
+        """
         row = await self._row(
             "record",
             *_fence(claim),
@@ -69,8 +72,11 @@ class PostgresLedger:
             attempt.snippet,
             list(attempt.signed_by),
             self._worker,
+            claim.is_probe is True,
         )
-        return row is not None
+        if row is None:
+            return None
+        return Verdict(state=State.PENDING) if row["moved"] else verdict
 
     async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
         """Tell whether this very attempt of ours is on record: then a write whose answer was lost had been made."""
@@ -89,10 +95,26 @@ class PostgresLedger:
         return [row["token"] for row in await self._rows("give_back", tokens)]
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
-        """Give the delivery back without an attempt, due at once or after the wait."""
+        """Give the delivery back without an attempt: due at once, after the wait, or once its endpoint is released.
+
+        If what it would wait for is over already it is due at once. False if the lease was lost.
+        """
         if wait is None:
-            return await self._row("release", *_fence(claim), 0.0, None, None) is not None
-        row = await self._row("release", *_fence(claim), wait.seconds, wait.waiting_for, wait.reason)
+            return await self._row("release", *_fence(claim), 0.0, None) is not None
+        if wait.waiting_for is None:
+            return await self._row("release", *_fence(claim), wait.seconds, wait.reason) is not None
+        pointer = None if claim.target is None else claim.target.pointer
+        row = await self._row(
+            "hold",
+            *_fence(claim),
+            wait.waiting_for,
+            wait.reason,
+            wait.seconds,
+            wait.is_refusal,
+            wait.is_transient,
+            None if pointer is None else pointer.cache_epoch,
+            None if pointer is None else pointer.restore_epoch,
+        )
         return row is not None
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
@@ -131,21 +153,17 @@ class PostgresLedger:
         """Return what was due `now` behind that place, oldest first, which counts as rung, and where the next begin.
 
         The place is None once no more are left. Left out is what was rung since it came due and not before
-        `rung_before`: given the same moment again and again, every delivery is returned once. What waits for an
-        endpoint that is still disabled is put off instead.
+        `rung_before`: given the same moment again and again, every delivery is returned once. What waits is not due.
         """
-        rows = await self._rows(
-            "ring_due", at_most, rung_before, after.due_at, after.delivery_id, LOOK_AGAIN_SECONDS, SPREAD, now
-        )
+        rows = await self._rows("ring_due", at_most, rung_before, after.due_at, after.delivery_id, now)
         return _rings(rows), _place(rows, at_most)
 
     async def ring_unrung(self, token: str, *, waited_seconds: float) -> tuple[list[Ring], bool]:
         """Return what nobody rang for so long since it came due, oldest first, and whether more may be left.
 
-        They count as rung now. None are returned to whoever does not lead the outbox under this token. What waits
-        for an endpoint that is still disabled is put off instead.
+        They count as rung now. None are returned to whoever does not lead the outbox under this token.
         """
-        rows = await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token, LOOK_AGAIN_SECONDS, SPREAD)
+        rows = await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token)
         return _rings(rows), len(rows) == SWEEP_BATCH
 
     async def longest_timeout_ms(self) -> int:
@@ -181,7 +199,6 @@ def _rings(rows: list[Any]) -> list[Ring]:
             delivery_id=DeliveryId(row["delivery_id"]),
         )
         for row in rows
-        if not row["stays"]
     ]
 
 
@@ -200,6 +217,7 @@ def _claim(ring: Ring, row: Any) -> Claim:
         lease_token=row["lease_token"],
         target=_target(ring, row) if row["endpoint_found"] else None,
         endpoint_lost=row["endpoint_lost"],
+        is_probe=row["is_probe"],
     )
 
 

@@ -4,7 +4,7 @@ WITH due AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.id = $3::text::uuid
-      AND d.state = 'pending' AND d.next_attempt_at <= now()
+      AND d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= now()
     FOR UPDATE NOWAIT
 ), endpoint AS (
     SELECT e.id, e.enabled, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
@@ -15,7 +15,7 @@ WITH due AS (
     FOR KEY SHARE OF e NOWAIT
 ), claimed AS (
     UPDATE hookseal.deliveries AS d
-    SET state = 'sending', next_attempt_at = NULL, waiting_for = NULL, rung_at = coalesce(d.rung_at, now()),
+    SET state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
         lease_owner = $4, lease_token = coalesce($6::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $5),
         claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
         claimed_refs = array_remove(ARRAY[e.secret_ref, CASE WHEN e.previous_due THEN e.previous_secret_ref END], NULL),
@@ -40,42 +40,115 @@ SELECT c.event_id, c.claimed_number, c.budget_spent, c.created_at, c.claimed_at,
        e.id IS NULL AND coalesce(
            (SELECT l.action FROM hookseal.audit_log AS l
             WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id AND l.action <> 'rollback.found'
-            ORDER BY l.sequence DESC LIMIT 1) <> 'endpoint.deleted', false) AS endpoint_lost
+            ORDER BY l.sequence DESC LIMIT 1) <> 'endpoint.deleted', false) AS endpoint_lost,
+       (SELECT h.probe_id IS NOT DISTINCT FROM c.id FROM hookseal.held_endpoints AS h
+        WHERE h.tenant_id = c.tenant_id AND h.endpoint_id = c.endpoint_id AND h.released_at IS NULL) AS is_probe
 FROM claimed AS c
 JOIN hookseal.events AS v ON v.tenant_id = c.tenant_id AND v.id = c.event_id
 LEFT JOIN endpoint AS e ON true
 
 -- Numbers that no count of ours can reach, and an attempt that is there already, were written by somebody else. They
 -- must not keep an outcome, nor all the leases that are ended with it, from being written.
+-- A 410 is about what the claim read. Of an endpoint that has moved since then it says nothing: that stays enabled, and
+-- the delivery is due again, for what the endpoint is now. The endpoint is locked first, as an operator's change locks it.
 -- name: record
-WITH ended AS (
+WITH gone AS (
+    SELECT e.generation IS DISTINCT FROM d.claimed_generation AS moved
+    FROM hookseal.deliveries AS d
+    JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+    WHERE $7::text IS NOT NULL AND d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    FOR NO KEY UPDATE OF e
+), late AS (
+    SELECT coalesce((SELECT moved FROM gone), false) AS moved
+), ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = $4, attempts = d.claimed_number, budget_spent = least(d.budget_spent, 2147483646) + 1, last_error = $5,
-        next_attempt_at = CASE WHEN $4 = 'pending' THEN now() + make_interval(secs => $6) END,
-        rung_at = CASE WHEN $4 = 'pending' THEN NULL ELSE d.rung_at END,
+    SET state = CASE WHEN late.moved THEN 'pending' ELSE $4 END,
+        attempts = d.claimed_number,
+        budget_spent = CASE WHEN late.moved THEN d.budget_spent ELSE least(d.budget_spent, 2147483646) + 1 END,
+        last_error = CASE WHEN late.moved THEN $5 || ' before the endpoint was changed' ELSE $5 END,
+        next_attempt_at = CASE WHEN late.moved OR $4 = 'pending' THEN now() + make_interval(secs => $6) END,
+        rung_at = CASE WHEN late.moved OR $4 = 'pending' THEN NULL ELSE d.rung_at END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    FROM late
     WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
-    RETURNING d.tenant_id, d.id, d.endpoint_id, d.claimed_number, d.claimed_at
+    RETURNING d.tenant_id, d.id, d.endpoint_id, d.claimed_number, d.claimed_at, late.moved
 ), disabled AS (
     UPDATE hookseal.endpoints AS e
     SET enabled = false, disabled_reason = $7, disabled_at = now()
     FROM ended
-    WHERE $7::text IS NOT NULL AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id AND e.enabled
+    WHERE $7::text IS NOT NULL AND NOT ended.moved AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id
+      AND e.enabled
+), freed AS (  -- it was signed: nothing is refused any more
+    UPDATE hookseal.held_endpoints AS h
+    SET released_at = now()
+    FROM ended
+    WHERE $14::boolean AND h.tenant_id = ended.tenant_id AND h.endpoint_id = ended.endpoint_id AND h.released_at IS NULL
 ), told AS (
     INSERT INTO hookseal.attempts
         (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
     SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
         ON CONFLICT DO NOTHING
 )
-SELECT claimed_number FROM ended
+SELECT moved FROM ended
 
 -- name: release
 UPDATE hookseal.deliveries AS d
 SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4), rung_at = NULL,
-    waiting_for = $5, last_error = coalesce($6, d.last_error),
+    last_error = coalesce($5, d.last_error),
     lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
 WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
 RETURNING 1
+
+-- What the claim found may be over by now: it waits only if the endpoint is disabled still, or its secret was refused
+-- for what it is still; else it is due. Until this is committed nobody enables the endpoint or moves its pointer. Whoever
+-- is changing it is not waited for: then it is looked at again. The first refusal holds the endpoint, also one that was
+-- just being released.
+-- name: hold
+WITH mine AS (
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.claimed_generation
+    FROM hookseal.deliveries AS d
+    WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    FOR UPDATE
+), endpoint AS (
+    SELECT e.enabled, e.generation
+    FROM mine JOIN hookseal.endpoints AS e ON e.tenant_id = mine.tenant_id AND e.id = mine.endpoint_id
+    FOR SHARE OF e SKIP LOCKED
+), held AS (
+    SELECT EXISTS (SELECT FROM mine JOIN hookseal.held_endpoints AS h
+                       ON h.tenant_id = mine.tenant_id AND h.endpoint_id = mine.endpoint_id
+                   WHERE h.released_at IS NULL) AS already
+), found AS (
+    SELECT mine.*, held.already,
+           CASE WHEN $4 = 'endpoint_disabled' THEN coalesce((SELECT NOT enabled FROM endpoint), false)
+                ELSE ($7::boolean OR held.already)
+                     AND mine.claimed_generation IS NOT DISTINCT FROM (SELECT generation FROM endpoint)
+                     AND ($9::bigint IS NULL
+                          OR $9 = coalesce((SELECT epoch FROM hookseal.control WHERE name = 'cache'), -1))
+                     AND ($10::bigint IS NULL
+                          OR $10 = coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1))
+           END AS waits,
+           mine.claimed_generation IS NOT NULL AND NOT EXISTS (SELECT FROM endpoint) AS is_changing
+    FROM mine, held
+), given AS (
+    UPDATE hookseal.deliveries AS d
+    SET state = 'pending', rung_at = NULL,
+        next_attempt_at = CASE WHEN found.is_changing THEN now() + make_interval(secs => $6::float8) ELSE now() END,
+        waiting_for = CASE WHEN found.waits THEN $4 END, held_at = CASE WHEN found.waits THEN now() END,
+        last_error = CASE WHEN found.waits THEN $5 ELSE d.last_error END,
+        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    FROM found
+    WHERE d.tenant_id = found.tenant_id AND d.id = found.id
+), holding AS (
+    INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, is_transient, step_seconds, probe_at)
+    SELECT found.tenant_id, found.endpoint_id, $8::boolean, $6::float8, now() + make_interval(secs => $6::float8)
+    FROM found
+    WHERE found.waits AND NOT found.already AND $4 = 'secret'
+    ON CONFLICT (tenant_id, endpoint_id) DO UPDATE
+    SET since = now(), is_transient = excluded.is_transient, step_seconds = excluded.step_seconds,
+        probe_at = excluded.probe_at, probe_id = NULL, released_at = NULL
+    WHERE h.released_at IS NOT NULL
+)
+SELECT waits FROM found
 
 -- name: give_back
 WITH held AS (
@@ -133,9 +206,9 @@ WITH lost AS (
 SELECT state FROM ended
 
 -- name: rung_before
-SELECT d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.next_attempt_at, false AS stays
+SELECT d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.next_attempt_at
 FROM hookseal.deliveries AS d
-WHERE d.state = 'pending' AND d.next_attempt_at <= $5 AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
+WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5 AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
   AND d.rung_at < $2 AND d.rung_at >= d.next_attempt_at
 ORDER BY d.next_attempt_at, d.id
 LIMIT $1
@@ -144,25 +217,21 @@ LIMIT $1
 WITH lost AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
-    WHERE d.id = ANY ($1::text[]::uuid[]) AND d.state = 'pending' AND d.rung_at < $2
+    WHERE d.id = ANY ($1::text[]::uuid[]) AND d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at < $2
     FOR UPDATE SKIP LOCKED
 )
 UPDATE hookseal.deliveries AS d
 SET rung_at = now()
 FROM lost
 WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
-RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, false AS stays
+RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
 
 -- A batch begins behind the place where the one before it ended: what that one rang is not walked past again.
--- What waits for an endpoint that is still disabled is looked at here, and not rung: a claim each would starve others.
 -- name: ring_due
 WITH due AS (
-    SELECT d.tenant_id, d.id, d.next_attempt_at,
-           coalesce(d.waiting_for = 'endpoint_disabled', false) AND EXISTS (
-               SELECT FROM hookseal.endpoints AS e
-               WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled) AS stays
+    SELECT d.tenant_id, d.id, d.next_attempt_at
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.next_attempt_at <= $7
+    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5
       AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
       AND (d.rung_at IS NULL OR d.rung_at < $2 OR d.rung_at < d.next_attempt_at)
     ORDER BY d.next_attempt_at, d.id
@@ -170,39 +239,33 @@ WITH due AS (
     FOR UPDATE SKIP LOCKED
 ), rung AS (
     UPDATE hookseal.deliveries AS d
-    SET rung_at = CASE WHEN due.stays THEN NULL ELSE now() END,
-        next_attempt_at = CASE WHEN due.stays THEN now() + make_interval(secs => $5 * (1 - $6 + 2 * $6 * random()))
-                               ELSE d.next_attempt_at END
+    SET rung_at = now()
     FROM due
     WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-    RETURNING d.tenant_id, d.endpoint_id, d.id, due.next_attempt_at, due.stays
+    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
 )
-SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, next_attempt_at, stays
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, next_attempt_at
 FROM rung
 ORDER BY next_attempt_at, id
 
 -- name: ring_unrung
 WITH unrung AS (
-    SELECT d.tenant_id, d.id, d.next_attempt_at,
-           coalesce(d.waiting_for = 'endpoint_disabled', false) AND EXISTS (
-               SELECT FROM hookseal.endpoints AS e
-               WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled) AS stays
+    SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.rung_at IS NULL AND d.next_attempt_at <= now() - make_interval(secs => $2)
+    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
+      AND d.next_attempt_at <= now() - make_interval(secs => $2)
       AND EXISTS (SELECT FROM hookseal.control WHERE name = 'outbox' AND token = $3::text::uuid AND until > now())
     ORDER BY d.next_attempt_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 ), rung AS (
     UPDATE hookseal.deliveries AS d
-    SET rung_at = CASE WHEN unrung.stays THEN NULL ELSE now() END,
-        next_attempt_at = CASE WHEN unrung.stays THEN now() + make_interval(secs => $4 * (1 - $5 + 2 * $5 * random()))
-                               ELSE d.next_attempt_at END
+    SET rung_at = now()
     FROM unrung
     WHERE d.tenant_id = unrung.tenant_id AND d.id = unrung.id
-    RETURNING d.tenant_id, d.endpoint_id, d.id, unrung.next_attempt_at, unrung.stays
+    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
 )
-SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, stays FROM rung ORDER BY next_attempt_at
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM rung ORDER BY next_attempt_at, id
 
 -- name: seconds_ago
 SELECT now() - make_interval(secs => $1)

@@ -70,6 +70,8 @@ class Claim:
     since the delivery was published or last replayed. `claimed_at` is the database's time of the claim,
     which is when the attempt began; `made_at` is when the delivery was made. `target` is None if the
     endpoint row is gone, and `endpoint_lost` tells that nobody deleted it as far as the audit log knows.
+    `is_probe` is None unless the endpoint is held because a secret of it was refused: then one delivery at a time is
+    tried, and it tells whether this is that one.
     """
 
     ring: Ring
@@ -85,6 +87,7 @@ class Claim:
     lease_token: str
     target: Target | None
     endpoint_lost: bool = False
+    is_probe: bool | None = None
 
 
 class Masked(Protocol):

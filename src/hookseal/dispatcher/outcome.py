@@ -58,8 +58,9 @@ RULES: Final = (
         outcome=Outcome.GONE,
         when=frozenset({410}),
         consequence=Consequence.DISABLE,
-        meaning="The receiver wants nothing more at this url. "
-        "What is published while the endpoint is disabled gets no delivery for it.",
+        meaning="The receiver wants nothing more at this url. The other deliveries of the endpoint wait, and so does "
+        "what is published meanwhile. After a change of the endpoint (url, secret, headers, TLS) the 410 of a request "
+        "that began before disables nothing: that attempt is on record, unspent, and the delivery is due again.",
     ),
     Rule(
         outcome=Outcome.THROTTLED,

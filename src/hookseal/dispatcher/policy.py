@@ -10,12 +10,16 @@ from hookseal.dispatcher.retry_after import seconds as seconds_asked
 from hookseal.dispatcher.url import url_problem
 from hookseal.ground.wire import Algorithm, Scheme
 
-LOOK_AGAIN_SECONDS: Final = 15.0  # a waiting delivery is looked at again after this long (design 1.5)
+# After this long comes the first probe of an endpoint whose secret was refused, and a fault of ours is looked at again.
+LOOK_AGAIN_SECONDS: Final = 15.0
+# Each further probe comes after twice as long, up to this; with what is added to it never later than 5 minutes.
+LONGEST_PROBE_SECONDS: Final = 240.0
 SPREAD: Final = 0.25  # what jitter may take from a wait, or add to it
 _GONE: Final = "the receiver answered 410 Gone"
 _LOST: Final = (
     "the endpoint row is gone, and nobody deleted it through hookseal: put it back, or see `hookseal restore check`"
 )
+_HELD: Final = "a secret of the endpoint was refused: the oldest of its deliveries is tried from time to time"
 _MOST_DOUBLINGS: Final = 31  # a base of 1 s is then above what a cap, an integer of PostgreSQL, can be
 _SCHEMES: Final = frozenset(scheme.value for scheme in Scheme)
 _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
@@ -23,11 +27,18 @@ _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Held back without an attempt: looked at again after `seconds`. `waiting_for` is None after a fault of ours."""
+    """Held back without an attempt. `waiting_for` is None after a fault of ours: then it is due after `seconds`.
+
+    What waits for a secret is held with all of its endpoint, of which one delivery is tried: for the first time after
+    `seconds`. What waits for a disabled endpoint is not looked at until that is enabled. `is_refusal` tells whether
+    this claim itself found that there is no secret, `is_transient` that the store did not answer.
+    """
 
     waiting_for: WaitingFor | None
     seconds: float
     reason: str
+    is_refusal: bool = True
+    is_transient: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +58,12 @@ def admit(claim: Claim, *, allow_http: bool, jitter: float) -> Target | Wait | E
         return End(state=State.CANCELLED, reason="the endpoint is gone")
     if not target.enabled:
         return Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=again(jitter), reason="the endpoint is disabled")
+    if claim.is_probe is False:
+        return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=_HELD, is_refusal=False)
+    return _usable(target, allow_http=allow_http)
+
+
+def _usable(target: Target, *, allow_http: bool) -> Target | End:
     problem = url_problem(target.pointer.url, allow_http=allow_http)
     if problem is not None:
         return End(state=State.FAILED, reason=f"the endpoint's url {problem}")
@@ -55,9 +72,9 @@ def admit(claim: Claim, *, allow_http: bool, jitter: float) -> Target | Wait | E
     return target
 
 
-def await_secret(reason: str, jitter: float) -> Wait:
+def await_secret(reason: str, jitter: float, *, is_transient: bool = False) -> Wait:
     """Return the wait of a delivery whose secret cannot be had: unsent, unspent. `jitter` is in [0, 1)."""
-    return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=reason)
+    return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=reason, is_transient=is_transient)
 
 
 def await_mending(jitter: float) -> Wait:

@@ -32,17 +32,19 @@ class Ledger(Protocol):
     """Where deliveries stand. Every write is fenced: a lease that has moved on changes nothing."""
 
     async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-        """Take a due, pending delivery under a new lease; None if there is none that matches all three ids.
+        """Take a due, pending delivery that waits for nothing under a new lease; None if none matches all three ids.
 
         Of many claims at the same time at most one gets it. `token`, a UUID, names the lease for who must know it
         even if the answer is lost; without one it is drawn. Raises `Unavailable`: the delivery may be taken.
         """
         ...
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
-        """Write the attempt and do what the verdict says, in one transaction; False if the lease was lost.
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Write the attempt and do what the verdict says, in one transaction; return what was done.
 
-        The attempt is spent from the budget. Raises `Unavailable`.
+        The attempt is spent from the budget. That is the verdict; but one that disables an endpoint whose generation is
+        not the claim's any more leaves it enabled and the delivery due at once, unspent. None if the lease was lost:
+        then nothing was written. Raises `Unavailable`.
         """
         ...
 
@@ -51,9 +53,10 @@ class Ledger(Protocol):
         ...
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
-        """Give the delivery back without an attempt, due at once or after the wait; False if the lease was lost.
+        """Give the delivery back without an attempt; False if the lease was lost.
 
-        Raises `Unavailable`.
+        It is due at once, or after the wait of a fault of ours. One that waits for something is held until that is
+        released, with all deliveries of its endpoint; if it is over already, it is due at once. Raises `Unavailable`.
         """
         ...
 

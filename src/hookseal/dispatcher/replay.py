@@ -46,7 +46,7 @@ async def replay(connection: Connection, wanted: DeliveryId, *, new_id: bool) ->
             raise Conflict(
                 f"the delivery is {state}, still on its way: there is nothing to replay yet", field="delivery"
             )
-        await _require_endpoint(connection, tenant, EndpointId(row["endpoint_id"]), state)
+        await _require_endpoint(connection, tenant, EndpointId(row["endpoint_id"]))
         made: str = await connection.fetchval(_SQL["repeat" if new_id else "again"], tenant, wanted)
     return Replayed(
         tenant_id=tenant,
@@ -58,9 +58,9 @@ async def replay(connection: Connection, wanted: DeliveryId, *, new_id: bool) ->
     )
 
 
-async def _require_endpoint(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, state: State) -> None:
+async def _require_endpoint(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
     enabled = await connection.fetchval(_SQL["endpoint"], tenant, endpoint_id)
-    if enabled is None or state is State.CANCELLED:
+    if enabled is None:
         raise NotFound("the endpoint of this delivery is gone: there is nowhere to replay it to", field="endpoint")
     if not enabled:
         raise Refused(

@@ -1,4 +1,4 @@
-"""What an operator's change does to the deliveries of an endpoint: it wakes, waits for, or cancels them."""
+"""What an operator's change does to the deliveries of an endpoint: it releases, waits for, or cancels them."""
 
 from typing import Final
 
@@ -10,14 +10,30 @@ from hookseal.schema.database import Connection
 _SQL: Final = statements("hookseal.dispatcher", "waiting.sql")
 
 
-async def wake(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> int:
-    """Make every delivery of the endpoint that is held back due at once; return how many. Raises `Unavailable`."""
-    return await _changed(connection, "wake", tenant, endpoint_id)
+async def release(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Have the worker that leads let go what waits for the endpoint, oldest first, once this is committed.
+
+    What waits for one that is disabled goes on waiting, for that. Raises `Unavailable`.
+    """
+    await _changed(connection, "release", tenant, endpoint_id)
 
 
-async def wake_all(connection: Connection) -> int:
-    """Make every delivery of the installation that waits for a secret due at once; return how many."""
-    return await _changed(connection, "wake_all")
+async def release_all(connection: Connection) -> int:
+    """Have that worker let go everything that waits for a secret; return how many deliveries do now.
+
+    Raises `Unavailable`.
+    """
+    await _changed(connection, "release_all")
+    with translated():
+        number: int = await connection.fetchval(_SQL["count_all"])
+    return number
+
+
+async def count(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> int:
+    """Return how many deliveries of the endpoint wait. Raises `Unavailable`."""
+    with translated():
+        number: int = await connection.fetchval(_SQL["count"], tenant, endpoint_id)
+    return number
 
 
 async def cancel(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> int:

@@ -1,31 +1,24 @@
--- Deliveries that are held back or in flight, as an operator's change finds them. It waits for whoever claims or rings
--- one, which is one statement; neither of them waits while it holds a row, so nobody waits in a circle.
+-- Deliveries that are held back or in flight, as an operator's change finds them. It cancels what nobody claims or rings
+-- at this moment, and releases endpoints: what waits for one is let go by the worker that leads, in batches.
 
--- name: wake
-WITH held AS (
-    SELECT d.tenant_id, d.id
-    FROM hookseal.deliveries AS d
-    WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.waiting_for IS NOT NULL AND d.state = 'pending'
-    ORDER BY d.tenant_id, d.id
-    FOR UPDATE
-)
-UPDATE hookseal.deliveries AS d
-SET next_attempt_at = now(), rung_at = NULL
-FROM held
-WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+-- name: release
+INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, released_at)
+SELECT $1, $2::text::uuid, now()
+WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid)
+   OR EXISTS (SELECT FROM hookseal.deliveries
+              WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for IS NOT NULL)
+ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET released_at = now()
 
--- name: wake_all
-WITH held AS (
-    SELECT d.tenant_id, d.id
-    FROM hookseal.deliveries AS d
-    WHERE d.waiting_for = 'secret' AND d.state = 'pending'
-    ORDER BY d.tenant_id, d.id
-    FOR UPDATE
-)
-UPDATE hookseal.deliveries AS d
-SET next_attempt_at = now(), rung_at = NULL
-FROM held
-WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+-- name: release_all
+UPDATE hookseal.held_endpoints SET released_at = now() WHERE released_at IS NULL
+
+-- name: count
+SELECT count(*)
+FROM hookseal.deliveries AS d
+WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.waiting_for IS NOT NULL
+
+-- name: count_all
+SELECT count(*) FROM hookseal.deliveries AS d WHERE d.waiting_for = 'secret'
 
 -- name: older_claims
 SELECT count(*)
@@ -40,8 +33,10 @@ WITH left_over AS (
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.state = 'pending'
     ORDER BY d.tenant_id, d.id
     FOR UPDATE
+), forgotten AS (
+    DELETE FROM hookseal.held_endpoints AS h WHERE h.tenant_id = $1 AND h.endpoint_id = $2::text::uuid
 )
 UPDATE hookseal.deliveries AS d
-SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, last_error = 'the endpoint was deleted'
+SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = NULL, last_error = 'the endpoint was deleted'
 FROM left_over
 WHERE d.tenant_id = left_over.tenant_id AND d.id = left_over.id

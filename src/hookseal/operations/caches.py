@@ -11,7 +11,7 @@ from hookseal.secrets import epoch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared:
-    """The epoch that every worker obeys at its next claim, and how many deliveries that waited for a secret are due."""
+    """The epoch that every worker obeys at its next claim, and how many deliveries waited for a secret: they go out."""
 
     epoch: int
     woken: int
@@ -24,7 +24,7 @@ async def clear_caches(operator: Operator) -> Cleared:
     """
     async with operator.changing() as connection:
         moved = await epoch.move(connection)
-        woken = await waiting.wake_all(connection)
+        woken = await waiting.release_all(connection)
         await operator.tell(
             Change(
                 tenant_id=SYSTEM_TENANT,

@@ -1,4 +1,4 @@
-"""Whether an endpoint takes deliveries: enabling it wakes what waits, disabling it holds back what comes."""
+"""Whether an endpoint takes deliveries: enabling it releases what waits, disabling it holds back what comes."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,9 @@ class Disabled:
 async def enable_endpoint(
     operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, own_drain_seconds: int
 ) -> Enabled:
-    """Let the endpoint take deliveries again; what waited for it is due at once. An enabled one stays as it is.
+    """Let the endpoint take deliveries again; what waited for it is let go, oldest first, by the worker that leads.
+
+    An enabled one stays as it is.
 
     Raises `NotFound`, `Refused` if a live worker could not end its requests within a drain, `Unavailable`.
     """
@@ -38,25 +40,25 @@ async def enable_endpoint(
             return Enabled(changed=False, woken=0)
         await require_drainable(operator, found.timeout_ms, own_drain_seconds=own_drain_seconds)
         await endpoints.enable(connection, tenant, endpoint_id)
-        woken = await waiting.wake(connection, tenant, endpoint_id)
+        await waiting.release(connection, tenant, endpoint_id)
+        woken = await waiting.count(connection, tenant, endpoint_id)
         await operator.tell(
             _change(Action.ENDPOINT_ENABLED, tenant, endpoint_id, before=found.disabled_reason, after=None)
         )
-    # A look that began before the commit still saw it disabled, and may have put a delivery off again.
-    await waiting.wake(operator.connection, tenant, endpoint_id)
     return Enabled(changed=True, woken=woken)
 
 
 async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, reason: str) -> Disabled:
-    """Give the endpoint nothing more, from the next claim on. One that is disabled stays as it is, with its reason.
+    """Give the endpoint nothing more, from the next claim on: what it has waits, and so does what is published for it.
 
-    Raises `NotFound`, `Unavailable`.
+    One that is disabled stays as it is, with its reason. Raises `NotFound`, `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await endpoints.locked(connection, tenant, endpoint_id)
         if not found.enabled:
             return Disabled(changed=False, reason=found.disabled_reason)
         await endpoints.disable(connection, tenant, endpoint_id, reason)
+        await waiting.release(connection, tenant, endpoint_id)  # from its secret: it waits for this now
         await operator.tell(_change(Action.ENDPOINT_DISABLED, tenant, endpoint_id, before=None, after=reason))
     return Disabled(changed=True, reason=reason)
 

@@ -63,9 +63,9 @@ async def update_endpoint(
 ) -> Updated:
     """Give the endpoint these values, all or none: `url`, `lead`, fields of `Decided`, a `HeaderChange` as `headers`.
 
-    And a `TlsChange` as `tls`. The generation moves with url, lead, headers and TLS only, and the last two wake what
-    waits. Raises `NotFound`; `Conflict` if the generation is not the expected one, the tenant has another endpoint with
-    the url, or back-off is set beside a schedule; `Refused` for a time-out that no drain lets end; `Malformed` for
+    And a `TlsChange` as `tls`. The generation moves with url, lead, headers and TLS only, and then what waits is
+    released. Raises `NotFound`; `Conflict` if the generation is not the expected one, the tenant has another endpoint
+    with the url, or back-off is set beside a schedule; `Refused` for a time-out that no drain lets end; `Malformed` for
     headers beyond their limits, and a certificate that is not valid now; `SecretTampered` if the generation is to move
     and the row was altered; what opening headers or TLS raises, unless all of it is replaced; `Unavailable`.
     """
@@ -137,13 +137,12 @@ async def _written(
     if tls is not None:
         pointed["tls_ref"] = await endpoint_tls.kept(operator, found, tls)
         beside["tls_shown"] = changes[TLS]
-    if headers is not None or tls is not None:
-        await waiting.wake(connection, found.tenant_id, found.endpoint_id)
     if beside:
         await endpoints.change(connection, found.tenant_id, found.endpoint_id, replace(decided, **beside))
     if not pointed:
         return found
     integrity.verify(found)
+    await waiting.release(connection, found.tenant_id, found.endpoint_id)
     return await pointer.moved(connection, integrity, found, **pointed)
 
 

@@ -188,7 +188,7 @@ async def _opened(operator: Operator, tally: _Tally, contradicted: Sequence[tupl
         reopened = await put_back.reopened(connection)
         opened = await epoch.open_restore(connection)
         await epoch.move(connection)
-        woken = await waiting.wake_all(connection)
+        woken = await waiting.release_all(connection)
         await operator.tell(
             Change(
                 tenant_id=SYSTEM_TENANT,

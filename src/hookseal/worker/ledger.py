@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import count
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
@@ -11,6 +12,8 @@ from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Ledger
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Busy, Unavailable
+
+_Written = TypeVar("_Written")
 
 
 class PersistentLedger:
@@ -45,18 +48,20 @@ class PersistentLedger:
             self._lost(token)
             raise
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
-        """Write the attempt and do what the verdict says; False if the lease was lost.
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Write the attempt and do what the verdict says; return what was done, None if the lease was lost.
 
-        A repeat that finds the lease gone may find its own first try, whose answer was lost.
+        A repeat that finds the lease gone may find its own first try, whose answer was lost; what that did is taken to
+        be the verdict.
         """
         tries = count(1)
 
-        async def write() -> bool:
+        async def write() -> Verdict | None:
             is_repeat = next(tries) > 1
-            if await self._ledger.record(claim, attempt, verdict, error):
-                return True
-            return is_repeat and await self._ledger.is_recorded(claim, attempt)
+            done = await self._ledger.record(claim, attempt, verdict, error)
+            if done is None and is_repeat and await self._ledger.is_recorded(claim, attempt):
+                return verdict
+            return done
 
         return await self._again(write)
 
@@ -72,8 +77,8 @@ class PersistentLedger:
         """Leave the delivery in that final state without an attempt."""
         return await self._again(lambda: self._ledger.end(claim, state, error))
 
-    async def _again(self, write: Callable[[], Awaitable[bool]]) -> bool:
-        async def once() -> bool:  # tenacity awaits only what is declared async
+    async def _again(self, write: Callable[[], Awaitable[_Written]]) -> _Written:
+        async def once() -> _Written:  # tenacity awaits only what is declared async
             return await write()
 
         deadline = self._clock.monotonic() + self._seconds

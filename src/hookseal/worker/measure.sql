@@ -4,11 +4,14 @@
 -- name: oldest_due_seconds
 SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0)::float8
 FROM hookseal.deliveries
-WHERE state = 'pending' AND next_attempt_at <= now()
+WHERE state = 'pending' AND waiting_for IS NULL AND next_attempt_at <= now()
 
 -- name: due
 SELECT count(*)
-FROM (SELECT FROM hookseal.deliveries WHERE state = 'pending' AND next_attempt_at <= now() LIMIT $1) AS due
+FROM (SELECT
+        FROM hookseal.deliveries
+       WHERE state = 'pending' AND waiting_for IS NULL AND next_attempt_at <= now()
+       LIMIT $1) AS due
 
 -- name: waiting
 SELECT waiting_for AS label, count(*) AS number

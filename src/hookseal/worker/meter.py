@@ -56,6 +56,10 @@ class WorkerMeter(Collector):
         """Count a delivery that was held back."""
         self._count(metrics.HELD, waiting_for.value)
 
+    def held_too_long(self, deliveries: int) -> None:
+        """Count deliveries that were cancelled because their endpoint was disabled for too long."""
+        self._count(metrics.HELD_TOO_LONG, by=deliveries)
+
     def given_back(self) -> None:
         """Count a delivery that was given back, because its claim was too old to dial."""
         self._count(metrics.GIVEN_BACK)

@@ -68,14 +68,17 @@ FIRST_ATTEMPT: Final = Metric(
     text="From publish to the claim of the first attempt.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
-IN_FLIGHT: Final = Metric(
-    name="hookseal_in_flight", kind=Kind.GAUGE, text="Deliveries that this worker has claimed and not yet ended."
-)
+IN_FLIGHT: Final = Metric(name="hookseal_in_flight", kind=Kind.GAUGE, text="Deliveries claimed here and not yet ended.")
 HELD: Final = Metric(
     name="hookseal_held_total",
     kind=Kind.COUNTER,
     text="Times that a delivery was held back, unsent and unspent.",
     labels={"waiting_for": tuple(WaitingFor)},
+)
+HELD_TOO_LONG: Final = Metric(
+    name="hookseal_held_too_long_total",
+    kind=Kind.COUNTER,
+    text="Deliveries that were cancelled because their endpoint was disabled for longer than `HOOKSEAL_HELD_DAYS`.",
 )
 DEAD_LETTERS: Final = Metric(
     name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries that spent their last attempt."
@@ -97,9 +100,7 @@ LEASES_LOST: Final = Metric(
     text="Outcomes that came after their lease had moved on, and were not written.",
 )
 LEASES_TAKEN_BACK: Final = Metric(
-    name="hookseal_leases_taken_back_total",
-    kind=Kind.COUNTER,
-    text="Leases of dead or cut-off workers that this worker ended.",
+    name="hookseal_leases_taken_back_total", kind=Kind.COUNTER, text="Leases of dead or cut-off workers, ended here."
 )
 RINGS: Final = Metric(
     name="hookseal_rings_total",
@@ -222,6 +223,7 @@ METRICS: Final = (
     FIRST_ATTEMPT,
     IN_FLIGHT,
     HELD,
+    HELD_TOO_LONG,
     DEAD_LETTERS,
     ENDPOINTS_DISABLED,
     GIVEN_BACK,
@@ -253,7 +255,6 @@ METRICS: Final = (
     WORKERS_LIVE,
 )
 NAMES: Final = tuple(metric.name for metric in METRICS)
-
 
 _READS: Final = (
     "## What of secrets is counted where",

@@ -5,9 +5,11 @@ from functools import partial
 from typing import Any
 
 from hookseal.config.settings import Settings
+from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.ground.clock import Clock
 from hookseal.secrets import schedule
 from hookseal.secrets.ref import Provider
+from hookseal.worker.holding import Holding
 from hookseal.worker.housekeeping import Housekeeping, Rules
 from hookseal.worker.listen import Listening
 from hookseal.worker.measure import Measuring
@@ -21,7 +23,7 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Rounds:
-    """Sweep, outbox, heartbeat, measuring, pulse, housekeeping, denials, and listening if the settings ask for it."""
+    """Sweep, outbox, holding, heartbeat, measuring, pulse, housekeeping, denials, and listening if it is asked for."""
 
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         seconds = settings.worker.sweep_seconds
@@ -30,6 +32,14 @@ class Rounds:
         lease = Lease(pool, holder=resources.worker_id)
         self._denials = resources.denials
         self._outbox = Outbox(lease, resources.ledger, bell, clock=clock, meter=meter, log=log)
+        holding = Holding(
+            PostgresHolds(pool),
+            lambda: self._outbox.leads,
+            held_days=settings.worker.held_days,
+            clock=clock,
+            meter=meter,
+            log=log,
+        )
         measuring = Measuring(pool, bell.depth, lambda: self._outbox.leads, seconds=seconds, clock=clock, log=log)
         measuring.told_by(meter)
         pulse = Pulse(clock)
@@ -37,6 +47,7 @@ class Rounds:
         self.loops: Mapping[str, Loop] = {
             "sweep": sweep.run,
             "outbox": self._outbox.run,
+            "holding": holding.run,
             "lost_claims": resources.lost_claims.run,
             "findings": resources.findings.run,
             "heartbeat": resources.heartbeat.run,

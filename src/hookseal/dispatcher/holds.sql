@@ -1,0 +1,152 @@
+-- What the worker that leads does with deliveries that wait. Nothing here waits for a lock: what somebody else holds is
+-- left to the next look. Two that do it at once do no harm.
+
+-- The oldest delivery of an endpoint whose secret was refused is let go; the next one twice as long after it. A time that
+-- is further away than any of ours was written by somebody else.
+-- name: probe
+WITH due AS (
+    SELECT h.tenant_id, h.endpoint_id, e.enabled IS FALSE AS is_disabled
+    FROM hookseal.held_endpoints AS h
+    LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = h.tenant_id AND e.id = h.endpoint_id
+    WHERE h.released_at IS NULL AND (h.probe_at <= now() OR h.probe_at > now() + make_interval(secs => 2 * $2::float8))
+    ORDER BY h.probe_at
+    LIMIT $1
+    FOR UPDATE OF h SKIP LOCKED
+), oldest AS (
+    SELECT due.tenant_id, due.endpoint_id, due.is_disabled, d.id
+    FROM due
+    LEFT JOIN LATERAL (
+        SELECT held.id
+        FROM hookseal.deliveries AS held
+        WHERE held.tenant_id = due.tenant_id AND held.endpoint_id = due.endpoint_id AND held.waiting_for = 'secret'
+          AND NOT due.is_disabled
+        ORDER BY held.id
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED) AS d ON true
+), let_go AS (
+    UPDATE hookseal.deliveries AS d
+    SET waiting_for = NULL, held_at = NULL, next_attempt_at = now(), rung_at = NULL
+    FROM oldest
+    WHERE d.tenant_id = oldest.tenant_id AND d.id = oldest.id
+), next AS (
+    UPDATE hookseal.held_endpoints AS h
+    SET probe_id = oldest.id, step_seconds = least(2 * h.step_seconds, $2::float8),
+        probe_at = now() + make_interval(secs => least(2 * h.step_seconds, $2::float8) * (1 - $3 + 2 * $3 * random())),
+        released_at = CASE WHEN oldest.id IS NULL THEN now() END
+    FROM oldest
+    WHERE h.tenant_id = oldest.tenant_id AND h.endpoint_id = oldest.endpoint_id
+)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM oldest WHERE id IS NOT NULL
+
+-- Of the endpoint that was released longest ago, the oldest that wait: they are due, or wait as long as it is disabled.
+-- name: settle
+WITH released AS (
+    SELECT h.tenant_id, h.endpoint_id, h.is_transient
+    FROM hookseal.held_endpoints AS h
+    WHERE h.released_at IS NOT NULL
+    ORDER BY h.released_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+), becomes AS (
+    SELECT released.tenant_id, released.endpoint_id,
+           CASE WHEN e.enabled IS FALSE THEN 'endpoint_disabled' END AS waiting_for
+    FROM released
+    LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = released.tenant_id AND e.id = released.endpoint_id
+), held AS (
+    SELECT d.tenant_id, d.id, becomes.waiting_for
+    FROM becomes
+    CROSS JOIN LATERAL (
+        SELECT held.tenant_id, held.id
+        FROM hookseal.deliveries AS held
+        WHERE held.tenant_id = becomes.tenant_id AND held.endpoint_id = becomes.endpoint_id
+          AND held.waiting_for IS NOT NULL AND held.waiting_for IS DISTINCT FROM becomes.waiting_for
+        ORDER BY held.waiting_for, held.id
+        LIMIT $1
+        FOR UPDATE SKIP LOCKED) AS d
+), changed AS (
+    UPDATE hookseal.deliveries AS d
+    SET waiting_for = held.waiting_for, held_at = CASE WHEN held.waiting_for IS NOT NULL THEN now() END,
+        next_attempt_at = now(), rung_at = NULL
+    FROM held
+    WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+), turn AS (
+    UPDATE hookseal.held_endpoints AS h
+    SET released_at = now()
+    FROM released
+    WHERE h.tenant_id = released.tenant_id AND h.endpoint_id = released.endpoint_id
+      AND (SELECT count(*) FROM held) = $1
+), over AS (
+    DELETE FROM hookseal.held_endpoints AS h
+    USING released
+    WHERE h.tenant_id = released.tenant_id AND h.endpoint_id = released.endpoint_id
+      AND (SELECT count(*) FROM held) < $1
+)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, is_transient,
+       (SELECT count(*) FROM held WHERE waiting_for IS NULL) AS let_go
+FROM released
+
+-- The store answers again: every endpoint that it did not answer for is tried.
+-- name: hasten
+WITH late AS (
+    SELECT h.tenant_id, h.endpoint_id
+    FROM hookseal.held_endpoints AS h
+    WHERE h.released_at IS NULL AND h.is_transient AND h.probe_at > now()
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE hookseal.held_endpoints AS h
+SET probe_at = now()
+FROM late
+WHERE h.tenant_id = late.tenant_id AND h.endpoint_id = late.endpoint_id
+
+-- Whoever publishes, or holds a delivery back, sees its endpoint as it was a moment ago: what then waits for one that is
+-- enabled, or not held any more, is released here. From endpoint to endpoint, however many deliveries each of them has.
+-- name: release_strays
+WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
+    (SELECT d.tenant_id, d.endpoint_id, d.waiting_for, 1
+     FROM hookseal.deliveries AS d
+     WHERE d.waiting_for IS NOT NULL AND (d.tenant_id, d.endpoint_id, d.waiting_for) > ($1::text, $2::text::uuid, $3::text)
+     ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for
+     LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, following.endpoint_id, following.waiting_for, walked.number + 1
+    FROM walked
+    CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.endpoint_id, d.waiting_for
+        FROM hookseal.deliveries AS d
+        WHERE d.waiting_for IS NOT NULL
+          AND (d.tenant_id, d.endpoint_id, d.waiting_for) > (walked.tenant_id, walked.endpoint_id, walked.waiting_for)
+        ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for
+        LIMIT 1) AS following
+    WHERE walked.number < $4
+), released AS (
+    INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
+    SELECT DISTINCT w.tenant_id, w.endpoint_id, now()
+    FROM walked AS w
+    WHERE NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
+                        WHERE h.tenant_id = w.tenant_id AND h.endpoint_id = w.endpoint_id LIMIT 1), false)
+      AND NOT (w.waiting_for = 'endpoint_disabled'
+               AND coalesce((SELECT NOT e.enabled FROM hookseal.endpoints AS e
+                             WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id LIMIT 1), false))
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, waiting_for, number, (SELECT count(*) FROM released) AS released
+FROM walked
+ORDER BY number DESC
+LIMIT 1
+
+-- name: cancel_held
+WITH late AS (
+    SELECT d.tenant_id, d.id
+    FROM hookseal.deliveries AS d
+    JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled
+    WHERE d.waiting_for = 'endpoint_disabled' AND d.held_at < now() - make_interval(days => $1)
+    ORDER BY d.held_at
+    LIMIT $2
+    FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE hookseal.deliveries AS d
+SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = NULL,
+    last_error = 'its endpoint was disabled for longer than it may wait (HOOKSEAL_HELD_DAYS is ' || $1::integer || ')'
+FROM late
+WHERE d.tenant_id = late.tenant_id AND d.id = late.id

@@ -1,0 +1,83 @@
+"""Every change that may bring a refused secret back releases what waits for it, in its own transaction."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import WaitingFor
+from hookseal.dispatcher.policy import Wait
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations import rotation
+from hookseal.operations.caches import clear_caches
+from hookseal.operations.endpoint_update import update_endpoint
+from hookseal.operations.operator import Operator
+from hookseal.operations.restore import accept_restore
+from hookseal.secrets.rotation import Wanted
+from hookseal.secrets.signer import generate_signing_secret
+from tests.doubles.stored import Installation
+
+ACME = TenantId("acme")
+REFUSED = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="the record was altered")
+Change = Callable[[Operator, EndpointId], Awaitable[object]]
+
+
+async def rotate(operator: Operator, endpoint: EndpointId) -> object:
+    """Rotate the secret."""
+    secret = generate_signing_secret()
+    wanted = Wanted(tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=3600, secret=secret, force=True)
+    return await rotation.rotate(operator, wanted)
+
+
+async def roll_back(operator: Operator, endpoint: EndpointId) -> object:
+    """Roll the rotation back."""
+    return await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=3600)
+
+
+async def end_overlap(operator: Operator, endpoint: EndpointId) -> object:
+    """End the overlap."""
+    return await rotation.end_overlap(operator, tenant=ACME, endpoint_id=endpoint)
+
+
+async def update(operator: Operator, endpoint: EndpointId) -> object:
+    """Change the url."""
+    wanted = {"url": "https://receiver.example/moved"}
+    return await update_endpoint(operator, ACME, endpoint, wanted, own_drain_seconds=25)
+
+
+async def clear(operator: Operator, _endpoint: EndpointId) -> object:
+    """Clear the caches."""
+    return await clear_caches(operator)
+
+
+async def accept(operator: Operator, _endpoint: EndpointId) -> object:
+    """Accept a restore."""
+    return await accept_restore(operator, ())
+
+
+@pytest.mark.req("SEC-07")
+@pytest.mark.parametrize("change", [rotate, roll_back, end_overlap, update, clear, accept])
+async def test_what_releases(installation: Installation, change: Change) -> None:
+    """Afterwards nothing of the endpoint waits; a change that is taken back has released nothing."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        await rotate(operator, endpoint)
+        rings = [(await installation.deliveries())[0] for _ in range(3)]
+        ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
+        for ring in rings:
+            claim = await ledger.claim(ring)
+            assert claim is not None
+            await ledger.release(claim, REFUSED)
+        transaction = connection.transaction()
+        await transaction.start()
+        await change(operator, endpoint)
+        await transaction.rollback()
+        await installation.settle()
+        assert ["secret"] * 3 == [(await installation.delivery(ring))["waiting_for"] for ring in rings]
+
+        await change(operator, endpoint)
+    await installation.settle()
+
+    assert [None] * 3 == [(await installation.delivery(ring))["waiting_for"] for ring in rings]
+    assert 0 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints")
