@@ -12,8 +12,10 @@ from hookseal.audit.entry import Action
 from hookseal.ground.errors import Defect, Malformed, Refused, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from tests.audit.logs import COPIED, KEY, MATERIAL, WHO, altered, append, broken, chain, change, second_opinion, tamper
+from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
+WAITS = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 async def stored(pool: "Pool[asyncpg.Record]", tenant: str = "acme") -> list[asyncpg.Record]:
@@ -106,11 +108,29 @@ async def test_there_is_no_row_without_a_transaction(pool: "Pool[asyncpg.Record]
         "UPDATE hookseal.audit_heads SET sequence = 1",
         "DELETE FROM hookseal.audit_heads",
         COPIED.format(number=3),
+        "DELETE FROM hookseal.audit_log WHERE sequence = 2",
+        "DELETE FROM hookseal.audit_log",
+        "DELETE FROM hookseal.audit_log WHERE sequence = 2; UPDATE hookseal.audit_heads SET sequence = 1",
+        "UPDATE hookseal.audit_heads SET sequence = 3",
+        "UPDATE hookseal.audit_heads SET mac = sha256(mac)",
+        altered(mac="sha256(mac)"),
+        "DELETE FROM hookseal.audit_log; UPDATE hookseal.audit_heads SET sequence = 0",
     ],
-    ids=["head set back", "head removed", "row added by hand"],
+    ids=[
+        "head set back",
+        "head removed",
+        "row added by hand",
+        "last row removed",
+        "all rows removed",
+        "last row removed, head set back but for its mac",
+        "head set forth",
+        "head with another mac",
+        "last row with another mac",
+        "all rows removed, head set back but for its mac",
+    ],
 )
 async def test_without_its_row_a_change_does_not_happen(lie: str, pool: "Pool[asyncpg.Record]") -> None:
-    """Where the head does not name the last row the append is refused, and the change with it."""
+    """Where the head does not name the last row by number and MAC the append is refused, and the change with it."""
     await chain(pool, 2)
     await tamper(pool, lie)
     await pool.execute("CREATE TABLE changed (n integer)")
@@ -124,6 +144,29 @@ async def test_without_its_row_a_change_does_not_happen(lie: str, pool: "Pool[as
         await changing()
     assert 0 == await pool.fetchval("SELECT count(*) FROM changed")
     assert None is not await broken(pool)
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_row_that_is_added_by_hand_meanwhile(pool: "Pool[asyncpg.Record]") -> None:
+    """Who writes the next row past the lock of the head, and commits first, has the append refused."""
+    await chain(pool, 2)
+    async with pool.acquire() as forger, pool.acquire() as connection:
+        forging = forger.transaction()
+        await forging.start()
+        await forger.execute(COPIED.format(number=3))
+        async with asyncio.TaskGroup() as tasks:
+            appended = tasks.create_task(_refused(connection))
+            await eventually(lambda: pool.fetchval(WAITS))
+            await forging.commit()
+    assert appended.result()
+    assert (3, "altered") == await broken(pool)
+
+
+async def _refused(connection: asyncpg.Connection) -> bool:
+    async with connection.transaction():
+        with pytest.raises(Refused, match="hookseal audit verify"):
+            await log.append(connection, KEY, WHO, change(3))
+    return True
 
 
 @pytest.mark.req("OPS-10")
