@@ -201,7 +201,7 @@ async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> No
             ORIGIN.mac,
             timeout=ANSWER_SECONDS,
         )
-    except asyncpg.UniqueViolationError:  # a row of this number is there, behind the one that the head names
+    except asyncpg.UniqueViolationError:  # behind the row that the head names there is another one
         done = None
     if done != _ONE_ROW:
         raise Refused(
