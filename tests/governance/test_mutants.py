@@ -74,6 +74,22 @@ def test_what_is_stale(change: dict[str, object], problem: str, tree: Path) -> N
     assert [f"n: {problem}"] == problems([replace(TRIED, **change)], tree)  # type: ignore[arg-type]
 
 
+def test_a_function_that_a_later_migration_replaces(tree: Path) -> None:
+    """What is changed in the older one changes nothing: the row names the file that counts."""
+    body = "CREATE OR REPLACE FUNCTION hookseal.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$;\n"
+    for name, text in {"0001_f.sql": f"{body}SELECT 2;\n", "0002_g.sql": body.replace("f()", "g()")}.items():
+        (tree / name).write_text(text)
+    within, outside = (
+        replace(TRIED, file="0001_f.sql", old="SELECT 1"),
+        replace(TRIED, file="0001_f.sql", old="SELECT 2"),
+    )
+    assert [] == problems([within], tree)
+    (tree / "0003_f.sql").write_text(body)
+
+    assert ["n: 0003_f.sql replaces the function that it changes: change it there"] == problems([within], tree)
+    assert [] == problems([outside], tree)
+
+
 def test_two_of_one_name(tree: Path) -> None:
     """A name means one mutant."""
     assert ["n: there are two of this name"] == problems([TRIED, TRIED], tree)

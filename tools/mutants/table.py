@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 TABLE: Final = Path(__file__).with_name("mutants.toml")
+_FUNCTION: Final = re.compile(r"CREATE (?:OR REPLACE )?FUNCTION (hookseal\.\w+)\(")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ def _of_one(mutant: Mutant, root: Path) -> Iterator[str]:
     times = path.read_text(encoding="utf-8").count(mutant.old) if path.is_file() and mutant.old else 0
     if times != 1:
         yield f"its old text stands {times} times in {mutant.file}: bring the row up to date"
+    elif (later := _replaced_by(path, mutant.old)) is not None:
+        yield f"{later} replaces the function that it changes: change it there"
     if mutant.old == mutant.new:
         yield "it changes nothing"
     if not mutant.tests:
@@ -55,3 +58,14 @@ def _of_one(mutant: Mutant, root: Path) -> Iterator[str]:
         text = (root / file).read_text(encoding="utf-8") if (root / file).is_file() else None
         if text is None or (function and not re.search(rf"^(async )?def {re.escape(function)}\(", text, re.MULTILINE)):
             yield f"there is no test {test}"
+
+
+def _replaced_by(path: Path, old: str) -> str | None:
+    """Return the later file of the schema that replaces the function in which the text stands, if there is one."""
+    before = path.read_text(encoding="utf-8").partition(old)[0]
+    begun = list(_FUNCTION.finditer(before))
+    if path.suffix != ".sql" or not begun or "$$;" in before[begun[-1].end() :]:
+        return None
+    name = begun[-1][1]
+    later = [file for file in sorted(path.parent.glob("*.sql")) if file.name > path.name]
+    return next((file.name for file in later if name in _FUNCTION.findall(file.read_text(encoding="utf-8"))), None)
