@@ -207,11 +207,12 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """A role publishes only for tenants that were granted to it, or for all with `*`, raw or not."""
     async with login(pool, database_url) as (role, connection):
 
-        async def is_refused(**changes: object) -> None:
+        async def is_refused(tenant: str = "acme") -> None:
+            given = event(tenant_id=TenantId(tenant))
             with pytest.raises(Refused):
-                await publish_json(connection, event(**changes), "{}")
+                await publish_json(connection, given, "{}")
             with pytest.raises(Refused):
-                await publish_raw(connection, event(**changes), b"{}")
+                await publish_raw(connection, given, b"{}")
 
         await is_refused()
         await pool.execute(f"GRANT hookseal_producer TO {role}")
@@ -223,7 +224,7 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
         )
         await publish_json(connection, event(), "{}")
         assert revision.EXPECTED == await revision.current(connection), "the command compares it first"
-        await is_refused(tenant_id=TenantId("globex"))
+        await is_refused("globex")
         await pool.execute("UPDATE hookseal.producers SET tenant_id = '*'")
         await publish_raw(connection, event(tenant_id=TenantId("globex")), b"x")
 
