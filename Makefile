@@ -12,7 +12,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration coverage validate check format fmt lint types floors docs lock clean
+.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration mutants coverage validate check format fmt lint types floors docs lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -40,6 +40,9 @@ bench-keys: $(VENV) ## what it costs to seal every record under another master k
 
 bench-migration: $(VENV) ## how fast plaintext secrets are migrated, beside the same statements without a secret
 	@$(RUN) tools.bench_migration $(ARGS)
+
+mutants: $(VENV) ## make each change of tools/mutants/mutants.toml in a copy of the tree: a test must notice it
+	@$(RUN) tools.mutants $(ARGS)
 
 coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own tests
 	@$(RUN) pytest -q -n $(JOBS) --cov --cov-branch tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets

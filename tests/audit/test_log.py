@@ -106,11 +106,31 @@ async def test_there_is_no_row_without_a_transaction(pool: "Pool[asyncpg.Record]
         "UPDATE hookseal.audit_heads SET sequence = 1",
         "DELETE FROM hookseal.audit_heads",
         COPIED.format(number=3),
+        "DELETE FROM hookseal.audit_log WHERE sequence = 2",
+        "DELETE FROM hookseal.audit_log",
+        "DELETE FROM hookseal.audit_log WHERE sequence = 2; UPDATE hookseal.audit_heads SET sequence = 1",
+        "UPDATE hookseal.audit_heads SET (sequence, mac) = (SELECT 1, mac FROM hookseal.audit_log WHERE sequence = 1)",
+        "UPDATE hookseal.audit_heads SET sequence = 3",
+        "UPDATE hookseal.audit_heads SET mac = sha256(mac)",
+        altered(mac="sha256(mac)"),
+        "DELETE FROM hookseal.audit_log; UPDATE hookseal.audit_heads SET sequence = 0",
     ],
-    ids=["head set back", "head removed", "row added by hand"],
+    ids=[
+        "head set back",
+        "head removed",
+        "row added by hand",
+        "last row removed",
+        "all rows removed",
+        "last row removed, head set back but for its mac",
+        "head of an earlier row",
+        "head set forth",
+        "head with another mac",
+        "last row with another mac",
+        "all rows removed, head set back but for its mac",
+    ],
 )
 async def test_without_its_row_a_change_does_not_happen(lie: str, pool: "Pool[asyncpg.Record]") -> None:
-    """Where the head does not name the last row the append is refused, and the change with it."""
+    """Where the head does not name the last row by number and MAC the append is refused, and the change with it."""
     await chain(pool, 2)
     await tamper(pool, lie)
     await pool.execute("CREATE TABLE changed (n integer)")

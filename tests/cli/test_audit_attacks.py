@@ -173,6 +173,13 @@ async def written(begun: Begun, tenant: str, *, rows: int, key: IntegrityKey | N
             await log.append(connection, key or begun.stored.unlocked.integrity, "ada@desk", change)
 
 
+def head_to_the_last_row(tenant: str) -> str:
+    """Return the statement of the runbook that has the head name the last row that is there."""
+    text = (Path(__file__).parents[2] / "docs" / "runbook-keys.md").read_text(encoding="utf-8")
+    [statement] = re.findall(r"`(UPDATE\s+hookseal\.audit_heads [^`]+)`", text)
+    return str(statement).replace("TENANT", tenant)
+
+
 async def attack(begun: Begun, name: str) -> None:
     """Do it to its tenant."""
     tenant, what = tenant_of(name), ATTACKS[name]
@@ -223,6 +230,23 @@ async def test_every_attack_is_found(begun: Begun, tmp_path: Path) -> None:
         options = ("--tenant", tenant)
         alone = await verified(begun, *options, "--head", str(heads))
         assert (int(tenant in contradicted), {}) == alone[:2], tenant
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_shortened_log_stops_every_change(begun: Begun) -> None:
+    """A revocation is refused (5), naming what to run, until the head names the last row that is there (runbook)."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    rotate = ("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, "--overlap", "0", "--json")
+    assert 0 == (await begun.run(*rotate)).code
+    await tamper(begun, spelled(f"{GONE} AND sequence = 2", "acme"))
+    generation = "SELECT generation FROM hookseal.endpoints"
+
+    refused = await begun.run(*rotate)
+    assert (5, 2) == (refused.code, await begun.stored.pool.fetchval(generation))
+    assert "find out who changed it with `hookseal audit verify`" in refused.json["error"]["message"]
+    assert (1, {"acme": (2, "truncated")}, {}) == await verified(begun, "--tenant", "acme")
+    await begun.stored.pool.execute(head_to_the_last_row("acme"))
+    assert (0, 3) == ((await begun.run(*rotate)).code, await begun.stored.pool.fetchval(generation))
 
 
 async def test_every_column_is_attacked(begun: Begun) -> None:

@@ -1,5 +1,7 @@
 """What the ledger in PostgreSQL keeps, and what the sweep asks of it."""
 
+from dataclasses import replace
+
 import asyncpg
 import pytest
 
@@ -127,6 +129,40 @@ async def test_a_running_lease_is_left_alone(pool: "Pool[asyncpg.Record]") -> No
     await ledger(pool).claim(ring)
 
     assert [] == await ledger(pool).end_lost_leases()
+
+
+@pytest.mark.req("DEL-03")
+async def test_a_lease_ends_at_its_time(pool: "Pool[asyncpg.Record]") -> None:
+    """Up to that very moment the sweep leaves it alone. In one transaction PostgreSQL's time stands still."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    await ledger(pool).claim(ring)
+    async with pool.acquire() as connection, connection.transaction():
+        sweeping = PostgresLedger(connection, worker="w2", lease_seconds=45)
+        await connection.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")
+        assert [] == await sweeping.end_lost_leases()
+        await connection.execute("UPDATE hookseal.deliveries SET lease_expires_at = now() - interval '1 microsecond'")
+        assert [State.PENDING] == await sweeping.end_lost_leases()
+
+
+@pytest.mark.req("DEL-15")
+async def test_what_is_on_record(pool: "Pool[asyncpg.Record]") -> None:
+    """An attempt is ours by delivery, number, worker and outcome: one that ended otherwise somebody else wrote."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    claim = await ledger(pool).claim(ring)
+    assert claim is not None
+    assert not await ledger(pool).is_recorded(claim, ROW)
+    await ledger(pool).record(claim, ROW, FAILED, "the receiver answered 503")
+
+    assert await ledger(pool).is_recorded(claim, ROW)
+    assert not await ledger(pool).is_recorded(claim, replace(ROW, outcome=Outcome.UNKNOWN))
+    assert not await ledger(pool).is_recorded(replace(claim, number=2), ROW)
+    assert not await PostgresLedger(pool, worker="w2", lease_seconds=45).is_recorded(claim, ROW)
+    for changes in ({"tenant_id": "globex"}, {"delivery_id": RING.delivery_id}):
+        assert not await ledger(pool).is_recorded(replace(claim, ring=replace(ring, **changes)), ROW)
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")

@@ -145,6 +145,13 @@ def test_dead_letter(outcome: Outcome) -> None:
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
+@pytest.mark.parametrize("outcome", RETRIED)
+def test_fewer_attempts_than_were_made(outcome: Outcome) -> None:
+    """An endpoint that allows fewer attempts than a delivery has spent already leaves a dead letter after the next."""
+    assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, budget_spent=10)
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("spent", [9, 10, 1_000])
 @pytest.mark.parametrize("outcome", sorted(SPARE))
 def test_a_last_attempt_may_end_well(outcome: Outcome, spent: int) -> None:

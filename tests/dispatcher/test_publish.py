@@ -161,11 +161,13 @@ async def test_event_ids_belong_to_their_tenant(pool: "Pool[asyncpg.Record]") ->
     ],
 )
 async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, str], field: str) -> None:
-    """The database itself refuses what is not of its form, naming the field, and stores nothing."""
-    with pytest.raises(Malformed) as caught:
+    """The database itself refuses what is not of its form, naming the field, and stores nothing, raw or not."""
+    with pytest.raises(Malformed) as wrapped:
         await publish_json(pool, event(**changes), "{}")
+    with pytest.raises(Malformed) as raw:
+        await publish_raw(pool, event(**changes), b"{}")
 
-    assert field == caught.value.field
+    assert (field, field) == (wrapped.value.field, raw.value.field)
     assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
@@ -215,13 +217,19 @@ async def login(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterato
 
 @pytest.mark.req("DEL-01")
 async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """A role publishes only for tenants that were granted to it, or for all with `*`."""
+    """A role publishes only for tenants that were granted to it, or for all with `*`, raw or not."""
     async with login(pool, database_url) as (role, connection):
-        with pytest.raises(Refused):
-            await publish_json(connection, event(), "{}")
+
+        async def is_refused(tenant: str = "acme") -> None:
+            given = event(tenant_id=TenantId(tenant))
+            with pytest.raises(Refused):
+                await publish_json(connection, given, "{}")
+            with pytest.raises(Refused):
+                await publish_raw(connection, given, b"{}")
+
+        await is_refused()
         await pool.execute(f"GRANT hookseal_producer TO {role}")
-        with pytest.raises(Refused):
-            await publish_json(connection, event(), "{}")
+        await is_refused()
         await pool.execute(
             "INSERT INTO hookseal.producers (role_name, tenant_id, role)"
             " SELECT rolname, 'acme', oid FROM pg_roles WHERE rolname = $1",
@@ -229,8 +237,7 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
         )
         await publish_json(connection, event(), "{}")
         assert revision.EXPECTED == await revision.current(connection), "the command compares it first"
-        with pytest.raises(Refused):
-            await publish_json(connection, event(tenant_id=TenantId("globex")), "{}")
+        await is_refused("globex")
         await pool.execute("UPDATE hookseal.producers SET tenant_id = '*'")
         await publish_raw(connection, event(tenant_id=TenantId("globex")), b"x")
 

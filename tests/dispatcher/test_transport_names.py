@@ -212,6 +212,24 @@ async def test_look_ups_wait_for_their_turn() -> None:
     assert [("a",), ("b",), ("c",), ("d",)] == await asyncio.gather(*waiting)
 
 
+@pytest.mark.req("SEC-08")
+async def test_each_tenant_waits_for_its_own_look_up() -> None:
+    """Two tenants that ask for one name at the same time have a look-up each; of one tenant those who ask share it."""
+    turn = threading.Barrier(3, timeout=10)
+    asked: list[str] = []
+
+    def look_up(host: str) -> Addresses:
+        asked.append(host)
+        turn.wait()
+        return (f"{len(asked)}",)
+
+    known = Names(LookUps(Limits(), look_up))
+    acme, globex = TenantId("acme"), TenantId("globex")
+    waiting = [asyncio.create_task(known.addresses(tenant, "one.example")) for tenant in (acme, globex, acme)]
+    await asyncio.to_thread(turn.wait)
+    assert [("2",)] * 3 == await asyncio.gather(*waiting)
+
+
 async def test_who_does_not_wait_leaves_nothing_behind(hanging: threading.Event) -> None:
     """A look-up that had no room before everybody stopped waiting for it is never begun."""
     asked: list[str] = []

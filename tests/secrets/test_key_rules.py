@@ -87,6 +87,10 @@ TABLE: dict[str, tuple[Move, list[bool | str]]] = {
             False,
         ],
     ),
+    "retire while a record needs it for which no delivery waits": (
+        lambda state: must_retire(state, KEY, Use(records=1, deliveries=0)),
+        ["1 record is sealed", "promote another first", "0 pending deliveries need them: run", False, False],
+    ),
     "destroy": (
         lambda state: must_destroy(state, KEY, held=False, holding=[]),
         ["is staged: retire it first", "is active: retire", "is decrypt_only: retire it first", True, False],

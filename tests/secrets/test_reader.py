@@ -121,6 +121,19 @@ async def test_equal_names_of_two_tenants_are_two_secrets(reader: SecretReader, 
     assert [ref(1), foreign] == store.fetched
 
 
+@pytest.mark.req("SEC-08")
+async def test_tenants_share_no_asking(reader: SecretReader, store: ScriptedStore, silent: asyncio.Event) -> None:
+    """Who asks for the same name and version at the same time for another tenant waits for no answer of the first."""
+    foreign = replace(ref(1), tenant=OTHER_TENANT)
+    first = begun(reader)
+    await asked(store, 1)
+
+    assert (OTHER_SECRET,) == await reader.read([foreign], purpose=SIGNING)
+    assert [ref(1), foreign] == store.fetched
+    silent.set()
+    assert SECRET == await first
+
+
 @pytest.mark.req("SEC-06", part="cache")
 async def test_a_purpose_is_asked_for_anew(reader: SecretReader) -> None:
     """What was read for one purpose is not given for another: the store decides, and refuses."""

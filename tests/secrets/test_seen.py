@@ -50,6 +50,16 @@ def test_a_move_begins_the_two_seconds_anew() -> None:
         seen.require_newest(read(generation, after=timedelta(seconds=seconds)))
 
 
+def test_to_read_it_again_begins_nothing_anew() -> None:
+    """However often the highest generation is read, a lower one is refused two seconds after the first time."""
+    seen = GenerationsSeen()
+    for seconds in (0, 10):
+        seen.require_newest(read(2, after=timedelta(seconds=seconds)))
+
+    with pytest.raises(SecretRolledBack):
+        seen.require_newest(read(1, after=timedelta(seconds=11)))
+
+
 def test_endpoints_and_tenants_are_apart() -> None:
     """The generation of one endpoint says nothing of another's."""
     seen = GenerationsSeen()

@@ -142,6 +142,30 @@ async def test_one_that_fails_holds_up_no_other(scene: Scene) -> None:
     assert sorted([1, 1, 1, 2, 2]) == sorted(await scene.generations())
 
 
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_shortened_log_stops_the_schedule(scene: Scene) -> None:
+    """With the last row of its tenant removed an endpoint keeps its secret: logged and counted; others have theirs."""
+    pool = scene.scheduling.pool
+    for tenant in ("acme", "acme", "globex"):
+        await scene.scheduling.endpoint(days=1, tenant=tenant, number=len(await scene.generations()))
+    await scene.scheduling.pass_(DAY / 2)
+    meter, keeper = WorkerMeter(), await scene.keeper(FakeClock())
+    keeper.told_by(meter)
+    await keeper.rotate()
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute("DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 4")
+    await scene.scheduling.pass_(DAY / 2)
+    with capture_logs() as logs:
+        await keeper.rotate()
+
+    failed = [line for line in logs if line["event"] == "secret.scheduled_rotation_failed"]
+    assert [("acme", "error")] * 2 == [(line["tenant_id"], line["log_level"]) for line in failed]
+    assert all("hookseal audit verify" in line["reason"] for line in failed)
+    assert [1, 1, 2] == await scene.generations()
+    assert 2.0 == figures(meter)["hookseal_rotations_failing", None]
+
+
 @pytest.mark.req("OPS-11", part="rotations-due")
 async def test_how_many_fail(scene: Scene) -> None:
     """The figure is how many endpoints failed at the last look; it falls when one is mended, and others tell none."""

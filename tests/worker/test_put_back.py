@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import rotation
 from hookseal.operations.endpoints import AddedEndpoint
@@ -31,6 +32,7 @@ ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER;
 DELETE FROM hookseal.audit_log AS l WHERE NOT EXISTS
     (SELECT FROM log WHERE log.tenant_id = l.tenant_id AND log.sequence = l.sequence);
 UPDATE hookseal.audit_heads AS h SET sequence = k.sequence, mac = k.mac FROM heads AS k WHERE k.tenant_id = h.tenant_id;
+DELETE FROM hookseal.audit_heads AS h WHERE NOT EXISTS (SELECT FROM heads AS k WHERE k.tenant_id = h.tenant_id);
 DELETE FROM hookseal.secret_records WHERE version = 2 AND name LIKE 'webhook%';
 UPDATE hookseal.secret_records AS s SET state = r.state FROM r WHERE r.name = s.name AND r.version = s.version;
 ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER
@@ -138,6 +140,22 @@ async def test_a_worker_that_saw_more_than_the_log(world: World, receiver: Recei
             await accept_restore(world.installation.operator(connection), ())
         await world.state(held, "delivered")
     signed_with(receiver.received[1], secret_of(added))
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_shortened_log_stops_no_delivery(world: World, receiver: Receiver) -> None:
+    """With the last row of the tenant's log removed its secrets cannot be changed, and sign on as they are."""
+    added = await world.endpoint(f"{receiver.base_url}/on")
+    new = await rotated(world, added)
+    async with world.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute("DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
+    with pytest.raises(Refused, match="hookseal audit verify"):
+        await rotated(world, added)
+    async with world.worker():
+        [sent] = await world.publish()
+        await world.state(sent, "delivered")
+    signed_with(receiver.received[0], secret_of(new))
 
 
 async def later(world: World, moment: Any) -> bool | None:

@@ -6,13 +6,21 @@ VALUES ($1, 0, $2)
     ON CONFLICT (tenant_id) DO UPDATE SET sequence = head.sequence
 RETURNING sequence, mac, session_user::text AS role, clock_timestamp() AS at
 
+-- Writes nothing unless the row that the head names is there, with the head's MAC. It is looked for here and not with the
+-- lock: who waited for the lock still has the snapshot of before, and would miss the rows for which it waited.
 -- name: add
-WITH head AS (
-    UPDATE hookseal.audit_heads SET sequence = $2, mac = $11 WHERE tenant_id = $1
+WITH intact AS (
+    SELECT FROM hookseal.audit_log WHERE tenant_id = $1 AND sequence = $2::bigint - 1 AND mac = $10::bytea
+     UNION ALL
+    SELECT WHERE $2::bigint = 1 AND $10::bytea = $13::bytea
+), head AS (
+    UPDATE hookseal.audit_heads SET sequence = $2, mac = $11 FROM intact WHERE tenant_id = $1
 )
 INSERT INTO hookseal.audit_log
        (tenant_id, sequence, at, actor, action, subject, before, after, correlation_id, previous_mac, mac, mac_key_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::json, $8::text::json, $9, $10, $11, $12)
+SELECT $1, $2, $3::timestamptz, $4::text, $5::text, $6::text, $7::text::json, $8::text::json, $9::text, $10, $11::bytea,
+       $12::text
+  FROM intact
 
 -- name: told_since
 SELECT l.after::text AS after

@@ -23,6 +23,7 @@ from hookseal.schema.database import ANSWER_SECONDS, Connection, Executor, conne
 _SQL: Final = statements("hookseal.audit", "audit.sql")
 _COVERED: Final = tuple(Row.__dataclass_fields__)
 _BATCH: Final = 1_000
+_ONE_ROW: Final = "INSERT 0 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,8 @@ async def append(connection: Connection, key: ChainKey, who: str, change: Change
 
     The actor is the database role of this session and `who`. Until the transaction ends, everybody else who
     appends for the tenant waits, so the numbers have no gap. Raises `Unavailable`, and `Refused` if the role
-    may not write the log or the chain does not end where its head says; the change must then not happen.
+    may not write the log or the chain does not end where its head says: the row that the head names is missing or has
+    another MAC, or there is one behind it. The change must then not happen.
     """
     if not connection.is_in_transaction():
         raise Defect("an audit row is written in the transaction of its change, and there is none")
@@ -182,7 +184,7 @@ async def export(source: Executor, *, tenant: TenantId | None = None) -> AsyncIt
 
 async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> None:
     try:
-        await connection.execute(
+        done = await connection.execute(
             _SQL["add"],
             row.tenant_id,
             row.sequence,
@@ -196,13 +198,16 @@ async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> No
             row.previous_mac,
             mac,
             row.mac_key_id,
+            ORIGIN.mac,
             timeout=ANSWER_SECONDS,
         )
-    except asyncpg.UniqueViolationError:
+    except asyncpg.UniqueViolationError:  # behind the row that the head names there is another one
+        done = None
+    if done != _ONE_ROW:
         raise Refused(
             "the audit log of this tenant does not end where its head says: find out who changed it with "
             "`hookseal audit verify`; until then nothing of this tenant can be changed"
-        ) from None
+        )
 
 
 async def _verified(

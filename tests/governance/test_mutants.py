@@ -1,0 +1,129 @@
+"""The table of mutants is about this tree, and a trial says what became of one."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tools.mutants.__main__ import ROOT, main
+from tools.mutants.table import Mutant, mutants, problems
+from tools.mutants.trial import Ended, Verdict, copied, tried
+
+TRIED = Mutant(
+    name="n",
+    law="one is one",
+    file="src/hookseal/one.py",
+    old="return 1\n",
+    new="return 2\n",
+    tests=("tests/test_one.py::test_one",),
+)
+TEST = """
+from hookseal.one import one
+
+def test_one():
+    assert 1 == one()
+"""
+
+
+@pytest.fixture(name="tree")
+def _tree(tmp_path: Path) -> Path:
+    """Return a tree with one function, its test, and something that was built."""
+    root = tmp_path / "checkout"
+    for name, text in {
+        "src/hookseal/__init__.py": "",
+        "src/hookseal/one.py": "def one() -> int:\n    return 1\n",
+        "tests/test_one.py": TEST,
+        ".venv/large": "",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_the_table_is_about_this_tree() -> None:
+    """Every old text stands once where it is said to, every test is there, and the laws of the issue are among them."""
+    table = mutants()
+
+    assert [] == problems(table, ROOT)
+    assert 60 <= len(table)
+    assert {
+        *("raw-not-admitted", "lease-ended-early", "contexts-outlive-the-epoch", "record-without-its-outcome"),
+        *("may-publish-asks-usage", "socket-does-not-check", "look-ups-shared-between-tenants", "closed-worker-claims"),
+        *("askings-shared-between-tenants", "apart-at-three-seconds"),
+    } <= {mutant.name for mutant in table}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"old": "return 3\n"}, "its old text stands 0 times in src/hookseal/one.py: bring the row up to date"),
+        ({"old": "n"}, "its old text stands 3 times in src/hookseal/one.py: bring the row up to date"),
+        ({"old": ""}, "its old text stands 0 times in src/hookseal/one.py: bring the row up to date"),
+        ({"file": "src/gone.py"}, "its old text stands 0 times in src/gone.py: bring the row up to date"),
+        ({"new": "return 1\n"}, "it changes nothing"),
+        ({"tests": ()}, "it names no test"),
+        ({"tests": ("tests/test_gone.py",)}, "there is no test tests/test_gone.py"),
+        ({"tests": ("tests/test_one.py::test_on",)}, "there is no test tests/test_one.py::test_on"),
+    ],
+)
+def test_what_is_stale(change: dict[str, object], problem: str, tree: Path) -> None:
+    """A row that fits the tree no more is named, and what to do with it."""
+    assert [] == problems([TRIED], tree)
+    assert [f"n: {problem}"] == problems([replace(TRIED, **change)], tree)  # type: ignore[arg-type]
+
+
+def test_a_function_that_a_later_migration_replaces(tree: Path) -> None:
+    """What is changed in the older one changes nothing: the row names the file that counts."""
+    body = "CREATE OR REPLACE FUNCTION hookseal.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$;\n"
+    for name, text in {"0001_f.sql": f"{body}SELECT 2;\n", "0002_g.sql": body.replace("f()", "g()")}.items():
+        (tree / name).write_text(text)
+    within, outside = (
+        replace(TRIED, file="0001_f.sql", old="SELECT 1"),
+        replace(TRIED, file="0001_f.sql", old="SELECT 2"),
+    )
+    assert [] == problems([within], tree)
+    (tree / "0003_f.sql").write_text(body)
+
+    assert ["n: 0003_f.sql replaces the function that it changes: change it there"] == problems([within], tree)
+    assert [] == problems([outside], tree)
+
+
+def test_two_of_one_name(tree: Path) -> None:
+    """A name means one mutant."""
+    assert ["n: there are two of this name"] == problems([TRIED, TRIED], tree)
+
+
+@pytest.mark.parametrize(
+    ("new", "verdict"),
+    [("return 2\n", Verdict.KILLED), ("return 0 + 1\n", Verdict.SURVIVED), ("return (\n", Verdict.BROKEN)],
+)
+def test_a_trial(new: str, verdict: Verdict, tree: Path) -> None:
+    """A test that fails kills it, one that passes does not, one that cannot run is neither. The tree stays."""
+    with copied(tree) as copy:
+        assert verdict is tried(copy, replace(TRIED, new=new)).verdict
+        assert (tree / TRIED.file).read_text() == (copy / TRIED.file).read_text()
+        assert not (copy / ".venv").exists()
+    assert "def one() -> int:\n    return 1\n" == (tree / TRIED.file).read_text()
+    assert not copy.exists()
+
+
+def test_a_run_that_hangs() -> None:
+    """What took too long is no proof of anything."""
+    assert Verdict.BROKEN is Ended(None, "it took longer than 600 s").verdict
+
+
+def test_who_asks_for_a_mutant_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said by name, and nothing is run."""
+    assert 1 == main(["--only", "no-such"])
+    assert "no-such: there is no such mutant\n" == capsys.readouterr().err
+
+
+def test_the_command() -> None:
+    """`make mutants` is the whole of it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.mutants", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert "make mutants ARGS=" in " ".join(done.stdout.split())

@@ -1,0 +1,85 @@
+"""Tries mutants, one after the other, in a copy of the tree: the checkout itself is never changed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from tools.mutants.table import Mutant
+
+_LEFT_OUT: Final = (".git", ".venv", ".reports", "dist", "__pycache__", ".*_cache", ".hypothesis")
+_SECONDS: Final = 600  # the tests of one mutant are of seconds: who takes longer hangs
+_FAILED: Final = re.compile(r"\b[1-9][0-9]* failed\b")
+
+
+class Verdict(StrEnum):
+    """What became of a mutant. `broken`: no test ran to a failure, so that nothing is known."""
+
+    KILLED = "killed"
+    SURVIVED = "survived"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run of tests ended: its exit code, None if it took too long, and what it printed."""
+
+    code: int | None
+    out: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """What that says of the mutant under which it ran."""
+        if self.code == 0:
+            return Verdict.SURVIVED
+        if self.code == 1 and _FAILED.search(self.out):
+            return Verdict.KILLED
+        return Verdict.BROKEN
+
+
+@contextmanager
+def copied(root: Path) -> Iterator[Path]:
+    """Give a copy of the tree, without what is built from it; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="hookseal-mutants-") as folder:
+        tree = Path(folder) / "tree"
+        shutil.copytree(root, tree, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        yield tree
+
+
+def ran(tree: Path, tests: Sequence[str], *, seconds: float | None) -> Ended:
+    """Run the tests of the copy on the code of the copy, up to the first failure, for at most so many seconds."""
+    environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Ended(None, f"it took longer than {seconds:g} s")
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+def tried(tree: Path, mutant: Mutant) -> Ended:
+    """Make the change in the copy, run its tests, and take the change back."""
+    path = tree / mutant.file
+    text = path.read_text(encoding="utf-8")
+    _write(path, mutant.changed(text))
+    try:
+        return ran(tree, mutant.tests, seconds=_SECONDS)
+    finally:
+        _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file, later than ever before: Python knows whether its bytecode is of it by size and whole second."""
+    later = path.stat().st_mtime + 2
+    path.write_text(text, encoding="utf-8")
+    os.utime(path, (later, later))
