@@ -48,7 +48,7 @@ async def test_what_signs_is_gone_and_values_are_held() -> None:
     signers = FixedSigners("db:acme:n:2", headers=OWN)
 
     class WatchingLedger(MemoryLedger):
-        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
             held.append(("recording", signers.open, signers.headers_open))
             return await super().record(claim, attempt, verdict, error)
 

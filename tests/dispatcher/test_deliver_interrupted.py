@@ -159,7 +159,7 @@ async def test_cut_off_while_recording() -> None:
     writing, go_on = asyncio.Event(), asyncio.Event()
 
     class SlowLedger(MemoryLedger):
-        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> bool:
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
             writing.set()
             await go_on.wait()
             return await super().record(claim, attempt, verdict, error)

@@ -135,10 +135,9 @@ async def test_a_rest() -> None:
     await in_flight.slot()
     in_flight.start(hold(end))
     in_flight.rest(0.01)
-    assert in_flight.is_full
-    assert in_flight.is_resting
+    assert (True, True) == (in_flight.is_full, in_flight.is_resting)
     await asyncio.wait_for(in_flight.slot(), 5)
-    assert not in_flight.is_full
+    assert (False, False) == (in_flight.is_full, in_flight.is_resting)
 
     in_flight.rest(3_600)
     waiting = asyncio.create_task(in_flight.slot())

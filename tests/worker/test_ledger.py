@@ -19,7 +19,7 @@ WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
 DELIVERED = Verdict(state=State.DELIVERED)
 SECONDS = 22.5
 
-Write = Callable[[PersistentLedger, Claim], Awaitable[bool]]
+Write = Callable[[PersistentLedger, Claim], Awaitable[object]]
 WRITES: list[Write] = [
     lambda ledger, claim: ledger.record(claim, ROW, DELIVERED, None),
     lambda ledger, claim: ledger.release(claim, WAIT),
