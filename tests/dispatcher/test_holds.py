@@ -90,6 +90,7 @@ async def test_the_first_refusal_holds_the_endpoint(stored: Installation) -> Non
     assert ["secret", None, "secret"] == await waiting(stored, rings)
     assert await ledger(stored.pool).release(behind, BEHIND_IT)
     assert ["secret", "secret", "secret"] == await waiting(stored, rings)
+    assert {REFUSED.reason} == {(await stored.delivery(ring))["last_error"] for ring in rings}, "each says why"
     [row] = await stored.pool.fetch(_HELD)
     assert timedelta(seconds=14) < row["probe_at"] - row["since"] <= timedelta(seconds=15)
     assert isinstance(admit(behind, allow_http=False, jitter=0.5), Wait)

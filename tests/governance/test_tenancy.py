@@ -26,7 +26,7 @@ FILES = sorted(
 TABLE = re.compile(r"hookseal\.([a-z_]+)\b(?!\()")
 OWNED = {
     *("endpoints", "events", "deliveries", "attempts", "secret_records", "secret_rotations"),
-    *("audit_log", "audit_heads", "producers", "rotation_canaries"),
+    *("audit_log", "audit_heads", "producers", "rotation_canaries", "held_endpoints"),
 }
 # What looks after the installation as a whole, and an operator's look by an id that is unique in it.
 FOR_ALL = {
@@ -35,6 +35,7 @@ FOR_ALL = {
     *("migration.sql: may_read", "migration.sql: unmigrated", "migration.sql: held"),
     *("keys.sql: is_empty", "keys.sql: counted", "keys.sql: needed"),
     *("compromise.sql: count", "put_back.sql: none_drained"),
+    *("waiting.sql: release_all", "waiting.sql: count_all"),
 }
 WHOLE_FILES = {"measure.sql"}  # numbers of the whole installation, for the metrics
 

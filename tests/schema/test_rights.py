@@ -45,8 +45,9 @@ _ENDPOINT = (
 PARTS = {
     ("hookseal_publisher", "SELECT", "control"): "name until",
     ("hookseal_publisher", "SELECT", "deliveries"): "tenant_id id endpoint_id event_id replay_of waiting_for",
-    ("hookseal_publisher", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id waiting_for held_at",
-    ("hookseal_publisher", "SELECT", "held_endpoints"): "tenant_id endpoint_id released_at",
+    ("hookseal_publisher", "INSERT", "deliveries"):
+        "tenant_id id endpoint_id event_id waiting_for held_at last_error",
+    ("hookseal_publisher", "SELECT", "held_endpoints"): "tenant_id endpoint_id released_at reason",
     ("hookseal_publisher", "SELECT", "endpoints"): "tenant_id id enabled event_types",
     ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",
     ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,

@@ -114,13 +114,13 @@ WITH mine AS (
     FROM mine JOIN hookseal.endpoints AS e ON e.tenant_id = mine.tenant_id AND e.id = mine.endpoint_id
     FOR SHARE OF e SKIP LOCKED
 ), held AS (
-    SELECT EXISTS (SELECT FROM mine JOIN hookseal.held_endpoints AS h
-                       ON h.tenant_id = mine.tenant_id AND h.endpoint_id = mine.endpoint_id
-                   WHERE h.released_at IS NULL) AS already
+    SELECT h.reason
+    FROM mine JOIN hookseal.held_endpoints AS h ON h.tenant_id = mine.tenant_id AND h.endpoint_id = mine.endpoint_id
+    WHERE h.released_at IS NULL
 ), found AS (
-    SELECT mine.*, held.already,
+    SELECT mine.*, already, CASE WHEN $7::boolean THEN $5 ELSE coalesce((SELECT reason FROM held), $5) END AS reason,
            CASE WHEN $4 = 'endpoint_disabled' THEN coalesce((SELECT NOT enabled FROM endpoint), false)
-                ELSE ($7::boolean OR held.already)
+                ELSE ($7::boolean OR already)
                      AND mine.claimed_generation IS NOT DISTINCT FROM (SELECT generation FROM endpoint)
                      AND ($9::bigint IS NULL
                           OR $9 = coalesce((SELECT epoch FROM hookseal.control WHERE name = 'cache'), -1))
@@ -128,23 +128,23 @@ WITH mine AS (
                           OR $10 = coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1))
            END AS waits,
            mine.claimed_generation IS NOT NULL AND NOT EXISTS (SELECT FROM endpoint) AS is_changing
-    FROM mine, held
+    FROM mine, (SELECT EXISTS (SELECT FROM held)) AS is_held (already)
 ), given AS (
     UPDATE hookseal.deliveries AS d
     SET state = 'pending', rung_at = NULL,
         next_attempt_at = CASE WHEN found.is_changing THEN now() + make_interval(secs => $6::float8) ELSE now() END,
         waiting_for = CASE WHEN found.waits THEN $4 END, held_at = CASE WHEN found.waits THEN now() END,
-        last_error = CASE WHEN found.waits THEN $5 ELSE d.last_error END,
+        last_error = CASE WHEN found.waits THEN found.reason ELSE d.last_error END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM found
     WHERE d.tenant_id = found.tenant_id AND d.id = found.id
 ), holding AS (
-    INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, is_transient, step_seconds, probe_at)
-    SELECT found.tenant_id, found.endpoint_id, $8::boolean, $6::float8, now() + make_interval(secs => $6::float8)
+    INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, reason, is_transient, step_seconds, probe_at)
+    SELECT found.tenant_id, found.endpoint_id, found.reason, $8::boolean, $6::float8, now() + make_interval(secs => $6::float8)
     FROM found
     WHERE found.waits AND NOT found.already AND $4 = 'secret'
     ON CONFLICT (tenant_id, endpoint_id) DO UPDATE
-    SET since = now(), is_transient = excluded.is_transient, step_seconds = excluded.step_seconds,
+    SET since = now(), reason = excluded.reason, is_transient = excluded.is_transient, step_seconds = excluded.step_seconds,
         probe_at = excluded.probe_at, probe_id = NULL, released_at = NULL
     WHERE h.released_at IS NOT NULL
 )
@@ -208,7 +208,8 @@ SELECT state FROM ended
 -- name: rung_before
 SELECT d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.next_attempt_at
 FROM hookseal.deliveries AS d
-WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5 AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
+WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5
+  AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
   AND d.rung_at < $2 AND d.rung_at >= d.next_attempt_at
 ORDER BY d.next_attempt_at, d.id
 LIMIT $1

@@ -22,6 +22,7 @@ CREATE TABLE hookseal.held_endpoints (
     tenant_id    text             NOT NULL,
     endpoint_id  uuid             NOT NULL,
     since        timestamptz      NOT NULL DEFAULT now(),
+    reason       text,
     is_transient boolean          NOT NULL DEFAULT false,
     step_seconds double precision NOT NULL DEFAULT 15 CHECK (step_seconds BETWEEN 1 AND 3600),
     probe_at     timestamptz      NOT NULL DEFAULT now() CHECK (probe_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
@@ -31,6 +32,7 @@ CREATE TABLE hookseal.held_endpoints (
 );
 COMMENT ON TABLE hookseal.held_endpoints IS
     'Endpoints whose secret was refused: their deliveries wait (waiting_for secret), one of them is tried now and then';
+COMMENT ON COLUMN hookseal.held_endpoints.reason IS 'Why it was refused: what its deliveries have as last_error';
 COMMENT ON COLUMN hookseal.held_endpoints.is_transient IS
     'The store did not answer; as soon as it answers for one such endpoint, all of them are tried';
 COMMENT ON COLUMN hookseal.held_endpoints.step_seconds IS 'How long after the last probe the next one comes; it doubles';
@@ -58,8 +60,10 @@ BEGIN
     GET DIAGNOSTICS inserted = ROW_COUNT;
     IF inserted = 1 THEN
         WITH made AS (
-            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at)
-            SELECT $1, hookseal.uuid7(), e.id, $3, held.waiting_for, CASE WHEN held.waiting_for IS NOT NULL THEN now() END
+            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error)
+            SELECT $1, hookseal.uuid7(), e.id, $3, held.waiting_for, CASE WHEN held.waiting_for IS NOT NULL THEN now() END,
+                   CASE held.waiting_for WHEN 'secret' THEN h.reason
+                                         WHEN 'endpoint_disabled' THEN 'the endpoint is disabled' END
             FROM hookseal.endpoints AS e
             LEFT JOIN hookseal.held_endpoints AS h
                 ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL

@@ -4,8 +4,8 @@
 GRANT DELETE ON hookseal.key_lock TO hookseal_worker, hookseal_operator;
 
 -- What waits for its endpoint: publish makes it, a worker holds and lets go, an operator releases.
-GRANT SELECT (tenant_id, endpoint_id, released_at) ON hookseal.held_endpoints TO hookseal_publisher;
-GRANT SELECT (waiting_for), INSERT (waiting_for, held_at) ON hookseal.deliveries TO hookseal_publisher;
+GRANT SELECT (tenant_id, endpoint_id, released_at, reason) ON hookseal.held_endpoints TO hookseal_publisher;
+GRANT SELECT (waiting_for), INSERT (waiting_for, held_at, last_error) ON hookseal.deliveries TO hookseal_publisher;
 GRANT UPDATE (held_at) ON hookseal.deliveries TO hookseal_worker, hookseal_operator;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hookseal.held_endpoints TO hookseal_worker;
 GRANT SELECT, INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at), DELETE
