@@ -15,6 +15,7 @@ _POINTER: Final = statements("hookseal.secrets", "pointer.sql")
 _AUDIT: Final = statements("hookseal.audit", "audit.sql")
 _SEALED: Final = os.urandom(290)  # as long as the record of a secret of 64 bytes
 _MAC: Final = os.urandom(32)
+_ORIGIN: Final = bytes(32)
 _KEY_ID: Final = "0" * 16
 _AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _FACTS: Final = '{"generation":%d,"secret_ref":null,"scheme":"x-webhook","algorithm":"hmac","lead":"previous"}'
@@ -35,10 +36,9 @@ async def bare(operator: Operator, held: Held) -> str:
             _POINTER["move"], tenant, endpoint, f"https://bench.example/{endpoint}", "x-webhook", "hmac", ref,
             None, None, None, None, "previous", 1, _MAC, "1", "db", None, None,
         )  # fmt: skip
-        head = await connection.fetchrow(_AUDIT["lock_head"], tenant, bytes(32))
-        number = 1 if head is None else head["sequence"] + 1
+        [head] = await connection.fetch(_AUDIT["lock_head"], tenant, _ORIGIN)
         await connection.execute(
-            _AUDIT["add"], tenant, number, _AT, "bench/bench", "secret.migrated", f"endpoint:{endpoint}",
-            _FACTS % 0, _FACTS % 1, None, _MAC, _MAC, "1",
+            _AUDIT["add"], tenant, head["sequence"] + 1, _AT, "bench/bench", "secret.migrated", f"endpoint:{endpoint}",
+            _FACTS % 0, _FACTS % 1, None, head["mac"], _MAC, "1", _ORIGIN,
         )  # fmt: skip
     return "migrated"
