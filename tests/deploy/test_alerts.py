@@ -121,6 +121,17 @@ def test_what_is_asked_of_secrets_is_watched() -> None:
     }
 
 
+def test_what_is_given_up_is_watched() -> None:
+    """Whatever ends deliveries that the receiver never took has its alert: they go out only when somebody acts."""
+    watched = {name for rule in alerts() for name, _ in _selectors(rule["expr"])}
+
+    assert watched >= {
+        "hookseal_dead_letters_total",
+        "hookseal_endpoints_disabled_total",
+        "hookseal_held_too_long_total",
+    }
+
+
 def test_every_alert_fires_in_a_scenario() -> None:
     """`promtool test rules` sees each of them fire, and none of them in good health."""
     expected = [

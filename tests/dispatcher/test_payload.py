@@ -197,6 +197,21 @@ def test_the_levels(inside: object) -> None:
         assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("text", ["]" * 400, '"]' * 400, "}" * 400])
+def test_brackets_within_texts_are_no_levels(text: str) -> None:
+    """Texts that hold closing brackets make no room for more levels, and those that hold opening ones take none up."""
+    for data in ({"a": text, "b": nested(MOST_LEVELS)}, {"a": nested(MOST_LEVELS), "b": text}, [text, nested(400)]):
+        for refusing in (lambda data=data: encoded(data), lambda data=data: require_json(json.dumps(data))):
+            with pytest.raises(Malformed, match=f"is nested in more than {MOST_LEVELS} levels$"):
+                refusing()
+    for taken in (
+        {"a": text, "b": nested(MOST_LEVELS - 1)},
+        {"a": "\\[{" * 400, "b": nested(MOST_LEVELS - 1)},
+        "[" * 400,
+    ):
+        require_json(encoded(taken))
+
+
 def test_what_is_no_json_for_another_reason() -> None:
     """A number of more digits than Python writes is refused as well, and a text that is longer than a body may be."""
     with pytest.raises(Malformed, match=r"and can be no JSON as it is$"):

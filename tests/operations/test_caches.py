@@ -67,3 +67,6 @@ async def test_the_highest_epoch(installation: Installation) -> None:
         await connection.execute("UPDATE hookseal.secret_keys SET state = 'retired'")
 
     assert 1 == await pool.fetchval("SELECT epoch FROM hookseal.control WHERE name = 'cache'")
+    assert [({"epoch": 10**15}, {"epoch": 1, "woken_deliveries": 0})] == [
+        (entry["before"], entry["after"]) for entry in await audited(pool, "_system")
+    ]

@@ -3,12 +3,15 @@
 import asyncpg
 import pytest
 
+from hookseal.embedded.server import Server
 from hookseal.ground.errors import Refused
-from hookseal.schema import strangers
+from hookseal.schema import revision, strangers
 from hookseal.schema.upgrade import upgrade
 from tests.cli.command import hookseal
 from tests.doubles.logins import login
 from tests.schema.older import upgraded_to
+from tests.schema.test_upgrade import as_role, execute
+from tests.servers import sibling
 
 pytestmark = pytest.mark.req("SEC-08")
 Pool = asyncpg.Pool
@@ -60,6 +63,43 @@ async def test_one_role_and_what_it_made(pool: "Pool[asyncpg.Record]", database_
             await pool.execute(statement)
 
         await strangers.refuse(pool)
+
+
+@pytest.mark.parametrize("begun_at", [None, "0005"])
+async def test_a_member_of_the_owner(
+    bare_postgres: Server, monkeypatch: pytest.MonkeyPatch, begun_at: str | None
+) -> None:
+    """A login that may act as the owner of the schema upgrades it, and workers take what it made; no other role may."""
+    database = sibling(bare_postgres.url, "another")
+    await execute(
+        bare_postgres.url,
+        "CREATE ROLE owner NOLOGIN NOSUPERUSER",
+        "CREATE ROLE migrating LOGIN PASSWORD 'hunter2' NOSUPERUSER CREATEROLE",
+        "CREATE ROLE outside LOGIN PASSWORD 'hunter2' NOSUPERUSER",
+        "GRANT owner TO migrating",
+        "GRANT outside TO owner",
+        "CREATE DATABASE another",
+    )
+    await execute(database, "CREATE SCHEMA hookseal AUTHORIZATION owner")
+    url = as_role(database, "migrating")
+    if begun_at is not None:
+        await upgraded_to(begun_at, url, monkeypatch)
+    assert revision.EXPECTED == await upgrade(url)
+    await execute(database, "GRANT CREATE ON SCHEMA hookseal TO migrating")
+    assert revision.EXPECTED == await upgrade(url)
+
+    await execute(bare_postgres.url, "GRANT hookseal_worker TO outside")
+    async with asyncpg.create_pool(as_role(database, "outside"), min_size=1, max_size=1) as pool:
+        await strangers.refuse(pool)
+        await execute(
+            database,
+            "GRANT CREATE ON SCHEMA hookseal TO outside",
+            "CREATE FUNCTION hookseal.theirs() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+            "ALTER FUNCTION hookseal.theirs() OWNER TO outside",
+        )
+        assert ["DROP ROUTINE hookseal.theirs();", "REVOKE CREATE ON SCHEMA hookseal FROM outside;"] == (
+            await statements(pool, url)
+        )
 
 
 async def test_a_worker_does_not_start(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:

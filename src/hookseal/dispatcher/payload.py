@@ -7,6 +7,7 @@ way: a receiver reads what the producer gave.
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator
 from datetime import date, time
 from decimal import Decimal
@@ -25,6 +26,7 @@ _MOST_KEY_CHARACTERS: Final = 64
 _MOST_PATH_CHARACTERS: Final = 256
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS: Final = bytes(set(range(256)) - _STEPS.keys())
+_TEXT: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _PLAIN: Final = "dict, list, tuple, str, int, float, bool or None"
 _ADVICE: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (Decimal, "str(value), or float(value)"),
@@ -80,7 +82,7 @@ def _comes_back(raw: bytes, data: object) -> bool:
     So most data needs no look at each value: the encoder turns a NaN into null, a Decimal into text and a set into a
     list, and none of these equals what it was made of. A tuple does not either, and is looked at.
     """
-    # Only text of so many brackets can be nested too deeply.
+    # Only JSON of so many brackets can be nested too deeply. Counting its levels is cheaper than a look at each value.
     if raw.count(b"[") + raw.count(b"{") > MOST_LEVELS and _levels(raw) > MOST_LEVELS:
         return False
     try:
@@ -90,8 +92,9 @@ def _comes_back(raw: bytes, data: object) -> bool:
 
 
 def _levels(raw: bytes) -> int:
-    """Return in how many levels the JSON is nested; texts in it that hold brackets may make it more or fewer."""
-    return max(accumulate(map(_STEPS.__getitem__, raw.translate(None, _NO_BRACKETS))))
+    """Return in how many levels the JSON is nested. The brackets within its texts are none of its levels."""
+    brackets = _TEXT.sub(b"", raw).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 class _Way:

@@ -23,6 +23,7 @@ async def clear_caches(operator: Operator) -> Cleared:
     Raises `Unavailable`.
     """
     async with operator.changing() as connection:
+        before = await epoch.locked(connection)
         moved = await epoch.move(connection)
         woken = await waiting.release_all(connection)
         await operator.tell(
@@ -30,7 +31,7 @@ async def clear_caches(operator: Operator) -> Cleared:
                 tenant_id=SYSTEM_TENANT,
                 action=Action.CACHE_CLEARED,
                 subject="cache",
-                before={"epoch": moved - 1},
+                before={"epoch": before},
                 after={"epoch": moved, "woken_deliveries": woken},
             )
         )

@@ -10,20 +10,21 @@ from typing import Final
 from hookseal.ground.errors import Refused
 from hookseal.schema.database import Executor
 
+# Who is a member of the owner, as every superuser is of every role, can replace all that is in the schema anyway.
 _TO_RUN: Final = """
 SELECT format('REVOKE CREATE ON SCHEMA %I FROM %s;', n.nspname,
               CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END) AS statement
   FROM pg_namespace AS n
  CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
   LEFT JOIN pg_roles AS r ON r.oid = a.grantee
- WHERE n.nspname IN ('hookseal', 'pg_catalog') AND a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner
-   AND r.rolsuper IS NOT TRUE
+ WHERE n.nspname IN ('hookseal', 'pg_catalog') AND a.privilege_type = 'CREATE'
+   AND pg_has_role(r.oid, n.nspowner, 'MEMBER') IS NOT TRUE
  UNION
 SELECT format('DROP ROUTINE %s;', p.oid::regprocedure)
   FROM pg_proc AS p
   JOIN pg_namespace AS n ON n.oid = p.pronamespace
   JOIN pg_roles AS r ON r.oid = p.proowner
- WHERE n.nspname IN ('hookseal', 'pg_catalog') AND p.proowner <> n.nspowner AND NOT r.rolsuper
+ WHERE n.nspname IN ('hookseal', 'pg_catalog') AND NOT pg_has_role(p.proowner, n.nspowner, 'MEMBER')
    AND (n.nspname, r.rolname) <> ('hookseal', 'hookseal_publisher')
  ORDER BY statement
 """
@@ -48,7 +49,10 @@ SELECT DISTINCT format('%s uses %s', pg_describe_object(d.classid, d.objid, 0),
 
 
 async def refuse(executor: Executor) -> None:
-    """Return only if nobody but owners and superusers may add to what we call. Raises `Refused`, with what to run."""
+    """Return only if nobody may add to what we call but owners, their members and superusers.
+
+    Raises `Refused`, with what to run.
+    """
     statements = [row["statement"] for row in await executor.fetch(_TO_RUN)]
     if statements:
         raise Refused(

@@ -12,6 +12,13 @@ from hookseal.secrets.database import outages_translated
 _SQL: Final = statements("hookseal.secrets", "epoch.sql")
 
 
+async def locked(connection: Connection) -> int:
+    """Return the epoch, which nobody else moves until the caller's transaction ends. Raises `SecretUnavailable`."""
+    with outages_translated():
+        epoch: int = await connection.fetchval(_SQL["locked"])
+    return epoch
+
+
 async def move(connection: Connection) -> int:
     """Move the epoch by one, in the caller's transaction, and return it. Raises `SecretUnavailable`."""
     with outages_translated():

@@ -1,6 +1,9 @@
 -- The epochs of caches and of restores. They belong to the installation, so no statement has a tenant.
 -- After the highest that the table takes comes 1, so that whoever wrote that one by hand stops no command.
 
+-- name: locked
+SELECT epoch FROM hookseal.control WHERE name = 'cache' FOR NO KEY UPDATE
+
 -- name: move
 UPDATE hookseal.control
    SET epoch = epoch % 1000000000000000 + 1
