@@ -187,6 +187,7 @@ async def test_what_an_older_system_had(commands: Commands) -> None:
     )
     header, good = b"tenant_id,url,event_types,secret\n", cells[0].encode() + TEXT.reveal().replace(b",", b"")
     csv = commands.file("good.csv", header + good + b"\n" + good + MALFORMED + b"\n")
+    defect = commands.file("f.csv", header + cells[1].encode() + NEWER.reveal())
     for expected, arguments in (
         (1, ("migrate-secrets", "--dry-run", "--json")),
         (1, ("migrate-secrets", "--json")),
@@ -198,7 +199,7 @@ async def test_what_an_older_system_had(commands: Commands) -> None:
         (1, ("import-endpoints", "--from-csv", commands.file("q.csv", header + good + b',"' + MALFORMED + b'"x\n'))),
         (2, ("import-endpoints", "--from-csv", commands.file("none.csv", good + MALFORMED))),
         (5, ("import-endpoints", "--from-csv", commands.file("open.csv", header + good, mode=0o644))),
-        (70, ("import-endpoints", "--from-csv", commands.file("f.csv", header + cells[1].encode() + NEWER.reveal()))),
+        (70, ("import-endpoints", "--scheme", "standard", "--from-csv", defect)),
     ):
         await commands.run(expected, *arguments)
     assert [] == await found_in(commands)
