@@ -101,3 +101,12 @@ def test_libraries_speak_the_same_form(capsys: pytest.CaptureFixture[str]) -> No
     assert ("asyncpg.pool", "warning", f"failed with {log.MASK}") == (line["logger"], line["level"], line["event"])
     assert "ValueError" in str(line["exception"])
     assert SECRET not in str(line)
+
+
+def test_half_a_surrogate_pair_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """A text that UTF-8 cannot write costs no line."""
+    log.configure(level="info", style="json")
+    structlog.get_logger().info("odd", text="\ud800")
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert "\ud800" == json.loads(line)["text"]
