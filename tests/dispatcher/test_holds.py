@@ -119,6 +119,22 @@ async def test_one_probe_at_a_time_ever_further_apart(stored: Installation) -> N
 
 
 @pytest.mark.req("SEC-07")
+async def test_a_refused_probe_says_why(stored: Installation) -> None:
+    """Of an endpoint that was found held without a reason, what is published then has that of the probe."""
+    [ring] = await stored.deliveries()
+    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'secret'")
+    assert 1 == await PostgresHolds(stored.pool).release_strays()
+    await stored.settle()
+    claim = await claimed(stored, ring)
+    assert claim.is_probe is True
+    await ledger(stored.pool).release(claim, REFUSED)
+    rings = await stored.deliveries()
+
+    assert ["secret"] * 2 == await waiting(stored, [ring, *rings])
+    assert REFUSED.reason == (await stored.delivery(rings[0]))["last_error"]
+
+
+@pytest.mark.req("SEC-07")
 async def test_a_probe_that_was_signed_releases_the_rest(stored: Installation) -> None:
     """Once its attempt is on record, whatever the answer, the others are let go in batches, the oldest first."""
     rings = await held(stored)
@@ -141,16 +157,16 @@ async def test_a_probe_that_was_signed_releases_the_rest(stored: Installation) -
 
 @pytest.mark.req("SEC-07")
 async def test_a_refusal_while_it_is_released_holds_it_again(stored: Installation) -> None:
-    """What was not let go yet stays: a secret that is still refused costs a batch, and not all."""
+    """What was not let go yet stays: a secret that is refused again costs a batch, and not all."""
     rings = await held(stored)
-    rings += [(await stored.deliveries())[0] for _ in range(3)]
-    async with stored.pool.acquire() as connection:
-        await clear_caches(stored.operator(connection))
+    rings += [(await stored.deliveries())[0] for _ in range(4)]
+    await probe(stored)
+    await ledger(stored.pool).record(await claimed(stored, rings[0]), ROW, DELIVERED, None)
     await PostgresHolds(stored.pool).settle(at_most=2)
-    await ledger(stored.pool).release(await claimed(stored, rings[0]), REFUSED)
+    await ledger(stored.pool).release(await claimed(stored, rings[1]), REFUSED)
 
     assert await PostgresHolds(stored.pool).settle() is None
-    assert ["secret", None, "secret", "secret"] == await waiting(stored, rings)
+    assert [None, "secret", None, "secret", "secret"] == await waiting(stored, rings)
     assert 1 == len(await stored.pool.fetch(_HELD))
 
 
@@ -282,6 +298,7 @@ async def test_strays_are_found_page_by_page(stored: Installation) -> None:
         " (ARRAY['secret', 'endpoint_disabled', 'rate', 'order'])[1 + substr(tenant_id, 2)::integer % 4]"
     )
     assert 6 == await PostgresHolds(stored.pool).release_strays(at_most=2), "t1 is disabled, and waits for that"
+    assert ["t0", "t4"] == [row["tenant_id"] for row in await stored.pool.fetch(_HELD + ", tenant_id")]
     await stored.settle()
 
     rows = await stored.pool.fetch("SELECT tenant_id, waiting_for FROM hookseal.deliveries WHERE waiting_for <> ''")

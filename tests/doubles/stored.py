@@ -67,8 +67,10 @@ class Installation:
         return (await publish_json(self.pool, event, '{"n": 1}')).deliveries
 
     async def settle(self) -> None:
-        """Let go all that was released, as the worker that leads does."""
-        while await PostgresHolds(self.pool).settle() is not None:
+        """Let go the probes that are due, and all that was released, as the worker that leads does."""
+        holds = PostgresHolds(self.pool)
+        await holds.probe()
+        while await holds.settle() is not None:
             pass
 
     async def delivery(self, ring: Ring) -> asyncpg.Record:

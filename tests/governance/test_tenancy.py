@@ -35,7 +35,7 @@ FOR_ALL = {
     *("migration.sql: may_read", "migration.sql: unmigrated", "migration.sql: held"),
     *("keys.sql: is_empty", "keys.sql: counted", "keys.sql: needed"),
     *("compromise.sql: count", "put_back.sql: none_drained"),
-    *("waiting.sql: release_all", "waiting.sql: count_all"),
+    *("waiting.sql: probe_all", "waiting.sql: count_all"),
 }
 WHOLE_FILES = {"measure.sql"}  # numbers of the whole installation, for the metrics
 

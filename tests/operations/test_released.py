@@ -1,11 +1,11 @@
-"""Every change that may bring a refused secret back releases what waits for it, in its own transaction."""
+"""Every change that may bring a refused secret back has what waits for it tried, in its own transaction."""
 
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import WaitingFor
+from hookseal.dispatcher.model import Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import rotation
@@ -15,6 +15,7 @@ from hookseal.operations.operator import Operator
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
+from tests.dispatcher.test_ledger import ROW
 from tests.doubles.stored import Installation
 
 ACME = TenantId("acme")
@@ -55,10 +56,17 @@ async def accept(operator: Operator, _endpoint: EndpointId) -> object:
     return await accept_restore(operator, ())
 
 
+async def deliver(ledger: PostgresLedger, ring: Ring) -> None:
+    """Put a signed attempt on record."""
+    claim = await ledger.claim(ring)
+    assert claim is not None
+    await ledger.record(claim, ROW, Verdict(state=State.DELIVERED), None)
+
+
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("change", [rotate, roll_back, end_overlap, update, clear, accept])
 async def test_what_releases(installation: Installation, change: Change) -> None:
-    """Afterwards nothing of the endpoint waits; a change that is taken back has released nothing."""
+    """Afterwards one delivery is tried; once it is signed nothing waits. A change that is taken back does nothing."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
@@ -77,6 +85,9 @@ async def test_what_releases(installation: Installation, change: Change) -> None
         assert ["secret"] * 3 == [(await installation.delivery(ring))["waiting_for"] for ring in rings]
 
         await change(operator, endpoint)
+    await installation.settle()
+    assert [None, "secret", "secret"] == [(await installation.delivery(ring))["waiting_for"] for ring in rings]
+    await deliver(ledger, rings[0])
     await installation.settle()
 
     assert [None] * 3 == [(await installation.delivery(ring))["waiting_for"] for ring in rings]

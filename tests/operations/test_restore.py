@@ -91,7 +91,7 @@ async def test_the_log_vouches_for_no_generation_that_nobody_verified(installati
 
 
 async def test_who_wakes_waits_for_nobody_in_a_circle(installation: Installation) -> None:
-    """Releasing one endpoint, releasing all, and letting go what they release: no deadlock, however often."""
+    """Trying one endpoint, trying all, and letting their probes go: no deadlock, however often."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.deliveries()
     await installation.pool.execute(
@@ -101,15 +101,15 @@ async def test_who_wakes_waits_for_nobody_in_a_circle(installation: Installation
         " FROM hookseal.deliveries, generate_series(1, 2000); ANALYZE hookseal.deliveries"
     )
 
-    async def released(*, one: bool) -> None:
+    async def tried(*, one: bool) -> None:
         async with installation.pool.acquire() as connection:
             for _ in range(15):
                 async with installation.operator(connection).changing():
-                    await (waiting.release(connection, ACME, endpoint) if one else waiting.release_all(connection))
+                    await (waiting.probe(connection, ACME, endpoint) if one else waiting.probe_all(connection))
 
-    await asyncio.gather(released(one=True), released(one=False), installation.settle())
+    await asyncio.gather(tried(one=True), tried(one=False), installation.settle())
     await installation.settle()
-    assert 0 == await installation.pool.fetchval("SELECT count(waiting_for) FROM hookseal.deliveries")
+    assert await installation.pool.fetchval("SELECT count(probe_id) = 1 FROM hookseal.held_endpoints")
 
 
 async def accepted(installation: Installation) -> Accepted:

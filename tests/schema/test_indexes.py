@@ -31,6 +31,7 @@ _PLACES = [
     (_REPEAT, (), "deliveries_once"),
     (("dispatcher", "waiting.sql", "cancel"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher", "waiting.sql", "release"), ("acme", _ENDPOINT), "deliveries_held"),
+    (("dispatcher", "waiting.sql", "probe"), ("acme", _ENDPOINT), "deliveries_held"),
     (("dispatcher", "waiting.sql", "count"), ("acme", _ENDPOINT), "deliveries_held"),
     (("dispatcher", "waiting.sql", "count_all"), (), "deliveries_waiting"),
     (("dispatcher", "holds.sql", "probe"), (100, 240.0, 0.25), "deliveries_held"),

@@ -69,7 +69,7 @@ PARTS = {
     ("hookseal_operator", "UPDATE", "deliveries"):
         "state budget_spent next_attempt_at rung_at waiting_for held_at last_error",
     ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
-    ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at",
+    ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
     ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url {_DECIDED}",
     ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names tls_shown secret",
     ("hookseal_operator", "SELECT", "events"): _EVENT,

@@ -10,18 +10,22 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Reply, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign
-from hookseal.worker.holding import CANCEL_SECONDS, Holding
+from hookseal.ground.ids import EndpointId
+from hookseal.operations.operator import Operator
+from hookseal.worker.holding import CANCEL_SECONDS, STRAY_SECONDS, Holding
 from hookseal.worker.meter import WorkerMeter
 from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 from tests.doubles.transport import ScriptedTransport
+from tests.operations.test_released import Change, accept, clear, rotate
 from tests.worker.figures import figures
 
 Pool = asyncpg.Pool
 MANY = 6_000
 ROUNDS = 8
 IN_FLIGHT = 20
+BACKLOG = 1_100  # more than a batch
 _PUBLISH = "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1)"
 
 
@@ -172,6 +176,49 @@ async def test_it_goes_out_by_itself(site: Site) -> None:
     states = await site.stored.pool.fetch("SELECT DISTINCT state FROM hookseal.deliveries")
     assert ["delivered"] == [row["state"] for row in states]
     assert 2 * IN_FLIGHT == len(site.ledger.claims)
+
+
+async def forget(operator: Operator, _endpoint: EndpointId) -> object:
+    """Leave deliveries that wait for a secret, and nothing that says why."""
+    return await operator.connection.execute("DELETE FROM hookseal.held_endpoints")
+
+
+@pytest.mark.req("SEC-07")
+@pytest.mark.parametrize("change", [rotate, clear, accept, forget])
+async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: Change) -> None:
+    """Whatever releases an endpoint that is still refused costs one claim; once it is signed, all go out."""
+    pool = site.stored.pool
+    endpoint = EndpointId(await pool.fetchval("SELECT id::text FROM hookseal.endpoints WHERE tenant_id = 'acme'"))
+    async with pool.acquire() as connection:
+        await rotate(site.stored.operator(connection), endpoint)
+    await pool.execute(_PUBLISH, IN_FLIGHT)
+    site.signers = FixedSigners(error=CannotSign("the record was altered"))
+    await site.deliver()
+    await pool.execute(_PUBLISH, BACKLOG)
+
+    async def changed() -> int:
+        """Change it, and return how many are rung in a few seconds from then on."""
+        async with pool.acquire() as connection:
+            await change(site.stored.operator(connection), endpoint)
+        site.clock.elapsed += STRAY_SECONDS
+        count = 0
+        for _ in range(4):
+            await site.look()
+            count += await site.deliver()
+        return count
+
+    assert 1 == await changed()
+    assert 1 == await changed()
+    assert IN_FLIGHT + 2 == len(site.ledger.claims)
+    assert BACKLOG + IN_FLIGHT == await pool.fetchval(
+        "SELECT count(*) FROM hookseal.deliveries WHERE waiting_for = 'secret'"
+    )
+
+    site.signers = FixedSigners("db:acme:n:1")
+    assert BACKLOG + IN_FLIGHT == await changed()
+    assert [("delivered", BACKLOG + IN_FLIGHT)] == [
+        tuple(row) for row in await pool.fetch("SELECT state, count(*) FROM hookseal.deliveries GROUP BY state")
+    ]
 
 
 @pytest.mark.req("DEL-22")

@@ -153,8 +153,9 @@ def _checked_text(items: Sequence[dict[str, Any]]) -> str:
 def _accepted_text(accepted: Accepted) -> str:
     count, woken = len(accepted.endpoints), accepted.woken
     epoch = "" if accepted.epoch is None else f"epoch {accepted.epoch}: "
-    due = counted(woken, "waiting delivery is", "waiting deliveries are")
-    lines = [f"{epoch}{counted(count, 'endpoint', 'endpoints')} accepted, {due} due now"]
+    tried = "one of each endpoint is tried now, and once it was signed the others go out"
+    accepted_now = f"{epoch}{counted(count, 'endpoint', 'endpoints')} accepted"
+    lines = [f"{accepted_now}; deliveries that wait for a secret: {woken}; {tried}"]
     lines += [
         f"{printable(head.tenant_id)}: the log is {how.value}: it does not hold row {head.sequence} as it was"
         for head, how in accepted.contradicted

@@ -25,7 +25,7 @@ app.command()(purge)
 
 @app.command()
 def cache_clear(*, as_json: Json = False) -> None:
-    """Have every worker forget the secrets that it cached, at its next claim; what waits for a secret is due at once.
+    """Have every worker forget the secrets that it cached, at its next claim; what waits for a secret is tried.
 
     Example: hookseal secret cache-clear
     """
@@ -34,7 +34,8 @@ def cache_clear(*, as_json: Json = False) -> None:
         {"epoch": cleared.epoch, "woken": cleared.woken},
         as_json=as_json,
         text=f"what was cached before epoch {cleared.epoch} is not used again; "
-        f"due now that waited for a secret: {cleared.woken}",
+        f"deliveries that wait for a secret: {cleared.woken}; one of each endpoint is tried now, "
+        "and once it was signed the others go out",
     )
 
 

@@ -64,7 +64,8 @@ class PostgresHolds:
     async def release_strays(self, *, at_most: int = BATCH) -> int:
         """Release every endpoint for which deliveries wait without a reason; return how many there were.
 
-        They are walked in pages of so many. Raises `Unavailable`.
+        One whose deliveries wait for a secret is probed first. They are walked in pages of so many.
+        Raises `Unavailable`.
         """
         released, place = 0, _BEGINNING
         while True:

@@ -99,7 +99,8 @@ FROM late
 WHERE h.tenant_id = late.tenant_id AND h.endpoint_id = late.endpoint_id
 
 -- Whoever publishes, or holds a delivery back, sees its endpoint as it was a moment ago: what then waits for one that is
--- enabled, or not held any more, is released here. From endpoint to endpoint, however many deliveries each of them has.
+-- enabled, or not held any more, is released here; what waits for a secret is probed first. From endpoint to endpoint,
+-- however many deliveries each of them has.
 -- name: release_strays
 WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     (SELECT d.tenant_id, d.endpoint_id, d.waiting_for, 1
@@ -120,13 +121,14 @@ WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     WHERE walked.number < $4
 ), released AS (
     INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
-    SELECT DISTINCT w.tenant_id, w.endpoint_id, now()
+    SELECT w.tenant_id, w.endpoint_id, CASE WHEN bool_or(w.waiting_for = 'secret') THEN NULL ELSE now() END
     FROM walked AS w
     WHERE NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
                         WHERE h.tenant_id = w.tenant_id AND h.endpoint_id = w.endpoint_id LIMIT 1), false)
       AND NOT (w.waiting_for = 'endpoint_disabled'
                AND coalesce((SELECT NOT e.enabled FROM hookseal.endpoints AS e
                              WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id LIMIT 1), false))
+    GROUP BY w.tenant_id, w.endpoint_id
     ON CONFLICT DO NOTHING
     RETURNING 1
 )

@@ -147,6 +147,12 @@ WITH mine AS (
     SET since = now(), reason = excluded.reason, is_transient = excluded.is_transient, step_seconds = excluded.step_seconds,
         probe_at = excluded.probe_at, probe_id = NULL, released_at = NULL
     WHERE h.released_at IS NOT NULL
+), explained AS (  -- by a probe, of an endpoint that was found held without a reason, or with another one
+    UPDATE hookseal.held_endpoints AS h
+    SET reason = found.reason
+    FROM found
+    WHERE found.waits AND found.already AND $4 = 'secret' AND $7::boolean AND h.reason IS DISTINCT FROM found.reason
+      AND h.tenant_id = found.tenant_id AND h.endpoint_id = found.endpoint_id AND h.released_at IS NULL
 )
 SELECT waits FROM found
 

@@ -1,4 +1,4 @@
-"""What an operator's change does to the deliveries of an endpoint: it releases, waits for, or cancels them."""
+"""What an operator's change does to the deliveries of an endpoint: it releases, tries, waits for, or cancels them."""
 
 from typing import Final
 
@@ -18,12 +18,20 @@ async def release(connection: Connection, tenant: TenantId, endpoint_id: Endpoin
     await _changed(connection, "release", tenant, endpoint_id)
 
 
-async def release_all(connection: Connection) -> int:
-    """Have that worker let go everything that waits for a secret; return how many deliveries do now.
+async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Have the oldest delivery that waits for a secret of the endpoint tried within a second after this is committed.
+
+    The others are let go once it was signed. Raises `Unavailable`.
+    """
+    await _changed(connection, "probe", tenant, endpoint_id)
+
+
+async def probe_all(connection: Connection) -> int:
+    """Do so for every endpoint whose secret was refused; return how many deliveries wait for a secret.
 
     Raises `Unavailable`.
     """
-    await _changed(connection, "release_all")
+    await _changed(connection, "probe_all")
     with translated():
         number: int = await connection.fetchval(_SQL["count_all"])
     return number

@@ -1,5 +1,6 @@
 -- Deliveries that are held back or in flight, as an operator's change finds them. It cancels what nobody claims or rings
--- at this moment, and releases endpoints: what waits for one is let go by the worker that leads, in batches.
+-- at this moment, and releases endpoints: what waits for one is let go by the worker that leads, in batches. Whether a
+-- refused secret is back is seen by one delivery first: an endpoint that is refused still must not cost a claim for each.
 
 -- name: release
 INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, released_at)
@@ -9,8 +10,16 @@ WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpo
               WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for IS NOT NULL)
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET released_at = now()
 
--- name: release_all
-UPDATE hookseal.held_endpoints SET released_at = now() WHERE released_at IS NULL
+-- name: probe
+INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id)
+SELECT $1, $2::text::uuid
+WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid)
+   OR EXISTS (SELECT FROM hookseal.deliveries
+              WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for = 'secret')
+ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET probe_at = now(), step_seconds = 15 WHERE h.released_at IS NULL
+
+-- name: probe_all
+UPDATE hookseal.held_endpoints SET probe_at = now(), step_seconds = 15 WHERE released_at IS NULL
 
 -- name: count
 SELECT count(*)

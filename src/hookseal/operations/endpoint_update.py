@@ -63,11 +63,12 @@ async def update_endpoint(
 ) -> Updated:
     """Give the endpoint these values, all or none: `url`, `lead`, fields of `Decided`, a `HeaderChange` as `headers`.
 
-    And a `TlsChange` as `tls`. The generation moves with url, lead, headers and TLS only, and then what waits is
-    released. Raises `NotFound`; `Conflict` if the generation is not the expected one, the tenant has another endpoint
-    with the url, or back-off is set beside a schedule; `Refused` for a time-out that no drain lets end; `Malformed` for
-    headers beyond their limits, and a certificate that is not valid now; `SecretTampered` if the generation is to move
-    and the row was altered; what opening headers or TLS raises, unless all of it is replaced; `Unavailable`.
+    And a `TlsChange` as `tls`. The generation moves with url, lead, headers and TLS only, and then the oldest that
+    waits for a secret is tried. Raises `NotFound`; `Conflict` if the generation is not the expected one, the tenant
+    has another endpoint with the url, or back-off is set beside a schedule; `Refused` for a time-out that no drain
+    lets end; `Malformed` for headers beyond their limits, and a certificate that is not valid now; `SecretTampered` if
+    the generation is to move and the row was altered; what opening headers or TLS raises, unless all of it is
+    replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
@@ -142,7 +143,7 @@ async def _written(
     if not pointed:
         return found
     integrity.verify(found)
-    await waiting.release(connection, found.tenant_id, found.endpoint_id)
+    await waiting.probe(connection, found.tenant_id, found.endpoint_id)
     return await pointer.moved(connection, integrity, found, **pointed)
 
 

@@ -133,7 +133,7 @@ async def _migrated(
         return migrated
     after = await migration.sealed(connection, store, integrity, found=found, secret=secret, scheme=scheme)
     if locked.some_wait:
-        await waiting.release(connection, found.tenant_id, found.endpoint_id)
+        await waiting.probe(connection, found.tenant_id, found.endpoint_id)
     await operator.tell(_told(found, after, await operator.unlocked.sealing_key_id(connection)))
     return migrated
 

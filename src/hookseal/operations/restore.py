@@ -36,6 +36,7 @@ _GONE: Final = {
 class Accepted:
     """What was accepted, what could not be and why, and which heads that were kept the log does not hold.
 
+    `woken` deliveries wait for a secret: of each endpoint the oldest is tried, the others go out once it was signed.
     `epoch` is that of restores: workers forget the generations that they saw under an older one. It is None if only
     one endpoint was accepted.
     """
@@ -188,7 +189,7 @@ async def _opened(operator: Operator, tally: _Tally, contradicted: Sequence[tupl
         reopened = await put_back.reopened(connection)
         opened = await epoch.open_restore(connection)
         await epoch.move(connection)
-        woken = await waiting.release_all(connection)
+        woken = await waiting.probe_all(connection)
         await operator.tell(
             Change(
                 tenant_id=SYSTEM_TENANT,

@@ -1,4 +1,4 @@
-"""Rotation as an operator sees it: the change, its audit row, the deliveries it releases, and when it is complete."""
+"""Rotation as an operator sees it: the change, its audit row, the delivery it has tried, and when it is complete."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,7 +27,7 @@ async def rotate(operator: Operator, wanted: Wanted) -> Rotated:
             connection, operator.unlocked.store_on(connection), operator.unlocked.integrity, wanted
         )
         if rotated.before is not None:
-            await waiting.release(connection, wanted.tenant_id, wanted.endpoint_id)
+            await waiting.probe(connection, wanted.tenant_id, wanted.endpoint_id)
         if rotated.before is not None or rotated.secret is not None:
             await operator.tell(_told(wanted, rotated, await operator.unlocked.sealing_key_id(connection)))
     return rotated
@@ -92,7 +92,7 @@ async def _found(
 
 async def _moved(operator: Operator, action: Action, before: Pointer, after: Pointer) -> None:
     # Before the audit log, as everybody does: so that nobody waits in a circle.
-    await waiting.release(operator.connection, after.tenant_id, after.endpoint_id)
+    await waiting.probe(operator.connection, after.tenant_id, after.endpoint_id)
     await operator.tell(
         Change(
             tenant_id=after.tenant_id,

@@ -17,6 +17,8 @@ CANCEL_SECONDS: Final = 60.0
 class Holding:
     """Looks four times a second while `leads` is true. What is released is let go in batches, without a pause.
 
+    Of an endpoint whose secret was refused nothing is released before one delivery, its probe, was signed.
+
     All that it does is in PostgreSQL: whoever leads next goes on where this one ended.
     """
 

@@ -3,11 +3,11 @@
 -- To lock an empty table takes a right to write it; who may only read it can lock out nobody but who alters it.
 GRANT DELETE ON hookseal.key_lock TO hookseal_worker, hookseal_operator;
 
--- What waits for its endpoint: publish makes it, a worker holds and lets go, an operator releases.
+-- What waits for its endpoint: publish makes it, a worker holds and lets go, an operator releases or has it tried.
 GRANT SELECT (tenant_id, endpoint_id, released_at, reason) ON hookseal.held_endpoints TO hookseal_publisher;
 GRANT SELECT (waiting_for), INSERT (waiting_for, held_at, last_error) ON hookseal.deliveries TO hookseal_publisher;
 GRANT UPDATE (held_at) ON hookseal.deliveries TO hookseal_worker, hookseal_operator;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hookseal.held_endpoints TO hookseal_worker;
-GRANT SELECT, INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at), DELETE
+GRANT SELECT, INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at, probe_at, step_seconds), DELETE
     ON hookseal.held_endpoints TO hookseal_operator;
 GRANT SELECT ON hookseal.held_endpoints TO hookseal_readonly;
