@@ -156,6 +156,23 @@ async def test_a_probe_that_was_signed_releases_the_rest(stored: Installation) -
 
 
 @pytest.mark.req("SEC-07")
+async def test_a_probe_that_ends_releases_the_rest(stored: Installation) -> None:
+    """What ends without a secret holds nothing back: neither does another delivery of the endpoint that ends."""
+    rings = await held(stored, 2)
+    rings += [(await stored.deliveries())[0] for _ in range(3)]
+    real = ledger(stored.pool)
+    assert await real.end(await claimed(stored, rings[1]), State.FAILED, "the url is not allowed")
+    await stored.settle()
+    assert ["secret"] * 4 == await waiting(stored, [rings[0], *rings[2:]]), "it was not the probe"
+    await probe(stored)
+    assert await real.end(await claimed(stored, rings[0]), State.FAILED, "the url is not allowed")
+    await stored.settle()
+
+    assert [None] * 3 == await waiting(stored, rings[2:])
+    assert [] == await stored.pool.fetch(_HELD)
+
+
+@pytest.mark.req("SEC-07")
 async def test_a_refusal_while_it_is_released_holds_it_again(stored: Installation) -> None:
     """What was not let go yet stays: a secret that is refused again costs a batch, and not all."""
     rings = await held(stored)

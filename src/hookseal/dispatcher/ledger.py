@@ -118,8 +118,11 @@ class PostgresLedger:
         return row is not None
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
-        """Leave the delivery in that final state without an attempt; False if the lease was lost."""
-        return await self._row("end", *_fence(claim), state.value, error) is not None
+        """Leave the delivery in that final state without an attempt; False if the lease was lost.
+
+        If it was the probe of its endpoint, that is released: it takes no secret to end the others.
+        """
+        return await self._row("end", *_fence(claim), state.value, error, claim.is_probe is True) is not None
 
     async def end_lost_leases(self) -> list[State]:
         """End leases that ran out, each with an attempt of outcome unknown; return the state of each delivery.

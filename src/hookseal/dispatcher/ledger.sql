@@ -178,10 +178,18 @@ SELECT EXISTS (
     WHERE tenant_id = $1 AND delivery_id = $2::text::uuid AND number = $3 AND worker = $4 AND outcome = $5)
 
 -- name: end
-UPDATE hookseal.deliveries AS d
-SET state = $4, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
-WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
-RETURNING 1
+WITH ended AS (
+    UPDATE hookseal.deliveries AS d
+    SET state = $4, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    RETURNING d.tenant_id, d.endpoint_id
+), freed AS (  -- it takes no secret to end the others
+    UPDATE hookseal.held_endpoints AS h
+    SET released_at = now()
+    FROM ended
+    WHERE $6::boolean AND h.tenant_id = ended.tenant_id AND h.endpoint_id = ended.endpoint_id AND h.released_at IS NULL
+)
+SELECT FROM ended
 
 -- name: end_lost_leases
 WITH lost AS (
