@@ -356,6 +356,26 @@ async def test_a_probe_time_that_is_not_ours(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-22")
+async def test_since_when_it_waits_is_always_known(stored: Installation) -> None:
+    """An older worker, and a hand, write no `held_at`: what waits has one all the same, and what does not has none."""
+    [ring] = await stored.deliveries()
+    write = "UPDATE hookseal.deliveries SET waiting_for = $1"
+    is_now = "SELECT held_at = now() FROM hookseal.deliveries"
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute(write, "endpoint_disabled")
+        assert await connection.fetchval(is_now)
+        await connection.execute(write, None)
+        assert await connection.fetchval(is_now) is None
+    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    await stored.pool.execute(write, "endpoint_disabled")
+    await stored.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
+    await stored.pool.execute(write, "endpoint_disabled")
+
+    assert 1 == await PostgresHolds(stored.pool).cancel(days=7), "to write the same again does not begin anew"
+    assert "cancelled" == (await stored.delivery(ring))["state"]
+
+
+@pytest.mark.req("DEL-22")
 async def test_what_waits_for_too_long_is_cancelled(stored: Installation) -> None:
     """After so many days, by the clock of the database, it ends with the reason; what waits for a secret never does."""
     await disable(stored)

@@ -6,6 +6,20 @@ COMMENT ON COLUMN hookseal.deliveries.held_at IS
     'Since when it waits; null while waiting_for is. What waits for a disabled endpoint ends HOOKSEAL_HELD_DAYS later';
 UPDATE hookseal.deliveries SET held_at = now() WHERE waiting_for IS NOT NULL;
 
+-- A worker of before, and a hand, write waiting_for alone: what waits without a date would wait for ever.
+CREATE FUNCTION hookseal.date_wait() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.held_at := CASE WHEN NEW.waiting_for IS NOT NULL THEN now() END;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER deliveries_date_wait BEFORE INSERT OR UPDATE OF waiting_for, held_at ON hookseal.deliveries
+    FOR EACH ROW WHEN ((NEW.waiting_for IS NULL) <> (NEW.held_at IS NULL))
+    EXECUTE FUNCTION hookseal.date_wait();
+
 DROP INDEX hookseal.deliveries_due;
 CREATE INDEX deliveries_due ON hookseal.deliveries (next_attempt_at, id)
     WHERE state = 'pending' AND waiting_for IS NULL;

@@ -11,3 +11,4 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON hookseal.held_endpoints TO hookseal_work
 GRANT SELECT, INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at, probe_at, step_seconds), DELETE
     ON hookseal.held_endpoints TO hookseal_operator;
 GRANT SELECT ON hookseal.held_endpoints TO hookseal_readonly;
+REVOKE EXECUTE ON FUNCTION hookseal.date_wait() FROM PUBLIC;
