@@ -223,7 +223,7 @@ async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: 
 
 @pytest.mark.req("DEL-22")
 async def test_too_long_is_counted_and_told(site: Site) -> None:
-    """What has waited for a disabled endpoint for too long is cancelled, counted and logged, once a minute."""
+    """What has waited for a disabled endpoint for too long is cancelled, counted and logged by batches, each minute."""
     pool = site.stored.pool
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
     await pool.execute(_PUBLISH, 1_500)
@@ -235,10 +235,39 @@ async def test_too_long_is_counted_and_told(site: Site) -> None:
     with structlog.testing.capture_logs() as logs:
         await site.look()
 
-    assert [("deliveries.held_too_long", 1_500, 7)] == [
+    assert [("deliveries.held_too_long", 1_000, 7), ("deliveries.held_too_long", 500, 7)] == [
         (line["event"], line["deliveries"], line["days"]) for line in logs
     ]
     assert 1_500.0 == figures(site.meter)["hookseal_held_too_long_total", None]
+
+
+@pytest.mark.req("DEL-22")
+async def test_what_is_cancelled_holds_up_nothing(site: Site) -> None:
+    """However much is to be cancelled, what another endpoint released is let go after one batch, and a probe too."""
+    pool = site.stored.pool
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'acme'")
+    await pool.execute(_PUBLISH, 2_500)
+    await pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
+    [ring] = await site.stored.deliveries("globex")
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled' WHERE id = $1::text::uuid", ring.delivery_id
+    )
+    left: list[int] = []
+
+    async def look() -> bool:
+        more = await site.holding.once()
+        left.append(
+            await pool.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE held_at < now() - interval '1 d'")
+        )
+        return more
+
+    assert await look()
+    assert [1_500] == left
+    assert await look()
+    assert (await site.stored.delivery(ring))["waiting_for"] is None
+    while await look():
+        pass
+    assert 0 == left[-1]
 
 
 class Ended(Exception):

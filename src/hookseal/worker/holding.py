@@ -52,7 +52,7 @@ class Holding:
                 await self._clock.sleep(LOOK_SECONDS)
 
     async def once(self) -> bool:
-        """Do what is to be done now; return whether more was released than one batch. Raises `Unavailable`."""
+        """Do what is to be done now, one batch of each; return whether more may be left. Raises `Unavailable`."""
         more = await self.settle()
         now = self._clock.monotonic()
         if now >= self._probe_at:
@@ -63,8 +63,10 @@ class Holding:
             if strays := await self._holds.release_strays():
                 self._log.info("endpoints.released", endpoints=strays, reason="deliveries waited without a reason")
         if now >= self._cancel_at:
-            self._cancel_at = now + CANCEL_SECONDS
-            await self.cancel()
+            if await self.cancel():
+                more = True
+            else:
+                self._cancel_at = now + CANCEL_SECONDS
         return more
 
     async def settle(self) -> bool:
@@ -83,12 +85,13 @@ class Holding:
             )
         return True
 
-    async def cancel(self) -> None:
-        """End all that has waited for a disabled endpoint for too long, in batches. Raises `Unavailable`."""
-        count, ended = 0, BATCH
-        while ended == BATCH and self._leads():
-            ended = await self._holds.cancel(days=self._held_days)
-            self._meter.held_too_long(ended)
-            count += ended
-        if count:
-            self._log.warning("deliveries.held_too_long", deliveries=count, days=self._held_days)
+    async def cancel(self) -> bool:
+        """End one batch of what has waited for a disabled endpoint for too long; return whether more may be left.
+
+        Raises `Unavailable`.
+        """
+        ended = await self._holds.cancel(days=self._held_days)
+        self._meter.held_too_long(ended)
+        if ended:
+            self._log.warning("deliveries.held_too_long", deliveries=ended, days=self._held_days)
+        return ended == BATCH
