@@ -89,8 +89,8 @@ ENDPOINTS_DISABLED: Final = Metric(
 GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
-    text="Deliveries given back, unspent, because the claim was too old to dial, or no TLS context could be made for it "
-    "in time: PostgreSQL is slow, or this worker has more than it can do.",
+    text="Deliveries given back, unspent, because the claim was too old to dial, or no TLS context could be made for "
+    "it in time: PostgreSQL is slow, or this worker has more than it can do.",
 )
 EXHAUSTED: Final = Metric(
     name="hookseal_exhausted_total",
