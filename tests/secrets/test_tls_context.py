@@ -269,8 +269,7 @@ async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
     found = contexts(FakeClock(), trust=gate, most=MOST_AT_ONCE)
     asking = [asyncio.create_task(found.of(str(number), SEALED)) for number in range(MOST_AT_ONCE)]
-    while found._making < MOST_AT_ONCE:  # noqa: ASYNC110 -- the very next turn is asked for
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # each of them asks in this turn
     monkeypatch.setattr(tls_context, "WAIT_SECONDS", 30)
     with pytest.raises(LocalFailure, match="run more workers"):
         await found.of("one more", SEALED)
@@ -283,6 +282,21 @@ async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "0" == (await joined).key
     assert "63" == (await found.of("63", SEALED)).key
     assert MOST_AT_ONCE == len(gate.threads)
+
+
+async def test_so_many_in_one_turn() -> None:
+    """Of five hundred that are asked for in one turn of the loop 64 are made, the others refused at once."""
+    gate = Gate()
+    found = contexts(FakeClock(), trust=gate, most=500)
+    asking = [asyncio.create_task(found.of(str(number), SEALED)) for number in range(500)]
+    await asyncio.sleep(0)
+    refused = [task for task in asking if task.done()]
+    gate.opened.set()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert 500 - MOST_AT_ONCE == len(refused) == sum(isinstance(answer, LocalFailure) for answer in answers)
+    assert MOST_AT_ONCE == len(gate.threads)
+    assert "one more" == (await found.of("one more", SEALED)).key
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])

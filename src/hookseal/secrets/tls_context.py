@@ -90,7 +90,6 @@ class TlsContexts:
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._bytes = 0
         self._clears = 0
-        self._making = 0
         self._flights: SingleFlight[tuple[str, bytes], EndpointTls] = SingleFlight()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tls-context")
 
@@ -107,7 +106,7 @@ class TlsContexts:
         if held is not None and hmac.compare_digest(held.digest, digest):
             self._held.move_to_end(ref)
             return held.tls
-        if self._making >= MOST_AT_ONCE and not self._flights.has((ref, digest)):
+        if self._flights.under_way >= MOST_AT_ONCE and not self._flights.has((ref, digest)):
             raise LocalFailure(_TOO_MANY)
         flight, _ = self._flights.join((ref, digest), lambda: self._made(ref, digest, sealed))
         await asyncio.wait({flight}, timeout=WAIT_SECONDS)
@@ -127,11 +126,7 @@ class TlsContexts:
 
     async def _made(self, ref: str, digest: bytes, sealed: SecretMaterial) -> EndpointTls:
         clears, expires_at = self._clears, self._clock.monotonic() + self._ttl_seconds
-        self._making += 1
-        try:
-            context = await asyncio.get_running_loop().run_in_executor(self._thread, self._context, sealed)
-        finally:
-            self._making -= 1
+        context = await asyncio.get_running_loop().run_in_executor(self._thread, self._context, sealed)
         tls = EndpointTls(key=ref, context=context, expires_at=expires_at)
         if clears == self._clears and self._clock.monotonic() < expires_at:
             self._hold(ref, _Held(tls, digest, _bytes_of(context)))
