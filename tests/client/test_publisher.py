@@ -33,6 +33,24 @@ async def test_an_event_is_stored_and_rung(publisher: Publisher, stored: Stored)
     assert ("order-7", traceparent) == tuple(row)
 
 
+@pytest.mark.req("DEL-22")
+async def test_what_waits_is_not_rung(publisher: Publisher, stored: Stored) -> None:
+    """A delivery for a disabled endpoint comes back and is not rung, and one that is over is not rung by a repeat."""
+    await stored.endpoint()
+    await stored.pool.execute(
+        "UPDATE hookseal.endpoints SET enabled = false WHERE id = (SELECT min(id::text)::uuid FROM hookseal.endpoints)"
+    )
+    published = await publisher.publish(**EVENT, data=1, event_id="evt-1")
+    due = await stored.pool.fetchval("SELECT id::text FROM hookseal.deliveries WHERE waiting_for IS NULL")
+
+    assert 2 == len(published.deliveries)
+    assert {due} == set(await stored.rung())
+    await stored.pool.execute(
+        "UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL WHERE waiting_for IS NULL"
+    )
+    assert () == (await publisher.publish(**EVENT, data=1, event_id="evt-1"))._due
+
+
 @pytest.mark.req("DEL-01")
 @pytest.mark.parametrize(
     ("data", "text"),

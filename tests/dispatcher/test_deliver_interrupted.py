@@ -10,7 +10,7 @@ import pytest
 from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, attempt, take
 from hookseal.dispatcher.model import Attempt, Claim, NotBegun, State, Verdict
 from hookseal.dispatcher.ports import Signer
-from hookseal.ground.errors import CannotSign, Exhausted
+from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure
 from hookseal.ground.pointer import Pointer
 from tests.dispatcher.scene import OK, Scene
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
@@ -43,6 +43,50 @@ async def test_what_this_machine_lacks_spends_nothing() -> None:
     assert (1, 0) == (scene.meter.lacks, scene.meter.returns)
     await scene.run()
     assert State.DELIVERED is scene.row.state
+
+
+@pytest.mark.req("DEL-06")
+async def test_what_its_tls_context_takes_is_lacking() -> None:
+    """It is given back as a request without a descriptor is: due at once, counted, and whoever runs us hears of it."""
+    scene = with_identity(Exhausted("the TLS context cannot be made (EMFILE)"))
+    with pytest.raises(Exhausted, match=r"cannot be made \(EMFILE\)"):
+        await scene.run()
+
+    assert ([], [], State.PENDING, 0) == (
+        scene.transport.sent,
+        scene.row.attempts,
+        scene.row.state,
+        scene.row.budget_spent,
+    )
+    assert (1, 0, []) == (scene.meter.lacks, scene.meter.returns, scene.meter.holds)
+    assert await take(RING, scene.parts) is not None
+
+
+@pytest.mark.req("DEL-06")
+async def test_a_failure_of_this_worker_alone_is_tried_again() -> None:
+    """It is unsent, unspent and counted, and due a while later: nothing waits for the endpoint's secret."""
+    scene = with_identity(LocalFailure("too many are asked for: run more workers"))
+    await scene.run()
+
+    assert ([], [], State.PENDING, None) == (
+        scene.transport.sent,
+        scene.row.attempts,
+        scene.row.state,
+        scene.row.waiting_for,
+    )
+    assert "too many are asked for: run more workers" == scene.row.error
+    assert (0, 1, []) == (scene.meter.lacks, scene.meter.returns, scene.meter.holds)
+    scene.clock.elapsed += 14.9
+    assert await take(RING, scene.parts) is None
+    scene.clock.elapsed += 0.2
+    assert await take(RING, scene.parts) is not None
+
+
+def with_identity(error: Exception) -> Scene:
+    """Return a pipeline whose endpoint has a TLS identity that cannot be had."""
+    scene = Scene(signers=FixedSigners("db:acme:n:2", headers_error=error))
+    scene.ledger.target(DELIVERY, target(tls_ref="db:acme:endpoint-tls-x:1"))
+    return scene
 
 
 class StallingSigners(FixedSigners):

@@ -1,14 +1,18 @@
 """What waits for its endpoint is held as one: one probe at a time, and all of it let go when it is released."""
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.deliver import attempt, take
 from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.model import Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait, admit
+from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.caches import clear_caches
 from hookseal.operations.endpoint_state import disable_endpoint, enable_endpoint
@@ -16,7 +20,9 @@ from hookseal.operations.endpoints import delete_endpoint
 from hookseal.operations.rotation import rotate
 from hookseal.secrets.rotation import Wanted
 from hookseal.secrets.signer import generate_signing_secret
+from tests.dispatcher.scene import Scene
 from tests.dispatcher.test_ledger import ROW, ledger
+from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool
@@ -94,6 +100,27 @@ async def test_the_first_refusal_holds_the_endpoint(stored: Installation) -> Non
     [row] = await stored.pool.fetch(_HELD)
     assert timedelta(seconds=14) < row["probe_at"] - row["since"] <= timedelta(seconds=15)
     assert isinstance(admit(behind, allow_http=False, jitter=0.5), Wait)
+
+
+@pytest.mark.req("SEC-07")
+@pytest.mark.req("DEL-06")
+@pytest.mark.parametrize(
+    ("error", "holds"),
+    [(CannotSign("altered"), True), (Exhausted("no descriptor"), False), (LocalFailure("too many"), False)],
+)
+async def test_what_one_worker_lacks_holds_no_endpoint(error: Exception, holds: bool, stored: Installation) -> None:
+    """A secret that is refused is refused to all workers; what one of them lacks keeps no other from delivering."""
+    rings = [(await stored.deliveries())[0] for _ in range(2)]
+    parts = replace(Scene(signers=FixedSigners("db:acme:n:1", error=error)).parts, ledger=ledger(stored.pool))
+    taken = await take(rings[0], parts)
+    assert taken is not None
+    with suppress(Exhausted):
+        await attempt(*taken, parts)
+    rings += await stored.deliveries()
+
+    assert [holds, False, holds] == [each is not None for each in await waiting(stored, rings)]
+    assert holds == bool(await stored.pool.fetch(_HELD))
+    assert holds == ((await claimed(stored, rings[1])).is_probe is False)
 
 
 @pytest.mark.req("SEC-07")

@@ -246,7 +246,7 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
 
 @pytest.mark.req("DEL-01")
 async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """A producer reads no table and calls none of the functions behind the two that publish."""
+    """A producer reads no table, calls none of the functions behind the two that publish, and asks of its own only."""
     async with login(pool, database_url) as (role, connection):
         await pool.execute(f"GRANT hookseal_producer TO {role}")
         for table in ("events", "deliveries", "endpoints", "secret_records", "producers", "attempts", "secret_keys"):
@@ -254,6 +254,8 @@ async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", databas
                 await connection.fetch(f"SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetch("SELECT hookseal.store_event('a', 'b', 'c', '', now(), '', NULL, NULL)")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="may not publish for tenant globex"):
+            await connection.fetch("SELECT hookseal.due('globex', 'evt-1')")
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")

@@ -14,12 +14,13 @@ import pytest
 from hookseal.dispatcher import guard
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.course import COURSE, Course
-from hookseal.dispatcher.guard import ForbiddenAddressError, Guard, begun_socket, lack, lacking
+from hookseal.dispatcher.guard import ForbiddenAddressError, Guard, begun_socket, lacking
 from hookseal.dispatcher.model import Failure, FailureKind, NotBegun, Reply
 from hookseal.dispatcher.transport import HttpTransport
 from hookseal.dispatcher.tunnel import EgressProxy
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
+from hookseal.ground.lack import lack
 from tests.dispatcher.test_transport import LOOPBACK, request_to
 from tests.dispatcher.test_transport_names import transport
 from tests.dispatcher.test_transport_receivers import let_go

@@ -9,7 +9,7 @@ import asyncpg
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.model import Ring
-from hookseal.dispatcher.publish import Event, publish_json
+from hookseal.dispatcher.publish import Event, Published, publish_json
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoints import AddedEndpoint, Beside, add_endpoint
 from hookseal.operations.operator import Operator
@@ -63,8 +63,12 @@ class Installation:
 
     async def deliveries(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> tuple[Ring, ...]:
         """Publish an event and return its deliveries."""
+        return (await self.published(tenant, event_type=event_type)).deliveries
+
+    async def published(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> Published:
+        """Publish an event and return the answer."""
         event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
-        return (await publish_json(self.pool, event, '{"n": 1}')).deliveries
+        return await publish_json(self.pool, event, '{"n": 1}')
 
     async def settle(self) -> None:
         """Let go the probes that are due, and all that was released, as the worker that leads does."""

@@ -13,6 +13,8 @@ from hookseal.ground import errors
         (errors.Conflict, 4),
         (errors.Refused, 5),
         (errors.Unavailable, 69),
+        (errors.Exhausted, 69),
+        (errors.LocalFailure, 69),
         (errors.Defect, 70),
         (errors.CannotSign, 70),
     ],

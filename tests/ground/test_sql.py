@@ -8,5 +8,5 @@ def test_statements_by_name() -> None:
     found = statements("hookseal.dispatcher", "publish.sql")
 
     assert {"publish", "publish_raw"} == set(found)
-    assert found["publish"].startswith("SELECT event_id")
+    assert found["publish"].startswith("WITH published")
     assert "-- name" not in found["publish_raw"]

@@ -44,7 +44,8 @@ _ENDPOINT = (
 )
 PARTS = {
     ("hookseal_publisher", "SELECT", "control"): "name until",
-    ("hookseal_publisher", "SELECT", "deliveries"): "tenant_id id endpoint_id event_id replay_of waiting_for",
+    ("hookseal_publisher", "SELECT", "deliveries"):
+        "tenant_id id endpoint_id event_id replay_of waiting_for state next_attempt_at",
     ("hookseal_publisher", "INSERT", "deliveries"):
         "tenant_id id endpoint_id event_id waiting_for held_at last_error",
     ("hookseal_publisher", "SELECT", "held_endpoints"): "tenant_id endpoint_id released_at reason",
@@ -135,17 +136,17 @@ async def test_what_is_secret(pool: "Pool[asyncpg.Record]", role: str, reads: li
 
 @pytest.mark.req("OPS-10")
 async def test_functions(pool: "Pool[asyncpg.Record]") -> None:
-    """Nobody but a producer and the owner of the schema may call what publishes."""
+    """Nobody but a producer and the owner of the schema may call what publishes, and what asks what to ring."""
     rows = await pool.fetch(
         "SELECT f.proname, array_agg(r.rolname::text ORDER BY r.rolname) FROM pg_roles AS r, pg_proc AS f"
-        " WHERE r.rolname = ANY ($1) AND f.proname IN ('publish', 'publish_raw')"
+        " WHERE r.rolname = ANY ($1) AND f.proname IN ('publish', 'publish_raw', 'due')"
         " AND f.pronamespace = 'hookseal'::regnamespace"
         " AND has_function_privilege(r.oid, f.oid, 'EXECUTE') GROUP BY 1",
         list(ROLES),
     )
     may = ["hookseal_operator", "hookseal_producer", "hookseal_publisher"]
 
-    assert {"publish": may, "publish_raw": may} == dict(map(tuple, rows))
+    assert {"publish": may, "publish_raw": may, "due": may} == dict(map(tuple, rows))
 
 
 @pytest.mark.req("OPS-10")

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from hookseal.dispatcher.trust import client_context
+from hookseal.ground.errors import Exhausted, LocalFailure, Unavailable
 from hookseal.secrets import tls_context
-from hookseal.secrets.errors import SecretUnavailable, SecretUnusable
+from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.tls_context import (
     CERTIFICATE_BYTES,
@@ -26,6 +28,7 @@ from hookseal.secrets.tls_context import (
     system_trust,
 )
 from hookseal.secrets.tls_identity import TlsIdentity, authorities, written
+from tests.dispatcher.test_transport_lack import none_left
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
 from tests.worker.canary import client_key, search
@@ -266,14 +269,13 @@ async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
     found = contexts(FakeClock(), trust=gate, most=MOST_AT_ONCE)
     asking = [asyncio.create_task(found.of(str(number), SEALED)) for number in range(MOST_AT_ONCE)]
-    while found._making < MOST_AT_ONCE:  # noqa: ASYNC110 -- the very next turn is asked for
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # each of them asks in this turn
     monkeypatch.setattr(tls_context, "WAIT_SECONDS", 30)
-    with pytest.raises(SecretUnavailable, match="run more workers"):
+    with pytest.raises(LocalFailure, match="run more workers"):
         await found.of("one more", SEALED)
     joined = asyncio.create_task(found.of("0", SEALED))
     for task in asking:
-        with pytest.raises(SecretUnavailable, match="was not made in time"):
+        with pytest.raises(LocalFailure, match="was not made in time"):
             await task
     gate.opened.set()
 
@@ -282,13 +284,47 @@ async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_AT_ONCE == len(gate.threads)
 
 
+async def test_so_many_in_one_turn() -> None:
+    """Of five hundred that are asked for in one turn of the loop 64 are made, the others refused at once."""
+    gate = Gate()
+    found = contexts(FakeClock(), trust=gate, most=500)
+    asking = [asyncio.create_task(found.of(str(number), SEALED)) for number in range(500)]
+    await asyncio.sleep(0)
+    refused = [task for task in asking if task.done()]
+    gate.opened.set()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert 500 - MOST_AT_ONCE == len(refused) == sum(isinstance(answer, LocalFailure) for answer in answers)
+    assert MOST_AT_ONCE == len(gate.threads)
+    assert "one more" == (await found.of("one more", SEALED)).key
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 def test_this_machine_lacks_something(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a file descriptor, or memory, to load the key with, the delivery waits: the identity is not at fault."""
+    """Without a file descriptor, or memory, to load the key with, it is this machine that lacks it."""
 
     def lacking(_name: str) -> int:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "memfd_create", lacking)
-    with pytest.raises(SecretUnavailable, match=errno.errorcode[code]):
+    with pytest.raises(Exhausted, match=errno.errorcode[code]):
         context_of(identity(CLIENT, AUTHORITY))
+
+
+@pytest.mark.parametrize("authority", [AUTHORITY, None])
+def test_no_descriptor_is_left(authority: Authority | None) -> None:
+    """The same where the real thing lacks it: to load the key with, and to read whom the system trusts."""
+    wanted = identity(CLIENT, authority)
+    with none_left(), pytest.raises(Exhausted, match=r"file descriptor|EMFILE"):
+        context_of(wanted, lambda alone: client_context(extra=alone, only=alone is not None))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), Unavailable("no certificate was read")])
+def test_another_failure_of_this_machine(error: Exception) -> None:
+    """What else keeps this machine from making it is a failure of its own: another worker may make the same one."""
+
+    def broken(_alone: str | None) -> ssl.SSLContext:
+        raise error
+
+    with pytest.raises(LocalFailure, match=r"on this machine now \((EIO|no certificate was read)\)"):
+        context_of(identity(CLIENT, AUTHORITY), broken)

@@ -165,13 +165,13 @@ class World:
         return await self.installation.add(new, secret)
 
     async def publish(self, tenant: str = "acme", *, rung: bool = True) -> tuple[Ring, ...]:
-        """Publish an event, ring its deliveries if asked for, and return them."""
-        rings = await self.installation.deliveries(tenant)
+        """Publish an event, ring those of its deliveries that are due, if asked for, and return all of them."""
+        published = await self.installation.published(tenant)
         if rung:
             ringing = bell(self.redis_url)
-            await ringing.ring(rings)
+            await ringing.ring(published.due)
             await ringing.close()
-        return rings
+        return published.deliveries
 
     async def state(self, ring: Ring, wanted: str, *, waiting_for: str | None = None) -> asyncpg.Record:
         """Return the delivery once it is in that state."""

@@ -70,7 +70,7 @@ async def _publish(settings: Settings, given: Event, payload: str | bytes) -> Pu
         else:
             published = await publish_json(connection, given, payload)
     async with doorbell(settings, partial(_tell_lost, settings)) as ringing:
-        await ringing.ring(published.deliveries)
+        await ringing.ring(published.due)
     return published
 
 

@@ -38,14 +38,16 @@ class Published:
     event_id: EventId
     duplicate: bool
     deliveries: tuple[Ring, ...]
+    _due: tuple[Ring, ...] = field(repr=False, compare=False)
     _doorbell: Doorbell = field(repr=False, compare=False)
 
     async def ring(self) -> None:
         """Tell the workers, once the caller's transaction is committed. Without it they find out by themselves.
 
-        Returns within two seconds. Never raises: a ring that is lost is logged, and the outbox finds the event.
+        What waits for its endpoint is not rung. Returns within two seconds. Never raises: a ring that is lost is
+        logged, and the outbox finds the event.
         """
-        await self._doorbell.ring(self.deliveries)
+        await self._doorbell.ring(self._due)
 
 
 class Publisher:
@@ -123,6 +125,7 @@ class Publisher:
             event_id=result.event_id,
             duplicate=result.duplicate,
             deliveries=result.deliveries,
+            _due=result.due,
             _doorbell=self._doorbell,
         )
 

@@ -72,7 +72,7 @@ class Stage:
         """Publish an event, ring its deliveries, and return them."""
         event = Event(tenant_id=tenant, event_type=event_type, correlation_id=f"demo-{number}")
         published = await publish_json(self.pool, event, f'{{"number": {number}}}')
-        await self.ringing.ring(published.deliveries)
+        await self.ringing.ring(published.due)
         return published.deliveries
 
     async def states(self, endpoint: Added) -> dict[str, int]:

@@ -28,9 +28,9 @@ from hookseal.dispatcher.model import (
     Verdict,
 )
 from hookseal.dispatcher.outcome import classify, explain
-from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, decide
+from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, await_turn, decide
 from hookseal.dispatcher.ports import Parts, dialled_with
-from hookseal.ground.errors import CannotSign, Defect, Exhausted, Unavailable
+from hookseal.ground.errors import CannotSign, Defect, Exhausted, LocalFailure, Unavailable
 
 _Written = TypeVar("_Written", bool, Verdict | None)
 
@@ -69,9 +69,11 @@ async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
         signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
         if target.pointer.headers_ref is not None or target.pointer.tls_ref is not None:
             signed, held = await _with_own(signed, parts)
-    except CannotSign as error:
-        is_transient = isinstance(error, Unavailable)
-        await _shielded(_hold(claim, await_secret(str(error), parts.jitter(), is_transient=is_transient), parts))
+    except (CannotSign, LocalFailure) as error:
+        await _shielded(_cannot(claim, error, parts))
+    except Exhausted as error:
+        await _shielded(_exhausted(claim, str(error), parts))
+        raise
     except Exception:  # a fault of ours: it is told by whoever runs us
         await _shielded(_hold(claim, await_mending(parts.jitter()), parts))
         raise
@@ -196,18 +198,31 @@ async def _hold(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
             assert_never(verdict)
 
 
+async def _cannot(claim: Claim, error: CannotSign | LocalFailure, parts: Parts) -> None:
+    if isinstance(error, CannotSign):
+        is_transient = isinstance(error, Unavailable)
+        await _hold(claim, await_secret(str(error), parts.jitter(), is_transient=is_transient), parts)
+    else:  # another worker may have what it takes: no endpoint is held
+        parts.meter.given_back()
+        await _hold(claim, await_turn(str(error), parts.jitter()), parts)
+
+
 async def _give_back(claim: Claim, parts: Parts) -> None:
     await _counted(parts.ledger.release(claim, None), parts)
 
 
 async def _not_begun(claim: Claim, answer: NotBegun, parts: Parts) -> None:
+    if answer.lack is not None:
+        await _exhausted(claim, f"no socket could be made ({answer.lack})", parts)
+        return
     await _give_back(claim, parts)
-    if answer.lack is None:
-        parts.meter.given_back()
-        reason = "the claim was too old to dial"
-    else:
-        parts.meter.exhausted()
-        reason = f"no socket could be made ({answer.lack})"
+    parts.meter.given_back()
+    parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
+
+
+async def _exhausted(claim: Claim, reason: str, parts: Parts) -> None:
+    await _give_back(claim, parts)
+    parts.meter.exhausted()
     parts.log.warning("delivery.given_back", **_identity(claim), reason=reason)
 
 

@@ -8,8 +8,9 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from hookseal.dispatcher.course import Course, Phase
-from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError, lack
+from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError
 from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
+from hookseal.ground.lack import lack
 
 _LATE: Final = {
     Phase.NAME: (FailureKind.DNS, "the host name was not resolved within {seconds:g} s"),

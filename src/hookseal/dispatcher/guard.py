@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from hookseal.dispatcher.address import Networks, refusal
 from hookseal.dispatcher.course import COURSE
+from hookseal.ground.lack import lack
 
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
 _DISCARD_PORT: Final = 9
 # Those of PostgreSQL, Redis, the probes, look-ups and logs: a request that took the last one would cost its outcome.
 RESERVED_DESCRIPTORS: Final = 256
-_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class ForbiddenAddressError(OSError):
@@ -29,12 +29,6 @@ class ForbiddenAddressError(OSError):
 
 class TooLateError(OSError):
     """The request may not begin any more."""
-
-
-def lack(error: BaseException) -> str | None:
-    """Return what this machine lacks if that is what the error says (the name of its code), None if it is another."""
-    code = error.errno if isinstance(error, OSError) else None
-    return errno.errorcode[code] if code in _OURS else None
 
 
 def lacking() -> OSError | None:

@@ -27,7 +27,7 @@ _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Held back without an attempt. `waiting_for` is None after a fault of ours: then it is due after `seconds`.
+    """Held back without an attempt. `waiting_for` is None after a failure of ours: then it is due after `seconds`.
 
     What waits for a secret is held with all of its endpoint, of which one delivery is tried: for the first time after
     `seconds`. What waits for a disabled endpoint is not looked at until that is enabled. `is_refusal` tells whether
@@ -80,6 +80,11 @@ def await_secret(reason: str, jitter: float, *, is_transient: bool = False) -> W
 def await_mending(jitter: float) -> Wait:
     """Return the wait of a delivery that a fault of ours kept from being sent. `jitter` is in [0, 1)."""
     return Wait(waiting_for=None, seconds=again(jitter), reason="a fault of hookseal: see the worker's log")
+
+
+def await_turn(reason: str, jitter: float) -> Wait:
+    """Return the wait of a delivery that this process alone cannot send now. `jitter` is in [0, 1)."""
+    return Wait(waiting_for=None, seconds=again(jitter), reason=reason)
 
 
 def again(jitter: float) -> float:

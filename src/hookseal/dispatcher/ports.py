@@ -138,7 +138,8 @@ class Signers(Protocol):
     def tls(self, pointer: Pointer) -> AbstractAsyncContextManager[Tls | None]:
         """Give what the endpoint is dialled with, None without a ref: then it is dialled as any other.
 
-        Raises `CannotSign` on entry if it cannot be had.
+        Raises `CannotSign` on entry if it cannot be had, and `LocalFailure` or `Exhausted` if it is this process or
+        machine alone that cannot make it ready now.
         """
         ...
 
@@ -159,11 +160,11 @@ class Meter(Protocol):
         ...
 
     def given_back(self) -> None:
-        """Count a delivery that was given back, because its claim was too old to dial."""
+        """Count a delivery that was given back: its claim was too old to dial, or this process alone cannot send it."""
         ...
 
     def exhausted(self) -> None:
-        """Count a delivery that was given back, because this machine lacked what a connection takes."""
+        """Count a delivery that was given back, because this machine lacked what sending it takes."""
         ...
 
     def lease_lost(self) -> None:

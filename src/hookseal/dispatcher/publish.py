@@ -34,11 +34,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The event and its deliveries; `duplicate` if this very event had been published before."""
+    """The event, its deliveries, and the `due` ones, to be rung; `duplicate` if it had been published before."""
 
     event_id: EventId
     duplicate: bool
     deliveries: tuple[Ring, ...]
+    due: tuple[Ring, ...]
 
 
 async def publish_json(executor: Executor, event: Event, data: str) -> Published:
@@ -76,18 +77,20 @@ async def _publish(executor: Executor, function: str, event: Event, content: str
 
 
 def _published(tenant_id: TenantId, rows: list[Any]) -> Published:
+    rings = [(_ring(tenant_id, row), row["is_due"]) for row in rows if row["delivery_id"] is not None]
     return Published(
         event_id=EventId(rows[0]["event_id"]),
         duplicate=rows[0]["duplicate"],
-        deliveries=tuple(
-            Ring(
-                tenant_id=tenant_id,
-                endpoint_id=EndpointId(row["endpoint_id"]),
-                delivery_id=DeliveryId(row["delivery_id"]),
-            )
-            for row in rows
-            if row["delivery_id"] is not None
-        ),
+        deliveries=tuple(ring for ring, _ in rings),
+        due=tuple(ring for ring, is_due in rings if is_due),
+    )
+
+
+def _ring(tenant_id: TenantId, row: Any) -> Ring:
+    return Ring(
+        tenant_id=tenant_id,
+        endpoint_id=EndpointId(row["endpoint_id"]),
+        delivery_id=DeliveryId(row["delivery_id"]),
     )
 
 

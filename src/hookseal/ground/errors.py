@@ -72,6 +72,13 @@ class Exhausted(HooksealError):
     exit_code = 69
 
 
+class LocalFailure(HooksealError):
+    """This process alone cannot do it now: run more of them, or correct what the message names."""
+
+    code = "local_failure"
+    exit_code = 69
+
+
 class Defect(HooksealError):
     """A state that cannot be: this is a fault of hookseal, please report it."""
 

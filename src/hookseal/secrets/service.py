@@ -162,8 +162,8 @@ class SecretService:
         """Give the context to dial the endpoint with, None if it has no TLS identity of its own, for the block.
 
         It is held for as long as a secret is cached, and no longer than the epoch. Raises as `signers` does,
-        `SecretUnusable` if what was sealed may not be used, and `SecretUnavailable` if the context cannot be made
-        within two seconds.
+        `SecretUnusable` if what was sealed may not be used, and `LocalFailure` or `Exhausted` if this process or
+        this machine cannot make the context now.
         """
         text = pointer.tls_ref
         if text is None:

@@ -34,6 +34,11 @@ class SingleFlight(Generic[_Key, _Answer]):
         """Return whether an asking for this key is under way that may be joined."""
         return key in self._joinable
 
+    @property
+    def under_way(self) -> int:
+        """How many have been begun and have not ended, those that were forgotten too."""
+        return len(self._running)
+
     def forget(self) -> None:
         """Let nobody else join what is under way: who comes from now on begins anew."""
         self._joinable.clear()

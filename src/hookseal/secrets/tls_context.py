@@ -18,9 +18,10 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Exhausted, LocalFailure, Unavailable
+from hookseal.ground.lack import lack
 from hookseal.secrets import pem, tls_identity
-from hookseal.secrets.errors import SecretUnavailable, SecretUnusable
+from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.single_flight import SingleFlight
 from hookseal.secrets.tls_identity import ClientCertificate, TlsIdentity
@@ -89,7 +90,6 @@ class TlsContexts:
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._bytes = 0
         self._clears = 0
-        self._making = 0
         self._flights: SingleFlight[tuple[str, bytes], EndpointTls] = SingleFlight()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tls-context")
 
@@ -97,7 +97,8 @@ class TlsContexts:
         """Return the context of the identity that this version holds; the same one while it is held.
 
         Those who ask for the same one at the same time share it. Raises `SecretUnusable` if it is not such as may be
-        used, and `SecretUnavailable` if it cannot be made within two seconds.
+        used, `LocalFailure` if this process cannot make it now or not within two seconds, and `Exhausted` if it is a
+        file descriptor or memory that this machine lacks for it.
         """
         digest = hashlib.sha256(sealed.reveal()).digest()
         self._shed(self._clock.monotonic())
@@ -105,12 +106,12 @@ class TlsContexts:
         if held is not None and hmac.compare_digest(held.digest, digest):
             self._held.move_to_end(ref)
             return held.tls
-        if self._making >= MOST_AT_ONCE and not self._flights.has((ref, digest)):
-            raise SecretUnavailable(_TOO_MANY)
+        if self._flights.under_way >= MOST_AT_ONCE and not self._flights.has((ref, digest)):
+            raise LocalFailure(_TOO_MANY)
         flight, _ = self._flights.join((ref, digest), lambda: self._made(ref, digest, sealed))
         await asyncio.wait({flight}, timeout=WAIT_SECONDS)
         if not flight.done():
-            raise SecretUnavailable(_TOO_MANY)
+            raise LocalFailure(_TOO_MANY)
         return flight.result()
 
     def clear(self) -> None:
@@ -125,11 +126,7 @@ class TlsContexts:
 
     async def _made(self, ref: str, digest: bytes, sealed: SecretMaterial) -> EndpointTls:
         clears, expires_at = self._clears, self._clock.monotonic() + self._ttl_seconds
-        self._making += 1
-        try:
-            context = await asyncio.get_running_loop().run_in_executor(self._thread, self._context, sealed)
-        finally:
-            self._making -= 1
+        context = await asyncio.get_running_loop().run_in_executor(self._thread, self._context, sealed)
         tls = EndpointTls(key=ref, context=context, expires_at=expires_at)
         if clears == self._clears and self._clock.monotonic() < expires_at:
             self._hold(ref, _Held(tls, digest, _bytes_of(context)))
@@ -164,8 +161,8 @@ def context_of(
 ) -> ssl.SSLContext:
     """Return a context that proves who we are, and trusts the identity's own authorities, if it has any, alone.
 
-    Raises `SecretUnusable` if OpenSSL takes something of it for unfit, and `SecretUnavailable` if this machine lacks
-    what it takes (files, memory).
+    Raises `SecretUnusable` if OpenSSL takes something of it for unfit, `Exhausted` if this machine has no file
+    descriptor or memory for it, and `LocalFailure` for any other failure of this machine.
     """
     try:
         context = trust("".join(map(ssl.DER_cert_to_PEM_cert, identity.authorities)) or None)
@@ -173,9 +170,11 @@ def context_of(
             _prove(context, identity.client, random_bytes)
     except ssl.SSLError as error:
         raise SecretUnusable(_REFUSED.format(reason=error.reason)) from None
-    except (OSError, Unavailable) as error:
-        reason = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else str(error)
-        raise SecretUnavailable(_NOT_MADE.format(reason=reason)) from None
+    except OSError as error:
+        kind = LocalFailure if lack(error) is None else Exhausted
+        raise kind(_NOT_MADE.format(reason=errno.errorcode.get(error.errno or 0))) from None
+    except Unavailable as error:
+        raise LocalFailure(_NOT_MADE.format(reason=error)) from None
     return context
 
 

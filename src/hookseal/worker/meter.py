@@ -61,11 +61,11 @@ class WorkerMeter(Collector):
         self._count(metrics.HELD_TOO_LONG, by=deliveries)
 
     def given_back(self) -> None:
-        """Count a delivery that was given back, because its claim was too old to dial."""
+        """Count a delivery that was given back: its claim was too old to dial, or this process alone cannot send it."""
         self._count(metrics.GIVEN_BACK)
 
     def exhausted(self) -> None:
-        """Count a delivery that was given back, because this machine lacked what a connection takes."""
+        """Count a delivery that was given back, because this machine lacked what sending it takes."""
         self._count(metrics.EXHAUSTED)
 
     def lease_lost(self) -> None:

@@ -89,10 +89,13 @@ ENDPOINTS_DISABLED: Final = Metric(
 GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
-    text="Claims that were too old to dial: PostgreSQL is slow, or this worker has more than it can do.",
+    text="Deliveries given back, unspent, because the claim was too old to dial, or no TLS context could be made for "
+    "it in time: PostgreSQL is slow, or this worker has more than it can do.",
 )
 EXHAUSTED: Final = Metric(
-    name="hookseal_exhausted_total", kind=Kind.COUNTER, text="Deliveries given back, unspent, for want of a socket."
+    name="hookseal_exhausted_total",
+    kind=Kind.COUNTER,
+    text="Deliveries given back, unspent, for want of a file descriptor or memory.",
 )
 LEASES_LOST: Final = Metric(
     name="hookseal_leases_lost_total",

@@ -12,3 +12,11 @@ GRANT SELECT, INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at,
     ON hookseal.held_endpoints TO hookseal_operator;
 GRANT SELECT ON hookseal.held_endpoints TO hookseal_readonly;
 REVOKE EXECUTE ON FUNCTION hookseal.date_wait() FROM PUBLIC;
+
+-- Who publishes may ask which deliveries of an event are due, to ring them.
+GRANT SELECT (state, next_attempt_at) ON hookseal.deliveries TO hookseal_publisher;
+GRANT CREATE ON SCHEMA hookseal TO hookseal_publisher;
+ALTER FUNCTION hookseal.due(text, text) OWNER TO hookseal_publisher;
+REVOKE CREATE ON SCHEMA hookseal FROM hookseal_publisher;
+REVOKE EXECUTE ON FUNCTION hookseal.due(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION hookseal.due(text, text) TO hookseal_producer, CURRENT_USER;

@@ -10,4 +10,4 @@ depends_on = None
 
 def upgrade() -> None:
     """Change tables and functions, then grant what their use needs."""
-    run_sql("0006_locks.sql", "0006_held.sql", "0006_rights.sql")
+    run_sql("0006_locks.sql", "0006_held.sql", "0006_due.sql", "0006_rights.sql")
