@@ -34,7 +34,7 @@ def test_the_page_has_the_numbers() -> None:
         f"as many are as fit into {tls_context.MOST_BYTES >> 20} MiB, counted as {tls_context.CONTEXT_BYTES >> 10} KiB",
         f"and {tls_context.CERTIFICATE_BYTES >> 10} KiB for each certificate",
         f"waits {tls_context.WAIT_SECONDS:g} s at most for its context,",
-        f"and behind at most {tls_context.MOST_AT_ONCE} others",
+        f"and behind at most {tls_context.MOST_AT_ONCE - 1} others",
         f"less than `HOOKSEAL_CONCURRENCY` and {guard.RESERVED_DESCRIPTORS} more.",
         f"Of the limit the last {guard.RESERVED_DESCRIPTORS}, or half of it if it is small, are reserved",
         f"begins nothing for {tasks._FIRST_REST_SECONDS:g} s, twice as long each time while it lasts,",
