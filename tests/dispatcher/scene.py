@@ -6,9 +6,10 @@ from typing import Any
 
 import structlog
 
-from hookseal.dispatcher.deliver import attempt, take
-from hookseal.dispatcher.model import Answer, Reply
+from hookseal.dispatcher.deliver import claim, finish, prepare
+from hookseal.dispatcher.model import Answer, Claim, Reply, Ring
 from hookseal.dispatcher.ports import Parts
+from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
@@ -18,6 +19,18 @@ from tests.doubles.transport import ScriptedTransport
 
 OK = Reply(status=204, snippet="thanks")
 GONE = Reply(status=410, snippet="")
+
+
+async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
+    """Claim what one ring names; return the claim and the time just before it, None if there is nothing to do."""
+    claimed, asked_at = await claim([ring], parts, most_bytes=MAX_BODY_BYTES)
+    return (claimed.claims[0], asked_at) if claimed.claims else None
+
+
+async def attempt(claimed: Claim, asked_at: float, parts: Parts) -> None:
+    """Take one claim through the other steps."""
+    [prepared] = await prepare([claimed], asked_at, parts)
+    await finish(prepared, parts)
 
 
 @dataclass

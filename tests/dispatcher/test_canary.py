@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher import canary, deliver
+from hookseal.dispatcher import canary, prepare
 from hookseal.dispatcher.canary import CanaryVerdict, Heard, Ping, compose_ping, heard, judge, needs_control
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request, Target
 from hookseal.ground.errors import Refused
@@ -95,7 +95,7 @@ def test_what_is_not_sent(found: Target, reason: str) -> None:
 
 def test_it_begins_as_soon_as_a_delivery_does() -> None:
     """A ping may begin as long after the reading of its pointer as a delivery after its claim, and no later."""
-    assert deliver.START_WITHIN_SECONDS == canary.START_WITHIN_SECONDS
+    assert prepare.START_WITHIN_SECONDS == canary.START_WITHIN_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from hookseal.dispatcher.deliver import attempt, take
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, State
 from hookseal.ground.errors import CannotSign, Defect
-from tests.dispatcher.scene import GONE, OK, Scene
+from tests.dispatcher.scene import GONE, OK, Scene, attempt, take
 from tests.doubles.claims import DELIVERY, RETRIES, RING, overlapping, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners

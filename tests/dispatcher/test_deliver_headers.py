@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, take
 from hookseal.dispatcher.model import Attempt, Claim, State, Verdict, WaitingFor
+from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
 from hookseal.ground.errors import CannotSign, Defect
 from hookseal.ground.pointer import Pointer
 from hookseal.secrets.material import SecretMaterial
-from tests.dispatcher.scene import OK, Scene
+from tests.dispatcher.scene import OK, Scene, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.ledger import MemoryLedger
 from tests.doubles.signers import FixedSigners

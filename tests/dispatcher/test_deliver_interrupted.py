@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, attempt, take
 from hookseal.dispatcher.model import Attempt, Claim, NotBegun, State, Verdict
 from hookseal.dispatcher.ports import Signer
+from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
 from hookseal.ground.errors import CannotSign, Exhausted
 from hookseal.ground.pointer import Pointer
-from tests.dispatcher.scene import OK, Scene
+from tests.dispatcher.scene import OK, Scene, attempt, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.ledger import MemoryLedger
 from tests.doubles.signers import FixedSigners

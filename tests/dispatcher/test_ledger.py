@@ -6,10 +6,11 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, Retries, State, Verdict, WaitingFor
+from hookseal.dispatcher.model import Attempt, Made, Outcome, Retries, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
+from hookseal.ground.ids import TenantId
 from tests.doubles.claims import RING
 from tests.doubles.stored import begin
 
@@ -154,15 +155,19 @@ async def test_what_is_on_record(pool: "Pool[asyncpg.Record]") -> None:
     [ring] = await installation.deliveries()
     claim = await ledger(pool).claim(ring)
     assert claim is not None
-    assert not await ledger(pool).is_recorded(claim, ROW)
+    made = Made(claim=claim, attempt=ROW, verdict=FAILED, error=None)
+    assert set() == await ledger(pool).recorded([made])
     await ledger(pool).record(claim, ROW, FAILED, "the receiver answered 503")
 
-    assert await ledger(pool).is_recorded(claim, ROW)
-    assert not await ledger(pool).is_recorded(claim, replace(ROW, outcome=Outcome.UNKNOWN))
-    assert not await ledger(pool).is_recorded(replace(claim, number=2), ROW)
-    assert not await PostgresLedger(pool, worker="w2", lease_seconds=45).is_recorded(claim, ROW)
-    for changes in ({"tenant_id": "globex"}, {"delivery_id": RING.delivery_id}):
-        assert not await ledger(pool).is_recorded(replace(claim, ring=replace(ring, **changes)), ROW)
+    assert {ring.delivery_id} == await ledger(pool).recorded([made])
+    others = [
+        replace(made, attempt=replace(ROW, outcome=Outcome.UNKNOWN)),
+        replace(made, claim=replace(claim, number=2)),
+        replace(made, claim=replace(claim, ring=replace(ring, tenant_id=TenantId("globex")))),
+        replace(made, claim=replace(claim, ring=replace(ring, delivery_id=RING.delivery_id))),
+    ]
+    assert set() == await ledger(pool).recorded(others)
+    assert set() == await PostgresLedger(pool, worker="w2", lease_seconds=45).recorded([made])
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")

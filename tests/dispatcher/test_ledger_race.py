@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import ledger as ledger_module
+from hookseal.dispatcher import batches
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.waiting import older_claims
 from hookseal.ground.errors import Busy
@@ -25,11 +25,13 @@ Pool = asyncpg.Pool
 @pytest.fixture
 def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the statement that claims wait for who holds the lock 7 once its snapshot is taken; else it is as it is."""
-    real = ledger_module._SQL["claim"]
-    condition = "WHERE d.tenant_id = $1"
+    real = batches._SQL["claim_all"]
+    condition = "WHERE d.endpoint_id IS NOT DISTINCT"
     assert condition in real
-    paused = real.replace(condition, "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND d.tenant_id = $1", 1)
-    monkeypatch.setattr(ledger_module, "_SQL", {**ledger_module._SQL, "claim": paused})
+    paused = real.replace(
+        condition, condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
+    )
+    monkeypatch.setattr(batches, "_SQL", {**batches._SQL, "claim_all": paused})
 
 
 async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
@@ -168,7 +170,7 @@ async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[as
 async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
     pausing: None, pool: "Pool[asyncpg.Record]"
 ) -> None:
-    """A claim whose endpoint was deleted since its snapshot has no target: the delivery is then cancelled."""
+    """A claim whose endpoint was deleted since its snapshot takes nothing; the next has no target."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -177,7 +179,9 @@ async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
         claiming = asyncio.create_task(ledger(pool).claim(ring))
         await somebody_waits(pool)
         await pool.execute("DELETE FROM hookseal.endpoints")
-    claim = await claiming
+    with pytest.raises(Busy):
+        await claiming
+    claim = await ledger(pool).claim(ring)
 
     assert claim is not None
     assert claim.target is None

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from hookseal.dispatcher import connection, deliver, endpoint_rules, guard, names, reading, turns
+from hookseal.dispatcher import connection, endpoint_rules, guard, names, prepare, reading, turns
 from hookseal.dispatcher.course import Limits
 from hookseal.secrets import tls_context
-from hookseal.worker import probe_port, tasks
+from hookseal.worker import probe_port, ring_handler
 
 PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[2] / "docs" / "transport.md").read_text(encoding="utf-8"))
 
@@ -15,7 +15,7 @@ def test_the_page_has_the_numbers() -> None:
     """Every limit of the code stands on the page, in its words."""
     limits = Limits()
     said = [
-        f"or the first byte on a kept connection) | {deliver.START_WITHIN_SECONDS:g} s after the claim |",
+        f"or the first byte on a kept connection) | {prepare.START_WITHIN_SECONDS:g} s after the claim |",
         f"| resolve the name | {limits.name_seconds:g} s |",
         f"| connect, with an egress proxy and its tunnel included | {limits.connect_seconds:g} s |",
         f"| TLS handshake | {limits.handshake_seconds:g} s |",
@@ -37,8 +37,8 @@ def test_the_page_has_the_numbers() -> None:
         f"and behind at most {tls_context.MOST_AT_ONCE} others",
         f"less than `HOOKSEAL_CONCURRENCY` and {guard.RESERVED_DESCRIPTORS} more.",
         f"Of the limit the last {guard.RESERVED_DESCRIPTORS}, or half of it if it is small, are reserved",
-        f"begins nothing for {tasks._FIRST_REST_SECONDS:g} s, twice as long each time while it lasts,",
-        f"{tasks._LONGEST_REST_SECONDS:g} s at most.",
+        f"begins nothing for {ring_handler._FIRST_REST_SECONDS:g} s, twice as long each time while it lasts,",
+        f"{ring_handler._LONGEST_REST_SECONDS:g} s at most.",
         f"within {probe_port.CONNECTION_SECONDS:g} s, and holds {probe_port.MOST_CONNECTIONS} connections.",
         f"({endpoint_rules.MIN_TIMEOUT_MS} to {endpoint_rules.MAX_TIMEOUT_MS})",
     ]

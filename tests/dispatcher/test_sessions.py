@@ -24,9 +24,9 @@ def identity(key: str, *, expires_in: float | None = None) -> TlsIdentity:
     return TlsIdentity(key=key, context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), expires_at=expires_at)
 
 
-def opened(_allowed: Networks, _identity: TlsIdentity | None) -> aiohttp.ClientSession:
-    """Open a session that dials nothing."""
-    return aiohttp.ClientSession()
+def opened(_allowed: Networks, _identity: TlsIdentity | None) -> aiohttp.BaseConnector:
+    """Open a connector that dials nothing."""
+    return aiohttp.BaseConnector()
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ async def sessions() -> AsyncIterator[Sessions]:
     await pool.close()
 
 
-async def closed(session: aiohttp.ClientSession) -> bool:
+async def closed(connector: aiohttp.BaseConnector) -> bool:
     """Wait until the session is closed, for ten seconds at most."""
 
     async def look() -> bool | None:
-        return session.closed or None
+        return connector.closed or None
 
     return await eventually(look)
 
@@ -51,7 +51,7 @@ async def test_who_shares(sessions: Sessions) -> None:
     """Requests with the same rights and the same identity share a session, and no others do."""
     acme = identity("acme")
     taken = [
-        sessions.take(rights, own).session
+        sessions.take(rights, own).connector
         for rights in (NOWHERE, LOOPBACK)
         for own in (None, acme, identity("globex"), None, acme)
     ]
@@ -64,11 +64,11 @@ async def test_a_new_context_takes_the_place_of_the_old(sessions: Sessions) -> N
     old = sessions.take(NOWHERE, identity("acme"))
     new = sessions.take(NOWHERE, identity("acme"))
 
-    assert old.session is not new.session
-    assert not old.session.closed
+    assert old.connector is not new.connector
+    assert not old.connector.closed
     sessions.give_back(old)
-    assert await closed(old.session)
-    assert not new.session.closed
+    assert await closed(old.connector)
+    assert not new.connector.closed
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -84,9 +84,9 @@ async def test_an_expired_identity_is_let_go(sessions: Sessions, used: bool) -> 
     await eventually(let_go)
     assert shared.identity is None
     if used:
-        assert not shared.session.closed
+        assert not shared.connector.closed
         sessions.give_back(shared)
-    assert await closed(shared.session)
+    assert await closed(shared.connector)
 
 
 async def test_there_are_not_too_many(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +97,10 @@ async def test_there_are_not_too_many(sessions: Sessions, monkeypatch: pytest.Mo
         sessions.give_back(shared)
     third = sessions.take(NOWHERE, identity("d"))
 
-    assert await closed(first.session)
-    assert await closed(second.session)
-    assert not used.session.closed
-    assert not third.session.closed
+    assert await closed(first.connector)
+    assert await closed(second.connector)
+    assert not used.connector.closed
+    assert not third.connector.closed
     assert 2 == len(sessions)
 
 
@@ -110,8 +110,8 @@ async def test_what_is_not_used_is_closed(sessions: Sessions, monkeypatch: pytes
     used, unused = sessions.take(NOWHERE, None), sessions.take(LOOPBACK, None)
     sessions.give_back(unused)
 
-    assert await closed(unused.session)
-    assert not used.session.closed
+    assert await closed(unused.connector)
+    assert not used.connector.closed
 
 
 async def test_the_end_closes_all(sessions: Sessions) -> None:
@@ -120,4 +120,4 @@ async def test_the_end_closes_all(sessions: Sessions) -> None:
     taken = [retired, sessions.take(NOWHERE, identity("acme")), sessions.take(LOOPBACK, None)]
     await sessions.close()
 
-    assert [True] * 3 == [shared.session.closed for shared in taken]
+    assert [True] * 3 == [shared.connector.closed for shared in taken]

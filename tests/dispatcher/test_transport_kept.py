@@ -132,7 +132,7 @@ async def test_a_connection_that_is_taken_at_once() -> None:
         await eventually(arrived)
         [shared] = transport._sessions._open.values()
         go_on.set()
-        while not getattr(shared.session.connector, "_conns"):  # noqa: ASYNC110, B009 -- the very next turn is asked for
+        while not getattr(shared.connector, "_conns"):  # noqa: ASYNC110, B009 -- the very next turn is asked for
             await asyncio.sleep(0)
         second = await transport.send(request_to(listener.url))
 

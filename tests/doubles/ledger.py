@@ -1,10 +1,11 @@
 """A ledger in memory, under the same laws as the one in PostgreSQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target, Verdict, WaitingFor
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, Made, Recorded, Ring, State, Target, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from tests.doubles.clock import FakeClock
 
@@ -40,6 +41,18 @@ class MemoryLedger:
         row = self.rows[delivery_id]
         row.claim = replace(row.claim, target=target)
 
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most so many bytes of bodies."""
+        claims: list[Claim] = []
+        busy: list[Ring] = []
+        for ring in rings:
+            row = self.rows.get(ring.delivery_id)
+            fits = row is None or sum(len(each.body) for each in claims) + len(row.claim.body) <= most_bytes
+            claimed = await self.claim(ring, token) if fits else None
+            claims += [] if claimed is None else [claimed]
+            busy += [] if fits else [ring]
+        return Claimed(claims=claims, busy=busy)
+
     async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Take a due, pending delivery under a new lease."""
         row = self.rows.get(ring.delivery_id)
@@ -72,10 +85,19 @@ class MemoryLedger:
             self._disable(claim.ring)
         return verdict
 
-    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
-        """Tell whether this attempt is on record."""
-        kept = self.rows[claim.ring.delivery_id].attempts
-        return claim.number <= len(kept) and kept[claim.number - 1].outcome is attempt.outcome
+    async def record_all(self, made: Sequence[Made]) -> list[Recorded]:
+        """Write these attempts."""
+        done = [await self.record(each.claim, each.attempt, each.verdict, each.error) for each in made]
+        return [Recorded.LEASE_LOST if each is None else Recorded.KEPT for each in done]
+
+    async def recorded(self, made: Sequence[Made]) -> set[str]:
+        """Return those that are on record."""
+        return {each.claim.ring.delivery_id for each in made if self._is_recorded(each)}
+
+    def _is_recorded(self, made: Made) -> bool:
+        kept = self.rows[made.claim.ring.delivery_id].attempts
+        number = made.claim.number
+        return number <= len(kept) and kept[number - 1].outcome is made.attempt.outcome
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""

@@ -4,6 +4,7 @@ The product has no code for it. This launcher wraps the steps and the ports of t
 together, then runs the command as it is; with the fault that never comes it is the same worker.
 """
 
+import asyncio
 import inspect
 import os
 import signal
@@ -16,13 +17,13 @@ from functools import wraps
 from typing import Any
 
 from hookseal.cli.main import main
-from hookseal.dispatcher import deliver
+from hookseal.dispatcher import deliver, prepare
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.pointer import Pointer
 from hookseal.worker import resources
 from tests.faults.fault import Action, Fault
 
-PURE = ("admit", "compose", "classify", "decide")
+PURE = {"admit": prepare, "compose": prepare, "classify": deliver, "decide": deliver}
 
 
 class Strike:
@@ -65,7 +66,10 @@ def around(step: str, does: Callable[..., Any], strike: Strike) -> Callable[...,
     def deciding(*args: Any, **kwargs: Any) -> Any:
         strike(f"{step}.before")
         result = does(*args, **kwargs)
-        strike(f"{step}.after")
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(lambda _: strike(f"{step}.after"))
+        else:
+            strike(f"{step}.after")
         return result
 
     return deciding
@@ -145,13 +149,13 @@ class Meter:
 def arm(fault: Fault) -> None:
     """Have the pipeline of this process pass every point from now on."""
     strike = Strike(fault)
-    for step in PURE:
-        setattr(deliver, step, around(step, getattr(deliver, step), strike))
+    for step, room in PURE.items():
+        setattr(room, step, around(step, getattr(room, step), strike))
     put_together = resources._parts
 
     def armed(*args: Any, **kwargs: Any) -> Parts:
         parts = put_together(*args, **kwargs)
-        ledger: Any = Around(parts.ledger, {"claim": "claim", "record": "record"}, strike)
+        ledger: Any = Around(parts.ledger, {"claim_all": "claim", "record": "record"}, strike)
         transport: Any = Around(parts.transport, {"send": "send"}, strike)
         signers: Any = Signers(parts.signers, strike)
         meter: Any = Meter(parts.meter, strike)

@@ -28,7 +28,7 @@ from tests.worker.waiting import eventually
 SAID_TO_REDIS = {
     "ring": b"$2\r\nLT\r\n",
     "take": b"$7\r\nEVALSHA\r\n",
-    "finish": b"$4\r\nZREM\r\n",
+    "wait": b"$8\r\nBZPOPMIN\r\n",
     "probe": b"$4\r\nEVAL\r\n",
 }
 # What it says to PostgreSQL.

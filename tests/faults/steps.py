@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId
-from hookseal.queue.bell import DEFAULT_QUEUE, bell
+from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
 from tests.faults.fault import Action, Fault
 from tests.faults.fleet import Member
 from tests.faults.site import TENANT, Site
+from tests.worker.waiting import eventually
 
 # It takes one delivery, and neither sweeps nor is in the way of whoever does.
 ALONE = {"HOOKSEAL_SWEEP_SECONDS": "300", "HOOKSEAL_CONCURRENCY": "1"}
@@ -30,6 +31,7 @@ async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member]
     await asyncio.gather(*(_stand_still(member) for _, member in started))
     rings = await _published(site, len(started))
     ringing = bell(site.redis_url)
+    await eventually(lambda: _nobody_waits(ringing))
     for (fault, member), ring in zip(started, rings, strict=True):
         await ringing.ring([ring])
         member.send(signal.SIGCONT)
@@ -52,6 +54,11 @@ async def become(site: Site, deliveries: dict[str, str]) -> dict[str, tuple[int,
     )
     outcomes = {row["delivery_id"]: row["outcomes"] for row in rows}
     return {point: (len(site.witness.of(each)), outcomes.get(each, [])) for point, each in deliveries.items()}
+
+
+async def _nobody_waits(ringing: Bell) -> bool:
+    """Return whether Redis would hand no ring to one that stands still: it waits for them a second longer."""
+    return int((await ringing.redis.info("clients"))["blocked_clients"]) == 0
 
 
 async def _stand_still(member: Member) -> None:

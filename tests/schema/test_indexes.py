@@ -27,6 +27,7 @@ _ENDPOINT = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 _REPEAT = """
 SELECT FROM hookseal.deliveries AS d WHERE d.tenant_id = 'acme' AND d.event_id = 'e7' AND d.replay_of IS NULL
 """
+_RING = (["acme"], [_ENDPOINT], [_ENDPOINT])
 _PLACES = [
     (_REPEAT, (), "deliveries_once"),
     (("dispatcher", "waiting.sql", "cancel"), ("acme", _ENDPOINT), "deliveries_pending"),
@@ -40,7 +41,9 @@ _PLACES = [
     (("dispatcher", "catalogue.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher", "history.sql", "page"), (None, _ENDPOINT, None, None, None, None, 11), "deliveries_of_endpoint"),
     (("dispatcher", "history.sql", "has_endpoint"), (_ENDPOINT, None), "deliveries_of_endpoint"),
-    (("dispatcher", "ledger.sql", "claim"), ("acme", _ENDPOINT, _ENDPOINT, "w", 45.0, None), "audit_log_of_subject"),
+    (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "audit_log_of_subject"),
+    (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_id_key"),
+    (("dispatcher", "batches.sql", "due_still"), _RING, "deliveries_id_key"),
     (("secrets", "pointer.sql", "lock"), ("acme", _ENDPOINT), "audit_log_of_subject"),
     (("secrets", "put_back.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
     (("audit", "audit.sql", "told_since"), ("acme", f"endpoint:{_ENDPOINT}", "x", "y"), "audit_log_last_of_subject"),

@@ -12,7 +12,6 @@ from hookseal.dispatcher.model import Ring
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
-from hookseal.queue.bell import DEFAULT_QUEUE
 from hookseal.worker.checks import _moves, ready_checks
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Check
@@ -107,14 +106,13 @@ async def test_a_full_worker_waits_for_room(world: World) -> None:
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
     await one_delivery(world)
     await world.pool.execute(RUNG, STILL_SECONDS + 1)
-    await in_flight.slot()
+    in_flight.take(1)
     async with opened(
         settings(world.database_url, world.redis_url), SystemClock(), structlog.get_logger()
     ) as resources:
         check = ready_checks(resources, movement)["queue"]
         engine = Engine(
             resources.bell,
-            DEFAULT_QUEUE,
             Noting(movement=movement),
             in_flight,
             clock=clock,
@@ -129,7 +127,7 @@ async def test_a_full_worker_waits_for_room(world: World) -> None:
 
             await eventually(beaten)
             await check()
-            in_flight.free()
+            in_flight.free(1)
             clock.elapsed += STILL_SECONDS
             with pytest.raises(Unavailable):
                 await check()

@@ -1,17 +1,19 @@
 """What the worker that leads does with held endpoints, by a clock that the test moves."""
 
+from collections.abc import Sequence
+
 import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.deliver import attempt, take
 from hookseal.dispatcher.holds import PostgresHolds
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Reply, Ring
+from hookseal.dispatcher.model import Claimed, Reply, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign
 from hookseal.worker.holding import CANCEL_SECONDS, Holding
 from hookseal.worker.meter import WorkerMeter
+from tests.dispatcher.scene import attempt, take
 from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
@@ -32,10 +34,10 @@ class CountingLedger(PostgresLedger):
         super().__init__(pool, worker="w1", lease_seconds=45)
         self.claims: list[str] = []
 
-    async def claim(self, ring: Ring, token: str | None = None):  # type: ignore[no-untyped-def] # noqa: ANN201 -- as the base
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
         """Count, and claim."""
-        self.claims.append(ring.tenant_id)
-        return await super().claim(ring, token)
+        self.claims += [each.tenant_id for each in rings]
+        return await super().claim_all(rings, token, most_bytes=most_bytes)
 
 
 class Site:

@@ -8,7 +8,8 @@ import pytest
 
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
-from hookseal.ground.errors import Busy, Unavailable
+from hookseal.ground.errors import Unavailable
+from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.worker.ledger import PersistentLedger
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
@@ -67,14 +68,19 @@ def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], Non
     return PersistentLedger(ledger, seconds=SECONDS, clock=clock, new_token=lambda: f"token-{next(numbers)}", lost=lost)
 
 
+async def one(ledger: PersistentLedger) -> Claim:
+    """Claim the one delivery."""
+    [claim] = (await ledger.claim_all([RING], most_bytes=MAX_BODY_BYTES)).claims
+    return claim
+
+
 async def claimed() -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
     """Return a persistent ledger over a flaky one, in which one delivery is claimed."""
     clock = FakeClock()
     flaky = FlakyLedger(clock)
     flaky.add(CLAIM)
     ledger = persistent(flaky, clock)
-    claim = await ledger.claim(RING)
-    assert claim is not None
+    claim = await one(ledger)
     flaky.calls = 0
     return flaky, ledger, clock, claim
 
@@ -135,7 +141,7 @@ async def test_a_claim_is_not_tried_again() -> None:
     flaky, ledger, clock, _ = await claimed()
     flaky.failures = 1
     with pytest.raises(Unavailable):
-        await ledger.claim(RING)
+        await one(ledger)
 
     assert (1, []) == (flaky.calls, clock.slept)
 
@@ -178,8 +184,7 @@ async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
     inner = LosesAnswers(clock)
     inner.add(CLAIM)
     ledger = persistent(inner, clock)
-    claim = await ledger.claim(RING)
-    assert claim is not None
+    claim = await one(ledger)
     if not repeats:
         await inner.release(claim, None)
 
@@ -202,21 +207,7 @@ async def test_a_claim_without_an_answer_is_told(error: BaseException) -> None:
     silent.add(CLAIM)
     heard.add(CLAIM)
     with pytest.raises(type(error)):
-        await persistent(silent, clock, lost.append).claim(RING)
-    await persistent(heard, clock, lost.append).claim(RING)
+        await one(persistent(silent, clock, lost.append))
+    await one(persistent(heard, clock, lost.append))
 
     assert ["token-1"] == lost == [silent.rows[DELIVERY].lease]
-
-
-async def test_a_busy_claim_is_not_told() -> None:
-    """It has taken nothing, for certain: nobody looks for it."""
-    clock = FakeClock()
-    lost: list[str] = []
-
-    class Held(MemoryLedger):
-        async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-            raise Busy
-
-    with pytest.raises(Busy):
-        await persistent(Held(clock), clock, lost.append).claim(RING)
-    assert [] == lost

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from hookseal.dispatcher.model import Outcome, State, Verdict, WaitingFor
-from hookseal.queue.taking import DropReason
+from hookseal.queue.intake import DropReason
 from hookseal.secrets.reader import Statistics
 from hookseal.worker import metrics
 from hookseal.worker.meter import WorkerMeter, watch_secrets

@@ -29,19 +29,20 @@ class NotingBell(Bell):
     """Notes every id that is rung; while `broken` it does what a Redis that is gone does."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(bell(url).redis, DEFAULT_QUEUE)
+        made = bell(url)
+        super().__init__(made.redis, made.waiting, DEFAULT_QUEUE)
         self.rung: list[str] = []
         self.tries = 0
         self.broken = False
 
-    async def ring(self, rings: Iterable[Ring], *, again: bool = False) -> int:
+    async def ring(self, rings: Iterable[Ring]) -> int:
         """Ring."""
         self.tries += 1
         if self.broken:
             raise Unavailable("Redis does not answer (ConnectionError)")
         noted = list(rings)
         self.rung += [ring.delivery_id for ring in noted]
-        return await super().ring(noted, again=again)
+        return await super().ring(noted)
 
     async def ping(self) -> None:
         """Answer."""

@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
-from hookseal.queue import taking
 from hookseal.queue.bell import DEFAULT_QUEUE, bell
-from hookseal.queue.taking import RingAgain, Taking
 from hookseal.worker.health import BEAT_SECONDS
-from hookseal.worker.inflight import InFlight
 from tests.faults.line import line
 from tests.worker.test_engine import Noting, ring, running
 from tests.worker.waiting import eventually
@@ -108,53 +105,10 @@ async def test_the_rights_that_the_readme_gives(own_valkey: Server) -> None:
     noting = Noting()
     async with running(url, noting) as (_, ringing):
         await ringing.ping()
-        await ringing.ring([ring(1)], again=True)
+        await ringing.ring([ring(1)])
         await noting.hears(ring(1))
         assert [ring(1)] == await ringing.lost([ring(1)])
         assert 0 == await ringing.depth()
-        put_back = Taking(ringing.redis, DEFAULT_QUEUE)
-        for again in (RingAgain(), RingAgain(0.1, keeps_place=False)):
-            await put_back.put_back(ring(2).delivery_id, again)
-
-
-@pytest.mark.req("DEL-02")
-async def test_a_ring_that_is_put_back_keeps_its_place(redis_url: str) -> None:
-    """A ring for which there was no room is answered before all that was rung after it, however many those are."""
-    put_back: list[bool] = []
-
-    async def once() -> None:
-        if not put_back:
-            put_back.append(True)
-            raise RingAgain(0.01)
-
-    noting = Noting(once)
-    ringing = bell(redis_url)
-    for number in range(1, 30):
-        await ringing.ring([ring(number)])
-    async with running(redis_url, noting, InFlight(1)):  # which takes one at a time
-        await noting.hears(*(ring(number) for number in range(1, 30)))
-    await ringing.close()
-
-    assert 5 > noting.heard.index(ring(1).delivery_id)
-
-
-@pytest.mark.req("DEL-02")
-async def test_what_is_put_back_at_once_is_taken_at_once(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ring that is put back to be taken at once is never left held for the length of a hold."""
-    monkeypatch.setattr(taking, "HELD_SECONDS", 600.0)
-    seen: dict[str, int] = {}
-
-    class PuttingBack(Noting):
-        async def deliver(self, ctx: dict[Any, Any], *arguments: Any) -> None:
-            seen[arguments[-1]] = seen.get(arguments[-1], 0) + 1
-            if seen[arguments[-1]] <= 3:
-                raise RingAgain
-            await super().deliver(ctx, *arguments)
-
-    noting, rings = PuttingBack(), [ring(number) for number in range(200)]
-    async with running(redis_url, noting) as (_, ringing):
-        await ringing.ring(rings)
-        await noting.hears(*rings, within=60)
 
 
 @pytest.mark.req("OPS-01")

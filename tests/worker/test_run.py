@@ -7,7 +7,6 @@ import pytest
 import structlog
 
 from hookseal.ground.clock import SystemClock
-from hookseal.queue.bell import DEFAULT_QUEUE
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import BEAT_SECONDS
 from hookseal.worker.inflight import InFlight
@@ -28,7 +27,7 @@ async def test_a_claim_loop_that_stands_still(world: World) -> None:
     clock, log = FakeClock(), structlog.get_logger()
     async with opened(settings(world.database_url, world.redis_url), SystemClock(), log) as resources:
         movement = Movement(clock, sweep_seconds=15)
-        engine = Engine(resources.bell, DEFAULT_QUEUE, Noting(), InFlight(10), clock=clock, log=log)
+        engine = Engine(resources.bell, Noting(), InFlight(10), clock=clock, log=log)
         async with serving(probes_of(resources, engine, movement, clock)) as url:
             clock.elapsed += BEAT_SECONDS - 1
             assert (200, {"status": "ok"}) == await get(f"{url}/livez")

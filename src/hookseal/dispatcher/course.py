@@ -27,7 +27,8 @@ class Limits:
 
     `name_seconds` is less than the two seconds within which a request must begin: so a name server that is always slow
     spends attempts, and does not have its deliveries given back for ever. A look-up holds its thread until the system
-    gives up on it, which may be long after the request has ended.
+    gives up on it, which may be long after the request has ended. `kept_each` is no less than what may be in flight to
+    one place: with fewer, requests that end together would close connections that the next ones dial again.
     """
 
     name_seconds: float = 1.5
@@ -36,7 +37,7 @@ class Limits:
     body_seconds: float = 2.0
     look_ups_each: int = 8
     look_ups: int = 256
-    kept_each: int = 32
+    kept_each: int = 500
     kept: int = 1_000
     kept_seconds: float = 30.0
 

@@ -1,4 +1,4 @@
-"""One delivery, in ten steps, top to bottom.
+"""One delivery, in ten steps, top to bottom; steps 2 to 5 are those of `prepare`.
 
 Steps 1, 3, 6 and 9 await something outside; the others are pure. Every end after a claim passes
 through the ledger, so that no lease is left behind while PostgreSQL answers. What signs is let go before
@@ -7,107 +7,97 @@ the request is.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
-from typing import Final, TypeVar, assert_never
+from typing import assert_never
 from urllib.parse import urlsplit
 
-from hookseal.dispatcher.compose import compose
 from hookseal.dispatcher.model import (
     Attempt,
     Claim,
+    Claimed,
     Failure,
     NotBegun,
     Reply,
-    Request,
     Ring,
     State,
-    Target,
     Verdict,
 )
 from hookseal.dispatcher.outcome import classify, explain
-from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, decide
-from hookseal.dispatcher.ports import Parts, dialled_with
-from hookseal.ground.errors import CannotSign, Defect, Exhausted, Unavailable
-
-_Written = TypeVar("_Written", bool, Verdict | None)
-
-START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its claim (design, law 4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Signed:
-    """An attempt that is ready to be sent, and the refs of what signed it, current first."""
-
-    claim: Claim
-    target: Target
-    request: Request
-    refs: tuple[str, ...]
+from hookseal.dispatcher.policy import End, Wait, await_mending, decide
+from hookseal.dispatcher.ports import Parts
+from hookseal.dispatcher.prepare import (
+    START_WITHIN_SECONDS,
+    Faulty,
+    Held,
+    Prepared,
+    Signed,
+    prepared,
+    unsigned,
+    with_own,
+)
+from hookseal.ground.errors import CannotSign, Defect, Exhausted
 
 
-async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
-    """Step 1, claim: return the claim and the monotonic time just before it, None if there is nothing to do."""
+async def claim(rings: Sequence[Ring], parts: Parts, *, most_bytes: int) -> tuple[Claimed, float]:
+    """Step 1, claim: return what was claimed, and the monotonic time just before it."""
     asked_at = parts.clock.monotonic()
-    claim = await parts.ledger.claim(ring)
-    return None if claim is None else (claim, asked_at)
+    return await parts.ledger.claim_all(rings, None, most_bytes=most_bytes), asked_at
 
 
-async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
-    """Steps 2 to 10: afterwards the delivery is delivered, due again, over, held back, or given back.
+async def prepare(claims: Sequence[Claim], asked_at: float, parts: Parts) -> list[Prepared]:
+    """Steps 2 to 5 of claims of one endpoint that one statement read: return each of them, ready for `finish`.
 
-    Raises `Unavailable` if PostgreSQL could not be told; the lease then runs out and the sweep acts. Raises `Exhausted`
-    once it is given back for want of what this machine lacks: whoever runs us should begin less for a while.
+    Raises nothing but a cancellation, which gives every claim back first.
     """
-    target = admit(claim, allow_http=parts.allow_http, jitter=parts.jitter())  # 2
-    if not isinstance(target, Target):
-        await _shielded(_hold(claim, target, parts))
-        return
-    held: AbstractAsyncContextManager[object] = nullcontext()
     try:
-        signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
-        if target.pointer.headers_ref is not None or target.pointer.tls_ref is not None:
-            signed, held = await _with_own(signed, parts)
+        return await prepared(claims, asked_at, parts)
+    except BaseException:  # cut off
+        await _shielded(_give_all_back(claims, parts))
+        raise
+
+
+async def finish(attempt: Prepared, parts: Parts) -> None:
+    """Steps 6 to 10: afterwards the delivery is delivered, due again, over, held back, or given back.
+
+    Raises `Unavailable` if PostgreSQL could not be told; the lease then runs out and the sweep acts. Raises a fault of
+    ours that befell its preparation, too, and `Exhausted` once it is given back for want of what this machine lacks:
+    then less should begin for a while.
+    """
+    match attempt:
+        case Signed():
+            await _sent(attempt, parts)
+        case Held(claim=held, verdict=verdict):
+            await _shielded(_hold(held, verdict, parts))
+        case Faulty(claim=faulty, error=error):
+            await _shielded(_hold(faulty, await_mending(parts.jitter()), parts))
+            raise error
+        case _:
+            assert_never(attempt)
+
+
+async def _sent(signed: Signed, parts: Parts) -> None:
+    """Send it, with the endpoint's own headers and TLS identity if it has any."""
+    pointer = signed.target.pointer
+    if pointer.headers_ref is None and pointer.tls_ref is None:
+        await _send(signed, nullcontext(), parts)  # 6 to 10
+        return
+    try:
+        signed, held = await with_own(signed, parts)
     except CannotSign as error:
-        is_transient = isinstance(error, Unavailable)
-        await _shielded(_hold(claim, await_secret(str(error), parts.jitter(), is_transient=is_transient), parts))
-    except Exception:  # a fault of ours: it is told by whoever runs us
-        await _shielded(_hold(claim, await_mending(parts.jitter()), parts))
+        await _shielded(_hold(signed.claim, unsigned(error, parts), parts))
+    except Exception:  # a fault of ours
+        await _shielded(_hold(signed.claim, await_mending(parts.jitter()), parts))
         raise
     except BaseException:  # cut off
-        await _shielded(_give_back(claim, parts))
+        await _shielded(_give_back(signed.claim, parts))
         raise
     else:
-        await _send(signed, held, parts)  # 6 to 10
+        await _send(signed, held, parts)
 
 
-async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> _Signed:
-    async with parts.signers.signers(target.pointer) as signers:
-        if not signers:
-            raise Defect("a request would have left unsigned")
-        request = compose(
-            claim,
-            target,
-            signers,
-            user_agent=parts.user_agent,
-            longest_seconds=parts.longest_seconds,
-            start_by=asked_at + START_WITHIN_SECONDS,
-        )
-        return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
-
-
-async def _with_own(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
-    """Return the attempt with the endpoint's own headers and TLS identity, and the block at whose end they are gone."""
-    pointer = signed.target.pointer
-    async with AsyncExitStack() as block:
-        values = await block.enter_async_context(parts.signers.headers(pointer))
-        tls = await block.enter_async_context(parts.signers.tls(pointer))
-        request = replace(signed.request, sealed_headers=values, tls=dialled_with(tls))
-        return replace(signed, request=request), block.pop_all()
-
-
-async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:
+async def _send(signed: Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:
     started = parts.clock.monotonic()
     try:
         async with held:
@@ -116,17 +106,21 @@ async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], part
         await _shielded(_hold(signed.claim, await_mending(parts.jitter()), parts))
         raise
     except BaseException:  # cut off: what became of the request is unknown, and on record
-        await _shielded(_settle(signed, None, parts.clock.monotonic() - started, parts))
+        await _settle(signed, None, parts.clock.monotonic() - started, parts)
         raise
     if isinstance(answer, NotBegun):
         await _shielded(_not_begun(signed.claim, answer, parts))
         if answer.lack is not None:
             raise Exhausted(f"this machine has none left of what a connection takes ({answer.lack})")
     else:
-        await _shielded(_settle(signed, answer, parts.clock.monotonic() - started, parts))
+        await _settle(signed, answer, parts.clock.monotonic() - started, parts)
 
 
-async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: float, parts: Parts) -> None:
+async def _settle(signed: Signed, answer: Reply | Failure | None, seconds: float, parts: Parts) -> None:
+    """Record what became of the request, then report it; a cancellation waits for both and is raised afterwards.
+
+    Nothing is awaited between the answer and its entry into the ledger.
+    """
     row = _row(answer, signed.refs, seconds)  # 7
     verdict = decide(  # 8
         row.outcome,
@@ -137,17 +131,32 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
         jitter=parts.jitter(),
     )
     error = explain(answer)
-    done = await _counted(parts.ledger.record(signed.claim, row, verdict, error), parts)  # 9
-    parts.meter.attempted(row.outcome, seconds, first_after=_first_after(signed.claim))  # 10
-    if done is not None:
+    recording = asyncio.ensure_future(parts.ledger.record(signed.claim, row, verdict, error))  # 9
+    try:
+        await asyncio.shield(recording)
+    except asyncio.CancelledError:
+        await asyncio.wait({recording})
+        raise
+    finally:
+        if recording.done() and not recording.cancelled() and recording.exception() is None:
+            done = recording.result()
+            _count(signed.claim, row, done, seconds=seconds, parts=parts)  # 10
+            write = parts.log.info if done is not None and done.state is State.DELIVERED else parts.log.warning
+            write("delivery.attempted", **_told(signed, row, done or verdict), detail=error, recorded=done is not None)
+            if done is not None and done.disable is not None:
+                parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=done.disable)
+
+
+def _count(claim: Claim, row: Attempt, done: Verdict | None, *, seconds: float, parts: Parts) -> None:
+    """Count an attempt, and what was done of it, None if its lease had moved on."""
+    parts.meter.attempted(row.outcome, seconds, first_after=_first_after(claim))
+    if done is None:
+        parts.meter.lease_lost()
+    else:
         parts.meter.decided(done)
-    write = parts.log.info if done is not None and done.state is State.DELIVERED else parts.log.warning
-    write("delivery.attempted", **_told(signed, row, done or verdict), detail=error, recorded=done is not None)
-    if done is not None and done.disable is not None:
-        parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=done.disable)
 
 
-def _now(signed: _Signed, parts: Parts) -> datetime:
+def _now(signed: Signed, parts: Parts) -> datetime:
     """Return the time of the ledger: the wall clock of this machine may be hours off."""
     asked_at = signed.request.start_by - START_WITHIN_SECONDS
     return signed.claim.claimed_at + timedelta(seconds=parts.clock.monotonic() - asked_at)
@@ -168,7 +177,7 @@ def _first_after(claim: Claim) -> float | None:
     return (claim.claimed_at - claim.made_at).total_seconds() if claim.number == 1 else None
 
 
-def _told(signed: _Signed, row: Attempt, verdict: Verdict) -> dict[str, object]:
+def _told(signed: Signed, row: Attempt, verdict: Verdict) -> dict[str, object]:
     """Return the one wide event of an attempt. Of the url only the host is told: a path may hold a token."""
     return {
         **_identity(signed.claim),
@@ -196,6 +205,11 @@ async def _hold(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
             assert_never(verdict)
 
 
+async def _give_all_back(claims: Sequence[Claim], parts: Parts) -> None:
+    for each in claims:
+        await _give_back(each, parts)
+
+
 async def _give_back(claim: Claim, parts: Parts) -> None:
     await _counted(parts.ledger.release(claim, None), parts)
 
@@ -211,7 +225,7 @@ async def _not_begun(claim: Claim, answer: NotBegun, parts: Parts) -> None:
     parts.log.warning("delivery.given_back", **_identity(claim), reason=reason)
 
 
-async def _counted(writing: Awaitable[_Written], parts: Parts) -> _Written:
+async def _counted(writing: Awaitable[bool], parts: Parts) -> bool:
     """Return what the write returned. That its lease had moved on is counted."""
     kept = await writing
     if not kept:

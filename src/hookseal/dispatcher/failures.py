@@ -5,6 +5,7 @@ import ssl
 from typing import Final
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from hookseal.dispatcher.course import Course, Phase
 from hookseal.dispatcher.guard import ForbiddenAddressError, TooLateError, lack
@@ -111,7 +112,7 @@ def unanswered(error: Exception, course: Course, seconds: float) -> Failure | No
             return answer
         case TimeoutError():
             return late(course, seconds)
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return Failure(kind=FailureKind.PROTOCOL, detail="the receiver did not answer in valid HTTP")
         case ValueError():
             return Failure(kind=FailureKind.INVALID_URL, detail="the url names no host that can be dialled")

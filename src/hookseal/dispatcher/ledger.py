@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import asyncpg
-
+from hookseal.dispatcher import batches
 from hookseal.dispatcher.database import translated
-from hookseal.dispatcher.model import Attempt, Claim, Retries, Ring, State, Target, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, Made, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
-from hookseal.ground.errors import Busy, Unavailable
-from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
-from hookseal.ground.pointer import Pointer
+from hookseal.ground.errors import Busy
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.sql import statements
+from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.schema.database import ANSWER_SECONDS, Executor, connected
 
 _SQL: Final = statements("hookseal.dispatcher", "ledger.sql")
@@ -44,15 +43,32 @@ class PostgresLedger:
 
         Raises `Busy`, and has taken nothing, while somebody else changes the delivery or its endpoint.
         """
-        try:
-            row = await self._row(
-                "claim", ring.tenant_id, ring.endpoint_id, ring.delivery_id, self._worker, self._lease_seconds, token
-            )
-        except Unavailable as error:
-            if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
-                raise Busy("the delivery or its endpoint is being changed") from error
-            raise
-        return None if row is None else _claim(ring, row)
+        claimed = await self.claim_all([ring], token, most_bytes=MAX_BODY_BYTES)
+        if claimed.busy:
+            raise Busy("the delivery or its endpoint is being changed")
+        return claimed.claims[0] if claimed.claims else None
+
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies."""
+        return await batches.claim_all(
+            self._executor,
+            rings,
+            worker=self._worker,
+            lease_seconds=self._lease_seconds,
+            token=token,
+            most_bytes=most_bytes,
+        )
+
+    async def record_all(self, made: Sequence[Made]) -> list[Recorded]:
+        """Write these attempts in one statement; return what became of each, in order.
+
+        None of them disables an endpoint, and none is the probe of one that is held.
+        """
+        return await batches.record_all(self._executor, made, worker=self._worker)
+
+    async def recorded(self, made: Sequence[Made]) -> set[str]:
+        """Return the delivery ids of those attempts that are on record as they were made."""
+        return await batches.recorded(self._executor, made, worker=self._worker)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Write the attempt and do what the verdict says in one statement; return what was done, None without a lease.
@@ -77,18 +93,6 @@ class PostgresLedger:
         if row is None:
             return None
         return Verdict(state=State.PENDING) if row["moved"] else verdict
-
-    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
-        """Tell whether this very attempt of ours is on record: then a write whose answer was lost had been made."""
-        row = await self._row(
-            "is_recorded",
-            claim.ring.tenant_id,
-            claim.ring.delivery_id,
-            claim.number,
-            self._worker,
-            attempt.outcome.value,
-        )
-        return bool(row[0])
 
     async def give_back(self, tokens: list[str]) -> list[str]:
         """Make what is held under these lease tokens due at once, without an attempt; return those that were found."""
@@ -200,56 +204,3 @@ def _rings(rows: list[Any]) -> list[Ring]:
         )
         for row in rows
     ]
-
-
-def _claim(ring: Ring, row: Any) -> Claim:
-    return Claim(
-        ring=ring,
-        event_id=EventId(row["event_id"]),
-        event_type=row["event_type"],
-        correlation_id=row["correlation_id"],
-        traceparent=row["traceparent"],
-        body=row["body"],
-        number=row["claimed_number"],
-        budget_spent=row["budget_spent"],
-        made_at=row["created_at"],
-        claimed_at=row["claimed_at"],
-        lease_token=row["lease_token"],
-        target=_target(ring, row) if row["endpoint_found"] else None,
-        endpoint_lost=row["endpoint_lost"],
-        is_probe=row["is_probe"],
-    )
-
-
-def _target(ring: Ring, row: Any) -> Target:
-    pointer = Pointer(
-        tenant_id=ring.tenant_id,
-        endpoint_id=ring.endpoint_id,
-        url=row["url"],
-        scheme=row["scheme"],
-        algorithm=row["algorithm"],
-        secret_ref=row["secret_ref"],
-        previous_secret_ref=row["previous_secret_ref"],
-        previous_secret_expires_at=row["previous_secret_expires_at"],
-        previous_scheme=row["previous_scheme"],
-        previous_algorithm=row["previous_algorithm"],
-        previous_due=row["previous_due"],
-        headers_ref=row["headers_ref"],
-        tls_ref=row["tls_ref"],
-        lead=row["lead"],
-        generation=row["generation"],
-        mac=row["mac"],
-        mac_key_id=row["mac_key_id"],
-        cache_epoch=row["cache_epoch"],
-        restore_epoch=row["restore_epoch"],
-        read_at=row["claimed_at"],
-        audited_generation=row["audited_generation"],
-        database=row["database"],
-    )
-    retries = Retries(
-        attempts_allowed=row["attempts_allowed"],
-        backoff_base_seconds=row["backoff_base_seconds"],
-        backoff_cap_seconds=row["backoff_cap_seconds"],
-        schedule=None if row["retry_schedule"] is None else tuple(row["retry_schedule"]),
-    )
-    return Target(pointer=pointer, enabled=row["enabled"], timeout_ms=row["timeout_ms"], retries=retries)

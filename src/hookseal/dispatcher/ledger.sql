@@ -1,52 +1,3 @@
--- Who changes the delivery or its endpoint may stand still: a claim does not wait, others go on, and it is rung again.
--- name: claim
-WITH due AS (
-    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id
-    FROM hookseal.deliveries AS d
-    WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.id = $3::text::uuid
-      AND d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= now()
-    FOR UPDATE NOWAIT
-), endpoint AS (
-    SELECT e.id, e.enabled, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
-           e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-           e.previous_algorithm, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.mac_key_id,
-           coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
-    FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
-    FOR KEY SHARE OF e NOWAIT
-), claimed AS (
-    UPDATE hookseal.deliveries AS d
-    SET state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
-        lease_owner = $4, lease_token = coalesce($6::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $5),
-        claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
-        claimed_refs = array_remove(ARRAY[e.secret_ref, CASE WHEN e.previous_due THEN e.previous_secret_ref END], NULL),
-        claimed_generation = e.generation
-    FROM due LEFT JOIN endpoint AS e ON true
-    WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-    RETURNING d.tenant_id, d.id, d.endpoint_id, d.event_id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at,
-              d.lease_token
-)
-SELECT c.event_id, c.claimed_number, c.budget_spent, c.created_at, c.claimed_at, c.lease_token::text AS lease_token,
-       v.event_type, v.correlation_id, v.traceparent, v.body,
-       e.id IS NOT NULL AS endpoint_found, e.enabled, e.timeout_ms,
-       e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
-       e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-       e.previous_algorithm, e.previous_due, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.mac_key_id,
-       coalesce((SELECT epoch FROM hookseal.control WHERE name = 'cache'), -1) AS cache_epoch,
-       coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1) AS restore_epoch,
-       coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
-                 FROM hookseal.control WHERE name = 'restore'), 0) AS database,
-       (SELECT max(l.generation) FROM hookseal.audit_log AS l
-        WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id) AS audited_generation,
-       e.id IS NULL AND coalesce(
-           (SELECT l.action FROM hookseal.audit_log AS l
-            WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id AND l.action <> 'rollback.found'
-            ORDER BY l.sequence DESC LIMIT 1) <> 'endpoint.deleted', false) AS endpoint_lost,
-       (SELECT h.probe_id IS NOT DISTINCT FROM c.id FROM hookseal.held_endpoints AS h
-        WHERE h.tenant_id = c.tenant_id AND h.endpoint_id = c.endpoint_id AND h.released_at IS NULL) AS is_probe
-FROM claimed AS c
-JOIN hookseal.events AS v ON v.tenant_id = c.tenant_id AND v.id = c.event_id
-LEFT JOIN endpoint AS e ON true
-
 -- Numbers that no count of ours can reach, and an attempt that is there already, were written by somebody else. They
 -- must not keep an outcome, nor all the leases that are ended with it, from being written.
 -- A 410 is about what the claim read. Of an endpoint that has moved since then it says nothing: that stays enabled, and
@@ -165,11 +116,6 @@ WITH held AS (
     RETURNING held.lease_token
 )
 SELECT lease_token::text AS token FROM given
-
--- name: is_recorded
-SELECT EXISTS (
-    SELECT FROM hookseal.attempts
-    WHERE tenant_id = $1 AND delivery_id = $2::text::uuid AND number = $3 AND worker = $4 AND outcome = $5)
 
 -- name: end
 UPDATE hookseal.deliveries AS d

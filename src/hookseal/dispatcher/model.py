@@ -90,6 +90,18 @@ class Claim:
     is_probe: bool | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What a batch of rings led to.
+
+    `busy` are the rings whose delivery is due and could not be claimed now: somebody else holds its row or its
+    endpoint's, or its body did not fit. Rings that are in neither list claim nothing, now or later.
+    """
+
+    claims: list[Claim]
+    busy: list[Ring]
+
+
 class Masked(Protocol):
     """A value that does not show itself: its repr masks it, and it refuses to be copied or pickled."""
 
@@ -221,3 +233,21 @@ class Attempt:
     duration_ms: int | None
     snippet: str | None
     signed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An attempt that was made, with what follows from it: all that is to be recorded."""
+
+    claim: Claim
+    attempt: Attempt
+    verdict: Verdict
+    error: str | None
+
+
+class Recorded(StrEnum):
+    """What became of an outcome that was to be recorded."""
+
+    KEPT = "kept"
+    LEASE_LOST = "lease_lost"
+    BUSY = "busy"  # somebody else holds the row

@@ -4,7 +4,7 @@ Both pass the same laws (tests/dispatcher/test_*_laws.py).
 """
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,8 +13,11 @@ from hookseal.dispatcher.model import (
     Answer,
     Attempt,
     Claim,
+    Claimed,
+    Made,
     Masked,
     Outcome,
+    Recorded,
     Request,
     Ring,
     State,
@@ -31,25 +34,22 @@ from hookseal.ground.wire import Scheme
 class Ledger(Protocol):
     """Where deliveries stand. Every write is fenced: a lease that has moved on changes nothing."""
 
-    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-        """Take a due, pending delivery that waits for nothing under a new lease; None if none matches all three ids.
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
 
-        Of many claims at the same time at most one gets it. `token`, a UUID, names the lease for who must know it
-        even if the answer is lost; without one it is drawn. Raises `Unavailable`: the delivery may be taken.
+        A ring must match in all three ids, and what waits for something is not due. Of many claims at the same time
+        at most one gets a delivery. `token`, a UUID, names the lease for who must know it even if the answer is lost;
+        without one it is drawn. Raises `Unavailable`: then all or none of the deliveries may be taken.
         """
         ...
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+    def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Awaitable[Verdict | None]:
         """Write the attempt and do what the verdict says, in one transaction; return what was done.
 
         The attempt is spent from the budget. That is the verdict; but one that disables an endpoint whose generation is
         not the claim's any more leaves it enabled and the delivery due at once, unspent. None if the lease was lost:
-        then nothing was written. Raises `Unavailable`.
+        then nothing was written. Awaiting raises `Unavailable`.
         """
-        ...
-
-    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
-        """Tell whether this very attempt of ours is on record. Raises `Unavailable`."""
         ...
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
@@ -65,6 +65,22 @@ class Ledger(Protocol):
 
         Raises `Unavailable`.
         """
+        ...
+
+
+class BatchedLedger(Ledger, Protocol):
+    """A ledger that also takes many outcomes in one statement, which waits for no lock."""
+
+    async def record_all(self, made: Sequence[Made]) -> list[Recorded]:
+        """Write these attempts; return what became of each, in order.
+
+        None may disable an endpoint, or be the probe of one that is held. Raises `Unavailable`: then all or none of
+        them may be recorded. What is refused of one of them keeps all of them from being recorded.
+        """
+        ...
+
+    async def recorded(self, made: Sequence[Made]) -> set[str]:
+        """Return the delivery ids of those attempts that are on record as they were made. Raises `Unavailable`."""
         ...
 
 

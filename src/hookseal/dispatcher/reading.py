@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 import aiohttp
+from multidict import CIMultiDictProxy
 
 from hookseal.dispatcher.model import Reply
 from hookseal.ground.echo import without_echo
@@ -22,6 +23,29 @@ RETRY_AFTER_VALUES: Final = 4
 RETRY_AFTER_CHARACTERS: Final = 64  # the longest HTTP date has 33
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib: 16 more reads a gzip header
 _PLAIN: Final = frozenset({"", "identity"})
+
+
+class Received(Protocol):
+    """An answer whose head came."""
+
+    @property
+    def status(self) -> int:
+        """Its status."""
+        ...
+
+    @property
+    def headers(self) -> "CIMultiDictProxy[str]":
+        """Its headers."""
+        ...
+
+    @property
+    def content(self) -> aiohttp.StreamReader:
+        """What comes behind the head."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
+        ...
 
 
 class _Keeping(Protocol):
@@ -79,7 +103,7 @@ def _keeping(encoding: str) -> _Keeping:
     return _Unread() if window is None else _Compressed(window)
 
 
-async def read(response: aiohttp.ClientResponse, own_values: Iterable[str], *, seconds: float) -> Reply:
+async def read(response: Received, own_values: Iterable[str], *, seconds: float) -> Reply:
     """Return the answer. The status counts, whatever becomes of the body and however long it takes.
 
     What the body repeats of the endpoint's own headers is masked, and signing secrets: some receivers show theirs on
@@ -93,7 +117,7 @@ async def read(response: aiohttp.ClientResponse, own_values: Iterable[str], *, s
     return Reply(status=response.status, snippet=snippet, retry_after=_retry_after(response))
 
 
-async def _taken(response: aiohttp.ClientResponse, keeping: _Keeping, seconds: float) -> None:
+async def _taken(response: Received, keeping: _Keeping, seconds: float) -> None:
     """Read the body to its end, so that the connection can be used again; cut it off where it is too long or slow."""
     read = 0
     try:
@@ -108,7 +132,7 @@ async def _taken(response: aiohttp.ClientResponse, keeping: _Keeping, seconds: f
         response.close()
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> tuple[str, ...]:
+def _retry_after(response: Received) -> tuple[str, ...]:
     """Return the first values of the header that are not too long; a longer one says nothing that is waited for."""
     values = response.headers.getall("retry-after", ())
     return tuple(value for value in values if len(value) <= RETRY_AFTER_CHARACTERS)[:RETRY_AFTER_VALUES]

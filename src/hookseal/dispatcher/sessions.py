@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import aiohttp
+from aiohttp import BaseConnector
 
 from hookseal.dispatcher.address import Networks
 from hookseal.dispatcher.model import TlsIdentity
@@ -25,7 +25,7 @@ class Shared:
     """A session, the identity that it was opened for, and how many requests use it."""
 
     key: tuple[Networks, str | None]
-    session: aiohttp.ClientSession
+    connector: BaseConnector
     identity: TlsIdentity | None
     users: int = 0
     used_at: float = 0.0
@@ -35,7 +35,7 @@ class Shared:
 class Sessions:
     """Lends sessions. It belongs to one event loop, and `close` ends all of them."""
 
-    def __init__(self, opened: Callable[[Networks, TlsIdentity | None], aiohttp.ClientSession]) -> None:
+    def __init__(self, opened: Callable[[Networks, TlsIdentity | None], BaseConnector]) -> None:
         self._opened = opened
         self._open: OrderedDict[tuple[Networks, str | None], Shared] = OrderedDict()
         self._retired: set[Shared] = set()
@@ -81,7 +81,7 @@ class Sessions:
 
     def _opened_for(self, key: tuple[Networks, str | None], identity: TlsIdentity | None) -> Shared:
         loop = asyncio.get_running_loop()
-        shared = Shared(key=key, session=self._opened(key[0], identity), identity=identity, used_at=loop.time())
+        shared = Shared(key=key, connector=self._opened(key[0], identity), identity=identity, used_at=loop.time())
         self._open[key] = shared
         if identity is not None and identity.expires_at is not None:
             shared.expiry = loop.call_at(identity.expires_at, self._retire, shared)
@@ -116,10 +116,14 @@ class Sessions:
         if shared.users:
             return
         self._retired.discard(shared)
-        task = asyncio.get_running_loop().create_task(shared.session.close())
+        task = asyncio.get_running_loop().create_task(_closed(shared.connector))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
 
 def _context(identity: TlsIdentity | None) -> object:
     return None if identity is None else identity.context
+
+
+async def _closed(connector: BaseConnector) -> None:
+    await connector.close()

@@ -4,6 +4,7 @@ Sessions, with their connections, DNS answers and TLS contexts, are shared only 
 rights and the same TLS identity (`sessions`); what is dialled is checked where the socket is made (`guard`).
 """
 
+import asyncio
 import re
 import ssl
 import traceback
@@ -14,18 +15,18 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
+from aiohttp.http_exceptions import HttpProcessingError
 
 from hookseal.dispatcher import failures
 from hookseal.dispatcher.address import AddressRules, Networks
 from hookseal.dispatcher.connection import HttpConnection, Kept
 from hookseal.dispatcher.course import COURSE, Course, Limits
 from hookseal.dispatcher.dial import Connector, Means
+from hookseal.dispatcher.exchange import exchange, head
 from hookseal.dispatcher.guard import Guard
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Request, TlsIdentity
 from hookseal.dispatcher.names import LookUps, Names
 from hookseal.dispatcher.observation import Observed, SeenTls, resolved, seen_connection
-from hookseal.dispatcher.reading import RESPONSE_BYTES_READ, read
 from hookseal.dispatcher.sessions import Sessions
 from hookseal.dispatcher.trust import client_context
 from hookseal.dispatcher.tunnel import EgressProxy
@@ -34,11 +35,8 @@ from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
 
-_TO_THE_SECOND: Final = float("inf")  # from when on aiohttp rounds a deadline up to a whole second: never
 _MOMENT_SECONDS: Final = 0.1
 _LINE: Final = re.compile(r"[!-~]+")
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 
 
 class HttpTransport:
@@ -110,8 +108,8 @@ class HttpTransport:
         before = COURSE.set(course)
         shared = self._sessions.take(self._rules.networks_for(request.tenant_id), request.tls)
         try:
-            return await self._sent(shared.session, request, course)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return await self._sent(shared.connector, request, course)
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             if isinstance(course.connection, HttpConnection):
                 await course.connection.ended(within=_MOMENT_SECONDS)  # only then is it known by what
             return failures.unanswered(error, course, request.timeout_seconds)
@@ -122,46 +120,37 @@ class HttpTransport:
             self._sessions.give_back(shared)
             COURSE.reset(before)
 
-    async def _sent(self, session: aiohttp.ClientSession, request: Request, course: Course) -> Answer:
+    async def _sent(self, connector: aiohttp.BaseConnector, request: Request, course: Course) -> Answer:
+        deadline = asyncio.get_running_loop().time() + request.timeout_seconds
         if _LINE.fullmatch(request.url) is None:
             return Failure(kind=FailureKind.INVALID_URL, detail="the url holds a character that is not sent")
-        async with session.post(
-            URL(request.url, encoded=True),  # the path as it is stored: receivers route and sign on it
-            data=request.body,
-            headers=_headers(request),
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=request.timeout_seconds, ceil_threshold=_TO_THE_SECOND),
-        ) as response:
-            reply = await read(response, _revealed(request).values(), seconds=self._means.limits.body_seconds)
+        own = _revealed(request)
+        reply = await exchange(
+            connector,
+            request.url,
+            head(request.url, _headers(request, own), len(request.body)) + request.body,
+            own=own.values(),
+            deadline=deadline,
+            body_seconds=self._means.limits.body_seconds,
+        )
         if isinstance(course.connection, HttpConnection):
             course.connection.rest(course)
         return reply
 
-    def _opened(self, allowed: Networks, identity: TlsIdentity | None) -> aiohttp.ClientSession:
+    def _opened(self, allowed: Networks, identity: TlsIdentity | None) -> Connector:
         context = self._trust if identity is None else identity.context
-        return aiohttp.ClientSession(
-            connector=Connector(Guard(allowed), Names(self._look_ups), context, self._means),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            raise_for_status=False,
-            read_bufsize=RESPONSE_BYTES_READ,
-        )
+        return Connector(Guard(allowed), Names(self._look_ups), context, self._means)
 
 
-def _headers(request: Request) -> Mapping[str, str]:
-    """Return every header of the request, in the clear. Raises `Defect` if one may not be sent."""
-    for name, value in request.headers.items():
-        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-            raise Defect(f"header {name!a} was to be sent although it would be more than one")
-    if not request.sealed_headers:
+def _headers(request: Request, own: Mapping[str, str]) -> Mapping[str, str]:
+    """Return every header of the request, in the clear. Raises `Defect` if one of the endpoint's may not be sent."""
+    if not own:
         return request.headers
-    own = _revealed(request)
     try:
         require_headers(own)
     except Malformed as error:
         raise Defect(f"the headers of an endpoint were to be sent although they may not: {error}") from None
-    return own | request.headers
+    return {**own, **request.headers}
 
 
 def _revealed(request: Request) -> dict[str, str]:

@@ -30,13 +30,17 @@ class SearchPathRefused(asyncpg.InterfaceError):
     """A pooler did not pass the search path on, and hands out sessions that have another one."""
 
 
-class _Pinned(_Connection):
-    """A connection whose search path is ours again after each `RESET ALL` of a pool."""
+class _Kept(_Connection):
+    """A connection that a pool gives on as it is: no statement of ours changes its session.
+
+    asyncpg would reset it each time that it is given back, which is a statement for each of ours. A transaction that
+    was left open is rolled back still.
+    """
 
     __slots__ = ()
 
     def get_reset_query(self) -> str:
-        return f"{super().get_reset_query()}\n{_SET};"
+        return ""
 
 
 async def connect(
@@ -52,7 +56,7 @@ async def connect(
     `address` is host, port and so on, where there is no url; times are in seconds. Raises `SearchPathRefused`, naming
     what to do, if a pooler in between makes that impossible, and what asyncpg raises.
     """
-    address.setdefault("connection_class", _Pinned)
+    address.setdefault("connection_class", _Kept)
     connection = await _opened(
         url, application_name=application_name, timeout=timeout, command_timeout=command_timeout, **address
     )
@@ -77,7 +81,7 @@ def connection_pool(
         url,
         size,
         connect=connect,
-        connection_class=_Pinned,
+        connection_class=_Kept,
         application_name=application_name,
         timeout=timeout,
         command_timeout=command_timeout,
@@ -96,6 +100,7 @@ def pool_of_qualified_statements(
         url,
         size,
         connect=_opened,
+        connection_class=_Kept,
         application_name=application_name,
         timeout=timeout,
         command_timeout=command_timeout,

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from hookseal.dispatcher.model import Outcome, State, Verdict, WaitingFor
 from hookseal.ground.errors import Defect
-from hookseal.queue.taking import DropReason
+from hookseal.queue.intake import DropReason
 from hookseal.secrets.reader import Statistics
 from hookseal.worker import metrics
 from hookseal.worker.metrics import METRICS, FailureOf, Kind, Metric, RungBy

@@ -11,7 +11,7 @@ from typing import Final
 
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.model import Outcome, WaitingFor
-from hookseal.queue.taking import DropReason
+from hookseal.queue.intake import DropReason
 from hookseal.secrets.key_rules import KeyState
 
 UNREGISTERED: Final = "unregistered"
@@ -112,9 +112,8 @@ RINGS_DROPPED: Final = Metric(
     name="hookseal_rings_dropped_total",
     kind=Kind.COUNTER,
     text="Rings that claimed nothing. `not_due`: forged, or of a delivery that is not due (any more), the only reason "
-    "that is usual. Thrown out of Redis: `not_an_id`: no UUID is queued; `held_too_long`: held for longer than a ring "
-    "may be, and free again; `no_job`: nothing says what is rung; `too_large`; `unreadable`: no call of `deliver` with "
-    "three ids; `unfinished`: it took too long to answer, or failed by a defect.",
+    "that is usual. Thrown out of Redis: `not_an_id`: no UUID is queued; `no_job`: nothing says what is rung; "
+    "`too_large`; `unreadable`: no call of `deliver` with three ids.",
     labels={"reason": tuple(DropReason)},
 )
 CLAIMS_FAILED: Final = Metric(

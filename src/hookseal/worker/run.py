@@ -1,6 +1,7 @@
 """The life of a worker process: open, say ready, take rings until a signal, drain, close."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -23,11 +24,12 @@ from hookseal.worker.meter import watch_secrets
 from hookseal.worker.metrics import IN_FLIGHT, READY
 from hookseal.worker.movement import Movement
 from hookseal.worker.resources import Resources, opened
+from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.rounds import Rounds
-from hookseal.worker.tasks import Answering
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _CANCEL_AGAIN_SECONDS: Final = 0.1
+_COLLECT_AFTER: Final = (50_000, 20, 50)  # measured: docs/performance.md
 
 
 async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None) -> None:
@@ -83,6 +85,13 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, clock: C
     )
 
 
+def _calm_collector() -> None:
+    """Have the collector of cycles leave alone what was made at the start, and look seldom at what comes and goes."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
+
+
 class _Life:
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         self._settings = settings
@@ -92,8 +101,7 @@ class _Life:
         self._movement = Movement(clock, sweep_seconds=settings.worker.sweep_seconds)
         self._engine = Engine(
             resources.bell,
-            settings.worker.queue,
-            Answering(resources.parts, self._in_flight, resources.meter, self._movement),
+            RingHandler(resources.parts, self._in_flight, resources.meter, self._movement),
             self._in_flight,
             clock=clock,
             log=log,
@@ -116,6 +124,7 @@ class _Life:
             ) from None
         running = {"engine": self._engine.run, **self._rounds.loops}
         loops = [asyncio.create_task(loop(), name=name) for name, loop in running.items()]
+        _calm_collector()
         try:
             self._say_ready(url, output)
             await self._serve(stop, loops)

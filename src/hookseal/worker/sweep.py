@@ -90,7 +90,7 @@ class Sweep:
         return count
 
     async def _ring(self, rings: Sequence[Ring]) -> int:
-        rung = await self._bell.ring(rings, again=True)
+        rung = await self._bell.ring(rings)
         self._meter.rang(RungBy.SWEEP, rung)
         return rung
 
