@@ -14,7 +14,7 @@ from tests.worker.waiting import eventually
 # The backend of the killed worker, which waits for a lock that we hold, and has all that it was asked.
 _WAITS = (
     "SELECT count(*) FROM pg_stat_activity"
-    " WHERE wait_event_type = 'Lock' AND datname = current_database() AND query ILIKE '%INSERT INTO hookseal.attempts%'"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE 'WITH gone AS%'"
 )
 
 

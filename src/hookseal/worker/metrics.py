@@ -78,7 +78,7 @@ HELD: Final = Metric(
 HELD_TOO_LONG: Final = Metric(
     name="hookseal_held_too_long_total",
     kind=Kind.COUNTER,
-    text="Deliveries that were cancelled because their endpoint was disabled for longer than `HOOKSEAL_HELD_DAYS`.",
+    text="Deliveries cancelled because their endpoint was disabled for longer than `HOOKSEAL_HELD_DAYS`.",
 )
 DEAD_LETTERS: Final = Metric(
     name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries that spent their last attempt."
@@ -89,13 +89,10 @@ ENDPOINTS_DISABLED: Final = Metric(
 GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
-    text="Deliveries given back, unspent, because the claim was too old to dial, or no TLS context could be made for "
-    "it in time: PostgreSQL is slow, or this worker has more than it can do.",
+    text="Given back, unspent: the claim was too old to dial, or no TLS context was made in time.",
 )
 EXHAUSTED: Final = Metric(
-    name="hookseal_exhausted_total",
-    kind=Kind.COUNTER,
-    text="Deliveries given back, unspent, for want of a file descriptor or memory.",
+    name="hookseal_exhausted_total", kind=Kind.COUNTER, text="Given back, unspent, for want of a descriptor or memory."
 )
 LEASES_LOST: Final = Metric(
     name="hookseal_leases_lost_total",
