@@ -8,6 +8,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partialmethod, wraps
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ COMPOSING = "/fault-while-composing"
 WRITING = "/fault-while-writing"
 READING = "/fault-while-reading"
 INSERTING = "/fault-while-inserting"
+_ASKED: ContextVar[str] = ContextVar("asked")  # the url of the request at hand
 
 
 def made_loud(folder: Path, *, worker: bool) -> dict[str, str]:
@@ -49,15 +51,21 @@ def tell_all() -> None:
 
 
 def _tell_locals() -> None:
-    from aiohttp import ClientRequest  # noqa: PLC0415 -- most commands do without
-
-    from hookseal.dispatcher import deliver, transport  # noqa: PLC0415 -- the same
+    from hookseal.dispatcher import deliver, exchange, transport  # noqa: PLC0415 -- most commands do without
 
     telling: Any = partialmethod(traceback.TracebackException.__init__, capture_locals=True)
     traceback.TracebackException.__init__ = telling  # type: ignore[method-assign]
     _fail(deliver, "compose", COMPOSING, lambda _claim, target, *_: target.pointer.url)
-    _fail(ClientRequest, "send", WRITING, lambda request, *_: str(request.url))
-    _fail(transport, "read", READING, lambda response, *_: str(response.url))
+    sending: Any = transport
+    exchanged = sending.exchange
+
+    async def noting(connector: Any, url: str, sent: bytes, **named: Any) -> Any:
+        _ASKED.set(url)
+        return await exchanged(connector, url, sent, **named)
+
+    sending.exchange = noting
+    _fail(exchange, "_asked", WRITING, lambda *_: _ASKED.get())
+    _fail(exchange, "read", READING, lambda *_, **__: _ASKED.get())
 
 
 def _fail(owner: Any, name: str, path: str, url_of: Callable[..., str]) -> None:

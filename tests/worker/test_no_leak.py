@@ -190,7 +190,7 @@ async def test_nobody_is_told(own_postgres: Server, own_valkey: Server, receiver
     assert any(name.startswith("journal") and value for name, value in found.items()), "and so was the journal"
     assert 3 <= found["log"].count(b"RuntimeError: a fault of ours"), "tracebacks were written"
     assert b"signers = (Signer(db:acme:" in found["log"], "with local variables"
-    assert all(told in found["log"] for told in (b'"logger": "asyncio"', b'"logger": "arq.worker"')), "by all"
+    assert all(told in found["log"] for told in (b'"logger":"asyncio"', b'"logger":"arq.worker"')), "by all"
     assert b"ZRANGEBYSCORE" in found["monitor"]
     assert any("[masked]" in (snippet or "") for snippet in snippets), "a receiver repeated its request"
     got = [raw for listener in ends.listeners for raw in listener.requests]
