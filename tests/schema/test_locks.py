@@ -99,7 +99,7 @@ async def test_the_wait_of_who_seals(
             assert "7s" == await connection.fetchval("SHOW lock_timeout")
 
 
-@pytest.mark.req("OPS-09")
+@pytest.mark.req("OPS-09", part="one-at-a-time")
 async def test_the_wait_of_an_upgrade(
     pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +115,7 @@ async def test_the_wait_of_an_upgrade(
         await upgrade(database_url)
 
 
-@pytest.mark.req("OPS-09")
+@pytest.mark.req("OPS-09", part="one-at-a-time")
 async def test_the_wait_of_the_first_upgrade(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is there to be locked yet, the second of two waits for the first one's schema, and names it."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 0.2)
@@ -135,7 +135,7 @@ async def test_the_wait_of_the_first_upgrade(empty_database_url: str, monkeypatc
         await first.close()
 
 
-@pytest.mark.req("OPS-09")
+@pytest.mark.req("OPS-09", part="one-at-a-time")
 async def test_nothing_outlives_an_upgrade(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """No session keeps a lock, nor a setting, of an upgrade: behind a pooler it would be the next one's to wait for."""
     connection = await connect(database_url)
