@@ -13,7 +13,13 @@ from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.wire import Algorithm, Scheme, signed_content, x_webhook_content
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import Signer, generate_signing_secret, parse_signing_secret, require_signing_secret
+from hookseal.secrets.signer import (
+    Signer,
+    fits_standard,
+    generate_signing_secret,
+    parse_signing_secret,
+    require_signing_secret,
+)
 from tests.secrets.samples import SECRET
 from tests.vectors.reading import vectors
 
@@ -181,3 +187,17 @@ def test_a_signer_is_frozen() -> None:
         signer.ref = "other"  # type: ignore[misc]
     with pytest.raises(AttributeError):
         signer.extra = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.req("SEC-12")
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (b"whsec_" + base64.b64encode(bytes(24)), True),
+        (b"whsec_" + base64.b64encode(bytes(23)), False),
+        (base64.b64encode(bytes(24)), False),
+    ],
+)
+def test_which_text_would_be_a_secret_of_standard_webhooks(text: bytes, fits: bool) -> None:
+    """It is `whsec_` and the base64 of 24 bytes or more; any other text is one of `x-webhook` alone."""
+    assert fits is fits_standard(SecretMaterial(text))
