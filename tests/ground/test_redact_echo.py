@@ -1,4 +1,4 @@
-"""What a receiver repeats of a header value is masked, however it is spelled, and nothing else is."""
+"""Header values that a receiver repeats are masked in every encoding, and nothing else is."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.echo import LEAST_CHARACTERS, MASK, RUN_CHARACTERS, _told, without_echo
+from hookseal.ground.redact_echo import MASK, MIN_CHARACTERS, RUN_CHARACTERS, _readings, redact_echo
 
 TOKEN = 'k9/Q+x"7&Zr=<m1>\\4pVw'
 VALUE = f"Bearer {TOKEN}"
@@ -39,16 +39,16 @@ pytestmark = pytest.mark.req("SEC-15")
     ],
 )
 def test_a_value_is_masked(spell: Callable[[str], str]) -> None:
-    """A value, or a part of it, is masked as it is and as JSON, HTML and a url spell it; the rest stays."""
-    found = without_echo(f"<p>refused: <{spell(VALUE)}> is what you sent</p>", [VALUE])
+    """A value, or a part of it, is masked as it is and in its JSON, HTML and URL encodings; the rest stays."""
+    found = redact_echo(f"<p>refused: <{spell(VALUE)}> is what you sent</p>", [VALUE])
 
     assert found.replace('"', "") == "<p>refused: <[masked]> is what you sent</p>"
 
 
 @given(PRINTABLE, st.text(max_size=40), st.text(max_size=40))
 def test_no_eight_characters_of_it_are_left(value: str, before: str, after: str) -> None:
-    """Whatever stands around a value, no 8 characters of it in a row come through."""
-    found = without_echo(before + value + after, [value])
+    """Whatever surrounds a value, no 8 consecutive characters of it are left."""
+    found = redact_echo(before + value + after, [value])
     left = found.replace("[masked]", "\0")
 
     assert not any(value[start : start + 8] in left for start in range(len(value) - 7))
@@ -56,10 +56,10 @@ def test_no_eight_characters_of_it_are_left(value: str, before: str, after: str)
 
 @given(st.text(max_size=60), PRINTABLE)
 def test_what_repeats_nothing_stays(text: str, value: str) -> None:
-    """A text that shares no character with a value is returned as it is."""
+    """A text that shares no character with a value is returned unchanged."""
     other = "".join(character for character in text if character not in value)
 
-    assert other == without_echo(other, [value]) == without_echo(other, [])
+    assert other == redact_echo(other, [value]) == redact_echo(other, [])
 
 
 @pytest.mark.parametrize(
@@ -78,54 +78,54 @@ def test_what_repeats_nothing_stays(text: str, value: str) -> None:
     ],
 )
 def test_borders(value: str, text: str, left: str) -> None:
-    """A short value is found as a whole, one that was cut off by its first 4 characters, and 3 characters never."""
-    assert left == without_echo(text, [value])
+    """A value of 4 or more characters is masked, also truncated to 4 or more characters at the end of the text."""
+    assert left == redact_echo(text, [value])
 
 
 @pytest.mark.parametrize("said", ["no user svc:hunter22", "wrong password hunter22 for svc"])
 def test_what_basic_credentials_stand_for(said: str) -> None:
-    """User and password are masked as they were before they were encoded."""
+    """User and password are masked in their decoded form."""
     value = "Basic " + base64.b64encode(b"svc:hunter22").decode()
 
-    assert "hunter" not in without_echo(said, [value])
-    assert "no user" in without_echo("no user x", [value])
+    assert "hunter" not in redact_echo(said, [value])
+    assert "no user" in redact_echo("no user x", [value])
 
 
 def test_basic_that_stands_for_nothing() -> None:
-    """What is called Basic and is no base64 is masked as it is."""
-    assert "[masked]!" == without_echo("basic ?????!", ["basic ?????"])
+    """A Basic value that is not base64 is masked as it is."""
+    assert "[masked]!" == redact_echo("basic ?????!", ["basic ?????"])
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
 def test_basic_credentials_in_either_charset(charset: str) -> None:
-    """A password that is not ASCII is known, however it was written before it was base64."""
+    """A password beyond ASCII is masked, whichever charset was encoded as base64."""
     value = "Basic " + base64.b64encode("bob:p\u00e4ssw\u00f6rtl\u00e4ng".encode(charset)).decode()
 
-    assert "your password [masked] is wrong" == without_echo(
+    assert "your password [masked] is wrong" == redact_echo(
         "your password p\u00e4ssw\u00f6rtl\u00e4ng is wrong", [value]
     )
 
 
 def naive(text: str, values: Iterable[str]) -> str:
-    """Return what must come of a text, found by looking for every run of every value at every place."""
-    spelled = {one for value in values for told in _told(value) for one in spellings(told)}
+    """Return the expected text, by comparing every run of every value at every position."""
+    encoded = {one for value in values for reading in _readings(value) for one in encodings(reading)}
     hidden = [False] * len(text)
-    for one in spelled:
+    for one in encoded:
         length = min(RUN_CHARACTERS, len(one))
-        if length >= LEAST_CHARACTERS:
+        if length >= MIN_CHARACTERS:
             runs = {one[start : start + length] for start in range(len(one) - length + 1)}
             for start in range(len(text) - length + 1):
                 if text[start : start + length] in runs:
                     hidden[start : start + length] = [True] * length
-        for cut in range(LEAST_CHARACTERS, RUN_CHARACTERS):
+        for cut in range(MIN_CHARACTERS, RUN_CHARACTERS):
             if len(text) >= cut and one.startswith(text[-cut:]):
                 hidden[-cut:] = [True] * cut
     marked = groupby(zip(text, hidden, strict=True), key=itemgetter(1))
     return "".join(MASK if is_hidden else "".join(character for character, _ in part) for is_hidden, part in marked)
 
 
-def spellings(value: str) -> list[str]:
-    """Return a value as it is and as JSON, PHP, HTML and a url, in either case, spell it."""
+def encodings(value: str) -> list[str]:
+    """Return a value as it is and in its JSON, PHP, HTML and URL encodings, in either case."""
     quoted = quote(value, safe="")
     lower = re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
     as_json = json.dumps(value)[1:-1]
@@ -138,9 +138,9 @@ BASIC = FEW.map(lambda text: "Basic " + base64.b64encode(text.encode()).decode()
 
 @st.composite
 def echoed(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """Draw values, and a text that is made of pieces of their spellings and of other characters."""
+    """Draw values, and a text made of pieces of their encodings and of other characters."""
     values = draw(st.lists(FEW | BASIC, max_size=4))
-    pieces = [one for value in values for told in _told(value) for one in spellings(told)]
+    pieces = [one for value in values for reading in _readings(value) for one in encodings(reading)]
     texts = [draw(FEW)]
     for _ in range(draw(st.integers(0, 4)) if pieces else 0):
         piece = draw(st.sampled_from(pieces))
@@ -151,15 +151,15 @@ def echoed(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 @given(echoed())
 def test_it_finds_what_a_naive_search_finds(case: tuple[str, list[str]]) -> None:
-    """Whatever text and values hold, exactly that is masked which a search at every place finds."""
+    """For any text and values it masks exactly what a search at every position finds."""
     text, values = case
 
-    assert naive(text, values) == without_echo(text, values)
+    assert naive(text, values) == redact_echo(text, values)
 
 
 @pytest.mark.parametrize("alphabet", ["abcdefghijklmnopqrstuvwxyz0123456789 ", "\"'", '\u00e9"&\u00ff/ '])
 def test_what_it_costs(alphabet: str) -> None:
-    """For 16 KiB of values it takes less than half of the time of a search at every place, however they are spelled."""
+    """For 16 KiB of values it takes less than half of the time of a search at every position, in any encoding."""
     chance = random.Random(16)
     values = ["".join(chance.choices(alphabet, k=819)) for _ in range(20)]
     text = "".join(chance.choices(alphabet, k=2_048))
@@ -172,4 +172,4 @@ def test_what_it_costs(alphabet: str) -> None:
             costs.append(time.process_time() - began)
         return min(costs)
 
-    assert seconds(naive) > 2 * seconds(without_echo)
+    assert seconds(naive) > 2 * seconds(redact_echo)
