@@ -1,4 +1,4 @@
-"""What a request says of itself, proven or not: for whoever looks into a refusal."""
+"""What the headers of a request claim, proven or not, to investigate a refusal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from hookseal.receiver.signature import unix_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
-    """What the headers say; None for what they do not say, or not in its form."""
+class UnverifiedHeaders:
+    """The claims of the headers; None for what is missing or malformed."""
 
     scheme: Scheme | None = None
     delivery_id: str | None = None
     timestamp: int | None = None
 
 
-def stated(headers: Mapping[str, str]) -> Stated:
-    """Return what the headers say of the request. Nothing of it is proven: act on `verify` only."""
+def unverified_headers(headers: Mapping[str, str]) -> UnverifiedHeaders:
+    """Return what the headers claim about the request. Nothing of it is proven: rely on `verify` only."""
     received = {name.lower(): value for name, value in headers.items()}
     for scheme, names, _ in SCHEMES:
         if not names.signatures.isdisjoint(received):
@@ -27,5 +27,5 @@ def stated(headers: Mapping[str, str]) -> Stated:
                 timestamp = unix_seconds(received, names.timestamp)
             except VerificationError:
                 timestamp = None
-            return Stated(scheme=scheme, delivery_id=received.get(names.delivery_id), timestamp=timestamp)
-    return Stated()
+            return UnverifiedHeaders(scheme=scheme, delivery_id=received.get(names.delivery_id), timestamp=timestamp)
+    return UnverifiedHeaders()
