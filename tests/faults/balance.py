@@ -1,4 +1,4 @@
-"""The bookkeeping after a fault: what was published, what was seen and what is on record, held to each other.
+"""The bookkeeping after a fault: a comparison of what was published, what was seen and what is on record.
 
 One pure function, `balance`. Its laws:
 - what was published was seen, and ended as it should; what was seen was published, is signed, and has the body of
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from hookseal.dispatcher.model import Outcome, State
-from tests.faults.witness import Seen
+from tests.faults.recording_receiver import Seen
 
 SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A delivery as it stands at the end, with the digest of the body of its event."""
+    """A delivery in its last state, with the digest of the body of its event."""
 
     id: str
     state: str
@@ -45,10 +45,10 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """Everything that is held to each other.
+    """Everything that is compared.
 
     `dead` names the workers that were killed, or stood still for longer than their lease. `ends` names the
-    deliveries that shall end in another state than `delivered`.
+    deliveries that must end in another state than `delivered`.
     """
 
     published: Collection[str]
@@ -62,15 +62,15 @@ class Books:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """What the books amount to. `counts` is what evidence keeps; `wrong` says every law that was broken, in short."""
+    """The result of the comparison. `counts` are kept as evidence; `wrong` has a line for every broken law."""
 
     counts: dict[str, int]
     wrong: tuple[str, ...]
 
     def require(self, **counts: int) -> None:
-        """Fail with the whole report unless every law holds, and these counts are as given."""
+        """Fail with the whole report unless every law holds and these counts are equal."""
         differ = {name: (wanted, self.counts[name]) for name, wanted in counts.items() if wanted != self.counts[name]}
-        assert ((), {}) == (self.wrong, differ), f"{self}\nwanted and found: {differ}"
+        assert ((), {}) == (self.wrong, differ), f"{self}\nexpected and found: {differ}"
 
     def __str__(self) -> str:
         lines = [f"{name:>12} {number}" for name, number in self.counts.items()]
@@ -78,7 +78,7 @@ class Balance:
 
 
 def balance(books: Books) -> Balance:
-    """Hold the books to the laws.
+    """Check the books against the laws.
 
     `lost`: published and never seen, or not ended. `duplicates`: requests that had been sent and not recorded, so that
     the delivery was sent again. `unexplained`: requests for which the record has no such reason. `unknown`: attempts
@@ -130,7 +130,7 @@ class _Found:
                 yield f"{delivery.id} is {delivery.state}"
 
     def unexplained(self) -> Iterator[str]:
-        """Yield requests that no attempt on record accounts for, and those of an attempt that was sent before."""
+        """Yield requests without an attempt on record, and attempts that were sent more than once."""
         times = Counter((seen.delivery_id, seen.attempt) for seen in self._books.seen)
         for (delivery, number), count in times.items():
             if count > 1 or (delivery, number) not in self._attempts:
@@ -145,7 +145,7 @@ class _Found:
                 yield f"{seen.delivery_id} attempt {seen.attempt}"
 
     def misrecorded(self) -> Iterator[str]:
-        """Yield attempts whose outcome contradicts what the receiver saw, or who wrote it."""
+        """Yield attempts whose outcome contradicts what the receiver saw, or the worker that wrote it."""
         times = Counter(a.delivery_id for a in self._books.attempts if a.outcome == Outcome.DELIVERED)
         for (delivery, number), attempt in self._attempts.items():
             fault = _fault(attempt, self._sent.get((delivery, number)), self._books.dead)
@@ -168,7 +168,7 @@ class _Found:
 
 
 def _fault(attempt: Recorded, seen: Seen | None, dead: Collection[str]) -> str | None:
-    """Say why an attempt cannot be on record as it is, None if it can."""
+    """Return why an attempt on record is impossible, None if it is possible."""
     answered = None if seen is None else seen.answered
     match attempt.outcome:
         case Outcome.DELIVERED if answered != attempt.status:

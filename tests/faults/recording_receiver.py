@@ -1,4 +1,4 @@
-"""The receiver of the fault suite: it keeps of every request what the books need, and can be told to do wrong."""
+"""The receiver of the fault suite, which keeps of every request what the books need, and can misbehave."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """One request: whose it is, of which attempt, what it said and when. `answered` is None until it is answered."""
+    """One request: its delivery, attempt, contents and time. `answered` is None until it is answered."""
 
     delivery_id: str
     attempt: int
@@ -37,7 +37,7 @@ async def at_once(_seen: Seen) -> int:
 
 
 def held(until: asyncio.Event) -> Answer:
-    """Answer 204, but only then."""
+    """Answer 204 when the event is set."""
 
     async def answer(_seen: Seen) -> int:
         await until.wait()
@@ -47,17 +47,17 @@ def held(until: asyncio.Event) -> Answer:
 
 
 def slowly(seconds: float) -> Answer:
-    """Answer 204 after so long."""
+    """Answer 204 after that time."""
 
     async def answer(_seen: Seen) -> int:
-        await asyncio.sleep(seconds)  # a slow receiver is what is asked for
+        await asyncio.sleep(seconds)  # a slow receiver is the purpose
         return 204
 
     return answer
 
 
 def failing_first(times: int = 1, status: int = 503) -> Answer:
-    """Answer the first attempts of every delivery with that status, later ones with 204."""
+    """Answer the first attempts of every delivery with that status, and later ones with 204."""
 
     async def answer(seen: Seen) -> int:
         return status if seen.attempt <= times else 204
@@ -66,7 +66,7 @@ def failing_first(times: int = 1, status: int = 503) -> Answer:
 
 
 class Witness:
-    """Keeps every request in `seen`; `answer` may be changed at any moment, `secrets` holds each path's secret."""
+    """Keeps every request in `seen`; `answer` may be changed at any time, `secrets` has the secret of each path."""
 
     def __init__(self) -> None:
         self.base_url = ""
@@ -94,13 +94,13 @@ class Witness:
         return web.Response(status=status)
 
     async def wait_for(self, requests: int, *, within: float = PATIENCE_SECONDS) -> list[Seen]:
-        """Return all requests so far, once there are so many. Raises `TimeoutError`."""
+        """Return all requests so far, when there are that many. Raises `TimeoutError`."""
         async with asyncio.timeout(within), self._arrived:
             await self._arrived.wait_for(lambda: len(self.seen) >= requests)
         return self.seen
 
     def of(self, delivery_id: str) -> list[Seen]:
-        """Return the requests of one delivery, in the order in which they came."""
+        """Return the requests of one delivery, in the order of their arrival."""
         return [seen for seen in self.seen if seen.delivery_id == delivery_id]
 
     def _verified(self, request: web.Request, body: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The bookkeeping finds each way in which books can be false."""
+"""The bookkeeping detects every kind of false entry."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 
 from hookseal.dispatcher.model import State
-from tests.faults.books import Books, Delivery, Recorded, balance
-from tests.faults.witness import Seen
+from tests.faults.balance import Books, Delivery, Recorded, balance
+from tests.faults.recording_receiver import Seen
 
 SEEN = Seen(delivery_id="d", attempt=2, path="/0", digest=b"x", is_verified=True, at=0.0, answered=204)
 CUT_OFF = Seen(delivery_id="d", attempt=1, path="/0", digest=b"x", is_verified=True, at=0.0)
 DELIVERY = Delivery(id="d", state="delivered", attempts=2, digest=b"x", is_leased=False)
 UNKNOWN = Recorded(delivery_id="d", number=1, outcome="unknown", status=None, worker="w1")
 DELIVERED = Recorded(delivery_id="d", number=2, outcome="delivered", status=204, worker="w2")
-# Sent, killed before it was recorded, sent again.
+# An attempt was sent, its worker was killed before the record, and the delivery was sent again.
 TRUE = Books(
     published=("d",),
     seen=(CUT_OFF, SEEN),
@@ -26,22 +26,22 @@ TRUE = Books(
 
 
 def seen(**changes: object) -> Callable[[Books], Books]:
-    """Return the change after which the last request is another."""
+    """Return the change of the books that changes the last request."""
     return lambda books: replace(books, seen=(CUT_OFF, replace(SEEN, **changes)))  # type: ignore[arg-type]
 
 
 def attempt(**changes: object) -> Callable[[Books], Books]:
-    """Return the change after which the last attempt is another."""
+    """Return the change of the books that changes the last attempt."""
     return lambda books: replace(books, attempts=(UNKNOWN, replace(DELIVERED, **changes)))  # type: ignore[arg-type]
 
 
 def delivery(**changes: object) -> Callable[[Books], Books]:
-    """Return the change after which the delivery is another."""
+    """Return the change of the books that changes the delivery."""
     return lambda books: replace(books, deliveries=(replace(DELIVERY, **changes),))  # type: ignore[arg-type]
 
 
 def test_true_books_balance() -> None:
-    """What was sent and not recorded is a duplicate that the record explains."""
+    """A request that was sent and not recorded is a duplicate that the record explains."""
     found = balance(TRUE)
     found.require(deliveries=1, requests=2, lost=0, duplicates=1, unexplained=0, unknown=1, wrong=0)
     assert "every law holds" in str(found)
@@ -73,7 +73,7 @@ def test_true_books_balance() -> None:
     ],
 )
 def test_false_books(falsify: Callable[[Books], Books], law: str) -> None:
-    """Every false entry breaks a law, and the report says which."""
+    """Every false entry breaks a law, which the report names."""
     found = balance(falsify(TRUE))
     assert 0 < found.counts["wrong"]
     assert [] != [line for line in found.wrong if law in line]
@@ -82,6 +82,6 @@ def test_false_books(falsify: Callable[[Books], Books], law: str) -> None:
 
 
 def test_counts_can_be_required() -> None:
-    """A count that is not as wanted fails, with both numbers."""
+    """A count that differs from the required one fails, with both numbers."""
     with pytest.raises(AssertionError, match=r"'duplicates': \(0, 1\)"):
         balance(TRUE).require(duplicates=0)

@@ -1,4 +1,4 @@
-"""A way to a server on this machine that can be cut, held up, slowed, closed, and led to another server."""
+"""A line to a server on this machine that can be cut, held, slowed, closed, and led to another server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,25 +13,25 @@ _CHUNK = 65_536
 
 
 class Cutter(Protocol):
-    """Decides what passes on one connection. Of a chunk in which it cuts, it returns what passes still."""
+    """Decides which bytes of one connection are forwarded, and where it is cut."""
 
     def up(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what of this goes to the server, and whether the connection is cut behind it."""
+        """Return the part that is forwarded to the server, and whether the connection is cut after it."""
         ...
 
     def down(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what of this goes to the client, and whether the connection is cut behind it."""
+        """Return the part that is forwarded to the client, and whether the connection is cut after it."""
         ...
 
 
 class Line:
-    """Forwards to a port whatever comes to its own, each way `seconds` late.
+    """Forwards connections to a port, with a delay of `seconds` in each direction.
 
-    `cutter`, if given, makes what watches over each connection.
+    `cutter`, if given, makes the watch over each connection.
     """
 
     def __init__(self, port: int, cutter: Callable[[], Cutter] | None = None, *, seconds: float = 0.0) -> None:
-        self._kept = reserved()  # a port that is closed for a while would be drawn by another test
+        self._kept = reserved()  # reserved, so that no other test gets a port that is closed for a while
         self.port: int = self._kept.getsockname()[1]
         self._to = port
         self._cutter = cutter
@@ -42,46 +42,46 @@ class Line:
         self._flows.set()
 
     async def open(self) -> None:
-        """Listen, at the same port as ever."""
+        """Listen, always at the same port."""
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
 
     def close(self) -> None:
-        """Refuse every new connection, and cut those that are there."""
+        """Refuse every new connection, and cut the existing ones."""
         if self._server is not None:
             self._server.close()
         self.cut()
 
     def cut(self) -> None:
-        """End every connection that is there, whatever is under way on it."""
+        """Cut every existing connection, whatever is being sent."""
         for connection in list(self._connections):
             connection.abort()
 
     def hold(self) -> None:
-        """Let nothing pass, either way, and keep every connection."""
+        """Forward nothing, in either direction, and keep every connection."""
         self._flows.clear()
 
     def go_on(self) -> None:
-        """Let pass what was held up."""
+        """Forward what was held."""
         self._flows.set()
 
     def strand(self) -> None:
-        """Let nothing pass any more on the connections that are there; new ones are as ever."""
+        """Forward nothing more on the existing connections; new ones work."""
         for connection in list(self._connections):
             connection.flows = asyncio.Event()
 
     def lead_to(self, port: int) -> None:
-        """Lead new connections to another server, and cut the others."""
+        """Lead new connections to another server, and cut the existing ones."""
         self._to = port
         self.cut()
 
     def url(self, url: str) -> str:
-        """Return the same url by way of this line."""
+        """Return the same URL through this line."""
         parts = urlsplit(url)
         login = parts.netloc.rpartition("@")[0]
         return parts._replace(netloc=f"{login}@{HOST}:{self.port}").geturl()
 
     async def ended(self) -> None:
-        """Return once nothing of it is left."""
+        """Close the line, and return when all of its connections have ended."""
         self.go_on()
         self.close()
         await asyncio.gather(*(connection.task for connection in self._connections), return_exceptions=True)
@@ -136,7 +136,7 @@ class _Connection:
 
     def abort(self) -> None:
         for task in self._forwarding:
-            task.cancel()  # it may wait for what never flows again
+            task.cancel()  # it may wait on a line that is never released
         for writer in (self._client, self._server):
             if writer is not None:
                 writer.transport.abort()
@@ -149,7 +149,7 @@ class _Connection:
     ) -> None:
         while data := await reader.read(_CHUNK):
             await self.flows.wait()
-            await asyncio.sleep(self._seconds)  # the way is that long
+            await asyncio.sleep(self._seconds)  # the delay of the line
             passes, is_cut = passing(data)
             writer.write(passes)
             await writer.drain()
@@ -163,7 +163,7 @@ def _all(data: bytes) -> tuple[bytes, bool]:
 
 @asynccontextmanager
 async def line(port: int, cutter: Callable[[], Cutter] | None = None, *, seconds: float = 0.0) -> AsyncIterator[Line]:
-    """Yield an open line to that port, that many seconds long each way; nothing of it is left afterwards."""
+    """Yield an open line to that port, with that delay in each direction; it is closed afterwards."""
     made = Line(port, cutter, seconds=seconds)
     await made.open()
     try:
