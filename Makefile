@@ -5,14 +5,14 @@
 PYTHON ?=
 # What is handed on to the command, for instance `make test ARGS='-k rotation'`.
 ARGS ?=
-# How many processes share the tests.
-JOBS ?= 2
+# How many processes share the tests: twice as many as the cores that they are timed on, for most tests also wait.
+JOBS ?= 4
 
 DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration mutants coverage validate check format fmt lint types floors docs lock clean
+.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate check format fmt lint types floors docs docs-site recording lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -23,14 +23,19 @@ help: ## list these commands
 demo: $(DEMO) ## the main job from end to end, on an embedded PostgreSQL and Valkey
 	@.venv/bin/hookseal demo $(ARGS)
 
-test: $(VENV) ## all tests, in random order, each on its own database
-	@$(RUN) pytest -n $(JOBS) $(ARGS)
+# Without bytecode, each process of the tests compiles all tests, and each Python that they start all of hookseal.
+test: export PYTHONDONTWRITEBYTECODE =
+test: $(VENV) ## all tests, the long ones first, else in random order, each on its own database
+	@$(RUN) pytest -n $(JOBS) --maxschedchunk=1 $(ARGS)
 
 test-faults: $(VENV) ## the long form of the faults: kills, stops, pauses and outages under load, about half an hour
 	@$(RUN) tools.faults $(ARGS)
 
-bench: $(VENV) ## what a delivery costs, beside bare aiohttp and a stock arq worker, in one run
+bench: $(VENV) ## what a delivery costs, beside other queues, in one run of twenty minutes: docs/proof/performance.md, docs/scaling.md
 	@$(RUN) tools.bench $(ARGS)
+
+fairness: $(VENV) ## the picture of docs/fairness.md, from a simulation: docs/proof/fairness.svg
+	@$(RUN) tools.fairness $(ARGS)
 
 bench-secrets: $(VENV) ## what the secret path costs, beside what it could not be cheaper than
 	@$(RUN) tools.bench_secrets $(ARGS)
@@ -41,21 +46,30 @@ bench-keys: $(VENV) ## what it costs to seal every record under another master k
 bench-migration: $(VENV) ## how fast plaintext secrets are migrated, beside the same statements without a secret
 	@$(RUN) tools.bench_migration $(ARGS)
 
+soak: $(VENV) ## two million deliveries come, end and leave, in about an hour: docs/proof/soak.md
+	@$(RUN) tools.soak $(ARGS)
+
 mutants: $(VENV) ## make each change of tools/mutants/mutants.toml in a copy of the tree: a test must notice it
 	@$(RUN) tools.mutants $(ARGS)
 
+# An export can only be made by a real log; all other pure modules need no server.
 coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own tests
-	@$(RUN) pytest -q -n $(JOBS) --cov --cov-branch tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets
+	@$(RUN) pytest -q --cov --cov-branch --cov-report= --cov-fail-under=0 tests/audit/test_exported.py
+	@$(RUN) pytest -q -n $(JOBS) -m "not servers" --cov --cov-branch --cov-append \
+	    tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets
+
+smoke: $(VENV) ## build the package, and try it in a new environment of each supported Python that is here
+	@$(RUN) tools.smoke
 
 validate: $(VENV) ## hold docs/requirements.md, the tests and docs/TRACEABILITY.md to each other
 	@$(RUN) tools.governance.validate
 
-check: format lint types floors coverage test validate ## every gate
+check: format lint types floors coverage test smoke validate ## every gate
 
 format: $(VENV) ## fail if the formatter would change a file
 	@$(RUN) ruff format --check
 
-fmt: $(VENV) ## format, and mend what the linter can mend
+fmt: $(VENV) ## format, and fix what the linter can fix
 	@$(RUN) ruff check --fix-only --quiet
 	@$(RUN) ruff format
 
@@ -71,11 +85,17 @@ floors: $(VENV) ## who may import whom
 docs: $(VENV) ## write the generated pages
 	@$(RUN) tools.governance.validate --write
 
+docs-site: .site/ready ## the documentation as a site, in .site/html: fail at a link that leads nowhere
+	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build --quiet
+
+recording: $(VENV) ## what a terminal shows of `hookseal up` and a publish, as docs/recording.svg
+	@$(RUN) tools.site.recording
+
 lock: $(VENV) ## pin the newest versions that pyproject.toml allows
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash requirements/lock.sh
 
 clean: ## remove what the commands built
-	@rm -rf .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .bench .site .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEMO): requirements/build.txt requirements/embedded.txt pyproject.toml tools/install.sh tools/venv.sh
@@ -83,3 +103,9 @@ $(DEMO): requirements/build.txt requirements/embedded.txt pyproject.toml tools/i
 
 $(VENV): requirements/build.txt requirements/dev.txt pyproject.toml tools/install.sh tools/venv.sh
 	@sh tools/venv.sh ready $(PYTHON)
+
+.site/ready: $(VENV) requirements/site/mkdocs.txt
+	@.venv/bin/python -m venv --clear .site
+	@sh tools/install.sh .site/bin/python requirements/build.txt
+	@sh tools/install.sh .site/bin/python requirements/site/mkdocs.txt
+	@touch .site/ready

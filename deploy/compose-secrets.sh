@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the secrets that compose.yaml mounts, once: sh deploy/compose-secrets.sh [FOLDER]
-# The folder (deploy/secrets if none is named) must not be there yet: nothing is ever written over.
+# The folder (deploy/secrets if none is named) must not exist: the script never overwrites anything.
 set -eu
 umask 077
 folder=${1:-$(dirname "$0")/secrets}
@@ -14,7 +14,7 @@ cd "$folder"
 owner_password=$(hex)
 worker_password=$(hex)
 
-# For the container of PostgreSQL, whose user differs: the folder keeps everybody else on this machine out.
+# For the container of PostgreSQL, whose user differs. The mode of the folder keeps other users of this machine out.
 printf '%s\n' "$owner_password" >owner_password
 cat >worker_role.sql <<SQL
 DO \$\$ BEGIN CREATE ROLE hookseal_worker NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$;

@@ -8,10 +8,24 @@ compile() { # file, then what uv shall resolve
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-header --custom-compile-command "make lock" --output-file "requirements/$file" "$@"
 }
-compile dev.txt pyproject.toml --extra embedded --group dev
+compile dev.txt pyproject.toml --extra aws --extra embedded --extra gcp --group dev
 # The others are parts of it: nothing changes its version when `make test` follows `make demo`, or the other way round.
 compile base.txt pyproject.toml --constraint requirements/dev.txt
-compile migrate.txt pyproject.toml --extra migrate --constraint requirements/dev.txt
+compile migrate.txt pyproject.toml --extra worker --extra migrate --constraint requirements/dev.txt
+compile aws.txt pyproject.toml --extra aws --extra worker --extra migrate --constraint requirements/dev.txt
+compile gcp.txt pyproject.toml --extra gcp --extra worker --extra migrate --constraint requirements/dev.txt
 compile embedded.txt pyproject.toml --extra embedded --constraint requirements/dev.txt
 # What installs and builds the package, in .venv and in the image.
 printf '%s\n' editables hatchling pip | compile build.txt - --constraint requirements/dev.txt
+# What `make docs-site` builds the pages with, in an environment of its own.
+printf '%s\n' mkdocs-material | compile site/mkdocs.txt -
+# What `make bench` is held beside: an environment for each, since their versions clash with ours and with each other.
+contender() { # name, then what it is made of; the HTTP client and the loop are ours
+  local name=$1
+  shift
+  printf '%s\n' "$@" $(sed -n -E 's/^((aiohttp|uvloop)==[^ ]+).*/\1/p' requirements/dev.txt) | compile "bench/$name.txt" -
+}
+contender saq 'saq[hiredis,redis]'
+contender taskiq hiredis taskiq taskiq-redis
+contender procrastinate procrastinate 'psycopg[binary]'
+contender pgqueuer 'pgqueuer[asyncpg]'

@@ -1,1 +1,1 @@
-"""The tests, mirroring the house."""
+"""The tests, in the same folders as the source code."""

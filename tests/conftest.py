@@ -1,11 +1,11 @@
 """The fixtures of every test: databases of its own on servers that the whole run shares.
 
-Whoever freezes or kills a server, changes its settings or flushes all of it takes `own_postgres` or
-`own_valkey`.
+A test that freezes or kills a server, changes its settings or flushes all of it uses `own_postgres` or `own_valkey`.
 """
 
+import gc
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
 from hookseal.embedded.server import Server
 from hookseal.embedded.valkey import valkey
+from tests.doubles.aws import running_aws
+from tests.doubles.openbao import running_openbao
 from tests.fresh import fresh_postgres
+from tests.memory import servers_state
 from tests.servers import (
     REDIS_DATABASES_PER_PROCESS,
     Given,
     Servers,
     Shared,
+    WithoutReset,
     database,
     empty_by_flush,
     empty_by_key,
@@ -37,7 +41,7 @@ _NUMBERS = count()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember which servers were given, then take every setting of the product out of the environment."""
+    """Remember the given servers, then remove every setting of the product from the environment."""
     given = Given(
         database_url=os.environ.get("HOOKSEAL_TEST_DATABASE_URL"),
         redis_url=os.environ.get("HOOKSEAL_TEST_REDIS_URL"),
@@ -45,13 +49,39 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("HOOKSEAL_", "SECRETS_", "PG")) or name in {"DATABASE_URL", "REDIS_URL"}:
             del os.environ[name]
+    config.addinivalue_line("markers", "servers: needs a server; every test that does has it by itself")
     if not hasattr(config, "workerinput"):
         config.stash[_SHARED] = Shared(given)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exclude what is collected from garbage collection, because it exists until the end of the run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test that needs a server, so that all others can be run alone."""
+    if "servers" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.servers)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long tests, which have a higher time limit, first, so that the processes of a run end together."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each process of a parallel run which servers all of them share."""
+    """Send each process of a parallel run the servers that all of them share."""
     shared = node.config.stash[_SHARED]
     if shared.given.redis_url is not None:
         raise pytest.UsageError("HOOKSEAL_TEST_REDIS_URL is one database for one process: leave out -n")
@@ -72,16 +102,31 @@ def servers(request: pytest.FixtureRequest) -> Servers:
     return Servers(**config.workerinput["servers"]) if hasattr(config, "workerinput") else config.stash[_SHARED].start()
 
 
+@pytest.fixture(scope="session")
+def aws_address() -> Iterator[str]:
+    """Yield the address of an AWS that the tests share: each uses keys and names of its own."""
+    with running_aws() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def openbao_address() -> Iterator[str]:
+    """Yield the address of an OpenBao that the tests share: each uses mounts, keys and policies of its own."""
+    with running_openbao() as address:
+        yield address
+
+
 @pytest.fixture
-async def database_url(servers: Servers) -> AsyncIterator[str]:
-    """Yield the url of a migrated database of its own."""
-    async with database(servers, _name(servers), template=servers.template) as url:
+async def database_url(servers: Servers, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Yield the URL of a migrated database of its own."""
+    template = servers.begun if "begun_pool" in request.fixturenames else servers.template
+    async with database(servers, _name(servers), template=template) as url:
         yield url
 
 
 @pytest.fixture
 async def empty_database_url(servers: Servers) -> AsyncIterator[str]:
-    """Yield the url of a database of its own, in which nothing was ever made."""
+    """Yield the URL of an empty database of its own."""
     async with database(servers, _name(servers)) as url:
         yield url
 
@@ -89,13 +134,19 @@ async def empty_database_url(servers: Servers) -> AsyncIterator[str]:
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
     """Yield a pool on the database of `database_url`."""
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=10) as pool:
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=10, connection_class=WithoutReset) as pool:
         yield pool
 
 
 @pytest.fixture
+def begun_pool(pool: "asyncpg.Pool[asyncpg.Record]") -> "asyncpg.Pool[asyncpg.Record]":
+    """Return the same pool, on a database with an initialised installation, which makes `begin` cheaper."""
+    return pool
+
+
+@pytest.fixture
 async def redis_url(servers: Servers) -> AsyncIterator[str]:
-    """Yield the url of an empty Redis database of its own."""
+    """Yield the URL of an empty Redis database of its own."""
     if not servers.redis_is_ours:
         yield servers.redis_url
         await empty_by_key(servers.redis_url)
@@ -109,7 +160,7 @@ async def redis_url(servers: Servers) -> AsyncIterator[str]:
 
 @pytest.fixture
 def servers_folder() -> Iterator[Path]:
-    """Yield a fresh folder that servers can reach, whoever they run as (as root, `tmp_path` is not)."""
+    """Yield a new folder that the user of the servers can reach (as root, `tmp_path` is not)."""
     with scratch(for_servers()) as folder:
         yield folder
 
@@ -124,7 +175,7 @@ async def own_postgres() -> AsyncIterator[Server]:
 @pytest.fixture
 async def own_valkey() -> AsyncIterator[Server]:
     """Yield a Valkey that no other test uses."""
-    with scratch(for_servers()) as folder:
+    with servers_state() as folder:
         async with valkey(folder, durable=False) as server:
             yield server
 

@@ -1,4 +1,4 @@
-"""Commands as processes of their own that cost no start of Python: `tests/forking.py` is asked to fork for each."""
+"""Commands as processes that need no start of Python, because `tests/forking.py` forks each of them."""
 
 import asyncio
 import atexit
@@ -33,7 +33,7 @@ async def start(
 ) -> Process:
     """Start `python -m hookseal` with these arguments, or another module, as `create_subprocess_exec` would.
 
-    With a variable that is read as a program or as Python starts (`LD_PRELOAD`, `PYTHONPATH`) it is started indeed.
+    If a variable takes effect only at the start of Python (`LD_PRELOAD`, `PYTHONPATH`), a new Python is started.
     """
     if env is not None and any(name.startswith(_AT_THE_START) and os.environ.get(name) != env[name] for name in env):
         return await asyncio.create_subprocess_exec(
@@ -69,7 +69,7 @@ async def start(
 
 
 class _Transport(BaseSubprocessTransport):
-    """The transport of asyncio, on a process that another one forks and waits for."""
+    """The transport of asyncio, on a process that another process forks and waits for."""
 
     def _start(  # type: ignore[override]
         self,
@@ -87,7 +87,7 @@ class _Transport(BaseSubprocessTransport):
             streams = [_stream(number, given, ours, after) for number, given in enumerate((stdin, stdout, stderr))]
             socket.send_fds(control, [b"."], [theirs.fileno(), *streams])
             theirs.close()
-            line.sendall(json.dumps(request).encode() + b"\n")  # it is read already, however long it is
+            line.sendall(json.dumps(request).encode() + b"\n")  # the other side reads it at once, whatever its length
         self._proc: Any = _Forked(line, *ours)
         line.setblocking(False)
         self._loop.add_reader(line, self._has_ended, line)
@@ -100,7 +100,7 @@ class _Transport(BaseSubprocessTransport):
 
 
 class _Forked:
-    """What a transport needs to know of a process, as `subprocess.Popen` has it."""
+    """What a transport needs of a process, with the interface of `subprocess.Popen`."""
 
     def __init__(self, line: socket.socket, *pipes: IO[bytes] | None) -> None:
         self.stdin, self.stdout, self.stderr = pipes
@@ -123,7 +123,7 @@ class _Forked:
 
 @cache
 def _control() -> socket.socket:
-    """Return the line to the process that forks, which has loaded everything, and ends when the line does."""
+    """Return the socket to the forking process, which has loaded everything, and ends when the socket is closed."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -143,7 +143,7 @@ def _control() -> socket.socket:
 
 
 def _stream(number: int, given: Any, ours: list[IO[bytes] | None], after: ExitStack) -> int:
-    """Return the process's end of its stream of that number; ours, if it is a pipe, is appended to the others."""
+    """Return the process's end of that stream; our end, if it is a pipe, is appended to `ours`."""
     if given != PIPE:
         ours.append(None)
         if given is None:
@@ -162,8 +162,8 @@ def _stream(number: int, given: Any, ours: list[IO[bytes] | None], after: ExitSt
 def _word(line: socket.socket) -> bytes:
     found = b""
     while not found.endswith(b"\n"):
-        more = line.recv(1)  # what follows it is the end
-        assert more, "the process that forks has ended"
+        more = line.recv(1)  # the exit code may follow the line
+        assert more, "the forking process has ended"
         found += more
     return found
 

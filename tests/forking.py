@@ -1,12 +1,15 @@
 """The process that has loaded all of hookseal, and forks itself for each command that the tests start.
 
-Python and its libraries start once. What is forked is a process of its own all the same: environment, folder, streams,
-signals, caches, logging and exit code belong to one command, and nothing of it is left for the next. Only what Python
-does before the first line of a program is not done again: whose law is about that starts a real one.
+Python and its libraries are started once. Each fork is a separate process: environment, folder, streams, signals,
+caches, logging and exit code belong to one command, and nothing of it remains for the next. Only what Python does
+before the first line of a program is not repeated: tests about that start a new Python.
 """
 
+import asyncio
+import base64
 import ctypes
 import gc
+import io
 import json
 import os
 import runpy
@@ -15,14 +18,35 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from functools import cache
 from importlib import import_module
 from pkgutil import walk_packages
 from typing import Any, Final, NoReturn
 
-_DESCRIPTORS: Final = 4  # the line on which the end is reported, and the three streams
+_DESCRIPTORS: Final = 4  # the socket on which the end is reported, and the three streams
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-_APART: Final = ("hookseal.__main__", "hookseal.embedded.launch", "hookseal.schema.env", "hookseal.schema.versions.")
+_OF: Final = ("--tenant", "acme", "--endpoint", "00000000-0000-7000-8000-000000000000")
+_REFUSED: Final = (  # without settings all commands run the same code up to their error, and change no global state
+    ("--version",),
+    ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/", "--event-type", "*", "--json"),
+    ("endpoint", "rotate", *_OF, "--overlap", "1", "--json"),
+    ("endpoint", "list", "--json"),
+    ("delivery", "list", "--json"),
+    ("secret", "reveal", *_OF, "--json"),
+    ("key", "status", "--json"),
+    ("audit", "verify", "--json"),
+    ("migrate-secrets", "--json"),
+    ("worker",),
+)
+_APART: Final = (
+    "hookseal.__main__",
+    "hookseal.embedded.launch",
+    "hookseal.postgres.schema.env",
+    "hookseal.postgres.schema.versions.",
+    "hookseal.producers.",  # no command uses them
+)
 
 
 class _Forking:
@@ -31,11 +55,11 @@ class _Forking:
         self._lines: dict[int, socket.socket] = {}
         self._woken, self._wake = socket.socketpair()
         self._wake.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wake-up is written
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wake-up byte
         signal.set_wakeup_fd(self._wake.fileno())
 
     def serve(self) -> None:
-        """Start what is asked for, until whoever asks is gone. Returns in each forked process, too, to run it."""
+        """Start the requested commands until the requester ends. Also returns in each forked process, to run it."""
         while True:
             ready, _, _ = select.select([self._control, self._woken], [], [])
             if self._woken in ready:
@@ -76,7 +100,7 @@ class _Forking:
 
 
 def _become(streams: Iterable[int], request: Mapping[str, Any]) -> NoReturn:
-    if sys.platform == "linux":  # nobody is left behind, however the tests end
+    if sys.platform == "linux":  # no fork survives, however the tests end
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -101,7 +125,7 @@ def _code_of(module: str) -> int:
             return end.code or 0
         print(end.code, file=sys.stderr)  # noqa: T201 - as Python does
         return 1
-    except BaseException as error:  # noqa: BLE001 - the last place where it can be shown
+    except BaseException as error:  # noqa: BLE001 - as Python does
         sys.excepthook(type(error), error, error.__traceback__)
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -111,21 +135,61 @@ def _code_of(module: str) -> int:
 
 
 def _end(code: int) -> NoReturn:
-    """End as Python does, but for taking down what was loaded, which takes longer than most commands run."""
-    gc.collect()  # what is to complain that it was left open does
+    """End as Python does, without freeing loaded modules, which takes longer than most commands run."""
+    gc.collect()  # so that unclosed resources cause their warnings
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _load() -> None:
-    import hookseal  # noqa: PLC0415 -- what is forked needs all of it
+    import hookseal  # noqa: PLC0415 -- every fork needs all of it
 
     for module in walk_packages(hookseal.__path__, "hookseal."):
         if not module.name.startswith(_APART):
             import_module(module.name)
+    _build_parameters()
+    _warm()
     gc.collect()
-    gc.freeze()  # what all of them share stays shared
+    gc.freeze()  # so that the forks keep sharing this memory
+
+
+def _build_parameters() -> None:
+    """Build the parameters of every command once, which takes longer than most commands run."""
+    from hookseal.cli.commands import tree  # noqa: PLC0415 -- as above
+
+    main: Any = import_module("typer.main")
+    build = cache(main._get_params_name_from_function)
+
+    def built(callback: Callable[..., Any] | None) -> Any:
+        parameters, context = build(callback)
+        return [*parameters], context  # a copy, because callers may append to it
+
+    main._get_params_name_from_function = built
+    main.get_params_from_function = cache(main.get_params_from_function)
+    commands: list[Any] = [main.get_command(tree(None))]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            parameter.get_runtime_param()  # the conversion of its text to a value
+
+
+def _warm() -> None:
+    """Run once what every command does before it changes anything, so that the forks share Python's caches of it."""
+    import asyncpg  # noqa: PLC0415 -- as above
+
+    from hookseal.cli.main import answer  # noqa: PLC0415 -- as above
+    from hookseal.secrets.sealing.keyring import KeyRing, MasterKey  # noqa: PLC0415 -- as above
+
+    async def connect() -> None:
+        with suppress(OSError):
+            await asyncpg.connect("postgresql://nobody:nothing@127.0.0.1:1/nowhere")
+
+    KeyRing(MasterKey.parse(base64.b64encode(bytes(range(32))).decode(), variable="SECRETS_MASTER_KEY"))
+    asyncio.run(connect())
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        for words in _REFUSED:
+            answer(words)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own: a copy of one that was made once in this process, which costs less than making it."""
+"""A PostgreSQL for one test: a copy of one that this process made once, which is cheaper than making it."""
 
 import asyncio
 import atexit
@@ -7,11 +7,10 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.server import Server
-from hookseal.schema.upgrade import upgrade
+from hookseal.postgres.schema.upgrade import upgrade
+from tests.memory import servers_state
 
 _MADE: Final[dict[bool, Path]] = {}
 _HELD: Final = ExitStack()
@@ -20,17 +19,17 @@ atexit.register(_HELD.close)
 
 @asynccontextmanager
 async def fresh_postgres(*, migrated: bool) -> AsyncIterator[Server]:
-    """Yield a server that no other test uses: its database is migrated, or no migration has seen the server."""
+    """Yield a server that no other test uses, either with a migrated database or never migrated."""
     if migrated not in _MADE:
         _MADE[migrated] = await _make(migrated=migrated)
-    with scratch(for_servers()) as folder:
+    with servers_state() as folder:
         await _copy(_MADE[migrated], folder)
         async with postgres(folder, durable=False) as server:
             yield server
 
 
 async def _make(*, migrated: bool) -> Path:
-    folder = _HELD.enter_context(scratch(for_servers()))
+    folder = _HELD.enter_context(servers_state())
     async with postgres(folder, durable=False) as server:
         if migrated:
             await upgrade(server.url)
@@ -38,5 +37,5 @@ async def _make(*, migrated: bool) -> Path:
 
 
 async def _copy(source: Path, folder: Path) -> None:
-    process = await asyncio.create_subprocess_exec("cp", "-a", f"{source}/.", folder)  # with owners and modes
+    process = await asyncio.create_subprocess_exec("cp", "-a", f"{source}/.", folder)  # keeps owners and modes
     assert 0 == await process.wait()

@@ -1,1 +1,1 @@
-"""What the house needs to check itself; nothing here is part of the product."""
+"""Checks and benchmarks of the project; nothing here is part of the product."""

@@ -9,7 +9,7 @@ stage=$1
 shift
 
 # A name on PATH may be a shim that only prints an error, so each candidate must run.
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' >/dev/null 2>&1; }
 makes_venvs() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
 # A build that was killed may have left no pip, or half of one.
@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 without_venv=
 if ! is_whole .venv/bin/python; then
   python=
-  for candidate in ${1:-python3.11 python3.12 python3.13 python3}; do
+  for candidate in ${1:-python3.11 python3.12 python3.13 python3.14 python3}; do
     fits "$candidate" || continue
     if makes_venvs "$candidate"; then
       python=$candidate
@@ -33,8 +33,8 @@ if ! is_whole .venv/bin/python; then
       "(Debian and Ubuntu: apt-get install python$version-venv)" >&2
     exit 1
   elif [ -z "$python" ]; then
-    echo "hookseal: needs Python 3.11, 3.12 or 3.13, and found none that runs (tried:" \
-      "${1:-python3.11 python3.12 python3.13 python3})." \
+    echo "hookseal: needs Python 3.11, 3.12, 3.13 or 3.14, and found none that runs (tried:" \
+      "${1:-python3.11 python3.12 python3.13 python3.14 python3})." \
       "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2
     exit 1
   fi

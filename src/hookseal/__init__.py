@@ -4,15 +4,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # each is loaded when it is asked for: a receiver has no use for them, and a command begins at once
-    from hookseal.client import Published, Publisher
+    from hookseal.admin import Admin
+    from hookseal.client import Event, Published, PublishedMany, Publisher
     from hookseal.queue.serializer import job_deserializer, job_serializer
 
     __version__: str
 
-__all__ = ["Published", "Publisher", "__version__", "job_deserializer", "job_serializer"]
+__all__ = [
+    "Admin",
+    "Event",
+    "Published",
+    "PublishedMany",
+    "Publisher",
+    "__version__",
+    "job_deserializer",
+    "job_serializer",
+]
 
 _PLACES = {
+    "Admin": ("hookseal.admin", "Admin"),
+    "Event": ("hookseal.client", "Event"),
     "Published": ("hookseal.client", "Published"),
+    "PublishedMany": ("hookseal.client", "PublishedMany"),
     "Publisher": ("hookseal.client", "Publisher"),
     "__version__": ("hookseal.ground.version", "VERSION"),
     "job_deserializer": ("hookseal.queue.serializer", "job_deserializer"),

@@ -5,19 +5,30 @@ import sys
 from itertools import takewhile
 from typing import Final, NoReturn
 
-from hookseal.cli.interrupted import NOT_BEGUN
+from hookseal.cli import incomplete, interrupted
 
 _INTERRUPTED: Final = 130
 
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
+    arguments, message = sys.argv[1:], interrupted.message(sys.argv[1:])
     try:
+        from hookseal.cli import direct  # noqa: PLC0415 -- loading it may be interrupted, too
+
+        if (code := direct.answer(arguments)) is not None:
+            _end(code)
+        message = interrupted.NOT_BEGUN
         from hookseal.cli.main import answer  # noqa: PLC0415 -- loading it takes longer than many a command runs
     except KeyboardInterrupt:
-        _tell()
+        _tell("interrupted", message)
         _end(_INTERRUPTED)
-    _end(answer(sys.argv[1:]))
+    except ModuleNotFoundError as error:
+        if (missing := incomplete.message(error)) is None:
+            raise
+        _tell("configuration", missing)
+        _end(incomplete.EXIT_CODE)
+    _end(answer(arguments))
 
 
 def _end(code: int) -> NoReturn:
@@ -28,12 +39,11 @@ def _end(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _tell() -> None:
-    # As `hookseal.cli.output` does, which is not loaded yet.
+def _tell(code: str, message: str) -> None:
     if "--json" in takewhile("--".__ne__, sys.argv[1:]):
-        sys.stdout.write(f'{{"error":{{"code":"interrupted","message":"{NOT_BEGUN}","field":null}}}}\n')
+        sys.stdout.write(f'{{"error":{{"code":"{code}","message":"{message}","field":null}}}}\n')
     else:
-        sys.stderr.write(f"hookseal: {NOT_BEGUN}\n")
+        sys.stderr.write(f"hookseal: {message}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An audit log under a key of these tests, and the hand of somebody who may change its tables."""
+"""An audit log under a key of these tests, and statements of an attacker who may change its tables."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ KEY = IntegrityKey(key_id="1", material=MATERIAL)
 FORGERS_KEY = IntegrityKey(key_id="1", material=SecretMaterial(hashlib.sha256(b"a forger's").digest()))
 NEXT_KEY = IntegrityKey(key_id="2", material=SecretMaterial(hashlib.sha256(b"next").digest()))
 WHO = "ada@example"
-# The second row once more, under another number.
+# A copy of the second row under another number.
 COPIED = (
     "INSERT INTO hookseal.audit_log SELECT tenant_id, {number}, at, actor, action, subject, before, after,"
     " correlation_id, previous_mac, mac, mac_key_id FROM hookseal.audit_log WHERE sequence = 2"
@@ -26,7 +26,7 @@ COPIED = (
 
 
 def change(number: int = 1, tenant: str = "acme", action: Action = Action.SECRET_ROTATED) -> Change:
-    """Return a change that tells its number."""
+    """Return a change that contains its number."""
     return Change(
         tenant_id=TenantId(tenant),
         action=action,
@@ -44,12 +44,12 @@ async def append(pool: "Pool[asyncpg.Record]", *changes: Change, key: IntegrityK
 
 
 async def chain(pool: "Pool[asyncpg.Record]", length: int, tenant: str = "acme") -> None:
-    """Give the tenant a chain of so many rows."""
+    """Write a chain of so many rows for the tenant."""
     await append(pool, *(change(number, tenant) for number in range(1, length + 1)))
 
 
 async def tamper(pool: "Pool[asyncpg.Record]", *statements: str) -> None:
-    """Run the statements as one who owns the tables, with the triggers that refuse it switched off."""
+    """Run the statements as owner of the tables, with the protecting triggers disabled."""
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER")
         for statement in statements:
@@ -70,7 +70,7 @@ async def broken(pool: "Pool[asyncpg.Record]", tenant: str = "acme") -> tuple[in
 
 
 def second_opinion(key: bytes, row: dict[str, Any]) -> str:
-    """Compute the MAC of a row as docs/CANONICAL/SECRETS.md describes it, with nothing of the product."""
+    """Compute the MAC of a row as docs/CANONICAL/SECRETS.md describes it, without code of hookseal."""
     names = ["mac_key_id", "tenant_id", "sequence", "at_us", "actor", "action", "subject", "before", "after"]
     texts = ["hookseal.audit.row.v1", *(row[name] for name in names), row["correlation_id"]]
     parts = [None if text is None else str(text).encode() for text in texts]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.audit.chain import ORIGIN, Broken, Flaw, Link, Row, ended, followed, json_text, message
+from hookseal.audit.chain import ORIGIN, Broken, Flaw, Link, Row, check_end, follow_chain, json_text, mac_message
 from hookseal.ground.framing import framed
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
@@ -56,75 +56,75 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def links(length: int, key: IntegrityKey = KEY) -> Iterator[tuple[Row, bytes]]:
-    """Give an intact chain of so many rows."""
+    """Return an intact chain of so many rows."""
     previous = ORIGIN.mac
     for sequence in range(1, length + 1):
         row = replace(ROW, sequence=sequence, previous_mac=previous, mac_key_id=key.key_id)
-        previous = key.authenticate(message(row))
+        previous = key.authenticate(mac_message(row))
         yield row, previous
 
 
 def linked(row: Row, key: IntegrityKey = KEY) -> tuple[Row, bytes]:
-    """Return the row with the MAC that the key makes for it."""
-    return row, key.authenticate(message(row))
+    """Return the row with its MAC under the key."""
+    return row, key.authenticate(mac_message(row))
 
 
 @pytest.mark.req("SEC-14", part="append")
 @pytest.mark.parametrize("case", KNOWN["macs"], ids=lambda case: case["comment"])
 def test_macs_are_as_known(case: dict[str, Any]) -> None:
-    """The MAC of a row is what a second implementation computes, and what it computed before."""
+    """The MAC of a row equals that of a second implementation, and a recorded one."""
     assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["row"])
     row = Row(**{**case["row"], "previous_mac": bytes.fromhex(case["row"]["previous_mac"])})
     key = IntegrityKey(key_id="1", material=SecretMaterial(bytes.fromhex(KNOWN["key"])))
 
-    assert case["mac"] == key.authenticate(message(row)).hex()
+    assert case["mac"] == key.authenticate(mac_message(row)).hex()
 
 
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_no_field_can_change_under_a_mac(changes: dict[str, Any]) -> None:
-    """Whichever field is changed, and to whatever, the message and so the MAC is another."""
+    """A change of any field changes the authenticated bytes and so the MAC."""
     assert {*changes} <= {*Row.__dataclass_fields__}
-    assert not KEY.is_authentic(message(replace(ROW, **changes)), KEY.authenticate(message(ROW)), "1")
+    assert not KEY.is_authentic(mac_message(replace(ROW, **changes)), KEY.authenticate(mac_message(ROW)), "1")
 
 
 def test_every_field_is_tried() -> None:
-    """The table of changes above leaves out no field of a row."""
+    """The table of changes above contains every field of a row."""
     assert {*Row.__dataclass_fields__} == {name for changes in CHANGES for name in changes}
 
 
 @given(st.lists(st.tuples(*[st.text("ab", max_size=2)] * 3, *[st.none() | st.text("ab", max_size=1)] * 3), min_size=2))
 def test_no_two_rows_have_one_message(rows: list[tuple[Any, ...]]) -> None:
-    """Text that moves from one field to its neighbour changes the message."""
+    """Text that moves from one field to the next changes the authenticated bytes."""
     names = ("actor", "action", "subject", "before", "after", "correlation_id")
     made = [replace(ROW, **dict(zip(names, row, strict=True))) for row in rows]
 
-    assert len({*made}) == len({message(row) for row in made})
+    assert len({*made}) == len({mac_message(row) for row in made})
 
 
 def test_a_row_is_never_taken_for_something_else() -> None:
-    """What is authenticated for a row begins with a label that nothing else under this key has."""
+    """The authenticated bytes of a row begin with a label that no other use of the key has."""
     beginning = framed(*[b"hookseal.audit.row.v1"] * 12)[: 2 + 4 + 21]
 
-    assert beginning == message(ROW)[: len(beginning)]
+    assert beginning == mac_message(ROW)[: len(beginning)]
 
 
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_an_intact_chain_is_followed_to_its_end(length: int) -> None:
-    """An intact chain is followed to its last row, wherever it is cut into batches."""
+    """An intact chain is followed to its last row, however it is split into batches."""
     rows = list(links(length))
     end = Link(length, rows[-1][1]) if rows else ORIGIN
     for cut in range(length + 1):
-        middle, nothing = followed(ORIGIN, rows[:cut], KEY)
+        middle, nothing = follow_chain(ORIGIN, rows[:cut], KEY)
         assert None is nothing
-        assert (end, None) == followed(middle, rows[cut:], KEY)
-    assert None is ended(end, end)
+        assert (end, None) == follow_chain(middle, rows[cut:], KEY)
+    assert None is check_end(end, end)
 
 
 @pytest.mark.req("SEC-14", part="verify")
 def test_where_a_chain_breaks() -> None:
-    """The first row that does not belong there is named with the reason, and the rows before it hold."""
+    """The first row that does not belong there is named with the reason, and the rows before it are valid."""
     one, two, three = links(3)
     other_two = linked(replace(two[0], subject="endpoint:other"))
     theirs, nexts = list(links(3, FORGERS_KEY)), list(links(3, NEXT_KEY))
@@ -144,7 +144,7 @@ def test_where_a_chain_breaks() -> None:
         ([one, other_two, three], 3, Flaw.UNCHAINED),
         ([linked(replace(ROW, previous_mac=bytes(31)))], 1, Flaw.UNCHAINED),
     ):
-        last, broken = followed(ORIGIN, rows, KEY)
+        last, broken = follow_chain(ORIGIN, rows, KEY)
         assert Broken(sequence, reason) == broken
         assert last.sequence == max(0, sequence - 1) or reason is Flaw.OUT_OF_PLACE
 
@@ -166,12 +166,12 @@ def test_where_a_chain_breaks() -> None:
 def test_the_end_of_a_chain_is_where_its_head_says(
     last: Link, head: Link | None, expected: tuple[int, Flaw] | None
 ) -> None:
-    """A head that names a later row tells of missing rows; any other that disagrees was changed itself."""
-    assert expected == ended(last, head)
+    """A head with a later number means missing rows; any other disagreement means that the head was changed."""
+    assert expected == check_end(last, head)
 
 
 def test_facts_are_written_compactly() -> None:
-    """Facts become compact JSON in ASCII, in their own order; times are RFC 3339 in UTC, to the microsecond."""
+    """Facts become compact JSON in ASCII, in their order; times are RFC 3339 in UTC with microseconds."""
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     facts = {
         "z": moment,
@@ -196,7 +196,7 @@ def test_facts_are_written_compactly() -> None:
     "value", [SecretMaterial(b"canary"), b"canary", {1}, object()], ids=["secret", "bytes", "set", "object"]
 )
 def test_what_json_cannot_say_is_not_written(value: object) -> None:
-    """A secret, bytes and other objects are refused without a word of their content."""
+    """A secret, bytes and other objects are refused, and the error does not show them."""
     with pytest.raises(TypeError) as refused:
         json_text({"value": value})
     assert "canary" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""An export is verified without the table that it came from, as the table is, and held to heads that were kept."""
+"""An export is verified without its table, with the same result, and compared with saved heads."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hookseal.audit import log
 from hookseal.audit.chain import Flaw
 from hookseal.audit.entry import Action, Change
 from hookseal.audit.exported import verify_export
-from hookseal.audit.heads import Contradiction, Head, told
+from hookseal.audit.heads import Contradiction, Head, heads_to_json
 from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from tests.audit.logs import FORGERS_KEY, KEY, WHO, append, chain, change
@@ -23,25 +23,25 @@ Rows = list[dict[str, Any]]
 
 
 async def exported(pool: "Pool[asyncpg.Record]") -> Rows:
-    """Return every row of the log as it is exported."""
+    """Return every row of the log as exported."""
     return [row async for row in log.export(pool)]
 
 
 def lines(rows: Rows) -> list[bytes]:
-    """Return the rows as they stand in a file."""
+    """Return the rows as lines of a file."""
     return [json.dumps(row).encode() + b"\n" for row in rows]
 
 
 @pytest.fixture
 async def rows(pool: "Pool[asyncpg.Record]") -> Rows:
-    """The export of a log with four rows of acme and two of globex."""
+    """Export a log with four rows of acme and two of globex."""
     await chain(pool, 4)
     await chain(pool, 2, "globex")
     return await exported(pool)
 
 
 async def test_an_export_holds_what_the_table_held(pool: "Pool[asyncpg.Record]") -> None:
-    """Of what was exported, facts of every kind among it, all that the table's verification says is said again."""
+    """For facts of every kind, the verification of the export gives the result of the verification of the table."""
     await chain(pool, 1_001)
     odd = {"text": "a\n\u00e9\U0001f511", "number": 1.5, "none": None, "list": [["a", 1, True]], "large": 2**70}
     moved = Change(tenant_id=TenantId("globex"), action=Action.ENDPOINT_ADDED, subject="endpoint:1", after=odd)
@@ -58,7 +58,7 @@ async def test_an_export_holds_what_the_table_held(pool: "Pool[asyncpg.Record]")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "expected"),
+    ("alter", "expected"),
     [
         (lambda rows: rows.pop(0), (1, Flaw.MISSING)),
         (lambda rows: rows.pop(1), (2, Flaw.MISSING)),
@@ -78,16 +78,16 @@ async def test_an_export_holds_what_the_table_held(pool: "Pool[asyncpg.Record]")
     ],
 )
 def test_what_was_altered_is_found(
-    rows: Rows, spoil: Callable[[Rows], object], expected: tuple[int, Flaw] | None
+    rows: Rows, alter: Callable[[Rows], object], expected: tuple[int, Flaw] | None
 ) -> None:
     """Wherever a line was altered, removed, repeated or moved, the first such row is named."""
-    spoil(rows)
+    alter(rows)
     [acme, *_] = verify_export(lines(rows), KEY, tenant="acme")[0]
     assert expected == acme.broken
 
 
 def test_another_key_vouches_for_nothing(rows: Rows) -> None:
-    """Under a key that did not make it no row holds; and each tenant is told alone, in whatever order they come."""
+    """Under another key no row is valid; each tenant is verified separately, in any order of lines."""
     assert [(1, Flaw.ALTERED)] * 2 == [each.broken for each in verify_export(lines(rows), FORGERS_KEY)[0]]
     mixed = [rows[0], rows[4], rows[1], rows[5], rows[2], rows[3]]
     assert [("acme", 4, None), ("globex", 2, None)] == [
@@ -96,7 +96,7 @@ def test_another_key_vouches_for_nothing(rows: Rows) -> None:
 
 
 async def test_heads_tell_what_an_export_lacks(pool: "Pool[asyncpg.Record]", rows: Rows) -> None:
-    """An end that was cut off, a tenant that is gone, and another history contradict the heads that were kept."""
+    """A truncated chain, a missing tenant and another history contradict the saved heads."""
     heads = await log.heads(pool)
     assert ([], 2) == (verify_export(lines(rows), KEY, heads)[1], len(heads))
     verified, contradicted = verify_export(lines(rows[:3]), KEY, heads)
@@ -107,11 +107,14 @@ async def test_heads_tell_what_an_export_lacks(pool: "Pool[asyncpg.Record]", row
 
 
 async def test_a_restore_that_was_accepted_is_no_contradiction(pool: "Pool[asyncpg.Record]") -> None:
-    """Heads that a genuine row of the installation accepts as lost are left out, and no other row's word counts."""
+    """Heads that an authentic system row accepts as lost are left out; rows of tenants cannot accept any."""
     await chain(pool, 1)
     lost = Head(tenant_id="acme", sequence=9, mac=bytes(32))
     accepted = Change(
-        tenant_id=SYSTEM_TENANT, action=Action.RESTORE_ACCEPTED, subject="restore", after={"heads": told([lost])}
+        tenant_id=SYSTEM_TENANT,
+        action=Action.RESTORE_ACCEPTED,
+        subject="restore",
+        after={"heads": heads_to_json([lost])},
     )
     await append(pool, accepted)
     rows = await exported(pool)
@@ -155,30 +158,30 @@ async def test_a_restore_that_was_accepted_is_no_contradiction(pool: "Pool[async
     ids=lambda line: str(line)[:30],
 )
 def test_what_no_export_printed_is_refused(rows: Rows, line: bytes | dict[str, Any]) -> None:
-    """A line that is none of an export, such as the error in which one ended, is named by its number."""
-    spoilt = line if isinstance(line, bytes) else json.dumps(rows[1] | line).encode()
+    """A line that is not of an export, such as the error that ended one, is refused with its number."""
+    altered = line if isinstance(line, bytes) else json.dumps(rows[1] | line).encode()
     with pytest.raises(Malformed, match="line 2 ") as refused:
-        verify_export([*lines(rows[:1]), spoilt], KEY)
+        verify_export([*lines(rows[:1]), altered], KEY)
     assert "from_export" == refused.value.field
 
 
 @pytest.mark.parametrize("more", ['"actor":"eve"', '"note":"eve"', '"after":{"generation":2,"generation":2}'])
 @pytest.mark.parametrize("place", ["before", "behind"])
 def test_a_line_says_each_thing_once(rows: Rows, more: str, place: str) -> None:
-    """What is said twice, which others may read the other way, and what no MAC covers, no export printed."""
+    """A line with a duplicate name or an extra one, which no MAC covers, is refused."""
     line = json.dumps(rows[1])
-    spoilt = f"{{{more},{line[1:]}" if place == "before" else f"{line[:-1]},{more}}}"
+    altered = f"{{{more},{line[1:]}" if place == "before" else f"{line[:-1]},{more}}}"
     with pytest.raises(Malformed, match="line 2 "):
-        verify_export([*lines(rows[:1]), spoilt.encode()], KEY)
+        verify_export([*lines(rows[:1]), altered.encode()], KEY)
 
 
 async def test_heads_are_read_without_rows(pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each chain that has a row has a head, that of one tenant or of all; too many for a file are refused."""
+    """Each chain with a row has a head, for one tenant or all; too many for a file are refused."""
     assert [] == await log.heads(pool)
     for tenant in ("globex", "acme"):
         await chain(pool, 2, tenant)
     async with pool.acquire() as connection, connection.transaction():
-        await log.hold(connection, TenantId("waited"))  # who waited to append, and did not
+        await log.lock_chain(connection, TenantId("waited"))  # an append that was begun and rolled back
     verified = await log.verify(pool, KEY)
     found = await log.heads(pool)
     assert [("acme", 2), ("globex", 2)] == [(head.tenant_id, head.sequence) for head in found]
@@ -186,7 +189,7 @@ async def test_heads_are_read_without_rows(pool: "Pool[asyncpg.Record]", monkeyp
     assert found[1:] == await log.heads(pool, tenant=TenantId("globex"))
     assert [] == await log.heads(pool, tenant=TenantId("waited"))
     await append(pool, change(3))
-    assert [] == await log.contradicted(pool, KEY, found)
+    assert [] == await log.find_contradictions(pool, KEY, found)
     monkeypatch.setattr(log, "MAX_HEADS", 1)
     with pytest.raises(Refused, match="--tenant"):
         await log.heads(pool)

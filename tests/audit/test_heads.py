@@ -1,11 +1,19 @@
-"""Heads that were kept elsewhere: how a file of them is read, and which log contradicts one."""
+"""Saved heads: how a file of them is read, and which log contradicts one."""
 
 import json
 from typing import Any
 
 import pytest
 
-from hookseal.audit.heads import MAX_HEADS, Contradiction, Head, contradiction, kept, kept_heads, told
+from hookseal.audit.heads import (
+    MAX_HEADS,
+    Contradiction,
+    Head,
+    find_contradiction,
+    heads_from_json,
+    heads_to_json,
+    parse_heads,
+)
 from hookseal.ground.errors import Malformed
 
 pytestmark = pytest.mark.req("SEC-24", part="whole-database")
@@ -15,7 +23,7 @@ HEAD = Head(tenant_id="acme", sequence=3, mac=MAC)
 
 
 def printed(**changes: Any) -> str:
-    """Return what `audit verify --json` prints of one chain, with these fields changed."""
+    """Return the output of `audit verify --json` for one chain, with these fields changed."""
     chain = {"tenant_id": "acme", "rows": 3, "head_sequence": 3, "head_mac": MAC.hex(), "broken": None}
     return json.dumps({"intact": True, "tenants": [chain | changes]})
 
@@ -24,11 +32,11 @@ ONE = json.dumps({"tenant_id": "acme", "head_sequence": 3, "head_mac": MAC.hex()
 
 
 def test_a_file_of_heads() -> None:
-    """What `audit verify --json` printed is read back; a chain without a head, or with no row, is left out."""
-    assert (HEAD,) == kept_heads(printed())
+    """The output of `audit verify --json` is read; a chain without a head or without a row is left out."""
+    assert (HEAD,) == parse_heads(printed())
     without = json.loads(printed(tenant_id="b", head_sequence=None, head_mac=None))["tenants"]
     empty = json.loads(printed(tenant_id="c", head_sequence=0, head_mac="0" * 64))["tenants"]
-    assert (HEAD,) == kept_heads(json.dumps({"tenants": [*without, *empty, *json.loads(printed())["tenants"]]}))
+    assert (HEAD,) == parse_heads(json.dumps({"tenants": [*without, *empty, *json.loads(printed())["tenants"]]}))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +63,9 @@ def test_a_file_of_heads() -> None:
     ],
 )
 def test_what_is_no_file_of_heads(text: str) -> None:
-    """Anything else is refused, saying where such a file comes from."""
+    """A file that is not such an output is refused, and the error names the command that writes one."""
     with pytest.raises(Malformed, match="audit verify --json"):
-        kept_heads(text)
+        parse_heads(text)
 
 
 @pytest.mark.parametrize(
@@ -65,20 +73,20 @@ def test_what_is_no_file_of_heads(text: str) -> None:
     [{"tenant_id": "Acme \u202e"}, {"tenant_id": ""}, {"head_mac": "00"}, {"head_mac": ""}, {"head_sequence": -1}],
 )
 def test_a_head_that_hookseal_never_wrote(changes: dict[str, Any]) -> None:
-    """It does not make the others unusable: it is held to the log as they are, which cannot hold it."""
-    odd, ours = kept_heads(json.dumps({"tenants": json.loads(printed(**changes))["tenants"] + [json.loads(ONE)]}))
+    """A head that hookseal never wrote stays as it is and does not affect the others; every log contradicts it."""
+    odd, ours = parse_heads(json.dumps({"tenants": json.loads(printed(**changes))["tenants"] + [json.loads(ONE)]}))
 
-    assert (False, True, HEAD) == (odd.is_ours, ours.is_ours, ours)
-    assert contradiction(odd, ends_at=3, mac_there=None, accepted=()) is not None
+    assert (False, True, HEAD) == (odd.is_plausible, ours.is_plausible, ours)
+    assert find_contradiction(odd, ends_at=3, mac_there=None, accepted=()) is not None
 
 
 def test_too_many_heads() -> None:
-    """A file has a most of heads."""
+    """A file has a maximum number of heads."""
     [chain] = json.loads(printed())["tenants"]
 
-    assert MAX_HEADS == len(kept_heads(json.dumps({"tenants": [chain] * MAX_HEADS})))
+    assert MAX_HEADS == len(parse_heads(json.dumps({"tenants": [chain] * MAX_HEADS})))
     with pytest.raises(Malformed, match="audit verify --json"):
-        kept_heads(json.dumps({"tenants": [chain] * (MAX_HEADS + 1)}))
+        parse_heads(json.dumps({"tenants": [chain] * (MAX_HEADS + 1)}))
 
 
 @pytest.mark.parametrize(
@@ -98,13 +106,13 @@ def test_too_many_heads() -> None:
 def test_contradiction(
     ends_at: int, mac_there: bytes | None, accepted: tuple[Head, ...], expected: Contradiction | None
 ) -> None:
-    """A log that ends before a head is older, one that has another row there is another history; unless accepted."""
-    assert expected is contradiction(HEAD, ends_at=ends_at, mac_there=mac_there, accepted=accepted)
+    """A log that ends before a head is older, one with another row there has another history; unless accepted."""
+    assert expected is find_contradiction(HEAD, ends_at=ends_at, mac_there=mac_there, accepted=accepted)
 
 
 def test_heads_in_an_audit_row() -> None:
-    """The row of an accepted restore gives back the heads that it was told; other facts give none."""
-    facts = {"heads": json.loads(json.dumps(told([HEAD])))}
+    """The heads in the row of an accepted restore are read back; other facts contain none."""
+    facts = {"heads": json.loads(json.dumps(heads_to_json([HEAD])))}
 
-    assert (HEAD,) == kept(facts)
-    assert () == kept({}) == kept(None) == kept("not in our spelling")
+    assert (HEAD,) == heads_from_json(facts)
+    assert () == heads_from_json({}) == heads_from_json(None) == heads_from_json("not in our spelling")

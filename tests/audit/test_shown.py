@@ -1,11 +1,11 @@
-"""Audit rows as they are shown, and the cursors that name them."""
+"""The displayed form of audit rows, and their cursors."""
 
 import base64
 import json
 
 import pytest
 
-from hookseal.audit.shown import cursor_of, place_of, shown
+from hookseal.audit.shown import cursor_of, place_of, to_display
 from hookseal.ground.errors import Malformed
 
 ROW = {
@@ -22,8 +22,8 @@ ROW = {
 
 
 def test_a_row_is_shown_with_its_facts() -> None:
-    """Facts are shown as what they say, everything else as it is, and no MAC."""
-    assert ROW | {"after": {"generation": 2}} == shown({**ROW, "mac": b"1", "previous_mac": b"0"})
+    """Facts are shown as parsed JSON, the other columns as they are, and no MAC."""
+    assert ROW | {"after": {"generation": 2}} == to_display({**ROW, "mac": b"1", "previous_mac": b"0"})
 
 
 @pytest.mark.parametrize(
@@ -43,19 +43,19 @@ def test_a_row_is_shown_with_its_facts() -> None:
     ids=lambda text: text[:20],
 )
 def test_facts_that_were_written_by_hand_are_shown_as_their_text(text: str) -> None:
-    """What is spelled as hookseal does not spell it is shown to the letter."""
-    assert text == shown({**ROW, "after": text})["after"]
+    """JSON that hookseal did not write is shown as text."""
+    assert text == to_display({**ROW, "after": text})["after"]
 
 
 @pytest.mark.parametrize("text", ['{"a":' + "[" * 15 + "]" * 15 + "}", '{"a":{"b":[["c",1]]},"d":1}'])
 def test_facts_within_facts_are_shown_as_what_they_say(text: str) -> None:
-    """Lists and objects in each other are shown, as deep as anybody could want."""
-    assert json.loads(text) == shown({**ROW, "after": text})["after"]
+    """Nested lists and objects are shown as JSON, up to 16 levels."""
+    assert json.loads(text) == to_display({**ROW, "after": text})["after"]
 
 
 @pytest.mark.parametrize(("tenant", "sequence"), [("acme", 1), ("_system", 2**63 - 1), ("a/b/\u00e9", -(2**63))])
 def test_a_cursor_names_its_row(tenant: str, sequence: int) -> None:
-    """A cursor leads back to the row that it was made of."""
+    """A cursor leads back to its row."""
     assert (tenant, sequence) == place_of(cursor_of({"tenant_id": tenant, "sequence": sequence}))
 
 
@@ -64,7 +64,7 @@ def test_a_cursor_names_its_row(tenant: str, sequence: int) -> None:
     ["", "!", "\u00e9", *(base64.b64encode(text).decode() for text in (b"acme", b"acme/", b"acme/x", b"7", b"\xff/1"))],
 )
 def test_a_cursor_that_no_page_gave_is_refused(cursor: str) -> None:
-    """Whatever is not a tenant and a number is refused."""
+    """A cursor without a tenant and a number is refused."""
     with pytest.raises(Malformed) as refused:
         place_of(cursor)
     assert "cursor" == refused.value.field
@@ -72,6 +72,6 @@ def test_a_cursor_that_no_page_gave_is_refused(cursor: str) -> None:
 
 @pytest.mark.parametrize("text", [b"acme/9223372036854775808", b"acme/-9223372036854775809", b"a\0/1"])
 def test_a_cursor_that_postgresql_cannot_be_asked_about_is_refused(text: bytes) -> None:
-    """A number too large and a tenant with a zero byte never reach the database."""
+    """A number too large and a tenant with a NUL never reach the database."""
     with pytest.raises(Malformed):
         place_of(base64.b64encode(text).decode())

@@ -1,10 +1,10 @@
-"""Verification finds the first row that was altered, removed, inserted or moved, by whoever may write the tables."""
+"""Verification finds the first row that a writer of the tables altered, removed, inserted or moved."""
 
 import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.audit.chain import Flaw, Row, message
+from hookseal.audit.chain import Flaw, Row, mac_message
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.integrity import IntegrityKey
 from tests.audit.logs import COPIED, FORGERS_KEY, KEY, NEXT_KEY, altered, append, broken, chain, change, tamper
@@ -16,7 +16,7 @@ WITHOUT_KEYS = "ALTER TABLE hookseal.audit_log DROP CONSTRAINT audit_log_pkey, D
 
 
 async def keep(pool: "Pool[asyncpg.Record]") -> None:
-    """Keep a copy of the log and its heads, as somebody does who wants to put them back."""
+    """Copy the log and its heads, as an attacker does who wants to restore them later."""
     await pool.execute("CREATE TABLE kept_log AS SELECT * FROM hookseal.audit_log")
     await pool.execute("ALTER TABLE kept_log DROP COLUMN generation")
     await pool.execute("CREATE TABLE kept_heads AS SELECT * FROM hookseal.audit_heads")
@@ -46,7 +46,7 @@ async def keep(pool: "Pool[asyncpg.Record]") -> None:
     ],
 )
 async def test_an_altered_row_is_found(column: str, value: str, pool: "Pool[asyncpg.Record]") -> None:
-    """Whichever column of a row is altered, the row is found, and the rows before it hold."""
+    """An altered row is found, whichever column was altered, and the rows before it are valid."""
     await chain(pool, 3)
     await tamper(pool, altered(**{column: value}))
 
@@ -55,7 +55,7 @@ async def test_an_altered_row_is_found(column: str, value: str, pool: "Pool[asyn
 
 
 async def test_every_column_is_among_those_that_a_mac_covers(pool: "Pool[asyncpg.Record]") -> None:
-    """The table has no column that a row's MAC leaves out, but for the generation, which is made of `after`."""
+    """The MAC covers every column, except the generation, which is derived from `after`."""
     columns = await pool.fetch(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'hookseal.audit_log'::regclass AND attnum > 0"
     )
@@ -106,7 +106,7 @@ async def test_every_column_is_among_those_that_a_mac_covers(pool: "Pool[asyncpg
 async def test_rows_removed_inserted_or_moved_are_found(
     statements: list[str], expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
 ) -> None:
-    """The first place where the chain is not what was appended is named, with what is wrong there."""
+    """The first place where the chain differs from what was appended is named, with the reason."""
     await chain(pool, 4)
     await tamper(pool, *statements)
 
@@ -114,7 +114,7 @@ async def test_rows_removed_inserted_or_moved_are_found(
 
 
 async def test_a_row_of_another_tenant_is_found(pool: "Pool[asyncpg.Record]") -> None:
-    """A row that was moved is missing where it was and altered where it is; a third tenant's chain still holds."""
+    """A moved row is missing in its chain and altered in the other; the chain of a third tenant is valid."""
     for tenant, length in (("acme", 2), ("globex", 1), ("initech", 1)):
         await chain(pool, length, tenant)
     await tamper(pool, "UPDATE hookseal.audit_log SET tenant_id = 'globex' WHERE tenant_id = 'acme' AND sequence = 2")
@@ -128,7 +128,7 @@ async def test_a_row_of_another_tenant_is_found(pool: "Pool[asyncpg.Record]") ->
 async def test_a_chain_that_was_written_without_the_key_is_found(
     forger: IntegrityKey, expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
 ) -> None:
-    """Whoever writes the whole chain anew, heads and all, but lacks the key, is found at its first row."""
+    """A chain that was rewritten with its head, but without the key, is broken at its first row."""
     await chain(pool, 3)
     await tamper(pool, "TRUNCATE hookseal.audit_log, hookseal.audit_heads")
     await append(pool, change(1), change(3), key=forger)
@@ -137,13 +137,13 @@ async def test_a_chain_that_was_written_without_the_key_is_found(
 
 
 async def test_a_mac_made_anew_without_the_key_is_found(pool: "Pool[asyncpg.Record]") -> None:
-    """An altered last row with a MAC under another key, and the head moved with it, is found."""
+    """An altered last row with a MAC under another key is found, even if the head was changed, too."""
     await chain(pool, 2)
     record = await pool.fetchrow("SELECT * FROM hookseal.audit_log WHERE sequence = 2")
     assert record is not None
     fields = {name: record[name] for name in Row.__dataclass_fields__ if name != "at_us"}
     row = Row(**fields | {"at_us": "0", "actor": "eve"})
-    mac = FORGERS_KEY.authenticate(message(row)).hex()
+    mac = FORGERS_KEY.authenticate(mac_message(row)).hex()
     await tamper(
         pool,
         altered(at="'epoch'", actor="'eve'", mac=f"'\\x{mac}'"),
@@ -154,7 +154,7 @@ async def test_a_mac_made_anew_without_the_key_is_found(pool: "Pool[asyncpg.Reco
 
 
 async def test_a_row_of_another_history_is_found(pool: "Pool[asyncpg.Record]") -> None:
-    """A row that hookseal once wrote, put in the place of the one that took its number later, breaks the chain."""
+    """A former row of hookseal, in place of the row that has its number now, breaks the chain."""
     await chain(pool, 2)
     await keep(pool)
     await tamper(
@@ -171,7 +171,7 @@ async def test_a_row_of_another_history_is_found(pool: "Pool[asyncpg.Record]") -
 
 
 async def test_a_log_put_back_as_a_whole_contradicts_a_head_that_was_kept(pool: "Pool[asyncpg.Record]") -> None:
-    """Log and heads of an older day agree with each other: only the number and MAC of a later head tell."""
+    """A log that was restored with its heads to an older state is consistent: only a later saved head shows it."""
     await chain(pool, 2)
     await keep(pool)
     await append(pool, change(3))
@@ -189,16 +189,16 @@ async def test_a_log_put_back_as_a_whole_contradicts_a_head_that_was_kept(pool: 
 
 
 async def test_batches(pool: "Pool[asyncpg.Record]") -> None:
-    """A chain is verified in batches of 1,000 rows, each told when it holds; what lies behind one is found as well."""
+    """A chain is verified in batches of 1,000 rows, with progress after each; an error in a later batch is found."""
     progress: list[tuple[str, int]] = []
-    for length, told in ((1_000, [1_000, 1_000]), (1_001, [1_000, 1_001]), (2_000, [1_000, 2_000, 2_000])):
+    for length, reported in ((1_000, [1_000, 1_000]), (1_001, [1_000, 1_001]), (2_000, [1_000, 2_000, 2_000])):
         last = await pool.fetchval("SELECT coalesce(max(sequence), 0) FROM hookseal.audit_log")
         await append(pool, *(change(number) for number in range(last + 1, length + 1)))
         progress.clear()
         (verified,) = await log.verify(pool, KEY, on_progress=lambda tenant, rows: progress.append((tenant, rows)))
         assert (length, length, None) == (verified.rows, verified.head_sequence, verified.broken)
         assert verified.head_mac == (await pool.fetchval("SELECT mac FROM hookseal.audit_heads")).hex()
-        assert [("acme", rows) for rows in told] == progress
+        assert [("acme", rows) for rows in reported] == progress
     await tamper(pool, "UPDATE hookseal.audit_log SET actor = 'eve' WHERE sequence IN (1001, 1999)")
     assert (1_001, Flaw.ALTERED) == await broken(pool)
     await tamper(pool, "DELETE FROM hookseal.audit_log WHERE sequence BETWEEN 999 AND 1001")
@@ -206,7 +206,7 @@ async def test_batches(pool: "Pool[asyncpg.Record]") -> None:
 
 
 async def test_tenants(pool: "Pool[asyncpg.Record]") -> None:
-    """Every tenant that has rows or a head is verified, or the one that is named, which may have none."""
+    """Every tenant with rows or a head is verified, or the given one, which may have none."""
     assert [] == await log.verify(pool, KEY)
     for tenant in ("globex", "acme", "_system"):
         await chain(pool, 1, tenant)

@@ -1,7 +1,7 @@
-"""The command `hookseal` as its users run it: a process of its own, with nothing set but what a test sets.
+"""The command `hookseal` in a process of its own, as users run it, with only the settings that a test passes.
 
-Its process is forked from one that has loaded everything (`tests/forking.py`). A test whose law is about the start of
-Python takes `started`, or sets a variable of Python's own.
+The process is forked from one that has loaded everything (`tests/forking.py`). A test about the start of Python
+uses `started`, or sets a variable that Python itself reads.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from tests import forked
 
-DEADLINE_SECONDS: Final = 120  # it only ends what hangs: a busy machine takes many times what an idle one does
+DEADLINE_SECONDS: Final = 120  # only ends a process that hangs: a busy machine needs many times as long as an idle one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a command ended, and what it printed."""
+    """The exit code and the output of a command that has ended."""
 
     code: int
     out: str
@@ -40,13 +40,13 @@ async def hookseal(*arguments: str, **settings: str) -> Ended:
 
 
 async def fed(standard_input: bytes, /, *arguments: str, **settings: str) -> Ended:
-    """Run the command to its end with these settings, and this on its standard input."""
+    """Run the command to its end with these settings and this standard input."""
     process = await forked.start(*arguments, env={**os.environ, **settings}, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     return await _ended(process, standard_input)
 
 
 async def started(*arguments: str, **settings: str) -> Ended:
-    """Run the command to its end with these settings, as `python -m hookseal`, from the start of Python on."""
+    """Run the command to its end as `python -m hookseal`, in a newly started Python, with these settings."""
     return await python("-m", "hookseal", *arguments, **settings)
 
 
@@ -75,7 +75,7 @@ async def on_a_terminal(*arguments: str, **settings: str) -> Ended:
     os.close(theirs)
     try:
         _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
-        out = os.read(ours, 65_536)  # what it printed waits in the terminal, and fits
+        out = os.read(ours, 65_536)  # the output fits into the buffer of the terminal
     finally:
         if process.returncode is None:
             process.kill()

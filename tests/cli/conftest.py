@@ -1,15 +1,18 @@
-"""What the tests of commands run on."""
+"""Fixtures of the tests of commands."""
+
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from tests.cli.begun import Begun
+from tests.cli.in_turn import InTurn
+from tests.cli.installation import Begun
 from tests.doubles.stored import MASTER_KEY_TEXT, begin
 
 
 @pytest.fixture
-async def begun(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str) -> Begun:
-    """An installation that has begun, and the settings of a development that reaches it."""
+async def begun(begun_pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str) -> AsyncIterator[Begun]:
+    """Yield an installation that has begun, with the settings of a development environment that reaches it."""
     settings = {
         "HOOKSEAL_ENV": "development",
         "DATABASE_URL": database_url,
@@ -17,4 +20,6 @@ async def begun(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_u
         "SECRETS_PROVIDER": "db",
         "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
     }
-    return Begun(stored=await begin(pool), settings=settings)
+    in_turn = InTurn()
+    yield Begun(stored=await begin(begun_pool), settings=settings, in_turn=in_turn)
+    await in_turn.end()

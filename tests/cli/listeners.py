@@ -1,4 +1,4 @@
-"""Servers that are not what a command hopes for."""
+"""Servers that fail in the ways that a command must report."""
 
 import asyncio
 import socket
@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 T = TypeVar("T")
-SOON_SECONDS: Final = 20  # several times what it takes on a busy machine; without a bound of ours it would be minutes
+SOON_SECONDS: Final = 20  # several times the time on a busy machine; without a time-out of hookseal it would be minutes
 
 
 @asynccontextmanager
 async def black_hole() -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """Yield the port of a server that accepts and never answers, and what is set once it was called."""
+    """Yield the port of a server that accepts and never answers, and an event set at the first connection."""
     called = asyncio.Event()
     writers: list[asyncio.StreamWriter] = []
 
@@ -39,7 +39,7 @@ async def refusing(sqlstate: str, message: str) -> AsyncIterator[int]:
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        await reader.readexactly(8)  # may we speak TLS?
+        await reader.readexactly(8)  # the request for TLS
         writer.write(b"N")
         await reader.read(1_024)
         writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
@@ -57,16 +57,16 @@ async def refusing(sqlstate: str, message: str) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def speaking_tls(context: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """Yield the port of a PostgreSQL that speaks TLS with this certificate, and then refuses the password.
+    """Yield the port of a PostgreSQL that accepts TLS with this certificate, and then refuses the password.
 
-    Without one it says that it speaks TLS, and does not.
+    Without a certificate it accepts TLS, and then does not speak it.
     """
     fields = b"SFATAL\0VFATAL\0C28P01\0Mno\0\0"
     writers: list[asyncio.StreamWriter] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        await reader.readexactly(8)  # may we speak TLS?
+        await reader.readexactly(8)  # the request for TLS
         writer.write(b"S")
         if context is None:
             await reader.read(1)
@@ -90,7 +90,7 @@ async def speaking_tls(context: ssl.SSLContext | None) -> AsyncIterator[int]:
 
 
 async def seconds_from(called: asyncio.Event, command: Awaitable[T]) -> tuple[T, float]:
-    """Return what the command returns, and how long after that call it did: a slow start of Python does not count."""
+    """Return the result of the command and the seconds from that call to its end, without the start of Python."""
     loop = asyncio.get_running_loop()
     running = asyncio.ensure_future(command)
     waiting = asyncio.create_task(called.wait())
@@ -101,19 +101,21 @@ async def seconds_from(called: asyncio.Event, command: Awaitable[T]) -> tuple[T,
 
 
 def closed_port() -> int:
-    """Return a port at which nobody listens, and that the system gives to nobody else while this process lives.
+    """Return a port without a listener, which the system assigns to nobody else while this process lives.
 
-    Whoever asks for it by its number may still listen there.
+    A program that asks for exactly this port may still listen on it.
     """
     held = reserved()
     port: int = held.getsockname()[1]
-    held.detach()  # it stays open, and belongs to nobody
+    held.detach()  # the socket stays open until the process ends
     return port
 
 
 def reserved() -> socket.socket:
-    """Return a socket that keeps a port, without listening there, until it is closed."""
+    """Return a socket that reserves a port, without listening, until it is closed."""
     held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a server, which sets it too, may listen there
+    held.setsockopt(
+        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+    )  # so that a server that sets it, too, may listen on the port
     held.bind(("127.0.0.1", 0))
     return held

@@ -1,4 +1,4 @@
-"""A receiver on this machine that verifies with the secrets it knows at the moment, and can be made to misbehave."""
+"""A receiver on this machine that verifies with the secrets that it currently has, or answers a fixed status."""
 
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from tests.doubles.serving import serving
 
 @dataclass
 class Switching:
-    """Answers 204 to what one of `secrets` signed and 401 to the rest, or what `always` says to everything."""
+    """Answers 204 if one of `secrets` signed the request and else 401, or always the status `always`."""
 
     url: str = ""
     secrets: list[str] = field(default_factory=list)
@@ -21,7 +21,7 @@ class Switching:
     received: list[tuple[dict[str, str], bytes, int]] = field(default_factory=list)
 
     async def serve(self, request: web.Request) -> web.Response:
-        """Keep the request with what it is answered, and answer it."""
+        """Answer one request, and store it with the status."""
         body = await request.read()
         status = self.always or self._judged(body, dict(request.headers))
         self.received.append(({name.lower(): value for name, value in request.headers.items()}, body, status))

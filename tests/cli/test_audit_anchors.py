@@ -1,4 +1,4 @@
-"""Heads that are kept elsewhere, and exports that are verified without their table, by the commands as they are run."""
+"""Heads that are stored elsewhere, and exports that are verified without their table, by real commands."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import forked
-from tests.cli.begun import Begun
 from tests.cli.command import hookseal
+from tests.cli.installation import Begun
 from tests.cli.test_audit import changed, quoted, tamper
 
 DEEP = '{"a":' + "[" * 900 + "]" * 900 + "}"
@@ -19,7 +19,7 @@ DEEP = '{"a":' + "[" * 900 + "]" * 900 + "}"
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.req("OPS-04", part="json")
 async def test_heads(begun: Begun) -> None:
-    """Each chain's last number and MAC, as `verify` says them, without a key, by a role that may only read."""
+    """`audit heads` prints each chain's last number and MAC, like `verify`, without a key and with read-only rights."""
     await changed(begun, 1, 2)
     await changed(begun, 1, tenant="globex")
     verified = (await begun.run("audit", "verify", "--json")).json["tenants"]
@@ -37,52 +37,52 @@ async def test_heads(begun: Begun) -> None:
 
 
 async def test_heads_of_an_empty_log(begun: Begun) -> None:
-    """Where there is no row there is no head."""
+    """A log without rows has no heads."""
     assert {"tenants": []} == (await begun.run("audit", "heads", "--json")).json
     assert "no audit rows\n" == (await begun.run("audit", "heads")).out
 
 
 @pytest.mark.req("SEC-14", part="verify")
 async def test_what_heads_prints_is_what_others_take(begun: Begun, tmp_path: Path) -> None:
-    """Both `audit verify --head` and `restore accept --head` take it, from a file and from standard input."""
+    """`audit verify --head` and `restore accept --head` read its output, from a file or standard input."""
     await changed(begun, 1, 2)
-    kept = await begun.run("audit", "heads", "--json")
-    (tmp_path / "heads.json").write_text(kept.out, encoding="utf-8")
+    heads = await begun.run("audit", "heads", "--json")
+    (tmp_path / "heads.json").write_text(heads.out, encoding="utf-8")
     await changed(begun, 3)
-    for source, given in ((str(tmp_path / "heads.json"), b""), ("-", kept.out.encode())):
+    for source, given in ((str(tmp_path / "heads.json"), b""), ("-", heads.out.encode())):
         whole = await begun.fed(given, "audit", "verify", "--head", source, "--json")
         assert (0, True, []) == (whole.code, whole.json["intact"], whole.json["contradicted"])
-    accepted = await begun.fed(kept.out.encode(), "restore", "accept", "--head", "-", "--json")
+    accepted = await begun.fed(heads.out.encode(), "restore", "accept", "--head", "-", "--json")
     assert (0, []) == (accepted.code, accepted.json["contradicted"])
 
 
 @pytest.mark.req("SEC-14", part="verify")
 async def test_a_head_that_somebody_spoilt(begun: Begun, tmp_path: Path) -> None:
-    """It is told by who prints it and by who compares, as a contradiction; all other heads are compared as ever."""
+    """`audit heads` and comparisons report an altered head; all other heads are compared as usual."""
     await changed(begun, 1, 2)
     await changed(begun, 1, tenant="globex")
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.audit_heads VALUES ('Not a tenant', 7, decode(repeat('ab', 32), 'hex'));"
         " UPDATE hookseal.audit_heads SET mac = '\\x00' WHERE tenant_id = 'globex'"
     )
-    kept = await begun.run("audit", "heads", "--json")
-    assert (0, 3) == (kept.code, len(kept.json["tenants"]))
-    assert ["Not a tenant", "globex"] == sorted(line.split(": ")[1] for line in kept.err.splitlines())
+    heads = await begun.run("audit", "heads", "--json")
+    assert (0, 3) == (heads.code, len(heads.json["tenants"]))
+    assert ["Not a tenant", "globex"] == sorted(line.split(": ")[1] for line in heads.err.splitlines())
     file = tmp_path / "heads.json"
-    file.write_text(kept.out, encoding="utf-8")
+    file.write_text(heads.out, encoding="utf-8")
     await begun.stored.pool.execute(
         "DELETE FROM hookseal.audit_heads WHERE tenant_id = 'Not a tenant'; UPDATE hookseal.audit_heads AS h"
         " SET mac = l.mac FROM hookseal.audit_log AS l WHERE l.tenant_id = 'globex' AND h.tenant_id = 'globex'"
     )
-    told = {"Not a tenant": "older", "globex": "forked"}
+    expected = {"Not a tenant": "older", "globex": "forked"}
     for more in ([], ["--tenant", "acme"]):
         ended = await begun.run("audit", "verify", "--head", str(file), "--json", *more)
-        assert (int(not more), {} if more else told) == (
+        assert (int(not more), {} if more else expected) == (
             ended.code,
             {one["tenant_id"]: one["is"] for one in ended.json["contradicted"]},
         )
     accepted = await begun.run("restore", "accept", "--head", str(file), "--json")
-    assert (0, told) == (accepted.code, {one["tenant_id"]: one["is"] for one in accepted.json["contradicted"]})
+    assert (0, expected) == (accepted.code, {one["tenant_id"]: one["is"] for one in accepted.json["contradicted"]})
     assert 0 == (await begun.run("audit", "verify", "--head", str(file))).code
     await tamper(begun, "DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
     again = await begun.run("audit", "verify", "--head", str(file), "--json")
@@ -91,7 +91,7 @@ async def test_a_head_that_somebody_spoilt(begun: Begun, tmp_path: Path) -> None
 
 @pytest.mark.req("SEC-14", part="export")
 async def test_an_export_outlives_its_table(begun: Begun, tmp_path: Path) -> None:
-    """With table and heads gone, what was exported is verified under the installation's key, and held to heads."""
+    """Without table and heads, an export is still verified with the installation's key, and compared with heads."""
     await changed(begun, 1, 2, 3)
     await changed(begun, 1, tenant="globex")
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
@@ -126,7 +126,7 @@ async def test_an_export_outlives_its_table(begun: Begun, tmp_path: Path) -> Non
 
 @pytest.mark.req("SEC-14", part="export")
 async def test_an_export_piped_into_its_verification(begun: Begun) -> None:
-    """An export is read from standard input as it comes; a row that somebody forged is exported, and found."""
+    """An export is verified while it is read from standard input; a forged row in it is found."""
     await changed(begun, 1, 2)
     exported = (await begun.run("audit", "export")).out
     whole = await begun.fed(exported.encode(), "audit", "verify", "--from-export", "-", "--json")
@@ -141,15 +141,15 @@ async def test_an_export_piped_into_its_verification(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_files_that_are_no_exports(begun: Begun, tmp_path: Path) -> None:
-    """A file that is not there, is empty, has other lines or too long ones, and two files on one input: each is 2."""
+    """An absent or empty file, a wrong or too long line, and two files on one input exit 2."""
     (tmp_path / "empty").touch()
     (tmp_path / "other").write_text('{"tenant_id": "acme"}\n', encoding="utf-8")
     with (tmp_path / "long").open("wb") as file:
         file.truncate(16 * 1024 * 1024 + 1)
     for name, said in (
         ("missing", "cannot be read"),
-        ("empty", "holds no row"),
-        ("other", "line 1 is not one"),
+        ("empty", "has no row"),
+        ("other", "line 1 was not printed by"),
         ("long", "more than 16777216 bytes"),
         (".", "cannot be read"),
     ):
@@ -161,7 +161,7 @@ async def test_files_that_are_no_exports(begun: Begun, tmp_path: Path) -> None:
 
 
 async def test_an_export_needs_the_key(begun: Begun, tmp_path: Path) -> None:
-    """The key of the installation verifies, and no other: another master key is 78 before the file is looked at."""
+    """Only the installation's key verifies: another master key exits 78 before the file is read."""
     await changed(begun, 1)
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
     other = await begun.run(
@@ -172,7 +172,7 @@ async def test_an_export_needs_the_key(begun: Begun, tmp_path: Path) -> None:
 
 
 async def test_an_export_shows_its_progress_on_a_terminal(begun: Begun, tmp_path: Path) -> None:
-    """Where standard error is a terminal the rows that hold are counted there, and the line is gone in the end."""
+    """On a terminal, standard error counts the verified rows, and the line is removed at the end."""
     await changed(begun, *range(1, 1_001))
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
     ours, theirs = pty.openpty()
@@ -197,5 +197,5 @@ async def test_an_export_shows_its_progress_on_a_terminal(begun: Begun, tmp_path
 
 
 async def test_help_teaches() -> None:
-    """Help has an example."""
+    """The help has an example."""
     assert "Example: hookseal audit heads --json" in (await hookseal("audit", "heads", "--help")).out

@@ -1,6 +1,6 @@
-"""What somebody does to the log who may write every table, change the schema, and lacks the integrity key.
+"""Attacks on the log by someone who may write every table and change the schema, but lacks the integrity key.
 
-Each attack has a tenant of its own; the command names each of them, with the row and the flaw, and no other tenant.
+Each attack has its own tenant; the command must name each of these, with the row and the flaw, and no other tenant.
 """
 
 import re
@@ -16,13 +16,13 @@ from hookseal.audit.entry import Action, Change
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.integrity import IntegrityKey
 from tests.audit.logs import FORGERS_KEY
-from tests.cli.begun import Begun
+from tests.cli.installation import Begun
 from tests.cli.test_audit import tamper
 
 pytestmark = pytest.mark.req("SEC-14", part="verify")
 
 ROWS = 4
-# LOG and HEADS are the tables, OF names the tenant of the attack, ROW all columns but tenant, number and generation.
+# LOG and HEADS are the tables, OF is the tenant of the attack, ROW all columns except tenant, number and generation.
 WORDS = {
     "LOG": "hookseal.audit_log",
     "HEADS": "hookseal.audit_heads",
@@ -42,7 +42,7 @@ NO_KEYS = (
 )
 BY_HAND = "ALTER TABLE LOG ALTER COLUMN generation DROP EXPRESSION IF EXISTS"
 
-# How each column of the log is altered, and what is then found at the second row.
+# How each column of the log is altered, and the flaw that is then reported for the second row.
 ALTERED_COLUMNS: Mapping[str, tuple[str, str]] = {
     "sequence": ("sequence = 9", "missing"),
     "at": ("at = at - interval '1 microsecond'", "altered"),
@@ -56,26 +56,26 @@ ALTERED_COLUMNS: Mapping[str, tuple[str, str]] = {
     "mac": ("mac = previous_mac", "altered"),
     "mac_key_id": ("mac_key_id = '2'", "unknown_key"),
 }
-# Columns that need another attack than an UPDATE of the row alone, and which it is.
+# Columns that an UPDATE of the row alone does not attack, and the attack that does.
 ATTACKED_OTHERWISE = {
     "tenant_id": "moved to another tenant",
-    "generation": "generation made by hand",  # made of `after`, which the MAC covers: its expression must go first
+    "generation": "generation made by hand",  # generated from `after`, so its expression is dropped first
 }
 
 
 def second(sets: str) -> str:
-    """Return the statement that alters the second row so."""
+    """Return the statement that alters the second row in this way."""
     return "UPDATE LOG SET " + sets + " WHERE OF AND sequence = 2"  # noqa: S608 -- a test's own text
 
 
 def copied(number: int) -> str:
-    """Return the statement that writes the second row once more, under another number."""
+    """Return the statement that inserts a copy of the second row, with another number."""
     numbered = f"SELECT tenant_id, {number}, ROW FROM LOG WHERE OF AND sequence = 2"  # noqa: S608 -- the same
     return "INSERT INTO LOG (tenant_id, sequence, ROW) " + numbered
 
 
 def spelled(statement: str, tenant: str = "") -> str:
-    """Return the statement as PostgreSQL is given it."""
+    """Return the statement with the table names and the tenant filled in."""
     for word, meaning in WORDS.items():
         statement = re.sub(rf"\b{word}\b", meaning, statement)
     return statement.replace("TENANT", tenant)
@@ -83,9 +83,9 @@ def spelled(statement: str, tenant: str = "") -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """What is done to the chain of a tenant: statements, rows written with a key, statements; and what is found.
+    """An attack on the chain of a tenant: statements, rows written with a key, statements; and the reported flaw.
 
-    `kept` is how a log whose verification finds nothing contradicts a head that was kept elsewhere.
+    `kept` is how the log contradicts a head that was stored elsewhere, if the verification alone reports nothing.
     """
 
     first: tuple[str, ...] = ()
@@ -146,21 +146,21 @@ ATTACKS: Mapping[str, Attack] = {
     "all deleted with the head": Attack(first=(GONE, HEAD_GONE), kept="older"),
     "another history with the head": Attack(first=(f"{GONE} AND sequence > 2", HEAD_BACK), written=3, kept="forked"),
     "nothing": Attack(),
-    # Last of all: what is appended afterwards has no generation, and is found as well.
+    # Must be last: rows that are appended afterwards have no generation, and would be reported as well.
     "generation made by hand": Attack(first=(BY_HAND, second("generation = 1")), found=(2, "altered")),
 }
-BESIDE = {"receives": (5, "altered"), "renamed": (1, "truncated")}  # the tenants that two of the attacks need
-# What was appended lawfully, was kept, and was then overlaid by an older end of the chain, head and all.
+BESIDE = {"receives": (5, "altered"), "renamed": (1, "truncated")}  # tenants that two of the attacks also affect
+# Its rows are valid and its head is stored; then they are replaced by an older end of the chain, with its head.
 REPLAYED = "replayed"
 
 
 def tenant_of(name: str) -> str:
-    """Return the tenant that suffers an attack."""
+    """Return the tenant of an attack."""
     return name.replace(" ", "-").replace(",", "").replace("_", "-")
 
 
 async def written(begun: Begun, tenant: str, *, rows: int, key: IntegrityKey | None = None) -> None:
-    """Append so many rows to the chain of the tenant, under the key of the installation or another."""
+    """Append so many rows to the chain of the tenant, with the key of the installation or another."""
     async with begun.stored.pool.acquire() as connection, connection.transaction():
         for number in range(rows):
             change = Change(
@@ -174,14 +174,14 @@ async def written(begun: Begun, tenant: str, *, rows: int, key: IntegrityKey | N
 
 
 def head_to_the_last_row(tenant: str) -> str:
-    """Return the statement of the runbook that has the head name the last row that is there."""
+    """Return the statement of the runbook that sets the head to the last existing row."""
     text = (Path(__file__).parents[2] / "docs" / "runbook-keys.md").read_text(encoding="utf-8")
     [statement] = re.findall(r"`(UPDATE\s+hookseal\.audit_heads [^`]+)`", text)
     return str(statement).replace("TENANT", tenant)
 
 
 async def attack(begun: Begun, name: str) -> None:
-    """Do it to its tenant."""
+    """Make the attack on its tenant."""
     tenant, what = tenant_of(name), ATTACKS[name]
     for statement in what.first:
         await tamper(begun, spelled(statement, tenant))
@@ -191,7 +191,7 @@ async def attack(begun: Begun, name: str) -> None:
 
 
 async def verified(begun: Begun, *options: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Return how the command ended, what it found broken by tenant, and what contradicts heads that were kept."""
+    """Return the exit code, the broken row by tenant, and how stored heads are contradicted."""
     ended = await begun.run("audit", "verify", *options, "--json")
     broken = {each["tenant_id"]: each["broken"] for each in ended.json["tenants"] if each["broken"] is not None}
     return (
@@ -202,7 +202,7 @@ async def verified(begun: Begun, *options: str) -> tuple[int, dict[str, Any], di
 
 
 async def test_every_attack_is_found(begun: Begun, tmp_path: Path) -> None:
-    """Each is named with its tenant, row and flaw; what a log cannot know of itself, by the heads that were kept."""
+    """Each attack is reported with tenant, row and flaw, or, where the log alone cannot show it, by stored heads."""
     heads = tmp_path / "heads.json"
     for tenant in (*map(tenant_of, ATTACKS), "receives", REPLAYED):
         await written(begun, tenant, rows=ROWS)
@@ -234,7 +234,7 @@ async def test_every_attack_is_found(begun: Begun, tmp_path: Path) -> None:
 
 @pytest.mark.req("SEC-14", part="append")
 async def test_a_shortened_log_stops_every_change(begun: Begun) -> None:
-    """A revocation is refused (5), naming what to run, until the head names the last row that is there (runbook)."""
+    """Every change is refused (5) with what to run, until the head names the last existing row (runbook)."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     rotate = ("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, "--overlap", "0", "--json")
     assert 0 == (await begun.run(*rotate)).code
@@ -243,14 +243,14 @@ async def test_a_shortened_log_stops_every_change(begun: Begun) -> None:
 
     refused = await begun.run(*rotate)
     assert (5, 2) == (refused.code, await begun.stored.pool.fetchval(generation))
-    assert "find out who changed it with `hookseal audit verify`" in refused.json["error"]["message"]
+    assert "see what was changed with `hookseal audit verify`" in refused.json["error"]["message"]
     assert (1, {"acme": (2, "truncated")}, {}) == await verified(begun, "--tenant", "acme")
     await begun.stored.pool.execute(head_to_the_last_row("acme"))
     assert (0, 3) == ((await begun.run(*rotate)).code, await begun.stored.pool.fetchval(generation))
 
 
 async def test_every_column_is_attacked(begun: Begun) -> None:
-    """Every column of both tables is altered by an attack: a new one must be covered by the MAC, or say why not."""
+    """Every column of both tables is attacked, so a new column must be covered by the MAC or have a reason."""
     columns = {
         table: {
             row["attname"]

@@ -1,4 +1,4 @@
-"""`hookseal check` tells by its exit code whether a worker is ready."""
+"""The exit code of `hookseal check` says whether a worker is ready."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from hookseal.cli.check import DEFAULT_HOST, DEFAULT_PORT, _own_url
+from hookseal.cli.readiness import DEFAULT_HOST, DEFAULT_PORT, own_url
 from hookseal.config.variables import NAMES
 from hookseal.worker.health import Check, Probes
-from tests.cli.begun import Begun
-from tests.cli.command import hookseal, python
+from tests.cli.command import hookseal
+from tests.cli.installation import Begun
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, seconds_from
 from tests.cli.test_worker import working
-
-HEAVY = {"aiohttp", "alembic", "arq", "asyncpg", "cryptography", "pydantic", "redis", "sqlalchemy", "structlog"}
 
 
 async def broken() -> None:
@@ -25,7 +23,7 @@ async def broken() -> None:
 
 @asynccontextmanager
 async def probed(check: Check) -> AsyncIterator[str]:
-    """Yield the url of probes with one dependency that does this."""
+    """Yield the url of probes with one dependency that behaves like this."""
     probes = Probes(ready={"redis": check}, startup={}, silence=lambda: 0.0, scrape=lambda _accept: (b"", "text/plain"))
     port, url = await probes.serve("127.0.0.1", 0)
     try:
@@ -36,7 +34,7 @@ async def probed(check: Check) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def saying(answer: bytes) -> AsyncIterator[str]:
-    """Yield the url of what is no worker and says this."""
+    """Yield the url of a server that is no worker and answers this."""
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -50,7 +48,7 @@ async def saying(answer: bytes) -> AsyncIterator[str]:
 
 @pytest.mark.req("OPS-01")
 async def test_a_real_worker(begun: Begun) -> None:
-    """A worker that is ready gives 0, with every check by name; so does its port in the environment."""
+    """A ready worker exits 0 with every check by name; its port may be in the environment."""
     async with working(begun.settings) as (_, ready):
         url = ready["health_url"]
         ended = await hookseal("check", "--url", url)
@@ -67,7 +65,7 @@ async def test_a_real_worker(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-01")
 async def test_not_ready() -> None:
-    """A worker that is not ready gives 69, and its answer tells why; that it lives can be asked too."""
+    """A worker that is not ready exits 69 with the reason; `/livez` can be checked, too."""
     async with probed(broken) as url:
         ended = await hookseal("check", "--url", url)
         assert (69, "unavailable\nredis: unavailable\n") == (ended.code, ended.out)
@@ -75,6 +73,15 @@ async def test_not_ready() -> None:
         assert (69, {"status": "unavailable", "checks": {"redis": "unavailable"}}) == (as_json.code, as_json.json)
         alive = await hookseal("check", "--json", "--url", f"{url}/livez")
         assert (0, {"status": "ok"}) == (alive.code, alive.json)
+
+
+async def test_one_of_several_processes_is_not_ready() -> None:
+    """For a worker of several processes each one is named, including one that does not answer."""
+    body = b'{"status":"degraded","checks":{"redis":"ok"},"processes":{"1":"ok","2":"silent"}}'
+    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    async with saying(head + body) as url:
+        ended = await hookseal("check", "--url", url)
+    assert (69, "degraded\nredis: ok\nprocess 1: ok\nprocess 2: silent\n") == (ended.code, ended.out)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +94,13 @@ async def test_not_ready() -> None:
     ],
 )
 def test_every_interface_is_asked_on_this_machine(host: str, url: str) -> None:
-    """A worker that listens everywhere is asked over the loopback; an IPv6 address stands in brackets."""
-    assert url == _own_url({"HOOKSEAL_HEALTH_HOST": host, "HOOKSEAL_HEALTH_PORT": "9"})
+    """If a worker listens on all interfaces, loopback is used; an IPv6 address is in brackets."""
+    assert url == own_url({"HOOKSEAL_HEALTH_HOST": host, "HOOKSEAL_HEALTH_PORT": "9"})
 
 
 @pytest.mark.req("OPS-01")
 async def test_nobody_answers() -> None:
-    """Nobody there, or somebody silent, gives 69 within seconds, naming the address."""
+    """A closed port and a server that never answers exit 69 within seconds, with the address."""
     async with black_hole() as (hole, called):
         for port in (closed_port(), hole):
             url = f"http://127.0.0.1:{port}"
@@ -113,32 +120,32 @@ async def test_nobody_answers() -> None:
     ],
 )
 async def test_somebody_else_answers(answer: bytes) -> None:
-    """What is no worker is not ready, whatever it says."""
+    """A server that is no worker is not ready, whatever it answers."""
     async with saying(answer) as url:
         ended = await hookseal("check", "--url", url)
     assert (69, "") == (ended.code, ended.out)
-    assert f"what answers at {url} is no probe of a hookseal worker" in ended.err
+    assert f"the program at {url} is no hookseal worker" in ended.err
 
 
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8080", "https://127.0.0.1:8080", "http://", "http://127.0.0.1", "http://a:b", "http://u@h:1"]
 )
 async def test_a_malformed_url(url: str) -> None:
-    """A url that is not of the form that a worker says gives 2."""
+    """A url of another form than a worker prints exits 2."""
     ended = await hookseal("check", "--json", "--url", url)
     assert (2, "malformed", "url") == (ended.code, ended.json["error"]["code"], ended.json["error"]["field"])
 
 
 @pytest.mark.parametrize("port", ["0", "", "http", "-1"])
 async def test_a_port_that_is_none(port: str) -> None:
-    """With a port that only the worker knows, it says that --url is needed."""
+    """If only the worker knows its port, the error says that `--url` is needed."""
     ended = await hookseal("check", HOOKSEAL_HEALTH_PORT=port)
     assert 78 == ended.code
-    assert "--url" in ended.err
+    assert "give with --url the health_url" in ended.err
 
 
 async def test_a_path_that_is_no_probe() -> None:
-    """A worker that is asked for another path is not told to be absent: it is said where its probes are."""
+    """If the path is no probe, the error asks for the health_url and does not call the worker absent."""
     async with probed(broken) as url:
         ended = await hookseal("check", "--url", f"{url}/ready")
     assert 69 == ended.code
@@ -146,17 +153,11 @@ async def test_a_path_that_is_no_probe() -> None:
 
 
 async def test_short_help() -> None:
-    """It takes -h as the other commands do."""
+    """It accepts `-h`, as the other commands do."""
     assert (0, "") == ((ended := await hookseal("check", "-h")).code, ended.err)
 
 
-async def test_it_needs_little() -> None:
-    """The command imports nothing that takes long, so that a probe may be asked every few seconds."""
-    shown = await python("-c", "import sys; from hookseal.cli.commands import tree; tree('check'); print(*sys.modules)")
-    assert set() == HEAVY & set(shown.out.split())
-
-
 def test_the_defaults_are_those_of_the_worker() -> None:
-    """Where it looks is where a worker answers if nothing is set."""
+    """Its default url is where a worker listens by default."""
     expected: list[Any] = [DEFAULT_HOST, int(DEFAULT_PORT)]
     assert expected == [NAMES[name].default for name in ("HOOKSEAL_HEALTH_HOST", "HOOKSEAL_HEALTH_PORT")]

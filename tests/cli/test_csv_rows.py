@@ -1,4 +1,4 @@
-"""A CSV file is read row by row, each with its line, and nothing that is wrong with it repeats what stands in it."""
+"""A CSV file is read row by row with line numbers, and no error repeats its content."""
 
 from io import BytesIO
 
@@ -19,7 +19,7 @@ def rows(content: bytes) -> list[CsvRow]:
 
 
 def test_rows_with_their_lines() -> None:
-    """Columns may stand in any order; what is empty is left out; a row is named by the line on which it begins."""
+    """Columns may be in any order, empty cells are omitted, and a row has the number of its first line."""
     found = rows(b'\xef\xbb\xbfb, a ,c\r\n1,2,3\r\n\r\n"x ""y"", \n z",,\n\xc3\xa4,5,\n')
 
     assert [
@@ -37,27 +37,27 @@ def test_rows_with_their_lines() -> None:
         (b"\n", "lacks a, b"),
         (b"a\n", "lacks b"),
         (b"a,b,a\n", "names a column twice"),
-        (f"a,{CANARY},b\n".encode(), "of these number 2 is none of a, b, c"),
-        (f"acme,{CANARY}\n".encode(), "of these number 1, 2 is none of"),
+        (f"a,{CANARY},b\n".encode(), "number 2 is none of a, b, c"),
+        (f"acme,{CANARY}\n".encode(), "number 1, 2 is none of"),
         (b"\xff\xfea\x00,\x00b\x00\n\x00", "no CSV in UTF-8"),
         (f'a,b,"{CANARY}'.encode(), "no CSV in UTF-8"),
         (b"a," * MOST_LINE_BYTES, "no CSV in UTF-8"),
     ],
 )
 def test_a_header_that_is_none(content: bytes, said: str) -> None:
-    """Without a first line that names the columns nothing is read; what stands there instead is not repeated."""
-    with pytest.raises(Malformed) as told:
+    """Without a first line that names the columns nothing is read, and the error does not repeat the line."""
+    with pytest.raises(Malformed) as caught:
         csv_rows(BytesIO(content), required=REQUIRED, known=KNOWN)
 
-    assert ("from_csv", None) == (told.value.field, told.value.__cause__)
-    assert said in str(told.value)
-    assert "canary" not in str(told.value)
-    assert told.value.__context__ is None
+    assert ("from_csv", None) == (caught.value.field, caught.value.__cause__)
+    assert said in str(caught.value)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("broken", [f"{CANARY}", f"{CANARY},{CANARY},{CANARY},{CANARY}"])
 def test_a_row_of_another_length(broken: str) -> None:
-    """A row with too few or too many cells is told by its line, and the others are read."""
+    """A row with too few or too many cells is reported by its line, and the other rows are read."""
     first, wrong, last = rows(f"a,b\n1,2\n{broken}\n3,4\n".encode())
 
     assert [2, 3, 4] == [first.line, wrong.line, last.line]
@@ -79,7 +79,7 @@ def test_a_row_of_another_length(broken: str) -> None:
     ids=["behind a quote", "a quote without end", "no UTF-8", "a line that is too long", "a cell that is too long"],
 )
 def test_what_is_no_csv_ends_the_reading(broken: bytes) -> None:
-    """Behind what is no CSV nobody knows where a row begins: what was read before counts, and nothing after."""
+    """Invalid CSV ends the reading, since row boundaries are then unknown; earlier rows count."""
     first, wrong = rows(b"a,b\n1,2\n" + broken + b"3,4\n")
 
     assert (2, None, False) == (first.line, first.problem, first.is_last)
@@ -89,7 +89,7 @@ def test_what_is_no_csv_ends_the_reading(broken: bytes) -> None:
 
 
 def test_it_is_read_as_it_is_needed() -> None:
-    """A file of any length is not held: what is asked for is read, and no more than a buffer ahead."""
+    """A file of any length is read only as far as rows are requested, plus one buffer."""
     file = BytesIO(b"a,b\n" + b"1,2\n" * 1_000_000)
     read = csv_rows(file, required=REQUIRED, known=KNOWN)
 
@@ -98,7 +98,7 @@ def test_it_is_read_as_it_is_needed() -> None:
 
 
 def test_a_row_does_not_show_itself() -> None:
-    """What prints a row prints its line."""
+    """The text form of a row is its line number."""
     [row] = rows(f"a,b\n1,{CANARY}\n".encode())
 
     assert "CsvRow(line=2)" == f"{row!r}" == str(row)

@@ -1,8 +1,8 @@
-"""`hookseal db` makes the tables, and says whether they are those of this version."""
+"""`hookseal db` creates the tables, and says whether they are those of this version."""
 
 import pytest
 
-from hookseal.schema import revision
+from hookseal.postgres.schema import revision
 from tests.cli.command import hookseal, python
 from tests.cli.listeners import closed_port
 
@@ -16,7 +16,7 @@ main()
 
 @pytest.mark.req("OPS-04", part="db")
 async def test_upgrade_and_status(empty_database_url: str) -> None:
-    """Status is no on an empty database, and yes after upgrade, which may be repeated."""
+    """`status` exits 1 on an empty database and 0 after `upgrade`, which may be repeated."""
     before = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert 1 == before.code
     assert {
@@ -39,7 +39,7 @@ async def test_upgrade_and_status(empty_database_url: str) -> None:
 
 
 async def test_for_a_person(empty_database_url: str) -> None:
-    """A person reads what is there, what is needed and what to do."""
+    """The text says which revision exists, which is needed and what to do."""
     before = await hookseal("db", "status", DATABASE_URL=empty_database_url)
     expected = f"revision none, this version needs {revision.EXPECTED}: run `hookseal db upgrade`\n"
     assert (1, expected) == (before.code, before.out)
@@ -50,7 +50,7 @@ async def test_for_a_person(empty_database_url: str) -> None:
 @pytest.mark.req("OPS-04", part="errors")
 @pytest.mark.parametrize("command", ["upgrade", "status"])
 async def test_nobody_listens(command: str) -> None:
-    """A database that does not answer is 69 with its address and never the password."""
+    """If the database does not answer it exits 69 with the address and without the password."""
     port = closed_port()
     ended = await hookseal("db", command, "--json", DATABASE_URL=f"postgresql://user:hunter2@127.0.0.1:{port}/db")
     assert (69, "") == (ended.code, ended.err)
@@ -61,7 +61,7 @@ async def test_nobody_listens(command: str) -> None:
 
 @pytest.mark.parametrize("module", ["alembic", "sqlalchemy"])
 async def test_without_the_extra(module: str, empty_database_url: str) -> None:
-    """Without the extra `migrate`, upgrade names it; status does not need it."""
+    """Without the extra `migrate`, `upgrade` names the extra; `status` does not need it."""
     ended = await python("-c", _WITHOUT, module, "db", "upgrade", DATABASE_URL=empty_database_url)
     expected = f"hookseal: {module} is not installed: from the checkout, pip install '.[migrate]'\n"
     assert (69, expected) == (ended.code, ended.err)
@@ -70,7 +70,7 @@ async def test_without_the_extra(module: str, empty_database_url: str) -> None:
 
 
 async def test_only_the_database_is_needed() -> None:
-    """Of the settings only DATABASE_URL is asked for, and all that are there are checked."""
+    """Only DATABASE_URL is required, but every setting that is present is checked."""
     ended = await hookseal("db", "status", SECRETS_PROVIDER="none")
     assert 78 == ended.code
     assert ["DATABASE_URL", "SECRETS_PROVIDER"] == [

@@ -1,14 +1,15 @@
-"""`hookseal delivery` lists where deliveries stand, shows what was tried, and replays."""
+"""`hookseal delivery` lists deliveries, shows their attempts, and replays them."""
 
 import getpass
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from hookseal.dispatcher.model import Ring
-from tests.cli.begun import Begun
 from tests.cli.command import hookseal, on_a_terminal
+from tests.cli.documented import documented
+from tests.cli.installation import Begun
 from tests.cli.listeners import closed_port
 from tests.doubles.logbook import audited
 
@@ -19,7 +20,7 @@ REF = "db:acme:webhook-endpoint-x:1"
 
 
 async def attempted(begun: Begun, ring: Ring) -> None:
-    """Have the delivery delivered at its second attempt."""
+    """Record the delivery as delivered at its second attempt."""
     for number, outcome, status, snippet in ((1, "http_error", 503, STEERING), (2, "delivered", 204, None)):
         await begun.stored.pool.execute(
             "INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome,"
@@ -34,7 +35,7 @@ async def attempted(begun: Begun, ring: Ring) -> None:
 
 
 async def listed(begun: Begun, *options: str) -> list[str]:
-    """Return the ids of the deliveries on the one page that is listed."""
+    """Return the ids of the deliveries on the one listed page."""
     ended = await begun.run("delivery", "list", *options, "--json")
     assert (0, "") == (ended.code, ended.err)
     assert {"items", "next_cursor"} == ended.json.keys()
@@ -45,7 +46,7 @@ async def listed(begun: Begun, *options: str) -> list[str]:
 @pytest.mark.req("DEL-15")
 @pytest.mark.req("OPS-04", part="json")
 async def test_show(begun: Begun) -> None:
-    """One delivery is shown with every attempt: its time, duration, status, outcome, snippet, secrets and worker."""
+    """A delivery is shown with every attempt: time, duration, status, outcome, snippet, secrets and worker."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     (ring,) = await begun.stored.deliveries()
     waiting = (await begun.run("delivery", "show", ring.delivery_id, "--json")).json
@@ -59,6 +60,7 @@ async def test_show(begun: Begun) -> None:
         "state": "pending",
         "attempts": 0,
         "budget_spent": 0,
+        "created_at": row["created_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "next_attempt_at": row["next_attempt_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "waiting_for": None,
         "last_error": None,
@@ -67,6 +69,7 @@ async def test_show(begun: Begun) -> None:
         "attempt_log": [],
     }
     assert expected == waiting
+    assert documented("delivery show").keys() == waiting.keys()
 
     await attempted(begun, ring)
     shown = (await begun.run("delivery", "show", ring.delivery_id, "--json")).json
@@ -86,7 +89,7 @@ async def test_show(begun: Begun) -> None:
 
 
 async def test_a_snippet_cannot_steer_a_terminal(begun: Begun) -> None:
-    """Control characters of an answer are spelled out, for a person, on a terminal and as JSON."""
+    """Control characters of an answer are escaped, as text, on a terminal and in JSON."""
     await begun.stored.endpoint()
     (ring,) = await begun.stored.deliveries()
     await attempted(begun, ring)
@@ -98,25 +101,53 @@ async def test_a_snippet_cannot_steer_a_terminal(begun: Begun) -> None:
         assert "31m" in ended.out
 
 
+@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-04", part="json")
+async def test_why(begun: Begun) -> None:
+    """The command explains in one paragraph, or in fields, what a delivery waits for; an unknown id is not found."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    of = ("--tenant", "acme", "--endpoint", endpoint)
+    await begun.run("endpoint", "disable", *of)
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET disabled_reason = E'it\\tmoves'")
+    (ring,) = await begun.stored.deliveries()
+    found = (await begun.run("delivery", "why", ring.delivery_id, "--json")).json
+    held_at = (await begun.stored.delivery(ring))["held_at"].isoformat(timespec="milliseconds")
+
+    assert documented("delivery why").keys() == found.keys()
+    assert ("pending", "endpoint_disabled", held_at.replace("+00:00", "Z")) == (
+        found["state"], found["waiting_for"], found["since"],
+    )  # fmt: skip
+    assert f"hookseal endpoint enable {' '.join(of)}" == found["command"]
+    text = (await begun.run("delivery", "why", ring.delivery_id)).out
+    assert found["text"].replace("\t", "\\t") + "\n" == text
+    assert 3 == (await begun.run("delivery", "why", UNKNOWN, "--json")).code
+
+
 async def test_for_a_person(begun: Begun) -> None:
-    """A person reads a table, whether there is more, and that there is nothing."""
+    """The text is a table with a note on further pages, or says that there is nothing."""
     assert "no deliveries\n" == (await begun.run("delivery", "list")).out
     await begun.stored.endpoint()
     (first,) = await begun.stored.deliveries()
     (second,) = await begun.stored.deliveries(event_type="user.created")
     table = (await begun.run("delivery", "list")).out.splitlines()
-    assert "delivery id tenant id endpoint id event type state attempts last error" == " ".join(table[0].split())
+    assert "delivery id tenant id endpoint id event type state attempts created at last error" == " ".join(
+        table[0].split()
+    )
     assert [[second.delivery_id, "user.created"], [first.delivery_id, "invoice.paid"]] == [
         line.split()[:4:3] for line in table[1:]
     ]
-    assert ["acme", second.endpoint_id, "pending", "0", "-"] == [table[1].split()[at] for at in (1, 2, 4, 5, 6)]
+    created_at = (await begun.stored.delivery(second))["created_at"].isoformat(timespec="milliseconds")
+    assert ["acme", second.endpoint_id, "pending", "0", created_at.replace("+00:00", "Z"), "-"] == [
+        table[1].split()[at] for at in (1, 2, *range(4, 8))
+    ]
     page = (await begun.run("delivery", "list", "--limit", "1")).out
     assert "\nmore: --cursor " in page
-    assert all(len(line) <= 140 for line in page.splitlines())
+    assert all(len(line) <= 165 for line in page.splitlines())
 
 
+@pytest.mark.req("DEL-20", part="search")
 async def test_filters(begun: Begun) -> None:
-    """Each filter keeps what it names, and all that are given must hold."""
+    """Each filter selects what it names, and all given filters must match."""
     acme = (await begun.stored.endpoint()).pointer.endpoint_id
     (first,) = await begun.stored.deliveries()
     (second,) = await begun.stored.deliveries(event_type="user.created")
@@ -128,7 +159,8 @@ async def test_filters(begun: Begun) -> None:
         third.delivery_id,
     )
     one, two, three = (ring.delivery_id for ring in (first, second, third))
-    since = datetime.now(UTC).replace(hour=0, minute=0).isoformat()
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    event = (await begun.stored.delivery(first))["event_id"]
     for options, expected in (
         ((), [three, two, one]),
         (("--tenant", "acme"), [two, one]),
@@ -137,6 +169,14 @@ async def test_filters(begun: Begun) -> None:
         (("--state", "delivered"), [one]),
         (("--state", "dead_letter"), []),
         (("--since", "2020-01-31T12:00:00Z"), [three, two, one]),
+        (("--since", "1h"), [two, one]),
+        (("--since", "36h", "--until", "1h"), [three]),
+        (("--until", "36h"), []),
+        (("--tenant", "acme", "--event-id", event), [one]),
+        (("--tenant", "globex", "--event-id", event), []),
+        (("--tenant", "acme", "--correlation-id", "corr-1"), [two, one]),
+        (("--tenant", "acme", "--correlation-id", "corr-1", "--state", "delivered"), [one]),
+        (("--tenant", "acme", "--correlation-id", "corr-2"), []),
         (("--since", since), [two, one]),
         (("--since", "2999-01-31T12:00:00+02:00"), []),
         (("--tenant", "acme", "--event-type", "invoice.paid"), [one]),
@@ -147,7 +187,7 @@ async def test_filters(begun: Begun) -> None:
 
 
 async def test_an_endpoint_that_is_not_there(begun: Begun) -> None:
-    """An endpoint that nobody has, or that is another tenant's, is not found; one without deliveries is."""
+    """An absent endpoint and another tenant's are not found; one without deliveries has an empty list."""
     acme = (await begun.stored.endpoint()).pointer.endpoint_id
     assert [] == await listed(begun, "--endpoint", acme)
     for options in (("--endpoint", UNKNOWN), ("--endpoint", acme, "--tenant", "globex")):
@@ -156,7 +196,7 @@ async def test_an_endpoint_that_is_not_there(begun: Begun) -> None:
 
 
 async def test_the_history_outlives_an_endpoint(begun: Begun) -> None:
-    """The deliveries of an endpoint that was deleted are listed, and it is still known where none is left to list."""
+    """A deleted endpoint's deliveries are listed, and an empty list of one is no error."""
     acme = (await begun.stored.endpoint()).pointer.endpoint_id
     (ring,) = await begun.stored.deliveries()
     await begun.stored.pool.execute("DELETE FROM hookseal.endpoints")
@@ -165,7 +205,7 @@ async def test_the_history_outlives_an_endpoint(begun: Begun) -> None:
 
 
 async def test_pages(begun: Begun) -> None:
-    """Following the cursor walks every delivery exactly once, newest first, while others are made."""
+    """Following the cursor lists every delivery exactly once, newest first, while others are added."""
     await begun.stored.endpoint()
     made = [(await begun.stored.deliveries())[0].delivery_id for _ in range(5)]
     seen: list[str] = []
@@ -192,12 +232,18 @@ async def test_pages(begun: Begun) -> None:
         (("list", "--since", "yesterday"), "since"),
         (("list", "--since", "2026-01-31T12:00:00"), "since"),
         (("list", "--since", "0001-01-01T00:00:00+14:00"), "since"),
+        (("list", "--until", "1w"), "until"),
+        (("list", "--event-id", "a b"), "event_id"),
+        (("list", "--event-id", "e1"), "event_id"),
+        (("list", "--tenant", "acme", "--correlation-id", "a b"), "correlation_id"),
+        (("list", "--correlation-id", "c1"), "correlation_id"),
+        (("list", "--tenant", "acme", "--event-id", "e1", "--signed-by", REF), "signed_by"),
         (("list", "--limit", "many"), "limit"),
         (("show", "x"), "delivery"),
     ],
 )
 async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
-    """Each class of bad value is 2 with its field, before anything is asked."""
+    """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("delivery", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
@@ -214,7 +260,7 @@ async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str)
     ],
 )
 async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun: Begun) -> None:
-    """A page size out of its range, and a cursor that no page gave, are 2 with their field."""
+    """A page size out of range and an invalid cursor exit 2 with their field."""
     ended = await begun.run("delivery", "list", *options, "--json")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
@@ -222,7 +268,7 @@ async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun:
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.req("OPS-04", part="json")
 async def test_replay(begun: Begun) -> None:
-    """A delivery that is over is pending again, without Redis; under a new id as a delivery of its own."""
+    """A finished delivery is pending again, without Redis; with a new id it is a separate delivery."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     (ring,) = await begun.stored.deliveries()
     on_its_way = await begun.run("delivery", "replay", ring.delivery_id, "--json")
@@ -239,6 +285,7 @@ async def test_replay(begun: Begun) -> None:
         "event_id": row["event_id"],
         "replay_of": ring.delivery_id,
         "state": "pending",
+        "waiting_for": None,
     }
     assert (0, "", shape) == (new.code, new.err, new.json)
     same = await begun.run("delivery", "replay", ring.delivery_id, "--json")
@@ -251,19 +298,19 @@ async def test_replay(begun: Begun) -> None:
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.req("OPS-10")
 async def test_replay_for_a_person(begun: Begun) -> None:
-    """A person is told what is due, and who did it is on record."""
+    """The text says what is due, and the operator is on record."""
     await begun.stored.endpoint()
     (ring,) = await begun.stored.deliveries()
     await attempted(begun, ring)
     ended = await begun.run("delivery", "replay", ring.delivery_id)
     assert (0, f"delivery {ring.delivery_id} is due now\n") == (ended.code, ended.out)
-    *_, told = await audited(begun.stored.pool)
-    assert ("delivery.replayed", f"{getpass.getuser()}@{socket.gethostname()}") == (told["action"], told["who"])
+    *_, entry = await audited(begun.stored.pool)
+    assert ("delivery.replayed", f"{getpass.getuser()}@{socket.gethostname()}") == (entry["action"], entry["who"])
 
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_a_replay_that_cannot_be(begun: Begun) -> None:
-    """Not there is 3, a disabled endpoint 5 with the command that mends it, a deleted one 3."""
+    """An absent delivery exits 3, a disabled endpoint 5 with the command that enables it, a deleted endpoint 3."""
     await begun.stored.endpoint()
     (ring,) = await begun.stored.deliveries()
     await attempted(begun, ring)
@@ -280,7 +327,7 @@ async def test_a_replay_that_cannot_be(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_a_delivery_that_is_not_there(begun: Begun) -> None:
-    """A delivery that nobody has is not found."""
+    """A delivery that does not exist is not found."""
     ended = await begun.run("delivery", "show", UNKNOWN, "--json")
     assert (3, "delivery") == (ended.code, ended.json["error"]["field"])
     ended = await begun.run("delivery", "show", UNKNOWN)
@@ -289,7 +336,7 @@ async def test_a_delivery_that_is_not_there(begun: Begun) -> None:
 
 @pytest.mark.parametrize("arguments", [("list",), ("show", UNKNOWN)])
 async def test_without_a_database(arguments: tuple[str, ...], empty_database_url: str) -> None:
-    """Without a schema the command that makes it is named, and without an answer the address."""
+    """Without a schema the error names the command that creates it; without an answer it names the address."""
     empty = await hookseal("delivery", *arguments, "--json", DATABASE_URL=empty_database_url)
     assert 78 == empty.code
     assert "hookseal db upgrade" in empty.json["error"]["message"]
@@ -301,5 +348,5 @@ async def test_without_a_database(arguments: tuple[str, ...], empty_database_url
 
 @pytest.mark.parametrize("command", ["list", "show", "replay"])
 async def test_help_teaches(command: str) -> None:
-    """Help has an example."""
+    """The help has an example."""
     assert f"Example: hookseal delivery {command}" in (await hookseal("delivery", command, "--help")).out

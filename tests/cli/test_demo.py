@@ -1,4 +1,4 @@
-"""`hookseal demo` tells the whole story in a real process, and leaves nothing."""
+"""`hookseal demo` runs and verifies the whole story in a real process, and leaves nothing behind."""
 
 import asyncio
 import json
@@ -16,9 +16,9 @@ from hookseal.cli.demo import show
 from hookseal.demo.result import Chapter, Line, Result
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal, python
-from tests.cli.leftovers import files_in, processes_in
+from tests.cli.process_leaks import files_in, processes_in
 
-NAMES = ["rotation", "retries", "dead letter", "x-webhook", "put back", "master key"]
+NAMES = ["rotation", "retries", "dead letter", "x-webhook", "stale row", "master key"]
 _WITHOUT = """
 import sys
 sys.modules["standardwebhooks"] = None
@@ -28,7 +28,7 @@ main()
 
 
 async def demo(folder: Path, *options: str, **settings: str) -> Ended:
-    """Run the demo to its end in this folder, which is also its temporary one."""
+    """Run the demo to its end in this folder, which is also its temporary folder."""
     process = await forked.start(
         *("demo", *options),
         env={**os.environ, **settings, "TMPDIR": str(folder)},
@@ -48,7 +48,7 @@ async def demo(folder: Path, *options: str, **settings: str) -> Ended:
 @pytest.mark.req("OPS-08")
 @pytest.mark.req("OPS-04", part="json")
 async def test_the_whole_story(servers_folder: Path) -> None:
-    """All is verified, the settings of the environment are not looked at, and nothing is left."""
+    """Every chapter is verified, settings in the environment are ignored, and nothing is left."""
     settings = {
         "DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:1/db",
         "REDIS_URL": "redis://:hunter2@127.0.0.1:1/0",
@@ -57,11 +57,11 @@ async def test_the_whole_story(servers_folder: Path) -> None:
     }
     ended = await demo(servers_folder, "--json", **settings)
     assert 0 == ended.code, ended.err
-    told = ended.json
-    assert {"ok", "events", "seconds", "endpoints", "chapters"} == told.keys()
-    assert (True, 50) == (told["ok"], told["events"])
-    assert 0 < told["seconds"] < DEADLINE_SECONDS
-    counts = {line["endpoint"]: line.pop("deliveries") for line in told["endpoints"]}
+    result = ended.json
+    assert {"ok", "events", "seconds", "endpoints", "chapters"} == result.keys()
+    assert (True, 50) == (result["ok"], result["events"])
+    assert 0 < result["seconds"] < DEADLINE_SECONDS
+    counts = {line["endpoint"]: line.pop("deliveries") for line in result["endpoints"]}
     assert {"/acme/invoices": 17, "/acme/everything": 33, "/globex/everything": 17} == counts
     assert [
         {
@@ -72,21 +72,21 @@ async def test_the_whole_story(servers_folder: Path) -> None:
             "refused": 0,
         }
         for endpoint, count in counts.items()
-    ] == told["endpoints"]
-    require_chapters(told["chapters"])
+    ] == result["endpoints"]
+    require_chapters(result["chapters"])
     assert "hunter2" not in ended.err
     assert [] == files_in(servers_folder)
     assert [] == processes_in(servers_folder)
 
 
 def require_chapters(chapters: list[dict[str, Any]]) -> None:
-    """Require that every chapter held, and that its facts say so too."""
-    assert ["rotation", "retries", "dead letter", "x-webhook", "put back", "master key"] == [
+    """Require that every chapter was verified, and that its facts agree."""
+    assert ["rotation", "retries", "dead letter", "x-webhook", "stale row", "master key"] == [
         chapter["name"] for chapter in chapters
     ]
     assert all({"name", "ok", "detail", "missing", "seen"} == chapter.keys() for chapter in chapters)
     assert [(True, [])] * 6 == [(chapter["ok"], chapter["missing"]) for chapter in chapters]
-    rotated, retried, replayed, x_signed, put_back, changed = (chapter["seen"] for chapter in chapters)
+    rotated, retried, replayed, x_signed, stale, changed = (chapter["seen"] for chapter in chapters)
     assert 20 <= min(rotated["old"], rotated["both"], rotated["new"], rotated["after"])
     assert (0, 0, 0) == (rotated["other"], rotated["refused"], rotated["older_after"])
     assert rotated["deliveries"] == rotated["delivered"] == rotated["old"] + rotated["both"] + rotated["new"]
@@ -95,7 +95,7 @@ def require_chapters(chapters: list[dict[str, Any]]) -> None:
     assert ("dead_letter", "delivered") == (replayed["before_replay"], replayed["after_replay"])
     assert [(1, 500, "server_error"), (2, 500, "server_error"), (3, 204, "delivered")] == tried(replayed)
     assert {"deliveries": 5, "delivered": 5, "verified": 5, "refused": 0} == x_signed
-    assert {"waited_for": "secret", "arrived_before": 0, "accepted": 1, "verified": 1, "refused": 0} == put_back
+    assert {"waited_for": "secret", "arrived_before": 0, "accepted": 1, "verified": 1, "refused": 0} == stale
     assert 10 <= min(changed["meanwhile"], changed["after"], changed["moved"])
     assert (0, 0, "retired") == (changed["left"], changed["refused"], changed["old_key"])
     assert changed["deliveries"] == changed["delivered"] == changed["verified"]
@@ -108,13 +108,13 @@ def tried(seen: dict[str, Any]) -> list[tuple[int, int, str]]:
 
 @pytest.mark.req("OPS-08")
 async def test_for_a_person(servers_folder: Path) -> None:
-    """A person reads what is done, a table, what each chapter saw, and all of it fits into 80 columns."""
+    """The text has each step, a table and the result of each chapter, in lines of at most 80 columns."""
     ended = await demo(servers_folder)
     assert 0 == ended.code, ended.err
     lines = ended.out.splitlines()
     assert all(len(line) <= 80 for line in lines + ended.err.splitlines())
     assert ["tenant", "endpoint", "deliveries", "delivered", "verified", "refused"] == lines[1].split()
-    assert lines[-1].startswith("50 events, all verified, 6 of 6 chapters held, ")
+    assert lines[-1].startswith("50 events, all verified, 6 of 6 chapters passed, ")
     chapters = [line.split("  ")[0] for line in lines if line[:1].strip()][4:-1]
     assert NAMES == chapters
     assert 2 == sum(line.split() == ["1", "500", "server_error"] for line in lines)
@@ -129,7 +129,7 @@ async def test_for_a_person(servers_folder: Path) -> None:
 def test_one_chapter_or_signature_is_missing(
     verified: int, missing: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If one delivery is not verified, or one chapter did not hold, it exits with 1 and says what is missing."""
+    """If a delivery or a chapter is not verified, it exits 1 and says what is missing."""
     line = Line(tenant="acme", endpoint="/acme/x", deliveries=3, delivered=3, verified=verified, refused=0)
     held = Chapter(name="retries", detail="delivered at attempt 3", seen={}, missing=())
     broken = Chapter(name="dead letter", detail="dead_letter", seen={"delivery_ids": 1}, missing=missing)
@@ -154,11 +154,11 @@ def test_one_chapter_or_signature_is_missing(
     assert "retries      delivered at attempt 3" in lines
     assert ("dead letter  MISSING: the replay; the delivery" in lines) == bool(missing)
     verdict = "all verified" if verified == 3 else "NOT all verified"
-    assert f"3 events, {verdict}, {1 if missing else 2} of 2 chapters held, 1.5 s" == lines[-1]
+    assert f"3 events, {verdict}, {1 if missing else 2} of 2 chapters passed, 1.5 s" == lines[-1]
 
 
 async def interrupted(folder: Path, number: signal.Signals, when: Callable[[bytes], bool]) -> int | None:
-    """Run the demo until it says that line, send it a signal, and return its exit code."""
+    """Run the demo until it prints that line, send it a signal, and return its exit code."""
     process = await forked.start(
         "demo",
         env={**os.environ, "TMPDIR": str(folder)},
@@ -176,20 +176,20 @@ async def interrupted(folder: Path, number: signal.Signals, when: Callable[[byte
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_interrupted(number: signal.Signals, servers_folder: Path) -> None:
-    """Control-C in the middle, or what `timeout` sends, ends it with 130, and leaves nothing."""
+    """SIGINT or SIGTERM in the middle ends it with 130, and nothing is left."""
     assert 130 == await interrupted(servers_folder, number, lambda line: b"starting a worker" in line)
     assert [] == files_in(servers_folder)
     assert [] == processes_in(servers_folder)
 
 
 async def test_without_the_extra() -> None:
-    """Without the extra `embedded` it is named."""
+    """Without the extra `embedded` the error names the extra."""
     ended = await python("-c", _WITHOUT, "demo")
     expected = "hookseal: standardwebhooks is not installed: from the checkout, pip install '.[embedded]'\n"
     assert (69, expected) == (ended.code, ended.err)
 
 
 async def test_help_teaches() -> None:
-    """Help tells what is verified, by whom, and that nothing stays."""
+    """The help says what is verified and how, and that nothing is left."""
     out = " ".join((await hookseal("demo", "--help")).out.split())
-    assert all(words in out for words in ("exit 0 only if all verified", "standardwebhooks", "Nothing stays"))
+    assert all(words in out for words in ("exit 0 only if all are verified", "standardwebhooks", "Nothing stays"))

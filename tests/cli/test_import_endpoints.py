@@ -1,4 +1,4 @@
-"""`hookseal import-endpoints`: endpoints of an older system from a CSV file, once, with the secrets that they have."""
+"""`hookseal import-endpoints` imports endpoints of an older system, with their secrets, from a CSV file, once."""
 
 import csv
 import json
@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from hookseal.secrets.context import Purpose
-from hookseal.secrets.ref import SecretRef
-from tests.cli.begun import Begun
+from hookseal.secrets.ref import Purpose, SecretRef
 from tests.cli.command import Ended, hookseal
+from tests.cli.installation import Begun
 from tests.doubles.legacy import legacy
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
@@ -23,7 +22,7 @@ SECRET = 'a secret, "of" an older system: \u00e4'
 
 
 def file(folder: Path, *rows: dict[str, str], mode: int = 0o600) -> str:
-    """Return a file with these rows, and the columns that they have."""
+    """Return a file with these rows and their columns."""
     names = list(dict.fromkeys(name for each in rows for name in each))
     text = StringIO()
     writer = csv.DictWriter(text, names, restval="")
@@ -41,18 +40,18 @@ def raw(folder: Path, content: bytes, *, mode: int = 0o600) -> str:
 
 
 def row(number: int = 1, **cells: str) -> dict[str, str]:
-    """Return a row that may be imported, with these cells changed."""
+    """Return a row that can be imported, with these cells changed."""
     given = {"tenant_id": "acme", "url": f"https://receiver.example/{number}", "event_types": "*", "secret": SECRET}
     return given | cells
 
 
 def shape(**changes: Any) -> dict[str, Any]:
-    """Return what the command prints, with these changes."""
+    """Return the expected JSON, with these changes."""
     return {"dry_run": False, "added": 0, "present": 0, "failures": 0, "failed": []} | changes
 
 
 async def imported(begun: Begun, path: str, *more: str, **settings: str) -> Ended:
-    """Import the file; what it says never holds a secret."""
+    """Import the file; no output contains a secret."""
     ended = await begun.run("import-endpoints", "--from-csv", path, "--json", *more, **settings)
     assert SECRET[:12] not in ended.out + ended.err
     assert "canary" not in ended.out + ended.err
@@ -60,27 +59,27 @@ async def imported(begun: Begun, path: str, *more: str, **settings: str) -> Ende
 
 
 async def opened(begun: Begun, url: str) -> bytes:
-    """Return the secret that is sealed for the endpoint at that url."""
+    """Return the sealed secret of the endpoint at that url."""
     ref = await begun.stored.pool.fetchval("SELECT secret_ref FROM hookseal.endpoints WHERE url = $1", url)
     return (await begun.stored.unlocked.store.get(SecretRef.parse(ref), purpose=Purpose.WEBHOOK_SIGNING)).reveal()
 
 
 async def count(begun: Begun) -> int:
-    """Return how many endpoints there are."""
+    """Return the number of endpoints."""
     number: int = await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
     return number
 
 
 @pytest.mark.req("OPS-10")
 async def test_a_whole_story(begun: Begun, tmp_path: Path) -> None:
-    """Foretold, done and repeated by an operator and nobody else; each row with its sealed secret and its audit row."""
+    """The operator role can do a dry run, the import and a repeat; each row is sealed and audited once."""
     path = file(tmp_path, row(1), row(2, tenant_id="globex", secret="short"), row(3, endpoint_id=OLD_ID.upper()))
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_operator") as (_, url):
         as_operator = {"DATABASE_URL": url}
-        foretold = await imported(begun, path, "--dry-run", **as_operator)
-        assert (0, shape(dry_run=True, added=3)) == (foretold.code, foretold.json)
-        assert {f"hookseal: line {line}: would be added" for line in (2, 3, 4)} <= set(foretold.err.splitlines())
-        assert foretold.err.endswith("hookseal: 3 rows: 3 would be added\n")
+        dry_run = await imported(begun, path, "--dry-run", **as_operator)
+        assert (0, shape(dry_run=True, added=3)) == (dry_run.code, dry_run.json)
+        assert {f"hookseal: line {line}: would be added" for line in (2, 3, 4)} <= set(dry_run.err.splitlines())
+        assert dry_run.err.endswith("hookseal: 3 rows: 3 would be added\n")
         assert 0 == await count(begun)
         done = await imported(begun, path, **as_operator)
         assert (0, shape(added=3), "hookseal: 3 rows: 3 added\n") == (done.code, done.json, done.err)
@@ -98,7 +97,7 @@ async def test_a_whole_story(begun: Begun, tmp_path: Path) -> None:
 
 
 async def test_a_secret_of_standard_webhooks(begun: Begun, tmp_path: Path) -> None:
-    """A `whsec_` without a scheme is refused with both ways to go; each of them is taken, and the row wins."""
+    """A `whsec_` without a scheme is refused; the scheme of the row takes precedence over `--scheme`."""
     whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     rows = (row(1, secret=whsec), row(2), row(3, secret=whsec, scheme="x-webhook"), row(4, secret=f" {whsec}"))
     ended = await imported(begun, file(tmp_path, *rows))
@@ -108,8 +107,8 @@ async def test_a_secret_of_standard_webhooks(begun: Begun, tmp_path: Path) -> No
         for each in sorted(ended.json["failed"], key=lambda each: each["line"])
     ]
     expected = (
-        "the secret is a whsec_, and neither its row nor --scheme names the scheme: take standard if the receiver "
-        "verifies Standard Webhooks, x-webhook if it takes the whole text as the key"
+        "the secret is a whsec_, and neither its row nor --scheme names the scheme: give standard if the receiver "
+        "verifies Standard Webhooks, x-webhook if it uses the whole text as the key"
     )
     assert {expected} == {each["message"] for each in ended.json["failed"]}
 
@@ -127,7 +126,7 @@ async def test_a_secret_of_standard_webhooks(begun: Begun, tmp_path: Path) -> No
 
 
 async def test_every_column(begun: Begun, tmp_path: Path) -> None:
-    """What a row says of its endpoint stands there afterwards; a disabled one is disabled from the first moment."""
+    """Every column of a row is stored; a disabled endpoint is disabled from the beginning."""
     whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     path = file(
         tmp_path,
@@ -143,6 +142,8 @@ async def test_every_column(begun: Begun, tmp_path: Path) -> None:
             backoff_base_seconds="5",
             backoff_cap_seconds="600",
             rotate_every_days="30",
+            concurrency="7",
+            rate="20/s",
             enabled="False",
         ),
         row(2, retry_schedule="5s,1m", enabled="TRUE"),
@@ -156,6 +157,8 @@ async def test_every_column(begun: Begun, tmp_path: Path) -> None:
         "scheme": "standard",
         "algorithm": "hmac",
         "timeout_ms": 1500,
+        "concurrency": 7,
+        "rate": 20,
         "max_attempts": 7,
         "backoff_base_seconds": 5,
         "backoff_cap_seconds": 600,
@@ -179,7 +182,7 @@ WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"url": "http://receiver.example/canary"}, "refused", "url"),
     ({"url": "https://10.0.0.1/canary"}, "refused", "url"),
     ({"url": "https://user:canary@receiver.example/"}, "malformed", "url"),
-    ({"event_types": "Canary"}, "malformed", "event_type"),
+    ({"event_types": "canary/x"}, "malformed", "event_type"),
     ({"event_types": " ; "}, "malformed", "event_types"),
     ({"secret": ""}, "malformed", "secret"),
     ({"secret": "canary" * 50}, "malformed", "secret"),
@@ -199,25 +202,27 @@ WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"max_attempts": "5", "retry_schedule": "5s"}, "malformed", "retry_schedule"),
     ({"retry_schedule": "canary"}, "malformed", "retry_schedule"),
     ({"rotate_every_days": "31"}, "malformed", "rotate_every_days"),
+    ({"concurrency": "canary"}, "malformed", "concurrency"),
+    ({"rate": "canary"}, "malformed", "rate"),
     ({"enabled": "canary"}, "malformed", "enabled"),
 ]
 
 
 async def test_rows_that_are_wrong(begun: Begun, tmp_path: Path) -> None:
-    """Each class of bad cell is told by line, code and column, never with the value; the good rows are imported."""
+    """Each kind of bad cell is reported by line, code and column, without its value; good rows are imported."""
     rows = [row(number, **cells) for number, (cells, _, _) in enumerate(WRONG)]
     path = file(tmp_path, row(100), *rows, row(101))
     for more in (("--dry-run",), ()):
         ended = await imported(begun, path, *more)
-        told = {each["line"]: (each["code"], each["field"]) for each in ended.json["failed"]}
-        assert {line: (code, field) for line, (_, code, field) in enumerate(WRONG, 3)} == told
+        failures = {each["line"]: (each["code"], each["field"]) for each in ended.json["failed"]}
+        assert {line: (code, field) for line, (_, code, field) in enumerate(WRONG, 3)} == failures
         assert (1, 2, len(WRONG)) == (ended.code, ended.json["added"], ended.json["failures"])
         assert "hookseal: line 3: tenant must be" in ended.err
     assert 2 == await count(begun)
 
 
 async def test_what_is_there_already(begun: Begun, tmp_path: Path) -> None:
-    """An endpoint at the url with another secret, scheme or id, or whose plaintext is not migrated, stays as it is."""
+    """An existing endpoint that differs from its row, or has a plaintext, is not changed."""
     await imported(
         begun, file(tmp_path, row(1), row(2), row(3, secret="canary" * 4), row(5, endpoint_id=OLD_ID), row(7))
     )
@@ -235,15 +240,15 @@ async def test_what_is_there_already(begun: Begun, tmp_path: Path) -> None:
     )
     for more in ((), ("--dry-run",)):
         ended = await imported(begun, path, *more)
-        told = {failed["line"]: failed["field"] for failed in ended.json["failed"]}
+        failures = {failed["line"]: failed["field"] for failed in ended.json["failed"]}
         expected = {2: "secret", 3: "endpoint_id", 4: "secret", 5: "url", 6: "endpoint_id"}
         assert (1, 1, {"conflict"}) == (ended.code, ended.json["present"], {f["code"] for f in ended.json["failed"]})
-        assert expected == told
+        assert expected == failures
     assert before == await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints ORDER BY id")
 
 
 async def test_an_id_that_was_used_before(begun: Begun, tmp_path: Path) -> None:
-    """The id of an endpoint that was deleted is taken by nobody else: its secrets and its log are still of it."""
+    """The id of a deleted endpoint is refused, since its secrets and audit rows still belong to it."""
     await imported(begun, file(tmp_path, row(1, endpoint_id=OLD_ID)))
     await begun.run("endpoint", "delete", "--tenant", "acme", "--endpoint", OLD_ID, "--yes")
     for forget in ("SELECT 1", "DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme'"):
@@ -255,7 +260,7 @@ async def test_an_id_that_was_used_before(begun: Begun, tmp_path: Path) -> None:
 
 
 async def test_the_same_endpoint_twice(begun: Begun, tmp_path: Path) -> None:
-    """Of rows with one tenant and url, or with one id, the first counts; every other is told with both lines."""
+    """Of rows with one tenant and url, or one id, the first counts; each other is reported with both lines."""
     first, other = row(1), row(1, secret="canary of another")
     path = file(
         tmp_path,
@@ -264,17 +269,17 @@ async def test_the_same_endpoint_twice(begun: Begun, tmp_path: Path) -> None:
     )
     for more in (("--dry-run",), ()):
         ended = await imported(begun, path, *more)
-        told = {each["line"]: (each["code"], each["field"], each["message"]) for each in ended.json["failed"]}
-        assert (1, 4, [2, 4, 5, 8]) == (ended.code, ended.json["added"], sorted(told))
-        of_url = ("conflict", "url", "line 3 has this tenant_id and url already: leave one of the two in the file")
-        assert (of_url, of_url) == (told[4], told[5])
-        assert ("conflict", "endpoint_id") == told[8][:2]
-        assert "hookseal: line 8: line 7 has this endpoint_id already: " in ended.err
+        failures = {each["line"]: (each["code"], each["field"], each["message"]) for each in ended.json["failed"]}
+        assert (1, 4, [2, 4, 5, 8]) == (ended.code, ended.json["added"], sorted(failures))
+        of_url = ("conflict", "url", "line 3 has the same tenant_id and url: remove one of the two from the file")
+        assert (of_url, of_url) == (failures[4], failures[5])
+        assert ("conflict", "endpoint_id") == failures[8][:2]
+        assert "hookseal: line 8: line 7 has the same endpoint_id: " in ended.err
     assert SECRET.encode() == await opened(begun, "https://receiver.example/1")
 
 
 async def test_an_id_of_another_tenant(begun: Begun, tmp_path: Path) -> None:
-    """An id that another tenant's endpoint has is a conflict of that row, and nothing tells whose it is, or of what."""
+    """An id of another tenant's endpoint is a conflict of that row, and the error does not name the tenant."""
     await imported(begun, file(tmp_path, row(1, tenant_id="globex", endpoint_id=OLD_ID)))
     before = await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints")
     path = file(tmp_path, row(2, endpoint_id=OLD_ID, secret="of this tenant"))
@@ -299,14 +304,14 @@ async def test_an_id_of_another_tenant(begun: Begun, tmp_path: Path) -> None:
     ids=["empty", "no header", "a column is missing", "a column is unknown", "a column twice", "no text"],
 )
 async def test_a_file_that_cannot_be_read(begun: Begun, tmp_path: Path, content: bytes) -> None:
-    """What is wrong with the header is a usage error (2) before anything is done."""
+    """A wrong header exits 2 before anything is imported."""
     ended = await imported(begun, raw(tmp_path, content))
 
     assert (2, "malformed", "from_csv") == (ended.code, ended.json["error"]["code"], ended.json["error"]["field"])
 
 
 async def test_where_the_csv_ends_to_be_one(begun: Begun, tmp_path: Path) -> None:
-    """Rows before it are imported; from the line on at which it is no CSV nothing is, and the line is named."""
+    """Rows before invalid CSV are imported, none after it, and its line is named."""
     content = b"tenant_id,url,event_types,secret\nacme,https://receiver.example/1,*,abc\n"
     ended = await imported(begun, raw(tmp_path, content + b'acme,https://receiver.example/2,*,"canary"x\n'))
 
@@ -315,7 +320,7 @@ async def test_where_the_csv_ends_to_be_one(begun: Begun, tmp_path: Path) -> Non
 
 @pytest.mark.req("SEC-15")
 async def test_a_file_that_others_may_read(begun: Begun, tmp_path: Path) -> None:
-    """A file that others may read is refused (5), one that is not there is malformed (2), and nothing is done."""
+    """A file that others may read is refused (5), an absent one is malformed (2); nothing is imported."""
     ended = await imported(begun, file(tmp_path, row(), mode=0o640))
     assert (5, "from_csv") == (ended.code, ended.json["error"]["field"])
     ended = await imported(begun, str(tmp_path / "none.csv"))
@@ -324,7 +329,7 @@ async def test_a_file_that_others_may_read(begun: Begun, tmp_path: Path) -> None
 
 
 async def test_from_standard_input(begun: Begun) -> None:
-    """`-` is standard input."""
+    """With `-` the rows are read from standard input."""
     content = b"tenant_id,url,event_types,secret\nacme,https://receiver.example/1,*,abc\n"
     ended = await begun.fed(content, "import-endpoints", "--from-csv", "-", "--json")
 
@@ -332,13 +337,13 @@ async def test_from_standard_input(begun: Begun) -> None:
 
 
 async def test_a_person_reads(begun: Begun, tmp_path: Path) -> None:
-    """Without --json three lines say what was done."""
+    """Without `--json` three lines report the result."""
     ended = await begun.run("import-endpoints", "--from-csv", file(tmp_path, row()))
-    assert (0, "added  1\nthere already  0\nfailed  0\n") == (ended.code, ended.out)
+    assert (0, "added  1\nexisting  0\nfailed  0\n") == (ended.code, ended.out)
 
 
 async def test_a_time_out_that_no_drain_lets_end(begun: Begun, tmp_path: Path) -> None:
-    """A row whose time-out is longer than a worker's drain allows is refused, in a dry run too."""
+    """A time-out longer than a worker's drain allows fails its row, also in a dry run."""
     path = file(tmp_path, row(timeout_ms="15000"))
     for more in (("--dry-run",), ()):
         ended = await imported(begun, path, *more, HOOKSEAL_DRAIN_SECONDS="11", HOOKSEAL_LEASE_SECONDS="30")
@@ -346,7 +351,7 @@ async def test_a_time_out_that_no_drain_lets_end(begun: Begun, tmp_path: Path) -
 
 
 async def test_help_names_the_columns() -> None:
-    """Help names every column, with an example."""
+    """The help names every column and has an example."""
     out = (await hookseal("import-endpoints", "--help")).out
     columns = "tenant_id url event_types secret endpoint_id name scheme algorithm timeout_ms max_attempts enabled"
     assert all(word in out for word in (*columns.split(), "Example: hookseal import-endpoints"))

@@ -1,4 +1,4 @@
-"""`hookseal listen`: a receiver that verifies in every scheme, tells why it refuses, and ends when it is told to."""
+"""`hookseal listen` is a receiver that verifies every scheme, reports why it refuses, and ends at a signal."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from hookseal.cli.listen import _MAX_SECRETS
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES, Algorithm, Scheme, signed_content, standard_headers, x_webhook_content
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import Signer, generate_signing_secret, public_key_of
+from hookseal.secrets.signing.signer import Signer, generate_signing_secret, public_key_of
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.worker.canary import Canary, search, signing
@@ -33,7 +33,7 @@ BODY = b'{"type":"invoice.paid","data":{"id":1}}'
 
 
 class Listening:
-    """A running command, and what it says."""
+    """A running command and its output."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -44,8 +44,8 @@ class Listening:
         assert self.process.stdout is not None
         return (await asyncio.wait_for(self.process.stdout.readline(), DEADLINE_SECONDS)).decode()
 
-    async def told(self) -> dict[str, Any]:
-        """Return the next line as JSON."""
+    async def next_object(self) -> dict[str, Any]:
+        """Return the next line, parsed as JSON."""
         found: dict[str, Any] = json.loads(await self.line())
         return found
 
@@ -81,24 +81,24 @@ def file(folder: Path, *secrets: bytes, mode: int = 0o600) -> str:
 
 
 def signed(secret: SecretMaterial, *, at: int, algorithm: Algorithm = Algorithm.HMAC) -> dict[str, str]:
-    """Return the headers of a request that is signed so at that time."""
+    """Return the headers of a request that was signed at that time."""
     signature = Signer("r", secret, Scheme.STANDARD, algorithm).sign(signed_content("msg_1", at, BODY))
     return standard_headers("msg_1", at, (signature,))
 
 
 def in_the_other_scheme(at: int) -> dict[str, str]:
-    """Return the headers of one in `x-webhook`."""
+    """Return the headers of a request signed in `x-webhook`."""
     signature = Signer("r", TEXT, Scheme.X_WEBHOOK, Algorithm.HMAC).sign(x_webhook_content(at, BODY))
     return {"x-webhook-timestamp": str(at), "x-webhook-delivery-id": "d-1", "x-webhook-signature": signature}
 
 
 async def test_verified_and_refused(tmp_path: Path) -> None:
-    """Any of several secrets verifies, in both schemes and with a public key; a refusal has its reason; 204 or 401."""
+    """A signature by any of its secrets, scheme or public key gets 204; any other gets 401 with the reason."""
     public = str(public_key_of(PAIR)).encode()
     secrets = file(tmp_path, OTHER.reveal(), SECRET.reveal(), b"", TEXT.reveal(), public)
     now = int(SystemClock().now().timestamp())
     async with listening("--json", "--secret-file", secrets, folder=tmp_path) as found:
-        ready = await found.told()
+        ready = await found.next_object()
         assert ({"event", "url", "secrets"}, 4) == (set(ready), ready["secrets"])
         assert ready["url"].startswith("http://127.0.0.1:")
         found.url = ready["url"]
@@ -108,14 +108,14 @@ async def test_verified_and_refused(tmp_path: Path) -> None:
             (signed(PAIR, at=now, algorithm=Algorithm.ED25519), 4, "standard"),
         ):
             assert 204 == await found.post(headers | {"authorization": "Bearer canary-4f1d"})
-            told = await found.told()
+            shown = await found.next_object()
             assert (True, None, number, scheme, 204) == tuple(
-                told[name] for name in ("verified", "reason", "secret_number", "scheme", "status")
+                shown[name] for name in ("verified", "reason", "secret_number", "scheme", "status")
             )
-            assert (BODY.decode(), "/hook") == (told["body"], told["path"])
-            assert "authorization" in told["other_headers"]
-            assert headers.items() <= told["headers"].items()
-            assert "canary-4f1d" not in json.dumps(told)
+            assert (BODY.decode(), "/hook") == (shown["body"], shown["path"])
+            assert "authorization" in shown["other_headers"]
+            assert headers.items() <= shown["headers"].items()
+            assert "canary-4f1d" not in json.dumps(shown)
         for headers, body, reason in (
             (signed(generate_signing_secret(), at=now), BODY, "no_matching_signature"),
             (signed(SECRET, at=now), BODY + b" ", "no_matching_signature"),
@@ -124,18 +124,18 @@ async def test_verified_and_refused(tmp_path: Path) -> None:
             (signed(SECRET, at=now) | {"webhook-timestamp": "soon"}, BODY, "malformed_header"),
         ):
             assert 401 == await found.post(headers, body)
-            told = await found.told()
-            assert (False, reason, 401) == (told["verified"], told["reason"], told["status"])
-            assert told["message"]
+            shown = await found.next_object()
+            assert (False, reason, 401) == (shown["verified"], shown["reason"], shown["status"])
+            assert shown["message"]
         assert 413 == await found.post({}, b"x" * (MAX_BODY_BYTES + 1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_ends(tmp_path: Path, number: signal.Signals) -> None:
-    """Without secrets all is taken and told as text, not verified; told to end, it ends with 0 and says no more."""
+    """Without secrets every request is accepted and printed as not verified; a signal ends it with 0."""
     async with listening(folder=tmp_path) as found:
         ready = await found.line()
-        assert "taken, and not verified" in ready
+        assert "accepted, and not verified" in ready
         found.url = ready.split()[1]
         assert 204 == await found.post({"webhook-id": "msg_9", "x-hookseal-attempt": "2"})
         assert "204  /hook  msg_9  attempt 2  not verified" == (await found.line()).strip()
@@ -146,7 +146,7 @@ async def test_ends(tmp_path: Path, number: signal.Signals) -> None:
 
 
 async def test_refused_at_start(tmp_path: Path) -> None:
-    """A file that others may read (5), that holds no secret or too many (2), and a port that is taken (69)."""
+    """A file that others may read (5), one without a secret or with too many (2), and a busy port (69) are refused."""
     open_file = file(tmp_path, SECRET.reveal(), mode=0o644)
     ended = await hookseal("listen", "--secret-file", open_file)
     assert 5 == ended.code
@@ -154,9 +154,11 @@ async def test_refused_at_start(tmp_path: Path) -> None:
     for lines in ((b"", b" "), (SECRET.reveal(),) * (_MAX_SECRETS + 1), (b"\xff",)):
         ends.append(await hookseal("listen", "--secret-file", file(tmp_path, *lines)))
         assert 2 == ends[-1].code
-    assert [] == search({"told": "".join(end.out + end.err for end in ends).encode()}, [signing("s", SECRET.reveal())])
+    assert [] == search(
+        {"output": "".join(end.out + end.err for end in ends).encode()}, [signing("s", SECRET.reveal())]
+    )
     async with listening("--json", folder=tmp_path) as found:
-        port = (await found.told())["url"].rstrip("/").rpartition(":")[2]
+        port = (await found.next_object())["url"].rstrip("/").rpartition(":")[2]
         ended = await hookseal("listen", "--port", port)
         assert (69, True) == (ended.code, f"cannot listen on 127.0.0.1:{port}" in ended.err)
 
@@ -164,14 +166,14 @@ async def test_refused_at_start(tmp_path: Path) -> None:
 async def test_what_a_worker_sends(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """What a real worker delivers verifies here with the secret that was given out."""
+    """What a real worker sends verifies with the secret that `endpoint add` returned."""
     installed = await world(pool, database_url, redis_url, tmp_path)
     async with listening("--json", "--secret-file", file(tmp_path, SECRET.reveal()), folder=tmp_path) as found:
-        url = (await found.told())["url"]
+        url = (await found.next_object())["url"]
         await installed.endpoint(url + "hook", tenant="globex", secret=SECRET, timeout_ms=15_000)
         async with installed.worker():
             [ring] = await installed.publish("globex")
             await installed.state(ring, "delivered")
-        told = await found.told()
-    assert (True, 1, ring.delivery_id) == (told["verified"], told["secret_number"], told["webhook_id"])
-    assert [] == search({"told": json.dumps(told).encode()}, [Canary("secret", (SECRET.reveal(),))])
+        shown = await found.next_object()
+    assert (True, 1, ring.delivery_id) == (shown["verified"], shown["secret_number"], shown["webhook_id"])
+    assert [] == search({"output": json.dumps(shown).encode()}, [Canary("secret", (SECRET.reveal(),))])

@@ -1,4 +1,4 @@
-"""Every error becomes one message and the exit code of its class."""
+"""Every error gives one message and the exit code of its class."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ import pytest
 import typer
 
 from hookseal.cli.commands import tree
-from hookseal.cli.interrupted import GOES_ON, IN_DOUBT, KNOWN, LOOKED, told
+from hookseal.cli.interrupted import CONTINUES, IN_DOUBT, KNOWN, READS_ONLY, message
 from hookseal.cli.main import answer
-from hookseal.cli.output import Json
+from hookseal.cli.shared.output import Json
 from hookseal.ground.errors import (
     ConfigError,
     Conflict,
@@ -27,6 +27,7 @@ from hookseal.ground.errors import (
     Refused,
     Unavailable,
 )
+from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.listeners import black_hole
 
@@ -34,7 +35,7 @@ SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 
 
 def failing(error: BaseException) -> typer.Typer:
-    """Return a command line with one command, which raises the error."""
+    """Return an app with one command, which raises the error."""
     commands = typer.Typer(pretty_exceptions_enable=False)
 
     @commands.command()
@@ -59,7 +60,7 @@ def failing(error: BaseException) -> typer.Typer:
     ],
 )
 def test_each_class(error: HooksealError, code: int, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each class of error has its exit code, and is told once, as text or as JSON."""
+    """Each class of error has its exit code, and is reported once, as text or as JSON."""
     assert code == answer([], failing(error))
     shown = capsys.readouterr()
     assert ("", [f"hookseal: {line}" for line in str(error).splitlines()]) == (shown.out, shown.err.splitlines())
@@ -71,26 +72,37 @@ def test_each_class(error: HooksealError, code: int, name: str, capsys: pytest.C
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort(), EOFError()])
 def test_interrupted(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command that is interrupted ends with 130 and says so."""
+    """An interrupted command exits 130 and says so."""
     assert 130 == answer(["--json"], failing(error))
     assert "interrupted" == json.loads(capsys.readouterr().out)["error"]["code"]
 
 
 def test_the_answer_of_a_command() -> None:
-    """A command that is done ends with 0, and one whose answer is no with 1."""
+    """A command that succeeds exits 0, and one whose answer is no exits 1."""
     assert 1 == answer([], failing(typer.Exit(1)))
     assert 0 == answer([], failing(typer.Exit()))
 
 
 @pytest.mark.req("OPS-04", part="errors")
 def test_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """What nobody foresaw is 70, told by its class, without its text and without a traceback."""
+    """An unexpected error exits 70 and is reported by its class, without its text or a traceback."""
     assert 70 == answer([], failing(KeyError("a value")))
     shown = capsys.readouterr()
     assert "" == shown.out
-    assert ["hookseal: internal error (KeyError), a fault of hookseal: please report it with what"] == [
+    assert ["hookseal: internal error (KeyError), a fault of hookseal: please report it with the traceback that"] == [
         line.partition(" HOOKSEAL_LOG_LEVEL=debug")[0] for line in shown.err.splitlines()
     ]
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(("missing", "code"), [("arq", 78), ("redis.asyncio", 78), ("hookseal.nothing", 70)])
+def test_a_package_that_is_not_installed(missing: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """If a package of the extra `worker` is missing, the message says in one line what to install."""
+    assert code == answer([], failing(ModuleNotFoundError(name=missing)))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (code == 78) == line.endswith(
+        "is not installed: the command hookseal needs `pip install 'hookseal[worker]'`"
+    )
 
 
 @pytest.mark.req("SEC-15", part="tracebacks")
@@ -98,7 +110,7 @@ def test_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_traceback_is_masked(
     kind: type[Exception], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At debug level there is a traceback on standard error, in which secrets are masked."""
+    """At log level debug a traceback is printed to standard error, with secrets masked."""
     monkeypatch.setenv("HOOKSEAL_LOG_LEVEL", "debug")
     assert 70 == answer(["--json"], failing(kind("postgresql://user:hunter2@host/db and whsec_c2VjcmV0c2VjcmV0")))
     shown = capsys.readouterr()
@@ -118,7 +130,7 @@ def test_a_traceback_is_masked(
     ],
 )
 def test_usage(arguments: list[str], field: str | None, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command that is not there, or cannot be read, is 2, with JSON where it was asked for."""
+    """An unknown command or a usage error exits 2, with JSON if `--json` was given."""
     assert 2 == answer(arguments)
     error = json.loads(capsys.readouterr().out)["error"]
     assert ("usage", field) == (error["code"], error["field"])
@@ -126,7 +138,7 @@ def test_usage(arguments: list[str], field: str | None, message: str, capsys: py
 
 
 def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> None:
-    """A value that an option does not take is told with the option."""
+    """A value that an option does not accept is reported with the option."""
     commands = typer.Typer()
 
     @commands.command()
@@ -140,38 +152,38 @@ def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_usage_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
-    """A person is told where help is."""
+    """The text of a usage error says where help is."""
     assert 2 == answer(["db"])
     assert ["hookseal: Missing command.", "hookseal: Try 'hookseal db --help'."] == capsys.readouterr().err.splitlines()
 
 
 def test_a_group_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """A group without a command shows its help, and says what is missing in words."""
+    """A group without a command shows its help, and says in words what is missing."""
     assert 2 == answer(["endpoint"])
     assert "hookseal: Missing command." == capsys.readouterr().err.splitlines()[0]
 
 
 def test_help_of_any_width() -> None:
-    """A paragraph of a help text is one line, so that it is folded where the terminal ends and nowhere else."""
+    """A paragraph of a help text is one line, so that it wraps only at the width of the terminal."""
     texts = [getattr(command, "help", "") for _, command in leaves(typer.main.get_command(tree(None)), "hookseal")]
     assert [] == [text for text in texts if "\n" in text.replace("\n\n", "")]
     assert any("\n\n" in text for text in texts)
 
 
 def test_json_belongs_to_a_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """In front of a command --json would ask for nothing, so it is refused, in JSON."""
+    """`--json` before the command has no meaning and is refused, in JSON."""
     assert 2 == answer(["--json", "db", "status"])
     assert "malformed" == json.loads(capsys.readouterr().out)["error"]["code"]
 
 
 def test_json_behind_two_dashes_is_a_value(capsys: pytest.CaptureFixture[str]) -> None:
-    """Behind `--` nothing is an option."""
+    """After `--` nothing is an option."""
     assert 2 == answer(["db", "status", "--", "--json"])
     assert "" == capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """The version is text or JSON."""
+    """The version is printed as text or JSON."""
     assert 0 == answer(["--version"])
     assert 0 == answer(["--version", "--json"])
     text, line = capsys.readouterr().out.splitlines()
@@ -180,7 +192,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_teaches(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Help shows the first steps in their order, and what exit codes mean."""
+    """The help shows the first steps in order, and the meaning of exit codes."""
     assert 0 == answer(arguments)
     out = capsys.readouterr().out
     steps = [out.index(step) for step in ("hookseal db upgrade", "hookseal key init", "hookseal publish")]
@@ -190,28 +202,37 @@ def test_help_teaches(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_command_knows_json_and_explains_itself() -> None:
-    """No command, of whichever group, lacks --json or a help text."""
+    """Every command of every group has `--json` and a help text."""
     assert [] == [
         path for path, command in leaves(typer.main.get_command(tree(None)), "hookseal") if not is_complete(command)
     ]
 
 
+async def test_a_flag_shows_no_type() -> None:
+    """The help of a flag names no type, because a flag takes no value; an option with a value names its type."""
+    out = " ".join((await hookseal("endpoint", "rotate", "--help", COLUMNS="200")).out.split())
+    assert "--force Rotate" in out
+    assert "--overlap <int> How long" in out
+    assert "--help -h Show" in out
+    assert "<bool>" not in out
+
+
 def leaves(command: object, path: str) -> list[tuple[str, object]]:
-    """Return every command below this one, by its path, and every group that does something by itself."""
+    """Return every command below this one by its path, and every group that runs without a command."""
     below: dict[str, object] = getattr(command, "commands", {})
     own = [(path, command)] if not below or getattr(command, "invoke_without_command", False) else []
     return own + [leaf for name, child in below.items() for leaf in leaves(child, f"{path} {name}")]
 
 
 def is_complete(command: object) -> bool:
-    """Return whether a command has --json and a help text."""
+    """Return whether a command has `--json` and a help text."""
     options = [option for parameter in getattr(command, "params", []) for option in parameter.opts]
     return "--json" in options and bool(getattr(command, "help", ""))
 
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_a_process_without_settings() -> None:
-    """A real process tells all problems at once on standard error, or as one object, and ends with 78."""
+    """A real process reports all problems at once on standard error, or as one object, and exits 78."""
     ended = await hookseal("key", "init", SECRETS_PROVIDR="db")
     assert (78, "") == (ended.code, ended.out)
     assert ["SECRETS_PROVIDR", "DATABASE_URL", "SECRETS_PROVIDER"] == [
@@ -223,7 +244,7 @@ async def test_a_process_without_settings() -> None:
 
 
 async def test_an_interrupted_process() -> None:
-    """Control-C ends a command that waits with 130, and without a traceback."""
+    """SIGINT ends a waiting command with 130, without a traceback."""
     async with black_hole() as (port, called):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "hookseal", "db", "status"),
@@ -235,7 +256,7 @@ async def test_an_interrupted_process() -> None:
         _, err = await process.communicate()
     assert (130, True) == (
         process.returncode,
-        err == b"hookseal: interrupted: it changes nothing\n",
+        err == b"hookseal: interrupted: this command changes nothing\n",
     )
 
 
@@ -251,35 +272,51 @@ sys.meta_path.insert(0, Interrupts())
 """
 
 
-@pytest.mark.parametrize("module", ["hookseal.cli.main", "typer", "hookseal.cli.commands", "hookseal.cli.endpoint"])
+@pytest.mark.parametrize(
+    "module", ["hookseal.cli.main", "typer", "hookseal.cli.commands", "hookseal.cli.endpoint.group"]
+)
 async def test_interrupted_while_it_is_loaded(module: str, tmp_path: Path) -> None:
-    """Control-C before a command has begun is 130, too, in one line or one object: nothing was changed."""
+    """SIGINT before a command has begun also exits 130, with one line or object: nothing was changed."""
     (tmp_path / "sitecustomize.py").write_text(_INTERRUPTED_AT.format(module=module))
     shown = await hookseal("endpoint", "add", PYTHONPATH=str(tmp_path))
     as_json = await hookseal("endpoint", "add", "--json", PYTHONPATH=str(tmp_path))
 
-    said = "interrupted before it began: nothing was changed"
+    said = "interrupted before the command began: nothing was changed"
     assert (130, "", f"hookseal: {said}\n") == (shown.code, shown.out, shown.err)
     expected = {"error": {"code": "interrupted", "message": said, "field": None}}
     assert (130, expected, "") == (as_json.code, as_json.json, as_json.err)
 
 
 def test_what_an_interrupted_command_leaves() -> None:
-    """What only looks, and what goes on where it was, is told so; all else may have been done."""
+    """The message says if a command only reads or can be resumed; any other may have made its change."""
     leaf = dict(leaves(typer.main.get_command(tree(None)), ""))
     assert {f" {' '.join(words)}" for words in KNOWN} <= leaf.keys()
     for arguments, text in (
-        (["--json", "audit", "verify", "--tenant", "acme"], LOOKED),
-        (["import-endpoints", "--from-csv", "-"], GOES_ON),
-        (["key", "rewrap", "0123"], GOES_ON),
+        (["--json", "audit", "verify", "--tenant", "acme"], READS_ONLY),
+        (["import-endpoints", "--from-csv", "-"], CONTINUES),
+        (["key", "rewrap", "0123"], CONTINUES),
         (["endpoint", "add", "--tenant", "verify"], IN_DOUBT),
         ([], IN_DOUBT),
     ):
-        assert text == told(arguments)
+        assert text == message(arguments)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("db", "status", "--json"), ("check", "--json")])
+async def test_a_full_disk(words: tuple[str, ...]) -> None:
+    """If standard output cannot be written, the command exits 69 and says so on standard error, as any error."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await forked.start(*words, env=dict(os.environ), stdout=full, stderr=PIPE)
+    os.close(full)
+    _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    assert 69 == process.returncode
+    assert err.startswith(b"hookseal: standard output cannot be written (No space left on device): make room")
+    assert 1 == err.count(b"\n")
 
 
 def test_a_closed_pipe() -> None:
-    """A reader that goes away ends the command like any other in a pipe, without a word."""
+    """If the reader of its output ends, the command ends as any program in a pipe, without a message."""
     read, write = os.pipe()
     os.close(read)
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""`hookseal migrate-secrets` as an operator runs it: foretold, done, repeated, finalized, and gone."""
+"""`hookseal migrate-secrets` as an operator runs it: dry run, run, repeat, `--finalize`, and removal of the column."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from hookseal.secrets.migration import Held
-from tests.cli.begun import Begun
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
 from tests.cli.command import hookseal
-from tests.cli.test_endpoint import NOWHERE
+from tests.cli.endpoint.test_add import NOWHERE
+from tests.cli.installation import Begun
 from tests.doubles.legacy import SECRET, legacy, row
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.req("SEC-12"), pytest.mark.timeout(300)]
 
 
 def shape(**changes: Any) -> dict[str, Any]:
-    """Return what the command prints, with these changes."""
+    """Return the expected JSON, with these changes."""
     return {
         "dry_run": False, "finalize": False, "scheme": "x-webhook", "column": "there", "migrated": 0, "present": 0,
         "also_standard": 0, "emptied": 0, "failures": 0, "failed": [],
@@ -30,31 +30,33 @@ def shape(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def decides(begun: Begun) -> AsyncIterator[Begun]:
-    """Yield the installation as a login reaches it that is an operator and nothing else."""
+    """Yield the installation with a login that has only the operator role."""
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_operator") as (_, url):
         yield replace(begun, settings=begun.settings | {"DATABASE_URL": url})
 
 
-async def older(begun: Begun, number: int, secret: str = SECRET) -> Held:
+async def older(begun: Begun, number: int, secret: str = SECRET) -> PlaintextEndpoint:
     """Insert an endpoint of an older system."""
     return await legacy(begun.stored.pool, secret, tenant=f"t{number}", url=f"https://receiver.example/{number}")
 
 
-async def untold(begun: Begun) -> list[str]:
-    """Return the refs of all endpoints, in their order."""
+async def refs(begun: Begun) -> list[str]:
+    """Return the refs of all endpoints, in order."""
     rows = await begun.stored.pool.fetch("SELECT secret_ref FROM hookseal.endpoints ORDER BY tenant_id")
     return [each["secret_ref"] for each in rows]
 
 
 @pytest.mark.req("OPS-10")
 async def test_a_whole_story(decides: Begun) -> None:
-    """Foretold, refused to be finalized too early, done and repeated by an operator and nobody else."""
-    held = [await older(decides, number) for number in range(3)]
-    foretold = await decides.run("migrate-secrets", "--dry-run", "--json")
-    assert (0, shape(dry_run=True, migrated=3)) == (foretold.code, foretold.json)
-    assert all(f"hookseal: {each.tenant_id} {each.endpoint_id}: would be migrated\n" in foretold.err for each in held)
-    assert foretold.err.endswith("hookseal: 3 of 3 endpoints: 3 would be migrated\n")
-    assert [None] * 3 == await untold(decides)
+    """The operator role can do a dry run, the migration and a repeat; an early `--finalize` is refused."""
+    endpoints = [await older(decides, number) for number in range(3)]
+    dry_run = await decides.run("migrate-secrets", "--dry-run", "--json")
+    assert (0, shape(dry_run=True, migrated=3)) == (dry_run.code, dry_run.json)
+    assert all(
+        f"hookseal: {each.tenant_id} {each.endpoint_id}: would be migrated\n" in dry_run.err for each in endpoints
+    )
+    assert dry_run.err.endswith("hookseal: 3 of 3 endpoints: 3 would be migrated\n")
+    assert [None] * 3 == await refs(decides)
     early = await decides.run("migrate-secrets", "--finalize", "--json")
     assert (5, "refused") == (early.code, early.json["error"]["code"])
     assert "3 endpoints have a plaintext secret" in early.json["error"]["message"]
@@ -69,16 +71,16 @@ async def test_a_whole_story(decides: Begun) -> None:
 
 @pytest.mark.req("OPS-10")
 async def test_the_end_of_the_story(decides: Begun, database_url: str) -> None:
-    """Foretold and finalized by an operator; then the owner's upgrade removes the column, and nothing is left to do."""
-    held = [await older(decides, number) for number in range(3)]
+    """An operator finalizes after a dry run; then the owner's upgrade drops the column, and nothing is left to do."""
+    endpoints = [await older(decides, number) for number in range(3)]
     await decides.run("migrate-secrets")
     for dry_run in (True, False):
         final = await decides.run("migrate-secrets", "--finalize", "--json", *(["--dry-run"] if dry_run else []))
         assert 0 == final.code
         expected = shape(finalize=True, dry_run=dry_run, present=3)
         assert (expected if dry_run else expected | {"emptied": 3, "column": "forbidden"}) == final.json
-    assert [None] * 3 == [(await row(decides.stored.pool, each))["secret"] for each in held]
-    assert None not in await untold(decides)
+    assert [None] * 3 == [(await row(decides.stored.pool, each))["secret"] for each in endpoints]
+    assert None not in await refs(decides)
     nothing = await decides.run("migrate-secrets", "--finalize", "--json")
     assert (0, shape(finalize=True, column="forbidden")) == (nothing.code, nothing.json)
     assert 1 == [each["action"] for each in await audited(decides.stored.pool, "_system")].count(
@@ -96,7 +98,7 @@ async def test_the_end_of_the_story(decides: Begun, database_url: str) -> None:
 
 
 async def test_what_it_says_in_the_end(begun: Begun) -> None:
-    """Who finalizes is told where the old values still are, and how to make them worthless."""
+    """`--finalize` says where the old values still exist, and how to make them worthless."""
     await older(begun, 1)
     await begun.run("migrate-secrets")
     out = (await begun.run("migrate-secrets", "--finalize")).out
@@ -106,32 +108,32 @@ async def test_what_it_says_in_the_end(begun: Begun) -> None:
 
 
 async def test_secrets_that_could_be_of_standard_webhooks(begun: Begun, tmp_path: Path) -> None:
-    """They go on to sign as x-webhook, with the text as it is, and every run says so, until they sign as standard."""
-    held = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
-    foretold = await begun.run("migrate-secrets", "--dry-run", "--json")
-    assert (0, shape(dry_run=True, migrated=3, also_standard=1)) == (foretold.code, foretold.json)
+    """A `whsec_` signs as x-webhook with its text unchanged; every run warns until the scheme is changed."""
+    endpoints = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
+    dry_run = await begun.run("migrate-secrets", "--dry-run", "--json")
+    assert (0, shape(dry_run=True, migrated=3, also_standard=1)) == (dry_run.code, dry_run.json)
     said = (await begun.run("migrate-secrets", "--dry-run")).out
     assert "1 of them with the scheme x-webhook and a secret that could be one of Standard Webhooks" in said
     assert "\n  hookseal migrate-secrets --scheme standard\n" in said
     done = await begun.run("migrate-secrets")
     assert (0, True) == (done.code, "1 of them with the scheme x-webhook and a secret that could be" in done.out)
     assert (await begun.run("migrate-secrets", "--json")).json == shape(present=3, also_standard=1)
-    assert {"x-webhook"} == {(await row(begun.stored.pool, each))["scheme"] for each in held}
+    assert {"x-webhook"} == {(await row(begun.stored.pool, each))["scheme"] for each in endpoints}
 
-    # What it says to do is what can be done.
-    of = ("--tenant", held[0].tenant_id, "--endpoint", held[0].endpoint_id)
+    # The command that the warning names works.
+    of = ("--tenant", endpoints[0].tenant_id, "--endpoint", endpoints[0].endpoint_id)
     assert 0 == (await begun.run("secret", "reveal", *of, "--secret-out", str(tmp_path / "F"))).code
     file = ("--secret-file", str(tmp_path / "F"))
     rotated = await begun.run("endpoint", "rotate", *of, "--scheme", "standard", *file, "--overlap", "0", "--no-wait")
-    assert (0, "standard") == (rotated.code, (await row(begun.stored.pool, held[0]))["scheme"])
+    assert (0, "standard") == (rotated.code, (await row(begun.stored.pool, endpoints[0]))["scheme"])
     assert WHSEC == (await begun.run("secret", "reveal", *of, "--json", "--print-secret")).json["secret"]
     again = await begun.run("migrate-secrets")
     assert "could be one of Standard Webhooks" not in again.out
 
 
 async def test_a_table_of_standard_webhooks(begun: Begun) -> None:
-    """With `--scheme standard` each secret must be one, and signs so; any other fails, and may go the old way."""
-    held = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
+    """With `--scheme standard` each secret must be a `whsec_`; others fail and can be migrated as x-webhook."""
+    endpoints = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
     for more in (("--dry-run",), ()):
         ended = await begun.run("migrate-secrets", "--scheme", "standard", "--json", *more)
         assert (1, 1, 2, 0) == (
@@ -141,14 +143,14 @@ async def test_a_table_of_standard_webhooks(begun: Begun) -> None:
         assert all("must be whsec_ and the base64 of 24 to 64" in each["message"] for each in ended.json["failed"])
         assert "whsec_short" not in ended.out + ended.err
     assert (0, 2) == ((rest := await begun.run("migrate-secrets", "--json")).code, rest.json["migrated"])
-    schemes = [(await row(begun.stored.pool, each))["scheme"] for each in held]
+    schemes = [(await row(begun.stored.pool, each))["scheme"] for each in endpoints]
     assert ["standard", "x-webhook", "x-webhook"] == schemes
     facts = [each["after"] for each in await audited(begun.stored.pool, "t0") if each["action"] == "secret.migrated"]
     assert ["standard"] == [each["scheme"] for each in facts]
 
 
 async def test_rows_that_fail(begun: Begun) -> None:
-    """Each failure is told with its endpoint and its reason, never a value; all others are migrated; the code is 1."""
+    """Each failure is reported with its endpoint and reason, without a value; all others are migrated; it exits 1."""
     bad = [await older(begun, 1, ""), await older(begun, 2, "canary" * 50)]
     good = await older(begun, 3)
     ended = await begun.run("migrate-secrets", "--json")
@@ -156,18 +158,18 @@ async def test_rows_that_fail(begun: Begun) -> None:
         {"tenant_id": each.tenant_id, "endpoint_id": each.endpoint_id, "code": code}
         for each, code in zip(bad, ("conflict", "malformed"), strict=True)
     ]
-    told = sorted(ended.json["failed"], key=lambda each: str(each["tenant_id"]))
+    failed = sorted(ended.json["failed"], key=lambda each: str(each["tenant_id"]))
     assert expected == [
-        {name: value for name, value in each.items() if name not in {"message", "field"}} for each in told
+        {name: value for name, value in each.items() if name not in {"message", "field"}} for each in failed
     ]
-    assert (1, shape(migrated=1, failures=2, failed=told)) == (ended.code, shape() | ended.json | {"failed": told})
+    assert (1, shape(migrated=1, failures=2, failed=failed)) == (ended.code, shape() | ended.json | {"failed": failed})
     assert all(f"hookseal: {each.tenant_id} {each.endpoint_id}: " in ended.err for each in bad)
     assert "canary" not in ended.out + ended.err
     assert (await row(begun.stored.pool, good))["secret_ref"] is not None
 
-    foretold = await begun.run("migrate-secrets", "--dry-run", "--json")
-    assert (1, 1, 2) == (foretold.code, foretold.json["present"], foretold.json["failures"])
-    # Once they were mended it goes on from there.
+    dry_run = await begun.run("migrate-secrets", "--dry-run", "--json")
+    assert (1, 1, 2) == (dry_run.code, dry_run.json["present"], dry_run.json["failures"])
+    # Once these rows are repaired, a repeat migrates them.
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'mended' WHERE secret_ref IS NULL")
     assert (0, shape(migrated=2, present=1)) == (
         (again := await begun.run("migrate-secrets", "--json")).code,
@@ -176,47 +178,47 @@ async def test_rows_that_fail(begun: Begun) -> None:
 
 
 async def test_what_is_not_finalized(begun: Begun) -> None:
-    """While one plaintext is none of its endpoint's secrets, nothing is emptied and nothing forbidden."""
-    held = [await older(begun, number) for number in range(2)]
+    """While one plaintext is none of its endpoint's secrets, no column is emptied and plaintext is not forbidden."""
+    endpoints = [await older(begun, number) for number in range(2)]
     await begun.run("migrate-secrets")
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'later' WHERE tenant_id = 't1'")
     ended = await begun.run("migrate-secrets", "--finalize", "--json")
 
     assert (1, "there", 0, 1) == (ended.code, *(ended.json[name] for name in ("column", "emptied", "failures")))
-    assert held[1].endpoint_id == ended.json["failed"][0]["endpoint_id"]
+    assert endpoints[1].endpoint_id == ended.json["failed"][0]["endpoint_id"]
     assert 2 == await begun.stored.pool.fetchval("SELECT count(secret) FROM hookseal.endpoints")
 
 
 async def test_many(begun: Begun) -> None:
-    """More rows than a page, and than the answer lists: all are counted, with progress, and every batch is emptied."""
+    """More rows than a page and than the answer lists are all counted, with progress, and every batch is emptied."""
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
         " SELECT 't' || n % 3, gen_random_uuid(), 'https://receiver.example/' || n, '{*}',"
-        " CASE WHEN n <= 101 THEN '' ELSE 'secret ' || n END FROM generate_series(1, 1251) AS n"
+        " CASE WHEN n <= 1001 THEN '' ELSE 'secret ' || n END FROM generate_series(1, 1251) AS n"
     )
     ended = await begun.run("migrate-secrets", "--json")
-    assert (1, 1150, 101, 100) == (
+    assert (1, 250, 1001, 100) == (
         ended.code,
         ended.json["migrated"],
         ended.json["failures"],
         len(ended.json["failed"]),
     )
     assert "hookseal: 1000 of 1251 endpoints: " in ended.err
-    assert "hookseal: 1251 of 1251 endpoints: 1150 migrated, 101 failed\n" in ended.err
+    assert "hookseal: 1251 of 1251 endpoints: 250 migrated, 1001 failed\n" in ended.err
     await begun.stored.pool.execute("DELETE FROM hookseal.endpoints WHERE secret = ''")
     final = await begun.run("migrate-secrets", "--finalize", "--json")
-    assert (0, shape(finalize=True, column="forbidden", present=1150, emptied=1150)) == (final.code, final.json)
+    assert (0, shape(finalize=True, column="forbidden", present=250, emptied=250)) == (final.code, final.json)
     emptied = [
         each["after"]["endpoints"]
         for each in await audited(begun.stored.pool, "_system")
         if "emptied" in each["action"]
     ]
-    assert [50, *[100] * 11] == sorted(emptied)
+    assert [50, 100, 100] == sorted(emptied)
 
 
 async def test_a_tenant_whose_log_is_broken(begun: Begun) -> None:
-    """A tenant whose audit log takes no row keeps its plaintext as it is; the others are migrated."""
-    held = [await older(begun, number) for number in range(2)]
+    """If a tenant's audit log refuses rows, its plaintext stays; the other tenants are migrated."""
+    endpoints = [await older(begun, number) for number in range(2)]
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.audit_heads VALUES ('t0', 0, '\\x00');"
         " INSERT INTO hookseal.audit_log"
@@ -225,19 +227,19 @@ async def test_a_tenant_whose_log_is_broken(begun: Begun) -> None:
     )
     ended = await begun.run("migrate-secrets", "--json")
     [failed] = ended.json["failed"]
-    assert (1, 1, held[0].endpoint_id, "refused") == (
+    assert (1, 1, endpoints[0].endpoint_id, "refused") == (
         ended.code,
         ended.json["migrated"],
         failed["endpoint_id"],
         failed["code"],
     )
     assert "hookseal audit verify" in failed["message"]
-    stored = await row(begun.stored.pool, held[0])
+    stored = await row(begun.stored.pool, endpoints[0])
     assert (None, SECRET) == (stored["secret_ref"], stored["secret"])
 
 
 async def test_two_at_once(begun: Begun) -> None:
-    """Two operators who migrate at the same time share the work, and neither fails."""
+    """Two operators who migrate at the same time share the rows, and neither fails."""
     for number in range(40):
         await older(begun, number)
     both = await asyncio.gather(*(begun.run("migrate-secrets", "--json") for _ in range(2)))
@@ -250,11 +252,11 @@ async def test_two_at_once(begun: Begun) -> None:
 
 
 async def test_an_endpoint_is_usable_by_its_old_id(begun: Begun) -> None:
-    """A migrated endpoint keeps its UUID, of whatever version, and every command takes it."""
-    held = await older(begun, 1)
+    """A migrated endpoint keeps its UUID of any version, and every command accepts it."""
+    endpoint = await older(begun, 1)
     await begun.run("migrate-secrets")
-    of = ("--tenant", held.tenant_id, "--endpoint", held.endpoint_id, "--json")
-    assert "4" == held.endpoint_id[14]
+    of = ("--tenant", endpoint.tenant_id, "--endpoint", endpoint.endpoint_id, "--json")
+    assert "4" == endpoint.endpoint_id[14]
     revealed = await begun.run("secret", "reveal", *of, "--print-secret")
     assert SECRET == revealed.json["secret"]
     rotated = await begun.run("endpoint", "rotate", *of, "--no-wait")
@@ -265,7 +267,7 @@ async def test_an_endpoint_is_usable_by_its_old_id(begun: Begun) -> None:
 @pytest.mark.req("OPS-10")
 @pytest.mark.parametrize("group", ["hookseal_worker", "hookseal_readonly"])
 async def test_who_may_not(begun: Begun, group: str) -> None:
-    """Neither worker nor reader migrates: it is refused (5) once, not row by row, and nothing is changed."""
+    """Worker and read-only roles are refused once (5), not row by row, and nothing is changed."""
     for number in range(3):
         await older(begun, number)
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], group) as (_, url):
@@ -273,11 +275,11 @@ async def test_who_may_not(begun: Begun, group: str) -> None:
             ended = await begun.run("migrate-secrets", "--json", *more, DATABASE_URL=url)
             assert (5, "secret_denied") == (ended.code, ended.json["error"]["code"])
             assert "hookseal_operator" in ended.json["error"]["message"]
-    assert [None] * 3 == await untold(begun)
+    assert [None] * 3 == await refs(begun)
 
 
 async def test_a_database_that_leaves(begun: Begun) -> None:
-    """A session that PostgreSQL ends is an outage (69) and no failure of a row; once mended, it goes on."""
+    """A session that PostgreSQL ends is an outage (69), not a failed row; a repeat continues."""
     await older(begun, 1)
     await begun.stored.pool.execute(
         "CREATE FUNCTION public.end_it() RETURNS trigger LANGUAGE plpgsql AS $$"
@@ -291,8 +293,8 @@ async def test_a_database_that_leaves(begun: Begun) -> None:
 
 
 async def test_a_trigger_of_theirs(begun: Begun) -> None:
-    """What a trigger of the older product says against a row is told by its kind alone, and stops no other row."""
-    held = [await older(begun, number) for number in range(2)]
+    """A failing trigger of the older system is reported by its class only, and other rows are migrated."""
+    endpoints = [await older(begun, number) for number in range(2)]
     await begun.stored.pool.execute(
         "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN RAISE EXCEPTION 'no: %', NEW.secret; END $$;"
@@ -301,13 +303,13 @@ async def test_a_trigger_of_theirs(begun: Begun) -> None:
     )
     ended = await begun.run("migrate-secrets", "--json", HOOKSEAL_LOG_LEVEL="debug")
     [failed] = ended.json["failed"]
-    assert (held[0].endpoint_id, 1) == (failed["endpoint_id"], ended.json["migrated"])
+    assert (endpoints[0].endpoint_id, 1) == (failed["endpoint_id"], ended.json["migrated"])
     assert "RaiseError" in failed["message"]
     assert SECRET[:20] not in ended.out + ended.err
 
 
 async def test_nothing_there(begun: Begun) -> None:
-    """An installation without an older system has nothing to migrate, and may forbid plaintext at once."""
+    """An installation without an older system has nothing to migrate, and can be finalized at once."""
     await begun.stored.endpoint()
     none = await begun.run("migrate-secrets", "--json")
     assert (0, shape(), "hookseal: 0 of 0 endpoints: nothing to do\n") == (none.code, none.json, none.err)
@@ -317,7 +319,7 @@ async def test_nothing_there(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_where_it_cannot_begin(begun: Begun) -> None:
-    """A database that does not answer is 69, and the provider dev, whose secrets end with the process, 5."""
+    """Without an answer of the database it exits 69; the provider `dev`, whose secrets are not durable, exits 5."""
     assert 69 == (await hookseal("migrate-secrets", "--json", **NOWHERE)).code
     dev = begun.settings | {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}
     del dev["SECRETS_MASTER_KEY"]
@@ -326,6 +328,6 @@ async def test_where_it_cannot_begin(begun: Begun) -> None:
 
 
 async def test_help_teaches() -> None:
-    """Help has an example, and says what is exit 1."""
+    """The help has an example and says when it exits 1."""
     out = (await hookseal("migrate-secrets", "--help")).out
     assert all(word in out for word in ("Example: hookseal migrate-secrets", "--finalize", "Exit 1"))

@@ -1,4 +1,4 @@
-"""Commands that tell all they can, over good and bad ends: what they print holds no secret that nobody asked for."""
+"""No output of a command at the most detailed log level, successful or not, has a secret that was not requested."""
 
 import base64
 import os
@@ -8,15 +8,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.cli.begun import Begun
 from tests.cli.command import Ended
+from tests.cli.command_server import Many, many
+from tests.cli.installation import Begun
 from tests.cli.listeners import closed_port
-from tests.cli.many import Many, many
 from tests.doubles.legacy import legacy
 from tests.worker.canary import Canary, search
+from tests.worker.leak_places import tables
 from tests.worker.leaking import CLIENTS, FLIP_A_BIT, HMAC, NEWER, OWN, PAIR, TEXT, TOKEN, all_canaries
-from tests.worker.loud import INSERTING, made_loud
-from tests.worker.places import tables
+from tests.worker.verbose_process import INSERTING, made_loud
 
 MALFORMED = b"whsec_canary-of-a-secret-that-is-malformed"
 MALFORMED_WHPK = b"whpk_" + MALFORMED
@@ -36,7 +36,7 @@ Named = tuple[str, ...]
 
 
 class Commands:
-    """The command on one installation, telling all it can; keeps what it printed, by what was asked."""
+    """Runs commands on one installation, at the most detailed log level, and collects their output."""
 
     def __init__(self, begun: Begun, folder: Path, process: Many) -> None:
         self.begun = begun
@@ -45,7 +45,7 @@ class Commands:
         self._process = process
 
     def file(self, name: str, content: bytes, *, mode: int = 0o600) -> str:
-        """Return a file with this content, private unless another mode is asked for."""
+        """Return a file with this content, private unless another mode is given."""
         path = self.folder / name
         path.touch(mode=0o600)
         path.write_bytes(content)
@@ -53,7 +53,7 @@ class Commands:
         return str(path)
 
     async def run(self, expected: int, *arguments: str, **changes: str) -> Ended:
-        """Run one to its end, which must be that code."""
+        """Run a command that must end with that exit code."""
         ended = await self._process.run(*arguments, **(self.begun.settings | ALLOWED | changes))
         assert (expected, arguments) == (ended.code, arguments), ended.err
         self.printed[f"{len(self.printed)} {' '.join(arguments)}"] = (ended.out + ended.err).encode()
@@ -75,13 +75,13 @@ class Commands:
 
 @pytest.fixture
 async def commands(begun: Begun, tmp_path: Path) -> AsyncIterator[Commands]:
-    """Yield commands that tell all they can, on an installation that has begun."""
+    """Yield commands at log level debug, on an installation that has begun."""
     async with many(made_loud(tmp_path / "loud", worker=False)) as process:
         yield Commands(begun, tmp_path, process)
 
 
 async def found_in(commands: Commands) -> list[str]:
-    """Return who was told of what by all that was printed."""
+    """Return which secrets are in the collected output."""
     begun = commands.begun
     known = await all_canaries(begun.stored, begun.settings["DATABASE_URL"], begun.settings["REDIS_URL"])
     return search(
@@ -98,7 +98,7 @@ async def found_in(commands: Commands) -> list[str]:
 
 @pytest.mark.req("SEC-15")
 async def test_what_succeeds(commands: Commands) -> None:
-    """No command that does its work prints a secret, but where it was asked to print that one."""
+    """A successful command prints a secret only if it was asked to print it."""
     hmac = await commands.added("hmac", HMAC.reveal())
     text = await commands.added("text", TEXT.reveal(), "--scheme", "x-webhook")
     pair = await commands.added("pair", PAIR.reveal(), "--algorithm", "ed25519")
@@ -117,7 +117,7 @@ async def test_what_succeeds(commands: Commands) -> None:
     await commands.run(0, "audit", "verify", "--json")
     await with_client_keys(commands, hmac, text, pair)
     assert [] == await found_in(commands)
-    # It is found where it was asked for.
+    # The search does find the secret that was requested.
     await commands.run(0, "secret", "reveal", *text, "--print-secret", "--json")
     assert ["x-webhook secret"] == sorted(
         {line.split(": ")[1].partition(" as ")[0] for line in await found_in(commands)}
@@ -126,7 +126,7 @@ async def test_what_succeeds(commands: Commands) -> None:
 
 
 async def with_client_keys(commands: Commands, hmac: Named, text: Named, pair: Named) -> None:
-    """Give a client key, take it away, and use one."""
+    """Set a client key, remove it, and send with one."""
     others = CLIENTS["EC client key"]
     given = ("--client-cert", commands.file("c", others.certificate), "--client-key", commands.file("k", others.key))
     await commands.run(0, "endpoint", "update", *text, *given, "--json")
@@ -137,7 +137,7 @@ async def with_client_keys(commands: Commands, hmac: Named, text: Named, pair: N
 
 @pytest.mark.req("SEC-15")
 async def test_what_is_refused(commands: Commands) -> None:
-    """No command that is refused, or has a fault of ours, prints a secret that it had in its hands."""
+    """A command that is refused, or has an internal error, prints no secret that it has read."""
     hmac = await commands.added("hmac", HMAC.reveal())
     text = await commands.added("text", TEXT.reveal(), "--scheme", "x-webhook")
     await commands.begun.stored.pool.execute(FLIP_A_BIT, text[-1])
@@ -176,7 +176,7 @@ async def test_what_is_refused(commands: Commands) -> None:
 
 @pytest.mark.req("SEC-12", "SEC-15")
 async def test_what_an_older_system_had(commands: Commands) -> None:
-    """Neither migration nor import prints a secret, in good and bad ends; in the end no table holds one."""
+    """Migration and import print no secret, successful or not; afterwards no table contains one in the clear."""
     pool = commands.begun.stored.pool
     for number, secret in enumerate((TEXT.reveal(), MALFORMED * 9, MALFORMED_WHPK)):
         await legacy(pool, secret.decode(), url=f"https://receiver.example/{number}")
@@ -213,7 +213,7 @@ async def test_what_an_older_system_had(commands: Commands) -> None:
 
 @pytest.mark.req("SEC-15")
 async def test_settings_that_are_wrong(commands: Commands) -> None:
-    """Neither a worker nor a command that cannot start prints the key or the password that it was given."""
+    """A worker or a command with wrong settings does not print their key or password."""
     other = base64.b64encode(OTHER_KEY).decode()
     url = urlsplit(commands.begun.settings["DATABASE_URL"])
     refused = url._replace(netloc=f"{url.username}:{PASSWORD}@{url.hostname}:{url.port}").geturl()
@@ -228,5 +228,5 @@ async def test_settings_that_are_wrong(commands: Commands) -> None:
 
 
 def read(path: str) -> bytes:
-    """Return what a file holds."""
+    """Return the content of a file."""
     return Path(path).read_bytes()

@@ -1,10 +1,10 @@
-"""`hookseal producer` says which database roles may publish, and for whom."""
+"""`hookseal producer` manages which database roles may publish, and for which tenant."""
 
 import pytest
 
-from tests.cli.begun import Begun
 from tests.cli.command import hookseal
-from tests.cli.test_endpoint import NOWHERE
+from tests.cli.endpoint.test_add import NOWHERE
+from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 
@@ -12,7 +12,7 @@ from tests.doubles.logins import login
 @pytest.mark.req("OPS-04", part="json")
 @pytest.mark.req("OPS-10")
 async def test_grant_list_and_revoke(begun: Begun) -> None:
-    """A role that was granted a tenant publishes for it from the command line, and no more once that is revoked."""
+    """A granted role publishes for its tenant with the command, until the right is revoked."""
     pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
     publish = ("publish", "--tenant", "acme", "--event-type", "a.b", "--data", "{}", "--json")
     async with login(pool, database_url) as (role, url):
@@ -38,21 +38,22 @@ async def test_grant_list_and_revoke(begun: Begun) -> None:
         last = await begun.run("producer", "revoke", "--role", role, "--tenant", "*")
         assert (0, f"{role} may no longer publish for every tenant\n") == (last.code, last.out)
         assert 5 == (await hookseal(*publish, **settings)).code
-    assert ["producer.granted", "producer.revoked"] == [told["action"] for told in await audited(pool)]
+    assert ["producer.granted", "producer.revoked"] == [entry["action"] for entry in await audited(pool)]
 
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_what_is_not_there(begun: Begun) -> None:
-    """A role that PostgreSQL does not have, and a right that was never given, are 3."""
+    """A role that does not exist, and a right that was not granted, exit 3."""
     for command in ("grant", "revoke"):
         ended = await begun.run("producer", command, "--role", "nobody-of-this-name", "--tenant", "acme", "--json")
         assert (3, "role") == (ended.code, ended.json["error"]["field"])
+        assert ("first run `CREATE ROLE" in ended.json["error"]["message"]) is (command == "grant")
     assert "no producers\n" == (await begun.run("producer", "list")).out
     assert {"items": [], "next_cursor": None} == (await begun.run("producer", "list", "--json")).json
 
 
 async def test_for_a_person(begun: Begun) -> None:
-    """A person reads a table."""
+    """The text is a table."""
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
         await begun.run("producer", "grant", "--role", role, "--tenant", "acme")
         table = (await begun.run("producer", "list")).out.splitlines()
@@ -62,7 +63,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-10")
 async def test_who_may_not_grant(begun: Begun) -> None:
-    """Whoever may not grant is told the statement that somebody else may run."""
+    """Without the right to grant, the error has the statement that a privileged user can run."""
     pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
     async with login(pool, database_url) as (clerk, clerks_url), login(pool, database_url) as (role, _):
         await pool.execute(
@@ -88,7 +89,7 @@ async def test_who_may_not_grant(begun: Begun) -> None:
     ],
 )
 async def test_values_that_are_malformed(options: tuple[str, ...], code: int, field: str) -> None:
-    """Each class of bad value ends each command with its code and its field, before anything is asked."""
+    """Each kind of bad value exits with its code and its field, before a database is contacted."""
     for command in ("grant", "revoke", "list"):
         ended = await hookseal("producer", command, *options, "--json", **NOWHERE)
         assert (code, field) == (ended.code, ended.json["error"]["field"])
@@ -96,5 +97,5 @@ async def test_values_that_are_malformed(options: tuple[str, ...], code: int, fi
 
 @pytest.mark.parametrize("command", ["grant", "revoke", "list"])
 async def test_help_teaches(command: str) -> None:
-    """Help has an example."""
+    """The help has an example."""
     assert f"Example: hookseal producer {command}" in (await hookseal("producer", command, "--help")).out

@@ -1,11 +1,11 @@
-"""`hookseal restore` finds what was put back and accepts it; `audit verify --head` compares with what was kept."""
+"""`hookseal restore` lists stale rows and accepts them; `audit verify --head` compares with stored heads."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.cli.begun import Begun
+from tests.cli.installation import Begun
 
 pytestmark = [pytest.mark.req("SEC-24", part="accept"), pytest.mark.timeout(300)]
 
@@ -19,7 +19,7 @@ ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER
 
 
 async def rotated(begun: Begun) -> str:
-    """Add an endpoint, keep its row, rotate its secret with an overlap; return its id."""
+    """Add an endpoint, copy its row, rotate its secret with an overlap; return its id."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     await begun.stored.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
     ended = await begun.run("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, "--json")
@@ -28,7 +28,7 @@ async def rotated(begun: Begun) -> str:
 
 
 async def put_back(begun: Begun) -> None:
-    """Put the row back to what it was before the rotation."""
+    """Replace the row with its copy from before the rotation."""
     await begun.stored.pool.execute(
         "UPDATE hookseal.endpoints AS e SET secret_ref = k.secret_ref, generation = k.generation, mac = k.mac,"
         " previous_secret_ref = NULL, previous_secret_expires_at = NULL, previous_scheme = NULL,"
@@ -36,18 +36,20 @@ async def put_back(begun: Begun) -> None:
     )
 
 
-async def test_nothing_was_put_back(begun: Begun) -> None:
-    """An installation that is as it was is 0, for people and for programs."""
+async def test_nothing_is_stale(begun: Begun) -> None:
+    """If nothing is stale, `restore check` exits 0 and lists nothing, as text and JSON."""
     await rotated(begun)
 
     said = await begun.run("restore", "check")
     assert 0 == said.code
-    assert said.out.startswith("rows and audit log agree; of a database that was put back as a whole only a head ")
+    assert said.out.startswith(
+        "rows and audit log agree; they cannot show whether all of the database is stale: compare it with a head "
+    )
     assert {"items": [], "next_cursor": None} == (await begun.run("restore", "check", "--json")).json
 
 
 async def test_an_endpoint_is_accepted(begun: Begun, tmp_path: Path) -> None:
-    """What was put back is listed (1), is not changed by anybody, is accepted, and is then as good as new."""
+    """A stale row is listed (1) and cannot be changed until it is accepted; then it works as before."""
     endpoint = await rotated(begun)
     heads = tmp_path / "heads.json"
     heads.write_text((await begun.run("audit", "verify", "--json")).out)
@@ -60,11 +62,11 @@ async def test_an_endpoint_is_accepted(begun: Begun, tmp_path: Path) -> None:
         *(found.json["items"][0][name] for name in ("kind", "generation", "audited_generation")),
     )
     out = (await begun.run("restore", "check")).out
-    assert "\nif that was a restore of your own: hookseal restore accept --head FILE" in out
+    assert "\nif you restored a backup, run `hookseal restore accept --head FILE`" in out
     assert "cannot be accepted" not in out
     assert 0 == (await begun.run("restore", "check", "--tenant", "bmce")).code
     refused = await begun.run("endpoint", "rotate", *of, "--json")
-    assert (5, "secret_rolled_back") == (refused.code, refused.json["error"]["code"])
+    assert (5, "stale_row") == (refused.code, refused.json["error"]["code"])
     assert "hookseal restore accept" in refused.json["error"]["message"]
 
     accepted = await begun.run("restore", "accept", "--head", str(heads), "--json")
@@ -82,7 +84,7 @@ async def test_an_endpoint_is_accepted(begun: Begun, tmp_path: Path) -> None:
 
 
 async def test_an_endpoint_in_an_overlap_is_accepted(begun: Begun, tmp_path: Path) -> None:
-    """A row put back into an overlap that was revoked since is accepted at once: both its records do what it says."""
+    """A row from an overlap that was revoked later is accepted, and the states of both records match it."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
     assert 0 == (await begun.run("endpoint", "rotate", *of)).code
@@ -99,16 +101,14 @@ async def test_an_endpoint_in_an_overlap_is_accepted(begun: Begun, tmp_path: Pat
 
     accepted = await begun.run("restore", "accept", "--head", str(heads))
     assert 0 == accepted.code
-    assert (
-        f"endpoint {endpoint} of acme: what its row names signs again, also if it was revoked since; " in accepted.out
-    )
+    assert f"endpoint {endpoint} of acme: its secrets sign again, even if one was revoked later; " in accepted.out
     assert [] == (await begun.run("restore", "check", "--json")).json["items"]
     states = {row["ref"][-1]: row["state"] for row in (await begun.run("secret", "versions", *of)).json["items"]}
     assert {"1": "previous", "2": "active", "3": "retired"} == states
 
 
 async def test_a_row_that_is_not_genuine_is_not_accepted(begun: Begun, tmp_path: Path) -> None:
-    """An old row that was altered, too, stays refused (1), with the reason; the others are accepted."""
+    """A stale row that was also altered stays refused (1) with the reason; the others are accepted."""
     endpoint = await rotated(begun)
     await put_back(begun)
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
@@ -124,8 +124,8 @@ async def test_a_row_that_is_not_genuine_is_not_accepted(begun: Begun, tmp_path:
 
 
 @pytest.mark.req("SEC-24", part="whole-database")
-async def test_a_log_that_was_put_back(begun: Begun, tmp_path: Path) -> None:
-    """A head that was kept tells that the log is older (1), until that is accepted; another history is told, too."""
+async def test_a_log_that_is_stale(begun: Begun, tmp_path: Path) -> None:
+    """A stored head shows that the log is older (1) until that is accepted, or that its history differs."""
     await rotated(begun)
     heads = tmp_path / "heads.json"
     heads.write_text((await begun.run("audit", "verify", "--json")).out)
@@ -137,7 +137,7 @@ async def test_a_log_that_was_put_back(begun: Begun, tmp_path: Path) -> None:
     assert [("acme", 2, "older")] == [
         (one["tenant_id"], one["head_sequence"], one["is"]) for one in older.json["contradicted"]
     ]
-    assert "PUT BACK" in (await begun.run("audit", "verify", "--head", str(heads))).out
+    assert "STALE" in (await begun.run("audit", "verify", "--head", str(heads))).out
     assert 0 == (await begun.run("audit", "verify", "--head", str(heads), "--tenant", "bmce")).code - 3
 
     await begun.run("endpoint", "add", "--tenant", "acme", "--url", "https://b.example/", "--event-type", "*")
@@ -150,7 +150,7 @@ async def test_a_log_that_was_put_back(begun: Begun, tmp_path: Path) -> None:
 
 
 async def test_files_that_are_no_heads(begun: Begun, tmp_path: Path) -> None:
-    """A file that is missing, no text or something else is refused (2), saying where one comes from."""
+    """An absent file or one of another form is refused (2), and the error says how to make one."""
     other = tmp_path / "other"
     for content in (None, b"\xff", b"{}"):
         if content is not None:
@@ -159,7 +159,10 @@ async def test_files_that_are_no_heads(begun: Begun, tmp_path: Path) -> None:
         assert (2, "head") == (ended.code, ended.json["error"]["field"])
     printed = (await begun.run("audit", "verify", "--json")).out
     fed = await begun.fed(printed.encode(), "restore", "accept", "--head", "-", "--json")
-    assert (2, "head") == (fed.code, fed.json["error"]["field"])  # nothing was audited yet: nothing to compare with
+    assert (2, "head") == (
+        fed.code,
+        fed.json["error"]["field"],
+    )  # nothing has been audited, so there is nothing to compare
     await begun.stored.endpoint()
     printed = (await begun.run("audit", "verify", "--json")).out
     fed = await begun.fed(printed.encode(), "restore", "accept", "--head", "-", "--json")
@@ -168,12 +171,12 @@ async def test_files_that_are_no_heads(begun: Begun, tmp_path: Path) -> None:
 
 @pytest.mark.req("SEC-24", part="integrity-key")
 async def test_rotate_integrity(begun: Begun) -> None:
-    """A new version of the integrity key: rows of before are verified, rows of now are made with it; audited."""
+    """A new version of the integrity key is audited; older rows still verify, and new rows are made with it."""
     endpoint = await rotated(begun)
     made = await begun.run("key", "rotate-integrity", "--json")
     assert {"key_id": "2", "integrity_ref": "db:_system:integrity:2", "older": ["1"]} == made.json
     assert (
-        "integrity key 3 authenticates from now on; 1, 2 verify only\n"
+        "integrity key 3 makes the MACs from now on; 1, 2 only verify\n"
         == (await begun.run("key", "rotate-integrity")).out
     )
     again = await begun.run(
@@ -188,7 +191,7 @@ async def test_rotate_integrity(begun: Begun) -> None:
 
 
 async def test_a_forged_acceptance_accepts_nothing(begun: Begun, tmp_path: Path) -> None:
-    """A row that says a head was accepted counts only if it is genuine, also where one tenant alone is verified."""
+    """An acceptance in the log counts only if its row is genuine, also if one tenant alone is verified."""
     await begun.run("endpoint", "add", "--tenant", "acme", "--url", "https://a.example/", "--event-type", "*")
     heads = tmp_path / "heads.json"
     mac = "ab" * 32
@@ -207,7 +210,7 @@ async def test_a_forged_acceptance_accepts_nothing(begun: Begun, tmp_path: Path)
 
 @pytest.mark.parametrize("tenants", [[], [{"tenant_id": "a\0b", "head_sequence": 1, "head_mac": "ab" * 32}]])
 async def test_heads_that_cannot_be_compared(begun: Begun, tmp_path: Path, tenants: list[object]) -> None:
-    """A file without a head, or with a tenant that cannot be one, is refused: nothing would have been compared."""
+    """A file without a head, or with an invalid tenant, is refused, since nothing would be compared."""
     heads = tmp_path / "heads.json"
     heads.write_text(json.dumps({"tenants": tenants}))
     ended = await begun.run("audit", "verify", "--head", str(heads), "--json")
@@ -215,7 +218,7 @@ async def test_heads_that_cannot_be_compared(begun: Begun, tmp_path: Path, tenan
 
 
 async def test_one_endpoint_is_accepted_and_no_other(begun: Begun, tmp_path: Path) -> None:
-    """With --endpoint that one is accepted, no epoch begins, and the others stay as they are."""
+    """With `--endpoint` only that endpoint is accepted, and the restore epoch stays."""
     endpoints = [await rotated(begun)]
     await begun.stored.pool.execute("DROP TABLE kept")
     other = (await begun.stored.endpoint(url="https://other.example/")).pointer.endpoint_id
@@ -236,7 +239,7 @@ async def test_one_endpoint_is_accepted_and_no_other(begun: Begun, tmp_path: Pat
 
 
 async def test_an_altered_row_is_listed_and_shown(begun: Begun) -> None:
-    """A row that is not as its MAC says is listed (1), once; what shows a row that was put back says so, too."""
+    """A row that does not match its MAC is listed once (1); commands that show a stale row say so."""
     endpoint = await rotated(begun)
     of = ("--tenant", "acme", "--endpoint", endpoint)
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
@@ -246,23 +249,23 @@ async def test_an_altered_row_is_listed_and_shown(begun: Begun) -> None:
         [(one["endpoint_id"], one["kind"]) for one in altered.json["items"]],
     )
     out = (await begun.run("restore", "check")).out
-    assert "\nwhat is altered cannot be accepted: put back what it was" in out
+    assert "\nan altered row cannot be accepted: restore what it was" in out
     assert "restore accept" not in out
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'previous'")
-    assert not (await begun.run("endpoint", "show", *of, "--json")).json["put_back"]
+    assert not (await begun.run("endpoint", "show", *of, "--json")).json["stale"]
 
     await put_back(begun)
     for shown in ("show", "rotation-status"):
-        assert (await begun.run("endpoint", shown, *of, "--json")).json["put_back"]
-    assert (await begun.run("endpoint", "rotation-status", *of)).out.startswith("PUT BACK")
+        assert (await begun.run("endpoint", shown, *of, "--json")).json["stale"]
+    assert (await begun.run("endpoint", "rotation-status", *of)).out.startswith("STALE")
     versions = (await begun.run("secret", "versions", *of, "--json")).json["items"]
     assert [False, False] == [version["signs"] for version in versions]
-    assert versions[0]["needed"]  # by the row that was put back, which an accepted restore would make sign again
+    assert versions[0]["needed"]  # according to the stale row, which would sign again if it was accepted
 
 
-@pytest.mark.req("SEC-24", part="put-back")
+@pytest.mark.req("SEC-24", part="stale")
 async def test_material_that_came_back_is_found(begun: Begun, tmp_path: Path) -> None:
-    """A record that was destroyed and came back is listed, and destroyed again once accepted; one that is gone, too."""
+    """A destroyed record that came back is listed and, once accepted, destroyed again; a deleted one is listed."""
     endpoint = await rotated(begun)
     of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
     await begun.run("endpoint", "rotate", *of, "--overlap", "0")
@@ -270,7 +273,7 @@ async def test_material_that_came_back_is_found(begun: Begun, tmp_path: Path) ->
     purged = await begun.run("secret", "purge", "--older-than", "0", "--json")
     assert 0 == purged.code
     await begun.stored.pool.execute(
-        "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed, key_id = k.key_id"
+        "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed"
         " FROM records AS k WHERE k.tenant_id = r.tenant_id AND k.name = r.name AND k.version = r.version"
     )
     found = await begun.run("restore", "check", "--json")
@@ -288,7 +291,7 @@ async def test_material_that_came_back_is_found(begun: Begun, tmp_path: Path) ->
 
 @pytest.mark.req("SEC-24", part="integrity-key")
 async def test_a_version_of_the_integrity_key_is_not_given_twice(begun: Begun) -> None:
-    """A version whose record somebody deleted keeps its number: another key under it would disown what it made."""
+    """A version number whose record was deleted is not used again, since old MACs would then not verify."""
     await begun.run("key", "rotate-integrity")
     await begun.stored.pool.execute("DELETE FROM hookseal.secret_records WHERE name = 'integrity' AND version = 2")
 

@@ -1,4 +1,4 @@
-"""`hookseal up` holds a stack up that a second terminal can use, and ends without a trace but its state."""
+"""`hookseal up` runs a stack that a second terminal can use, and leaves only its state folder."""
 
 import asyncio
 import json
@@ -17,11 +17,11 @@ import pytest
 from hookseal.cli import up
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
-from tests.cli.leftovers import processes_in
+from tests.cli.process_leaks import processes_in
 
 
 class Terminal:
-    """A terminal in a folder whose name needs quoting; both lie under one that servers can reach."""
+    """A terminal in a folder whose name needs quoting; both are in a folder that the servers can reach."""
 
     def __init__(self, folder: Path) -> None:
         self.temporary = folder
@@ -30,7 +30,7 @@ class Terminal:
         self.state = self.folder / ".hookseal"
 
     async def start(self, *arguments: str, **settings: str) -> Process:
-        """Start the command here."""
+        """Start the command in this folder."""
         return await forked.start(
             *arguments,
             env={**os.environ, "TMPDIR": str(self.temporary), **settings},
@@ -40,11 +40,11 @@ class Terminal:
         )
 
     async def hookseal(self, *arguments: str, **settings: str) -> Ended:
-        """Run the command here to its end."""
+        """Run the command in this folder to its end."""
         return await to_its_end(await self.start(*arguments, **settings))
 
     async def pointed(self, *arguments: str) -> dict[str, Any]:
-        """Run a command that is pointed at what is up, and return what it printed."""
+        """Run a command with the settings of the running stack, and return its output."""
         settings = (await self.hookseal("up", "env", "--json")).json
         ended = await self.hookseal(*arguments, "--json", **settings)
         assert 0 == ended.code, ended
@@ -52,7 +52,7 @@ class Terminal:
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
-        """Hold it up; give its process and what it said."""
+        """Run `hookseal up` for the length of the block; yield its process and its first output."""
         process = await self.start("up", "--json")
         assert process.stdout is not None
         try:
@@ -66,14 +66,14 @@ class Terminal:
 
 
 async def to_its_end(process: Process) -> Ended:
-    """Return how the process ended, and what it printed."""
+    """Return the exit code and the output of the process."""
     out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
     return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
 
 
 @pytest.fixture
 def terminal(servers_folder: Path) -> Terminal:
-    """A terminal in a fresh folder."""
+    """Return a terminal in a new folder."""
     return Terminal(servers_folder)
 
 
@@ -86,14 +86,14 @@ async def delivered(terminal: Terminal, delivery: str) -> dict[str, Any]:
 
 
 async def ended(process: Process, number: signal.Signals) -> tuple[int | None, bytes, bytes]:
-    """Send a signal and return how the process ended, and what it had still said."""
+    """Send a signal and return the exit code and the remaining output."""
     process.send_signal(number)
     out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
     return process.returncode, out, err
 
 
 async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
-    """What is published from a second terminal is delivered, told, and still on record the next time."""
+    """An event published from a second terminal is delivered, reported, and on record at the next start."""
     async with terminal.up() as (process, ready):
         assert {"event", "receiver_url", "health_url", "worker_log"} == ready.keys()
         assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
@@ -103,13 +103,15 @@ async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
         (delivery,) = published["deliveries"]
         assert added["endpoint_id"] == delivery["endpoint_id"]
         shown = await delivered(terminal, delivery["delivery_id"])
+        assert "ok" == (await terminal.pointed("check"))["status"]
         assert [[added["secret_ref"]]] == [attempt["signed_by"] for attempt in shown["attempt_log"]]
 
         code, out, err = await ended(process, signal.SIGINT)
         assert (0, b"starting ... (Ctrl-C ends it)\n") == (code, err)
-        told = json.loads(out)
-        assert ("request.received", "/hook", "1") == (told["event"], told["path"], told["attempt"])
-        assert delivery["delivery_id"] == told["webhook_id"]
+        event = json.loads(out)
+        assert ("request.received", "/hook", "1") == (event["event"], event["path"], event["attempt"])
+        assert delivery["delivery_id"] == event["webhook_id"]
+        assert (True, True) == (event["verified"], event["body"].endswith('"data":1}'))
     assert [] == processes_in(terminal.temporary)
 
     async with terminal.up() as (process, _):
@@ -119,13 +121,13 @@ async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
 
 
 async def test_what_it_prints_may_be_copied(terminal: Terminal) -> None:
-    """The lines for a second terminal run as they stand in one that knows of no virtual environment."""
+    """The printed lines for a second terminal work there without an active virtual environment."""
     process = await terminal.start("up")
     assert process.stdout is not None
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            told = [line.decode() async for line in until(process.stdout, b"log ")]
-        lines = "".join(line for line in told if line.startswith("  "))
+            printed = [line.decode() async for line in until(process.stdout, b"log ")]
+        lines = "".join(line for line in printed if line.startswith("  "))
         shell = await asyncio.create_subprocess_exec(
             *("env", "-i", "PATH=/usr/bin:/bin", "sh", "-e", "-c", lines),
             cwd=terminal.folder,
@@ -141,7 +143,7 @@ async def test_what_it_prints_may_be_copied(terminal: Terminal) -> None:
 
 
 async def until(stream: asyncio.StreamReader, prefix: bytes) -> AsyncIterator[bytes]:
-    """Give the lines of a stream up to the one that begins so."""
+    """Yield the lines of a stream up to the one with this prefix."""
     async for line in stream:
         yield line
         if line.startswith(prefix):
@@ -149,7 +151,7 @@ async def until(stream: asyncio.StreamReader, prefix: bytes) -> AsyncIterator[by
 
 
 async def test_what_it_keeps_is_private(terminal: Terminal) -> None:
-    """Its folder and files are ours alone, and what is printed for a second terminal names the key by its file."""
+    """Its folder and files are private, and the printed lines name the key by its file."""
     async with terminal.up():
         assert 0o700 == stat.S_IMODE(terminal.state.stat().st_mode)
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files_of(terminal.state)}
@@ -168,12 +170,12 @@ async def test_what_it_keeps_is_private(terminal: Terminal) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files in a folder, without those of the servers' own folders."""
+    """Return the files in a folder, without those in the servers' own folders."""
     return [path for path in folder.iterdir() if path.is_file()]
 
 
 async def test_only_one_in_a_folder(terminal: Terminal) -> None:
-    """A second `up` in the folder is refused, and the first one goes on."""
+    """A second `up` in the same folder is refused, and the first one continues."""
     async with terminal.up() as (process, _):
         second = await terminal.hookseal("up", "--json")
         assert (5, "refused") == (second.code, second.json["error"]["code"])
@@ -182,7 +184,7 @@ async def test_only_one_in_a_folder(terminal: Terminal) -> None:
 
 
 async def test_one_that_was_killed(terminal: Terminal) -> None:
-    """One that is killed leaves no process, and is not up for a second terminal; the next one starts."""
+    """A killed `up` leaves no process, `up env` says that nothing runs, and the next one starts."""
     async with terminal.up() as (process, _):
         process.kill()
         await process.wait()
@@ -197,36 +199,42 @@ async def test_one_that_was_killed(terminal: Terminal) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_nothing_is_up(terminal: Terminal) -> None:
-    """Where nothing is up, `up env` says so, prints nothing that a shell would run, and makes nothing."""
-    told = await terminal.hookseal("up", "env")
+    """If nothing runs, `up env` says so on standard error, prints nothing for a shell, and creates nothing."""
+    ended = await terminal.hookseal("up", "env")
     expected = "hookseal: nothing is up in this folder: run `hookseal up` here, in another terminal\n"
-    assert (69, "", expected) == (told.code, told.out, told.err)
+    assert (69, "", expected) == (ended.code, ended.out, ended.err)
     assert not terminal.state.exists()
 
 
 async def test_a_spoilt_state(terminal: Terminal) -> None:
-    """A state file that somebody changed is told by its name."""
+    """A state file that was altered is reported by name."""
     async with terminal.up():
         (terminal.state / "up.json").write_text('{"pid"')
-        told = await terminal.hookseal("up", "env", "--json")
-        assert (69, "unavailable") == (told.code, told.json["error"]["code"])
-        assert f"{terminal.state / 'up.json'} was changed" in told.json["error"]["message"]
+        ended = await terminal.hookseal("up", "env", "--json")
+        assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
+        assert f"{terminal.state / 'up.json'} was changed" in ended.json["error"]["message"]
 
 
 async def test_help_teaches() -> None:
-    """Help tells how a second terminal is pointed at it, and how it ends."""
+    """The help says how to use a second terminal, and how to end it."""
     for command in (("up",), ("up", "env")):
         assert 'eval "$(hookseal up env)"' in " ".join((await hookseal(*command, "--help")).out.split())
-    told = " ".join((await hookseal("up", "--help")).out.split())
-    assert "Ctrl-C" in told
-    assert "one JSON object a line" in told
+    text = " ".join((await hookseal("up", "--help")).out.split())
+    assert "Ctrl-C" in text
+    assert "one JSON object a line" in text
 
 
 def test_a_terminal_that_points_elsewhere() -> None:
-    """What would win over the settings of the stack, or clash with them, is unset, and nothing else."""
+    """Only variables that would override or contradict the settings of the stack are unset."""
     settings = {"DATABASE_URL": "postgresql://h/d", "SECRETS_MASTER_KEY_FILE": "/a key"}
     lines = ["export DATABASE_URL=postgresql://h/d", "export SECRETS_MASTER_KEY_FILE='/a key'"]
     assert lines == up.exported(settings, {"PATH": "/bin", "DATABASE_URL": "x", "HOOKSEAL_QUEUE": "x"}).splitlines()
     environ = dict.fromkeys(("HOOKSEAL_DATABASE_URL", "DATABASE_URL_FILE", "SECRETS_MASTER_KEY", "REDIS_URL"), "x")
     unset = "unset DATABASE_URL_FILE HOOKSEAL_DATABASE_URL SECRETS_MASTER_KEY"
     assert [unset, *lines] == up.exported(settings, environ).splitlines()
+    moved = dict.fromkeys(("SECRETS_MASTER_KEY_NEXT_FILE", "SECRETS_MASTER_KEY_PREVIOUS"), "x")
+    unset = "unset SECRETS_MASTER_KEY_NEXT_FILE SECRETS_MASTER_KEY_PREVIOUS"
+    assert [unset, *lines] == up.exported(settings, moved).splitlines()
+    moved = dict.fromkeys(("SECRETS_KMS", "SECRETS_KMS_INSTALLATION", "SECRETS_MASTER_KEY_WRAPPED_FILE"), "x")
+    unset = "unset SECRETS_KMS SECRETS_KMS_INSTALLATION SECRETS_MASTER_KEY_WRAPPED_FILE"
+    assert [unset, *lines] == up.exported(settings, moved).splitlines()

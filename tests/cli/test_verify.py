@@ -21,7 +21,7 @@ FRESH: dict[str, Any] = {"verified": True, "reason": None, "timestamp": AT, "age
 
 
 class Kept:
-    """A request that was kept in files."""
+    """A request that is stored in files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class Kept:
         return str(path)
 
     async def verified(self, *options: str, **files: str) -> Ended:
-        """Run the command on these files, or others; nothing of a secret is shown."""
+        """Run the command on these files, with changes; no output contains a secret."""
         named = {"secret_file": self.secret, "headers_file": self.headers, "body_file": self.body} | files
         arguments = [part for name, path in named.items() for part in (f"--{name.replace('_', '-')}", path)]
         ended = await hookseal("verify", *arguments, *options)
@@ -46,29 +46,29 @@ class Kept:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    """Return a request that verifies at the time of `NOW`."""
+def files(tmp_path: Path) -> Kept:
+    """Return a stored request that verifies at the time `NOW`."""
     return Kept(tmp_path)
 
 
-async def test_a_request_that_verifies(kept: Kept) -> None:
-    """It is 0, with what was proven; without any setting in the environment."""
-    ended = await kept.verified(*NOW, "--json")
+async def test_a_request_that_verifies(files: Kept) -> None:
+    """It exits 0 and prints what was verified, without any setting in the environment."""
+    ended = await files.verified(*NOW, "--json")
     assert (0, "") == (ended.code, ended.err)
     assert FRESH | {"scheme": "standard", "delivery_id": KNOWN["id"], "secret_number": 1} == ended.json
 
-    shown = await kept.verified(*NOW)
+    shown = await files.verified(*NOW)
     assert 0 == shown.code
     assert (
         f"verified  yes, with secret 1 of 1\nscheme    standard\ndelivery  {KNOWN['id']}\ntime      {AT}, 2 s old\n"
     ) == shown.out
 
 
-async def test_x_webhook_and_several_secrets(kept: Kept) -> None:
-    """`--secret-file` may be given again; the number of the one that signed is told."""
-    headers = kept.write("x", json.dumps(x_webhook()))
-    another = kept.write("another", X_SECRET, mode=0o600)
-    ended = await kept.verified("--secret-file", another, *NOW, "--json", headers_file=headers)
+async def test_x_webhook_and_several_secrets(files: Kept) -> None:
+    """`--secret-file` may be repeated, and the number of the secret that matched is printed."""
+    headers = files.write("x", json.dumps(x_webhook()))
+    another = files.write("another", X_SECRET, mode=0o600)
+    ended = await files.verified("--secret-file", another, *NOW, "--json", headers_file=headers)
 
     assert 0 == ended.code
     assert FRESH | {"scheme": "x-webhook", "delivery_id": DELIVERY, "secret_number": 2} == ended.json
@@ -77,11 +77,11 @@ async def test_x_webhook_and_several_secrets(kept: Kept) -> None:
 @pytest.mark.req("SEC-20")
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize(("mode", "end"), [(0o600, "\n"), (0o640, ""), (0o644, "\n"), (0o644, "\r\n")])
-async def test_a_public_key(kept: Kept, mode: int, end: str) -> None:
-    """The file of a public key verifies ed25519, beside secrets too; others may read it."""
-    headers = kept.write("asymmetric", json.dumps(standard(ASYMMETRIC)))
-    public = kept.write("public", PUBLIC + end, mode=mode)
-    ended = await kept.verified("--secret-file", public, *NOW, "--json", headers_file=headers)
+async def test_a_public_key(files: Kept, mode: int, end: str) -> None:
+    """A file with a public key verifies ed25519, also beside secrets; others may read it."""
+    headers = files.write("asymmetric", json.dumps(standard(ASYMMETRIC)))
+    public = files.write("public", PUBLIC + end, mode=mode)
+    ended = await files.verified("--secret-file", public, *NOW, "--json", headers_file=headers)
 
     assert (0, "") == (ended.code, ended.err)
     assert FRESH | {"scheme": "standard", "delivery_id": KNOWN["id"], "secret_number": 2} == ended.json
@@ -102,29 +102,29 @@ async def test_a_public_key(kept: Kept, mode: int, end: str) -> None:
         "",
     ],
 )
-async def test_what_others_may_read_is_a_public_key_only(kept: Kept, content: str | bytes) -> None:
-    """A file that others may read is refused if anything but one public key is in it, and nothing of it is shown."""
-    ended = await kept.verified(*NOW, "--json", secret_file=kept.write("open", content, mode=0o644))
+async def test_what_others_may_read_is_a_public_key_only(files: Kept, content: str | bytes) -> None:
+    """A file that others may read is refused unless it has exactly one public key; its content is not shown."""
+    ended = await files.verified(*NOW, "--json", secret_file=files.write("open", content, mode=0o644))
 
     assert (5, "secret_file") == (ended.code, ended.json["error"]["field"])
     assert "chmod 600" in ended.json["error"]["message"]
 
 
 @pytest.mark.req("SEC-20")
-async def test_a_key_that_is_no_good(kept: Kept) -> None:
-    """A private key does not belong at a receiver, and a public key of another form is told from a wrong signature."""
-    private = await kept.verified(*NOW, secret_file=kept.write("private", PRIVATE, mode=0o600))
-    cut = await kept.verified(*NOW, secret_file=kept.write("cut", PUBLIC[:-4]))
+async def test_a_key_that_is_no_good(files: Kept) -> None:
+    """A private key and a malformed public key are refused with the reason, not as a wrong signature."""
+    private = await files.verified(*NOW, secret_file=files.write("private", PRIVATE, mode=0o600))
+    cut = await files.verified(*NOW, secret_file=files.write("cut", PUBLIC[:-4]))
 
     assert (1, 1) == (private.code, cut.code)
     assert "secret 1 is a private key" in private.out
-    assert "give it the whpk_ of the endpoint" in private.out
-    assert "secret 1 is no public key" in cut.out
+    assert "use the public key (whpk_) of the endpoint" in private.out
+    assert "secret 1 is not a public key" in cut.out
 
 
-async def test_a_request_that_is_stale(kept: Kept) -> None:
-    """A request of long ago is 1, says that its signature fits and how old it is; the tolerance may be widened."""
-    ended = await kept.verified("--at", str(AT + 400), "--json")
+async def test_a_request_that_is_stale(files: Kept) -> None:
+    """An old request exits 1 with its age, and says that its signature matches; `--tolerance` accepts it."""
+    ended = await files.verified("--at", str(AT + 400), "--json")
     assert (1, "") == (ended.code, ended.err)
     assert {
         "verified": False,
@@ -135,21 +135,23 @@ async def test_a_request_that_is_stale(kept: Kept) -> None:
         "age_seconds": 400.0,
         "secret_number": None,
     } == ended.json
-    shown = await kept.verified("--at", str(AT + 400))
+    shown = await files.verified("--at", str(AT + 400))
     assert 1 == shown.code
-    assert shown.out.startswith("verified  NO: the signature fits, but the request is 400 s old: 300 s are allowed\n")
-    ahead = await kept.verified("--at", str(AT - 400))
+    assert shown.out.startswith(
+        "verified  NO: the signature matches, but the request is 400 s old: 300 s are allowed\n"
+    )
+    ahead = await files.verified("--at", str(AT - 400))
     assert ahead.out.endswith(f"time      {AT}, 400 s ahead\n")
-    far = (await kept.verified("--at", "0", "--tolerance", "1000000")).out
+    far = (await files.verified("--at", "0", "--tolerance", "1000000")).out
     assert f"the request is {AT} s ahead of this clock: 1000000 s are allowed\n" in far
     assert far.endswith(f"time      {AT}, {AT} s ahead\n")
-    assert f" {AT}, 400.5 s old\n" in (await kept.verified("--at", str(AT + 400.5))).out
-    assert 0 == (await kept.verified("--at", str(AT + 400), "--tolerance", "400")).code
+    assert f" {AT}, 400.5 s old\n" in (await files.verified("--at", str(AT + 400.5))).out
+    assert 0 == (await files.verified("--at", str(AT + 400), "--tolerance", "400")).code
 
 
-async def test_now_is_now(kept: Kept) -> None:
-    """Without `--at` the time is this machine's: a request of 2021 is years old."""
-    ended = await kept.verified("--json")
+async def test_now_is_now(files: Kept) -> None:
+    """Without `--at` the current time counts, so a request of 2021 is years old."""
+    ended = await files.verified("--json")
 
     assert (1, "outside_tolerance") == (ended.code, ended.json["reason"])
     assert ended.json["age_seconds"] > 5 * 365 * 86_400 - 300
@@ -167,12 +169,12 @@ async def test_now_is_now(kept: Kept) -> None:
     ],
 )
 async def test_requests_that_do_not_verify(
-    kept: Kept, headers: dict[str, str], reason: str, stated: tuple[str | None, str | None, int | None]
+    files: Kept, headers: dict[str, str], reason: str, stated: tuple[str | None, str | None, int | None]
 ) -> None:
-    """It is 1 with the reason, and with what the request says of itself; control characters do not reach a terminal."""
-    path = kept.write("others", json.dumps(headers))
-    ended = await kept.verified(*NOW, "--json", headers_file=path)
-    shown = await kept.verified(*NOW, headers_file=path)
+    """It exits 1 with the reason and the request's own values, with control characters escaped."""
+    path = files.write("others", json.dumps(headers))
+    ended = await files.verified(*NOW, "--json", headers_file=path)
+    shown = await files.verified(*NOW, headers_file=path)
 
     assert (1, False, reason) == (ended.code, ended.json["verified"], ended.json["reason"])
     assert stated == (ended.json["scheme"], ended.json["delivery_id"], ended.json["timestamp"])
@@ -181,20 +183,20 @@ async def test_requests_that_do_not_verify(
     assert "\x1b" not in ended.out + shown.out
 
 
-async def test_another_secret(kept: Kept) -> None:
-    """Another secret does not fit, and one that cannot be a secret is a reason of its own."""
+async def test_another_secret(files: Kept) -> None:
+    """A wrong secret does not match, and an invalid secret is a separate reason."""
     for text, reason in (
         (OTHER_SECRET, "no_matching_signature"),
         ("", "unusable_secret"),
         ("whsk_x", "unusable_secret"),
     ):
-        ended = await kept.verified(*NOW, "--json", secret_file=kept.write("other", text, mode=0o600))
+        ended = await files.verified(*NOW, "--json", secret_file=files.write("other", text, mode=0o600))
         assert (1, reason) == (ended.code, ended.json["reason"])
 
 
-async def test_another_body(kept: Kept) -> None:
-    """A newline that an editor added is enough for another body."""
-    ended = await kept.verified(*NOW, "--json", body_file=kept.write("other", BODY + b"\n"))
+async def test_another_body(files: Kept) -> None:
+    """One newline added by an editor makes the signature wrong."""
+    ended = await files.verified(*NOW, "--json", body_file=files.write("other", BODY + b"\n"))
 
     assert (1, "no_matching_signature") == (ended.code, ended.json["reason"])
 
@@ -208,29 +210,29 @@ async def test_another_body(kept: Kept) -> None:
         ("", ""),
     ],
 )
-async def test_headers_as_they_came(kept: Kept, first: str, after: str) -> None:
-    """A first line of HTTP is passed over, and what stands behind the empty line is no header."""
+async def test_headers_as_they_came(files: Kept, first: str, after: str) -> None:
+    """A first line of HTTP is ignored, and nothing after the empty line is a header."""
     lines = "".join(f"{name.title()}:\t {value} \r\n" for name, value in standard().items())
-    ended = await kept.verified(*NOW, headers_file=kept.write("dump", f"{first}Host: a\r\n{lines}{after}"))
+    ended = await files.verified(*NOW, headers_file=files.write("dump", f"{first}Host: a\r\n{lines}{after}"))
 
     assert (0, "") == (ended.code, ended.err)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \n"])
-async def test_headers_as_json(kept: Kept, mark: bytes) -> None:
-    """A JSON object is taken, with a text or a list of texts for each name."""
+async def test_headers_as_json(files: Kept, mark: bytes) -> None:
+    """A JSON object is accepted, with a string or a list of strings for each name."""
     headers = {name: [value] for name, value in standard().items()} | {"host": "a"}
-    ended = await kept.verified(*NOW, headers_file=kept.write("json", mark + json.dumps(headers).encode()))
+    ended = await files.verified(*NOW, headers_file=files.write("json", mark + json.dumps(headers).encode()))
 
     assert (0, "") == (ended.code, ended.err)
 
 
-async def test_a_header_that_is_repeated(kept: Kept) -> None:
-    """Values of one name are put together, as a server does it: two ids are none."""
+async def test_a_header_that_is_repeated(files: Kept) -> None:
+    """Values of one name are joined, as servers do: two ids are an invalid one."""
     twice = "".join(f"{name}: {value}\n" for name, value in standard().items()) + "Webhook-Id: other\n"
-    as_lines = await kept.verified(*NOW, "--json", headers_file=kept.write("lines", twice))
-    as_json = kept.write("json", json.dumps(standard() | {"Webhook-Id": "other"}))
-    in_json = await kept.verified(*NOW, "--json", headers_file=as_json)
+    as_lines = await files.verified(*NOW, "--json", headers_file=files.write("lines", twice))
+    as_json = files.write("json", json.dumps(standard() | {"Webhook-Id": "other"}))
+    in_json = await files.verified(*NOW, "--json", headers_file=as_json)
 
     for ended in (as_lines, in_json):
         assert (1, "malformed_header") == (ended.code, ended.json["reason"])
@@ -241,44 +243,44 @@ async def test_a_header_that_is_repeated(kept: Kept) -> None:
     "content",
     ["webhook-id", ": value\n", "a: b\n c: d\n", "{", '{"a": 1}', '{"a": [1]}', "{}{}", '{"a":' + "[" * 9_000],
 )
-async def test_headers_that_are_none(kept: Kept, content: str) -> None:
-    """What is neither lines nor one object of texts is 2, and names the file's option."""
-    ended = await kept.verified("--json", headers_file=kept.write("others", content))
+async def test_headers_that_are_none(files: Kept, content: str) -> None:
+    """Text that is neither header lines nor an object of strings exits 2 and names the option."""
+    ended = await files.verified("--json", headers_file=files.write("others", content))
 
     assert (2, "headers_file") == (ended.code, ended.json["error"]["field"])
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_files_that_cannot_be_taken(kept: Kept) -> None:
-    """A file that is not there is 3, a secret that others may read is 5, too much is 2: each names its option."""
-    absent = str(kept.folder / "absent")
+async def test_files_that_cannot_be_taken(files: Kept) -> None:
+    """An absent file exits 3, a secret that others may read 5, a too large file 2; each names its option."""
+    absent = str(files.folder / "absent")
     for option in ("secret_file", "headers_file", "body_file"):
-        ended = await kept.verified("--json", **{option: absent})
+        ended = await files.verified("--json", **{option: absent})
         assert (2, option) == (ended.code, ended.json["error"]["field"])
-    ended = await kept.verified("--json", secret_file=kept.write("open", SECRET, mode=0o640))
+    ended = await files.verified("--json", secret_file=files.write("open", SECRET, mode=0o640))
     assert (5, "secret_file") == (ended.code, ended.json["error"]["field"])
     for option, most in (("headers_file", 65_536), ("body_file", MAX_BODY_BYTES)):
-        ended = await kept.verified("--json", **{option: kept.write("large", "x" * (most + 1))})
+        ended = await files.verified("--json", **{option: files.write("large", "x" * (most + 1))})
         assert (2, option) == (ended.code, ended.json["error"]["field"])
         assert str(most) in ended.json["error"]["message"]
 
 
-async def test_standard_input(kept: Kept) -> None:
-    """Any one of the files may be standard input, and only one."""
+async def test_standard_input(files: Kept) -> None:
+    """One of the files may be standard input, and only one."""
     contents = {
         "--secret-file": SECRET.encode(),
         "--headers-file": json.dumps(standard()).encode(),
         "--body-file": BODY,
     }
-    paths = {"--secret-file": kept.secret, "--headers-file": kept.headers, "--body-file": kept.body}
+    paths = {"--secret-file": files.secret, "--headers-file": files.headers, "--body-file": files.body}
     for option, content in contents.items():
         arguments = [part for pair in (paths | {option: "-"}).items() for part in pair]
         assert 0 == (await fed(content, "verify", *arguments, *NOW)).code
-    twice = await kept.verified("--json", headers_file="-", body_file="-")
+    twice = await files.verified("--json", headers_file="-", body_file="-")
     assert 2 == twice.code
     assert "once" in twice.json["error"]["message"]
 
 
 async def test_help_teaches() -> None:
-    """Help has an example."""
+    """The help has an example."""
     assert "Example: hookseal verify" in (await hookseal("verify", "--help")).out

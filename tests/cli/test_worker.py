@@ -1,4 +1,4 @@
-"""`hookseal worker` starts only on what it can work with, says that it is ready, and ends when it is told."""
+"""`hookseal worker` starts only if it can work, reports readiness, and ends at a signal."""
 
 import asyncio
 import json
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests import forked
-from tests.cli.begun import Begun
 from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.installation import Begun
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, seconds_from
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.embedded.processes import is_open, taken_port
@@ -23,7 +23,7 @@ SETTINGS = {"SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": MASTER_KEY_TEXT, "HO
 
 @asynccontextmanager
 async def working(settings: dict[str, str], *options: str) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
-    """Give a worker process that is ready, and what it said."""
+    """Yield a ready worker process and its first output."""
     process = await forked.start(
         *("worker", *options),
         env={**os.environ, **SETTINGS, **settings},
@@ -41,7 +41,7 @@ async def working(settings: dict[str, str], *options: str) -> AsyncIterator[tupl
 
 
 async def get(url: str) -> bytes:
-    """Return the status line that a url of this machine answers with."""
+    """Return the status line that this url answers."""
     host, _, rest = url.removeprefix("http://").partition(":")
     port, _, path = rest.partition("/")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -56,7 +56,7 @@ async def get(url: str) -> bytes:
 @pytest.mark.parametrize("options", [(), ("--json",)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_ready_until_it_is_told(options: tuple[str, ...], number: signal.Signals, begun: Begun) -> None:
-    """One line tells that it is ready and where its probes answer; a signal ends it with 0 and nothing more to say."""
+    """One line reports readiness and the address of the probes; a signal ends it with 0 and no more output."""
     async with working(begun.settings, *options) as (process, ready):
         assert {"event", "worker_id", "pid", "health_url"} == ready.keys()
         assert ("worker.ready", process.pid) == (ready["event"], ready["pid"])
@@ -72,7 +72,7 @@ async def test_ready_until_it_is_told(options: tuple[str, ...], number: signal.S
 
 
 async def test_it_works_on_what_the_commands_made(begun: Begun) -> None:
-    """What is published while it runs is tried, and its outcome is on record."""
+    """An event published while it runs is sent, and its outcome is on record."""
     settings = {"HOOKSEAL_ALLOW_HTTP": "true", "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8"}
     url = f"http://127.0.0.1:{closed_port()}/"
     added = await begun.run("endpoint", "add", "--tenant", "acme", "--url", url, "--event-type", "*", **settings)
@@ -89,7 +89,7 @@ async def test_it_works_on_what_the_commands_made(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_every_problem_of_the_settings_at_once() -> None:
-    """All that is wrong with the settings ends it with 78, a line each, or as one object, and without a value."""
+    """Wrong settings exit 78 with one line for each problem, or one object, without a value."""
     settings = {"HOOKSEAL_CONCURENCY": "7", "HOOKSEAL_LEASE_SECONDS": "hunter2", "SECRETS_PROVIDER": "dev"}
     ended = await hookseal("worker", **settings)
     assert (78, "") == (ended.code, ended.out)
@@ -104,7 +104,7 @@ async def test_every_problem_of_the_settings_at_once() -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_postgresql_does_not_answer() -> None:
-    """A PostgreSQL that is gone or silent ends the process soon, naming its address."""
+    """If PostgreSQL is absent or silent, it exits within seconds and names the address."""
     async with black_hole() as (hole, called):
         for port in (closed_port(), hole):
             url = f"postgresql://user:hunter2@127.0.0.1:{port}/db"
@@ -118,7 +118,7 @@ async def test_postgresql_does_not_answer() -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 async def test_redis_does_not_answer(begun: Begun) -> None:
-    """A Redis that is gone or silent ends the process soon, naming its address."""
+    """If Redis is absent or silent, it exits within seconds and names the address."""
     async with black_hole() as (hole, called):
         for port in (closed_port(), hole):
             settings = begun.settings | {"REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}/0"}
@@ -129,11 +129,12 @@ async def test_redis_does_not_answer(begun: Begun) -> None:
             assert "hunter2" not in ended.out + ended.err
 
 
-async def test_the_port_of_the_probes_is_taken(begun: Begun) -> None:
-    """A port that somebody else has is told with the setting that names another."""
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_the_port_of_the_probes_is_taken(processes: str, begun: Begun) -> None:
+    """A busy port is reported with the setting that changes it."""
     taken, port = taken_port()
     with taken:
-        ended = await begun.run("worker", HOOKSEAL_HEALTH_PORT=str(port))
+        ended = await begun.run("worker", HOOKSEAL_HEALTH_PORT=str(port), HOOKSEAL_PROCESSES=processes)
     assert (69, "") == (ended.code, ended.out)
     lines = [line for line in ended.err.splitlines() if line.startswith("hookseal: ")]
     assert 1 == len(lines)
@@ -143,15 +144,50 @@ async def test_the_port_of_the_probes_is_taken(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-04", part="key-init")
 async def test_before_the_installation_has_begun(empty_database_url: str, database_url: str, redis_url: str) -> None:
-    """Without the schema, and then without the first key, it does not start and names the command."""
+    """Without the schema, or without the first key, it does not start and names the command."""
     for url, command in ((empty_database_url, "hookseal db upgrade"), (database_url, "hookseal key init")):
         ended = await hookseal("worker", "--json", DATABASE_URL=url, REDIS_URL=redis_url, **SETTINGS)
         assert 78 == ended.code
         assert command in ended.json["error"]["message"]
 
 
+async def test_several_refuse_as_one_does(database_url: str, redis_url: str) -> None:
+    """With several processes a failed start has the same exit code and object, reported once."""
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **SETTINGS}
+    one = await hookseal("worker", "--json", **settings)
+    several = await hookseal("worker", "--json", "--processes", "2", **settings)
+    assert (78, one.out) == (several.code, several.out)
+    assert [] == [line for line in several.err.splitlines() if not line.startswith("{")]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_nobody_can_be_told_that_it_is_ready(processes: str, begun: Begun) -> None:
+    """If its output cannot be written, one worker or several end with that error."""
+    settings = {**os.environ, **SETTINGS, **begun.settings, "HOOKSEAL_PROCESSES": processes}
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = await forked.start("worker", env=settings, stdout=full, stderr=PIPE)
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    finally:
+        os.close(full)
+    assert 69 == process.returncode
+    assert b"cannot be written to its standard output (OSError): keep its reader open, make room on its disk" in err
+
+
+@pytest.mark.parametrize("number", ["0", "65", "two"])
+async def test_how_many_processes_there_may_be(number: str) -> None:
+    """`--processes` and its setting accept 1 to 64."""
+    option = await hookseal("worker", "--processes", number, **SETTINGS)
+    setting = await hookseal("worker", HOOKSEAL_PROCESSES=number, **SETTINGS)
+    assert (2, 78) == (option.code, setting.code)
+    said = " ".join(option.err.split())
+    assert "--processes" in said
+    assert number == "two" or "must be 1 to 64; for more processes start another `hookseal worker`" in said
+    assert "HOOKSEAL_PROCESSES must be a whole number from 1 to 64" in setting.err
+
+
 async def test_help_teaches() -> None:
-    """Help tells what the ready line says, where the probes are, and how it ends."""
+    """The help describes the ready line, the probes, and how it ends."""
     out = (await hookseal("worker", "--help")).out
     assert all(
         word in out for word in ("SIGTERM", "/readyz", "/metrics", "hookseal check", "HOOKSEAL_HEALTH_PORT", "Example:")

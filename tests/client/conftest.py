@@ -1,4 +1,4 @@
-"""A Publisher on a migrated database and an empty Redis, and what tests of it look at."""
+"""A Publisher on a migrated database and an empty Redis, and a view of what it stored."""
 
 from collections.abc import AsyncIterator
 
@@ -19,7 +19,7 @@ async def publisher(database_url: str, redis_url: str) -> AsyncIterator[Publishe
 
 @pytest.fixture
 async def stored(pool: "asyncpg.Pool[asyncpg.Record]", redis_url: str) -> AsyncIterator[Stored]:
-    """Yield what looks at the database and the Redis; acme has one endpoint, which subscribes to everything."""
+    """Yield a view of the database and Redis; acme has one endpoint, which subscribes to everything."""
     async with Redis.from_url(redis_url) as redis:
         made = Stored(pool, redis)
         await made.endpoint()

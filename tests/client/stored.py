@@ -1,14 +1,14 @@
-"""What a publish left in PostgreSQL and in Redis."""
+"""What a publish stored in PostgreSQL and in Redis."""
 
 import asyncpg
 from redis.asyncio import Redis
 
 from hookseal.dispatcher.model import Ring
-from hookseal.queue.bell import DEFAULT_QUEUE
+from hookseal.queue.rings import DEFAULT_QUEUE
 
 
 class Stored:
-    """Looks at the tables and the queue."""
+    """Reads the tables and the queue."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", redis: Redis) -> None:
         self.pool = pool

@@ -3,14 +3,14 @@
 from redis.asyncio import Redis
 
 from hookseal.client.doorbell import Doorbell
-from hookseal.queue.bell import DEFAULT_QUEUE, bell
+from hookseal.queue.rings import DEFAULT_QUEUE, rings
 from tests.doubles.claims import DELIVERY, RING
 
 
 async def test_what_is_rung(redis_url: str) -> None:
-    """A doorbell rings what it is given, and tells nobody."""
+    """A doorbell rings the given deliveries and reports no loss."""
     lost: list[str] = []
-    doorbell = Doorbell(bell(redis_url), lost.append)
+    doorbell = Doorbell(rings(redis_url), lost.append)
     await doorbell.ring([RING])
     await doorbell.close()
 
@@ -20,8 +20,8 @@ async def test_what_is_rung(redis_url: str) -> None:
 
 
 async def test_closed_twice(redis_url: str) -> None:
-    """A doorbell that is closed rings nothing, and may be closed again."""
-    doorbell = Doorbell(bell(redis_url), print)
+    """A closed doorbell rings nothing, and may be closed again."""
+    doorbell = Doorbell(rings(redis_url), print)
     await doorbell.close()
     await doorbell.close()
     await doorbell.ring([RING])

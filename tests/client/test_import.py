@@ -1,4 +1,4 @@
-"""What it costs to import hookseal."""
+"""What an import of hookseal loads."""
 
 import subprocess
 import sys
@@ -17,14 +17,14 @@ print(hookseal.Publisher.__name__, hookseal.Published.__name__, "asyncpg" in sys
 
 
 def test_importing_is_cheap() -> None:
-    """Importing hookseal loads none of its libraries; asking for the Publisher loads what publishing needs."""
+    """Importing hookseal loads none of its libraries; the first use of the Publisher loads what publishing needs."""
     run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=False)
 
     assert ("[]\nPublisher Published True False\n", "") == (run.stdout, run.stderr)
 
 
 def test_what_is_not_there() -> None:
-    """Everything that `__all__` names is there, and another name is told as one that is not."""
+    """Everything in `__all__` exists, and another name is an AttributeError."""
     assert all(hasattr(hookseal, name) for name in hookseal.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Publishr'"):
         hookseal.Publishr  # noqa: B018 -- asking is the test

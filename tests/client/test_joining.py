@@ -1,4 +1,4 @@
-"""Publishing inside a transaction of the caller: all of it or nothing, and no ring before the commit."""
+"""Publishing inside a transaction of the caller: all or nothing, and no ring before the commit."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from hookseal import Publisher
 from hookseal.ground.errors import Conflict, Malformed, Unavailable
-from hookseal.schema.database import Connection
+from hookseal.postgres.handles import Connection
 from tests.client.stored import Stored, ids
 from tests.worker.waiting import eventually
 
@@ -23,23 +23,23 @@ async def _orders(stored: Stored) -> None:
 
 
 async def order(connection: Connection) -> None:
-    """Do what the caller does for itself."""
+    """Do the caller's own work."""
     await connection.execute("INSERT INTO orders VALUES (1)")
 
 
 async def orders(stored: Stored) -> int:
-    """Return how many orders are committed."""
+    """Return the number of committed orders."""
     count: int = await stored.pool.fetchval("SELECT count(*) FROM orders")
     return count
 
 
 async def test_a_commit(publisher: Publisher, stored: Stored) -> None:
-    """Event and order are there once the caller commits, not before; nothing is rung before the caller says so."""
+    """Event and order exist after the caller's commit, not before; nothing is rung before the caller asks for it."""
     async with stored.pool.acquire() as connection:
         async with connection.transaction():
             await order(connection)
             published = await publisher.publish(**EVENT, connection=connection)
-            assert (0, 0) == (await orders(stored), await stored.count())
+            assert (False, 0, 0) == (published.is_committed, await orders(stored), await stored.count())
         assert (1, 1, set()) == (await orders(stored), await stored.count(), await stored.rung())
     await published.ring()
 
@@ -47,7 +47,7 @@ async def test_a_commit(publisher: Publisher, stored: Stored) -> None:
 
 
 async def test_a_connection_of_another_kind(publisher: Publisher, stored: Stored) -> None:
-    """What is no connection of asyncpg is refused by name, before anything is stored."""
+    """A connection that is not of asyncpg is refused by the argument's name, before anything is stored."""
     another: Any = object()
     with pytest.raises(Malformed, match="asyncpg") as caught:
         await publisher.publish(**EVENT, connection=another)
@@ -56,7 +56,7 @@ async def test_a_connection_of_another_kind(publisher: Publisher, stored: Stored
 
 
 async def test_a_rollback(publisher: Publisher, stored: Stored) -> None:
-    """What is rolled back was never published; a ring for it does no harm."""
+    """After a rollback nothing is published; a ring for it does no harm."""
     async with stored.pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -70,7 +70,7 @@ async def test_a_rollback(publisher: Publisher, stored: Stored) -> None:
 
 @pytest.mark.parametrize("begun_by", ["asyncpg", "statement"])
 async def test_a_conflict_undoes_only_itself(publisher: Publisher, stored: Stored, begun_by: str) -> None:
-    """After a conflict that the caller expects, the transaction goes on, and its own work is kept."""
+    """After a conflict the caller's transaction continues, and its own work is kept."""
     await publisher.publish(**EVENT, event_id="evt-1")
     async with stored.pool.acquire() as connection:
         transaction = connection.transaction()
@@ -87,7 +87,7 @@ async def test_a_conflict_undoes_only_itself(publisher: Publisher, stored: Store
 
 
 async def test_a_cancelled_publish_undoes_only_itself(publisher: Publisher, stored: Stored) -> None:
-    """A publish that waits for another transaction and is cancelled leaves the caller's transaction usable."""
+    """A publish that is cancelled while it waits for a lock leaves the caller's transaction usable."""
     async with stored.pool.acquire() as other, stored.pool.acquire() as connection:
         holding = other.transaction()
         await holding.start()
@@ -106,7 +106,7 @@ async def test_a_cancelled_publish_undoes_only_itself(publisher: Publisher, stor
 
 
 async def test_a_connection_that_is_lost(publisher: Publisher, stored: Stored) -> None:
-    """If the caller's connection is lost in mid-publish, the error says that PostgreSQL does not answer."""
+    """If the caller's connection is lost during a publish, the error says that PostgreSQL does not answer."""
     async with stored.pool.acquire() as other, stored.pool.acquire() as connection:
         holding = other.transaction()
         await holding.start()
@@ -123,11 +123,21 @@ async def test_a_connection_that_is_lost(publisher: Publisher, stored: Stored) -
     assert 0 == await stored.count()
 
 
+async def test_a_connection_that_is_closed(publisher: Publisher, stored: Stored, database_url: str) -> None:
+    """A closed connection is reported as PostgreSQL that does not answer, and nothing is stored."""
+    connection = await asyncpg.connect(database_url)
+    connection.terminate()
+    with pytest.raises(Unavailable):
+        await publisher.publish(**EVENT, connection=connection)
+
+    assert 0 == await stored.count()
+
+
 async def test_without_a_transaction(publisher: Publisher, stored: Stored) -> None:
-    """On a connection without a transaction the event is stored at once, and rung when the caller says so."""
+    """On a connection without a transaction the event is stored at once, and rung when the caller asks for it."""
     async with stored.pool.acquire() as connection:
         published = await publisher.publish(**EVENT, connection=connection)
-    assert (1, set()) == (await stored.count(), await stored.rung())
+    assert (True, 1, set()) == (published.is_committed, await stored.count(), await stored.rung())
     await published.ring()
 
     assert ids(published.deliveries) == await stored.rung()
@@ -141,7 +151,7 @@ async def _is_blocked(stored: Stored) -> bool:
 
 
 async def test_a_transaction_that_has_failed_already(publisher: Publisher, stored: Stored) -> None:
-    """Publishing in a transaction that can only be rolled back is a conflict that says so, and stores nothing."""
+    """Publishing in a transaction that has already failed is a conflict that says so, and stores nothing."""
     async with stored.pool.acquire() as connection:
         await connection.execute("BEGIN")
         with pytest.raises(asyncpg.UndefinedTableError):

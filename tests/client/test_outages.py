@@ -1,4 +1,4 @@
-"""A Publisher whose Redis or PostgreSQL is not what it hopes for."""
+"""A Publisher during outages of Redis or PostgreSQL, and with wrong settings."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from hookseal import Publisher
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import ConfigError, Refused, Unavailable
-from hookseal.queue.bell import DEFAULT_QUEUE
+from hookseal.queue.rings import DEFAULT_QUEUE
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing
 from tests.client.stored import Stored, ids
 from tests.servers import sibling
@@ -23,7 +23,7 @@ EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "dat
 async def test_redis_does_not_answer(
     database_url: str, stored: Stored, caplog: pytest.LogCaptureFixture, silent: bool
 ) -> None:
-    """Without Redis, gone or silent, the event is stored all the same and soon; the lost ring is logged, not raised."""
+    """With Redis down or silent, the event is stored without delay; the lost ring is logged, not raised."""
     async with black_hole() as (hole, _):
         port = hole if silent else closed_port()
         async with Publisher.connect(database_url, f"redis://:hunter2@127.0.0.1:{port}/0") as publisher:
@@ -40,7 +40,7 @@ async def test_redis_does_not_answer(
 async def test_a_url_that_redis_does_not_know(
     database_url: str, stored: Stored, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever makes a ring fail, the event is stored, and no error says otherwise."""
+    """Whatever makes a ring fail, the event is stored and no error is raised."""
     async with Publisher.connect(database_url, f"redis://127.0.0.1:{closed_port()}/0?nonsense=1") as publisher:
         await publisher.publish(**EVENT)
 
@@ -49,7 +49,7 @@ async def test_a_url_that_redis_does_not_know(
 
 
 async def test_a_slow_redis(database_url: str, stored: Stored) -> None:
-    """However many publish at once, a Redis that is silent holds none of them up for longer than one."""
+    """Concurrent publishes together wait for a silent Redis no longer than a single one."""
     async with black_hole() as (hole, _), Publisher.connect(database_url, f"redis://127.0.0.1:{hole}/0") as publisher:
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(publisher.publish(**EVENT) for _ in range(50)))
@@ -59,7 +59,7 @@ async def test_a_slow_redis(database_url: str, stored: Stored) -> None:
 
 
 async def test_redis_comes_back(database_url: str, stored: Stored, own_valkey: Server) -> None:
-    """Once a Redis that stood still goes on, the same Publisher rings again, and rings rightly."""
+    """Once a frozen Redis continues, the same Publisher rings again."""
     async with Publisher.connect(database_url, own_valkey.url) as publisher, Redis.from_url(own_valkey.url) as redis:
         first = await publisher.publish(**EVENT)
         own_valkey.freeze()
@@ -74,7 +74,7 @@ async def test_redis_comes_back(database_url: str, stored: Stored, own_valkey: S
 
 
 async def test_no_redis(database_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no Redis in the environment, or an empty name of one, nothing is rung and nothing is missing."""
+    """With no url of Redis, or an empty one, nothing is rung and no error occurs."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("SECRETS_BACKEND", "of another program")
@@ -100,18 +100,18 @@ async def test_the_environment(
 
 
 async def test_settings_that_cannot_be_used(database_url: str) -> None:
-    """What is wrong with the settings is told before anything is connected, and never with a value."""
-    for url, told in ((None, "DATABASE_URL is not set"), ("mysql://u:hunter2@h/d", "DATABASE_URL must be ")):
-        with pytest.raises(ConfigError, match=told) as caught:
+    """Wrong settings are reported before anything is connected, and without a value."""
+    for url, message in ((None, "DATABASE_URL is not set"), ("mysql://u:hunter2@h/d", "DATABASE_URL must be ")):
+        with pytest.raises(ConfigError, match=message) as caught:
             async with Publisher.connect(url):
                 raise AssertionError
         assert "hunter2" not in str(caught.value)
-    for query, told in (
+    for query, message in (
         ("sslmode=hunter2", "DATABASE_URL has the parameter sslmode, which must be "),
-        ("statement_timeout=1", "DATABASE_URL has the parameter statement_timeout, which is none of PostgreSQL"),
+        ("statement_timeout=1", "DATABASE_URL has the parameter statement_timeout, which PostgreSQL does not know"),
         ("sslmode=require&sslrootcert=/nowhere", "DATABASE_URL has the parameter sslrootcert, whose file cannot be re"),
     ):
-        with pytest.raises(ConfigError, match=f"^{told}") as caught:
+        with pytest.raises(ConfigError, match=f"^{message}") as caught:
             async with Publisher.connect(f"{database_url}?{query}"):
                 raise AssertionError
         assert "hunter2" not in str(caught.value)
@@ -121,7 +121,7 @@ async def test_settings_that_cannot_be_used(database_url: str) -> None:
 
 
 async def test_urls_of_other_clients(database_url: str, redis_url: str, stored: Stored) -> None:
-    """What an app has for SQLAlchemy, libpq and Valkey serves as it is: the event is stored, and rung."""
+    """The urls of an app for SQLAlchemy, libpq and Valkey work unchanged: the event is stored and rung."""
     of_libpq = "connect_timeout=10&keepalives=1&channel_binding=prefer&gssencmode=prefer&application_name=shop"
     url = f"{database_url.replace('postgresql://', 'postgresql+asyncpg://')}?ssl=prefer&{of_libpq}"
     async with Publisher.connect(url, redis_url.replace("redis://", "valkey://")) as publisher:
@@ -132,7 +132,7 @@ async def test_urls_of_other_clients(database_url: str, redis_url: str, stored: 
 
 
 async def test_postgresql_does_not_answer() -> None:
-    """Without PostgreSQL, gone, silent or refusing, connecting fails with its address and without the password."""
+    """With PostgreSQL down, silent or refusing, connecting fails with its address and without the password."""
     async with black_hole() as (hole, _), refusing("28P01", "no") as password, refusing("57P03", "later") as starting:
         for port in (closed_port(), hole, password, starting):
             with pytest.raises(
@@ -145,7 +145,7 @@ async def test_postgresql_does_not_answer() -> None:
 
 
 async def test_a_database_that_is_not_there(database_url: str, empty_database_url: str) -> None:
-    """A database that is not there is told with the address, one without the schema with the command that makes it."""
+    """A missing database is reported with the address, a missing schema with the command that creates it."""
     with pytest.raises(
         Unavailable, match=r"has no such database \(InvalidCatalogNameError\): create it or correct DATABASE_URL"
     ):
@@ -157,22 +157,22 @@ async def test_a_database_that_is_not_there(database_url: str, empty_database_ur
 
 
 async def test_postgresql_stands_still(own_postgres: Server) -> None:
-    """A PostgreSQL that stands still is `Unavailable` within seconds; once it goes on, the same Publisher publishes."""
+    """A frozen PostgreSQL is `Unavailable` within seconds; once it continues, the same Publisher publishes."""
     async with Publisher.connect(own_postgres.url) as publisher:
         own_postgres.freeze()
         try:
             began = asyncio.get_running_loop().time()
-            told = await asyncio.gather(*(publisher.publish(**EVENT) for _ in range(10)), return_exceptions=True)
+            ended = await asyncio.gather(*(publisher.publish(**EVENT) for _ in range(10)), return_exceptions=True)
             assert asyncio.get_running_loop().time() - began < 2 * SOON_SECONDS
         finally:
             own_postgres.thaw()
 
-        assert [Unavailable] * 10 == [type(error) for error in told]
+        assert [Unavailable] * 10 == [type(error) for error in ended]
         assert not (await publisher.publish(**EVENT)).duplicate
 
 
 async def test_a_publisher_that_is_closed(database_url: str) -> None:
-    """Behind its block a Publisher says that it is closed, and blames no server."""
+    """After its block a Publisher reports that it is closed, and blames no server."""
     async with Publisher.connect(database_url) as publisher:
         pass
     with pytest.raises(Refused, match="this Publisher is closed"):
@@ -181,7 +181,7 @@ async def test_a_publisher_that_is_closed(database_url: str) -> None:
 
 @pytest.mark.req("DEL-01")
 async def test_rights(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
-    """A role that is no producer is refused at once, and a producer for tenants that were not granted to it."""
+    """A role that is not a producer is refused at once, and so is a producer for a tenant that it was not granted."""
     role = "hookseal_test_" + (await pool.fetchval("SELECT current_database()"))[-24:]
     url = f"postgresql://{role}:p@{database_url.partition('@')[2]}"
     await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")

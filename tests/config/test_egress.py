@@ -1,4 +1,4 @@
-"""The egress proxy and the file of authorities: what is taken, and that a refusal repeats nothing of it."""
+"""The egress proxy and the file of certificate authorities: what is accepted, and that no error repeats a value."""
 
 import os
 import pickle
@@ -8,7 +8,7 @@ import pytest
 
 from hookseal.config.egress import certificates, proxy
 from hookseal.config.load import NOTHING, load
-from hookseal.dispatcher.tunnel import EgressProxy
+from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.ground.errors import ConfigError
 from tests.doubles.certificates import authority
 
@@ -33,7 +33,7 @@ def problems(environ: dict[str, str]) -> list[str]:
     ],
 )
 def test_a_proxy(text: str, expected: EgressProxy) -> None:
-    """Host and port are read from the url, and the credentials with what is percent-encoded in them."""
+    """Host and port are read from the url, and the percent-encoded credentials are decoded."""
     assert expected == proxy(text)
 
 
@@ -51,7 +51,7 @@ def test_a_proxy(text: str, expected: EgressProxy) -> None:
     ],
 )
 def test_not_a_proxy(text: str) -> None:
-    """What is no url of that form is refused by name, and nothing of it is repeated."""
+    """Any other url is refused by the name of the variable, without its value."""
     [problem] = problems({"HOOKSEAL_EGRESS_PROXY": text})
 
     assert problem.startswith("HOOKSEAL_EGRESS_PROXY must be http://HOST:PORT")
@@ -60,7 +60,7 @@ def test_not_a_proxy(text: str) -> None:
 
 @pytest.mark.req("SEC-15", part="settings")
 def test_credentials_are_not_shown(tmp_path: Path) -> None:
-    """The proxy's credentials, here from a file, are in no repr, and are neither copied nor pickled."""
+    """The credentials of the proxy, here from a file, are in no repr, and cannot be copied or pickled."""
     path = tmp_path / "proxy"
     path.write_text(f"http://user:{CANARY}@proxy.internal:3128\n")
     settings = load({"HOOKSEAL_EGRESS_PROXY_FILE": str(path)}, needs=NOTHING)
@@ -68,12 +68,12 @@ def test_credentials_are_not_shown(tmp_path: Path) -> None:
     assert settings.egress.proxy is not None
     assert f"user:{CANARY}".encode() == settings.egress.proxy.credentials
     assert CANARY not in repr(settings)
-    with pytest.raises(TypeError, match="neither copied nor pickled"):
+    with pytest.raises(TypeError, match="must not be copied or pickled"):
         pickle.dumps(settings.egress)
 
 
 def test_authorities(tmp_path: Path) -> None:
-    """Of a file every certificate is read, and not what stands between them."""
+    """Every certificate of the file is read, without the text between them."""
     one, other = authority("one"), authority("other")
     path = tmp_path / "ca.pem"
     path.write_text(f"Büro\n{one.pem}# and\n{other.pem}", encoding="utf-8")
@@ -83,7 +83,7 @@ def test_authorities(tmp_path: Path) -> None:
 
 
 def test_no_authorities(tmp_path: Path) -> None:
-    """A file that is not there, is no file, is too large or holds no certificate is refused by the variable's name."""
+    """A file that is absent, not regular, too large or without a certificate is refused by the variable's name."""
     broken = authority().pem.replace("MII", "AAA")
     texts = {"empty": "", "words": "words", "broken": broken, "large": "x" * 1_048_577}
     for name, text in texts.items():

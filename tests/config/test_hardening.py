@@ -1,4 +1,4 @@
-"""A process that holds a key cannot be dumped, and a worker may open many files."""
+"""The memory of a process with a key cannot be dumped, and a worker may open many files."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_GET_DUMPABLE is Linux's")
 async def test_a_hardened_process() -> None:
-    """The kernel says that the process is not dumpable, and no core file may be written or allowed again."""
+    """The kernel reports the process as not dumpable, and core files cannot be enabled again."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert (0, b"0 (0, 0)\n") == (process.returncode, out)
@@ -23,14 +23,14 @@ async def test_a_hardened_process() -> None:
 
 _FILES = """
 import resource
-from hookseal.config.hardening import raised_descriptor_limit
+from hookseal.config.hardening import raise_descriptor_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, (50, 90))
-print(raised_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
+print(raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
 async def test_the_limit_of_files_is_raised() -> None:
-    """A process may then open as many files as the system lets it."""
+    """The process may open as many files as the system permits."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _FILES, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert (0, b"90 (90, 90)\n") == (process.returncode, out)

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.config.load import EVERYTHING, NOTHING, load
-from hookseal.config.names import FROM_FILE, LATER, OURS
+from hookseal.config.names import FROM_FILE, KNOWN
 from hookseal.config.settings import Environment, Part
 from hookseal.dispatcher.address import AllowedNetwork
 from hookseal.ground.errors import ConfigError, Defect
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.cache import CacheLimits
-from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.ref import Provider
+from hookseal.secrets.resolve.cache import CacheLimits
+from hookseal.secrets.sealing.keyring import MasterKey
 
 KEY = base64.b64encode(bytes(range(100, 132))).decode()
 OTHER = base64.b64encode(bytes(range(140, 172))).decode()
@@ -28,7 +28,7 @@ PASSWORD = "correct-horse"
 
 
 def environment(**changes: str | None) -> dict[str, str]:
-    """Return an environment that is complete but for the changes; None takes a name out."""
+    """Return a complete environment with these changes; None removes a name."""
     complete: dict[str, str | None] = {
         "DATABASE_URL": f"postgresql://user:{PASSWORD}@db.internal/hookseal",
         "REDIS_URL": f"rediss://:{PASSWORD}@redis.internal:6380/2",
@@ -49,7 +49,7 @@ def problems(environ: dict[str, str], *, needs: frozenset[Part] = EVERYTHING) ->
 
 
 def test_defaults() -> None:
-    """What is not set has the default of the contract, production above all."""
+    """Variables that are not set have their documented defaults; the environment is production."""
     settings = load(environment())
     assert Environment.PRODUCTION is settings.environment
     assert (500, 15, 45, 25, "hookseal:deliveries") == (
@@ -68,26 +68,35 @@ def test_defaults() -> None:
 
 @pytest.mark.req("SEC-10")
 def test_the_overlap_is_a_day_by_default() -> None:
-    """Where nothing is set, a rotation's two secrets sign for 24 hours."""
+    """By default both secrets of a rotation sign for 24 hours."""
     assert 24 * 3600 == load(environment()).secrets.rotation_overlap_seconds
 
 
 @pytest.mark.req("SEC-11")
 def test_retired_material_is_kept_for_90_days_by_default() -> None:
-    """Where nothing is set, retired material is kept for 90 days; what is set holds."""
+    """By default retired secrets are stored for 90 days; another value can be set."""
     assert 90 == load(environment()).secrets.retired_retention_days
     assert 1 == load(environment(SECRETS_RETIRED_RETENTION_DAYS="1")).secrets.retired_retention_days
 
 
 @pytest.mark.req("DEL-22")
 def test_a_delivery_waits_for_a_disabled_endpoint_for_7_days_by_default() -> None:
-    """Where nothing is set, what waits for a disabled endpoint does so for 7 days; what is set holds."""
+    """By default a delivery waits 7 days for a disabled endpoint; another value can be set."""
     assert 7 == load(environment()).worker.held_days
     assert 30 == load(environment(HOOKSEAL_HELD_DAYS="30")).worker.held_days
+    assert 5 * 86_400 == load(environment()).worker.disable_after_seconds
+    assert 3_600 == load(environment(HOOKSEAL_DISABLE_AFTER_SECONDS="3600")).worker.disable_after_seconds
+
+
+@pytest.mark.req("DEL-16")
+def test_finished_deliveries_are_kept_for_30_days_by_default() -> None:
+    """By default finished deliveries are kept for 30 days; another value can be set."""
+    assert 30 == load(environment()).worker.retention_days
+    assert 3_650 == load(environment(HOOKSEAL_RETENTION_DAYS="3650")).worker.retention_days
 
 
 def test_values() -> None:
-    """What is set arrives as a value of its type."""
+    """A value that is set is returned in its type."""
     settings = load(
         environment(
             HOOKSEAL_ENV="development",
@@ -131,14 +140,30 @@ def test_values() -> None:
         ({"DATABASE_URL": "mysql://host/db"}, "DATABASE_URL must be postgresql://"),
         ({"REDIS_URL": "http://host"}, "REDIS_URL must be redis://"),
         ({"SECRETS_PROVIDER": None}, "SECRETS_PROVIDER is not set"),
-        ({"SECRETS_PROVIDER": "vault"}, "SECRETS_PROVIDER must be db or dev"),
-        ({"SECRETS_PROVIDER": "DB"}, "SECRETS_PROVIDER must be db or dev"),
-        ({"SECRETS_PROVIDER": "aws"}, "SECRETS_PROVIDER names a store that is not in this version yet"),
+        ({"SECRETS_PROVIDER": "vault"}, "SECRETS_PROVIDER must be db, aws, gcp, openbao or dev"),
+        ({"SECRETS_PROVIDER": "DB"}, "SECRETS_PROVIDER must be db, aws, gcp, openbao or dev"),
+        ({"SECRETS_PROVIDER": "aws"}, "AWS_REGION is not set: the provider aws needs it"),
         ({"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": None}, "SECRETS_PROVIDER may not be dev in production"),
-        ({"SECRETS_PROVIDER": "dev", "HOOKSEAL_ENV": "test"}, "SECRETS_MASTER_KEY does nothing with"),
+        ({"SECRETS_PROVIDER": "dev", "HOOKSEAL_ENV": "test"}, "SECRETS_MASTER_KEY has no effect with"),
         ({"SECRETS_MASTER_KEY": None}, "SECRETS_MASTER_KEY is not set: db needs 32 random bytes in base64, for"),
         ({"SECRETS_MASTER_KEY": None, "SECRETS_MASTER_KEY_FILE": ""}, "SECRETS_MASTER_KEY_FILE is empty"),
-        ({"SECRETS_MASTER_KEY": ""}, "SECRETS_MASTER_KEY is empty"),
+        ({"SECRETS_MASTER_KEY": ""}, "SECRETS_MASTER_KEY is empty: it is required, so give it a value"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL is empty: it is required, so give it a value"),
+        ({"DATABASE_URL": None, "DATABASE_URL_FILE": ""}, "DATABASE_URL_FILE is empty: it is required, so give it"),
+        ({"REDIS_URL": ""}, "REDIS_URL is empty: it is required, so give it a value"),
+        ({"SECRETS_PROVIDER": ""}, "SECRETS_PROVIDER is empty: it is required, so give it a value"),
+        ({"HOOKSEAL_QUEUE": ""}, "HOOKSEAL_QUEUE is empty: give it a value or remove it"),
+        ({"SECRETS_MASTER_KEY_NEXT": ""}, "SECRETS_MASTER_KEY_NEXT is empty: give it a value or remove it"),
+        ({"DATABASE_URL": "postgresql://h:x/d"}, "DATABASE_URL has a port that is not a number from 1 to 65535"),
+        ({"REDIS_URL": "redis://h:x"}, "REDIS_URL has a port that is not a number from 1 to 65535"),
+        (
+            {"HOOKSEAL_LISTEN_URL": "postgresql://h:x/d"},
+            "HOOKSEAL_LISTEN_URL has a port that is not a number from 1 to 65535",
+        ),
+        (
+            {"HOOKSEAL_PROCESSES": "65"},
+            "HOOKSEAL_PROCESSES must be a whole number from 1 to 64; for more processes start another",
+        ),
         ({"SECRETS_MASTER_KEY": "not base64!"}, "SECRETS_MASTER_KEY: must be 32 random bytes"),
         ({"SECRETS_MASTER_KEY": base64.b64encode(os.urandom(31)).decode()}, "SECRETS_MASTER_KEY: must be 32 random"),
         ({"SECRETS_MASTER_KEY": base64.b64encode(bytes(32)).decode()}, "SECRETS_MASTER_KEY: looks like a placeholder"),
@@ -162,7 +187,7 @@ def test_values() -> None:
                 "SECRETS_MASTER_KEY": None,
                 "SECRETS_MASTER_KEY_NEXT": KEY,
             },
-            "SECRETS_MASTER_KEY_NEXT does nothing with SECRETS_PROVIDER dev",
+            "SECRETS_MASTER_KEY_NEXT has no effect with SECRETS_PROVIDER dev",
         ),
         ({"SECRETS_CACHE_TTL_SECONDS": "3601"}, "SECRETS_CACHE_TTL_SECONDS must be a whole number from 0 to 3600"),
         ({"SECRETS_CACHE_TTL_SECONDS": "-1"}, "SECRETS_CACHE_TTL_SECONDS must be"),
@@ -206,21 +231,31 @@ def test_values() -> None:
         ({"HOOKSEAL_EGRESS_ALLOW": "10.0.0.1/8"}, "HOOKSEAL_EGRESS_ALLOW must be"),
         ({"HOOKSEAL_EGRESS_ALLOW": "10.0.0.0/8@_system"}, "HOOKSEAL_EGRESS_ALLOW must be"),
         ({"HOOKSEAL_EGRESS_ALLOW": "10.0.0.0/8,"}, "HOOKSEAL_EGRESS_ALLOW must be"),
-        ({"HOOKSEAL_LOG_LEVEL": "INFO"}, "HOOKSEAL_LOG_LEVEL must be"),
+        ({"HOOKSEAL_LOG_LEVEL": "loud"}, "HOOKSEAL_LOG_LEVEL must be"),
+        ({"HOOKSEAL_HEALTH_URL": "127.0.0.1:8080"}, "HOOKSEAL_HEALTH_URL must be"),
         ({"HOOKSEAL_LOG_FORMAT": "text"}, "HOOKSEAL_LOG_FORMAT must be"),
         ({"HOOKSEAL_LISTEN": "1"}, "HOOKSEAL_LISTEN must be true or false"),
-        ({"HOOKSEAL_RETENTION_DAYS": "30"}, "HOOKSEAL_RETENTION_DAYS is not in this version yet: remove it"),
-        ({"HOOKSEAL_CONCURENCY": "5"}, "HOOKSEAL_CONCURENCY is no setting of hookseal, did you mean HOOKSEAL_CONC"),
+        ({"HOOKSEAL_RETENTION_DAYS": "0"}, "HOOKSEAL_RETENTION_DAYS must be a whole number from 1 to 3650"),
+        ({"HOOKSEAL_ENDPOINT_CONCURRENCY": "0"}, "HOOKSEAL_ENDPOINT_CONCURRENCY must be a whole number from 1 to"),
+        ({"HOOKSEAL_CONCURENCY": "5"}, "HOOKSEAL_CONCURENCY is not a setting of hookseal, did you mean HOOKSEAL_CONC"),
     ],
 )
 def test_each_problem(changes: dict[str, str | None], expected: str) -> None:
-    """Every class of bad setting is one problem that begins with the name of the variable."""
+    """Every kind of bad setting is one problem that begins with the name of the variable."""
     found = problems(environment(**changes))
     assert [True] == [text.startswith(expected) for text in found], found
 
 
+def test_an_empty_variable_that_this_command_does_not_need() -> None:
+    """Where a part is not needed, its empty variable is not called required."""
+    (found,) = problems(environment(REDIS_URL=""), needs=frozenset({Part.DATABASE, Part.SECRETS}))
+    assert "REDIS_URL is empty: give it a value or remove it" == found
+    (found,) = problems(environment(SECRETS_MASTER_KEY=""), needs=frozenset({Part.DATABASE}))
+    assert "SECRETS_MASTER_KEY is empty: give it a value or remove it" == found
+
+
 def test_urls_of_ours_win() -> None:
-    """`HOOKSEAL_DATABASE_URL` and `HOOKSEAL_REDIS_URL` win over what an app has under the plain names."""
+    """`HOOKSEAL_DATABASE_URL` and `HOOKSEAL_REDIS_URL` take precedence over the plain names of an app."""
     ours = {"HOOKSEAL_DATABASE_URL": "postgresql://ours/db", "HOOKSEAL_REDIS_URL": "valkeys://ours/1"}
     settings = load(environment(DATABASE_URL="mysql://an.app", REDIS_URL="", **ours))
     assert ("postgresql://ours/db", "HOOKSEAL_DATABASE_URL") == (settings.database.url, settings.database.variable)
@@ -233,31 +268,32 @@ def test_urls_of_ours_win() -> None:
     ("url", "says"),
     [
         ("mysql://h/d", "HOOKSEAL_DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
-        ("postgresql://h/d?sslmod=x", "HOOKSEAL_DATABASE_URL has the parameter sslmod, which is none of PostgreSQL"),
+        ("postgresql://h/d?sslmod=x", "HOOKSEAL_DATABASE_URL has the parameter sslmod, which PostgreSQL does not know"),
+        ("postgresql://u:p/w@h/d", "HOOKSEAL_DATABASE_URL has an '@' after the first '/' or '?'"),
     ],
 )
 def test_a_problem_has_the_name_that_was_given(url: str, says: str) -> None:
-    """What is wrong with a url is said of the variable that holds it."""
+    """A problem with a url names the variable that has the url."""
     (found,) = problems(environment(DATABASE_URL=None, HOOKSEAL_DATABASE_URL=url))
     assert found.startswith(says)
 
 
 def test_all_problems_at_once() -> None:
-    """Problems of names, forms and rules between variables are told together."""
+    """Problems of names, of forms and of rules between variables are reported together."""
     found = problems(
         environment(
             DATABASE_URL=None,
             SECRETS_MASTER_KEY="c2hvcnQ=",
             HOOKSEAL_ENV="production",
             HOOKSEAL_ALLOW_HTTP="true",
-            HOOKSEAL_RETENTION_DAYS="30",
+            HOOKSEAL_ENDPOINT_CONCURENCY="2",
             HOOKSEAL_CONCURRENCY="many",
             SECRETS_PROVIDR="db",
         )
     )
     names = [text.replace(":", "").split()[0] for text in found]
     assert [
-        "HOOKSEAL_RETENTION_DAYS",
+        "HOOKSEAL_ENDPOINT_CONCURENCY",
         "SECRETS_PROVIDR",
         "DATABASE_URL",
         "SECRETS_MASTER_KEY",
@@ -268,7 +304,7 @@ def test_all_problems_at_once() -> None:
 
 @pytest.mark.parametrize("part", list(Part))
 def test_a_part_that_is_not_needed(part: Part) -> None:
-    """A part that is not needed may be absent, is checked if it is there, and is a fault of ours if it is used."""
+    """A part that is not needed may be absent, is checked if present, and must not be used."""
     needs = EVERYTHING - {part}
     assert [] == problems(environment(**{part.value: None, "SECRETS_MASTER_KEY": KEY}), needs=needs)
     assert [True] == [text.startswith(part) for text in problems(environment(**{part.value: "bad"}), needs=needs)]
@@ -279,12 +315,12 @@ def test_a_part_that_is_not_needed(part: Part) -> None:
 
 
 def test_nothing_needed() -> None:
-    """An empty environment is enough for who needs no part."""
+    """An empty environment is enough if no part is needed."""
     assert Environment.PRODUCTION is load({}, needs=NOTHING).environment
 
 
 def test_dev() -> None:
-    """The provider dev has no key, and is there outside production only."""
+    """The provider dev needs no key, and works outside production only."""
     settings = load(environment(SECRETS_PROVIDER="dev", SECRETS_MASTER_KEY=None, HOOKSEAL_ENV="test"))
     assert (Provider.DEV, None) == (settings.secrets.provider, settings.secrets.master_key)
 
@@ -315,7 +351,7 @@ def test_nothing_shows_a_password_or_a_key() -> None:
     ],
 )
 def test_key_material_leaves_the_environment(changes: dict[str, str]) -> None:
-    """Once loaded, in vain or not, no key is left in the environment, and all else is."""
+    """After a load, successful or not, no key is left in the environment, and everything else is."""
     environ = environment(**changes)
     problems(environ)
     assert not [name for name in environ if name.startswith("SECRETS_MASTER_KEY")]
@@ -324,7 +360,7 @@ def test_key_material_leaves_the_environment(changes: dict[str, str]) -> None:
 
 
 def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a mapping the settings are those of the process, and the key leaves it."""
+    """Without a mapping the settings come from the environment of the process, and the key is removed from it."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     assert Provider.DB is load().secrets.provider
@@ -333,7 +369,7 @@ def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.req("SEC-04", part="file")
 def test_a_key_from_a_file(tmp_path: Path) -> None:
-    """The key may be in a file; in production nobody else may be able to read it."""
+    """The key may be in a file; in production no other user may be able to read it."""
     file = tmp_path / "key"
     file.write_text(KEY + "\n")
     by_file = {"SECRETS_MASTER_KEY": None, "SECRETS_MASTER_KEY_FILE": str(file)}
@@ -343,7 +379,7 @@ def test_a_key_from_a_file(tmp_path: Path) -> None:
     assert direct is not None
     assert from_file.is_same_key(direct)
     file.chmod(0o440)
-    expected = "SECRETS_MASTER_KEY_FILE names a file that others may read: take that right away (chmod 0400)"
+    expected = "SECRETS_MASTER_KEY_FILE names a file that other users may read: remove that right (chmod 0400)"
     assert [expected] == problems(environment(**by_file))
     assert [] == problems(environment(**by_file, HOOKSEAL_ENV="development"))
 
@@ -351,14 +387,14 @@ def test_a_key_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.req("SEC-04")
 @pytest.mark.parametrize("name", ["SECRETS_MASTER_KEY_NEXT", "SECRETS_MASTER_KEY_PREVIOUS"])
 def test_the_other_keys_from_files(name: str, tmp_path: Path) -> None:
-    """So may those of a change; in production nobody else may be able to read theirs either."""
+    """The other keys of a change may be in files, too; in production no other user may be able to read them."""
     file = tmp_path / "keys"
     file.write_text(f"{OTHER},{THIRD}\n" if name == "SECRETS_MASTER_KEY_PREVIOUS" else f"{OTHER}\n")
     file.chmod(0o400)
     secrets = load(environment(**{f"{name}_FILE": str(file)})).secrets
-    held = [key.key_id for key in (*([secrets.next_key] if secrets.next_key else []), *secrets.previous_keys)]
+    key_ids = [key.key_id for key in (*([secrets.next_key] if secrets.next_key else []), *secrets.previous_keys)]
     texts = [OTHER, THIRD] if name == "SECRETS_MASTER_KEY_PREVIOUS" else [OTHER]
-    assert [MasterKey.parse(text, variable=name).key_id for text in texts] == held
+    assert [MasterKey.parse(text, variable=name).key_id for text in texts] == key_ids
     assert secrets.keyring is not None
     assert [KEY, *texts] == [
         text
@@ -367,7 +403,7 @@ def test_the_other_keys_from_files(name: str, tmp_path: Path) -> None:
         if key.is_same_key(MasterKey.parse(text, variable=name))
     ]
     file.chmod(0o404)
-    expected = f"{name}_FILE names a file that others may read: take that right away (chmod 0400)"
+    expected = f"{name}_FILE names a file that other users may read: remove that right (chmod 0400)"
     assert [expected] == problems(environment(**{f"{name}_FILE": str(file)}))
     assert [] == problems(environment(**{f"{name}_FILE": str(file)}, HOOKSEAL_ENV="development"))
     assert [f"{name} and {name}_FILE are both set: remove one"] == problems(
@@ -377,19 +413,19 @@ def test_the_other_keys_from_files(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.req("SEC-04")
 def test_the_ring_of_a_change() -> None:
-    """All keys that are given are held; the next one is left out where it may not be registered yet."""
+    """The keyring has all configured keys, or all but the next one where that may not be registered yet."""
     environ = environment(SECRETS_MASTER_KEY_NEXT=OTHER, SECRETS_MASTER_KEY_PREVIOUS=THIRD)
     secrets = load(environ).secrets
     ids = [MasterKey.parse(text, variable="x").key_id for text in (KEY, OTHER, THIRD)]
     assert secrets.keyring is not None
-    assert secrets.settled_keyring is not None
+    assert secrets.registered_keyring is not None
     assert ids == [key.key_id for key in secrets.keyring.keys]
-    assert [ids[0], ids[2]] == [key.key_id for key in secrets.settled_keyring.keys]
+    assert [ids[0], ids[2]] == [key.key_id for key in secrets.registered_keyring.keys]
     alone = load(environment()).secrets
     assert alone.keyring is not None
     assert ids[:1] == [key.key_id for key in alone.keyring.keys]
     none = load(environment(SECRETS_PROVIDER="dev", SECRETS_MASTER_KEY=None, HOOKSEAL_ENV="test")).secrets
-    assert (None, None) == (none.keyring, none.settled_keyring)
+    assert (None, None) == (none.keyring, none.registered_keyring)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -431,7 +467,7 @@ SHAPES = st.sampled_from([
     KEY[:-8] + "{}",
 ])  # fmt: skip
 NAMES = st.one_of(
-    st.sampled_from(sorted({*OURS, *LATER, *FROM_FILE, "PATH", "HOOKSEAL_TEST_X", "HOOKSEAL_PORT_80_TCP_ADDR"})),
+    st.sampled_from(sorted({*KNOWN, *FROM_FILE, "PATH", "HOOKSEAL_TEST_X", "HOOKSEAL_PORT_80_TCP_ADDR"})),
     st.text("ABCDEFGHIKLNOPRSTUVY_\x1b", max_size=16).map("HOOKSEAL_".__add__),
 )
 
@@ -442,7 +478,7 @@ NAMES = st.one_of(
     needs=st.sets(st.sampled_from(Part)).map(frozenset),
 )
 def test_no_environment_shows_a_value(environ: dict[str, str], needs: frozenset[Part]) -> None:
-    """Of any environment load gives settings, or a `ConfigError` that holds no value and no foreign error."""
+    """For any environment, load returns settings, or raises a `ConfigError` without a value or another error."""
     refused: ConfigError | None = None
     try:
         settings = load(environ, needs=needs)
@@ -455,3 +491,22 @@ def test_no_environment_shows_a_value(environ: dict[str, str], needs: frozenset[
         assert refused.problems
         assert all(map(str.isprintable, refused.problems))
         assert refused.__cause__ is refused.__context__ is None
+
+
+def test_a_url_to_listen_by() -> None:
+    """The url for LISTEN is checked like that of the database, under its own name, and is not shown."""
+    url = "postgresql://user:hunter2@db.example:5433/app"
+    settings = load(environment(HOOKSEAL_LISTEN_URL=url))
+    assert settings.listen_database is not None
+    assert (url, "db.example:5433", "HOOKSEAL_LISTEN_URL") == (
+        settings.listen_database.url,
+        settings.listen_database.address,
+        settings.listen_database.variable,
+    )
+    assert "hunter2" not in repr(settings)
+    [unknown] = problems(environment(HOOKSEAL_LISTEN_URL=f"{url}?colour=hunter2"))
+    assert unknown.startswith("HOOKSEAL_LISTEN_URL has the parameter colour, which PostgreSQL does not know")
+    assert "hunter2" not in unknown
+    assert ["HOOKSEAL_LISTEN_URL must be a url of the form of DATABASE_URL"] == problems(
+        environment(HOOKSEAL_LISTEN_URL="mysql://x")
+    )

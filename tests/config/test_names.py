@@ -1,4 +1,4 @@
-"""Our names, typing errors, and the names that Kubernetes injects are told apart."""
+"""Known names, typing errors, and names that Kubernetes injects are distinguished."""
 
 import pytest
 
@@ -21,9 +21,9 @@ from hookseal.config import names
     ],
 )
 def test_what_kubernetes_injects(name: str, value: str) -> None:
-    """A name of a service with a value of that kind looks injected, and is near none of ours."""
+    """The name of a service with a value of that kind looks injected, and is not near a known name."""
     assert names.looks_injected(name, value)
-    assert not names.is_near_ours(name)
+    assert not names.is_near_known(name)
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_what_kubernetes_injects(name: str, value: str) -> None:
     ],
 )
 def test_what_it_does_not(name: str, value: str) -> None:
-    """Neither the shape of the name alone nor that of the value is enough."""
+    """Neither the form of the name alone nor that of the value is enough."""
     assert not names.looks_injected(name, value)
 
 
 def test_near_ours() -> None:
-    """Two edits away from one of ours is a typing error, whatever the value looks like; three are not."""
-    assert names.is_near_ours("HOOKSEAL_HEALTHY_PORTS")
-    assert not names.is_near_ours("HOOKSEAL_WEALTHY_PORTS")
+    """Two edits from a known name make a typing error, whatever the value is; three do not."""
+    assert names.is_near_known("HOOKSEAL_HEALTHY_PORTS")
+    assert not names.is_near_known("HOOKSEAL_WEALTHY_PORTS")
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_near_ours() -> None:
     [("", "", 0), ("", "ab", 2), ("abc", "abc", 0), ("abc", "axc", 1), ("kitten", "sitting", 3)],
 )
 def test_edits(one: str, other: str, number: int) -> None:
-    """Edits are counted the same in both directions."""
-    assert number == names.edits(one, other) == names.edits(other, one)
+    """The distance is the same in both directions."""
+    assert number == names.edit_distance(one, other) == names.edit_distance(other, one)
 
 
 @pytest.mark.parametrize(
@@ -69,18 +69,21 @@ def test_edits(one: str, other: str, number: int) -> None:
     ],
 )
 def test_did_you_mean(name: str, meant: str) -> None:
-    """A name that is like one of ours, even under another prefix, is told which."""
+    """For a name similar to a known one, even under another prefix, that one is suggested."""
     assert f", did you mean {meant}?" == names.did_you_mean(name)
 
 
 def test_no_guess() -> None:
-    """A name that is like none of ours is told none."""
+    """Nothing is suggested for a name that is similar to no known one."""
     assert "" == names.did_you_mean("HOOKSEAL_COLOUR")
 
 
 def test_what_is_claimed() -> None:
-    """Ours are claimed, and all that begins like ours, but neither what the tests use nor what others own."""
-    assert all(map(names.is_claimed, ("DATABASE_URL", "REDIS_URL_FILE", "HOOKSEAL_X", "SECRETS_X", "BAO_MOUNT")))
+    """Known names and all with the prefixes are for hookseal, except those of its tests and of other programs."""
+    assert all(map(names.is_for_hookseal, ("DATABASE_URL", "REDIS_URL_FILE", "HOOKSEAL_X", "SECRETS_X")))
     assert not any(
-        map(names.is_claimed, ("PATH", "HOOKSEAL_TEST_DATABASE_URL", "AWS_REGION", "VAULT_ADDR", "HOOKSEAL"))
+        map(
+            names.is_for_hookseal,
+            ("PATH", "HOOKSEAL_TEST_DATABASE_URL", "AWS_REGION", "BAO_MOUNT", "VAULT_ADDR", "HOOKSEAL"),
+        )
     )

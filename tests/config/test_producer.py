@@ -1,4 +1,4 @@
-"""What a producer takes from the environment of its own process."""
+"""What a producer reads from the environment of its own process."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_urls_from_the_environment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["{}", "{}_FILE"])
 def test_urls_that_are_given(name: str) -> None:
-    """Urls that are given stand in place of those in the environment, however that names them."""
+    """Urls in the arguments replace those in the environment, under whichever name."""
     environ = {name.format("DATABASE_URL"): "/nowhere", name.format("REDIS_URL"): "/nowhere"}
     settings = producer_settings(database_url=DATABASE, redis_url=REDIS, environ=environ)
 
@@ -30,14 +30,14 @@ def test_urls_that_are_given(name: str) -> None:
 
 
 def test_redis_may_be_absent() -> None:
-    """Without a Redis there is none, and that is no problem; without PostgreSQL nothing can be published."""
+    """Without a url of Redis there is none, and that is no problem; PostgreSQL is required."""
     assert None is producer_settings(environ={"DATABASE_URL": DATABASE}).loaded_redis
     with pytest.raises(ConfigError, match="DATABASE_URL is not set"):
         producer_settings(environ={"REDIS_URL": REDIS})
 
 
 def test_names_of_somebody_else() -> None:
-    """The process is not ours: what it sets for itself, or for a worker of another version, is not judged."""
+    """Other variables of the process, or of a worker of another version, are not checked."""
     others = {
         "SECRETS_BACKEND": "vault",
         "SECRETS_MASTER_KEY": "of another program",
@@ -60,14 +60,14 @@ def test_names_of_somebody_else() -> None:
     ],
 )
 def test_a_typing_error(name: str, meant: str) -> None:
-    """A name within two edits of one that a producer reads is a typing error, with the name that was meant."""
+    """A name within two edits of one that a producer reads is a typing error, and the right name is suggested."""
     with pytest.raises(ConfigError) as caught:
         producer_settings(environ={"DATABASE_URL": DATABASE, name: "x"})
-    assert [f"{name} is no setting of hookseal, did you mean {meant}?"] == caught.value.problems
+    assert [f"{name} is not a setting of hookseal, did you mean {meant}?"] == caught.value.problems
 
 
 def test_names_that_win() -> None:
-    """`HOOKSEAL_DATABASE_URL` and `HOOKSEAL_REDIS_URL` win over those of the app, and a url that is given over both."""
+    """The names with `HOOKSEAL_` take precedence over the plain ones, and an argument over both."""
     environ = {"DATABASE_URL": "mysql://an.app", "REDIS_URL": "redis://an.app"}
     environ |= {"HOOKSEAL_DATABASE_URL": DATABASE, "HOOKSEAL_REDIS_URL": REDIS}
     settings = producer_settings(environ=environ)
@@ -77,7 +77,7 @@ def test_names_that_win() -> None:
 
 
 def test_what_is_empty() -> None:
-    """An empty variable counts as not set; an empty argument means no Redis, whatever the environment says."""
+    """An empty variable counts as not set; an empty argument means no Redis, whatever the environment has."""
     empty = {"REDIS_URL": "", "HOOKSEAL_DATABASE_URL": "", "HOOKSEAL_QUEUE": "", "HOOKSEAL_REDIS_URL_FILE": ""}
     settings = producer_settings(environ={"DATABASE_URL": DATABASE} | empty)
     assert (DATABASE, None, "hookseal:deliveries") == (
@@ -98,7 +98,7 @@ def test_what_is_empty() -> None:
     ],
 )
 def test_urls_of_other_clients(given: tuple[str, str], taken: tuple[str, str]) -> None:
-    """The urls that an app has for SQLAlchemy or Valkey are taken."""
+    """The urls that an app has for SQLAlchemy or Valkey are accepted."""
     settings = producer_settings(environ=dict(zip(("DATABASE_URL", "REDIS_URL"), given, strict=True)))
     assert taken == (settings.database.url, settings.redis.url)
 
@@ -106,7 +106,7 @@ def test_urls_of_other_clients(given: tuple[str, str], taken: tuple[str, str]) -
 @pytest.mark.req("SEC-15", part="settings")
 @pytest.mark.parametrize(("database_url", "redis_url"), [("mysql://u:correct-horse@h/d", None), (DATABASE, "h:pw-42")])
 def test_urls_that_are_malformed(database_url: str, redis_url: str | None) -> None:
-    """A url that is given wrong is told by the name of its variable, without its value."""
+    """A malformed url is reported by the name of its variable, without its value."""
     with pytest.raises(ConfigError, match=r"_URL must be ") as caught:
         producer_settings(database_url=database_url, redis_url=redis_url, environ={})
 
@@ -114,7 +114,7 @@ def test_urls_that_are_malformed(database_url: str, redis_url: str | None) -> No
 
 
 def test_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is not ours: nothing leaves its environment, not even a key, and no key is asked for."""
+    """The environment of the process is not changed, not even a key is removed, and no key is required."""
     monkeypatch.setenv("DATABASE_URL", DATABASE)
     monkeypatch.setenv("SECRETS_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
     environ = {"DATABASE_URL": DATABASE, "SECRETS_MASTER_KEY": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}

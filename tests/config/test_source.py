@@ -8,7 +8,7 @@ from hookseal.config.source import FileText, is_debugging, is_exposed, read_envi
 
 
 def test_values_and_files() -> None:
-    """Ours are taken, from the environment or from the file that it names; others are left alone."""
+    """Variables of hookseal are read, from the environment or the file that it names; others are ignored."""
     source = read_environment(
         {"PATH": "/bin", "HOOKSEAL_ENV": "test", "REDIS_URL_FILE": "/a", "HOOKSEAL_TEST_REDIS_URL": "x"},
         read_file=lambda path: FileText(text=f"text of {path}", exposed=True),
@@ -16,29 +16,29 @@ def test_values_and_files() -> None:
     assert {"HOOKSEAL_ENV": "test", "REDIS_URL": "text of /a"} == source.values
     assert frozenset({"REDIS_URL"}) == source.exposed
     assert () == source.problems
-    assert "REDIS_URL" in source.named
+    assert "REDIS_URL" in source.present
 
 
 def test_both() -> None:
-    """A variable that is given directly and by file is refused, whatever the file holds."""
+    """A variable that is set both directly and by a file is refused, whatever the file contains."""
     source = read_environment({"REDIS_URL": "redis://h", "REDIS_URL_FILE": "/nowhere"})
     assert ("REDIS_URL and REDIS_URL_FILE are both set: remove one",) == source.problems
 
 
 def test_names_that_win() -> None:
-    """Ours win over the plain ones, which are then somebody else's: neither read nor judged, however they are given."""
+    """Overridden plain names are neither read nor checked, whether they have a value or a file."""
     files = {"HOOKSEAL_REDIS_URL_FILE": "/ours", "REDIS_URL": "", "REDIS_URL_FILE": "/nowhere"}
     source = read_environment(
         {"HOOKSEAL_DATABASE_URL": "ours", "DATABASE_URL": "mysql://an.app"} | files,
         read_file=lambda path: FileText(text=f"text of {path}", exposed=False),
     )
     assert {"DATABASE_URL": "ours", "REDIS_URL": "text of /ours"} == source.values
-    assert {"DATABASE_URL": "HOOKSEAL_DATABASE_URL", "REDIS_URL": "HOOKSEAL_REDIS_URL"} == source.spelled
-    assert ((), True) == (source.problems, {"DATABASE_URL", "REDIS_URL"} <= source.named)
+    assert {"DATABASE_URL": "HOOKSEAL_DATABASE_URL", "REDIS_URL": "HOOKSEAL_REDIS_URL"} == source.written_as
+    assert ((), True) == (source.problems, {"DATABASE_URL", "REDIS_URL"} <= source.present)
 
 
 def test_names_that_win_and_are_wrong() -> None:
-    """An empty one is no leave to take the plain one, and two forms of one are refused, each by its own name."""
+    """An empty preferred variable does not fall back to the plain one; two forms of one are refused by their names."""
     both = {"HOOKSEAL_REDIS_URL": "redis://h", "HOOKSEAL_REDIS_URL_FILE": "/a"}
     source = read_environment({"HOOKSEAL_DATABASE_URL": "", "DATABASE_URL": "postgresql://h/d"} | both)
     assert (
@@ -54,9 +54,9 @@ def test_injected_names_pass() -> None:
 
 
 def test_a_name_cannot_steer_a_terminal() -> None:
-    """Control characters in an unknown name are spelled out."""
+    """Control characters in an unknown name are escaped."""
     (problem,) = read_environment({"HOOKSEAL_\x1b[2J": "x"}).problems
-    assert problem.startswith(r"HOOKSEAL_\x1b[2J is no setting of hookseal")
+    assert problem.startswith(r"HOOKSEAL_\x1b[2J is not a setting of hookseal")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_one_newline_is_removed(tmp_path: Path, content: bytes, text: str) -> No
 
 @pytest.mark.parametrize("content", [b"\xff", b"a" * 16_385])
 def test_what_is_no_text(tmp_path: Path, content: bytes) -> None:
-    """A file that is not UTF-8, or too long to be a setting, cannot be read; neither is its content told."""
+    """A file that is not UTF-8 or too long cannot be read, and its content is not shown."""
     file = tmp_path / "file"
     file.write_bytes(content)
     source = read_environment({"DATABASE_URL_FILE": str(file)})
@@ -80,15 +80,17 @@ def test_what_is_no_text(tmp_path: Path, content: bytes) -> None:
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
-    """An empty file is a problem of its own."""
+    """An empty file is reported as such."""
     file = tmp_path / "file"
     file.write_text("\n")
-    assert ("DATABASE_URL_FILE names an empty file",) == read_environment({"DATABASE_URL_FILE": str(file)}).problems
+    assert ("DATABASE_URL_FILE names an empty file: write the value into it",) == read_environment(
+        {"DATABASE_URL_FILE": str(file)}
+    ).problems
 
 
 @pytest.mark.parametrize(("mode", "exposed"), [(0o400, False), (0o600, False), (0o440, True), (0o604, True)])
 def test_rights_of_our_own_file(tmp_path: Path, mode: int, *, exposed: bool) -> None:
-    """A file of ours is exposed if group or others may read it."""
+    """A file of this user is exposed if the group or others may read it."""
     file = tmp_path / "file"
     file.write_text("text")
     file.chmod(mode)
@@ -106,12 +108,13 @@ def test_rights_of_our_own_file(tmp_path: Path, mode: int, *, exposed: bool) -> 
     ],
 )
 def test_rights_of_a_mounted_file(mode: int, owner: int, reader: int, *, exposed: bool) -> None:
-    """A file of root that we read through our group, as Kubernetes mounts it, is exposed only to others."""
+    """A file of root that the group may read, as Kubernetes mounts it, is exposed only if others may read it."""
     assert exposed == is_exposed(mode, owner=owner, reader=reader)
 
 
 def test_debugging() -> None:
-    """Debugging is known without loading the settings."""
+    """The log level debug is known without loading the settings."""
     assert is_debugging({"HOOKSEAL_LOG_LEVEL": "debug"})
+    assert is_debugging({"HOOKSEAL_LOG_LEVEL": "DEBUG"})
     assert not is_debugging({"HOOKSEAL_LOG_LEVEL": "info"})
     assert not is_debugging()

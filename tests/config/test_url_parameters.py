@@ -1,4 +1,4 @@
-"""What becomes of each parameter of a url of PostgreSQL: none gets lost that promises something."""
+"""What hookseal does with each parameter of a url of PostgreSQL: none with an effect is lost."""
 
 import ssl
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from hookseal.config import urls
 from hookseal.config.page import settings_page
-from hookseal.config.url_parameters import KEPT_BY_NOBODY, MAPPED, MODES, PASSED_OVER, TAKEN
+from hookseal.config.url_parameters import IGNORED, MODES, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
 from tests.doubles.certificates import authority, issued
 
 URL = "postgresql://user:correct-horse@host/db"
@@ -25,12 +25,12 @@ LIBPQ = (
 
 
 def with_query(query: str) -> str:
-    """Return what the driver is given in place of this query."""
+    """Return what the driver gets in place of this query."""
     return urls.database(f"{URL}?{query}").url.removeprefix(URL)
 
 
 def problem(query: str) -> str:
-    """Return the problem with this query, which names no value."""
+    """Return the problem with this query, which contains no value."""
     with pytest.raises(ValueError, match="DATABASE_URL") as caught:
         urls.database(f"{URL}?{query}")
     assert "canary" not in str(caught.value)
@@ -38,8 +38,8 @@ def problem(query: str) -> str:
 
 
 def test_every_parameter_of_libpq() -> None:
-    """Each has one place in the table, and stands on the page of the settings."""
-    tables = [TAKEN, MAPPED, PASSED_OVER, KEPT_BY_NOBODY]
+    """Each is in the tables exactly once, and on the settings page."""
+    tables = [SUPPORTED, SSLMODE_ALIASES, IGNORED, UNSUPPORTED]
     names = LIBPQ.split()
     assert [1] * len(names) == [sum(name in table for table in tables) for name in names]
     page = settings_page()
@@ -64,7 +64,7 @@ def test_every_parameter_of_libpq() -> None:
     ],
 )
 def test_what_the_driver_is_given(query: str, given: str | None) -> None:
-    """What the driver takes stays as it stands, what nothing depends on goes, and other words are put in its own."""
+    """Supported parameters stay, ignored ones are removed, and aliases are translated."""
     assert (f"?{query}" if given is None else given.removesuffix("?")) == with_query(query).removesuffix("?")
 
 
@@ -77,37 +77,40 @@ def test_what_the_driver_is_given(query: str, given: str | None) -> None:
     ],
 )
 def test_urls_of_sqlalchemy(url: str, given: str) -> None:
-    """The name of a driver is taken off."""
+    """The name of a driver is removed."""
     assert given == urls.database(url).url
 
 
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("sslmod=require", "the parameter sslmod, which is none of PostgreSQL: correct or remove it"),
-        ("statement_timeout=canary", "the parameter statement_timeout, which is none of PostgreSQL"),
-        ("CANARY1=x", "a parameter that is none of PostgreSQL"),
+        ("sslmod=require", "the parameter sslmod, which PostgreSQL does not know: correct or remove it"),
+        ("statement_timeout=canary", "the parameter statement_timeout, which PostgreSQL does not know"),
+        ("CANARY1=x", "a parameter that PostgreSQL does not know"),
         ("sslmode=canary", "the parameter sslmode, which must be disable, allow, prefer, require, "),
         ("ssl=canary", "the parameter ssl, which must be true, false, "),
         ("target_session_attrs=canary", "the parameter target_session_attrs, which must be any, "),
         (
             "channel_binding=require",
-            "the parameter channel_binding, which cannot be kept as it is set",
+            "the parameter channel_binding, which hookseal does not support",
         ),
-        ("channel_binding=require&sslmode=require", "the parameter channel_binding, which cannot be "),
-        ("channel_binding=canary&sslmode=verify-full", "the parameter channel_binding, which cannot"),
+        ("channel_binding=require&sslmode=require", "the parameter channel_binding, which hookseal does not support"),
+        (
+            "channel_binding=canary&sslmode=verify-full",
+            "the parameter channel_binding, which hookseal does not support",
+        ),
         (
             "gssencmode=require",
-            "the parameter gssencmode, which cannot be kept as it is set, for the ",
+            "the parameter gssencmode, which hookseal does not support with this value, since the ",
         ),
         (
             "require_auth=canary&sslmode=verify-full",
-            "the parameter require_auth, which cannot be kept",
+            "the parameter require_auth, which hookseal does not support",
         ),
-        ("hostaddr=10.0.0.1", "the parameter hostaddr, which cannot be kept as it is set, for the "),
+        ("hostaddr=10.0.0.1", "the parameter hostaddr, which hookseal does not support with this value, since the "),
         (
             "sslrootcert=system&sslmode=require",
-            "the parameter sslrootcert, and the authorities of the",
+            "the parameter sslrootcert, whose value `system` needs sslmode=verify-full",
         ),
         (
             "sslrootcert=/canary&sslmode=require",
@@ -118,18 +121,18 @@ def test_urls_of_sqlalchemy(url: str, given: str) -> None:
     ],
 )
 def test_what_is_refused(query: str, says: str) -> None:
-    """What cannot be kept is refused by the name of the parameter, and so is a file that is missing."""
+    """An unsupported parameter and a missing file are refused by the name of the parameter."""
     assert problem(query).startswith(f"DATABASE_URL has {says}")
 
 
 def test_a_file_that_is_not_needed() -> None:
-    """As with libpq, a file is not missed where nothing is verified with it, or nothing is encrypted."""
+    """As in libpq, a missing file is no problem if nothing is verified with it or nothing is encrypted."""
     for query in ("sslmode=prefer&sslrootcert=/nowhere", "sslmode=disable&sslcert=/nowhere&sslkey=/nowhere"):
         assert f"?{query}" == with_query(query)
 
 
 def test_files_that_hold_something_else(tmp_path: Path) -> None:
-    """A file that is no certificate, or a key that does not fit, is said before anything is connected."""
+    """A file without a certificate, or a key that does not match, is reported before anything is connected."""
     issuer = authority()
     one, other = issued("a.example", by=issuer), issued("b.example", by=issuer)
     files = {name: tmp_path / name for name in ("no", "ca", "cert", "key")}
@@ -140,17 +143,17 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
     at = {name: quote(str(file)) for name, file in files.items()}
 
     assert problem(f"sslmode=require&sslrootcert={at['no']}").endswith("certificates in PEM form: name the right one")
-    assert "whose certificate does not fit the key of sslkey" in problem(f"sslcert={at['cert']}&sslkey={at['key']}")
+    assert "whose certificate does not match the key in sslkey" in problem(f"sslcert={at['cert']}&sslkey={at['key']}")
     files["key"].write_bytes(one.both)
     query = f"sslmode=verify-full&sslrootcert={at['ca']}&sslcert={at['cert']}&sslkey={at['key']}"
     assert f"?{query}" == with_query(query)
 
 
 def test_the_authorities_of_the_system() -> None:
-    """`system` is the file of this system, and the name in the certificate is checked, as libpq demands."""
+    """`system` is the CA file of this system, and the name in the certificate is checked, as in libpq."""
     file = ssl.get_default_verify_paths().cafile
     if not file:
-        assert problem("sslrootcert=system").endswith("and this system keeps no file of authorities: name one")
+        assert problem("sslrootcert=system").endswith("a CA file of this system, and there is none: name a file")
     else:
         assert {f"sslrootcert={quote(file)}", "sslmode=verify-full"} == set(
             with_query("sslrootcert=system").removeprefix("?").split("&")
@@ -159,7 +162,7 @@ def test_the_authorities_of_the_system() -> None:
 
 @pytest.mark.parametrize("mode", MODES[:3])
 async def test_the_driver_takes_them(database_url: str, mode: str) -> None:
-    """A connection is opened with everything that a careful user of libpq writes, and is named as the url says."""
+    """A connection with all that a careful user of libpq writes works, and has the application name of the url."""
     query = (
         f"sslmode={mode}&application_name=shop&connect_timeout=3&keepalives=1&channel_binding=prefer&gssencmode=prefer"
         "&target_session_attrs=read-write&options=-c%20work_mem%3D5MB&ssl_min_protocol_version=TLSv1.2&sslsni=1"

@@ -1,12 +1,12 @@
-"""A chapter of the demo holds only if all that it promises was seen; else it says what was not."""
+"""A chapter of the demo passes only if it saw all that it expects; else it says what is missing."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hookseal.demo.chapters import dead_letter, master_key, put_back, retries, rotation, x_webhook
-from hookseal.demo.chapters.attempts import Tried, tried
+from hookseal.demo.chapters import dead_letter, master_key, retries, rotation, stale, x_webhook
+from hookseal.demo.chapters.attempts import Attempt, parse_attempts
 from hookseal.demo.receiver import Arrival
 
 ROTATED = rotation.Seen(
@@ -21,9 +21,9 @@ ROTATED = rotation.Seen(
     after=20,
     older_after=0,
 )
-FAILED = Tried(number=1, status=500, outcome="server_error", waited_seconds=None)
-THROTTLED = Tried(number=2, status=503, outcome="throttled", waited_seconds=0.75)
-DELIVERED = Tried(number=3, status=204, outcome="delivered", waited_seconds=2.0)
+FAILED = Attempt(number=1, status=500, outcome="server_error", waited_seconds=None)
+THROTTLED = Attempt(number=2, status=503, outcome="throttled", waited_seconds=0.75)
+DELIVERED = Attempt(number=3, status=204, outcome="delivered", waited_seconds=2.0)
 RETRIED = retries.Seen(state="delivered", attempt_log=(FAILED, THROTTLED, DELIVERED), verified=3, refused=0)
 REPLAYED = dead_letter.Seen(
     before_replay="dead_letter",
@@ -32,7 +32,7 @@ REPLAYED = dead_letter.Seen(
     delivery_ids=1,
     refused=0,
 )
-PUT_BACK = put_back.Seen(waited_for="secret", arrived_before=0, accepted=1, verified=1, refused=0)
+STALE = stale.Seen(waited_for="secret", arrived_before=0, accepted=1, verified=1, refused=0)
 CHANGED = master_key.Seen(
     deliveries=50,
     delivered=50,
@@ -49,16 +49,16 @@ X_SIGNED = x_webhook.Seen(deliveries=5, delivered=5, verified=5, refused=0)
 
 @pytest.mark.req("OPS-08")
 def test_chapters_that_hold() -> None:
-    """All that was promised was seen: it holds, nothing is missing, and its line fits into 80 columns."""
+    """If everything was seen, the chapter passes, nothing is missing, and its line fits into 80 columns."""
     chapters = [
         rotation.judge(ROTATED),
         retries.judge(RETRIED),
         dead_letter.judge(REPLAYED),
         x_webhook.judge(X_SIGNED),
-        put_back.judge(PUT_BACK),
+        stale.judge(STALE),
         master_key.judge(CHANGED),
     ]
-    names = ["rotation", "retries", "dead letter", "x-webhook", "put back", "master key"]
+    names = ["rotation", "retries", "dead letter", "x-webhook", "stale row", "master key"]
     assert names == [chapter.name for chapter in chapters]
     assert all(chapter.holds and () == chapter.missing for chapter in chapters)
     assert all(len(chapter.detail) <= 67 for chapter in chapters)
@@ -67,35 +67,35 @@ def test_chapters_that_hold() -> None:
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.parametrize(
-    ("miss", "told"),
+    ("miss", "missing"),
     [
         (replace(ROTATED, old=19), "requests with the old secret before the rotation"),
         (replace(ROTATED, both=19), "requests that verify with the old and with the new secret"),
-        (replace(ROTATED, complete=False), "the end of the revocation"),
+        (replace(ROTATED, complete=False), "the completion of the revocation"),
         (replace(ROTATED, after=19), "requests after the revocation"),
-        (replace(ROTATED, older_after=1), "silence of the older secrets: 1 came after the revocation"),
-        (replace(ROTATED, refused=1), "a signature that holds in each request: 1 refused"),
-        (replace(ROTATED, other=1), "the secrets that were due in each request: 1 had others"),
+        (replace(ROTATED, older_after=1), "no request with an older secret after the revocation: 1 came"),
+        (replace(ROTATED, refused=1), "a valid signature in each request: 1 refused"),
+        (replace(ROTATED, other=1), "the expected secrets in each request: 1 had others"),
         (replace(ROTATED, delivered=64), "1 deliveries on record"),
     ],
 )
-def test_a_rotation_that_does_not_hold(miss: rotation.Seen, told: str) -> None:
-    """One thing that was not seen, or should not have been, and the rotation does not hold."""
+def test_a_rotation_that_does_not_hold(miss: rotation.Seen, missing: str) -> None:
+    """If one thing was not seen, or should not have been, the chapter fails."""
     chapter = rotation.judge(miss)
     assert not chapter.holds
-    assert (told,) == chapter.missing
+    assert (missing,) == chapter.missing
 
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.parametrize(
-    ("miss", "told"),
+    ("miss", "missing"),
     [
-        (replace(RETRIED, state="pending"), "the delivery: it is pending"),
-        (replace(RETRIED, attempt_log=(FAILED, THROTTLED)), "attempts that were answered 500, 503 and 204"),
-        (replace(RETRIED, attempt_log=()), "attempts that were answered 500, 503 and 204"),
+        (replace(RETRIED, state="pending"), "state delivered: the delivery is pending"),
+        (replace(RETRIED, attempt_log=(FAILED, THROTTLED)), "attempts with the answers 500, 503 and 204"),
+        (replace(RETRIED, attempt_log=()), "attempts with the answers 500, 503 and 204"),
         (
             replace(RETRIED, attempt_log=(FAILED, replace(THROTTLED, outcome="server_error"), DELIVERED)),
-            "attempts that were answered 500, 503 and 204",
+            "attempts with the answers 500, 503 and 204",
         ),
         (
             replace(RETRIED, attempt_log=(FAILED, replace(THROTTLED, waited_seconds=0.74), DELIVERED)),
@@ -103,52 +103,52 @@ def test_a_rotation_that_does_not_hold(miss: rotation.Seen, told: str) -> None:
         ),
         (
             replace(RETRIED, attempt_log=(FAILED, THROTTLED, replace(DELIVERED, waited_seconds=1.99))),
-            "obedience to Retry-After after the second failure",
+            "a wait of Retry-After after the second failure",
         ),
         (replace(RETRIED, verified=4), "three requests that verify: there were 4"),
-        (replace(RETRIED, refused=1), "a signature that holds in each request: 1 refused"),
+        (replace(RETRIED, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_retries_that_do_not_hold(miss: retries.Seen, told: str) -> None:
-    """An attempt, a wait or a signature that is not as promised, and the retries do not hold."""
+def test_retries_that_do_not_hold(miss: retries.Seen, missing: str) -> None:
+    """With an unexpected attempt, wait or signature the chapter fails."""
     chapter = retries.judge(miss)
     assert not chapter.holds
-    assert told in chapter.missing
+    assert missing in chapter.missing
 
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.parametrize(
-    ("miss", "told"),
+    ("miss", "missing"),
     [
-        (replace(REPLAYED, before_replay="pending"), "the dead letter: the delivery was pending"),
-        (replace(REPLAYED, after_replay="dead_letter"), "the replay: the delivery is dead_letter"),
-        (replace(REPLAYED, attempt_log=REPLAYED.attempt_log[:2]), "attempts that were answered 500, 500 and 204"),
+        (replace(REPLAYED, before_replay="pending"), "state dead_letter before the replay: it was pending"),
+        (replace(REPLAYED, after_replay="dead_letter"), "state delivered after the replay: it is dead_letter"),
+        (replace(REPLAYED, attempt_log=REPLAYED.attempt_log[:2]), "attempts with the answers 500, 500 and 204"),
         (replace(REPLAYED, delivery_ids=2), "one delivery id in all requests: there were 2"),
-        (replace(REPLAYED, refused=1), "a signature that holds in each request: 1 refused"),
+        (replace(REPLAYED, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_a_dead_letter_that_does_not_hold(miss: dead_letter.Seen, told: str) -> None:
-    """A state, an attempt or an id that is not as promised, and the dead letter does not hold."""
+def test_a_dead_letter_that_does_not_hold(miss: dead_letter.Seen, missing: str) -> None:
+    """With an unexpected state, attempt or id the chapter fails."""
     chapter = dead_letter.judge(miss)
     assert not chapter.holds
-    assert (told,) == chapter.missing
+    assert (missing,) == chapter.missing
 
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.parametrize(
-    ("miss", "told"),
+    ("miss", "missing"),
     [
         (replace(X_SIGNED, deliveries=4), "5 deliveries: there were 4"),
         (replace(X_SIGNED, verified=4), "5 requests that verify: there were 4"),
         (replace(X_SIGNED, delivered=4), "5 deliveries on record: there were 4"),
-        (replace(X_SIGNED, refused=1), "a signature that holds in each request: 1 refused"),
+        (replace(X_SIGNED, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_an_x_webhook_that_does_not_hold(miss: x_webhook.Seen, told: str) -> None:
-    """One request of the scheme that is not verified or not on record, and it does not hold."""
+def test_an_x_webhook_that_does_not_hold(miss: x_webhook.Seen, missing: str) -> None:
+    """With one request that is not verified or not recorded the chapter fails."""
     chapter = x_webhook.judge(miss)
     assert not chapter.holds
-    assert (told,) == chapter.missing
+    assert (missing,) == chapter.missing
 
 
 def came(*secrets: int) -> Arrival:
@@ -157,22 +157,22 @@ def came(*secrets: int) -> Arrival:
 
 
 def test_what_the_requests_of_a_rotation_say() -> None:
-    """Requests are told by the secrets that verify each, and those after the revocation by whether one was older."""
+    """Requests are counted by the secrets that verify them, and after the revocation by whether one was older."""
     arrivals = [came(1), came(1), came(1, 2), came(2), came(), came(3), came(3), came(1, 2), came(), came(2, 3)]
-    seen = rotation.counted(arrivals, 6, {"delivered": 7, "pending": 2})
+    seen = rotation.summarise(arrivals, 6, {"delivered": 7, "pending": 2})
     assert (9, 7) == (seen.deliveries, seen.delivered)
     assert (2, 2, 2, 2, 2) == (seen.old, seen.both, seen.new, seen.other, seen.refused)
     assert (True, 4, 2) == (seen.complete, seen.after, seen.older_after)
 
 
 def test_a_revocation_that_never_was_complete() -> None:
-    """Then nothing came after it."""
-    seen = rotation.counted([came(1), came(3)], None, {})
+    """Then no request counts as after it."""
+    seen = rotation.summarise([came(1), came(3)], None, {})
     assert (False, 0, 0) == (seen.complete, seen.after, seen.older_after)
 
 
 def test_how_long_an_attempt_waited() -> None:
-    """The wait is from the end of the attempt before; one whose end nobody knows counts from its start."""
+    """The wait begins at the end of the previous attempt, or at its start if its end is unknown."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     log = [
         {"number": 1, "started_at": start, "duration_ms": 250, "status": 500, "outcome": "server_error"},
@@ -191,46 +191,46 @@ def test_how_long_an_attempt_waited() -> None:
             "outcome": "delivered",
         },
     ]
-    assert [None, 0.75, 2.0] == [attempt.waited_seconds for attempt in tried(log)]
+    assert [None, 0.75, 2.0] == [attempt.waited_seconds for attempt in parse_attempts(log)]
     assert [(1, 500, "server_error"), (2, None, "unknown"), (3, 204, "delivered")] == [
-        (attempt.number, attempt.status, attempt.outcome) for attempt in tried(log)
+        (attempt.number, attempt.status, attempt.outcome) for attempt in parse_attempts(log)
     ]
 
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.parametrize(
-    ("miss", "told"),
+    ("miss", "missing"),
     [
-        (replace(PUT_BACK, waited_for=None), "the wait for the secret: it waited for None"),
-        (replace(PUT_BACK, arrived_before=1), "silence of the revoked secret: 1 came"),
-        (replace(PUT_BACK, accepted=0), "one endpoint that was accepted: there were 0"),
-        (replace(PUT_BACK, verified=0), "one request that verifies: there were 0"),
-        (replace(PUT_BACK, refused=1), "a signature that holds in each request: 1 refused"),
+        (replace(STALE, waited_for=None), "a delivery that waits for its secret: it waited for None"),
+        (replace(STALE, arrived_before=1), "no request with the revoked secret: 1 came"),
+        (replace(STALE, accepted=0), "one accepted endpoint: there were 0"),
+        (replace(STALE, verified=0), "one request that verifies: there were 0"),
+        (replace(STALE, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_a_row_put_back_that_does_not_hold(miss: put_back.Seen, told: str) -> None:
-    """A revoked secret that signed, or a restore that was not accepted, and the chapter does not hold."""
-    chapter = put_back.judge(miss)
+def test_a_stale_row_that_does_not_hold(miss: stale.Seen, missing: str) -> None:
+    """If a revoked secret signed, or the restore was not accepted, the chapter fails."""
+    chapter = stale.judge(miss)
     assert not chapter.holds
-    assert (told,) == chapter.missing
+    assert (missing,) == chapter.missing
 
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.parametrize(
-    ("miss", "told"),
+    ("miss", "missing"),
     [
-        (replace(CHANGED, moved=0), "secrets that were sealed anew"),
+        (replace(CHANGED, moved=0), "secrets sealed under the new key"),
         (replace(CHANGED, left=1), "all secrets under the new key: 1 are left"),
-        (replace(CHANGED, old_key=None), "the end of the old key: it is None"),
-        (replace(CHANGED, meanwhile=9), "10 requests meanwhile: there were 9"),
+        (replace(CHANGED, old_key=None), "state retired of the old key: it is None"),
+        (replace(CHANGED, meanwhile=9), "10 requests during the change: there were 9"),
         (replace(CHANGED, after=9), "10 requests after it: there were 9"),
-        (replace(CHANGED, refused=1), "a signature that holds in each request: 1 refused"),
+        (replace(CHANGED, refused=1), "a valid signature in each request: 1 refused"),
         (replace(CHANGED, verified=49), "1 deliveries that verify"),
         (replace(CHANGED, delivered=49), "1 deliveries on record"),
     ],
 )
-def test_a_change_of_the_master_key_that_does_not_hold(miss: master_key.Seen, told: str) -> None:
-    """A secret under the old key, a step without traffic, or a delivery that failed, and the chapter does not hold."""
+def test_a_change_of_the_master_key_that_does_not_hold(miss: master_key.Seen, missing: str) -> None:
+    """With a secret under the old key, a step without traffic or a failed delivery the chapter fails."""
     chapter = master_key.judge(miss)
     assert not chapter.holds
-    assert (told,) == chapter.missing
+    assert (missing,) == chapter.missing

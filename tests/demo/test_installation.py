@@ -1,4 +1,4 @@
-"""An installation on embedded parts is begun once, and reached by an environment without a key in it."""
+"""An installation on embedded servers is begun once, and its environment contains no key."""
 
 import stat
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.doubles.stored import keyring
 
 
 def test_the_environment_is_its_own() -> None:
-    """Nothing of another installation reaches a process of this one; what is not ours stays."""
+    """The environment has no setting of another installation; other variables stay."""
     installation = Installation(database_url="d", redis_url="r", keyring=keyring(), settings={"DATABASE_URL": "new"})
     inherited = {
         "PATH": "/bin",
@@ -26,7 +26,7 @@ def test_the_environment_is_its_own() -> None:
 
 
 async def test_begun_once(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> None:
-    """The second time, the key is the first one, and nothing is made anew."""
+    """The second time the key is the same, and nothing is created."""
     stack = Stack(postgres=own_postgres, valkey=own_valkey)
     first = await install(stack, tmp_path)
     key = (tmp_path / "master.key").read_text()
@@ -42,7 +42,7 @@ async def test_begun_once(own_postgres: Server, own_valkey: Server, tmp_path: Pa
 
 
 async def test_its_master_key_can_be_changed(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> None:
-    """The next key is registered, kept in a file of its own (0600), and held; keys that are put beside it are, too."""
+    """The next key is registered and stored in its own file (0600); keys in further files are used as well."""
     stack = Stack(postgres=own_postgres, valkey=own_valkey)
     first = await install(stack, tmp_path)
     second = await with_next_key(first, tmp_path)

@@ -1,4 +1,4 @@
-"""A worker process of the demo is awaited until it is ready, and never left behind."""
+"""The worker process of the demo is awaited until it is ready, and never left behind."""
 
 import asyncio
 import json
@@ -17,16 +17,16 @@ from tests.embedded.processes import is_alive
 
 
 async def test_a_worker_that_cannot_start(tmp_path: Path) -> None:
-    """What the worker said last is in the error, and its log is ours alone."""
+    """The error contains the end of the worker's log, and the log is private."""
     log = tmp_path / "worker.log"
-    with pytest.raises(Unavailable, match="did not become ready:\nhookseal: DATABASE_URL is not set"):
+    with pytest.raises(Unavailable, match="did not become ready:\nDATABASE_URL is not set"):
         async with worker_process(os.environ, log):
             pytest.fail("ready")
     assert 0o600 == stat.S_IMODE(log.stat().st_mode)
 
 
 async def test_a_worker_that_is_ended(pool: object, database_url: str, redis_url: str, tmp_path: Path) -> None:
-    """It is ready within the block, has drained after it, and what ends it from outside is told."""
+    """It is ready within the block and has drained after it; if it is ended from outside, that is an error."""
     await begin(pool)  # type: ignore[arg-type]
     environment = {**os.environ, **SETTINGS, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
     log = tmp_path / "worker.log"
@@ -41,12 +41,12 @@ async def test_a_worker_that_is_ended(pool: object, database_url: str, redis_url
 
     async with worker_process(environment, log) as worker:
         os.kill(worker.ready["pid"], 9)
-        with pytest.raises(Unavailable, match=r"ended by itself \(exit code -9\): see its log"):
+        with pytest.raises(Unavailable, match=r"has stopped \(exit code -9\): see its log"):
             await worker.ended_or(asyncio.Event())
 
 
 async def test_a_start_that_is_cancelled(tmp_path: Path, redis_url: str) -> None:
-    """Whoever gives up while it starts leaves no process."""
+    """A cancelled start leaves no process."""
     async with black_hole() as (port, called):
         environment = {**os.environ, **SETTINGS, "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/db"}
 

@@ -1,4 +1,4 @@
-"""The receiver of the demo takes what is signed with a secret of its path, and nothing else."""
+"""The receiver of the demo accepts what is signed with a secret of its path, and nothing else."""
 
 import asyncio
 import base64
@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from standardwebhooks import Webhook
 
-from hookseal.demo.receiver import Answer, Arrival, Receiver, receiving
+from hookseal.demo.receiver import Answer, Arrival, Receiver, run_receiver
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import Scheme
 
@@ -30,7 +30,7 @@ def signed(*secrets: str, number: int = 1, body: str = "{}", at: datetime | None
 
 
 def x_signed(secret: str, *, body: str = "{}", at: datetime | None = None) -> dict[str, str]:
-    """Return the headers of a request that is signed as the system before hookseal did it."""
+    """Return the headers of a request that is signed as by the system before hookseal."""
     timestamp = int((at or datetime.now(UTC)).timestamp())
     digest = hmac.digest(secret.encode(), f"{timestamp}.{body}".encode(), "sha256")
     return {
@@ -41,7 +41,7 @@ def x_signed(secret: str, *, body: str = "{}", at: datetime | None = None) -> di
 
 
 async def answered(receiver: Receiver, path: str, headers: dict[str, str], body: str = "{}") -> tuple[int, str | None]:
-    """Return the status that the receiver answers with, and its Retry-After."""
+    """Return the status of the receiver's answer, and its Retry-After."""
     async with (
         aiohttp.ClientSession() as session,
         session.post(receiver.base_url + path, headers=headers, data=body) as answer,
@@ -51,8 +51,8 @@ async def answered(receiver: Receiver, path: str, headers: dict[str, str], body:
 
 @pytest.mark.req("OPS-08")
 async def test_a_signature_that_holds() -> None:
-    """What is signed with the secret of its path is taken, and its delivery counted once, however often it comes."""
-    async with receiving(SystemClock()) as receiver:
+    """A request signed with the secret of its path is accepted, and its delivery is counted once."""
+    async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/a", SECRET)
         receiver.expect("/b", OTHER)
         waiting = asyncio.create_task(receiver.wait_until(lambda: bool(receiver.verified("/b"))))
@@ -68,8 +68,8 @@ async def test_a_signature_that_holds() -> None:
 
 @pytest.mark.req("OPS-08")
 async def test_each_secret_alone() -> None:
-    """Of several secrets each is tried alone: those that verify a request are told by their numbers."""
-    async with receiving(SystemClock()) as receiver:
+    """Each of several secrets is tried separately, and the numbers of those that verify are recorded."""
+    async with run_receiver(SystemClock()) as receiver:
         for secret in (SECRET, OTHER, THIRD):
             receiver.expect("/a", secret)
         for secrets in ((SECRET,), (OTHER, SECRET), (THIRD,)):
@@ -99,8 +99,8 @@ async def test_each_secret_alone() -> None:
     ],
 )
 async def test_a_signature_that_does_not_hold(path: str, headers: dict[str, str], body: str) -> None:
-    """A wrong secret, body, id, time, scheme or path is answered with 401, counted, and verified nowhere."""
-    async with receiving(SystemClock()) as receiver:
+    """A wrong secret, body, id, time, scheme or path is answered with 401, counted, and never verified."""
+    async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/a", SECRET)
         receiver.expect("/b", OTHER)
         receiver.expect("/x", SECRET, Scheme.X_WEBHOOK)
@@ -112,8 +112,8 @@ async def test_a_signature_that_does_not_hold(path: str, headers: dict[str, str]
 
 @pytest.mark.req("OPS-08")
 async def test_the_scheme_before_hookseal() -> None:
-    """A path of the scheme `x-webhook` takes what is signed in it, with the text of the secret itself."""
-    async with receiving(SystemClock()) as receiver:
+    """A path of the scheme `x-webhook` accepts requests that are signed with the text of the secret."""
+    async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/x", SECRET, Scheme.X_WEBHOOK)
         body = json.dumps({"a": 1})
         assert (204, None) == await answered(receiver, "/x", x_signed(SECRET, body=body), body)
@@ -121,10 +121,12 @@ async def test_the_scheme_before_hookseal() -> None:
 
 
 async def test_what_it_answers() -> None:
-    """A path answers what it was told to, one answer for each request that verifies, and then 204."""
-    async with receiving(SystemClock()) as receiver:
+    """A path gives its configured answers, one for each verified request, and then 204."""
+    async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/a", SECRET)
         receiver.answer("/a", [Answer(status=500), Answer(status=503, retry_after=7)])
-        told = [await answered(receiver, "/a", signed(*secrets)) for secrets in ((SECRET,), (OTHER,), *2 * [(SECRET,)])]
-    assert [(500, None), (401, None), (503, "7"), (204, None)] == told
+        answers = [
+            await answered(receiver, "/a", signed(*secrets)) for secrets in ((SECRET,), (OTHER,), *2 * [(SECRET,)])
+        ]
+    assert [(500, None), (401, None), (503, "7"), (204, None)] == answers
     assert [500, 401, 503, 204] == [arrival.status for arrival in receiver.arrivals("/a")]

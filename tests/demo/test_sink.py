@@ -1,16 +1,28 @@
-"""The receiver of `hookseal up` takes everything and tells what came."""
+"""The receiver of `hookseal up` accepts every request and reports it."""
+
+from datetime import UTC, datetime
+from typing import TypeAlias
 
 import aiohttp
+import asyncpg
 import pytest
 
-from hookseal.demo.sink import sinking
+from hookseal.demo.sink import run_sink
+from hookseal.demo.verdicts import verified_by_endpoint
+from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import Unavailable
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Algorithm
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import begin
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 
 async def test_what_is_told() -> None:
-    """Each request is told with its delivery's id in either scheme, and whether it was tried before."""
-    told: list[dict[str, object]] = []
-    async with sinking(told.append) as url, aiohttp.ClientSession() as session:
+    """Each request is reported with the id of its delivery in either scheme, and whether it is a retry."""
+    reported: list[dict[str, object]] = []
+    async with run_sink(reported.append) as url, aiohttp.ClientSession() as session:
         for headers in (
             {"webhook-id": "a", "x-hookseal-attempt": "1"},
             {"webhook-id": "a", "x-hookseal-attempt": "2"},
@@ -25,13 +37,36 @@ async def test_what_is_told() -> None:
         came | {"webhook_id": "a", "attempt": "2", "retry": True},
         came | {"webhook_id": "b", "attempt": "11", "retry": True},
         came | {"webhook_id": None, "attempt": None, "retry": False},
-    ] == told
+    ] == reported
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+async def test_the_verdict_of_up(begun_pool: Pool, algorithm: Algorithm) -> None:
+    """The receiver of `up` reports whether a secret of an endpoint with the url of the request verifies it."""
+    installation = await begin(begun_pool)
+    url = "http://127.0.0.1:9/hook?a=b"
+    new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), algorithm=algorithm)
+    pointer = (await installation.add(new)).pointer
+    now = 1_700_000_000
+    async with installation.unlocked.service.signers(pointer) as (signer,):
+        signature = signer.sign(b"id.%d.{}" % now)
+    headers = {"webhook-id": "id", "webhook-timestamp": str(now), "webhook-signature": signature}
+    clock = FakeClock(datetime.fromtimestamp(now, UTC))
+    judge = verified_by_endpoint(begun_pool, installation.unlocked, clock)
+
+    async def verified(at: str, body: bytes) -> object:
+        status, report = await judge(at, body, headers)
+        assert (204, body.decode()) == (status, report["body"])
+        return report["verified"]
+
+    answers = [await verified(url, b"{}"), await verified(url, b"[]"), await verified(url[:-1], b"{}")]
+    assert [True, False, None] == answers
 
 
 async def test_a_port_that_is_taken() -> None:
-    """A port on which somebody listens is told by its number."""
-    async with sinking(print) as url:
+    """A port in use is reported by its number."""
+    async with run_sink(print) as url:
         port = int(url.rstrip("/").rpartition(":")[2])
         with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}"):
-            async with sinking(print, port):
+            async with run_sink(print, port):
                 pytest.fail("listens")

@@ -1,15 +1,15 @@
-"""Chapters run side by side, and none waits for ever."""
+"""Chapters run concurrently, and none waits for ever."""
 
 import asyncio
 
 import pytest
 
-from hookseal.demo.stage import patience, side_by_side
+from hookseal.demo.stage import side_by_side, time_limit
 from hookseal.ground.errors import Unavailable
 
 
 async def test_side_by_side() -> None:
-    """They run at the same time, and what they return keeps their order."""
+    """They run at the same time, and their results keep their order."""
     first, second = asyncio.Event(), asyncio.Event()
 
     async def one() -> int:
@@ -26,7 +26,7 @@ async def test_side_by_side() -> None:
 
 
 async def test_one_that_raises() -> None:
-    """What one raises is raised as it is, and the others have ended by then."""
+    """An error is raised unchanged, after the others have ended."""
     ended = asyncio.Event()
     begun = asyncio.Event()
 
@@ -47,12 +47,12 @@ async def test_one_that_raises() -> None:
 
 
 async def test_patience_ends() -> None:
-    """What takes longer is given up without a word, and what others are cancelled for is not swallowed."""
-    async with asyncio.timeout(60), patience(0):
+    """The time limit ends a block silently, but does not suppress a cancellation from outside."""
+    async with asyncio.timeout(60), time_limit(0):
         await asyncio.Event().wait()
 
     async def patiently() -> None:
-        async with patience():
+        async with time_limit():
             begun.set()
             await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""`hookseal up` holds its folder alone, and tells a second terminal only what is up now."""
+"""`hookseal up` locks its folder, and a second terminal reads only the settings of a running stack."""
 
 import os
 import stat
@@ -13,12 +13,12 @@ SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1/db"}
 
 
 def test_what_is_published(tmp_path: Path) -> None:
-    """The settings can be read for as long as they are published in a folder that is held, and not after."""
+    """The settings can be read while they are published in a locked folder, and not after."""
     folder = tmp_path / "state"
-    with state.taken(folder):
+    with state.lock_folder(folder):
         with pytest.raises(Unavailable, match="nothing is up"):
             state.settings(folder)
-        with state.published(folder, SETTINGS):
+        with state.publish_settings(folder, SETTINGS):
             assert SETTINGS == state.settings(folder)
             assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
             assert {"up.json": 0o600, "up.lock": 0o600} == {
@@ -29,28 +29,28 @@ def test_what_is_published(tmp_path: Path) -> None:
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
-    """A folder that is held is refused to another, and free again afterwards."""
-    with state.taken(tmp_path / "state"):
-        with pytest.raises(Refused, match="running in this folder already"), state.taken(tmp_path / "state"):
+    """A locked folder is refused to another `up`, and is free afterwards."""
+    with state.lock_folder(tmp_path / "state"):
+        with pytest.raises(Refused, match="running in this folder already"), state.lock_folder(tmp_path / "state"):
             pytest.fail("taken twice")
-        with state.taken(tmp_path / "other"):
+        with state.lock_folder(tmp_path / "other"):
             pass
-    with state.taken(tmp_path / "state"):
+    with state.lock_folder(tmp_path / "state"):
         pass
 
 
 def test_what_a_killed_one_left(tmp_path: Path) -> None:
-    """What an `up` left that could not clean up is not up, and gone once the next one starts."""
+    """The files of a killed `up` do not count as running, and the next one removes them."""
     (tmp_path / "up.json").write_text('{"DATABASE_URL": "old"}')
     tmp_path.chmod(0o700)
     with pytest.raises(Unavailable, match="nothing is up"):
         state.settings(tmp_path)
-    with state.taken(tmp_path), pytest.raises(Unavailable, match="nothing is up"):
+    with state.lock_folder(tmp_path), pytest.raises(Unavailable, match="nothing is up"):
         state.settings(tmp_path)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    """Where no `up` ever ran, nothing is up, and asking makes nothing."""
+    """In a folder without `up` nothing runs, and reading creates nothing."""
     for folder in (tmp_path / "nothing", tmp_path / "file" / "state"):
         (tmp_path / "file").write_text("")
         with pytest.raises(Unavailable, match="nothing is up"):
@@ -60,37 +60,37 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b'{"a": 1}', b"\xff"])
 def test_a_spoilt_file(content: bytes, tmp_path: Path) -> None:
-    """A file that is not what `up` wrote is told by its name, with what to do."""
-    with state.taken(tmp_path / "state"), state.published(tmp_path / "state", SETTINGS):
+    """A changed file is reported by its name, with what to do."""
+    with state.lock_folder(tmp_path / "state"), state.publish_settings(tmp_path / "state", SETTINGS):
         (tmp_path / "state" / "up.json").write_bytes(content)
-        with pytest.raises(Unavailable, match=r"up\.json was changed: end `hookseal up` and start it again"):
+        with pytest.raises(Unavailable, match=r"up\.json was changed: stop `hookseal up` and start it again"):
             state.settings(tmp_path / "state")
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
-    """A folder that others may enter, a file in its place, and one that cannot be made are refused."""
+    """A folder that others may enter, a file in its place, and one that cannot be created are refused."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o755)
     (tmp_path / "file").write_text("mine")
     for name, expected in (
-        ("open", "others may enter .*: chmod 700 it first"),
+        ("open", "other users may enter .*: run chmod 700 on it first"),
         ("file", "cannot be used"),
         ("nowhere/state", "cannot be used"),
     ):
-        with pytest.raises(Refused, match=expected), state.taken(tmp_path / name):
+        with pytest.raises(Refused, match=expected), state.lock_folder(tmp_path / name):
             pytest.fail("taken")
     assert "mine" == (tmp_path / "file").read_text()
 
 
 def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
-    """A folder that may not be read says so."""
-    (tmp_path / "up.lock").symlink_to("up.lock")  # refused to everybody, root too
+    """A folder that may not be read is reported as such."""
+    (tmp_path / "up.lock").symlink_to("up.lock")  # refused even to root
     with pytest.raises(Unavailable, match=f"cannot be read \\({os.strerror(40)}\\)"):
         state.settings(tmp_path)
 
 
 def test_the_receiver_stays_where_it_is(tmp_path: Path) -> None:
-    """The port is chosen once, ours alone to read; a spoilt file means a new one."""
+    """The port is chosen once, in a private file; a damaged file leads to a new port."""
     port = state.receiver_port(tmp_path)
     assert port == state.receiver_port(tmp_path)
     [kept] = tmp_path.iterdir()

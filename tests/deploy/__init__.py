@@ -1,1 +1,1 @@
-"""What deploy/ holds is linted, agrees with the product, and is run as written wherever no container is needed."""
+"""The files of deploy/ pass linters, match the product, and are run as written where no container is needed."""

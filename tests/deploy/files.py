@@ -1,4 +1,4 @@
-"""The files of deploy/, read as what they are."""
+"""Parses the files of deploy/."""
 
 import json
 import re
@@ -17,11 +17,12 @@ SCENARIOS: Final = DEPLOY / "prometheus" / "alerts.test.yaml"
 RUNBOOK: Final = ROOT / "docs" / "runbook.md"
 RUNBOOK_OF_KEYS: Final = ROOT / "docs" / "runbook-keys.md"
 WORKER_UID: Final = 65_532
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, which not every build includes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What the last stage of the Dockerfile says."""
+    """The last stage of the Dockerfile."""
 
     entrypoint: list[str]
     command: list[str]
@@ -53,43 +54,45 @@ def image() -> Image:
     )
 
 
+def documents(file: Path) -> list[Any]:
+    """Return the documents of a YAML file."""
+    return list(yaml.load_all(file.read_text(encoding="utf-8"), _LOADER))
+
+
 def compose() -> dict[str, Any]:
     """Return the compose file."""
-    content: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    content: dict[str, Any] = documents(DEPLOY / "compose.yaml")[0]
     return content
 
 
 def manifests() -> dict[str, list[dict[str, Any]]]:
     """Return the documents of every manifest of Kubernetes, by its path."""
-    return {
-        str(file.relative_to(KUBERNETES)): list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        for file in sorted(KUBERNETES.rglob("*.yaml"))
-    }
+    return {str(file.relative_to(KUBERNETES)): documents(file) for file in sorted(KUBERNETES.rglob("*.yaml"))}
 
 
 def resources(kind: str) -> list[dict[str, Any]]:
     """Return every resource of a kind."""
-    return [document for documents in manifests().values() for document in documents if document["kind"] == kind]
+    return [document for found in manifests().values() for document in found if document["kind"] == kind]
 
 
 def pods() -> list[dict[str, Any]]:
-    """Return the templates of all pods."""
+    """Return the template of every pod."""
     return [owner["spec"]["template"] for kind in ("Deployment", "Job") for owner in resources(kind)]
 
 
 def container(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one container of a pod's template."""
+    """Return the only container of a pod template."""
     (only,) = pod["spec"]["containers"]
     return dict(only)
 
 
 def container_environment(pod: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables of the one container of a pod's template."""
+    """Return the variables of the only container of a pod template."""
     return {variable["name"]: variable["value"] for variable in container(pod)["env"]}
 
 
 def unit() -> list[tuple[str, str]]:
-    """Return the settings of the systemd unit, in their order."""
+    """Return the settings of the systemd unit, in order."""
     text = (DEPLOY / "systemd" / "hookseal-worker.service").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and line[0] not in "#["]
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
@@ -102,12 +105,12 @@ def unit_environment() -> dict[str, str]:
 
 def alerts() -> list[dict[str, Any]]:
     """Return every alert."""
-    groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    groups = documents(ALERTS)[0]["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
 def seconds(text: str) -> int:
-    """Return the seconds of a duration such as 35s."""
+    """Return the seconds of a duration such as `35s`."""
     found = re.fullmatch(r"(\d+)s", text)
     assert found is not None, text
     return int(found[1])

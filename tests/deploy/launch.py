@@ -1,6 +1,4 @@
-"""Runs what deploy/ says outside of a container, as close to it as that goes: its words, its environment, no right
-to write a file.
-"""
+"""Runs the commands of deploy/ outside of a container, with their environment and without the right to write a file."""
 
 import asyncio
 import json
@@ -15,7 +13,7 @@ from typing import Any
 from tests.cli.command import DEADLINE_SECONDS, Ended
 from tests.deploy.files import image
 
-# No file may grow beyond nothing from here on; pipes and sockets are none.
+# From here on no file may be written; pipes and sockets still may.
 _WITHOUT_FILES = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -26,9 +24,9 @@ os.execvpe(sys.argv[1], sys.argv[1:], os.environ)
 def environment(
     given: Mapping[str, str], *, secrets: str = "", mounted: Path | None = None, port: int
 ) -> dict[str, str]:
-    """Return the variables of a process of the image, its `python` that of these tests.
+    """Return the variables of a process of the image, with the `python` of these tests.
 
-    What `given` says of files below `secrets` is said of those below `mounted`. The probes answer on this machine only.
+    Paths below `secrets` are replaced by paths below `mounted`. The probes listen on this machine only.
     """
     paths = {name: value.replace(secrets, str(mounted)) if secrets else value for name, value in given.items()}
     return {
@@ -54,7 +52,7 @@ async def ended(words: Sequence[str], variables: Mapping[str, str], folder: Path
 async def worker(
     words: Sequence[str], variables: Mapping[str, str], folder: Path
 ) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
-    """Give a worker that is ready, and what it said."""
+    """Yield a ready worker and its ready line."""
     process = await _started(words, variables, folder)
     assert process.stdout is not None
     try:

@@ -1,18 +1,18 @@
-"""The alerts: over what is measured, each with a scenario in which it fires and a page that says what to do."""
+"""The alerts use existing metrics, each fires in a scenario, and each has a section in the runbook."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
-from hookseal.worker.metrics import METRICS, Kind, Metric
-from tests.deploy.files import RUNBOOK, RUNBOOK_OF_KEYS, SCENARIOS, alerts
+from hookseal.worker.metrics.definitions import METRICS
+from hookseal.worker.metrics.metric import Kind, Metric
+from tests.deploy.files import RUNBOOK, RUNBOOK_OF_KEYS, SCENARIOS, alerts, documents
 
 pytestmark = pytest.mark.req("OPS-05", part="alerts")
 
-# A name, and what stands in braces behind it.
+# A name, and the text in braces after it.
 _SELECTOR = re.compile(r"\b(hookseal_\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
 _PARTS_OF_A_HISTOGRAM = ("_bucket", "_count", "_sum")
@@ -34,7 +34,7 @@ def _selectors(text: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def _scenarios() -> list[dict[str, Any]]:
-    tests: list[dict[str, Any]] = yaml.safe_load(SCENARIOS.read_text(encoding="utf-8"))["tests"]
+    tests: list[dict[str, Any]] = documents(SCENARIOS)[0]["tests"]
     return tests
 
 
@@ -45,7 +45,7 @@ def _texts() -> list[str]:
 
 @pytest.mark.parametrize("text", _texts())
 def test_it_is_about_what_is_measured(text: str) -> None:
-    """Every metric exists, and every label with that value: an alert over a misspelled one would never fire."""
+    """Every metric and label value exists, since an alert with a misspelled one would never fire."""
     found = list(_selectors(text))
 
     assert found
@@ -60,7 +60,7 @@ def test_it_is_about_what_is_measured(text: str) -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_counters_are_looked_at_as_rates(rule: dict[str, Any]) -> None:
-    """A counter or histogram stands inside of rate or increase, a gauge never does."""
+    """A counter or histogram is used inside `rate` or `increase`, a gauge never."""
     bare = re.sub(r"\b(?:rate|increase)\([^)]*\)", "", rule["expr"])
     kinds = {name: metric.kind for name, _ in _selectors(rule["expr"]) if (metric := _metric(name)) is not None}
     outside = {name for name, _ in _selectors(bare)}
@@ -70,7 +70,7 @@ def test_counters_are_looked_at_as_rates(rule: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_it_says_who_must_do_what(rule: dict[str, Any]) -> None:
-    """Severity, a summary, a description that names who must act, and the section of the runbook."""
+    """It has a severity, a summary, a description that names who must act, and a runbook section."""
     annotations = rule["annotations"]
 
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
@@ -81,14 +81,14 @@ def test_it_says_who_must_do_what(rule: dict[str, Any]) -> None:
 
 
 def test_the_runbook_has_a_section_for_each() -> None:
-    """In the order of the alerts, once each, and none for what is no alert."""
+    """The runbook has one section for each alert, in the order of the alerts, and no other."""
     headings = re.findall(r"^## (\w+)$", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
 
     assert [rule["alert"] for rule in alerts()] == headings
 
 
 def test_links_between_the_runbooks_lead_somewhere() -> None:
-    """Every anchor of a runbook, in itself or from another page beside it, is that of a section."""
+    """Every link to an anchor of a runbook leads to a section."""
     anchors = {
         page.name: {
             heading.lower().replace(" ", "-").replace(":", "").replace("?", "")
@@ -104,7 +104,7 @@ def test_links_between_the_runbooks_lead_somewhere() -> None:
 
 @pytest.mark.req("OPS-11", part="secrets")
 def test_what_is_asked_of_secrets_is_watched() -> None:
-    """Retrieval failures, hit rate, rotations due and failed, plaintext rows, keys and the log: each has its alert."""
+    """Secret failures, hit rate, rotations due and failed, plaintext, keys and the log each have an alert."""
     watched = {name for rule in alerts() for name, _ in _selectors(rule["expr"])}
 
     assert watched >= {
@@ -116,13 +116,13 @@ def test_what_is_asked_of_secrets_is_watched() -> None:
         "hookseal_plaintext_rows",
         "hookseal_master_key_records",
         "hookseal_master_key_age_seconds",
-        "hookseal_rollbacks_found_total",
+        "hookseal_stale_rows_found_total",
         "hookseal_audit_rows_refused_total",
     }
 
 
 def test_what_is_given_up_is_watched() -> None:
-    """Whatever ends deliveries that the receiver never took has its alert: they go out only when somebody acts."""
+    """Each way in which a delivery ends undelivered has an alert, since an operator must then replay it."""
     watched = {name for rule in alerts() for name, _ in _selectors(rule["expr"])}
 
     assert watched >= {
@@ -133,7 +133,7 @@ def test_what_is_given_up_is_watched() -> None:
 
 
 def test_every_alert_fires_in_a_scenario() -> None:
-    """`promtool test rules` sees each of them fire, and none of them in good health."""
+    """In `promtool test rules` each alert fires, and none fires without a fault."""
     expected = [
         sample["labels"]
         for test in _scenarios()

@@ -1,4 +1,4 @@
-"""The compose file: its services lock themselves in, agree with the product, and begin an installation as written."""
+"""The compose file restricts its services, matches the product, and begins an installation as written."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ SECRETS = "/run/secrets"
 
 
 def test_our_services_may_do_little() -> None:
-    """Every container of hookseal has a read-only root, no capability, no way to gain one, and a bound of processes."""
+    """Every container of hookseal has a read-only root, no capabilities or escalation, and a process limit."""
     for name in OURS:
         service = compose()["services"][name]
         assert service["read_only"] is True
@@ -41,7 +41,7 @@ def test_our_services_may_do_little() -> None:
 
 
 def test_nothing_is_open_to_the_world() -> None:
-    """The one port is published on this machine only, and the databases are in a network without a way out."""
+    """The one port is published on this machine only, and the databases are in an internal network."""
     content = compose()
     ports = [port for service in content["services"].values() for port in service.get("ports", ())]
 
@@ -53,21 +53,21 @@ def test_nothing_is_open_to_the_world() -> None:
 
 
 def test_a_stop_waits_for_the_drain() -> None:
-    """The worker has ten seconds more to end than its requests in flight have."""
+    """The stop time-out of the worker is ten seconds longer than its drain."""
     service = compose()["services"]["worker"]
 
     assert seconds(service["stop_grace_period"]) >= int(service["environment"]["HOOKSEAL_DRAIN_SECONDS"]) + 10
 
 
 def test_what_rings_is_never_evicted() -> None:
-    """Valkey refuses what does not fit instead of dropping rings, and keeps them over a restart."""
+    """A full Valkey refuses writes and drops no rings, and it stores them over a restart."""
     words = compose()["services"]["valkey"]["command"]
 
     assert {("--maxmemory-policy", "noeviction"), ("--appendonly", "yes")} <= set(pairwise(words))
 
 
 def test_the_order_of_a_start() -> None:
-    """The worker starts on healthy servers once the schema is there and the keys are made."""
+    """The worker starts once the servers are healthy, the schema exists and the keys are created."""
     services = compose()["services"]
     order = {
         name: {other: how["condition"] for other, how in services[name]["depends_on"].items()}
@@ -85,7 +85,7 @@ def test_the_order_of_a_start() -> None:
 
 
 def test_secrets_are_mounted_where_they_are_named() -> None:
-    """A service names the files of exactly those secrets that it mounts, and the script makes every one."""
+    """A service mounts exactly the secrets that its variables name, and the script creates each of them."""
     content = compose()
     made = {Path(secret["file"]).name for secret in content["secrets"].values()}
     for name in OURS:
@@ -96,8 +96,9 @@ def test_secrets_are_mounted_where_they_are_named() -> None:
 
 
 def test_secrets_are_made_once_and_fit(tmp_path: Path) -> None:
-    """The script makes a master key and urls that production takes, says what root has to do, and never writes over
-    what is there.
+    """The script creates a master key and urls that are valid in production, and never overwrites a file.
+
+    It also prints what root has to do.
     """
     folder = tmp_path / "secrets"
     first = _make_secrets(folder)
@@ -119,8 +120,9 @@ def test_secrets_are_made_once_and_fit(tmp_path: Path) -> None:
 
 
 async def test_it_begins_an_installation_as_written(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
-    """The commands of the services, in their order, begin an installation, and change nothing the second time; then
-    the worker is ready, with a database user that has no right but that of a worker, and ends with 0.
+    """The commands of the services, in order, begin an installation, and change nothing the second time.
+
+    Then the worker is ready with a database user that has only the rights of a worker, and ends with 0.
     """
     mounted = await _mounted(own_postgres.url, redis_url, tmp_path)
     port = closed_port()
@@ -137,7 +139,7 @@ async def test_it_begins_an_installation_as_written(own_postgres: Server, redis_
 
 
 async def test_keys_that_cannot_be_made_stop_the_start(redis_url: str, tmp_path: Path) -> None:
-    """Only that the keys were made before is forgiven: a database that does not answer is told as such."""
+    """Only keys that exist already are no error: a database that does not answer is reported as such."""
     mounted = await _mounted(None, redis_url, tmp_path)
     once = await ended(_words("key-init"), _variables("key-init", mounted, closed_port()), tmp_path)
 
@@ -146,7 +148,7 @@ async def test_keys_that_cannot_be_made_stop_the_start(redis_url: str, tmp_path:
 
 
 def _words(name: str) -> list[str]:
-    """Return what Compose would start: an entry point of its own takes the image's command away."""
+    """Return what Compose would start: a service with its own entry point ignores the command of the image."""
     service: dict[str, Any] = compose()["services"][name]
     own = service.get("entrypoint")
     entrypoint = image().entrypoint if own is None else [word.replace("$$", "$") for word in own]
@@ -159,7 +161,7 @@ def _variables(name: str, mounted: Path, port: int) -> dict[str, str]:
 
 
 async def _mounted(server_url: str | None, redis_url: str, folder: Path) -> Path:
-    """Return a folder with the secrets that the script makes, the addresses in them those of this test's servers."""
+    """Return a folder with the secrets that the script creates, with the addresses of this test's servers."""
     made, mounted = folder / "made", folder / "mounted"
     assert 0 == _make_secrets(made).returncode
     mounted.mkdir()

@@ -1,4 +1,4 @@
-"""The image: linted, without a right too many, and its commands run as written."""
+"""The image passes the linter, has no unneeded rights, and its commands run as written."""
 
 import asyncio
 import signal
@@ -21,24 +21,24 @@ pytestmark = pytest.mark.req("OPS-05", part="image")
 
 
 def test_hadolint_has_nothing_to_say() -> None:
-    """The linter of Dockerfiles finds nothing, not even in style."""
+    """The linter of Dockerfiles reports nothing, not even style."""
     run = subprocess.run([program("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
 
     assert (0, "", "") == (run.returncode, run.stdout, run.stderr)
 
 
 def test_it_runs_as_nobody_of_the_host() -> None:
-    """User and group are numbers, so that Kubernetes can see that they are not root's, and SIGTERM ends it."""
+    """User and group are numeric, so that Kubernetes can verify they are not root; SIGTERM ends it."""
     assert (f"{WORKER_UID}:{WORKER_UID}", "SIGTERM") == (image().user, image().stop_signal)
 
 
 def test_its_probes_can_be_reached_from_outside() -> None:
-    """Inside of a container 127.0.0.1 is the container itself, so the image listens everywhere."""
+    """The image listens on all interfaces, since 127.0.0.1 is the container itself."""
     assert "0.0.0.0" == image().environment["HOOKSEAL_HEALTH_HOST"]  # noqa: S104 -- that is the point
 
 
 def test_what_it_copies_reaches_the_builder() -> None:
-    """Every source of a COPY is there and no pattern of .dockerignore keeps it back; no other file gets in."""
+    """Every source of a COPY exists and is not excluded by .dockerignore; no other file is included."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     let_in = [pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")]
@@ -50,7 +50,7 @@ def test_what_it_copies_reaches_the_builder() -> None:
 
 
 def test_its_build_tools_are_those_of_the_lock() -> None:
-    """What builds the package in the image has the versions that development has."""
+    """The build tools in the image have the locked versions."""
     pinned = {
         file: {line.split(" ")[0] for line in (ROOT / "requirements" / file).read_text().splitlines() if "==" in line}
         for file in ("build.txt", "dev.txt")
@@ -63,8 +63,9 @@ def test_its_build_tools_are_those_of_the_lock() -> None:
 async def test_it_is_run_as_written(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """Entry point and default command give a worker that is ready; the health check and every probe say so; SIGTERM
-    ends it with 0, and the health check says that too. None of it writes a file.
+    """Entry point and default command run a worker; health check and probes report it ready, and SIGTERM ends it.
+
+    After that the health check fails. Nothing writes a file.
     """
     built = image()
     await begin(pool)

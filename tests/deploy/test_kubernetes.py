@@ -1,4 +1,4 @@
-"""The manifests of Kubernetes: valid, locked in, in agreement with each other and with the product."""
+"""The Kubernetes manifests are valid, restricted, and match each other and the product."""
 
 import stat
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from tests.deploy.files import WORKER_UID, container, container_environment, man
 pytestmark = pytest.mark.req("OPS-05", part="kubernetes")
 
 MOUNT = "/run/secrets/hookseal"
-OLDEST = (1, 27)  # the first that knows every field by default
+OLDEST = (1, 27)  # the first version that supports every field by default
 VERSIONS = sorted(
     {
         f"{major}.{minor}"
@@ -41,13 +41,13 @@ def _worker() -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_schema_of_kubernetes_takes_it(version: str) -> None:
-    """Every manifest is valid, without a field that this version does not know."""
+    """Every manifest is valid, without a field that this version does not have."""
     for _, document in _everything():
         assert version == kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_kustomize_is_told_of_everything() -> None:
-    """Each kustomization lists the manifests beside it but the example, and puts in the image of this version."""
+    """Each kustomization lists all manifests in its folder but the example, and sets the image of this version."""
     for file, (kustomization,) in (item for item in manifests().items() if item[0].endswith("kustomization.yaml")):
         beside = {other for other in manifests() if Path(other).parent == Path(file).parent}
         listed = {str(Path(file).parent / name) for name in kustomization["resources"]}
@@ -56,13 +56,14 @@ def test_kustomize_is_told_of_everything() -> None:
 
 
 def test_no_namespace_is_named() -> None:
-    """Whoever applies them says where."""
+    """No manifest has a namespace: whoever applies it chooses one."""
     assert [] == [file for file, document in _everything() if "namespace" in document["metadata"]]
 
 
 def test_pods_are_restricted() -> None:
-    """Every pod keeps the profile `restricted` of the Pod Security Standards, with a read-only root besides, and asks
-    the cluster nothing.
+    """Every pod meets the profile `restricted` of the Pod Security Standards, with a read-only root.
+
+    It has no access to the API of the cluster.
     """
     for pod in pods():
         spec, only = pod["spec"], container(pod)
@@ -81,7 +82,7 @@ def test_pods_are_restricted() -> None:
 
 
 def test_a_stop_waits_for_the_drain() -> None:
-    """The worker has ten seconds more to end than its requests have, and an update never leaves fewer workers."""
+    """The grace period of the worker is ten seconds longer than its drain, and an update never has fewer workers."""
     spec = _worker()["spec"]
     pod = spec["template"]
 
@@ -92,7 +93,7 @@ def test_a_stop_waits_for_the_drain() -> None:
 
 
 def test_who_is_selected() -> None:
-    """Every selector of the worker fits its pods, the policy of the jobs fits theirs, and the port has that name."""
+    """Every selector of the worker matches its pods, the policy of the jobs theirs, and the port has that name."""
     labels = _worker()["spec"]["template"]["metadata"]["labels"]
     service, policies = resources("Service")[0], {p["metadata"]["name"]: p for p in resources("NetworkPolicy")}
     selectors = [
@@ -111,7 +112,7 @@ def test_who_is_selected() -> None:
 
 
 def test_the_worker_reaches_what_it_may_dial_and_no_more() -> None:
-    """Beside its own servers a worker reaches exactly the addresses that hookseal calls public, at port 443."""
+    """Besides its own servers a worker reaches exactly the public addresses of the egress guard, at port 443."""
     (policy,) = (p for p in resources("NetworkPolicy") if p["metadata"]["name"] == "hookseal-worker")
     rules = policy["spec"]["egress"]
     open_to = [block["ipBlock"] for rule in rules for block in rule["to"] if "ipBlock" in block]
@@ -128,13 +129,13 @@ def test_the_worker_reaches_what_it_may_dial_and_no_more() -> None:
 
 
 def _widest(networks: list[IPv4Network] | list[IPv6Network]) -> set[IPv4Network | IPv6Network]:
-    """Return those that lie in no other."""
+    """Return the networks that are inside no other."""
     return {one for one in networks if not any(one != other and one.subnet_of(other) for other in networks)}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pod", pods(), ids=lambda pod: container(pod)["name"])
 def test_mounted_secrets_can_be_read_and_are_not_exposed(pod: dict[str, Any]) -> None:
-    """The files are root's: the group of the pod may read them, and hookseal does not call that exposed."""
+    """Files of root that the group of the pod may read are accepted by hookseal as private."""
     context = pod["spec"]["securityContext"]
     for volume in pod["spec"]["volumes"]:
         mode: int = (volume.get("secret") or volume["projected"])["defaultMode"]
@@ -145,7 +146,7 @@ def test_mounted_secrets_can_be_read_and_are_not_exposed(pod: dict[str, Any]) ->
 
 @pytest.mark.parametrize("pod", pods(), ids=lambda pod: container(pod)["name"])
 def test_every_file_that_is_named_is_mounted(pod: dict[str, Any]) -> None:
-    """Each variable that names a file names one of a key of the secrets that the example has."""
+    """Each variable with a file names a mounted key of the example secrets."""
     example = {s["metadata"]["name"]: set(s["stringData"]) for s in resources("Secret")}
     mounted: set[str] = set()
     for volume in pod["spec"]["volumes"]:
@@ -162,7 +163,7 @@ def test_every_file_that_is_named_is_mounted(pod: dict[str, Any]) -> None:
 
 
 def test_the_worker_loads_what_is_mounted(tmp_path: Path) -> None:
-    """With real values in the secrets, production takes the settings of the deployment."""
+    """With real values in the secrets, the settings of the deployment load in production."""
     values = {
         "database_url": "postgresql://hookseal_app:password@postgres:5432/app",
         "redis_url": "redis://valkey:6379/0",
@@ -172,13 +173,13 @@ def test_the_worker_loads_what_is_mounted(tmp_path: Path) -> None:
 
 
 def test_the_example_is_refused(tmp_path: Path) -> None:
-    """The placeholders are no secrets: every one of them is told, and nothing starts."""
+    """Every placeholder of the example is reported as invalid, and nothing starts."""
     (example,) = (secret for secret in resources("Secret") if secret["metadata"]["name"] == "hookseal")
     with pytest.raises(ConfigError) as refused:
         load(_mounted(example["stringData"], tmp_path))
 
-    told = {problem.replace(":", " ").split()[0] for problem in refused.value.problems}
-    assert {"DATABASE_URL", "REDIS_URL", "SECRETS_MASTER_KEY"} == told
+    variables = {problem.replace(":", " ").split()[0] for problem in refused.value.problems}
+    assert {"DATABASE_URL", "REDIS_URL", "SECRETS_MASTER_KEY"} == variables
 
 
 def _mounted(values: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What deploy/ and the runbook name exists: settings, commands, files."""
+"""Settings, commands and files that deploy/ and the runbook name exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from hookseal.cli.commands import tree
-from hookseal.config.names import OURS
+from hookseal.config.names import KNOWN
 from tests.deploy.files import (
     DEPLOY,
     ROOT,
@@ -27,23 +27,23 @@ _COMMAND = re.compile(r"(?:`|    |^|/)hookseal((?: [a-z][a-z-]*)+)", re.MULTILIN
 
 @pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.name)
 def test_every_setting_is_one_of_ours(file: Path) -> None:
-    """No file names a setting that hookseal does not know: it would refuse to start."""
-    assert set() == set(_SETTING.findall(file.read_text(encoding="utf-8"))) - OURS
+    """Every named setting is known to hookseal, which would otherwise refuse to start."""
+    assert set() == set(_SETTING.findall(file.read_text(encoding="utf-8"))) - KNOWN
 
 
 def test_what_is_set_is_read() -> None:
-    """Every variable of a process of hookseal is one of ours or of Python's."""
+    """Every variable of a process of hookseal is a setting of hookseal or of Python."""
     environments = [image().environment, unit_environment(), *(container_environment(pod) for pod in pods())]
     services = (service for service in compose()["services"].values() if service["image"].startswith("hookseal:"))
     environments += [service["environment"] for service in services]
     names = {name for environment in environments for name in environment}
 
-    assert set() == names - OURS - {"PATH", "PYTHONDONTWRITEBYTECODE"}
+    assert set() == names - KNOWN - {"PATH", "PYTHONDONTWRITEBYTECODE"}
 
 
 @pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
 def test_every_command_is_there(file: Path) -> None:
-    """Whoever does what is written meets no unknown command."""
+    """Every written command exists."""
     lines = _COMMAND.findall(file.read_text(encoding="utf-8"))
 
     assert lines
@@ -52,7 +52,7 @@ def test_every_command_is_there(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
 def test_links_lead_somewhere(file: Path) -> None:
-    """Every file that is linked is there."""
+    """Every linked file exists."""
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
 
     assert links
@@ -64,6 +64,6 @@ def _is_there(words: list[str]) -> bool:
     command: Any = typer.main.get_command(tree(None))
     for word in words:
         command = command.commands.get(word)
-        if not hasattr(command, "commands"):  # what follows a command are its arguments
+        if not hasattr(command, "commands"):  # the words after a command are its arguments
             return command is not None
     return True

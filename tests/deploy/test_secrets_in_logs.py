@@ -1,4 +1,4 @@
-"""Nothing that is documented prints a secret where a log keeps it: what gives one out has a terminal or a file."""
+"""No documented command prints a secret to a log: the output is a terminal or a file."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ FENCE: Final = "```"
 
 
 def commands(text: str) -> Iterator[str]:
-    """Yield every command in the blocks of code, its lines joined."""
+    """Yield every command in the code blocks, with its lines joined."""
     is_fenced, block = False, []
     for line in text.splitlines():
         is_fenced ^= line.lstrip().startswith(FENCE)
@@ -26,14 +26,14 @@ def commands(text: str) -> Iterator[str]:
 
 
 def arguments(manifest: Any) -> Iterator[list[str]]:
-    """Yield what each container of a manifest runs."""
+    """Yield the command of each container of a manifest."""
     for job in manifest:
         found = container(job["spec"]["template"])
         yield [*found.get("command", []), *found.get("args", [])]
 
 
 def is_safe(command: str) -> bool:
-    """Return whether a secret that the command gives out goes to a terminal or a file."""
+    """Return whether the command outputs a secret only to a terminal or a file."""
     if not GIVES_OUT.search(command):
         return True
     if "--secret-out" in command or "--secret-file" in command:
@@ -65,18 +65,18 @@ def is_safe(command: str) -> bool:
     ],
 )
 def test_what_is_safe(command: str, safe: bool) -> None:
-    """A command is safe with a terminal or a file, and not with a pipe, a redirection or the output of a container."""
+    """Output to a terminal or a file is safe; a pipe, a redirection and container output are not."""
     assert safe is is_safe(command)
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_documented_commands(file: Path) -> None:
-    """No command in a document gives out a secret anywhere else."""
+    """No documented command outputs a secret elsewhere."""
     assert [] == [command for command in commands(file.read_text(encoding="utf-8")) if not is_safe(command)]
 
 
 def test_there_are_such_commands() -> None:
-    """The documents do have commands that give out secrets: those of the containers and those of a terminal."""
+    """The documents contain commands that output secrets, in containers and on a terminal."""
     found = [
         each for file in DOCUMENTS for each in commands(file.read_text(encoding="utf-8")) if GIVES_OUT.search(each)
     ]
@@ -84,7 +84,7 @@ def test_there_are_such_commands() -> None:
 
 
 def test_what_is_deployed() -> None:
-    """Neither a job, nor a service, nor a script of deploy/ runs such a command, or asks for a secret to be printed."""
+    """No job, service or script of deploy/ runs such a command or uses `--print-secret`."""
     run = [*arguments(resources("Job")), *arguments(resources("Deployment"))]
     run += [service.get("command", []) for service in compose()["services"].values()]
     assert [] == [words for words in run if GIVES_OUT.search(" ".join(words))]
@@ -93,5 +93,5 @@ def test_what_is_deployed() -> None:
 
 
 def test_the_operator_of_compose_has_no_log() -> None:
-    """What an operator's command shows on its terminal is not kept by the service."""
+    """The service for operators does not log the output of their terminal."""
     assert {"driver": "none"} == compose()["services"]["operator"]["logging"]

@@ -1,4 +1,4 @@
-"""The systemd unit: it starts what the image starts, hands over its secrets, and waits for the drain."""
+"""The systemd unit starts the same command as the image, passes its secrets, and waits for the drain."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.deploy.files import image, unit, unit_environment
 
 pytestmark = pytest.mark.req("OPS-05", part="systemd")
 
-# What the manual of systemd.exec calls by these names; none of them keeps a worker from its work.
+# Sandboxing options of systemd.exec(5) that a worker works with.
 FENCES = {
     "CapabilityBoundingSet": "",
     "DynamicUser": "yes",
@@ -28,7 +28,7 @@ FENCES = {
 
 
 def test_it_starts_what_the_image_starts() -> None:
-    """The command is the image's entry point and default command, with the Python of its own environment."""
+    """The command is the entry point and default command of the image, with the Python of its own environment."""
     python, *arguments = dict(unit())["ExecStart"].split()
 
     assert [*image().entrypoint[1:], *image().command] == arguments
@@ -36,18 +36,18 @@ def test_it_starts_what_the_image_starts() -> None:
 
 
 def test_it_is_fenced_in() -> None:
-    """It has no user of its own, no capability, nothing to write to, and the system calls of a service."""
+    """It has a dynamic user, no capabilities, no writable path, and only the system calls of a service."""
     assert FENCES.items() <= dict(unit()).items()
     assert ["@system-service", "~@privileged"] == [value for name, value in unit() if name == "SystemCallFilter"]
 
 
 def test_a_stop_waits_for_the_drain() -> None:
-    """The worker has ten seconds more to end than its requests in flight have."""
+    """The stop time-out of the worker is ten seconds longer than its drain."""
     assert int(dict(unit())["TimeoutStopSec"]) >= int(unit_environment()["HOOKSEAL_DRAIN_SECONDS"]) + 10
 
 
 def test_wrong_settings_are_not_tried_again() -> None:
-    """It is restarted for ever, but not after an exit code that says that settings or rights are wrong."""
+    """It is always restarted, except after an exit code for wrong settings or rights."""
     settings = dict(unit())
 
     assert ("on-failure", "0") == (settings["Restart"], settings["StartLimitIntervalSec"])
@@ -55,7 +55,7 @@ def test_wrong_settings_are_not_tried_again() -> None:
 
 
 def test_production_takes_its_settings(tmp_path: Path) -> None:
-    """Every file that is named is a credential, and with real values in them the settings load."""
+    """Every named file is a credential, and with real values the settings load in production."""
     credentials = {value.split(":")[0] for name, value in unit() if name == "LoadCredential"}
     named = {value.removeprefix("%d/") for name, value in unit_environment().items() if name.endswith("_FILE")}
     assert credentials == named

@@ -1,4 +1,4 @@
-"""The loop that tests of the transport run on."""
+"""The event loop on which tests of the transport run."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 import uvloop
 
-# What a worker runs on: connections end, and errors come, in another order than on the loop of asyncio.
+# Workers run on uvloop, which reports closed connections and errors in another order than asyncio's loop.
 _AS_A_WORKER: Final = {
     *("test_transport_kept.py", "test_transport_proxy.py", "test_transport_receivers.py", "test_transport_tls.py"),
     "test_transport_headers.py",
@@ -19,7 +19,7 @@ _AS_A_WORKER: Final = {
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Return what makes the loop of this test."""
+    """Return the factory for the loop of this test."""
     if item.path.name in _AS_A_WORKER:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}

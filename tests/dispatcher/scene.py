@@ -6,9 +6,11 @@ from typing import Any
 
 import structlog
 
-from hookseal.dispatcher.deliver import attempt, take
-from hookseal.dispatcher.model import Answer, Reply
+from hookseal.dispatcher.deliver import claim, finish, prepare
+from hookseal.dispatcher.failing_endpoints import FailingEndpoints
+from hookseal.dispatcher.model import Answer, Claim, Reply, Ring
 from hookseal.dispatcher.ports import Parts
+from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
@@ -18,6 +20,18 @@ from tests.doubles.transport import ScriptedTransport
 
 OK = Reply(status=204, snippet="thanks")
 GONE = Reply(status=410, snippet="")
+
+
+async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
+    """Claim the delivery of one ring; return the claim and the time just before it, or None if nothing was claimed."""
+    claimed, asked_at = await claim([ring], parts, most_bytes=MAX_BODY_BYTES)
+    return (claimed.claims[0], asked_at) if claimed.claims else None
+
+
+async def attempt(claimed: Claim, asked_at: float, parts: Parts) -> None:
+    """Take one claim through the remaining steps."""
+    [prepared] = await prepare([claimed], asked_at, parts)
+    await finish(prepared, parts)
 
 
 @dataclass
@@ -44,26 +58,27 @@ class Scene:
             user_agent="hookseal/test",
             longest_seconds=20,
             meter=self.meter,
+            health=FailingEndpoints(self.clock),
             log=structlog.get_logger(),
         )
 
     @property
     def row(self) -> Row:
-        """Return how the delivery stands."""
+        """Return the row of the delivery."""
         return self.ledger.rows[DELIVERY]
 
     async def run(self) -> None:
-        """Ring once."""
+        """Process one ring."""
         taken = await take(RING, self.parts)
         assert taken is not None
         await attempt(*taken, self.parts)
 
     def lose_lease(self) -> None:
-        """Let the lease move on, as the sweep does once it ran out."""
+        """Change the lease, as the sweep does once it has expired."""
         self.row.lease = "another"
 
     async def told(self) -> list[Any]:
-        """Ring once and return what was logged."""
+        """Process one ring and return what was logged."""
         with structlog.testing.capture_logs() as logs:
             await self.run()
         return logs

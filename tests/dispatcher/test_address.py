@@ -1,4 +1,4 @@
-"""Which addresses may be dialled (vectors: the special-purpose registries, and what others let through)."""
+"""Which addresses may be dialled (vectors: the special-purpose registries, and known bypasses of other programs)."""
 
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -28,27 +28,27 @@ PUBLIC = ["1.1.1.1", "8.8.8.8", "172.15.255.255", "172.32.0.0", "2001:4860:4860:
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("address", REFUSED)
 def test_refused(address: str) -> None:
-    """What is special, multicast or wraps another address is refused, with a reason."""
+    """A special-purpose or multicast address, or one that embeds another address, is refused with a reason."""
     assert refusal(address, frozenset())
 
 
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public(address: str) -> None:
-    """What is globally routable may be dialled."""
+    """A globally routable address may be dialled."""
     assert refusal(address, frozenset()) is None
 
 
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "1.1.1.1 "])
 def test_only_plain_addresses(text: str) -> None:
-    """A text that is not an address in its plain spelling is refused: the socket is never given one."""
+    """A text that is not an address in its standard form is refused, and so never reaches a socket."""
     assert "not an IP address" == refusal(text, frozenset())
 
 
 @pytest.mark.req("DEL-12")
 def test_allowed_network() -> None:
-    """An allowed network may be dialled, in its own spelling only."""
+    """An address in an allowed network may be dialled, but not in the IPv6 form that embeds it."""
     loopback = frozenset({ip_network("127.0.0.0/8")})
 
     assert refusal("127.9.9.9", loopback) is None
@@ -58,20 +58,20 @@ def test_allowed_network() -> None:
 
 @pytest.mark.req("DEL-12")
 def test_allowed_for_one_tenant() -> None:
-    """A network allowed for one tenant is not allowed for another; one without a tenant is for all."""
-    everyone, acme_only = ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")
-    rules = AddressRules(
-        (AllowedNetwork(network=everyone, tenant=None), AllowedNetwork(network=acme_only, tenant=TenantId("acme")))
-    )
+    """A network that is allowed for one tenant is not allowed for another; one without a tenant is allowed for all."""
+    everyone, acme_only, globex_only = map(ip_network, ("10.0.0.0/8", "127.0.0.0/8", "192.168.0.0/16"))
+    allowed = [(everyone, None), (acme_only, TenantId("acme")), (globex_only, TenantId("globex"))]
+    rules = AddressRules(tuple(AllowedNetwork(network=network, tenant=tenant) for network, tenant in allowed))
 
     assert {everyone, acme_only} == rules.networks_for(TenantId("acme"))
+    assert {everyone, globex_only} == rules.networks_for(TenantId("globex"))
     assert {everyone} == rules.networks_for(TenantId("other"))
 
 
 @pytest.mark.req("DEL-12")
 @given(st.ip_addresses())
 def test_what_python_calls_private_is_refused(address: object) -> None:
-    """No address that is private, loopback, link-local, reserved or unspecified is ever let through."""
+    """Every address that Python calls private, loopback, link-local, multicast or unspecified is refused."""
     ip = ip_address(str(address))
     special = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
     if special:
@@ -129,7 +129,7 @@ REGISTRY = {
 @pytest.mark.req("DEL-12")
 @given(st.data(), st.sampled_from(sorted(REGISTRY)))
 def test_every_entry_of_the_registries(data: st.DataObject, entry: str) -> None:
-    """No address of an entry is let through, from its first to its last, and the last-named RFC is that of an entry."""
+    """Every address of every registry entry is refused; the RFC in the reason is that of an entry that covers it."""
     network = ip_network(entry)
     last = int(network.broadcast_address)
     offsets = st.sampled_from([int(network.network_address), last]) | st.integers(int(network.network_address), last)
@@ -144,7 +144,7 @@ def test_every_entry_of_the_registries(data: st.DataObject, entry: str) -> None:
 @pytest.mark.req("DEL-12")
 @given(st.integers(0, 2**32 - 1))
 def test_no_wrapping_gets_through(number: int) -> None:
-    """An IPv4 address is refused in every IPv6 form that wraps it, be it private or public."""
+    """An IPv4 address, private or public, is refused in every IPv6 form that embeds it."""
     for prefix in ("::", "::ffff:0:0", "::ffff:0:0:0", "64:ff9b::", "2606:4700::5efe:0:0", "2606:4700::200:5efe:0:0"):
         assert refusal(str(IPv6Address(int(IPv6Address(prefix)) + number)), frozenset())
     assert refusal(str(IPv6Address((0x2002 << 112) + (number << 80) + 1)), frozenset())
@@ -154,7 +154,7 @@ def test_no_wrapping_gets_through(number: int) -> None:
 @pytest.mark.req("DEL-12")
 @given(st.ip_addresses(v=6))
 def test_one_address_one_answer(address: IPv6Address) -> None:
-    """However an IPv6 address is spelled, in full, short or in capitals, the answer is the same."""
+    """The answer for an IPv6 address does not depend on its spelling: full, short or in capitals."""
     answers = {refusal(text, frozenset()) for text in (str(address), address.exploded, address.exploded.upper())}
 
     assert 1 == len(answers)
@@ -171,5 +171,5 @@ def test_one_address_one_answer(address: IPv6Address) -> None:
     ],
 )
 def test_loopback_allowed(allowed: tuple[str, ...], expected: bool) -> None:
-    """Loopback is allowed if any address of it is."""
+    """Loopback counts as allowed if any loopback address is allowed."""
     assert expected is loopback_allowed(frozenset(map(ip_network, allowed)))

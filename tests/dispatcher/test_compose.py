@@ -19,15 +19,15 @@ SIGNED_X_WEBHOOK = len("1767323045.") + len(CLAIM.body)
 
 
 def signature_headers(found: Target, *signers: EchoSigner) -> dict[str, str]:
-    """Return the headers of a request that differ from scheme to scheme."""
+    """Return the headers of a request that differ between schemes."""
     request = compose(CLAIM, found, signers, user_agent="u", start_by=1, longest_seconds=20)
-    assert CLAIM.body is request.body, "the bytes signed are the bytes sent"
+    assert CLAIM.body is request.body, "the sent body is not the signed body"
     return {name: value for name, value in request.headers.items() if "webhook-" in name or name == "x-tenant-id"}
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
 def test_request() -> None:
-    """The frozen bytes are sent as they are, with id, time of the claim and every signature in order."""
+    """The frozen bytes are sent unchanged, with the id, the time of the claim and every signature, in order."""
     request = compose(
         CLAIM,
         TARGET,
@@ -46,6 +46,7 @@ def test_request() -> None:
         "user-agent": "hookseal/1",
         "accept-encoding": "identity",
         "x-hookseal-attempt": "1",
+        "x-hookseal-event-id": "evt_1",
         "x-correlation-id": "corr-1",
     } == request.headers
     assert (TARGET.pointer.url, 1.5, 5.0, "acme") == (
@@ -58,7 +59,7 @@ def test_request() -> None:
 
 @pytest.mark.req("OPS-03", part="correlation-id")
 def test_tracing_headers_only_if_given() -> None:
-    """Correlation id and traceparent are passed on when the producer gave them, and made up never."""
+    """Correlation id and traceparent are sent if the producer gave them, and are never invented."""
     traced = compose(
         claim(correlation_id=None, traceparent="00-a-b-01"),
         TARGET,
@@ -74,7 +75,7 @@ def test_tracing_headers_only_if_given() -> None:
 
 
 def test_no_request_outlasts_the_lease() -> None:
-    """A time-out in the row that is longer than this installation allows is cut to what it allows."""
+    """A time-out in the row that is longer than the installation allows is reduced to what it allows."""
     request = compose(CLAIM, TARGET, [], user_agent="u", start_by=1, longest_seconds=3.5)
 
     assert 3.5 == request.timeout_seconds
@@ -82,7 +83,7 @@ def test_no_request_outlasts_the_lease() -> None:
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 def test_x_webhook() -> None:
-    """An `x-webhook` endpoint gets the headers of that scheme, those of `standard` not, and all the common ones."""
+    """An `x-webhook` endpoint gets the headers of that scheme and the common ones, and none of `standard`."""
     signer = EchoSigner("only", Scheme.X_WEBHOOK)
     request = compose(CLAIM, target(scheme="x-webhook"), [signer], user_agent="u", start_by=1, longest_seconds=20)
 
@@ -93,6 +94,7 @@ def test_x_webhook() -> None:
         "user-agent": "u",
         "accept-encoding": "identity",
         "x-hookseal-attempt": "1",
+        "x-hookseal-event-id": "evt_1",
         "x-correlation-id": "corr-1",
     } == request.headers
 
@@ -101,7 +103,7 @@ def test_x_webhook() -> None:
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize(("lead", "plain"), [("previous", "old"), ("current", "new")])
 def test_an_overlap_of_x_webhook(lead: str, plain: str) -> None:
-    """Both signatures are named, and the plain header repeats the one that the endpoint row lets lead."""
+    """Each of the two signatures has its own header, and the plain header repeats the one that `lead` names."""
     found = overlapping("x-webhook", "x-webhook", lead=lead)
 
     assert {
@@ -119,7 +121,7 @@ def test_an_overlap_of_x_webhook(lead: str, plain: str) -> None:
     ("current", "previous"), [(Scheme.STANDARD, Scheme.X_WEBHOOK), (Scheme.X_WEBHOOK, Scheme.STANDARD)]
 )
 def test_an_overlap_of_two_schemes(current: Scheme, previous: Scheme, lead: str) -> None:
-    """Both header sets are sent, each signed once, by the secret that was made for its scheme, whatever leads."""
+    """Both sets of headers are sent, each signed once, with the secret of its scheme, whatever `lead` is."""
     refs = {current: "new", previous: "old"}
 
     assert {

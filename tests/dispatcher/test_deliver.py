@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from hookseal.dispatcher.deliver import attempt, take
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, State
 from hookseal.ground.errors import CannotSign, Defect
-from tests.dispatcher.scene import GONE, OK, Scene
+from tests.dispatcher.scene import GONE, OK, Scene, attempt, take
 from tests.doubles.claims import DELIVERY, RETRIES, RING, overlapping, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners
@@ -17,7 +16,7 @@ from tests.doubles.transport import ScriptedTransport
 
 @pytest.mark.req("DEL-03", "DEL-15")
 async def test_delivers() -> None:
-    """A 2xx ends the delivery, with one attempt on record that names what signed it, current first."""
+    """A 2xx ends the delivery, with one attempt on record that names the secrets that signed it, current first."""
     scene = Scene()
     await scene.run()
 
@@ -43,7 +42,7 @@ async def test_delivers() -> None:
     ],
 )
 async def test_fails(answer: Answer, outcome: str, error: str) -> None:
-    """Whatever the receiver does wrong is an outcome on record, never an exception, and is tried again."""
+    """Any fault of the receiver is an outcome on record, never an exception, and the delivery is tried again."""
     scene = Scene(answers=[answer])
     await scene.run()
 
@@ -62,7 +61,7 @@ async def test_fails(answer: Answer, outcome: str, error: str) -> None:
     ],
 )
 async def test_is_due_again_after_the_back_off(answer: Answer, spent: int, seconds: int) -> None:
-    """A failure is tried again once the back-off of its budget, or `Retry-After` if longer, is over, no sooner."""
+    """A failed delivery is due after its back-off, or after `Retry-After` if that is longer, and no sooner."""
     scene = Scene(answers=[answer])
     scene.row.budget_spent = spent
     await scene.run()
@@ -76,23 +75,23 @@ async def test_is_due_again_after_the_back_off(answer: Answer, spent: int, secon
 
 
 class Stepped(FakeClock):
-    """Goes with another clock, but its wall time is hours off."""
+    """A clock with the monotonic time of another clock and a wall time that is hours off."""
 
     def __init__(self, clock: FakeClock, hours: int) -> None:
         super().__init__(clock.now() + timedelta(hours=hours))
         self._clock = clock
 
     def monotonic(self) -> float:
-        """Return what the other clock says."""
+        """Return the monotonic time of the other clock."""
         return self._clock.monotonic()
 
 
 @pytest.mark.req("DUR-07", "DEL-06")
 @pytest.mark.parametrize("hours", [-30, 30])
 async def test_retry_after_a_date_on_a_clock_that_is_wrong(hours: int) -> None:
-    """A date in `Retry-After` is held to the clock of the ledger; that of the worker may be hours off."""
+    """A date in `Retry-After` is compared with the clock of the ledger: that of the worker may be hours off."""
     asked = Reply(status=503, snippet="", retry_after=("Fri, 02 Jan 2026 03:19:05 GMT",))
-    scene = Scene(answers=[asked], during=lambda: setattr(scene.clock, "elapsed", 100.0))  # so long it takes
+    scene = Scene(answers=[asked], during=lambda: setattr(scene.clock, "elapsed", 100.0))  # the duration of the request
     taken = await take(RING, scene.parts)
     assert taken is not None
     await attempt(*taken, replace(scene.parts, clock=Stepped(scene.clock, hours)))
@@ -105,7 +104,7 @@ async def test_retry_after_a_date_on_a_clock_that_is_wrong(hours: int) -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_the_endpoints_own_schedule_counts() -> None:
-    """How long a failure waits, and how often, is as the claim read it from the endpoint row."""
+    """The waits and the number of attempts come from the endpoint row that the claim read."""
     scene = Scene(answers=[Reply(status=500, snippet="")] * 2)
     scene.ledger.target(DELIVERY, target(retries=replace(RETRIES, attempts_allowed=2, schedule=(5,))))
     await scene.run()
@@ -117,7 +116,7 @@ async def test_the_endpoints_own_schedule_counts() -> None:
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 async def test_the_last_attempt_ends_in_the_dead_letter() -> None:
-    """A failure that spends the last of the budget ends the delivery; nothing is due any more."""
+    """A failure that spends the last attempt of the budget makes a dead letter, which is never due again."""
     scene = Scene(answers=[Reply(status=500, snippet="")])
     scene.row.budget_spent = RETRIES.attempts_allowed - 1
     logs = await scene.told()
@@ -130,7 +129,7 @@ async def test_the_last_attempt_ends_in_the_dead_letter() -> None:
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_gone_disables_the_endpoint() -> None:
-    """A 410 fails the delivery and disables its endpoint, which is told as a warning after the attempt."""
+    """A 410 fails the delivery and disables its endpoint, which is logged as a warning after the attempt."""
     scene = Scene(answers=[GONE])
     logs = await scene.told()
 
@@ -147,7 +146,7 @@ async def test_gone_disables_the_endpoint() -> None:
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_an_unrecorded_410_disables_nothing() -> None:
-    """If the lease was lost the endpoint stays enabled, and nobody is told that it was disabled."""
+    """If the lease was lost, the endpoint stays enabled, and no log line says that it was disabled."""
     scene = Scene(answers=[GONE])
     scene.parts = replace(scene.parts, transport=ScriptedTransport(GONE, during=scene.lose_lease))
     logs = await scene.told()
@@ -161,7 +160,7 @@ async def test_an_unrecorded_410_disables_nothing() -> None:
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.req("SEC-10")
 async def test_an_overlap_of_two_schemes_sends_both() -> None:
-    """While an endpoint changes its scheme, one request carries both, and the log names both secrets."""
+    """While an endpoint changes its scheme, one request has both signatures, and the attempt names both secrets."""
     scene = Scene()
     scene.ledger.target(DELIVERY, overlapping("standard", "x-webhook"))
     await scene.run()
@@ -174,7 +173,7 @@ async def test_an_overlap_of_two_schemes_sends_both() -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_claims_once() -> None:
-    """A ring for what is claimed, over, or of another tenant finds nothing to do."""
+    """A ring for a delivery that is claimed or finished claims nothing."""
     scene = Scene()
     first = await take(RING, scene.parts)
 
@@ -186,7 +185,7 @@ async def test_claims_once() -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_no_secret_no_request() -> None:
-    """A delivery whose secret cannot be had is not sent and spends nothing: it waits, and says for what."""
+    """A delivery without its secret is not sent and spends no attempt: it waits, and its row says for what."""
     scene = Scene(signers=FixedSigners(error=CannotSign("the record was altered")))
     await scene.run()
 
@@ -197,14 +196,14 @@ async def test_no_secret_no_request() -> None:
         scene.row.waiting_for,
         scene.row.error,
     )
-    assert await take(RING, scene.parts) is None, "not before its time"
+    assert await take(RING, scene.parts) is None, "it was claimed before its time"
     scene.clock.elapsed += 15
     assert await take(RING, scene.parts) is not None
 
 
 @pytest.mark.req("DEL-03")
 async def test_never_unsigned() -> None:
-    """Signers that hand out nothing are a defect: no request leaves, nothing is spent or tried in a loop."""
+    """An empty set of signers is a defect: no request is sent, no attempt is spent, and the delivery is due later."""
     scene = Scene(signers=FixedSigners())
 
     with pytest.raises(Defect):
@@ -223,7 +222,7 @@ async def test_never_unsigned() -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_signers_are_closed_before_sending() -> None:
-    """The block in which plaintext lives is over before the request is sent."""
+    """The block in which secrets are in plaintext has ended before the request is sent."""
     scene = Scene()
     open_while_sending: list[int] = []
     scene.transport = ScriptedTransport(OK, during=lambda: open_while_sending.append(scene.signers.open))
@@ -235,7 +234,7 @@ async def test_signers_are_closed_before_sending() -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_disabled_endpoint_waits() -> None:
-    """A disabled endpoint's delivery waits unsent."""
+    """A delivery for a disabled endpoint is not sent, and waits."""
     scene = Scene()
     scene.ledger.target(DELIVERY, target(enabled=False))
     await scene.run()
@@ -249,7 +248,7 @@ async def test_disabled_endpoint_waits() -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_gone_endpoint_cancels() -> None:
-    """Without its endpoint a delivery is cancelled."""
+    """A delivery whose endpoint is missing is cancelled."""
     scene = Scene()
     scene.ledger.target(DELIVERY, None)
     await scene.run()

@@ -1,4 +1,4 @@
-"""The endpoint's own headers in the ten steps: held while the request is sent, and without them no request."""
+"""The endpoint's own headers in the ten steps: in memory only while the request is sent, and required for a request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, take
 from hookseal.dispatcher.model import Attempt, Claim, State, Verdict, WaitingFor
+from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
 from hookseal.ground.errors import CannotSign, Defect
 from hookseal.ground.pointer import Pointer
 from hookseal.secrets.material import SecretMaterial
-from tests.dispatcher.scene import OK, Scene
+from tests.dispatcher.scene import OK, Scene, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.ledger import MemoryLedger
 from tests.doubles.signers import FixedSigners
@@ -31,7 +31,7 @@ def with_headers(signers: FixedSigners, during: Callable[[], object] | None = No
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_they_are_sent_beside_ours() -> None:
-    """The request carries the values, masked, beside our own headers, which are what they are without them."""
+    """The request has the values, masked, and our own headers, which are the same with and without them."""
     scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN))
     await scene.run()
     plain = Scene(signers=FixedSigners("db:acme:n:2"))
@@ -43,28 +43,28 @@ async def test_they_are_sent_beside_ours() -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_what_signs_is_gone_and_values_are_held() -> None:
-    """While the request is sent the values are held and nothing that signs is; when it is recorded, neither is."""
-    held: list[tuple[str, int, int]] = []
+    """While the request is sent, the values are in memory and no signer is; while it is recorded, neither is."""
+    in_memory: list[tuple[str, int, int]] = []
     signers = FixedSigners("db:acme:n:2", headers=OWN)
 
     class WatchingLedger(MemoryLedger):
         async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-            held.append(("recording", signers.open, signers.headers_open))
+            in_memory.append(("recording", signers.open, signers.headers_open))
             return await super().record(claim, attempt, verdict, error)
 
-    scene = with_headers(signers, during=lambda: held.append(("sending", signers.open, signers.headers_open)))
+    scene = with_headers(signers, during=lambda: in_memory.append(("sending", signers.open, signers.headers_open)))
     scene.ledger = WatchingLedger(scene.clock)
     scene.ledger.add(replace(CLAIM, target=WITH_HEADERS))
     scene.parts = replace(scene.parts, ledger=scene.ledger)
     await scene.run()
 
-    assert [("sending", 0, 1), ("recording", 0, 0)] == held
+    assert [("sending", 0, 1), ("recording", 0, 0)] == in_memory
     assert {} == scene.transport.sent[0].sealed_headers
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_no_values_no_request() -> None:
-    """Headers that cannot be had hold the delivery back as a secret does: unsent, unspent, and counted."""
+    """If the headers are not available, the delivery waits as without a secret: unsent, unspent, and counted."""
     scene = with_headers(FixedSigners("db:acme:n:2", headers_error=CannotSign("the record was altered")))
     await scene.run()
 
@@ -80,7 +80,7 @@ async def test_no_values_no_request() -> None:
 
 
 class SlowHeaders(FixedSigners):
-    """Takes its time over the headers: `wait` is awaited in the block's entry."""
+    """Signers that await `wait` before they hand out the headers."""
 
     def __init__(self, wait: Callable[[], object]) -> None:
         super().__init__("db:acme:n:2", headers=OWN)
@@ -88,7 +88,7 @@ class SlowHeaders(FixedSigners):
 
     @asynccontextmanager
     async def headers(self, pointer: Pointer) -> AsyncIterator[Mapping[str, SecretMaterial]]:
-        """Give the values after the wait."""
+        """Yield the values after the wait."""
         waiting = self._wait()
         if hasattr(waiting, "__await__"):
             await waiting
@@ -97,8 +97,8 @@ class SlowHeaders(FixedSigners):
 
 
 async def test_an_endpoint_without_them_asks_for_nothing() -> None:
-    """Nobody is asked for the headers of an endpoint that has none of its own."""
-    scene = Scene(signers=SlowHeaders(lambda: pytest.fail("it was asked")))
+    """If an endpoint has no headers of its own, none are fetched."""
+    scene = Scene(signers=SlowHeaders(lambda: pytest.fail("headers were fetched")))
     await scene.run()
 
     assert ([{}], State.DELIVERED) == (scene.transport.own, scene.row.state)
@@ -107,7 +107,7 @@ async def test_an_endpoint_without_them_asks_for_nothing() -> None:
 @pytest.mark.req("DEL-13", part="sealed-values")
 @pytest.mark.parametrize(("seconds", "begins"), [(START_WITHIN_SECONDS - 0.5, True), (START_WITHIN_SECONDS, False)])
 async def test_the_time_they_take_counts(seconds: float, begins: bool) -> None:
-    """A request begins within two seconds of its claim, whatever took them; else it is given back, due at once."""
+    """A request begins within two seconds of its claim, including the time for the headers; else it is given back."""
     scene = with_headers(SlowHeaders(lambda: scene.clock.sleep(seconds)))
     await scene.run()
 
@@ -118,7 +118,7 @@ async def test_the_time_they_take_counts(seconds: float, begins: bool) -> None:
 
 
 async def cut_off_at(scene: Scene, reached: asyncio.Event) -> None:
-    """Ring once, and cut the attempt off as soon as it has come that far."""
+    """Start one delivery, and cancel it once it has reached this point."""
     task = asyncio.create_task(scene.run())
     await asyncio.wait_for(reached.wait(), 60)
     task.cancel()
@@ -128,7 +128,7 @@ async def cut_off_at(scene: Scene, reached: asyncio.Event) -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_cut_off_while_they_are_fetched() -> None:
-    """A delivery that is cut off before its headers are there is given back, due at once, without an attempt."""
+    """A delivery that is cancelled before its headers are fetched is given back, due at once, without an attempt."""
     fetching = asyncio.Event()
 
     async def hang() -> None:
@@ -144,7 +144,7 @@ async def test_cut_off_while_they_are_fetched() -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_cut_off_while_they_are_sent() -> None:
-    """A request that is cut off is on record as unknown, and its values are held no longer."""
+    """A request that is cancelled is on record as unknown, and its values are no longer in memory."""
     sending = asyncio.Event()
 
     async def hang() -> None:
@@ -164,9 +164,9 @@ async def test_cut_off_while_they_are_sent() -> None:
     [("webhook-signature", b"v1,forged"), ("X-Api-Key", b"k"), ("x-api-key", b"k\r\nx-admin: 1"), ("x-api-key", b"")],
 )
 async def test_what_may_not_be_sent_is_our_fault(name: str, value: bytes) -> None:
-    """Headers that should never have come so far are a defect: nothing leaves or is spent, and it is looked at later.
+    """Invalid own headers are a defect: nothing is sent, no attempt is spent, and the delivery is due later.
 
-    Whoever runs us is told, without the value.
+    The operator is referred to the log, without the value.
     """
     scene = with_headers(FixedSigners("db:acme:n:2", headers={name: value}))
     with pytest.raises(Defect):
@@ -181,7 +181,7 @@ async def test_what_may_not_be_sent_is_our_fault(name: str, value: bytes) -> Non
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_nothing_that_is_told_holds_a_value() -> None:
-    """Neither the log of an attempt, nor its record, nor the request's repr holds the value or its mask's inside."""
+    """Neither the log of an attempt, nor its record, nor the repr of the request contains the value."""
     reprs: list[str] = []
     scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN))
     scene.transport = ScriptedTransport(OK, during=lambda: reprs.append(repr(scene.transport.sent[0])))

@@ -1,4 +1,4 @@
-"""What becomes of an attempt that is too late, cut off, or whose lease moved on."""
+"""What becomes of an attempt that is late or cancelled, or whose lease was lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,21 +6,24 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+import structlog
 
-from hookseal.dispatcher.deliver import START_WITHIN_SECONDS, attempt, take
 from hookseal.dispatcher.model import Attempt, Claim, NotBegun, State, Verdict
+from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Signer
-from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure
+from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
+from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure, Unavailable
 from hookseal.ground.pointer import Pointer
-from tests.dispatcher.scene import OK, Scene
+from tests.dispatcher.scene import OK, Scene, attempt, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
+from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 
 
 async def test_an_old_claim_is_given_back() -> None:
-    """No request starts later than two seconds after its claim: the delivery is given back, due at once."""
+    """More than two seconds after its claim, a delivery is given back unsent, due at once."""
     scene = Scene()
     taken = await take(RING, scene.parts)
     assert taken is not None
@@ -34,8 +37,8 @@ async def test_an_old_claim_is_given_back() -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_what_this_machine_lacks_spends_nothing() -> None:
-    """A request for which there was no descriptor is given back, due at once, and whoever runs us hears of it."""
-    scene = Scene(answers=[NotBegun(lack="EMFILE"), OK])
+    """A request without a free descriptor is given back, due at once; the error is raised to the caller."""
+    scene = Scene(answers=[NotBegun(missing_resource="EMFILE"), OK])
     with pytest.raises(Exhausted, match=r"none left of what a connection takes \(EMFILE\)"):
         await scene.run()
 
@@ -47,7 +50,7 @@ async def test_what_this_machine_lacks_spends_nothing() -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_what_its_tls_context_takes_is_lacking() -> None:
-    """It is given back as a request without a descriptor is: due at once, counted, and whoever runs us hears of it."""
+    """If resources for a TLS context are lacking, the delivery is given back, due at once; the error is raised."""
     scene = with_identity(Exhausted("the TLS context cannot be made (EMFILE)"))
     with pytest.raises(Exhausted, match=r"cannot be made \(EMFILE\)"):
         await scene.run()
@@ -64,7 +67,7 @@ async def test_what_its_tls_context_takes_is_lacking() -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_a_failure_of_this_worker_alone_is_tried_again() -> None:
-    """It is unsent, unspent and counted, and due a while later: nothing waits for the endpoint's secret."""
+    """After a failure of this worker alone, the delivery is given back unspent and due later; no endpoint is held."""
     scene = with_identity(LocalFailure("too many are asked for: run more workers"))
     await scene.run()
 
@@ -83,35 +86,35 @@ async def test_a_failure_of_this_worker_alone_is_tried_again() -> None:
 
 
 def with_identity(error: Exception) -> Scene:
-    """Return a pipeline whose endpoint has a TLS identity that cannot be had."""
+    """Return a pipeline whose endpoint has a TLS identity that raises this error."""
     scene = Scene(signers=FixedSigners("db:acme:n:2", headers_error=error))
     scene.ledger.target(DELIVERY, target(tls_ref="db:acme:endpoint-tls-x:1"))
     return scene
 
 
 class StallingSigners(FixedSigners):
-    """The process stands still while a secret signs."""
+    """Signers during whose use the process stalls."""
 
-    stands_still: Callable[[], None]
+    stall: Callable[[], None]
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
-        """Give the signers, and let the time pass in which they sign."""
+        """Yield the signers, then stall before the block ends."""
         async with super().signers(pointer) as given:
             yield given
-            self.stands_still()
+            self.stall()
 
 
 @pytest.mark.req("DUR-02", "DUR-07")
 async def test_a_process_that_stands_still_while_it_signs() -> None:
-    """A request that was ready in time, and whose process then stood still, is not sent late: it is given back."""
+    """If the process stalls after a request was prepared in time, the request is not sent late: it is given back."""
     signers = StallingSigners("db:acme:n:1")
     scene = Scene(signers=signers)
 
     def nine_seconds() -> None:
         scene.clock.elapsed += 9
 
-    signers.stands_still = nine_seconds
+    signers.stall = nine_seconds
     await scene.run()
 
     assert ([], [], State.PENDING, 1) == (
@@ -124,7 +127,7 @@ async def test_a_process_that_stands_still_while_it_signs() -> None:
 
 @pytest.mark.req("DEL-03", "DEL-15")
 async def test_cut_off_in_mid_send() -> None:
-    """A request that is cut off is on record as unknown, and its delivery is due again after the back-off."""
+    """A request that is cancelled is on record as unknown, and its delivery is due again after the back-off."""
     sending = asyncio.Event()
 
     async def hang() -> None:
@@ -145,7 +148,7 @@ async def test_cut_off_in_mid_send() -> None:
 
 
 async def test_a_lost_lease_writes_nothing() -> None:
-    """A worker whose lease moved on while it sent writes neither attempt nor state, and says so."""
+    """A worker that lost its lease while it sent records neither attempt nor state, and logs this."""
     scene = Scene()
     scene.parts = replace(scene.parts, transport=ScriptedTransport(OK, during=scene.lose_lease))
     logs = await scene.told()
@@ -159,7 +162,7 @@ async def test_a_lost_lease_writes_nothing() -> None:
 
 @pytest.mark.parametrize("why", ["disabled", "gone", "no secret", "too old"])
 async def test_every_lost_lease_is_counted(why: str) -> None:
-    """A wait, an end and a delivery that is given back are fenced as well: each is counted, none as held back."""
+    """The fence also refuses to hold, end or give back a delivery: each lost lease is counted, and nothing as held."""
     scene = Scene(signers=FixedSigners("db:acme:n:1", error=CannotSign() if why == "no secret" else None))
     if why in {"disabled", "gone"}:
         scene.ledger.target(DELIVERY, target(enabled=False) if why == "disabled" else None)
@@ -173,22 +176,29 @@ async def test_every_lost_lease_is_counted(why: str) -> None:
     assert (1, [], []) == (scene.meter.leases_lost, scene.meter.holds, scene.meter.attempts)
 
 
+class HangingSigners(FixedSigners):
+    """A store that never answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetching = asyncio.Event()
+
+    @asynccontextmanager
+    async def signers(self, _pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
+        """Never return."""
+        self.fetching.set()
+        await asyncio.Event().wait()
+        yield ()
+
+
 @pytest.mark.req("DEL-03")
 async def test_cut_off_while_the_secret_is_fetched() -> None:
-    """A delivery that is cut off before its request exists is given back, due at once, without an attempt."""
-    fetching = asyncio.Event()
-
-    class HangingSigners(FixedSigners):
-        @asynccontextmanager
-        async def signers(self, _pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
-            fetching.set()
-            await asyncio.Event().wait()
-            yield ()
-
+    """A delivery that is cancelled before its request exists is given back, due at once, without an attempt."""
+    signers = HangingSigners()
     scene = Scene()
-    scene.parts = replace(scene.parts, signers=HangingSigners())
+    scene.parts = replace(scene.parts, signers=signers)
     task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(fetching.wait(), 60)
+    await asyncio.wait_for(signers.fetching.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -197,26 +207,96 @@ async def test_cut_off_while_the_secret_is_fetched() -> None:
     assert await take(RING, scene.parts) is not None
 
 
-@pytest.mark.req("DEL-03", "DEL-15")
-async def test_cut_off_while_recording() -> None:
-    """A worker that is stopped while it writes an outcome finishes first, and counts and tells it."""
-    writing, go_on = asyncio.Event(), asyncio.Event()
+class SlowLedger(MemoryLedger):
+    """A ledger that writes only after `may_write` is set."""
 
-    class SlowLedger(MemoryLedger):
-        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-            writing.set()
-            await go_on.wait()
-            return await super().record(claim, attempt, verdict, error)
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.writing, self.may_write = asyncio.Event(), asyncio.Event()
 
-    scene = Scene()
-    scene.ledger = SlowLedger(scene.clock)
-    scene.ledger.add(CLAIM)
-    scene.parts = replace(scene.parts, ledger=scene.ledger)
-    task = asyncio.create_task(scene.run())
-    await asyncio.wait_for(writing.wait(), 60)
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Record after `may_write`."""
+        self.writing.set()
+        await self.may_write.wait()
+        return await super().record(claim, attempt, verdict, error)
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Release after `may_write`."""
+        self.writing.set()
+        await self.may_write.wait()
+        return await super().release(claim, wait)
+
+
+def over(scene: Scene, ledger: MemoryLedger) -> Scene:
+    """Return the pipeline with this ledger."""
+    scene.ledger = ledger
+    ledger.add(CLAIM)
+    scene.parts = replace(scene.parts, ledger=ledger)
+    return scene
+
+
+async def cut_off_while_writing(scene: Scene) -> None:
+    """Cancel the delivery while its write to the ledger waits, and then let it write."""
+    ledger = SlowLedger(scene.clock)
+    task = asyncio.create_task(over(scene, ledger).run())
+    await asyncio.wait_for(ledger.writing.wait(), 60)
     task.cancel()
-    go_on.set()
+    ledger.may_write.set()
     with pytest.raises(asyncio.CancelledError):
         await task
 
+
+@pytest.mark.req("DEL-03", "DEL-15")
+async def test_cut_off_while_recording() -> None:
+    """A delivery that is cancelled while its outcome is written is recorded, counted and logged first."""
+    scene = Scene()
+    await cut_off_while_writing(scene)
+
     assert (State.DELIVERED, 1, 1) == (scene.row.state, len(scene.row.attempts), len(scene.meter.attempts))
+
+
+async def test_cut_off_while_it_is_held_back() -> None:
+    """A cancellation during the release of a delivery takes effect after the release."""
+    scene = Scene(signers=FixedSigners("db:acme:n:1", error=CannotSign()))
+    await cut_off_while_writing(scene)
+
+    assert (State.PENDING, []) == (scene.row.state, scene.row.attempts)
+
+
+class UnreachableLedger(MemoryLedger):
+    """A ledger whose PostgreSQL is unreachable after the claim."""
+
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Raise `Unavailable`."""
+        raise Unavailable
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Raise `Unavailable`."""
+        raise Unavailable("PostgreSQL does not answer")
+
+
+async def test_an_outcome_that_cannot_be_recorded() -> None:
+    """If an outcome cannot be recorded, the error is raised, and the attempt is not counted or logged as recorded."""
+    scene = Scene()
+    over(scene, UnreachableLedger(scene.clock))
+    with pytest.raises(Unavailable):
+        await scene.run()
+
+    assert ([], State.SENDING) == (scene.meter.attempts, scene.row.state)
+
+
+async def test_cut_off_and_not_given_back() -> None:
+    """If a cancelled claim cannot be given back, its delivery id is logged, and the cancellation continues."""
+    signers = HangingSigners()
+    scene = Scene()
+    over(scene, UnreachableLedger(scene.clock))
+    scene.parts = replace(scene.parts, signers=signers)
+    task = asyncio.create_task(scene.run())
+    await asyncio.wait_for(signers.fetching.wait(), 60)
+    with structlog.testing.capture_logs() as logs:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert State.SENDING is scene.row.state
+    assert [("delivery.unrecorded", DELIVERY)] == [(line["event"], line["delivery_id"]) for line in logs]

@@ -1,4 +1,4 @@
-"""What an attempt tells: one event in the log, and counts."""
+"""What an attempt reports: one event in the log, and counts."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.doubles.transport import ScriptedTransport
 
 
 async def test_attempts_are_counted() -> None:
-    """Each attempt is counted with its outcome and seconds, the first with the age of its delivery, and its verdict."""
+    """Each attempt is counted with its outcome and duration; the first one also with the age of its delivery."""
     scene = Scene()
 
     def last() -> None:
@@ -36,7 +36,7 @@ async def test_attempts_are_counted() -> None:
 
 @pytest.mark.parametrize("waiting_for", [WaitingFor.SECRET, WaitingFor.ENDPOINT_DISABLED])
 async def test_what_is_held_back_is_counted(waiting_for: WaitingFor) -> None:
-    """A delivery that waits is counted by what it waits for, and as no attempt."""
+    """A delivery that waits is counted by what it waits for, and not as an attempt."""
     scene = Scene(signers=FixedSigners(error=CannotSign()))
     scene.ledger.target(DELIVERY, target(enabled=waiting_for is WaitingFor.SECRET))
     await scene.run()
@@ -47,7 +47,7 @@ async def test_what_is_held_back_is_counted(waiting_for: WaitingFor) -> None:
 @pytest.mark.req("OPS-03", part="logs")
 @pytest.mark.req("OPS-03", part="correlation-id")
 async def test_one_wide_event() -> None:
-    """An attempt is told once, with everything, but for the path of the url, which may hold a token."""
+    """An attempt is logged once, with all its facts except the path of the URL, which may contain a token."""
     scene = Scene()
     with structlog.testing.capture_logs() as logs:
         await scene.run()
@@ -79,7 +79,7 @@ async def test_one_wide_event() -> None:
 
 @pytest.mark.req("OPS-03", part="logs")
 async def test_a_late_410_is_told_as_what_it_did() -> None:
-    """A 410 of an endpoint that moved meanwhile is told as a delivery that is due, and nothing as disabled."""
+    """A 410 of an endpoint that was changed meanwhile is logged as a due delivery, and nothing as disabled."""
     scene = Scene(answers=[GONE])
 
     def move() -> None:
@@ -96,7 +96,7 @@ async def test_a_late_410_is_told_as_what_it_did() -> None:
 
 @pytest.mark.req("OPS-03", part="logs")
 async def test_a_retry_is_told() -> None:
-    """What failed is a warning that says why, and in how many seconds it is tried again."""
+    """A failed attempt is logged as a warning with its reason and the seconds until the next attempt."""
     scene = Scene(answers=[Reply(status=500, snippet="")])
     logs = await scene.told()
 

@@ -1,4 +1,4 @@
-"""What an operator may decide about an endpoint has the limits of the table, and says which one was passed."""
+"""The settings of an endpoint have the limits that the table has, and a refusal names the field."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ DAY = 86_400
     ],
 )
 def test_schedules(text: str, expected: tuple[int, ...]) -> None:
-    """A schedule is delays with units, up to 30 of them, each up to 7 days, 30 days in all."""
+    """A schedule is up to 30 delays with units, each up to 7 days, up to 30 days in all."""
     assert expected == rules.retry_schedule(text)
 
 
@@ -41,23 +41,32 @@ def test_schedules(text: str, expected: tuple[int, ...]) -> None:
     ],
 )
 def test_what_is_no_schedule(text: str) -> None:
-    """Anything else is malformed, and the rule is said."""
-    with pytest.raises(Malformed, match=r"1 to 30 delays as in 5s,5m,2h .* each 1 s to 7 d, of 30 d in all") as told:
+    """A text that is not a valid schedule is malformed, and the error states the rule."""
+    with pytest.raises(Malformed, match=r"1 to 30 delays as in 5s,5m,2h .* each 1 s to 7 d, of 30 d in all") as caught:
         rules.retry_schedule(text)
 
-    assert "retry_schedule" == told.value.field
+    assert "retry_schedule" == caught.value.field
 
 
 @pytest.mark.req("DEL-06")
 @given(st.lists(st.integers(1, 7 * DAY), min_size=1, max_size=30).filter(lambda delays: sum(delays) <= 30 * DAY))
 def test_every_schedule_can_be_spelled(delays: list[int]) -> None:
-    """Every schedule that the table takes can be given, in seconds."""
+    """Every schedule that the table accepts can be written in seconds."""
     assert tuple(delays) == rules.retry_schedule(",".join(f"{delay}s" for delay in delays))
+
+
+@pytest.mark.req("DEL-06")
+@pytest.mark.parametrize("seconds", [(), (0,), (-1,), (7 * DAY + 1,), (1,) * 31, (7 * DAY,) * 5])
+def test_seconds_that_are_no_schedule(seconds: tuple[int, ...]) -> None:
+    """A schedule that is given in seconds has the same limits."""
+    assert (5, 300) == rules.retry_delays([5, 300])
+    with pytest.raises(Malformed, match="1 to 30 delays"):
+        rules.retry_delays(seconds)
 
 
 @given(st.text())
 def test_any_text_is_a_schedule_or_malformed(text: str) -> None:
-    """Whatever is given, nothing but a schedule within its limits comes back."""
+    """Any text is either a schedule within the limits or malformed."""
     try:
         delays = rules.retry_schedule(text)
     except Malformed:
@@ -75,19 +84,20 @@ def test_any_text_is_a_schedule_or_malformed(text: str) -> None:
         (rules.backoff_cap_seconds, 1, 7 * DAY),
         (rules.timeout_ms, 100, 20_000),
         (rules.rotate_every_days, 1, 30),
+        (rules.concurrency, 1, 1_000),
     ],
 )
 def test_numbers(rule: Callable[[int], int], least: int, most: int) -> None:
-    """Both ends of a range are taken; what is beyond is malformed, by the name of its field."""
+    """Both ends of a range are accepted; a number outside of it is malformed, and the error names its field."""
     assert (least, most) == (rule(least), rule(most))
     for beyond in (least - 1, most + 1):
-        with pytest.raises(Malformed, match=f"{least} to {most}") as told:
+        with pytest.raises(Malformed, match=f"{least} to {most}") as caught:
             rule(beyond)
-        assert rule.__name__ == told.value.field
+        assert rule.__name__ == caught.value.field
 
 
 async def test_the_table_has_the_same_limits(pool: "Pool[asyncpg.Record]") -> None:
-    """What these rules refuse the table refuses too: no other way in is wider."""
+    """The table refuses the same numbers as these rules, so that no other way of writing has wider limits."""
     add = (
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, {0})"
         " VALUES ('acme', hookseal.uuid7(), '{0}{1}', '{{*}}', {1})"
@@ -98,6 +108,8 @@ async def test_the_table_has_the_same_limits(pool: "Pool[asyncpg.Record]") -> No
         ("backoff_cap_seconds", 7 * DAY),
         ("timeout_ms", 20_000),
         ("rotate_every_days", 30),
+        ("concurrency", 1_000),
+        ("rate", 10_000),
     )
     for column, value in most:
         await pool.execute(add.format(column, value))
@@ -107,18 +119,37 @@ async def test_the_table_has_the_same_limits(pool: "Pool[asyncpg.Record]") -> No
 
 @pytest.mark.parametrize(("name", "most"), [("name", 128), ("reason", 256)])
 def test_texts_for_people(name: str, most: int) -> None:
-    """A name and a reason are printable and not too long; an endpoint need have no name."""
+    """A name and a reason are printable and have a maximum length; an endpoint may have no name."""
     rule = {"name": rules.endpoint_name, "reason": rules.disabled_reason}[name]
     assert "ü" * most == rule("ü" * most)
     assert rules.endpoint_name(None) is None
     for text in ("", "x" * (most + 1), "a\x1bb", "\ud800"):
-        with pytest.raises(Malformed) as told:
+        with pytest.raises(Malformed) as caught:
             rule(text)
-        assert name == told.value.field
+        assert name == caught.value.field
 
 
 def test_a_drain() -> None:
-    """A time-out fits if it ends five seconds before the drain does."""
+    """A time-out is accepted if it is at least five seconds shorter than the drain."""
     rules.require_drainable(5_000, 10)
     with pytest.raises(Refused, match="at most 5000 ms, 5 s less than HOOKSEAL_DRAIN_SECONDS"):
         rules.require_drainable(5_001, 10)
+
+
+@pytest.mark.req("DEL-10")
+def test_a_rate() -> None:
+    """A rate is a number of requests a second, from 1 to 10,000."""
+    assert [1, 50, 10_000] == [rules.rate(text) for text in ("1/s", " 50/s", "10000/s")]
+    for text in ("", "5", "0/s", "10001/s", "-1/s", "1.5/s", "5/m", "5 /s", "\u0665/s"):
+        with pytest.raises(Malformed, match="as in 50/s") as caught:
+            rules.rate(text)
+        assert "rate" == caught.value.field
+
+
+def test_a_rate_as_a_number() -> None:
+    """It has the same limits."""
+    assert [1, 10_000] == [rules.requests_a_second(value) for value in (1, 10_000)]
+    for value in (0, 10_001):
+        with pytest.raises(Malformed) as caught:
+            rules.requests_a_second(value)
+        assert "rate" == caught.value.field

@@ -1,19 +1,22 @@
-"""What the ledger in PostgreSQL keeps, and what the sweep asks of it."""
+"""What the ledger stores in PostgreSQL, and what the sweep asks of it."""
 
 from dataclasses import replace
 
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, Retries, State, Verdict, WaitingFor
+from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Retries, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
+from hookseal.ground.ids import TenantId
 from tests.doubles.claims import RING
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
+pytestmark = pytest.mark.usefixtures("begun_pool")
 ROW = Attempt(outcome=Outcome.SERVER_ERROR, status=503, duration_ms=12, snippet="later", signed_by=("db:acme:n:1",))
 DELIVERED = Verdict(state=State.DELIVERED)
 FAILED = Verdict(state=State.FAILED)
@@ -28,7 +31,7 @@ def ledger(pool: "Pool[asyncpg.Record]", *, lease_seconds: float = 45) -> Postgr
 
 @pytest.mark.req("DEL-15")
 async def test_the_attempt_log(pool: "Pool[asyncpg.Record]") -> None:
-    """An attempt is kept with its number, start, duration, status, outcome, snippet, signers and worker."""
+    """An attempt is stored with its number, start, duration, status, outcome, snippet, signers and worker."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -49,7 +52,7 @@ async def test_the_attempt_log(pool: "Pool[asyncpg.Record]") -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_what_a_claim_stores(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim stores its owner, number, start, refs and generation: an attempt can be written from it later."""
+    """A claim stores its owner, number, start, refs and generation, from which an attempt can be written later."""
     installation = await begin(pool)
     added = await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -64,7 +67,7 @@ async def test_what_a_claim_stores(pool: "Pool[asyncpg.Record]") -> None:
 
 @pytest.mark.req("DEL-15")
 async def test_a_dead_workers_attempt_is_on_record(pool: "Pool[asyncpg.Record]") -> None:
-    """A lease that ran out is ended: the attempt is written as unknown, with its refs, and the delivery is due."""
+    """An expired lease is ended: its attempt is recorded as unknown, with its refs, and the delivery is due."""
     installation = await begin(pool)
     added = await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -77,7 +80,7 @@ async def test_a_dead_workers_attempt_is_on_record(pool: "Pool[asyncpg.Record]")
     assert (1, "unknown", [added.pointer.secret_ref], "w1") == tuple(
         kept[name] for name in ("number", "outcome", "signed_by", "worker")
     )
-    assert not await ledger(pool).record(lost, ROW, DELIVERED, None), "the dead one is fenced off"
+    assert not await ledger(pool).record(lost, ROW, DELIVERED, None), "the lost claim recorded an outcome"
     again = await ledger(pool).claim(ring)
     assert again is not None
     assert 2 == again.number
@@ -86,10 +89,10 @@ async def test_a_dead_workers_attempt_is_on_record(pool: "Pool[asyncpg.Record]")
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.req("DEL-15")
 async def test_a_dead_workers_last_attempt_is_a_dead_letter(pool: "Pool[asyncpg.Record]") -> None:
-    """If the worker died over the last attempt that was allowed, that is on record as unknown and nothing is due."""
+    """If a worker dies during the last attempt of the budget, it is recorded as unknown, and nothing is due."""
     installation = await begin(pool)
     added = await installation.endpoint()
-    await pool.execute("UPDATE hookseal.endpoints SET max_attempts = 2")
+    await pool.execute("UPDATE hookseal.endpoints SET retry_schedule = NULL, max_attempts = 2")
     [ring] = await installation.deliveries()
     dying = ledger(pool, lease_seconds=0)
     states: list[tuple[str, int, int, bool]] = []
@@ -108,7 +111,7 @@ async def test_a_dead_workers_last_attempt_is_a_dead_letter(pool: "Pool[asyncpg.
 
 
 async def test_a_dead_workers_attempt_outlives_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
-    """With the endpoint gone its lost lease is ended all the same; the next claim finds nowhere to send."""
+    """An expired lease is ended even if the endpoint is missing; the next claim has no target."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -122,7 +125,7 @@ async def test_a_dead_workers_attempt_outlives_the_endpoint(pool: "Pool[asyncpg.
 
 
 async def test_a_running_lease_is_left_alone(pool: "Pool[asyncpg.Record]") -> None:
-    """The sweep ends no lease that still runs."""
+    """The sweep does not end a lease that has not expired."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -133,7 +136,7 @@ async def test_a_running_lease_is_left_alone(pool: "Pool[asyncpg.Record]") -> No
 
 @pytest.mark.req("DEL-03")
 async def test_a_lease_ends_at_its_time(pool: "Pool[asyncpg.Record]") -> None:
-    """Up to that very moment the sweep leaves it alone. In one transaction PostgreSQL's time stands still."""
+    """The sweep ends a lease after its expiry, not at it. `now()` is constant within a transaction."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -148,26 +151,30 @@ async def test_a_lease_ends_at_its_time(pool: "Pool[asyncpg.Record]") -> None:
 
 @pytest.mark.req("DEL-15")
 async def test_what_is_on_record(pool: "Pool[asyncpg.Record]") -> None:
-    """An attempt is ours by delivery, number, worker and outcome: one that ended otherwise somebody else wrote."""
+    """An attempt counts as recorded only if delivery, number, worker and outcome match."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     claim = await ledger(pool).claim(ring)
     assert claim is not None
-    assert not await ledger(pool).is_recorded(claim, ROW)
+    made = FinishedAttempt(claim=claim, attempt=ROW, verdict=FAILED, error=None)
+    assert set() == await ledger(pool).recorded([made])
     await ledger(pool).record(claim, ROW, FAILED, "the receiver answered 503")
 
-    assert await ledger(pool).is_recorded(claim, ROW)
-    assert not await ledger(pool).is_recorded(claim, replace(ROW, outcome=Outcome.UNKNOWN))
-    assert not await ledger(pool).is_recorded(replace(claim, number=2), ROW)
-    assert not await PostgresLedger(pool, worker="w2", lease_seconds=45).is_recorded(claim, ROW)
-    for changes in ({"tenant_id": "globex"}, {"delivery_id": RING.delivery_id}):
-        assert not await ledger(pool).is_recorded(replace(claim, ring=replace(ring, **changes)), ROW)
+    assert {ring.delivery_id} == await ledger(pool).recorded([made])
+    others = [
+        replace(made, attempt=replace(ROW, outcome=Outcome.UNKNOWN)),
+        replace(made, claim=replace(claim, number=2)),
+        replace(made, claim=replace(claim, ring=replace(ring, tenant_id=TenantId("globex")))),
+        replace(made, claim=replace(claim, ring=replace(ring, delivery_id=RING.delivery_id))),
+    ]
+    assert set() == await ledger(pool).recorded(others)
+    assert set() == await PostgresLedger(pool, worker="w2", lease_seconds=45).recorded([made])
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_why_an_endpoint_was_disabled_is_kept(pool: "Pool[asyncpg.Record]") -> None:
-    """A verdict that disables leaves reason and time in the row; a later one for the same endpoint changes neither."""
+    """The verdict that disables an endpoint stores reason and time; a later one changes neither."""
     installation = await begin(pool)
     await installation.endpoint()
     kept: list[tuple[object, ...]] = []
@@ -187,18 +194,21 @@ async def test_why_an_endpoint_was_disabled_is_kept(pool: "Pool[asyncpg.Record]"
 @pytest.mark.parametrize(
     ("columns", "retries"),
     [
-        ("enabled = true", (10, 30, 43_200, None)),
-        ("max_attempts = 3, backoff_base_seconds = 5, backoff_cap_seconds = 60", (3, 5, 60, None)),
+        ("enabled = true", (11, 30, 43_200, DEFAULT_RETRY_SCHEDULE)),
+        (
+            "retry_schedule = NULL, max_attempts = 3, backoff_base_seconds = 5, backoff_cap_seconds = 60",
+            (3, 5, 60, None),
+        ),
         ("retry_schedule = '{5,300,7200}'", (4, 30, 43_200, (5, 300, 7200))),
     ],
 )
 async def test_how_an_endpoint_is_retried_comes_with_the_claim(
     pool: "Pool[asyncpg.Record]", columns: str, retries: tuple[int, int, int, tuple[int, ...] | None]
 ) -> None:
-    """A claim holds the endpoint's own numbers; a schedule allows one attempt more than it has waits."""
+    """A claim contains the endpoint's retry settings; a schedule allows one attempt more than it has delays."""
     installation = await begin(pool)
     await installation.endpoint()
-    await pool.execute(f"UPDATE hookseal.endpoints SET {columns}")  # noqa: S608 -- the columns stand above
+    await pool.execute(f"UPDATE hookseal.endpoints SET {columns}")  # noqa: S608 -- the columns are those above
     [ring] = await installation.deliveries()
     claim = await ledger(pool).claim(ring)
 
@@ -213,7 +223,7 @@ async def test_how_an_endpoint_is_retried_comes_with_the_claim(
 
 @pytest.mark.req("DEL-06")
 async def test_a_delivery_waits_longer_than_a_day(pool: "Pool[asyncpg.Record]") -> None:
-    """A wait of a week is kept to the second, by the database's clock."""
+    """A wait of a week is stored to the second, by the database's clock."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -229,7 +239,7 @@ async def test_a_delivery_waits_longer_than_a_day(pool: "Pool[asyncpg.Record]") 
 
 @pytest.mark.req("SEC-13", part="never-from-plaintext")
 async def test_plaintext_of_an_older_system_stays_in_its_row(pool: "Pool[asyncpg.Record]") -> None:
-    """Whatever an endpoint's column `secret` holds, a claim does not bring it along."""
+    """A claim never contains the plaintext of an endpoint's column `secret`."""
     installation = await begin(pool)
     await installation.endpoint()
     await pool.execute("UPDATE hookseal.endpoints SET secret = 'plain-text-of-an-older-system'")
@@ -241,15 +251,15 @@ async def test_plaintext_of_an_older_system_stays_in_its_row(pool: "Pool[asyncpg
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "change",
     [
         "UPDATE hookseal.deliveries SET lease_owner = NULL WHERE state = 'sending'",
         "UPDATE hookseal.deliveries SET next_attempt_at = 'infinity' WHERE state = 'pending'",
         "UPDATE hookseal.endpoints SET previous_secret_expires_at = '20000-01-01Z'",
     ],
 )
-async def test_rows_that_nobody_could_read_are_refused(pool: "Pool[asyncpg.Record]", spoil: str) -> None:
-    """The tables themselves refuse a hand-made row that a claim or a sweep would stumble over."""
+async def test_rows_that_nobody_could_read_are_refused(pool: "Pool[asyncpg.Record]", change: str) -> None:
+    """The tables refuse a manual change that a claim or a sweep could not read."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -257,11 +267,11 @@ async def test_rows_that_nobody_could_read_are_refused(pool: "Pool[asyncpg.Recor
     await ledger(pool).claim(ring)
 
     with pytest.raises(asyncpg.CheckViolationError):
-        await pool.execute(spoil)
+        await pool.execute(change)
 
 
 async def test_longest_timeout(pool: "Pool[asyncpg.Record]") -> None:
-    """Only enabled endpoints count."""
+    """The longest time-out is that of the enabled endpoints."""
     installation = await begin(pool)
     assert 0 == await ledger(pool).longest_timeout_ms()
     await installation.endpoint()
@@ -272,7 +282,7 @@ async def test_longest_timeout(pool: "Pool[asyncpg.Record]") -> None:
 
 
 async def test_an_outage_is_unavailable(own_postgres: Server) -> None:
-    """A server that stands still, or is gone, is `Unavailable`, within seconds, without a value in the text."""
+    """A server that is frozen or gone is `Unavailable`, within seconds, and the error contains no value."""
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=1) as pool:
         real = PostgresLedger(pool, worker="w1", lease_seconds=45)
         assert await real.claim(RING) is None

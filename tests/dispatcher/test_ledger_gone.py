@@ -1,4 +1,4 @@
-"""A 410 disables what was asked, and nothing that the endpoint has become since."""
+"""A 410 disables the endpoint that was asked, and not what it was changed to meanwhile."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict
-from hookseal.operations.endpoint_update import update_endpoint
+from hookseal.operations.endpoint.update import update_endpoint
 from tests.dispatcher.test_ledger import ledger
 from tests.doubles.stored import Installation, begin
 from tests.operations.blocked import blocked
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.req("DEL-05", part="each-delivery")
 
 
 async def moved(installation: Installation, ring: Ring, url: str = "https://receiver.example/moved") -> None:
-    """Give the endpoint of this delivery another url."""
+    """Change the URL of this delivery's endpoint."""
     async with installation.pool.acquire() as connection:
         await update_endpoint(
             installation.operator(connection), ring.tenant_id, ring.endpoint_id, {"url": url}, own_drain_seconds=25
@@ -37,7 +37,7 @@ async def in_flight(installation: Installation) -> Claim:
 
 
 async def test_a_late_410_disables_nothing(pool: "Pool[asyncpg.Record]") -> None:
-    """After `endpoint update --url` the old url's 410 is on record, unspent; the delivery is due, for the new url."""
+    """After `endpoint update --url`, a 410 of the old URL is recorded unspent; the delivery is due, for the new URL."""
     installation = await begin(pool)
     claim = await in_flight(installation)
     await moved(installation, claim.ring)
@@ -58,13 +58,13 @@ async def test_a_late_410_disables_nothing(pool: "Pool[asyncpg.Record]") -> None
     assert again.target is not None
     assert (2, 0, "https://receiver.example/moved") == (again.number, again.budget_spent, again.target.pointer.url)
     assert DISABLE == await ledger(pool).record(again, ROW, DISABLE, "the receiver answered 410"), (
-        "it is of the new url"
+        "the 410 of the new URL did not disable the endpoint"
     )
     assert not await pool.fetchval("SELECT enabled FROM hookseal.endpoints")
 
 
 async def test_a_410_waits_for_who_moves_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
-    """A 410 that is recorded while the url is being changed sees the endpoint as it is afterwards."""
+    """A 410 that is recorded while the URL is being changed waits for that change, and sees the new endpoint."""
     installation = await begin(pool)
     claim = await in_flight(installation)
     async with pool.acquire() as moving, moving.transaction():
@@ -82,7 +82,7 @@ async def test_a_410_waits_for_who_moves_the_endpoint(pool: "Pool[asyncpg.Record
 
 
 async def test_a_410_of_what_was_deleted(pool: "Pool[asyncpg.Record]") -> None:
-    """Without its endpoint the delivery is failed, as the receiver said; there is nothing to disable."""
+    """If the endpoint was deleted meanwhile, a 410 fails the delivery, and there is nothing to disable."""
     installation = await begin(pool)
     claim = await in_flight(installation)
     await pool.execute("DELETE FROM hookseal.endpoints")

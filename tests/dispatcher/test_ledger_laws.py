@@ -1,4 +1,4 @@
-"""The laws of a ledger: the double, the real one, and the real one that tries again all keep them."""
+"""The laws of a ledger, for the double, the real one, and the real one with retries."""
 
 import asyncio
 import uuid
@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.holds import PostgresHolds
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Ledger
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.worker.ledger import PersistentLedger
 from tests.doubles.claims import CLAIM, RETRIES, RING, target
 from tests.doubles.clock import FakeClock
@@ -35,7 +37,7 @@ WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
 
 @dataclass(frozen=True)
 class Case:
-    """A ledger with two due deliveries for one endpoint, and what lets time pass for it."""
+    """A ledger with two due deliveries for one endpoint; `later` lets time pass, `move` moves the pointer."""
 
     ledger: Ledger
     ring: Ring
@@ -45,8 +47,8 @@ class Case:
 
 
 @pytest.fixture(params=["memory", "postgres", "persistent"])
-async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> Case:
-    """Give each ledger."""
+async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]") -> Case:
+    """Return a case for each ledger."""
     if request.param == "memory":
         clock = FakeClock()
         ledger = MemoryLedger(clock)
@@ -58,24 +60,32 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
             ledger.target(RING.delivery_id, target(generation=2))
 
         return Case(ledger=ledger, ring=RING, sibling=sibling, later=clock.sleep, move=move_in_memory)
-    installation = await begin(pool)
-    await installation.endpoint()
+    installation = await begin(begun_pool)
+    new = NewEndpoint(
+        tenant_id=RING.tenant_id,
+        url="https://receiver.example/hook",
+        event_types=("*",),
+        max_attempts=RETRIES.attempts_allowed,
+        backoff_base_seconds=RETRIES.backoff_base_seconds,
+        backoff_cap_seconds=RETRIES.backoff_cap_seconds,
+    )
+    await installation.add(new)
     [ring] = await installation.deliveries()
     [sibling] = await installation.deliveries()
 
     async def later(seconds: float) -> object:
-        await pool.execute(
+        await begun_pool.execute(
             "UPDATE hookseal.deliveries SET next_attempt_at = next_attempt_at - make_interval(secs => $1)", seconds
         )
-        await pool.execute(
+        await begun_pool.execute(
             "UPDATE hookseal.held_endpoints SET probe_at = probe_at - make_interval(secs => $1)", seconds
         )
-        return await PostgresHolds(pool).probe()
+        return await PostgresHeldEndpoints(begun_pool).probe()
 
     async def move() -> object:
-        return await pool.execute("UPDATE hookseal.endpoints SET generation = generation + 1")
+        return await begun_pool.execute("UPDATE hookseal.endpoints SET generation = generation + 1")
 
-    real = PostgresLedger(pool, worker="w1", lease_seconds=45)
+    real = PostgresLedger(begun_pool, worker="w1", lease_seconds=45)
     persistent = PersistentLedger(
         real, seconds=5, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=lambda _: None
     )
@@ -83,21 +93,27 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
     return Case(ledger=ledger_of_param, ring=ring, sibling=sibling, later=later, move=move)
 
 
+async def one(ledger: Ledger, ring: Ring) -> Claim | None:
+    """Return the claim of one ring's delivery, or None if there is nothing to claim."""
+    found = await ledger.claim_all([ring], None, most_bytes=MAX_BODY_BYTES)
+    return found.claims[0] if found.claims else None
+
+
 async def claimed(ledger: Ledger, ring: Ring) -> Claim:
     """Return the claim of a delivery that can be claimed."""
-    claim = await ledger.claim(ring)
+    claim = await one(ledger, ring)
     assert claim is not None
     return claim
 
 
 @pytest.mark.req("DEL-03")
 async def test_a_claim_has_all_an_attempt_needs(case: Case) -> None:
-    """A claim holds the frozen body, the event, the first attempt number and where to send."""
+    """A claim contains the frozen body, the event, the number of the attempt and the target."""
     ledger, ring = case.ledger, case.ring
     claim = await claimed(ledger, ring)
 
     assert (ring, 1, "invoice.paid", "corr-1") == (claim.ring, claim.number, claim.event_type, claim.correlation_id)
-    assert claim.made_at <= claim.claimed_at
+    assert claim.created_at <= claim.claimed_at
     assert claim.body.startswith(b'{"type":"invoice.paid"')
     assert claim.target is not None
     assert (True, 5000, 1) == (claim.target.enabled, claim.target.timeout_ms, claim.target.pointer.generation)
@@ -105,9 +121,9 @@ async def test_a_claim_has_all_an_attempt_needs(case: Case) -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_one_of_many_claims_wins(case: Case) -> None:
-    """Of twenty claims at the same time exactly one gets the delivery."""
+    """Of twenty concurrent claims exactly one gets the delivery."""
     ledger, ring = case.ledger, case.ring
-    claims = await asyncio.gather(*(ledger.claim(ring) for _ in range(20)))
+    claims = await asyncio.gather(*(one(ledger, ring) for _ in range(20)))
 
     assert 1 == sum(claim is not None for claim in claims)
 
@@ -115,7 +131,7 @@ async def test_one_of_many_claims_wins(case: Case) -> None:
 @pytest.mark.req("DEL-02", "SEC-08")
 @pytest.mark.parametrize("field", ["tenant_id", "endpoint_id", "delivery_id"])
 async def test_a_ring_must_match_in_all_three_ids(case: Case, field: str) -> None:
-    """A ring that names another tenant, endpoint or delivery claims nothing, and the delivery stays claimable."""
+    """A ring with a wrong tenant, endpoint or delivery claims nothing, and the delivery can still be claimed."""
     ledger, ring = case.ledger, case.ring
     forged = {
         "tenant_id": replace(ring, tenant_id=TenantId("globex")),
@@ -123,18 +139,18 @@ async def test_a_ring_must_match_in_all_three_ids(case: Case, field: str) -> Non
         "delivery_id": replace(ring, delivery_id=DeliveryId(OTHER)),
     }[field]
 
-    assert await ledger.claim(forged) is None
-    assert await ledger.claim(ring) is not None
+    assert await one(ledger, forged) is None
+    assert await one(ledger, ring) is not None
 
 
 @pytest.mark.req("DEL-03")
 async def test_a_recorded_delivery_is_over(case: Case) -> None:
-    """What was recorded as delivered is never claimed again, and its claim is worth nothing any more."""
+    """A delivery that was recorded as delivered is never claimed again, and its claim cannot write any more."""
     ledger, ring = case.ledger, case.ring
     claim = await claimed(ledger, ring)
 
     assert await ledger.record(claim, ROW, DELIVERED, None)
-    assert await ledger.claim(ring) is None
+    assert await one(ledger, ring) is None
     assert not await ledger.record(claim, ROW, FAILED, "late")
     assert not await ledger.release(claim, None)
     assert not await ledger.end(claim, State.CANCELLED, "late")
@@ -142,18 +158,18 @@ async def test_a_recorded_delivery_is_over(case: Case) -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_a_retry_is_due_once_its_time_has_come(case: Case) -> None:
-    """An attempt that leaves its delivery pending counts: the second can be claimed after the wait, not before."""
+    """After a failed attempt, the next one can be claimed after the wait, and not before."""
     ledger, ring = case.ledger, case.ring
     assert await ledger.record(await claimed(ledger, ring), FAILED_ROW, RETRY, "the receiver answered 500")
 
     await case.later(30)
-    assert await ledger.claim(ring) is None
+    assert await one(ledger, ring) is None
     await case.later(30)
     assert 2 == (await claimed(ledger, ring)).number
 
 
 async def test_a_retry_without_a_wait_is_due_at_once(case: Case) -> None:
-    """What was cut off can be claimed again in the same moment."""
+    """A delivery whose retry has no wait can be claimed at once."""
     ledger, ring = case.ledger, case.ring
     unknown = replace(ROW, outcome=Outcome.UNKNOWN, status=None)
     await ledger.record(await claimed(ledger, ring), unknown, Verdict(state=State.PENDING), "cut off")
@@ -163,7 +179,7 @@ async def test_a_retry_without_a_wait_is_due_at_once(case: Case) -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_every_attempt_is_spent_from_the_budget(case: Case) -> None:
-    """A claim tells how many attempts were recorded before it, and how many the endpoint allows."""
+    """A claim contains the number of spent attempts, and the number that the endpoint allows."""
     ledger, ring = case.ledger, case.ring
     spent: list[int] = []
     for _ in range(3):
@@ -181,7 +197,7 @@ async def test_every_attempt_is_spent_from_the_budget(case: Case) -> None:
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("wait", [None, WAIT])
 async def test_what_is_given_back_spends_nothing(case: Case, wait: Wait | None) -> None:
-    """A delivery that was not sent, whatever the reason, has its whole budget still."""
+    """A delivery that was not sent, for whatever reason, has spent nothing of its budget."""
     ledger, ring = case.ledger, case.ring
     assert await ledger.release(await claimed(ledger, ring), wait)
     await case.later(15)
@@ -193,17 +209,17 @@ async def test_what_is_given_back_spends_nothing(case: Case, wait: Wait | None) 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED])
 async def test_a_dead_letter_is_over(case: Case, state: State) -> None:
-    """What an attempt ended for good is never due again, however long one waits."""
+    """A dead letter or a failed delivery is never due again."""
     ledger, ring = case.ledger, case.ring
     assert await ledger.record(await claimed(ledger, ring), FAILED_ROW, Verdict(state=state), "why")
     await case.later(1e6)
 
-    assert await ledger.claim(ring) is None
+    assert await one(ledger, ring) is None
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_a_verdict_disables_the_endpoint(case: Case) -> None:
-    """Every later claim for that endpoint finds it disabled, from the moment the attempt is on record."""
+    """Once an attempt that disables the endpoint is on record, every later claim sees it disabled."""
     ledger = case.ledger
     assert await ledger.record(await claimed(ledger, case.ring), FAILED_ROW, DISABLE, "the receiver answered 410")
 
@@ -214,7 +230,7 @@ async def test_a_verdict_disables_the_endpoint(case: Case) -> None:
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_a_verdict_on_what_has_moved_disables_nothing(case: Case) -> None:
-    """Once the endpoint has moved, what disables it leaves it enabled, and the delivery due at once and unspent."""
+    """If the pointer was moved, a verdict disables nothing, and the delivery is due at once and unspent."""
     ledger = case.ledger
     claim = await claimed(ledger, case.ring)
     await case.move()
@@ -228,7 +244,7 @@ async def test_a_verdict_on_what_has_moved_disables_nothing(case: Case) -> None:
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_a_lost_lease_disables_nothing(case: Case) -> None:
-    """A verdict that came after its lease had moved on leaves the endpoint enabled."""
+    """A verdict under a lost lease leaves the endpoint enabled."""
     ledger = case.ledger
     first = await claimed(ledger, case.ring)
     await ledger.release(first, None)
@@ -240,7 +256,7 @@ async def test_a_lost_lease_disables_nothing(case: Case) -> None:
 
 
 async def test_released_counts_no_attempt(case: Case) -> None:
-    """What is given back is due at once and its next claim has the same number, under another lease."""
+    """A delivery that is given back is due at once; its next claim has the same number and another lease."""
     ledger, ring = case.ledger, case.ring
     first = await claimed(ledger, ring)
 
@@ -250,19 +266,19 @@ async def test_released_counts_no_attempt(case: Case) -> None:
 
 
 async def test_a_wait_is_kept(case: Case) -> None:
-    """What waits for a secret cannot be claimed before it is tried."""
+    """A delivery that waits for a secret cannot be claimed before its probe."""
     ledger, ring = case.ledger, case.ring
 
     assert await ledger.release(await claimed(ledger, ring), WAIT)
     await case.later(5)
-    assert await ledger.claim(ring) is None
+    assert await one(ledger, ring) is None
     await case.later(10)
-    assert await ledger.claim(ring) is not None
+    assert await one(ledger, ring) is not None
 
 
 @pytest.mark.req("DUR-02")
 async def test_an_older_lease_writes_nothing(case: Case) -> None:
-    """Once the delivery was claimed again, the first claim is fenced off from every write."""
+    """Once a delivery is claimed again, no write of the first claim takes effect."""
     ledger, ring = case.ledger, case.ring
     first = await claimed(ledger, ring)
     await ledger.release(first, None)
@@ -275,8 +291,8 @@ async def test_an_older_lease_writes_nothing(case: Case) -> None:
 
 
 async def test_ended_without_an_attempt(case: Case) -> None:
-    """What is ended is over."""
+    """A delivery that was ended without an attempt is never claimed again."""
     ledger, ring = case.ledger, case.ring
 
     assert await ledger.end(await claimed(ledger, ring), State.FAILED, "why")
-    assert await ledger.claim(ring) is None
+    assert await one(ledger, ring) is None

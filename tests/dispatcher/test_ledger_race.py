@@ -1,4 +1,4 @@
-"""A claim against whoever changes its rows at the same time: what it waits for, and what it then reads."""
+"""A claim while its rows are being changed: what it waits for, and what it then reads."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,27 +9,30 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import ledger as ledger_module
+from hookseal.dispatcher import batches
+from hookseal.dispatcher.held_deliveries import older_claims
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.waiting import older_claims
 from hookseal.ground.errors import Busy
 from hookseal.ground.pointer import Pointer
-from hookseal.schema.database import Connection
-from hookseal.secrets import pointer
+from hookseal.postgres.handles import Connection
+from hookseal.secrets.endpoint import pointer
 from tests.dispatcher.test_ledger import DELIVERED, ROW, ledger
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool
+pytestmark = pytest.mark.usefixtures("begun_pool")
 
 
 @pytest.fixture
 def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the statement that claims wait for who holds the lock 7 once its snapshot is taken; else it is as it is."""
-    real = ledger_module._SQL["claim"]
-    condition = "WHERE d.tenant_id = $1"
+    """Make the claim statement wait for advisory lock 7 after its snapshot is taken; it is otherwise unchanged."""
+    real = batches._SQL["claim_all"]
+    condition = "WHERE d.endpoint_id IS NOT DISTINCT"
     assert condition in real
-    paused = real.replace(condition, "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND d.tenant_id = $1", 1)
-    monkeypatch.setattr(ledger_module, "_SQL", {**ledger_module._SQL, "claim": paused})
+    paused = real.replace(
+        condition, condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
+    )
+    monkeypatch.setitem(batches._SQL._texts, "claim_all", paused)
 
 
 async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
@@ -44,18 +47,18 @@ async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
 
 @asynccontextmanager
 async def moving(installation: Installation, found: Pointer, **changes: Any) -> AsyncIterator[Pointer]:
-    """Give the pointer, moved to its next version in a transaction that is committed after the block."""
+    """Yield the moved pointer; the transaction that moves it is committed after the block."""
     async with installation.pool.acquire() as mover, mover.transaction():
-        locked = await pointer.locked(mover, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+        locked = await pointer.lock(mover, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
         if "previous_secret_ref" in changes:
-            changes["previous_secret_expires_at"] = await pointer.moment(mover, 3600)
-        yield await pointer.moved(
+            changes["previous_secret_expires_at"] = await pointer.time_after(mover, 3600)
+        yield await pointer.move(
             mover, installation.unlocked.integrity, locked, secret_ref=f"{str(found.secret_ref)[:-1]}2", **changes
         )
 
 
 async def older(connection: Connection, moved: Pointer) -> int:
-    """Return how many running claims read the pointer before it was moved."""
+    """Return how many running claims read the pointer before this move."""
     return await older_claims(connection, moved.tenant_id, moved.endpoint_id, moved.generation)
 
 
@@ -64,7 +67,7 @@ async def older(connection: Connection, moved: Pointer) -> int:
 async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
     pausing: None, pool: "Pool[asyncpg.Record]", *, overlap: bool
 ) -> None:
-    """A claim whose snapshot is older than a rotation's commit has all the same its new refs, generation and MAC."""
+    """A claim with a snapshot from before a rotation's commit still gets the new refs, generation and MAC."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
@@ -72,7 +75,7 @@ async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock(7)")
         claiming = asyncio.create_task(ledger(pool).claim(ring))
-        await somebody_waits(pool)  # its snapshot is taken
+        await somebody_waits(pool)  # the claim has taken its snapshot
         async with moving(installation, found, **(kept if overlap else {})) as moved:
             pass
     claim = await claiming
@@ -88,12 +91,12 @@ async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
         row["claimed_refs"],
     )
     async with pool.acquire() as connection:
-        assert 0 == await older(connection, moved), "a revocation need not wait for it"
+        assert 0 == await older(connection, moved), "the claim counts as older than the move"
 
 
 @pytest.mark.req("SEC-10")
 async def test_a_rotation_waits_for_a_claim_and_then_sees_it(pool: "Pool[asyncpg.Record]") -> None:
-    """A pointer is not moved while a claim that read it is uncommitted; then that claim counts as an older one."""
+    """A move waits until a claim that read the pointer is committed, and then counts it as an older claim."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
@@ -116,7 +119,7 @@ async def test_a_rotation_waits_for_a_claim_and_then_sees_it(pool: "Pool[asyncpg
 
 @pytest.mark.req("SEC-10")
 async def test_an_older_claim_counts_until_it_has_ended(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim of before a revocation has a lower generation and a running lease; once recorded it is none any more."""
+    """A claim from before a revocation counts as older while its lease runs, and no longer once it is recorded."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
@@ -136,7 +139,7 @@ async def test_an_older_claim_counts_until_it_has_ended(pool: "Pool[asyncpg.Reco
 
 @pytest.mark.req("SEC-10")
 async def test_a_dead_workers_claim_counts_until_its_lease_is_over(pool: "Pool[asyncpg.Record]") -> None:
-    """A lease that ran out holds no revocation up: its worker may no longer send."""
+    """An expired lease does not delay a revocation, because its worker may no longer send."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
@@ -150,7 +153,7 @@ async def test_a_dead_workers_claim_counts_until_its_lease_is_over(pool: "Pool[a
 
 @pytest.mark.req("SEC-10")
 async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
-    """While an endpoint is being changed its deliveries are not claimed and nobody waits; afterwards they are."""
+    """While an endpoint is being changed, a claim of its delivery is refused at once; afterwards it succeeds."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
@@ -168,7 +171,7 @@ async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[as
 async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
     pausing: None, pool: "Pool[asyncpg.Record]"
 ) -> None:
-    """A claim whose endpoint was deleted since its snapshot has no target: the delivery is then cancelled."""
+    """A claim is busy if its endpoint was deleted after its snapshot; the next claim has no target."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -177,14 +180,16 @@ async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
         claiming = asyncio.create_task(ledger(pool).claim(ring))
         await somebody_waits(pool)
         await pool.execute("DELETE FROM hookseal.endpoints")
-    claim = await claiming
+    with pytest.raises(Busy):
+        await claiming
+    claim = await ledger(pool).claim(ring)
 
     assert claim is not None
     assert claim.target is None
 
 
 async def test_a_claim_does_not_wait_for_who_holds_the_delivery(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim that meets another's lock takes nothing and goes on; it is rung again, and then claims."""
+    """A claim of a locked delivery is busy at once; after the lock is released, it succeeds."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -199,7 +204,7 @@ async def test_a_claim_does_not_wait_for_who_holds_the_delivery(pool: "Pool[asyn
 @pytest.mark.req("SEC-10")
 @pytest.mark.req("DEL-03")
 async def test_the_overlap_is_the_databases_to_decide(pool: "Pool[asyncpg.Record]") -> None:
-    """The previous secret is due while its expiry lies ahead of the database's clock, and its ref is then claimed."""
+    """The previous secret is due, and its ref is claimed, until its expiry by the database's clock."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     previous = "db:acme:old:1"
@@ -227,7 +232,7 @@ async def test_the_overlap_is_the_databases_to_decide(pool: "Pool[asyncpg.Record
 
 
 async def test_the_cache_epoch_comes_with_the_claim(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim holds the epoch as it stands: a worker that cached under an older one forgets that first."""
+    """A claim contains the current cache epoch, so that a worker discards what it cached under an older one."""
     installation = await begin(pool)
     await installation.endpoint()
     epochs = []

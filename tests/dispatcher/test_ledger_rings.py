@@ -1,4 +1,4 @@
-"""What the ledger gives to the sweep and to the outbox, to be rung."""
+"""Which deliveries the ledger returns to the sweep and the outbox for ringing."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,19 +6,20 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.holds import PostgresHolds
-from hookseal.dispatcher.ledger import BEGINNING, Place, PostgresLedger
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
+from hookseal.dispatcher.ledger import BEGINNING, Cursor, PostgresLedger
 from hookseal.dispatcher.model import Claim, Ring, State, Verdict
-from hookseal.ground.sql import statements
+from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
+pytestmark = pytest.mark.usefixtures("begun_pool")
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 async def lead(pool: "Pool[asyncpg.Record]", seconds: float = 10) -> str:
-    """Lead the outbox for so long, and return the token."""
+    """Take the lease of the outbox for so long, and return its token."""
     token: str = await pool.fetchval(
         "UPDATE hookseal.control SET token = gen_random_uuid(), until = now() + make_interval(secs => $1)"
         " WHERE name = 'outbox' RETURNING token::text",
@@ -28,21 +29,21 @@ async def lead(pool: "Pool[asyncpg.Record]", seconds: float = 10) -> str:
 
 
 async def unrung(real: PostgresLedger, token: str, *, waited_seconds: float = 0) -> list[Ring]:
-    """Return what the outbox rings now."""
+    """Return the rings that the outbox gets now."""
     rings, more = await real.ring_unrung(token, waited_seconds=waited_seconds)
     assert not more
     return rings
 
 
-async def due(real: PostgresLedger, *, rung_seconds_ago: float = 15) -> list[Ring]:
-    """Return what one sweep rings now, if what was rung so long ago counts as lost."""
-    rings, place = await real.ring_due(await real.seconds_ago(0), await real.seconds_ago(rung_seconds_ago))
+async def due(real: PostgresLedger) -> list[Ring]:
+    """Return the unrung deliveries that one sweep gets now."""
+    rings, place = await real.ring_due(await real.seconds_ago(0))
     assert place is None
     return rings
 
 
 async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
-    """Everything due is rung once, then again only when the ring must have been lost; what waits is not rung."""
+    """Each due delivery is rung once, and again only when it becomes due again; one that waits is not rung."""
     installation = await begin(pool)
     await installation.endpoint()
     [ready] = await installation.deliveries()
@@ -53,11 +54,14 @@ async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
 
     assert [ready] == await due(ledger(pool))
     assert [] == await due(ledger(pool))
-    assert [ready] == await due(ledger(pool), rung_seconds_ago=0)
+    claim = await ledger(pool).claim(ready)
+    assert claim is not None
+    await ledger(pool).release(claim, None)
+    assert [ready] == await due(ledger(pool))
 
 
 async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> None:
-    """The sweep and the outbox ring in the order in which deliveries came due, whichever was made first."""
+    """The sweep and the outbox ring deliveries in the order in which they came due, not in that of their creation."""
     installation = await begin(pool)
     await installation.endpoint()
     rings = [(await installation.deliveries())[0] for _ in range(4)]
@@ -71,12 +75,13 @@ async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> 
     oldest_first = rings[::-1]
 
     assert oldest_first == await unrung(ledger(pool), await lead(pool))
-    assert oldest_first == await due(ledger(pool), rung_seconds_ago=0)
+    await pool.execute("UPDATE hookseal.deliveries SET rung_at = NULL")
+    assert oldest_first == await due(ledger(pool))
 
 
 @pytest.mark.parametrize("at_most", [299, 300, 1_000])
 async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> None:
-    """Whatever the size of a batch, everything due is returned once and in order, many of one moment among it."""
+    """For any batch size, every due delivery is returned once and in order, even if many came due at the same time."""
     installation = await begin(pool)
     await installation.endpoint()
     await pool.execute(
@@ -90,12 +95,12 @@ async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> 
         " FROM numbered WHERE numbered.id = d.id"
     )
     expected = await pool.fetch("SELECT id::text FROM hookseal.deliveries ORDER BY next_attempt_at, id")
-    now, rung_before = await ledger(pool).seconds_ago(0), await ledger(pool).seconds_ago(15)
+    now = await ledger(pool).seconds_ago(0)
     rung: list[str] = []
     sizes: list[int] = []
-    place: Place | None = BEGINNING
+    place: Cursor | None = BEGINNING
     while place is not None:
-        rings, place = await ledger(pool).ring_due(now, rung_before, place, at_most=at_most)
+        rings, place = await ledger(pool).ring_due(now, place, at_most=at_most)
         rung += [ring.delivery_id for ring in rings]
         sizes.append(len(rings))
 
@@ -104,7 +109,7 @@ async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> 
 
 
 async def test_a_batch_walks_past_nothing_rung(pool: "Pool[asyncpg.Record]") -> None:
-    """A batch finds its rows by an index from its place on: what was rung before it costs it nothing."""
+    """A batch starts at its position in an index, so earlier rows cost nothing."""
     statement = statements("hookseal.dispatcher", "ledger.sql")["ring_due"]
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
@@ -113,21 +118,20 @@ async def test_a_batch_walks_past_nothing_rung(pool: "Pool[asyncpg.Record]") -> 
             for row in await connection.fetch(
                 f"EXPLAIN {statement}",
                 10,
-                await ledger(pool).seconds_ago(15),
                 BEGINNING.due_at,
                 BEGINNING.delivery_id,
                 await ledger(pool).seconds_ago(0),
             )
         )
 
-    assert "deliveries_due" in plan
+    assert "deliveries_unrung" in plan
     assert "ROW(next_attempt_at, id) > ROW(" in plan.split("Index Cond:")[1].split("\n")[0]
     assert "Sort Key: d.next_attempt_at" not in plan
 
 
 @pytest.mark.req("DEL-01")
 async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]") -> None:
-    """The leader of the outbox gets every due delivery that nobody rang, each once, however often it asks at a time."""
+    """The leader of the outbox gets every due unrung delivery exactly once, even with concurrent requests."""
     installation = await begin(pool)
     await installation.endpoint()
     rings = {(await installation.deliveries())[0] for _ in range(5)}
@@ -141,13 +145,13 @@ async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]") -> No
 
 @pytest.mark.req("DEL-01")
 async def test_only_the_leader_rings(pool: "Pool[asyncpg.Record]") -> None:
-    """Without the token of the lease, or once the lease is over, nothing is returned and nothing counts as rung."""
+    """Without the token of a valid lease, nothing is returned, and nothing counts as rung."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     real = ledger(pool)
 
-    assert [] == await unrung(real, NOBODY), "nobody leads yet"
+    assert [] == await unrung(real, NOBODY), "there is no leader yet"
     former = await lead(pool)
     over = await lead(pool, seconds=-1)
     assert [] == await unrung(real, former)
@@ -157,7 +161,7 @@ async def test_only_the_leader_rings(pool: "Pool[asyncpg.Record]") -> None:
 
 @pytest.mark.req("DEL-01")
 async def test_whoever_published_is_left_time_to_ring(pool: "Pool[asyncpg.Record]") -> None:
-    """A delivery is the outbox's only once it has been due and unrung for so long, and never before it is due."""
+    """The outbox gets a delivery only after it was due and unrung for `waited_seconds`: its producer rings first."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -185,19 +189,19 @@ async def test_whoever_published_is_left_time_to_ring(pool: "Pool[asyncpg.Record
 async def test_what_becomes_due_again_is_unrung(
     pool: "Pool[asyncpg.Record]", write: Callable[[PostgresLedger, Claim], Awaitable[bool]]
 ) -> None:
-    """A delivery that is tried again or looked at again has not been rung for that time: the outbox does it then."""
+    """A delivery that is retried, given back or released counts as unrung, so the outbox rings it when it is due."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     real, token = ledger(pool), await lead(pool)
     claim = await real.claim(ring)
     assert claim is not None
-    assert (await installation.delivery(ring))["rung_at"] is not None, "a claim is as good as a ring"
+    assert (await installation.delivery(ring))["rung_at"] is not None, "a claim did not count as a ring"
 
     assert await write(real, claim)
     assert (await installation.delivery(ring))["rung_at"] is None
     await pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
-    await PostgresHolds(pool).probe()
+    await PostgresHeldEndpoints(pool).probe()
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
     assert [ring] == await unrung(real, token)
 
@@ -205,7 +209,7 @@ async def test_what_becomes_due_again_is_unrung(
 @pytest.mark.req("DEL-22")
 @pytest.mark.parametrize("waiting_for", ["endpoint_disabled", "secret"])
 async def test_what_waits_is_neither_rung_nor_put_off(pool: "Pool[asyncpg.Record]", waiting_for: str) -> None:
-    """No look of the outbox or of a sweep returns, claims or changes what waits, however long it has been due."""
+    """Neither the outbox nor a sweep returns, claims or changes a delivery that waits, however long it was due."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -217,7 +221,7 @@ async def test_what_waits_is_neither_rung_nor_put_off(pool: "Pool[asyncpg.Record
     real, now = ledger(pool), await ledger(pool).seconds_ago(0)
 
     assert [] == await unrung(real, await lead(pool, 3600))
-    assert [] == await due(real, rung_seconds_ago=0)
+    assert [] == await due(real)
     assert ([], None) == await real.rung_before(now, now)
     assert [] == await real.ring_again([ring], now)
     assert await real.claim(ring) is None
@@ -225,12 +229,27 @@ async def test_what_waits_is_neither_rung_nor_put_off(pool: "Pool[asyncpg.Record
 
 
 async def test_a_sweep_rings_what_was_due_as_it_began(pool: "Pool[asyncpg.Record]") -> None:
-    """What comes due while a sweep goes on is for the next one: so it ends."""
+    """A delivery that comes due during a sweep is left to the next one, so that each sweep ends."""
     installation = await begin(pool)
     await installation.endpoint()
     began = await ledger(pool).seconds_ago(0)
     [ring] = await installation.deliveries()
-    rings, _ = await ledger(pool).ring_due(began, await ledger(pool).seconds_ago(15))
+    rings, _ = await ledger(pool).ring_due(began)
 
     assert [] == rings
     assert [ring] == await due(ledger(pool))
+
+
+async def test_a_lost_ring_is_looked_for_among_the_first_of_a_backlog(pool: "Pool[asyncpg.Record]") -> None:
+    """The search for lost rings examines only the first `walked` rows of a backlog; rows behind them wait."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    unrung = [(await installation.deliveries())[0] for _ in range(3)]
+    [rung] = await installation.deliveries()
+    await pool.execute("UPDATE hookseal.deliveries SET rung_at = now() WHERE id = $1::text::uuid", rung.delivery_id)
+    real, now = ledger(pool), await ledger(pool).seconds_ago(0)
+
+    assert ([], None) == await real.rung_before(now, now, walked=3)
+    assert ([rung], None) == await real.rung_before(now, now, walked=4)
+    await pool.execute("DELETE FROM hookseal.deliveries WHERE id = $1::text::uuid", unrung[0].delivery_id)
+    assert ([rung], None) == await real.rung_before(now, now, walked=3)

@@ -54,14 +54,14 @@ TRIED_AGAIN: Final = {
     ],
 )
 def test_statuses(status: int, outcome: Outcome) -> None:
-    """Only 2xx is delivered; a redirect is not; 410, 429, 502, 503 and 504 say more than their hundred does."""
+    """Only 2xx is delivered; a redirect is not; 410, 429, 502, 503 and 504 have outcomes of their own."""
     assert outcome is classify(Reply(status=status, snippet=""))
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 @given(st.integers())
 def test_only_2xx_is_delivered(status: int) -> None:
-    """Every number is some outcome, and it is delivered exactly from 200 to 299."""
+    """Every number has an outcome, which is `delivered` exactly from 200 to 299."""
     outcome = classify(Reply(status=status, snippet=""))
 
     assert (200 <= status <= 299) is (outcome is Outcome.DELIVERED)
@@ -71,7 +71,7 @@ def test_only_2xx_is_delivered(status: int) -> None:
 @pytest.mark.req("DEL-05", part="each-delivery")
 @pytest.mark.parametrize("kind", list(FailureKind))
 def test_failures(kind: FailureKind) -> None:
-    """Every kind of failure has its own outcome, of the same name, and tells its detail."""
+    """Every kind of failure has its own outcome, of the same name, and its detail is the explanation."""
     failure = Failure(kind=kind, detail="how")
 
     assert kind.value == classify(failure).value
@@ -80,14 +80,14 @@ def test_failures(kind: FailureKind) -> None:
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 def test_cut_off() -> None:
-    """A request that was cut off has no answer, and what became of it is unknown."""
+    """A request that was cancelled has no answer; its outcome is `unknown`."""
     assert Outcome.UNKNOWN is classify(None)
     assert "the worker was stopped before the answer came" == explain(None)
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 def test_every_outcome_has_one_rule() -> None:
-    """The table has one row for each outcome, and each failure and each other case stands in one of them."""
+    """The table has one row for each outcome, and each failure and each other case is in exactly one row."""
     assert Counter(Outcome) == Counter(rule.outcome for rule in RULES)
     assert Counter([*FailureKind, *Otherwise]) == Counter(
         rule.when for rule in RULES if not isinstance(rule.when, frozenset)
@@ -97,7 +97,7 @@ def test_every_outcome_has_one_rule() -> None:
 @pytest.mark.req("DEL-05", part="each-delivery")
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_consequences(outcome: Outcome) -> None:
-    """Gone disables, throttled throttles, an invalid url fails, the rest is tried again."""
+    """`gone` disables the endpoint, `throttled` throttles, `invalid_url` fails, and the others are tried again."""
     expected = {
         Outcome.DELIVERED: Consequence.DELIVERED,
         Outcome.GONE: Consequence.DISABLE,
@@ -110,11 +110,11 @@ def test_consequences(outcome: Outcome) -> None:
 
 
 def test_hundred() -> None:
-    """A hundred of statuses is all hundred of them."""
+    """`hundred(4)` is the statuses 400 to 499."""
     assert (100, 400, 499) == (len(hundred(4)), min(hundred(4)), max(hundred(4)))
 
 
 def test_explain() -> None:
-    """What did not deliver is told by its status, what did needs no word."""
+    """The explanation of a failed reply is its status only; a delivered one has none."""
     assert explain(Reply(status=204, snippet="")) is None
     assert "the receiver answered 503" == explain(Reply(status=503, snippet="secret words"))

@@ -1,4 +1,4 @@
-"""What an event may hold: the values of JSON and nothing that would be turned into one of them without a word."""
+"""Which data an event may have: JSON values, and nothing that would be converted to one silently."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from hookseal.ground.wire import MAX_BODY_BYTES
 
 pytestmark = pytest.mark.req("DEL-14", part="publish-limits")
 
-Pair = namedtuple("Pair", "one other")  # noqa: PYI024 -- what a caller may have
+Pair = namedtuple("Pair", "one other")  # noqa: PYI024 -- callers may pass one
 CANARY = "canary-4711"
 
 
@@ -46,7 +46,7 @@ class Struct(msgspec.Struct):
 
 
 class Plain(Enum):
-    """An enumeration that is no text and no number."""
+    """An enumeration that is neither a text nor a number."""
 
     VALUE = CANARY
 
@@ -64,21 +64,21 @@ class Number(IntEnum):
 
 
 class Floating(float):
-    """A float of another library."""
+    """A subclass of float, as other libraries have."""
 
 
 class Whole(int):
-    """A number of another library."""
+    """A subclass of int, as other libraries have."""
 
 
 class Marked(str):
-    """A text of another library."""
+    """A subclass of str, as other libraries have."""
 
     __slots__ = ()
 
 
 def nested(levels: int, inside: object = 1) -> object:
-    """Return a value in so many lists."""
+    """Return a value inside so many lists."""
     for _ in range(levels):
         inside = [inside]
     return inside
@@ -93,7 +93,7 @@ values = st.recursive(
 
 @given(values)
 def test_a_reader_gets_what_was_given(data: object) -> None:
-    """Every value of JSON is taken by both doors, and comes back as it was."""
+    """Every JSON value is accepted as data and as text, and is read back unchanged."""
     text = encoded(data)
     assert data == json.loads(text)
     require_json(text)
@@ -111,7 +111,7 @@ def test_a_reader_gets_what_was_given(data: object) -> None:
     ],
 )
 def test_data(data: object, text: str) -> None:
-    """A tuple is a list, an enumeration of texts or numbers its value, and the same list may be there twice."""
+    """A tuple becomes a list, an enumeration its text or number, and the same list may occur twice."""
     assert text == encoded(data)
 
 
@@ -140,12 +140,12 @@ def test_data(data: object, text: str) -> None:
         ),
         ({1: 1}, "has a key of type int, and keys are text: give str(key)"),
         ({(1, 2): 1}, "has a key of type tuple, and keys are text: give str(key)"),
-        ("\ud800", "holds a lone surrogate, which is no character: take it out"),
-        ({"\ud800": 1}, "holds a lone surrogate, which is no character: take it out"),
+        ("\ud800", "contains a lone surrogate, which is not a character: remove it"),
+        ({"\ud800": 1}, "contains a lone surrogate, which is not a character: remove it"),
     ],
 )
 def test_what_json_does_not_have(value: object, says: str) -> None:
-    """It is refused with its path and with what to give in its place; the value is not repeated."""
+    """A value that JSON does not have is refused with its path and an alternative; the value is not repeated."""
     for data, path in (
         (value, "data"),
         ({"ok": 1, "items": [{"price": 1}, {"price": value, "later": math.nan}]}, "data.items[1].price"),
@@ -158,7 +158,7 @@ def test_what_json_does_not_have(value: object, says: str) -> None:
 
 
 def test_values_whose_comparison_goes_wrong() -> None:
-    """What is compared is the caller's: whatever it raises, the data is looked at value by value."""
+    """A value whose comparison raises an error is checked like any other."""
 
     class Wrong(dict[str, Any]):
         def __eq__(self, _other: object) -> bool:
@@ -172,19 +172,19 @@ def test_values_whose_comparison_goes_wrong() -> None:
 
 
 def test_data_that_contains_itself() -> None:
-    """It is refused where it comes to itself again."""
+    """Data that contains itself is refused, with the path where it does."""
     data: dict[str, Any] = {"name": "a", "children": [{}]}
     data["children"][0]["parent"] = data
     with pytest.raises(Malformed) as caught:
         encoded(data)
 
-    expected = "data.children[0].parent is what holds it: data that contains itself has no end"
+    expected = "data.children[0].parent is the object or array that contains it: data must not contain itself"
     assert expected == str(caught.value)
 
 
 @pytest.mark.parametrize("inside", [1, "]" * 5])
 def test_the_levels(inside: object) -> None:
-    """So many levels are taken by both doors, one more by none, and the path in the error has an end."""
+    """MOST_LEVELS levels are accepted as data and as text, one more is refused, and the path in the error is short."""
     text = encoded(nested(MOST_LEVELS, inside))
     require_json(text)
     for refusing in (
@@ -199,7 +199,7 @@ def test_the_levels(inside: object) -> None:
 
 @pytest.mark.parametrize("text", ["]" * 400, '"]' * 400, "}" * 400])
 def test_brackets_within_texts_are_no_levels(text: str) -> None:
-    """Texts that hold closing brackets make no room for more levels, and those that hold opening ones take none up."""
+    """Brackets inside texts do not count as levels, neither opening nor closing ones."""
     for data in ({"a": text, "b": nested(MOST_LEVELS)}, {"a": nested(MOST_LEVELS), "b": text}, [text, nested(400)]):
         for refusing in (lambda data=data: encoded(data), lambda data=data: require_json(json.dumps(data))):
             with pytest.raises(Malformed, match=f"is nested in more than {MOST_LEVELS} levels$"):
@@ -213,8 +213,8 @@ def test_brackets_within_texts_are_no_levels(text: str) -> None:
 
 
 def test_what_is_no_json_for_another_reason() -> None:
-    """A number of more digits than Python writes is refused as well, and a text that is longer than a body may be."""
-    with pytest.raises(Malformed, match=r"and can be no JSON as it is$"):
+    """A number with more digits than Python writes and a text longer than a body are refused, too."""
+    with pytest.raises(Malformed, match=r"and cannot be written as JSON$"):
         encoded([10**5_000])
     with pytest.raises(Malformed, match=f"^body must be at most {MAX_BODY_BYTES} bytes as sent$") as caught:
         encoded("x" * MAX_BODY_BYTES)
@@ -229,11 +229,11 @@ def test_what_is_no_json_for_another_reason() -> None:
         ('"\udcff"', "data must be JSON"),
         ("NaN", "data must be a finite number"),
         ('{"a": [1, Infinity]}', "data.a[1] must be a finite number"),
-        ('{"a": "\\ud800"}', "data.a holds a lone surrogate"),
+        ('{"a": "\\ud800"}', "data.a contains a lone surrogate"),
     ],
 )
 def test_text_that_is_refused(text: str, says: str) -> None:
-    """JSON text is held to the same, with the path where a value is at fault."""
+    """The same rules apply to JSON text, and the error has the path of the refused value."""
     with pytest.raises(Malformed) as caught:
         require_json(text)
 
@@ -241,5 +241,5 @@ def test_text_that_is_refused(text: str, says: str) -> None:
 
 
 def test_numbers_in_text() -> None:
-    """A number that JSON can spell is taken, however long it is: PostgreSQL keeps it as it is spelled."""
+    """In JSON text a number of any length is accepted: PostgreSQL stores it as it is written."""
     require_json(f"[1e400, 1.10, {'9' * 5_000}]")

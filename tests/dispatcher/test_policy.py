@@ -1,4 +1,4 @@
-"""What happens next is decided without I/O."""
+"""Decisions about a delivery, made without I/O."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,33 +14,33 @@ from tests.doubles.claims import CLAIM, TARGET, claim, target
 
 
 def admitted(given_target: Target | None) -> Target | Wait | End:
-    """Return what becomes of a claim with this target."""
+    """Return the decision about a claim with this target."""
     return admit(claim(target=given_target), allow_http=False, jitter=0.5)
 
 
 @pytest.mark.req("DEL-03")
 def test_admits() -> None:
-    """A claim of an enabled endpoint with a usable row may be sent to its target."""
+    """A claim of an enabled endpoint with a valid row may be sent."""
     assert TARGET is admit(CLAIM, allow_http=False, jitter=0.5)
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("scheme", ["standard", "x-webhook"])
 def test_admits_both_schemes(scheme: str) -> None:
-    """Both schemes are signed with, under hmac."""
+    """Both schemes may be sent, signed with hmac."""
     usable = target(scheme=scheme, algorithm="hmac")
 
     assert usable is admitted(usable)
 
 
 def test_endpoint_gone() -> None:
-    """Without an endpoint the delivery is cancelled."""
+    """A delivery without an endpoint is cancelled."""
     assert End(state=State.CANCELLED, reason="the endpoint is gone") == admitted(None)
 
 
-@pytest.mark.req("SEC-24", part="put-back")
+@pytest.mark.req("SEC-24", part="stale")
 def test_endpoint_lost() -> None:
-    """Without an endpoint that anybody deleted the delivery waits, and is told where to look."""
+    """If the endpoint is missing though no command deleted it, the delivery waits, and the reason names a command."""
     verdict = admit(claim(target=None, endpoint_lost=True), allow_http=False, jitter=0.5)
 
     assert isinstance(verdict, Wait)
@@ -51,7 +51,7 @@ def test_endpoint_lost() -> None:
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize(("is_probe", "waits"), [(None, False), (True, False), (False, True)])
 def test_of_a_held_endpoint_the_probe_alone_goes_out(*, is_probe: bool | None, waits: bool) -> None:
-    """While a secret of an endpoint is refused one delivery is tried; another one waits without asking for it."""
+    """Of a held endpoint only the probe is sent; other deliveries wait without asking for the secret."""
     verdict = admit(claim(is_probe=is_probe), allow_http=False, jitter=0.5)
 
     assert waits == isinstance(verdict, Wait)
@@ -60,7 +60,7 @@ def test_of_a_held_endpoint_the_probe_alone_goes_out(*, is_probe: bool | None, w
 
 
 def test_endpoint_disabled() -> None:
-    """A disabled endpoint holds its deliveries back, 15 seconds in the middle of the jitter."""
+    """A delivery for a disabled endpoint waits, 15 seconds without jitter."""
     assert Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=15.0, reason="the endpoint is disabled") == admitted(
         target(enabled=False)
     )
@@ -70,14 +70,14 @@ def test_endpoint_disabled() -> None:
     "row",
     [
         {"url": "not a url"},
-        {"url": "http://receiver.example/"},
+        {"url": "http://receiver.example/#fragment"},
         {"url": "https://user:pass@receiver.example/"},
         {"scheme": "sha1"},
         {"algorithm": "none"},
     ],
 )
 def test_spoilt_row(row: dict[str, Any]) -> None:
-    """A row that cannot be sent to fails its delivery; the reason holds nothing of the row."""
+    """A delivery whose endpoint row is invalid fails; the reason contains no value of the row."""
     verdict = admitted(target(**row))
 
     assert isinstance(verdict, End)
@@ -85,20 +85,30 @@ def test_spoilt_row(row: dict[str, Any]) -> None:
     assert next(iter(row.values())) not in verdict.reason
 
 
+def test_http_where_only_https_is_allowed() -> None:
+    """A delivery for an http url waits until the url or the worker is changed: it does not fail for good."""
+    verdict = admitted(target(url="http://receiver.example/"))
+
+    assert isinstance(verdict, Wait)
+    assert (WaitingFor.SECRET, 15.0) == (verdict.waiting_for, verdict.seconds)
+    assert "HOOKSEAL_ALLOW_HTTP" in verdict.reason
+    assert isinstance(admit(claim(target=target(url="http://receiver.example/")), allow_http=True, jitter=0.5), Target)
+
+
 def test_await_secret() -> None:
-    """A delivery without its secret waits for it."""
+    """A delivery without its secret waits for it, with the given reason."""
     assert Wait(waiting_for=WaitingFor.SECRET, seconds=11.25, reason="why") == await_secret("why", 0.0)
 
 
 @given(st.floats(min_value=0, max_value=1, exclude_max=True))
 def test_again_is_bounded(jitter: float) -> None:
-    """A waiting delivery is looked at again within 15 seconds, give or take a quarter."""
+    """The wait of a delivery that waits is 15 seconds, plus or minus a quarter."""
     assert 11.25 <= again(jitter) <= 18.75
 
 
 NOW = datetime(2015, 10, 21, 7, 26, tzinfo=UTC)
 RETRIES = Retries(attempts_allowed=10, backoff_base_seconds=30, backoff_cap_seconds=43_200, schedule=None)
-SPARE = {Outcome.DELIVERED, Outcome.GONE, Outcome.INVALID_URL}  # what ends a delivery, whatever is left of its budget
+SPARE = {Outcome.DELIVERED, Outcome.GONE, Outcome.INVALID_URL}  # outcomes that end a delivery, whatever its budget
 RETRIED = sorted(set(Outcome) - SPARE)
 JITTER = st.floats(min_value=0, max_value=1, exclude_max=True)
 
@@ -111,12 +121,12 @@ def verdict(
     retries: Retries = RETRIES,
     jitter: float = 0.5,
 ) -> Verdict:
-    """Return what follows from this outcome, in the middle of the jitter unless told otherwise."""
+    """Return the verdict on this outcome, by default without jitter."""
     return decide(outcome, retry_after=retry_after, budget_spent=budget_spent, retries=retries, now=NOW, jitter=jitter)
 
 
 def scheduled(*schedule: int) -> Retries:
-    """Return the retries of an endpoint with a schedule of its own."""
+    """Return retry settings with this schedule."""
     return replace(RETRIES, attempts_allowed=len(schedule) + 1, schedule=schedule)
 
 
@@ -124,7 +134,7 @@ def scheduled(*schedule: int) -> Retries:
 @pytest.mark.req("DEL-05", part="each-delivery")
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_what_follows(outcome: Outcome) -> None:
-    """Delivered is over, gone disables, an invalid url fails, the rest is due after back-off."""
+    """`delivered` ends a delivery, `gone` disables, `invalid_url` fails, and the others are due after the back-off."""
     expected = {
         Outcome.DELIVERED: Verdict(state=State.DELIVERED),
         Outcome.GONE: Verdict(state=State.FAILED, disable="the receiver answered 410 Gone"),
@@ -138,7 +148,7 @@ def test_what_follows(outcome: Outcome) -> None:
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("outcome", RETRIED)
 def test_dead_letter(outcome: Outcome) -> None:
-    """The last attempt that is allowed leaves a dead letter, whatever a receiver asks; the one before it does not."""
+    """The last attempt of the budget makes a dead letter, whatever `Retry-After` is; the one before does not."""
     assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, budget_spent=9, retry_after=("60",))
     assert State.PENDING is verdict(outcome, budget_spent=8).state
     assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, retries=replace(RETRIES, attempts_allowed=1))
@@ -147,7 +157,7 @@ def test_dead_letter(outcome: Outcome) -> None:
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("outcome", RETRIED)
 def test_fewer_attempts_than_were_made(outcome: Outcome) -> None:
-    """An endpoint that allows fewer attempts than a delivery has spent already leaves a dead letter after the next."""
+    """If an endpoint allows fewer attempts than were spent already, the next failure makes a dead letter."""
     assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, budget_spent=10)
 
 
@@ -155,13 +165,13 @@ def test_fewer_attempts_than_were_made(outcome: Outcome) -> None:
 @pytest.mark.parametrize("spent", [9, 10, 1_000])
 @pytest.mark.parametrize("outcome", sorted(SPARE))
 def test_a_last_attempt_may_end_well(outcome: Outcome, spent: int) -> None:
-    """What ends a delivery ends it on the last attempt too: it is never a dead letter then."""
+    """An outcome that ends a delivery also does so on the last attempt: it never makes a dead letter."""
     assert verdict(outcome) == verdict(outcome, budget_spent=spent)
 
 
 @pytest.mark.req("DEL-06")
-def test_the_default_delays() -> None:
-    """The base doubles with each attempt: ten attempts take 4 h 15 min 30 s in the middle of the jitter."""
+def test_the_delays_of_back_off() -> None:
+    """Without a schedule the delay doubles: those between ten attempts add up to 4 h 15 min 30 s without jitter."""
     delays = [verdict(budget_spent=spent).retry_in_seconds for spent in range(9)]
 
     assert [30, 60, 120, 240, 480, 960, 1_920, 3_840, 7_680] == delays
@@ -170,19 +180,21 @@ def test_the_default_delays() -> None:
 
 @pytest.mark.req("DEL-06")
 def test_the_cap() -> None:
-    """No delay is above the cap but for jitter, after however many attempts."""
+    """No delay exceeds the cap, except by jitter, after any number of attempts."""
     endless = replace(RETRIES, attempts_allowed=10**30)
 
     assert [30_720, 43_200, 43_200] == [
         verdict(budget_spent=spent, retries=endless).retry_in_seconds for spent in (10, 11, 12)
     ]
     assert 43_200 == verdict(budget_spent=10**20, retries=endless).retry_in_seconds
-    assert 5 == verdict(retries=replace(RETRIES, backoff_cap_seconds=5)).retry_in_seconds, "a cap below the base"
+    assert 5 == verdict(retries=replace(RETRIES, backoff_cap_seconds=5)).retry_in_seconds, (
+        "a cap below the base is not applied"
+    )
 
 
 @pytest.mark.req("DEL-06")
 def test_the_largest_cap_is_reached() -> None:
-    """The smallest base comes to the largest cap that a row can hold."""
+    """Even the smallest base reaches the largest cap that a row can have."""
     widest = replace(RETRIES, attempts_allowed=10**6, backoff_base_seconds=1, backoff_cap_seconds=2**31 - 1)
 
     assert 2**31 - 1 == verdict(budget_spent=31, retries=widest).retry_in_seconds
@@ -191,7 +203,7 @@ def test_the_largest_cap_is_reached() -> None:
 @pytest.mark.req("DEL-06")
 @given(st.integers(1, 86_400), st.integers(1, 604_800), st.integers(1, 10**9), JITTER)
 def test_back_off_is_bounded(base: int, cap: int, made: int, jitter: float) -> None:
-    """Back-off is within a quarter of the base doubled, at most the cap, and never falls as attempts grow."""
+    """Back-off is the doubled base, at most the cap, plus or minus a quarter; more attempts never shorten it."""
     retries = Retries(attempts_allowed=10, backoff_base_seconds=base, backoff_cap_seconds=cap, schedule=None)
     middle = min(base * 2 ** min(made - 1, 40), cap)
 
@@ -202,13 +214,13 @@ def test_back_off_is_bounded(base: int, cap: int, made: int, jitter: float) -> N
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 22.5), (0.25, 26.25), (0.5, 30.0), (0.75, 33.75)])
 def test_jitter(jitter: float, seconds: float) -> None:
-    """Jitter spreads a delay evenly from a quarter below to a quarter above."""
+    """Jitter spreads a delay evenly, from a quarter below to a quarter above."""
     assert seconds == verdict(jitter=jitter).retry_in_seconds
 
 
 @pytest.mark.req("DEL-06")
 def test_a_schedule_of_its_own() -> None:
-    """A schedule stands in place of base and cap, entry by entry; it may last longer than a day."""
+    """A schedule replaces base and cap, entry by entry; an entry may be longer than a day."""
     days = scheduled(5, 300, 604_800)
     found = [verdict(budget_spent=spent, retries=days) for spent in range(4)]
 
@@ -219,7 +231,7 @@ def test_a_schedule_of_its_own() -> None:
 
 @pytest.mark.req("DEL-06")
 def test_the_end_of_a_schedule() -> None:
-    """Beyond the end of a schedule its last entry counts, and one without entries is none."""
+    """After the end of a schedule its last entry is repeated; an empty schedule counts as none."""
     assert 300 == back_off(scheduled(5, 300), 7, 0.5)
     assert 30 == back_off(replace(RETRIES, schedule=()), 1, 0.5)
 
@@ -243,29 +255,29 @@ def test_the_end_of_a_schedule() -> None:
 )
 @pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.SERVER_ERROR, Outcome.CLIENT_ERROR, Outcome.REDIRECT])
 def test_retry_after_is_a_floor(outcome: Outcome, retry_after: tuple[str, ...], seconds: float) -> None:
-    """A reply that is tried again waits for back-off or `Retry-After`, whichever is longer, a day at most;
-    what cannot be read, or lies in the past, adds nothing.
+    """A reply that is tried again waits for the back-off or for `Retry-After`, whichever is longer, at most a day;
+    an unreadable value or a date in the past adds nothing.
     """
     assert Verdict(state=State.PENDING, retry_in_seconds=seconds) == verdict(outcome, retry_after=retry_after)
 
 
 @pytest.mark.req("DEL-06")
 def test_retry_after_shortens_nothing() -> None:
-    """A schedule that waits longer than a day is not cut to what a receiver may ask for."""
+    """A delay of a schedule that is longer than a day is not reduced by the limit of `Retry-After`."""
     assert 604_800 == verdict(retry_after=("60",), retries=scheduled(604_800)).retry_in_seconds
 
 
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("outcome", sorted(SPARE))
 def test_retry_after_is_for_what_is_tried_again(outcome: Outcome) -> None:
-    """`Retry-After` of a reply that is not tried again, or of none, changes nothing."""
+    """`Retry-After` has no effect on an outcome that is not tried again."""
     assert verdict(outcome) == verdict(outcome, retry_after=("60",))
 
 
 @pytest.mark.req("DEL-06")
 @given(st.sampled_from(Outcome), st.lists(st.text() | st.integers().map(str)), st.integers(0, 10**6), JITTER)
 def test_a_verdict_can_be_written(outcome: Outcome, values: list[str], spent: int, jitter: float) -> None:
-    """Whatever the receiver says, a delivery is due within the bounds, and only one that is pending has a time."""
+    """For any answer, the wait is within its bounds, and only a pending delivery has one."""
     found = verdict(outcome, retry_after=tuple(values), budget_spent=spent, jitter=jitter)
 
     assert 0 <= found.retry_in_seconds <= 86_400

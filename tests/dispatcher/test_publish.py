@@ -12,8 +12,8 @@ from hookseal.dispatcher.publish import Event, Published, publish_json, publish_
 from hookseal.ground.errors import Conflict, Malformed, Refused
 from hookseal.ground.ids import EventId, TenantId, event_id
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.schema import revision
-from hookseal.schema.database import Connection
+from hookseal.postgres.handles import Connection
+from hookseal.postgres.schema import revision
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
@@ -36,17 +36,17 @@ async def endpoint(pool: "Pool[asyncpg.Record]", tenant: str, *types: str) -> st
     return made
 
 
-async def stored_body(pool: "Pool[asyncpg.Record]", wanted: str) -> bytes:
+async def stored_body(pool: "Pool[asyncpg.Record]", event_id_: str) -> bytes:
     """Return the body of an event."""
-    body: bytes = await pool.fetchval("SELECT body FROM hookseal.events WHERE id = $1", wanted)
+    body: bytes = await pool.fetchval("SELECT body FROM hookseal.events WHERE id = $1", event_id_)
     return body
 
 
 @pytest.mark.req("DEL-01")
 async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
-    """There is one delivery for each endpoint of the tenant that subscribes to the type, and for no other.
+    """Each endpoint of the tenant that subscribes to the type gets one delivery, and no other endpoint does.
 
-    The one for an endpoint that is disabled waits, and no other does.
+    Only the delivery for a disabled endpoint waits.
     """
     exact = await endpoint(pool, "acme", "invoice.paid")
     family = await endpoint(pool, "acme", "user.created", "invoice.*")
@@ -65,9 +65,23 @@ async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
     assert {"acme"} == {ring.tenant_id for ring in published.deliveries}
 
 
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_case_counts(pool: "Pool[asyncpg.Record]") -> None:
+    """Tenants and event types may have capital letters, and two that differ only in case are different."""
+    capital = await endpoint(pool, "Org_2aB", "Invoice.*", "user.sign-in")
+    await endpoint(pool, "org_2ab", "*")
+
+    async def receivers(event_type: str) -> list[str]:
+        published = await publish_json(pool, event(event_type, tenant_id=TenantId("Org_2aB")), "{}")
+        return [ring.endpoint_id for ring in published.deliveries]
+
+    assert [[capital], [capital]] == [await receivers("Invoice.payment-failed"), await receivers("user.sign-in")]
+    assert [[], []] == [await receivers("invoice.paid"), await receivers("User.sign-in")]
+
+
 @pytest.mark.req("DEL-01")
 async def test_nobody_subscribes(pool: "Pool[asyncpg.Record]") -> None:
-    """An event that nobody subscribes to is stored all the same, with an id of its own."""
+    """An event without subscribers is stored, with an id of its own."""
     published = await publish_json(pool, event(), "{}")
 
     assert ((), False) == (published.deliveries, published.duplicate)
@@ -77,7 +91,7 @@ async def test_nobody_subscribes(pool: "Pool[asyncpg.Record]") -> None:
 
 @pytest.mark.req("DEL-01")
 async def test_the_body_is_frozen(pool: "Pool[asyncpg.Record]") -> None:
-    """The body holds type, time and data, and the data in the producer's own order, spacing and spelling."""
+    """The body contains type, time and data; the data keeps the producer's order, spacing and spelling."""
     data = '{"z": 1,  "a": "Zo\\u00eb \U0001f680", "n": 1.10}'
     published = await publish_json(pool, event(), data)
     body = (await stored_body(pool, published.event_id)).decode()
@@ -101,7 +115,7 @@ async def test_raw(pool: "Pool[asyncpg.Record]") -> None:
 @pytest.mark.req("DEL-01")
 @pytest.mark.parametrize("raw", [False, True])
 async def test_idempotent(pool: "Pool[asyncpg.Record]", raw: bool) -> None:
-    """The same event id with the same type and data gives the first answer again; nothing is made twice."""
+    """Publishing the same event id, type and data again returns the first result and creates nothing."""
     await endpoint(pool, "acme", "*")
     given = event(event_id=EventId("e1"))
 
@@ -148,7 +162,7 @@ async def test_event_ids_belong_to_their_tenant(pool: "Pool[asyncpg.Record]") ->
     ("changes", "field"),
     [
         ({"tenant_id": "_system"}, "tenant"),
-        ({"tenant_id": "A"}, "tenant"),
+        ({"tenant_id": "-a"}, "tenant"),
         ({"tenant_id": "a\n"}, "tenant"),
         ({"event_type": "a b"}, "event_type"),
         ({"event_type": "a.*"}, "event_type"),
@@ -161,7 +175,7 @@ async def test_event_ids_belong_to_their_tenant(pool: "Pool[asyncpg.Record]") ->
     ],
 )
 async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, str], field: str) -> None:
-    """The database itself refuses what is not of its form, naming the field, and stores nothing, raw or not."""
+    """The database refuses a malformed field, raw or not, names it, and stores nothing."""
     with pytest.raises(Malformed) as wrapped:
         await publish_json(pool, event(**changes), "{}")
     with pytest.raises(Malformed) as raw:
@@ -173,7 +187,7 @@ async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, str], fie
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
-    """A body of 262,144 bytes as sent is taken, one byte more is refused, raw or not."""
+    """A body of 262,144 bytes as sent is accepted and one byte more is refused, raw or not."""
     await publish_raw(pool, event(), b"x" * MAX_BODY_BYTES)
     with pytest.raises(Malformed) as raw:
         await publish_raw(pool, event(), b"x" * (MAX_BODY_BYTES + 1))
@@ -195,14 +209,14 @@ async def test_not_json(pool: "Pool[asyncpg.Record]", data: str) -> None:
 @pytest.mark.req("DEL-14", part="publish-limits")
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 async def test_numbers_that_json_does_not_have(pool: "Pool[asyncpg.Record]", value: str) -> None:
-    """From SQL, PostgreSQL's own type refuses them before anything of ours is asked."""
+    """From SQL, PostgreSQL's type refuses these numbers before any code of hookseal runs."""
     with pytest.raises(asyncpg.InvalidTextRepresentationError):
         await pool.fetch("SELECT * FROM hookseal.publish('acme', 'a', $1::json)", f'{{"a": {value}}}')
 
 
 @asynccontextmanager
 async def login(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[tuple[str, Connection]]:
-    """Give a role that may log in and nothing else, and a connection of its own."""
+    """Yield a role that may only log in, and a connection of its own."""
     role = "hookseal_test_" + (await pool.fetchval("SELECT current_database()"))[-24:]
     await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
     try:
@@ -217,7 +231,7 @@ async def login(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterato
 
 @pytest.mark.req("DEL-01")
 async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """A role publishes only for tenants that were granted to it, or for all with `*`, raw or not."""
+    """A role may publish only for the tenants that were granted to it, or for all with `*`, raw or not."""
     async with login(pool, database_url) as (role, connection):
 
         async def is_refused(tenant: str = "acme") -> None:
@@ -236,7 +250,9 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
             role,
         )
         await publish_json(connection, event(), "{}")
-        assert revision.EXPECTED == await revision.current(connection), "the command compares it first"
+        assert revision.EXPECTED == await revision.current(connection), (
+            "a producer cannot read the revision, which the command compares first"
+        )
         await is_refused("globex")
         await pool.execute("UPDATE hookseal.producers SET tenant_id = '*'")
         await publish_raw(connection, event(tenant_id=TenantId("globex")), b"x")
@@ -246,21 +262,21 @@ async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
 
 @pytest.mark.req("DEL-01")
 async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """A producer reads no table, calls none of the functions behind the two that publish, and asks of its own only."""
+    """A producer cannot read a table or call the internal functions behind those that publish."""
     async with login(pool, database_url) as (role, connection):
         await pool.execute(f"GRANT hookseal_producer TO {role}")
-        for table in ("events", "deliveries", "endpoints", "secret_records", "producers", "attempts", "secret_keys"):
+        for table in ("events", "deliveries", "endpoints", "secret_records", "producers", "attempts", "audience"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(f"SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.fetch("SELECT hookseal.store_event('a', 'b', 'c', '', now(), '', NULL, NULL)")
-        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="may not publish for tenant globex"):
-            await connection.fetch("SELECT hookseal.due('globex', 'evt-1')")
+        inner = ("admit_tenant('a')", "admit_events('{}')", "read_events('{}')", "store_events('a', '{}', 1)")
+        for within in (*inner, "store_event('a', NULL::hookseal.given_event)"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for function"):
+                await connection.fetch(f"SELECT hookseal.{within}")
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 async def test_the_callers_settings_loosen_nothing(pool: "Pool[asyncpg.Record]") -> None:
-    """A session that reads backslashes in its own way gets the same grammar."""
+    """A session that interprets backslashes differently has the same rules."""
     async with pool.acquire() as connection:
         await connection.execute("SET standard_conforming_strings = off")
         with pytest.raises(Malformed):
@@ -272,7 +288,7 @@ async def test_the_callers_settings_loosen_nothing(pool: "Pool[asyncpg.Record]")
 
 @pytest.mark.req("DEL-01")
 async def test_joins_the_callers_transaction(pool: "Pool[asyncpg.Record]") -> None:
-    """What is published in a transaction that is rolled back was never published."""
+    """An event that is published in a transaction is rolled back with it."""
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -283,7 +299,7 @@ async def test_joins_the_callers_transaction(pool: "Pool[asyncpg.Record]") -> No
 
 
 async def test_uuid7(pool: "Pool[asyncpg.Record]") -> None:
-    """The ids that the database makes are UUIDv7, of now, and distinct."""
+    """The database creates distinct UUIDv7 ids with the current time."""
     rows = await pool.fetch("SELECT hookseal.uuid7()::text AS id, now() AS at FROM generate_series(1, 1000)")
 
     assert 1000 == len({row["id"] for row in rows})
@@ -295,7 +311,7 @@ async def test_uuid7(pool: "Pool[asyncpg.Record]") -> None:
 
 
 async def test_begin_is_usable(pool: "Pool[asyncpg.Record]") -> None:
-    """An endpoint that was added with its secret gets deliveries like any other."""
+    """An endpoint that was added with its secret gets deliveries."""
     installation = await begin(pool)
     added = await installation.endpoint()
 

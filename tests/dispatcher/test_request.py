@@ -1,4 +1,4 @@
-"""A request that holds values of an endpoint's own headers shows none, and cannot be copied out of the process."""
+"""A request with an endpoint's own headers shows none of their values and cannot be copied out of the process."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ REQUEST = Request(
 @pytest.mark.req("DEL-13", part="sealed-values")
 @pytest.mark.parametrize("shown", [repr, str, "{}".format, "{0!r}".format, lambda it: repr(it.sealed_headers)])
 def test_nothing_shows_a_value(shown: Callable[[Request], str]) -> None:
-    """However a request is turned into text, no value of the endpoint's own headers is in it."""
+    """No text form of a request contains a value of the endpoint's own headers."""
     text = shown(REQUEST)
 
     assert CANARY not in text
@@ -36,13 +36,13 @@ def test_nothing_shows_a_value(shown: Callable[[Request], str]) -> None:
 @pytest.mark.req("DEL-13", part="sealed-values")
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy, asdict])
 def test_nothing_copies_a_value(copied: Callable[[Request], object]) -> None:
-    """A request with such values is neither pickled nor copied with them."""
+    """A request with such values can be neither pickled nor copied."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         copied(REQUEST)
 
 
 def test_a_request_has_none_unless_they_are_given() -> None:
-    """Without headers of the endpoint's own there are none, and no two requests share where they would be."""
+    """By default a request has no own headers, and no two requests share the empty mapping."""
     one, other = (
         Request(tenant_id=TenantId("acme"), url="u", headers={}, body=b"", start_by=2, timeout_seconds=5)
         for _ in range(2)

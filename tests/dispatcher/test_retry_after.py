@@ -1,4 +1,4 @@
-"""What `Retry-After` asks for (vectors: Svix's `worker.rs`, RFC 9110)."""
+"""How `Retry-After` is read (vectors: Svix's `worker.rs`, RFC 9110)."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -37,7 +37,7 @@ MOMENTS: Final = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime
     ],
 )
 def test_seconds(value: str, expected: float) -> None:
-    """Seconds are what they say, a fraction rounded up, and never more than a day."""
+    """A number is seconds, a fraction is rounded up, and the result is at most a day."""
     assert expected == seconds((value,), NOW)
 
 
@@ -52,7 +52,7 @@ def test_seconds(value: str, expected: float) -> None:
     ],
 )
 def test_what_cannot_be_read(value: str) -> None:
-    """A negative number, another spelling of numbers and a date that is none ask for nothing."""
+    """A negative number, another notation of numbers and an invalid date are ignored."""
     assert seconds((value,), NOW) is None
 
 
@@ -66,13 +66,13 @@ def test_what_cannot_be_read(value: str) -> None:
     ],
 )
 def test_dates(value: str) -> None:
-    """A date in each of the three forms of HTTP, and one with another zone, asks for the time until then."""
+    """A date in each of the three forms of HTTP, or with another zone, is the time until then."""
     assert 120 == seconds((value,), NOW)
 
 
 @pytest.mark.parametrize("value", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"])
 def test_the_day_of_the_month_may_have_one_digit(value: str) -> None:
-    """The RFC's own example is the same moment in all its forms, asctime with a space for the missing digit."""
+    """The RFC's own example is the same time in all its forms; asctime has a space for the missing digit."""
     before = datetime(1994, 11, 6, 8, 49, 30, 500_000, tzinfo=UTC)
 
     assert 6.5 == seconds((value,), before) == seconds(("Sun Nov  6 08:49:37 1994",), before)
@@ -82,12 +82,12 @@ def test_the_day_of_the_month_may_have_one_digit(value: str) -> None:
     "value", ["Wed, 21 Oct 2015 07:25:59 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Thu Jan  1 00:00:00 1970"]
 )
 def test_the_past(value: str) -> None:
-    """A date in the past asks for no time at all."""
+    """A date in the past is a wait of zero."""
     assert 0 == seconds((value,), NOW)
 
 
 def test_the_far_future() -> None:
-    """A date that is further away than a day asks for a day."""
+    """A date more than a day ahead is a wait of one day."""
     assert DAY == seconds(("Thu, 22 Oct 2015 07:26:01 GMT",), NOW)
     assert DAY == seconds(("Fri, 31 Dec 9999 23:59:59 GMT",), NOW)
 
@@ -112,7 +112,7 @@ def test_years_of_two_digits(now: datetime, year: str, expected: float) -> None:
 
 
 def test_a_leap_day_that_is_none() -> None:
-    """A 29th of February in a century that has none is no date."""
+    """The 29th of February of a year that is not a leap year is not a date."""
     assert seconds(("Monday, 29-Feb-00 00:00:00 GMT",), datetime(2099, 12, 31, tzinfo=UTC)) is None
 
 
@@ -129,13 +129,13 @@ def test_a_leap_day_that_is_none() -> None:
     ],
 )
 def test_several_headers(values: tuple[str, ...], expected: float | None) -> None:
-    """Of several headers the longest wait counts; what cannot be read takes nothing from the others."""
+    """Of several values the longest wait counts; an unreadable value does not affect the others."""
     assert expected == seconds(values, NOW)
 
 
 @given(st.lists(st.text() | st.from_regex(r"[A-Z][a-z]{2,8},? [0-9 -]{1,3}[A-Z][a-z]{2}[ -][0-9]{1,6} .*")), MOMENTS)
 def test_no_text_raises(values: list[str], now: datetime) -> None:
-    """Whatever a receiver sends asks for nothing, or for 0 seconds to a day."""
+    """For any text the result is nothing, or 0 seconds to a day."""
     asked = seconds(tuple(values), now)
 
     assert asked is None or 0 <= asked <= LONGEST_SECONDS
@@ -143,7 +143,7 @@ def test_no_text_raises(values: list[str], now: datetime) -> None:
 
 @given(MOMENTS, st.integers(0, LONGEST_SECONDS))
 def test_the_three_forms_agree(now: datetime, ahead: int) -> None:
-    """Every moment within a day is asked for to the second in each of the three forms."""
+    """Any time within a day is read to the second in each of the three forms."""
     now = now.replace(microsecond=0)
     then = now + timedelta(seconds=ahead)
     forms = (

@@ -1,4 +1,4 @@
-"""The laws of what hands out signers and header values: the double and the real service keep them."""
+"""The laws of signers and header values, for the double and the real service."""
 
 import ssl
 from collections.abc import Callable
@@ -15,10 +15,9 @@ from hookseal.ground.errors import CannotSign
 from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
-from hookseal.secrets.context import Purpose
-from hookseal.secrets.pointer import locked, moved
-from hookseal.secrets.ref import SecretRef, endpoint_secret_name
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.endpoint.pointer import lock, move
+from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.claims import POINTER
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.signers import FixedSigners
@@ -30,10 +29,10 @@ OWN = {"authorization": b"Bearer canary-4f1d", "x-inside": b"a \t b"}
 
 @dataclass(frozen=True)
 class Case:
-    """Something that hands out signers, a pointer in an overlap, and one whose previous secret cannot be had.
+    """Signers, a pointer in an overlap, and one whose previous secret is not available.
 
-    The endpoint of `carrying` has the headers `OWN`; `headless` says that it has some, which cannot be had.
-    `sealed` makes a changed pointer one that its owner wrote.
+    The endpoint of `carrying` has the headers `OWN`; `headless` names headers that are not available.
+    `sealed` gives a changed pointer a valid MAC.
     """
 
     signers: Signers
@@ -50,11 +49,11 @@ async def rotated(installation: Installation, first: Pointer) -> Pointer:
     """Give the endpoint a second secret, in an overlap with its first, and return its pointer."""
     tenant, endpoint_id = first.tenant_id, first.endpoint_id
     async with installation.pool.acquire() as connection, connection.transaction():
-        found = await locked(connection, tenant=tenant, endpoint_id=endpoint_id)
+        found = await lock(connection, tenant=tenant, endpoint_id=endpoint_id)
         second = await installation.unlocked.store_on(connection).rotate(
             tenant, endpoint_secret_name(endpoint_id), generate_signing_secret(), purpose=Purpose.WEBHOOK_SIGNING
         )
-        return await moved(
+        return await move(
             connection,
             installation.unlocked.integrity,
             found,
@@ -68,8 +67,8 @@ async def rotated(installation: Installation, first: Pointer) -> Pointer:
 
 
 @pytest.fixture(params=["fixed", "service"])
-async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> Case:
-    """Give each implementation with an endpoint in an overlap."""
+async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]") -> Case:
+    """Return a case for each implementation, with an endpoint in an overlap."""
     if request.param == "fixed":
         refs = ("db:acme:n:2", "db:acme:n:1")
         broken = FixedSigners(error=CannotSign(), headers_error=CannotSign())
@@ -85,7 +84,7 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
             refs=refs,
             sealed=lambda pointer: pointer,
         )
-    installation = await begin(pool)
+    installation = await begin(begun_pool)
     unlocked = installation.unlocked
     subscribed = NewEndpoint(tenant_id=TenantId("acme"), url="https://receiver.example/hook", event_types=("*",))
     first = (await installation.add(subscribed, headers=OWN, tls=identity(Authority().client(), None))).pointer
@@ -116,14 +115,14 @@ async def case(request: pytest.FixtureRequest, pool: "Pool[asyncpg.Record]") -> 
 
 @pytest.mark.req("DEL-03")
 async def test_current_first(case: Case) -> None:
-    """Every secret that is due signs, the current one's signer first, each under its ref."""
+    """Every secret that is due signs, the current one first, each under its ref."""
     async with case.signers.signers(case.pointer) as signers:
         assert case.refs == tuple(signer.ref for signer in signers)
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
 async def test_signatures_are_header_words(case: Case) -> None:
-    """A signature is one word of the header, tells its version, and differs from secret to secret."""
+    """A signature is one word of a header, starts with its version, and differs between secrets."""
     async with case.signers.signers(case.pointer) as signers:
         signatures = [signer.sign(b"content") for signer in signers]
 
@@ -137,7 +136,7 @@ async def test_signatures_are_header_words(case: Case) -> None:
 @pytest.mark.parametrize("current", Scheme)
 @pytest.mark.parametrize("previous", Scheme)
 async def test_each_signs_in_the_scheme_of_its_own_secret(case: Case, current: Scheme, previous: Scheme) -> None:
-    """The pointer says for each of the two secrets which scheme it was made for, and its signer spells that one."""
+    """Each of the two secrets signs in the scheme that the pointer names for it."""
     spelled = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
     pointer = case.sealed(replace(case.pointer, scheme=current.value, previous_scheme=previous.value))
     async with case.signers.signers(pointer) as signers:
@@ -151,21 +150,21 @@ async def test_each_signs_in_the_scheme_of_its_own_secret(case: Case, current: S
 
 @pytest.mark.req("SEC-07")
 async def test_all_or_none(case: Case) -> None:
-    """If one secret that is due cannot be had, none is handed out."""
+    """If one secret that is due is not available, no signer is handed out."""
     with pytest.raises(CannotSign):
         async with case.broken.signers(case.unusable):
             pytest.fail("a signer was handed out")
 
 
 async def test_many_at_once(case: Case) -> None:
-    """Blocks for the same pointer may be open side by side."""
+    """Several blocks for the same pointer may be open at the same time."""
     async with case.signers.signers(case.pointer) as one, case.signers.signers(case.pointer) as other:
         assert [signer.sign(b"x") for signer in one] == [signer.sign(b"x") for signer in other]
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_header_values_are_masked(case: Case) -> None:
-    """The endpoint's own headers come by name, byte for byte as they were sealed, and no repr shows a value."""
+    """The endpoint's own headers are available by name, byte for byte, and no repr shows a value."""
     async with case.signers.headers(case.carrying) as values:
         assert OWN == {name: value.reveal() for name, value in values.items()}
         assert "canary" not in f"{values} {values!r} {list(values.values())}"
@@ -173,14 +172,14 @@ async def test_header_values_are_masked(case: Case) -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_no_headers_without_a_ref(case: Case) -> None:
-    """An endpoint that has no headers of its own gets none, and no error."""
+    """An endpoint without headers of its own gets none, and no error is raised."""
     async with case.signers.headers(case.pointer) as values:
         assert {} == values
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_header_values_go_with_the_block(case: Case) -> None:
-    """After the block, however it ends, whoever still has the mapping finds nothing in it."""
+    """After the block, however it ends, the mapping is empty."""
     async with case.signers.headers(case.carrying) as values:
         assert OWN.keys() == values.keys()
     with pytest.raises(KeyError):
@@ -192,15 +191,15 @@ async def test_header_values_go_with_the_block(case: Case) -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_no_header_values_no_block(case: Case) -> None:
-    """Headers that an endpoint has and that cannot be had are an error on entry, never an empty mapping."""
+    """If an endpoint's headers are not available, entering the block raises an error and yields no empty mapping."""
     with pytest.raises(CannotSign):
         async with case.broken.headers(case.headless):
-            pytest.fail("it was entered")
+            pytest.fail("the block was entered")
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_many_header_blocks_at_once(case: Case) -> None:
-    """Blocks for the same pointer may be open side by side; the end of one takes nothing from the other."""
+    """Several blocks for the same pointer may be open at once, and the end of one does not affect the other."""
     async with case.signers.headers(case.carrying) as one:
         async with case.signers.headers(case.carrying) as other:
             assert one.keys() == other.keys()
@@ -209,7 +208,7 @@ async def test_many_header_blocks_at_once(case: Case) -> None:
 
 @pytest.mark.req("DEL-13", part="client-keys")
 async def test_what_is_dialled_with(case: Case) -> None:
-    """An endpoint with a TLS identity has one context under its ref, for all blocks; one without has none."""
+    """An endpoint with a TLS identity has one context under its ref, in all blocks; one without has none."""
     async with case.signers.tls(case.carrying) as one, case.signers.tls(case.carrying) as other:
         assert one is not None
         assert other is not None
@@ -220,7 +219,7 @@ async def test_what_is_dialled_with(case: Case) -> None:
 
 @pytest.mark.req("DEL-13", part="client-keys")
 async def test_no_identity_no_block(case: Case) -> None:
-    """A TLS identity that an endpoint has and that cannot be had is an error on entry, never none."""
+    """If an endpoint's TLS identity is not available, entering the block raises an error and does not yield None."""
     with pytest.raises(CannotSign):
         async with case.broken.tls(case.headless):
-            pytest.fail("it was entered")
+            pytest.fail("the block was entered")

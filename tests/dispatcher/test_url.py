@@ -1,4 +1,4 @@
-"""Which urls an endpoint may have."""
+"""Which URLs an endpoint may have."""
 
 import socket
 from ipaddress import ip_address, ip_network
@@ -22,7 +22,7 @@ from hookseal.ground.errors import HooksealError, Malformed, Refused
     ],
 )
 def test_accepts(url: str) -> None:
-    """Https urls to names and public literals are taken as they are."""
+    """HTTPS URLs to names and public literals are accepted unchanged."""
     assert url == endpoint_url(url, allow_http=False, allowed=frozenset())
 
 
@@ -60,7 +60,7 @@ def test_accepts(url: str) -> None:
     ],
 )
 def test_malformed(url: str) -> None:
-    """What is not a url of the form https://host[:port]/path is malformed."""
+    """A URL that is not of the form https://host[:port]/path is malformed."""
     with pytest.raises(Malformed) as caught:
         endpoint_url(url, allow_http=True, allowed=frozenset())
 
@@ -71,7 +71,7 @@ def test_malformed(url: str) -> None:
     "url", ["https://user:pass@a.example/", "https://user@a.example/", "https://@a.example/", "https://a.example/#x"]
 )
 def test_credentials_and_fragments(url: str) -> None:
-    """Credentials would be stored in the clear, a fragment is never sent: both are malformed, unsaid in the message."""
+    """Credentials, which would be stored unencrypted, and fragments, never sent, are malformed, and not repeated."""
     with pytest.raises(Malformed) as caught:
         endpoint_url(url, allow_http=True, allowed=frozenset())
 
@@ -79,7 +79,7 @@ def test_credentials_and_fragments(url: str) -> None:
 
 
 def test_http_only_where_allowed() -> None:
-    """Http is refused by policy unless it is allowed."""
+    """Plain HTTP is refused unless it is allowed."""
     with pytest.raises(Refused):
         endpoint_url("http://a.example/", allow_http=False, allowed=frozenset())
 
@@ -95,14 +95,14 @@ def test_http_only_where_allowed() -> None:
     ],
 )
 def test_forbidden_literals(host: str) -> None:
-    """A literal address that could never be dialled is refused when the endpoint is added."""
+    """A literal address that may not be dialled is refused when the endpoint is added."""
     with pytest.raises(Refused):
         endpoint_url(f"https://{host}/", allow_http=False, allowed=frozenset())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_allowed_literal(host: str) -> None:
-    """A literal in an allowed network is taken, and the machine's own name where loopback is allowed."""
+    """A literal in an allowed network is accepted, and `localhost` where loopback is allowed."""
     assert endpoint_url(f"https://{host}/", allow_http=False, allowed=frozenset({ip_network("127.0.0.0/8")}))
 
 
@@ -118,7 +118,7 @@ DISGUISED = [
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("host", DISGUISED)
 def test_disguised(host: str) -> None:
-    """An address in any spelling but the plain one is refused when the endpoint is added, whatever is allowed."""
+    """An address in any but its standard form is refused when the endpoint is added, whatever is allowed."""
     everything = frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")})
     with pytest.raises(Malformed):
         endpoint_url(f"https://{host}/", allow_http=False, allowed=everything)
@@ -132,7 +132,7 @@ def test_disguised(host: str) -> None:
     st.sampled_from(["", "."]),
 )
 def test_no_other_spelling_of_an_address(number: int, bases: list[str], parts: int, dot: str) -> None:
-    """Of the spellings that inet_aton takes (1 to 4 parts, decimal, octal, hexadecimal) only a.b.c.d is taken."""
+    """Of the notations that inet_aton accepts (1 to 4 parts, decimal, octal, hexadecimal) only a.b.c.d is accepted."""
     pieces = [number >> (24 - 8 * place) & 0xFF for place in range(parts - 1)]
     pieces.append(number & (2 ** (8 * (5 - parts)) - 1))
     spelled = ".".join(
@@ -147,7 +147,7 @@ def test_no_other_spelling_of_an_address(number: int, bases: list[str], parts: i
 @pytest.mark.req("DEL-12")
 @given(st.text("aA0x1.:-_%[]@\\/?#", max_size=20).map(lambda text: f"https://{text}"))
 def test_every_parser_sees_the_same_host(url: str) -> None:
-    """Of what is taken, the parser that dials finds the same host and port as the one that checks."""
+    """For an accepted URL, the parser that checks and the one that dials agree on host and port."""
     if url_problem(url, allow_http=False) is None:
         seen, dialled = urlsplit(url), URL(url, encoded=True)
 
@@ -156,7 +156,7 @@ def test_every_parser_sees_the_same_host(url: str) -> None:
 
 @given(st.text(max_size=60) | st.text(max_size=40).map(lambda text: f"https://{text}"))
 def test_total(url: str) -> None:
-    """Any text is taken or refused with our own errors, and what is taken has no problem."""
+    """Any text is accepted or refused with an error of ours, and an accepted one has no problem."""
     try:
         assert url == endpoint_url(url, allow_http=False, allowed=frozenset())
     except HooksealError:

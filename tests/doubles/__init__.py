@@ -1,1 +1,1 @@
-"""Doubles: small, typed, and held to the same laws as the real parts."""
+"""Doubles: small, typed, and tested by the same tests as the real parts."""

@@ -1,4 +1,4 @@
-"""A TLS server in a thread, with OpenSSL as it is: asyncio's own keeps the alert to itself when a handshake fails."""
+"""A TLS server in a thread on plain OpenSSL, because asyncio does not send the alert of a failed handshake."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ class BlockingTls:
         while True:
             try:
                 connection, _ = self._listening.accept()
-            except OSError:  # it was closed
+            except OSError:  # the listening socket was closed
                 return
             connection.settimeout(10)
             with self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secure:
@@ -42,7 +42,7 @@ class BlockingTls:
 
     @staticmethod
     def _read_out(secure: ssl.SSLSocket) -> None:
-        """Read what is sent all the same: to close with that unread would take the alert back."""
+        """Read everything that is sent, because closing with unread data would discard the alert."""
         secure.setblocking(True)
         os.set_blocking(secure.fileno(), True)
         with suppress(OSError):
@@ -51,7 +51,7 @@ class BlockingTls:
                 pass
 
     def end(self) -> None:
-        """Take no more connections, and wait until the last one has ended."""
+        """Accept no more connections, and wait until the last one has ended."""
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self.thread.join(20)
@@ -59,7 +59,7 @@ class BlockingTls:
 
 @contextmanager
 def blocking_tls(context: ssl.SSLContext) -> Iterator[BlockingTls]:
-    """Give a server for the length of the block."""
+    """Yield a server during the block."""
     server = BlockingTls(context)
     try:
         yield server

@@ -1,4 +1,4 @@
-"""Certificates that tests make for themselves: an authority, and what it vouches for."""
+"""Certificates that tests create: an authority, and certificates that it issues."""
 
 import ssl
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from hookseal.dispatcher.trust import client_context
+from hookseal.dispatcher.http.trust import client_context
 
 _PEM = serialization.Encoding.PEM
 
@@ -35,7 +35,7 @@ class Issued:
         return self.certificate.public_bytes(_PEM) + key
 
     def server(self, folder: Path) -> ssl.SSLContext:
-        """Return a context that shows this certificate; the file that it is loaded from stays in the folder."""
+        """Return a server context with this certificate, which is loaded from a file in the folder."""
         path = folder / f"{self.certificate.serial_number:x}.pem"
         path.write_bytes(self.both)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -44,7 +44,7 @@ class Issued:
 
 
 def issued(*names: str, by: Issued | None = None, days: tuple[int, int] = (-1, 1), authority: bool = False) -> Issued:
-    """Return a certificate for these names and addresses, of that authority or, without one, of its own."""
+    """Return a certificate for these names and addresses, issued by that authority or self-signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = datetime.now(UTC)
@@ -64,7 +64,7 @@ def issued(*names: str, by: Issued | None = None, days: tuple[int, int] = (-1, 1
 
 
 def authority(name: str = "an authority of the tests") -> Issued:
-    """Return an authority that nobody trusts yet."""
+    """Return an authority that no context trusts yet."""
     return issued(name, authority=True)
 
 

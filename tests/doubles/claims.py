@@ -44,7 +44,7 @@ CLAIM = Claim(
     body=b'{"type":"invoice.paid"}',
     number=1,
     budget_spent=0,
-    made_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     claimed_at=datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC),
     lease_token="00000000-0000-4000-8000-000000000000",
     target=TARGET,

@@ -1,4 +1,4 @@
-"""An authority of our own, what it vouches for, and servers that ask for a client certificate."""
+"""An authority of the tests, certificates that it issues, and servers that require a client certificate."""
 
 import socket
 import ssl
@@ -16,33 +16,33 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hookseal.secrets.tls_identity import TlsIdentity, authorities, client_certificate
+from hookseal.secrets.extras.tls_identity import TlsIdentity, authorities, client_certificate
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 DAY = timedelta(days=1)
 
 
 def pem_of(key: Key, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
-    """Return the key as a PEM file has it."""
+    """Return the key as PEM."""
     return key.private_bytes(Encoding.PEM, form, NoEncryption())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A certificate with its key, and the authority's behind it, as PEM."""
+    """A certificate and its key, as PEM."""
 
     certificate: bytes
     key: bytes = field(repr=False)
 
     def file(self, folder: Path, name: str) -> Path:
-        """Return one file that holds both."""
+        """Return a file that contains both."""
         path = folder / name
         path.write_bytes(self.certificate + self.key)
         return path
 
 
 class Authority:
-    """Vouches for whom it is asked to."""
+    """Issues certificates."""
 
     def __init__(self, name: str = "authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -54,12 +54,12 @@ class Authority:
         self.pem = self._certificate.public_bytes(Encoding.PEM)
 
     def server(self) -> Pair:
-        """Return a pair for localhost and 127.0.0.1."""
+        """Return a server certificate for localhost and 127.0.0.1."""
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         return self._pair("localhost", ec.generate_private_key(ec.SECP256R1()), names=names)
 
     def client(self, name: str = "hookseal", key: Key | None = None, *, days: tuple[int, int] = (-1, 9)) -> Pair:
-        """Return a pair for a client, which is valid between these days from now on."""
+        """Return a client certificate that is valid between these days, counted from now."""
         return self._pair(name, key or ec.generate_private_key(ec.SECP256R1()), days=days)
 
     def _pair(self, name: str, key: Key, *, names: list[Any] | None = None, days: tuple[int, int] = (-1, 9)) -> Pair:
@@ -88,7 +88,7 @@ class Authority:
 
 
 def identity(client: Pair | None, trusted: Authority | None) -> TlsIdentity:
-    """Return the identity that these make."""
+    """Return the TLS identity of these parts."""
     return TlsIdentity(
         client=None if client is None else client_certificate(client.certificate, client.key),
         authorities=() if trusted is None else authorities(trusted.pem),
@@ -96,7 +96,7 @@ def identity(client: Pair | None, trusted: Authority | None) -> TlsIdentity:
 
 
 def serving(pair: Pair, folder: Path, *, asks: Authority | None = None) -> ssl.SSLContext:
-    """Return the context of a server with this pair; it wants a certificate that `asks` vouches for, if given."""
+    """Return a server context with this certificate; it requires a client certificate of `asks`, if given."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair.file(folder, f"server-{len(list(folder.iterdir()))}.pem"))
     if asks is not None:
@@ -106,9 +106,9 @@ def serving(pair: Pair, folder: Path, *, asks: Authority | None = None) -> ssl.S
 
 
 class Telling:
-    """A TLS server that says why it ends a handshake, as those of the world do and asyncio's does not.
+    """A TLS server that sends the reason when a handshake fails, as real servers do and asyncio does not.
 
-    It answers 204. `shown` has the name in the certificate of each request, `refused` counts handshakes that failed.
+    It answers 204. `shown` has the name in the client certificate of each connection, `refused` counts failures.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -121,7 +121,7 @@ class Telling:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL at which it listens."""
         return f"https://localhost:{self._socket.getsockname()[1]}/hook"
 
     def __enter__(self) -> Self:
@@ -145,13 +145,13 @@ class Telling:
 
     def _serve(self, accepted: socket.socket) -> None:
         accepted.settimeout(5)
-        with accepted.dup() as below:  # to speak TLS takes the socket away
+        with accepted.dup() as below:  # wrapping detaches the socket
             try:
                 with self._context.wrap_socket(accepted, server_side=True) as spoken:
                     self._answer(spoken)
             except ssl.SSLError:
                 self.refused += 1
-                _read_to_the_end(below)  # what is unread when it closes would reset the connection, and the alert
+                _read_to_the_end(below)  # unread data at the close would reset the connection and discard the alert
             except OSError:
                 return
 

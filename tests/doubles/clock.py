@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class FakeClock:
-    """Stands still until it is moved; `sleep` moves it and returns at once."""
+    """Stands still until a test moves it; `sleep` moves it and returns at once."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) -> None:
         self._start = start
@@ -26,7 +26,7 @@ class FakeClock:
 
 
 class StallingClock(FakeClock):
-    """Nine seconds pass each time that it was asked while `stalls` is set: a process that stands still in between."""
+    """While `stalls` is set, each query moves it by nine seconds, as if the process had stood still in between."""
 
     def __init__(self, *, stalls: bool = True) -> None:
         super().__init__()

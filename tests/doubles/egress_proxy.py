@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from hookseal.dispatcher.tunnel import EgressProxy
+from hookseal.dispatcher.http.tunnel import EgressProxy
 
 
 @dataclass
 class ProxyServer:
-    """What it was asked for, and how it answers: it connects, unless it was told to answer something else."""
+    """The requests that a proxy received, and how it answers: it connects, unless `answer` or `silent` is set."""
 
     port: int = 0
     answer: bytes | None = None
@@ -19,7 +19,7 @@ class ProxyServer:
 
     @property
     def targets(self) -> list[str]:
-        """Where tunnels were asked for."""
+        """The targets of the requested tunnels."""
         return [head.split(b" ")[1].decode("ascii") for head in self.heads]
 
     def settings(self, credentials: bytes | None = None) -> EgressProxy:
@@ -27,7 +27,7 @@ class ProxyServer:
         return EgressProxy(host="127.0.0.1", port=self.port, credentials=credentials)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Make one tunnel."""
+        """Serve one tunnel."""
         with suppress(OSError, asyncio.IncompleteReadError):
             self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             if self.silent:
@@ -61,7 +61,7 @@ async def _piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @asynccontextmanager
 async def proxying() -> AsyncIterator[ProxyServer]:
-    """Give a proxy for the length of the block."""
+    """Yield a proxy during the block."""
     proxy = ProxyServer()
     tasks: set[asyncio.Task[None]] = set()
 

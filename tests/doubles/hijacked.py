@@ -1,12 +1,11 @@
-"""Functions that fit the calls of hookseal better than PostgreSQL's own, made in `public` by a login with few rights.
+"""Functions in `public`, made by a login with few rights, that match the calls of hookseal better than built-in ones.
 
-Each counts, in a sequence that no rollback takes back, how often who but its maker called it, and then does what the
-built-in does.
+Each counts its calls in a sequence, which no rollback resets, and then does the same as the built-in function.
 """
 
 from typing import Final
 
-from hookseal.schema.database import Executor
+from hookseal.postgres.handles import Executor
 
 _FUNCTION: Final = """
 CREATE SEQUENCE public.of_{number};
@@ -26,7 +25,7 @@ BEGIN
     RETURN QUERY SELECT * FROM {body};
 END $$
 """
-# name, arguments, what it returns, what the built-in does
+# name, arguments, return type, call of the built-in function
 _FUNCTIONS: Final = (
     ("array_remove", "text[], text", "text[]", "pg_catalog.array_remove($1, $2)"),
     ("format", "text, text", "text", "pg_catalog.format($1, $2)"),
@@ -56,7 +55,7 @@ CREATE FUNCTION public.lower(public.loot) RETURNS text LANGUAGE sql AS 'SELECT '
 
 
 async def make(mallory: Executor) -> None:
-    """Make all of them, as a login that may create in `public`."""
+    """Create all of them, as a login that may create in `public`."""
     for template, kind in ((_FUNCTION, _FUNCTIONS), (_SET, _SETS)):
         for name, arguments, returns, body in kind:
             await mallory.execute(
@@ -66,7 +65,7 @@ async def make(mallory: Executor) -> None:
 
 
 async def called(owner: Executor) -> list[str]:
-    """Return the names of those that anybody called."""
+    """Return the names of those that were called."""
     rows = await owner.fetch(
         "SELECT pg_catalog.substr(sequencename, 4) AS name FROM pg_catalog.pg_sequences"
         " WHERE schemaname = 'public' AND last_value IS NOT NULL ORDER BY 1"

@@ -1,17 +1,29 @@
 """A ledger in memory, under the same laws as the one in PostgreSQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Target, Verdict, WaitingFor
+from hookseal.dispatcher.model import (
+    Attempt,
+    Claim,
+    Claimed,
+    FinishedAttempt,
+    Recorded,
+    Ring,
+    State,
+    Target,
+    Verdict,
+    WaitingFor,
+)
 from hookseal.dispatcher.policy import Wait
 from tests.doubles.clock import FakeClock
 
 
 @dataclass(kw_only=True)
 class Row:
-    """One delivery as the memory ledger keeps it."""
+    """One delivery in the memory ledger."""
 
     claim: Claim
     state: State = State.PENDING
@@ -24,7 +36,7 @@ class Row:
 
 
 class MemoryLedger:
-    """Keeps deliveries in a dict; `clock` plays the part of the database's. Each waits alone."""
+    """Keeps deliveries in a dict, with `clock` in place of the database's. Each delivery waits separately."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -32,16 +44,28 @@ class MemoryLedger:
         self.rows: dict[str, Row] = {}
 
     def add(self, claim: Claim) -> None:
-        """Have this delivery pending and due."""
+        """Add this delivery, pending and due."""
         self.rows[claim.ring.delivery_id] = Row(claim=claim, due_at=self._clock.now())
 
     def target(self, delivery_id: str, target: Target | None) -> None:
-        """Change what the next claim reads of the endpoint."""
+        """Change the endpoint that the next claim reads."""
         row = self.rows[delivery_id]
         row.claim = replace(row.claim, target=target)
 
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+        """Claim every due, pending delivery of these rings under a new lease, up to that many bytes of bodies."""
+        claims: list[Claim] = []
+        busy: list[Ring] = []
+        for ring in rings:
+            row = self.rows.get(ring.delivery_id)
+            fits = row is None or sum(len(each.body) for each in claims) + len(row.claim.body) <= most_bytes
+            claimed = await self.claim(ring, token) if fits else None
+            claims += [] if claimed is None else [claimed]
+            busy += [] if fits else [ring]
+        return Claimed(claims=claims, busy=busy)
+
     async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-        """Take a due, pending delivery under a new lease."""
+        """Claim a due, pending delivery under a new lease."""
         row = self.rows.get(ring.delivery_id)
         if row is None or row.claim.ring != ring or row.state is not State.PENDING or row.due_at > self._clock.now():
             return None
@@ -57,7 +81,7 @@ class MemoryLedger:
         )
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Write the attempt and do what the verdict says."""
+        """Store the attempt and apply the verdict."""
         row = self._fenced(claim)
         if row is None:
             return None
@@ -72,10 +96,27 @@ class MemoryLedger:
             self._disable(claim.ring)
         return verdict
 
-    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
-        """Tell whether this attempt is on record."""
-        kept = self.rows[claim.ring.delivery_id].attempts
-        return claim.number <= len(kept) and kept[claim.number - 1].outcome is attempt.outcome
+    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+        """Store these attempts."""
+        done = [await self.record(each.claim, each.attempt, each.verdict, each.error) for each in made]
+        return [Recorded.LEASE_LOST if each is None else Recorded.STORED for each in done]
+
+    async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
+        """Return the ids of the deliveries whose attempts are on record."""
+        return {each.claim.ring.delivery_id for each in made if self._is_recorded(each)}
+
+    def _is_recorded(self, made: FinishedAttempt) -> bool:
+        kept = self.rows[made.claim.ring.delivery_id].attempts
+        number = made.claim.number
+        return number <= len(kept) and kept[number - 1].outcome is made.attempt.outcome
+
+    async def give_back(self, tokens: list[str]) -> list[str]:
+        """Make the deliveries claimed under these tokens due at once; return the tokens found."""
+        found = [row for row in self.rows.values() if row.lease in tokens]
+        given_back = [str(row.lease) for row in found]
+        for row in found:
+            row.state, row.lease, row.due_at = State.PENDING, None, self._clock.now()
+        return given_back
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""
@@ -89,7 +130,7 @@ class MemoryLedger:
         return True
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
-        """Leave the delivery in that final state without an attempt."""
+        """Put the delivery into that final state without an attempt."""
         row = self._fenced(claim)
         if row is None:
             return False

@@ -1,11 +1,11 @@
-"""Endpoints of an older system: rows with a plaintext secret, written by somebody who knows nothing of hookseal."""
+"""Endpoints of an older system: rows with a plaintext secret, inserted without hookseal."""
 
 from typing import Final
 
 import asyncpg
 
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.secrets.migration import Held
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
 
 Pool = asyncpg.Pool
 SECRET: Final = "a plaintext secret, as an older system had it: \u00e4\n"
@@ -22,13 +22,13 @@ async def legacy(
     *,
     tenant: str = "acme",
     url: str = "https://receiver.example/older",
-) -> Held:
-    """Insert an endpoint with the five columns that an older system gives, and a UUID of its own version."""
+) -> PlaintextEndpoint:
+    """Insert an endpoint with the five columns that an older system sets, and a random UUID."""
     made = await pool.fetchval(_INSERT, tenant, url, secret)
-    return Held(TenantId(tenant), EndpointId(made))
+    return PlaintextEndpoint(TenantId(tenant), EndpointId(made))
 
 
-async def row(pool: "Pool[asyncpg.Record]", held: Held) -> asyncpg.Record:
+async def row(pool: "Pool[asyncpg.Record]", held: PlaintextEndpoint) -> asyncpg.Record:
     """Return the endpoint's row."""
     found = await pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", held.endpoint_id)
     assert found is not None

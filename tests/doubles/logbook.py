@@ -1,4 +1,4 @@
-"""What the audit log of a test's installation says."""
+"""The audit log of a test's installation."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ Pool = asyncpg.Pool
 
 
 async def audited(pool: "Pool[asyncpg.Record]", tenant: str = "acme") -> list[dict[str, Any]]:
-    """Return what was done to the tenant, oldest first: action, subject, who, before and after."""
+    """Return the audit rows of the tenant, oldest first: action, subject, who, before and after."""
     rows = await pool.fetch(
         "SELECT action, subject, actor, before, after FROM hookseal.audit_log WHERE tenant_id = $1 ORDER BY sequence",
         tenant,

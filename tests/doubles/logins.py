@@ -1,4 +1,4 @@
-"""Database roles that may log in, for the length of a test: what they may do is what their groups may."""
+"""Database roles with a login that exist during a test and have only the rights of their groups."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ _NUMBERS = count(1)
 async def login(
     pool: "Pool[asyncpg.Record]", database_url: str, *groups: str, suffix: str = ""
 ) -> AsyncIterator[tuple[str, str]]:
-    """Yield the name of a role that is a member of these groups, and the url by which it logs in."""
+    """Yield the name of a role that is a member of these groups, and the URL with its login."""
     database = await pool.fetchval("SELECT current_database()")
     role = f"hookseal_test_{database[-20:]}_{next(_NUMBERS)}{suffix}"
     quoted = await pool.fetchval("SELECT quote_ident($1)", role)

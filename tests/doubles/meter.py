@@ -1,10 +1,10 @@
-"""A meter that keeps what it was told."""
+"""A meter that keeps all that is reported to it."""
 
 from hookseal.dispatcher.model import Outcome, Verdict, WaitingFor
 
 
 class ListMeter:
-    """Keeps every count in the order in which it came."""
+    """Keeps every report in the order of its arrival."""
 
     def __init__(self) -> None:
         self.attempts: list[tuple[Outcome, float, float | None]] = []
@@ -19,11 +19,11 @@ class ListMeter:
         self.attempts.append((outcome, seconds, first_after))
 
     def decided(self, verdict: Verdict) -> None:
-        """Keep what a recorded attempt led to."""
+        """Keep the verdict of a recorded attempt."""
         self.verdicts.append(verdict)
 
     def held(self, waiting_for: WaitingFor) -> None:
-        """Keep why the delivery was held back."""
+        """Keep the reason for which the delivery is held."""
         self.holds.append(waiting_for)
 
     def given_back(self) -> None:

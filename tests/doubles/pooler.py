@@ -1,4 +1,4 @@
-"""What stands between us and PostgreSQL and does as poolers do with the parameters of a connection's beginning."""
+"""A proxy in front of PostgreSQL that treats the startup parameters of a connection as poolers do."""
 
 import asyncio
 import struct
@@ -13,7 +13,7 @@ _KEY_DATA = b"K"
 
 @dataclass(slots=True)
 class Pooler:
-    """Where it listens, and the values of `search_path` that it dropped."""
+    """The address at which it listens, and the values of `search_path` that it dropped."""
 
     server: tuple[str, int]
     drops: bool
@@ -24,7 +24,7 @@ class Pooler:
     dropped: list[str] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one connection on."""
+        """Forward one connection."""
         try:
             body = await _first(reader)
             if body is not None and self.refuses and _NAME in body:
@@ -55,7 +55,7 @@ class Pooler:
         return version + kept + b"\0"
 
     async def _answered(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Copy the messages of the server; those poolers that change sessions make up the key that cancels."""
+        """Copy the messages of the server; with `hides`, replace the process id in the cancel key."""
         with suppress(OSError, asyncio.IncompleteReadError):
             hidden = not self.hides
             while not hidden:
@@ -70,7 +70,7 @@ class Pooler:
 
 
 async def _first(reader: asyncio.StreamReader) -> bytes | None:
-    """Return the first message, without its length, once it is no question for TLS."""
+    """Return the body of the startup message."""
     with suppress(asyncio.IncompleteReadError):
         length = struct.unpack("!I", await reader.readexactly(4))[0]
         return await reader.readexactly(length - 4)
@@ -90,7 +90,7 @@ async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def pooler(
     database_url: str, *, drops: bool = False, refuses: bool = False, hides: bool = False
 ) -> AsyncIterator[Pooler]:
-    """Yield one in front of that server: it drops the search path, or refuses it, and may hide the session."""
+    """Yield one in front of that server: it drops or refuses the search path, and can hide the server process."""
     parts = urlsplit(database_url)
     between = Pooler(server=(str(parts.hostname), int(parts.port or 0)), drops=drops, refuses=refuses, hides=hides)
     server = await asyncio.start_server(between.serve, "127.0.0.1", 0)

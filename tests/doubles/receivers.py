@@ -11,7 +11,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Listener:
-    """Listens on 127.0.0.1 and runs a script for each connection; keeps what it read, and who was proven in TLS."""
+    """Listens on 127.0.0.1 and runs a script for each request; keeps requests and the names of client certificates."""
 
     def __init__(self, script: Script, *, secure: bool = False) -> None:
         self._script = script
@@ -24,11 +24,11 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL at which it listens."""
         return f"https://localhost:{self.port}/hook" if self._secure else f"http://127.0.0.1:{self.port}/hook"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read requests and answer each by the script until the connection ends."""
+        """Read requests and answer each with the script, until the connection ends."""
         self.connections += 1
         shown = writer.get_extra_info("peercert") or {}
         self.clients.append(dict(part[0] for part in shown.get("subject", ())).get("commonName"))
@@ -45,7 +45,7 @@ class Listener:
 
 @asynccontextmanager
 async def listening(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
-    """Give a listener for the length of the block, behind TLS with this context."""
+    """Yield a listener during the block, with TLS if a context is given."""
     listener = Listener(script, secure=tls is not None)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -81,12 +81,12 @@ def status(code: int, body: bytes = b"", headers: bytes = b"") -> Script:
 
 
 async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Answer nothing, until the other side ends the connection."""
+    """Do not answer, until the client ends the connection."""
     await reader.read()
 
 
 async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Cut the connection without an answer."""
+    """Abort the connection without an answer."""
     writer.transport.abort()
     raise ConnectionResetError
 
@@ -115,14 +115,14 @@ def stalls_after(raw: bytes) -> Script:
 
 
 async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send interim replies without end."""
+    """Send interim replies without an end."""
     while True:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
         await writer.drain()
 
 
 def drips(head: bytes, drop: bytes = b"x") -> Script:
-    """Return a script that sends the head and then a byte now and then, for as long as somebody reads."""
+    """Return a script that sends the head and then single bytes slowly, while the connection is open."""
 
     async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(head)

@@ -8,7 +8,7 @@ from aiohttp import web
 
 @asynccontextmanager
 async def serving(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """Answer every POST so for the length of the block; yield the url that all paths begin with."""
+    """Answer every POST with this function during the block; yield the base URL."""
     application = web.Application()
     application.router.add_post("/{path:.*}", answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)

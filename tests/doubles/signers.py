@@ -14,22 +14,22 @@ _SPELLED: Final = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
 
 
 class EchoSigner:
-    """Signs with the length of what it was given."""
+    """Signs with the length of the content."""
 
     def __init__(self, ref: str, scheme: Scheme = Scheme.STANDARD) -> None:
         self.ref = ref
         self.scheme = scheme
 
     def sign(self, content: bytes) -> str:
-        """Return a signature that tells who signed and how much."""
+        """Return a signature that names the signer and the length of the content."""
         return f"{_SPELLED[self.scheme]}{self.ref}/{len(content)}"
 
 
 class FixedSigners:
-    """Hands out signers for the same refs, whatever the pointer says of them, or raises the error it was given.
+    """Yields signers for the same references, whatever the pointer says of them, or raises the given error.
 
-    The first has the pointer's scheme and any other that of the previous secret. An endpoint whose pointer says
-    that it has headers of its own has these, or raises their error.
+    The first has the pointer's scheme, all others that of the previous secret. If the pointer has a reference to header
+    values, these are yielded, or their error is raised.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FixedSigners:
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
-        """Give the signers for the length of the block."""
+        """Yield the signers during the block."""
         if self._error is not None:
             raise self._error
         previous = pointer.previous_scheme or pointer.scheme
@@ -65,7 +65,7 @@ class FixedSigners:
 
     @asynccontextmanager
     async def headers(self, pointer: Pointer) -> AsyncIterator[Mapping[str, SecretMaterial]]:
-        """Give the values for the length of the block."""
+        """Yield the header values during the block."""
         if pointer.headers_ref is None:
             yield {}
             return
@@ -81,7 +81,7 @@ class FixedSigners:
 
     @asynccontextmanager
     async def tls(self, pointer: Pointer) -> AsyncIterator[Tls | None]:
-        """Give the identity if the pointer says that there is one; the error is that of the headers."""
+        """Yield the TLS identity if the pointer has a reference to one; its error is that of the headers."""
         if pointer.tls_ref is None:
             yield None
             return
@@ -91,7 +91,7 @@ class FixedSigners:
 
 
 class Lent:
-    """A TLS identity as the secrets room lends it."""
+    """A TLS identity in the form in which the secrets room yields it."""
 
     def __init__(self, identity: TlsIdentity) -> None:
         self.key = identity.key

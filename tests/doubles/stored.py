@@ -7,40 +7,40 @@ from dataclasses import dataclass
 import asyncpg
 
 from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.holds import PostgresHolds
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.model import Ring
 from hookseal.dispatcher.publish import Event, Published, publish_json
 from hookseal.ground.ids import TenantId
-from hookseal.operations.endpoints import AddedEndpoint, Beside, add_endpoint
+from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
 from hookseal.operations.operator import Operator
-from hookseal.schema.database import Connection
-from hookseal.secrets import keys
+from hookseal.postgres.handles import Connection
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.endpoint_tls import NONE
-from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.extras.stored import EndpointExtras
+from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
+from hookseal.secrets.key import keys
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
-from hookseal.secrets.stores.postgres import PostgresStore
-from hookseal.secrets.tls_identity import TlsIdentity
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.store.postgres import PostgresStore
 
 MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
 Pool = asyncpg.Pool
 
 
 def keyring() -> KeyRing:
-    """Return a ring with the key of these tests."""
+    """Return a keyring with the master key of these tests."""
     return KeyRing(MasterKey.parse(MASTER_KEY_TEXT, variable="SECRETS_MASTER_KEY"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """A begun installation in the database of a test."""
+    """An initialised installation in the database of a test."""
 
     pool: "Pool[asyncpg.Record]"
     unlocked: Unlocked
 
     def operator(self, connection: Connection) -> Operator:
-        """Return one who may change this installation, on that connection."""
+        """Return an operator of this installation, on that connection."""
         return Operator(connection=connection, unlocked=self.unlocked, who="ada@desk")
 
     async def add(
@@ -51,11 +51,11 @@ class Installation:
         headers: Mapping[str, bytes] | None = None,
         tls: TlsIdentity = NONE,
     ) -> AddedEndpoint:
-        """Add this endpoint, with these headers and this TLS identity of its own."""
-        own = {name: SecretMaterial(value) for name, value in (headers or {}).items()}
-        beside = Beside(headers=own, tls=tls)
+        """Add this endpoint, with these headers and this TLS identity."""
+        values = {name: SecretMaterial(value) for name, value in (headers or {}).items()}
+        own = EndpointExtras(headers=values, tls=tls)
         async with self.pool.acquire() as connection:
-            return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25, beside=beside)
+            return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25, own=own)
 
     async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
         """Add an endpoint that subscribes to everything."""
@@ -66,19 +66,19 @@ class Installation:
         return (await self.published(tenant, event_type=event_type)).deliveries
 
     async def published(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> Published:
-        """Publish an event and return the answer."""
+        """Publish an event and return the result."""
         event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
         return await publish_json(self.pool, event, '{"n": 1}')
 
     async def settle(self) -> None:
-        """Let go the probes that are due, and all that was released, as the worker that leads does."""
-        holds = PostgresHolds(self.pool)
+        """Release the due probes and all released deliveries, as the leader does."""
+        holds = PostgresHeldEndpoints(self.pool)
         await holds.probe()
-        while await holds.settle() is not None:
+        while await holds.release_batch() is not None:
             pass
 
     async def delivery(self, ring: Ring) -> asyncpg.Record:
-        """Return a delivery as it stands."""
+        """Return the row of a delivery."""
         row = await self.pool.fetchrow("SELECT * FROM hookseal.deliveries WHERE id = $1::text::uuid", ring.delivery_id)
         assert row is not None
         return row
@@ -91,7 +91,8 @@ class Installation:
 
 
 async def begin(pool: "Pool[asyncpg.Record]") -> Installation:
-    """Begin the installation with the key of these tests."""
+    """Return the installation, initialised with the key of these tests: now, or in the template of `begun_pool`."""
     async with pool.acquire() as connection:
-        await keys.initialise(connection, keyring(), PostgresStore(connection, keyring()), os.urandom)
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM hookseal.secret_keys)"):
+            await keys.initialise(connection, keyring(), PostgresStore(connection, keyring()), os.urandom)
     return Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from hookseal.dispatcher.http.observation import Observed
 from hookseal.dispatcher.model import Answer, NotBegun, Request
-from hookseal.dispatcher.observation import Observed
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Defect, Malformed
 from hookseal.ground.headers import require_headers
@@ -11,9 +11,9 @@ from tests.doubles.clock import FakeClock
 
 
 class ScriptedTransport:
-    """Answers each request with the next answer; what may be called runs first, for the test to act in mid-send.
+    """Answers each request with the next answer; `during` runs before the answer, so that a test can act then.
 
-    `own` holds, for each request, the values of the endpoint's own headers as they were then.
+    `own` contains, for each request, the values of the endpoint's own headers at that time.
     """
 
     def __init__(
@@ -43,5 +43,5 @@ class ScriptedTransport:
         return self._answers.pop(0)
 
     async def observed(self, request: Request) -> tuple[Answer, Observed]:
-        """Return the next answer, and a way on which nothing was seen."""
+        """Return the next answer, and an empty observation."""
         return await self.send(request), Observed(addresses=(), error=None, dialled=None, tls=None)

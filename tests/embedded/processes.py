@@ -1,4 +1,4 @@
-"""What the system says of a process, or of a port."""
+"""What the operating system reports about a process or a port."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from hookseal.embedded.server import HOST
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether there is such a process."""
+    """Return whether the process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -17,28 +17,28 @@ def is_alive(pid: int) -> bool:
 
 
 def owner(pid: int) -> int:
-    """Return the user id that it runs as."""
+    """Return the user id of the process."""
     return Path(f"/proc/{pid}").stat().st_uid
 
 
 def arguments(pid: int) -> str:
-    """Return its command line, as everybody on the machine may read it."""
+    """Return its command line, which every user of the machine can read."""
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def program(pid: int) -> Path:
-    """Return the file that it runs."""
+    """Return the file that it executes."""
     return Path(f"/proc/{pid}/exe").readlink()
 
 
 def is_open(port: int) -> bool:
-    """Tell whether anybody listens on the port of the loopback."""
+    """Return whether a process listens on the port of the loopback."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
 def taken_port() -> tuple[socket.socket, int]:
-    """Return a port that is taken until the socket is closed, although nobody listens on it."""
+    """Bind a port until the socket is closed, without listening on it, and return it."""
     taken = socket.socket()
     taken.bind((HOST, 0))
     return taken, taken.getsockname()[1]

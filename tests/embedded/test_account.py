@@ -1,4 +1,4 @@
-"""Who the servers run as, and what that user may reach."""
+"""The account of the servers, and what it may reach."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.embedded.account import Account, _may, can_reach, can_use, for_servers
+from hookseal.embedded.account import Account, _has_right, can_reach, can_use, for_servers
 
 pytestmark = pytest.mark.req("OPS-08")
 
@@ -15,7 +15,7 @@ READ, PASS = stat.S_IROTH, stat.S_IXOTH
 
 
 def of(mode: int, uid: int, gid: int) -> os.stat_result:
-    """Return what the system says of a file with that mode, owner and group."""
+    """Return the stat result of a file with that mode, owner and group."""
     return os.stat_result((mode, 0, 0, 0, uid, gid, 0, 0, 0, 0))
 
 
@@ -32,18 +32,18 @@ def of(mode: int, uid: int, gid: int) -> os.stat_result:
     ],
 )
 def test_modes(found: os.stat_result, wanted: int, may: bool) -> None:
-    """The owner is judged by the owner's bits, the group by the group's, everybody else by the others'."""
-    assert may == _may(SOMEBODY, found, wanted)
+    """The bits of the owner apply to the owner, those of the group to the group, and the others to all others."""
+    assert may == _has_right(SOMEBODY, found, wanted)
 
 
 def test_private_folder_is_out_of_reach(tmp_path: Path) -> None:
-    """What lies in a folder that only we may enter cannot be reached by another account."""
+    """Another account cannot reach a path in a private folder."""
     tmp_path.chmod(0o700)
     assert not can_reach(SOMEBODY, tmp_path / "file")
 
 
 def test_private_file_cannot_be_used(servers_folder: Path) -> None:
-    """One private file in a tree that can be reached makes the tree unusable."""
+    """One private file makes a reachable tree unusable."""
     servers_folder.chmod(0o755)
     tree = servers_folder / "tree"
     tree.mkdir(mode=0o755)
@@ -53,7 +53,7 @@ def test_private_file_cannot_be_used(servers_folder: Path) -> None:
 
 
 def test_program_that_others_may_only_read_cannot_be_used(servers_folder: Path) -> None:
-    """A program must be executable by the account if it is by its owner."""
+    """The account must be able to execute what the owner can execute."""
     servers_folder.chmod(0o755)
     program = servers_folder / "program"
     program.touch()
@@ -62,7 +62,7 @@ def test_program_that_others_may_only_read_cannot_be_used(servers_folder: Path) 
 
 
 def test_servers_never_run_as_root() -> None:
-    """As root the servers get another account; anybody else's run as themselves."""
+    """For root the servers use another account; for other users their own."""
     account = for_servers()
     assert (os.geteuid() == 0) == (account is not None)
     assert account is None or account.uid != 0

@@ -1,4 +1,4 @@
-"""Where the servers' state lies."""
+"""The folders with the state of the servers."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ SOMEBODY = Account(uid=54321, gid=54322)
 
 
 def test_scratch_folder_is_gone_afterwards() -> None:
-    """A scratch folder goes with all that is in it."""
+    """A temporary folder is removed with its content."""
     with scratch(None) as folder:
         (folder / "state").mkdir()
         assert 0o700 == folder.stat().st_mode & 0o777
@@ -24,14 +24,14 @@ def test_scratch_folder_is_gone_afterwards() -> None:
 
 
 def test_state_folder_is_made_private(tmp_path: Path) -> None:
-    """Folders that we make for state are ours alone."""
+    """Created folders are private."""
     state = state_folder(tmp_path / "a" / "b", "postgres", None)
     assert tmp_path / "a" / "b" / "postgres" == state
     assert [0o700, 0o700] == [folder.stat().st_mode & 0o777 for folder in (state, state.parent)]
 
 
 def test_state_folder_in_reach_is_inside(servers_folder: Path) -> None:
-    """State lies in the given folder when the servers can reach it, and belongs to their account."""
+    """State is in the given folder if the servers can reach it, and belongs to their account."""
     account = for_servers()
     state = state_folder(servers_folder, "valkey", account)
     assert servers_folder / "valkey" == state
@@ -39,14 +39,14 @@ def test_state_folder_in_reach_is_inside(servers_folder: Path) -> None:
 
 
 def test_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """A folder that cannot be made is reported with its reason."""
+    """A folder that cannot be created is reported with the reason."""
     (tmp_path / "file").touch()
-    with pytest.raises(Unavailable, match="cannot make a folder for postgres"):
+    with pytest.raises(Unavailable, match="cannot create a folder for postgres"):
         state_folder(tmp_path / "file" / "state", "postgres", None)
 
 
 def test_private_file(tmp_path: Path) -> None:
-    """A private file is readable by its owner only, even if it was there before for all to read."""
+    """Only the owner can read a private file, even if others could read it before."""
     (tmp_path / "file").touch(mode=0o644)
     write_private(tmp_path / "file", "text")
     assert "text" == (tmp_path / "file").read_text()
@@ -54,7 +54,7 @@ def test_private_file(tmp_path: Path) -> None:
 
 
 def test_folder_of_another_is_not_taken_over(tmp_path: Path) -> None:
-    """State is looked for only where we made the folder and the servers' account owns it."""
+    """State is read only from a folder that this user created and the servers' account owns."""
     state = tmp_path / "state"
     assert not _is_ours(state, US)
     state.mkdir()

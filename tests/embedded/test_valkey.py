@@ -20,7 +20,7 @@ pytestmark = pytest.mark.req("OPS-08")
 
 
 async def test_answers_to_its_url() -> None:
-    """The url leads, with its password, to an empty server; nothing is left afterwards."""
+    """The url, with its password, connects to an empty server; nothing is left afterwards."""
     with scratch(for_servers()) as folder:
         async with valkey(folder, durable=False) as server, Redis.from_url(server.url) as client:
             assert 0 == await client.dbsize()
@@ -30,7 +30,7 @@ async def test_answers_to_its_url() -> None:
 
 
 async def test_password_is_needed(own_valkey: Server) -> None:
-    """Without the password it answers nothing; with it, it is in no list of processes."""
+    """Without the password it answers nothing; the password is in no command line."""
     with pytest.raises(AuthenticationError):
         async with Redis(host=HOST, port=own_valkey.port) as client:
             await client.ping()
@@ -40,20 +40,20 @@ async def test_password_is_needed(own_valkey: Server) -> None:
 
 
 async def test_only_on_the_loopback(own_valkey: Server) -> None:
-    """It listens on the loopback address, and never throws a key away for want of memory."""
+    """It listens on the loopback address, and never evicts a key when memory is full."""
     async with Redis.from_url(own_valkey.url, decode_responses=True) as client:
         assert {"bind": "127.0.0.1"} == await client.config_get("bind")
         assert {"maxmemory-policy": "noeviction"} == await client.config_get("maxmemory-policy")
 
 
 async def test_runs_as_the_account(own_valkey: Server) -> None:
-    """As root it runs as another user; else as ourselves."""
+    """For root it runs as another user, else as this user."""
     account = for_servers()
     assert (account.uid if account else os.geteuid()) == owner(own_valkey.pid)
 
 
 async def test_many_databases(servers_folder: Path) -> None:
-    """It has as many databases as were asked for."""
+    """It has the given number of databases."""
     async with (
         valkey(servers_folder, durable=False, databases=100) as server,
         Redis.from_url(server.url.removesuffix("0") + "99") as client,
@@ -63,7 +63,7 @@ async def test_many_databases(servers_folder: Path) -> None:
 
 @pytest.mark.parametrize(("durable", "kept"), [(True, b"1"), (False, None)])
 async def test_second_start(durable: bool, kept: bytes | None, servers_folder: Path) -> None:
-    """A second start on the same folder finds what the first was told, unless that was not asked for."""
+    """A second start in the same folder finds the data of the first, unless `durable` is false."""
     async with valkey(servers_folder, durable=durable) as server, Redis.from_url(server.url) as client:
         await client.set("key", "1")
     async with valkey(servers_folder, durable=durable) as server, Redis.from_url(server.url) as client:
@@ -71,7 +71,7 @@ async def test_second_start(durable: bool, kept: bytes | None, servers_folder: P
 
 
 async def test_busy_port_is_left_to_its_owner(servers_folder: Path) -> None:
-    """When somebody has taken a port in between, the next one is tried."""
+    """If the port is taken meanwhile, the next one is tried."""
     settings = _settings(durable=False, databases=16)
     squatter, busy = taken_port()
     with squatter:
@@ -81,14 +81,14 @@ async def test_busy_port_is_left_to_its_owner(servers_folder: Path) -> None:
 
 
 async def test_setting_that_it_does_not_know(servers_folder: Path) -> None:
-    """A server that dies at start is reported with what it said last."""
+    """A server that ends at start is reported with the end of its log."""
     with pytest.raises(Unavailable, match="much-sand"):
         async with _valkey(servers_folder, ports(None), settings={"much-sand": "1"}, binary=valkey_server()):
             pass
 
 
 async def test_frozen_server_answers_nothing_until_it_thaws(own_valkey: Server) -> None:
-    """A frozen server keeps its connections and answers nothing; thawed, it answers what was asked."""
+    """A frozen server keeps its connections and answers nothing; after `thaw` it answers the pending command."""
     async with Redis.from_url(own_valkey.url) as client:
         await client.ping()
         own_valkey.freeze()

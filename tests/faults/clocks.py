@@ -1,4 +1,4 @@
-"""The wall clock of a worker process, set by a test while it runs. Its monotonic clock goes on, as a machine's does."""
+"""The wall clock of a worker process, which a test sets while it runs. The monotonic clock is not changed."""
 
 from datetime import timedelta
 from importlib.util import find_spec
@@ -10,33 +10,33 @@ LIBRARY = "vendor/libfaketime/src/libfaketime.so.1"
 
 
 def library() -> Path | None:
-    """Return the library that a process is to load first; None where there is no wheel of it."""
+    """Return the library that a process must preload, or None if this machine has no wheel of it."""
     found = find_spec("libfaketime")
     places = found.submodule_search_locations if found is not None else None
     return Path(places[0]) / LIBRARY if places else None
 
 
 class WallClock:
-    """Says in a file by how much it is wrong. Start the process with `settings`, and `forget` it once it has ended."""
+    """Writes its error to a file. Start the process with `settings`, and `forget` it when it has ended."""
 
     def __init__(self, preloaded: Path, folder: Path, *, wrong_by: timedelta) -> None:
         self._file = folder / "clock"
         self.settings: dict[str, Any] = {
             "LD_PRELOAD": str(preloaded),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",  # it is asked anew each time: a step is seen at once
+            "FAKETIME_NO_CACHE": "1",  # the file is read at each query, so that a step takes effect at once
             "DONT_FAKE_MONOTONIC": "1",
         }
         self.step_to(wrong_by)
 
     def step_to(self, wrong_by: timedelta) -> None:
-        """Have it be wrong by so much from now on."""
+        """Set the error of the clock."""
         unfinished = self._file.with_suffix(".new")
         unfinished.write_text(f"{wrong_by.total_seconds():+.0f}\n", encoding="ascii")
         unfinished.replace(self._file)
 
     @staticmethod
     def forget(pid: int) -> None:
-        """Remove what the library leaves of a process that became another program, as every worker of a test does."""
+        """Remove the files that the library leaves when a process executes another program, as workers in tests do."""
         for name in SHARED:
             Path(name.format(pid)).unlink(missing_ok=True)

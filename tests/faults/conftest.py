@@ -1,6 +1,6 @@
 """Fixtures of the fault suite.
 
-`site` and `calm_site` stand on the servers that all tests share, `own_site` on servers that may be harmed.
+`site` and `calm_site` use the servers that all tests share, `own_site` uses servers that may be harmed.
 """
 
 from collections.abc import AsyncIterator
@@ -22,13 +22,13 @@ async def site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture
 async def calm_site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Site]:
-    """Yield a site on databases of its own, on which no request times out and no lease runs out but by a fault."""
+    """Yield a site on databases of its own, on which requests time out and leases expire only by a fault."""
     async with sites.opened(database_url, redis_url, tmp_path, calm=True) as made:
         yield made
 
 
 @pytest.fixture
 async def own_site(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> AsyncIterator[Site]:
-    """Yield a site on servers of its own: whoever flushes, freezes or kills them takes their fixtures, too."""
+    """Yield a site on servers of its own, for tests that flush, freeze or kill them."""
     async with sites.opened(own_postgres.url, own_valkey.url, tmp_path) as made:
         yield made

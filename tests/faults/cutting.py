@@ -1,15 +1,15 @@
-"""Cuts a connection at one moment of one statement to PostgreSQL, or of one command to Redis, as the bytes tell."""
+"""Cuts a connection at a chosen moment of one statement to PostgreSQL or one command to Redis."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_ENCRYPTED_PLEASE = 80_877_103  # a request of a client's that comes before all else, and is refused
+_ENCRYPTED_PLEASE = 80_877_103  # the request for TLS, which the client may send first and the server refuses
 _READY_AND_IN_NO_TRANSACTION = b"Z\x00\x00\x00\x05I"
 
 
 class Moment(StrEnum):
-    """When: the server never hears of it; it hears half of it; it does it, and no answer, or half of it, comes back."""
+    """When to cut: before the request, within it, or after the server executed it, before or within the answer."""
 
     UNSAID = "unsaid"
     HALF_SAID = "half-said"
@@ -19,40 +19,40 @@ class Moment(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Cut:
-    """To be done once: at this moment of the first statement, or command, in which `saying` stands."""
+    """A cut to make once: at this moment of the first statement or command that contains `saying`."""
 
     saying: bytes
     moment: Moment
     is_done: bool = False
 
     def asked(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what passes of the bytes that say it, and whether the connection ends there."""
+        """Return the part of the request that is forwarded, and whether the connection is cut after it."""
         if self.moment in {Moment.UNANSWERED, Moment.HALF_ANSWERED}:
             return data, False
         self.is_done = True
         return data[: len(data) // 2 if self.moment is Moment.HALF_SAID else 0], True
 
     def answered(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what passes of the bytes that answer it."""
+        """Return the part of the answer that is forwarded, and whether the connection is cut after it."""
         self.is_done = True
         return data[: len(data) // 2 if self.moment is Moment.HALF_ANSWERED else 0], True
 
 
 @dataclass(slots=True)
 class Scissors:
-    """Shared by the watches over all connections of a line. `cut` is what is to be done next."""
+    """Shared by the watches over all connections of a line. `cut` is the next cut to make."""
 
     cut: Cut | None = None
 
     def due(self, said: bytes) -> Cut | None:
-        """Return the cut if it is for these words."""
+        """Return the next cut if it is for this text."""
         cut = self.cut
         return cut if cut is not None and not cut.is_done and cut.saying in said else None
 
 
 @dataclass(slots=True)
 class OnRedis:
-    """Watches one connection to Redis. A client of ours says one thing at a time, and waits for its answer."""
+    """Watches one connection to Redis, on which our clients send one command at a time and wait for its answer."""
 
     scissors: Scissors
     _asked: Cut | None = None
@@ -69,7 +69,7 @@ class OnRedis:
 
 @dataclass(slots=True)
 class OnPostgres:
-    """Watches one connection to PostgreSQL, without TLS: which text each prepared statement has, and when it runs."""
+    """Watches one connection to PostgreSQL without TLS: the text of each prepared statement, and its execution."""
 
     scissors: Scissors
     _texts: dict[bytes, bytes] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class OnPostgres:
     _asked: Cut | None = None
 
     def up(self, data: bytes) -> tuple[bytes, bool]:
-        """Look for the statement being run."""
+        """Look for the execution of the statement."""
         self._said += data
         for kind, body in self._messages():
             if kind == b"P":
@@ -90,14 +90,14 @@ class OnPostgres:
         return data, False
 
     def down(self, data: bytes) -> tuple[bytes, bool]:
-        """Look for the end of the answer: only then is it committed."""
+        """Look for the end of the answer, which is sent after the commit."""
         cut = self._asked
         if cut is None or cut.is_done or not data.endswith(_READY_AND_IN_NO_TRANSACTION):
             return data, False
         return cut.answered(data)
 
     def _messages(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield every whole message that was said since. The first has no kind, and is nothing to us."""
+        """Yield every complete message that was received. The first ones, without a kind, are skipped."""
         while not self._has_begun and len(self._said) >= 8 and len(self._said) >= int.from_bytes(self._said[:4]):
             self._has_begun = int.from_bytes(self._said[4:8]) != _ENCRYPTED_PLEASE
             del self._said[: int.from_bytes(self._said[:4])]

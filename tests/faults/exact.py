@@ -1,11 +1,11 @@
-"""Faults at one step of one delivery, each with exactly one right result."""
+"""Faults at one step of one delivery, each with exactly one correct result."""
 
 import asyncio
 import signal
 from collections.abc import Collection
 from dataclasses import replace
 
-from tests.faults.books import Balance
+from tests.faults.balance import Balance
 from tests.faults.fault import Action, Fault
 from tests.faults.points import SENT_AND_NOT_RECORDED, expected
 from tests.faults.site import Site
@@ -16,7 +16,7 @@ SETTLES_WITHIN = 60.0
 
 
 async def killed(site: Site, points: Collection[str]) -> Balance:
-    """Kill -9 at each of the points: nothing is lost, and sent again is only what was sent and not recorded."""
+    """Kill -9 at each of the points: nothing is lost, and only what was sent and not recorded is sent again."""
     doomed, deliveries = await struck(site, [Fault(point=point, action=Action.KILL) for point in points])
     await site.fleet.start()
     await site.settled(within=SETTLES_WITHIN)
@@ -27,9 +27,9 @@ async def killed(site: Site, points: Collection[str]) -> Balance:
 
 
 async def paused(site: Site, points: Collection[str]) -> Balance:
-    """SIGSTOP at each of the points, until the delivery was done by another, then SIGCONT.
+    """SIGSTOP at each of the points until another worker has finished the delivery, then SIGCONT.
 
-    Who goes on sends nothing that it had not sent, writes nothing, and ends as ever when it is told to.
+    The continued worker sends nothing new, records nothing, and stops normally.
     """
     still, deliveries = await struck(site, [Fault(point=point, action=Action.PAUSE) for point in points])
     await site.fleet.start()
@@ -50,7 +50,7 @@ async def paused(site: Site, points: Collection[str]) -> Balance:
 
 def _require(found: dict[str, tuple[int, list[str]]]) -> None:
     differ = {point: (expected(point), became) for point, became in found.items() if became != expected(point)}
-    assert {} == differ, f"wanted and found: {differ}"
+    assert {} == differ, f"expected and found: {differ}"
 
 
 async def _balance(site: Site, points: Collection[str]) -> Balance:

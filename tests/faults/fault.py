@@ -1,4 +1,4 @@
-"""What a worker of the fault suite does to itself, and at which step of a delivery."""
+"""The fault that a worker of the fault suite causes in itself, and the step of a delivery at which it does."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ POINTS: Final = tuple(f"{step}.{side}" for step in STEPS for side in ("before", 
 
 
 class Action(StrEnum):
-    """`kill` is SIGKILL, `pause` SIGSTOP; `stall` keeps the event loop from going on for `seconds`."""
+    """`kill` is SIGKILL, `pause` is SIGSTOP; `stall` blocks the event loop for `seconds`."""
 
     KILL = "kill"
     PAUSE = "pause"
@@ -18,7 +18,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Done once, when the point is passed for the `number`th time. As text: `send.after@3=stall:9.5`."""
+    """A fault caused once, when the point is passed for the `number`th time. As text: `send.after@3=stall:9.5`."""
 
     point: str
     action: Action
@@ -30,7 +30,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the fault that the text says. Raises `ValueError`."""
+        """Return the fault of that text. Raises `ValueError`."""
         where, _, what = text.partition("=")
         point, _, number = where.partition("@")
         action, _, seconds = what.partition(":")

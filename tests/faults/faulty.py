@@ -1,9 +1,10 @@
-"""A `hookseal worker` that does to itself, at one step of a delivery, what the variable FAULT says.
+"""A `hookseal worker` that causes the fault of the variable FAULT in itself, at one step of a delivery.
 
-The product has no code for it. This launcher wraps the steps and the ports of the pipeline where they are put
-together, then runs the command as it is; with the fault that never comes it is the same worker.
+The product has no code for it. This launcher wraps the steps and the ports of the pipeline where they are assembled,
+and then runs the unchanged command; until the fault occurs it is the same worker.
 """
 
+import asyncio
 import inspect
 import os
 import signal
@@ -16,17 +17,17 @@ from functools import wraps
 from typing import Any
 
 from hookseal.cli.main import main
-from hookseal.dispatcher import deliver
+from hookseal.dispatcher import deliver, prepare
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.pointer import Pointer
 from hookseal.worker import resources
 from tests.faults.fault import Action, Fault
 
-PURE = ("admit", "compose", "classify", "decide")
+PURE = {"admit": prepare, "compose": prepare, "classify": deliver, "decide": deliver}
 
 
 class Strike:
-    """Called at every point; at the right one, the right time, it does what the fault says."""
+    """Called at every point; causes the fault at its point, when the point is passed for the given time."""
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
@@ -45,7 +46,7 @@ class Strike:
             case Action.PAUSE:
                 os.kill(os.getpid(), signal.SIGSTOP)
             case Action.STALL:
-                time.sleep(self._fault.seconds)  # the loop that stands still is the fault
+                time.sleep(self._fault.seconds)  # blocking the event loop is the fault
 
 
 def around(step: str, does: Callable[..., Any], strike: Strike) -> Callable[..., Any]:
@@ -65,14 +66,17 @@ def around(step: str, does: Callable[..., Any], strike: Strike) -> Callable[...,
     def deciding(*args: Any, **kwargs: Any) -> Any:
         strike(f"{step}.before")
         result = does(*args, **kwargs)
-        strike(f"{step}.after")
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(lambda _: strike(f"{step}.after"))
+        else:
+            strike(f"{step}.after")
         return result
 
     return deciding
 
 
 class Around:
-    """The same part, with the points before and after those of its methods that are a step."""
+    """The same part, with the points before and after each of its methods that is a step."""
 
     def __init__(self, part: Any, steps: Mapping[str, str], strike: Strike) -> None:
         self._part = part
@@ -80,13 +84,13 @@ class Around:
         self._strike = strike
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the part has."""
+        """Return the attribute of the part."""
         found = getattr(self._part, name)
         return around(self._steps[name], found, self._strike) if name in self._steps else found
 
 
 class Signers:
-    """The same signers: to resolve them is a step, and each signature."""
+    """The same signers: resolving them is a step, and so is each signature."""
 
     def __init__(self, signers: Any, strike: Strike) -> None:
         self._signers = signers
@@ -94,64 +98,64 @@ class Signers:
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Any, ...]]:
-        """Give the signers."""
+        """Yield the signers."""
         self._strike("resolve.before")
         async with self._signers.signers(pointer) as given:
             self._strike("resolve.after")
             yield tuple(Around(each, {"sign": "sign"}, self._strike) for each in given)
 
     def headers(self, pointer: Pointer) -> Any:
-        """Give the endpoint's own headers."""
+        """Return the endpoint's own headers."""
         return self._signers.headers(pointer)
 
     def tls(self, pointer: Pointer) -> Any:
-        """Give what the endpoint is dialled with."""
+        """Return the TLS identity of the endpoint."""
         return self._signers.tls(pointer)
 
 
 class Log:
-    """The same log: that an attempt was made is told last."""
+    """The same log: the line about an attempt is the end of the step `tell`."""
 
     def __init__(self, log: Any, strike: Strike) -> None:
         self._log = log
         self._strike = strike
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the log has."""
+        """Return the attribute of the log."""
         write = getattr(self._log, name)
 
-        def told(event: str, **values: Any) -> None:
+        def logged(event: str, **values: Any) -> None:
             write(event, **values)
             if event == "delivery.attempted":
                 self._strike("tell.after")
 
-        return told if name in {"info", "warning"} else write
+        return logged if name in {"info", "warning"} else write
 
 
 class Meter:
-    """The same meter: an attempt is counted first of all that tells of it."""
+    """The same meter: the count of an attempt is the beginning of the step `tell`."""
 
     def __init__(self, meter: Any, strike: Strike) -> None:
         self._meter = meter
         self._strike = strike
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the meter has."""
+        """Return the attribute of the meter."""
         if name == "attempted":
             self._strike("tell.before")
         return getattr(self._meter, name)
 
 
 def arm(fault: Fault) -> None:
-    """Have the pipeline of this process pass every point from now on."""
+    """Make the pipeline of this process pass every point from now on."""
     strike = Strike(fault)
-    for step in PURE:
-        setattr(deliver, step, around(step, getattr(deliver, step), strike))
+    for step, room in PURE.items():
+        setattr(room, step, around(step, getattr(room, step), strike))
     put_together = resources._parts
 
     def armed(*args: Any, **kwargs: Any) -> Parts:
         parts = put_together(*args, **kwargs)
-        ledger: Any = Around(parts.ledger, {"claim": "claim", "record": "record"}, strike)
+        ledger: Any = Around(parts.ledger, {"claim_all": "claim", "record": "record"}, strike)
         transport: Any = Around(parts.transport, {"send": "send"}, strike)
         signers: Any = Signers(parts.signers, strike)
         meter: Any = Meter(parts.meter, strike)

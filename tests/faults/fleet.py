@@ -1,4 +1,4 @@
-"""Worker processes of the fault suite: started as a user starts them, many at once, each with a log of its own."""
+"""Worker processes of the fault suite: started with the real command, many at once, each with a log of its own."""
 
 import asyncio
 import json
@@ -14,13 +14,13 @@ from tests import forked
 from tests.worker.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 80.0  # many of them start at once, on few and busy cores
+PATIENCE_SECONDS = 80.0  # many start at once, on few and busy cores
 HOOKSEAL, FAULTY = "hookseal", "tests.faults.faulty"
 
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """One worker process. `ready` is what it said once it was ready."""
+    """One worker process. `ready` is its ready line."""
 
     process: asyncio.subprocess.Process
     log_file: Path
@@ -33,17 +33,17 @@ class Member:
 
     @property
     def worker_id(self) -> str:
-        """The name under which it holds leases."""
+        """The id by which it owns leases."""
         return str(self.ready["worker_id"])
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it has not ended."""
         return self.process.returncode is None
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Every line of its log so far; a kill may have cut the last one short."""
+        """Every complete line of its log so far; a kill may have cut the last line."""
         lines = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
@@ -52,12 +52,12 @@ class Member:
         return [line for line in self.log if line["event"] == event]
 
     async def say_ready(self) -> None:
-        """Return once it has said that it is ready. Fails with the end of its log if it ends before."""
+        """Return when it is ready. Fails with the end of its log if it ends before."""
         is_ready = await self.said()
         assert is_ready, f"a worker did not become ready:\n{self.log_file.read_text(encoding='utf-8')[-2000:]}"
 
     async def said(self) -> bool:
-        """Tell, once it is ready or has ended, whether it was ready. Before that line it holds no lease."""
+        """Return, when it is ready or has ended, whether it was ready. It claims nothing before its ready line."""
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE_SECONDS):
             line = await self.process.stdout.readline()
@@ -65,17 +65,17 @@ class Member:
         return bool(line)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal; it may have ended already."""
+        """Send it a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
     async def ended(self, *, within: float = PATIENCE_SECONDS) -> int:
-        """Return its exit code once it has ended. Raises `TimeoutError`."""
+        """Return its exit code when it has ended. Raises `TimeoutError`."""
         async with asyncio.timeout(within):
             return await self.process.wait()
 
     async def paused(self) -> None:
-        """Return once the kernel says that it stands still."""
+        """Return when the kernel reports it as stopped."""
 
         async def look() -> bool:
             return _state(self.pid) == "T"
@@ -84,7 +84,7 @@ class Member:
 
 
 class Fleet:
-    """Starts workers on one installation. `dead` names those whose attempts may be on record as unknown."""
+    """Starts workers on one installation. `dead` names those whose attempts may be recorded as unknown."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.members: list[Member] = []
@@ -94,13 +94,13 @@ class Fleet:
 
     @property
     def running(self) -> list[Member]:
-        """Those that said they are ready and have not ended, the oldest first."""
+        """The workers that are ready and have not ended, the oldest first."""
         return [member for member in self.members if member.is_running and member.ready]
 
     async def start(self, *, fault: str = "", wait: bool = True, **settings: str) -> Member:
         """Start a worker with these settings changed and, unless told otherwise, wait until it is ready.
 
-        With a `fault` (`tests/faults/fault.py`) it does that to itself.
+        With a `fault` (`tests/faults/fault.py`) it causes that fault in itself.
         """
         member = await self._started(settings, fault)
         if wait:
@@ -108,25 +108,25 @@ class Fleet:
         return member
 
     async def start_many(self, number: int, **settings: str) -> list[Member]:
-        """Start so many workers at once and wait until all are ready."""
+        """Start that many workers at once and wait until all are ready."""
         members = [await self._started(settings) for _ in range(number)]
         await asyncio.gather(*(member.say_ready() for member in members))
         return members
 
     async def kill(self, member: Member) -> None:
-        """Kill it with SIGKILL and wait until it has ended: its attempts may be unknown from now on."""
+        """Kill it with SIGKILL and wait until it has ended; its attempts may then be recorded as unknown."""
         member.send(signal.SIGKILL)
         await member.ended()
         if member.ready or await member.said():
             self.dead.add(member.worker_id)
 
     async def stop(self, member: Member) -> int:
-        """Ask it to stop with SIGTERM; return its exit code."""
+        """Stop it with SIGTERM; return its exit code."""
         member.send(signal.SIGTERM)
         return await member.ended()
 
     async def stop_all(self) -> list[int]:
-        """Ask all that run to stop; return their exit codes."""
+        """Stop all running workers; return their exit codes."""
         return list(await asyncio.gather(*(self.stop(member) for member in self.running)))
 
     async def _started(self, settings: Mapping[str, str], fault: str = "") -> Member:
@@ -149,17 +149,17 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(environment: Mapping[str, str], folder: Path) -> AsyncIterator[Fleet]:
-    """Yield a fleet; none of its processes is left afterwards."""
+    """Yield a fleet; none of its processes runs afterwards."""
     made = Fleet(environment, folder)
     try:
         yield made
     finally:
         for member in made.members:
             if member.is_running:
-                member.send(signal.SIGKILL)  # a frozen one dies of it, too
+                member.send(signal.SIGKILL)  # ends a frozen process as well
                 await member.process.wait()
 
 
 def _state(pid: int) -> str:
-    """Return the letter by which the kernel calls the state of a process."""
+    """Return the kernel's letter for the state of a process."""
     return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]

@@ -1,4 +1,4 @@
-"""Outages of Redis and PostgreSQL, each under load: the worker says so, lives, and goes on when it is over."""
+"""Outages of Redis and PostgreSQL, each under load: the worker reports it, lives, and continues afterwards."""
 
 import os
 import signal
@@ -14,24 +14,24 @@ import asyncpg
 from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
-from hookseal.schema.database import OUTAGES
-from tests.faults.books import Balance
+from hookseal.postgres.translate import OUTAGES
+from tests.faults.balance import Balance
 from tests.faults.clocks import WallClock
 from tests.faults.cutting import Cut, Moment
-from tests.faults.line import line
 from tests.faults.scenarios import SETTLES_WITHIN, Size
 from tests.faults.standby import have_it_wait_for_the_standby, promote, standby
+from tests.faults.tcp_proxy import line
 from tests.faults.ways import PATIENCE_SECONDS, Way, probed, says
 from tests.worker.waiting import eventually
 
-# What a worker says to Redis, by words that it says nowhere else.
+# A text in each command of a worker to Redis that no other command contains.
 SAID_TO_REDIS = {
-    "ring": b"$2\r\nLT\r\n",
-    "take": b"$7\r\nEVALSHA\r\n",
-    "finish": b"$4\r\nZREM\r\n",
+    "ring": b"\xa7deliver",
+    "take": b"$8\r\narq:job:\r\n",
+    "wait": b"$8\r\nBZPOPMIN\r\n",
     "probe": b"$4\r\nEVAL\r\n",
 }
-# What it says to PostgreSQL.
+# The same for its statements to PostgreSQL.
 CLAIM_AND_RECORD = {"claim": b"SET state = 'sending'", "record": b"duration_ms, status, outcome, snippet"}
 SAID_TO_POSTGRESQL = CLAIM_AND_RECORD | {
     "ring": b"name = 'outbox' AND token",
@@ -53,7 +53,7 @@ Outage = Callable[[Way], Awaitable[int]]
 async def lived_through(
     way: Way, outages: Sequence[Outage], size: Size, settings: Mapping[str, Any] = MappingProxyType({})
 ) -> Balance:
-    """Have one worker live through these outages, again and again until all is published; return the books."""
+    """Let one worker go through these outages, again and again until all is published; return the balance."""
     await way.fleet.start(**settings)
     faults = 0
     async with way.flow(round(size.per_second)):
@@ -65,7 +65,7 @@ async def lived_through(
 
 
 async def failed_over(way: Way, size: Size) -> Balance:
-    """Again and again the primary dies under load, its synchronous standby is promoted, and the line leads there."""
+    """Again and again kill the primary under load, promote its synchronous standby, and lead the line there."""
     worker = await way.fleet.start()
     faults = 0
     async with AsyncExitStack() as servers:
@@ -83,10 +83,10 @@ async def failed_over(way: Way, size: Size) -> Balance:
 
 
 async def failed_over_behind(way: Way, size: Size) -> Balance:
-    """The same once, with a standby for which nobody waits, and which has not heard of the second half of the events.
+    """The same once, with an asynchronous standby that did not receive the second half of the events.
 
-    Counted are those deliveries that were published to no avail (`forgotten`), and those of them that are there again
-    once their producer has published the same events again (`published_again`).
+    `forgotten` counts the published deliveries that were lost, `published_again` those of them that exist again after
+    their producer has published the same events again.
     """
     await way.fleet.start()
     primary, half = way.server.server, size.events // 2
@@ -96,20 +96,20 @@ async def failed_over_behind(way: Way, size: Size) -> Balance:
         stream.hold()
         names = await way.publish_surely(half)
         await way.settled(within=SETTLES_WITHIN)
-        told = set(way.published)
+        confirmed = set(way.published)
         await _move(way, primary, other)
         kept = await way.delivery_ids()
         way.published.clear()
         await way.publish_surely(half, names=names)
         again = way.published - kept
         way.published |= kept
-        way.witness.seen = [seen for seen in way.witness.seen if seen.delivery_id not in told - kept]
+        way.witness.seen = [seen for seen in way.witness.seen if seen.delivery_id not in confirmed - kept]
         found = await _balance(way, 1)
-        return replace(found, counts=found.counts | {"forgotten": len(told - kept), "published_again": len(again)})
+        return replace(found, counts=found.counts | {"forgotten": len(confirmed - kept), "published_again": len(again)})
 
 
 async def clock_set(way: Way, clock: WallClock, wrong_by: timedelta) -> int:
-    """The wall clock of the worker is set, while it goes on."""
+    """Set the wall clock of the running worker."""
     clock.step_to(wrong_by)
     await way.flowing(20)
     await says(way.fleet.running[0], postgresql="ok", redis="ok", secrets="ok")
@@ -117,7 +117,7 @@ async def clock_set(way: Way, clock: WallClock, wrong_by: timedelta) -> int:
 
 
 async def cut(way: Way, sayings: Mapping[str, bytes], moments: Sequence[Moment]) -> int:
-    """The line is cut at each of these moments of each of these sayings."""
+    """Cut the line at each of these moments of each of these commands or statements."""
     [worker] = way.fleet.running
     for name, saying in sayings.items():
         for moment in moments:
@@ -135,7 +135,7 @@ async def cut(way: Way, sayings: Mapping[str, bytes], moments: Sequence[Moment])
 
 
 async def refused(way: Way, check: str) -> int:
-    """Nobody listens any more."""
+    """Close the port, then open it again."""
     way.line.close()
     await says(way.fleet.running[0], **{check: "unavailable"})
     await way.line.open()
@@ -144,7 +144,7 @@ async def refused(way: Way, check: str) -> int:
 
 
 async def held_up(way: Way, check: str) -> int:
-    """Nothing passes on the line, either way, and every connection stays."""
+    """Forward nothing on the line for a while, in either direction, and keep every connection."""
     way.line.hold()
     await says(way.fleet.running[0], **{check: "timeout"})
     way.line.go_on()
@@ -153,22 +153,22 @@ async def held_up(way: Way, check: str) -> int:
 
 
 async def stranded(way: Way, check: str) -> int:
-    """Nothing passes any more on any connection, as when a firewall has forgotten it; new ones are as ever."""
+    """Forward nothing more on existing connections, like a firewall that forgot them; new ones work."""
     database_url = way.server.server.url if check == "postgresql" else way.database_url
     way.line.strand()
-    connection = await asyncpg.connect(database_url)  # of a producer whose connection was not forgotten
+    connection = await asyncpg.connect(database_url)  # a producer with a working connection
     try:
         await way.publish(STRANDED, connection=connection)
         await way.flowing(STRANDED)
     finally:
         await connection.close()
     await says(way.fleet.running[0], **{check: "ok"})
-    way.line.cut()  # for the connections of the test itself, which has no such patience
+    way.line.cut()  # ends the connections of the test itself, which would wait for longer
     return 1
 
 
 async def frozen(way: Way, check: str) -> int:
-    """Every process of the server stands still."""
+    """Freeze every process of the server for a while."""
     way.server.server.freeze()
     try:
         await says(way.fleet.running[0], **{check: "timeout"})
@@ -179,7 +179,7 @@ async def frozen(way: Way, check: str) -> int:
 
 
 async def ended(way: Way, check: str, number: signal.Signals, *, durable: bool = True) -> int:
-    """The server ends by this signal, and comes again, on the same port; if not `durable`, with nothing."""
+    """End the server with this signal and start it on the same port; unless `durable`, without its data."""
     await way.server.end(number)
     await says(way.fleet.running[0], **{check: "unavailable"})
     await way.server.start(durable=durable)
@@ -188,7 +188,7 @@ async def ended(way: Way, check: str, number: signal.Signals, *, durable: bool =
 
 
 async def redis_full(way: Way) -> int:
-    """Redis has no memory left: it refuses every write and answers the rest. Then there is memory again."""
+    """Leave Redis no memory for a while, so that it refuses every write and answers all else."""
     async with Redis.from_url(way.redis_url) as client:
         await client.config_set("maxmemory", "1")
         await says(way.fleet.running[0], redis="unavailable")
@@ -198,7 +198,7 @@ async def redis_full(way: Way) -> int:
 
 
 async def backend_killed(way: Way) -> int:
-    """Kill -9 of one process of PostgreSQL, upon which it ends all of them, and recovers."""
+    """Kill -9 one process of PostgreSQL, which then ends all others and recovers."""
 
     async def done() -> bool:
         with suppress(*OUTAGES):
@@ -216,7 +216,7 @@ async def _move(way: Way, primary: Server, other: Server) -> None:
     os.kill(primary.pid, BY_LOSS_OF_POWER)
     await says(way.fleet.running[0], postgresql="unavailable")
     way.line.lead_to(other.port)
-    await says(way.fleet.running[0], postgresql="unavailable", secrets="ok")  # it can be read, and takes no writes
+    await says(way.fleet.running[0], postgresql="unavailable", secrets="ok")  # it is read-only
     await promote(other)
 
 
@@ -228,7 +228,7 @@ async def _balance(way: Way, faults: int) -> Balance:
 
 
 def of_the_clock(clock: WallClock) -> list[Outage]:
-    """Return every step of the wall clock of a worker: by hours and by years, each way, and right again."""
+    """Return every step of the wall clock of a worker: by hours and years, in both directions, and back."""
     steps = (-HOURS, HOURS, -HOURS, YEARS, -YEARS, timedelta(0))
     return [partial(clock_set, clock=clock, wrong_by=wrong_by) for wrong_by in steps]
 
@@ -249,14 +249,14 @@ def of_redis(moments: Sequence[Moment]) -> list[Outage]:
 
 
 def of_postgresql(sayings: Mapping[str, bytes]) -> list[Outage]:
-    """Return every outage of PostgreSQL that has no other server take its place."""
+    """Return every outage of PostgreSQL without a failover."""
     return [
         partial(cut, sayings=sayings, moments=list(Moment)),
         partial(refused, check="postgresql"),
         partial(held_up, check="postgresql"),
         partial(stranded, check="postgresql"),
         partial(frozen, check="postgresql"),
-        partial(ended, check="postgresql", number=signal.SIGINT),  # fast
-        partial(ended, check="postgresql", number=BY_LOSS_OF_POWER),  # immediate
+        partial(ended, check="postgresql", number=signal.SIGINT),  # fast shutdown
+        partial(ended, check="postgresql", number=BY_LOSS_OF_POWER),  # immediate shutdown
         backend_killed,
     ]

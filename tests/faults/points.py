@@ -1,23 +1,23 @@
-"""What becomes of a delivery whose worker dies, or stands still for longer than its lease, at each of the points."""
+"""What becomes of a delivery whose worker dies, or stands still for longer than its lease, at each point."""
 
 from typing import Final
 
 from tests.faults.fault import POINTS
 
-# Before the claim commits nothing was begun; afterwards the attempt is on record as unknown. The request is sent in
-# step 6 and recorded in step 9: who dies between the two, and only there, has it sent again.
+# Before the claim commits nothing has begun; afterwards the attempt is recorded as unknown. The request is sent in
+# step 6 and recorded in step 9: only if the worker dies between the two, it is sent again.
 NOTHING_BEGUN: Final = (1, ["delivered"])
 NOT_SENT: Final = (1, ["unknown", "delivered"])
 SENT_AND_NOT_RECORDED: Final = (2, ["unknown", "delivered"])
 RECORDED: Final = (1, ["delivered"])
 
-# Where a step ends the next begins: with the first beginning, these are all of them.
+# The end of a step is the beginning of the next, so the first beginning and all ends are enough.
 FIRST_AND_LATER: Final = tuple(point for point in POINTS if point == POINTS[0] or point.endswith(".after"))
 _SENT, _RECORDED = POINTS.index("send.after"), POINTS.index("record.after")
 
 
 def expected(point: str) -> tuple[int, list[str]]:
-    """Return how often the delivery is seen, and the outcomes on record, first to last."""
+    """Return how often the receiver sees the delivery, and the recorded outcomes in order."""
     place = POINTS.index(point)
     if place == 0:
         return NOTHING_BEGUN

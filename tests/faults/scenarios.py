@@ -1,4 +1,4 @@
-"""Faults under load: each scenario publishes to a fleet while it does harm, waits until all is settled, and balances.
+"""Faults under load: each scenario publishes to a fleet, causes faults meanwhile, waits for the end, and balances.
 
 The short form of each is a test, the long form is run by `make test-faults`; they differ in size alone.
 """
@@ -13,23 +13,23 @@ from random import Random
 
 from redis.asyncio import Redis
 
-from tests.faults.books import Balance
+from tests.faults.balance import Balance
 from tests.faults.fault import POINTS, Action, Fault
 from tests.faults.fleet import Member
+from tests.faults.recording_receiver import slowly
 from tests.faults.site import LEASE_SECONDS, SWEEP_SECONDS, Site
-from tests.faults.witness import slowly
 
 WORKERS = 3
 SETTLES_WITHIN = 300.0
-ANSWERS_AFTER = 0.2  # so that every worker has requests in flight when something befalls it
-SLACK_SECONDS = 2.0  # what a delivery takes that nothing befell, on busy cores
-# What arrives of a killed worker: a signal that nobody catches yet, or a drain.
+ANSWERS_AFTER = 0.2  # so that every worker has requests in flight when a fault occurs
+SLACK_SECONDS = 2.0  # the time that a delivery takes without a fault, on busy cores
+# Exit codes of a worker that gets SIGTERM while it starts: killed by it, or drained.
 ENDS_OF_A_START = {0, -signal.SIGTERM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much is published meanwhile, and how fast; `pause` is the longest time between two harms."""
+    """How much is published, and how fast; `pause` is the longest time between two faults."""
 
     events: int
     per_second: float
@@ -40,7 +40,7 @@ Harm = Callable[[], Awaitable[int]]
 
 
 async def under_load(site: Site, size: Size, harm: Harm) -> int:
-    """Publish, and do harm again and again until all is published, once at least; return how much was done."""
+    """Publish, and cause faults until all is published, one at least; return the number of faults."""
     site.witness.answer = slowly(ANSWERS_AFTER)
     publishing = asyncio.create_task(site.publish(size.events, per_second=size.per_second))
     done = 0
@@ -62,7 +62,7 @@ async def killed(site: Site, size: Size, chance: Random) -> Balance:
     starting = set[asyncio.Task[bool]]()
 
     async def harm() -> int:
-        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
+        await asyncio.sleep(chance.uniform(0, size.pause))  # at a random moment
         if site.fleet.running:
             await site.fleet.kill(chance.choice(site.fleet.running))
         while sum(member.is_running for member in site.fleet.members) < WORKERS + 1:
@@ -81,7 +81,7 @@ async def killed(site: Site, size: Size, chance: Random) -> Balance:
 
 
 async def restarted(site: Site, size: Size, _chance: Random) -> Balance:
-    """A rolling restart: again and again the oldest worker is replaced, as a deployment does it. All exit with 0."""
+    """A rolling restart: again and again the oldest worker is replaced, as in a deployment. All exit with 0."""
     await site.fleet.start_many(WORKERS)
 
     async def harm() -> int:
@@ -95,12 +95,12 @@ async def restarted(site: Site, size: Size, _chance: Random) -> Balance:
 
 
 async def stormed(site: Site, size: Size, chance: Random) -> Balance:
-    """SIGTERM again and again: while a worker starts, while it works, while it drains, until it has ended."""
+    """SIGTERM again and again: while a worker starts, works and drains, until it has ended."""
     await site.fleet.start_many(WORKERS)
 
     async def harm() -> int:
         starting = await site.fleet.start(wait=False)
-        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment of its start
+        await asyncio.sleep(chance.uniform(0, size.pause))  # at a random moment of its start
         ends = await asyncio.gather(_stormed(starting, chance), _stormed(site.fleet.running[0], chance))
         assert ends[0] in ENDS_OF_A_START
         assert 0 == ends[1]
@@ -114,20 +114,20 @@ async def stormed(site: Site, size: Size, chance: Random) -> Balance:
 async def _stormed(member: Member, chance: Random) -> int:
     while member.is_running:
         member.send(signal.SIGTERM)
-        await asyncio.sleep(chance.uniform(0, 0.05))  # as an impatient supervisor does
+        await asyncio.sleep(chance.uniform(0, 0.05))  # like an impatient supervisor
     return await member.ended()
 
 
 async def paused(site: Site, size: Size, chance: Random) -> Balance:
-    """A process stands still (SIGSTOP) for longer than its lease, and goes on: what it holds is another's by then."""
+    """Stop a process (SIGSTOP) for longer than its lease, then continue it; others have its deliveries by then."""
     await site.fleet.start_many(WORKERS)
 
     async def harm() -> int:
-        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
+        await asyncio.sleep(chance.uniform(0, size.pause))  # at a random moment
         member = chance.choice(site.fleet.running)
         site.fleet.dead.add(member.worker_id)
         member.send(signal.SIGSTOP)
-        await asyncio.sleep(LEASE_SECONDS + 2)  # its lease runs out, and is ended by the sweep of another
+        await asyncio.sleep(LEASE_SECONDS + 2)  # its lease expires, and the sweep of another worker ends it
         member.send(signal.SIGCONT)
         return 1
 
@@ -136,7 +136,7 @@ async def paused(site: Site, size: Size, chance: Random) -> Balance:
 
 
 async def stalled(site: Site, size: Size, chance: Random) -> Balance:
-    """An event loop stands still for longer than the lease, at each step in turn, and goes on."""
+    """Block an event loop for longer than the lease, at each step in turn."""
     await site.fleet.start()
     points = list(POINTS)
     chance.shuffle(points)
@@ -153,7 +153,7 @@ async def stalled(site: Site, size: Size, chance: Random) -> Balance:
     waiting = [await stalling()]
 
     async def harm() -> int:
-        await asyncio.sleep(LEASE_SECONDS + 4)  # it comes to the point, and stands still there for so long
+        await asyncio.sleep(LEASE_SECONDS + 4)  # long enough to reach the point and be blocked there
         assert 0 == await site.fleet.stop(waiting.pop())
         waiting.append(await stalling())
         return 1
@@ -163,15 +163,15 @@ async def stalled(site: Site, size: Size, chance: Random) -> Balance:
 
 
 async def flushed(site: Site, size: Size, chance: Random) -> Balance:
-    """FLUSHALL at any moment. Nothing of it is a reason to send twice.
+    """FLUSHALL at random moments. It must not cause a second request.
 
-    `late` is what came later than one sweep, and what it takes anyway, after it was published or Redis last emptied.
+    `late` counts deliveries seen later than one sweep, plus the usual time, after their publishing or the last flush.
     """
     emptied = [0.0]
     await site.fleet.start_many(WORKERS)
 
     async def harm() -> int:
-        await asyncio.sleep(chance.uniform(0, size.pause))  # any moment will do
+        await asyncio.sleep(chance.uniform(0, size.pause))  # at a random moment
         async with Redis.from_url(site.redis_url) as client:
             await client.flushall()
         emptied.append(time.time())

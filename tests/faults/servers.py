@@ -1,4 +1,4 @@
-"""Servers that come again on the port that they had, with what they kept."""
+"""Servers that can be restarted on the same port with the same data."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 60.0
 
 
 class Kind(Protocol):
-    """What runs a server of one kind with its state under a folder, for the length of a block."""
+    """Runs a server of one kind during a block, with its state in a folder."""
 
     def __call__(
         self, folder: Path, *, port: int | None = None, durable: bool = True
@@ -27,7 +27,7 @@ class Kind(Protocol):
 
 
 class Restartable:
-    """A server that may end and be started again, over one folder. `server` is the one that runs, or ran last."""
+    """A server that may end and be started again, on one folder. `server` is the one that runs, or ran last."""
 
     server: Server
 
@@ -38,11 +38,11 @@ class Restartable:
         self._stack = stack
 
     async def start(self, *, durable: bool) -> None:
-        """Start it, and return once it answers."""
+        """Start it, and return when it answers."""
         self.server = await self._stack.enter_async_context(self._kind(self._folder, port=self._port, durable=durable))
 
     async def end(self, number: signal.Signals) -> None:
-        """Send it that signal, and return once it is gone."""
+        """Send it that signal, and return when it has ended."""
         os.kill(self.server.pid, number)
 
         async def gone() -> bool:
@@ -53,8 +53,8 @@ class Restartable:
 
 @asynccontextmanager
 async def restartable(kind: Kind, *, durable: bool) -> AsyncIterator[Restartable]:
-    """Yield a server that runs and may be ended and started again; nothing of it is left afterwards."""
-    # The port is kept while it is down: another test would draw it.
+    """Yield a running server that can be ended and started again; afterwards neither process nor data remain."""
+    # The port stays reserved while the server is down, so that no other test gets it.
     with reserved() as kept, scratch(for_servers()) as folder:
         async with AsyncExitStack() as stack:
             made = Restartable(kind, folder, stack, port=kept.getsockname()[1])

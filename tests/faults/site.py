@@ -1,4 +1,4 @@
-"""The site of a fault: an installation on real servers, a receiver, a fleet of workers, a producer, the books."""
+"""The site of a fault: an installation on real servers, a receiver, a fleet of workers, a producer and the books."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import State
 from hookseal.ground.ids import TenantId
-from hookseal.schema.database import Connection
+from hookseal.postgres.handles import Connection
 from tests.doubles.stored import Installation, begin
-from tests.faults.books import Balance, Books, Delivery, Recorded, balance
+from tests.faults.balance import Balance, Books, Delivery, Recorded, balance
 from tests.faults.fleet import Fleet, fleet
-from tests.faults.witness import Witness, witnessing
+from tests.faults.recording_receiver import Witness, witnessing
 from tests.worker.environment import environment
 from tests.worker.waiting import eventually
 
@@ -25,7 +25,7 @@ TENANT = TenantId("acme")
 BATCH = 25
 AHEAD = 2_000
 LOOK_SECONDS = 0.1
-# The shortest that the settings allow: what a dead worker held is due again seven seconds later.
+# The shortest lease that the settings allow: deliveries of a dead worker are due again after seven seconds.
 SHORT = {
     "HOOKSEAL_LEASE_SECONDS": "7",
     "HOOKSEAL_DRAIN_SECONDS": "6",
@@ -33,7 +33,7 @@ SHORT = {
     "HOOKSEAL_LOG_LEVEL": "info",
 }
 LEASE_SECONDS = 7.0
-# For what shall be no reason to send twice: a busy receiver is left time to answer.
+# For tests in which nothing may be sent twice: a busy receiver has time to answer.
 CALM = SHORT | {"HOOKSEAL_LEASE_SECONDS": "15", "HOOKSEAL_DRAIN_SECONDS": "12", "HOOKSEAL_SWEEP_SECONDS": "4"}
 SHORT_TIMEOUT_MS, CALM_TIMEOUT_MS = 1000, 5000
 SWEEP_SECONDS = 4.0
@@ -55,7 +55,7 @@ _UNSETTLED = "SELECT count(*) FROM hookseal.deliveries WHERE state IN ('pending'
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """Where faults happen. `published` holds the id of every delivery that a producer was told is published."""
+    """The place of a fault. `published` has the id of every delivery whose publishing was confirmed to a producer."""
 
     installation: Installation
     database_url: str = field(repr=False)
@@ -73,10 +73,10 @@ class Site:
     async def publish(
         self, events: int, *, per_second: float | None = None, connection: Connection | None = None
     ) -> list[str]:
-        """Publish so many events and ring nobody; return the ids of their deliveries, one an endpoint and event.
+        """Publish that many events without rings; return the ids of their deliveries, one for each endpoint and event.
 
-        With `per_second` they are spread over time, and no more than `AHEAD` deliveries ahead of the receiver; with a
-        `connection` they are part of its transaction. What a producer was not told is not counted as published.
+        With `per_second` they are spread over time, at most `AHEAD` deliveries ahead of the receiver; with `connection`
+        they are part of its transaction. Only confirmed events count as published.
         """
         loop = asyncio.get_running_loop()
         began, made = loop.time(), list[str]()
@@ -87,35 +87,35 @@ class Site:
             made += [row["id"] for row in rows]
             self.published.update(made[-len(rows) :])
             if per_second is not None:
-                await asyncio.sleep(max(0.0, began + (done + count) / per_second - loop.time()))  # the pace asked for
+                await asyncio.sleep(max(0.0, began + (done + count) / per_second - loop.time()))  # the requested rate
                 await self._caught_up()
         return made
 
     async def _caught_up(self) -> None:
-        while len(self.published) - len(self.witness.seen) > AHEAD:  # noqa: ASYNC110 -- how far, not whether, is asked
+        while len(self.published) - len(self.witness.seen) > AHEAD:  # noqa: ASYNC110 -- it polls a distance, not an event
             await asyncio.sleep(LOOK_SECONDS)
 
     async def unsettled(self) -> int:
-        """Return how many deliveries are on their way still."""
+        """Return the number of deliveries that have not ended."""
         count: int = await self.pool.fetchval(_UNSETTLED)
         return count
 
     async def settled(self, *, within: float = 60.0) -> None:
-        """Return once nothing is on its way any more: every delivery is over, and Redis is empty."""
+        """Return when every delivery has ended and Redis is empty."""
 
         async def look() -> bool:
-            await asyncio.sleep(LOOK_SECONDS)  # it counts rows, and others have work to do
+            await asyncio.sleep(LOOK_SECONDS)  # counting rows is expensive for the others
             return not await self.unsettled() and not await self.keys()
 
         await eventually(look, within=within)
 
     async def keys(self) -> list[str]:
-        """Return the key of everything that is in Redis."""
+        """Return every key in Redis."""
         async with Redis.from_url(self.redis_url) as client:
             return [key.decode(errors="replace") for key in await client.keys("*")]
 
     async def waited(self) -> list[tuple[float, float]]:
-        """Return of each delivery that was seen when it was published and when it was first seen, in unix seconds."""
+        """Return, for each delivery that was seen, when it was published and first seen, in Unix seconds."""
         first: dict[str, float] = {}
         for seen in self.witness.seen:
             first.setdefault(seen.delivery_id, seen.at)
@@ -123,7 +123,7 @@ class Site:
         return [(row["at"], first[row["id"]]) for row in rows if row["id"] in first]
 
     async def balance(self, *, dead: Collection[str] | None = None, ends: Mapping[str, State] | None = None) -> Balance:
-        """Hold to each other what was published, seen and recorded. Call it once all is settled."""
+        """Compare what was published, seen and recorded. Call it when all is settled."""
         deliveries = [Delivery(**row) for row in await self.pool.fetch(_DELIVERIES)]
         attempts = [Recorded(**row) for row in await self.pool.fetch(_ATTEMPTS)]
         return balance(
@@ -143,10 +143,10 @@ class Site:
 async def opened(
     database_url: str, redis_url: str, folder: Path, *, endpoints: int = 2, calm: bool = False, **settings: str
 ) -> AsyncIterator[Site]:
-    """Yield an installation on these servers, whose database is migrated and empty; no process is left afterwards.
+    """Yield an installation on these servers, in a migrated, empty database; no process runs afterwards.
 
-    Every event goes to every endpoint. The workers' leases are as `SHORT` as can be; on a `calm` site no request times
-    out, and no lease runs out, but by a fault. `settings` are those of every worker, beside these.
+    Every event goes to every endpoint. The workers' leases are as short as `SHORT`; on a `calm` site requests time out
+    and leases expire only by a fault. `settings` are further settings of every worker.
     """
     timeout_ms = CALM_TIMEOUT_MS if calm else SHORT_TIMEOUT_MS
     variables = environment(database_url, redis_url, **(CALM if calm else SHORT) | settings)

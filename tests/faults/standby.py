@@ -1,4 +1,4 @@
-"""A standby of a PostgreSQL, made by pg_basebackup, that streams from it and can be promoted."""
+"""A streaming standby of a PostgreSQL, made by pg_basebackup, that can be promoted."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch, state_folder, write_private
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.process import Process, Program
-from hookseal.embedded.programs import postgres_tree, usable
+from hookseal.embedded.programs import make_accessible, postgres_tree
 from hookseal.embedded.server import Server
 from tests.worker.waiting import eventually
 
@@ -20,9 +20,9 @@ PATIENCE_SECONDS = 60.0
 
 @asynccontextmanager
 async def standby(primary_url: str) -> AsyncIterator[Server]:
-    """Yield a standby that streams from the primary, whose logins are the same; nothing of it is left afterwards."""
+    """Yield a standby that streams from the primary and has the same logins; nothing remains of it afterwards."""
     account = for_servers()
-    with scratch(account) as folder, usable(postgres_tree(), account) as tree:
+    with scratch(account) as folder, make_accessible(postgres_tree(), account) as tree:
         state = state_folder(folder, "postgres", account)
         write_private(folder / "postgres.password", urlsplit(primary_url).password or "")
         copying = Process(
@@ -44,7 +44,7 @@ async def standby(primary_url: str) -> AsyncIterator[Server]:
 
 
 async def have_it_wait_for_the_standby(primary: Server) -> None:
-    """Have every commit on the primary wait until the standby has it, too; return once that is so."""
+    """Make replication synchronous: return when every commit on the primary waits for the standby."""
     connection = await asyncpg.connect(primary.url)
     try:
         await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -59,7 +59,7 @@ async def have_it_wait_for_the_standby(primary: Server) -> None:
 
 
 async def promote(server: Server) -> None:
-    """Return once the standby is a primary."""
+    """Return when the standby has become a primary."""
     connection = await asyncpg.connect(server.url)
     try:
         assert await connection.fetchval("SELECT pg_promote()")

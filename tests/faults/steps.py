@@ -1,4 +1,4 @@
-"""One worker for each point of a delivery, each with one delivery of its own, and what became of each."""
+"""One worker and one delivery for each point, and what became of each delivery."""
 
 import asyncio
 import signal
@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId
-from hookseal.queue.bell import DEFAULT_QUEUE, bell
+from hookseal.queue.bell import Bell, bell
+from hookseal.queue.rings import DEFAULT_QUEUE
 from tests.faults.fault import Action, Fault
 from tests.faults.fleet import Member
 from tests.faults.site import TENANT, Site
+from tests.worker.waiting import eventually
 
-# It takes one delivery, and neither sweeps nor is in the way of whoever does.
+# It takes one delivery, does not sweep, and does not delay a worker that does.
 ALONE = {"HOOKSEAL_SWEEP_SECONDS": "300", "HOOKSEAL_CONCURRENCY": "1"}
 _RUNG = (
     "UPDATE hookseal.deliveries SET rung_at = now() WHERE id = ANY ($1::text[]::uuid[])"
@@ -20,10 +22,10 @@ _RUNG = (
 
 
 async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member], dict[str, str]]:
-    """Have each fault befall a worker of its own, in mid-delivery; return the worker and the delivery of each point.
+    """Cause each fault in a worker of its own, during a delivery; return worker and delivery of each point.
 
-    They start together and then stand still; one after the other goes on, alone with one ring, until it has died or
-    stands still again.
+    All workers start together and are stopped; then each in turn continues, alone with one ring, until it has died or
+    is stopped again.
     """
     started = [(fault, await site.fleet.start(fault=str(fault), wait=False, **ALONE)) for fault in faults]
     await asyncio.gather(*(member.say_ready() for _, member in started))
@@ -31,10 +33,11 @@ async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member]
     rings = await _published(site, len(started))
     ringing = bell(site.redis_url)
     for (fault, member), ring in zip(started, rings, strict=True):
+        await eventually(lambda: _nobody_waits(ringing))
         await ringing.ring([ring])
         member.send(signal.SIGCONT)
         await (member.ended() if fault.action is Action.KILL else member.paused())
-        await ringing.redis.zrem(DEFAULT_QUEUE, ring.delivery_id)  # the next one gets its own ring, not this again
+        await ringing.redis.zrem(DEFAULT_QUEUE, ring.delivery_id)  # so that the next worker gets its own ring
     await ringing.ring(rings)
     await ringing.close()
     points = [fault.point for fault, _ in started]
@@ -45,7 +48,7 @@ async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member]
 
 
 async def become(site: Site, deliveries: dict[str, str]) -> dict[str, tuple[int, list[str]]]:
-    """Return of each point how often its delivery was seen, and the outcomes on record, first to last."""
+    """Return, for each point, how often its delivery was seen, and its recorded outcomes in order."""
     rows = await site.pool.fetch(
         "SELECT delivery_id::text, array_agg(outcome ORDER BY number) AS outcomes"
         " FROM hookseal.attempts GROUP BY delivery_id"
@@ -54,13 +57,18 @@ async def become(site: Site, deliveries: dict[str, str]) -> dict[str, tuple[int,
     return {point: (len(site.witness.of(each)), outcomes.get(each, [])) for point, each in deliveries.items()}
 
 
+async def _nobody_waits(ringing: Bell) -> bool:
+    """Return whether no stopped worker still waits in Redis for rings, as it does for up to a second."""
+    return int((await ringing.redis.info("clients"))["blocked_clients"]) == 0
+
+
 async def _stand_still(member: Member) -> None:
     member.send(signal.SIGSTOP)
     await member.paused()
 
 
 async def _published(site: Site, number: int) -> list[Ring]:
-    async with site.pool.acquire() as connection, connection.transaction():  # no outbox sees them unrung
+    async with site.pool.acquire() as connection, connection.transaction():  # so that no outbox sees them unrung
         made = await site.publish(number, connection=connection)
         rows = await connection.fetch(_RUNG, made)
     endpoint = {row["id"]: EndpointId(row["endpoint_id"]) for row in rows}

@@ -1,4 +1,4 @@
-"""The long forms: which scenarios there are, how large each is, and what it runs on."""
+"""The long forms: the scenarios, their sizes, and the servers on which they run."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,9 +13,9 @@ from hookseal.embedded.folders import scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.valkey import valkey
 from hookseal.ground.errors import Unavailable
-from hookseal.schema.upgrade import upgrade
+from hookseal.postgres.schema.upgrade import upgrade
 from tests.faults import exact, outages, scenarios
-from tests.faults.books import Balance
+from tests.faults.balance import Balance
 from tests.faults.clocks import WallClock, library
 from tests.faults.cutting import Moment
 from tests.faults.fault import POINTS
@@ -25,7 +25,7 @@ from tests.faults.ways import Way, way_to_postgres, way_to_redis
 
 
 class Ground(Enum):
-    """What a scenario runs on: servers that it leaves alone, or one of them at the end of a line."""
+    """The servers of a scenario: plain ones, or one of them at the end of a line."""
 
     PLAIN = auto()
     WAY_TO_REDIS = auto()
@@ -35,7 +35,7 @@ class Ground(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One fault, done again and again: what it does on a site, and its size."""
+    """A fault that is caused again and again: its function and its size."""
 
     run: Callable[[Site, Size, Random], Awaitable[Balance]]
     size: Size
@@ -82,13 +82,13 @@ async def _clock_set(site: Site, size: Size, _chance: Random) -> Balance:
 
 
 def _way(site: Site) -> Way:
-    assert isinstance(site, Way), "the ground of the scenario is a way"
+    assert isinstance(site, Way), "the scenario needs a line to one of its servers"
     return site
 
 
 _EACH_STEP: Final = Size(events=len(POINTS), per_second=1)
 _OUTAGES: Final = Size(events=3_000, per_second=40)
-# At a rate that two busy cores can bear: what is late, or timed out, shall be so by the fault alone.
+# At a rate that two busy cores can handle, so that only the fault makes deliveries late or time out.
 SUITE: Final[Mapping[str, Scenario]] = {
     "killed-at-each-step": Scenario(run=_killed_at_each_step, size=_EACH_STEP, endpoints=1),
     "killed": Scenario(run=scenarios.killed, size=Size(events=20_500, per_second=150, pause=4)),
@@ -97,7 +97,7 @@ SUITE: Final[Mapping[str, Scenario]] = {
     "stalled": Scenario(run=scenarios.stalled, size=Size(events=3_000, per_second=50)),
     "restarted": Scenario(run=scenarios.restarted, size=Size(events=10_000, per_second=150), calm=True),
     "stormed": Scenario(run=scenarios.stormed, size=Size(events=6_000, per_second=100), calm=True),
-    # Sometimes twice within a sweep, and sometimes long enough after the last time to see whether anything is late.
+    # The pause is sometimes shorter than a sweep, and sometimes long enough to see whether anything is late.
     "flushed": Scenario(run=scenarios.flushed, size=Size(events=10_100, per_second=50, pause=12), calm=True),
     "without-redis": Scenario(run=_without_redis, size=_OUTAGES, ground=Ground.WAY_TO_REDIS),
     "without-postgresql": Scenario(run=_without_postgresql, size=_OUTAGES, ground=Ground.WAY_TO_POSTGRESQL),
@@ -113,7 +113,7 @@ SUITE: Final[Mapping[str, Scenario]] = {
 
 @asynccontextmanager
 async def founded(scenario: Scenario) -> AsyncIterator[Site]:
-    """Yield a site for the scenario, on servers of its own that keep what they are told as in production."""
+    """Yield a site for the scenario, on servers of its own that are as durable as in production."""
     with scratch(for_servers()) as folder, scratch(None) as logs:
         async with _grounds(scenario, folder, logs) as site:
             yield site

@@ -14,19 +14,19 @@ pytestmark = pytest.mark.timeout(300)  # many workers start at once
 
 @pytest.fixture
 async def lone_site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Site]:
-    """Yield a site with one endpoint: every event is one delivery."""
+    """Yield a site with one endpoint, so that every event is one delivery."""
     async with opened(database_url, redis_url, tmp_path, endpoints=1) as made:
         yield made
 
 
 @pytest.mark.req("DUR-03")
 async def test_kill(lone_site: Site) -> None:
-    """Nothing is lost; sent again is only what was sent and not recorded, and the dead worker's attempt is unknown."""
+    """After a kill at any point nothing is lost, and only what was sent and not recorded is sent again."""
     await exact.killed(lone_site, FIRST_AND_LATER)
 
 
 @pytest.mark.req("DUR-02")
 @pytest.mark.req("DUR-07", part="pauses")
 async def test_pause(lone_site: Site) -> None:
-    """What it held is done by another; when it goes on it sends nothing that was not sent, and writes nothing."""
+    """After a pause at any point another worker has finished the delivery; the paused one sends and records nothing."""
     await exact.paused(lone_site, FIRST_AND_LATER)

@@ -1,4 +1,4 @@
-"""What a worker that is told to stop does with what it holds, and what a server does for one that is dead."""
+"""What a stopped worker does with its deliveries, and what PostgreSQL does for a killed one."""
 
 import asyncio
 import signal
@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
+from tests.faults.recording_receiver import Seen
 from tests.faults.site import Site, opened
-from tests.faults.witness import Seen
 from tests.worker.waiting import eventually
 
-# The backend of the killed worker, which waits for a lock that we hold, and has all that it was asked.
+# The session of the killed worker, which waits for a lock of the test and has its whole statement.
 _WAITS = (
     "SELECT count(*) FROM pg_stat_activity"
-    " WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE 'WITH gone AS%'"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE 'WITH made AS%'"
 )
 
 
 def first_held(site: Site, number: int) -> asyncio.Event:
-    """Have the receiver hold its first so many requests until the event is set, and answer all others at once."""
+    """Make the receiver hold its first requests, that many, until the event is set, and answer all others at once."""
     until = asyncio.Event()
 
     async def answer(seen: Seen) -> int:
@@ -33,7 +33,7 @@ def first_held(site: Site, number: int) -> asyncio.Event:
 
 @pytest.mark.req("DUR-05")
 async def test_the_rest_is_given_back(database_url: str, redis_url: str, tmp_path: Path) -> None:
-    """What a full worker has in flight when it is told to stop it finishes; others do meanwhile what else it held."""
+    """A stopped worker finishes what is in flight, and other workers meanwhile deliver what it gave back."""
     long: Any = {"HOOKSEAL_DRAIN_SECONDS": "30", "HOOKSEAL_LEASE_SECONDS": "40"}
     async with opened(database_url, redis_url, tmp_path, calm=True, **long) as site:
         await site.pool.execute("UPDATE hookseal.endpoints SET timeout_ms = 20000")
@@ -44,7 +44,7 @@ async def _stopped_while_full(site: Site) -> None:
     answer = first_held(site, 4)
     full = await site.fleet.start(HOOKSEAL_CONCURRENCY="4")
     other = await site.fleet.start()
-    other.send(signal.SIGSTOP)  # a start may take as long as a request may be held
+    other.send(signal.SIGSTOP)  # its start may take as long as a held request
     await other.paused()
     await site.publish(10)
     await site.witness.wait_for(4)
@@ -65,17 +65,15 @@ async def _stopped_while_full(site: Site) -> None:
 
 @pytest.mark.req("DUR-03")
 async def test_what_a_dead_worker_asked_for_is_done(calm_site: Site) -> None:
-    """Killed while PostgreSQL has its last word and has not answered, what it sent is recorded, and not sent again."""
+    """If a worker is killed after its record reached PostgreSQL, the attempt is recorded and not sent again."""
     site = calm_site
     answer = first_held(site, 1)
     worker = await site.fleet.start()
     await site.publish(1)
-    [held, _] = await site.witness.wait_for(2)
-    await _only_one_left(site)  # the other one shall be on record before the kill
+    await site.witness.wait_for(2)
+    await _only_one_left(site)  # the other delivery must be recorded before the kill
     async with site.pool.acquire() as connection, connection.transaction():
-        await connection.execute(
-            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", held.delivery_id
-        )
+        await connection.execute("LOCK TABLE hookseal.attempts IN SHARE MODE")  # a row lock would not delay the record
         answer.set()
         await _asked(site)
         await site.fleet.kill(worker)

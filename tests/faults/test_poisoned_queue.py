@@ -1,4 +1,4 @@
-"""Everything by which arq would drop a job, or choke on it, done to the rings of real deliveries."""
+"""Everything that makes arq drop a job or fail on it, applied to the rings of real deliveries."""
 
 import pickle
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId
-from hookseal.queue.bell import DEFAULT_QUEUE
+from hookseal.queue.rings import DEFAULT_QUEUE
 from tests.faults.site import TENANT, Site
 
 ANOTHER = "01900000-0000-7000-8000-00000000000a"
@@ -23,13 +23,13 @@ def job(ring: Ring, **changes: object) -> bytes:
     return msgspec.msgpack.encode({"t": None, "f": "deliver", "a": arguments, "k": {}, "et": 1} | changes)
 
 
-def spoilt(**changes: object) -> Poison:
-    """Return what rings with a job that is not as it should be."""
+def changed_job(**changes: object) -> Poison:
+    """Return a poison that replaces parts of the job."""
     return lambda client, ring: client.set(f"arq:job:{ring.delivery_id}", job(ring, **changes))
 
 
 def saying(*arguments: str) -> Poison:
-    """Return what rings with these arguments; `{}` stands for the right one."""
+    """Return a poison that replaces the arguments of the job; `{}` keeps the correct one."""
 
     def poison(client: Redis, ring: Ring) -> Awaitable[object]:
         right = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
@@ -40,7 +40,7 @@ def saying(*arguments: str) -> Poison:
 
 
 def beside(key: str, value: str) -> Poison:
-    """Return what rings rightly, but has this beside the job."""
+    """Return a poison that leaves the job correct and adds this key."""
 
     async def poison(client: Redis, ring: Ring) -> None:
         await client.set(f"arq:job:{ring.delivery_id}", job(ring))
@@ -50,7 +50,7 @@ def beside(key: str, value: str) -> Poison:
 
 
 def due(score: float) -> Poison:
-    """Return what rings rightly, for that time."""
+    """Return a poison that leaves the job correct and sets this time."""
 
     async def poison(client: Redis, ring: Ring) -> None:
         await client.set(f"arq:job:{ring.delivery_id}", job(ring))
@@ -60,39 +60,39 @@ def due(score: float) -> Poison:
 
 
 async def expired(_client: Redis, _ring: Ring) -> None:
-    """Ring with no job at all."""
+    """Leave the ring without a job."""
 
 
 async def pickled(client: Redis, ring: Ring) -> None:
-    """Ring as arq does it by default."""
+    """Replace the job by a pickle, the default of arq."""
     await client.set(f"arq:job:{ring.delivery_id}", pickle.dumps({"f": "deliver"}))
 
 
 async def of_another_kind(client: Redis, ring: Ring) -> None:
-    """Have a list in the place of the job."""
+    """Replace the job by a list."""
     await cast("Awaitable[int]", client.rpush(f"arq:job:{ring.delivery_id}", "x"))
 
 
 async def aborted(client: Redis, ring: Ring) -> None:
-    """Have arq told to abort the job."""
+    """Make arq abort the job."""
     await client.set(f"arq:job:{ring.delivery_id}", job(ring))
     await client.zadd("arq:abort", {ring.delivery_id: 1})
 
 
 POISONS: dict[str, Poison] = {
-    "unknown function": spoilt(f="drop_everything"),
-    "function that is no text": spoilt(f=["deliver"]),
+    "unknown function": changed_job(f="drop_everything"),
+    "function that is no text": changed_job(f=["deliver"]),
     "too few arguments": saying("{}", "{}"),
-    "no arguments": spoilt(a=[]),
-    "arguments that are none": spoilt(a=7),
-    "named arguments": spoilt(k={"tenant_id": TENANT}),
+    "no arguments": changed_job(a=[]),
+    "arguments that are none": changed_job(a=7),
+    "named arguments": changed_job(k={"tenant_id": TENANT}),
     "another tenant": saying("globex", "{}", "{}"),
     "our own tenant": saying("_system", "{}", "{}"),
     "another endpoint": saying("{}", ANOTHER, "{}"),
     "another delivery": saying("{}", "{}", ANOTHER),
-    "no time": spoilt(et=None),
-    "a try that is no number": spoilt(t="twice"),
-    "a try beyond the last": spoilt(t=10_000_000),
+    "no time": changed_job(et=None),
+    "a try that is no number": changed_job(t="twice"),
+    "a try beyond the last": changed_job(t=10_000_000),
     "too many tries": beside("arq:retry", "10000000"),
     "tries that are no number": beside("arq:retry", "many"),
     "held for ever": beside("arq:in-progress", "1"),
@@ -109,10 +109,10 @@ POISONS: dict[str, Poison] = {
 @pytest.mark.timeout(300)
 @pytest.mark.req("DUR-06")
 async def test_every_poison(calm_site: Site) -> None:
-    """However the ring of a delivery is spoilt, it goes out, once; the worker does not falter, and nothing is left."""
+    """However its ring is altered, every delivery arrives once; the loop does not restart, and Redis is empty."""
     await calm_site.publish(len(POISONS))
     rows = await calm_site.pool.fetch(
-        # As if somebody had rung them: only what is in Redis is heard of them, until the sweep rings them again.
+        # Marked as rung: until the sweep rings them again, only Redis has them.
         "UPDATE hookseal.deliveries SET rung_at = now() RETURNING endpoint_id::text, id::text AS delivery_id"
     )
     rings = [

@@ -1,4 +1,4 @@
-"""PostgreSQL cut off, restarted, crashed and frozen: a worker survives, says so, resumes by itself, loses nothing."""
+"""PostgreSQL cut off, restarted, crashed and frozen: a worker reports it, survives, resumes and loses nothing."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.req("DUR-04")]
 
 
 async def test_postgresql(redis_url: str, tmp_path: Path) -> None:
-    """One worker lives through every outage of PostgreSQL: nothing is lost, and none is a reason to send twice."""
+    """One worker survives every outage of PostgreSQL: nothing is lost and nothing is sent twice."""
     every = outages.of_postgresql(outages.CLAIM_AND_RECORD)
     async with way_to_postgres(redis_url, tmp_path) as way:
         found = await outages.lived_through(way, every, SIZE)
@@ -21,7 +21,7 @@ async def test_postgresql(redis_url: str, tmp_path: Path) -> None:
 
 
 async def test_failover(redis_url: str, tmp_path: Path) -> None:
-    """A primary that dies is followed by its synchronous standby: nothing is lost, and nothing is sent twice."""
+    """When a primary dies and its synchronous standby takes over, nothing is lost and nothing is sent twice."""
     async with way_to_postgres(redis_url, tmp_path) as way:
         found = await outages.failed_over(way, SIZE)
     found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=1)

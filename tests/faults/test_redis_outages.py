@@ -1,4 +1,4 @@
-"""Redis cut off, gone, frozen, killed and full: a worker survives it all, says so, resumes by itself, loses nothing."""
+"""Redis cut off, missing, frozen, killed and full: a worker reports it, survives, resumes and loses nothing."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.faults.ways import way_to_redis
 @pytest.mark.timeout(300)
 @pytest.mark.req("DUR-04", "DUR-01")
 async def test_redis(database_url: str, tmp_path: Path) -> None:
-    """One worker lives through every outage of Redis: nothing is lost, and none is a reason to send twice."""
+    """One worker survives every outage of Redis: nothing is lost and nothing is sent twice."""
     every = outages.of_redis([Moment.HALF_SAID, Moment.UNANSWERED])
     async with way_to_redis(database_url, tmp_path) as way:
         found = await outages.lived_through(way, every, Size(events=1, per_second=20))

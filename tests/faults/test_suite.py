@@ -1,8 +1,8 @@
-"""The long form as a tool: what it would run, record and print, without running it."""
+"""The long form as a tool: what it would run, record and print."""
 
 import pytest
 
-from tests.faults.books import Balance
+from tests.faults.balance import Balance
 from tests.faults.fault import POINTS, Action, Fault
 from tests.faults.suite import SUITE
 from tools.faults.__main__ import main, proven_by, table
@@ -10,7 +10,7 @@ from tools.governance.benchmarks import BENCHMARKS
 
 
 def test_a_fault_is_read_as_it_was_written() -> None:
-    """Writing and reading are inverse; a point or an action that is none is refused."""
+    """A fault that is written as text and read again is the same; an unknown point or action is refused."""
     for point in POINTS:
         fault = Fault(point=point, action=Action.STALL, number=17, seconds=9.5)
         assert fault == Fault.parse(str(fault))
@@ -21,7 +21,7 @@ def test_a_fault_is_read_as_it_was_written() -> None:
 
 
 def test_the_whole_suite_proves_every_claim_that_it_is_for() -> None:
-    """Each scenario is part of a proof; all of them are a hundred thousand deliveries; without one its proofs fail."""
+    """Each scenario is part of a proof, all have 100,000 deliveries, and a proof needs all of its scenarios."""
     wanted = proven_by(set(SUITE))
     suites = {name: suite for name in wanted if (suite := BENCHMARKS[name].suite) is not None}
     deliveries = sum(each.size.events * each.endpoints for each in SUITE.values())
@@ -36,7 +36,7 @@ def test_the_whole_suite_proves_every_claim_that_it_is_for() -> None:
 
 
 def test_the_table_shows_every_count() -> None:
-    """What one scenario counts and another does not is shown too."""
+    """The table has a column for every count of any scenario."""
     found = {
         "killed": Balance(counts={"lost": 0, "faults": 3}, wrong=()),
         "flushed": Balance(counts={"lost": 0, "late": 1}, wrong=()),
@@ -48,9 +48,9 @@ def test_the_table_shows_every_count() -> None:
 
 
 def test_a_part_of_the_size_leaves_no_record(capsys: pytest.CaptureFixture[str]) -> None:
-    """A record is of the whole size: asked for less, nothing is run."""
+    """`--record` with a smaller size is refused before anything runs."""
     with pytest.raises(SystemExit) as ended:
         main(["--record", "--scale", "0.5"])
 
     assert 2 == ended.value.code
-    assert "of the whole size" in capsys.readouterr().err
+    assert "and the whole size" in capsys.readouterr().err

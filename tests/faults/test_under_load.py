@@ -12,18 +12,18 @@ from tests.faults.site import Site, opened
 
 SIZE = Size(events=150, per_second=40)
 
-pytestmark = pytest.mark.timeout(300)  # on loaded cores every start of a worker takes a while
+pytestmark = pytest.mark.timeout(300)  # on loaded cores every start of a worker takes long
 
 
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> Random:
-    """Return the chance of this run; pytest-randomly prints the seed."""
+    """Return the random source of this run; pytest-randomly prints the seed."""
     return Random(request.config.getoption("randomly_seed", 0))
 
 
 @pytest.mark.req("DUR-03")
 async def test_kill_at_any_moment(site: Site, chance: Random) -> None:
-    """Kill -9 loses nothing; sent again is only what was sent and not recorded, which is on record as unknown."""
+    """Kill -9 loses nothing; only what was sent and not recorded is sent again, after an attempt that is unknown."""
     (await scenarios.killed(site, SIZE, chance)).require(lost=0, unexplained=0)
 
 
@@ -36,7 +36,7 @@ async def test_rolling_restart(calm_site: Site, chance: Random) -> None:
 
 @pytest.mark.req("DUR-05")
 async def test_sigterm_storm(calm_site: Site, chance: Random) -> None:
-    """Any number of SIGTERMs at any moment is one SIGTERM: nothing is lost or sent twice, and the exit code is 0."""
+    """Any number of SIGTERMs at any time is like one: nothing is lost or sent twice, and the exit code is 0."""
     found = await scenarios.stormed(calm_site, SIZE, chance)
     found.require(lost=0, duplicates=0, unknown=0, requests=300)
 
@@ -44,20 +44,20 @@ async def test_sigterm_storm(calm_site: Site, chance: Random) -> None:
 @pytest.mark.req("DUR-02")
 @pytest.mark.req("DUR-07", part="pauses")
 async def test_paused_for_longer_than_the_lease(site: Site, chance: Random) -> None:
-    """What a process held that stood still is done by another; when it goes on it writes nothing."""
+    """Others finish the deliveries of a paused process; when it continues it records nothing."""
     (await scenarios.paused(site, SIZE, chance)).require(lost=0, unexplained=0)
 
 
 @pytest.mark.req("DUR-02")
 @pytest.mark.req("DUR-07", part="stalls")
 async def test_stalled_for_longer_than_the_lease(site: Site, chance: Random) -> None:
-    """What a worker held whose loop stood still is done by another; when it goes on it writes nothing."""
+    """Others finish the deliveries of a worker with a blocked loop; when it continues it records nothing."""
     (await scenarios.stalled(site, SIZE, chance)).require(lost=0, unexplained=0)
 
 
 @pytest.mark.req("DUR-01")
 async def test_redis_emptied(own_valkey: Server, database_url: str, tmp_path: Path, chance: Random) -> None:
-    """FLUSHALL at any moment loses nothing, and is no reason to send anything twice."""
+    """FLUSHALL at any time loses nothing and causes no second request."""
     async with opened(database_url, own_valkey.url, tmp_path, calm=True) as site:
         found = await scenarios.flushed(site, SIZE, chance)
     found.require(lost=0, duplicates=0, unknown=0, requests=300)

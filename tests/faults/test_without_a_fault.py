@@ -1,10 +1,10 @@
-"""The fault suite itself, with no fault: what it would find is not of its own making."""
+"""The fault suite without a fault, which shows that the suite itself causes no finding."""
 
 from tests.faults.site import Site
 
 
 async def test_the_books_balance(own_site: Site) -> None:
-    """Without a fault the books balance, with nothing sent twice."""
+    """Without a fault the books balance, and nothing is sent twice."""
     await own_site.fleet.start_many(2)
     await own_site.publish(200)
     await own_site.settled()

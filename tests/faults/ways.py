@@ -1,4 +1,4 @@
-"""A site whose workers reach one of their servers by a line that can be cut, and a producer that is told in the end."""
+"""A site whose workers reach one of their servers through a line, and a producer that retries until it is confirmed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -12,18 +12,19 @@ import aiohttp
 
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.valkey import valkey
-from hookseal.schema.database import ANSWER_SECONDS, OUTAGES
-from hookseal.schema.upgrade import upgrade
+from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.postgres.schema.upgrade import upgrade
+from hookseal.postgres.translate import OUTAGES
 from tests.faults.cutting import OnPostgres, OnRedis, Scissors
 from tests.faults.fleet import Member
-from tests.faults.line import Line, line
 from tests.faults.servers import Restartable, restartable
 from tests.faults.site import TENANT, Site, opened
+from tests.faults.tcp_proxy import Line, line
 from tests.worker.waiting import eventually
 
 PATIENCE_SECONDS = 60.0
 BEATS_PER_SECOND = 20
-# Long enough for a record to be written once an outage is over: then nothing is sent twice.
+# Long enough to record an attempt after an outage, so that nothing is sent twice.
 SWEEP = "2"
 PATIENT_LEASE, PATIENT_DRAIN = "45", "25"
 _PUBLISH = (
@@ -34,9 +35,9 @@ _PUBLISH = (
 
 @dataclass(slots=True, kw_only=True)
 class Way(Site):
-    """A site, the line to one of its servers, what can cut it in mid-word, and the server itself.
+    """A site, the line to one of its servers, the scissors that can cut it, and the server itself.
 
-    `events` counts what was published surely.
+    `events` counts the events that were published with confirmation.
     """
 
     line: Line
@@ -45,30 +46,30 @@ class Way(Site):
     events: int = 0
 
     async def publish_surely(self, events: int, *, names: Sequence[str] = ()) -> Sequence[str]:
-        """Publish as a producer should: again, under the same id, until it was told that it is done; return the ids."""
+        """Publish as a producer should: again with the same id until it is confirmed; return the ids."""
         names = names or [uuid4().hex for _ in range(events)]
         for name in names:
 
-            async def told(name: str = name) -> bool:
+            async def confirmed(name: str = name) -> bool:
                 with suppress(*OUTAGES):
                     rows = await self.pool.fetch(_PUBLISH, TENANT, 1, name, timeout=ANSWER_SECONDS)
                     self.published.update(row["id"] for row in rows)
                     return True
                 return False
 
-            await eventually(told, within=PATIENCE_SECONDS)
+            await eventually(confirmed, within=PATIENCE_SECONDS)
         self.events += len(names)
         return names
 
     @asynccontextmanager
     async def flow(self, per_second: int = BEATS_PER_SECOND) -> AsyncIterator[None]:
-        """Publish so many events a second, surely, for the length of the block."""
+        """Publish that many events a second, with confirmation, during the block."""
         ended = asyncio.Event()
 
         async def steadily() -> None:
             while not ended.is_set():
                 await self.publish_surely(max(1, per_second // BEATS_PER_SECOND))
-                await asyncio.sleep(1 / BEATS_PER_SECOND)  # the pace asked for
+                await asyncio.sleep(1 / BEATS_PER_SECOND)  # the requested rate
 
         publishing = asyncio.create_task(steadily())
         try:
@@ -78,11 +79,11 @@ class Way(Site):
             await publishing
 
     async def flowing(self, requests: int = 1) -> None:
-        """Return once so many requests more have come."""
+        """Return when that many more requests have arrived."""
         await self.witness.wait_for(len(self.witness.seen) + requests, within=PATIENCE_SECONDS)
 
     async def delivery_ids(self) -> set[str]:
-        """Return the id of every delivery that the database knows of."""
+        """Return the id of every delivery in the database."""
 
         async def look() -> set[str] | None:
             with suppress(*OUTAGES):
@@ -94,7 +95,7 @@ class Way(Site):
 
 @asynccontextmanager
 async def way_to_redis(database_url: str, folder: Path) -> AsyncIterator[Way]:
-    """Yield a site on a Redis of its own that keeps a log; its workers come by the line."""
+    """Yield a site on a durable Redis of its own, which its workers reach through the line."""
     scissors = Scissors()
     async with (
         restartable(valkey, durable=True) as redis,
@@ -115,7 +116,7 @@ async def way_to_redis(database_url: str, folder: Path) -> AsyncIterator[Way]:
 async def way_to_postgres(
     redis_url: str, folder: Path, *, lease_seconds: str = PATIENT_LEASE, drain_seconds: str = PATIENT_DRAIN
 ) -> AsyncIterator[Way]:
-    """Yield a site on a PostgreSQL of its own; whoever uses it comes by the line."""
+    """Yield a site on a PostgreSQL of its own, which all its users reach through the line."""
     scissors = Scissors()
     async with (
         restartable(postgres, durable=True) as database,
@@ -148,7 +149,7 @@ def _way(site: Site, wire: Line, scissors: Scissors, server: Restartable) -> Way
 
 
 async def says(member: Member, **wanted: str) -> None:
-    """Return once the worker says this of its dependencies, while it lives."""
+    """Return when the worker reports these states of its checks; it must live."""
     ready = all(state == "ok" for state in wanted.values())
 
     async def look() -> bool:
@@ -160,6 +161,6 @@ async def says(member: Member, **wanted: str) -> None:
 
 
 async def probed(member: Member, path: str) -> tuple[int, dict[str, Any]]:
-    """Return what one of its probes says."""
+    """Return the answer of one of its probes."""
     async with aiohttp.ClientSession() as session, session.get(member.ready["health_url"] + path) as response:
         return response.status, await response.json()

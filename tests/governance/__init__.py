@@ -1,1 +1,1 @@
-"""The gates themselves are tested here, and the shape of the house is."""
+"""Tests of the checks themselves, and of the structure of the repository."""

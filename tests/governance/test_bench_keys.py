@@ -1,4 +1,4 @@
-"""The benchmark of a re-wrap, with a load that takes no time; and what it says of one that did not hold."""
+"""The benchmark of a re-wrap with a tiny load, and what it reports of a failed one."""
 
 import asyncio
 import os
@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from hookseal.operations.keys import begin, promote_key, stage_key
+from hookseal.operations.key.keys import begin, promote_key, stage_key
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.derivation import KEY_BYTES
-from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
+from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
 from tools.bench_keys import laps, records
 from tools.bench_keys.__main__ import PROVES, figures_of, missed, table
 from tools.bench_keys.rounds import Found, Lap, Load, measured
@@ -35,7 +34,7 @@ HELD = Found(laps=(LAP, LAP, LAP), failures=0, left=0, unopened=0)
 
 
 async def test_a_run() -> None:
-    """On its own servers, with a real worker: every round of both sides is there, nothing failed, all records open."""
+    """On its own servers with a real worker: all rounds of both sides exist, nothing failed, all records decrypt."""
     load = Load(records=40, rounds=2, deliveries_per_second=40.0, quiet_seconds=1.0)
     before = set(asyncio.all_tasks())
     found = await measured(load)
@@ -48,7 +47,7 @@ async def test_a_run() -> None:
 
 
 async def test_a_lap_and_its_baseline(pool: "Pool[asyncpg.Record]") -> None:
-    """The baseline touches every row and leaves it as it is; the lap moves each, and all open under the new key."""
+    """The baseline touches every row and changes none; the lap re-wraps each, and all decrypt under the new key."""
     old, new = (MasterKey(SecretMaterial(os.urandom(KEY_BYTES))) for _ in range(2))
     async with pool.acquire() as connection:
         await begin(connection, KeyRing(old), "bench", os.urandom)
@@ -72,7 +71,7 @@ async def test_a_lap_and_its_baseline(pool: "Pool[asyncpg.Record]") -> None:
 
 
 async def test_a_record_that_does_not_open_is_left(pool: "Pool[asyncpg.Record]") -> None:
-    """A record that was altered is not counted as opened, and the lap does not end as if it were."""
+    """An altered record does not count as opened, and the lap fails."""
     old, new = (MasterKey(SecretMaterial(os.urandom(KEY_BYTES))) for _ in range(2))
     async with pool.acquire() as connection:
         await begin(connection, KeyRing(old), "bench", os.urandom)
@@ -92,7 +91,7 @@ async def test_a_record_that_does_not_open_is_left(pool: "Pool[asyncpg.Record]")
 
 
 def test_what_is_shown() -> None:
-    """Rows and deliveries in a second stand beside their baselines; a run that holds misses nothing."""
+    """Rows and deliveries a second are shown with their baselines; a good run misses nothing."""
     figures = figures_of(HELD.laps, 50_000)
     shown = table(HELD, figures).splitlines()
     assert (100.0, 40.0, 2.5) == (figures["rewrap"].us, figures["rewrap"].baseline_us, figures["rewrap"].ratio)
@@ -106,18 +105,18 @@ def test_what_is_shown() -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (replace(HELD, laps=(replace(LAP, seconds=5.01),)), "rewrap took 100.2 us, 100 us are allowed"),
+        (replace(HELD, laps=(replace(LAP, seconds=5.01),)), "rewrap took 100.2 us, at most 100 us are allowed"),
         (replace(HELD, failures=1), "1 secrets were not had, or deliveries not made at once"),
         (replace(HELD, left=2), "2 records are left under the old key"),
         (replace(HELD, unopened=3), "3 records do not open to what they were"),
     ],
 )
 def test_what_does_not_hold(found: Found, said: str) -> None:
-    """A row that took longer than it may, or anything that failed, is missed."""
+    """A row that took too long, or any failure, is a miss."""
     assert [said] == missed(found, figures_of(found.laps, 50_000))
 
 
 def test_a_while() -> None:
-    """A while is as long as the clock of the database says."""
+    """A period is measured by the clock of the database."""
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     assert 1.5 == While(begin=begin, end=begin + timedelta(seconds=1.5)).seconds

@@ -1,4 +1,4 @@
-"""The benchmark of the migration, with a load that takes no time."""
+"""The benchmark of the migration with a tiny load."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ async def test_rate_and_memory_are_measured_beside_the_baseline() -> None:
 
 
 def test_what_is_missed_is_said() -> None:
-    """Two minutes for a hundred thousand rows, and ten megabytes behind the first ten thousand, are the bounds."""
+    """The bounds are two minutes for 100,000 rows, and ten megabytes more than after the first 10,000."""
     assert [] == FOUND.missed
     assert ["it took 121.0 s, 120.0 s are allowed"] == replace(FOUND, seconds=121.0).missed
     assert ["it took 13.0 s, 12.0 s are allowed"] == replace(FOUND, rows=10_000, seconds=13.0).missed

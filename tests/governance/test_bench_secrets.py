@@ -1,4 +1,4 @@
-"""The benchmark of the secret path, with a load that takes no time."""
+"""The benchmark of the secret path with a tiny load."""
 
 import asyncpg
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
 
 async def test_every_bound_is_measured_beside_its_baseline(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-    """A run on a real PostgreSQL gives a figure for each bound of PERF-06, with as many rounds of both sides."""
+    """A run on a real PostgreSQL has a figure for each bound of PERF-06, with equally many rounds of both sides."""
     installation = await installed(pool)
     found = await measured(await contests(installation, Load(open=2, sign=2, fetch=2)), rounds=3)
 
@@ -21,7 +21,7 @@ async def test_every_bound_is_measured_beside_its_baseline(pool: "asyncpg.Pool[a
 
 
 async def test_what_is_resolved_comes_from_the_cache(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-    """After a pass over all endpoints each further one takes both secrets from the cache and asks no store."""
+    """After one pass over all endpoints, both secrets come from the cache and the store is not read."""
     installation = await installed(pool)
     signing = {contest.name: contest for contest in await contests(installation, Load(open=1, sign=1, fetch=1))}
     statistics = installation.unlocked.service.statistics
@@ -35,7 +35,7 @@ async def test_what_is_resolved_comes_from_the_cache(pool: "asyncpg.Pool[asyncpg
 
 
 async def test_both_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
-    """Each round does ours and then the baseline of every contest; what the first one took is left out."""
+    """Each round runs hookseal and then the baseline of every contest; the first round is left out."""
     turns: list[tuple[str, int]] = []
 
     def one(name: str, *took: float) -> Contest:

@@ -1,4 +1,4 @@
-"""The records of benchmarks: what a run leaves, and every way in which one does not prove what is claimed."""
+"""The records of benchmarks: what a run writes, and every reason why one does not prove a claim."""
 
 import json
 import subprocess
@@ -27,9 +27,9 @@ RUN = Report(tree="t", cases=(Case(nodeid="tests/test_x.py::a", outcome=Outcome.
 
 
 def _figures(**us: float) -> dict[str, Figure]:
-    """Return figures that meet every bound exactly, but for those given."""
-    wanted = {**BENCHMARKS["PERF-06"].at_most_us, **us}
-    return {name: figure([value, value - 1, value + 1], [2.0, 2.0, 2.0]) for name, value in wanted.items()}
+    """Return figures that meet every bound exactly, except for the given ones."""
+    microseconds = {**BENCHMARKS["PERF-06"].at_most_us, **us}
+    return {name: figure([value, value - 1, value + 1], [2.0, 2.0, 2.0]) for name, value in microseconds.items()}
 
 
 def _record(**us: float) -> Record:
@@ -44,12 +44,14 @@ def _judge(evidence: Evidence, of: Requirement = CLAIMED) -> list[str]:
 
 
 def test_a_claim_whose_record_meets_its_bounds_is_proven() -> None:
-    """At most is at most: a figure that equals its bound meets it, and the page names the record as the proof."""
+    """A figure equal to its bound meets it, and the page names the record as the proof."""
     evidence = {"PERF-06": _record()}
 
     assert [] == _judge(evidence)
     assert [(None, "docs/EVIDENCE/PERF-06.json")] == proofs(CLAIMED, RUN, frozenset(), evidence)
-    assert "| PERF-06 | claimed |  | `docs/EVIDENCE/PERF-06.json` |" in render((CLAIMED,), RUN, frozenset(), evidence)
+    assert "| PERF-06 | claimed | 0 |  | `docs/EVIDENCE/PERF-06.json` |" in render(
+        (CLAIMED,), RUN, frozenset(), evidence
+    )
 
 
 def test_a_claim_without_a_record_is_unproven() -> None:
@@ -60,7 +62,7 @@ def test_a_claim_without_a_record_is_unproven() -> None:
 
 @pytest.mark.parametrize("name", BENCHMARKS["PERF-06"].at_most_us)
 def test_a_claim_whose_record_misses_one_bound_is_unproven(name: str) -> None:
-    """Whichever bound is missed, the line says by which figure, and the page names no proof."""
+    """For any missed bound the line gives the figure, and the page names no proof."""
     evidence = {"PERF-06": _record(**{name: 500.5})}
     (line,) = _judge(evidence)
 
@@ -69,7 +71,7 @@ def test_a_claim_whose_record_misses_one_bound_is_unproven(name: str) -> None:
 
 
 def test_a_bound_that_was_not_measured_is_missed() -> None:
-    """A record that lacks a figure proves nothing."""
+    """A record without a required figure proves nothing."""
     lacking = _record()
     del lacking.figures["open"]
     found = _judge({"PERF-06": replace(lacking, is_met=False)})
@@ -78,23 +80,23 @@ def test_a_bound_that_was_not_measured_is_missed() -> None:
 
 
 def test_a_record_of_no_commit_proves_nothing() -> None:
-    """What was measured with changes that no commit has can be measured again by nobody."""
+    """A measurement with uncommitted changes cannot be repeated."""
     found = _judge({"PERF-06": replace(_record(), is_dirty=True)})
 
-    assert [f"PERF-06: its record is of no commit: commit first, then run `{COMMAND}`"] == found
+    assert [f"PERF-06: its record has uncommitted changes: commit first, then run `{COMMAND}`"] == found
 
 
 @pytest.mark.parametrize("status", [CLAIMED, PLANNED])
 def test_a_record_of_another_history_is_unsound(status: Requirement) -> None:
-    """What names a commit that this tree did not come from can be measured again by nobody, whatever is claimed."""
+    """A record of a commit outside the history of this tree cannot be repeated, even if nothing is claimed."""
     found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, strange={"c" * 40})
 
-    said = "its commit is not in the history of this tree, so nobody can measure it again"
+    said = "its commit is not in the history of this tree, so the measurement cannot be repeated"
     assert [f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`"] == found
 
 
 def test_a_planned_id_may_have_a_record_that_misses() -> None:
-    """An honest miss is no problem while nothing is claimed, and it proves nothing."""
+    """A missed bound is no problem while nothing is claimed, and it proves nothing."""
     evidence = {"PERF-06": _record(open=99.0)}
 
     assert [] == _judge(evidence, PLANNED)
@@ -105,11 +107,11 @@ def test_a_planned_id_may_have_a_record_that_misses() -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda r: replace(r, is_met=not r.is_met), "its verdict is not what its figures and the bounds amount to"),
-        (lambda r: _with(r, us=1.0), "its figure open is not what its rounds amount to"),
-        (lambda r: _with(r, baseline_us=1.0), "its figure open is not what its rounds amount to"),
-        (lambda r: _with(r, ratio=1.0), "its figure open is not what its rounds amount to"),
-        (lambda r: _with(r, rounds_us=(9.0, 9.0, 9.0)), "its figure open is not what its rounds amount to"),
+        (lambda r: replace(r, is_met=not r.is_met), "its verdict does not follow from its figures and the bounds"),
+        (lambda r: _with(r, us=1.0), "its figure open does not follow from its rounds"),
+        (lambda r: _with(r, baseline_us=1.0), "its figure open does not follow from its rounds"),
+        (lambda r: _with(r, ratio=1.0), "its figure open does not follow from its rounds"),
+        (lambda r: _with(r, rounds_us=(9.0, 9.0, 9.0)), "its figure open does not follow from its rounds"),
         (lambda r: _with(r, rounds_us=(25.0,)), "its figure open does not have rounds of both sides"),
         (lambda r: _with(r, rounds_us=(), baseline_rounds_us=()), "its figure open does not have rounds of both sides"),
         (lambda r: _with(r, rounds_us=(25.0, 0.0, 26.0)), "its figure open does not have rounds of both sides"),
@@ -118,7 +120,7 @@ def test_a_planned_id_may_have_a_record_that_misses() -> None:
 def test_a_record_that_was_edited_contradicts_itself(
     edit: Callable[[Record], Record], said: str, status: Requirement
 ) -> None:
-    """A figure, a ratio, a round or the verdict that was changed by hand is found, whatever is claimed."""
+    """A figure, a ratio, a round or a verdict that was edited by hand is found, even if nothing is claimed."""
     assert f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`" in _judge({"PERF-06": edit(_record())}, status)
 
 
@@ -127,7 +129,7 @@ def _with(record: Record, **changes: Any) -> Record:
 
 
 def test_a_record_that_met_an_older_bound_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds stand in the code: when one is drawn tighter, a record that said it was met says so no more."""
+    """Bounds are in the code: after one is tightened, a record that met the old one is invalid."""
     record = _record()
     tighter = replace(BENCHMARKS["PERF-06"], at_most_us={"open": 24.9})
     monkeypatch.setattr("tools.governance.evidence.BENCHMARKS", {"PERF-06": tighter})
@@ -139,13 +141,17 @@ def test_a_record_that_met_an_older_bound_is_found(monkeypatch: pytest.MonkeyPat
     ("name", "record", "said"),
     [
         ("PERF-99", _record(), "docs/EVIDENCE/PERF-99.json: docs/requirements.md does not know PERF-99: remove"),
-        ("SEC-03", _record(), "docs/EVIDENCE/SEC-03.json: no benchmark of ours makes a record of SEC-03: remove"),
-        ("PERF-06", None, "docs/EVIDENCE/PERF-06.json: is no record of PERF-06: run"),
-        ("PERF-06", replace(_record(), id="PERF-01"), "docs/EVIDENCE/PERF-06.json: is no record of PERF-06: run"),
+        ("SEC-03", _record(), "docs/EVIDENCE/SEC-03.json: no benchmark writes a record of SEC-03: remove"),
+        ("PERF-06", None, "docs/EVIDENCE/PERF-06.json: is not a valid record of PERF-06: run"),
+        (
+            "PERF-06",
+            replace(_record(), id="PERF-01"),
+            "docs/EVIDENCE/PERF-06.json: is not a valid record of PERF-06: run",
+        ),
     ],
 )
 def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Record | None, said: str) -> None:
-    """A record of an unknown id, of an id that no benchmark measures, of another id, or of another form."""
+    """A record of an unknown id, an id without a benchmark, another id, or another form."""
     known = (PLANNED, Requirement(id="SEC-03", status=Status.PLANNED))
     (line,) = problems(known, RUN, frozenset(), {name: record})
 
@@ -155,7 +161,7 @@ def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Re
 @pytest.mark.parametrize(
     ("requirement", "said"),
     [
-        (Requirement(id="PERF-01", status=Status.CLAIMED), "PERF-01: has no benchmark that leaves a record"),
+        (Requirement(id="PERF-01", status=Status.CLAIMED), "PERF-01: has no benchmark that writes a record"),
         (Requirement(id="PERF-06", status=Status.PARTIAL, parts=("open",)), "PERF-06: a benchmark's record proves all"),
     ],
 )
@@ -173,13 +179,13 @@ def test_a_speed_is_not_claimed_by_a_test() -> None:
     found = problems((CLAIMED,), run, frozenset(), {"PERF-06": _record()})
 
     assert [
-        "tests/test_x.py::a: is marked PERF-06, which the record of a benchmark proves, and no test: take the mark away"
+        "tests/test_x.py::a: is marked PERF-06, which only the record of a benchmark proves: remove the mark"
     ] == found
     assert [(None, place("PERF-06"))] == proofs(CLAIMED, run, frozenset(), {"PERF-06": _record()})
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """Writing and reading are inverse, and a newer record takes the place of the older one."""
+    """Writing and reading are inverse, and a newer record replaces the older one."""
     write(tmp_path, _record(open=99.0))
     write(tmp_path, _record())
 
@@ -189,7 +195,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"id": "PERF-06", "commit": 1}', '{"id": "PERF-06", "is_met": "'])
 def test_a_record_of_another_form_is_none(tmp_path: Path, content: str) -> None:
-    """A torn or foreign file is there, and is no record."""
+    """A truncated or foreign file is found, but is not a record."""
     write(tmp_path, _record())
     (tmp_path / place("PERF-06")).write_text(content)
 
@@ -197,12 +203,12 @@ def test_a_record_of_another_form_is_none(tmp_path: Path, content: str) -> None:
 
 
 def test_where_there_is_no_folder_there_is_no_record(tmp_path: Path) -> None:
-    """A tree without evidence is read as one."""
+    """A tree without evidence has no records."""
     assert {} == read(tmp_path)
 
 
 def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -> None:
-    """A changed file makes it dirty; the record itself and the generated page do not. No path and no host is in it."""
+    """A changed file makes it dirty, except the record and the generated page. It has no path and no host name."""
 
     def git(*arguments: str) -> str:
         who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false")
@@ -221,14 +227,14 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     assert clean == again
     assert (git("rev-parse", "HEAD"), False, True) == (clean.commit, clean.is_dirty, clean.is_met)
     assert record_of(tmp_path, PROVES, _figures()).is_dirty
-    told = json.loads((tmp_path / place(PROVES)).read_text())
-    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met", "counts"} == told.keys()
-    assert {"cpu", "cpus", "python"} == told["machine"].keys()
-    assert "/" not in json.dumps(told["machine"])
+    stored = json.loads((tmp_path / place(PROVES)).read_text())
+    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met", "counts"} == stored.keys()
+    assert {"cpu", "cpus", "python"} == stored["machine"].keys()
+    assert "/" not in json.dumps(stored["machine"])
 
 
 def test_the_table_shows_every_figure_beside_its_bound() -> None:
-    """A figure without a bound is shown too."""
+    """A figure without a bound is shown, too."""
     shown = table({**_figures(), "more": figure([3.0], [1.0])}).splitlines()
 
     assert ["open", "25.0", "25.0", "2.0", "12.50"] == shown[1].split()
@@ -236,7 +242,7 @@ def test_the_table_shows_every_figure_beside_its_bound() -> None:
 
 
 def test_a_figure_beside_tests() -> None:
-    """An id of another group that has a benchmark is proven by its tests and its record, not by one of them alone."""
+    """An id of another group with a benchmark needs both its tests and its record."""
     claimed = Requirement(id="SEC-05", status=Status.CLAIMED)
     bound = BENCHMARKS["SEC-05"].at_most_us["rewrap"]
     command = BENCHMARKS["SEC-05"].command
@@ -253,7 +259,7 @@ def test_a_figure_beside_tests() -> None:
     [lacking] = problems((claimed,), with_test, frozenset(), {})
     assert lacking == f"SEC-05: has no record: run `{command}`, or set its status to `planned`"
     [missed] = problems((claimed,), with_test, frozenset(), {"SEC-05": slower})
-    assert missed.startswith("SEC-05: rewrap took 101 us, 100 us are allowed")
+    assert missed.startswith("SEC-05: rewrap took 101 us, at most 100 us are allowed")
     [untested] = problems((claimed,), RUN, frozenset(), {"SEC-05": record})
     assert untested.startswith("SEC-05: has no passing test")
 
@@ -263,7 +269,7 @@ SURVIVED = Requirement(id="DUR-03", status=Status.CLAIMED)
 
 
 def _counted(**changes: int) -> Record:
-    """Return the record of a suite whose bounds are met exactly, but for those given in its first scenario."""
+    """Return the record of a suite that meets its bounds exactly, except for the given counts of its first scenario."""
     assert SUITE is not None
     first, *others = SUITE.scenarios
     whole = {**SUITE.at_least, "requests": SUITE.at_least["deliveries"], **SUITE.at_most, **changes}
@@ -278,22 +284,25 @@ def _survived(record: Record) -> list[str]:
 
 
 def test_a_suite_that_lost_nothing_is_proven() -> None:
-    """What was counted in all scenarios of a suite, together, is held to its bounds; at the bound is within it."""
+    """The total counts of all scenarios are compared with the bounds; at the bound they meet it."""
     assert [] == _survived(_counted())
 
 
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (_counted(lost=1), "DUR-03: 1 lost, 0 are allowed: mend what it found, then run `make test-faults"),
-        (_counted(deliveries=39_999), "DUR-03: 39999 deliveries, 40000 are asked for: mend"),
+        (_counted(lost=1), "DUR-03: 1 lost, at most 0 are allowed: fix what it found, then run `make test-faults"),
+        (_counted(deliveries=39_999), "DUR-03: 39999 deliveries, at least 40000 are required: fix"),
         (replace(_counted(), counts={"killed": _counted().counts["killed"]}, is_met=False), "DUR-03: killed-at-each-"),
         (replace(_counted(), counts={}, is_met=False), "DUR-03: killed was not run"),
-        (replace(_counted(lost=1), is_met=True), "docs/EVIDENCE/DUR-03.json: its verdict is not what its figures"),
-        (_counted(requests=7), "docs/EVIDENCE/DUR-03.json: its scenario killed cannot have counted so"),
-        (_counted(unknown=-1), "docs/EVIDENCE/DUR-03.json: its scenario killed cannot have counted so"),
+        (
+            replace(_counted(lost=1), is_met=True),
+            "docs/EVIDENCE/DUR-03.json: its verdict does not follow from its figures",
+        ),
+        (_counted(requests=7), "docs/EVIDENCE/DUR-03.json: its scenario killed has impossible counts"),
+        (_counted(unknown=-1), "docs/EVIDENCE/DUR-03.json: its scenario killed has impossible counts"),
     ],
 )
 def test_a_suite_that_missed_a_bound_is_found(record: Record, said: str) -> None:
-    """A delivery that was lost, too few of them, a scenario that was left out, and a count that was edited."""
+    """A lost delivery, too few of them, a missing scenario, and an edited count."""
     assert [] != [line for line in _survived(record) if line.startswith(said)]

@@ -1,4 +1,4 @@
-"""Which commits a record may name: those before HEAD, as far as the clone at hand can say."""
+"""The commits that a record may name: those before HEAD, as far as the clone can tell."""
 
 import subprocess
 from pathlib import Path
@@ -30,7 +30,7 @@ def _root(tmp_path: Path) -> Path:
 
 
 def test_only_what_is_before_head_is_known(root: Path) -> None:
-    """HEAD and what came before it are no strangers; another branch, a commit that is nowhere, and no commit are."""
+    """HEAD and its ancestors are known; another branch, an absent commit and a text that is no commit are not."""
     first, second = _commit(root), _commit(root)
     _git(root, "checkout", "--quiet", "-b", "aside", first)
     aside = _commit(root, "another")
@@ -41,7 +41,7 @@ def test_only_what_is_before_head_is_known(root: Path) -> None:
 
 
 def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
-    """A shallow clone, a tree without git, one within another one's and one without a commit call nobody a stranger."""
+    """A shallow clone, a tree without git, one within another and one without a commit refuse no commit."""
     (empty := tmp_path / "empty").mkdir()
     _git(empty, "init", "--quiet")
     first, _ = _commit(root), _commit(root)
@@ -55,7 +55,7 @@ def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
 
 
 def test_without_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where git is not installed nothing is known."""
+    """Without git nothing is known."""
     _commit(root)
     monkeypatch.setenv("PATH", "")
 

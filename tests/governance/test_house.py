@@ -1,42 +1,23 @@
-"""The shape of the house, where no other tool watches it."""
+"""The structure of the repository, where no other tool checks it."""
 
 import ast
 import re
 import secrets
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
+MODULES = {
+    ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__"): file for file in SOURCES
+}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_MODULE_LINES = 300
 MAX_FUNCTION_LINES = 40
-
-# Loads everything once, forgets hookseal, and gives each module a process of its own in which it is the first.
-IMPORT_ALONE = """
-import importlib, os, pkgutil, sys, traceback
-import hookseal
-names = [m.name for m in pkgutil.walk_packages(hookseal.__path__, "hookseal.") if m.name != "hookseal.schema.env"]
-for name in names:
-    importlib.import_module(name)
-for name in [name for name in sys.modules if name.partition(".")[0] == "hookseal"]:
-    del sys.modules[name]
-for name in names:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            importlib.import_module(name)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    if os.waitpid(pid, 0)[1]:
-        print(name)
-"""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -48,38 +29,87 @@ def _functions(files: list[Path]) -> Iterator[tuple[str, Function]]:
                 yield f"{file.relative_to(ROOT)}:{node.lineno} {node.name}", node
 
 
+def _circle(graph: dict[str, set[str]]) -> CycleError | None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error
+    return None
+
+
+def _imported(name: str) -> Iterator[str]:
+    """Yield the modules of hookseal that run when this one is loaded, and that it does not belong to."""
+    for imported in _named(ast.parse(MODULES[name].read_text(encoding="utf-8")).body):
+        if imported in MODULES:
+            yield imported
+            yield from _run_by(imported, for_module=name)
+
+
+def _run_by(imported: str, *, for_module: str) -> list[str]:
+    """Return the packages that run before that module, except for those that contain the importer."""
+    packages = accumulate(imported.split(".")[:-1], "{}.{}".format)
+    return [package for package in packages if not f"{for_module}.".startswith(f"{package}.")]
+
+
+def _named(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield what this code imports when it runs; the imports of functions happen later."""
+    for node in nodes:
+        match node:
+            case ast.Import():
+                yield from (each.name for each in node.names)
+            case ast.ImportFrom():
+                names = [f"{node.module}.{each.name}" for each in node.names]
+                yield from (name if name in MODULES else str(node.module) for name in names)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.expr():
+                continue
+            case _:
+                yield from _named(ast.iter_child_nodes(node))
+
+
 def test_secrets_is_the_standard_library() -> None:
-    """No folder of ours takes the place of the standard library's `secrets`, which asyncpg needs at login."""
+    """No folder shadows the standard library's `secrets`, which asyncpg needs at login."""
     assert Path(ast.__file__).parent == Path(secrets.__file__).parent
     assert 3 == len(secrets.token_bytes(3))
 
 
-def test_every_module_imports_alone() -> None:
-    """Each module of hookseal can be the first to be imported: there is no circle that another order hides."""
-    run = subprocess.run([sys.executable, "-c", IMPORT_ALONE], capture_output=True, text=True, check=False)
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Each module of hookseal can be imported first: no module imports itself through others."""
+    graph = {name: set(_imported(name)) for name in MODULES}
+    circle: list[str] = next((error.args[1] for error in [_circle(graph)] if error is not None), [])
 
-    assert "" == run.stdout + run.stderr
-    assert 0 == run.returncode
+    assert [] == circle
+    assert {"hookseal.secrets.sealing.active_key", "hookseal.secrets.sealing.keyring"} <= graph[
+        "hookseal.secrets.key.keys"
+    ]
+
+
+def test_a_circle_is_found() -> None:
+    """Two modules that import each other form a cycle, also through the package of one of them."""
+    assert _circle({"a": {"b"}, "b": {"a"}}) is not None
+    assert _circle({"a": {"b"}, "b": set()}) is None
+    assert ["hookseal.client"] == _run_by("hookseal.client.publisher", for_module="hookseal.worker.run")
+    assert [] == _run_by("hookseal.client.publisher", for_module="hookseal.client.doorbell")
 
 
 def test_every_test_folder_is_a_package() -> None:
-    """Without a full chain of `__init__.py` a folder `tests/secrets` would be imported as `secrets`."""
+    """Every test folder has `__init__.py`; without it `tests/secrets` would be imported as `secrets`."""
     folders = {file.parent for file in TESTS}
 
     assert [] == sorted(str(folder) for folder in folders if not (folder / "__init__.py").is_file())
 
 
 def test_every_test_says_what_it_proves() -> None:
-    """Every test has a docstring that states its truth."""
+    """Every test has a docstring."""
     tests = ((place, node) for place, node in _functions(TESTS) if node.name.startswith("test_"))
 
     assert [] == [place for place, node in tests if not ast.get_docstring(node)]
 
 
 def test_modules_and_functions_stay_small() -> None:
-    """No module and no function outgrows what one can hold in mind."""
+    """No module and no function of hookseal exceeds its limit of lines."""
     modules = (file for file in SOURCES if len(file.read_text(encoding="utf-8").splitlines()) > MAX_MODULE_LINES)
-    lengths = ((place, (node.end_lineno or 0) - node.lineno + 1) for place, node in _functions(SOURCES))
+    # A signature declares the options of a command, a line for each, and is not part of what it does.
+    lengths = ((place, (node.end_lineno or 0) - node.body[0].lineno + 1) for place, node in _functions(SOURCES))
 
     assert [] == [str(file.relative_to(ROOT)) for file in modules]
     assert [] == [place for place, length in lengths if length > MAX_FUNCTION_LINES]
@@ -87,7 +117,7 @@ def test_modules_and_functions_stay_small() -> None:
 
 @pytest.mark.parametrize("file", sorted(file.name for file in (ROOT / "requirements").glob("*.txt")))
 def test_requirements_are_pinned_by_hash_and_name_no_host(file: str) -> None:
-    """Every package stands with its exact version and hashes, and none says where to fetch it from."""
+    """Every package has its exact version and hashes, and none has an address."""
     text = (ROOT / "requirements" / file).read_text(encoding="utf-8")
     entries = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.lstrip().startswith("#")]
 
@@ -96,5 +126,5 @@ def test_requirements_are_pinned_by_hash_and_name_no_host(file: str) -> None:
 
 
 def test_there_is_one_kind_of_lock() -> None:
-    """The pinned requirements are the only lock: no second one can contradict them."""
+    """The pinned requirements are the only lock, so that no second one can contradict them."""
     assert [] == [name for name in ("uv.lock", "pylock.toml", "poetry.lock", "Pipfile.lock") if (ROOT / name).exists()]

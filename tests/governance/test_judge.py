@@ -1,9 +1,9 @@
-"""The judgement: every way in which a promise is not borne out is found."""
+"""The judgement finds every way in which a requirement is not proven."""
 
 import pytest
 
 from tools.governance.judge import problems, proofs
-from tools.governance.page import render
+from tools.governance.page import render, render_list
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
 from tools.governance.validate import may_skip_names
@@ -24,7 +24,7 @@ def _judge(*cases: Case, of: tuple[Requirement, ...] = (), may_skip: frozenset[s
 
 
 def test_promises_that_are_borne_out_give_no_problem() -> None:
-    """A claimed id and every named part with a passing test, and a planned one without, are all well."""
+    """A claimed id and every named part with a passing test, and a planned id without, are no problem."""
     cases = (
         _case("a", Mark(id="SEC-03"), Mark(id="SEC-01", part="dev")),
         _case("b[1]", Mark(id="SEC-01", part="db")),
@@ -36,21 +36,21 @@ def test_promises_that_are_borne_out_give_no_problem() -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.SKIPPED, Outcome.XFAILED, Outcome.FAILED])
 def test_only_a_pass_proves_a_claim(outcome: Outcome) -> None:
-    """A claimed id whose only test was skipped, or failed as expected or not, is unproven."""
+    """A claimed id whose only test was skipped, xfailed or xpassed is unproven."""
     found = _judge(_case("a", Mark(id="SEC-03"), outcome=outcome), _case("b"), of=(CLAIMED,))
 
     assert "SEC-03: has no passing test: write one with its mark, or set its status to `planned`" in found
 
 
 def test_one_pass_beside_an_allowed_skip_is_enough() -> None:
-    """A claim with one passing and one lawfully skipped test is proven."""
+    """A claim with one passing and one skipped test, which may be skipped, is proven."""
     cases = (_case("a", Mark(id="SEC-03")), _case("b[root]", Mark(id="SEC-03"), outcome=Outcome.SKIPPED))
 
     assert [] == _judge(*cases, of=(CLAIMED,), may_skip=frozenset({"tests/test_x.py::b"}))
 
 
 def test_every_named_part_needs_a_test() -> None:
-    """A part that no passing test proves is named."""
+    """A part that no passing test proves is reported."""
     expected = ["SEC-01 (db): has no passing test: write one with its mark, or set its status to `planned`"]
 
     assert expected == _judge(_case("a", Mark(id="SEC-01", part="dev")), of=(PARTIAL,))
@@ -59,7 +59,7 @@ def test_every_named_part_needs_a_test() -> None:
 @pytest.mark.parametrize(
     ("mark", "fault"),
     [
-        (Mark(id="SEC-99"), "is marked SEC-99, which docs/requirements.md does not know"),
+        (Mark(id="SEC-99"), "is marked SEC-99, which is not in docs/requirements.md"),
         (Mark(id="SEC-05"), "is marked SEC-05, which is `planned`"),
         (Mark(id="SEC-05", part="x"), "is marked SEC-05, which is `planned`"),
         (Mark(id="SEC-01"), "is marked SEC-01, but SEC-01 is partial"),
@@ -75,31 +75,31 @@ def test_a_mark_must_fit_its_requirement(mark: Mark, fault: str) -> None:
 
 
 def test_a_claim_is_proven_in_parts_too() -> None:
-    """A mark of a claimed id may say which part of it the test is about."""
+    """A mark of a claimed id may name the part that the test proves."""
     assert [] == _judge(_case("a", Mark(id="SEC-03", part="envelope")), of=(CLAIMED,))
 
 
 def test_every_failed_test_is_a_problem() -> None:
-    """A failed test is a problem although nothing is marked."""
+    """A failed test is a problem even without marks."""
     found = _judge(_case("a[3]", outcome=Outcome.FAILED), _case("b"))
 
-    assert ["tests/test_x.py::a[3]: failed: mend the code or the test, then run `make test`"] == found
+    assert ["tests/test_x.py::a[3]: failed: fix the code or the test, then run `make test`"] == found
 
 
 def test_a_skip_that_nobody_allowed_is_a_problem() -> None:
-    """A skipped test that is not named in the list of allowed skips is a problem."""
+    """A skipped test that is not in the list of allowed skips is a problem."""
     (line,) = _judge(_case("a", outcome=Outcome.SKIPPED), _case("b"))
 
     assert line.startswith("tests/test_x.py::a: was skipped")
 
 
 def test_a_run_without_tests_is_a_problem() -> None:
-    """An empty run bears out nothing."""
-    assert ["the run held no test: mend the test setup, then run `make test`"] == _judge()
+    """An empty run proves nothing."""
+    assert ["the run held no test: fix the test setup, then run `make test`"] == _judge()
 
 
 def test_a_parametrised_test_is_one_proof() -> None:
-    """Tests are named once, without values, in a fixed order; what may be skipped elsewhere is not named."""
+    """Tests are listed once, without values, in a fixed order; those that may be skipped elsewhere are not."""
     marks = Mark(id="SEC-03")
     cases = (_case("z[2]", marks), _case("z[1]", marks), _case("a", marks), _case("m", marks))
 
@@ -108,9 +108,10 @@ def test_a_parametrised_test_is_one_proof() -> None:
     assert [(None, "tests/test_x.py::a"), (None, "tests/test_x.py::z")] == found
 
 
-def test_the_page_names_status_part_and_proof() -> None:
-    """The page has one row a proof, a bare row where there is none, and does not depend on the order of the run."""
-    cases = (_case("b", Mark(id="SEC-01", part="db")), _case("a", Mark(id="SEC-01", part="dev")))
+def test_the_page_counts_tests_and_parts() -> None:
+    """The page has one row an id, with its status, how many tests prove it and each part of it, and its record."""
+    both = _case("both", Mark(id="SEC-01", part="db"), Mark(id="SEC-01", part="dev"))
+    cases = (both, _case("b[2]", Mark(id="SEC-01", part="db")), _case("b[1]", Mark(id="SEC-01", part="db")))
     requirements = (PARTIAL, PLANNED, Requirement(id="DEL-01", status=Status.CLAIMED))
 
     page = render(requirements, Report(tree="t", cases=cases), frozenset(), {})
@@ -118,14 +119,29 @@ def test_the_page_names_status_part_and_proof() -> None:
     assert page == render(requirements, Report(tree="u", cases=cases[::-1]), frozenset(), {})
     assert [
         "## SEC",
-        "| SEC-01 | partial | db | `tests/test_x.py::b` |",
-        "| SEC-01 | partial | dev | `tests/test_x.py::a` |",
-        "| SEC-05 | planned | | |",
+        "| SEC-01 | partial | 2 | db 2, dev 1 |  |",
+        "| SEC-05 | planned | 0 |  |  |",
         "## DEL",
-        "| DEL-01 | claimed | | |",
+        "| DEL-01 | claimed | 0 |  |  |",
     ] == [line for line in page.splitlines() if line.startswith(("##", "| SEC", "| DEL"))]
 
 
+def test_the_list_names_status_part_and_proof() -> None:
+    """The list has one row a proof, a bare row where there is none, and does not depend on the order of the run."""
+    cases = (_case("b", Mark(id="SEC-01", part="db")), _case("a", Mark(id="SEC-01", part="dev")))
+    requirements = (PARTIAL, PLANNED, Requirement(id="DEL-01", status=Status.CLAIMED))
+
+    listed = render_list(requirements, Report(tree="t", cases=cases), frozenset(), {})
+
+    assert listed == render_list(requirements, Report(tree="u", cases=cases[::-1]), frozenset(), {})
+    assert [
+        "| SEC-01 | partial | db | `tests/test_x.py::b` |",
+        "| SEC-01 | partial | dev | `tests/test_x.py::a` |",
+        "| SEC-05 | planned | | |",
+        "| DEL-01 | claimed | | |",
+    ] == [line for line in listed.splitlines() if line.startswith(("| SEC", "| DEL"))]
+
+
 def test_the_list_of_skips_holds_names_and_reasons() -> None:
-    """The first word of each line is a test that may be skipped; comments and empty lines are none."""
+    """The first word of each line is a test that may be skipped; comments and empty lines are ignored."""
     assert frozenset({"tests/a.py::x"}) == may_skip_names("# a comment\n\ntests/a.py::x  needs root\n")

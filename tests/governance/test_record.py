@@ -1,4 +1,4 @@
-"""The record of a run is written by whole runs only, and says what happened."""
+"""The record of a test run is written by whole runs only, and reports what happened."""
 
 import os
 import subprocess
@@ -48,12 +48,15 @@ def _project(tmp_path: Path) -> Path:
 
 
 def _run(project: Path, *arguments: str) -> Report | None:
-    """Run the project's tests as a user does and return the record that is there afterwards."""
+    """Run the project's tests as a user does, and return the record, if there is one.
+
+    Only the plugins under test are loaded: the others take four times as long as the run itself.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.plugins.requirements", *arguments],
+        [sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-p", "tests.plugins.requirements", *arguments],
         cwd=project,
-        env=environment | {"PYTHONPATH": str(ROOT)},
+        env=environment | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         check=False,
     )
@@ -62,7 +65,7 @@ def _run(project: Path, *arguments: str) -> Report | None:
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_a_full_run_is_recorded(project: Path, processes: str) -> None:
-    """Every test is there with its outcome and marks, in one process or in several, and a skipped module too."""
+    """Every test is recorded with its outcome and marks, in one process or several, and a skipped module, too."""
     (project / "checks" / "test_absent.py").write_text("import pytest\npytest.importorskip('no_such_module')\n")
     recorded = _run(project, "-n", processes, "--strict-markers")
 
@@ -80,7 +83,7 @@ def test_a_full_run_is_recorded(project: Path, processes: str) -> None:
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_a_module_that_cannot_be_imported_never_goes_missing(project: Path, processes: str) -> None:
-    """Tests that could not be collected either stop the record or stand in it as a failure."""
+    """Tests that could not be collected either prevent the record or are recorded as a failure."""
     (project / "checks" / "test_broken.py").write_text("import no_such_module\n")
     recorded = _run(project, "-n", processes)
 
@@ -102,12 +105,12 @@ def test_a_module_that_cannot_be_imported_never_goes_missing(project: Path, proc
     ids=" ".join,
 )
 def test_a_run_that_leaves_something_out_is_not_recorded(project: Path, arguments: list[str]) -> None:
-    """A narrowed or stopped run leaves no record."""
+    """A run of some tests, or an interrupted one, is not recorded."""
     assert None is _run(project, *arguments)
 
 
 def test_a_run_under_which_the_tree_moved_is_not_recorded(project: Path) -> None:
-    """When a file changes while the tests run, the run belongs to neither tree."""
+    """If a file changes during the run, the run belongs to neither tree."""
     (project / "checks" / "test_probe.py").write_text("def test_writes():\n    open('new.txt', 'w').close()\n")
 
     assert None is _run(project)
@@ -125,7 +128,7 @@ def test_a_mark_of_another_form_stops_the_run(project: Path, mark: str) -> None:
 
 @pytest.mark.parametrize("content", ["", "{}", '{"tree": 1, "cases": [{}]}', '{"tree": "t", "cases": [{"nodeid": 1}]}'])
 def test_a_record_that_cannot_be_read_counts_as_none(tmp_path: Path, content: str) -> None:
-    """A torn or foreign file is no record, so the tests are run again."""
+    """A truncated or foreign file is not a record, so the tests are run again."""
     (tmp_path / "tests.json").write_text(content)
 
     assert None is report.read(tmp_path / "tests.json")

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
 
 def test_every_row_is_read() -> None:
-    """Each row gives its id, its status and the parts that a partial one names; other tables are left alone."""
+    """Each row has an id, a status and the parts of a partial one; other tables are ignored."""
     page = """
 | status | means |
 |---|---|
@@ -33,18 +33,18 @@ def test_every_row_is_read() -> None:
 
 @pytest.mark.parametrize("status", ["", "done", "partial", "partial:", "partial: Dev", "partial: a,b", "claimed: a"])
 def test_a_status_of_another_form_is_refused(status: str) -> None:
-    """A status that is not one of the three forms is refused, naming its line and id."""
+    """A status that is not one of the three forms is refused with its line and id."""
     with pytest.raises(UnreadableRequirements, match=r"^line 1: SEC-01 must be"):
         parse(f"| SEC-01 | {status} | text | seed |")
 
 
 def test_an_id_stands_in_one_row() -> None:
     """The same id in two rows is refused."""
-    with pytest.raises(UnreadableRequirements, match=r"^SEC-01 stands in more than one row$"):
+    with pytest.raises(UnreadableRequirements, match=r"^SEC-01 is in more than one row$"):
         parse("| SEC-01 | planned | x |\n| SEC-01 | claimed | x |")
 
 
 def test_a_page_without_rows_is_refused() -> None:
-    """A page in which no row is found is refused, since it would promise nothing."""
+    """A page without a row is refused, since it would require nothing."""
     with pytest.raises(UnreadableRequirements, match="no row of the form"):
         parse("# Requirements\n")

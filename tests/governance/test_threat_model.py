@@ -1,4 +1,4 @@
-"""The threat model names, for every attack, what holds and what remains; and the tests that it names exist."""
+"""The threat model says for every attack what prevents it and what remains, and the tests that it names exist."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ ATTACKS = dict(re.findall(r"^## (A\d+) .*?\n(.*?)(?=^## |\Z)", PAGE, flags=re.MU
 
 @pytest.mark.parametrize(("file", "test"), NAMED, ids=[f"{file}::{test}" for file, test in NAMED])
 def test_it_exists(file: str, test: str) -> None:
-    """A test that the page names is a test of that file."""
+    """A test that the page names is in that file."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -22,14 +22,14 @@ def test_it_exists(file: str, test: str) -> None:
 
 
 def test_every_attack_is_told_in_full() -> None:
-    """A1 to A17 are there; each says what the attacker does, what holds, which tests show it, and what remains."""
-    assert [f"A{number}" for number in range(1, 18)] == list(ATTACKS)
+    """A1 to A19 each say what the attacker does, what prevents it, which tests show it, and what remains."""
+    assert [f"A{number}" for number in range(1, 20)] == list(ATTACKS)
     for name, text in ATTACKS.items():
-        told = re.findall(r"^\*\*([A-Z][a-z]+ [a-z]+)", text, re.MULTILINE)
-        assert ["The attacker", "What holds", "What remains"] == told, name
+        headings = re.findall(r"^\*\*([A-Z][a-z]+ [a-z]+)", text, re.MULTILINE)
+        assert ["The attacker", "What holds", "What remains"] == headings, name
         assert re.search(r"^- `tests/.+::test_", text, re.MULTILINE), name
 
 
 def test_whatever_looks_like_a_test_is_one() -> None:
-    """No test is named in a way that would escape the look for it."""
+    """No test is named in a form that the check would miss."""
     assert len(re.findall(r"test_\w+\.py::", PAGE)) == len(re.findall(r"`tests/[\w/]+\.py::\w+`", PAGE))

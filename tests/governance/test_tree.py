@@ -34,7 +34,7 @@ def _tree(tmp_path: Path) -> Path:
 )
 @pytest.mark.parametrize("with_git", [True, False])
 def test_every_change_is_seen(tree: Path, with_git: bool, change: Callable[[Path], object]) -> None:
-    """Another content, name, mode or set of files is another tree."""
+    """Another content, name, mode or set of files gives another identity."""
     if with_git:
         _git_init(tree)
     before = identity(tree)
@@ -44,7 +44,7 @@ def test_every_change_is_seen(tree: Path, with_git: bool, change: Callable[[Path
 
 
 def test_what_git_ignores_does_not_count(tree: Path) -> None:
-    """Ignored files and the generated page leave the identity as it was, and git or no git gives the same one."""
+    """Ignored files and the generated page do not change the identity, and it is the same without git."""
     before = identity(tree)
     for name in (".venv/lib/x.py", "src/__pycache__/a.cpython-311.pyc", "src/b.pyc", "docs/TRACEABILITY.md"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""`make validate` and `make docs` on a small tree of their own."""
+"""`make validate` and `make docs` on a small tree."""
 
 from pathlib import Path
 
 import pytest
 
 from hookseal.config.page import settings_page
-from hookseal.dispatcher.page import outcomes_page
-from hookseal.worker.metrics import metrics_page
+from hookseal.dispatcher.outcome_page import outcomes_page
+from hookseal.worker.metrics.page import metrics_page
 from tools.governance import report, tree
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.validate import FROM_SOURCE, main
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
 @pytest.fixture(name="root")
 def _root(tmp_path: Path) -> Path:
-    """Lay out a tree that promises SEC-03, with a record of this very tree that proves it."""
+    """Create a tree that requires SEC-03, with a test report of this tree that proves it."""
     for folder in ("docs", "tests"):
         (tmp_path / folder).mkdir()
     (tmp_path / "docs" / "settings.md").write_text("# Settings\n")
@@ -38,16 +38,18 @@ def _run(root: Path, *arguments: str) -> int:
 
 
 def test_a_tree_that_holds_passes(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Once the page is written all holds, without another test run, and the summary counts the claims."""
+    """With a current page everything is proven without another test run, and the summary counts the claims."""
     written, validated = _run(root, "--write"), _run(root)
 
+    assert "| SEC-03 | claimed |  | `tests/a.py::b` |" in (root / ".reports" / "traceability.md").read_text()
+    assert "| SEC-03 | claimed | 1 |  |  |" in (root / "docs" / "TRACEABILITY.md").read_text()
     assert (0, 0) == (written, validated)
-    assert "validate: 1 tests bear out 1 requirements (1 claimed)\n" in capfd.readouterr().out
+    assert "validate: 1 tests prove 1 requirements (1 claimed)\n" in capfd.readouterr().out
     assert not (root / ".reports" / "was-run").exists()
 
 
 def test_a_page_that_was_not_written_anew_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A page that is missing, or differs in one byte, is stale."""
+    """A page that is missing, or differs in one byte, is out of date."""
     missing = _run(root)
     _run(root, "--write")
     with (root / "docs" / "TRACEABILITY.md").open("a") as page:
@@ -62,16 +64,16 @@ def test_a_page_made_from_the_sources_fails_when_stale(root: Path, capfd: pytest
     (root / "docs" / "settings.md").write_text("# Old\n")
     _record(root)
     validated = _run(root)
-    told = capfd.readouterr().err
+    errors = capfd.readouterr().err
     _run(root, "--write")
 
     assert 1 == validated
-    assert "docs/settings.md is stale: run `make docs`" in told
+    assert "docs/settings.md is stale: run `make docs`" in errors
     assert "# Settings\n" == (root / "docs" / "settings.md").read_text()
 
 
 def test_the_pages_that_are_made_from_the_sources() -> None:
-    """The settings, the outcomes and the metrics are written from the tables that the product works with."""
+    """Settings, outcomes and metrics are written from the tables that the product uses."""
     assert {
         "docs/metrics.md": metrics_page,
         "docs/outcomes.md": outcomes_page,
@@ -80,7 +82,7 @@ def test_the_pages_that_are_made_from_the_sources() -> None:
 
 
 def test_an_unproven_claim_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A claim that the run does not bear out fails, although the page is fresh."""
+    """A claim that the run does not prove fails, even if the page is current."""
     (root / "docs" / "requirements.md").write_text("| SEC-03 | claimed | x |\n| SEC-02 | claimed | x |\n")
     _record(root)
     _run(root, "--write")
@@ -90,7 +92,7 @@ def test_an_unproven_claim_fails(root: Path, capfd: pytest.CaptureFixture[str]) 
 
 
 def test_a_record_of_a_benchmark_is_judged(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What lies in `docs/EVIDENCE/` is read with the tree, and what is wrong with it fails."""
+    """The records in `docs/EVIDENCE/` are read with the tree, and an invalid one fails."""
     (root / "docs" / "EVIDENCE").mkdir()
     (root / "docs" / "EVIDENCE" / "PERF-99.json").write_text("{}")
     _record(root)
@@ -101,16 +103,16 @@ def test_a_record_of_a_benchmark_is_judged(root: Path, capfd: pytest.CaptureFixt
 
 
 def test_a_record_of_another_tree_is_not_used(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """After any change the tests are run again; when they leave no record of this tree, it fails."""
+    """After any change the tests run again; if they write no report of this tree, it fails."""
     (root / "tests" / "new.py").write_text("")
 
     assert 1 == _run(root)
     assert (root / ".reports" / "was-run").exists()
-    assert "validate: the test run left no report" in capfd.readouterr().err
+    assert "validate: the test run wrote no report" in capfd.readouterr().err
 
 
 def test_requirements_that_cannot_be_read_fail(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A row of another form fails, naming the line."""
+    """A malformed row fails with its line."""
     (root / "docs" / "requirements.md").write_text("| SEC-03 | done | sealed | seed |\n")
 
     assert 1 == _run(root)

@@ -1,4 +1,4 @@
-"""Every error says who must act, by its exit code."""
+"""Every error says by its exit code who must act."""
 
 import pytest
 
@@ -20,14 +20,14 @@ from hookseal.ground import errors
     ],
 )
 def test_exit_codes(kind: type[errors.HooksealError], code: int) -> None:
-    """Each class has the exit code of design 1.3, and its docstring is its message unless there is another."""
+    """Each class has its documented exit code, and its docstring is its message unless another is passed."""
     assert code == kind.exit_code
     assert str(kind()) == (kind.__doc__ or "").splitlines()[0]
     assert ("text", "url") == (str(kind("text")), kind("text", field="url").field)
 
 
 def test_config_error_holds_every_problem() -> None:
-    """All problems are told at once."""
+    """All problems are reported at once."""
     error = errors.ConfigError(["a", "b"])
 
     assert (78, ["a", "b"], "a\nb") == (error.exit_code, error.problems, str(error))

@@ -1,4 +1,4 @@
-"""Which headers an endpoint may add: no name that is not its own to set, no value that is more than one line."""
+"""Which headers an endpoint may add: none that hookseal sets itself, and no value of more than one line."""
 
 import string
 
@@ -37,7 +37,7 @@ CANARY = "Zq7-canary-value"
     ],
 )
 def test_names(given: str, kept: str) -> None:
-    """A name is a token that is the endpoint's own to set, and is kept in lower case."""
+    """A name is a token that hookseal does not set itself, and is stored in lower case."""
     assert kept == header_name(given)
 
 
@@ -47,6 +47,7 @@ def test_names(given: str, kept: str) -> None:
     [
         *("webhook-id", "webhook-timestamp", "webhook-signature", "webhook-anything", "webhook-"),
         *("x-webhook-signature", "x-webhook-event", "x-hookseal-attempt", "x-tenant-id", "x-correlation-id"),
+        "x-hookseal-event-id",
         *("host", "content-length", "content-type", "content-encoding", "user-agent", "accept-encoding", "expect"),
         *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
         *("te", "trailer", "transfer-encoding", "upgrade"),
@@ -54,11 +55,11 @@ def test_names(given: str, kept: str) -> None:
     ],
 )
 def test_protected_names(name: str) -> None:
-    """What hookseal, the connection or tracing sets cannot be set by an endpoint, in whatever case it is spelled."""
+    """An endpoint cannot set a header of hookseal, of the connection or of tracing, in upper or lower case."""
     for spelled in (name, name.upper(), name.title()):
-        with pytest.raises(Malformed, match=f"^header {name} is set by hookseal, or by the connection") as told:
+        with pytest.raises(Malformed, match=f"^header {name} is set by hookseal or by the HTTP connection") as caught:
             header_name(spelled)
-        assert "header" == told.value.field
+        assert "header" == caught.value.field
 
 
 @pytest.mark.req("DEL-13", part="rules")
@@ -71,17 +72,17 @@ def test_protected_names(name: str) -> None:
     ],
 )
 def test_what_is_no_name(name: str) -> None:
-    """Anything else is malformed and not repeated, a letter whose lower case is plain ASCII too."""
-    with pytest.raises(Malformed, match="a header name must be 1 to 64") as told:
+    """A text that is not a header name is malformed and not repeated, even if its lower case would be valid."""
+    with pytest.raises(Malformed, match="a header name must be 1 to 64") as caught:
         header_name(name)
-    assert "header" == told.value.field
-    assert len(name) < 2 or name not in str(told.value)
+    assert "header" == caught.value.field
+    assert len(name) < 2 or name not in str(caught.value)
 
 
 @pytest.mark.req("DEL-13", part="rules")
 @given(st.text(max_size=80))
 def test_any_text_is_a_name_or_malformed(text: str) -> None:
-    """Whatever is given, nothing comes back but a lower-case token of at most 64 characters, always the same."""
+    """For any text the result is a lower-case token of at most 64 characters, always the same, or `Malformed`."""
     try:
         name = header_name(text)
     except Malformed:
@@ -94,7 +95,7 @@ def test_any_text_is_a_name_or_malformed(text: str) -> None:
 @pytest.mark.req("DEL-13", part="rules")
 @given(st.text(alphabet=TOKEN, min_size=1, max_size=40), st.sampled_from(["webhook-", "x-webhook-", "x-hookseal-"]))
 def test_no_protected_prefix_gets_through(rest: str, prefix: str) -> None:
-    """However a name goes on, with a prefix of ours it is refused."""
+    """A name with a protected prefix is refused, whatever follows the prefix."""
     with pytest.raises(Malformed, match="is set by hookseal"):
         header_name(prefix.swapcase() + rest)
 
@@ -102,7 +103,7 @@ def test_no_protected_prefix_gets_through(rest: str, prefix: str) -> None:
 @pytest.mark.req("DEL-14", part="headers")
 @pytest.mark.parametrize("value", ["x", "Bearer a.b-c", "a \t b", "!~", "v" * 4_096, '{"a": "b"}'])
 def test_values(value: str) -> None:
-    """A value is visible ASCII, with spaces and tabs inside only."""
+    """A value is visible ASCII, with spaces and tabs between other characters only."""
     require_headers({"x": value})
 
 
@@ -117,15 +118,15 @@ def test_values(value: str) -> None:
     ],
 )
 def test_values_that_may_not_be_sent(value: str) -> None:
-    """A line break, a NUL, an edge of blanks or what is no visible ASCII is refused by name, without the value."""
-    with pytest.raises(Malformed, match="the value of header x-key must be 1 to 4096 visible") as told:
+    """A line break, a NUL, a blank at either end or a non-ASCII character is refused by name, without the value."""
+    with pytest.raises(Malformed, match="the value of header x-key must be 1 to 4096 visible") as caught:
         require_headers({"x-key": value})
-    assert "header" == told.value.field
-    assert CANARY not in str(told.value)
+    assert "header" == caught.value.field
+    assert CANARY not in str(caught.value)
 
 
 def test_an_empty_value() -> None:
-    """A header without a value is none."""
+    """An empty value is refused."""
     with pytest.raises(Malformed, match="the value of header x must be 1 to"):
         require_headers({"x": ""})
 
@@ -133,7 +134,7 @@ def test_an_empty_value() -> None:
 @pytest.mark.req("DEL-13", part="rules")
 @given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\r\n\0\t ")), max_size=60))
 def test_any_value_is_one_visible_line_or_malformed(value: str) -> None:
-    """Whatever is given, what passes is one line of visible ASCII without blanks at its ends."""
+    """Every value that passes is one line of visible ASCII without blanks at its ends."""
     try:
         require_headers({"x": value})
     except Malformed:
@@ -150,7 +151,7 @@ def test_any_value_is_one_visible_line_or_malformed(value: str) -> None:
     st.text(alphabet=VISIBLE + " ", max_size=20),
 )
 def test_no_character_that_breaks_a_line_gets_through(before: str, bad: str, after: str) -> None:
-    """One CR, LF, NUL, DEL or character beyond ASCII anywhere in a value is enough to refuse it."""
+    """One CR, LF, NUL, DEL or non-ASCII character anywhere in a value is enough to refuse it."""
     with pytest.raises(Malformed):
         require_headers({"x": before + bad + after})
 
@@ -168,7 +169,7 @@ def test_as_many_as_the_limit(headers: dict[str, str]) -> None:
 
 @pytest.mark.req("DEL-14", part="headers")
 def test_all_of_them_together() -> None:
-    """Names and values together have a limit too: at it they pass, one character beyond it they do not."""
+    """Names and values have a limit in total: at the limit they pass, with one more character they do not."""
     values = {f"h{number}": "v" * (MAX_VALUE_CHARACTERS - 2) for number in range(4)}
     assert sum(len(name) + len(value) for name, value in values.items()) == MAX_ALL_CHARACTERS
     require_headers(values)
@@ -178,9 +179,16 @@ def test_all_of_them_together() -> None:
 
 @pytest.mark.req("DEL-14", part="headers")
 def test_names_that_were_not_kept_in_lower_case() -> None:
-    """Where headers are kept or sent, their names are in lower case: two that differ in case are one."""
+    """Stored and sent names are in lower case, so two that differ in case only are one."""
     require_headers({})
     with pytest.raises(Malformed, match="header X-Key must be in lower case"):
         require_headers({"X-Key": "v"})
     with pytest.raises(Malformed, match="is set by hookseal"):
         require_headers({"webhook-id": "v"})
+
+
+def test_one_too_many() -> None:
+    """The largest number of headers is accepted, and one more is refused."""
+    require_headers({f"x-{number}": "v" for number in range(MAX_HEADERS)})
+    with pytest.raises(Malformed, match=f"at most {MAX_HEADERS} headers"):
+        require_headers({f"x-{number}": "v" for number in range(MAX_HEADERS + 1)})

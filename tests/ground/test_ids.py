@@ -1,6 +1,8 @@
-"""Identifiers have one spelling each."""
+"""Each identifier has exactly one valid form."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from hookseal.ground.errors import Malformed
 UUID7 = "01900000-0000-7000-8000-000000000001"
 
 
-@pytest.mark.parametrize("text", ["a", "acme", "0.a_b-c", "a" * 63])
+@pytest.mark.parametrize("text", ["a", "acme", "0.a_b-c", "Org_2aB", "A" * 63])
 def test_tenant_accepts(text: str) -> None:
     """A tenant is 1 to 63 of the allowed characters."""
     assert text == ids.tenant_id(text)
@@ -20,17 +22,17 @@ def test_tenant_accepts(text: str) -> None:
 
 @pytest.mark.req("SEC-08")
 @pytest.mark.parametrize(
-    "text", ["", "_system", "_operator", ".a", "-a", "A", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"]
+    "text", ["", "_system", "_operator", ".a", "-a", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"]
 )
 def test_tenant_refuses(text: str) -> None:
-    """A tenant of any other form, reserved ones among them, is refused by field, without the value."""
+    """Any other tenant, a reserved one too, is refused with its field and without its value."""
     with pytest.raises(Malformed) as caught:
         ids.tenant_id(text)
 
     assert "tenant" == caught.value.field
 
 
-@pytest.mark.parametrize("parse", [ids.endpoint_id, ids.delivery_id])
+@pytest.mark.parametrize("parse", [ids.endpoint_id, ids.delivery_id, ids.replay_id])
 @pytest.mark.parametrize(
     "text",
     [
@@ -43,22 +45,24 @@ def test_tenant_refuses(text: str) -> None:
     ],
 )
 def test_uuid_refuses(parse: object, text: str) -> None:
-    """Only a UUID in lower case, with dashes, is an endpoint or delivery id."""
+    """Only a UUID in lower case, with dashes, is the id of an endpoint, a delivery or a replay job."""
     with pytest.raises(Malformed):
         parse(text)  # type: ignore[operator]
 
 
 def test_uuid_accepts() -> None:
-    """A UUIDv7 is an endpoint and a delivery id."""
-    assert [UUID7, UUID7] == [ids.endpoint_id(UUID7), ids.delivery_id(UUID7)]
+    """A UUIDv7 is an id of each of them."""
+    assert [UUID7] * 3 == [ids.endpoint_id(UUID7), ids.delivery_id(UUID7), ids.replay_id(UUID7)]
 
 
 @pytest.mark.parametrize("other", [UUID7.replace("-7", "-4"), "00000000-0000-0000-0000-000000000000"])
 def test_an_endpoint_may_have_any_uuid(other: str) -> None:
-    """An endpoint of an older system keeps its id, whatever the version of UUID; deliveries are all ours."""
+    """An imported endpoint keeps its id, a UUID of any version; hookseal itself creates the ids of deliveries."""
     assert other == ids.endpoint_id(other)
     with pytest.raises(Malformed, match="UUIDv7"):
         ids.delivery_id(other)
+    with pytest.raises(Malformed, match="UUIDv7"):
+        ids.replay_id(other)
 
 
 @pytest.mark.parametrize("text", ["a", "A-b_9", "x" * 128])
@@ -69,25 +73,25 @@ def test_event_id_accepts(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "a.b", "a b", "a\n", "x" * 129, "é"])
 def test_event_id_refuses(text: str) -> None:
-    """A dot is among what an event id must not hold: it would break what is signed."""
+    """An event id must not contain a dot, which would make the signed bytes ambiguous."""
     with pytest.raises(Malformed):
         ids.event_id(text)
 
 
-@pytest.mark.parametrize("text", ["a", "invoice.paid", "a_1.b.c", "x" * 128])
+@pytest.mark.parametrize("text", ["a", "invoice.paid", "a_1.b.c", "Invoice.payment-failed", "-", "x" * 128])
 def test_event_type_accepts(text: str) -> None:
-    """An event type is words with dots between, and may be subscribed to as it is."""
+    """An event type is words with dots between, and is a valid subscription."""
     assert text == ids.event_type(text) == ids.subscription(text)
 
 
-@pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a..b", "A", "a-b", "a.*", "*", "x" * 129, "a\n"])
+@pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "x" * 129, "a\n"])
 def test_event_type_refuses(text: str) -> None:
     """Wildcards and empty words are not event types."""
     with pytest.raises(Malformed):
         ids.event_type(text)
 
 
-@pytest.mark.parametrize("text", ["*", "a.*", "a.b.*"])
+@pytest.mark.parametrize("text", ["*", "a.*", "a.b.*", "User.sign-in.*"])
 def test_subscription_accepts(text: str) -> None:
     """A subscription may end in `.*` or be `*`."""
     assert text == ids.subscription(text)
@@ -95,7 +99,7 @@ def test_subscription_accepts(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["**", "a*", "*.a", "a.*.b", "", ".*"])
 def test_subscription_refuses(text: str) -> None:
-    """A star stands alone at the end."""
+    """A `*` is allowed only as the whole last word of a subscription."""
     with pytest.raises(Malformed):
         ids.subscription(text)
 
@@ -104,15 +108,27 @@ PARSERS: list[Callable[[str], str]] = [
     ids.tenant_id,
     ids.endpoint_id,
     ids.delivery_id,
+    ids.replay_id,
     ids.event_id,
     ids.event_type,
     ids.subscription,
+    ids.correlation_id,
 ]
+
+
+@pytest.mark.parametrize("milliseconds", [-1, 0, 1, 1_767_225_600_123, 253_402_300_799_999])
+def test_the_first_id_of_a_time(milliseconds: int) -> None:
+    """It is a UUIDv7 that begins with the time, up to the year 9999; a time before 1970 has that of its beginning."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    first = UUID(ids.delivery_id(ids.first_uuid7(at)))
+
+    assert max(milliseconds, 0) == first.int >> 80
+    assert first.int & (2**62 - 1) == first.int >> 64 & 0xFFF == 0
 
 
 @given(st.sampled_from(PARSERS), st.text(max_size=200))
 def test_parsers_are_total(parse: Callable[[str], str], text: str) -> None:
-    """Any text is either an id, unchanged, or `Malformed` with one and the same message, so never with the text."""
+    """Any text is a valid id, returned unchanged, or `Malformed` with one constant message without the text."""
     with pytest.raises(Malformed) as always:
         parse("\n")
     said = str(always.value)
@@ -122,3 +138,19 @@ def test_parsers_are_total(parse: Callable[[str], str], text: str) -> None:
         said = str(error)
 
     assert str(always.value) == said
+
+
+def test_the_operator_owns_endpoints() -> None:
+    """An owner of endpoints is a tenant or the operator; the installation owns none."""
+    assert ["acme", ids.OPERATOR_TENANT] == [ids.owner_id("acme"), ids.owner_id("_operator")]
+    with pytest.raises(Malformed):
+        ids.owner_id("_system")
+
+
+@pytest.mark.parametrize("text", ["", "a b", "\u00e9", "x" * 129])
+def test_correlation_refuses(text: str) -> None:
+    """A correlation id is 1 to 128 visible ASCII characters."""
+    assert "~" * 128 == ids.correlation_id("~" * 128)
+    with pytest.raises(Malformed) as caught:
+        ids.correlation_id(text)
+    assert "correlation_id" == caught.value.field

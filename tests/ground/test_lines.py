@@ -1,29 +1,34 @@
-"""Log lines on their way to the stream: together within a turn of the event loop, at once without one."""
+"""Log lines are written together within a turn of the event loop, and at once outside a loop."""
 
 import asyncio
 import io
 import threading
 
-from hookseal.ground.log import Lines
+from hookseal.ground.log import PORTION_BYTES, LineWriter
 
 
 class Stream(io.StringIO):
-    """Counts how often it is written to."""
+    """A stream that records each write."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.writes = 0
+        self.texts: list[str] = []
+
+    @property
+    def writes(self) -> int:
+        """Return the number of writes."""
+        return len(self.texts)
 
     def write(self, text: str) -> int:
-        """Write, and count."""
-        self.writes += 1
+        """Record one write."""
+        self.texts.append(text)
         return super().write(text)
 
 
 def test_without_a_loop_each_line_is_written_at_once() -> None:
-    """Nothing waits where nothing would write it later."""
+    """Outside an event loop each line is written at once, since nothing could write it later."""
     stream = Stream()
-    lines = Lines(stream)
+    lines = LineWriter(stream)
     lines.write("one")
     assert "one\n" == stream.getvalue()
     lines.write("two")
@@ -31,9 +36,9 @@ def test_without_a_loop_each_line_is_written_at_once() -> None:
 
 
 async def test_the_lines_of_one_turn_are_written_together() -> None:
-    """They are in the stream, in their order, once the turn is over."""
+    """The lines of one turn of the loop are written in one piece, in order, when the turn is over."""
     stream = Stream()
-    lines = Lines(stream)
+    lines = LineWriter(stream)
     for number in range(100):
         lines.write(str(number))
     assert "" == stream.getvalue()
@@ -44,10 +49,24 @@ async def test_the_lines_of_one_turn_are_written_together() -> None:
     assert 2 == stream.writes
 
 
-async def test_a_line_of_another_thread_is_written_at_once() -> None:
-    """It takes those that wait with it, and none is lost or written twice."""
+async def test_portions_that_a_pipe_takes_whole() -> None:
+    """No write is longer than a pipe accepts as a whole, except for a single long line; no line is split."""
     stream = Stream()
-    lines = Lines(stream)
+    lines = LineWriter(stream)
+    said = ["é" * 300 for _ in range(20)] + ["x" * 5_000, "y"]
+    for line in said:
+        lines.write(line)
+    await asyncio.sleep(0)
+
+    assert "".join(f"{line}\n" for line in said) == stream.getvalue()
+    assert [6, 6, 6, 2, 1, 1] == [text.count("\n") for text in stream.texts]
+    assert all(len(text.encode()) <= PORTION_BYTES for text in stream.texts if not text.startswith("x"))
+
+
+async def test_a_line_of_another_thread_is_written_at_once() -> None:
+    """A line of another thread is written at once, after the waiting lines, and no line is lost or written twice."""
+    stream = Stream()
+    lines = LineWriter(stream)
     lines.write("loop")
     thread = threading.Thread(target=lines.write, args=("thread",))
     thread.start()
@@ -58,9 +77,9 @@ async def test_a_line_of_another_thread_is_written_at_once() -> None:
 
 
 def test_what_waits_at_the_end_is_written() -> None:
-    """A loop that ends in the turn of a line leaves it behind; `flush`, which runs at exit, writes it."""
+    """If the loop ends in the turn of a line, the line still waits; `flush`, which runs at exit, writes it."""
     stream = Stream()
-    lines = Lines(stream)
+    lines = LineWriter(stream)
 
     async def last() -> None:
         lines.write("last")

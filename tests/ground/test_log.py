@@ -1,4 +1,4 @@
-"""Logs are one JSON object a line, and hold no secret that sounds like one."""
+"""Logs are one JSON object a line, and contain nothing that looks like a secret."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 
 @pytest.mark.req("OPS-03", part="logs")
 def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line has its event, its level, its time in UTC and what was bound."""
+    """A line has its event, its level, its time in UTC and the bound values."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("delivery.attempted", attempt=1)
 
@@ -48,7 +48,7 @@ def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_masks(capsys: pytest.CaptureFixture[str], bound: dict[str, object]) -> None:
-    """Neither a value under a secret's name nor a secret inside a text reaches the log."""
+    """No value under the name of a secret, and no secret within a text, reaches the log."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("something.happened", **bound)
 
@@ -59,8 +59,18 @@ def test_masks(capsys: pytest.CaptureFixture[str], bound: dict[str, object]) -> 
 
 
 @pytest.mark.req("OPS-03", part="logs")
+def test_what_is_no_text_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers, booleans and None are logged unchanged, also within lists and objects."""
+    log.configure(level="info", style="json")
+    bound = {"numbers": [1, 2.5, True, None], "of": {"attempt": 3}}
+    structlog.get_logger().info("something.happened", **bound)
+
+    assert bound == {name: value for name, value in written(capsys).items() if name in bound}
+
+
+@pytest.mark.req("OPS-03", part="logs")
 def test_masks_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
-    """A secret in the text of an exception is masked in its traceback."""
+    """A secret in the message of an exception is masked in the traceback."""
     log.configure(level="info", style="json")
     try:
         int(SECRET)
@@ -73,7 +83,7 @@ def test_masks_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_refs_are_not_masked(capsys: pytest.CaptureFixture[str]) -> None:
-    """References name secrets, they are none, and an operator needs them."""
+    """Secret refs are not masked: they contain no secret, and operators need them."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("x", secret_ref="db:acme:n:1", secrets_provider="db")
 
@@ -81,7 +91,7 @@ def test_refs_are_not_masked(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_arq_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    """Arq prints the arguments of its jobs; none of it is written, at any of our levels."""
+    """The arguments of jobs, which arq logs, are not written, at any log level of hookseal."""
     log.configure(level="debug", style="json")
     logging.getLogger("arq.worker").error("job(%r)", SECRET)
 
@@ -90,7 +100,7 @@ def test_arq_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.req("OPS-03", part="logs")
 def test_libraries_speak_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
-    """A library's own line, traceback and all, is one JSON object, masked as ours are."""
+    """A library's log line, with its traceback, is one JSON object and masked as any other."""
     log.configure(level="info", style="json")
     try:
         int(SECRET)
@@ -104,7 +114,7 @@ def test_libraries_speak_the_same_form(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_half_a_surrogate_pair_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    """A text that UTF-8 cannot write costs no line."""
+    """A text that UTF-8 cannot encode does not lose the line."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("odd", text="\ud800")
 

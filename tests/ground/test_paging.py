@@ -1,15 +1,15 @@
-"""Pages: how many rows, and a cursor that gives back its place."""
+"""Pages: the number of rows, and the cursor that encodes a position."""
 
 import base64
 
 import pytest
 
 from hookseal.ground.errors import Malformed
-from hookseal.ground.paging import cursor_of, place_of, require_limit
+from hookseal.ground.paging import decode_cursor, encode_cursor, require_limit
 
 
 def test_how_many() -> None:
-    """A page holds 1 to 1000."""
+    """A page has 1 to 1000 rows."""
     require_limit(1)
     require_limit(1_000)
     for limit in (0, 1_001):
@@ -19,13 +19,13 @@ def test_how_many() -> None:
 
 @pytest.mark.parametrize("place", ["", "acme/7", "0197c1f0-5e6a-7c3b-9d2e-4f5061728390", "\u00e4"])
 def test_a_cursor_gives_back_its_place(place: str) -> None:
-    """Whatever the place is, its cursor is ASCII and names it."""
-    assert cursor_of(place).isascii()
-    assert place == place_of(cursor_of(place))
+    """The cursor of any position is ASCII and decodes to that position."""
+    assert encode_cursor(place).isascii()
+    assert place == decode_cursor(encode_cursor(place))
 
 
 @pytest.mark.parametrize("cursor", ["!", "abc", "\u00e4", base64.urlsafe_b64encode(b"\xff").decode()])
 def test_what_names_no_place(cursor: str) -> None:
-    """A text that is no base64 of UTF-8 is refused."""
-    with pytest.raises(Malformed, match="cursor must be one that an earlier page gave"):
-        place_of(cursor)
+    """A text that is not base64 of UTF-8 is refused."""
+    with pytest.raises(Malformed, match="cursor must be one that an earlier page returned"):
+        decode_cursor(cursor)

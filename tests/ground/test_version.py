@@ -1,4 +1,4 @@
-"""The version that is installed."""
+"""The installed version."""
 
 from importlib.metadata import version
 
@@ -7,5 +7,5 @@ from hookseal.ground.version import VERSION
 
 
 def test_it_is_that_of_the_distribution() -> None:
-    """The package says the version that its distribution has, wherever it is asked for it."""
+    """The version of the package is that of its distribution."""
     assert version("hookseal") == VERSION == hookseal.__version__

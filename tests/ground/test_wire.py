@@ -1,4 +1,4 @@
-"""The bytes that are signed and the headers that say so."""
+"""The bytes that are signed, and the headers of a request."""
 
 import hmac
 from typing import Any
@@ -17,13 +17,13 @@ from tests.vectors.reading import vectors
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
 def test_signed_content() -> None:
-    """What is signed is id, seconds and body with dots between, byte for byte."""
+    """The signed bytes are id, seconds and body, with dots between."""
     assert b"msg_1.1614265330.\xff\xfe\x00" == signed_content("msg_1", 1614265330, b"\xff\xfe\x00")
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
 def test_standard_headers() -> None:
-    """Signatures are a space-separated list in the order given."""
+    """Signatures are a space-separated list in the given order."""
     assert {
         "webhook-id": "msg_1",
         "webhook-timestamp": "1614265330",
@@ -33,14 +33,14 @@ def test_standard_headers() -> None:
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 def test_x_webhook_content() -> None:
-    """What is signed is seconds and body with a dot between, byte for byte: the id is not part of it."""
+    """The signed bytes are seconds and body, with a dot between: the id is not signed."""
     assert b"1614265330.\xff\xfe\x00" == x_webhook_content(1614265330, b"\xff\xfe\x00")
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
 def test_x_webhook_content_gives_the_known_signatures(case: dict[str, Any]) -> None:
-    """HMAC-SHA256 over these bytes, under the text of the secret, is the signature that OpenSSL gave."""
+    """HMAC-SHA256 of these bytes, keyed by the text of the secret, is the signature that OpenSSL made."""
     content = x_webhook_content(case["timestamp"], bytes.fromhex(case["body"]))
 
     assert case["signature"] == "sha256=" + hmac.digest(case["secret"].encode(), content, "sha256").hex()
@@ -48,7 +48,7 @@ def test_x_webhook_content_gives_the_known_signatures(case: dict[str, Any]) -> N
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 def test_x_webhook_headers() -> None:
-    """The receiver is told the time that was signed, the type, the delivery and the tenant."""
+    """The headers have the signed time, the event type, the delivery and the tenant."""
     assert {
         "x-webhook-timestamp": "1614265330",
         "x-webhook-event": "invoice.paid",
@@ -60,7 +60,7 @@ def test_x_webhook_headers() -> None:
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("lead", ["previous", "current"])
 def test_one_signature_stands_alone(lead: str) -> None:
-    """Outside an overlap there is one header, whatever leads."""
+    """Outside an overlap there is one signature header, whatever `lead` is."""
     assert {"x-webhook-signature": "sha256=aa"} == x_webhook_signatures(("sha256=aa",), lead=lead)
 
 
@@ -68,7 +68,7 @@ def test_one_signature_stands_alone(lead: str) -> None:
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize(("lead", "plain"), [("previous", "sha256=old"), ("current", "sha256=new")])
 def test_two_signatures_are_both_named(lead: str, plain: str) -> None:
-    """In an overlap each signature has its own header, and the plain one repeats the one that leads."""
+    """In an overlap each signature has its own header, and the plain header repeats the one that `lead` names."""
     assert {
         "x-webhook-signature": plain,
         "x-webhook-signature-current": "sha256=new",

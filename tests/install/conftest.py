@@ -1,4 +1,4 @@
-"""The index, made once for each process of a run."""
+"""The package index, built once for each process of a run."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.install.index import Index, build
 
 @pytest.fixture(scope="session")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """An index with all that is locked, and with newer versions of it."""
+    """An index with all locked packages and newer versions of each."""
     return build(tmp_path_factory.mktemp("index"))

@@ -1,4 +1,4 @@
-"""A local index: for each package of the locks an empty wheel with the real metadata, and newer ones beside it."""
+"""A local index: for each locked package an empty wheel with the real metadata, and newer versions of it."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).parents[2]
 LOCKS: Final = tuple(sorted(file.name for file in (ROOT / "requirements").glob("*.txt")))
-# What `pip install --editable .` runs: these wheels are not empty.
+# What `pip install --editable .` runs, so these wheels are not empty.
 BACKEND: Final = frozenset(
     {"editables", "hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers"}
 )
@@ -22,13 +22,13 @@ KEPT: Final = ("Requires-Dist", "Requires-Python", "Provides-Extra")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """A folder for each package, with its wheels and a page that lists them, and the locks with their hashes."""
+    """A folder for each package with its wheels and the page that lists them, and the locks with their hashes."""
 
     packages: Path
     locks: Path
 
     def pip_variables(self) -> dict[str, str]:
-        """Return what makes pip ask this index alone, with no setting and no cache of this machine."""
+        """Return the variables that make pip use this index only, without settings and caches of this machine."""
         return {
             "PIP_CONFIG_FILE": "/dev/null",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -39,7 +39,7 @@ class Index:
 
 
 def locked(lock: str) -> list[Requirement]:
-    """Return what a file of requirements/ names, with its markers and without its hashes."""
+    """Return the requirements of a file of requirements/, with markers and without hashes."""
     lines = (ROOT / "requirements" / lock).read_text(encoding="utf-8").splitlines()
     return [Requirement(line.removesuffix("\\")) for line in lines if re.match(r"[a-z0-9]", line)]
 
@@ -52,7 +52,7 @@ def version(requirement: Requirement) -> str:
 
 
 def build(folder: Path) -> Index:
-    """Write every locked package to the folder, with two newer versions of each, and the locks that name the former."""
+    """Write every locked package with two newer versions of each to the folder, and the locks of the former."""
     index = Index(packages=folder / "packages", locks=folder / "requirements")
     index.packages.mkdir()
     index.locks.mkdir()
@@ -72,7 +72,7 @@ def build(folder: Path) -> Index:
 
 
 def _next_release(of: str) -> str:
-    """Return a later version that most bounds on the present one allow."""
+    """Return a later version that most requirements of the present one accept."""
     return f"{re.sub(r'[^0-9.].*$', '', of).rstrip('.')}.1"
 
 
@@ -85,7 +85,7 @@ def _rewrite(lock: str, to: Path, hashes: Mapping[str, str]) -> None:
 
 
 def _write(packages: Path, name: str, version: str) -> str:
-    """Write a wheel for any Python and machine, with the metadata of what is installed here, and return its hash."""
+    """Write a wheel for any Python and machine, with the installed metadata, and return its hash."""
     installed = _installed(name)
     escaped = name.replace("-", "_")
     info = f"{escaped}-{version}.dist-info"
@@ -108,7 +108,7 @@ def _write(packages: Path, name: str, version: str) -> str:
 
 
 def _installed(name: str) -> Distribution | None:
-    """Return a package of the environment of these tests; one for another Python or system is not in it."""
+    """Return a package of the environment of these tests, None if it is for another Python or system."""
     try:
         return distribution(name)
     except PackageNotFoundError:

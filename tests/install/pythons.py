@@ -1,4 +1,4 @@
-"""The Pythons of this machine, each with the pip that it gives to a new environment."""
+"""The Pythons of this machine, each with the pip that it installs into a new environment."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-SUPPORTED: Final = ("3.11", "3.12", "3.13")
+SUPPORTED: Final = ("3.11", "3.12", "3.13", "3.14")
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 QUESTION: Final = """
 import ensurepip, json, pathlib, platform, sysconfig
@@ -39,22 +39,22 @@ class Python:
         return self.pip.name.split("-")[1]
 
     def needs(self, requirement: Requirement) -> bool:
-        """Report whether a requirement without an extra is for this Python, on this machine."""
+        """Return whether a requirement without an extra applies to this Python on this machine."""
         version = {"python_version": self.name, "python_full_version": self.version, "extra": ""}
         return requirement.marker is None or requirement.marker.evaluate(version)
 
     def environment(self, folder: Path) -> Path:
-        """Make an environment that holds nothing but that pip, as `venv` would, and return its folder."""
+        """Create an environment that contains only that pip, as `venv` does, and return its folder."""
         self._bare(folder)
         with zipfile.ZipFile(self.pip) as wheel:
             wheel.extractall(packages(folder))
-        # What it compiles here is compiled for all copies.
+        # Bytecode that is compiled here is used by all copies.
         command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--help"]
         subprocess.run(command, env=clean({}), check=True, stdout=subprocess.DEVNULL)
         return folder
 
     def copy(self, environment: Path, folder: Path) -> Path:
-        """Make another one with the packages of that one, and return its folder."""
+        """Create another environment with the packages of that one, and return its folder."""
         self._bare(folder)
         shutil.copytree(packages(environment), packages(folder), copy_function=os.link, dirs_exist_ok=True)
         return folder
@@ -64,13 +64,13 @@ class Python:
 
 
 def packages(environment: Path) -> Path:
-    """Return the folder of an environment that packages are installed to."""
+    """Return the folder to which an environment installs packages."""
     (folder,) = environment.glob("lib/python3.*/site-packages")
     return folder
 
 
 def oldest(version: str) -> Python | None:
-    """Return, of the Pythons of this version, the one with the oldest pip; None if there is none that has one."""
+    """Return the Python of this version with the oldest pip; None if there is none with pip."""
     return min(_found(version), key=lambda python: Version(python.pip_version), default=None)
 
 
@@ -84,7 +84,7 @@ def _found(version: str) -> Iterator[Python]:
 
 
 def _candidates(version: str) -> Iterator[Path]:
-    """Yield the Python that runs the tests, those on PATH, and those of pyenv, which may keep them off PATH."""
+    """Yield the Python of these tests, those on PATH, and those of pyenv, which may not be on PATH."""
     if version == THIS:
         yield Path(sys.executable)
     for folder in os.environ["PATH"].split(os.pathsep):
@@ -96,5 +96,5 @@ def _candidates(version: str) -> Iterator[Path]:
 
 
 def clean(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return these variables beside PATH: nothing else that pip or Python would obey."""
+    """Return these variables and PATH, without any other that pip or Python would read."""
     return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **variables}

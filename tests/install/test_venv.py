@@ -1,4 +1,4 @@
-"""What `make` builds .venv from: as much as a command needs, and never less than there was."""
+"""`make` builds .venv with what a command needs, and never removes a package."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.req("OPS-08"), pytest.mark.timeout(300)]
 
 @pytest.fixture
 def checkout(index: Index, tmp_path: Path) -> Path:
-    """Return a folder with our Makefile and scripts, and locks of a package each: to build, for the demo, for tests."""
+    """Return a folder with the Makefile, scripts and one-package locks: to build, for the demo, for tests."""
     checkout = tmp_path / "checkout"
     (checkout / "requirements").mkdir(parents=True)
     shutil.copytree(
@@ -49,8 +49,9 @@ def checkout(index: Index, tmp_path: Path) -> Path:
 
 
 def test_a_command_builds_what_it_needs_and_keeps_what_there_is(checkout: Path, index: Index) -> None:
-    """The demo gets no package of the tests; these come into the same .venv, after which the demo has nothing to do; a
-    .venv that has them is brought up to date as a whole, and what then does not fit is reported and tried again.
+    """The demo gets no test packages; tests are added to the same .venv, and then the demo installs nothing.
+
+    A .venv with all of them is updated as a whole; a conflict is reported, and the update is tried again.
     """
     built = _make(".venv/demo", checkout, index)
     made = (checkout / ".venv" / "pyvenv.cfg").stat().st_mtime_ns
@@ -81,9 +82,9 @@ def test_a_command_builds_what_it_needs_and_keeps_what_there_is(checkout: Path, 
 
 
 def test_no_python_fits(checkout: Path) -> None:
-    """Without a Python of a supported version that runs, it says what it tried and how to name another."""
+    """Without a working Python of a supported version, the error has what was tried and how to name another."""
     expected = (
-        "hookseal: needs Python 3.11, 3.12 or 3.13, and found none that runs (tried: /no/python). "
+        "hookseal: needs Python 3.11, 3.12, 3.13 or 3.14, and found none that runs (tried: /no/python). "
         "Install one, or name it: make PYTHON=/path/to/python3.12 ...\n"
     )
 
@@ -91,7 +92,7 @@ def test_no_python_fits(checkout: Path) -> None:
 
 
 def test_no_python_makes_environments(checkout: Path) -> None:
-    """A Python whose distribution has split `ensurepip` off is named, with the package that brings it."""
+    """A Python without `ensurepip` is named with the distribution package that has it."""
     python = checkout / "python"
     python.write_text(
         f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"\n', encoding="utf-8"
@@ -124,5 +125,5 @@ def _venv(checkout: Path, python: str) -> tuple[int, str, str]:
 
 
 def _packages(checkout: Path) -> set[str]:
-    """Return the names of what is in .venv, beside what Python itself brings."""
+    """Return the names of the packages in .venv, without those of Python itself."""
     return {found.name for found in distributions(path=[str(packages(checkout / ".venv"))])} - {"pip", "setuptools"}

@@ -1,1 +1,1 @@
-"""Other people's libraries verify what hookseal sends."""
+"""Independent libraries verify the requests of hookseal."""

@@ -1,4 +1,4 @@
-"""How a test knows that one transaction waits for another: PostgreSQL says so."""
+"""Detects that one transaction waits for a lock of another, as PostgreSQL reports it."""
 
 from tests.doubles.stored import Installation
 from tests.worker.waiting import eventually
@@ -9,7 +9,7 @@ SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND
 
 
 async def blocked(installation: Installation) -> None:
-    """Return once somebody waits for what another holds."""
+    """Return once a session waits for a lock of another."""
 
     async def look() -> bool:
         waits: bool = await installation.pool.fetchval(_WAITS)

@@ -1,4 +1,4 @@
-"""An installation on a clock that tests shift, and the turns of its endpoints that are rotated by schedule."""
+"""An installation with a movable clock, and the scheduled rotations of its endpoints."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,12 +10,12 @@ import asyncpg
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.operations.endpoints import AddedEndpoint
+from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.operations.endpoint.schedule import Announced, RotatedBySchedule, take_turn
 from hookseal.operations.operator import Operator
-from hookseal.operations.scheduled import Announced, RotatedBySchedule, take_turn
-from hookseal.secrets import pointer, schedule
-from hookseal.secrets.schedule import Scheduled, Turn
-from tests.doubles import shifted
+from hookseal.secrets.endpoint import pointer, schedule
+from hookseal.secrets.endpoint.schedule import Scheduled, Turn
+from tests.doubles import moved_clock
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool
@@ -25,21 +25,21 @@ DAY_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduling:
-    """An installation whose time a test lets pass."""
+    """An installation whose clock a test moves."""
 
     installation: Installation
 
     @property
     def pool(self) -> "Pool[asyncpg.Record]":
-        """Its database."""
+        """The pool of its database."""
         return self.installation.pool
 
     async def pass_(self, by: timedelta) -> None:
-        """Let so much time pass."""
-        await shifted.shift(self.pool, by)
+        """Move the clock by so much time."""
+        await moved_clock.move(self.pool, by)
 
     async def endpoint(self, *, days: int | None = 30, tenant: str = "acme", number: int = 0) -> AddedEndpoint:
-        """Add an endpoint that asks for a rotation every so many days."""
+        """Add an endpoint with a rotation period of so many days."""
         new = NewEndpoint(tenant_id=TenantId(tenant), url=f"https://receiver.example/{number}", event_types=("*",))
         added = await self.installation.add(new)
         await self.pool.execute(
@@ -50,33 +50,33 @@ class Scheduling:
         return added
 
     async def near(self) -> list[Scheduled]:
-        """Return those whose turn it is."""
-        return [each for each in await schedule.near(self.pool, None) if each.turn is not Turn.WAIT]
+        """Return the endpoints with a scheduled step that is due."""
+        return [each for each in await schedule.upcoming(self.pool, None) if each.turn is not Turn.WAIT]
 
     async def turn(self, each: Scheduled) -> Announced | RotatedBySchedule | None:
-        """Have the endpoint take its turn, as the worker `w1` does it."""
+        """Do the scheduled step of the endpoint, as the worker `w1`."""
         async with self.pool.acquire() as connection:
             operator = Operator(connection=connection, unlocked=self.installation.unlocked, who="worker/w1")
             return await take_turn(operator, each, overlap_seconds=DAY_SECONDS)
 
     async def turns(self) -> list[Announced | RotatedBySchedule | None]:
-        """Have all whose turn it is take it, once."""
+        """Do every due scheduled step once."""
         return [await self.turn(each) for each in await self.near()]
 
     async def pointer(self, endpoint_id: EndpointId, tenant: str = "acme") -> Pointer:
-        """Return the endpoint's pointer as a claim would read it now."""
+        """Return the pointer as a claim would read it now."""
         async with self.pool.acquire() as connection, connection.transaction():
-            return await pointer.locked(connection, tenant=TenantId(tenant), endpoint_id=endpoint_id)
+            return await pointer.lock(connection, tenant=TenantId(tenant), endpoint_id=endpoint_id)
 
     async def signed_by(self, endpoint_id: EndpointId) -> list[str]:
-        """Return the versions that would sign an attempt of now, current first."""
+        """Return the versions that would sign an attempt now, current first."""
         async with self.installation.unlocked.service.signers(await self.pointer(endpoint_id)) as signers:
             return [signer.ref.rpartition(":")[2] for signer in signers]
 
 
 @asynccontextmanager
 async def scheduling(database_url: str) -> AsyncIterator[Scheduling]:
-    """Yield a begun installation on a clock of its own."""
-    await shifted.make(database_url)
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=8, server_settings=shifted.SETTINGS) as pool:
+    """Yield an installation that has begun, with its own clock."""
+    await moved_clock.make(database_url)
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=8, server_settings=moved_clock.SETTINGS) as pool:
         yield Scheduling(installation=await begin(pool))

@@ -1,4 +1,4 @@
-"""Every operation that changes something tells the audit log, and every action of the log is some operation's."""
+"""Every operation that changes something is audited, and every action of the log belongs to an operation."""
 
 import importlib
 import inspect
@@ -11,61 +11,58 @@ import pytest
 
 import hookseal.operations
 from hookseal.audit.entry import Action
+from hookseal.dispatcher import replay_jobs
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Outcome, Reply, State, Verdict
+from hookseal.dispatcher.replay_job import Selection
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import Scheme
-from hookseal.operations import (
-    caches,
-    canary,
-    compromise,
-    denials,
-    endpoint_import,
-    endpoint_ping,
-    endpoint_state,
-    endpoint_update,
-    endpoints,
-    findings,
-    integrity,
-    keys,
-    migration,
-    producers,
-    purge,
-    replay,
-    restore,
-    reveal,
-    rewrap,
-    rotation,
-    scheduled,
-)
-from hookseal.operations.denials import Denied
-from hookseal.operations.findings import Finding
+from hookseal.operations import events, import_endpoints, migrate_secrets, move_secrets, producers, replay, restore
+from hookseal.operations import secret as secret_operations
+from hookseal.operations.audit_reports import Denied, Stale, audit_denied, audit_stale
+from hookseal.operations.endpoint import endpoints, probe, rotation
+from hookseal.operations.endpoint import schedule as endpoint_schedule
+from hookseal.operations.endpoint import update as endpoint_update
+from hookseal.operations.key import compromise, keys, rewrap
 from hookseal.operations.operator import Operator
-from hookseal.secrets import schedule
+from hookseal.operations.sending import Sending
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.endpoint import schedule
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.key.rewrap import BEGINNING
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.migration import Held, every
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint, iterate
 from hookseal.secrets.ref import Provider
-from hookseal.secrets.rewrap import BEGINNING
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.logins import login
+from tests.doubles.providers import google_outside
 from tests.doubles.stored import Installation, keyring
 from tests.doubles.transport import ScriptedTransport
-from tests.secrets.registered import register
+from tests.secrets.key.registered import register
 from tests.secrets.samples import master_key
 
 ACME = TenantId("acme")
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
 ONLY_READ = {
-    *("require_drainable", "completed", "bound", "purgeable", "foretell", "records_of", "misnamed", "require_usable"),
-    "moved",
+    *(
+        "require_drainable",
+        "wait_until_complete",
+        "limit_transaction",
+        "purgeable",
+        "preview",
+        "records_of",
+        "altered",
+        "require_usable",
+        "page",
+        "unwrapped",
+        "require_movable",
+        "remove_leftovers",  # only what was audited when it was destroyed, or never was in use
+    ),
 }
-MADE_OF_OTHERS = {"retire_run_out", "accept_endpoint", "drill"}
-PARTS = {"kept"}  # of an update, which tells
+MADE_OF_OTHERS = {"retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay"}
 FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
 RING = KeyRing(FIRST, (SECOND,))
 DUE = """
@@ -80,22 +77,22 @@ Step = tuple[Action, Callable[..., Awaitable[object]], Callable[[Operator], Awai
 
 
 def operations() -> set[str]:
-    """Return the names of all that an operator may do, as the code of the room has them."""
-    names = [module.name for module in pkgutil.iter_modules(hookseal.operations.__path__)]
-    modules = [importlib.import_module(f"hookseal.operations.{name}") for name in names]
+    """Return the names of all operations of an operator, as found in the source."""
+    found = pkgutil.walk_packages(hookseal.operations.__path__, "hookseal.operations.")
+    modules = [importlib.import_module(module.name) for module in found]
     return {
         f"{function.__module__}.{name}"
         for module in modules
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
         if function.__module__ == module.__name__
         and not name.startswith("_")
-        and name not in ONLY_READ | MADE_OF_OTHERS | PARTS
+        and name not in ONLY_READ | MADE_OF_OTHERS
     }
 
 
 def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
-    """Return one call of each operation on an installation that has that endpoint, delivery and role, in order."""
-    wanted = Wanted(
+    """Return one call of each operation, in order, on an installation with that endpoint, delivery and role."""
+    request = RotationRequest(
         tenant_id=ACME,
         endpoint_id=endpoint,
         overlap_seconds=60,
@@ -104,9 +101,9 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     )
     other = NewEndpoint(tenant_id=ACME, url="https://receiver.example/other", event_types=("*",))
     add, update, delete = endpoints.add_endpoint, endpoint_update.update_endpoint, endpoints.delete_endpoint
-    enable, disable = endpoint_state.enable_endpoint, endpoint_state.disable_endpoint
+    enable, disable = endpoints.enable_endpoint, endpoints.disable_endpoint
     back, end, again = rotation.roll_back, rotation.end_overlap, replay.replay_delivery
-    found = Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason="it is old", restore_epoch=1)
+    found = Stale(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason="it is old", restore_epoch=1)
     now = FakeClock().now()
     denied = Denied(
         tenant_id=ACME,
@@ -121,6 +118,11 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     return [
         (Action.ENDPOINT_ADDED, add, lambda by: added(by, other)),
         (Action.DELIVERY_REPLAYED, again, lambda by: again(by, delivery, new_id=False)),
+        (Action.REPLAY_STARTED, replay.start_replay, dead_again),
+        (Action.REPLAY_ENDED, replay.take_step, stepped),
+        (Action.REPLAY_STARTED, replay.start_replay, dead_again),
+        (Action.REPLAY_CANCELLED, replay.cancel_replay, cancelled),
+        (Action.PAYLOAD_READ, events.read_payload, payload_read),
         (
             Action.ENDPOINT_UPDATED,
             update,
@@ -128,26 +130,30 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         ),
         (Action.ENDPOINT_DISABLED, disable, lambda by: disable(by, ACME, endpoint, reason="it moves")),
         (Action.ENDPOINT_ENABLED, enable, lambda by: enable(by, ACME, endpoint, own_drain_seconds=drain)),
-        (Action.SECRET_ROTATED, rotation.rotate, lambda by: rotation.rotate(by, wanted)),
-        (Action.SECRET_REVEALED, rotation.rotate, lambda by: rotation.rotate(by, wanted)),
+        (Action.SECRET_ROTATED, rotation.rotate_secret, lambda by: rotation.rotate_secret(by, request)),
+        (Action.SECRET_REVEALED, rotation.rotate_secret, lambda by: rotation.rotate_secret(by, request)),
         (Action.SECRET_ROLLED_BACK, back, lambda by: back(by, tenant=ACME, endpoint_id=endpoint, overlap_seconds=60)),
         (Action.SECRET_OVERLAP_ENDED, end, lambda by: end(by, tenant=ACME, endpoint_id=endpoint)),
-        (Action.ENDPOINT_PROBED, canary.probe, lambda by: probed(by, endpoint)),
-        (Action.ENDPOINT_TESTED, endpoint_ping.ping, lambda by: pinged(by, endpoint)),
-        (Action.SECRET_REVEALED, reveal.reveal, lambda by: reveal.reveal(by, ACME, endpoint)),
-        (Action.SECRET_ROTATION_ANNOUNCED, scheduled.take_turn, lambda by: due(by, endpoint)),
-        (Action.SECRET_DESTROYED, purge.purge_batch, purged),
-        (Action.SECRET_DENIED, denials.tell_denied, lambda by: denials.tell_denied(by, denied, again=False)),
-        (Action.ROLLBACK_FOUND, findings.tell_put_back, lambda by: findings.tell_put_back(by, found)),
+        (Action.ENDPOINT_PROBED, probe.ask_whether_switched, lambda by: probed(by, endpoint)),
+        (Action.ENDPOINT_TESTED, probe.send_ping, lambda by: pinged(by, endpoint)),
+        (Action.SECRET_REVEALED, secret_operations.reveal, lambda by: secret_operations.reveal(by, ACME, endpoint)),
+        (Action.SECRET_ROTATION_ANNOUNCED, endpoint_schedule.take_turn, lambda by: due(by, endpoint)),
+        (Action.SECRET_DESTROYED, secret_operations.purge_batch, purged),
+        (
+            Action.SECRET_DENIED,
+            audit_denied,
+            lambda by: audit_denied(by, denied, again=False),
+        ),
+        (Action.STALE_FOUND, audit_stale, lambda by: audit_stale(by, found)),
         (Action.RESTORE_ACCEPTED, restore.accept_restore, lambda by: restore.accept_restore(by, ())),
         (
             Action.INTEGRITY_ROTATED,
-            integrity.rotate_integrity_key,
-            lambda by: integrity.rotate_integrity_key(by, os.urandom),
+            keys.rotate_integrity_key,
+            lambda by: keys.rotate_integrity_key(by, os.urandom),
         ),
         (Action.PRODUCER_GRANTED, producers.grant, lambda by: producers.grant(by, role, ACME)),
         (Action.PRODUCER_REVOKED, producers.revoke, lambda by: producers.revoke(by, role, ACME)),
-        (Action.CACHE_CLEARED, caches.clear_caches, caches.clear_caches),
+        (Action.CACHE_CLEARED, secret_operations.clear_caches, secret_operations.clear_caches),
         (Action.KEY_STAGED, keys.stage_key, lambda by: keys.stage_key(by, THIRD)),
         (Action.KEY_PROMOTED, keys.promote_key, lambda by: keys.promote_key(by, SECOND.key_id)),
         (
@@ -159,20 +165,26 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.KEY_COMPROMISED, compromise.mark_compromised, lambda by: compromise.mark_compromised(by, FIRST.key_id)),
         (Action.KEY_RETIRED, keys.retire_key, lambda by: keys.retire_key(by, THIRD.key_id)),
         (Action.KEY_DESTROYED, keys.destroy_key, lambda by: keys.destroy_key(by, THIRD.key_id)),
-        (Action.ENDPOINT_ADDED, endpoint_import.import_endpoint, imported),
-        (Action.SECRET_MIGRATED, migration.migrate_endpoint, migrated),
-        (Action.PLAINTEXT_EMPTIED, migration.empty_batch, emptied),
+        (Action.ENDPOINT_ADDED, import_endpoints.import_endpoint, imported),
+        (Action.SECRET_MIGRATED, migrate_secrets.migrate_endpoint, migrated),
+        (Action.PLAINTEXT_EMPTIED, migrate_secrets.empty_batch, emptied),
         (
             Action.PLAINTEXT_FORBIDDEN,
-            migration.forbid_plaintext,
-            lambda by: migration.forbid_plaintext(by, emptied=1),
+            migrate_secrets.forbid_plaintext,
+            lambda by: migrate_secrets.forbid_plaintext(by, emptied=1),
         ),
+        (
+            Action.SECRET_MOVED,
+            move_secrets.move_endpoint,
+            lambda by: move_secrets.move_endpoint(by, ACME, endpoint, Provider.GCP),
+        ),
+        (Action.SECRET_MOVED, move_secrets.move_own, lambda by: move_secrets.move_own(by, Provider.GCP)),
         (Action.ENDPOINT_DELETED, delete, lambda by: delete(by, ACME, endpoint)),
     ]
 
 
 async def added(operator: Operator, endpoint: NewEndpoint) -> endpoints.AddedEndpoint:
-    """Add an endpoint with a fresh secret."""
+    """Add an endpoint with a new secret."""
     return await endpoints.add_endpoint(operator, endpoint, None, own_drain_seconds=25)
 
 
@@ -182,63 +194,92 @@ async def imported(operator: Operator) -> object:
         tenant_id=ACME, url="https://receiver.example/imported", event_types=("*",), scheme=Scheme.X_WEBHOOK
     )
     secret = SecretMaterial(b"short")
-    return await endpoint_import.import_endpoint(operator, endpoint, secret, own_drain_seconds=25)
+    return await import_endpoints.import_endpoint(operator, endpoint, secret, own_drain_seconds=25)
 
 
 async def migrated(operator: Operator) -> object:
     """Migrate an endpoint of an older system."""
-    return await migration.migrate_endpoint(operator, await older(operator))
+    return await migrate_secrets.migrate_endpoint(operator, await older(operator))
 
 
 async def emptied(operator: Operator) -> object:
     """Empty the column of that endpoint."""
-    return await migration.empty_batch(operator, [await older(operator)])
+    return await migrate_secrets.empty_batch(operator, [await older(operator)])
 
 
-async def older(operator: Operator) -> Held:
+async def older(operator: Operator) -> PlaintextEndpoint:
     """Return the endpoint of an older system."""
-    [held] = [each async for each in every(operator.connection)]
+    [held] = [each async for each in iterate(operator.connection)]
     return held
 
 
 async def probed(operator: Operator, endpoint: EndpointId) -> object:
-    """Ask a receiver that takes everything."""
+    """Probe a receiver that accepts everything."""
     taken = Reply(status=204, snippet="")
     transport = ScriptedTransport(taken, taken)
-    sending = canary.Sending(transport=transport, clock=FakeClock(), allow_http=False, user_agent="hookseal/1")
-    return await canary.probe(operator, sending, tenant=ACME, endpoint_id=endpoint)
+    sending = Sending(transport=transport, clock=FakeClock(), allow_http=False, user_agent="hookseal/1")
+    return await probe.ask_whether_switched(operator, sending, tenant=ACME, endpoint_id=endpoint)
 
 
 async def pinged(operator: Operator, endpoint: EndpointId) -> object:
-    """Test an endpoint that takes everything."""
+    """Test an endpoint whose receiver accepts everything."""
     transport = ScriptedTransport(Reply(status=204, snippet=""))
-    how = endpoint_ping.Observation(transport=transport, clock=FakeClock(), allow_http=False, user_agent="hookseal/1")
-    return await endpoint_ping.ping(operator, how, tenant=ACME, endpoint_id=endpoint)
+    how = Sending(transport=transport, clock=FakeClock(), allow_http=False, user_agent="hookseal/1")
+    return await probe.send_ping(operator, how, tenant=ACME, endpoint_id=endpoint)
+
+
+async def dead_again(operator: Operator) -> object:
+    """Start a replay job for what was replayed before."""
+    async with operator.connection.transaction():  # so that a job that is refused leaves the delivery unchanged
+        await operator.connection.execute(
+            "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL"
+        )
+        return await replay.start_replay(operator, Selection(tenant_id=ACME))
+
+
+async def stepped(operator: Operator) -> object:
+    """Take the only step of that job."""
+    async with operator.connection.transaction():  # the same
+        await operator.connection.execute("UPDATE hookseal.replays SET paid_until = now() - interval '1 s'")
+        [job] = await replay_jobs.running(operator.connection, at_most=2)
+        return await replay.take_step(operator, job)
+
+
+async def cancelled(operator: Operator) -> object:
+    """Cancel the job."""
+    [job] = await replay_jobs.running(operator.connection, at_most=2)
+    return await replay.cancel_replay(operator, job.replay_id)
+
+
+async def payload_read(operator: Operator) -> object:
+    """Read the payload of the only event."""
+    event = await operator.connection.fetchval("SELECT min(id) FROM hookseal.events")
+    return await events.read_payload(operator, ACME, event)
 
 
 async def due(operator: Operator, endpoint: EndpointId) -> object:
-    """Take the turn of an endpoint whose secret is older than it may be."""
+    """Do the scheduled rotation of an endpoint that is overdue."""
     await operator.connection.execute(DUE)
     turn = await schedule.of_endpoint(operator.connection, ACME, endpoint)
     assert turn is not None
-    return await scheduled.take_turn(operator, turn, overlap_seconds=86_400)
+    return await endpoint_schedule.take_turn(operator, turn, overlap_seconds=86_400)
 
 
 async def purged(operator: Operator) -> object:
-    """Destroy the one version that was retired, long ago."""
+    """Destroy the only version, which was retired long ago."""
     await operator.connection.execute(RETIRED)
-    return await purge.purge_batch(operator, ACME, days=90)
+    return await secret_operations.purge_batch(operator, ACME, days=90)
 
 
 async def actions(pool: "asyncpg.Pool[asyncpg.Record]") -> list[str]:
-    """Return every action on record, oldest first, each by the operator of these tests."""
+    """Return every audited action, oldest first; the actor must be the operator of these tests."""
     rows = await pool.fetch("SELECT action, actor FROM hookseal.audit_log ORDER BY at, tenant_id, sequence")
     assert {"ada@desk"} == {row["actor"].partition("/")[2] for row in rows}
     return [row["action"] for row in rows]
 
 
 async def dead(installation: Installation) -> DeliveryId:
-    """Return a delivery that became a dead letter."""
+    """Return a delivery that is a dead letter."""
     [ring] = await installation.deliveries()
     ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
     claim = await ledger.claim(ring)
@@ -250,23 +291,27 @@ async def dead(installation: Installation) -> DeliveryId:
 
 @pytest.mark.req("OPS-10")
 async def test_each_is_told_once(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
-    """Whatever an operator may do writes one row with its action and who did it; no action is left that none writes."""
-    async with pool.acquire() as connection, login(pool, database_url) as (role, _):
+    """Every operation writes one audit row with its action and actor, and every action is covered."""
+    async with (
+        pool.acquire() as connection,
+        login(pool, database_url) as (role, _),
+        google_outside(pool) as (_, outside),
+    ):
         await keys.begin(connection, keyring(), "ada@desk", os.urandom)
         done: list[tuple[str, Callable[..., Awaitable[object]]]] = [(Action.KEY_INITIALISED, keys.begin)]
         assert [name for name, _ in done] == await actions(pool)
         await register(pool, SECOND, "staged")
-        installation = Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, RING))
+        installation = Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, RING, outside=outside))
         operator = installation.operator(connection)
         first = await added(operator, NEW)
         delivery = await dead(installation)
         await pool.execute(OLDER)
-        told = await actions(pool)
+        expected = await actions(pool)
         for action, function, call in steps(first.pointer.endpoint_id, delivery, role):
             await call(operator)
-            told.append(action)
+            expected.append(action)
             done.append((action, function))
-            assert told == await actions(pool)
+            assert expected == await actions(pool)
 
     assert {action for action, _ in done} == set(Action)
     assert {f"{function.__module__}.{function.__name__}" for _, function in done} == operations()

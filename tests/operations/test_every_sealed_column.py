@@ -1,4 +1,4 @@
-"""What is sealed under a master key, by the schema itself: whoever adds a column must say whether a re-wrap has it."""
+"""The columns that are sealed under a master key, found in the schema: a new one must be placed in a list."""
 
 from dataclasses import replace
 
@@ -6,13 +6,13 @@ import pytest
 
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
-from hookseal.operations import rotation
-from hookseal.schema.database import Pool
-from hookseal.secrets.context import Purpose
-from hookseal.secrets.envelope import key_id_of
+from hookseal.operations.endpoint import rotation
+from hookseal.postgres.handles import Pool
+from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import RecordMalformed
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.ref import Purpose
+from hookseal.secrets.sealing.envelope import key_id_of
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.master_keys import NEW, OLD, changed, holding, opened, replaced, under
 from tests.doubles.stored import Installation
@@ -24,12 +24,14 @@ NOTHING_SEALED = {
     "endpoints.mac": "a MAC under the integrity key",
     "events.body": "what a producer published",
     "events.fingerprint": "a digest of what a producer published",
+    "secret_leftovers.share": "a key, of what lies at a provider outside PostgreSQL",
+    "secret_records.share": "a key, of what lies at a provider outside PostgreSQL",
     "secret_keys.check_value": "derived from a master key, to recognise it by",
     "audit_log.previous_mac": "a MAC under the integrity key",
     "audit_log.mac": "a MAC under the integrity key",
     "audit_heads.mac": "a MAC under the integrity key",
 }
-# Text, or JSON, may hold bytes that were sealed, spelled out: none of ours does.
+# Text or JSON could contain encoded sealed bytes; no column of hookseal does.
 COLUMNS = """
 SELECT c.relname || '.' || a.attname AS name, format_type(a.atttypid, NULL) AS type
   FROM pg_class AS c
@@ -40,7 +42,7 @@ SELECT c.relname || '.' || a.attname AS name, format_type(a.atttypid, NULL) AS t
 
 
 async def test_every_column_of_bytes_is_known(pool: Pool) -> None:
-    """Each is one that a re-wrap has, or is listed with what it holds instead: a new one must be placed."""
+    """Each column of bytes is one that a re-wrap covers, or is listed with its content."""
     found = {row["name"] for row in await pool.fetch(COLUMNS) if row["type"].startswith("bytea")}
 
     assert SEALED | set(NOTHING_SEALED) == found
@@ -48,11 +50,11 @@ async def test_every_column_of_bytes_is_known(pool: Pool) -> None:
 
 
 async def test_nothing_is_left_under_the_older_key(installation: Installation) -> None:
-    """With a row of every purpose and in every state, after a re-wrap no column of any table names the older key."""
+    """With a row of every purpose and state, no column names the older key after a re-wrap."""
     new = NewEndpoint(tenant_id=TenantId("acme"), url="https://receiver.example/hook", event_types=("*",))
     added = await installation.add(new, headers={"x-token": b"bearer"}, tls=identity(Authority().client(), None))
     await installation.deliveries()
-    wanted = Wanted(
+    request = RotationRequest(
         tenant_id=added.pointer.tenant_id,
         endpoint_id=added.pointer.endpoint_id,
         overlap_seconds=600,
@@ -60,7 +62,7 @@ async def test_nothing_is_left_under_the_older_key(installation: Installation) -
     )
     async with installation.pool.acquire() as connection:
         for _ in range(2):
-            await rotation.rotate(installation.operator(connection), replace(wanted, force=True))
+            await rotation.rotate_secret(installation.operator(connection), replace(request, force=True))
     rows = await installation.pool.fetch("SELECT purpose, state FROM hookseal.secret_records")
     assert set(Purpose) == {row["purpose"] for row in rows}
     assert {"active", "previous", "retired"} == {row["state"] for row in rows}
@@ -83,7 +85,7 @@ async def test_nothing_is_left_under_the_older_key(installation: Installation) -
 
 
 def named(value: bytes) -> str | None:
-    """Return the key that the value names, if it has the form of a record."""
+    """Return the key id in the value, if it has the form of a record."""
     try:
         return key_id_of(value)
     except RecordMalformed:

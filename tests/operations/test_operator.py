@@ -1,4 +1,4 @@
-"""An operator that stands still in the middle of a change holds nobody up for long."""
+"""An operator that stands still in the middle of a change blocks others for a few seconds only."""
 
 import asyncio
 
@@ -7,12 +7,12 @@ import pytest
 
 from hookseal.ground.errors import InDoubt, Unavailable
 from hookseal.ground.ids import TenantId
-from hookseal.operations import rotation
+from hookseal.operations.endpoint import rotation
 from hookseal.operations.operator import Operator
-from hookseal.schema.database import Connection
+from hookseal.postgres.handles import Connection
+from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDenied, SecretDestroyed
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
@@ -20,7 +20,7 @@ Pool = asyncpg.Pool
 
 @pytest.mark.req("SEC-09")
 async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
-    """PostgreSQL ends a change that stands still for five seconds, and one that waits as long for a row."""
+    """PostgreSQL ends a change that is idle for five seconds, and one that waits five seconds for a row."""
     installation = await begin(pool)
     async with pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
@@ -35,7 +35,7 @@ async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
 
 
 async def test_whoever_waits_too_long_is_told(pool: "Pool[asyncpg.Record]") -> None:
-    """A row that somebody else holds for longer is `Unavailable`, and nothing was changed."""
+    """A row that is locked for longer raises `Unavailable`, and nothing is changed."""
     installation = await begin(pool)
     await installation.endpoint()
 
@@ -54,11 +54,11 @@ async def test_whoever_waits_too_long_is_told(pool: "Pool[asyncpg.Record]") -> N
 
 @pytest.mark.req("SEC-08")
 async def test_a_planted_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") -> None:
-    """An answer on record that names another tenant's secret is denied: the table of rotations has no MAC."""
+    """A recorded answer that names another tenant's secret is denied, since the table of rotations has no MAC."""
     installation = await begin(pool)
     own = (await installation.endpoint()).pointer
     victim = (await installation.endpoint("globex")).pointer
-    wanted = Wanted(
+    request = RotationRequest(
         tenant_id=TenantId("acme"),
         endpoint_id=own.endpoint_id,
         overlap_seconds=60,
@@ -67,22 +67,22 @@ async def test_a_planted_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") ->
     )
     async with pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
-        await rotation.rotate(operator, wanted)
+        await rotation.rotate_secret(operator, request)
         await pool.execute(
             "UPDATE hookseal.secret_rotations SET answer = replace(answer::text, $1, $2)::json",
             f"{str(own.secret_ref)[:-1]}2",
             victim.secret_ref,
         )
         with pytest.raises(SecretDenied):
-            await rotation.rotate(operator, wanted)
+            await rotation.rotate_secret(operator, request)
 
 
 @pytest.mark.req("SEC-10")
 async def test_no_rollback_to_what_was_destroyed(pool: "Pool[asyncpg.Record]") -> None:
-    """A previous version without material is refused, and the pointer stays."""
+    """A rollback to a destroyed version is refused, and the pointer is not changed."""
     installation = await begin(pool)
     own = (await installation.endpoint()).pointer
-    wanted = Wanted(
+    request = RotationRequest(
         tenant_id=TenantId("acme"),
         endpoint_id=own.endpoint_id,
         overlap_seconds=60,
@@ -90,9 +90,9 @@ async def test_no_rollback_to_what_was_destroyed(pool: "Pool[asyncpg.Record]") -
     )
     async with pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
-        await rotation.rotate(operator, wanted)
+        await rotation.rotate_secret(operator, request)
         await pool.execute(
-            "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL, key_id = NULL"
+            "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL"
             " WHERE tenant_id = 'acme' AND version = 1"
         )
         with pytest.raises(SecretDestroyed):
@@ -102,7 +102,7 @@ async def test_no_rollback_to_what_was_destroyed(pool: "Pool[asyncpg.Record]") -
 
 
 async def test_a_change_that_stood_still_too_long_was_not_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Once PostgreSQL has ended its session nothing is in doubt: it was not made, and that is said."""
+    """If PostgreSQL ended the session before the commit, the error says that nothing was changed."""
     installation = await begin(pool)
     await installation.endpoint()
     connection = await asyncpg.connect(database_url)

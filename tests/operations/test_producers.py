@@ -1,4 +1,4 @@
-"""Granting and revoking says at once who may publish for whom, on real roles, whatever they are called."""
+"""Granting and revoking the right to publish takes effect at once, for real roles of any name."""
 
 import asyncio
 
@@ -11,8 +11,8 @@ from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.errors import Malformed, NotFound, Refused
 from hookseal.ground.ids import TenantId
 from hookseal.operations.producers import grant, revoke
-from hookseal.schema.database import Pool
-from hookseal.schema.roles import ROLES
+from hookseal.postgres.handles import Pool
+from hookseal.postgres.schema.roles import ROLES
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation
@@ -26,19 +26,19 @@ _PUBLISH = "SELECT hookseal.publish('acme', 'a.b', '{}'::json)"
 
 
 async def granted(installation: Installation, role: str, tenant: TenantId = ACME) -> Granted:
-    """Grant on a connection of its own."""
+    """Grant on its own connection."""
     async with installation.pool.acquire() as connection:
         return await grant(installation.operator(connection), role, tenant)
 
 
 async def revoked(installation: Installation, role: str, tenant: TenantId = ACME) -> str | None:
-    """Revoke on a connection of its own; return what is left to run."""
+    """Revoke on its own connection; return the statement that is left to run."""
     async with installation.pool.acquire() as connection:
         return (await revoke(installation.operator(connection), role, tenant)).statement
 
 
 async def publishes(url: str, tenant: TenantId = ACME) -> bool:
-    """Return whether whoever logs in there may publish for the tenant."""
+    """Return whether a login with that url may publish for the tenant."""
     connection = await asyncpg.connect(url)
     try:
         await publish_json(connection, Event(tenant_id=tenant, event_type="a.b"), "{}")
@@ -51,7 +51,7 @@ async def publishes(url: str, tenant: TenantId = ACME) -> bool:
 
 @pytest.mark.req("OPS-10")
 async def test_granting_and_revoking(installation: Installation, database_url: str) -> None:
-    """A role publishes for what it was granted, for as long; the membership goes with its last right."""
+    """A role publishes for the granted tenants until revoked; its membership ends with its last right."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
         assert not await publishes(url)
@@ -79,7 +79,7 @@ async def test_granting_and_revoking(installation: Installation, database_url: s
 
 
 async def test_granting_twice(installation: Installation, database_url: str) -> None:
-    """A right that the role has changes nothing and is not audited; a membership that was lost is given again."""
+    """A repeated grant changes and audits nothing, but restores a lost membership."""
     async with login(installation.pool, database_url) as (role, url):
         first = await granted(installation, role)
         again = await granted(installation, role)
@@ -93,7 +93,7 @@ async def test_granting_twice(installation: Installation, database_url: str) -> 
 
 @pytest.mark.parametrize("suffix", ['"; DROP ROLE x; --', "'", " ä", "%I", "$1", "\\"])
 async def test_a_name_that_must_be_quoted(installation: Installation, database_url: str, suffix: str) -> None:
-    """A role may be called whatever PostgreSQL takes: its name is never read as SQL."""
+    """A role may have any name that PostgreSQL accepts: it is never parsed as SQL."""
     async with login(installation.pool, database_url, suffix=suffix) as (role, _):
         await granted(installation, role)
         assert await installation.pool.fetchval(_IS_MEMBER, role)
@@ -102,7 +102,7 @@ async def test_a_name_that_must_be_quoted(installation: Installation, database_u
 
 
 async def test_not_there(installation: Installation, database_url: str) -> None:
-    """A role that PostgreSQL does not have, and a right that a role does not have, are not found."""
+    """A role that does not exist, and a right that was not granted, are not found."""
     with pytest.raises(NotFound, match="no role of this name"):
         await granted(installation, "nobody-of-this-name")
     async with login(installation.pool, database_url) as (role, _):
@@ -114,7 +114,7 @@ async def test_not_there(installation: Installation, database_url: str) -> None:
 
 
 async def test_a_role_that_was_dropped(installation: Installation, database_url: str) -> None:
-    """The right of a role that is gone can be taken back, so that no other role of its name inherits it."""
+    """The right of a dropped role can be revoked, so that no later role of that name has it."""
     async with login(installation.pool, database_url) as (role, _):
         await granted(installation, role)
     rows = await rules.every(installation.pool, role=None, tenant=None)
@@ -127,14 +127,14 @@ async def test_a_role_that_was_dropped(installation: Installation, database_url:
 
 
 async def made_anew(pool: Pool, role: str) -> None:
-    """Drop the role and make another one of its name, which may call what publishes."""
+    """Drop the role and create another of its name that may call the function."""
     await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT hookseal_producer TO {role}")
 
 
 @pytest.mark.req("OPS-10")
 async def test_another_role_of_the_name(installation: Installation, database_url: str) -> None:
-    """A right ends with its role: another one of that name has none until it is granted, which is on record."""
+    """A new role of the same name has no right until it is granted one, which is audited."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
         await granted(installation, role)
@@ -152,14 +152,14 @@ async def test_another_role_of_the_name(installation: Installation, database_url
         assert 2 == len(await audited(pool))
 
         assert await revoked(installation, role) is None
-        assert not await pool.fetchval(_IS_MEMBER, role), "what the former role was granted keeps no membership"
+        assert not await pool.fetchval(_IS_MEMBER, role), "a grant of the former role keeps no membership"
         assert await revoked(installation, role, EVERY_TENANT) is None
         assert [] == await rules.every(pool, role=role, tenant=None)
 
 
 @pytest.mark.req("OPS-10")
 async def test_a_renamed_role(installation: Installation, database_url: str) -> None:
-    """Name and role must both be those that were granted: under another name it has no right, under its own again."""
+    """Name and id of the role must both match the grant: a renamed role has no right until renamed back."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
         await granted(installation, role)
@@ -171,7 +171,7 @@ async def test_a_renamed_role(installation: Installation, database_url: str) -> 
 
 @pytest.mark.req("OPS-10")
 async def test_a_member_that_inherits_nothing(installation: Installation, database_url: str) -> None:
-    """Who logs in as a member of a granted role may publish in that role, though it inherits none of its rights."""
+    """A member without inheritance may publish after SET ROLE to the granted role."""
     pool = installation.pool
     async with login(pool, database_url) as (role, _), login(pool, database_url) as (member, url):
         await granted(installation, role)
@@ -188,7 +188,7 @@ async def test_a_member_that_inherits_nothing(installation: Installation, databa
 
 @pytest.mark.req("OPS-10")
 async def test_an_operator_who_may_not_grant(installation: Installation, database_url: str) -> None:
-    """Who may not grant is told the statement, and nothing is changed; a revocation counts all the same."""
+    """Without the right to grant, the error has the statement and nothing is changed; a revocation still counts."""
     pool = installation.pool
     rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hookseal"
     async with login(pool, database_url) as (clerk, clerks_url), login(pool, database_url) as (role, url):
@@ -210,7 +210,7 @@ async def test_an_operator_who_may_not_grant(installation: Installation, databas
 
 @pytest.mark.req("OPS-10")
 async def test_the_operators_role(installation: Installation, database_url: str) -> None:
-    """A member of the operator's role grants and revokes, without any right of its own over other roles."""
+    """The operator role grants and revokes, without a right of its own over other roles."""
     pool = installation.pool
     async with (
         login(pool, database_url, "hookseal_operator") as (_, operators_url),
@@ -227,7 +227,7 @@ async def test_the_operators_role(installation: Installation, database_url: str)
 
 
 async def test_granting_and_revoking_at_the_same_time(installation: Installation, database_url: str) -> None:
-    """However grants and revocations of one role meet, a role that has a right is a member."""
+    """After concurrent grants and revocations, a role with a right is a member."""
     async with login(installation.pool, database_url) as (role, url):
         await granted(installation, role)
         for _ in range(5):
@@ -240,21 +240,21 @@ async def test_granting_and_revoking_at_the_same_time(installation: Installation
 @pytest.mark.parametrize("text", ["", "x" * 64, "ü" * 32, "a\x00b", "a\nb", "\udcff"])
 def test_what_is_no_role(text: str) -> None:
     """A name that PostgreSQL cannot have is malformed."""
-    with pytest.raises(Malformed) as told:
+    with pytest.raises(Malformed) as caught:
         rules.role_name(text)
-    assert "role" == told.value.field
+    assert "role" == caught.value.field
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_our_own_roles(role: str) -> None:
-    """A group role of hookseal is refused: revoking it would take what the migrations gave."""
+    """A group role of hookseal is refused, since revoking would remove rights of the migrations."""
     with pytest.raises(Refused):
         rules.role_name(role)
 
 
-@pytest.mark.parametrize("text", ["**", "_system", "Acme", ""])
+@pytest.mark.parametrize("text", ["**", "_system", "ac me", ""])
 def test_what_is_no_tenant(text: str) -> None:
-    """For whom is a tenant or `*`, and never a reserved one."""
+    """The tenant is a valid one or `*`, and never a reserved one."""
     assert "*" == rules.producer_tenant("*")
     with pytest.raises(Malformed):
         rules.producer_tenant(text)

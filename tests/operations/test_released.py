@@ -1,4 +1,4 @@
-"""Every change that may bring a refused secret back has what waits for it tried, in its own transaction."""
+"""Every change that may make a refused secret available probes the held deliveries, in its own transaction."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,13 +8,13 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations import rotation
-from hookseal.operations.caches import clear_caches
-from hookseal.operations.endpoint_update import update_endpoint
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.operations.restore import accept_restore
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.operations.secret import clear_caches
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.dispatcher.test_ledger import ROW
 from tests.doubles.stored import Installation
 
@@ -26,12 +26,12 @@ Change = Callable[[Operator, EndpointId], Awaitable[object]]
 async def rotate(operator: Operator, endpoint: EndpointId) -> object:
     """Rotate the secret."""
     secret = generate_signing_secret()
-    wanted = Wanted(tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=3600, secret=secret, force=True)
-    return await rotation.rotate(operator, wanted)
+    request = RotationRequest(tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=3600, secret=secret, force=True)
+    return await rotation.rotate_secret(operator, request)
 
 
 async def roll_back(operator: Operator, endpoint: EndpointId) -> object:
-    """Roll the rotation back."""
+    """Roll back the rotation."""
     return await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=3600)
 
 
@@ -57,7 +57,7 @@ async def accept(operator: Operator, _endpoint: EndpointId) -> object:
 
 
 async def deliver(ledger: PostgresLedger, ring: Ring) -> None:
-    """Put a signed attempt on record."""
+    """Record a signed attempt."""
     claim = await ledger.claim(ring)
     assert claim is not None
     await ledger.record(claim, ROW, Verdict(state=State.DELIVERED), None)
@@ -66,7 +66,7 @@ async def deliver(ledger: PostgresLedger, ring: Ring) -> None:
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("change", [rotate, roll_back, end_overlap, update, clear, accept])
 async def test_what_releases(installation: Installation, change: Change) -> None:
-    """Afterwards one delivery is tried; once it is signed nothing waits. A change that is taken back does nothing."""
+    """After the change one delivery is due; once it is signed all are. A rolled-back change releases nothing."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)

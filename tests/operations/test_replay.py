@@ -1,17 +1,17 @@
-"""A replay sends a delivery that is over again, under its own id or a new one, and only where it can go."""
+"""A replay sends a finished delivery again, under its own id or a new one, and only if its endpoint can get it."""
 
 import asyncio
 
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.holds import PostgresHolds
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict
 from hookseal.dispatcher.replay import Replayed
 from hookseal.ground.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId
-from hookseal.operations.endpoints import delete_endpoint
+from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.replay import replay_delivery
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -34,7 +34,7 @@ async def claimed(installation: Installation, ring: Ring) -> Claim:
 
 
 async def over(installation: Installation, state: State = State.DEAD_LETTER) -> Ring:
-    """Return a delivery that one attempt left in that state."""
+    """Return a delivery that is in that state after one attempt."""
     (ring,) = await installation.deliveries()
     claim = await claimed(installation, ring)
     assert await ledger(installation).record(claim, FAILED, Verdict(state=state), "server_error")
@@ -42,7 +42,7 @@ async def over(installation: Installation, state: State = State.DEAD_LETTER) -> 
 
 
 async def replayed(installation: Installation, ring: Ring, *, new_id: bool = False) -> Replayed:
-    """Replay the delivery on a connection of its own."""
+    """Replay the delivery on its own connection."""
     async with installation.pool.acquire() as connection:
         return await replay_delivery(installation.operator(connection), ring.delivery_id, new_id=new_id)
 
@@ -50,7 +50,7 @@ async def replayed(installation: Installation, ring: Ring, *, new_id: bool = Fal
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("state", [State.DELIVERED, State.DEAD_LETTER, State.FAILED])
 async def test_under_its_own_id(installation: Installation, state: State) -> None:
-    """It is due at once and unrung with a fresh budget, its attempts are numbered on, and the log tells who did it."""
+    """It is due and unrung with a new budget, its attempt numbers continue, and the log has the actor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ring = await over(installation, state)
     answer = await replayed(installation, ring)
@@ -65,19 +65,19 @@ async def test_under_its_own_id(installation: Installation, state: State) -> Non
     claim = await claimed(installation, ring)
     assert (2, 0) == (claim.number, claim.budget_spent)
     assert [1] == [attempt["number"] for attempt in await installation.attempts(ring)]
-    *_, told = await audited(installation.pool)
+    *_, entry = await audited(installation.pool)
     assert {
         "action": "delivery.replayed",
         "subject": f"delivery:{ring.delivery_id}",
         "who": "ada@desk",
         "before": {"state": state.value, "attempts": 1},
         "after": {"state": "pending", "delivery_id": ring.delivery_id, "replay_of": None},
-    } == told
+    } == entry
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 async def test_under_a_new_id(installation: Installation) -> None:
-    """The delivery stays as it is; a new one of the same event, which names it, begins with its first attempt."""
+    """The delivery is unchanged; a new one of the same event refers to it and begins with attempt 1."""
     await installation.endpoint()
     ring = await over(installation)
     answers = [await replayed(installation, ring, new_id=True) for _ in range(2)]
@@ -98,8 +98,23 @@ async def renewed(installation: Installation, ring: Ring) -> Ring:
     return ring
 
 
+@pytest.mark.req("DEL-07", part="one-delivery")
+async def test_what_is_to_be_tried_later(installation: Installation) -> None:
+    """A delivery in its back-off is due at once with its budget as it is; with a new id it is not repeated."""
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    again = Verdict(state=State.PENDING, retry_in_seconds=3_600)
+    assert await ledger(installation).record(await claimed(installation, ring), FAILED, again, "server_error")
+    with pytest.raises(Conflict, match="pending, still on its way"):
+        await replayed(installation, ring, new_id=True)
+
+    assert (State.PENDING, 1) == (await replayed(installation, ring)).before
+    claim = await claimed(installation, ring)
+    assert (2, 1) == (claim.number, claim.budget_spent)
+
+
 async def test_a_replay_of_a_replay(installation: Installation) -> None:
-    """A replay is a delivery like any other: replayed under its own id it still names what it repeats."""
+    """A replay can be replayed: under its own id it still refers to the delivery that it repeats."""
     await installation.endpoint()
     ring = await over(installation)
     first = (await replayed(installation, ring, new_id=True)).delivery_id
@@ -115,7 +130,7 @@ async def test_a_replay_of_a_replay(installation: Installation) -> None:
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("new_id", [False, True])
 async def test_what_is_on_its_way(installation: Installation, new_id: bool) -> None:
-    """A delivery that is pending or being sent is not replayed: it still comes by itself."""
+    """A pending or sending delivery is not replayed, since it will still be sent."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
     with pytest.raises(Conflict, match="pending, still on its way"):
@@ -129,14 +144,14 @@ async def test_what_is_on_its_way(installation: Installation, new_id: bool) -> N
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 async def test_where_it_cannot_go(installation: Installation) -> None:
-    """Not found is what is unknown or has lost its endpoint; a disabled endpoint is refused, with the mend."""
+    """An unknown delivery or one without its endpoint is not found; a disabled endpoint is refused with the repair."""
     added = await installation.endpoint()
     ring = await over(installation)
     (cancelled,) = await installation.deliveries()
     unknown = Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=UNKNOWN)
-    with pytest.raises(NotFound) as told:
+    with pytest.raises(NotFound) as caught:
         await replayed(installation, unknown)
-    assert "delivery" == told.value.field
+    assert "delivery" == caught.value.field
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
     with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}"):
         await replayed(installation, ring)
@@ -153,12 +168,12 @@ async def test_where_it_cannot_go(installation: Installation) -> None:
 
 @pytest.mark.req("DEL-22")
 async def test_what_was_disabled_for_too_long(installation: Installation) -> None:
-    """A delivery that was cancelled because its endpoint was disabled for too long is replayed once that is enabled."""
+    """A delivery cancelled because its endpoint was disabled is replayed once the endpoint is enabled."""
     await installation.endpoint()
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
     [ring] = await installation.deliveries()
     await installation.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
-    assert 1 == await PostgresHolds(installation.pool).cancel(days=7)
+    assert 1 == await PostgresHeldEndpoints(installation.pool).cancel(days=7)
     with pytest.raises(Refused):
         await replayed(installation, ring)
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = true")
@@ -168,7 +183,7 @@ async def test_what_was_disabled_for_too_long(installation: Installation) -> Non
 
 
 async def test_at_the_same_time(installation: Installation) -> None:
-    """Of many that replay one delivery at the same time, one does; the others find it on its way."""
+    """Of many concurrent replays of one delivery one succeeds; the others find it pending."""
     await installation.endpoint()
     ring = await over(installation)
     ended = await asyncio.gather(*(replayed(installation, ring) for _ in range(5)), return_exceptions=True)
@@ -180,7 +195,7 @@ async def test_at_the_same_time(installation: Installation) -> None:
 
 
 async def test_while_its_endpoint_is_deleted(installation: Installation) -> None:
-    """A replay and the deletion of its endpoint come one after the other: what was made due is cancelled."""
+    """A replay and the deletion of its endpoint are ordered: a delivery made due is cancelled."""
     added = await installation.endpoint()
     ring = await over(installation)
     async with installation.pool.acquire() as connection, installation.pool.acquire() as other:
@@ -198,7 +213,7 @@ async def test_while_its_endpoint_is_deleted(installation: Installation) -> None
 
 
 async def test_a_repeated_event_does_not_answer_with_replays(installation: Installation) -> None:
-    """Publishing the event again answers with what publish made, not with its replays."""
+    """Publishing the event again returns its own deliveries and not their replays."""
     await installation.endpoint()
     ring = await over(installation)
     await replayed(installation, ring, new_id=True)
@@ -211,7 +226,7 @@ async def test_a_repeated_event_does_not_answer_with_replays(installation: Insta
 
 
 async def test_without_a_log(installation: Installation) -> None:
-    """Where it cannot be audited, nothing is replayed."""
+    """If it cannot be audited, nothing is replayed."""
     await installation.endpoint()
     ring = await over(installation)
     await installation.pool.execute("ALTER TABLE hookseal.audit_log ADD CHECK (action <> 'delivery.replayed')")

@@ -1,4 +1,4 @@
-"""Accepting what was put back, on a real database: what moved meanwhile, and what the log may vouch for."""
+"""Accepting stale rows on a real database: concurrent changes, and what the audit log can prove."""
 
 import asyncio
 import os
@@ -7,25 +7,25 @@ from dataclasses import replace
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher import waiting
+from hookseal.dispatcher import held_deliveries
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations import rotation
-from hookseal.operations.endpoint_update import update_endpoint
-from hookseal.operations.endpoints import delete_endpoint
-from hookseal.operations.findings import Finding, tell_put_back
-from hookseal.operations.integrity import rotate_integrity_key
-from hookseal.operations.purge import purge_batch
+from hookseal.operations.audit_reports import Stale, audit_stale
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.endpoint.endpoints import delete_endpoint
+from hookseal.operations.endpoint.update import update_endpoint
+from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
-from hookseal.secrets import put_back
+from hookseal.operations.secret import purge_batch
+from hookseal.secrets import restore
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.endpoint_headers import HeaderChange
+from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDestroyed
+from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.dispatcher.test_ledger_race import somebody_waits
 from tests.doubles.stored import Installation, keyring
 
@@ -38,7 +38,7 @@ WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0 AND attgenerated 
 
 
 async def test_a_row_that_came_back_meanwhile_stays(installation: Installation) -> None:
-    """A row that was lost when it was looked for, and is there again when it would be let go, loses nothing."""
+    """A missing row that comes back before its loss is accepted is not treated as deleted."""
     pool = installation.pool
     await installation.endpoint("aaaa")
     await installation.endpoint()
@@ -48,7 +48,7 @@ async def test_a_row_that_came_back_meanwhile_stays(installation: Installation) 
     columns = await pool.fetchval(_COLUMNS)
     async with pool.acquire() as accepting, pool.acquire() as other:
         async with other.transaction():
-            await log.hold(other, TenantId("aaaa"))  # who accepts has read both, and waits at the first
+            await log.lock_chain(other, TenantId("aaaa"))  # the acceptance has read both, and waits at the first
             accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
             await somebody_waits(pool)
             await pool.execute(f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept")  # noqa: S608 -- ours
@@ -63,7 +63,7 @@ async def test_a_row_that_came_back_meanwhile_stays(installation: Installation) 
 
 
 async def test_many_accept_at_once(installation: Installation) -> None:
-    """Of many who accept the same lost endpoint one lets it go."""
+    """Of many concurrent acceptances of the same lost endpoint one records its deletion."""
     added = await installation.endpoint()
     await installation.pool.execute("DELETE FROM hookseal.endpoints")
 
@@ -79,7 +79,7 @@ async def test_many_accept_at_once(installation: Installation) -> None:
 
 
 async def test_the_log_vouches_for_no_generation_that_nobody_verified(installation: Installation) -> None:
-    """A change that leaves the pointer alone says nothing of its generation, which somebody may have forged."""
+    """An update outside of the pointer does not audit a generation, which may be forged."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
         await connection.execute("UPDATE hookseal.endpoints SET generation = 1000000")
@@ -87,11 +87,11 @@ async def test_the_log_vouches_for_no_generation_that_nobody_verified(installati
         await update_endpoint(operator, ACME, endpoint, {"max_attempts": 3}, own_drain_seconds=25)
         await connection.execute("UPDATE hookseal.endpoints SET generation = 1")
 
-        assert [] == [one async for one in put_back.found(connection)]
+        assert [] == [one async for one in restore.find_stale(connection)]
 
 
 async def test_who_wakes_waits_for_nobody_in_a_circle(installation: Installation) -> None:
-    """Trying one endpoint, trying all, and letting their probes go: no deadlock, however often."""
+    """Concurrent probes of one endpoint, of all endpoints, and their releases never deadlock."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.deliveries()
     await installation.pool.execute(
@@ -105,7 +105,11 @@ async def test_who_wakes_waits_for_nobody_in_a_circle(installation: Installation
         async with installation.pool.acquire() as connection:
             for _ in range(15):
                 async with installation.operator(connection).changing():
-                    await (waiting.probe(connection, ACME, endpoint) if one else waiting.probe_all(connection))
+                    await (
+                        held_deliveries.probe(connection, ACME, endpoint)
+                        if one
+                        else held_deliveries.probe_all(connection)
+                    )
 
     await asyncio.gather(tried(one=True), tried(one=False), installation.settle())
     await installation.settle()
@@ -113,42 +117,42 @@ async def test_who_wakes_waits_for_nobody_in_a_circle(installation: Installation
 
 
 async def accepted(installation: Installation) -> Accepted:
-    """Accept all."""
+    """Accept everything."""
     async with installation.pool.acquire() as connection:
         return await accept_restore(installation.operator(connection), ())
 
 
 async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> None:
     """Rotate the endpoint's secret."""
-    wanted = Wanted(
+    request = RotationRequest(
         tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
     )
     async with installation.pool.acquire() as connection:
-        await rotation.rotate(installation.operator(connection), wanted)
+        await rotation.rotate_secret(installation.operator(connection), request)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "statement",
     [
         "DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme'",
-        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL, key_id = NULL WHERE tenant_id = 'acme'",
+        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE tenant_id = 'acme'",
     ],
 )
-async def test_material_that_is_gone(installation: Installation, spoil: str) -> None:
-    """An endpoint without material is not accepted, and told what to do; that is then the one thing that works."""
+async def test_material_that_is_gone(installation: Installation, statement: str) -> None:
+    """An endpoint whose secret is missing is not accepted, and the repair in the error is the only one that works."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await installation.pool.execute(spoil)
+    await installation.pool.execute(statement)
     for _ in range(2):
-        told = await accepted(installation)
-        assert ([], ["record"]) == ([*told.endpoints], [found.kind for found, _ in told.refused])
-        assert "rotate it with --overlap 0" in told.refused[0][1]
+        answer = await accepted(installation)
+        assert ([], ["record"]) == ([*answer.endpoints], [found.kind for found, _ in answer.refused])
+        assert "rotate it with --overlap 0" in answer.refused[0][1]
     with pytest.raises(Conflict, match="rotate with --overlap 0"):
         await rotate(installation, endpoint, overlap_seconds=60)
 
     await rotate(installation, endpoint, overlap_seconds=0)
 
-    told = await accepted(installation)
-    assert ([], []) == ([*told.endpoints], [*told.refused])
+    answer = await accepted(installation)
+    assert ([], []) == ([*answer.endpoints], [*answer.refused])
     assert [2] == [
         row["version"]
         for row in await installation.pool.fetch(
@@ -157,8 +161,8 @@ async def test_material_that_is_gone(installation: Installation, spoil: str) -> 
     ]
 
 
-async def test_header_values_that_were_put_back(installation: Installation) -> None:
-    """Their record gets its work back as the signing secret's does, and the log knows the key that sealed it."""
+async def test_header_values_that_are_stale(installation: Installation) -> None:
+    """Accepting makes the record of header values active again, and the audit row has its master key."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     added = await installation.add(new, headers={"x-key": b"value"})
     await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
@@ -169,12 +173,12 @@ async def test_header_values_that_were_put_back(installation: Installation) -> N
         row["state"]
         for row in await installation.pool.fetch("SELECT state FROM hookseal.secret_records WHERE tenant_id = 'acme'")
     ]
-    told = await installation.pool.fetch(
+    answer = await installation.pool.fetch(
         "SELECT after->>'headers_ref' AS ref, after->>'key_id' AS key FROM hookseal.audit_log"
         " WHERE action = 'restore.accepted' AND after->>'headers_ref' IS NOT NULL"
     )
     assert [(added.pointer.headers_ref, await installation.unlocked.sealing_key_id(installation.pool))] == [
-        tuple(row) for row in told
+        tuple(row) for row in answer
     ]
 
 
@@ -187,20 +191,19 @@ async def test_header_values_that_were_put_back(installation: Installation) -> N
     ],
 )
 async def test_each_ref_whose_material_is_gone(installation: Installation, which: str, todo: str) -> None:
-    """It is said of which secret the material is gone; what is said to mend it does, and nothing is audited before."""
+    """The error names the missing secret and its repair, which works; before it nothing is audited."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     endpoint = (await installation.add(new, headers={"x-key": b"value"})).pointer.endpoint_id
     await rotate(installation, endpoint, overlap_seconds=600)
     ref = await installation.pool.fetchval(f"SELECT {which} FROM hookseal.endpoints")  # noqa: S608 -- ours
     await installation.pool.execute(
-        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL, key_id = NULL"
-        " WHERE concat_ws(':', provider, tenant_id, name, version) = $1",
+        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE ref = $1",
         ref,
     )
     before = await installation.pool.fetchval("SELECT count(*) FROM hookseal.audit_log WHERE tenant_id = 'acme'")
     for _ in range(2):
-        told = await accepted(installation)
-        assert ([], [True]) == ([*told.endpoints], [todo in why and ";" not in why for _, why in told.refused])
+        answer = await accepted(installation)
+        assert ([], [True]) == ([*answer.endpoints], [todo in why and ";" not in why for _, why in answer.refused])
     assert before == await installation.pool.fetchval(
         "SELECT count(*) FROM hookseal.audit_log WHERE tenant_id = 'acme'"
     )
@@ -219,12 +222,12 @@ async def test_each_ref_whose_material_is_gone(installation: Installation, which
             anew = HeaderChange(given={"x-key": SecretMaterial(b"value")}, replaces_all=True)
             await update_endpoint(operator, ACME, endpoint, {"headers": anew}, own_drain_seconds=25)
 
-    told = await accepted(installation)
-    assert ([], []) == ([*told.endpoints], [*told.refused])
+    answer = await accepted(installation)
+    assert ([], []) == ([*answer.endpoints], [*answer.refused])
 
 
 async def test_an_old_row_whose_material_is_gone(installation: Installation) -> None:
-    """Its row is accepted, once, for only so it can be mended; and it is said that this does not do."""
+    """Its row is accepted once, so that it can be repaired, and the error says that a rotation is still needed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
     await rotate(installation, endpoint, overlap_seconds=0)
@@ -235,20 +238,23 @@ async def test_an_old_row_whose_material_is_gone(installation: Installation) -> 
         f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept"  # noqa: S608 -- ours
     )
     for first in (True, False):
-        told = await accepted(installation)
+        answer = await accepted(installation)
         assert ([], [("record", True, first)]) == (
-            [*told.endpoints],
-            [(found.kind, "rotate it with --overlap 0" in why, "its row counts" in why) for found, why in told.refused],
+            [*answer.endpoints],
+            [
+                (found.kind, "rotate it with --overlap 0" in why, "its row counts" in why)
+                for found, why in answer.refused
+            ],
         )
     assert 3 == await installation.pool.fetchval("SELECT generation FROM hookseal.endpoints")
 
     await rotate(installation, endpoint, overlap_seconds=0)
-    told = await accepted(installation)
-    assert ([], []) == ([*told.endpoints], [*told.refused])
+    answer = await accepted(installation)
+    assert ([], []) == ([*answer.endpoints], [*answer.refused])
 
 
 async def rotated_key_and_row(installation: Installation, endpoint: EndpointId) -> None:
-    """Rotate the integrity key as another process does, and move the row under the new version."""
+    """Rotate the integrity key as another process, and move the row under the new version."""
     other = replace(installation, unlocked=await unlock(installation.pool, Provider.DB, keyring()))
     async with installation.pool.acquire() as connection:
         operator = other.operator(connection)
@@ -258,63 +264,63 @@ async def rotated_key_and_row(installation: Installation, endpoint: EndpointId) 
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_rows_under_a_newer_integrity_key(alone: bool, installation: Installation) -> None:
-    """What moved under a version that this process did not know yet was not altered, and is accepted."""
+    """A row under a version unknown to this process is not called altered, and is accepted."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotated_key_and_row(installation, endpoint)
     await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
-        told = await (accept_endpoint(operator, ACME, endpoint) if alone else accept_restore(operator, ()))
-    assert (["record"], []) == ([found.kind for found in told.endpoints], [*told.refused])
+        answer = await (accept_endpoint(operator, ACME, endpoint) if alone else accept_restore(operator, ()))
+    assert (["record"], []) == ([found.kind for found in answer.endpoints], [*answer.refused])
 
 
 async def test_rows_that_move_under_a_newer_integrity_key_meanwhile(installation: Installation) -> None:
-    """The last look knows a version that was made since the first one."""
+    """The final check uses versions made since the first one."""
     await installation.endpoint("aaaa")
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'aaaa'")
     async with installation.pool.acquire() as accepting, installation.pool.acquire() as other:
         async with other.transaction():
-            await log.hold(other, TenantId("aaaa"))
+            await log.lock_chain(other, TenantId("aaaa"))
             accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
             await somebody_waits(installation.pool)
             await rotated_key_and_row(installation, endpoint)
-        told = await accept
-    assert (["lost"], []) == ([found.kind for found in told.endpoints], [*told.refused])
+        answer = await accept
+    assert (["lost"], []) == ([found.kind for found in answer.endpoints], [*answer.refused])
 
 
 async def test_what_was_altered_or_never_was(installation: Installation) -> None:
-    """An altered row is not accepted, by itself or with all; an endpoint that nobody knows is not found."""
+    """An altered row is never accepted, alone or with all others; an unknown endpoint is not found."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
-        for told in (await accept_restore(operator, ()), await accept_endpoint(operator, ACME, endpoint)):
-            assert [("altered", True)] == [(found.kind, "put back what it was" in why) for found, why in told.refused]
+        for answer in (await accept_restore(operator, ()), await accept_endpoint(operator, ACME, endpoint)):
+            assert [("altered", True)] == [(found.kind, "restore what it was" in why) for found, why in answer.refused]
         with pytest.raises(NotFound):
             await accept_endpoint(operator, TenantId("bmce"), endpoint)
 
 
 async def test_each_finding_is_audited_once(installation: Installation) -> None:
-    """Reasons that take turns are told once each, until a restore is accepted; in a new epoch of restores anew."""
+    """Alternating reasons are audited once each, and again after an accepted restore or a new restore epoch."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     findings = [
-        Finding(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason=reason, restore_epoch=1)
+        Stale(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason=reason, restore_epoch=1)
         for reason in ("one", "other")
     ]
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
-        assert [True, True, *[False] * 4] == [await tell_put_back(operator, found) for found in findings * 3]
+        assert [True, True, *[False] * 4] == [await audit_stale(operator, found) for found in findings * 3]
         await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
         await accept_restore(operator, ())
-        assert [True, False] == [await tell_put_back(operator, findings[0]) for _ in range(2)]
+        assert [True, False] == [await audit_stale(operator, findings[0]) for _ in range(2)]
         in_next = replace(findings[0], restore_epoch=2)
-        assert [True, False] == [await tell_put_back(operator, in_next) for _ in range(2)]
+        assert [True, False] == [await audit_stale(operator, in_next) for _ in range(2)]
 
 
 @pytest.mark.parametrize(("purged", "state"), [(False, "retired"), (True, "destroyed")])
 async def test_secrets_of_a_deleted_endpoint(purged: bool, state: str, installation: Installation) -> None:
-    """Records that come back without their endpoint are found, and are again what its deletion or a purge made them."""
+    """Records that come back without their endpoint are listed, and accepting retires or destroys them again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotate(installation, endpoint, overlap_seconds=60)
     await installation.pool.execute(
@@ -325,15 +331,15 @@ async def test_secrets_of_a_deleted_endpoint(purged: bool, state: str, installat
         await delete_endpoint(operator, ACME, endpoint)
         if purged:
             assert 2 == await purge_batch(operator, ACME, days=0)
-        assert [] == [one async for one in put_back.found(connection)]
+        assert [] == [one async for one in restore.find_stale(connection)]
         await connection.execute(
-            "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed, key_id = k.key_id"
+            "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed"
             " FROM kept AS k WHERE k.tenant_id = r.tenant_id AND k.name = r.name AND k.version = r.version"
         )
-        assert [("record", None)] == [(one.kind, one.generation) async for one in put_back.found(connection)]
+        assert [("record", None)] == [(one.kind, one.generation) async for one in restore.find_stale(connection)]
 
         assert [endpoint] == [one.endpoint_id for one in (await accepted(installation)).endpoints]
-        assert [] == [one async for one in put_back.found(connection)]
+        assert [] == [one async for one in restore.find_stale(connection)]
         assert [] == [*(await accepted(installation)).endpoints]
         states = await connection.fetch("SELECT DISTINCT state FROM hookseal.secret_records WHERE tenant_id = 'acme'")
     assert [state] == [row["state"] for row in states]

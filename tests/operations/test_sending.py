@@ -1,4 +1,4 @@
-"""What a worker, and a command, sends with is what the settings say."""
+"""Workers and commands send requests as the settings say."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hookseal.config.load import NOTHING, load
 from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.ground.clock import SystemClock
 from hookseal.operations import sending
-from tests.dispatcher.test_transport import request_to
+from tests.dispatcher.http.test_transport import request_to
 from tests.doubles.certificates import authority, issued
 from tests.doubles.egress_proxy import proxying
 from tests.doubles.receivers import listening, status
@@ -16,7 +16,7 @@ from tests.doubles.receivers import listening, status
 
 @pytest.mark.req("DEL-11", part="proxy")
 async def test_as_the_settings_say(tmp_path: Path) -> None:
-    """With settings from the environment a request goes by the proxy, to what is allowed, trusting that authority."""
+    """With settings from the environment a request uses the proxy, the allowed addresses and the trusted CA."""
     vouching = authority()
     trusted = tmp_path / "ca.pem"
     trusted.write_text(vouching.pem, encoding="ascii")

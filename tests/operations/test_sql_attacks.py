@@ -1,4 +1,4 @@
-"""A malicious writer between an operator's commands: what was revoked or deleted stays so."""
+"""A malicious database writer cannot make revoked or deleted secrets sign again."""
 
 import json
 from dataclasses import replace
@@ -11,20 +11,19 @@ from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations import rotation
-from hookseal.operations.endpoint_update import update_endpoint
-from hookseal.operations.endpoints import delete_endpoint
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.endpoint.endpoints import delete_endpoint
+from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.endpoint_headers import HeaderChange
-from hookseal.secrets.envelope import seal
-from hookseal.secrets.errors import KeyRetired, SecretRolledBack
-from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.errors import KeyRetired, StaleRow
+from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, SecretRef, endpoint_secret_name
-from hookseal.secrets.rotation import Rotated, Wanted
-from hookseal.secrets.signer import Signer, generate_signing_secret
+from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
+from hookseal.secrets.sealing.envelope import seal
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.signing.signer import Signer, generate_signing_secret
 from tests.doubles.stored import Installation, keyring
 from tests.secrets.samples import SECOND
 
@@ -36,9 +35,9 @@ NEW = NewEndpoint(tenant_id=TENANT, url="https://receiver.example/hook", event_t
 
 async def rotated(
     installation: Installation, endpoint: EndpointId, *, rotation_id: str | None = None, overlap_seconds: int = 0
-) -> Rotated:
+) -> RotationResult:
     """Rotate, with the overlap if one is given."""
-    wanted = Wanted(
+    request = RotationRequest(
         tenant_id=TENANT,
         endpoint_id=endpoint,
         overlap_seconds=overlap_seconds,
@@ -46,17 +45,17 @@ async def rotated(
         rotation_id=rotation_id,
     )
     async with installation.pool.acquire() as connection:
-        return await rotation.rotate(installation.operator(connection), wanted)
+        return await rotation.rotate_secret(installation.operator(connection), request)
 
 
 async def claimed(installation: Installation) -> Pointer:
-    """Publish, claim one delivery, and return what the claim read of its endpoint."""
+    """Publish, claim one delivery, and return the claimed pointer."""
     [ring] = await installation.deliveries()
     return await read(installation, ring)
 
 
 async def read(installation: Installation, ring: Ring) -> Pointer:
-    """Claim the delivery and return what the claim read of its endpoint."""
+    """Claim the delivery and return the claimed pointer."""
     claim = await PostgresLedger(installation.pool, worker="w-1", lease_seconds=45).claim(ring)
     assert claim is not None
     assert claim.target is not None
@@ -64,20 +63,20 @@ async def read(installation: Installation, ring: Ring) -> Pointer:
 
 
 async def signed(unlocked: Unlocked, pointer: Pointer) -> list[str]:
-    """Return what a worker would sign the content `x` with."""
+    """Return a worker's signature of the content `x`."""
     async with unlocked.service.signers(pointer) as signers:
         return [signer.sign(b"x") for signer in signers]
 
 
 def by(secret: SecretMaterial | None, pointer: Pointer) -> str:
-    """Return the signature that this secret makes."""
+    """Return the signature of this secret."""
     assert secret is not None
     signer = Signer("db:x:x:1", secret, Scheme(pointer.scheme), Algorithm.HMAC)
     return signer.sign(b"x")
 
 
 async def test_a_version_number_is_not_used_again(installation: Installation) -> None:
-    """Records that were deleted free no number: what a process has cached never passes for a newer version."""
+    """Deleting records frees no version number, so a cached secret never passes for a newer version."""
     added = await installation.add(NEW)
     endpoint = added.pointer.endpoint_id
     leaked = await rotated(installation, endpoint)
@@ -91,7 +90,7 @@ async def test_a_version_number_is_not_used_again(installation: Installation) ->
 
 
 async def test_header_values_that_were_deleted(installation: Installation) -> None:
-    """Header values whose records were deleted are not sent from a cache in the place of newer ones."""
+    """After deletion of their records, cached header values are not sent in place of newer ones."""
     added = await installation.add(NEW, headers={"x-token": b"old"})
     async with installation.unlocked.service.headers(await claimed(installation)) as values:
         assert b"old" == values["x-token"].reveal()
@@ -112,7 +111,7 @@ async def test_header_values_that_were_deleted(installation: Installation) -> No
 
 
 async def test_a_deleted_endpoint_stays_deleted(installation: Installation) -> None:
-    """Its newest genuine row does not come back, though its generation was lowered before the deletion."""
+    """A deleted row that is put back is refused, even if its generation was lowered before the deletion."""
     added = await installation.add(NEW)
     endpoint = added.pointer.endpoint_id
     await rotated(installation, endpoint)
@@ -135,13 +134,13 @@ async def test_a_deleted_endpoint_stays_deleted(installation: Installation) -> N
         " WHERE (k.tenant_id, k.name, k.version) = (r.tenant_id, r.name, r.version);"
         "UPDATE hookseal.deliveries SET state = 'pending', next_attempt_at = now()"
     )
-    with pytest.raises(SecretRolledBack, match="put back to generation 2, the audit log knows 3"):
+    with pytest.raises(StaleRow, match="stale: it has generation 2, the audit log knows 3"):
         await signed(installation.unlocked, await read(installation, ring))
 
 
 @pytest.mark.parametrize("generation", [2**63 - 1, -(2**63)])
 async def test_an_endpoint_of_any_generation_is_deleted(generation: int, installation: Installation) -> None:
-    """A row whose generation was made extreme can be deleted all the same."""
+    """A row with an extreme generation can still be deleted."""
     added = await installation.add(NEW)
     await installation.pool.execute("UPDATE hookseal.endpoints SET generation = $1", generation)
     async with installation.pool.acquire() as connection:
@@ -151,7 +150,7 @@ async def test_an_endpoint_of_any_generation_is_deleted(generation: int, install
 
 
 async def test_a_public_key_of_the_attacker(installation: Installation) -> None:
-    """Who repeats a rotation is given the public key of what signs, whatever the table of rotations says."""
+    """A repeated rotation returns the public key of the signing version, whatever the table of rotations contains."""
     added = await installation.add(replace(NEW, algorithm=Algorithm.ED25519))
     endpoint = added.pointer.endpoint_id
     first = await rotated(installation, endpoint, rotation_id="r-1")
@@ -165,7 +164,7 @@ async def test_a_public_key_of_the_attacker(installation: Installation) -> None:
 
 
 async def two_keys(installation: Installation, old: MasterKey) -> Unlocked:
-    """Register an older master key that opens and does not seal, and return the secrets as a process with both has."""
+    """Register an older decrypt-only master key, and return the secrets of a process with both keys."""
     await installation.pool.execute(
         "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ($1, 'decrypt_only', $2)",
         old.key_id,
@@ -175,30 +174,28 @@ async def two_keys(installation: Installation, old: MasterKey) -> Unlocked:
     return await unlock(installation.pool, Provider.DB, ring)
 
 
-async def forged(installation: Installation, added_ref: str, old: MasterKey, *, key_id: str) -> None:
-    """Put a secret of the attacker, sealed under the older key for the same place, in place of the endpoint's."""
+async def forged(installation: Installation, added_ref: str, old: MasterKey) -> None:
+    """Replace the endpoint's secret by the attacker's, sealed under the older key for the same place."""
     ref = SecretRef.parse(added_ref)
     sealed = seal(KeyRing(old), generate_signing_secret(), SecretContext.of(ref, Purpose.WEBHOOK_SIGNING))
-    await installation.pool.execute(
-        "UPDATE hookseal.secret_records SET sealed = $1, key_id = $2 WHERE tenant_id = 'acme'", sealed, key_id
-    )
+    await installation.pool.execute("UPDATE hookseal.secret_records SET sealed = $1 WHERE tenant_id = 'acme'", sealed)
 
 
 async def test_a_record_under_a_leaked_older_key(installation: Installation) -> None:
-    """A secret of the attacker's, sealed under an older master key that still opens, is not signed with."""
+    """A forged secret under an older master key, which still opens, does not sign."""
     added = await installation.add(NEW)
     unlocked = await two_keys(installation, SECOND)
-    await forged(installation, added.pointer.secret_ref or "", SECOND, key_id=SECOND.key_id)
+    await forged(installation, added.pointer.secret_ref or "", SECOND)
 
-    with pytest.raises(SecretRolledBack, match="another master key than the audit log knows"):
+    with pytest.raises(StaleRow, match="another master key than the audit log knows"):
         await signed(unlocked, await claimed(installation))
 
 
-async def test_a_closed_key_under_another_name(installation: Installation) -> None:
-    """A record under a key that was closed since the process began does not open by naming an open one beside it."""
+async def test_a_key_that_was_closed_since(installation: Installation) -> None:
+    """A record under a key that was retired after the process started does not open."""
     added = await installation.add(NEW)
     unlocked = await two_keys(installation, SECOND)
-    await forged(installation, added.pointer.secret_ref or "", SECOND, key_id=keyring().sealing.key_id)
+    await forged(installation, added.pointer.secret_ref or "", SECOND)
     await installation.pool.execute(
         "UPDATE hookseal.secret_keys SET state = 'retired' WHERE key_id = $1", SECOND.key_id
     )
@@ -216,7 +213,7 @@ VALUES ('acme', 1000, now(), 'x', 'secret.rotated', $1, '{"generation": 92233720
 
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_a_generation_that_none_is_above(deleted: bool, installation: Installation) -> None:
-    """A forged generation, however high, keeps a restore from accepting that endpoint alone, and says whom to ask."""
+    """A forged maximal generation refuses that endpoint's acceptance only, and the reason says so."""
     added = await installation.add(NEW)
     other = await installation.add(replace(NEW, url="https://receiver.example/other"))
     await rotated(installation, other.pointer.endpoint_id)

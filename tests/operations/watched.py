@@ -1,4 +1,4 @@
-"""A connection on which a test decides what happens before and after the statement of a number."""
+"""A connection on which a test acts before or after a numbered statement."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,17 +7,17 @@ from typing import Any
 
 import asyncpg
 
-from hookseal.schema.database import Connection
+from hookseal.postgres.handles import Connection
 
-COMMIT = 0  # in place of a number: the statement that commits
+COMMIT = 0  # instead of a number: the statement that commits
 
 
 class End(StrEnum):
-    """How an operation is broken off at one of its statements."""
+    """How an operation is interrupted at one of its statements."""
 
-    CUT = "cut"  # the connection is gone before it is sent
-    RAISED = "raised"  # an error of ours, or a cancellation, before it is sent
-    UNHEARD = "unheard"  # it was done, and its answer never comes
+    CUT = "cut"  # the connection ends before it is sent
+    RAISED = "raised"  # an error of hookseal, or a cancellation, before it is sent
+    UNHEARD = "unheard"  # it was executed, and its answer is lost
 
 
 class Broken(Exception):
@@ -25,11 +25,11 @@ class Broken(Exception):
 
 
 async def _nothing() -> None:
-    """Let it go on."""
+    """Do nothing."""
 
 
 class Watched(asyncpg.Connection):
-    """Counts its statements, and calls what `watch` was given before and after the one of that number."""
+    """Counts its statements, and calls the functions given to `watch` before and after the one of that number."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,15 +41,15 @@ class Watched(asyncpg.Connection):
         before: Callable[[], Awaitable[None]] = _nothing,
         after: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
-        """Count from 1 again; `COMMIT` is the statement that commits, whatever its number."""
+        """Count from 1 again; `COMMIT` means the statement that commits, whatever its number."""
         self.done: list[str] = []
-        self.locks = asyncio.Event()  # the statement that locks the endpoint's row is being sent
-        self.was_reached = False  # whether that statement was come to
+        self.locks = asyncio.Event()  # whether the statement that locks the endpoint's row was sent
+        self.was_reached = False  # whether that statement was reached
         self._number = 0
         self._at, self._before, self._after = at, before, after
 
     def break_off(self, end: End, at: int) -> None:
-        """Break off what is done next so, at its statement of that number."""
+        """Interrupt the next operation in that way, at its statement of that number."""
 
         async def cut() -> None:
             self.terminate()
@@ -70,7 +70,7 @@ class Watched(asyncpg.Connection):
                 self.watch(at, after=unheard)
 
     def pause(self, at: int) -> "Pause":
-        """Have what is done next stand still before its statement of that number, until it is let go."""
+        """Pause the next operation before its statement of that number, until it is resumed."""
         pause = Pause()
         self.watch(at, before=pause.stand)
         return pause
@@ -125,25 +125,25 @@ def _locks(query: str) -> bool:
 
 
 class Pause:
-    """One stands still here until another lets it go."""
+    """A point at which one task waits until another resumes it."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
         self._go = asyncio.Event()
 
     async def stand(self) -> None:
-        """Say that one stands here, and stand."""
+        """Report that the point is reached, and wait."""
         self.reached.set()
         await self._go.wait()
 
     async def reached_or(self, task: "asyncio.Task[Any]") -> None:
-        """Return once one stands here, or the task is done without."""
+        """Return once the point is reached, or the task is done without reaching it."""
         stands = asyncio.create_task(self.reached.wait())
         await asyncio.wait({stands, task}, return_when=asyncio.FIRST_COMPLETED)
         stands.cancel()
 
     def let_go(self) -> None:
-        """Let it go on."""
+        """Resume the waiting task."""
         self._go.set()
 
 
@@ -154,6 +154,6 @@ async def connect(database_url: str, settings: dict[str, str]) -> Watched:
 
 
 async def released(source: Connection, endpoint: str) -> None:
-    """Return once nobody holds the endpoint's row: then a session that was cut off has ended."""
+    """Return once no session locks the endpoint's row: then a session that was cut off has ended."""
     async with source.transaction():
         await source.execute("SELECT FROM hookseal.endpoints WHERE id = $1::text::uuid FOR UPDATE", endpoint)

@@ -1,6 +1,6 @@
 """The mark `req`, and the record of a full run in `.reports/tests.json` (see docs/requirements.md).
 
-A run that leaves anything out (a path, -k, -m, --deselect, a stop before the end) writes no record:
+A run that omits any test (a path, -k, -m, --deselect, an early stop) writes no record:
 a part of the suite proves nothing about the whole.
 """
 
@@ -17,7 +17,7 @@ from tools.governance.report import Case, Mark, Outcome, Report
 _PROPERTY: Final = "req"
 _LEFT_OUT: Final = "left_out"
 _MODULES: Final = "modules"
-# Options that leave tests out, only pretend to run them, or change what the suite is.
+# Options that omit tests, do not run them, or change the suite.
 _NARROWING: Final = (
     "keyword",
     "markexpr",
@@ -34,7 +34,7 @@ _NARROWING: Final = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record this run; under xdist the controller does, and its workers tell it what only they see."""
+    """Record this run; under xdist the controller does, with what its workers report to it."""
     config.addinivalue_line("markers", "req(id, ..., part=None): the requirements, or the one part, that it proves")
     witness = Witness(config)
     config.pluginmanager.register(witness, "hookseal-witness")
@@ -43,13 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Put the marks of a test among the properties that travel with its report."""
+    """Add the marks of a test to the properties in its report."""
     for mark in item.iter_markers("req"):
         item.user_properties += [(_PROPERTY, asdict(found)) for found in marks_of(mark)]
 
 
 def marks_of(mark: pytest.Mark) -> list[Mark]:
-    """Return what one mark names. Raises `pytest.UsageError` when it is not of its form."""
+    """Return the requirements that a mark names. Raises `pytest.UsageError` if it is malformed."""
     part = mark.kwargs.get("part")
     is_named = bool(mark.args) and all(isinstance(name, str) for name in mark.args)
     if not is_named or mark.kwargs.keys() - {"part"} or (part is not None and len(mark.args) != 1):
@@ -58,7 +58,7 @@ def marks_of(mark: pytest.Mark) -> list[Mark]:
 
 
 class Witness:
-    """Sees what is left out in one process, and tells the controller when that process is a worker."""
+    """Notes what is omitted in one process, and reports it to the controller if that process is a worker."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -66,23 +66,23 @@ class Witness:
         self.modules: dict[str, str] = {}
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Count the tests that something took away."""
+        """Count the deselected tests."""
         self.left_out += len(items)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Remember modules whose tests are unknown: they skipped themselves whole, or could not be imported."""
+        """Note modules whose tests are unknown, because they were skipped or could not be imported."""
         if not report.passed:
             self.modules[report.nodeid] = report.outcome
 
     def pytest_sessionfinish(self) -> None:
-        """Send what was seen to the controller."""
+        """Send the notes to the controller."""
         output: dict[str, Any] | None = getattr(self.config, "workeroutput", None)
         if output is not None:
             output |= {_LEFT_OUT: self.left_out, _MODULES: self.modules}
 
 
 class Recorder:
-    """Gathers the outcomes, and writes them down when the run was a full one."""
+    """Collects the outcomes, and writes the record if the run was a full one."""
 
     def __init__(self, config: pytest.Config, witness: Witness) -> None:
         self.config = config
@@ -91,21 +91,21 @@ class Recorder:
         self.cases: dict[str, Case] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the worst of a test's three phases; a pass is one of the call."""
+        """Store the worst outcome of a test's three phases; only the call phase can pass."""
         says_something = report.when == "call" or not report.passed
         if says_something and (report.failed or report.nodeid not in self.cases):
             self.cases[report.nodeid] = Case(nodeid=report.nodeid, outcome=_outcome(report), marks=_marks(report))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over what a worker saw."""
+        """Add the notes of a worker."""
         output = getattr(node, "workeroutput", {})
         self.witness.left_out += output.get(_LEFT_OUT, 0)
         self.witness.modules |= output.get(_MODULES, {})
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
-        """Write the record once every worker is down, if nothing was left out and the tree stood still."""
+        """Write the record after the last worker, if nothing was omitted and the tree did not change."""
         result = yield
         if exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} and self._is_full(session):
             modules = (Case(nodeid=name, outcome=Outcome(end)) for name, end in self.witness.modules.items())
@@ -118,7 +118,7 @@ class Recorder:
     def _is_full(self, session: pytest.Session) -> bool:
         options = self.config.option
         is_narrowed = any(getattr(options, name, None) for name in _NARROWING)
-        # --strict-markers and its like come as overrides too
+        # options such as --strict-markers appear as overrides, too
         is_altered = any(not setting.startswith("strict_") for setting in options.override_ini or ())
         testpaths = [Path(path) for path in self.config.getini("testpaths")]
         is_elsewhere = bool(testpaths) and [Path(argument) for argument in self.config.args] != testpaths

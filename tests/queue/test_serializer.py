@@ -1,4 +1,4 @@
-"""Jobs are plain msgpack: nothing that runs when it is read, nothing that shows a secret when it is written."""
+"""Jobs are plain msgpack: reading one runs no code, and writing one shows no secret."""
 
 import pickle
 from typing import Any
@@ -15,7 +15,7 @@ JOB: dict[str, Any] = {"t": None, "f": "deliver", "a": ["acme", "e", "d"], "k": 
 
 @pytest.mark.req("DEL-02")
 def test_round_trip() -> None:
-    """A job is read as it was written, by us and by any reader of msgpack."""
+    """A job is read as it was written, by hookseal and by any msgpack reader."""
     raw = job_serializer(JOB)
 
     assert JOB == job_deserializer(raw) == msgspec.msgpack.decode(raw)
@@ -23,7 +23,7 @@ def test_round_trip() -> None:
 
 @pytest.mark.req("DEL-02")
 def test_arqs_own_functions_take_it() -> None:
-    """With it arq itself writes and reads a job."""
+    """With it, the functions of arq write and read a job."""
     raw = serialize_job("deliver", ("acme", "e", "d"), {}, None, 1_700_000_000_000, serializer=job_serializer)
     job = deserialize_job(raw, deserializer=job_deserializer)
 
@@ -33,7 +33,7 @@ def test_arqs_own_functions_take_it() -> None:
 @pytest.mark.req("DEL-02")
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle_is_refused(protocol: int) -> None:
-    """No protocol of pickle is read: a job that another wrote with it runs nothing here."""
+    """No protocol of pickle is read, so a foreign job runs no code."""
     pickled = pickle.dumps(JOB, protocol)
 
     with pytest.raises(msgspec.DecodeError):
@@ -44,14 +44,14 @@ def test_pickle_is_refused(protocol: int) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"\xc1", msgspec.msgpack.encode([1]), job_serializer(JOB)[:-1], b"\x81\x01\x01"])
 def test_what_is_no_job_is_refused(raw: bytes) -> None:
-    """What is not a whole msgpack map with text as its keys is no job."""
+    """Anything but a whole msgpack map with text keys is not a job."""
     with pytest.raises(msgspec.DecodeError):
         job_deserializer(raw)
 
 
 @pytest.mark.req("DEL-02")
 def test_an_exception_is_its_name() -> None:
-    """An exception that arq would keep as a result is written as the name of its class, without its text."""
+    """An exception as a result is written as the name of its class, without its text."""
     raw = serialize_result(
         *("deliver", ("acme",), {}, 1, 0, False, ValueError("postgresql://u:hunter2@h/d"), 0, 0, "ref", "queue"),
         job_id="d",
@@ -65,7 +65,7 @@ def test_an_exception_is_its_name() -> None:
 
 @pytest.mark.req("DEL-02")
 def test_a_secret_is_its_name() -> None:
-    """Secret material that is put into a job by mistake is written as the name of its class."""
+    """A secret that is put into a job by mistake is written as the name of its class."""
     raw = job_serializer({**JOB, "a": [SecretMaterial(b"whsec_canary")]})
 
     assert ["SecretMaterial"] == job_deserializer(raw)["a"]

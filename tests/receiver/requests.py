@@ -15,13 +15,13 @@ DELIVERY = "01900000-0000-7000-8000-00000000000a"
 
 
 def standard(case: dict[str, Any] = KNOWN, /, **changes: str | None) -> dict[str, str]:
-    """Return the headers of a known request, changed; None takes one away (`id`, `timestamp`, `signature`)."""
+    """Return the headers of a known request with changes; None removes one (`id`, `timestamp`, `signature`)."""
     given = {name: str(case[name]) for name in ("id", "timestamp", "signature")} | changes
     return {f"webhook-{name}": value for name, value in given.items() if value is not None}
 
 
 def x_webhook(case: dict[str, Any] = X_KNOWN, /, **changes: str | None) -> dict[str, str]:
-    """Return the headers of a known request, changed; None takes one away, and `_` in a name is `-`."""
+    """Return the headers of a known request with changes; None removes one, and `_` in a name is `-`."""
     known = {"delivery_id": DELIVERY, "timestamp": str(case["timestamp"]), "signature": case["signature"]}
     given: dict[str, str | None] = {**known, **changes}
     return {f"x-webhook-{name.replace('_', '-')}": value for name, value in given.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Public keys at a receiver: what they verify, what is refused as one, and that no key is taken for another kind."""
+"""Public keys at a receiver: what they verify, which are refused, and that no key works as another kind."""
 
 import base64
 import hashlib
@@ -78,7 +78,7 @@ def _fits(key: bytes, signature: bytes, content: bytes) -> bool:
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["comment"])
 def test_signatures_that_are_known(case: dict[str, Any]) -> None:
-    """What others sign with ed25519 is verified by the public key, whatever bytes the body is made of."""
+    """The public key verifies known ed25519 signatures of other programs, for any bytes of a body."""
     verified = verify(bytes.fromhex(case["body"]), standard(case), [case["public_key"]], now=case["timestamp"])
 
     assert (
@@ -94,7 +94,7 @@ def test_signatures_that_are_known(case: dict[str, Any]) -> None:
     st.binary(max_size=100),
 )
 def test_whatever_a_private_key_signs(seed: bytes, delivery: str, at: int, body: bytes) -> None:
-    """What any private key signs is verified by its public key."""
+    """A signature by any private key is verified by its public key."""
     key = Ed25519PrivateKey.from_private_bytes(seed)
     signature = _spelled("v1a,", key.sign(f"{delivery}.{at}.".encode() + body))
     headers = {"webhook-id": delivery, "webhook-timestamp": str(at), "webhook-signature": signature}
@@ -104,7 +104,7 @@ def test_whatever_a_private_key_signs(seed: bytes, delivery: str, at: int, body:
 
 
 def test_keys_of_every_kind_together() -> None:
-    """A list may hold secrets, texts and public keys; the number of the one that fits is told, counted from 1."""
+    """A list may hold secrets, texts and public keys; the number of the matching one is returned, from 1."""
     keys = [OTHER_PUBLIC, "not the secret, and no base64", X_SECRET, SECRET, PUBLIC]
 
     assert 4 == verify(BODY, standard(), keys, now=AT).secret_number
@@ -121,7 +121,7 @@ def test_keys_of_every_kind_together() -> None:
     ],
 )
 def test_a_change_of_algorithm(entries: list[str]) -> None:
-    """While a request is signed with a secret and a private key, the receiver needs one of the two, either one."""
+    """While a secret and a private key both sign, the receiver needs only one of the two."""
     headers = standard(signature=" ".join(entries))
 
     for secrets in ([SECRET], [PUBLIC], [OTHER_SECRET, PUBLIC], [OTHER_PUBLIC, SECRET]):
@@ -145,7 +145,7 @@ def test_two_private_keys_in_an_overlap() -> None:
     ("seconds", "is_accepted"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)]
 )
 def test_tolerance(seconds: int, is_accepted: bool) -> None:
-    """The time that is signed may be 300 seconds from now on either side, and not 301."""
+    """The signed time may be 300 seconds from now in either direction, and not 301."""
     if is_accepted:
         assert AT == verify(BODY, standard(ASYMMETRIC), [PUBLIC], now=AT + seconds).timestamp
         return
@@ -159,7 +159,7 @@ def _flipped(value: bytes) -> Iterator[bytes]:
 
 
 def test_every_bit_counts() -> None:
-    """Another body or signature, be it by one bit, another time and another id do not fit."""
+    """Another body or signature, even by one bit, another time and another id do not match."""
     for body in (*_flipped(BODY), BODY + b"\n", BODY[:-1], b""):
         with pytest.raises(NoMatchingSignature):
             verify(body, standard(ASYMMETRIC), [PUBLIC], now=AT)
@@ -194,7 +194,7 @@ def test_every_bit_counts() -> None:
     ],
 )
 def test_signatures_that_are_none(signature: str) -> None:
-    """A part of a signature, another version or another spelling does not fit, and nothing breaks."""
+    """A truncated signature, or one of another version or encoding, does not match, and no other error occurs."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(signature=signature), [PUBLIC], now=AT)
 
@@ -202,8 +202,8 @@ def test_signatures_that_are_none(signature: str) -> None:
 @pytest.mark.parametrize("key", [PRIVATE, PRIVATE.upper(), "whsk_AAAA", f" {PRIVATE}", f"{PRIVATE}\n", f'"{PRIVATE}"'])
 @pytest.mark.parametrize("headers", [standard(ASYMMETRIC), standard(), x_webhook()])
 def test_a_private_key_is_refused(key: str, headers: dict[str, str]) -> None:
-    """A private key does not belong at a receiver: the refusal says what to give it, and does not repeat the key."""
-    with pytest.raises(UnusableSecret, match=r"^secret 2 is a private key .* give it the whpk_") as caught:
+    """No receiver may have a private key: the error says what to use instead, and does not repeat the key."""
+    with pytest.raises(UnusableSecret, match=r"^secret 2 is a private key .* use the public key \(whpk_\)") as caught:
         verify(BODY, headers, [SECRET, key], now=AT)
 
     assert PRIVATE[5:20].lower() not in str(caught.value).lower()
@@ -228,16 +228,16 @@ def test_a_private_key_is_refused(key: str, headers: dict[str, str]) -> None:
 )
 @pytest.mark.parametrize("headers", [standard(ASYMMETRIC), standard(), x_webhook()])
 def test_a_public_key_of_another_form(key: str, headers: dict[str, str]) -> None:
-    """A public key has one spelling, and nothing like it is passed over or taken for a text."""
-    with pytest.raises(UnusableSecret, match=r"^secret 3 is no public key .* base64 of 32 bytes"):
+    """A public key has one valid form; similar texts are neither ignored nor used as an HMAC text."""
+    with pytest.raises(UnusableSecret, match=r"^secret 3 is not a public key .* base64 of 32 bytes"):
         verify(BODY, headers, [SECRET, X_SECRET, key], now=AT)
 
 
-@pytest.mark.parametrize("spoilt", ["{}\n", "{}\r\n", " {}", "\t{} "], ids=repr)
-def test_a_public_key_with_white_space_around_it(spoilt: str) -> None:
-    """A public key as the line of a file gives it is told from one that is wrong."""
+@pytest.mark.parametrize("padded", ["{}\n", "{}\r\n", " {}", "\t{} "], ids=repr)
+def test_a_public_key_with_white_space_around_it(padded: str) -> None:
+    """A public key with white space around it is distinguished from a wrong one."""
     with pytest.raises(UntrimmedSecret, match="secret 1 is a public key with white space around it: strip it"):
-        verify(BODY, standard(ASYMMETRIC), [spoilt.format(PUBLIC)], now=AT)
+        verify(BODY, standard(ASYMMETRIC), [padded.format(PUBLIC)], now=AT)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_public_key_with_white_space_around_it(spoilt: str) -> None:
     [PUBLIC.encode(), PUBLIC.removeprefix("whpk_").encode(), _decoded(PUBLIC), _decoded(PRIVATE), PRIVATE.encode()],
 )
 def test_a_public_key_is_no_key_of_hmac(key: bytes) -> None:
-    """Whoever signs by HMAC with the text or the bytes of a public key is refused, in each scheme and version."""
+    """An HMAC keyed with the text or the bytes of a public key is refused, in each scheme and version."""
     digest = hmac.digest(key, CONTENT, "sha256")
     forged = [
         standard(signature=_spelled("v1,", digest)),
@@ -263,7 +263,7 @@ def test_a_public_key_is_no_key_of_hmac(key: bytes) -> None:
 @pytest.mark.parametrize("prefix", ["whsec_", ""])
 @pytest.mark.parametrize("half", [slice(0, 32), slice(32, 64), slice(0, 64)])
 def test_a_key_of_hmac_verifies_no_ed25519(prefix: str, half: slice) -> None:
-    """A secret whose bytes are a seed, a public key or both verifies nothing that the private key signed."""
+    """A secret whose bytes are a seed or a public key does not verify what the private key signed."""
     secret = _spelled(prefix, _decoded(PRIVATE)[half])
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(ASYMMETRIC), [secret], now=AT)
@@ -272,19 +272,21 @@ def test_a_key_of_hmac_verifies_no_ed25519(prefix: str, half: slice) -> None:
 
 
 def test_what_is_told_of_the_other_kind() -> None:
-    """Where keys are of one kind and signatures of the other, the refusal says which key is missing."""
-    with pytest.raises(NoMatchingSignature, match=r"with ed25519 only \(v1a\): give the verifier the endpoint's whpk_"):
+    """If keys and signatures are of different kinds, the error says which key is missing."""
+    with pytest.raises(
+        NoMatchingSignature, match=r"with ed25519 only \(v1a\): pass the endpoint's public key \(whpk_\)"
+    ):
         verify(BODY, standard(ASYMMETRIC), [SECRET, X_SECRET], now=AT)
-    with pytest.raises(NoMatchingSignature, match=r"with HMAC only \(v1\): give the verifier the endpoint's whsec_"):
+    with pytest.raises(NoMatchingSignature, match=r"with HMAC only \(v1\): pass the endpoint's secret \(whsec_\)"):
         verify(BODY, standard(), [PUBLIC, OTHER_PUBLIC], now=AT)
-    with pytest.raises(UnusableSecret, match="none of the secrets is spelled as the scheme of this request needs it"):
+    with pytest.raises(UnusableSecret, match="none of the secrets has the form that the scheme of this request needs"):
         verify(BODY, x_webhook(), [PUBLIC, OTHER_PUBLIC], now=AT)
-    with pytest.raises(NoMatchingSignature, match="no signature of a kind that this verifier takes"):
+    with pytest.raises(NoMatchingSignature, match="no signature of a kind that this verifier knows"):
         verify(BODY, standard(signature="v2,AAAA"), [PUBLIC, SECRET], now=AT)
 
 
 def test_a_header_cannot_ask_for_endless_verifications() -> None:
-    """Of 16 signatures one may fit; with 17 the header is refused before the first is verified, for HMAC it is not."""
+    """16 signatures are tried; with 17 the header is refused before the first is verified, but not for HMAC."""
     wrong = [_spelled("v1a,", bytes([n]) * 64) for n in range(16)]
     headers = standard(signature=" ".join([*wrong[:15], SIGNATURE]))
     too_many = standard(signature=" ".join([*wrong, SIGNATURE, KNOWN["signature"]]))
@@ -296,7 +298,7 @@ def test_a_header_cannot_ask_for_endless_verifications() -> None:
 
 
 def _forged(key: bytes) -> tuple[str, bytes] | None:
-    """Return an id and a signature of it that nobody's private key made and that the cipher library takes."""
+    """Return an id and a forged signature of it that the cipher library accepts."""
     for n in range(64):
         content = signed_content(f"forged_{n}", AT, BODY)
         for point in SMALL_ORDER:
@@ -308,32 +310,32 @@ def _forged(key: bytes) -> tuple[str, bytes] | None:
 
 @pytest.mark.parametrize("key", [*SMALL_ORDER, *NOT_CANONICAL])
 def test_a_public_key_that_proves_nothing(key: str) -> None:
-    """A key of small order, in any spelling, is refused: the cipher library takes it, and anybody can sign for it."""
+    """A key of small order, in any encoding, is refused: the cipher library accepts it, and anybody can sign for it."""
     forged = _forged(bytes.fromhex(key))
     assert forged is not None
     headers = standard(id=forged[0], signature=_spelled("v1a,", forged[1]))
 
-    with pytest.raises(UnusableSecret, match="secret 1 is a public key for ed25519 that proves nothing"):
+    with pytest.raises(UnusableSecret, match="secret 1 is a public key for ed25519 for which anybody can sign"):
         verify(BODY, headers, [_spelled("whpk_", bytes.fromhex(key)), SECRET], now=AT)
 
 
 @pytest.mark.parametrize("sign", [0, 1 << 255])
 @pytest.mark.parametrize("y", range(FIELD_PRIME, 2**255))
 def test_a_public_key_that_is_not_in_its_one_spelling(y: int, sign: int) -> None:
-    """A y that is not below the prime of the field is refused, as RFC 8032, 5.1.3 has it."""
-    with pytest.raises(UnusableSecret, match="proves nothing"):
+    """A y that is not below the prime of the field is refused, as in RFC 8032, 5.1.3."""
+    with pytest.raises(UnusableSecret, match="for which anybody can sign"):
         verify(BODY, standard(ASYMMETRIC), [_spelled("whpk_", (y | sign).to_bytes(32, "little"))], now=AT)
 
 
 def test_a_public_key_that_is_no_point() -> None:
-    """A key that is on no point of the curve verifies nothing: the cipher library refuses whatever is signed."""
+    """A key that is not a point of the curve verifies nothing: the cipher library refuses every signature."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(ASYMMETRIC), [_spelled("whpk_", (2).to_bytes(32, "little"))], now=AT)
 
 
 @pytest.mark.parametrize("times", range(1, 15))
 def test_a_signature_has_one_scalar(times: int) -> None:
-    """A signature whose scalar is not below the order of the group is refused, as RFC 8032, 5.1.7 has it."""
+    """A signature whose scalar is not below the order of the group is refused, as in RFC 8032, 5.1.7."""
     genuine = _decoded(SIGNATURE)
     scalar = int.from_bytes(genuine[32:], "little") + times * ORDER
     altered = genuine[:32] + scalar.to_bytes(32, "little")
@@ -343,7 +345,7 @@ def test_a_signature_has_one_scalar(times: int) -> None:
 
 
 def _with_neutral_point(point: bytes) -> bytes:
-    """Return the signature that the known private key makes when its one-time scalar is 0, for this spelling of R."""
+    """Return the signature of the known private key with the one-time scalar 0, for this encoding of R."""
     seed, public = _decoded(PRIVATE)[:32], _decoded(PRIVATE)[32:]
     private = int.from_bytes(hashlib.sha512(seed).digest()[:32], "little") & (2**254 - 8) | 2**254
     challenge = int.from_bytes(hashlib.sha512(point + public + CONTENT).digest(), "little")
@@ -351,7 +353,7 @@ def _with_neutral_point(point: bytes) -> bytes:
 
 
 def test_a_signature_has_one_spelling_of_its_point() -> None:
-    """The point of a signature, too, is taken in its one spelling only."""
+    """The point of a signature, too, is accepted in its canonical encoding only."""
     one_spelling = _with_neutral_point((1).to_bytes(32, "little"))
     headers = standard(signature=_spelled("v1a,", one_spelling))
     assert AT == verify(BODY, headers, [PUBLIC], now=AT).timestamp

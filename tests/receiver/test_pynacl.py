@@ -1,4 +1,4 @@
-"""`v1a` at a receiver that has PyNaCl and nothing of ours: no public library of Standard Webhooks verifies it yet."""
+"""`v1a` at a receiver that has PyNaCl and nothing of hookseal, since no public library verifies it yet."""
 
 import base64
 import re
@@ -14,8 +14,8 @@ from nacl.signing import SigningKey
 
 from hookseal.ground.wire import Algorithm, Scheme, signed_content, standard_headers
 from hookseal.receiver import verify
-from hookseal.secrets.signer import Signer, generate_signing_secret, public_key_of
-from hookseal.secrets.signing_key import spelled_pair
+from hookseal.secrets.signing.signer import Signer, generate_signing_secret, public_key_of
+from hookseal.secrets.signing.signing_key import spelled_pair
 from tests.vectors.reading import vectors
 
 pytestmark = pytest.mark.req("DEL-04", part="standard-ed25519")
@@ -26,7 +26,7 @@ AT = 1_614_265_330
 
 @pytest.fixture(scope="module", name="is_signed")
 def by_hand() -> Callable[[bytes, dict[str, str], str], bool]:
-    """Return the function that `docs/wire.md` gives to receivers, as it stands there."""
+    """Return the function that `docs/wire.md` shows to receivers."""
     page = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
     [shown] = [block for block in re.findall(r"(?:^(?:    .*)?\n)+", page, re.MULTILINE) if "def is_signed(" in block]
     defined: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def test_the_vectors_are_what_pynacl_signs(case: dict[str, Any]) -> None:
 
 @given(st.binary(max_size=500))
 def test_pynacl_verifies_what_we_sign(is_signed: Callable[[bytes, dict[str, str], str], bool], body: bytes) -> None:
-    """A request in an overlap verifies, by what `docs/wire.md` shows, with each public key, and no other body does."""
+    """The function in `docs/wire.md` verifies a request in an overlap with each public key, and no other body."""
     secrets = [generate_signing_secret(Algorithm.ED25519) for _ in range(2)]
     content = signed_content(DELIVERY, AT, body)
     signers = [Signer("ref", secret, Scheme.STANDARD, Algorithm.ED25519) for secret in secrets]
@@ -62,7 +62,7 @@ def test_pynacl_verifies_what_we_sign(is_signed: Callable[[bytes, dict[str, str]
 @pytest.mark.req("SEC-20")
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=500))
 def test_we_verify_what_pynacl_signs(seed: bytes, body: bytes) -> None:
-    """A request that PyNaCl signed verifies with the key pair that it is spelled as here, whatever the seed."""
+    """A request that PyNaCl signed is verified with the public key that hookseal derives from the same seed."""
     key = SigningKey(seed)
     public_key = "whpk_" + base64.b64encode(bytes(key.verify_key)).decode()
     signature = "v1a," + base64.b64encode(key.sign(signed_content(DELIVERY, AT, body)).signature).decode()

@@ -1,4 +1,4 @@
-"""What our signers sign, our verifier verifies: both sides of the wire have the same keys."""
+"""The verifier accepts what the signers sign: both sides of the wire accept the same keys."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from hookseal.ground.wire import (
 )
 from hookseal.receiver import UnusableSecret, verify
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import Signer, generate_signing_secret, parse_signing_secret, public_key_of
+from hookseal.secrets.signing.signer import Signer, generate_signing_secret, parse_signing_secret, public_key_of
 
 pytestmark = [pytest.mark.req("SEC-20")]
 
@@ -42,7 +42,7 @@ def _x_webhook(body: bytes, signer: Signer) -> dict[str, str]:
 @pytest.mark.parametrize("current", Algorithm)
 @given(st.binary(max_size=200))
 def test_any_two_algorithms_in_an_overlap(current: Algorithm, previous: Algorithm, body: bytes) -> None:
-    """Of a request that is signed by two secrets, whatever their algorithms, each receiver verifies its own."""
+    """If two secrets of any algorithms sign a request, the receiver of each verifies it."""
     made = {
         algorithm: (generate_signing_secret(algorithm), generate_signing_secret(algorithm)) for algorithm in Algorithm
     }
@@ -55,7 +55,7 @@ def test_any_two_algorithms_in_an_overlap(current: Algorithm, previous: Algorith
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), st.binary(max_size=50))
 def test_every_text_that_may_sign_may_verify(text: str, body: bytes) -> None:
-    """A text that is taken for `x-webhook` verifies at the receiver as it is, unless it is nothing but white space."""
+    """A text that is accepted as a secret of `x-webhook` verifies at the receiver, unless it is only white space."""
     try:
         secret = parse_signing_secret(text, Scheme.X_WEBHOOK)
     except Malformed:
@@ -75,7 +75,7 @@ def test_every_text_that_may_sign_may_verify(text: str, body: bytes) -> None:
     st.text(st.characters(codec="ascii"), min_size=16, max_size=50),
 )
 def test_both_sides_have_one_idea_of_what_is_a_key_of_ed25519(before: str, prefix: str, after: str) -> None:
-    """What looks like a key for ed25519 and is refused as a text of HMAC by one side is refused by the other."""
+    """A text that looks like an ed25519 key is refused as an HMAC text by both sides or by neither."""
     text = before + prefix + after
     headers = _x_webhook(b"", Signer("ref", SecretMaterial(b"x" * 16), Scheme.X_WEBHOOK, Algorithm.HMAC))
     is_taken = True

@@ -1,4 +1,4 @@
-"""What a receiver accepts, and why it refuses: the cases of the public libraries, and those that they leave open."""
+"""What a receiver accepts and why it refuses: the cases of the public libraries, and those that they leave open."""
 
 import base64
 import hmac
@@ -54,7 +54,7 @@ print(sorted({"aiohttp", "arq", "asyncpg", "cryptography", "pydantic", "redis", 
 
 @pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
 def test_standard_signatures_that_are_known(case: dict[str, Any]) -> None:
-    """What the public libraries sign is verified, whatever bytes the body is made of."""
+    """Signatures of the public libraries are verified, for any bytes of a body."""
     verified = verify(bytes.fromhex(case["body"]), standard(case), [case["secret"]], now=case["timestamp"])
 
     assert (
@@ -65,7 +65,7 @@ def test_standard_signatures_that_are_known(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
 def test_x_webhook_signatures_that_are_known(case: dict[str, Any]) -> None:
-    """What openssl signs with the text of the secret is verified."""
+    """Signatures by openssl with the text of the secret are verified."""
     verified = verify(bytes.fromhex(case["body"]), x_webhook(case), [case["secret"]], now=case["timestamp"])
 
     assert (
@@ -81,7 +81,7 @@ def test_x_webhook_signatures_that_are_known(case: dict[str, Any]) -> None:
     st.binary(min_size=24, max_size=64),
 )
 def test_whatever_the_public_library_signs(delivery: str, at: int, body: str, key: bytes) -> None:
-    """What the public library of Standard Webhooks signs is verified, whatever it is."""
+    """Any signature of the public library of Standard Webhooks is verified."""
     secret = "whsec_" + base64.b64encode(key).decode()
     signature = Webhook(secret).sign(delivery, EPOCH + timedelta(seconds=at), body)
     headers = {"webhook-id": delivery, "webhook-timestamp": str(at), "webhook-signature": signature}
@@ -95,7 +95,7 @@ def test_whatever_the_public_library_signs(delivery: str, at: int, body: str, ke
     st.binary(),
 )
 def test_whatever_comes_is_refused(headers: dict[str, str], secrets: list[str], body: bytes) -> None:
-    """Whatever stands in the headers, nothing but a refusal comes of it."""
+    """Arbitrary headers lead to a refusal and to no other error."""
     with pytest.raises(VerificationError):
         verify(body, headers, secrets, now=AT)
 
@@ -103,7 +103,7 @@ def test_whatever_comes_is_refused(headers: dict[str, str], secrets: list[str], 
 @pytest.mark.parametrize("spell", [str.upper, str.title, str.lower])
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_names_of_headers(headers: dict[str, str], secret: str, spell: Any) -> None:
-    """Names of headers may be spelled in any case, and other headers do not count."""
+    """The case of header names does not matter, and other headers are ignored."""
     spelled = {spell(name): value for name, value in headers.items()} | {"Host": "a", "HOST": "b"}
 
     assert AT == verify(BODY, spelled, [secret], now=AT).timestamp
@@ -111,7 +111,7 @@ def test_names_of_headers(headers: dict[str, str], secret: str, spell: Any) -> N
 
 @pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
 def test_standard_needs_three_headers(name: str) -> None:
-    """Each of the three headers must be there."""
+    """Each of the three headers is required."""
     headers = standard()
     del headers[name]
     with pytest.raises(MissingHeader, match=name):
@@ -120,7 +120,7 @@ def test_standard_needs_three_headers(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["x-webhook-delivery-id", "x-webhook-timestamp", "x-webhook-signature"])
 def test_x_webhook_needs_three_headers(name: str) -> None:
-    """Id, time and a signature must be there."""
+    """Id, time and a signature are required."""
     headers = x_webhook()
     del headers[name]
     with pytest.raises(MissingHeader, match=name):
@@ -129,7 +129,7 @@ def test_x_webhook_needs_three_headers(name: str) -> None:
 
 @pytest.mark.parametrize("headers", [standard() | {"Webhook-Id": "other"}, x_webhook() | {"X-WEBHOOK-SIGNATURE": ""}])
 def test_a_header_that_is_there_twice(headers: dict[str, str]) -> None:
-    """A header that counts and is there more than once is refused: others might read the other one."""
+    """A header of the scheme that occurs twice is refused: other software might read the other one."""
     with pytest.raises(MalformedHeader, match="more than once"):
         verify(BODY, headers, [SECRET, X_SECRET], now=AT)
 
@@ -138,7 +138,7 @@ def test_a_header_that_is_there_twice(headers: dict[str, str]) -> None:
     "text", ["hello", "", "-1", "+1614265330", "01614265330", "1614265330.0", "1_614_265_330", " 1614265330", "1e9"]
 )
 def test_a_time_that_is_none(text: str) -> None:
-    """A time is whole unix seconds in one spelling."""
+    """A time is whole unix seconds in one form."""
     for headers, secret in ((standard(timestamp=text), SECRET), (x_webhook(timestamp=text), X_SECRET)):
         with pytest.raises(MalformedHeader, match="timestamp must be whole unix seconds"):
             verify(BODY, headers, [secret], now=AT)
@@ -146,21 +146,21 @@ def test_a_time_that_is_none(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["١٦١٤٢٦٥٣٣٠", "1614265330\n", "9" * 5_000])
 def test_a_time_that_python_would_take(text: str) -> None:
-    """Digits of other scripts, a newline at the end and numbers without end are no time."""
+    """Digits of other scripts, a trailing newline and very long numbers are not a time."""
     with pytest.raises(MalformedHeader):
         verify(BODY, standard(timestamp=text), [SECRET], now=AT)
 
 
 @pytest.mark.parametrize("text", ["", "msg.1", "a b", "zoë", "a\n", "x" * 257])
 def test_an_id_that_is_none(text: str) -> None:
-    """An id is visible ASCII without a dot: with one, a part of what was signed could pass for the time."""
+    """An id is visible ASCII without a dot, since a dot would make the signed bytes ambiguous."""
     for headers, secret in ((standard(id=text), SECRET), (x_webhook(delivery_id=text), X_SECRET)):
         with pytest.raises(MalformedHeader, match="without a dot"):
             verify(BODY, headers, [secret], now=AT)
 
 
 def test_what_was_signed_cannot_be_cut_in_another_place() -> None:
-    """A raw body that begins with a number and a dot does not lend itself to another id and time."""
+    """A raw body that begins with a number and a dot cannot be presented under another id and time."""
     known: dict[str, Any] = KNOWN | {"id": f"{KNOWN['id']}.{AT}"}
     with pytest.raises(VerificationError):
         verify(b'{"test": 2432232314}', standard(known, timestamp="7"), [SECRET], now=7)
@@ -171,7 +171,7 @@ def test_what_was_signed_cannot_be_cut_in_another_place() -> None:
 )
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_tolerance(headers: dict[str, str], secret: str, seconds: int, is_accepted: bool) -> None:
-    """A time may be 300 seconds from now on either side, and not 301; the refusal says how old it is."""
+    """A time may be 300 seconds from now in either direction, and not 301; the error says how old it is."""
     if is_accepted:
         assert AT == verify(BODY, headers, [secret], now=AT + seconds).timestamp
         return
@@ -180,7 +180,7 @@ def test_tolerance(headers: dict[str, str], secret: str, seconds: int, is_accept
 
 
 def test_another_tolerance() -> None:
-    """The tolerance is the receiver's to choose; less than nothing accepts nothing."""
+    """The receiver chooses the tolerance; with a negative one no request is accepted."""
     assert AT == verify(BODY, standard(), [SECRET], now=AT + 86_400, tolerance_seconds=86_400).timestamp
     for age, tolerance in ((1, 0), (0.5, 0.25), (0, -1)):
         with pytest.raises(OutsideTolerance):
@@ -189,14 +189,14 @@ def test_another_tolerance() -> None:
 
 @pytest.mark.parametrize(("now", "tolerance"), [(nan, 300), (inf, 300), (-inf, 300), (AT, nan)])
 def test_numbers_that_are_none(now: float, tolerance: float) -> None:
-    """What is no number is no reason to accept."""
+    """A time that is NaN or infinite, and a tolerance that is NaN, lead to a refusal."""
     with pytest.raises(OutsideTolerance):
         verify(BODY, standard(), [SECRET], now=now, tolerance_seconds=tolerance)
 
 
 @pytest.mark.parametrize("hours", [-5, 0, 7, 13])
 def test_time_zones(hours: int) -> None:
-    """Now may be a datetime in any time zone; one without a time zone is no time."""
+    """Now may be a datetime in any time zone, but not one without a time zone."""
     now = datetime.fromtimestamp(AT, UTC).astimezone(timezone(timedelta(hours=hours)))
 
     assert AT == verify(BODY, standard(), [SECRET], now=now, tolerance_seconds=0).timestamp
@@ -225,7 +225,7 @@ def test_time_zones(hours: int) -> None:
     ],
 )
 def test_standard_signatures_that_do_not_fit(signature: str) -> None:
-    """A part of a signature, another version, another spelling and a list of wrong ones do not fit; nothing breaks."""
+    """A signature that is truncated, in another encoding or of another version, and a list of such, do not match."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(signature=signature), [SECRET], now=AT)
 
@@ -234,7 +234,7 @@ def test_standard_signatures_that_do_not_fit(signature: str) -> None:
     "before", ["v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc=", "v1a,AAAA", "v2,AAAA", "no_comma", "v1", "", "v1,é"]
 )
 def test_a_list_of_signatures(before: str) -> None:
-    """One signature of a list has to fit; entries without a comma or of another version are passed over."""
+    """One matching signature of a list is enough; entries without a comma or of another version are ignored."""
     for signature in (f"{before} {KNOWN['signature']}", f"{KNOWN['signature']} {before}"):
         assert AT == verify(BODY, standard(signature=signature), [SECRET], now=AT).timestamp
 
@@ -244,14 +244,14 @@ def test_a_list_of_signatures(before: str) -> None:
     ["", "sha256=", X_KNOWN["signature"][:-1], X_KNOWN["signature"].removeprefix("sha256="), "sha256=é", "sha1=00"],
 )
 def test_x_webhook_signatures_that_do_not_fit(signature: str) -> None:
-    """A part of a signature, or another spelling, does not fit."""
+    """A truncated signature, or one in another encoding, does not match."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, x_webhook(signature=signature), [X_SECRET], now=AT)
 
 
 @pytest.mark.parametrize("name", ["signature", "signature_current", "signature_previous"])
 def test_any_of_the_three_headers_may_fit(name: str) -> None:
-    """In an overlap three headers hold signatures; it is enough that one of them, or the only one, fits."""
+    """In an overlap three headers contain signatures, and a match in any of them is enough."""
     wrong = "sha256=" + "0" * 64
     others = dict.fromkeys(("signature", "signature_current", "signature_previous"), wrong)
     alone: dict[str, str | None] = {"signature": None, name: X_KNOWN["signature"]}
@@ -264,7 +264,7 @@ def test_any_of_the_three_headers_may_fit(name: str) -> None:
 
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_several_secrets(headers: dict[str, str], secret: str) -> None:
-    """Any of several secrets may have signed it, and its number is told, counted from 1."""
+    """Any of several secrets may have signed, and its number is returned, counted from 1."""
     assert 1 == verify(BODY, headers, [secret, OTHER_SECRET], now=AT).secret_number
     assert 2 == verify(BODY, headers, [OTHER_SECRET, secret], now=AT).secret_number
     with pytest.raises(NoMatchingSignature):
@@ -273,7 +273,7 @@ def test_several_secrets(headers: dict[str, str], secret: str) -> None:
 
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_every_bit_of_the_body_counts(headers: dict[str, str], secret: str) -> None:
-    """Another body, be it by one bit, a newline more or a byte less, does not fit."""
+    """Another body, even by one bit, an added newline or a missing byte, does not match."""
     flipped = [bytes([*BODY[:n], BODY[n] ^ 1 << bit, *BODY[n + 1 :]]) for n in range(len(BODY)) for bit in range(8)]
     for body in (*flipped, BODY + b"\n", BODY[:-1], b""):
         with pytest.raises(NoMatchingSignature):
@@ -281,7 +281,7 @@ def test_every_bit_of_the_body_counts(headers: dict[str, str], secret: str) -> N
 
 
 def test_what_else_is_signed() -> None:
-    """Another time does not fit; neither does another id in `standard`. `x-webhook` does not sign its id."""
+    """Another time does not match; another id does not in `standard`, but `x-webhook` does not sign the id."""
     for headers in (standard(timestamp=str(AT + 1)), standard(id="msg_other"), x_webhook(timestamp=str(AT + 1))):
         with pytest.raises(NoMatchingSignature):
             verify(BODY, headers, [SECRET, X_SECRET], now=AT)
@@ -290,12 +290,12 @@ def test_what_else_is_signed() -> None:
 
 @pytest.mark.parametrize("secret", [SECRET.removeprefix("whsec_"), SECRET + "=", SECRET])
 def test_how_a_secret_is_spelled(secret: str) -> None:
-    """A secret of `standard` may be given with or without its prefix and padding."""
+    """A secret of `standard` may be written with or without its prefix and padding."""
     assert AT == verify(BODY, standard(), [secret], now=AT).timestamp
 
 
 def test_a_secret_without_padding() -> None:
-    """Base64 whose padding was left out is taken, as the public library in Python takes it."""
+    """Base64 without padding is accepted, as by the public library in Python."""
     secret, signature = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr", "v1,yK2tMbA6BHPrMEJ1lLv7UlJJbgFoqGenJkiajZ29evg="
     assert AT == verify(BODY, standard(signature=signature), [secret], now=AT).timestamp
 
@@ -309,7 +309,7 @@ def test_a_secret_without_padding() -> None:
     ],
 )
 def test_a_secret_that_is_too_short(secret: str, signature: str) -> None:
-    """A key of less than 24 bytes is none of the scheme, though it made the signature: anybody may find it."""
+    """A key of less than 24 bytes is refused even if it made the signature, since it can be guessed."""
     with pytest.raises(UnusableSecret):
         verify(BODY, standard(signature=signature), [secret], now=AT)
 
@@ -322,12 +322,12 @@ def test_a_secret_that_is_empty(secrets: list[str]) -> None:
             verify(BODY, headers, secrets, now=AT)
 
 
-@pytest.mark.parametrize("spoilt", ["{}\n", "{}\r\n", " {}", "\t{}", "{} "], ids=repr)
+@pytest.mark.parametrize("padded", ["{}\n", "{}\r\n", " {}", "\t{}", "{} "], ids=repr)
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
-def test_a_secret_with_white_space_around_it(headers: dict[str, str], secret: str, spoilt: str) -> None:
-    """If none fits and one is as the line of a file gives it, the refusal says which one and what to do."""
+def test_a_secret_with_white_space_around_it(headers: dict[str, str], secret: str, padded: str) -> None:
+    """If no secret matches and one has white space around it, the error says which one and what to do."""
     with pytest.raises(UntrimmedSecret, match=r"secret 2 begins or ends with white space.*strip it") as caught:
-        verify(BODY, headers, [OTHER_SECRET, spoilt.format(secret)], now=AT)
+        verify(BODY, headers, [OTHER_SECRET, padded.format(secret)], now=AT)
 
     assert isinstance(caught.value, UnusableSecret)
     assert secret not in str(caught.value)
@@ -335,7 +335,7 @@ def test_a_secret_with_white_space_around_it(headers: dict[str, str], secret: st
 
 @pytest.mark.parametrize("secret", [" sixteen bytes or more", "sixteen bytes or more\n"])
 def test_white_space_may_be_part_of_an_x_webhook_secret(secret: str) -> None:
-    """The key of `x-webhook` is the whole text, byte for byte, as it was given to the sender."""
+    """The key of `x-webhook` is the whole text, byte for byte."""
     signature = hmac.new(secret.encode(), b"%d.%b" % (AT, BODY), "sha256").hexdigest()
 
     assert Scheme.X_WEBHOOK is verify(BODY, x_webhook(signature=f"sha256={signature}"), [secret], now=AT).scheme
@@ -343,7 +343,7 @@ def test_white_space_may_be_part_of_an_x_webhook_secret(secret: str) -> None:
 
 @pytest.mark.parametrize("secret", ["not base64!", "zoë", "whsec_%", "whsec_====", "\udcff" * 24])
 def test_no_secret_of_the_scheme(secret: str) -> None:
-    """A text that is no base64 cannot sign `standard`; it is passed over if another secret can."""
+    """A text that is not base64 cannot sign `standard`; it is skipped if another secret matches."""
     with pytest.raises(UnusableSecret):
         verify(BODY, standard(), [secret], now=AT)
     assert 2 == verify(BODY, standard(), [secret, SECRET], now=AT).secret_number
@@ -352,13 +352,13 @@ def test_no_secret_of_the_scheme(secret: str) -> None:
 
 
 def test_one_secret_is_no_list() -> None:
-    """A text in place of a list is a mistake: its characters would be taken for secrets."""
+    """A text in place of a list is an error: its characters would count as secrets."""
     with pytest.raises(TypeError, match="list of secrets"):
         verify(BODY, standard(), SECRET, now=AT)
 
 
 def test_both_schemes_at_once() -> None:
-    """Whoever has one of the two secrets accepts a request that is signed in both schemes; `standard` comes first."""
+    """The holder of either secret accepts a request that is signed in both schemes; `standard` comes first."""
     both = standard() | x_webhook()
 
     assert Scheme.STANDARD == verify(BODY, both, [X_SECRET, SECRET], now=AT).scheme
@@ -367,7 +367,7 @@ def test_both_schemes_at_once() -> None:
 
 
 def test_what_is_told_of_both_schemes() -> None:
-    """Of a request that is signed in both schemes, the refusal tells what the better one lacks."""
+    """For a request that is signed in both schemes, the error is that of the scheme whose checks went further."""
     both = standard() | x_webhook()
 
     with pytest.raises(OutsideTolerance):
@@ -382,7 +382,7 @@ def test_what_is_told_of_both_schemes() -> None:
 
 @pytest.mark.req("SEC-15", part="tracebacks")
 def test_no_message_holds_a_secret() -> None:
-    """A refusal holds neither secret nor signature, and each has a reason of one word and a message for people."""
+    """An error contains no secret and no signature, and has a one-word reason and a message."""
     refusals = []
     for headers, secrets in (
         ({}, [SECRET]),
@@ -414,7 +414,7 @@ def test_no_message_holds_a_secret() -> None:
 def test_signatures_are_compared_in_constant_time(
     headers: dict[str, str], secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What decides is `hmac.compare_digest`, of the whole of both signatures: where it says no, nothing verifies."""
+    """`hmac.compare_digest` of both whole signatures decides: if it returns false, nothing verifies."""
     compared: list[tuple[bytes, bytes]] = []
 
     def unequal(expected: bytes, candidate: bytes) -> bool:
@@ -432,7 +432,7 @@ def test_signatures_are_compared_in_constant_time(
 
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_it_needs_nothing_but_itself(headers: dict[str, str], secret: str) -> None:
-    """A receiver that verifies HMAC loads no client of a database, a queue or the web, and no cipher."""
+    """A receiver that verifies HMAC loads no client of a database, a queue or the web, and no cipher library."""
     request = json.dumps([BODY.decode(), headers, [secret], AT])
     run = subprocess.run([sys.executable, "-c", IMPORT], input=request, capture_output=True, text=True, check=False)
 

@@ -1,1 +1,1 @@
-"""Backup and restore, walked through with real dumps as docs/restore.md says."""
+"""Backup and restore with real dumps, by the steps of docs/restore.md."""

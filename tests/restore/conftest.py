@@ -1,4 +1,4 @@
-"""Fixtures of the walks through backup and restore."""
+"""Fixtures of the tests of backup and restore."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ async def old() -> AsyncIterator[Site]:
 
 @pytest.fixture
 async def new() -> AsyncIterator[Site]:
-    """Yield a server on which nothing was ever made."""
+    """Yield an empty server."""
     async with site() as made:
         yield made
 

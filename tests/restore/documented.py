@@ -1,4 +1,4 @@
-"""The commands of docs/restore.md, run as they stand there: with PostgreSQL's own programs, and with ours."""
+"""Runs the commands of docs/restore.md as written, with the programs of PostgreSQL and with hookseal."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "restore.md"
 
 
 def documented(heading: str) -> list[str]:
-    """Return the commands under this heading, in their order; fail if the page has no such heading or none there."""
+    """Return the commands under this heading, in order; fail if there is no such heading or command."""
     text = _PAGE.read_text(encoding="utf-8")
     [section] = [part for part in text.split("\n#") if part.lstrip("#").startswith(f" {heading}\n")]
     found = [line.strip() for line in section.splitlines() if line.startswith("    ")]
@@ -25,13 +25,13 @@ def documented(heading: str) -> list[str]:
 
 
 def _is_plain(command: str) -> bool:
-    """Return whether it is ours, and words alone, of which a shell makes nothing else."""
+    """Return whether it is a command of hookseal that needs no shell."""
     return command.startswith("hookseal ") and not set("$`|&;<>()*?[]~#\\\n") & set(command)
 
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """A folder in which commands are run, with the variables that they name."""
+    """A folder in which commands run, with the variables that they use."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Shell:
         return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
 
     async def done(self, *commands: str, **changes: str) -> list[Ended]:
-        """Run commands one after the other, each of which must succeed."""
+        """Run commands one after another; each must succeed."""
         ended = []
         for command in commands:
             ended.append(one := await self.run(command, **changes))
@@ -64,7 +64,7 @@ class Shell:
         return ended
 
     def know(self, host: str, port: int, user: str, password: str) -> None:
-        """Have PostgreSQL's programs know this password."""
+        """Store this password for the programs of PostgreSQL."""
         file = self.folder / "pgpass"
         file.touch(mode=0o600)
         with file.open("a", encoding="utf-8") as passwords:

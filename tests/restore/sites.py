@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own, with a database `app` and those who log in to it."""
+"""A separate PostgreSQL server with a database `app` and its logins."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,14 +10,14 @@ import asyncpg
 
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
-from hookseal.operations import rotation
-from hookseal.operations.endpoints import AddedEndpoint, delete_endpoint
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.endpoint.endpoints import AddedEndpoint, delete_endpoint
+from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.receiver import VerificationError, verify
-from hookseal.schema.upgrade import upgrade
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.ref import Provider
-from hookseal.secrets.rotation import Rotated, Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation, keyring
 from tests.fresh import fresh_postgres
 from tests.restore.documented import Shell
@@ -27,24 +27,24 @@ from tests.worker.world import Received, World
 
 DATABASE = "app"
 OWNER, WORKER, PRODUCER = "app", "delivers", "sells"
-_PASSWORD = "hunter2"  # of servers that live for one test
+_PASSWORD = "hunter2"  # of servers that run for one test
 _LOGINS = {OWNER: "CREATEROLE", WORKER: "", PRODUCER: ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A server and how its roles reach it."""
+    """A server, and how its roles connect to it."""
 
     server: Server
 
     def url(self, login: str | None = None, database: str = DATABASE) -> str:
-        """Return the url of a database for that login, or for the superuser, with the password."""
+        """Return the url of a database for that login, or the superuser, with the password."""
         parts = urlsplit(self.server.url)
         who = parts.netloc if login is None else f"{login}:{_PASSWORD}@{parts.hostname}:{parts.port}"
         return parts._replace(netloc=who, path=f"/{database}").geturl()
 
     def bare_url(self, login: str | None = None, database: str = DATABASE) -> str:
-        """Return the same without the password."""
+        """Return the same url without the password."""
         parts = urlsplit(self.url(login, database))
         return parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}").geturl()
 
@@ -58,12 +58,12 @@ class Site:
             await connection.close()
 
     async def let_in(self, *, make: bool) -> None:
-        """Give every login its password; make it first, if asked to."""
+        """Set every login's password, and create the logins first if `make` is true."""
         verb = "CREATE" if make else "ALTER"
         await self.execute(*(f"{verb} ROLE {name} LOGIN {may} PASSWORD '{_PASSWORD}'" for name, may in _LOGINS.items()))
 
     def introduce(self, shell: Shell) -> None:
-        """Have PostgreSQL's programs know the passwords of this server."""
+        """Store the passwords of this server for the programs of PostgreSQL."""
         for url in (self.url(), *map(self.url, _LOGINS)):
             parts = urlsplit(url)
             shell.know(str(parts.hostname), int(parts.port or 0), str(parts.username), str(parts.password))
@@ -71,7 +71,7 @@ class Site:
 
 @asynccontextmanager
 async def site() -> AsyncIterator[Site]:
-    """Yield a server on which nothing was ever made."""
+    """Yield an empty server."""
     async with fresh_postgres(migrated=False) as server:
         yield Site(server)
 
@@ -89,18 +89,18 @@ async def begun(at: Site, redis_url: str, folder: Path) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def restored(at: Site, redis_url: str, folder: Path) -> AsyncIterator[World]:
-    """Yield the installation that was restored into that database."""
+    """Yield the installation that was restored to that database."""
     async with asyncpg.create_pool(at.url(OWNER), min_size=1, max_size=4) as pool:
         installation = Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
         yield World(installation=installation, database_url=at.url(OWNER), redis_url=redis_url, folder=folder)
 
 
-async def rotated(world: World, added: AddedEndpoint, *, overlap_seconds: int = 0) -> Rotated:
+async def rotated(world: World, added: AddedEndpoint, *, overlap_seconds: int = 0) -> RotationResult:
     """Rotate the endpoint's secret."""
     async with world.pool.acquire() as connection:
-        return await rotation.rotate(
+        return await rotation.rotate_secret(
             world.installation.operator(connection),
-            Wanted(
+            RotationRequest(
                 tenant_id=added.pointer.tenant_id,
                 endpoint_id=added.pointer.endpoint_id,
                 overlap_seconds=overlap_seconds,
@@ -116,14 +116,14 @@ async def deleted(world: World, added: AddedEndpoint) -> None:
         await delete_endpoint(operator, added.pointer.tenant_id, added.pointer.endpoint_id)
 
 
-def secret_of(made: AddedEndpoint | Rotated) -> str:
-    """Return the secret as its receiver holds it."""
+def secret_of(made: AddedEndpoint | RotationResult) -> str:
+    """Return the secret as its receiver has it."""
     assert made.secret is not None
     return made.secret.reveal().decode()
 
 
 def is_signed_with(got: Received, secret: str) -> bool:
-    """Return whether that secret signed the request, just now."""
+    """Return whether the request has a current signature of that secret."""
     try:
         verify(got.body, got.headers, [secret], now=SystemClock().now())
     except VerificationError:
@@ -132,5 +132,5 @@ def is_signed_with(got: Received, secret: str) -> bool:
 
 
 def shell(folder: Path, redis_url: str, **variables: str) -> Shell:
-    """Return a shell with the settings of hookseal but for `DATABASE_URL`, and these variables."""
+    """Return a shell with the settings of hookseal except `DATABASE_URL`, and with these variables."""
     return Shell(folder, environment("", redis_url) | variables)

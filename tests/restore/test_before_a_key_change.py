@@ -1,4 +1,4 @@
-"""A dump from before a change of master keys: with the old key alone it goes on, and the change begins again."""
+"""A dump from before a change of master keys works with the old key, and the change can be repeated."""
 
 import base64
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.dispatcher.model import Ring
-from hookseal.operations.endpoints import AddedEndpoint
+from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from tests.doubles.stored import MASTER_KEY_TEXT, keyring
 from tests.restore.documented import Shell, documented
 from tests.restore.sites import OWNER, WORKER, Site, begun, is_signed_with, restored, secret_of, shell
@@ -22,7 +22,7 @@ BOTH = {"SECRETS_MASTER_KEY": NEW_KEY, "SECRETS_MASTER_KEY_PREVIOUS": MASTER_KEY
 async def test_it_goes_on_with_the_old_key(
     old: Site, new: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """With the new key nothing starts; with the old one alone what was pending verifies, and keys change again."""
+    """With the new key nothing starts; with the old one pending deliveries verify, and the key can be changed again."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), NEW_SERVER=new.bare_url(database="postgres"))
     old.introduce(sh)
     async with begun(old, redis_url, tmp_path) as world:
@@ -47,7 +47,7 @@ async def test_it_goes_on_with_the_old_key(
 
 
 async def changed(sh: Shell, world: World, at: Site, pending: Ring) -> str:
-    """Change the master key from end to end, deliver under the new one, keep the heads; return its id."""
+    """Change the master key completely, deliver under the new one, store the heads; return the id of the new key."""
     sh.variables.update(DATABASE_URL=at.url(OWNER), SECRETS_MASTER_KEY_NEXT=NEW_KEY)
     [staged] = await sh.done("hookseal key stage --json")
     key_id = str(staged.json["key_id"])
@@ -61,7 +61,7 @@ async def changed(sh: Shell, world: World, at: Site, pending: Ring) -> str:
 
 
 async def refused(sh: Shell, key_id: str) -> None:
-    """See that nothing starts with a key that the restored table does not know."""
+    """Fail unless nothing starts with a key that the restored table does not have."""
     for command in ("worker", "restore accept --head heads.json --json"):
         ended = await sh.run(f"hookseal {command}")
         assert 78 == ended.code
@@ -69,19 +69,19 @@ async def refused(sh: Shell, key_id: str) -> None:
 
 
 async def accepted(sh: Shell) -> None:
-    """Look at what was lost, which is the change of keys, and accept it."""
+    """Check what was lost, which is the change of keys, and accept it."""
     older = await sh.run("hookseal audit verify --head heads.json --json")
     assert (1, ["_system"]) == (older.code, [one["tenant_id"] for one in older.json["contradicted"]])
     await sh.done(*documented("5. Accept it"))
 
 
 def verified(receiver: Receiver, added: AddedEndpoint) -> None:
-    """See that it was delivered before and after, each time signed with the secret of the endpoint."""
+    """Fail unless it was delivered before and after, signed with the secret of the endpoint each time."""
     assert [True, True] == [is_signed_with(got, secret_of(added)) for got in receiver.received]
 
 
 async def changed_again(sh: Shell, key_id: str) -> None:
-    """Change to the same key again: nothing is under the old one then, and nothing looks put back."""
+    """Change to the same key again: no record is left under the old one, and none looks stale."""
     sh.variables["SECRETS_MASTER_KEY_NEXT"] = NEW_KEY
     await sh.done("hookseal key stage", f"hookseal key promote {key_id}", f"hookseal key rewrap {OLD}")
     [listed] = await sh.done("hookseal key status --json")

@@ -1,4 +1,4 @@
-"""What goes on beside a dump and a restore: producers that publish, and deliveries that were in flight."""
+"""Concurrent work during a dump and a restore: publishing producers, and deliveries in flight."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ _QUICK_LEASES = {"HOOKSEAL_LEASE_SECONDS": "8", "HOOKSEAL_DRAIN_SECONDS": "7"}
 
 
 async def publishing(publisher: Publisher, until: asyncio.Event) -> int:
-    """Publish one event after the other until then; return how many."""
+    """Publish events one after another until the event is set; return how many."""
     number = 0
     while not until.is_set():
         await publish(publisher, f"e-{number}", number)
@@ -42,7 +42,7 @@ async def publish(publisher: Publisher, event_id: str, number: int) -> Published
 
 
 async def swapped(old: Site, swapping: Swap, publisher: Publisher) -> None:
-    """Drop the database, restore it in place of an empty one, and publish in between."""
+    """Drop the database, publish meanwhile, and restore it in place of an empty one."""
     await swapping.drop()
     with pytest.raises(Unavailable):
         await publish(publisher, "last", 1)
@@ -54,7 +54,7 @@ async def swapped(old: Site, swapping: Swap, publisher: Publisher) -> None:
 
 
 async def test_publishing(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
-    """A dump beside publishing holds whole events; a publish without a database is told so, and may be repeated."""
+    """A dump during publishing has whole events; publishing without a database fails, and may be repeated."""
     swapping = swap(old, tmp_path, redis_url)
     async with begun(old, redis_url, tmp_path) as world:
         await world.endpoint(f"{receiver.base_url}/hook")
@@ -82,7 +82,7 @@ async def test_publishing(old: Site, redis_url: str, receiver: Receiver, tmp_pat
 
 
 async def test_what_the_dump_has_in_flight(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
-    """Its lease ends, its outcome is unknown, it goes out again; a last attempt is a dead letter; another one leads."""
+    """Its lease expires, its outcome is unknown, and it is retried or a dead letter; another worker is the leader."""
     swapping = swap(old, tmp_path, redis_url)
     never = asyncio.Event()
     receiver.answers = {f"/{tenant}": held(never) for tenant in _ATTEMPTS}
@@ -112,7 +112,7 @@ async def test_what_the_dump_has_in_flight(old: Site, redis_url: str, receiver: 
 
 
 async def killed_over(swapping: Swap, worker: Worker) -> None:
-    """Make the dump while the worker stands still, so that it records nothing before, and kill it."""
+    """Make the dump while the worker is stopped, so that it records nothing first, then kill it."""
     os.kill(worker.pid, signal.SIGSTOP)
     await swapping.dump()
     os.kill(worker.pid, signal.SIGKILL)
@@ -120,7 +120,7 @@ async def killed_over(swapping: Swap, worker: Worker) -> None:
 
 
 async def add(world: World, receiver: Receiver) -> None:
-    """Add an endpoint that is tried often, and one that is tried once."""
+    """Add one endpoint with many attempts, and one with a single attempt."""
     for tenant, attempts in _ATTEMPTS.items():
         await world.installation.add(
             NewEndpoint(
@@ -134,6 +134,6 @@ async def add(world: World, receiver: Receiver) -> None:
 
 
 async def leads(world: World, worker_id: str) -> bool:
-    """Return whether that worker rings for all."""
+    """Return whether that worker is the leader of the outbox."""
     holder: str | None = await world.pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
     return holder == worker_id

@@ -1,11 +1,11 @@
-"""One table of an older dump, put back under what went on since: found without a head, waits, accepted or refused."""
+"""One table of an older dump is restored into a newer database: found without a head, held, accepted or refused."""
 
 from pathlib import Path
 
 import pytest
 
-from hookseal.operations.endpoints import AddedEndpoint
-from hookseal.secrets import put_back
+from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.secrets import restore
 from tests.cli.command import Ended
 from tests.restore.documented import Shell, documented
 from tests.restore.sites import OWNER, Site, begun, deleted, is_signed_with, rotated, secret_of, shell
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.req("SEC-21", part="in-part")
 
 
 class Part:
-    """An installation that went on after its dump, and one table of the dump put back."""
+    """An installation that has continued after its dump, and one restored table of the dump."""
 
     def __init__(self, world: World, receiver: Receiver, sh: Shell) -> None:
         self.world = world
@@ -24,13 +24,13 @@ class Part:
         self.endpoints: dict[str, AddedEndpoint] = {}
 
     async def add(self, *tenants: str) -> None:
-        """Add an endpoint for each."""
+        """Add an endpoint for each tenant."""
         for tenant in tenants:
             url = f"{self.receiver.base_url}/{tenant}"
             self.endpoints[tenant] = await self.world.endpoint(url, tenant=tenant)
 
     async def go_on(self) -> None:
-        """Dump; then rotate one, delete one, add one."""
+        """Make the dump; then rotate one endpoint, delete one, add one."""
         await self.add("rotated", "deleted", "stays")
         await self._sh.done(documented("Back up")[0])
         await rotated(self.world, self.endpoints["rotated"])
@@ -39,29 +39,29 @@ class Part:
         await self.add("added")
 
     async def put_back(self, table: str) -> Ended:
-        """Put the table back as the page says."""
+        """Restore the table as the page says."""
         return await self._sh.run(documented("One table of an older dump")[0].replace("endpoints", table))
 
     async def run(self, command: str) -> Ended:
-        """Run a command, as JSON."""
+        """Run a command with `--json`."""
         return await self._sh.run(f"hookseal {command} --json")
 
     async def kinds(self) -> dict[str, str]:
-        """Return what is found."""
-        return {one.tenant_id: one.kind.value async for one in put_back.found(self.world.pool)}
+        """Return the kind of each listed row, by tenant."""
+        return {one.tenant_id: one.kind.value async for one in restore.find_stale(self.world.pool)}
 
 
 def shell_of(at: Site, folder: Path, redis_url: str) -> Shell:
-    """Return a shell on that server."""
+    """Return a shell for that server."""
     sh = shell(folder, redis_url, DATABASE=at.bare_url(OWNER), RESTORED=at.bare_url(OWNER), DATABASE_URL=at.url(OWNER))
     at.introduce(sh)
     return sh
 
 
 async def test_endpoints(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
-    """Older rows wait, what had not moved goes on; accepted, they count, and what is lost counts as deleted.
+    """Deliveries of older rows are held, others are sent; once accepted, old rows count and lost ones are deleted.
 
-    The audit log cannot be put back so: it is append-only, even to its owner.
+    The audit log cannot be restored in this way: it is append-only, even for its owner.
     """
     async with begun(old, redis_url, tmp_path) as world:
         part = Part(world, receiver, shell_of(old, tmp_path, redis_url))
@@ -90,7 +90,7 @@ async def test_endpoints(old: Site, redis_url: str, receiver: Receiver, tmp_path
 
 
 async def test_secret_records(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
-    """Where material is missing it is refused with what mends it; of a deleted endpoint nothing stays active."""
+    """A missing secret is refused with its repair; no record of a deleted endpoint stays active."""
     async with begun(old, redis_url, tmp_path) as world:
         part = Part(world, receiver, shell_of(old, tmp_path, redis_url))
         await part.go_on()

@@ -1,4 +1,4 @@
-"""Workers that live through a restore: the same process, its database dropped and restored under it."""
+"""Workers that keep running while their database is dropped and restored."""
 
 import asyncio
 import os
@@ -9,9 +9,9 @@ import pytest
 
 from hookseal.audit import log
 from hookseal.dispatcher.model import Ring
-from hookseal.operations.endpoints import AddedEndpoint
-from hookseal.operations.integrity import rotate_integrity_key
-from hookseal.secrets.rotation import Rotated
+from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.operations.key.keys import rotate_integrity_key
+from hookseal.secrets.endpoint.rotation import RotationResult
 from tests.restore.documented import Shell, documented
 from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, rotated, secret_of, shell
 from tests.worker.waiting import eventually
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.req("SEC-21", part="lived-through")
 
 
 class Swap:
-    """What the dump is made with, and the database dropped and restored from it."""
+    """Makes a dump, drops the database, and restores it from the dump."""
 
     def __init__(self, at: Site, sh: Shell) -> None:
         self._at = at
@@ -33,29 +33,29 @@ class Swap:
         await self._sh.done(documented("Back up")[0])
 
     async def drop(self, *workers: Worker) -> None:
-        """Drop the database, and return once those workers say that it is not there."""
+        """Drop the database, and return once those workers report that it is missing."""
         await self._at.execute("DROP DATABASE app WITH (FORCE)")
         for worker in workers:
             await eventually(lambda worker=worker: unready(worker))  # type: ignore[misc]
 
     async def restore(self) -> None:
-        """Restore it, as the page says."""
+        """Restore it as the page says."""
         await self._sh.done(*documented("2. The database")[:2])
 
     async def accept(self) -> None:
-        """Accept it, with heads of now, as if none had been kept."""
+        """Accept it with its current heads, as if none had been stored."""
         accept = documented("5. Accept it")[0]
         await self._sh.done(documented("Back up")[2], accept)
 
 
 async def unready(worker: Worker) -> bool:
-    """Return whether the worker says that PostgreSQL is missing."""
+    """Return whether the worker reports that PostgreSQL is unavailable."""
     status, said = await worker.get("/readyz")
     return status == 503 and said["checks"]["postgresql"] != "ok"
 
 
 def swap(at: Site, folder: Path, redis_url: str) -> Swap:
-    """Return what swaps the database of that server."""
+    """Return the swap for the database of that server."""
     variables = {
         "DATABASE": at.bare_url(OWNER),
         "NEW_SERVER": at.bare_url(database="postgres"),
@@ -66,12 +66,12 @@ def swap(at: Site, folder: Path, redis_url: str) -> Swap:
 
 
 def defects(worker: Worker) -> list[Any]:
-    """Return what the worker took for a fault of its own."""
+    """Return the internal errors that the worker logged."""
     return [line for line in worker.log if line["event"].endswith("defect")]
 
 
 async def later(world: World) -> None:
-    """Return once claims are told apart from those that were made until now."""
+    """Return once later claims can be distinguished from those made until now."""
     began = await world.pool.fetchval("SELECT clock_timestamp()")
     await eventually(lambda: world.pool.fetchval("SELECT clock_timestamp() > $1::timestamptz + interval '2 s'", began))
 
@@ -79,7 +79,7 @@ async def later(world: World) -> None:
 async def test_what_it_saw_newer_waits_until_it_is_accepted(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """An endpoint that it saw newer waits, one that had not moved goes on; accepted, both do, without a restart."""
+    """Deliveries of an endpoint that it saw newer are held until it is accepted, without a restart; others are sent."""
     swapping = swap(old, tmp_path, redis_url)
     async with begun(old, redis_url, tmp_path) as world:
         moved = await world.endpoint(f"{receiver.base_url}/moved")
@@ -106,11 +106,11 @@ async def test_what_it_saw_newer_waits_until_it_is_accepted(
 
 
 async def waits_until_accepted(after: World, pending: Ring, swapping: Swap) -> None:
-    """See the one wait while the other goes on, accept it, and see both go on."""
+    """Fail unless the one is held while the other is sent, and both are sent after acceptance."""
     [sent] = await after.publish("bmce")
     await after.state(sent, "delivered")
     waiting = await after.state(pending, "pending", waiting_for="secret")
-    assert "put back to generation 1, this process knows 2" in waiting["last_error"]
+    assert "stale: it has generation 1, this process knows 2" in waiting["last_error"]
     assert 0 == waiting["attempts"]
     await swapping.accept()
     for ring in (pending, *await after.publish()):
@@ -118,7 +118,7 @@ async def waits_until_accepted(after: World, pending: Ring, swapping: Swap) -> N
 
 
 async def test_what_was_in_flight(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
-    """A request that was under way while its database was swapped is not on record, and is made again: same id."""
+    """A request in flight while its database was replaced has no record, and is sent again with the same id."""
     swapping = swap(old, tmp_path, redis_url)
     answer = asyncio.Event()
     receiver.answers["/hook"] = held(answer)
@@ -140,7 +140,7 @@ async def test_what_was_in_flight(old: Site, redis_url: str, receiver: Receiver,
 async def test_it_writes_nothing_that_nobody_can_verify(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """It knows a version of the integrity key that the restore took away, and writes with the one there is."""
+    """It knows an integrity key version that the restore removed, and writes with the restored one."""
     swapping = swap(old, tmp_path, redis_url)
     async with begun(old, redis_url, tmp_path) as world:
         moved = await world.endpoint(f"{receiver.base_url}/moved")
@@ -167,8 +167,8 @@ async def test_it_writes_nothing_that_nobody_can_verify(
     assert is_signed_with(receiver.received[-1], secret_of(newest))
 
 
-async def under_a_new_integrity_key(world: World, moved: AddedEndpoint) -> Rotated:
-    """Rotate both: the version of the integrity key has the number of one that the worker knew."""
+async def under_a_new_integrity_key(world: World, moved: AddedEndpoint) -> RotationResult:
+    """Rotate both keys: the new integrity key version has a number that the worker knew before."""
     async with world.pool.acquire() as connection:
         await rotate_integrity_key(world.installation.operator(connection), os.urandom)
     newest = await rotated(world, moved)
@@ -178,15 +178,15 @@ async def under_a_new_integrity_key(world: World, moved: AddedEndpoint) -> Rotat
 
 
 async def findings(world: World) -> int:
-    """Return how many findings are audited."""
-    count: int = await world.pool.fetchval("SELECT count(*) FROM hookseal.audit_log WHERE action = 'rollback.found'")
+    """Return the number of audited stale rows."""
+    count: int = await world.pool.fetchval("SELECT count(*) FROM hookseal.audit_log WHERE action = 'stale.found'")
     return count
 
 
 async def test_a_number_that_was_given_again_before_it_was_accepted(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """A version made after it has the number of a lost one, which the worker had cached: it signs with the new one."""
+    """A new version with the number of a lost, cached one is used to sign."""
     swapping = swap(old, tmp_path, redis_url)
     async with begun(old, redis_url, tmp_path) as world:
         moved = await world.endpoint(f"{receiver.base_url}/moved")

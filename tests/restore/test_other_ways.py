@@ -1,4 +1,4 @@
-"""Other ways to dump and to restore: as plain SQL, of the schema alone, and without a superuser."""
+"""Other ways to dump and to restore: plain SQL, only the schema, and without a superuser."""
 
 from pathlib import Path
 
@@ -15,14 +15,15 @@ pytestmark = pytest.mark.req("SEC-21", part="same-key")
 
 _OWNERS = """
 SELECT DISTINCT proowner::regrole::text FROM pg_proc
- WHERE pronamespace = 'hookseal'::regnamespace AND proname IN ('publish', 'publish_raw')
+ WHERE pronamespace = 'hookseal'::regnamespace
+   AND proname IN ('publish', 'publish_raw', 'report_exhausted', 'forget_notices')
 """
 
 
 async def test_the_schema_alone_as_plain_sql(
     old: Site, new: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """The schema of hookseal stands by itself: in another database beside somebody's tables it goes on."""
+    """The schema of hookseal works in another database, beside other tables."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), NEW_SERVER=new.bare_url(database="postgres"))
     old.introduce(sh)
     async with begun(old, redis_url, tmp_path) as world:
@@ -48,7 +49,7 @@ async def test_the_schema_alone_as_plain_sql(
 
 
 async def owners(at: Site) -> list[str]:
-    """Return who owns the functions that publish."""
+    """Return the owners of the publishing functions."""
     connection = await asyncpg.connect(at.url())
     try:
         return [row[0] for row in await connection.fetch(_OWNERS)]
@@ -57,7 +58,7 @@ async def owners(at: Site) -> list[str]:
 
 
 async def test_as_the_owner_without_a_superuser(old: Site, redis_url: str, tmp_path: Path) -> None:
-    """With --no-owner whoever restores owns the functions that publish; `db upgrade` gives them back."""
+    """With `--no-owner` the restoring role owns the publishing functions; `db upgrade` restores their owner."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), OWNED=old.bare_url(OWNER))
     old.introduce(sh)
     async with begun(old, redis_url, tmp_path) as world:
@@ -76,7 +77,7 @@ async def test_as_the_owner_without_a_superuser(old: Site, redis_url: str, tmp_p
 
 
 async def no_more_rights(at: Site, sh: Shell, upgrade: str) -> None:
-    """Run the upgrade, and publish as each who may; nobody else may."""
+    """Run the upgrade, and require that exactly the roles with the right can publish."""
     await sh.done(upgrade)
     assert ["hookseal_publisher"] == await owners(at)
     for login in (OWNER, PRODUCER):
@@ -91,7 +92,7 @@ async def no_more_rights(at: Site, sh: Shell, upgrade: str) -> None:
 
 
 async def publish(at: Site, login: str) -> None:
-    """Publish an event as that login."""
+    """Publish an event with that login."""
     connection = await asyncpg.connect(at.url(login))
     try:
         await connection.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
@@ -100,7 +101,7 @@ async def publish(at: Site, login: str) -> None:
 
 
 async def test_without_its_owner_as_a_superuser(old: Site, redis_url: str, tmp_path: Path) -> None:
-    """Restored with --no-owner by a superuser, the schema is the superuser's, and its old owner is told so."""
+    """After `--no-owner` by a superuser the schema is the superuser's, and `db upgrade` refuses its old owner."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), OWNED=old.bare_url())
     old.introduce(sh)
     async with begun(old, redis_url, tmp_path) as world:

@@ -1,4 +1,4 @@
-"""A dump that is restored where its master key is missing: nothing starts, and what is missing is named."""
+"""A dump restored without its master key: nothing starts, and the error names the missing key."""
 
 import base64
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.worker.world import Receiver
 pytestmark = pytest.mark.req("SEC-21", part="without-the-key")
 
 OTHER_KEY = base64.b64encode(bytes(range(7, 39))).decode()
-NEED_THE_KEY = (  # one of each kind: all that change or verify anything unlock the secrets in the same way
+NEED_THE_KEY = (  # one of each kind: all commands that change or verify anything unlock the secrets in the same way
     "worker",
     "endpoint rotate --tenant acme --endpoint 01890000-0000-7000-8000-000000000000 --overlap 0 --json",
     "audit verify --json",
@@ -22,7 +22,7 @@ NEED_THE_KEY = (  # one of each kind: all that change or verify anything unlock 
 
 
 async def test_nothing_starts(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
-    """With another key, worker and commands refuse (78), naming both ids; without one, the variable."""
+    """With another key, worker and commands exit 78 with both ids; without a key, with the variable."""
     sh = shell(
         tmp_path,
         redis_url,

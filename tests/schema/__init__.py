@@ -1,1 +1,1 @@
-"""Schema: the tables are made once, whoever asks, and only as far as the role may."""
+"""Tests of the schema: its tables are created once, and only with the rights of the role."""

@@ -1,4 +1,4 @@
-"""A server on which hookseal was never installed: its roles belong to the server, not to a database."""
+"""A server on which hookseal was never installed, since its roles belong to the server and not to a database."""
 
 from collections.abc import AsyncIterator
 
@@ -10,6 +10,6 @@ from tests.fresh import fresh_postgres
 
 @pytest.fixture
 async def bare_postgres() -> AsyncIterator[Server]:
-    """Yield a PostgreSQL that no other test uses and no migration has seen."""
+    """Yield a PostgreSQL that no other test uses and that was never migrated."""
     async with fresh_postgres(migrated=False) as server:
         yield server

@@ -1,4 +1,4 @@
-"""Every connection of ours finds PostgreSQL's own functions only, also where something in between drops the setting."""
+"""Every connection has our search path, so that only PostgreSQL's own functions are used, even behind a pooler."""
 
 import ast
 from collections.abc import AsyncIterator
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.schema.connect import (
+from hookseal.postgres.connect import (
     SEARCH_PATH,
     SearchPathRefused,
     connect,
     connection_pool,
     pool_of_qualified_statements,
 )
-from hookseal.schema.database import Connection, Pool
+from hookseal.postgres.handles import Connection, Pool
 from tests.cli.command import hookseal
 from tests.doubles.logins import login
 from tests.doubles.pooler import pooler
@@ -23,8 +23,9 @@ from tests.doubles.stored import MASTER_KEY_TEXT
 pytestmark = pytest.mark.req("SEC-08")
 
 ROOT = Path(__file__).parents[2]
-THE_PLACE = ROOT / "src" / "hookseal" / "schema" / "connect.py"
+THE_PLACE = ROOT / "src" / "hookseal" / "postgres" / "connect.py"
 OPENS = {"connect", "create_pool"}
+CONTENDERS = ROOT / "tools" / "bench" / "contenders"  # other programs, with connections of their own
 
 
 @asynccontextmanager
@@ -45,7 +46,7 @@ async def path(connection: Connection) -> str:
 
 @pytest.mark.parametrize("query", ["", "?search_path=public", "?options=-csearch_path%3Dpublic"])
 async def test_whatever_the_url_says(database_url: str, query: str) -> None:
-    """The path is ours, and stays it through the reset of a pool."""
+    """The search path is ours, whatever the URL says, and stays so after a reset of the session."""
     async with opened(database_url + query) as connection:
         assert SEARCH_PATH == await path(connection)
         await connection.execute("RESET ALL")
@@ -53,7 +54,7 @@ async def test_whatever_the_url_says(database_url: str, query: str) -> None:
 
 
 async def test_whatever_role_and_database_say(pool: Pool, database_url: str) -> None:
-    """A default of the role or of the database changes nothing."""
+    """Defaults of the role or the database do not change the search path."""
     name = await pool.fetchval("SELECT quote_ident(current_database())")
     async with login(pool, database_url) as (role, url):
         await pool.execute(
@@ -64,26 +65,38 @@ async def test_whatever_role_and_database_say(pool: Pool, database_url: str) -> 
 
 
 async def test_a_pool(database_url: str) -> None:
-    """Each connection of a pool has it, and has it again after who had it before set another one."""
+    """Each connection of a pool has our search path, and is returned to the pool without a statement."""
+    sent: list[str] = []
     async with connection_pool(database_url, size=2) as pool:
-        for _ in range(2):
-            async with pool.acquire() as one, pool.acquire() as other:
-                assert [SEARCH_PATH] * 2 == [await path(one), await path(other)]
-                await one.execute("SET search_path = public")
+        async with pool.acquire() as one, pool.acquire() as other:
+            assert [SEARCH_PATH] * 2 == [await path(one), await path(other)]
+            one.add_query_logger(lambda record: sent.append(record.query))
+            other.add_query_logger(lambda record: sent.append(record.query))
+        async with pool.acquire():
+            pass
+    assert [] == sent
+
+
+async def test_a_transaction_that_was_left_open(database_url: str) -> None:
+    """An open transaction is rolled back when its connection is returned to the pool."""
+    async with connection_pool(database_url, size=1) as pool:
+        async with pool.acquire() as connection:
+            await connection.transaction().start()
+            await connection.execute("CREATE TABLE hookseal.left_open ()")
+        assert await pool.fetchval("SELECT to_regclass('hookseal.left_open') IS NULL")
 
 
 async def test_a_proxy_that_drops_the_setting(database_url: str) -> None:
-    """Where each connection is a session of its own, the path is set by a statement, and again after each reset."""
+    """If a proxy drops the setting but keeps the session, a statement sets the path once for the connection."""
     async with pooler(database_url, drops=True) as between, connection_pool(between.url, size=1) as pool:
         assert [SEARCH_PATH] == between.dropped
         for _ in range(2):
             async with pool.acquire() as connection:
                 assert SEARCH_PATH == await path(connection)
-                await connection.execute("SET search_path = public")
 
 
 async def test_a_pooler_that_drops_the_setting(pool: Pool, database_url: str) -> None:
-    """Where the session may be another one for each transaction, the connection is refused, with what to run."""
+    """If a pooler drops the setting and changes sessions, the connection is refused, with the statement to run."""
     async with login(pool, database_url) as (role, url), pooler(url, drops=True, hides=True) as between:
         with pytest.raises(SearchPathRefused, match="drops the setting search_path") as refused:
             await connect(between.url)
@@ -96,7 +109,7 @@ async def test_a_pooler_that_drops_the_setting(pool: Pool, database_url: str) ->
 
 
 async def test_a_pooler_that_refuses_the_setting(pool: Pool, database_url: str) -> None:
-    """One that does not take the parameter at all is asked without it, and judged as one that drops it."""
+    """If a pooler refuses the parameter, the connection is tried without it and judged as if it were dropped."""
     async with login(pool, database_url) as (role, url), pooler(url, refuses=True, hides=True) as between:
         with pytest.raises(SearchPathRefused):
             await connect(between.url)
@@ -106,7 +119,7 @@ async def test_a_pooler_that_refuses_the_setting(pool: Pool, database_url: str) 
 
 
 async def test_a_command_behind_such_a_pooler(database_url: str) -> None:
-    """It ends with 78, names the address and the statement, and shows no password."""
+    """Behind such a pooler a command ends with 78 and names the address and the statement."""
     async with pooler(database_url, drops=True, hides=True) as between:
         ended = await hookseal("db", "status", DATABASE_URL=between.url)
 
@@ -116,7 +129,7 @@ async def test_a_command_behind_such_a_pooler(database_url: str) -> None:
 
 
 async def test_a_worker_behind_such_a_pooler(database_url: str, redis_url: str) -> None:
-    """So does a worker."""
+    """Behind such a pooler a worker ends with 78 and names the statement, too."""
     async with pooler(database_url, drops=True, hides=True) as between:
         ended = await hookseal(
             "worker",
@@ -131,7 +144,7 @@ async def test_a_worker_behind_such_a_pooler(database_url: str, redis_url: str) 
 
 
 async def test_qualified_statements(database_url: str) -> None:
-    """Who sends nothing but those takes the path of an application's login behind its pooler, and leaves it there."""
+    """A pool that sends only qualified statements accepts the login's search path and does not change it."""
     async with (
         pooler(database_url, drops=True, hides=True) as between,
         pool_of_qualified_statements(between.url, size=1, application_name="x", command_timeout=5) as pool,
@@ -141,7 +154,7 @@ async def test_qualified_statements(database_url: str) -> None:
 
 
 def _opening(file: Path) -> list[str]:
-    """Return what in the file opens connections by asyncpg itself."""
+    """Return the places in the file that open connections with asyncpg directly."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     found = [
         f"{file.relative_to(ROOT)}:{node.lineno}"
@@ -161,9 +174,10 @@ def _opening(file: Path) -> list[str]:
 
 
 def test_nothing_else_opens_a_connection() -> None:
-    """In the product and its tools asyncpg is asked for a connection in one place only."""
+    """In hookseal and its tools only one module opens connections with asyncpg."""
     assert THE_PLACE.is_file()
     assert _opening(THE_PLACE)
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    ours = [file for file in files if file != THE_PLACE and file.parent != CONTENDERS]
 
-    assert [] == [place for file in files if file != THE_PLACE for place in _opening(file)]
+    assert [] == [place for file in ours for place in _opening(file)]

@@ -1,17 +1,19 @@
-"""What each look-up reads in a table that has grown: the rows it wants, found by an index."""
+"""Look-ups in large tables read only the rows that they need, by an index."""
+
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
-from hookseal.ground.sql import statements
+from hookseal.postgres.statements import statements
 
 Pool = asyncpg.Pool
 _GROWN = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
 SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{*}', CASE WHEN n % 50 = 0 THEN 'plain' END
 FROM generate_series(1, 2000) AS n;
-INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
-SELECT 'acme', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 5000) AS n;
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, correlation_id, body, fingerprint)
+SELECT 'acme', 'e' || n, 'invoice.paid', now(), 'c' || n, '', '' FROM generate_series(1, 5000) AS n;
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, waiting_for)
 SELECT 'acme', hookseal.uuid7(), md5((n % 2000 + 1)::text)::uuid, 'e' || (n - 1) / 4 + 1,
        CASE WHEN n % 4 = 0 THEN 'pending' ELSE 'delivered' END, CASE WHEN n % 4 = 0 THEN now() END,
@@ -27,27 +29,55 @@ _ENDPOINT = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 _REPEAT = """
 SELECT FROM hookseal.deliveries AS d WHERE d.tenant_id = 'acme' AND d.event_id = 'e7' AND d.replay_of IS NULL
 """
+_TIME = datetime(2026, 1, 31, tzinfo=UTC)
+_OF_EVENTS = (
+    *("acme", None, None, None, None, "ffffffff-ffff-ffff-ffff-ffffffffffff", 11, None, 1_000),
+    *("00000000-0000-0000-0000-000000000000", None),
+)
+_RING = ("acme", _ENDPOINT, _ENDPOINT, "f")
+_LANE = ("acme", _ENDPOINT)
 _PLACES = [
     (_REPEAT, (), "deliveries_once"),
-    (("dispatcher", "waiting.sql", "cancel"), ("acme", _ENDPOINT), "deliveries_pending"),
-    (("dispatcher", "waiting.sql", "release"), ("acme", _ENDPOINT), "deliveries_held"),
-    (("dispatcher", "waiting.sql", "probe"), ("acme", _ENDPOINT), "deliveries_held"),
-    (("dispatcher", "waiting.sql", "count"), ("acme", _ENDPOINT), "deliveries_held"),
-    (("dispatcher", "waiting.sql", "count_all"), (), "deliveries_waiting"),
-    (("dispatcher", "holds.sql", "probe"), (100, 240.0, 0.25), "deliveries_held"),
-    (("dispatcher", "holds.sql", "settle"), (1000,), "deliveries_held"),
-    (("dispatcher", "holds.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
-    (("dispatcher", "holds.sql", "cancel_held"), (7, 1000), "deliveries_waiting"),
-    (("dispatcher", "catalogue.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
-    (("dispatcher", "history.sql", "page"), (None, _ENDPOINT, None, None, None, None, 11), "deliveries_of_endpoint"),
-    (("dispatcher", "history.sql", "has_endpoint"), (_ENDPOINT, None), "deliveries_of_endpoint"),
-    (("dispatcher", "ledger.sql", "claim"), ("acme", _ENDPOINT, _ENDPOINT, "w", 45.0, None), "audit_log_of_subject"),
-    (("secrets", "pointer.sql", "lock"), ("acme", _ENDPOINT), "audit_log_of_subject"),
-    (("secrets", "put_back.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
-    (("audit", "audit.sql", "told_since"), ("acme", f"endpoint:{_ENDPOINT}", "x", "y"), "audit_log_last_of_subject"),
-    (("audit", "audit.sql", "is_told"), ("acme", f"endpoint:{_ENDPOINT}", "x", "{}"), "audit_log_last_of_subject"),
-    (("worker", "measure.sql", "waiting"), (1000,), "deliveries_waiting"),
-    (("worker", "measure.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
+    (("dispatcher", "held_deliveries.sql", "cancel"), ("acme", _ENDPOINT), "deliveries_pending"),
+    (("dispatcher", "held_deliveries.sql", "release"), ("acme", _ENDPOINT), "deliveries_held"),
+    (("dispatcher", "held_deliveries.sql", "probe"), ("acme", _ENDPOINT), "deliveries_held"),
+    (("dispatcher", "held_deliveries.sql", "count"), ("acme", _ENDPOINT), "deliveries_held"),
+    (("dispatcher", "held_deliveries.sql", "count_all"), (), "deliveries_waiting"),
+    (("dispatcher", "held_endpoints.sql", "probe"), (100, 240.0, 0.25), "deliveries_held"),
+    (("dispatcher", "held_endpoints.sql", "release_batch"), (1000,), "deliveries_held"),
+    (("dispatcher", "held_endpoints.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
+    (("dispatcher", "held_endpoints.sql", "cancel_held"), (7, 1000), "deliveries_waiting"),
+    (("dispatcher", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
+    (("dispatcher", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_id_key"),
+    (("dispatcher", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_pending"),
+    (("dispatcher", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, "e7", None), "deliveries_once"),
+    (("dispatcher", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, None, "c7"), "events_correlated"),
+    (("dispatcher", "event_queries.sql", "page"), ("acme", *[None] * 6, 1_000, 11), "events_newest"),
+    (
+        ("dispatcher", "event_queries.sql", "page"),
+        ("acme", None, "c7", *[None] * 4, 1_000, 11),
+        "events_correlated",
+    ),
+    (
+        ("dispatcher", "event_queries.sql", "page"),
+        ("acme", None, None, _TIME, _TIME, _TIME, "e7", 1_000, 11),
+        "events_newest",
+    ),
+    (("dispatcher", "event_queries.sql", "deliveries"), ("acme", "e7", 1_000), "deliveries_once"),
+    (("dispatcher", "event_queries.sql", "show"), ("acme", "e7"), "events_pkey"),
+    (("dispatcher", "delivery_queries.sql", "has_endpoint"), (_ENDPOINT, None), "deliveries_of_endpoint"),
+    (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "audit_log_of_subject"),
+    (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_id_key"),
+    (("dispatcher", "batches.sql", "due_still"), _RING, "deliveries_id_key"),
+    (("dispatcher", "lane_store.sql", "park"), ("acme", _ENDPOINT, _ENDPOINT, "rate"), "deliveries_id_key"),
+    (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32"), "deliveries_held"),
+    (("dispatcher", "lane_store.sql", "forget"), _LANE, "deliveries_held"),
+    (("secrets.endpoint", "pointer.sql", "lock"), ("acme", _ENDPOINT), "audit_log_of_subject"),
+    (("secrets", "restore.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
+    (("audit", "audit.sql", "facts_since"), ("acme", f"endpoint:{_ENDPOINT}", "x", "y"), "audit_log_last_of_subject"),
+    (("audit", "audit.sql", "is_recorded"), ("acme", f"endpoint:{_ENDPOINT}", "x", "{}"), "audit_log_last_of_subject"),
+    (("worker.metrics", "database.sql", "waiting"), (1000,), "deliveries_waiting"),
+    (("worker.metrics", "database.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
     (("audit", "audit.sql", "page"), (None, None, None, None, 11), "audit_log_newest"),
     (("audit", "audit.sql", "page"), (None, None, "acme", 9_000, 11), "audit_log_newest"),
     (("audit", "audit.sql", "page_of_tenant"), ("acme", None, "acme", 9_000, 11), "audit_log_pkey"),
@@ -55,7 +85,7 @@ _PLACES = [
 
 
 async def test_each_look_up_has_its_index(pool: "Pool[asyncpg.Record]") -> None:
-    """No look-up that a publish, an operator or the leader makes reads a whole table, or sorts it."""
+    """No look-up of a publish, an operator or the leader scans or sorts a whole table."""
     await pool.execute(_GROWN)
     for asked, arguments, index in _PLACES:
         statement = asked if isinstance(asked, str) else statements(f"hookseal.{asked[0]}", asked[1])[asked[2]]
@@ -63,21 +93,22 @@ async def test_each_look_up_has_its_index(pool: "Pool[asyncpg.Record]") -> None:
         plan = "\n".join(row[0] for row in rows)
 
         assert index in plan, f"{asked}\n{plan}"
-        for table in ("deliveries", "audit_log", "endpoints"):
+        for table in ("deliveries", "audit_log", "endpoints", "events"):
             assert f"Seq Scan on {table}" not in plan, f"{asked}\n{plan}"
 
 
-@pytest.mark.parametrize("key_id", ["k1", "k9"])
+@pytest.mark.parametrize("key_id", ["0000000000000001", "0000000000000009"])
 async def test_whether_a_key_is_needed(pool: "Pool[asyncpg.Record]", key_id: str) -> None:
-    """Whether any record needs a master key is one step through an index."""
+    """Whether any record needs a master key is found by an index."""
     await pool.execute(
         "INSERT INTO hookseal.secret_records"
-        " (tenant_id, name, version, provider, purpose, scheme, sealed, key_id, state)"
-        " SELECT 'acme', 'n', n, 'db', 'webhook_signing', 'standard', '', 'k' || n % 3, 'retired'"
+        " (tenant_id, name, version, provider, purpose, scheme, sealed, state)"
+        " SELECT 'acme', 'n', n, 'db', 'webhook_signing', 'standard',"
+        " decode('0101' || lpad((n % 3)::text, 16, '0'), 'hex'), 'retired'"
         " FROM generate_series(1, 20000) AS n"
     )
     await pool.execute("ANALYZE hookseal.secret_records")
-    statement = statements("hookseal.secrets", "keys.sql")["needed"]
+    statement = statements("hookseal.secrets.key", "keys.sql")["needed"]
 
     plan = "\n".join(row[0] for row in await pool.fetch(f"EXPLAIN {statement}", [key_id]))
     assert "secret_records_of_key" in plan, plan

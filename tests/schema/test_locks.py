@@ -1,34 +1,40 @@
-"""No wait for a lock is without an end, who holds it is named, and no login but ours can hold it."""
+"""Every wait for a lock has a time limit and names the holder, and only hookseal's own logins can take such a lock."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.publish import Event, publish_raw
 from hookseal.ground.errors import Busy
-from hookseal.schema import locks
-from hookseal.schema import upgrade as upgrading
-from hookseal.schema.connect import connect
-from hookseal.schema.upgrade import upgrade
-from hookseal.secrets import active_key
+from hookseal.ground.ids import TenantId
+from hookseal.postgres import locks
+from hookseal.postgres.connect import connect
+from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.postgres.schema import revision
+from hookseal.postgres.schema import upgrade as upgrading
+from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.secrets.errors import SecretUnavailable
+from hookseal.secrets.sealing import active_key
 from tests.doubles.logins import login
-from tests.secrets.registered import register
+from tests.schema.later import make_later
+from tests.secrets.key.registered import register
 from tests.secrets.samples import FIRST
 from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-10")
 Pool = asyncpg.Pool
-KEYS = 0x686F6F6B7365616C  # the advisory locks of versions up to revision 0005
+KEYS = 0x686F6F6B7365616C  # advisory locks: every login may take them
 UPGRADES = 0x686F6F6B
 
 
 @asynccontextmanager
 async def session(url: str, *statements: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """Hold a session that runs these statements in a transaction, which stays open."""
+    """Yield a session with an open transaction in which these statements were run."""
     connection = await connect(url, application_name="somebody")
     try:
         await connection.execute("BEGIN")
@@ -40,9 +46,9 @@ async def session(url: str, *statements: str) -> AsyncIterator["asyncpg.Connecti
 
 
 async def settled(pool: "Pool[asyncpg.Record]") -> str:
-    """Return the key that seals."""
+    """Return the key that a sealing transaction gets."""
     async with pool.acquire() as connection, connection.transaction():
-        return await active_key.settled(connection)
+        return await active_key.lock_shared(connection)
 
 
 async def waits(url: str) -> bool:
@@ -58,7 +64,7 @@ async def waits(url: str) -> bool:
 @pytest.mark.req("SEC-05")
 @pytest.mark.parametrize("group", ["hookseal_producer", "hookseal_readonly", None])
 async def test_a_login_with_few_rights(pool: "Pool[asyncpg.Record]", database_url: str, group: str | None) -> None:
-    """It holds up nobody who seals, moves keys or upgrades: not by advisory locks, and it may take no other."""
+    """A login with few rights cannot delay sealing, moves of keys or upgrades, not even with advisory locks."""
     await register(pool)
     async with login(pool, database_url, *([group] if group else [])) as (_, url):
         for mode in ("ROW SHARE", "ROW EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"):
@@ -81,7 +87,7 @@ async def test_a_login_with_few_rights(pool: "Pool[asyncpg.Record]", database_ur
 async def test_the_wait_of_who_seals(
     pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends, names process, role and application of the holder, and leaves the caller's transaction as it was."""
+    """The wait to seal ends and names process, role and application of the holder; the caller's settings stay."""
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.2)
     await register(pool)
     lock = "LOCK TABLE hookseal.key_lock IN SHARE ROW EXCLUSIVE MODE"
@@ -92,10 +98,10 @@ async def test_the_wait_of_who_seals(
             with pytest.raises(
                 SecretUnavailable, match=rf"process {pid} \(role {role}, application 'somebody', since 2"
             ):
-                await active_key.settled(connection)
+                await active_key.lock_shared(connection)
             assert "7s" == await connection.fetchval("SHOW lock_timeout")
             await holder.execute("ROLLBACK")
-            assert FIRST.key_id == await active_key.settled(connection)
+            assert FIRST.key_id == await active_key.lock_shared(connection)
             assert "7s" == await connection.fetchval("SHOW lock_timeout")
 
 
@@ -103,7 +109,7 @@ async def test_the_wait_of_who_seals(
 async def test_the_wait_of_an_upgrade(
     pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So does that of an upgrade, beside another one that has not ended."""
+    """The wait of an upgrade for another one ends and names the holder."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 0.2)
     lock = "LOCK TABLE hookseal.alembic_version IN SHARE ROW EXCLUSIVE MODE"
     async with session(database_url, lock) as holder:
@@ -115,9 +121,29 @@ async def test_the_wait_of_an_upgrade(
         await upgrade(database_url)
 
 
+@pytest.mark.req("OPS-09", part="under-load")
+async def test_an_upgrade_that_waits_holds_nobody_up(
+    pool: "Pool[asyncpg.Record]", database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody reads a table for long, as a dump does: the upgrade names them in the end; publishing goes on."""
+    monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 6)
+    make_later(tmp_path, monkeypatch, "ALTER TABLE hookseal.deliveries ADD COLUMN note text")
+    async with session(database_url, "SELECT count(*) FROM hookseal.attempts") as reader:
+        upgrades = asyncio.create_task(upgrade(database_url))
+        await eventually(partial(waits, database_url))
+        while not upgrades.done():
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await publish_raw(pool, Event(tenant_id=TenantId("acme"), event_type="a"), b"{}")
+
+        with pytest.raises(Busy, match=rf"process {reader.get_server_pid()} "):
+            await upgrades
+        await reader.execute("ROLLBACK")
+        assert revision.EXPECTED == await upgrade(database_url)
+
+
 @pytest.mark.req("OPS-09", part="one-at-a-time")
 async def test_the_wait_of_the_first_upgrade(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing is there to be locked yet, the second of two waits for the first one's schema, and names it."""
+    """In an empty database the second upgrade waits for the first one's schema, and names its process."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 0.2)
     first = await connect(empty_database_url, application_name="hookseal db upgrade")
     try:
@@ -137,7 +163,7 @@ async def test_the_wait_of_the_first_upgrade(empty_database_url: str, monkeypatc
 
 @pytest.mark.req("OPS-09", part="one-at-a-time")
 async def test_nothing_outlives_an_upgrade(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """No session keeps a lock, nor a setting, of an upgrade: behind a pooler it would be the next one's to wait for."""
+    """No session keeps a lock of an upgrade: behind a pooler it would delay the next upgrade."""
     connection = await connect(database_url)
     try:
         async with connection.transaction():

@@ -1,4 +1,4 @@
-"""The column of plaintext secrets leaves once it is forbidden, and all that was said beside it goes on to be said."""
+"""The column of plaintext secrets is removed once it is forbidden, and everything else about endpoints stays."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import catalogue
+from hookseal.dispatcher import endpoint_queries
 from hookseal.ground.errors import Busy, Refused
-from hookseal.schema import plaintext
-from hookseal.schema.plaintext import PlaintextColumn
-from hookseal.schema.upgrade import upgrade
+from hookseal.postgres.schema import plaintext
+from hookseal.postgres.schema.plaintext import PlaintextColumn
+from hookseal.postgres.schema.upgrade import upgrade
 from tests.doubles.legacy import legacy
 from tests.doubles.stored import begin
 from tests.schema.test_rights import _PARTS, PARTS, ROLES
@@ -24,18 +24,18 @@ _COLUMNS = "SELECT attname::text FROM pg_attribute WHERE attrelid = 'hookseal.en
 
 
 async def columns(pool: "Pool[asyncpg.Record]") -> set[str]:
-    """Return the columns of the endpoints."""
+    """Return the columns of the table of endpoints."""
     return {row["attname"] for row in await pool.fetch(f"{_COLUMNS} AND NOT attisdropped")}
 
 
 async def state(pool: "Pool[asyncpg.Record]") -> PlaintextColumn | None:
-    """Return how it stands with the column."""
+    """Return the state of the column."""
     async with pool.acquire() as connection:
         return await plaintext.state(connection)
 
 
 async def test_it_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """An upgrade leaves a column alone that may hold plaintext, removes it once it may not, and is nothing again."""
+    """An upgrade keeps the column until plaintext is forbidden, then removes it; a further upgrade does nothing."""
     before = await columns(pool)
     await upgrade(database_url)
     assert (PlaintextColumn.THERE, before) == (await state(pool), await columns(pool))
@@ -50,7 +50,7 @@ async def test_it_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record]", data
 
 
 async def test_before_anything_is_installed(empty_database_url: str) -> None:
-    """Where there is no schema there is nothing to say."""
+    """Without a schema the column has no state, and its removal does nothing."""
     connection = await asyncpg.connect(empty_database_url)
     try:
         assert await plaintext.state(connection) is None
@@ -60,14 +60,14 @@ async def test_before_anything_is_installed(empty_database_url: str) -> None:
 
 
 async def test_a_new_installation_whose_column_is_gone(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Without the column endpoints are added, shown and counted as before, and none can say that it has plaintext."""
+    """Without the column endpoints are added, shown and counted as before, and none can claim to have plaintext."""
     await pool.execute(FORBID)
     await upgrade(database_url)
     installation = await begin(pool)
     added = await installation.endpoint()
 
     async with pool.acquire() as connection:
-        shown = await catalogue.show(connection, added.pointer.tenant_id, added.pointer.endpoint_id)
+        shown = await endpoint_queries.show(connection, added.pointer.tenant_id, added.pointer.endpoint_id)
     assert shown is not None
     assert shown["has_plaintext"] is False
     assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext")
@@ -78,7 +78,7 @@ async def test_a_new_installation_whose_column_is_gone(pool: "Pool[asyncpg.Recor
 
 
 async def test_the_index_stays(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """What counts the rows with plaintext still finds them by their index, which is empty."""
+    """After the removal, the index that counts rows with plaintext still exists."""
     await pool.execute(FORBID)
     await upgrade(database_url)
 
@@ -87,7 +87,7 @@ async def test_the_index_stays(pool: "Pool[asyncpg.Record]", database_url: str) 
 
 @pytest.mark.req("OPS-10")
 async def test_rights_stay(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Every role keeps its rights to every other column, that to `has_plaintext` among them."""
+    """Every role keeps its rights to every other column, including `has_plaintext`."""
     await pool.execute(FORBID)
     await upgrade(database_url)
     rows = await pool.fetch(_PARTS, list(ROLES))
@@ -98,7 +98,7 @@ async def test_rights_stay(pool: "Pool[asyncpg.Record]", database_url: str) -> N
 
 
 async def test_at_the_same_time(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Upgrades that come together remove it once."""
+    """Concurrent upgrades remove the column once, without an error."""
     await pool.execute(FORBID)
     await asyncio.gather(*(upgrade(database_url) for _ in range(3)))
 
@@ -106,7 +106,7 @@ async def test_at_the_same_time(pool: "Pool[asyncpg.Record]", database_url: str)
 
 
 async def test_while_somebody_uses_the_table(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Who holds the table for more than five seconds is not waited for: nothing is changed, and it may be repeated."""
+    """If the table stays locked, the upgrade ends as `Busy` without a change, and can be repeated."""
     await pool.execute(FORBID)
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints")
@@ -118,7 +118,7 @@ async def test_while_somebody_uses_the_table(pool: "Pool[asyncpg.Record]", datab
 
 
 async def test_only_the_owner(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Who does not own the schema removes nothing."""
+    """A role that does not own the schema cannot remove the column."""
     await pool.execute(FORBID)
     name = urlsplit(database_url).path.removeprefix("/")
     await pool.execute(f"CREATE ROLE {name}_other LOGIN PASSWORD 'hunter2' NOSUPERUSER")

@@ -1,14 +1,14 @@
-"""Which revision a database has."""
+"""The revision of a database."""
 
 import asyncpg
 import pytest
 
-from hookseal.schema import revision
+from hookseal.postgres.schema import revision
 
 
 @pytest.mark.req("OPS-09", part="compared")
 async def test_current(database_url: str, empty_database_url: str) -> None:
-    """A database in which nothing was ever made has none; a migrated one has that of this version."""
+    """An empty database has no revision; a migrated one has the revision of this version."""
     found = []
     for url in (empty_database_url, database_url):
         connection = await asyncpg.connect(url)

@@ -1,15 +1,17 @@
-"""A role that may add to what hookseal calls stops an upgrade and a worker: they name the statement that ends it."""
+"""If a stranger may create objects that hookseal could call, upgrades and workers refuse, and name the remedy."""
+
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Refused
-from hookseal.schema import revision, strangers
-from hookseal.schema.upgrade import upgrade
+from hookseal.postgres.schema import revision, strangers
+from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import hookseal
 from tests.doubles.logins import login
-from tests.schema.older import upgraded_to
+from tests.schema.later import make_later
 from tests.schema.test_upgrade import as_role, execute
 from tests.servers import sibling
 
@@ -18,17 +20,17 @@ Pool = asyncpg.Pool
 
 
 async def statements(pool: "Pool[asyncpg.Record]", database_url: str) -> list[str]:
-    """Return what an upgrade says is to be run."""
+    """Return the statements that an upgrade says to run."""
     with pytest.raises(Refused) as refused:
         await upgrade(database_url)
     assert 5 == refused.value.exit_code
-    with pytest.raises(Refused):  # what a worker asks, at its start and for each probe
+    with pytest.raises(Refused):  # the check of a worker, at its start and in each probe
         await strangers.refuse(pool)
     return [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
 
 
 async def test_nobody(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Owners may, and everybody may in `public`, where hookseal finds nothing."""
+    """Owners may create objects; so may everybody in `public`, which is not in hookseal's search path."""
     await pool.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     await strangers.refuse(pool)
     await strangers.refuse_bound(pool)
@@ -37,7 +39,7 @@ async def test_nobody(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
 
 @pytest.mark.parametrize("schema", ["hookseal", "pg_catalog"])
 async def test_everybody(pool: "Pool[asyncpg.Record]", database_url: str, schema: str) -> None:
-    """A right of PUBLIC is named, and once it is taken back all goes on."""
+    """A right of PUBLIC to create is named, and once it is revoked, the upgrade succeeds."""
     await pool.execute(f"GRANT CREATE ON SCHEMA {schema} TO PUBLIC")
     said = await statements(pool, database_url)
     assert [f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC;"] == said
@@ -47,7 +49,7 @@ async def test_everybody(pool: "Pool[asyncpg.Record]", database_url: str, schema
 
 
 async def test_one_role_and_what_it_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """So is the right of one role, and a function that it has made by then, which the revoked right leaves there."""
+    """The right of a single role is named, too, and so is a function that the role has created with it."""
     async with login(pool, database_url, suffix=" x") as (role, _):
         await pool.execute(f'GRANT USAGE, CREATE ON SCHEMA hookseal TO "{role}"')
         await pool.execute(
@@ -65,11 +67,8 @@ async def test_one_role_and_what_it_made(pool: "Pool[asyncpg.Record]", database_
         await strangers.refuse(pool)
 
 
-@pytest.mark.parametrize("begun_at", [None, "0005"])
-async def test_a_member_of_the_owner(
-    bare_postgres: Server, monkeypatch: pytest.MonkeyPatch, begun_at: str | None
-) -> None:
-    """A login that may act as the owner of the schema upgrades it, and workers take what it made; no other role may."""
+async def test_a_member_of_the_owner(bare_postgres: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A login that may act as the schema's owner can upgrade it; workers accept its objects, not those of others."""
     database = sibling(bare_postgres.url, "another")
     await execute(
         bare_postgres.url,
@@ -82,10 +81,10 @@ async def test_a_member_of_the_owner(
     )
     await execute(database, "CREATE SCHEMA hookseal AUTHORIZATION owner")
     url = as_role(database, "migrating")
-    if begun_at is not None:
-        await upgraded_to(begun_at, url, monkeypatch)
     assert revision.EXPECTED == await upgrade(url)
     await execute(database, "GRANT CREATE ON SCHEMA hookseal TO migrating")
+    make_later(tmp_path, monkeypatch, "CREATE TABLE hookseal.notes (tenant_id text PRIMARY KEY)")
+    assert revision.EXPECTED == await upgrade(url)
     assert revision.EXPECTED == await upgrade(url)
 
     await execute(bare_postgres.url, "GRANT hookseal_worker TO outside")
@@ -103,7 +102,7 @@ async def test_a_member_of_the_owner(
 
 
 async def test_a_worker_does_not_start(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
-    """It is refused (5) before it reads a secret."""
+    """A worker is refused (exit code 5) before it reads a secret."""
     await pool.execute("GRANT CREATE ON SCHEMA hookseal TO PUBLIC")
     ended = await hookseal(
         "worker",
@@ -117,9 +116,12 @@ async def test_a_worker_does_not_start(pool: "Pool[asyncpg.Record]", database_ur
     assert "REVOKE CREATE ON SCHEMA hookseal FROM PUBLIC;" in ended.err
 
 
-async def test_what_an_older_version_bound(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that was made while a stranger's function was on the path calls it ever after: it is found and named."""
-    await upgraded_to("0005", empty_database_url, monkeypatch)
+async def test_what_is_bound_to_a_stranger(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A constraint that is bound to a stranger's function calls it forever, so the upgrade refuses and names it."""
+    before = await upgrade(empty_database_url)
+    make_later(tmp_path, monkeypatch, "CREATE TABLE hookseal.notes (tenant_id text PRIMARY KEY)")
     connection = await asyncpg.connect(empty_database_url)
     try:
         await connection.execute(
@@ -128,7 +130,7 @@ async def test_what_an_older_version_bound(empty_database_url: str, monkeypatch:
         )
         with pytest.raises(Refused, match=r"constraint bound on table .* uses function .*num_nulls\(text,text\)"):
             await upgrade(empty_database_url)
-        assert "0005" == await connection.fetchval("SELECT version_num FROM hookseal.alembic_version")
+        assert before == await connection.fetchval("SELECT version_num FROM hookseal.alembic_version")
         await connection.execute("ALTER TABLE hookseal.endpoints DROP CONSTRAINT bound")
         await upgrade(empty_database_url)
     finally:
@@ -136,8 +138,9 @@ async def test_what_an_older_version_bound(empty_database_url: str, monkeypatch:
 
 
 async def test_every_function_has_a_path_of_its_own(pool: "Pool[asyncpg.Record]") -> None:
-    """Whoever calls a function of hookseal, and whatever is on their path, it finds PostgreSQL's own."""
+    """Every function of hookseal sets its own search path, so the caller's path has no effect."""
     rows = await pool.fetch("SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'hookseal'::regnamespace")
+    paths = [[each for each in row["proconfig"] or () if each.startswith("search_path=")] for row in rows]
 
     assert 10 < len(rows)
-    assert {("search_path=pg_catalog, pg_temp",)} == {tuple(row["proconfig"] or ()) for row in rows}
+    assert [["search_path=pg_catalog, pg_temp"]] * len(rows) == paths

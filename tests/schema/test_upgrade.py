@@ -1,4 +1,4 @@
-"""The migrations: once, whoever asks at the same time, and only as far as the role may."""
+"""The migrations run once, even with concurrent upgrades, and only with the rights of the role."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -8,9 +8,9 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import ConfigError, Refused
-from hookseal.schema import revision
-from hookseal.schema.roles import ROLES
-from hookseal.schema.upgrade import upgrade
+from hookseal.postgres.schema import revision
+from hookseal.postgres.schema.roles import ROLES
+from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import hookseal
 from tests.servers import sibling
 
@@ -34,7 +34,7 @@ async def execute(url: str, *statements: str) -> None:
 
 
 async def made(url: str) -> set[str]:
-    """Return everything that is in our schema, with its identity."""
+    """Return every table and function of our schema, with its oid."""
     connection = await asyncpg.connect(url)
     try:
         return {row[0] for row in await connection.fetch(_MADE)}
@@ -43,7 +43,7 @@ async def made(url: str) -> set[str]:
 
 
 async def owned(server: Server, *attributes: str) -> str:
-    """Return the url of an empty database on the server, as its owner, a role with these attributes only."""
+    """Create an empty database whose owner has only these attributes, and return its URL for that owner."""
     await execute(
         server.url,
         f"CREATE ROLE owner LOGIN PASSWORD 'hunter2' NOSUPERUSER {' '.join(attributes)}",
@@ -53,13 +53,13 @@ async def owned(server: Server, *attributes: str) -> str:
 
 
 def as_role(url: str, role: str) -> str:
-    """Return the url for another role."""
+    """Return the URL for another role."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"{role}:hunter2@{parts.hostname}:{parts.port}").geturl()
 
 
 async def test_twice_is_as_once(empty_database_url: str) -> None:
-    """A second upgrade answers the same and makes nothing anew."""
+    """A second upgrade returns the same revision and creates nothing."""
     assert revision.EXPECTED == await upgrade(empty_database_url)
     first = await made(empty_database_url)
     assert revision.EXPECTED == await upgrade(empty_database_url)
@@ -69,14 +69,14 @@ async def test_twice_is_as_once(empty_database_url: str) -> None:
 
 
 async def test_many_at_the_same_time(empty_database_url: str) -> None:
-    """Upgrades of one database wait for each other, and all succeed."""
+    """Concurrent upgrades of one database wait for each other, and all succeed."""
     ended = await asyncio.gather(*(upgrade(empty_database_url) for _ in range(4)))
 
     assert [revision.EXPECTED] * 4 == ended
 
 
 async def test_many_databases_of_a_new_server(bare_postgres: Server) -> None:
-    """The first upgrades of the databases of one server may come at the same time, although they share the roles."""
+    """The first upgrades of several databases of one server may run concurrently, although they share the roles."""
     names = [f"other{number}" for number in range(4)]
     await execute(bare_postgres.url, *(f"CREATE DATABASE {name}" for name in names))
     urls = [sibling(bare_postgres.url, name) for name in names]
@@ -86,7 +86,7 @@ async def test_many_databases_of_a_new_server(bare_postgres: Server) -> None:
 
 
 async def test_a_newer_database_is_refused(database_url: str) -> None:
-    """A database of a newer version is left as it is; what to do is said."""
+    """A database of a newer version stays unchanged, and the error says what to do."""
     await execute(database_url, "UPDATE hookseal.alembic_version SET version_num = '9999'")
     before = await made(database_url)
     with pytest.raises(ConfigError, match=r"9999.*install a newer hookseal"):
@@ -96,7 +96,7 @@ async def test_a_newer_database_is_refused(database_url: str) -> None:
 
 
 async def test_a_plain_owner_that_may_create_roles(bare_postgres: Server) -> None:
-    """The owner of a database who may create roles, and is no superuser, can migrate it and publish."""
+    """A database owner who may create roles, without being a superuser, can upgrade and publish."""
     url = await owned(bare_postgres, "CREATEROLE")
 
     assert revision.EXPECTED == await upgrade(url)
@@ -105,14 +105,14 @@ async def test_a_plain_owner_that_may_create_roles(bare_postgres: Server) -> Non
 
 
 async def test_a_plain_owner_that_may_not(bare_postgres: Server) -> None:
-    """An owner who may not create roles is refused, told the statements, and can migrate once they were run."""
+    """An owner who may not create roles gets the statements to run, and can upgrade afterwards."""
     url = await owned(bare_postgres)
-    with pytest.raises(Refused) as told:
+    with pytest.raises(Refused) as caught:
         await upgrade(url)
-    statements = [line.strip() for line in str(told.value).splitlines() if line.startswith("  ")]
+    statements = [line.strip() for line in str(caught.value).splitlines() if line.startswith("  ")]
     assert [f"CREATE ROLE {role} NOLOGIN;" for role in ROLES] == statements[:-2]
     assert f"GRANT {', '.join(ROLES)} TO owner WITH ADMIN OPTION;" == statements[-1]
-    assert 5 == told.value.exit_code
+    assert 5 == caught.value.exit_code
     assert set() == await made(url)
 
     await execute(bare_postgres.url, *statements)
@@ -121,12 +121,12 @@ async def test_a_plain_owner_that_may_not(bare_postgres: Server) -> None:
 
 
 async def test_a_second_installation_of_a_server(bare_postgres: Server) -> None:
-    """Where the roles are there already, an owner who may not hand them on is told the one statement that lets him."""
+    """If the roles exist and the owner may not grant them, the error has the one statement that allows it."""
     await upgrade(bare_postgres.url)
     url = await owned(bare_postgres, "CREATEROLE")
-    with pytest.raises(Refused, match="permission denied") as told:
+    with pytest.raises(Refused, match="permission denied") as caught:
         await upgrade(url)
-    statements = [line.strip() for line in str(told.value).splitlines() if line.startswith("  ")]
+    statements = [line.strip() for line in str(caught.value).splitlines() if line.startswith("  ")]
     assert [f"GRANT {', '.join(ROLES)} TO owner WITH ADMIN OPTION;"] == statements
 
     await execute(bare_postgres.url, *statements)
@@ -134,18 +134,18 @@ async def test_a_second_installation_of_a_server(bare_postgres: Server) -> None:
 
 
 async def test_a_stranger(own_postgres: Server) -> None:
-    """A role that may not change the database is refused, before and after the schema is there."""
+    """A role without rights to the database is refused, whether the schema exists or not."""
     await execute(
         own_postgres.url, "CREATE ROLE stranger LOGIN PASSWORD 'hunter2' NOSUPERUSER", "CREATE DATABASE another"
     )
     for name in ("another", "hookseal"):
-        with pytest.raises(Refused) as told:
+        with pytest.raises(Refused) as caught:
             await upgrade(as_role(sibling(own_postgres.url, name), "stranger"))
-        assert "hunter2" not in str(told.value)
+        assert "hunter2" not in str(caught.value)
 
 
 async def test_a_schema_of_another_role_is_refused(bare_postgres: Server) -> None:
-    """Who owns the schema could change everything in it: not even a superuser migrates another's."""
+    """A schema of another role is refused, even for a superuser, since its owner could change everything in it."""
     await execute(bare_postgres.url, "CREATE ROLE mallory NOSUPERUSER", "CREATE SCHEMA hookseal AUTHORIZATION mallory")
     with pytest.raises(Refused, match="belongs to another role"):
         await upgrade(bare_postgres.url)
@@ -154,7 +154,7 @@ async def test_a_schema_of_another_role_is_refused(bare_postgres: Server) -> Non
 
 
 async def test_a_schema_that_may_not_be_written(bare_postgres: Server) -> None:
-    """A role that may not create in its schema is told so, and what would help; it is no fault of ours."""
+    """A role without the right to create in its schema is refused, and the error says what helps."""
     url = await owned(bare_postgres, "CREATEROLE")
     await execute(url, "CREATE SCHEMA hookseal", "REVOKE CREATE ON SCHEMA hookseal FROM owner")
     with pytest.raises(Refused, match="WITH ADMIN OPTION"):

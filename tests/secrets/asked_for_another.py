@@ -1,63 +1,65 @@
-"""Every function that reads or writes rows of a tenant, asked by one tenant for an endpoint that may be another's.
+"""A call of every function that reads or writes rows of a tenant, made by one tenant for an endpoint of another one.
 
-Each case is given the scene, the tenant that asks, and the endpoint that it asks for; it runs in a transaction that
-is taken back. Where a function takes a pointer or a ref, it gets one that joins the tenant to what is the endpoint's.
+Each case gets the scene, the calling tenant and the endpoint; it runs in a transaction that is rolled back.
+A pointer or ref that a function takes combines the calling tenant with the parts of the endpoint.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from hookseal.audit.entry import Action, Change
+from hookseal.audit.entry import Action
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Reply
-from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.dispatcher.replay_job import Selection
+from hookseal.dispatcher.replay_jobs import RunningJob
+from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import (
-    canary,
-    denials,
-    endpoint_import,
-    endpoint_ping,
-    endpoint_state,
-    endpoint_update,
-    endpoints,
-    findings,
-    migration,
+    audit_reports,
+    import_endpoints,
+    migrate_secrets,
+    move_secrets,
     producers,
-    purge,
+    replay,
     restore,
-    reveal,
+    secret,
 )
-from hookseal.operations import endpoint_tls as tls_moves
-from hookseal.operations import rotation as rotations
-from hookseal.operations import scheduled as turns
+from hookseal.operations.endpoint import endpoints, probe, update
+from hookseal.operations.endpoint import rotation as rotations
+from hookseal.operations.endpoint import schedule as turns
 from hookseal.operations.operator import Operator
-from hookseal.schema.database import Connection
-from hookseal.secrets import (
-    endpoint_headers,
-    endpoint_tls,
-    evidence,
-    inventory,
-    pointer,
-    put_back,
-    retention,
-    rotation,
-    schedule,
-    versions,
-)
-from hookseal.secrets import migration as plaintexts
-from hookseal.secrets.evidence import Evidence
+from hookseal.operations.sending import Sending
+from hookseal.postgres.handles import Connection
+from hookseal.secrets import migrate_secrets as plaintexts
+from hookseal.secrets import move
+from hookseal.secrets import restore as stale_rows
+from hookseal.secrets.endpoint import canary_results, pointer, rotation, schedule
+from hookseal.secrets.endpoint.canary_results import Evidence
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.endpoint.schedule import Scheduled
+from hookseal.secrets.extras import stored
+from hookseal.secrets.extras.header_values import HeaderChange
+from hookseal.secrets.extras.tls_identity import TlsChange
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.migration import Held
-from hookseal.secrets.put_back import PutBack, PutBackKind
-from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
-from hookseal.secrets.retention import Past, RunOut
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.schedule import Scheduled
-from hookseal.secrets.signer import generate_signing_secret
-from hookseal.secrets.store import SecretStore
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
+from hookseal.secrets.ref import (
+    Provider,
+    Purpose,
+    SecretRef,
+    endpoint_headers_name,
+    endpoint_secret_name,
+    endpoint_tls_name,
+)
+from hookseal.secrets.restore import StaleEndpoint, StaleKind
+from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.store import leftovers, records, retention, version_report, versions
+from hookseal.secrets.store.port import SecretStore
+from hookseal.secrets.store.records import Records
+from hookseal.secrets.store.retention import EndedOverlap, ExpiredVersion
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
 from tests.doubles.transport import ScriptedTransport
@@ -65,15 +67,15 @@ from tests.doubles.transport import ScriptedTransport
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 PLAINTEXT = SecretMaterial(b"plaintext of an older system")
 HEADERS = {"x-own": SecretMaterial(b"value")}
-TLS_CHANGE = endpoint_tls.TlsChange(without_client=True)
+TLS_CHANGE = TlsChange(without_client=True)
 TLS = identity(Authority().client(), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Who asks for what, on which connection. `pointer` is the endpoint's, with the tenant that asks as its owner.
+    """The calling tenant, the endpoint and the connection. `pointer` is the endpoint's, owned by the calling tenant.
 
-    `url` is the endpoint's too, and `role` publishes for acme.
+    `url` is the endpoint's, too, and `role` publishes for acme.
     """
 
     operator: Operator
@@ -95,23 +97,23 @@ class Asked:
 
     @property
     def signing(self) -> SecretRef:
-        """The version of the signing secret that was the first, if the tenant had it."""
+        """The first version of the endpoint's signing secret, as if it belonged to the calling tenant."""
         return self._ref(endpoint_secret_name(self.endpoint))
 
     @property
     def headers(self) -> SecretRef:
-        """The same of its header values."""
+        """The same for its header values."""
         return self._ref(endpoint_headers_name(self.endpoint))
 
     @property
     def tls(self) -> SecretRef:
-        """The same of its TLS identity."""
+        """The same for its TLS identity."""
         return self._ref(endpoint_tls_name(self.endpoint))
 
     @property
-    def wanted(self) -> Wanted:
-        """A rotation of its secret."""
-        return Wanted(
+    def wanted(self) -> RotationRequest:
+        """A request to rotate its secret."""
+        return RotationRequest(
             tenant_id=self.tenant,
             endpoint_id=self.endpoint,
             overlap_seconds=60,
@@ -122,7 +124,7 @@ class Asked:
 
     @property
     def scheduled(self) -> Scheduled:
-        """A rotation by schedule that is long due."""
+        """A scheduled rotation that is long due."""
         return Scheduled(
             tenant_id=self.tenant,
             endpoint_id=self.endpoint,
@@ -134,18 +136,18 @@ class Asked:
         )
 
     @property
-    def sending(self) -> canary.Sending:
-        """How a canary reaches a receiver that has switched."""
+    def sending(self) -> Sending:
+        """A transport to a receiver that has switched, as a canary sees it."""
         answers = (Reply(status=204, snippet=""), Reply(status=400, snippet=""))
-        return canary.Sending(
+        return Sending(
             transport=ScriptedTransport(*answers), clock=FakeClock(), allow_http=True, user_agent="hookseal/test"
         )
 
     @property
-    def observing(self) -> endpoint_ping.Observation:
-        """How a ping reaches a receiver that takes it."""
+    def observing(self) -> Sending:
+        """A transport to a receiver that accepts a ping."""
         how = self.sending
-        return endpoint_ping.Observation(
+        return Sending(
             transport=ScriptedTransport(Reply(status=204, snippet="")),
             clock=how.clock,
             allow_http=True,
@@ -157,7 +159,7 @@ class Asked:
 
 
 def proven(tenant: TenantId, endpoint: EndpointId, *, generation: int) -> Evidence:
-    """Return what a canary proved of the endpoint."""
+    """Return evidence of a canary for this endpoint."""
     return Evidence(
         id=DeliveryId(f"01890a5d-ac96-774b-bcce-b302099a800{generation}"),
         tenant_id=tenant,
@@ -176,45 +178,45 @@ Case = Callable[[Asked], Awaitable[Any]]
 
 
 async def _put_back(asked: Asked) -> list[Any]:
-    return [found async for found in put_back.found(asked.connection, asked.tenant)]
+    return [found async for found in stale_rows.find_stale(asked.connection, asked.tenant)]
 
 
 async def _altered(asked: Asked) -> list[Any]:
     integrity = asked.operator.unlocked.integrity
-    return [found async for found in put_back.altered(asked.connection, integrity, asked.tenant)]
+    return [found async for found in stale_rows.find_altered(asked.connection, integrity, asked.tenant)]
 
 
 async def _every(asked: Asked) -> list[Any]:
-    return [found async for found in pointer.every(asked.connection, asked.tenant)]
+    return [found async for found in pointer.iterate(asked.connection, asked.tenant)]
 
 
-def _lost(asked: Asked) -> PutBack:
-    return PutBack(
+def _lost(asked: Asked) -> StaleEndpoint:
+    return StaleEndpoint(
         tenant_id=asked.tenant,
         endpoint_id=asked.endpoint,
-        kind=PutBackKind.LOST,
+        kind=StaleKind.LOST,
         generation=None,
         audited_generation=1,
     )
 
 
 async def _completed(asked: Asked) -> None:
-    await rotations.completed(
-        asked.operator,
+    await rotations.wait_until_complete(
+        asked.operator.connection,
         tenant=asked.tenant,
         endpoint_id=asked.endpoint,
         generation=1,
         clock=FakeClock(),
-        tell=lambda _left: None,
+        report=lambda _left: None,
     )
 
 
-def _held(asked: Asked) -> Held:
-    return Held(asked.tenant, asked.endpoint)
+def _held(asked: Asked) -> PlaintextEndpoint:
+    return PlaintextEndpoint(asked.tenant, asked.endpoint)
 
 
 def _older(asked: Asked) -> Pointer:
-    """Return the pointer as an older system would have left it."""
+    """Return the pointer as an older system wrote it."""
     none: dict[str, Any] = dict.fromkeys(
         (
             "secret_ref",
@@ -229,23 +231,18 @@ def _older(asked: Asked) -> Pointer:
     return replace(asked.pointer, generation=0, **none)
 
 
-def _change(asked: Asked) -> Change:
-    subject = f"endpoint:{asked.endpoint}"
-    return Change(tenant_id=asked.tenant, action=Action.SECRET_ROTATED, subject=subject, after={"generation": 99})
-
-
 def _new(asked: Asked) -> NewEndpoint:
     return NewEndpoint(tenant_id=asked.tenant, url=asked.url, event_types=("*",))
 
 
-def _finding(asked: Asked) -> findings.Finding:
-    return findings.Finding(
+def _finding(asked: Asked) -> audit_reports.Stale:
+    return audit_reports.Stale(
         tenant_id=asked.tenant, endpoint_id=asked.endpoint, generation=1, reason="x", restore_epoch=1
     )
 
 
-def _denied(asked: Asked) -> denials.Denied:
-    return denials.Denied(
+def _denied(asked: Asked) -> audit_reports.Denied:
+    return audit_reports.Denied(
         tenant_id=asked.tenant,
         worker="w1",
         since=AT,
@@ -256,128 +253,177 @@ def _denied(asked: Asked) -> denials.Denied:
     )
 
 
-def _doomed(asked: Asked) -> list[Past]:
-    return [Past(ref=ref, key_id="0" * 16, retired_at=AT) for ref in (asked.signing, asked.headers, asked.tls)]
+def _doomed(asked: Asked) -> list[ExpiredVersion]:
+    return [
+        ExpiredVersion(ref=ref, key_id="0" * 16, retired_at=AT) for ref in (asked.signing, asked.headers, asked.tls)
+    ]
 
 
-def _first(asked: Asked) -> pointer.First:
-    return pointer.First(
+def _first(asked: Asked) -> pointer.InitialSecrets:
+    return pointer.InitialSecrets(
         ref=asked.signing, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC, headers=asked.headers, tls=asked.tls
     )
 
 
+async def _keep_extras(asked: Asked) -> list[Any]:
+    keep = partial(stored.keep, asked.connection, asked.store, tenant=asked.tenant, endpoint_id=asked.endpoint)
+    return [await keep(stored.HEADERS, HEADERS), await keep(stored.TLS, TLS)]
+
+
+async def _opened_extras(asked: Asked) -> list[Any]:
+    return [await stored.opened(asked.store, extra, asked.pointer) for extra in stored.ALL]
+
+
+async def _retire_extras(asked: Asked) -> None:
+    for extra in stored.ALL:
+        await stored.retire(asked.connection, asked.store, extra, tenant=asked.tenant, endpoint_id=asked.endpoint)
+
+
+async def _move(a: Asked) -> object:
+    stores = a.operator.unlocked.stores
+    assert stores is not None
+    return await move.move_endpoint(
+        a.connection, stores.joined_to(a.connection), a.operator.unlocked.integrity, a.pointer
+    )
+
+
 CASES: dict[str, Case] = {
-    "secrets.endpoint_headers.keep": lambda a: endpoint_headers.keep(
-        a.connection, a.store, tenant=a.tenant, endpoint_id=a.endpoint, headers=HEADERS
+    "operations.move_secrets.move_endpoint": lambda a: move_secrets.move_endpoint(
+        a.operator, a.tenant, a.endpoint, Provider.DB
     ),
-    "secrets.endpoint_headers.opened": lambda a: endpoint_headers.opened(a.store, a.pointer),
-    "secrets.endpoint_headers.retire": lambda a: endpoint_headers.retire(
-        a.connection, a.store, tenant=a.tenant, endpoint_id=a.endpoint
+    "secrets.move.move_endpoint": _move,
+    "secrets.store.records.Records.row": lambda a: Records(a.connection).row(a.signing),
+    "secrets.store.records.versions": lambda a: records.versions(a.connection, a.tenant, a.signing.name),
+    "secrets.store.records.lock": lambda a: records.lock(
+        a.connection, a.tenant, a.signing.name, Purpose.WEBHOOK_SIGNING
     ),
-    "secrets.endpoint_tls.keep": lambda a: endpoint_tls.keep(
-        a.connection, a.store, tenant=a.tenant, endpoint_id=a.endpoint, identity=TLS
+    "secrets.store.records.next_version": lambda a: records.next_version(a.connection, a.tenant, a.signing.name),
+    "secrets.store.records.step_back": lambda a: records.step_back(a.connection, a.tenant, a.signing.name),
+    "secrets.store.leftovers.take_number": lambda a: leftovers.take_number(a.connection, a.signing, at_least=1),
+    "secrets.store.leftovers.begin": lambda a: leftovers.begin(a.connection, a.signing, b"share"),
+    "secrets.store.leftovers.burn": lambda a: leftovers.burn(a.connection, a.signing),
+    "secrets.store.leftovers.settle": lambda a: leftovers.settle(a.connection, a.signing),
+    "secrets.store.leftovers.add_left": lambda a: leftovers.add_left(
+        a.connection, replace(a.signing, provider=Provider.AWS)
     ),
-    "secrets.endpoint_tls.opened": lambda a: endpoint_tls.opened(a.store, a.pointer),
-    "secrets.endpoint_tls.retire": lambda a: endpoint_tls.retire(
-        a.connection, a.store, tenant=a.tenant, endpoint_id=a.endpoint
+    "secrets.store.leftovers.add_destroyed": lambda a: leftovers.add_destroyed(
+        a.connection, a.tenant, [(a.signing.name, 1)]
     ),
-    "operations.endpoint_tls.moved": lambda a: tls_moves.moved(a.operator, a.pointer, TLS_CHANGE),
-    "operations.endpoint_tls.kept": lambda a: tls_moves.kept(
-        a.operator, a.pointer, tls_moves.TlsMove(before=TLS, after=TLS)
+    "secrets.extras.stored.keep": _keep_extras,
+    "secrets.extras.stored.opened": _opened_extras,
+    "secrets.extras.stored.retire": _retire_extras,
+    "secrets.endpoint.canary_results.keep": lambda a: canary_results.keep(
+        a.connection, proven(a.tenant, a.endpoint, generation=1)
     ),
-    "secrets.evidence.keep": lambda a: evidence.keep(a.connection, proven(a.tenant, a.endpoint, generation=1)),
-    "secrets.evidence.last": lambda a: evidence.last(a.connection, a.tenant, a.endpoint, 2),
-    "secrets.inventory.of_endpoint": lambda a: inventory.of_endpoint(a.connection, a.tenant, a.endpoint),
-    "secrets.inventory.require_known": lambda a: inventory.require_known(a.connection, a.signing),
-    "secrets.pointer.locked": lambda a: pointer.locked(a.connection, tenant=a.tenant, endpoint_id=a.endpoint),
-    "secrets.pointer.first": lambda a: pointer.first(
+    "secrets.endpoint.canary_results.last": lambda a: canary_results.last(a.connection, a.tenant, a.endpoint, 2),
+    "secrets.store.version_report.of_endpoint": lambda a: version_report.of_endpoint(
+        a.connection, a.tenant, a.endpoint
+    ),
+    "secrets.store.version_report.require_known": lambda a: version_report.require_known(a.connection, a.signing),
+    "secrets.endpoint.pointer.lock": lambda a: pointer.lock(a.connection, tenant=a.tenant, endpoint_id=a.endpoint),
+    "secrets.endpoint.pointer.set_initial": lambda a: pointer.set_initial(
         a.connection, a.operator.unlocked.integrity, tenant=a.tenant, endpoint_id=a.endpoint, to=_first(a)
     ),
-    "secrets.pointer.moved": lambda a: pointer.moved(
+    "secrets.endpoint.pointer.move": lambda a: pointer.move(
         a.connection, a.operator.unlocked.integrity, a.pointer, lead="current"
     ),
-    "secrets.put_back.accept": lambda a: put_back.accept(a.connection, a.operator.unlocked.integrity, a.pointer),
-    "secrets.put_back.found": _put_back,
-    "secrets.put_back.altered": _altered,
-    "secrets.put_back.is_lost": lambda a: put_back.is_lost(a.connection, _lost(a)),
-    "secrets.put_back.is_deleted": lambda a: put_back.is_deleted(a.connection, _lost(a)),
-    "secrets.put_back.destroy_again": lambda a: put_back.destroy_again(a.connection, _lost(a)),
-    "secrets.put_back.gone": lambda a: put_back.gone(a.connection, a.tenant, a.endpoint),
-    "secrets.pointer.every": _every,
+    "secrets.restore.accept": lambda a: stale_rows.accept(a.connection, a.operator.unlocked.integrity, a.pointer),
+    "secrets.restore.find_stale": _put_back,
+    "secrets.restore.find_altered": _altered,
+    "secrets.restore.is_lost": lambda a: stale_rows.is_lost(a.connection, _lost(a)),
+    "secrets.restore.is_deleted": lambda a: stale_rows.is_deleted(a.connection, _lost(a)),
+    "secrets.restore.destroy_again": lambda a: stale_rows.destroy_again(a.connection, _lost(a)),
+    "secrets.restore.missing_material": lambda a: stale_rows.missing_material(a.connection, a.tenant, a.endpoint),
+    "secrets.endpoint.pointer.iterate": _every,
     "operations.restore.accept_endpoint": lambda a: restore.accept_endpoint(a.operator, a.tenant, a.endpoint),
-    "secrets.retention.find": lambda a: retention.find(a.connection, a.tenant, days=0),
-    "secrets.retention.destroy": lambda a: retention.destroy(a.connection, a.tenant, _doomed(a)),
-    "secrets.rotation.rotate": lambda a: rotation.rotate(
+    "secrets.store.retention.lock_expired": lambda a: retention.lock_expired(a.connection, a.tenant, days=0),
+    "secrets.store.retention.destroy": lambda a: retention.destroy(a.connection, a.tenant, _doomed(a)),
+    "secrets.endpoint.rotation.rotate_pointer": lambda a: rotation.rotate_pointer(
         a.connection, a.store, a.operator.unlocked.integrity, a.wanted
     ),
-    "secrets.rotation.roll_back": lambda a: rotation.roll_back(
+    "secrets.endpoint.rotation.roll_back": lambda a: rotation.roll_back(
         a.connection, a.store, a.operator.unlocked.integrity, a.pointer, overlap_seconds=60
     ),
-    "secrets.rotation.end_overlap": lambda a: rotation.end_overlap(
+    "secrets.endpoint.rotation.end_overlap": lambda a: rotation.end_overlap(
         a.connection, a.operator.unlocked.integrity, a.pointer
     ),
-    "secrets.rotation.standing": lambda a: rotation.standing(a.connection, a.tenant, a.endpoint, limit=9),
-    "secrets.schedule.of_endpoint": lambda a: schedule.of_endpoint(a.connection, a.tenant, a.endpoint),
-    "secrets.versions.arrange": lambda a: versions.arrange(a.connection, active=a.signing, previous=None),
-    "secrets.versions.retire": lambda a: versions.retire(a.connection, a.signing),
-    "secrets.migration.locked": lambda a: plaintexts.locked(a.connection, _held(a)),
-    "secrets.migration.sealed": lambda a: plaintexts.sealed(
+    "secrets.endpoint.rotation.status": lambda a: rotation.status(a.connection, a.tenant, a.endpoint, limit=9),
+    "secrets.endpoint.schedule.of_endpoint": lambda a: schedule.of_endpoint(a.connection, a.tenant, a.endpoint),
+    "secrets.store.versions.arrange": lambda a: versions.arrange(a.connection, active=a.signing, previous=None),
+    "secrets.store.versions.retire": lambda a: versions.retire(a.connection, a.signing),
+    "secrets.migrate_secrets.lock": lambda a: plaintexts.lock(a.connection, _held(a)),
+    "secrets.migrate_secrets.seal_plaintext": lambda a: plaintexts.seal_plaintext(
         a.connection, a.store, a.operator.unlocked.integrity, found=_older(a), secret=PLAINTEXT
     ),
-    "secrets.migration.require_unsealed": lambda a: plaintexts.require_unsealed(a.store, a.pointer),
-    "secrets.migration.require_same": lambda a: plaintexts.require_same(
+    "secrets.migrate_secrets.require_unsealed": lambda a: plaintexts.require_unsealed(a.store, a.pointer),
+    "secrets.migrate_secrets.require_same": lambda a: plaintexts.require_same(
         a.store, a.operator.unlocked.integrity, a.pointer, PLAINTEXT
     ),
-    "secrets.migration.empty": lambda a: plaintexts.empty(a.connection, [_held(a)]),
-    "operations.migration.migrate_endpoint": lambda a: migration.migrate_endpoint(a.operator, _held(a)),
-    "operations.migration.foretell": lambda a: migration.foretell(a.operator, _held(a)),
-    "operations.migration.empty_batch": lambda a: migration.empty_batch(a.operator, [_held(a)]),
-    "operations.endpoint_import.import_endpoint": lambda a: endpoint_import.import_endpoint(
+    "secrets.migrate_secrets.empty": lambda a: plaintexts.empty(a.connection, [_held(a)]),
+    "operations.migrate_secrets.migrate_endpoint": lambda a: migrate_secrets.migrate_endpoint(a.operator, _held(a)),
+    "operations.migrate_secrets.preview": lambda a: migrate_secrets.preview(a.operator, _held(a)),
+    "operations.migrate_secrets.empty_batch": lambda a: migrate_secrets.empty_batch(a.operator, [_held(a)]),
+    "operations.import_endpoints.import_endpoint": lambda a: import_endpoints.import_endpoint(
         a.operator, _new(a), generate_signing_secret(), own_drain_seconds=25
     ),
-    "operations.canary.probe": lambda a: canary.probe(a.operator, a.sending, tenant=a.tenant, endpoint_id=a.endpoint),
-    "operations.endpoint_ping.ping": lambda a: endpoint_ping.ping(
+    "operations.endpoint.probe.ask_whether_switched": lambda a: probe.ask_whether_switched(
+        a.operator, a.sending, tenant=a.tenant, endpoint_id=a.endpoint
+    ),
+    "operations.endpoint.probe.send_ping": lambda a: probe.send_ping(
         a.operator, a.observing, tenant=a.tenant, endpoint_id=a.endpoint
     ),
-    "operations.endpoint_state.enable_endpoint": lambda a: endpoint_state.enable_endpoint(
+    "operations.replay.start_replay": lambda a: replay.start_replay(
+        a.operator, Selection(tenant_id=a.tenant, endpoint_id=a.endpoint)
+    ),
+    "operations.replay.take_step": lambda a: replay.take_step(a.operator, RunningJob(a.tenant, ReplayId(a.endpoint))),
+    "operations.replay.enable_and_replay": lambda a: replay.enable_and_replay(
+        a.operator, a.tenant, a.endpoint, Selection(tenant_id=a.tenant, endpoint_id=a.endpoint), own_drain_seconds=25
+    ),
+    "operations.endpoint.endpoints.enable_endpoint": lambda a: endpoints.enable_endpoint(
         a.operator, a.tenant, a.endpoint, own_drain_seconds=25
     ),
-    "operations.endpoint_state.disable_endpoint": lambda a: endpoint_state.disable_endpoint(
+    "operations.endpoint.endpoints.disable_endpoint": lambda a: endpoints.disable_endpoint(
         a.operator, a.tenant, a.endpoint, reason="x"
     ),
-    "operations.endpoint_update.update_endpoint": lambda a: endpoint_update.update_endpoint(
+    "operations.endpoint.update.update_endpoint": lambda a: update.update_endpoint(
         a.operator,
         a.tenant,
         a.endpoint,
         {
             "lead": "current",
-            "headers": endpoint_headers.HeaderChange(given=HEADERS, replaces_all=True),
+            "headers": HeaderChange(given=HEADERS, replaces_all=True),
             "tls": TLS_CHANGE,
         },
         own_drain_seconds=25,
     ),
-    "operations.endpoints.add_endpoint": lambda a: endpoints.add_endpoint(
+    "operations.endpoint.endpoints.add_endpoint": lambda a: endpoints.add_endpoint(
         a.operator, _new(a), None, own_drain_seconds=25
     ),
-    "operations.endpoints.delete_endpoint": lambda a: endpoints.delete_endpoint(a.operator, a.tenant, a.endpoint),
-    "operations.denials.tell_denied": lambda a: denials.tell_denied(a.operator, _denied(a), again=True),
-    "operations.findings.tell_put_back": lambda a: findings.tell_put_back(a.operator, _finding(a)),
-    "operations.operator.Operator.tell": lambda a: a.operator.tell(_change(a)),
+    "operations.endpoint.endpoints.delete_endpoint": lambda a: endpoints.delete_endpoint(
+        a.operator, a.tenant, a.endpoint
+    ),
+    "operations.audit_reports.audit_denied": lambda a: audit_reports.audit_denied(a.operator, _denied(a), again=True),
+    "operations.audit_reports.audit_stale": lambda a: audit_reports.audit_stale(a.operator, _finding(a)),
+    "operations.operator.Operator.audit": lambda a: a.operator.audit(
+        Action.SECRET_ROTATED, of=f"endpoint:{a.endpoint}", tenant=a.tenant, after={"generation": 99}
+    ),
     "operations.producers.grant": lambda a: producers.grant(a.operator, a.role, a.tenant),
     "operations.producers.revoke": lambda a: producers.revoke(a.operator, a.role, a.tenant),
-    "operations.purge.purge_batch": lambda a: purge.purge_batch(a.operator, a.tenant, days=0),
-    "operations.purge.purgeable": lambda a: purge.purgeable(a.operator, a.tenant, days=0),
-    "operations.reveal.reveal": lambda a: reveal.reveal(a.operator, a.tenant, a.endpoint),
-    "operations.rotation.completed": _completed,
-    "operations.rotation.rotate": lambda a: rotations.rotate(a.operator, a.wanted),
-    "operations.rotation.roll_back": lambda a: rotations.roll_back(
+    "operations.secret.purge_batch": lambda a: secret.purge_batch(a.operator, a.tenant, days=0),
+    "operations.secret.purgeable": lambda a: secret.purgeable(a.operator, a.tenant, days=0),
+    "operations.secret.reveal": lambda a: secret.reveal(a.operator, a.tenant, a.endpoint),
+    "operations.endpoint.rotation.wait_until_complete": _completed,
+    "operations.endpoint.rotation.rotate_secret": lambda a: rotations.rotate_secret(a.operator, a.wanted),
+    "operations.endpoint.rotation.roll_back": lambda a: rotations.roll_back(
         a.operator, tenant=a.tenant, endpoint_id=a.endpoint, overlap_seconds=60
     ),
-    "operations.rotation.end_overlap": lambda a: rotations.end_overlap(
+    "operations.endpoint.rotation.end_overlap": lambda a: rotations.end_overlap(
         a.operator, tenant=a.tenant, endpoint_id=a.endpoint
     ),
-    "operations.scheduled.retire_run_out": lambda a: turns.retire_run_out(
-        a.operator, RunOut(tenant_id=a.tenant, endpoint_id=a.endpoint)
+    "operations.endpoint.schedule.retire_ended_overlap": lambda a: turns.retire_ended_overlap(
+        a.operator, EndedOverlap(tenant_id=a.tenant, endpoint_id=a.endpoint)
     ),
-    "operations.scheduled.take_turn": lambda a: turns.take_turn(a.operator, a.scheduled, overlap_seconds=86_400),
+    "operations.endpoint.schedule.take_turn": lambda a: turns.take_turn(
+        a.operator, a.scheduled, overlap_seconds=86_400
+    ),
 }

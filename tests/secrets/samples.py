@@ -1,4 +1,4 @@
-"""What the tests of the secrets room share: keys, a context, a pointer. Nothing here is a secret of anybody."""
+"""Shared samples of these tests: keys, a context, a pointer. None of them is a real secret."""
 
 import hashlib
 from dataclasses import replace
@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.secrets.context import Purpose, SecretContext
 from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, SecretRef, endpoint_secret_name
+from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 
 TENANT = TenantId("acme")
 OTHER_TENANT = TenantId("bmce")
@@ -63,5 +62,5 @@ BARE = Pointer(
 
 
 def signed(pointer: Pointer) -> Pointer:
-    """Return the pointer with the MAC that it should have."""
+    """Return the pointer with a valid MAC."""
     return replace(pointer, mac=INTEGRITY.mac(pointer), mac_key_id=INTEGRITY.key_id)

@@ -1,4 +1,4 @@
-"""Which public functions of a package take what belongs to a tenant: found by their annotations, none by hand."""
+"""Finds the public functions of a package that take something of a tenant, by their annotations."""
 
 import dataclasses
 import importlib
@@ -13,11 +13,11 @@ from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.secrets.boot import Unlocked
 
 _OWNED = {TenantId, EndpointId, DeliveryId}
-_ACTORS = {Unlocked}  # what belongs to the installation, and acts for whichever tenant it is asked to
+_ACTORS = {Unlocked}  # belongs to the installation and acts for any tenant
 
 
 def tenant_takers(*packages: str) -> set[str]:
-    """Return every public function and method of these packages that is given a tenant, or what holds one."""
+    """Return every public function and method of these packages that takes a tenant, or an object with one."""
     return {name for package in packages for module in _modules(package) for name in _of_module(module)}
 
 
@@ -54,7 +54,7 @@ def _takes(function: Any) -> bool:
 
 
 def _holds(hint: Any, seen: set[Any]) -> bool:
-    """Tell whether a value of this type is a tenant's, or holds one that is."""
+    """Return whether a value of this type belongs to a tenant, or contains one that does."""
     if hint in _OWNED:
         return True
     if hint in _ACTORS:

@@ -1,4 +1,4 @@
-"""Unlocking at start: what fits is arranged as the table says, what does not is refused before any write."""
+"""Unlocking at start: valid settings are arranged as the table says, and invalid ones refused before any write."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,20 +8,20 @@ import pytest
 from hookseal.ground.errors import ConfigError
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.schema.database import Pool
-from hookseal.secrets import pointer
+from hookseal.postgres.handles import Pool
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.context import Purpose
-from hookseal.secrets.envelope import key_id_of
+from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.errors import KeyRetired, SecretNotFound, SecretTampered, SecretUnavailable
-from hookseal.secrets.keyring import KeyRing, MasterKey
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.signer import Signer
-from hookseal.secrets.stores.dev import DevStore
-from hookseal.secrets.stores.postgres import PostgresStore
-from tests.secrets.registered import register, sealed_under
+from hookseal.secrets.ref import Provider, Purpose
+from hookseal.secrets.sealing.envelope import key_id_of
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.signing.signer import Signer
+from hookseal.secrets.store.dev import DevStore
+from hookseal.secrets.store.postgres import PostgresStore
+from hookseal.secrets.store.providers import NEEDS
+from tests.secrets.key.registered import register, sealed_under
+from tests.secrets.key.test_keys import begin
 from tests.secrets.samples import BARE, ENDPOINT, FIRST, NAME, RING, SECOND, SECRET, TENANT, THIRD
-from tests.secrets.test_keys import begin
 
 pytestmark = pytest.mark.req("SEC-04", part="check-at-boot")
 
@@ -30,7 +30,7 @@ SIGNING = Purpose.WEBHOOK_SIGNING
 
 @pytest.fixture
 async def begun(pool: Pool) -> Pool:
-    """A database in which the installation was begun under the first key."""
+    """Initialise the installation under the first key."""
     await begin(pool)
     return pool
 
@@ -54,23 +54,25 @@ def _named(keys: Iterable[MasterKey], text: str) -> bool:
 
 
 async def test_an_installation_that_was_not_begun_names_the_command(pool: Pool) -> None:
-    """With an empty table of keys nothing starts, and the message says what to run."""
+    """With an empty table of keys the start is refused, and the error names the command to run."""
     assert "run `hookseal key init`" in await _problems(pool, RING)
 
 
 async def test_db_needs_a_master_key(begun: Pool) -> None:
-    """Without a ring the missing variable is named."""
+    """Without a key ring, the error names the missing variable."""
     assert "SECRETS_MASTER_KEY" in await _problems(begun, None)
 
 
 @pytest.mark.parametrize("provider", [Provider.AWS, Provider.GCP, Provider.OPENBAO])
-async def test_a_provider_that_this_version_lacks_is_refused(begun: Pool, provider: Provider) -> None:
-    """Any other provider is refused by the name of its variable."""
-    assert (await _problems(begun, RING, provider)).startswith("SECRETS_PROVIDER: ")
+async def test_a_provider_without_settings_is_refused(begun: Pool, provider: Provider) -> None:
+    """A provider that the settings say nothing of is refused, and the error names what must be set."""
+    problems = await _problems(begun, RING, provider)
+    assert problems.startswith("SECRETS_PROVIDER: ")
+    assert NEEDS[provider] in problems
 
 
 async def test_the_right_key_unlocks_without_a_write(begun: Pool) -> None:
-    """With the active key in the ring, store, service and integrity key are ready and the sentinel opens."""
+    """With the active key, store and integrity key are ready and the sentinel opens, without a write."""
     before = await _all(begun)
     unlocked = await unlock(begun, Provider.DB, RING)
     await unlocked.check_sentinel()
@@ -81,7 +83,7 @@ async def test_the_right_key_unlocks_without_a_write(begun: Pool) -> None:
 
 
 async def test_a_secret_goes_all_the_way_round(begun: Pool) -> None:
-    """What was put in the caller's transaction and pointed at signs for its endpoint."""
+    """A secret that was stored and set in the caller's transaction signs for its endpoint."""
     unlocked = await unlock(begun, Provider.DB, RING)
     async with begun.acquire() as connection, connection.transaction():
         await connection.execute(
@@ -91,12 +93,12 @@ async def test_a_secret_goes_all_the_way_round(begun: Pool) -> None:
             BARE.url,
         )
         ref = await unlocked.store_on(connection).put(TENANT, NAME, SECRET, purpose=SIGNING)
-        found = await pointer.first(
+        found = await pointer.set_initial(
             connection,
             unlocked.integrity,
             tenant=TENANT,
             endpoint_id=ENDPOINT,
-            to=pointer.First(ref=ref, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC),
+            to=pointer.InitialSecrets(ref=ref, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC),
         )
 
     async with unlocked.service.signers(found) as signers:
@@ -109,7 +111,7 @@ async def test_a_secret_goes_all_the_way_round(begun: Pool) -> None:
 
 
 async def test_a_wrong_key_is_refused_naming_both_ids(begun: Pool) -> None:
-    """A key that was never registered is refused, and the active one that is lacking is named."""
+    """An unregistered key is refused, and the error names it and the missing active key."""
     problems = await _problems(begun, KeyRing(SECOND))
 
     assert _named((FIRST, SECOND), problems)
@@ -118,22 +120,23 @@ async def test_a_wrong_key_is_refused_naming_both_ids(begun: Pool) -> None:
 
 
 async def test_an_unregistered_key_beside_the_right_one_is_refused(begun: Pool) -> None:
-    """The ring may hold nothing that the table does not know."""
+    """A key ring with an unregistered key beside the right one is refused."""
     problems = await _problems(begun, KeyRing(FIRST, (THIRD,)))
 
     assert problems.startswith(f"master key {THIRD.key_id} is not registered: this installation has other keys")
+    assert "remove it from the settings of this process until `hookseal key stage` has registered it" in problems
     assert "hookseal key stage" in problems
 
 
 async def test_a_key_that_fails_its_check_value_is_refused(begun: Pool) -> None:
-    """A key with the right id whose check value differs is refused by id."""
+    """A key whose check value differs from the table is refused with its id."""
     await begun.execute("UPDATE hookseal.secret_keys SET check_value = '\\x0000000000000000'")
 
     assert f"master key {FIRST.key_id} fails its check value" in await _problems(begun, RING)
 
 
 async def test_the_table_decides_which_key_seals(begun: Pool) -> None:
-    """Whatever the settings call the master key, the active one of the table seals and the others open."""
+    """The active key of the table seals, whatever the settings call the master key; the other keys only open."""
     await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
     await register(begun, SECOND, "active")
     unlocked = await unlock(begun, Provider.DB, KeyRing(FIRST, (SECOND,)))
@@ -144,7 +147,7 @@ async def test_the_table_decides_which_key_seals(begun: Pool) -> None:
 
 
 async def test_a_registered_key_that_records_need_must_be_held(begun: Pool) -> None:
-    """A ring that lacks an older key is refused, naming it, while anything is sealed under it."""
+    """A key ring without an older key is refused while records are sealed under that key."""
     await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
     await register(begun, SECOND, "active")
 
@@ -152,14 +155,14 @@ async def test_a_registered_key_that_records_need_must_be_held(begun: Pool) -> N
 
 
 async def test_a_registered_key_that_nothing_needs_may_be_lacking(begun: Pool) -> None:
-    """A staged key need not be everywhere yet."""
+    """A staged key may be missing in a key ring."""
     await register(begun, SECOND, "staged")
 
     assert isinstance(await unlock(begun, Provider.DB, RING), Unlocked)
 
 
 async def test_a_destroyed_key_may_not_be_held(begun: Pool) -> None:
-    """A ring that still holds what was destroyed is refused."""
+    """A key ring with a destroyed key is refused."""
     await register(begun, SECOND, "destroyed")
 
     assert f"master key {SECOND.key_id} was destroyed" in await _problems(begun, KeyRing(FIRST, (SECOND,)))
@@ -167,7 +170,7 @@ async def test_a_destroyed_key_may_not_be_held(begun: Pool) -> None:
 
 
 async def test_a_retired_key_opens_nothing_although_it_is_held(begun: Pool) -> None:
-    """A record under a retired key is refused, and the rest goes on."""
+    """A record under a retired key is refused even if the ring has the key; other records open."""
     await register(begun, SECOND, "retired")
     ref = await sealed_under(begun, SECOND)
     unlocked = await unlock(begun, Provider.DB, KeyRing(FIRST, (SECOND,)))
@@ -178,7 +181,7 @@ async def test_a_retired_key_opens_nothing_although_it_is_held(begun: Pool) -> N
 
 
 async def test_a_table_without_an_active_key_is_refused(begun: Pool) -> None:
-    """No key may seal, so nothing starts."""
+    """Without an active key in the table the start is refused."""
     await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
 
     assert "no master key is active" in await _problems(begun, RING)
@@ -186,7 +189,7 @@ async def test_a_table_without_an_active_key_is_refused(begun: Pool) -> None:
 
 @pytest.mark.parametrize("name", ["integrity", "sentinel"])
 async def test_without_its_own_secrets_an_installation_does_not_unlock(begun: Pool, name: str) -> None:
-    """A lost integrity key or sentinel, and one that was overwritten, are refused."""
+    """A missing or altered integrity key or sentinel prevents unlocking."""
     await begun.execute("UPDATE hookseal.secret_records SET sealed = sealed || '\\x00' WHERE name = $1", name)
     with pytest.raises(SecretTampered):
         await unlock(begun, Provider.DB, RING)
@@ -196,14 +199,14 @@ async def test_without_its_own_secrets_an_installation_does_not_unlock(begun: Po
 
 
 async def test_the_active_version_of_the_sentinel_is_the_one_that_is_opened(begun: Pool) -> None:
-    """After a rotation of the sentinel its new version is what readiness asks for."""
+    """After a rotation of the sentinel, readiness opens its new version."""
     await PostgresStore(begun, RING).rotate(SYSTEM_TENANT, "sentinel", SECRET, purpose=Purpose.SENTINEL)
 
     assert 2 == (await unlock(begun, Provider.DB, RING)).sentinel.version
 
 
 async def test_the_sentinel_tells_when_the_store_stops_answering(begun: Pool) -> None:
-    """Once the database is gone the check for readiness raises, and it is transient."""
+    """If the database is gone, the readiness check raises a transient error."""
     unlocked = await unlock(begun, Provider.DB, RING)
     await begun.close()
 
@@ -212,7 +215,7 @@ async def test_the_sentinel_tells_when_the_store_stops_answering(begun: Pool) ->
 
 
 async def test_dev_is_refused_where_keys_are_registered(begun: Pool) -> None:
-    """An installation that has keys is not opened with keys made up in memory: the message says what to set."""
+    """The provider `dev` is refused in an installation with registered keys, and the error says what to set."""
     problems = await _problems(begun, None, Provider.DEV)
 
     assert problems.startswith("SECRETS_PROVIDER: this installation has registered master keys")
@@ -220,7 +223,7 @@ async def test_dev_is_refused_where_keys_are_registered(begun: Pool) -> None:
 
 
 async def test_dev_makes_its_own_keys_and_touches_no_database(pool: Pool) -> None:
-    """The provider `dev` unlocks at once, in memory; two processes would share nothing."""
+    """The provider `dev` unlocks with keys in memory, writes nothing, and shares nothing between processes."""
     before = await _all(pool)
     one, other = await unlock(pool, Provider.DEV, None), await unlock(pool, Provider.DEV, None)
     await one.check_sentinel()

@@ -1,4 +1,4 @@
-"""Contexts and framing: different things are written differently."""
+"""Contexts and framing: different values have different encodings."""
 
 import pytest
 from hypothesis import given
@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from hookseal.ground.framing import framed
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.ref import Provider, Purpose, SecretContext
 from tests.secrets.samples import CONTEXT, ref
 
 pytestmark = pytest.mark.req("SEC-03")
@@ -23,25 +22,25 @@ CONTEXTS = st.builds(
 
 
 def test_framing_is_count_then_length_and_part() -> None:
-    """The format is a two-byte count, then four bytes of length before each part; absent is a length of its own."""
+    """The format is a two-byte count, then a four-byte length before each part; absent parts have a special length."""
     assert b"\x00\x00" == framed()
     assert b"\x00\x03\x00\x00\x00\x02ab\x00\x00\x00\x00\xff\xff\xff\xff" == framed(b"ab", b"", None)
 
 
 @given(PARTS, PARTS)
 def test_framing_is_injective(one: list[bytes | None], other: list[bytes | None]) -> None:
-    """Two lists of parts are written alike only if they are the same list."""
+    """Two lists of parts have the same encoding only if they are equal."""
     assert (one == other) == (framed(*one) == framed(*other))
 
 
 @given(CONTEXTS, CONTEXTS)
 def test_encoding_is_injective(one: SecretContext, other: SecretContext) -> None:
-    """Two contexts are written alike only if tenant, name, version and purpose are all the same."""
+    """Two contexts have the same encoding only if tenant, name, version and purpose are equal."""
     assert (one == other) == (one.encode() == other.encode())
 
 
 def test_a_border_cannot_move() -> None:
-    """`a/b` with `c` and `a` with `b/c` are two contexts, whatever separates the words."""
+    """`a/b` with `c` and `a` with `b/c` are two different contexts."""
     one = SecretContext(tenant=TenantId("a/b"), name="c", version=1, purpose=Purpose.SENTINEL)
     other = SecretContext(tenant=TenantId("a"), name="b/c", version=1, purpose=Purpose.SENTINEL)
 
@@ -49,6 +48,6 @@ def test_a_border_cannot_move() -> None:
 
 
 def test_the_provider_is_no_part_of_a_context() -> None:
-    """A record keeps its context when its reference names another provider."""
+    """The provider of a ref does not change the context of its record."""
     assert CONTEXT == SecretContext.of(ref(1, Provider.DB), Purpose.WEBHOOK_SIGNING)
     assert CONTEXT == SecretContext.of(ref(1, Provider.DEV), Purpose.WEBHOOK_SIGNING)

@@ -1,4 +1,4 @@
-"""The errors: a caller tells by class whether asking again is of use."""
+"""The errors: their class tells a caller whether a retry can help."""
 
 import pytest
 
@@ -17,17 +17,17 @@ ALL = [
 
 @pytest.mark.parametrize("error", ALL)
 def test_every_error_is_definitive_or_transient_and_never_both(error: type[HooksealError]) -> None:
-    """Each class is a `SecretError` or the one transient class, and all of them mean that nothing can be signed."""
+    """Each class is either definitive (`SecretError`) or transient (`Unavailable`), and each is a `CannotSign`."""
     assert issubclass(error, SecretError) != issubclass(error, Unavailable)
     assert issubclass(error, CannotSign)
 
 
 def test_unavailable_ends_a_command_as_any_outage_does() -> None:
-    """The transient class has the exit code of a dependency that does not answer."""
+    """The transient class has the exit code of an unavailable dependency."""
     assert 69 == SecretUnavailable().exit_code
 
 
 def test_every_error_has_a_code_and_a_message_of_its_own() -> None:
-    """No two classes have the same code, and each says in its docstring what it means."""
+    """Each class has a code and a default message of its own."""
     assert len(ALL) == len({error.code for error in ALL})
     assert len(ALL) == len({str(error()) for error in ALL})

@@ -1,50 +1,49 @@
-"""The versions of the integrity key at the store."""
+"""The versions of the integrity key in the store."""
 
 import asyncio
 
 import pytest
 
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.secrets.context import Purpose
 from hookseal.secrets.errors import RecordTampered, SecretNotFound
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME, IntegrityVersions, integrity_key
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import SecretRef
-from hookseal.secrets.stores.dev import DevStore
+from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.store.dev import DevStore
 from tests.doubles.clock import FakeClock
 
 pytestmark = pytest.mark.req("SEC-24", part="integrity-key")
 
 
 class CountingStore(DevStore):
-    """A store that counts how often it was asked which versions there are."""
+    """A store that counts how often its versions were listed."""
 
     asked = 0
 
     async def versions(self, tenant, name):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- as the store does
-        """Count, and answer."""
+        """Count the call, and return the versions."""
         self.asked += 1
         return await super().versions(tenant, name)
 
 
 class Spoilt(DevStore):
-    """A store that lists what another one has, and opens none of it."""
+    """A store that lists the versions of another one, and can open none of them."""
 
     def __init__(self, other: DevStore) -> None:
         super().__init__()
         self._other = other
 
     async def versions(self, tenant, name):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- as the store does
-        """List what the other one has."""
+        """Return the versions of the other store."""
         return await self._other.versions(tenant, name)
 
     async def get(self, ref, *, purpose):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 -- the same
-        """Refuse."""
+        """Raise `RecordTampered`."""
         raise RecordTampered
 
 
 async def put(store: DevStore, *, rotated: int = 0) -> SecretRef:
-    """Put the integrity key, and so many newer versions of it; return the last."""
+    """Store the integrity key with this many newer versions, and return the last ref."""
     ref = await store.put(SYSTEM_TENANT, INTEGRITY_NAME, SecretMaterial(bytes(32)), purpose=Purpose.INTEGRITY)
     for number in range(1, rotated + 1):
         ref = await rotate(store, number)
@@ -52,13 +51,13 @@ async def put(store: DevStore, *, rotated: int = 0) -> SecretRef:
 
 
 async def rotate(store: DevStore, number: int) -> SecretRef:
-    """Put a newer version."""
+    """Store a newer version."""
     material = SecretMaterial(bytes([number]) * 32)
     return await store.rotate(SYSTEM_TENANT, INTEGRITY_NAME, material, purpose=Purpose.INTEGRITY)
 
 
 async def test_every_version_is_known() -> None:
-    """The newest authenticates, older ones verify, whatever their state; what was destroyed is not known."""
+    """The newest version makes MACs, older ones verify in any state, and a destroyed one is unknown."""
     store = DevStore()
     last = await put(store, rotated=12)
     await store.destroy(SecretRef(provider=last.provider, tenant=SYSTEM_TENANT, name=INTEGRITY_NAME, version=2))
@@ -72,13 +71,13 @@ async def test_every_version_is_known() -> None:
 
 
 async def test_without_one_nothing_starts() -> None:
-    """An installation that has no integrity key is refused."""
+    """An installation without an integrity key is refused."""
     with pytest.raises(SecretNotFound, match="_system/integrity"):
         await integrity_key(DevStore())
 
 
 async def test_learning_is_bounded() -> None:
-    """Many who meet an unknown version at once ask once; a version that is not there is asked for once a second."""
+    """Concurrent callers with an unknown version share one look-up; a missing version is looked up once a second."""
     clock, store = FakeClock(), CountingStore()
     await put(store)
     key = await integrity_key(store)
@@ -98,7 +97,7 @@ async def test_learning_is_bounded() -> None:
 
 
 async def test_what_comes_within_the_second_is_learned() -> None:
-    """A version that is made just after somebody asked for one that is not there is known to who waits for it."""
+    """A version that is created just after a failed look-up is learned by the next caller."""
     clock, store = FakeClock(), CountingStore()
     await put(store)
     key = await integrity_key(store)
@@ -112,7 +111,7 @@ async def test_what_comes_within_the_second_is_learned() -> None:
 
 
 async def test_a_store_that_lost_versions() -> None:
-    """After a restore that took versions away, the newest that the store has authenticates; others go on to verify."""
+    """After a restore with fewer versions, the newest stored one makes MACs; lost ones verify until it is accepted."""
     await put(before := DevStore(), rotated=2)
     await put(restored := DevStore())
     key = await integrity_key(before)
@@ -128,7 +127,7 @@ async def test_a_store_that_lost_versions() -> None:
 
 
 async def test_a_number_that_was_given_again() -> None:
-    """The newest is read afresh each time; the others once a restore was accepted."""
+    """`refresh` reads the newest version again, `read_again` all of them."""
     await put(before := DevStore(), rotated=2)
     await put(restored := DevStore())
     for number in (7, 8):
@@ -145,7 +144,7 @@ async def test_a_number_that_was_given_again() -> None:
 
 
 async def test_versions_that_are_gone_or_do_not_open() -> None:
-    """Whoever spoils the store stops nobody who knows the key: it authenticates and verifies as it did."""
+    """If the stored versions are missing or altered, a known key still makes and verifies MACs."""
     await put(store := DevStore(), rotated=1)
     key = await integrity_key(store)
     for store_of in (DevStore(), Spoilt(store)):

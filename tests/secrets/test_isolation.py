@@ -1,4 +1,4 @@
-"""Two tenants on the real parts: nothing that one asks reveals the other's, changes it, or tells that it is there."""
+"""Isolation of two tenants on the real parts: no call of one reveals, changes or detects anything of the other."""
 
 import re
 from collections.abc import AsyncIterator
@@ -12,11 +12,12 @@ import pytest
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import HooksealError
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations import producers, rotation
-from hookseal.schema.database import Connection
-from hookseal.secrets import evidence, pointer
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.operations import producers
+from hookseal.operations.endpoint import rotation
+from hookseal.postgres.handles import Connection
+from hookseal.secrets.endpoint import canary_results, pointer
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin
 from tests.secrets.asked_for_another import CASES, TLS, Asked, proven
@@ -28,51 +29,91 @@ Pool = asyncpg.Pool
 ACME, RIVAL = TenantId("acme"), TenantId("rival")
 NOBODY = EndpointId("01890a5d-ac96-774b-bcce-b302099a8099")
 
-# What has a law of its own in test_isolation_laws.py; and what reads no row of a tenant, or of all tenants alike.
+# Functions with a law of their own in test_isolation_laws.py.
 BY_PROPERTY = {
     *(
-        f"secrets.store{kind}.{what}"
-        for kind in (".SecretStore", "s.dev.DevStore", "s.postgres.PostgresStore")
+        f"secrets.store.{kind}.{what}"
+        for kind in (
+            *("port.SecretStore", "dev.DevStore", "postgres.PostgresStore"),
+            *("external.ExternalStore", "several.SeveralStores"),
+        )
         for what in ("put", "get", "rotate", "versions", "destroy")
     ),
-    *("secrets.reader.SecretReader.read", "secrets.cache.SealedCache.get", "secrets.cache.SealedCache.put"),
-    *("secrets.cache.SealedCache.drop", "secrets.cache.spelled"),
-    *("secrets.service.SecretService.signers", "secrets.service.SecretService.headers"),
-    *("secrets.service.SecretService.tls", "secrets.pointer.require_own_tls"),
     *(
-        "secrets.envelope.seal",
-        "secrets.envelope.open_sealed",
-        "secrets.envelope.rewrapped",
-        "secrets.context.SecretContext.of",
+        f"secrets.store.{kind}.{what}"  # tests/secrets/store/test_provider_laws.py
+        for kind in ("provider_api.ProviderApi", "aws.AwsApi", "gcp.GcpApi", "openbao.OpenBaoApi")
+        for what in ("write", "read", "remove")
     ),
-    *("secrets.pointer.require_own", "secrets.pointer.require_own_headers"),
+    *("secrets.store.aws.version_id", "secrets.store.gcp.secret_id"),
+    *(f"secrets.sealing.halves.{what}" for what in ("divide", "divide_again", "join")),  # sealing/test_halves.py
+    *(
+        "secrets.resolve.reader.SecretReader.read",
+        "secrets.resolve.cache.SealedCache.get",
+        "secrets.resolve.cache.SealedCache.put",
+    ),
+    *("operations.events.read_payload", "operations.replay.cancel_replay"),  # tests/admin/test_search.py
+    *("secrets.resolve.cache.SealedCache.drop", "secrets.resolve.cache.encoded"),
+    *("secrets.resolve.service.SecretService.signers", "secrets.resolve.service.SecretService.headers"),
+    "secrets.resolve.service.SecretService.tls",
+    *(
+        "secrets.sealing.envelope.seal",
+        "secrets.sealing.envelope.open_sealed",
+        "secrets.sealing.envelope.rewrapped",
+        "secrets.ref.SecretContext.of",
+    ),
+    "secrets.endpoint.pointer.require_own",
     *("secrets.integrity.IntegrityKey.mac", "secrets.integrity.IntegrityKey.verify"),
 }
-PURE = {  # of one pointer, or one id, that the caller has
-    *("secrets.overlap.ended", "secrets.overlap.require_generation", "secrets.overlap.require_rotatable"),
-    *("secrets.overlap.rolled_back", "secrets.overlap.rotated", "operations.rotation.signing"),
-    "secrets.migration.require_sealable",
+PURE = {  # computed from a pointer or id that the caller has
+    *(
+        "secrets.endpoint.overlap.changes_of_end",
+        "secrets.endpoint.overlap.require_generation",
+        "secrets.endpoint.overlap.require_rotatable",
+    ),
+    *(
+        "secrets.endpoint.overlap.changes_of_rollback",
+        "secrets.endpoint.overlap.changes_of_rotation",
+        "operations.endpoint.rotation.signing",
+    ),
+    *("secrets.migrate_secrets.require_sealable", "secrets.move.is_at"),
     *("secrets.ref.endpoint_headers_name", "secrets.ref.endpoint_secret_name", "secrets.ref.endpoint_tls_name"),
-    "secrets.compromise.cursor_of",
-    *("operations.sending.transport", "operations.sending.trust"),  # of the settings, which name tenants
-    *("secrets.store.first_ref", "secrets.store.require_provider"),
-    "secrets.seen.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_seen.py
+    "secrets.key.compromise.cursor_of",
+    *(
+        "operations.sending.transport",
+        "operations.sending.trust",
+        "operations.sending.as_worker",
+        "operations.unlocking.unlock_for_changes",
+        "operations.unwrapping.unwrapped",
+        "operations.unlocking.outside",
+    ),  # read from the settings, which name tenants
+    *("operations.deliveries.checked", "operations.endpoint.values.checked"),
+    *("secrets.store.port.first_ref", "secrets.store.port.require_provider"),
+    "secrets.freshness.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_freshness.py
 }
-FOR_ALL = {  # pages over all tenants, for housekeeping; and an operator's look by an id that is unique
-    *("secrets.schedule.near", "secrets.retention.run_out", "operations.replay.replay_delivery"),
+FOR_ALL = {  # pages over all tenants, for maintenance, and an operator's look-up by a unique id
+    # only the installation's own secrets are taken over
+    *("secrets.store.external.ExternalStore.take_over", "secrets.store.postgres.PostgresStore.take_over"),
+    *(
+        "secrets.endpoint.schedule.upcoming",
+        "secrets.store.retention.ended_overlaps",
+        "operations.replay.replay_delivery",
+        "operations.deliveries.page",
+    ),
 }
 SAME_FOR_ALL = {
-    *("secrets.put_back.found", "secrets.put_back.altered", "secrets.put_back.is_lost"),
-    *("secrets.put_back.gone", "secrets.put_back.is_deleted", "secrets.put_back.destroy_again"),
-    *("operations.restore.accept_endpoint", "operations.rotation.completed"),
-}  # where nothing was put back, or is in flight
+    *("secrets.restore.find_stale", "secrets.restore.find_altered", "secrets.restore.is_lost"),
+    *("secrets.restore.missing_material", "secrets.restore.is_deleted", "secrets.restore.destroy_again"),
+    *("operations.restore.accept_endpoint", "operations.endpoint.rotation.wait_until_complete"),
+    *(f"secrets.store.leftovers.{what}" for what in ("settle", "burn", "add_destroyed")),
+    "operations.replay.take_step",  # tests/operations/test_replay_jobs.py::test_a_job_of_another_tenant
+}  # the same for every tenant, since nothing is stale, in flight or left over, and no job runs
 _VARYING = re.compile(
     r"generation=\d+|datetime\([^)]*\)|mac=b'(?:[^'\\]|\\.)*'|mac=b\"[^\"]*\"|[0-9a-f]{8}-[0-9a-f-]{27}|nobody|acme"
 )
 
 
 def test_every_function_is_covered() -> None:
-    """Whatever takes a tenant, or what is a tenant's, has a case here, or is listed with why it needs none."""
+    """Every function that takes something of a tenant has a case, or is listed with the reason why it needs none."""
     covered = [*CASES, *BY_PROPERTY, *PURE, *FOR_ALL]
 
     assert len(covered) == len(set(covered))
@@ -81,7 +122,7 @@ def test_every_function_is_covered() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Two:
-    """An installation with two tenants: the endpoint of acme, and a database role that publishes for acme."""
+    """An installation with two tenants; `own` is the endpoint of acme, and `role` publishes for acme."""
 
     installation: Installation
     own: EndpointId
@@ -89,9 +130,9 @@ class Two:
 
 
 @pytest.fixture
-async def two(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Two]:
+async def two(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Two]:
     """Yield an installation in which acme and rival have an endpoint each, with headers and in an overlap."""
-    installation = await begin(pool)
+    installation = await begin(begun_pool)
     ids = []
     for tenant in (RIVAL, ACME):
         new = NewEndpoint(
@@ -102,25 +143,25 @@ async def two(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[
         await installation.deliveries(tenant)
         for overlap_seconds in (0, 3600) if tenant == RIVAL else (0, 0, 3600):
             await rotated(installation, tenant, ids[-1], overlap_seconds=overlap_seconds)
-    async with login(pool, database_url) as (role, _):
-        async with pool.acquire() as connection:
-            await evidence.keep(connection, proven(ACME, ids[-1], generation=2))
+    async with login(begun_pool, database_url) as (role, _):
+        async with begun_pool.acquire() as connection:
+            await canary_results.keep(connection, proven(ACME, ids[-1], generation=2))
             await producers.grant(installation.operator(connection), role, ACME)
-        await pool.execute("UPDATE hookseal.endpoints SET secret = 'plaintext of ' || tenant_id")
+        await begun_pool.execute("UPDATE hookseal.endpoints SET secret = 'plaintext of ' || tenant_id")
         yield Two(installation=installation, own=ids[-1], role=role)
 
 
 async def rotated(installation: Installation, tenant: TenantId, endpoint: EndpointId, *, overlap_seconds: int) -> None:
     """Rotate the endpoint's secret."""
-    wanted = Wanted(
+    wanted = RotationRequest(
         tenant_id=tenant, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
     )
     async with installation.pool.acquire() as connection:
-        await rotation.rotate(installation.operator(connection), wanted)
+        await rotation.rotate_secret(installation.operator(connection), wanted)
 
 
 async def owned(connection: Any, tenant: TenantId) -> dict[str, list[str]]:
-    """Return every row that is the tenant's, in every table."""
+    """Return every row of the tenant, in every table."""
     tables = await connection.fetch(
         "SELECT table_name FROM information_schema.columns"
         " WHERE table_schema = 'hookseal' AND column_name = 'tenant_id'"
@@ -141,14 +182,14 @@ class _TakenBack(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Came:
-    """What a case came to, without what differs from one endpoint to the other, and whether acme's rows moved."""
+    """The result of a case, without values that differ between endpoints, and whether acme's rows changed."""
 
     said: str
     moved: bool
 
 
 async def came(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> Came:
-    """Return what the case comes to, and take back what it did."""
+    """Return the result of the case, and roll back what it did."""
     said, moved = "", False
     async with two.installation.pool.acquire() as connection:
         with suppress(_TakenBack):
@@ -166,8 +207,8 @@ async def came(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> C
 
 
 async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint: EndpointId) -> Asked:
-    """Return the question: the pointer is acme's, with this owner, and this endpoint wherever it named its own."""
-    found = await pointer.locked(connection, tenant=ACME, endpoint_id=two.own)
+    """Return the call: acme's pointer with this tenant as owner and this endpoint in place of its own."""
+    found = await pointer.lock(connection, tenant=ACME, endpoint_id=two.own)
     refs: dict[str, Any] = {
         column: str(getattr(found, column)).replace(two.own, endpoint)
         for column in ("secret_ref", "previous_secret_ref", "headers_ref", "tls_ref")
@@ -183,9 +224,11 @@ async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint
 
 
 async def test_asked_for_another_tenants(two: Two) -> None:
-    """Asked for acme's endpoint in the name of rival, all answer as for one that is nobody's, and move nothing."""
+    """A call of rival for acme's endpoint has the result of one for a missing endpoint, and changes nothing of acme."""
     for name in CASES:
         theirs = await came(two, name, RIVAL, two.own)
         assert theirs == await came(two, name, RIVAL, NOBODY), name
         assert not theirs.moved, name
-        assert name in SAME_FOR_ALL or theirs != await came(two, name, ACME, two.own), f"{name} tells nothing"
+        assert name in SAME_FOR_ALL or theirs != await came(two, name, ACME, two.own), (
+            f"{name}: the case cannot distinguish tenants"
+        )

@@ -1,4 +1,4 @@
-"""Laws of isolation: what two tenants may do to each other with names, versions, refs and rows of any kind: nothing."""
+"""Laws of isolation: names, versions, refs and rows of one tenant never affect another tenant."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,19 +11,26 @@ from hypothesis import strategies as st
 
 from hookseal.ground.errors import HooksealError
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.secrets import keys
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.envelope import open_sealed, seal
 from hookseal.secrets.errors import ContextMismatch, SecretDenied, SecretNotFound, SecretTampered
+from hookseal.secrets.key import keys
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.reader import SecretReader, Statistics
-from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name, endpoint_secret_name
-from hookseal.secrets.service import SecretService
-from hookseal.secrets.store import SecretStore
-from hookseal.secrets.stores.dev import DevStore
-from hookseal.secrets.stores.postgres import PostgresStore
+from hookseal.secrets.ref import (
+    Provider,
+    Purpose,
+    SecretContext,
+    SecretRef,
+    endpoint_headers_name,
+    endpoint_secret_name,
+)
+from hookseal.secrets.resolve.reader import SecretReader, Statistics
+from hookseal.secrets.resolve.service import SecretService
+from hookseal.secrets.sealing.envelope import open_sealed, seal
+from hookseal.secrets.store.dev import DevStore
+from hookseal.secrets.store.port import SecretStore
+from hookseal.secrets.store.postgres import PostgresStore
+from tests.doubles.providers import external, google_api
 from tests.secrets.doubles import ScriptedStore, reader_on
-from tests.secrets.registered import register
+from tests.secrets.key.registered import register
 from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, OTHER_ENDPOINT, RING, TENANT, signed
 
 pytestmark = pytest.mark.req("SEC-08")
@@ -45,14 +52,14 @@ _RUNS = count()
 
 
 class Tenant:
-    """One who does steps on a store, and remembers what came of each."""
+    """A tenant that does steps on a store and records their results."""
 
     def __init__(self, store: SecretStore, reader: SecretReader, tenant: str) -> None:
         self.store, self.reader, self.tenant = store, reader, TenantId(tenant)
         self.seen: list[object] = []
 
     async def do(self, step: Step) -> None:
-        """Do the step. Its material is of the tenant and of how many steps it did."""
+        """Do the step. Its material contains the tenant and the number of its steps."""
         try:
             self.seen.append(await self._done(step))
         except HooksealError as error:
@@ -79,7 +86,7 @@ class Tenant:
 
 
 async def together(store: SecretStore, steps: Sequence[Step]) -> tuple[list[list[object]], Statistics]:
-    """Do all steps, of both tenants, on this store through one cache; return what each of them saw."""
+    """Do all steps of both tenants on this store through one cache; return the results of each."""
     reader, run = reader_on(store), next(_RUNS)
     both = [Tenant(store, reader, f"t{run}-{which}") for which in "ab"]
     for step in steps:
@@ -88,7 +95,7 @@ async def together(store: SecretStore, steps: Sequence[Step]) -> tuple[list[list
 
 
 async def undisturbed(store: SecretStore, steps: Sequence[Step]) -> None:
-    """Return only if each tenant sees on the store what it would see if it were alone in the world."""
+    """Assert that each tenant has the same results on this store as it would have alone."""
     seen, counted = await together(store, steps)
     alone = [await together(DevStore(), [step for step in steps if step[0] == which]) for which in (0, 1)]
     assert seen == [saw[which] for which, (saw, _) in enumerate(alone)]
@@ -98,20 +105,30 @@ async def undisturbed(store: SecretStore, steps: Sequence[Step]) -> None:
 
 @given(steps=STEPS)
 async def test_tenants_in_memory_do_not_see_each_other(steps: list[Step]) -> None:
-    """Whatever two tenants do with names that are the same, each sees what it would see alone; so does the cache."""
+    """Two tenants with the same names each have the results that they would have alone, and so does the cache."""
     await undisturbed(DevStore(), steps)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 async def test_tenants_in_postgresql_do_not_see_each_other(pool: "Pool[asyncpg.Record]", steps: list[Step]) -> None:
-    """The same on the store in PostgreSQL, whose refusals read as those of the store in memory do."""
+    """The same holds for the store in PostgreSQL, whose errors have the same texts."""
     if not await keys.registered(pool):
         await register(pool)
     await undisturbed(PostgresStore(pool, RING), steps)
 
 
-TENANTS = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True).map(TenantId)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+async def test_tenants_outside_postgresql_do_not_see_each_other(
+    pool: "Pool[asyncpg.Record]", steps: list[Step]
+) -> None:
+    """The same holds for a store whose material lies at a provider outside PostgreSQL."""
+    async with google_api() as (_, api):
+        await undisturbed(external(pool, api), steps)
+
+
+TENANTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True).map(TenantId)
 ENDPOINTS = st.sampled_from([ENDPOINT, OTHER_ENDPOINT])
 REFS = st.builds(
     SecretRef,
@@ -130,7 +147,7 @@ REFS = st.builds(
 async def test_nothing_is_asked_for_another(
     tenant: TenantId, endpoint: EndpointId, current: SecretRef, previous: SecretRef, headers: SecretRef
 ) -> None:
-    """A genuine row that names what is not its own is refused before any store is asked, in the words of its column."""
+    """A row with a valid MAC and a foreign ref is refused before the store is asked."""
     store = ScriptedStore()
     service = SecretService(reader_on(store), INTEGRITY)
     row = signed(
@@ -169,7 +186,7 @@ CONTEXTS = st.builds(
 
 @given(made=CONTEXTS, asked=CONTEXTS, part=st.sampled_from(["tenant", "name", "version", "purpose"]))
 def test_a_record_opens_in_its_own_place_only(made: SecretContext, asked: SecretContext, part: str) -> None:
-    """A record that was sealed for one tenant, name, version and purpose opens for none other, by any one of them."""
+    """A record does not open if its tenant, name, version or purpose differs."""
     sealed = seal(RING, SecretMaterial(b"secret"), made)
     moved = replace(made, **{part: getattr(asked, part)})
 
@@ -181,7 +198,7 @@ def test_a_record_opens_in_its_own_place_only(made: SecretContext, asked: Secret
 
 @given(tenant=TENANTS, other=TENANTS, generation=st.integers(0, 2**63 - 1))
 def test_a_row_is_genuine_in_its_own_tenant_only(tenant: TenantId, other: TenantId, generation: int) -> None:
-    """The MAC of a row says nothing for the same row of another tenant."""
+    """The MAC of a row does not verify for the same row of another tenant."""
     row = signed(replace(BARE, tenant_id=tenant, generation=generation))
     INTEGRITY.verify(row)
 

@@ -1,4 +1,4 @@
-"""No error of this room carries a value: canaries through every refusal that has one in its hands."""
+"""No error of this room contains a secret value: canaries in every refusal that handles one."""
 
 import base64
 import pickle
@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.envelope import open_sealed, seal
-from hookseal.secrets.keyring import MasterKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import SecretRef
-from hookseal.secrets.signer import Signer, parse_signing_secret
+from hookseal.secrets.sealing.envelope import open_sealed, seal
+from hookseal.secrets.sealing.keyring import MasterKey
+from hookseal.secrets.signing.signer import Signer, parse_signing_secret
 from tests.secrets.samples import CONTEXT, OTHER_TENANT, RING
 
 CANARY = "CanaryCanary4f1dCanary"
@@ -73,11 +73,11 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 @pytest.mark.req("SEC-15", part="secrets")
 @pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS.keys())
 def test_no_refusal_holds_the_value(refuse: Callable[[], object]) -> None:
-    """Neither the error, nor what it came from, nor its traceback holds the value, plain or in base64."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 -- any refusal will do; what it holds is the point
+    """Neither the error, nor its causes, nor its traceback contains the value, in plaintext or base64."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 -- its content is tested, not its class
         refuse()
 
-    held = [f"{error!s} {error!r} {vars(error)}" for error in _chain(caught.value)]
-    told = "".join([*held, *traceback.format_exception_only(caught.value)])
+    texts = [f"{error!s} {error!r} {vars(error)}" for error in _chain(caught.value)]
+    shown = "".join([*texts, *traceback.format_exception_only(caught.value)])
     for value in (CANARY, ENCODED[:20], READABLE_KEY[:20], CANARY.encode().hex()):
-        assert value not in told
+        assert value not in shown

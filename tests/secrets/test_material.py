@@ -1,4 +1,4 @@
-"""Secret material: it shows nothing, goes nowhere by itself, and compares in constant time."""
+"""Secret material is masked, is never copied by itself, and compares in constant time."""
 
 import copy
 import pickle
@@ -8,9 +8,9 @@ import pytest
 
 from hookseal.ground.errors import Defect
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import Signer
+from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.secrets.signing.signer import Signer
 from tests.secrets.samples import FIRST, INTEGRITY, RING, SECRET
 
 pytestmark = pytest.mark.req("SEC-15", part="secrets")
@@ -28,19 +28,19 @@ LEAVING: list[Callable[[object], object]] = [
 
 
 def test_reveal_is_the_way_out() -> None:
-    """What was put in comes out of `reveal`, and its length is known."""
+    """`reveal` returns the original bytes, and the length is known."""
     assert CANARY == MATERIAL.reveal()
     assert len(CANARY) == len(MATERIAL)
 
 
 @pytest.mark.parametrize("show", [repr, str, format, "{:>40}".format, "{!r:.99}".format, "%s".__mod__, ascii])
 def test_every_way_to_show_it_shows_the_mask(show: Callable[[object], str]) -> None:
-    """No spelling of a material, however formatted, holds its value."""
+    """No text form of a material, however formatted, contains its value."""
     assert "SecretMaterial([masked])" == show(MATERIAL)
 
 
 def test_what_holds_material_masks_it_too() -> None:
-    """A container, an integrity key, a master key, a key ring and a signer show no value either."""
+    """A container, an integrity key, a master key, a key ring and a signer are masked, too."""
     shown = repr(
         [[MATERIAL], {"a": MATERIAL}, INTEGRITY, FIRST, RING, Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC)]
     )
@@ -58,20 +58,20 @@ def test_what_holds_material_masks_it_too() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_nothing_with_a_key_in_it_is_copied_or_pickled(leave: Callable[[object], object], value: object) -> None:
-    """Pickling, copying and the hooks beneath them are refused for everything that holds key bytes."""
+    """Objects with key bytes refuse pickling, copying and the hooks beneath them."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         leave(value)
 
 
 @pytest.mark.parametrize("value", [RING, INTEGRITY, [MATERIAL]], ids=lambda value: type(value).__name__)
 def test_what_holds_it_is_not_pickled_either(value: object) -> None:
-    """A record or a ring around a key refuses to be pickled because the key does."""
+    """A key ring, an integrity key or a container with key bytes cannot be pickled either."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         pickle.dumps(value)
 
 
 def test_it_equals_the_same_material_only() -> None:
-    """Equality holds between two materials of the same bytes, and with nothing else."""
+    """A material equals another one with the same bytes, and nothing else."""
     assert SecretMaterial(CANARY) == MATERIAL
     assert SecretMaterial(b"canary-4f1e") != MATERIAL
     assert SecretMaterial(b"") != MATERIAL
@@ -79,7 +79,7 @@ def test_it_equals_the_same_material_only() -> None:
 
 
 def test_it_has_no_hash_no_attributes_and_no_bytes() -> None:
-    """Material is no key of a dictionary, has no `__dict__`, and cannot be read as a sequence."""
+    """A material has no hash and no `__dict__`, and cannot be read as a sequence."""
     for read in (hash, vars, bytes, list, memoryview):
         with pytest.raises(TypeError):
             read(MATERIAL)  # type: ignore[arg-type, call-overload]
@@ -87,13 +87,13 @@ def test_it_has_no_hash_no_attributes_and_no_bytes() -> None:
 
 @pytest.mark.parametrize("value", ["canary-4f1d", 5, bytearray(b"x"), None])
 def test_it_is_made_from_bytes_only(value: object) -> None:
-    """Anything but bytes is refused, and the refusal does not repeat it."""
+    """Anything but bytes is refused, and the error does not repeat it."""
     with pytest.raises(TypeError, match=r"^secret material is made from bytes$"):
         SecretMaterial(value)  # type: ignore[arg-type]
 
 
 def test_a_master_key_has_32_bytes() -> None:
-    """A master key cannot be made of anything shorter or longer."""
+    """A master key must have exactly 32 bytes."""
     with pytest.raises(Defect):
         type(FIRST)(SecretMaterial(bytes(31)))
     assert (FIRST,) == KeyRing(FIRST).keys

@@ -1,4 +1,4 @@
-"""Reads the vectors: answers that are known from elsewhere, as data."""
+"""Reads the test vectors: known answers from other sources, as data."""
 
 import json
 from importlib.resources import files
@@ -6,5 +6,5 @@ from typing import Any
 
 
 def vectors(file: str) -> Any:
-    """Return what the file of that name says."""
+    """Return the content of the file of that name."""
     return json.loads(files("tests.vectors").joinpath(file).read_text(encoding="utf-8"))

@@ -1,9 +1,9 @@
-"""An attack of somebody who may write every row: as SQL, with what becomes of its victim's delivery.
+"""An attack by somebody with write access to all tables: its SQL, and what becomes of the victim's delivery.
 
 In the SQL, `{victim}` and `{sibling}` are two endpoints of `{tenant}`, `{stranger}` is one of the tenant `rival`,
-`{signing}` and `{headers}` name the victim's secrets, and `{thief}` is a url of the attacker. Each endpoint has two
-versions of its secret, which both sign, and header values. `old_endpoints` and `old_secret_records` hold the rows as
-they were before the second version.
+`{signing}` and `{headers}` name the victim's secrets, and `{thief}` is a URL of the attacker. Each endpoint has two
+versions of its secret, which both sign, and header values. `old_endpoints` and `old_secret_records` are copies of the
+rows before the second version.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from typing import Final
 
 ALTERED: Final = "its MAC does not match"
 UNKNOWN_KEY: Final = "names an integrity key that is not known"
-PUT_BACK: Final = "was put back to generation"
+STALE: Final = "is stale: it has generation"
 LOST: Final = "nobody deleted it through hookseal"
 
 _ROW: Final = Template("UPDATE hookseal.endpoints SET $to WHERE id = '{victim}'")
@@ -31,7 +31,7 @@ _WHOLE: Final = Template("($columns) = (SELECT $columns FROM $table WHERE id = '
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One attack, and how it leaves the victim's delivery; `says` is part of the reason that is given there."""
+    """One attack, and the state in which it leaves the victim's delivery; `says` is part of the reason stored there."""
 
     name: str
     spoil: str
@@ -41,30 +41,30 @@ class Attack:
 
 
 def row(name: str, to: str, says: str = ALTERED) -> Attack:
-    """Return a change of the victim's row."""
+    """Return an attack that changes the victim's row."""
     return Attack(name=name, spoil=_ROW.substitute(to=to), says=says)
 
 
 def whole_row(of: str, *, table: str = "hookseal.endpoints") -> str:
-    """Return the assignment of all that a row of that table points at."""
+    """Return the SQL assignment of the whole pointer of another row."""
     return _WHOLE.substitute(columns=_COLUMNS, whose=of, table=table)
 
 
 def record(name: str, to: str, says: str, *, of: str = "{signing}", version: int = 2) -> Attack:
-    """Return a change of one of the victim's secret records."""
+    """Return an attack that changes one of the victim's secret records."""
     return Attack(name=name, spoil=_RECORD.substitute(to=to, name=of, version=version), says=says)
 
 
 def delivery(name: str, to: str) -> Attack:
-    """Return a change of the victim's delivery that keeps it from nothing."""
+    """Return an attack on the victim's delivery that does not keep it from arriving."""
     return idle(Attack(name=name, spoil=_DELIVERY.substitute(to=to), says=""))
 
 
 def ending(attack: Attack) -> Attack:
-    """Return the same attack, as one after which the delivery is failed: such a row cannot be sent."""
+    """Return the same attack, after which the delivery is failed, because such a row cannot be sent."""
     return replace(attack, state="failed", waiting_for=None)
 
 
 def idle(attack: Attack) -> Attack:
-    """Return the same attack, as one that keeps nothing from arriving, genuine."""
+    """Return the same attack, after which the delivery arrives unchanged."""
     return replace(attack, says="", state="delivered", waiting_for=None)

@@ -1,4 +1,4 @@
-"""Tenants of which each suffers one attack, and what reached their receivers: arranged, spoilt, mended."""
+"""Tenants that suffer one attack each: their arrangement, the attack, its reversal, and what the receivers got."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations import rotation
+from hookseal.operations.endpoint import rotation
+from hookseal.postgres.handles import Connection
 from hookseal.receiver import verify
-from hookseal.schema.database import Connection
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.client_certificates import Authority, identity
 from tests.worker.attack import Attack
 from tests.worker.waiting import eventually
@@ -19,13 +20,13 @@ from tests.worker.world import Received, Receiver, World
 
 RIVAL = "rival"
 AUTHORITY = Authority()
-TLS = identity(AUTHORITY.client(), AUTHORITY)  # nobody is shown it: what is under attack is reached without TLS
+TLS = identity(AUTHORITY.client(), AUTHORITY)  # never shown: the attacked endpoints are reached without TLS
 KEPT = ("endpoints", "secret_records", "audit_heads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Party:
-    """An endpoint with two versions of its secret that both sign, current first, and a header of its own."""
+    """An endpoint with two versions of its secret that both sign, the current one first, and a header of its own."""
 
     tenant: str
     endpoint_id: EndpointId
@@ -34,7 +35,7 @@ class Party:
     header: str
 
     def require_genuine(self, got: Received) -> None:
-        """Return only if the request is signed with both secrets and nothing else, and has this header."""
+        """Fail unless the request is signed with exactly the two secrets, and has this header."""
         signatures = got.headers["webhook-signature"].split(" ")
         for signature, secret in zip(signatures, self.secrets, strict=True):
             verify(got.body, got.headers | {"webhook-signature": signature}, [secret], now=SystemClock().now())
@@ -43,7 +44,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """An attack on one endpoint of a tenant, and the endpoint beside it, which must not notice."""
+    """An attack on one endpoint of a tenant, and a second endpoint that must not be affected."""
 
     attack: Attack
     victim: Party
@@ -61,14 +62,14 @@ class Stage:
 
     @property
     def parties(self) -> dict[str, Party]:
-        """Every endpoint by the path of its url."""
+        """Every endpoint by the path of its URL."""
         found = [self.stranger]
         for scene in self.scenes:
             found += [scene.victim, scene.sibling]
         return {party.path: party for party in found}
 
     async def spoil(self, scene: Scene) -> None:
-        """Do to the tables what the attack does."""
+        """Execute the SQL of the attack."""
         victim = scene.victim.endpoint_id
         await self.world.pool.execute(
             scene.attack.spoil.format(
@@ -83,16 +84,16 @@ class Stage:
         )
 
     async def mend(self) -> None:
-        """Have every row as it was before the attacks, and all that waits be looked at now."""
+        """Restore every row as it was before the attacks, and make everything that waits due now."""
         async with self.world.pool.acquire() as connection, connection.transaction():
-            await connection.execute("SET LOCAL session_replication_role = replica")  # the audit log keeps its rows
+            await connection.execute("SET LOCAL session_replication_role = replica")  # else triggers refuse it
             await connection.execute("DELETE FROM hookseal.audit_log WHERE sequence = 1000000")
             for table in KEPT:
                 await put_back(connection, table)
         await self.look_again()
 
     async def look_again(self, *, at_delivered: bool = False, cached: bool = False) -> None:
-        """Have all that waits be looked at now, and what was delivered if asked for, with nothing `cached` or all."""
+        """Make what waits due now, and what was delivered if asked for; unless `cached`, discard all caches."""
         if not cached:
             await self.world.pool.execute("UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'")
         await self.world.pool.execute("DELETE FROM hookseal.held_endpoints")
@@ -104,13 +105,13 @@ class Stage:
         )
 
     def require_genuine(self, receiver: Receiver) -> None:
-        """Return only if every request came where an endpoint was set to, signed with its own two secrets."""
+        """Fail unless every request arrived at the URL of an endpoint, signed with the two secrets of that endpoint."""
         parties = self.parties
         for got in receiver.received:
             parties[got.path].require_genuine(got)
 
     async def settled(self) -> None:
-        """Return once no delivery is on its way: each is over, or waits."""
+        """Return when every delivery has ended or waits."""
 
         async def look() -> bool:
             return not await self.world.pool.fetchval(
@@ -130,7 +131,7 @@ class Stage:
 
 
 async def put_back(connection: Connection, table: str) -> None:
-    """Have in the table what was kept of it, and nothing else."""
+    """Replace the rows of the table by its copy."""
     columns = await connection.fetchval(
         "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
         " WHERE attrelid = $1::text::regclass AND attnum > 0 AND attgenerated = '' AND NOT attisdropped",
@@ -143,14 +144,17 @@ async def put_back(connection: Connection, table: str) -> None:
 
 
 async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, thief: str) -> Stage:
-    """Make a tenant for each attack, keep their rows of before a rotation, rotate, and keep the rows again."""
+    """Make a tenant for each attack, copy the rows, rotate all secrets, and copy the rows again.
+
+    Only endpoints whose attack is about TLS have a TLS identity: a worker takes long to load more than a hundred.
+    """
     tenants = [f"t{number}" for number, _ in enumerate(attacks)]
     begun = {
-        (tenant, part): await _begun(world, tenant, part, base_url)
-        for tenant in tenants
+        (tenant, part): await _begun(world, tenant, part, base_url, TLS if "tls" in attack.spoil else NONE)
+        for tenant, attack in zip(tenants, attacks, strict=True)
         for part in ("victim", "sibling")
     }
-    begun[RIVAL, "stranger"] = await _begun(world, RIVAL, "stranger", base_url)
+    begun[RIVAL, "stranger"] = await _begun(world, RIVAL, "stranger", base_url, TLS)
     await world.pool.execute(
         "CREATE TABLE old_endpoints AS SELECT * FROM hookseal.endpoints;"
         "CREATE TABLE old_secret_records AS SELECT * FROM hookseal.secret_records"
@@ -165,20 +169,20 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
     return Stage(world=world, scenes=tuple(scenes), stranger=parties[RIVAL, "stranger"], thief=thief)
 
 
-async def _begun(world: World, tenant: str, part: str, base_url: str) -> tuple[EndpointId, str]:
+async def _begun(world: World, tenant: str, part: str, base_url: str, tls: TlsIdentity) -> tuple[EndpointId, str]:
     new = NewEndpoint(
         tenant_id=TenantId(tenant), url=f"{base_url}/{tenant}/{part}", event_types=("*",), timeout_ms=1000
     )
-    added = await world.installation.add(new, headers={"x-own": f"{tenant}.{part}".encode()}, tls=TLS)
+    added = await world.installation.add(new, headers={"x-own": f"{tenant}.{part}".encode()}, tls=tls)
     return added.pointer.endpoint_id, added.secret.reveal().decode()
 
 
 async def _rotated(world: World, tenant: str, part: str, endpoint_id: EndpointId, first: str) -> Party:
-    wanted = Wanted(
+    wanted = RotationRequest(
         tenant_id=TenantId(tenant), endpoint_id=endpoint_id, overlap_seconds=3600, secret=generate_signing_secret()
     )
     async with world.pool.acquire() as connection:
-        rotated = await rotation.rotate(world.installation.operator(connection), wanted)
+        rotated = await rotation.rotate_secret(world.installation.operator(connection), wanted)
     assert rotated.secret is not None
     return Party(
         tenant=tenant,

@@ -6,7 +6,7 @@ from tests.worker.attack import Attack, delivery, idle
 from tests.worker.attacks_on_records import ON_RECORDS
 from tests.worker.attacks_on_rows import ON_ROWS
 
-# Whoever may write deliveries and events may have them sent: to endpoints as they were set, signed as they are.
+# A writer of deliveries and events may cause requests, but only to endpoints as configured, with their own signatures.
 ON_DELIVERIES: Final = (
     delivery("delivery sent to the sibling", "endpoint_id = '{sibling}', replay_of = id"),
     Attack(

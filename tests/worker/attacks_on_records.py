@@ -1,14 +1,14 @@
-"""Attacks on sealed records, and on the audit log that they are compared with."""
+"""Attacks on sealed records and on the audit log that they are compared with."""
 
 from string import Template
 from typing import Final
 
-from tests.worker.attack import PUT_BACK, Attack, idle, record, row, whole_row
+from tests.worker.attack import STALE, Attack, idle, record, row, whole_row
 
 MISPLACED: Final = "made for another tenant, name, version or purpose"
 DAMAGED: Final = "was altered after it was made"
 GONE: Final = "no such secret"
-OLD: Final = ", so it was put back"
+OLD: Final = ", so it is stale"
 RETIRED: Final = "is retired and its endpoint has it as active" + OLD
 
 _SEALED: Final = Template(
@@ -18,7 +18,7 @@ _SEALED: Final = Template(
 
 
 def sealed_of(tenant: str, name: str, version: int) -> str:
-    """Return the assignment of what is sealed in another record."""
+    """Return the SQL assignment of the sealed value of another record."""
     return _SEALED.substitute(tenant=tenant, name=name, version=version)
 
 
@@ -85,8 +85,8 @@ _RECORDS: Final = (
     record("another purpose", "purpose = 'endpoint-headers'", "purpose"),
     record("a purpose of nobody", "purpose = ''", "purpose"),
     record("purpose of header values", "purpose = 'webhook-signing'", "purpose", of="{headers}", version=1),
-    record("another provider", "provider = 'aws', sealed = NULL, key_id = NULL", GONE),
-    record("material gone", "state = 'destroyed', sealed = NULL, key_id = NULL", "was destroyed"),
+    record("another provider", "provider = 'aws', sealed = NULL, share = 'x'", GONE),
+    record("material gone", "state = 'destroyed', sealed = NULL", "was destroyed"),
     record("current as previous", "state = 'previous'", "is previous and its endpoint has it as active" + OLD),
     record("current retired", "state = 'retired'", RETIRED),
     record("previous retired", "state = 'retired'", "is retired and its endpoint has it as previous" + OLD, version=1),
@@ -98,7 +98,7 @@ _RECORDS: Final = (
         name="records of before",
         spoil="UPDATE hookseal.secret_records SET state = 'retired'"
         " WHERE tenant_id = '{tenant}' AND name = '{signing}' AND version = 2;"
-        "UPDATE hookseal.secret_records AS r SET state = o.state, sealed = o.sealed, key_id = o.key_id"
+        "UPDATE hookseal.secret_records AS r SET state = o.state, sealed = o.sealed"
         " FROM old_secret_records AS o"
         " WHERE r.tenant_id = '{tenant}' AND r.name = '{signing}' AND o.tenant_id = r.tenant_id AND o.name = r.name"
         " AND o.version = r.version",
@@ -119,8 +119,6 @@ _RECORDS: Final = (
 _IDLE: Final = tuple(
     idle(record(name, to, ""))
     for name, to in (
-        ("key id beside the record", "key_id = 'ffffffffffffffff'"),
-        ("no key id", "key_id = ''"),
         ("keys that never sealed it", "wrapped_by = ARRAY['ffffffffffffffff']"),
         ("scheme beside the record", "scheme = 'x-webhook'"),
         ("times of the record", "created_at = 'infinity', changed_at = '-infinity'"),
@@ -131,7 +129,7 @@ _OLD_ROW: Final = row("", whole_row("{victim}", table="old_endpoints"))
 BROKEN_LOG: Final = Attack(
     name="an old row and a head that is wrong",
     spoil=f"{_OLD_ROW.spoil}; UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = '{{tenant}}'",  # noqa: S608
-    says=PUT_BACK,
+    says=STALE,
 )
 
 _AUDIT: Final = (
@@ -141,7 +139,7 @@ _AUDIT: Final = (
         " (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)"
         " VALUES ('{tenant}', 1000000, now(), 'x', 'secret.rotated', 'endpoint:{victim}',"
         " '{{\"generation\": 9223372036854775807}}', '', '', '1')",
-        says=PUT_BACK,
+        says=STALE,
     ),
     Attack(
         name="a master key that never sealed it",

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.worker.attack import ALTERED, LOST, PUT_BACK, UNKNOWN_KEY, Attack, ending, idle, row, whole_row
+from tests.worker.attack import ALTERED, LOST, STALE, UNKNOWN_KEY, Attack, ending, idle, row, whole_row
 
 _RE_POINTED: Final = (
     row("url of the attacker", "url = '{thief}'"),
@@ -60,7 +60,7 @@ _RE_POINTED: Final = (
     row("MAC under a key that is no number", "mac_key_id = ''", UNKNOWN_KEY),
     row("all of the sibling's", whole_row("{sibling}")),
     row("all of another tenant's", whole_row("{stranger}")),
-    row("all of before", whole_row("{victim}", table="old_endpoints"), PUT_BACK),
+    row("all of before", whole_row("{victim}", table="old_endpoints"), STALE),
     row("plaintext in its place", "secret = 'whsec_' || repeat('A', 32), secret_ref = NULL"),
 )
 
@@ -95,17 +95,19 @@ _ENDED: Final = tuple(
     )
 )
 
-# No MAC covers these: they say whether, when and how often something is sent, and what is told, not what signs it.
+# No MAC covers these columns: they decide whether, when and how often something is sent, not what signs it.
 _IDLE: Final = tuple(
     idle(row(name, to))
     for name, to in (
         ("name", "name = E'\\n' || repeat('x', 10000)"),
         ("event types", "event_types = '{{}}'"),
         ("time-out", "timeout_ms = 20000"),
-        ("attempts allowed", "max_attempts = 1"),
-        ("back-off", "backoff_base_seconds = 86400, backoff_cap_seconds = 1"),
+        ("attempts allowed", "retry_schedule = NULL, max_attempts = 1"),
+        ("back-off", "retry_schedule = NULL, backoff_base_seconds = 86400, backoff_cap_seconds = 1"),
         ("schedule", "retry_schedule = '{{604800}}'"),
         ("reason for being disabled", "disabled_reason = 'x', disabled_at = 'infinity'"),
+        ("failing", "first_failure_at = '2001-01-01Z', last_failure_at = '2001-01-01Z'"),
+        ("limits", "concurrency = 1, rate = 1"),
         ("what is shown of TLS", "tls_shown = '{{}}'"),
         ("names of headers", "header_names = '{{x-other,authorization}}'"),
         ("rotation by schedule, due", "rotate_every_days = 1, secret_updated_at = '2001-01-01Z'"),

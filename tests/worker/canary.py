@@ -1,4 +1,4 @@
-"""Canaries: secrets that are known, every form in which one could be told, and the search for them."""
+"""Canaries: known secrets, every form in which one could leak, and the search for them."""
 
 import base64
 import html
@@ -11,24 +11,24 @@ from urllib.parse import quote
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from hookseal.secrets import envelope
-from hookseal.secrets.context import SecretContext
-from hookseal.secrets.keyring import KeyRing
+from hookseal.secrets.ref import SecretContext
+from hookseal.secrets.sealing import envelope
+from hookseal.secrets.sealing.keyring import KeyRing
 
 _PIECE = 12
-_LEAST = 12  # a shorter canary would be found where nobody told it
+_LEAST = 12  # a shorter canary would be found by chance
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A secret under a name for people, and each of the values that tell it: its text, its key, a part of it."""
+    """A secret with a name, and each of the values that reveal it: its text, its key, or a part of it."""
 
     name: str
     values: tuple[bytes, ...] = field(repr=False)
 
 
 def signing(name: str, text: bytes) -> Canary:
-    """Return the canary of a `whsec_` or `whsk_`: what stands behind its prefix, and the key that it stands for.
+    """Return the canary of a `whsec_` or `whsk_` secret: the text after its prefix, and the decoded key.
 
     The second half of a `whsk_` is public and no secret.
     """
@@ -39,9 +39,9 @@ def signing(name: str, text: bytes) -> Canary:
 
 
 def client_key(name: str, pem: bytes) -> Canary:
-    """Return the canary of a private key: the numbers in it that nobody but its owner knows.
+    """Return the canary of a private key: its secret numbers.
 
-    What stands around them is in the certificate, too, or in every key.
+    The other contents of the file are also in the certificate, or the same in every key.
     """
     key = load_pem_private_key(pem, password=None)
     if isinstance(key, rsa.RSAPrivateKey):
@@ -58,7 +58,7 @@ def _as_bytes(number: int) -> bytes:
 
 
 def data_key(name: str, keyring: KeyRing, sealed: bytes, context: SecretContext) -> Canary:
-    """Return the canary of the key that seals one record."""
+    """Return the canary of the data key of one record."""
     bound, end = context.encode(), envelope._DATA_AT
     level = envelope._Level.read(sealed[envelope._WRAP_AT : end])
     wrapping = keyring.opening(envelope.key_id_of(sealed)).derive(
@@ -70,7 +70,7 @@ def data_key(name: str, keyring: KeyRing, sealed: bytes, context: SecretContext)
 
 
 def forms(value: bytes) -> dict[str, bytes]:
-    """Return every form in which a piece of a secret could be told, by its name."""
+    """Return every form in which a piece of a secret could leak, by its name."""
     text = value.decode("latin-1")
     utf16 = text.encode("utf-16-le")
     found = {
@@ -87,27 +87,27 @@ def forms(value: bytes) -> dict[str, bytes]:
         "every byte percent": "".join(f"%{byte:02X}" for byte in value).encode(),
         "numbers": ", ".join(map(str, value)).encode(),
         "utf-8": text.encode(),
-        "utf-16": utf16[:-1],  # so that it is found in both byte orders
+        "utf-16": utf16[:-1],  # without its last byte, it is found in both byte orders
         "reversed": value[::-1],
     }
     for offset in range(3):
         standard = base64.b64encode(b"\0" * offset + value)
-        inner = standard[-(-offset * 8 // 6) : (offset + len(value)) * 8 // 6]  # what depends on no neighbour
+        inner = standard[-(-offset * 8 // 6) : (offset + len(value)) * 8 // 6]  # no byte depends on neighbours
         found[f"base64 at {offset}"] = inner
         found[f"url-safe base64 at {offset}"] = inner.replace(b"+", b"-").replace(b"/", b"_")
     return found
 
 
 def search(places: Mapping[str, bytes], canaries: Iterable[Canary]) -> list[str]:
-    """Return who is told where and how: of a long secret the first or the last bytes will do."""
+    """Return every place and form in which a canary is found; its first or last bytes are enough."""
     needles: dict[bytes, str] = {}
     for canary in canaries:
         for value in canary.values:
-            assert len(value) >= _LEAST, f"{canary.name} is too short to be told from chance"
+            assert len(value) >= _LEAST, f"{canary.name} is too short to be distinguished from chance"
             for piece in {value[:_PIECE], value[-_PIECE:]}:
                 needles |= {needle: f"{canary.name} as {form}" for form, needle in forms(piece).items()}
 
-    def told(where: str, held: bytes) -> set[str]:
+    def found_in(where: str, held: bytes) -> set[str]:
         return {f"{where}: {what}" for needle, what in needles.items() if needle in held}
 
-    return sorted(set().union(*starmap(told, places.items())))
+    return sorted(set().union(*starmap(found_in, places.items())))

@@ -13,9 +13,9 @@ Pool = asyncpg.Pool
 
 
 @pytest.fixture
-async def world(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path) -> World:
+async def world(begun_pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path) -> World:
     """Return an installation on databases of its own."""
-    return await worlds.world(pool, database_url, redis_url, tmp_path)
+    return await worlds.world(begun_pool, database_url, redis_url, tmp_path)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from tests.doubles.stored import MASTER_KEY_TEXT
 
 
 def environment(database_url: str, redis_url: str, **changes: str) -> dict[str, str]:
-    """Return the variables of a worker that may reach this machine; an empty change takes a variable away."""
+    """Return the variables of a worker that may connect to this machine; an empty change removes a variable."""
     variables = {
         "HOOKSEAL_ENV": "development",
         "HOOKSEAL_ALLOW_HTTP": "true",
@@ -22,5 +22,5 @@ def environment(database_url: str, redis_url: str, **changes: str) -> dict[str, 
 
 
 def settings(database_url: str, redis_url: str, **changes: str) -> Settings:
-    """Return the same as frozen values."""
+    """Return the same as `Settings`."""
     return load(environment(database_url, redis_url, **changes))

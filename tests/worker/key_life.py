@@ -1,4 +1,4 @@
-"""The life of master keys beside whole workers: the keys of each process, and the commands as an operator runs them."""
+"""The life of master keys with whole workers: the keys of each process, and the commands of an operator."""
 
 import base64
 import os
@@ -10,16 +10,15 @@ from types import MappingProxyType
 from typing import Any
 
 from hookseal.ground.ids import TenantId
-from hookseal.operations.keys import destroy_key, promote_key, retire_key, stage_key
+from hookseal.operations.key.keys import destroy_key, promote_key, retire_key, stage_key
+from hookseal.operations.key.rewrap import finish_rewrap, rewrap_batch
 from hookseal.operations.operator import Operator
-from hookseal.operations.rewrap import finish_rewrap, rewrap_batch
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.envelope import seal
-from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.key.rewrap import BEGINNING, Cursor
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.rewrap import BEGINNING, Place
+from hookseal.secrets.ref import Provider, Purpose, SecretContext
+from hookseal.secrets.sealing.envelope import seal
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 from tests import forked
 from tests.cli.command import hookseal
 from tests.doubles.stored import MASTER_KEY_TEXT
@@ -36,39 +35,39 @@ _WAITS = (
 
 
 def another() -> str:
-    """Return another master key, as its variable spells it."""
+    """Return a new master key, encoded as in its variable."""
     return base64.b64encode(os.urandom(32)).decode()
 
 
 def key(text: str) -> MasterKey:
-    """Return the key that is spelled so."""
+    """Return the master key of that text."""
     return MasterKey.parse(text, variable="SECRETS_MASTER_KEY")
 
 
 def id_of(text: str) -> str:
-    """Return its id."""
+    """Return the id of that master key."""
     return key(text).key_id
 
 
 def staged(new: str) -> dict[str, str]:
-    """Return the variables of a process that may hold the next key, too."""
+    """Return the variables of a process that has the next key as well."""
     return {"SECRETS_MASTER_KEY": OLD, "SECRETS_MASTER_KEY_NEXT": new}
 
 
 def swapped(new: str) -> dict[str, str]:
-    """Return the variables of a process once the next key is the active one."""
+    """Return the variables of a process after the next key became the active one."""
     return {"SECRETS_MASTER_KEY": new, "SECRETS_MASTER_KEY_PREVIOUS": OLD}
 
 
 def alone(new: str) -> dict[str, str]:
-    """Return the variables of a process that does not know the old key any more."""
+    """Return the variables of a process without the old key."""
     return {"SECRETS_MASTER_KEY": new}
 
 
 async def command(
     world: World, *arguments: str, keys: Mapping[str, str] = MappingProxyType({}), code: int = 0
 ) -> dict[str, Any]:
-    """Run a command with these keys; return what it printed, once it ended with that code."""
+    """Run a command with these keys; require that exit code and return the JSON that it printed."""
     ended = await hookseal(*arguments, "--json", **environment(world.database_url, world.redis_url, **keys))
     assert code == ended.code, ended.out + ended.err
     return ended.json
@@ -76,7 +75,7 @@ async def command(
 
 @asynccontextmanager
 async def operating(world: World, *keys: str) -> AsyncIterator[Operator]:
-    """Give an operator of this process who holds these keys."""
+    """Yield an operator in this process that has these keys."""
     ring = KeyRing(key(keys[0]), tuple(key(text) for text in keys[1:]))
     async with world.pool.acquire() as connection:
         unlocked = await unlock(connection, Provider.DB, ring)
@@ -84,20 +83,20 @@ async def operating(world: World, *keys: str) -> AsyncIterator[Operator]:
 
 
 async def stage(world: World, new: str) -> None:
-    """Register the next key."""
+    """Stage the next key."""
     async with operating(world, OLD) as operator:
         await stage_key(operator, key(new))
 
 
 async def promote(world: World, new: str) -> None:
-    """Have it seal."""
+    """Promote the next key."""
     async with operating(world, OLD, new) as operator:
         await promote_key(operator, id_of(new))
 
 
 async def rewrap(world: World, new: str, *, batches: int | None = None) -> None:
-    """Seal every record of the old key under the active one, or so many batches."""
-    after: Place | None = BEGINNING
+    """Re-wrap every record of the old key, or that many batches."""
+    after: Cursor | None = BEGINNING
     async with operating(world, OLD, new) as operator:
         while after is not None and batches != 0:
             done = await rewrap_batch(operator, id_of(OLD), after, wait=True)
@@ -108,38 +107,38 @@ async def rewrap(world: World, new: str, *, batches: int | None = None) -> None:
 
 
 async def retire(world: World, new: str) -> None:
-    """Have the old key open nothing any more."""
+    """Retire the old key."""
     async with operating(world, OLD, new) as operator:
         await retire_key(operator, id_of(OLD))
 
 
 async def destroy(world: World, new: str) -> None:
-    """Mark the old key as destroyed, as one who does not hold it any more."""
+    """Mark the old key as destroyed, as an operator without it."""
     async with operating(world, new) as operator:
         await destroy_key(operator, id_of(OLD))
 
 
 async def records(world: World, text: str) -> int:
-    """Return how many records are under that key."""
+    """Return the number of records under that key."""
     return int(await world.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE key_id = $1", id_of(text)))
 
 
 async def bulk(world: World, number: int, *, tenant: str) -> None:
-    """Keep so many records more under the old key, of endpoints that nobody has any more."""
+    """Store that many more records under the old key, of endpoints that do not exist."""
     ring = KeyRing(key(OLD))
     rows = []
     for count in range(number):
         name = f"webhook-endpoint-01890a5d-ac96-774b-bcce-{count:012x}"
         context = SecretContext(tenant=TenantId(tenant), name=name, version=1, purpose=Purpose.WEBHOOK_SIGNING)
         sealed = seal(ring, SecretMaterial(f"secret-{count}".encode()), context)
-        rows.append((tenant, name, 1, "db", "webhook-signing", sealed, id_of(OLD), [id_of(OLD)], "retired"))
-    columns = ["tenant_id", "name", "version", "provider", "purpose", "sealed", "key_id", "wrapped_by", "state"]
+        rows.append((tenant, name, 1, "db", "webhook-signing", sealed, [id_of(OLD)], "retired"))
+    columns = ["tenant_id", "name", "version", "provider", "purpose", "sealed", "wrapped_by", "state"]
     async with world.pool.acquire() as connection:
         await connection.copy_records_to_table("secret_records", schema_name="hookseal", records=rows, columns=columns)
 
 
 async def waits(world: World, statement: str) -> None:
-    """Return once a session waits for a lock in a statement that has this in it."""
+    """Return when a session waits for a lock in a statement that contains this text."""
 
     async def look() -> bool:
         return bool(await world.pool.fetchval(_WAITS, statement))
@@ -148,7 +147,7 @@ async def waits(world: World, statement: str) -> None:
 
 
 async def killed_in_mid_batch(world: World, **keys: str) -> None:
-    """Kill the command that re-wraps once a batch is written, and not committed."""
+    """Kill the command that re-wraps when a batch is written and not committed."""
     variables = os.environ | environment(world.database_url, world.redis_url, **keys)
     async with world.pool.acquire() as holder, holder.transaction():
         await holder.execute(SYSTEM_HEAD)
@@ -166,7 +165,7 @@ async def killed_in_mid_batch(world: World, **keys: str) -> None:
 
 
 class Fleet:
-    """Workers by name, each stopped and started again with other keys."""
+    """Workers by name, each of which can be restarted with other keys."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -175,7 +174,7 @@ class Fleet:
         self.all: list[Worker] = []
 
     async def start(self, name: str, **keys: str) -> Worker:
-        """Start one, and return it once it is ready."""
+        """Start a worker, and return it when it is ready."""
         self._stacks[name] = AsyncExitStack()
         worker = await self._stacks[name].enter_async_context(self._world.worker(**keys))
         self.running[name] = worker
@@ -183,19 +182,19 @@ class Fleet:
         return worker
 
     async def stop(self, name: str) -> None:
-        """Have one drain and end, which it does with 0."""
+        """Stop a worker; it must drain and exit with 0."""
         worker = self.running.pop(name)
         os.kill(worker.pid, signal.SIGTERM)
         assert 0 == await worker.ended()
         await self._stacks.pop(name).aclose()
 
     async def restart(self, name: str, **keys: str) -> Worker:
-        """Stop one and start it again with these keys; the others work meanwhile."""
+        """Restart a worker with these keys; the others continue."""
         await self.stop(name)
         return await self.start(name, **keys)
 
     async def leader(self) -> str:
-        """Return the name of the one that leads, once one does."""
+        """Return the name of the leader, once there is one."""
 
         async def look() -> str | None:
             holder = await self._world.pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
@@ -204,14 +203,14 @@ class Fleet:
         return await eventually(look)
 
     async def end(self) -> None:
-        """End all that run."""
+        """End all workers that run."""
         for stack in self._stacks.values():
             await stack.aclose()
 
 
 @asynccontextmanager
 async def fleet(world: World) -> AsyncIterator[Fleet]:
-    """Give a fleet without workers; none is left after the block."""
+    """Yield a fleet without workers; none runs after the block."""
     made = Fleet(world)
     try:
         yield made
@@ -220,5 +219,5 @@ async def fleet(world: World) -> AsyncIterator[Fleet]:
 
 
 def name_of(worker: Worker) -> str:
-    """Return the id by which it is known."""
+    """Return the id of the worker."""
     return str(worker.process.ready["worker_id"])

@@ -1,4 +1,4 @@
-"""An installation whose every secret is a canary, and receivers that are good and bad to it in every way."""
+"""An installation whose every secret is a canary, with receivers that behave well or badly in every way."""
 
 import asyncio
 import tempfile
@@ -14,18 +14,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.rotation import rotate
-from hookseal.secrets.context import Purpose, SecretContext
+from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.ref import Purpose, SecretContext
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.cli.listeners import closed_port
 from tests.doubles import receivers
 from tests.doubles.client_certificates import Authority, identity, serving
 from tests.doubles.receivers import Listener, Script, listening
 from tests.doubles.stored import MASTER_KEY_TEXT, Installation, keyring
 from tests.worker.canary import Canary, client_key, data_key, signing
-from tests.worker.loud import COMPOSING, READING, WRITING
+from tests.worker.verbose_process import COMPOSING, READING, WRITING
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 TOKEN = b"kQ7.canary-of-a-header/4f1d+Zr2=="
@@ -42,7 +42,7 @@ CLIENTS = {
         ("Ed25519 client key", ed25519.Ed25519PrivateKey.generate()),
     )
 }
-SHOWN = {"/tls": "RSA client key", "/mutual": "EC client key"}  # what others have is Ed25519
+SHOWN = {"/tls": "RSA client key", "/mutual": "EC client key"}  # all others have the Ed25519 key
 PAIR = generate_signing_secret(Algorithm.ED25519)
 FLIP_A_BIT = (
     "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
@@ -85,7 +85,7 @@ SIGNED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What each endpoint is to end as, by its id, and every secret that nobody may be told."""
+    """The expected end of each endpoint's delivery, by endpoint id, and every secret that must not leak."""
 
     ends: Mapping[EndpointId, str]
     canaries: tuple[Canary, ...]
@@ -94,7 +94,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(installation: Installation, *urls: str) -> AsyncIterator[Scene]:
-    """Add an endpoint for every end that a delivery can have, spoil what is to be spoilt, and yield them all."""
+    """Add an endpoint for every end of a delivery, alter the rows of some, and yield them all."""
     async with AsyncExitStack() as stack:
         ends: dict[EndpointId, str] = {}
         ids: dict[str, EndpointId] = {}
@@ -124,7 +124,7 @@ async def scene(installation: Installation, *urls: str) -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def _echoing(*, as_header: bool) -> AsyncIterator[Listener]:
-    """Yield a listener that answers with the request that it got: as a page, or as headers that are too many."""
+    """Yield a listener that answers with the request it received: as a body, or as invalid headers."""
     known: list[Listener] = []
 
     async def echo(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,7 +141,7 @@ async def _echoing(*, as_header: bool) -> AsyncIterator[Listener]:
 
 @asynccontextmanager
 async def _mutual() -> AsyncIterator[Listener]:
-    """Yield a listener that wants a client certificate."""
+    """Yield a listener that requires a client certificate."""
     with tempfile.TemporaryDirectory() as folder:
         context = serving(AUTHORITY.server(), Path(folder), asks=AUTHORITY)
     async with listening(receivers.status(204), tls=context) as listener:
@@ -165,13 +165,13 @@ async def _added(installation: Installation, url: str, tenant: TenantId = ACME) 
 
 
 async def _overlapping(installation: Installation, endpoint_id: EndpointId) -> None:
-    wanted = Wanted(tenant_id=ACME, endpoint_id=endpoint_id, overlap_seconds=3600, secret=NEWER, given=True)
+    wanted = RotationRequest(tenant_id=ACME, endpoint_id=endpoint_id, overlap_seconds=3600, secret=NEWER, given=True)
     async with installation.pool.acquire() as connection:
-        await rotate(installation.operator(connection), wanted)
+        await rotate_secret(installation.operator(connection), wanted)
 
 
 async def all_canaries(installation: Installation, *urls: str) -> tuple[Canary, ...]:
-    """Return every secret of the installation, the keys that seal them, and the passwords in these urls."""
+    """Return the canaries of all secrets, the keys that seal them, and the passwords in these URLs."""
     rows = await installation.pool.fetch("SELECT * FROM hookseal.secret_records")
     return (
         Canary("master key", (MASTER_KEY_TEXT.encode(), keyring().sealing._material.reveal())),

@@ -1,4 +1,4 @@
-"""A producer that knows SQL only: it publishes, and rings nobody."""
+"""A producer that uses SQL only: it publishes without a ring."""
 
 import asyncpg
 
@@ -6,7 +6,7 @@ Pool = asyncpg.Pool
 
 
 async def subscribe(pool: "Pool[asyncpg.Record]") -> None:
-    """Have one endpoint, which gets everything."""
+    """Insert one endpoint that subscribes to everything."""
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
         " VALUES ('acme', hookseal.uuid7(), 'https://receiver.example/hook', '{*}')"

@@ -1,4 +1,4 @@
-"""The whole worker, a process of its own, from an event in PostgreSQL to a request at a receiver."""
+"""A whole worker process, from an event in PostgreSQL to a request at a receiver."""
 
 import asyncio
 import base64
@@ -12,7 +12,8 @@ from arq.connections import RedisSettings
 from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
-from hookseal.queue.bell import DEFAULT_QUEUE
+from hookseal.client import Event, Publisher
+from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.queue.serializer import job_serializer
 from hookseal.secrets.material import SecretMaterial
 from tests.queue.contents import contents
@@ -25,7 +26,29 @@ FLIP_A_BIT = (
     "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
     " WHERE name = 'webhook-endpoint-' || $1"
 )
-SECRET_LOOKS_SECONDS = 30.0  # what waits for a secret looks again every 15 s, give or take a quarter
+# Each case: the statement that alters something by hand, and the statement that restores it.
+ALTERED = {
+    "secret": (FLIP_A_BIT, FLIP_A_BIT),
+    "no-secret": (
+        "UPDATE hookseal.secret_records SET name = 'elsewhere-' || $1 WHERE name = 'webhook-endpoint-' || $1",
+        "UPDATE hookseal.secret_records SET name = 'webhook-endpoint-' || $1 WHERE name = 'elsewhere-' || $1",
+    ),
+    "url": (
+        "UPDATE hookseal.endpoints SET url = replace(url, '/altered', '/elsewhere') WHERE id = $1::text::uuid",
+        "UPDATE hookseal.endpoints SET url = replace(url, '/elsewhere', '/altered') WHERE id = $1::text::uuid",
+    ),
+    "ref": (
+        (
+            "UPDATE hookseal.endpoints SET secret_ref = (SELECT secret_ref FROM hookseal.endpoints"
+            " WHERE url LIKE '%/untouched') WHERE id = $1::text::uuid"
+        ),
+        (
+            "UPDATE hookseal.endpoints SET secret_ref = 'db:acme:webhook-endpoint-' || $1::text || ':1'"
+            " WHERE id = $1::text::uuid"
+        ),
+    ),
+}
+SECRET_LOOKS_SECONDS = 30.0  # a held endpoint gets a probe about every 15 s
 
 
 @pytest.mark.req("DEL-02", "DEL-03", "DEL-15")
@@ -33,7 +56,7 @@ SECRET_LOOKS_SECONDS = 30.0  # what waits for a secret looks again every 15 s, g
 @pytest.mark.req("OPS-03", part="correlation-id")
 @pytest.mark.req("OPS-03", part="logs")
 async def test_delivers(world: World, receiver: Receiver) -> None:
-    """An event arrives once as it was published, verifiable by the public library, and is on record and told."""
+    """An event is delivered once, unchanged, verified by the public library, recorded and logged."""
     added = await world.endpoint(f"{receiver.base_url}/hook?token=abc")
     [ring] = await world.publish()
     in_redis = await contents(world.redis_url)
@@ -41,10 +64,10 @@ async def test_delivers(world: World, receiver: Receiver) -> None:
         got = await receiver.wait_for(1)
         row = await world.state(ring, "delivered")
 
-        async def told() -> list[dict[str, object]]:
+        async def attempted() -> list[dict[str, object]]:
             return [line for line in worker.log if line["event"] == "delivery.attempted"]
 
-        [line] = await eventually(told)
+        [line] = await eventually(attempted)
 
     Webhook(added.secret.reveal().decode()).verify(got.body, got.headers)
     assert b'"data":{"n": 1}}' in got.body
@@ -52,6 +75,7 @@ async def test_delivers(world: World, receiver: Receiver) -> None:
     assert (ring.delivery_id, "corr-1", "1", "application/json") == tuple(
         headers[name] for name in ("webhook-id", "x-correlation-id", "x-hookseal-attempt", "content-type")
     )
+    assert row["event_id"] == headers["x-hookseal-event-id"]
     [kept] = await world.installation.attempts(ring)
     worker_id = worker.process.ready["worker_id"]
     assert (1, 204, "delivered", [added.pointer.secret_ref], worker_id) == tuple(
@@ -79,9 +103,33 @@ async def test_delivers(world: World, receiver: Receiver) -> None:
     assert 1 == len(receiver.received)
 
 
+@pytest.mark.req("DEL-01")
+async def test_many_are_delivered(world: World, receiver: Receiver) -> None:
+    """All events of one call of `publish_many` are delivered, each once and unchanged."""
+    added = await world.endpoint(f"{receiver.base_url}/hook")
+    events = [Event(event_type="invoice.paid", data={"n": number}) for number in range(40)]
+    async with world.worker(**NEVER_SWEEPS), Publisher.connect(world.database_url, world.redis_url) as publisher:
+        published = await publisher.publish_many(
+            tenant_id="acme", events=[*events, Event(event_type="a", body=b"\xff")]
+        )
+        rings = [ring for one in published.events for ring in one.deliveries]
+        for ring in rings:
+            await world.state(ring, "delivered")
+
+    sent = {
+        value: got for got in receiver.received for name, value in got.headers.items() if name.lower() == "webhook-id"
+    }
+    assert (41, 41) == (len(receiver.received), len(sent))
+    for ring, number in zip(rings, range(40), strict=False):
+        got = sent[ring.delivery_id]
+        Webhook(added.secret.reveal().decode()).verify(got.body, got.headers)
+        assert got.body.endswith(b'"data":{"n":%d}}' % number)
+    assert b"\xff" == sent[rings[40].delivery_id].body
+
+
 @pytest.mark.req("DEL-02")
 async def test_any_arq_producer_can_ring(world: World, receiver: Receiver) -> None:
-    """A stock arq pool that has our serializer rings as well as we do."""
+    """A ring that an unmodified arq pool with the serializer of hookseal enqueues is handled like any other."""
     await world.endpoint(f"{receiver.base_url}/hook")
     [ring] = await world.publish(rung=False)
     await world.pool.execute("UPDATE hookseal.deliveries SET rung_at = now()")
@@ -105,7 +153,7 @@ async def _hang() -> web.Response:
 
 @pytest.mark.req("DEL-03", "DEL-15")
 async def test_receivers_that_do_wrong(world: World, receiver: Receiver) -> None:
-    """What a receiver does wrong is an outcome on record, and tried again later; a redirect is not followed."""
+    """A failure of the receiver is recorded as its outcome and tried again later; a redirect is not followed."""
     cases = {
         "/500": ("server_error", 500, "the receiver answered 500", status(500)),
         "/302": ("redirect", 302, "the receiver answered 302", status(302, Location=f"{receiver.base_url}/there")),
@@ -133,7 +181,7 @@ async def test_receivers_that_do_wrong(world: World, receiver: Receiver) -> None
 
 @pytest.mark.req("DEL-12")
 async def test_a_forbidden_address(world: World) -> None:
-    """An address that is not allowed is not dialled: that is on record, and the listener saw no connection."""
+    """No connection is made to a forbidden address, and the attempt is recorded as `forbidden_address`."""
     connected: list[object] = []
 
     async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -159,61 +207,44 @@ async def test_a_forbidden_address(world: World) -> None:
 @pytest.mark.req("SEC-07")
 @pytest.mark.req("SEC-24", part="pointer-mac")
 @pytest.mark.req("DEL-03")
-@pytest.mark.parametrize(
-    ("alter", "mend"),
-    [
-        pytest.param(FLIP_A_BIT, FLIP_A_BIT, id="secret"),
-        pytest.param(
-            "UPDATE hookseal.secret_records SET name = 'elsewhere-' || $1 WHERE name = 'webhook-endpoint-' || $1",
-            "UPDATE hookseal.secret_records SET name = 'webhook-endpoint-' || $1 WHERE name = 'elsewhere-' || $1",
-            id="no-secret",
-        ),
-        pytest.param(
-            "UPDATE hookseal.endpoints SET url = replace(url, '/altered', '/elsewhere') WHERE id = $1::text::uuid",
-            "UPDATE hookseal.endpoints SET url = replace(url, '/elsewhere', '/altered') WHERE id = $1::text::uuid",
-            id="url",
-        ),
-        pytest.param(
-            "UPDATE hookseal.endpoints SET secret_ref = (SELECT secret_ref FROM hookseal.endpoints"
-            " WHERE id <> $1::text::uuid LIMIT 1) WHERE id = $1::text::uuid",
-            "UPDATE hookseal.endpoints SET secret_ref = 'db:acme:webhook-endpoint-' || $1::text || ':1'"
-            " WHERE id = $1::text::uuid",
-            id="ref",
-        ),
-    ],
-)
-async def test_what_was_altered_by_hand_waits_until_it_is_mended(
-    alter: str, mend: str, world: World, receiver: Receiver
-) -> None:
-    """A delivery whose row or secret was altered waits unsent and is counted; once mended, it goes by itself."""
-    added = await world.endpoint(f"{receiver.base_url}/altered")
+async def test_what_was_altered_by_hand_waits_until_it_is_restored(world: World, receiver: Receiver) -> None:
+    """A delivery whose row or secret was altered waits, is counted, and is delivered after the restoration."""
+    added = {f"/altered/{what}": await world.endpoint(f"{receiver.base_url}/altered/{what}") for what in ALTERED}
     await world.endpoint(f"{receiver.base_url}/untouched")
-    await world.pool.execute(alter, added.pointer.endpoint_id)
-    rings = await world.publish()
-    altered, untouched = sorted(rings, key=lambda ring: ring.endpoint_id != added.pointer.endpoint_id)
+    paths = {made.pointer.endpoint_id: path for path, made in added.items()}
+    for (alter, _), endpoint in zip(ALTERED.values(), paths, strict=True):
+        await world.pool.execute(alter, endpoint)
+    rings = {paths.get(ring.endpoint_id, "/untouched"): ring for ring in await world.publish()}
+    untouched = rings.pop("/untouched")
     async with world.worker() as worker:
-        row = await world.state(altered, "pending", waiting_for="secret")
+        rows = {path: await world.state(ring, "pending", waiting_for="secret") for path, ring in rings.items()}
         await world.state(untouched, "delivered")
         found = await worker.figures()
-        assert [True, False] == [0 < found[FAILURES, kind] for kind in ("definitive", "transient")]
-        assert [] == await world.installation.attempts(altered)
-        assert (0, 0, None) == (row["attempts"], row["budget_spent"], row["lease_token"])
+        assert [True, False] == [len(ALTERED) <= found[FAILURES, "definitive"], 0 < found[FAILURES, "transient"]]
+        assert [] == [attempt for ring in rings.values() for attempt in await world.installation.attempts(ring)]
+        assert dict.fromkeys(added, (0, 0, None)) == {
+            path: (row["attempts"], row["budget_spent"], row["lease_token"]) for path, row in rows.items()
+        }
         assert ["/untouched"] == [request.path for request in receiver.received]
 
-        await world.pool.execute(mend, added.pointer.endpoint_id)
-        got = await receiver.wait_for(2, within=SECRET_LOOKS_SECONDS)
-        row = await world.state(altered, "delivered")
+        for (_, restore), endpoint in zip(ALTERED.values(), paths, strict=True):
+            await world.pool.execute(restore, endpoint)
+        await receiver.wait_for(1 + len(ALTERED), within=SECRET_LOOKS_SECONDS)
+        delivered = {path: (await world.state(ring, "delivered"))["attempts"] for path, ring in rings.items()}
 
-    Webhook(added.secret.reveal().decode()).verify(got.body, got.headers)
-    assert ("/altered", 1) == (got.path, row["attempts"])
+    got = {request.path: request for request in receiver.received}
+    assert 1 + len(ALTERED) == len(got) == len(receiver.received)
+    for path, made in added.items():
+        Webhook(made.secret.reveal().decode()).verify(got[path].body, got[path].headers)
+    assert dict.fromkeys(added, 1) == delivered
 
 
 @pytest.mark.req("DEL-01", "DEL-03")
 async def test_a_published_event_needs_no_ring(world: World, receiver: Receiver) -> None:
-    """What a producer published with SQL alone goes out by the outbox, without a sweep."""
+    """An event that was published by SQL alone is delivered through the outbox, without a sweep."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with world.worker(**NEVER_SWEEPS) as worker:
-        await worker.figures()  # the sweep at the start is over
+        await worker.figures()  # the sweep at the start has ended
         await world.pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json, 'evt_1')")
         got = await receiver.wait_for(1)
 
@@ -222,7 +253,7 @@ async def test_a_published_event_needs_no_ring(world: World, receiver: Receiver)
 
 @pytest.mark.req("DEL-03", "DUR-01")
 async def test_redis_may_be_emptied(world: World, receiver: Receiver) -> None:
-    """With its rings gone from Redis, everything that was published arrives all the same."""
+    """If Redis loses all rings, every published event is delivered nevertheless."""
     await world.endpoint(f"{receiver.base_url}/hook")
     rings = [ring for _ in range(20) for ring in await world.publish()]
     await world.pool.execute("UPDATE hookseal.deliveries SET rung_at = now()")
@@ -237,7 +268,7 @@ async def test_redis_may_be_emptied(world: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("DUR-05")
 async def test_sigterm_in_mid_send(world: World, receiver: Receiver) -> None:
-    """A worker that is told to stop finishes and records what is in flight, claims no more, and exits with 0."""
+    """After SIGTERM a worker finishes and records what is in flight, claims nothing more, and exits with 0."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
     await world.endpoint(f"{receiver.base_url}/held", timeout_ms=15_000)
@@ -268,7 +299,7 @@ async def test_sigterm_in_mid_send(world: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("DUR-05")
 async def test_what_hangs_ends_before_the_drain(world: World, receiver: Receiver) -> None:
-    """What hangs ends before the drain does, whatever its row says by now, so that nothing is left `sending`."""
+    """A request that hangs ends before the drain, whatever timeout its row has by now: no delivery stays `sending`."""
     receiver.answers["/hang"] = _hang
     await world.endpoint(f"{receiver.base_url}/hang", timeout_ms=100)
     async with world.worker(HOOKSEAL_DRAIN_SECONDS="6", HOOKSEAL_LEASE_SECONDS="7") as worker:
@@ -284,16 +315,19 @@ async def test_what_hangs_ends_before_the_drain(world: World, receiver: Receiver
 
 @pytest.mark.req("DUR-05")
 async def test_a_restart_under_load(world: World, receiver: Receiver) -> None:
-    """A worker that is stopped with hundreds due leaves none half taken; the next one sends the rest, nothing twice."""
+    """A worker that stops with hundreds of deliveries due leaves none claimed; the next worker sends the rest once."""
     events = 400
     await world.endpoint(f"{receiver.base_url}/hook")
     await world.pool.execute(
         "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", events
     )
     count = "SELECT count(*) FROM hookseal.deliveries WHERE state = $1"
-    async with world.worker() as first:
+    answer = asyncio.Event()
+    receiver.answers["/hook"] = held(answer)
+    async with world.worker(HOOKSEAL_CONCURRENCY="30") as first:
         await receiver.wait_for(30)
         os.kill(first.pid, signal.SIGTERM)
+        answer.set()
         assert 0 == await first.ended()
     assert 0 == await world.pool.fetchval(count, "sending")
     assert 0 < await world.pool.fetchval(count, "pending")
@@ -311,7 +345,7 @@ async def test_a_restart_under_load(world: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("DEL-15", "DEL-03", "DUR-03")
 async def test_kill_in_mid_send(world: World, receiver: Receiver) -> None:
-    """A worker that is killed loses nothing: its lease ends, its attempt is on record, another sends the same id."""
+    """After a kill the lease expires, the attempt is recorded as unknown, and another worker sends the same id."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
     added = await world.endpoint(f"{receiver.base_url}/held")
@@ -323,7 +357,7 @@ async def test_kill_in_mid_send(world: World, receiver: Receiver) -> None:
     answer.set()
     assert "sending" == (await world.installation.delivery(ring))["state"]
     async with world.worker() as second:
-        await world.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")  # its time passes
+        await world.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")  # its lease has expired
         again = await receiver.wait_for(2)
         await world.state(ring, "delivered")
 
@@ -337,7 +371,7 @@ async def test_kill_in_mid_send(world: World, receiver: Receiver) -> None:
 
 
 async def test_ready(world: World) -> None:
-    """One line says that a worker is ready, who it is and where its probes answer; there it is alive and ready."""
+    """The ready line has the id of the worker and the URL of its probes, which report that it lives and is ready."""
     async with world.worker() as worker:
         ready = worker.process.ready
         assert ["event", "worker_id", "pid", "health_url"] == list(ready)
@@ -351,7 +385,7 @@ async def test_ready(world: World) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"not a job"])
 async def test_a_poisoned_queue(body: bytes, world: World, receiver: Receiver) -> None:
-    """What others leave in our queue does not keep a worker from delivering."""
+    """Foreign entries in the queue do not keep a worker from delivering."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with Redis.from_url(world.redis_url) as client:
         await client.set("arq:job:poison", body)
@@ -363,16 +397,16 @@ async def test_a_poisoned_queue(body: bytes, world: World, receiver: Receiver) -
 
 
 async def test_no_secret_anywhere(world: World, receiver: Receiver) -> None:
-    """After successes and failures at DEBUG, no log, no key in Redis and no row holds the secret in any spelling."""
+    """After successes and failures at DEBUG, no log, probe, Redis key or row contains the secret in any encoding."""
     canary = os.urandom(32)
     text = b"whsec_" + base64.b64encode(canary)
     receiver.answers["/410"] = status(410)
     await world.endpoint(f"{receiver.base_url}/hook", secret=SecretMaterial(text))
     await world.endpoint(f"{receiver.base_url}/410", secret=SecretMaterial(text))
-    spoilt = await world.endpoint(f"{receiver.base_url}/spoilt", secret=SecretMaterial(text))
+    altered = await world.endpoint(f"{receiver.base_url}/spoilt", secret=SecretMaterial(text))
     await world.pool.execute(
         "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1) WHERE name = $1",
-        f"webhook-endpoint-{spoilt.pointer.endpoint_id}",
+        f"webhook-endpoint-{altered.pointer.endpoint_id}",
     )
     async with world.worker(HOOKSEAL_LOG_LEVEL="debug") as worker:
         states = {f"{receiver.base_url}/hook": "delivered", f"{receiver.base_url}/410": "failed"}
@@ -398,7 +432,7 @@ async def test_no_secret_anywhere(world: World, receiver: Receiver) -> None:
 
 
 async def _dump(world: World) -> bytes:
-    """Return every row of every table of ours as text, with bytes also as they are."""
+    """Return every row of every table of hookseal as text, and its binary values also raw."""
     rows: list[bytes] = []
     tables = await world.pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hookseal'")
     for table in tables:

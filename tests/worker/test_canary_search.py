@@ -1,4 +1,4 @@
-"""The search for canaries finds what is told, in every form: one that finds nothing would prove nothing."""
+"""The search for canaries finds a leaked secret in every form; otherwise the absence of findings proves nothing."""
 
 import base64
 import gzip
@@ -10,11 +10,11 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets import envelope
-from hookseal.secrets.derivation import derived
-from hookseal.secrets.envelope import open_sealed, seal
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signer import generate_signing_secret, public_key_of
+from hookseal.secrets.sealing import envelope
+from hookseal.secrets.sealing.envelope import open_sealed, seal
+from hookseal.secrets.sealing.keyring import derived
+from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
 from tests.doubles.stored import keyring
 from tests.secrets.samples import CONTEXT
 from tests.worker import canary
@@ -60,7 +60,7 @@ TELLINGS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("telling", TELLINGS)
 def test_every_telling_is_found(telling: str, secret: str) -> None:
-    """A secret that was planted in that form is found where it is, and nowhere else."""
+    """A secret that was planted in that form is found in its place, and nowhere else."""
     value = SECRETS[secret]
     places = {"here": b"before " + TELLINGS[telling](value) + b" after", "elsewhere": os.urandom(4096)}
     found = search(places, [Canary("planted", (value,))])
@@ -71,7 +71,7 @@ def test_every_telling_is_found(telling: str, secret: str) -> None:
 
 @pytest.mark.req("SEC-15")
 def test_nothing_is_found_in_noise() -> None:
-    """A secret that nobody told is not found, neither in noise nor beside another secret."""
+    """A secret that was not leaked is found neither in noise nor beside another secret."""
     other = base64.b64encode(SECRETS["noise"]) + gzip.compress(SECRETS["text"])
 
     assert [] == search({"noise": os.urandom(1 << 20), "other": other}, [Canary("unplanted", (SECRETS["key"],))])
@@ -79,7 +79,7 @@ def test_nothing_is_found_in_noise() -> None:
 
 @pytest.mark.req("SEC-15")
 def test_a_signing_secret_is_known_by_its_key() -> None:
-    """Of a `whsec_` the key that it stands for is found, too."""
+    """For a `whsec_` secret its decoded key is found as well."""
     text = generate_signing_secret().reveal()
     key = base64.b64decode(text.removeprefix(b"whsec_"))
     planted = canary.signing("planted", text)
@@ -92,7 +92,7 @@ def test_a_signing_secret_is_known_by_its_key() -> None:
 
 @pytest.mark.req("SEC-15")
 def test_the_public_half_of_a_pair_is_no_secret() -> None:
-    """Of a `whsk_` the seed is found, alone or in the whole text; the public key is not."""
+    """For a `whsk_` secret the seed is found, alone or in the whole text; the public key is not."""
     pair = generate_signing_secret(Algorithm.ED25519)
     planted = canary.signing("planted", pair.reveal())
 
@@ -103,7 +103,7 @@ def test_the_public_half_of_a_pair_is_no_secret() -> None:
 
 @pytest.mark.req("SEC-15")
 def test_the_key_of_a_record_is_the_one_that_seals_it() -> None:
-    """What is searched for as a record's data key opens the data of that record."""
+    """The canary of a data key is the key that opens the data of its record."""
     sealed = seal(keyring(), SecretMaterial(b"sealed"), CONTEXT)
     [key] = canary.data_key("planted", keyring(), sealed, CONTEXT).values
     level = envelope._Level.read(sealed[envelope._DATA_AT :])

@@ -1,4 +1,4 @@
-"""Whether deliveries come through the queue: said only when one is due, was rung, and is held up by nothing else."""
+"""The check of the queue fails only if a delivery is due, was rung, and nothing but the queue delays it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,6 @@ from hookseal.dispatcher.model import Ring
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
-from hookseal.queue.bell import DEFAULT_QUEUE
 from hookseal.worker.checks import _moves, ready_checks
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Check
@@ -27,13 +26,13 @@ from tests.worker.world import World
 
 pytestmark = pytest.mark.req("OPS-01")
 SWEEP_SECONDS, STILL_SECONDS = 15, 90.0
-# As if it had been rung when it came due.
+# The delivery came due that many seconds ago and was rung after that.
 RUNG = "UPDATE hookseal.deliveries SET next_attempt_at = now() - $1 * interval '1 second', rung_at = now()"
 
 
 @asynccontextmanager
 async def asking(world: World, movement: Movement) -> AsyncIterator[Check]:
-    """Yield the check of the queue of a worker that starts."""
+    """Yield the queue check of a starting worker."""
     async with opened(
         settings(world.database_url, world.redis_url), SystemClock(), structlog.get_logger()
     ) as resources:
@@ -48,7 +47,7 @@ async def one_delivery(world: World) -> Ring:
 
 
 async def test_a_queue_that_stands_still(world: World) -> None:
-    """With a delivery rung and due for ninety seconds, and none claimed here for as long, the queue stands still."""
+    """The check fails if a delivery has been rung and due for 90 s and this worker has claimed none for as long."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
     await one_delivery(world)
@@ -74,7 +73,7 @@ async def test_a_queue_that_stands_still(world: World) -> None:
     ],
 )
 async def test_what_is_no_matter_of_the_queue(change: str, world: World) -> None:
-    """What is over, is due for less, waits for something else or was not rung says nothing of the queue."""
+    """A delivery that is finished, due for less time, held or unrung does not make the check fail."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
     await one_delivery(world)
@@ -87,7 +86,7 @@ async def test_what_is_no_matter_of_the_queue(change: str, world: World) -> None
 
 @pytest.mark.parametrize("table", ["deliveries", "endpoints"])
 async def test_what_somebody_changes_is_not_stuck(table: str, world: World) -> None:
-    """A delivery that nobody may claim, because it or its endpoint is being changed, is not held up by the queue."""
+    """A delivery that cannot be claimed because it or its endpoint is locked does not make the check fail."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
     await one_delivery(world)
@@ -102,21 +101,19 @@ async def test_what_somebody_changes_is_not_stuck(table: str, world: World) -> N
 
 
 async def test_a_full_worker_waits_for_room(world: World) -> None:
-    """While slow receivers fill every slot, what is due waits for them, however long; then the time begins anew."""
+    """While slow receivers fill every slot the check passes, however long; then the time starts again."""
     clock, in_flight = FakeClock(), InFlight(1)
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
     await one_delivery(world)
     await world.pool.execute(RUNG, STILL_SECONDS + 1)
-    await in_flight.slot()
+    in_flight.take(1)
     async with opened(
         settings(world.database_url, world.redis_url), SystemClock(), structlog.get_logger()
     ) as resources:
         check = ready_checks(resources, movement)["queue"]
         engine = Engine(
             resources.bell,
-            DEFAULT_QUEUE,
-            Noting(movement=movement),
-            in_flight,
+            Noting(movement=movement, in_flight=in_flight),
             clock=clock,
             log=structlog.get_logger(),
         )
@@ -129,7 +126,7 @@ async def test_a_full_worker_waits_for_room(world: World) -> None:
 
             await eventually(beaten)
             await check()
-            in_flight.free()
+            in_flight.free(1)
             clock.elapsed += STILL_SECONDS
             with pytest.raises(Unavailable):
                 await check()
@@ -139,7 +136,7 @@ async def test_a_full_worker_waits_for_room(world: World) -> None:
 
 
 async def test_a_database_that_stands_still(own_postgres: Server) -> None:
-    """While PostgreSQL does not answer, its own check says so, and that of the queue says nothing."""
+    """While PostgreSQL does not answer, only its own check fails, not that of the queue."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
     clock.elapsed += STILL_SECONDS

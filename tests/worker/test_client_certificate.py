@@ -1,4 +1,4 @@
-"""Whole workers and real TLS servers: who shows which certificate to whom, and whom it trusts."""
+"""Whole workers and real TLS servers: which endpoint shows which certificate, and which servers it trusts."""
 
 import ssl
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.caches import clear_caches
-from hookseal.operations.endpoint_update import update_endpoint
-from hookseal.secrets import endpoint_tls, pointer
-from hookseal.secrets.endpoint_tls import TlsChange
-from hookseal.secrets.tls_identity import TlsIdentity
+from hookseal.operations.endpoint.update import update_endpoint
+from hookseal.operations.secret import clear_caches
+from hookseal.secrets.endpoint import pointer
+from hookseal.secrets.extras import stored
+from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity
 from tests.doubles.client_certificates import Authority, Telling, identity, serving
 from tests.doubles.receivers import Listener, listening, status
 from tests.worker.canary import client_key, search
@@ -30,20 +30,20 @@ FLIP_A_BIT = (
 
 
 def endpoint(listener: Listener | Telling, path: str = "/hook") -> NewEndpoint:
-    """Return an endpoint there that subscribes to everything."""
+    """Return an endpoint at that listener that subscribes to everything."""
     url = listener.url.removesuffix("/hook") + path
     return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=15_000, backoff_base_seconds=3600)
 
 
 async def refused(world: World, ring: Ring) -> tuple[str, str]:
-    """Return how the first attempt ended, and in which words."""
+    """Return the outcome and the error of the first attempt."""
     await world.tried(ring)
     [attempt] = await world.installation.attempts(ring)
     return attempt["outcome"], (await world.installation.delivery(ring))["last_error"]
 
 
 async def test_each_endpoint_is_its_own(world: World, tmp_path: Path) -> None:
-    """Two endpoints of one host show each its own certificate, each on one connection, that they never share."""
+    """Two endpoints of one host each show their own certificate, on connections that they never share."""
     async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         for path, client in (("/one", FIRST), ("/two", SECOND)):
             await world.installation.add(endpoint(listener, path), tls=identity(client, AUTHORITY))
@@ -57,7 +57,7 @@ async def test_each_endpoint_is_its_own(world: World, tmp_path: Path) -> None:
 
 
 WANTED = "the receiver wants a client certificate that it trusts"
-REFUSED = "the receiver refused the TLS handshake"  # which is all that TLS 1.2 says of it
+REFUSED = "the receiver refused the TLS handshake"  # TLS 1.2 reports no more than this
 UNTRUSTED = "the certificate comes from an authority that is not trusted"
 
 
@@ -74,7 +74,7 @@ UNTRUSTED = "the certificate comes from an authority that is not trusted"
 async def test_who_is_trusted(
     world: World, tmp_path: Path, tls: TlsIdentity, words: str | tuple[str, str], version: ssl.TLSVersion
 ) -> None:
-    """An endpoint's authorities stand alone, in the place of the system's; a failure of TLS says whose side it is."""
+    """The authorities of an endpoint replace those of the system, and a TLS failure says which side refused."""
     context = serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)
     context.minimum_version = context.maximum_version = version
     with Telling(context) as listener:
@@ -87,7 +87,7 @@ async def test_who_is_trusted(
 
 
 async def test_the_installations_trust(world: World, tmp_path: Path) -> None:
-    """Without authorities of its own an endpoint with a certificate trusts whom the installation does."""
+    """An endpoint with a certificate and no authorities of its own trusts those of the installation."""
     (trusted := tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
     (served := tmp_path / "served").mkdir()
     async with listening(status(204), tls=serving(AUTHORITY.server(), served, asks=AUTHORITY)) as listener:
@@ -99,7 +99,7 @@ async def test_the_installations_trust(world: World, tmp_path: Path) -> None:
 
 
 async def test_replaced_under_a_running_worker(world: World, tmp_path: Path) -> None:
-    """From the next claim on the new certificate is shown, on a connection of its own."""
+    """A replaced certificate is used from the next claim on, on a new connection."""
     async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
         async with world.worker():
@@ -115,7 +115,7 @@ async def test_replaced_under_a_running_worker(world: World, tmp_path: Path) -> 
 
 
 async def test_spoilt_and_mended(world: World, tmp_path: Path) -> None:
-    """Without its identity an endpoint gets no request, its delivery waits unspent; once mended it goes."""
+    """A delivery whose TLS identity was altered waits, unspent, and is sent after the restoration."""
     async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
         await world.pool.execute(FLIP_A_BIT)
@@ -131,7 +131,7 @@ async def test_spoilt_and_mended(world: World, tmp_path: Path) -> None:
 
 
 async def test_expired_since(world: World, tmp_path: Path) -> None:
-    """A certificate that expired after it was given is shown still: the receiver refuses it, and that is told."""
+    """A certificate that has expired since it was stored is still shown; the receiver's refusal is the error."""
     with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
         await _given_expired(world, added.pointer.endpoint_id)
@@ -141,12 +141,17 @@ async def test_expired_since(world: World, tmp_path: Path) -> None:
 
 
 async def _given_expired(world: World, endpoint_id: EndpointId) -> None:
-    """Seal an expired certificate as if it had been given while it was valid."""
+    """Seal an expired certificate as if it had been stored while it was valid."""
     expired = identity(AUTHORITY.client("expired", days=(-9, -1)), AUTHORITY)
     unlocked = world.installation.unlocked
     async with world.pool.acquire() as connection, connection.transaction():
-        found = await pointer.locked(connection, tenant=ACME, endpoint_id=endpoint_id)
-        ref = await endpoint_tls.keep(
-            connection, unlocked.store_on(connection), tenant=ACME, endpoint_id=found.endpoint_id, identity=expired
+        found = await pointer.lock(connection, tenant=ACME, endpoint_id=endpoint_id)
+        ref = await stored.keep(
+            connection,
+            unlocked.store_on(connection),
+            stored.TLS,
+            expired,
+            tenant=ACME,
+            endpoint_id=found.endpoint_id,
         )
-        await pointer.moved(connection, unlocked.integrity, found, tls_ref=str(ref))
+        await pointer.move(connection, unlocked.integrity, found, tls_ref=str(ref))

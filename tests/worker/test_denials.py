@@ -1,4 +1,4 @@
-"""Refused secrets, counted and audited by the minute, on a real PostgreSQL under the rights of a worker."""
+"""Refused secrets are counted and audited every minute, on a real PostgreSQL under the rights of a worker."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,13 +14,13 @@ from hookseal.audit import log
 from hookseal.ground.errors import InDoubt, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.operations.denials import tell_denied
+from hookseal.operations.audit_reports import audit_denied
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretTampered
 from hookseal.secrets.ref import Provider
-from hookseal.worker import denials
-from hookseal.worker.denials import EVERY_SECONDS, MOST_ENDPOINTS, MOST_TENANTS, Denials
-from hookseal.worker.meter import WorkerMeter
+from hookseal.worker import audit_reports
+from hookseal.worker.audit_reports import EVERY_SECONDS, MOST_ENDPOINTS, MOST_TENANTS, DenialReports
+from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles.claims import POINTER
 from tests.doubles.clock import FakeClock
@@ -38,7 +38,7 @@ REFUSED = ("hookseal_audit_rows_refused_total", None)
 
 @dataclass(kw_only=True)
 class Scene:
-    """An installation, and what counts in a worker of it that has the rights of a worker."""
+    """An installation, and the report of refusals of a worker that has the rights of a worker."""
 
     owner: "Pool[asyncpg.Record]"
     pool: "Pool[asyncpg.Record]"
@@ -46,11 +46,11 @@ class Scene:
     unlocked: Unlocked
     clock: FakeClock
     meter: WorkerMeter
-    denials: Denials
+    denials: DenialReports
 
-    def counting(self, *, pool: "Pool[asyncpg.Record] | None" = None, clock: Any = None) -> Denials:
-        """Return one more that counts."""
-        return Denials(
+    def counting(self, *, pool: "Pool[asyncpg.Record] | None" = None, clock: Any = None) -> DenialReports:
+        """Return another report of refusals."""
+        return DenialReports(
             pool or self.pool,
             self.unlocked,
             worker_id="w1",
@@ -60,46 +60,46 @@ class Scene:
         )
 
     async def rows(self, tenant: str = "acme") -> list[dict[str, Any]]:
-        """Return the facts of each row that tells of refusals."""
+        """Return the facts of each audit row about refusals."""
         return [row["after"] for row in await audited(self.owner, tenant) if row["action"] == "secret.denied"]
 
 
 @pytest.fixture
-async def scene(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Scene]:
-    """Yield an installation, and a pool of a login that is only a worker."""
-    await begin(pool)
+async def scene(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Scene]:
+    """Yield an installation, and a pool of a login that has the role of a worker only."""
+    await begin(begun_pool)
     async with (
-        login(pool, database_url, "hookseal_worker") as (_, url),
+        login(begun_pool, database_url, "hookseal_worker") as (_, url),
         asyncpg.create_pool(url, min_size=1, max_size=4) as own,
     ):
         unlocked = await unlock(own, Provider.DB, keyring())
         made = Scene(
-            owner=pool,
+            owner=begun_pool,
             pool=own,
             url=url,
             unlocked=unlocked,
             clock=FakeClock(),
             meter=WorkerMeter(),
-            denials=None,  # type: ignore[arg-type]  # made of the rest of it, in the next line
+            denials=None,  # type: ignore[arg-type]  # made from the other parts in the next line
         )
         made.denials = made.counting()
         yield made
 
 
 class Turning(FakeClock):
-    """A clock whose sleepers sleep until they are let go, one after the other."""
+    """A clock whose sleepers sleep until the test releases them, one after the other."""
 
     def __init__(self) -> None:
         super().__init__()
         self._turns = asyncio.Semaphore(0)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep until it is one's turn."""
+        """Sleep until the test releases the sleeper."""
         await super().sleep(seconds)
         await self._turns.acquire()
 
     async def at(self, number: int) -> None:
-        """Return once somebody sleeps for that time."""
+        """Return when the sleep of that number has begun."""
 
         async def look() -> bool:
             return len(self.slept) == number
@@ -107,7 +107,7 @@ class Turning(FakeClock):
         await eventually(look)
 
     async def turn(self, number: int) -> None:
-        """Let go who sleeps for that time."""
+        """End the sleep of that number."""
         await self.at(number)
         self._turns.release()
 
@@ -123,7 +123,7 @@ def endpoint_of(number: int) -> EndpointId:
 
 
 async def test_a_minute_is_one_row_for_a_tenant(scene: Scene) -> None:
-    """However often a secret was refused, its tenant has one row: how often by code, from when to when, by whom."""
+    """All refusals of a tenant in a minute are one audit row: counts by code, first and last time, endpoints."""
     errors: list[SecretError] = [SecretTampered(), SecretDenied(), SecretTampered()]
     for number, error in enumerate(errors * 500):
         scene.denials.add(of(endpoint=number % 2), error)
@@ -153,9 +153,9 @@ async def test_a_minute_is_one_row_for_a_tenant(scene: Scene) -> None:
 
 
 async def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many endpoints are named, and so many tenants told apart; the rest is counted, under `_system`, by no name."""
+    """The numbers of named endpoints and tenants are bounded; all others are counted without a name under `_system`."""
     assert (10, 1_000) == (MOST_ENDPOINTS, MOST_TENANTS)
-    monkeypatch.setattr(denials, "MOST_TENANTS", 2)
+    monkeypatch.setattr(audit_reports, "MOST_TENANTS", 2)
     for endpoint in range(MOST_ENDPOINTS + 1):
         for _ in range(2):
             scene.denials.add(of("aaaa", endpoint), SecretDenied())
@@ -173,7 +173,7 @@ async def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyP
 
 
 async def test_an_outage_loses_nothing(scene: Scene) -> None:
-    """While PostgreSQL does not answer all is counted on, told once, and written afterwards."""
+    """While PostgreSQL does not answer, refusals are counted on; afterwards each is audited once."""
     async with asyncpg.create_pool(scene.url, min_size=1, max_size=1) as pool:
         other = scene.counting(pool=pool)
         other.add(of(), SecretDenied())
@@ -191,12 +191,12 @@ async def test_an_outage_loses_nothing(scene: Scene) -> None:
 
 
 async def test_one_chain_that_is_held_holds_up_no_other(scene: Scene) -> None:
-    """A tenant whose chain somebody holds keeps its counts; the next ones are audited, and it is once it is free."""
+    """A tenant whose audit log is locked keeps its counts for the next time; the other tenants are audited."""
     for tenant in ("acme", "bbbb", "cccc"):
         scene.denials.add(of(tenant), SecretDenied())
     async with scene.owner.acquire() as connection:
         async with connection.transaction():
-            await log.hold(connection, TenantId("acme"))
+            await log.lock_chain(connection, TenantId("acme"))
             telling = asyncio.create_task(scene.denials.once())
             with pytest.raises(Unavailable):
                 await telling
@@ -207,17 +207,17 @@ async def test_one_chain_that_is_held_holds_up_no_other(scene: Scene) -> None:
 
 @pytest.mark.parametrize("was_done", [True, False])
 async def test_a_commit_that_was_not_answered(scene: Scene, was_done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that may have been written is looked for: it is there once, and so is what was counted meanwhile."""
+    """After a commit without an answer the row is looked up: it and all later refusals are audited once."""
     scene.denials.add(of(), SecretDenied())
 
     async def lost(*arguments: Any, again: bool) -> bool:
         assert not again
         if was_done:
-            await tell_denied(*arguments, again=again)
+            await audit_denied(*arguments, again=again)
         raise InDoubt("PostgreSQL did not answer to the commit")
 
     with monkeypatch.context() as patched:
-        patched.setattr(denials, "tell_denied", lost)
+        patched.setattr(audit_reports, "audit_denied", lost)
         with pytest.raises(InDoubt):
             await scene.denials.once()
     assert int(was_done) == len(await scene.rows())
@@ -229,7 +229,7 @@ async def test_a_commit_that_was_not_answered(scene: Scene, was_done: bool, monk
 
 
 async def test_what_the_log_does_not_take_is_logged_and_counted(scene: Scene) -> None:
-    """A broken chain takes no row: its counts are logged in their place, once, and other tenants have theirs."""
+    """If a broken audit log accepts no row, the counts are logged once instead; other tenants are audited."""
     scene.denials.add(of(), SecretDenied())
     await scene.denials.once()
     await scene.owner.execute("UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = 'acme'")
@@ -252,7 +252,7 @@ async def test_what_the_log_does_not_take_is_logged_and_counted(scene: Scene) ->
 
 
 async def test_the_loop_writes_once_a_minute(scene: Scene) -> None:
-    """It writes every minute; what fails is told once, survived, and written a minute after it is mended."""
+    """The report is written every minute; a failure is logged once and the counts are written after it ended."""
     clock = Turning()
     async with asyncpg.create_pool(scene.url, min_size=1, max_size=1) as pool:
         looping = scene.counting(pool=pool, clock=clock)
@@ -273,11 +273,11 @@ async def test_the_loop_writes_once_a_minute(scene: Scene) -> None:
 
 
 async def test_who_is_cut_off_keeps_what_it_counted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancellation in the middle of a row loses nothing: the end of the worker writes it, and what came beside."""
-    monkeypatch.setattr(denials, "_END_SECONDS", 30.0)  # the machine may be slow
+    """Counts survive a cancellation within a row: they and later ones are written when the worker ends."""
+    monkeypatch.setattr(audit_reports, "_END_SECONDS", 30.0)  # the machine may be slow
     scene.denials.add(of(), SecretDenied())
     async with scene.owner.acquire() as connection, connection.transaction():
-        await log.hold(connection, TenantId("acme"))
+        await log.lock_chain(connection, TenantId("acme"))
         telling = asyncio.create_task(scene.denials.once())
 
         async def waits() -> bool:
@@ -298,12 +298,12 @@ async def test_who_is_cut_off_keeps_what_it_counted(scene: Scene, monkeypatch: p
 
 
 async def test_the_end_does_not_wait_for_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be written as the worker ends is logged, in full, and the worker ends all the same."""
-    monkeypatch.setattr(denials, "_END_SECONDS", 0.05)
+    """Counts that cannot be written when the worker ends are logged in full, and the worker ends without delay."""
+    monkeypatch.setattr(audit_reports, "_END_SECONDS", 0.05)
     scene.denials.add(of(), SecretDenied())
     with capture_logs() as logs:
         async with scene.owner.acquire() as connection, connection.transaction():
-            await log.hold(connection, TenantId("acme"))
+            await log.lock_chain(connection, TenantId("acme"))
             await scene.denials.end()
 
     assert [("secret.denied_unaudited", {"secret_denied": 1})] == [(line["event"], line["denied"]) for line in logs]

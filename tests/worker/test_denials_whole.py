@@ -1,4 +1,4 @@
-"""Refused secrets under a whole worker: its deliveries wait, others go on, and its end writes what was counted."""
+"""Refused secrets under a whole worker: its deliveries wait, others continue, and its drain writes the counts."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ _ALTERED = "UPDATE hookseal.endpoints SET url = url || '?to=another' WHERE id = 
 
 
 async def more_refused(world: World, worker: Worker, before: float) -> float:
-    """Have what waits probed now, and return how many were refused once there are more."""
+    """Make the probe due now, and return the number of refusals when it has grown."""
     await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
 
     async def look() -> float | None:
@@ -30,10 +30,10 @@ async def more_refused(world: World, worker: Worker, before: float) -> float:
 
 @pytest.mark.req("SEC-14", part="counted")
 async def test_a_drain_writes_what_was_counted(world: World, receiver: Receiver) -> None:
-    """Three refusals are one row, written as the worker is told to stop; the log is whole, and others are delivered."""
-    spoilt = await world.endpoint(f"{receiver.base_url}/spoilt")
+    """The refusals are one audit row, written by the drain; the audit log is intact, and others are delivered."""
+    altered = await world.endpoint(f"{receiver.base_url}/spoilt")
     await world.endpoint(f"{receiver.base_url}/other", tenant="globex")
-    await world.pool.execute(_ALTERED, spoilt.pointer.endpoint_id)
+    await world.pool.execute(_ALTERED, altered.pointer.endpoint_id)
     async with world.worker() as worker:
         waiting = [(await world.publish())[0] for _ in range(3)]
         [sent] = await world.publish("globex")
@@ -41,18 +41,18 @@ async def test_a_drain_writes_what_was_counted(world: World, receiver: Receiver)
             await world.state(delivery, "pending", waiting_for="secret")
         await world.state(sent, "delivered")
         refused = 0.0
-        while refused < 3:  # the endpoint is held as one: each further refusal is one of a probe
+        while refused < 3:  # the endpoint is held as a whole: each further refusal comes from a probe
             refused = await more_refused(world, worker, refused)
         os.kill(worker.pid, signal.SIGTERM)
         assert 0 == await worker.ended()
         worker_id = worker.process.ready["worker_id"]
 
-    told = [row for row in await audited(world.pool) if row["action"] == "secret.denied"]
+    denials = [row for row in await audited(world.pool) if row["action"] == "secret.denied"]
     assert [(f"worker/{worker_id}", "tenant:acme", {"secret_tampered"})] == [
-        (row["who"], row["subject"], row["after"]["denied"].keys()) for row in told
+        (row["who"], row["subject"], row["after"]["denied"].keys()) for row in denials
     ]
-    assert refused <= told[0]["after"]["denied"]["secret_tampered"]
-    assert [spoilt.pointer.endpoint_id] == told[0]["after"]["endpoints"]
+    assert refused <= denials[0]["after"]["denied"]["secret_tampered"]
+    assert [altered.pointer.endpoint_id] == denials[0]["after"]["endpoints"]
     assert ["endpoint.added"] == [row["action"] for row in await audited(world.pool, "globex")]
     settings = environment(world.database_url, world.redis_url, SECRETS_MASTER_KEY=MASTER_KEY_TEXT)
     assert 0 == (await hookseal("audit", "verify", **settings)).code
@@ -60,7 +60,7 @@ async def test_a_drain_writes_what_was_counted(world: World, receiver: Receiver)
 
 @pytest.mark.req("SEC-19")
 async def test_dev_audits_nothing(pool: "Pool[asyncpg.Record]", world: World) -> None:
-    """With keys that end with their process no row is written: nobody could verify it."""
+    """With the keys of `dev` no audit row is written, because nobody could verify it later."""
     await pool.execute("DELETE FROM hookseal.secret_keys; DELETE FROM hookseal.secret_records")
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"

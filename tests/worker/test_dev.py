@@ -1,4 +1,4 @@
-"""The provider `dev` in a worker: it says loudly that it forgets, writes nothing, and does not start in production."""
+"""The provider `dev` in a worker: it warns that it loses secrets, stores nothing, and is refused in production."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ DEV = {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}
 async def test_dev_says_that_it_forgets(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """It is ready with keys of its own, warns at start, and leaves nothing of them in the database."""
+    """A worker with `dev` is ready, warns at the start, and stores no key and no secret in the database."""
     log_file = tmp_path / "worker.log"
     variables = os.environ | environment(database_url, redis_url, **DEV)
     async with worker_process(variables, log_file) as process:
@@ -34,7 +34,7 @@ async def test_dev_says_that_it_forgets(
 
 
 async def test_dev_does_not_start_in_production(database_url: str, redis_url: str) -> None:
-    """Production refuses it (78), saying what it would lose and what to use."""
+    """In production the provider `dev` is refused (78), with the reason and the provider to use."""
     settings = environment(database_url, redis_url, **DEV, HOOKSEAL_ENV="production", HOOKSEAL_ALLOW_HTTP="")
     ended = await hookseal("worker", **settings)
 

@@ -1,28 +1,34 @@
-"""The loop that takes rings, on a real Valkey: nothing that lies in Redis ends it."""
+"""The loop that takes rings, on a real Valkey: neither the contents of Redis nor its outages end the loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, cast
 
-import msgspec
 import pytest
 import structlog
 from redis.asyncio import Redis
 
+from hookseal.dispatcher.failing_endpoints import FailingEndpoints
+from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.ports import Parts
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId
-from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
-from hookseal.queue.taking import Dropped
-from hookseal.worker import engine as engines
+from hookseal.queue.bell import Bell, bell
+from hookseal.queue.intake import Dropped, DropReason
+from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.engine import Engine
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
-from hookseal.worker.tasks import Answering
-from tests.doubles.claims import RING
+from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
+from tests.doubles.claims import CLAIM, RING
+from tests.doubles.clock import FakeClock
+from tests.doubles.ledger import MemoryLedger
+from tests.doubles.signers import FixedSigners
+from tests.doubles.transport import ScriptedTransport
 from tests.queue.contents import contents
 from tests.worker.waiting import PATIENCE_SECONDS, eventually
 
@@ -34,34 +40,68 @@ def ring(number: int) -> Ring:
     return replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
 
 
-class Noting(Answering):
-    """Answers rings by noting the delivery; what is put into `busy` runs meanwhile."""
+class Noting(RingHandler):
+    """Notes the deliveries of all rings; `busy` runs before each batch. The lane of `RING` has room for all."""
 
     def __init__(
-        self, busy: Callable[[], Awaitable[object]] | None = None, *, movement: Movement | None = None
+        self,
+        busy: Callable[[], Awaitable[object]] | None = None,
+        *,
+        movement: Movement | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:
-        self.movement = movement or Movement(SystemClock(), sweep_seconds=15)
+        clock, meter, lanes = SystemClock(), WorkerMeter(), Lanes(1_000)
+        parts = Parts(
+            ledger=MemoryLedger(FakeClock()),
+            transport=ScriptedTransport(),
+            signers=FixedSigners("db:acme:n:1"),
+            clock=clock,
+            jitter=lambda: 0.5,
+            allow_http=False,
+            longest_seconds=20,
+            user_agent="hookseal/test",
+            meter=meter,
+            health=FailingEndpoints(clock),
+            log=structlog.get_logger(),
+        )
+        slots = InFlight(500) if in_flight is None else in_flight
+        super().__init__(parts, slots, meter, movement or Movement(clock, sweep_seconds=15), lanes=lanes)
+        lanes.claimed(CLAIM, 0.0)
         self.heard: list[str] = []
+        self.batches: list[int] = []
         self.dropped: list[Dropped] = []
         self.running = 0
+        self.down = False
         self._busy = busy
 
-    async def deliver(self, _ctx: dict[Any, Any], *arguments: Any) -> None:
-        """Note the last argument."""
+    @property
+    def is_down(self) -> bool:
+        """Whether PostgreSQL does not answer."""
+        return self.down
+
+    async def pause(self, seconds: float) -> None:
+        """Yield to the event loop."""
+        await asyncio.sleep(0)
+
+    def drop(self, dropped: Dropped) -> None:
+        """Note a queue entry that is not a ring."""
+        self.dropped.append(dropped)
+
+    async def handle(self, rings: Sequence[Ring]) -> None:
+        """Note the deliveries."""
         self.running += 1
         try:
             if self._busy is not None:
                 await self._busy()
-            self.heard.append(arguments[-1])
+            self.batches.append(len(rings))
+            self.heard += [each.delivery_id for each in rings]
         finally:
             self.running -= 1
-
-    def drop(self, dropped: Dropped) -> None:
-        """Note that something was no ring."""
-        self.dropped.append(dropped)
+            for each in rings:
+                self._lanes.left(each.delivery_id, 0.0)
 
     async def hears(self, *rings: Ring, within: float = PATIENCE_SECONDS) -> None:
-        """Return once all of these were heard."""
+        """Return when all of these were handled."""
         wanted = {each.delivery_id for each in rings}
 
         async def all_heard() -> bool:
@@ -71,17 +111,10 @@ class Noting(Answering):
 
 
 @asynccontextmanager
-async def running(url: str, noting: Noting, in_flight: InFlight | None = None) -> AsyncIterator[tuple[Engine, Bell]]:
-    """Yield an engine that runs, and the bell that rings it; it has stopped afterwards."""
+async def running(url: str, noting: Noting) -> AsyncIterator[tuple[Engine, Bell]]:
+    """Yield a running engine and a bell on its queue; the engine has stopped afterwards."""
     ringing = bell(url)
-    engine = Engine(
-        ringing,
-        DEFAULT_QUEUE,
-        noting,
-        InFlight(10) if in_flight is None else in_flight,
-        clock=SystemClock(),
-        log=structlog.get_logger(),
-    )
+    engine = Engine(ringing, noting, clock=SystemClock(), log=structlog.get_logger())
     task = asyncio.create_task(engine.run())
     try:
         yield engine, ringing
@@ -91,9 +124,38 @@ async def running(url: str, noting: Noting, in_flight: InFlight | None = None) -
         await ringing.close()
 
 
+class Holding(Noting):
+    """Keeps the rings of the deliveries in `held` again and again, due at once, as if these deliveries were locked."""
+
+    held: frozenset[str] = frozenset()
+
+    async def handle(self, rings: Sequence[Ring]) -> None:
+        """Keep the rings in `held`, and note the others."""
+        held = [each for each in rings if each.delivery_id in self.held]
+        for each in held:
+            self._lanes.left(each.delivery_id, 0.0)
+        self.keep(held)
+        await asyncio.sleep(0)
+        await super().handle([each for each in rings if each.delivery_id not in self.held])
+
+
+@pytest.mark.req("DUR-04")
+async def test_what_is_kept_again_and_again_starves_no_other(redis_url: str) -> None:
+    """Kept rings that are due again and again, more than one look takes, do not keep a new ring from being handled."""
+    held = [ring(number) for number in range(1, 2 * MOST_AT_ONCE)]
+    noting = Holding()
+    noting.held = frozenset(each.delivery_id for each in held)
+    noting.keep(held)
+    async with running(redis_url, noting) as (_, ringing):
+        await ringing.ring([RING])
+        await noting.hears(RING)
+
+    assert [RING.delivery_id] == noting.heard
+
+
 @pytest.mark.req("DEL-02")
-async def test_rings_are_answered_once(redis_url: str) -> None:
-    """Every ring calls `deliver` once with the ids as text, and leaves nothing in Redis."""
+async def test_rings_are_handled_once(redis_url: str) -> None:
+    """Every ring is handled once and leaves nothing in Redis."""
     noting = Noting()
     rings = [ring(number) for number in range(30)]
     async with running(redis_url, noting) as (_, ringing):
@@ -104,8 +166,21 @@ async def test_rings_are_answered_once(redis_url: str) -> None:
     assert {} == await contents(redis_url)
 
 
+async def test_rings_that_came_together_are_handled_together(redis_url: str) -> None:
+    """Rings are taken in batches, none larger than one statement may claim."""
+    noting = Noting()
+    rings = [ring(number) for number in range(MOST_AT_ONCE + 20)]
+    ringing = bell(redis_url)
+    await ringing.ring(rings)
+    async with running(redis_url, noting):
+        await noting.hears(*rings)
+    await ringing.close()
+
+    assert [MOST_AT_ONCE, 20] == noting.batches
+
+
 async def test_the_beat_moves(redis_url: str) -> None:
-    """The loop tells that it moves, also when nobody rings."""
+    """The beat moves even when no ring arrives."""
     async with running(redis_url, Noting()) as (engine, _):
         before = engine.beat
 
@@ -116,188 +191,69 @@ async def test_the_beat_moves(redis_url: str) -> None:
 
 
 async def test_a_full_worker_takes_nothing(redis_url: str) -> None:
-    """While no slot is free rings stay in the queue for other workers, and are taken when one is."""
+    """While no slot is free, rings stay in the queue for other workers; they are taken when a slot is free."""
     in_flight = InFlight(1)
-    await in_flight.slot()
-    noting = Noting()
-    async with running(redis_url, noting, in_flight) as (engine, ringing):
-        for rings in ([], [RING]):  # it sees that it is full at its first beat, and then what it does not take
-            await ringing.ring(rings)
-            for _ in range(2):
-                before = engine.beat
+    in_flight.take(1)
+    noting = Noting(in_flight=in_flight)
+    async with running(redis_url, noting) as (engine, ringing):
+        await ringing.ring([RING])
+        for _ in range(2):
+            before = engine.beat
 
-                async def moved(since: float = before) -> bool:
-                    return engine.beat > since
+            async def moved(since: float = before) -> bool:
+                return engine.beat > since
 
-                await eventually(moved)
-        assert [] == noting.heard
-        in_flight.free()
+            await eventually(moved)
+        assert ([], 1) == (noting.heard, await ringing.depth())
+        in_flight.free(1)
         await noting.hears(RING)
 
 
-async def _is_empty(url: str) -> bool:
-    async with Redis.from_url(url) as client:
-        keys: int = await client.dbsize()
-    return keys == 0
-
-
-def _job(**changes: object) -> bytes:
-    return msgspec.msgpack.encode({"t": None, "f": "deliver", "a": ["x"], "k": {}, "et": 1} | changes)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param(b"\x80\x04\x95", id="pickle"),
-        pytest.param(b"", id="nothing"),
-        pytest.param(_job(f="drop_everything"), id="unknown-function"),
-        pytest.param(_job(a=7), id="arguments-that-are-none"),
-        pytest.param(_job(k={"tenant_id": "acme"}), id="named-arguments"),
-        pytest.param(None, id="no-job-at-all"),
-    ],
-)
-async def test_a_poisoned_job_is_thrown_out(value: bytes | None, redis_url: str) -> None:
-    """A job that cannot be run leaves the queue at once, and what was rung after it is answered."""
+async def test_a_worker_without_postgresql_takes_nothing(redis_url: str) -> None:
+    """While PostgreSQL does not answer, rings stay in the queue for other workers."""
     noting = Noting()
-    async with Redis.from_url(redis_url) as client:
-        if value is not None:
-            await client.set(f"arq:job:{POISONED}", value)
-        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+    noting.down = True
     async with running(redis_url, noting) as (_, ringing):
         await ringing.ring([RING])
+        for _ in range(20):
+            await ringing.ping()
+        assert ([], 1) == (noting.heard, await ringing.depth())
+        noting.down = False
         await noting.hears(RING)
-
-        async def clean() -> bool:
-            return await _is_empty(redis_url)
-
-        await eventually(clean)
-    assert [RING.delivery_id] == noting.heard
-
-
-Poison = Callable[[Redis], Awaitable[None]]
-
-
-def _spoilt(**changes: object) -> Poison:
-    async def poison(client: Redis) -> None:
-        await client.set(f"arq:job:{POISONED}", _job(**changes))
-        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
-
-    return poison
-
-
-def _tries(value: str) -> Poison:
-    async def poison(client: Redis) -> None:
-        await client.set(f"arq:job:{POISONED}", _job())
-        await client.set(f"arq:retry:{POISONED}", value)
-        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
-
-    return poison
-
-
-def _list(key: str) -> Poison:
-    async def poison(client: Redis) -> None:
-        await client.set(f"arq:job:{POISONED}", _job())
-        await client.delete(key)
-        await cast("Awaitable[int]", client.rpush(key, "x"))
-        await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
-
-    return poison
-
-
-def _id(value: bytes, score: float = 1) -> Poison:
-    async def poison(client: Redis) -> None:
-        await client.set(f"arq:job:{POISONED}", _job(), px=1)  # whatever the id, no job is left behind
-        await client.zadd(DEFAULT_QUEUE, {value: score})
-
-    return poison
 
 
 @pytest.mark.req("DUR-06")
-@pytest.mark.parametrize(
-    "poison",
-    [
-        pytest.param(_list(f"arq:job:{POISONED}"), id="job-of-another-kind"),
-        pytest.param(_list(f"arq:retry:{POISONED}"), id="tries-of-another-kind"),
-        pytest.param(_list("arq:abort"), id="aborts-of-another-kind"),
-        pytest.param(_tries("many"), id="no-number-of-tries"),
-        pytest.param(_tries("9223372036854775807"), id="all-tries-there-are"),
-        pytest.param(_tries("1000001"), id="too-many-tries"),
-        pytest.param(_spoilt(f=["deliver"]), id="function-that-is-no-text"),
-        pytest.param(_spoilt(et=None), id="no-time"),
-        pytest.param(_spoilt(et="yesterday"), id="time-that-is-no-number"),
-        pytest.param(_spoilt(et=1e300), id="time-beyond-all-calendars"),
-        pytest.param(_spoilt(t="twice"), id="try-that-is-no-number"),
-        pytest.param(_spoilt(t=1_000_001), id="try-beyond-the-last"),
-        pytest.param(_id(b"\xff\xfe"), id="id-that-is-no-text"),
-        pytest.param(_id(POISONED.encode(), float("-inf")), id="due-before-all-time"),
-        pytest.param(_id(POISONED.encode(), 0), id="due-at-no-time"),
-    ],
-)
-async def test_a_poison_that_arq_chokes_on(poison: Poison, redis_url: str) -> None:
-    """What arq's own loop dies of, or never takes, is thrown out at once and told, and ends nothing.
-
-    What is rung before and after it is answered.
-    """
+async def test_a_poison_is_dropped_and_what_comes_after_it_handled(redis_url: str) -> None:
+    """A queue entry without a job is dropped once, and the loop continues."""
     noting = Noting()
     with structlog.testing.capture_logs() as logs:
         async with Redis.from_url(redis_url) as client, running(redis_url, noting) as (_, ringing):
-            await ringing.ring([ring(1)])
-            await noting.hears(ring(1))
-            await poison(client)
+            await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
             await ringing.ring([ring(2)])
             await noting.hears(ring(2))
 
-            async def clean() -> bool:
-                return await _is_empty(redis_url)
-
-            await eventually(clean)
-
-    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
-    assert (1 if "x" not in noting.heard else 0) == len(noting.dropped)
+    assert ([DropReason.NO_JOB], []) == (
+        [each.reason for each in noting.dropped],
+        [line for line in logs if line["event"] == "engine.restarted"],
+    )
 
 
 @pytest.mark.req("DUR-06")
-@pytest.mark.parametrize("end", ["never", "with-an-error", "cancelled"])
-async def test_a_job_that_ends_badly(redis_url: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that does not end, fails or is cancelled is over for arq and leaves nothing; rung again it is answered."""
-    monkeypatch.setattr(engines, "JOB_SECONDS", 0.3)
-    never, first = asyncio.Event(), [True]
-
-    async def badly() -> None:
-        if first and first.pop():
-            match end:
-                case "never":
-                    await never.wait()
-                case "cancelled":
-                    raise asyncio.CancelledError
-                case _:
-                    raise RuntimeError("a defect")
-
-    noting = Noting(badly)
-    with structlog.testing.capture_logs() as logs:
-        async with running(redis_url, noting) as (_, ringing):
-            await ringing.ring([ring(1)])
-
-            async def over() -> bool:
-                return not first and await _is_empty(redis_url)
-
-            await eventually(over)
-            await ringing.ring([ring(1), ring(2)])
-            await noting.hears(ring(1), ring(2))
-    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
-
-
-@pytest.mark.req("DUR-06")
-async def test_no_hooks(redis_url: str) -> None:
-    """Arq is given no hook: an error in one would end its worker, and no hook is told of what arq drops."""
-    async with running(redis_url, Noting()) as (engine, _):
-        worker = engine._new_worker()
-    hooks = (worker.on_startup, worker.on_shutdown, worker.on_job_start, worker.on_job_end, worker.after_job_end)
-    assert (None,) * 5 == hooks
+async def test_what_another_program_holds_is_of_no_account(redis_url: str) -> None:
+    """Keys by which arq marks jobs as in progress, retried or aborted do not stop a ring, however many there are."""
+    noting = Noting()
+    rings = [ring(number) for number in range(1_200)]
+    async with Redis.from_url(redis_url) as client:
+        await client.mset({f"arq:in-progress:{each.delivery_id}": "1" for each in rings})
+        await client.mset({f"arq:retry:{each.delivery_id}": "9223372036854775807" for each in rings})
+        await client.set("arq:abort", "x")
+    async with running(redis_url, noting) as (_, ringing):
+        await ringing.ring(rings)
+        await noting.hears(*rings)
 
 
 async def test_connections_that_are_cut(own_valkey: Server) -> None:
-    """Connections that Redis closes are opened again, and rings are answered."""
+    """Connections that Redis closes are opened again, and rings are handled."""
     noting = Noting()
     async with running(own_valkey.url, noting) as (_, ringing), Redis.from_url(own_valkey.url) as client:
         for number in range(3):
@@ -307,7 +263,7 @@ async def test_connections_that_are_cut(own_valkey: Server) -> None:
 
 
 async def test_a_redis_that_stood_still(own_valkey: Server) -> None:
-    """A worker of arq that died of a frozen Redis is replaced, told, and rings are answered once it goes on."""
+    """A loop that ended because Redis was frozen is restarted and logged; rings are handled once Redis continues."""
     noting = Noting()
     with structlog.testing.capture_logs() as logs:
         async with running(own_valkey.url, noting) as (_, ringing):
@@ -322,12 +278,26 @@ async def test_a_redis_that_stood_still(own_valkey: Server) -> None:
                 await eventually(restarted)
             finally:
                 own_valkey.thaw()
-            await ringing.ring([ring(2)])
+            await ringing.ring([ring(2), ring(3)])
+            await noting.hears(ring(3))
+
+
+async def test_kept_rings_survive_an_outage_of_redis(own_valkey: Server) -> None:
+    """Kept rings are handled while Redis is frozen, and survive the restart of the loop."""
+    noting = Noting()
+    async with running(own_valkey.url, noting) as (_, ringing):
+        await ringing.ring([ring(1)])
+        await noting.hears(ring(1))
+        own_valkey.freeze()
+        try:
+            noting.keep([ring(2)])
             await noting.hears(ring(2))
+        finally:
+            own_valkey.thaw()
 
 
 async def test_stop_leaves_nothing(redis_url: str) -> None:
-    """After `stop` no task of the engine is left."""
+    """After `stop` no task of the engine remains."""
     before = asyncio.all_tasks()
     async with running(redis_url, Noting()):
         pass
@@ -336,86 +306,72 @@ async def test_stop_leaves_nothing(redis_url: str) -> None:
 
 
 async def test_stop_before_the_first_turn(redis_url: str) -> None:
-    """An engine that is stopped before it ran does not begin."""
+    """An engine that is stopped before it runs does not start."""
     ringing = bell(redis_url)
-    clock = SystemClock()
-    engine = Engine(ringing, DEFAULT_QUEUE, Noting(), InFlight(1), clock=clock, log=structlog.get_logger())
+    engine = Engine(ringing, Noting(), clock=SystemClock(), log=structlog.get_logger())
     await engine.stop()
     await asyncio.wait_for(engine.run(), 60)
     await ringing.close()
 
 
+@pytest.mark.req("DUR-05")
 async def test_stop_under_load(redis_url: str) -> None:
-    """When `stop` returns, no job runs and none will begin, however many rings wait: what is taken now is all."""
+    """When `stop` returns, no batch is being handled and none will be; all unhandled rings are in the queue again."""
     ringing = bell(redis_url)
-    await ringing.ring([ring(number) for number in range(200)])
+    await ringing.ring([ring(number) for number in range(1_000)])
 
     async def claim() -> None:
         for _ in range(5):
             await ringing.ping()
 
     noting = Noting(claim)
-    async with running(redis_url, noting, InFlight(500)) as (engine, _):
+    async with running(redis_url, noting) as (engine, _):
 
         async def some() -> bool:
             return len(noting.heard) > 5
 
         await eventually(some)
+        noting.keep([ring(2_000), ring(2_001)])
         await engine.stop()
         assert 0 == noting.running
         heard = len(noting.heard)
-        left = await ringing.redis.zcard(DEFAULT_QUEUE)
-        assert 200 == heard + left
+        assert 1_002 == heard + await ringing.depth()
         await asyncio.wait({asyncio.create_task(ringing.ping())})
         assert heard == len(noting.heard)
-        assert [] == await ringing.redis.keys("arq:in-progress:*"), "no ring is held back"
     await ringing.close()
 
 
-@pytest.mark.req("DUR-01")
-async def test_a_ring_that_comes_again_while_it_is_answered(redis_url: str) -> None:
-    """With Redis emptied in mid-answer, a delivery rung again is not answered twice at once, and nothing dies."""
-    claimed, taken = asyncio.Event(), asyncio.Event()
+class Waiting(Noting):
+    """Lets every ring wait for its turn."""
 
-    async def claim() -> None:
-        taken.set()
-        await claimed.wait()
-
-    noting = Noting(claim)
-    with structlog.testing.capture_logs() as logs:
-        async with running(redis_url, noting) as (engine, ringing):
-            await ringing.ring([RING])
-            await taken.wait()
-            await ringing.redis.flushdb()
-            await ringing.ring([RING])
-            for _ in range(3):  # it looks at the queue before each beat
-                before = engine.beat
-
-                async def moved(since: float = before) -> bool:
-                    return engine.beat > since
-
-                await eventually(moved)
-            assert 1 == noting.running
-            claimed.set()
-            await noting.hears(RING)
-            await ringing.ring([ring(1)])
-            await noting.hears(ring(1))
-
-    assert [] == [line for line in logs if line["event"] == "engine.restarted"]
-    assert {} == await contents(redis_url)
+    def _turn(self, room: int) -> list[Ring]:
+        return []
 
 
-@pytest.mark.req("DUR-03")
-async def test_a_ring_is_not_held_for_long(redis_url: str) -> None:
-    """What a worker took and was killed over is another's ten seconds later: nobody is asked to wait for a dead one."""
-    claimed, taken = asyncio.Event(), asyncio.Event()
-
-    async def claim() -> None:
-        taken.set()
-        await claimed.wait()
-
-    async with running(redis_url, Noting(claim)) as (_, ringing):
+@pytest.mark.req("DUR-05")
+async def test_what_waits_for_its_turn_at_the_stop_is_rung_again(redis_url: str) -> None:
+    """Rings that were taken and wait for their turn when the worker stops are not handled, but rung again."""
+    noting = Waiting()
+    async with running(redis_url, noting) as (engine, ringing):
         await ringing.ring([RING])
-        await taken.wait()
-        assert 0 < await ringing.redis.pttl(f"arq:in-progress:{RING.delivery_id}") <= 10_000
-        claimed.set()
+
+        async def taken() -> bool:
+            return 0 == await ringing.depth()
+
+        await eventually(taken)
+        await engine.stop()
+        assert [] == noting.heard
+        assert 1 == await ringing.depth()
+
+
+@pytest.mark.parametrize("wrong", ["burst", "cron_jobs", "allow_abort_jobs", "on_startup"])
+async def test_it_takes_nothing_else_of_arq(redis_url: str, wrong: str) -> None:
+    """The features of arq that the loop does not support (burst, cron, aborts, hooks) cannot be enabled."""
+    ringing = bell(redis_url)
+    engine = Engine(ringing, Noting(), clock=SystemClock(), log=structlog.get_logger())
+    worker = engine._new_worker()
+    await ringing.close()
+
+    assert not getattr(worker, wrong)
+    with pytest.raises(TypeError):
+        type(worker)(ringing, Noting(), moved=print, **{wrong: True})

@@ -1,4 +1,4 @@
-"""A worker that may open few files, and receivers that hold more connections than that: nothing is spent."""
+"""A worker with few file descriptors, and receivers that keep more connections open: no budget is spent."""
 
 import asyncio
 import resource
@@ -17,7 +17,7 @@ AT_ONCE = 10
 
 
 def few_files(worker: Worker) -> None:
-    """Leave the worker what it has open, ten connections, and as much again in reserve."""
+    """Limit the worker to its open descriptors and ten more, doubled for the reserve."""
     most = max(int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir())
     soft = 2 * (most + 1 + AT_ONCE)
     resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (soft, soft))
@@ -25,7 +25,7 @@ def few_files(worker: Worker) -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_more_receivers_than_descriptors(world: World, receiver: Receiver) -> None:
-    """Each delivery for which there is no descriptor waits for one, unspent; probes are answered meanwhile."""
+    """A delivery without a free descriptor waits for one, unspent, and probes are answered meanwhile."""
     answer_now = asyncio.Event()
     receiver.answers["/held"] = held(answer_now)
     await world.endpoint(f"{receiver.base_url}/held", timeout_ms=20_000)
@@ -57,8 +57,8 @@ async def test_more_receivers_than_descriptors(world: World, receiver: Receiver)
 
 @pytest.mark.parametrize(("limit", "warned"), [(755, True), (756, False)])
 def test_too_few_for_its_concurrency(limit: int, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At start it is said if the limit is less than HOOKSEAL_CONCURRENCY needs, with what to change."""
-    monkeypatch.setattr(run, "raised_descriptor_limit", lambda: limit)
+    """At the start a descriptor limit below the need of HOOKSEAL_CONCURRENCY is logged, with what to change."""
+    monkeypatch.setattr(run, "raise_descriptor_limit", lambda: limit)
     with structlog.testing.capture_logs() as logs:
         run._raise_limit(settings("postgresql://h/d", "redis://h"), structlog.get_logger())
 

@@ -1,4 +1,4 @@
-"""The endpoint's own headers, sent by a whole worker: byte for byte at every attempt, and by no other way out."""
+"""The own headers of an endpoint, which a worker sends unchanged at every attempt and shows nowhere else."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from standardwebhooks import Webhook
 
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
-from hookseal.operations.caches import clear_caches
+from hookseal.operations.secret import clear_caches
 from tests.doubles.receivers import answers, listening
 from tests.queue.contents import contents
 from tests.worker.world import Receiver, World
@@ -27,13 +27,13 @@ TELLS_A_VALUE = (
 
 
 def endpoint(url: str) -> NewEndpoint:
-    """Return an endpoint that subscribes to everything, and is tried again soon."""
+    """Return an endpoint that subscribes to everything and has short retries."""
     return NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), timeout_ms=1000, retry_schedule=(1, 1))
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_every_attempt_carries_them(world: World) -> None:
-    """Each attempt carries every value once, as it was given, beside a signature that verifies; nothing tells one."""
+    """Every attempt carries each value once, unchanged, and verifies; no log and no table contains a value."""
     replies = iter([b"500 no", b"500 no", b"204 yes"])
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,12 +60,12 @@ async def test_every_attempt_carries_them(world: World) -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_a_spoilt_record_holds_back_its_own_endpoint_only(world: World, receiver: Receiver) -> None:
-    """Without its headers an endpoint gets no request, its delivery waits unspent; once mended it goes, with them."""
-    spoilt = await world.installation.add(endpoint(f"{receiver.base_url}/spoilt"), headers=OWN)
+    """A delivery whose headers were altered waits, unspent, and only it; after the restoration it is sent with them."""
+    altered = await world.installation.add(endpoint(f"{receiver.base_url}/spoilt"), headers=OWN)
     await world.installation.add(endpoint(f"{receiver.base_url}/whole"), headers=OWN)
-    await world.pool.execute(FLIP_A_BIT, spoilt.pointer.endpoint_id)
+    await world.pool.execute(FLIP_A_BIT, altered.pointer.endpoint_id)
     rings = await world.publish()
-    waiting, whole = sorted(rings, key=lambda ring: ring.endpoint_id != spoilt.pointer.endpoint_id)
+    waiting, whole = sorted(rings, key=lambda ring: ring.endpoint_id != altered.pointer.endpoint_id)
     async with world.worker() as worker:
         held = await world.state(waiting, "pending", waiting_for="secret")
         await world.state(whole, "delivered")
@@ -73,7 +73,7 @@ async def test_a_spoilt_record_holds_back_its_own_endpoint_only(world: World, re
         assert 1 == len(receiver.received)
         figures = await worker.figures()
         assert 0 < figures["hookseal_secret_failures_total", "definitive"]
-        await world.pool.execute(FLIP_A_BIT, spoilt.pointer.endpoint_id)
+        await world.pool.execute(FLIP_A_BIT, altered.pointer.endpoint_id)
         async with world.pool.acquire() as connection:
             await clear_caches(world.installation.operator(connection))
         got.append(await receiver.wait_for(2))

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Check, Probes
-from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.metrics import READY
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.metrics.definitions import READY
 from tests.cli.listeners import SOON_SECONDS
 from tests.worker.figures import read
 
@@ -20,21 +20,21 @@ Answer = tuple[int, dict[str, Any]]
 
 
 async def fine() -> None:
-    """Answer."""
+    """Pass."""
 
 
 async def broken() -> None:
-    """Fail, with a text that nobody may read."""
+    """Fail, with a text that must not be shown."""
     raise OSError("postgresql://user:hunter2@host/db")
 
 
 async def cut_off() -> None:
-    """Be cancelled by somebody."""
+    """Fail because something else cancelled it."""
     raise asyncio.CancelledError
 
 
 def probes(ready: Mapping[str, Check], startup: Mapping[str, Check] | None = None, *, silence: float = 0.0) -> Probes:
-    """Return probes that ask these."""
+    """Return probes with these checks."""
     meter = WorkerMeter()
     made = Probes(ready=ready, startup=startup or {}, silence=lambda: silence, scrape=meter.scrape)
     meter.watch(READY, made.readiness)
@@ -43,7 +43,7 @@ def probes(ready: Mapping[str, Check], startup: Mapping[str, Check] | None = Non
 
 @asynccontextmanager
 async def serving(served: Probes) -> AsyncIterator[str]:
-    """Yield the url at which these probes answer."""
+    """Yield the URL at which these probes answer."""
     port, url = await served.serve(HOST, 0)
     try:
         yield url
@@ -64,13 +64,13 @@ async def get(url: str) -> Answer:
     [(0.0, 200, "ok"), (BEAT_SECONDS - 0.1, 200, "ok"), (BEAT_SECONDS, 503, "stuck"), (1e6, 503, "stuck")],
 )
 async def test_livez(silence: float, status: int, said: str) -> None:
-    """A worker lives while its loop moves; what it depends on does not count."""
+    """A worker lives while its loop moves, whatever its dependencies do."""
     async with serving(probes({"redis": broken}, silence=silence)) as url:
         assert (status, {"status": said}) == await get(f"{url}/livez")
 
 
 async def test_livez_in_a_drain() -> None:
-    """A worker that drains takes no rings, on purpose: it lives however long that lasts."""
+    """A worker that drains takes no rings on purpose, and lives however long the drain lasts."""
     made = probes({}, silence=3_600)
     made.draining = True
     async with serving(made) as url:
@@ -80,7 +80,7 @@ async def test_livez_in_a_drain() -> None:
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])
 async def test_readyz(path: str) -> None:
-    """A worker is ready when every dependency answers; each is named."""
+    """A worker is ready when every check passes, and the answer lists each check."""
     async with serving(probes({"postgresql": fine, "redis": fine})) as url:
         expected = {"status": "ok", "checks": {"postgresql": "ok", "redis": "ok"}}
         assert (200, expected) == await get(url + path)
@@ -90,7 +90,7 @@ async def test_readyz(path: str) -> None:
 @pytest.mark.parametrize("name", ["postgresql", "redis", "secrets"])
 @pytest.mark.parametrize("check", [broken, cut_off])
 async def test_one_that_fails(name: str, check: Any) -> None:
-    """A dependency that fails makes the worker unready, is named, and nothing else of its error is shown."""
+    """A dependency that fails makes the worker unready and is listed, without the text of its error."""
     checks = {"postgresql": fine, "redis": fine, "secrets": fine} | {name: check}
     async with serving(probes(checks)) as url:
         states = {each: "unavailable" if each == name else "ok" for each in checks}
@@ -100,7 +100,7 @@ async def test_one_that_fails(name: str, check: Any) -> None:
 
 @pytest.mark.req("OPS-01")
 async def test_one_that_hangs() -> None:
-    """A check that hangs is a time-out after a second; none is begun beside it, and one is when it has ended."""
+    """A check that hangs is reported as a timeout after a second, and is not started again before it has ended."""
     go_on = asyncio.Event()
     begun: list[float] = []
 
@@ -116,7 +116,7 @@ async def test_one_that_hangs() -> None:
 
         expected = {"status": "unavailable", "checks": {"postgresql": "timeout", "redis": "ok"}}
         assert (503, expected) == first == second
-        assert CHECK_SECONDS <= took < SOON_SECONDS  # the check itself would never end
+        assert CHECK_SECONDS <= took < SOON_SECONDS  # the check itself does not end
         assert 1 == len(begun)
 
         go_on.set()
@@ -126,7 +126,7 @@ async def test_one_that_hangs() -> None:
 
 
 async def test_one_that_fails_after_its_time() -> None:
-    """A check that fails after it was given up leaves no complaint behind."""
+    """A check that fails after its timeout causes no message about an unretrieved exception."""
     fail = asyncio.Event()
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
@@ -147,7 +147,7 @@ async def test_one_that_fails_after_its_time() -> None:
 
 @pytest.mark.req("OPS-01")
 async def test_draining() -> None:
-    """A worker on its way out is not ready although all answers, and lives."""
+    """A worker that drains lives and is not ready, although all checks pass."""
     made = probes({"redis": fine})
     made.draining = True
     async with serving(made) as url:
@@ -156,7 +156,7 @@ async def test_draining() -> None:
 
 
 async def test_a_busy_port() -> None:
-    """A port that is taken is an `OSError`, and nothing is left open."""
+    """A port in use is an `OSError`, and no server stays open."""
     made = probes({})
     async with serving(made) as url:
         port = int(url.rpartition(":")[2])
@@ -166,7 +166,7 @@ async def test_a_busy_port() -> None:
 
 
 async def test_port_zero_is_told() -> None:
-    """The url names the port that was found; what is not a probe is not there."""
+    """With port 0 the URL contains the chosen port; other paths than probes are 404."""
     async with serving(probes({})) as url:
         assert url.startswith(f"http://{HOST}:")
         assert not url.endswith(":0")
@@ -177,7 +177,7 @@ async def test_port_zero_is_told() -> None:
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("name", ["schema", "keys"])
 async def test_startupz(name: str) -> None:
-    """What must fit at start is asked by its own probe, which a dependency that is gone does not turn."""
+    """`/startupz` checks what must fit at the start, and does not depend on the checks of `/readyz`."""
     checks = {"schema": fine, "keys": fine}
     async with serving(probes({"redis": broken}, checks)) as url:
         assert (200, {"status": "ok", "checks": {"schema": "ok", "keys": "ok"}}) == await get(f"{url}/startupz")
@@ -189,7 +189,7 @@ async def test_startupz(name: str) -> None:
 
 @pytest.mark.req("OPS-02", part="scraped")
 async def test_metrics() -> None:
-    """The figures tell which dependency answers as they are asked for, in the form of Prometheus."""
+    """`/metrics` runs the checks and reports each result in the format of Prometheus."""
     async with (
         serving(probes({"postgresql": fine, "redis": broken, "secrets": fine})) as url,
         aiohttp.ClientSession() as session,

@@ -1,4 +1,4 @@
-"""The row that tells the others that a worker lives, in a real PostgreSQL."""
+"""The row by which other processes know that a worker lives, in a real PostgreSQL."""
 
 import asyncio
 
@@ -17,10 +17,10 @@ PRESENCE = Presence(worker_id="w1", version="0.1.0", drain_seconds=25, lease_sec
 
 
 class YieldingClock(FakeClock):
-    """Sleeps no time, and lets others run meanwhile."""
+    """Sleeps no time, but yields to other tasks."""
 
     async def sleep(self, seconds: float) -> None:
-        """Let others run."""
+        """Yield to other tasks."""
         await super().sleep(seconds)
         await asyncio.sleep(0)
 
@@ -31,12 +31,12 @@ def heartbeat(pool: "Pool[asyncpg.Record]", clock: FakeClock | None = None) -> H
 
 
 async def ids(pool: "Pool[asyncpg.Record]") -> list[str]:
-    """Return who has a row."""
+    """Return the ids of the workers that have a row."""
     return [row["id"] for row in await pool.fetch("SELECT id FROM hookseal.workers ORDER BY id")]
 
 
 async def test_present_for_the_length_of_the_block(pool: "Pool[asyncpg.Record]") -> None:
-    """The row tells version, times and keys while the worker is there, and nothing is left of it afterwards."""
+    """During the block the row has version, times and keys of the worker; afterwards it is deleted."""
     async with heartbeat(pool).present():
         row = await pool.fetchrow("SELECT * FROM hookseal.workers")
         assert row is not None
@@ -46,13 +46,14 @@ async def test_present_for_the_length_of_the_block(pool: "Pool[asyncpg.Record]")
 
 
 async def test_it_beats_every_five_seconds(pool: "Pool[asyncpg.Record]") -> None:
-    """Every five seconds the row is marked; one that others removed comes back; one of an hour ago is removed."""
+    """Every five seconds the row is updated, or inserted again if missing; rows older than an hour are deleted."""
     clock = YieldingClock()
     beating = heartbeat(pool, clock)
     async with beating.present():
         await pool.execute("UPDATE hookseal.workers SET id = 'dead', beaten_at = now() - interval '61 minutes'")
         await pool.execute(
-            "INSERT INTO hookseal.workers SELECT 'silent', version, 1, 2, '{}', now(), now() - interval '59 minutes'"
+            "INSERT INTO hookseal.workers"
+            " SELECT 'silent', version, 1, 2, '{}', '{}', now(), now() - interval '59 minutes'"
             " FROM hookseal.workers"
         )
         task = asyncio.create_task(beating.run())
@@ -72,7 +73,7 @@ async def test_it_beats_every_five_seconds(pool: "Pool[asyncpg.Record]") -> None
 
 
 async def test_without_postgresql(database_url: str) -> None:
-    """Who cannot write the row does not begin; an outage later is told once, and a stop does not wait for it."""
+    """A worker that cannot write its row does not start; a later outage is logged once and does not delay the stop."""
     pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)
     clock = YieldingClock()
     beating = heartbeat(pool, clock)

@@ -1,4 +1,4 @@
-"""What a login with one publish right makes in `public`, as everybody may on PostgreSQL 14, is called by nobody."""
+"""Functions that a producer's login creates in `public`, which PostgreSQL 14 allows to all, are never called."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from hookseal.dispatcher.publish import Event, publish_json, publish_raw
 from hookseal.embedded.server import Server
 from hookseal.ground.ids import TenantId
-from hookseal.schema.connect import connection_pool
-from hookseal.schema.upgrade import upgrade
-from tests.cli.many import many
+from hookseal.postgres.connect import connection_pool
+from hookseal.postgres.schema.upgrade import upgrade
+from tests.cli.command_server import many
 from tests.doubles import hijacked
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker import world as worlds
@@ -25,7 +25,7 @@ LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "h
 
 @pytest.fixture
 async def hostile(own_postgres: Server, redis_url: str, tmp_path: Path) -> AsyncIterator[World]:
-    """Yield an installation in which a producer has made functions that fit our calls better than the built-in ones."""
+    """Yield an installation where a producer created functions that match our calls better than the built-in ones."""
     async with connection_pool(own_postgres.url, size=3) as pool:
         for login, role in LOGINS.items() | {("mallory", "hookseal_producer"), ("sells", "hookseal_producer")}:
             await pool.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'hunter2'; GRANT {role} TO {login}")
@@ -40,7 +40,7 @@ async def hostile(own_postgres: Server, redis_url: str, tmp_path: Path) -> Async
 
 
 def settings(world: World, login: str) -> dict[str, str]:
-    """Return what a command of that login needs."""
+    """Return the settings of a command of that login."""
     return {
         "DATABASE_URL": url(world, login),
         "REDIS_URL": world.redis_url,
@@ -50,7 +50,7 @@ def settings(world: World, login: str) -> dict[str, str]:
 
 
 async def test_a_worker(hostile: World, receiver: Receiver) -> None:
-    """It claims, delivers and sweeps, and calls none of them."""
+    """A worker claims, delivers and sweeps without calling any of them."""
     await hostile.endpoint(f"{receiver.base_url}/hook")
     async with hostile.worker(DATABASE_URL=url(hostile, "runs"), HOOKSEAL_LISTEN="true") as worker:
         for _ in range(3):
@@ -75,7 +75,7 @@ COMMANDS = (
 
 
 async def test_commands(hostile: World) -> None:
-    """An operator's and a reader's commands work, and call none of them."""
+    """Commands of an operator and of a reader work without calling any of them."""
     await hostile.endpoint("https://receiver.example/hook")
     async with many(settings(hostile, "decides")) as commands:
         for login, *command in COMMANDS:
@@ -85,7 +85,7 @@ async def test_commands(hostile: World) -> None:
 
 
 async def test_publishing_by_whoever_has_them_on_the_path(hostile: World) -> None:
-    """The functions that publish have a path of their own: the caller's, which finds all of them, changes nothing."""
+    """The functions that publish set their own search path, so that the caller's path has no effect."""
     await hostile.endpoint("https://receiver.example/hook")
     await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
     sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
@@ -99,7 +99,7 @@ async def test_publishing_by_whoever_has_them_on_the_path(hostile: World) -> Non
 
 
 async def test_publishing_on_a_callers_connection(hostile: World) -> None:
-    """What the Publisher sends on a connection of the caller names PostgreSQL's own types, whatever is before them."""
+    """The statements of the Publisher on a caller's connection name the types of PostgreSQL with their schema."""
     sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
     try:
         await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
@@ -112,7 +112,7 @@ async def test_publishing_on_a_callers_connection(hostile: World) -> None:
 
 
 async def test_an_upgrade(hostile: World) -> None:
-    """`db upgrade` of what is there, and of an empty database of this server, calls none of them."""
+    """`db upgrade` of an existing schema and of an empty database calls none of them."""
     await upgrade(hostile.database_url)
     await hostile.pool.execute("DROP SCHEMA hookseal CASCADE")
     await upgrade(hostile.database_url)

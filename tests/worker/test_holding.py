@@ -1,19 +1,22 @@
-"""What the worker that leads does with held endpoints, by a clock that the test moves."""
+"""What the leader does with held endpoints, on a clock that the test moves."""
+
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.deliver import attempt, take
-from hookseal.dispatcher.holds import PostgresHolds
+from hookseal.dispatcher.failing_endpoints import FailingEndpoints
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Reply, Ring
+from hookseal.dispatcher.model import Claimed, Reply, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign
 from hookseal.ground.ids import EndpointId
 from hookseal.operations.operator import Operator
 from hookseal.worker.holding import CANCEL_SECONDS, STRAY_SECONDS, Holding
-from hookseal.worker.meter import WorkerMeter
+from hookseal.worker.metrics.counters import WorkerMeter
+from tests.dispatcher.scene import attempt, take
 from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
@@ -25,7 +28,8 @@ Pool = asyncpg.Pool
 MANY = 6_000
 ROUNDS = 8
 IN_FLIGHT = 20
-BACKLOG = 1_100  # more than a batch
+BACKLOG = 1_100  # more than one batch
+FEW = 40
 _PUBLISH = "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1)"
 
 
@@ -36,14 +40,14 @@ class CountingLedger(PostgresLedger):
         super().__init__(pool, worker="w1", lease_seconds=45)
         self.claims: list[str] = []
 
-    async def claim(self, ring: Ring, token: str | None = None):  # type: ignore[no-untyped-def] # noqa: ANN201 -- as the base
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
         """Count, and claim."""
-        self.claims.append(ring.tenant_id)
-        return await super().claim(ring, token)
+        self.claims += [each.tenant_id for each in rings]
+        return await super().claim_all(rings, token, most_bytes=most_bytes)
 
 
 class Site:
-    """A worker that leads, in steps: it rings, claims what was rung, and looks at what is held."""
+    """A leading worker, step by step: it rings, attempts what was rung, and looks at held endpoints."""
 
     def __init__(self, stored: Installation) -> None:
         self.stored = stored
@@ -54,7 +58,7 @@ class Site:
         self.leads = True
         self.rung: list[Ring] = []
         self.holding = Holding(
-            PostgresHolds(stored.pool),
+            PostgresHeldEndpoints(stored.pool),
             lambda: self.leads,
             held_days=7,
             clock=self.clock,
@@ -64,7 +68,7 @@ class Site:
 
     @property
     def parts(self) -> Parts:
-        """What its deliveries run on."""
+        """The parts that its deliveries use."""
         return Parts(
             ledger=self.ledger,
             transport=ScriptedTransport(*[Reply(status=204, snippet="")] * 2, clock=self.clock),
@@ -75,11 +79,12 @@ class Site:
             user_agent="hookseal/test",
             longest_seconds=20,
             meter=self.meter,
+            health=FailingEndpoints(self.clock),
             log=structlog.get_logger(),
         )
 
     async def deliver(self, *, at_most: int = MANY) -> int:
-        """Ring what is due and unrung, and attempt at most so many of what was rung; return how many were rung."""
+        """Ring what is due and unrung, attempt at most that many of the rung; return the number of rings."""
         token = await self.stored.pool.fetchval(
             "UPDATE hookseal.control SET token = gen_random_uuid(), until = now() + interval '1 h'"
             " WHERE name = 'outbox' RETURNING token::text"
@@ -97,16 +102,16 @@ class Site:
         return count
 
     async def look(self) -> None:
-        """Look at what is held until nothing more is to be done, a second after the last time."""
+        """Look at held endpoints a second after the last time, until nothing is left to do."""
         self.clock.elapsed += 1
         while await self.holding.once():
             pass
 
 
 @pytest.fixture
-async def site(pool: "Pool[asyncpg.Record]") -> Site:
-    """Give a worker with an endpoint of acme and one of globex."""
-    stored = await begin(pool)
+async def site(begun_pool: "Pool[asyncpg.Record]") -> Site:
+    """Return a worker with an endpoint of acme and one of globex."""
+    stored = await begin(begun_pool)
     await stored.endpoint()
     await stored.endpoint("globex")
     return Site(stored)
@@ -114,10 +119,10 @@ async def site(pool: "Pool[asyncpg.Record]") -> Site:
 
 @pytest.mark.req("SEC-07")
 async def test_a_refused_secret_costs_one_claim_a_round(site: Site) -> None:
-    """6,000 deliveries of an endpoint whose secret is refused cost a probe each round, and nobody else a claim.
+    """6,000 deliveries of an endpoint whose secret is refused cost one claim a probe, and no other tenant a claim.
 
-    Those that were in flight when it was first refused are claimed once; then none is but the probe, which comes more
-    and more seldom. What is published for it meanwhile is neither rung nor claimed.
+    Those in flight at the first refusal are claimed once; after that only the probe is claimed. Events that are
+    published meanwhile are neither rung nor claimed.
     """
     await site.stored.pool.execute(_PUBLISH, IN_FLIGHT)
     site.signers = FixedSigners(error=CannotSign("the record was altered"))
@@ -126,6 +131,7 @@ async def test_a_refused_secret_costs_one_claim_a_round(site: Site) -> None:
     await site.stored.pool.execute(_PUBLISH, MANY)
 
     for number in range(1, ROUNDS + 1):
+        await site.stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now() + interval '5 minutes'")
         await site.look()
         assert 0 == await site.deliver(), "nothing is due before the next probe"
         await site.stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
@@ -145,7 +151,7 @@ async def test_a_refused_secret_costs_one_claim_a_round(site: Site) -> None:
 
 @pytest.mark.req("SEC-07")
 async def test_what_was_rung_before_is_not_signed_for(site: Site) -> None:
-    """Of what was rung before the first refusal each is claimed once, and the store is asked for the first alone."""
+    """Each delivery that was rung before the first refusal is claimed once; only the first one asks the store."""
     await site.stored.pool.execute(_PUBLISH, IN_FLIGHT)
     site.signers = FixedSigners(error=CannotSign("the record was altered"))
     await site.deliver(at_most=1)
@@ -160,7 +166,7 @@ async def test_what_was_rung_before_is_not_signed_for(site: Site) -> None:
 
 @pytest.mark.req("SEC-07")
 async def test_it_goes_out_by_itself(site: Site) -> None:
-    """Once the secret is back, the next probe is delivered, and then all the others, each claimed once."""
+    """When the secret is available again, the next probe is delivered, and then all others, each with one claim."""
     await site.stored.pool.execute(_PUBLISH, IN_FLIGHT)
     site.signers = FixedSigners(error=CannotSign("the store does not answer"))
     await site.deliver()
@@ -179,14 +185,17 @@ async def test_it_goes_out_by_itself(site: Site) -> None:
 
 
 async def forget(operator: Operator, _endpoint: EndpointId) -> object:
-    """Leave deliveries that wait for a secret, and nothing that says why."""
+    """Leave deliveries that wait for a secret, without a row for their held endpoint."""
     return await operator.connection.execute("DELETE FROM hookseal.held_endpoints")
 
 
 @pytest.mark.req("SEC-07")
-@pytest.mark.parametrize("change", [rotate, clear, accept, forget])
-async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: Change) -> None:
-    """Whatever releases an endpoint that is still refused costs one claim; once it is signed, all go out."""
+@pytest.mark.parametrize(("change", "backlog"), [(rotate, BACKLOG), (clear, FEW), (accept, FEW), (forget, BACKLOG)])
+async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: Change, backlog: int) -> None:
+    """A release of an endpoint whose secret is still refused costs one claim; when it signs, all are delivered.
+
+    Released deliveries, and waiting ones without a row for their endpoint, become due in batches.
+    """
     pool = site.stored.pool
     endpoint = EndpointId(await pool.fetchval("SELECT id::text FROM hookseal.endpoints WHERE tenant_id = 'acme'"))
     async with pool.acquire() as connection:
@@ -194,10 +203,10 @@ async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: 
     await pool.execute(_PUBLISH, IN_FLIGHT)
     site.signers = FixedSigners(error=CannotSign("the record was altered"))
     await site.deliver()
-    await pool.execute(_PUBLISH, BACKLOG)
+    await pool.execute(_PUBLISH, backlog)
 
     async def changed() -> int:
-        """Change it, and return how many are rung in a few seconds from then on."""
+        """Apply the change, and return the number of rings within a few seconds after it."""
         async with pool.acquire() as connection:
             await change(site.stored.operator(connection), endpoint)
         site.clock.elapsed += STRAY_SECONDS
@@ -210,20 +219,20 @@ async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: 
     assert 1 == await changed()
     assert 1 == await changed()
     assert IN_FLIGHT + 2 == len(site.ledger.claims)
-    assert BACKLOG + IN_FLIGHT == await pool.fetchval(
+    assert backlog + IN_FLIGHT == await pool.fetchval(
         "SELECT count(*) FROM hookseal.deliveries WHERE waiting_for = 'secret'"
     )
 
     site.signers = FixedSigners("db:acme:n:1")
-    assert BACKLOG + IN_FLIGHT == await changed()
-    assert [("delivered", BACKLOG + IN_FLIGHT)] == [
+    assert backlog + IN_FLIGHT == await changed()
+    assert [("delivered", backlog + IN_FLIGHT)] == [
         tuple(row) for row in await pool.fetch("SELECT state, count(*) FROM hookseal.deliveries GROUP BY state")
     ]
 
 
 @pytest.mark.req("DEL-22")
 async def test_too_long_is_counted_and_told(site: Site) -> None:
-    """What has waited for a disabled endpoint for too long is cancelled, counted and logged by batches, each minute."""
+    """Deliveries held too long for a disabled endpoint are cancelled, counted and logged in batches, every minute."""
     pool = site.stored.pool
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
     await pool.execute(_PUBLISH, 1_500)
@@ -243,7 +252,7 @@ async def test_too_long_is_counted_and_told(site: Site) -> None:
 
 @pytest.mark.req("DEL-22")
 async def test_what_is_cancelled_holds_up_nothing(site: Site) -> None:
-    """However much is to be cancelled, what another endpoint released is let go after one batch, and a probe too."""
+    """However many deliveries are cancelled, those that another endpoint released become due after one batch."""
     pool = site.stored.pool
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'acme'")
     await pool.execute(_PUBLISH, 2_500)
@@ -271,18 +280,18 @@ async def test_what_is_cancelled_holds_up_nothing(site: Site) -> None:
 
 
 class Ended(Exception):
-    """Ends a loop."""
+    """Ends the loop of the test."""
 
 
 class Turning(FakeClock):
-    """Makes the worker lead at its second sleep, and ends it at its third."""
+    """Makes the worker lead from the second sleep on, and ends the loop at the third."""
 
     def __init__(self, site: Site) -> None:
         super().__init__()
         self._site = site
 
     async def sleep(self, seconds: float) -> None:
-        """Turn."""
+        """Count the sleep and change the leadership."""
         await super().sleep(seconds)
         self._site.leads = len(self.slept) > 1
         if len(self.slept) > 2:
@@ -290,7 +299,7 @@ class Turning(FakeClock):
 
 
 async def test_who_does_not_lead_does_nothing(site: Site) -> None:
-    """Only the worker that leads looks; it goes on with what another one has left."""
+    """Only the leader looks at held endpoints, and it finishes what another leader left."""
     pool = site.stored.pool
     left = "SELECT count(*) FROM hookseal.held_endpoints"
     await pool.execute(
@@ -305,7 +314,7 @@ async def test_who_does_not_lead_does_nothing(site: Site) -> None:
         return site.leads
 
     holding = Holding(
-        PostgresHolds(pool),
+        PostgresHeldEndpoints(pool),
         leads,
         held_days=7,
         clock=Turning(site),

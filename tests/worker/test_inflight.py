@@ -4,147 +4,216 @@ import asyncio
 
 import pytest
 
+from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.worker.inflight import InFlight
 
 
 async def hold(until: asyncio.Event) -> None:
-    """Be in flight until then."""
+    """Stay in flight until the event is set."""
     await until.wait()
 
 
-async def test_a_slot_bounds_what_is_in_flight() -> None:
-    """With every slot taken the next one is had only when a work has ended."""
+async def test_slots_bound_what_is_in_flight() -> None:
+    """With every slot taken there is no room; when one request has ended there is."""
     end = asyncio.Event()
-    in_flight = InFlight(1)
-    assert (1, 0, False) == (in_flight.limit, len(in_flight), in_flight.is_full)
-    await in_flight.slot()
+    in_flight = InFlight(2)
+    in_flight.take(2)
     in_flight.start(hold(end))
-    assert (1, True) == (len(in_flight), in_flight.is_full)
+    in_flight.start(hold(asyncio.Event()))
+    assert (2, 0, 2) == (in_flight.limit, in_flight.room, len(in_flight))
 
-    waiting = asyncio.create_task(in_flight.slot())
+    waiting = asyncio.create_task(in_flight.wait_for_room(60))
     await asyncio.wait({waiting}, timeout=0)
     assert not waiting.done()
     end.set()
     await asyncio.wait_for(waiting, 60)
-    assert (0, True) == (len(in_flight), in_flight.is_full)
-
-
-@pytest.mark.req("DUR-05")
-async def test_who_waits_for_a_slot_when_it_closes_waits_no_longer() -> None:
-    """Once nothing is started any more, whoever waits for a slot is told at once, and frees it for the next one."""
-    in_flight = InFlight(1)
-    await in_flight.slot()
-    in_flight.start(hold(asyncio.Event()))
-
-    async def refused() -> bool:
-        await in_flight.slot()
-        in_flight.free()
-        return in_flight.is_closed
-
-    waiting = [asyncio.create_task(refused()) for _ in range(3)]
-    await asyncio.wait(waiting, timeout=0)
-    in_flight.close()
-
-    assert [True] * 3 == await asyncio.wait_for(asyncio.gather(*waiting), 60)
+    assert (1, 1) == (in_flight.room, len(in_flight))
     assert 1 == await in_flight.drain(0)
 
 
-async def test_an_unused_slot_is_given_back() -> None:
-    """A slot that was taken and freed can be taken again."""
-    in_flight = InFlight(1)
-    await in_flight.slot()
-    in_flight.free()
+async def test_bytes_bound_what_is_in_flight() -> None:
+    """There is room for as many requests as fit with bodies of the largest size, however many slots are free."""
+    end = asyncio.Event()
+    in_flight = InFlight(10, most_bytes=2 * MAX_BODY_BYTES)
+    assert 2 == in_flight.room
+    in_flight.take(1)
+    in_flight.hold(MAX_BODY_BYTES)
+    in_flight.start(hold(end), MAX_BODY_BYTES)
+    assert (1, MAX_BODY_BYTES) == (in_flight.room, in_flight.bytes_room)
+    in_flight.take(1)
+    in_flight.hold(1)
+    in_flight.start(hold(end), 1)
+    assert (0, MAX_BODY_BYTES - 1) == (in_flight.room, in_flight.bytes_room)
+    end.set()
+    await asyncio.wait_for(in_flight.wait_for_room(60), 60)
 
-    assert not in_flight.is_full
-    await asyncio.wait_for(in_flight.slot(), 60)
+    assert 0 == await in_flight.drain(5)
+    assert (2, 2 * MAX_BODY_BYTES) == (in_flight.room, in_flight.bytes_room)
+
+
+@pytest.mark.req("DUR-05")
+async def test_what_waits_for_room_when_it_closes_waits_no_longer() -> None:
+    """After `close` everything that waits for room continues at once."""
+    in_flight = InFlight(1)
+    in_flight.take(1)
+    in_flight.start(hold(asyncio.Event()))
+    waiting = [asyncio.create_task(in_flight.wait_for_room(60)) for _ in range(3)]
+    await asyncio.wait(waiting, timeout=0)
+    in_flight.close()
+
+    await asyncio.wait_for(asyncio.gather(*waiting), 60)
+    assert in_flight.is_closed
+    assert 1 == await in_flight.drain(0)
+
+
+async def test_who_waits_for_several_slots_gets_them_together() -> None:
+    """A wait for several slots ends when that many are free, or with fewer at its time limit."""
+    in_flight = InFlight(3)
+    in_flight.take(3)
+    ends = [asyncio.Event() for _ in range(3)]
+    for end in ends:
+        in_flight.start(hold(end))
+    waiting = asyncio.create_task(in_flight.wait_for_room(60, 2))
+    ends[0].set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert 1 == in_flight.room
+    assert not waiting.done()
+    ends[1].set()
+
+    await asyncio.wait_for(waiting, 60)
+    assert 2 == in_flight.room
+    await in_flight.wait_for_room(0.01, 3)
+    assert 2 == in_flight.room
+    assert 1 == await in_flight.drain(0)
+
+
+async def test_a_wait_for_room_ends() -> None:
+    """A wait for room returns at its time limit and leaves no task."""
+    in_flight = InFlight(1)
+    in_flight.take(1)
+    before = asyncio.all_tasks()
+    await in_flight.wait_for_room(0.01)
+    await asyncio.wait({asyncio.ensure_future(asyncio.Event().wait())}, timeout=0.01)
+
+    assert 0 == in_flight.room
+    assert before == {task for task in asyncio.all_tasks() if task in before}
+
+
+async def test_unused_slots_are_given_back() -> None:
+    """Slots that were taken and freed can be taken again."""
+    in_flight = InFlight(3)
+    in_flight.take(3)
+    in_flight.free(2)
+
+    assert 2 == in_flight.room
 
 
 async def test_drain_waits() -> None:
-    """What ends in time is waited for, and nothing is cut off."""
+    """A drain waits for what ends in time, including what was started meanwhile, and cancels nothing."""
     end = asyncio.Event()
     in_flight = InFlight(2)
-    for _ in range(2):
-        await in_flight.slot()
+    in_flight.take(2)
+
+    async def first() -> None:
+        await end.wait()
         in_flight.start(hold(end))
+
+    in_flight.start(first())
     asyncio.get_running_loop().call_soon(end.set)
 
     assert 0 == await in_flight.drain(5)
-    assert (0, False) == (len(in_flight), in_flight.is_full)
+    assert (0, 2) == (len(in_flight), in_flight.room)
 
 
 async def test_drain_of_nothing() -> None:
-    """With nothing in flight there is nothing to wait for."""
+    """A drain of nothing returns at once."""
     assert 0 == await InFlight(1).drain(5)
 
 
 async def test_drain_cuts_off() -> None:
-    """What does not end in time is cut off, counted, and waited for until it has told what became of it."""
-    told: list[str] = []
+    """A drain cancels and counts what does not end in time, and waits until it has handled the cancellation."""
+    handled: list[str] = []
 
     async def stubborn() -> None:
         try:
             await asyncio.Event().wait()
         finally:
             await asyncio.wait({asyncio.ensure_future(asyncio.Event().wait())}, timeout=0.01)
-            told.append("unknown")
+            handled.append("unknown")
 
     in_flight = InFlight(3)
     end = asyncio.Event()
     end.set()
+    in_flight.take(3)
     for work in (stubborn(), stubborn(), hold(end)):
-        await in_flight.slot()
         in_flight.start(work)
 
     assert 2 == await in_flight.drain(0.01)
-    assert (["unknown", "unknown"], 0) == (told, len(in_flight))
+    assert (["unknown", "unknown"], 0) == (handled, len(in_flight))
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
 
 
+@pytest.mark.req("DUR-05")
+async def test_what_is_cut_off_before_it_began_begins() -> None:
+    """A task that is started in the turn of the cancellation runs, sees it, and can give back its claim."""
+    written: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            written.append("given back")
+            raise
+
+    async def group() -> None:
+        in_flight.start(work())
+        await work()
+
+    in_flight = InFlight(2)
+    in_flight.take(2)
+    in_flight.start(group())
+
+    assert 2 == await in_flight.drain(0)
+    assert (["given back", "given back"], 0, 2) == (written, len(in_flight), in_flight.room)
+
+
 async def test_a_work_that_fails_gives_its_slot_back() -> None:
-    """However a work ends, its slot is free."""
+    """A task that fails frees its slot and its bytes."""
 
     async def fail() -> None:
         raise ValueError
 
     in_flight = InFlight(1)
-    await in_flight.slot()
-    failing = asyncio.get_running_loop()
-    failing.set_exception_handler(lambda _loop, _context: None)
-    in_flight.start(fail())
-    await asyncio.wait_for(in_flight.slot(), 60)
+    room = in_flight.bytes_room
+    in_flight.take(1)
+    in_flight.hold(7)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    in_flight.start(fail(), 7)
+    await asyncio.wait_for(in_flight.wait_for_room(60), 60)
 
-    assert 0 == len(in_flight)
-
-
-@pytest.mark.parametrize("limit", [1, 3])
-async def test_is_full_only_at_the_limit(limit: int) -> None:
-    """It is full with the last slot, not before."""
-    in_flight = InFlight(limit)
-    for taken in range(limit):
-        assert not in_flight.is_full, taken
-        await in_flight.slot()
-
-    assert in_flight.is_full
+    assert (0, 1, room) == (len(in_flight), in_flight.room, in_flight.bytes_room)
 
 
 async def test_a_rest() -> None:
-    """For a while no slot is given, though some are free; what is in flight goes on, and a stop ends the rest."""
+    """During a rest there is no room although slots are free; requests in flight continue; `close` ends the rest."""
     end = asyncio.Event()
     in_flight = InFlight(3)
-    await in_flight.slot()
+    in_flight.take(1)
     in_flight.start(hold(end))
     in_flight.rest(0.01)
-    assert (True, True) == (in_flight.is_full, in_flight.is_resting)
-    await asyncio.wait_for(in_flight.slot(), 5)
-    assert (False, False) == (in_flight.is_full, in_flight.is_resting)
+    assert (0, True) == (in_flight.room, in_flight.is_resting)
+    await asyncio.wait_for(in_flight.wait_for_room(60), 60)
+    assert (2, False) == (in_flight.room, in_flight.is_resting)
 
     in_flight.rest(3_600)
-    waiting = asyncio.create_task(in_flight.slot())
+    waiting = asyncio.create_task(in_flight.wait_for_room(60))
     await asyncio.wait({waiting}, timeout=0)
     assert not waiting.done()
     end.set()
     in_flight.close()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     in_flight.rest(3_600)
     assert not in_flight.is_resting
+    assert 0 == await in_flight.drain(5)

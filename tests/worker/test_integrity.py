@@ -1,21 +1,21 @@
-"""The integrity key rotates under running workers: they learn the new version, and older ones verify what they made."""
+"""Rotation of the integrity key under running workers, which learn the new version and verify with older ones."""
 
 import os
 
 import pytest
 
 from hookseal.audit import log
-from hookseal.operations import rotation
-from hookseal.operations.integrity import rotate_integrity_key
-from hookseal.secrets.rotation import Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.key.keys import rotate_integrity_key
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.worker.world import Receiver, World
 
 pytestmark = pytest.mark.req("SEC-24", part="integrity-key")
 
 
 async def test_workers_learn_a_new_version(world: World, receiver: Receiver) -> None:
-    """Rows of before and rows under the new version are delivered by a worker that began before; none waits."""
+    """A worker that started before the rotation delivers for rows under the old and under the new version."""
     before = await world.endpoint(f"{receiver.base_url}/before")
     moved = await world.endpoint(f"{receiver.base_url}/moved", tenant="bmce")
     async with world.worker() as worker:
@@ -23,9 +23,9 @@ async def test_workers_learn_a_new_version(world: World, receiver: Receiver) -> 
         async with world.pool.acquire() as connection:
             operator = world.installation.operator(connection)
             made = await rotate_integrity_key(operator, os.urandom)
-            await rotation.rotate(
+            await rotation.rotate_secret(
                 operator,
-                Wanted(
+                RotationRequest(
                     tenant_id=moved.pointer.tenant_id,
                     endpoint_id=moved.pointer.endpoint_id,
                     overlap_seconds=60,
@@ -48,7 +48,7 @@ async def test_workers_learn_a_new_version(world: World, receiver: Receiver) -> 
 
 
 async def test_a_version_that_nobody_made(world: World, receiver: Receiver) -> None:
-    """A row that names a version which is not there waits, and the store is asked for it once a second at most."""
+    """A delivery whose row names an unknown version of the integrity key waits; others are delivered."""
     added = await world.endpoint(f"{receiver.base_url}/forged")
     await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
     await world.pool.execute("UPDATE hookseal.endpoints SET mac_key_id = '2' WHERE tenant_id = 'acme'")

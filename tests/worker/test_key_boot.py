@@ -1,4 +1,4 @@
-"""Which worker may start while master keys change: none that could not sign what others seal, at whatever moment."""
+"""While master keys change, no worker starts that could not open or sign what others seal, at any moment."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,17 +29,17 @@ from tests.worker.world import Receiver, World
 pytestmark = [pytest.mark.req("SEC-04", part="check-at-boot"), pytest.mark.req("SEC-05", part="under-traffic")]
 
 BEATS = "INSERT INTO hookseal.workers"
-HEARTBEATS = "LOCK TABLE hookseal.workers IN SHARE MODE"  # may be read, and not written
+HEARTBEATS = "LOCK TABLE hookseal.workers IN SHARE MODE"  # can be read and not written
 
 
 async def started(world: World, **keys: str) -> Ended:
-    """Start a worker that does not get far, and return how it ended."""
+    """Start a worker that must refuse to start, and return how it ended."""
     return await hookseal("worker", **environment(world.database_url, world.redis_url, **keys))
 
 
 @asynccontextmanager
 async def starting(world: World, **keys: str) -> AsyncIterator["asyncio.Task[Ended]"]:
-    """Give a worker that starts meanwhile, and shall end by itself."""
+    """Start a worker in the background, which must end by itself."""
     task = asyncio.create_task(started(world, **keys))
     try:
         yield task
@@ -58,7 +58,7 @@ async def everything(world: World) -> dict[str, list[object]]:
 
 
 async def test_a_key_that_nobody_registered(world: World) -> None:
-    """Worker and command that hold it, alone or beside the active one, are refused (78) before they write anything."""
+    """A worker or command with an unregistered key, alone or beside the active one, is refused (78), without writes."""
     await world.endpoint("https://receiver.example/")
     other = another()
     before = await everything(world)
@@ -73,7 +73,7 @@ async def test_a_key_that_nobody_registered(world: World) -> None:
 
 
 async def test_without_the_active_key(world: World) -> None:
-    """A worker that does not hold the active key is refused (78), which names it, and is not counted as live."""
+    """A worker without the active key is refused (78), with the id of that key, and is not counted as live."""
     new = another()
     await stage(world, new)
     await promote(world, new)
@@ -83,7 +83,7 @@ async def test_without_the_active_key(world: World) -> None:
 
 
 async def test_without_a_key_that_records_need(world: World) -> None:
-    """While a record is under the old key, a worker without it is refused (78), which names it; then it starts."""
+    """While records are under the old key, a worker without it is refused (78), with its id; afterwards it starts."""
     new = another()
     await stage(world, new)
     await promote(world, new)
@@ -95,7 +95,7 @@ async def test_without_a_key_that_records_need(world: World) -> None:
 
 
 async def test_with_a_key_that_nobody_staged(world: World) -> None:
-    """A worker that holds a key which is not registered is refused (78), naming the command that registers it."""
+    """A worker with an unregistered next key is refused (78), with the command that registers the key."""
     new = another()
     ended = await started(world, **staged(new))
     assert (78, True) == (ended.code, f"master key {id_of(new)} is not registered" in ended.err)
@@ -107,7 +107,7 @@ async def test_with_a_key_that_nobody_staged(world: World) -> None:
 
 @asynccontextmanager
 async def locked(world: World, statement: str) -> AsyncIterator[asyncio.Event]:
-    """Hold what the statement locks until the event is set, or to the end of the block."""
+    """Hold the lock of the statement until the event is set or the block ends."""
     release = asyncio.Event()
 
     async def hold(taken: asyncio.Event) -> None:
@@ -127,7 +127,7 @@ async def locked(world: World, statement: str) -> AsyncIterator[asyncio.Event]:
 
 
 async def test_a_promotion_between_its_first_check_and_its_heartbeat(world: World) -> None:
-    """A worker that passed its check and nobody saw yet finds out by its second check, and is refused (78)."""
+    """If the key is promoted between a worker's first check and its heartbeat, its second check refuses it (78)."""
     new = another()
     await stage(world, new)
     async with locked(world, HEARTBEATS) as release, starting(world) as late:
@@ -140,7 +140,7 @@ async def test_a_promotion_between_its_first_check_and_its_heartbeat(world: Worl
 
 
 async def test_a_promotion_that_is_not_over_and_did_not_see_it(world: World) -> None:
-    """A worker whose heartbeat comes once a promotion has looked waits for the end of it, and is refused (78)."""
+    """A worker whose heartbeat follows the check of a promotion waits for its commit, and is refused (78)."""
     new = another()
     await stage(world, new)
     async with locked(world, SYSTEM_HEAD) as ends, locked(world, HEARTBEATS) as seen, starting(world) as late:
@@ -157,7 +157,7 @@ async def test_a_promotion_that_is_not_over_and_did_not_see_it(world: World) -> 
 
 
 async def test_a_destruction_that_is_not_over_and_did_not_see_it(world: World) -> None:
-    """So is one that still holds a key which is being destroyed."""
+    """A worker with a key that is being destroyed waits for the commit as well, and is refused (78)."""
     new = another()
     await stage(world, new)
     await promote(world, new)
@@ -180,7 +180,7 @@ async def test_a_destruction_that_is_not_over_and_did_not_see_it(world: World) -
 
 
 async def test_a_retired_key_that_is_still_held(world: World, receiver: Receiver) -> None:
-    """A worker may hold a retired key for as long as it is not destroyed: so it is taken away at leisure."""
+    """A worker may have a retired key until it is destroyed, so the key can be removed from workers one by one."""
     new = another()
     await world.endpoint(f"{receiver.base_url}/hook")
     await stage(world, new)

@@ -1,4 +1,4 @@
-"""A master key is changed from end to end under traffic, by real worker processes and the commands of an operator."""
+"""The complete change of a master key under traffic, by real worker processes and the commands of an operator."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,12 +13,12 @@ import pytest
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.scheduled import Announced, take_turn
-from hookseal.secrets import schedule
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.envelope import open_sealed
-from hookseal.secrets.keyring import KeyRing
-from tests.doubles import shifted
+from hookseal.operations.endpoint.schedule import Announced, take_turn
+from hookseal.secrets.endpoint import schedule
+from hookseal.secrets.ref import Purpose, SecretContext
+from hookseal.secrets.sealing.envelope import open_sealed
+from hookseal.secrets.sealing.keyring import KeyRing
+from tests.doubles import moved_clock
 from tests.doubles.logbook import audited
 from tests.worker.key_life import (
     OLD,
@@ -45,12 +45,12 @@ ACME = TenantId("acme")
 MANY = 1_100  # more than two batches of a re-wrap
 _ON_THEIR_WAY = 8
 _OF = "UPDATE hookseal.endpoints SET rotate_every_days = $2 WHERE id = $1::text::uuid"
-_WORSE = {"delivery.waiting", "rollback.found", "housekeeping.failed", "secret.scheduled_rotation_failed"}
+_WORSE = {"delivery.waiting", "stale.found", "housekeeping.failed", "secret.scheduled_rotation_failed"}
 
 
 @dataclass(kw_only=True)
 class Story:
-    """An installation under traffic, the secret of every version that signs, and deliveries whose signers are known."""
+    """An installation under traffic, the secret of every version, and deliveries whose expected signers are known."""
 
     world: World
     receiver: Receiver
@@ -67,38 +67,36 @@ class Story:
         return added.pointer.endpoint_id
 
     async def rotate(self, endpoint: EndpointId, *options: str, **keys: str) -> dict[str, Any]:
-        """Rotate by the command, and publish what must be signed so."""
+        """Rotate by the command, and publish an event that must be signed accordingly."""
         of = ("--tenant", ACME, "--endpoint", endpoint)
-        told = await command(self.world, "endpoint", "rotate", *of, *options, "--print-secret", keys=keys)
-        previous = [told["previous_secret_ref"]] if told["previous_secret_ref"] else []
-        self._signs(endpoint, [told["secret_ref"], *previous], told["secret"])
+        result = await command(self.world, "endpoint", "rotate", *of, *options, "--print-secret", keys=keys)
+        previous = [result["previous_secret_ref"]] if result["previous_secret_ref"] else []
+        self._signs(endpoint, [result["secret_ref"], *previous], result["secret"])
         await self.probe()
-        return told
+        return result
 
     async def revealed(self, endpoint: EndpointId, ref: str, **keys: str) -> None:
-        """Learn a secret that a worker made, and publish what must be signed with it and the one before."""
+        """Reveal a secret that a worker made, and publish an event that must be signed with it and the previous one."""
         of = ("--tenant", ACME, "--endpoint", endpoint)
-        told = await command(self.world, "secret", "reveal", *of, "--print-secret", keys=keys)
-        assert ref == told["secret_ref"]
-        self._signs(endpoint, [ref, self.signing[endpoint][0]], told["secret"])
+        result = await command(self.world, "secret", "reveal", *of, "--print-secret", keys=keys)
+        assert ref == result["secret_ref"]
+        self._signs(endpoint, [ref, self.signing[endpoint][0]], result["secret"])
         await self.probe()
 
     async def probe(self) -> None:
-        """Publish one event; what signs its deliveries is what signs now."""
+        """Publish one event whose deliveries must be signed with the versions that sign now."""
         rings = await self.world.publish()
         self.published += len(rings)
         self.probes += [(ring, self.signing[EndpointId(ring.endpoint_id)]) for ring in rings]
 
     @asynccontextmanager
     async def traffic(self) -> AsyncIterator[None]:
-        """Publish for the length of the block, with a bounded number of deliveries on their way."""
+        """Publish during the block, with a bounded number of deliveries in flight."""
         over = asyncio.Event()
 
         async def flow() -> None:
             while not over.is_set():  # a cancellation could be lost: see `worker.run.cancelled`
-                rings = await self.world.publish(
-                    rung=False
-                )  # the outbox rings: so it is not more than the machine bears
+                rings = await self.world.publish(rung=False)  # only the outbox rings, so that the load stays bounded
                 self.published += len(rings)
                 await self.receiver.wait_for(max(1, self.published - _ON_THEIR_WAY))
 
@@ -115,18 +113,18 @@ class Story:
 
 
 async def announced(world: World, endpoint: EndpointId) -> None:
-    """Have its rotation by schedule announced half a day ago: it is due as soon as its row asks for one again."""
-    await shifted.make(world.database_url)
+    """Have the scheduled rotation announced half a day ago: it is due when the row gets an interval again."""
+    await moved_clock.make(world.database_url)
     await world.pool.execute(_OF, endpoint, 1)
     await world.pool.execute(
         "UPDATE hookseal.endpoints SET secret_updated_at = now() - interval '24 hours 30 minutes'"
         " WHERE id = $1::text::uuid",
         endpoint,
     )
-    await shifted.shift(world.pool, -timedelta(hours=12, minutes=15))
-    then = await asyncpg.connect(world.database_url, server_settings=shifted.SETTINGS)
+    await moved_clock.move(world.pool, -timedelta(hours=12, minutes=15))
+    then = await asyncpg.connect(world.database_url, server_settings=moved_clock.SETTINGS)
     try:
-        [due] = await schedule.near(then, None)
+        [due] = await schedule.upcoming(then, None)
         assert isinstance(await take_turn(world.installation.operator(then), due, overlap_seconds=86_400), Announced)
     finally:
         await then.close()
@@ -134,7 +132,7 @@ async def announced(world: World, endpoint: EndpointId) -> None:
 
 
 async def rotations(world: World) -> list[tuple[str, str, str]]:
-    """Return of every rotation who made it, which version, and under which master key."""
+    """Return, for every rotation, who made it, the new version and its master key."""
     rows = await audited(world.pool)
     return [
         (row["who"], row["after"]["secret_ref"], row["after"]["key_id"])
@@ -145,7 +143,7 @@ async def rotations(world: World) -> list[tuple[str, str, str]]:
 
 @dataclass(kw_only=True)
 class Change:
-    """The steps from one master key to the next, each under the traffic of the story."""
+    """The steps of a change of the master key, each under the traffic of the story."""
 
     story: Story
     workers: Fleet
@@ -157,12 +155,12 @@ class Change:
         return self.story.world
 
     async def run(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """Run a command of the group `key`, with the keys that its step is done with."""
+        """Run a command of the group `key`, with the master keys of its step."""
         keys = {"stage": staged, "promote": staged, "destroy": alone, "status": alone}.get(arguments[0], swapped)
         return await command(self.world, "key", *arguments, code=code, keys=keys(self.new))
 
     async def stage(self, endpoint: EndpointId) -> None:
-        """Stage it and give it to every worker; before the last of them has it, it is not promoted."""
+        """Stage the key and give it to every worker; it cannot be promoted before the last worker has it."""
         assert "staged" == (await self.run("stage"))["state"]
         await self.workers.restart("a", **staged(self.new))
         refused = (await self.run("promote", id_of(self.new), code=4))["error"]["message"]
@@ -171,14 +169,14 @@ class Change:
         await self.workers.restart("b", **staged(self.new))
 
     async def promote(self, endpoint: EndpointId, by_schedule: EndpointId) -> str:
-        """Promote it and swap the variables; a worker that started before rotates under the new key. Return which."""
+        """Promote it and swap the variables. Return the worker that started before and rotated under the new key."""
         assert "active" == (await self.run("promote", id_of(self.new)))["state"]
         await self.story.rotate(endpoint, "--overlap", "3600", **staged(self.new))
         leader = await self.workers.leader()
         [survivor] = self.workers.running.keys() - {leader}
         who = name_of(self.workers.running[survivor])
         await self.workers.stop(leader)
-        await self.world.pool.execute(_OF, by_schedule, 1)  # now the survivor alone can be the one
+        await self.world.pool.execute(_OF, by_schedule, 1)  # now only the survivor can rotate
 
         async def rotated() -> str | None:
             return next((ref for _, ref, _ in await rotations(self.world) if by_schedule in ref), None)
@@ -190,7 +188,7 @@ class Change:
         return who
 
     async def rewrap(self, endpoint: EndpointId) -> None:
-        """Re-wrap, killed in the middle of a batch, and once more; before that the old key cannot be retired."""
+        """Re-wrap: kill the command within a batch, then run it again; before that, the old key cannot be retired."""
         old = id_of(OLD)
         refused = await self.run("retire", old, code=4)
         assert f"hookseal key rewrap {old}" in refused["error"]["message"]
@@ -199,12 +197,12 @@ class Change:
         await killed_in_mid_batch(self.world, **swapped(self.new))
         assert before - 500 == await records(self.world, OLD)
         await self.story.rotate(endpoint, "--overlap", "0", **swapped(self.new))
-        told = await self.run("rewrap", old)
-        assert (before - 500, 0, []) == (told["moved"], told["left"], told["failed"])
+        result = await self.run("rewrap", old)
+        assert (before - 500, 0, []) == (result["moved"], result["left"], result["failed"])
         assert 0 == await records(self.world, OLD)
 
     async def end(self, endpoint: EndpointId) -> None:
-        """Retire the old key, take it from every worker, and mark it as destroyed, once nobody holds it."""
+        """Retire the old key, remove it from every worker, and mark it as destroyed once no worker has it."""
         old = id_of(OLD)
         assert "retired" == (await self.run("retire", old))["state"]
         await self.story.probe()
@@ -220,7 +218,7 @@ class Change:
 @pytest.mark.req("SEC-05", part="under-traffic")
 @pytest.mark.req("SEC-05", part="resumed")
 async def test_from_end_to_end(world: World, receiver: Receiver) -> None:
-    """Staged, promoted, re-wrapped through a kill, retired, destroyed: no delivery fails, waits, or is signed wrong."""
+    """In a complete change of the master key no delivery fails, waits, or has a wrong signature."""
     story = Story(world=world, receiver=receiver)
     plain, other, by_schedule = [await story.add(path) for path in ("/plain", "/other", "/scheduled")]
     headed = await story.add("/headed", {"authorization": b"Bearer token-1"})
@@ -255,7 +253,7 @@ def _troubles(workers: list[Worker]) -> list[dict[str, Any]]:
 
 
 async def _each_once_and_signed_right(story: Story) -> None:
-    """Fail unless every delivery came once, at its first attempt, with a signature of each secret that was due."""
+    """Fail unless every delivery arrived once, at its first attempt, with a signature of each secret then valid."""
     rows = await story.world.pool.fetch(
         "SELECT d.id::text, d.state, d.attempts, a.outcome, a.signed_by FROM hookseal.deliveries AS d"
         "  LEFT JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id"
@@ -272,7 +270,7 @@ async def _each_once_and_signed_right(story: Story) -> None:
 
 
 async def _opens_under(world: World, new: str) -> None:
-    """Fail unless each of the many records opens to what it was, with the new key alone."""
+    """Fail unless each of the bulk records opens with the new key alone and has its original contents."""
     ring = KeyRing(key(new))
     rows = await world.pool.fetch("SELECT name, sealed FROM hookseal.secret_records WHERE tenant_id = 'aaa'")
     assert MANY == len(rows)

@@ -1,4 +1,4 @@
-"""The drill for a master key that leaked, under the traffic of a whole worker."""
+"""The drill for a leaked master key, under the traffic of a whole worker."""
 
 import pytest
 
@@ -14,17 +14,19 @@ _SIGNED = (
 
 
 async def over(world: World) -> bool:
-    """Return whether the overlap of every endpoint is over."""
+    """Return whether the overlap of every endpoint has ended."""
     return bool(await world.pool.fetchval(_OVER))
 
 
 async def drilled(world: World, receiver: Receiver, *keys: str, refs: set[str]) -> None:
-    """Run the drill under traffic, and let its overlap end; what is claimed after that is signed with new secrets."""
+    """Run the drill under traffic until its overlap has ended; later claims must be signed with new secrets only."""
     new = staged(keys[0])
     async with traffic(world):
         await receiver.wait_for(20)
-        told = await command(world, "key", "compromise", id_of(OLD), "--overlap", "10", keys=new)
-        assert (4, 2, True, []) == tuple(told[name] for name in ("versions", "rotated", "integrity_rotated", "failed"))
+        result = await command(world, "key", "compromise", id_of(OLD), "--overlap", "10", keys=new)
+        assert (4, 2, True, []) == tuple(
+            result[name] for name in ("versions", "rotated", "integrity_rotated", "failed")
+        )
         await eventually(lambda: over(world))
         since = await world.pool.fetchval("SELECT now()")
         await more(receiver, 40)
@@ -39,7 +41,7 @@ async def drilled(world: World, receiver: Receiver, *keys: str, refs: set[str]) 
 @pytest.mark.timeout(600)
 @pytest.mark.req("SEC-22", part="under-traffic")
 async def test_under_traffic(world: World, receiver: Receiver) -> None:
-    """Deliveries go on, with both signatures through the overlap; after it none is signed with what was exposed."""
+    """Deliveries continue with both signatures during the overlap; after it no exposed secret signs."""
     old = {}
     for path in ("/one", "/two"):
         added = await world.endpoint(receiver.base_url + path, timeout_ms=15_000)
@@ -48,11 +50,11 @@ async def test_under_traffic(world: World, receiver: Receiver) -> None:
     await stage(world, new)
     async with world.worker(**staged(new)) as worker:
         await promote(world, new)
-        await rewrap(world, new)  # which is not enough: who has the key and a copy of the table has the secrets
+        await rewrap(world, new)  # not enough: the key and a copy of the table reveal the secrets
         exposed = (await command(world, "key", "versions", id_of(OLD), keys=staged(new)))["items"]
         assert old.keys() == {item["ref"] for item in exposed if item["used_as"] == "current"}
         await drilled(world, receiver, new, refs=set(old))
-        assert [] == [line for line in worker.log if line["event"] in {"delivery.waiting", "rollback.found"}]
+        assert [] == [line for line in worker.log if line["event"] in {"delivery.waiting", "stale.found"}]
 
     await arrived_once_at_the_first_attempt(world, receiver)
     assert not any(verifies(secret, got) for secret in old.values() for got in receiver.received[-20:])

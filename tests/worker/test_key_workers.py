@@ -1,4 +1,4 @@
-"""Workers while master keys change: one that froze, one whose cache is purged, one that meets a key of nobody's."""
+"""Workers while master keys change: a frozen worker, a purged cache, and a record under an unregistered key."""
 
 import json
 import os
@@ -7,11 +7,10 @@ import signal
 import pytest
 
 from hookseal.ground.ids import TenantId
-from hookseal.operations.endpoints import AddedEndpoint
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.envelope import seal
-from hookseal.secrets.keyring import KeyRing
-from hookseal.secrets.ref import SecretRef
+from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.secrets.ref import Purpose, SecretContext, SecretRef
+from hookseal.secrets.sealing.envelope import seal
+from hookseal.secrets.sealing.keyring import KeyRing
 from tests.worker.key_life import (
     OLD,
     another,
@@ -30,31 +29,31 @@ from tests.worker.test_rotation import verifies
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World
 
-SECRET_LOOKS_SECONDS = 30.0  # what waits for a secret looks again every 15 s, give or take a quarter
+SECRET_LOOKS_SECONDS = 30.0  # a held endpoint gets a probe about every 15 s
 _AGED = "UPDATE hookseal.workers SET beaten_at = now() - interval '31 seconds' WHERE id = $1"
 _MISSES, _HITS = "hookseal_secret_cache_misses_total", "hookseal_secret_cache_hits_total"
 
 
 async def rotated(world: World, added: AddedEndpoint, new: str) -> str:
-    """Rotate under the new key, revoking the older secret, and return the secret."""
+    """Rotate under the new key, revoking the previous secret, and return the secret."""
     of = ("--tenant", added.pointer.tenant_id, "--endpoint", added.pointer.endpoint_id)
-    told = await command(world, "endpoint", "rotate", *of, "--overlap", "0", "--print-secret", keys=staged(new))
-    return str(told["secret"])
+    result = await command(world, "endpoint", "rotate", *of, "--overlap", "0", "--print-secret", keys=staged(new))
+    return str(result["secret"])
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.req("SEC-05", part="under-traffic")
 async def test_a_worker_that_froze_through_a_promotion(world: World, receiver: Receiver) -> None:
-    """It signs what it can open, holds back what it cannot, and what waits goes out by a worker that has the key."""
+    """A worker frozen during a promotion signs what it can open, and holds the rest for a worker with the new key."""
     moved = await world.endpoint(f"{receiver.base_url}/moved")
     kept = await world.endpoint(f"{receiver.base_url}/kept", tenant="bmce")
     new = another()
     await stage(world, new)
     async with fleet(world) as workers:
         frozen = await workers.start("frozen")
-        await asked(world, frozen)  # so what it has cached of this endpoint is the older version
+        await asked(world, frozen)  # so its cache has the older version of this endpoint
         os.kill(frozen.pid, signal.SIGSTOP)
-        await world.pool.execute(_AGED, name_of(frozen))  # its time passes
+        await world.pool.execute(_AGED, name_of(frozen))  # as if its heartbeat had become too old
         await promote(world, new)
         secret = await rotated(world, moved, new)
         os.kill(frozen.pid, signal.SIGCONT)
@@ -85,7 +84,7 @@ def _startup(answer: tuple[int, dict[str, object]]) -> tuple[int, object]:
 
 @pytest.mark.req("SEC-06", part="purge")
 async def test_retiring_a_key_purges_what_was_cached_under_it(world: World, receiver: Receiver) -> None:
-    """Promotion and re-wrap leave the caches as they are, for no version changes; a retirement empties each."""
+    """Promotion and re-wrap leave the caches unchanged, because no version changes; a retirement empties each cache."""
     await world.endpoint(f"{receiver.base_url}/hook")
     new = another()
     await stage(world, new)
@@ -101,7 +100,7 @@ async def test_retiring_a_key_purges_what_was_cached_under_it(world: World, rece
 @pytest.mark.req("SEC-06", part="purge")
 @pytest.mark.req("SEC-22", part="under-traffic")
 async def test_the_drill_purges_what_was_cached_under_the_key(world: World, receiver: Receiver) -> None:
-    """What leaked is forgotten as well: in the overlap the older version is asked for anew, as is the new one."""
+    """The drill empties the caches: in the overlap the exposed version is read again, like the new one."""
     await world.endpoint(f"{receiver.base_url}/hook")
     new = another()
     await stage(world, new)
@@ -113,7 +112,7 @@ async def test_the_drill_purges_what_was_cached_under_the_key(world: World, rece
 
 
 async def asked(world: World, worker: Worker) -> tuple[float, float]:
-    """Deliver once, and return how many secrets the cache had until now and how many it had not."""
+    """Deliver once, and return the total numbers of cache hits and misses."""
     [ring] = await world.publish()
     await world.state(ring, "delivered")
     found = await worker.figures()
@@ -122,14 +121,14 @@ async def asked(world: World, worker: Worker) -> tuple[float, float]:
 
 @pytest.mark.req("SEC-04", part="keyring")
 async def test_a_record_under_a_key_that_nobody_registered(world: World, receiver: Receiver) -> None:
-    """Its endpoint alone waits; the fleet starts and delivers, and status and figures tell of the record."""
+    """Only the endpoint of a record under an unregistered key waits; status and figures report the record."""
     added = await world.endpoint(f"{receiver.base_url}/quarantined")
     await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
     foreign, ref = key(another()), SecretRef.parse(added.pointer.secret_ref or "")
     context = SecretContext.of(ref, Purpose.WEBHOOK_SIGNING)
     await world.pool.execute(
-        "UPDATE hookseal.secret_records SET sealed = $2, key_id = $3 WHERE tenant_id = 'acme' AND name = $1",
-        *(ref.name, seal(KeyRing(foreign), added.secret, context), foreign.key_id),
+        "UPDATE hookseal.secret_records SET sealed = $2 WHERE tenant_id = 'acme' AND name = $1",
+        *(ref.name, seal(KeyRing(foreign), added.secret, context)),
     )
     async with world.worker() as worker:
         [held], [sent] = await world.publish(), await world.publish("bmce")
@@ -154,7 +153,7 @@ async def test_a_record_under_a_key_that_nobody_registered(world: World, receive
 
 @pytest.mark.req("SEC-05", part="audited")
 async def test_a_re_wrap_is_audited_by_its_batches(world: World, receiver: Receiver) -> None:
-    """Each batch is one row of the installation, none of a tenant, and what was re-wrapped is used as before."""
+    """Each batch of a re-wrap is one audit row of the installation, none of a tenant, and the records stay usable."""
     added = await world.endpoint(f"{receiver.base_url}/hook")
     new = another()
     await stage(world, new)
@@ -169,8 +168,8 @@ async def test_a_re_wrap_is_audited_by_its_batches(world: World, receiver: Recei
     )
     assert {"_system"} == {row["tenant_id"] for row in rows}
     assert ["key.staged", "key.promoted", "key.rewrapped", "key.drained"] == [row["action"] for row in rows]
-    told = json.loads(rows[2]["after"])
-    assert (id_of(new), 3) == (told["to"], told["records"])
+    details = json.loads(rows[2]["after"])
+    assert (id_of(new), 3) == (details["to"], details["records"])
     assert ["endpoint.added"] == [
         row["action"]
         for row in await world.pool.fetch(

@@ -1,4 +1,4 @@
-"""The ledger that tries again, on a clock that tests move."""
+"""The ledger that repeats failed writes, on a clock that tests move."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,8 @@ import pytest
 
 from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
-from hookseal.ground.errors import Busy, Unavailable
+from hookseal.ground.errors import Unavailable
+from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.worker.ledger import PersistentLedger
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
@@ -28,7 +29,7 @@ WRITES: list[Write] = [
 
 
 class FlakyLedger(MemoryLedger):
-    """Fails that many times before each success."""
+    """Fails `failures` times, then succeeds."""
 
     failures = 0
     calls = 0
@@ -62,26 +63,31 @@ class FlakyLedger(MemoryLedger):
 
 
 def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], None] = print) -> PersistentLedger:
-    """Return a ledger that tries again, over this one; its lease tokens are numbered."""
+    """Return a persistent ledger over this one; its lease tokens are numbered."""
     numbers = count(1)
     return PersistentLedger(ledger, seconds=SECONDS, clock=clock, new_token=lambda: f"token-{next(numbers)}", lost=lost)
 
 
+async def one(ledger: PersistentLedger) -> Claim:
+    """Claim the only delivery."""
+    [claim] = (await ledger.claim_all([RING], most_bytes=MAX_BODY_BYTES)).claims
+    return claim
+
+
 async def claimed() -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
-    """Return a persistent ledger over a flaky one, in which one delivery is claimed."""
+    """Return a persistent ledger over a flaky one, with one claimed delivery."""
     clock = FakeClock()
     flaky = FlakyLedger(clock)
     flaky.add(CLAIM)
     ledger = persistent(flaky, clock)
-    claim = await ledger.claim(RING)
-    assert claim is not None
+    claim = await one(ledger)
     flaky.calls = 0
     return flaky, ledger, clock, claim
 
 
 @pytest.mark.req("DEL-15")
 async def test_two_failures_and_a_success_are_one_record() -> None:
-    """A write that fails twice is tried a third time, a little later each time, and is written once."""
+    """A write that fails twice succeeds at the third try, after pauses, and is stored once."""
     flaky, ledger, clock, claim = await claimed()
     flaky.failures = 2
 
@@ -92,7 +98,7 @@ async def test_two_failures_and_a_success_are_one_record() -> None:
 
 @pytest.mark.parametrize("write", WRITES, ids=["record", "release", "end"])
 async def test_every_write_is_tried_again(write: Write) -> None:
-    """A record, a release and an end outlive an outage."""
+    """`record`, `release` and `end` are repeated until the outage is over."""
     flaky, ledger, _, claim = await claimed()
     flaky.failures = 3
 
@@ -103,7 +109,7 @@ async def test_every_write_is_tried_again(write: Write) -> None:
 
 @pytest.mark.parametrize("write", WRITES, ids=["record", "release", "end"])
 async def test_until_the_time_is_over(write: Write) -> None:
-    """When the time is over the outage is raised, no later than the last pause, and many tries were made."""
+    """After its time limit a write raises the outage, at most one pause late, and after many tries."""
     flaky, ledger, clock, claim = await claimed()
     flaky.failures = 1_000_000
     with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
@@ -114,7 +120,7 @@ async def test_until_the_time_is_over(write: Write) -> None:
 
 
 async def test_the_time_of_slow_failures_counts() -> None:
-    """Tries that each take long end as early as quick ones: what counts is the time, not the pauses."""
+    """Slow tries count against the time limit like pauses."""
     flaky, ledger, clock, claim = await claimed()
 
     class SlowLedger(FlakyLedger):
@@ -131,17 +137,17 @@ async def test_the_time_of_slow_failures_counts() -> None:
 
 
 async def test_a_claim_is_not_tried_again() -> None:
-    """A claim fails at once: the ring comes again."""
+    """A failed claim is raised at once, because its ring comes again."""
     flaky, ledger, clock, _ = await claimed()
     flaky.failures = 1
     with pytest.raises(Unavailable):
-        await ledger.claim(RING)
+        await one(ledger)
 
     assert (1, []) == (flaky.calls, clock.slept)
 
 
 async def test_a_defect_is_not_tried_again() -> None:
-    """What is no outage is raised at once."""
+    """An error that is not an outage is raised at once."""
     flaky, ledger, clock, claim = await claimed()
     flaky.failures, flaky.error = 1, KeyError("a column")
     with pytest.raises(KeyError):
@@ -151,7 +157,7 @@ async def test_a_defect_is_not_tried_again() -> None:
 
 
 async def test_a_lost_lease_is_not_tried_again() -> None:
-    """A write that the fence refused is False, once."""
+    """A write that the fence refuses returns False after one try."""
     flaky, ledger, clock, claim = await claimed()
     flaky.rows[DELIVERY].lease = "another"
 
@@ -162,7 +168,7 @@ async def test_a_lost_lease_is_not_tried_again() -> None:
 @pytest.mark.req("DEL-15")
 @pytest.mark.parametrize("repeats", [0, 1])
 async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
-    """A record whose answer was lost was written: its repeat says so. A first try after a lost lease was not."""
+    """If the answer to a written record was lost, its repeat returns the verdict; after a lost lease None."""
     clock = FakeClock()
 
     class LosesAnswers(MemoryLedger):
@@ -178,8 +184,7 @@ async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
     inner = LosesAnswers(clock)
     inner.add(CLAIM)
     ledger = persistent(inner, clock)
-    claim = await ledger.claim(RING)
-    assert claim is not None
+    claim = await one(ledger)
     if not repeats:
         await inner.release(claim, None)
 
@@ -189,7 +194,7 @@ async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
 
 @pytest.mark.parametrize("error", [Unavailable("no answer"), asyncio.CancelledError()])
 async def test_a_claim_without_an_answer_is_told(error: BaseException) -> None:
-    """Whether it was made is not known, so its token is told to who looks for it; with an answer it is not."""
+    """The token of a claim without an answer is reported as lost; that of an answered claim is not."""
     clock = FakeClock()
     lost: list[str] = []
 
@@ -202,21 +207,7 @@ async def test_a_claim_without_an_answer_is_told(error: BaseException) -> None:
     silent.add(CLAIM)
     heard.add(CLAIM)
     with pytest.raises(type(error)):
-        await persistent(silent, clock, lost.append).claim(RING)
-    await persistent(heard, clock, lost.append).claim(RING)
+        await one(persistent(silent, clock, lost.append))
+    await one(persistent(heard, clock, lost.append))
 
     assert ["token-1"] == lost == [silent.rows[DELIVERY].lease]
-
-
-async def test_a_busy_claim_is_not_told() -> None:
-    """It has taken nothing, for certain: nobody looks for it."""
-    clock = FakeClock()
-    lost: list[str] = []
-
-    class Held(MemoryLedger):
-        async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-            raise Busy
-
-    with pytest.raises(Busy):
-        await persistent(Held(clock), clock, lost.append).claim(RING)
-    assert [] == lost

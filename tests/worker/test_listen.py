@@ -1,4 +1,4 @@
-"""The listener: publish tells the outbox, on a real PostgreSQL."""
+"""The listener: a publish notifies the outbox, on a real PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +11,10 @@ import structlog
 
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.clock import SystemClock
-from hookseal.queue.bell import DEFAULT_QUEUE, bell
-from hookseal.worker.listen import NOTICE_SECONDS, Listening
-from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.outbox import Lease, Outbox
+from hookseal.queue.bell import bell
+from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.outbox import NOTICE_SECONDS, Lease, Listening, Outbox
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
@@ -29,7 +29,7 @@ WHERE datname = current_database() AND application_name = 'listener'
 
 
 class Woken:
-    """Counts how often it was woken."""
+    """Counts its wake-ups."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,7 +39,7 @@ class Woken:
         self.count += 1
 
     async def more_than(self, count: int) -> None:
-        """Return once it was woken more often than that."""
+        """Return when it was woken more often than that."""
 
         async def look() -> bool:
             return self.count > count
@@ -49,7 +49,7 @@ class Woken:
 
 @asynccontextmanager
 async def listening(url: str, woken: Woken) -> AsyncIterator[None]:
-    """Listen for the length of the block."""
+    """Listen during the block."""
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(url, timeout=5, server_settings={"application_name": "listener"})
@@ -63,8 +63,8 @@ async def listening(url: str, woken: Woken) -> AsyncIterator[None]:
         await cancelled([task])
 
 
-async def told(pool: "Pool[asyncpg.Record]") -> None:
-    """Return once publish tells whoever listens."""
+async def notified(pool: "Pool[asyncpg.Record]") -> None:
+    """Return when publishing sends notifications."""
 
     async def look() -> bool:
         return bool(await pool.fetchval("SELECT until > now() FROM hookseal.control WHERE name = 'notify'"))
@@ -76,7 +76,7 @@ async def told(pool: "Pool[asyncpg.Record]") -> None:
 async def test_what_is_published_is_rung_at_once(
     pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
 ) -> None:
-    """With a listener, what SQL publishes is rung although the next look of the outbox is far away."""
+    """With a listener, an event published by SQL is rung at once, long before the next look of the outbox."""
     await subscribe(pool)
     ringing = bell(redis_url)
     log = structlog.get_logger()
@@ -91,7 +91,7 @@ async def test_what_is_published_is_rung_at_once(
 
     woken.wake = both  # type: ignore[method-assign]
     async with listening(database_url, woken):
-        await told(pool)
+        await notified(pool)
 
         async def leads() -> bool:
             return outbox.leads
@@ -110,21 +110,21 @@ async def test_what_is_published_is_rung_at_once(
 
 
 async def test_publish_is_asked_to_tell_for_ten_seconds(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """The listener asks to be told for ten seconds at a time, so that producers pay no longer than it lives."""
+    """The listener requests notifications for ten seconds at a time, so that they end soon after the listener."""
     async with listening(database_url, Woken()):
-        await told(pool)
+        await notified(pool)
         left = await pool.fetchval("SELECT until - now() FROM hookseal.control WHERE name = 'notify'")
 
     assert timedelta(seconds=NOTICE_SECONDS - 5) < left <= timedelta(seconds=NOTICE_SECONDS)
 
 
 async def test_a_lost_connection_is_replaced(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """When PostgreSQL ends the connection, another listens soon, and the outbox is woken for what was missed."""
+    """If PostgreSQL ends the connection, a new one listens soon, and the outbox is woken for missed notifications."""
     await subscribe(pool)
     woken = Woken()
     async with listening(database_url, woken):
         for _ in range(2):
-            await told(pool)
+            await notified(pool)
             before = woken.count
             await pool.execute(END_THE_LISTENER)
             await woken.more_than(before)
@@ -134,7 +134,7 @@ async def test_a_lost_connection_is_replaced(pool: "Pool[asyncpg.Record]", datab
 
 
 async def test_an_outage_is_told_once(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """While it cannot connect it goes on trying and tells it once; then it listens, and tells that too."""
+    """While the listener cannot connect it tries again and logs the outage once; then it logs that it listens again."""
     clock = FakeClock()
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
@@ -145,7 +145,7 @@ async def test_an_outage_is_told_once(pool: "Pool[asyncpg.Record]", database_url
     woken = Woken()
     with structlog.testing.capture_logs() as logs:
         task = asyncio.create_task(Listening(connect, woken.wake, clock=clock, log=structlog.get_logger()).run())
-        await told(pool)
+        await notified(pool)
         await cancelled([task])
 
     assert ["listen.failed", "listen.resumed"] == [line["event"] for line in logs]
@@ -154,7 +154,7 @@ async def test_an_outage_is_told_once(pool: "Pool[asyncpg.Record]", database_url
 
 
 def test_it_is_off_unless_asked_for(database_url: str, redis_url: str) -> None:
-    """Whoever does not ask for it pays nothing."""
+    """Listening is off unless HOOKSEAL_LISTEN enables it."""
     assert [False, False, True] == [
         settings(database_url, redis_url, **changes).worker.listen
         for changes in ({}, {"HOOKSEAL_LISTEN": "false"}, {"HOOKSEAL_LISTEN": "true"})

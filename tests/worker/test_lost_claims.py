@@ -1,4 +1,4 @@
-"""Claims whose answer never came are given back, unspent, however late the server was."""
+"""Claims whose answer was lost are given back, unspent, however late the server made them."""
 
 import uuid
 
@@ -17,20 +17,20 @@ LEASE_SECONDS = 45
 
 
 def looking(ledger: PostgresLedger, clock: FakeClock) -> LostClaims:
-    """Return one who looks for lost claims."""
+    """Return the search for lost claims."""
     return LostClaims(ledger, lease_seconds=LEASE_SECONDS, clock=clock, log=structlog.get_logger())
 
 
 @pytest.mark.req("DEL-03")
 async def test_given_back_unspent(pool: "Pool[asyncpg.Record]") -> None:
-    """What a lost claim took is due at once, without an attempt and unrung; the next claim has the same number."""
+    """The delivery of a lost claim is due at once, unrung, without an attempt; its next claim has the same number."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     ledger, clock, token = PostgresLedger(pool, worker="w1", lease_seconds=45), FakeClock(), str(uuid.uuid4())
     lost = looking(ledger, clock)
     lost.add(token)
-    await lost.once()  # the server was late: nothing yet
+    await lost.once()  # the server has not made the claim yet
     assert await ledger.claim(ring, token) is not None
     await lost.once()
 
@@ -44,7 +44,7 @@ async def test_given_back_unspent(pool: "Pool[asyncpg.Record]") -> None:
 
 
 async def test_others_are_left_alone(pool: "Pool[asyncpg.Record]") -> None:
-    """A claim under another token stays."""
+    """A claim with another token is not given back."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
@@ -66,7 +66,7 @@ class Away(PostgresLedger):
 
 
 async def test_looked_for_until_a_lease_after_the_outage(pool: "Pool[asyncpg.Record]") -> None:
-    """While PostgreSQL is away nothing is forgotten; once it has answered for as long as a lease lasts, all is."""
+    """Tokens are kept during an outage, and discarded when PostgreSQL has answered for the length of a lease."""
     away = Away(pool, worker="w1", lease_seconds=LEASE_SECONDS)
     back = PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS)
     clock = FakeClock()
@@ -85,7 +85,7 @@ async def test_looked_for_until_a_lease_after_the_outage(pool: "Pool[asyncpg.Rec
 
 
 async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
-    """At most ten thousand are looked for."""
+    """At most ten thousand tokens are kept."""
     lost = looking(PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS), FakeClock())
     for _ in range(10_001):
         lost.add(str(uuid.uuid4()))

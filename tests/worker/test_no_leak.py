@@ -1,4 +1,4 @@
-"""Whole workers that tell all they can, over every good and bad end: no canary is anywhere that it may not be."""
+"""Workers that log all they can, through every outcome and failure, leave no canary where it must not be."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from hookseal.embedded.folders import write_private
 from hookseal.embedded.server import Server
 from hookseal.ground.ids import TenantId
 from tests.doubles.stored import MASTER_KEY_TEXT
-from tests.worker import places
+from tests.worker import leak_places
 from tests.worker.canary import search
 from tests.worker.leaking import (
     DELIVERED,
@@ -31,7 +31,7 @@ from tests.worker.leaking import (
     all_canaries,
     scene,
 )
-from tests.worker.loud import made_loud
+from tests.worker.verbose_process import made_loud
 from tests.worker.waiting import PATIENCE_SECONDS, eventually
 from tests.worker.world import Receiver, Worker, World, held, world
 
@@ -48,7 +48,7 @@ IS_AT_ITS_END: Mapping[str, Callable[[asyncpg.Record], bool]] = {
 
 
 def private(installed: World) -> dict[str, str]:
-    """Return settings that name private files: with them no secret is in the environment of a worker."""
+    """Return settings that name private files, so that the environment of a worker contains no secret."""
     values = {
         "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
         "DATABASE_URL": installed.database_url,
@@ -60,18 +60,18 @@ def private(installed: World) -> dict[str, str]:
 
 
 def started_as(worker: Worker) -> dict[str, bytes]:
-    """Return what the kernel shows of the process: its arguments, and its environment to whoever may read that."""
+    """Return the arguments of the process, and its environment if the kernel lets this user read it."""
     shown = {}
     for name in ("cmdline", "environ"):
         try:
             shown[name] = Path(f"/proc/{worker.pid}/{name}").read_bytes()
-        except OSError:  # which a process that is hardened refuses to all but root
+        except OSError:  # a hardened process refuses this to all but root
             shown[name] = b""
     return shown
 
 
 async def at_its_end(installed: World, ring: Ring, end: str) -> None:
-    """Return once the delivery has ended so."""
+    """Return when the delivery has reached that end."""
 
     async def look() -> bool:
         row = await installed.installation.delivery(ring)
@@ -82,7 +82,7 @@ async def at_its_end(installed: World, ring: Ring, end: str) -> None:
 
 
 async def in_mid_delivery(installed: World, receiver: Receiver, path: str) -> tuple[Ring, asyncio.Event]:
-    """Return a delivery whose request has arrived, and what has it answered."""
+    """Return a delivery whose request has arrived, and the event that lets it be answered."""
     answer = asyncio.Event()
     receiver.answers[path] = held(answer)
     endpoint = NewEndpoint(tenant_id=INITECH, url=receiver.base_url + path, event_types=(path[1:],), timeout_ms=15_000)
@@ -94,7 +94,7 @@ async def in_mid_delivery(installed: World, receiver: Receiver, path: str) -> tu
 
 
 async def through_outages(installed: World, worker: Worker, receiver: Receiver, servers: tuple[Server, Server]) -> None:
-    """Have PostgreSQL, then Redis, stand still in mid-delivery, and PostgreSQL drop every connection."""
+    """Freeze PostgreSQL and then Redis during a delivery, then end every connection to PostgreSQL."""
     for number, server in enumerate(servers):
         ring, answer = await in_mid_delivery(installed, receiver, f"/outage{number}")
         server.freeze()
@@ -118,7 +118,7 @@ async def through_outages(installed: World, worker: Worker, receiver: Receiver, 
 
 
 async def stopped_in_mid_delivery(installed: World, worker: Worker, receiver: Receiver) -> bytes:
-    """Tell the worker to stop while a request is under way; return what it printed since it was ready."""
+    """Stop the worker while a request is in flight; return what it printed after it became ready."""
     ring, answer = await in_mid_delivery(installed, receiver, "/stopped")
     os.kill(worker.pid, signal.SIGTERM)
 
@@ -133,30 +133,30 @@ async def stopped_in_mid_delivery(installed: World, worker: Worker, receiver: Re
     return b"" if output is None else await output.read()
 
 
-async def told_by(
+async def written_by(
     installed: World, servers: tuple[Server, Server], receiver: Receiver, ends: Scene, *, journal: str
 ) -> dict[str, bytes]:
-    """Run a worker over every end, outages and a stop; return all that anybody could have been told by it."""
+    """Run a worker through every end, outages and a stop; return all that it wrote anywhere."""
     _, redis = servers
     rings = await installed.publish()
-    found = {f"before {key}": value for key, value in (await places.keys(redis.url)).items()}
+    found = {f"before {key}": value for key, value in (await leak_places.keys(redis.url)).items()}
     loud = made_loud(installed.folder / "loud", worker=True)
-    async with places.monitored(redis) as heard:
+    async with leak_places.monitored(redis) as heard:
         async with installed.worker(**loud, **private(installed)) as worker:
             found |= started_as(worker)
             for ring in rings:
                 await at_its_end(installed, ring, ends.ends[ring.endpoint_id])
-            found |= await places.pages(worker.process.ready["health_url"])
+            found |= await leak_places.pages(worker.process.ready["health_url"])
             await through_outages(installed, worker, receiver, servers)
-            found |= {f"after {page}": value for page, value in (await places.pages(_url(worker))).items()}
+            found |= {f"after {page}": value for page, value in (await leak_places.pages(_url(worker))).items()}
             found["standard output"] = await stopped_in_mid_delivery(installed, worker, receiver)
         found["log"] = worker.log_file.read_bytes()
         found["ready"] = repr(worker.process.ready).encode()
     found["monitor"] = bytes(heard)
-    found |= await places.keys(redis.url)
-    found |= await places.tables(installed.pool)
-    found |= await places.files_of(installed.pool, journal)
-    return found | {"dump": await places.dump(installed.database_url)}
+    found |= await leak_places.keys(redis.url)
+    found |= await leak_places.tables(installed.pool)
+    found |= await leak_places.files_of(installed.pool, journal)
+    return found | {"dump": await leak_places.dump(installed.database_url)}
 
 
 def _url(worker: Worker) -> str:
@@ -166,17 +166,17 @@ def _url(worker: Worker) -> str:
 @pytest.mark.timeout(300)
 @pytest.mark.req("SEC-15")
 async def test_nobody_is_told(own_postgres: Server, own_valkey: Server, receiver: Receiver, tmp_path: Path) -> None:
-    """Deliveries over every end, outages and a stop in mid-delivery leave no secret anywhere but at the receivers."""
+    """After deliveries to every end, outages and a stop during a delivery, only receivers have the secrets."""
     servers = (own_postgres, own_valkey)
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
         journal = await pool.fetchval(JOURNAL)
         installed = await world(pool, own_postgres.url, own_valkey.url, tmp_path)
         async with scene(installed.installation, own_postgres.url, own_valkey.url) as ends:
-            found = await told_by(installed, servers, receiver, ends, journal=journal)
+            found = await written_by(installed, servers, receiver, ends, journal=journal)
             snippets = [row["snippet"] for row in await pool.fetch("SELECT snippet FROM hookseal.attempts")]
 
     assert [] == search(found, ends.canaries)
-    # It was a run in which much could have been told.
+    # The run really logged, stored and sent enough that a leak would be found.
     read = (
         "log",
         "dump",
@@ -186,20 +186,20 @@ async def test_nobody_is_told(own_postgres: Server, own_valkey: Server, receiver
         "secret_records as binary",
         "postgres.log",
     )
-    assert all(found[name] for name in read), "each was read"
-    assert any(name.startswith("journal") and value for name, value in found.items()), "and so was the journal"
-    assert 3 <= found["log"].count(b"RuntimeError: a fault of ours"), "tracebacks were written"
-    assert b"signers = (Signer(db:acme:" in found["log"], "with local variables"
-    assert all(told in found["log"] for told in (b'"logger":"asyncio"', b'"logger":"arq.worker"')), "by all"
-    assert b"ZRANGEBYSCORE" in found["monitor"]
-    assert any("[masked]" in (snippet or "") for snippet in snippets), "a receiver repeated its request"
+    assert all(found[name] for name in read), "a place was not read"
+    assert any(name.startswith("journal") and value for name, value in found.items()), "the WAL was not read"
+    assert 3 <= found["log"].count(b"RuntimeError: a fault of ours"), "tracebacks are missing in the log"
+    assert b"signers = (Signer(db:acme:" in found["log"], "local variables are missing"
+    assert b'"logger":"asyncio"' in found["log"], "other loggers are missing"
+    assert b"ZPOPMIN" in found["monitor"]
+    assert any("[masked]" in (snippet or "") for snippet in snippets), "no receiver repeated its request"
     got = [raw for listener in ends.listeners for raw in listener.requests]
-    assert 10 < sum(TOKEN in raw for raw in got), "receivers got the header"
+    assert 10 < sum(TOKEN in raw for raw in got), "receivers did not get the header"
 
 
 @pytest.mark.req("SEC-15")
 async def test_a_worker_that_aborts(world: World, receiver: Receiver) -> None:
-    """A worker that aborts in mid-delivery leaves no core, and tells no secret as it goes."""
+    """A worker that aborts during a delivery writes no core file and no secret to its log."""
     async with world.worker(**made_loud(world.folder / "loud", worker=True), **private(world)) as worker:
         await in_mid_delivery(world, receiver, "/aborted")
         assert (0, 0) == resource.prlimit(worker.pid, resource.RLIMIT_CORE)
@@ -214,7 +214,7 @@ async def test_a_worker_that_aborts(world: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("SEC-15")
 async def test_where_the_settings_come_from(world: World) -> None:
-    """With files nothing that starts a worker holds a secret; as a variable, its first environment does."""
+    """With settings in files neither arguments nor environment contain a secret; variables are in the environment."""
     known = await all_canaries(world.installation, world.database_url, world.redis_url)
     async with world.started_worker(**private(world)) as worker:
         from_files = started_as(worker)
@@ -223,5 +223,5 @@ async def test_where_the_settings_come_from(world: World) -> None:
     async with world.started_worker() as worker:
         shown = started_as(worker)
     assert [] == search({"cmdline": shown["cmdline"]}, known)
-    if os.geteuid() == 0:  # the exception that the README tells of
+    if os.geteuid() == 0:  # the exception that docs/guide/running.md names
         assert search({"environ": shown["environ"]}, known)

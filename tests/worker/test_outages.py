@@ -1,4 +1,4 @@
-"""A whole worker while what it depends on stands still."""
+"""A whole worker while a dependency is frozen."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ Pool = asyncpg.Pool
 
 
 async def unready(worker: Worker, name: str) -> None:
-    """Return once the worker says that this dependency is a time-out, while it lives."""
+    """Return when the worker reports that dependency as a timeout; it must live."""
 
     async def look() -> bool:
         status, said = await worker.get("/readyz")
@@ -27,7 +27,7 @@ async def unready(worker: Worker, name: str) -> None:
 
 
 async def ready(worker: Worker) -> None:
-    """Return once the worker says that it is ready."""
+    """Return when the worker is ready."""
 
     async def look() -> bool:
         return (await worker.get("/readyz"))[0] == 200
@@ -39,7 +39,7 @@ async def ready(worker: Worker) -> None:
 async def test_postgresql_stands_still(
     own_postgres: Server, redis_url: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """While PostgreSQL stands still a worker lives and is unready; then it records what it sent, and goes on."""
+    """While PostgreSQL is frozen a worker lives and is unready; afterwards it records what it sent, and continues."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
@@ -63,7 +63,7 @@ async def test_postgresql_stands_still(
 
 
 async def test_postgresql_drops_every_connection(world: World, receiver: Receiver) -> None:
-    """Connections that PostgreSQL ends are opened again, and deliveries go on."""
+    """Connections that PostgreSQL ends are opened again, and deliveries continue."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with world.worker() as worker:
         for _ in range(3):
@@ -79,7 +79,7 @@ async def test_postgresql_drops_every_connection(world: World, receiver: Receive
 async def test_redis_stands_still(
     pool: "Pool[asyncpg.Record]", database_url: str, own_valkey: Server, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """While Redis stands still a worker lives and is unready; then what was published meanwhile goes out."""
+    """While Redis is frozen a worker lives and is unready; afterwards events published meanwhile are delivered."""
     installed = await world(pool, database_url, own_valkey.url, tmp_path)
     await installed.endpoint(f"{receiver.base_url}/hook")
     async with installed.worker() as worker:
@@ -94,7 +94,7 @@ async def test_redis_stands_still(
 
 
 async def test_a_stop_while_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
-    """A worker that is told to stop while PostgreSQL stands still says goodbye to nobody for long, and exits with 0."""
+    """A worker that is stopped while PostgreSQL is frozen does not wait for it, and exits with 0."""
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
         installed = await world(pool, own_postgres.url, redis_url, tmp_path)
         async with installed.worker() as worker:

@@ -1,4 +1,4 @@
-"""The outbox: one worker rings what nobody rang, on a real PostgreSQL and Valkey."""
+"""The outbox: one worker rings the unrung deliveries, on a real PostgreSQL and Valkey."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -12,9 +12,10 @@ from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Unavailable
-from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
-from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.outbox import Lease, Outbox
+from hookseal.queue.bell import Bell, bell
+from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.outbox import CALM_AFTER_SECONDS, CALM_POLL_SECONDS, CROWDED_SECONDS, POLL_SECONDS, Lease, Outbox
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
 from tests.worker.figures import figures
@@ -26,22 +27,23 @@ FAR_AWAY = 3_600.0
 
 
 class NotingBell(Bell):
-    """Notes every id that is rung; while `broken` it does what a Redis that is gone does."""
+    """Notes every id that is rung; while `broken` is set it fails like a missing Redis."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(bell(url).redis, DEFAULT_QUEUE)
+        made = bell(url)
+        super().__init__(made.redis, made.waiting, DEFAULT_QUEUE)
         self.rung: list[str] = []
         self.tries = 0
         self.broken = False
 
-    async def ring(self, rings: Iterable[Ring], *, again: bool = False) -> int:
+    async def ring(self, rings: Iterable[Ring]) -> int:
         """Ring."""
         self.tries += 1
         if self.broken:
             raise Unavailable("Redis does not answer (ConnectionError)")
         noted = list(rings)
         self.rung += [ring.delivery_id for ring in noted]
-        return await super().ring(noted, again=again)
+        return await super().ring(noted)
 
     async def ping(self) -> None:
         """Answer."""
@@ -74,15 +76,15 @@ def outbox(
 
 
 async def rings(leader: Outbox, ringing: NotingBell, *, waited_seconds: float = 0) -> int:
-    """Let it look once; return how many it rang."""
+    """Look once; return the number of rings."""
     before = len(ringing.rung)
-    assert not await leader.once(waited_seconds=waited_seconds), "nothing more is left"
+    assert not await leader.once(waited_seconds=waited_seconds), "more is left to ring"
     return len(ringing.rung) - before
 
 
 @asynccontextmanager
 async def running(*outboxes: Outbox, poll_seconds: float = 0.1) -> AsyncIterator[None]:
-    """Run these until the end of the block."""
+    """Run these outboxes during the block."""
     tasks = [asyncio.create_task(each.run(poll_seconds=poll_seconds)) for each in outboxes]
     try:
         yield
@@ -93,7 +95,7 @@ async def running(*outboxes: Outbox, poll_seconds: float = 0.1) -> AsyncIterator
 
 @pytest.mark.req("DEL-01")
 async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """What was published by SQL is put into the queue, once, and is counted."""
+    """Deliveries of events published by SQL are put into the queue once, and are counted."""
     await subscribe(pool)
     ids = await publish(pool, 3)
     leader = outbox(pool, ringing, "w1")
@@ -105,7 +107,7 @@ async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]", ringi
 
 
 async def test_whoever_publishes_is_left_time_to_ring(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """What came due a moment ago is left to its publisher."""
+    """A delivery that has just become due is left to its publisher."""
     await subscribe(pool)
     await publish(pool, 1)
     leader = outbox(pool, ringing, "w1")
@@ -114,8 +116,52 @@ async def test_whoever_publishes_is_left_time_to_ring(pool: "Pool[asyncpg.Record
     assert 1 == await rings(leader, ringing)
 
 
+async def test_it_looks_seldom_while_nothing_is_left_to_it(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """After a ring the outbox polls fast for ten seconds, and then as slowly as before."""
+    await subscribe(pool)
+    clock = FakeClock()
+    task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).run())
+
+    async def is_calm() -> bool:
+        return [CALM_POLL_SECONDS] * 3 == clock.slept[-3:]
+
+    async def is_busy() -> bool:
+        return POLL_SECONDS in clock.slept
+
+    try:
+        await eventually(is_calm)
+        assert not await is_busy()
+        await publish(pool, 1)
+        await eventually(is_busy)
+        await eventually(is_calm)
+    finally:
+        await cancelled([task])
+    assert 1 == len(ringing.rung)
+    assert CALM_AFTER_SECONDS == pytest.approx(POLL_SECONDS * clock.slept.count(POLL_SECONDS), abs=2 * POLL_SECONDS)
+
+
+async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """At most `most_waiting` rings of a backlog are in Redis, until workers take some or a second has passed."""
+    await subscribe(pool)
+    await publish(pool, 2 * SWEEP_BATCH + 1)
+    clock = FakeClock()
+    leader = outbox(pool, ringing, "w1", clock=clock)
+    leader.most_waiting = SWEEP_BATCH
+
+    assert await leader.once(waited_seconds=0)
+    assert [False] * 2 == [await leader.once(waited_seconds=0) for _ in range(2)]
+    assert SWEEP_BATCH == len(ringing.rung) == await ringing.depth()
+    await ringing.redis.zremrangebyrank(DEFAULT_QUEUE, 0, 0)
+    assert await leader.once(waited_seconds=0)
+    assert not await leader.once(waited_seconds=0)
+    assert 2 * SWEEP_BATCH == len(ringing.rung)
+    clock.elapsed += CROWDED_SECONDS
+    assert not await leader.once(waited_seconds=0)
+    assert 2 * SWEEP_BATCH + 1 == len(ringing.rung)
+
+
 async def test_one_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """Of two workers one leads, and the other rings nothing until the first steps down: then it leads at once."""
+    """Of two workers one leads; the other rings nothing until the leader steps down, and then leads at once."""
     await subscribe(pool)
     clock = FakeClock()
     first, second = (outbox(pool, ringing, name, clock=clock) for name in ("w1", "w2"))
@@ -133,7 +179,7 @@ async def test_one_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> N
 
 
 async def test_a_frozen_leader_loses_by_the_clock(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """A leader that stands still is followed when its lease is over, and rings nothing although it thinks it leads."""
+    """A frozen leader is replaced when its lease has expired, and rings nothing, although it believes that it leads."""
     await subscribe(pool)
     frozen = outbox(pool, ringing, "w1", seconds=0.5, clock=FakeClock())
     await frozen.once()
@@ -157,7 +203,7 @@ async def test_a_frozen_leader_loses_by_the_clock(pool: "Pool[asyncpg.Record]", 
 async def test_a_leader_that_cannot_renew_stops_saying_that_it_leads(
     pool: "Pool[asyncpg.Record]", ringing: NotingBell
 ) -> None:
-    """A leader that was cut off says by itself that it leads no more when its lease must be over."""
+    """A leader that cannot renew its lease stops leading by its own clock when the lease has expired."""
     clock = FakeClock()
     leader = outbox(pool, ringing, "w1", clock=clock)
     await leader.once()
@@ -170,7 +216,7 @@ async def test_a_leader_that_cannot_renew_stops_saying_that_it_leads(
 
 
 async def test_two_workers_ring_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """However many workers run, every delivery is rung once."""
+    """Every delivery is rung once, however many workers run."""
     await subscribe(pool)
     async with running(*(outbox(pool, ringing, f"w{number}", seconds=0.5) for number in range(3))):
         ids = set[str]()
@@ -186,7 +232,7 @@ async def test_two_workers_ring_once(pool: "Pool[asyncpg.Record]", ringing: Noti
 
 
 async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """However much there is, it is rung without waiting for the next look."""
+    """More than one batch is rung without waiting for the next look."""
     await subscribe(pool)
     await publish(pool, SWEEP_BATCH + 1)
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = next_attempt_at - interval '1 minute'")
@@ -199,7 +245,7 @@ async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", ringing: Noting
 
 
 async def test_woken_it_looks_at_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """`wake` makes a leader ring without waiting: neither for its next look nor for the publisher."""
+    """After `wake` the leader rings at once, without waiting for its next look or for the publisher."""
     await subscribe(pool)
     leader = outbox(pool, ringing, "w1")
     async with running(leader, poll_seconds=FAR_AWAY):
@@ -218,7 +264,7 @@ async def test_woken_it_looks_at_once(pool: "Pool[asyncpg.Record]", ringing: Not
 
 
 async def test_an_outage_of_redis_is_told_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """While Redis is gone it is told once, and what is published then is kept unrung; it is rung when Redis is back."""
+    """An outage of Redis is logged once; deliveries that are published meanwhile are rung after it, none twice."""
     await subscribe(pool)
     ringing.broken = True
     lost = await publish(pool, 1)
@@ -249,7 +295,7 @@ async def test_an_outage_of_redis_is_told_once(pool: "Pool[asyncpg.Record]", rin
 
 
 async def test_an_outage_of_postgresql_is_told_once(database_url: str, ringing: NotingBell) -> None:
-    """While PostgreSQL does not answer the loop goes on, tells it once, and a stop waits no longer than a second."""
+    """While PostgreSQL does not answer, the loop continues and logs the outage once, and `step_down` returns."""
     pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)
     await pool.close()
     clock = FakeClock()

@@ -1,4 +1,4 @@
-"""Plaintext of an older system and a whole worker: production waits for its migration; one row holds up no other."""
+"""Plaintext secrets of an older system and a whole worker: production requires their migration first."""
 
 import hashlib
 import hmac
@@ -6,7 +6,7 @@ import hmac
 import pytest
 
 from hookseal.ground.errors import Unavailable
-from hookseal.operations.migration import migrate_endpoint
+from hookseal.operations.migrate_secrets import migrate_endpoint
 from tests.cli.command import Ended, hookseal
 from tests.doubles.legacy import SECRET, legacy
 from tests.worker.environment import environment
@@ -17,13 +17,13 @@ PRODUCTION = {"HOOKSEAL_ENV": "production", "HOOKSEAL_ALLOW_HTTP": ""}
 
 
 async def started(world: World, **changes: str) -> Ended:
-    """Return how a worker ended that refused to start."""
+    """Start a worker that must refuse to start, and return how it ended."""
     return await hookseal("worker", "--json", **environment(world.database_url, world.redis_url, **changes))
 
 
 @pytest.mark.req("SEC-13")
 async def test_production_waits_for_the_migration(world: World) -> None:
-    """In production no worker starts (78) until plaintext is migrated; the error names how many, and the command."""
+    """In production a worker is refused (78) until plaintext is migrated; the error has the number and the command."""
     for number in range(2):
         await legacy(world.pool, url=f"https://receiver.example/{number}")
     ended = await started(world, **PRODUCTION)
@@ -42,20 +42,20 @@ async def test_production_waits_for_the_migration(world: World) -> None:
 @pytest.mark.req("SEC-13")
 @pytest.mark.parametrize("name", ["development", "test"])
 async def test_elsewhere_it_is_told(world: World, name: str) -> None:
-    """In development and test it starts, and its log says how many wait and which command helps."""
+    """In development and test a worker starts, and its log says how many rows wait and which command to run."""
     await legacy(world.pool)
     async with world.worker(HOOKSEAL_ENV=name) as worker:
-        [told] = [line for line in worker.log if line["event"] == "secrets.unmigrated"]
+        [line] = [line for line in worker.log if line["event"] == "secrets.unmigrated"]
 
-    assert ("warning", 1) == (told["level"], told["endpoints"])
-    assert "hookseal migrate-secrets" in told["reason"]
+    assert ("warning", 1) == (line["level"], line["endpoints"])
+    assert "hookseal migrate-secrets" in line["reason"]
 
 
 @pytest.mark.req("SEC-13")
 @pytest.mark.req("SEC-12")
 @pytest.mark.parametrize("name", ["development", "test"])
 async def test_a_row_that_appears_later(world: World, receiver: Receiver, name: str) -> None:
-    """It makes only its own endpoint wait, unsent and unspent; the worker stays ready; once migrated it is sent."""
+    """Only the endpoint of a plaintext row waits, unspent; the worker stays ready, and sends after the migration."""
     await world.endpoint(f"{receiver.base_url}/ours")
     async with world.worker(HOOKSEAL_ENV=name) as worker:
         held = await legacy(world.pool, url=f"{receiver.base_url}/theirs")
@@ -81,7 +81,7 @@ async def test_a_row_that_appears_later(world: World, receiver: Receiver, name: 
 
 @pytest.mark.req("SEC-12")
 async def test_without_the_column(world: World, receiver: Receiver) -> None:
-    """A worker that runs while the column leaves goes on, and one that starts after it delivers as before."""
+    """A running worker continues when the plaintext column is dropped, and later workers deliver as before."""
     held = await legacy(world.pool, url=f"{receiver.base_url}/theirs")
     settings = environment(world.database_url, world.redis_url)
     async with world.worker() as worker:
@@ -108,7 +108,7 @@ async def test_without_the_column(world: World, receiver: Receiver) -> None:
 
 
 async def test_why_it_did_not_become_ready(world: World) -> None:
-    """A worker process that refuses to start ends, and does not hang."""
+    """A worker process that refuses to start ends and does not hang."""
     await legacy(world.pool)
     with pytest.raises(Unavailable, match="migrate-secrets"):
         async with world.worker(**PRODUCTION):

@@ -1,4 +1,4 @@
-"""The port of the probes when somebody opens more connections than it takes, and leaves them open."""
+"""The port of the probes when a client opens more connections than the limit and leaves them open."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ async def live(_request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def serving(port: ProbePort) -> AsyncIterator[int]:
-    """Answer on this port for the length of the block."""
+    """Answer on this port during the block."""
     application = web.Application()
     application.router.add_get("/livez", live)
     _, number = await port.serve(application, "127.0.0.1", 0)
@@ -35,7 +35,7 @@ async def serving(port: ProbePort) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def opened(number: int, source: str) -> AsyncIterator[Streams]:
-    """Give a connection from that address of the loopback."""
+    """Yield a connection from that loopback address."""
     reader, writer = await asyncio.open_connection("127.0.0.1", number, local_addr=(source, 0))
     try:
         yield reader, writer
@@ -44,14 +44,14 @@ async def opened(number: int, source: str) -> AsyncIterator[Streams]:
 
 
 async def answered(streams: Streams) -> bytes:
-    """Ask, and return all that comes until the connection ends."""
+    """Send a request, and return everything until the connection is closed."""
     reader, writer = streams
     writer.write(ASKED)
     return await reader.read()
 
 
 async def test_a_crowd_keeps_nobody_else_out() -> None:
-    """However many connections one address opens and leaves open, so many are held, and another address is answered."""
+    """Connections above the limit are closed, and a client at another address is answered."""
     port = ProbePort()
     async with serving(port) as number, AsyncExitStack() as open_ones:
         kubelet = await open_ones.enter_async_context(opened(number, "127.0.0.2"))
@@ -70,7 +70,7 @@ async def test_a_crowd_keeps_nobody_else_out() -> None:
 
 
 async def test_each_is_answered_once() -> None:
-    """A connection ends after its answer: none is held for a next question."""
+    """A connection is closed after its answer."""
     port = ProbePort()
     async with serving(port) as number, opened(number, "127.0.0.1") as streams:
         streams[1].write(ASKED)
@@ -87,7 +87,7 @@ async def test_each_is_answered_once() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\nhost:"])
 async def test_who_asks_nothing_has_its_time(said: bytes) -> None:
-    """A connection on which no whole question comes ends when its time is over."""
+    """A connection without a whole request is closed at its time limit."""
     port = ProbePort(seconds=0.05)
     async with serving(port) as number, opened(number, "127.0.0.1") as (reader, writer):
         writer.write(said)
@@ -96,6 +96,6 @@ async def test_who_asks_nothing_has_its_time(said: bytes) -> None:
 
 
 async def test_a_port_that_is_taken() -> None:
-    """A port that somebody else has is an error, and nothing is left open."""
+    """A port in use is an error."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         await ProbePort().serve(web.Application(), "127.0.0.1", taken.getsockname()[1])

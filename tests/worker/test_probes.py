@@ -1,4 +1,4 @@
-"""The probes of a whole worker while one thing after another is broken."""
+"""The probes of a whole worker, while one dependency after another is broken."""
 
 from pathlib import Path
 
@@ -6,9 +6,8 @@ import asyncpg
 import pytest
 
 from hookseal.embedded.server import Server
+from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.bell import bell
-from hookseal.schema.revision import EXPECTED
-from hookseal.worker.tasks import CLAIMS_AT_ONCE
 from tests.worker.test_engine import ring
 from tests.worker.waiting import eventually
 from tests.worker.world import Worker, World, world
@@ -24,7 +23,7 @@ FINE = {
 
 
 async def says(worker: Worker, path: str, **changes: str) -> None:
-    """Return once that probe says just this, while every other one says that all is well and the worker lives."""
+    """Return when that probe answers exactly this; the worker must live."""
     checks = FINE[path] | changes
     expected = (503 if changes else 200, {"status": "unavailable" if changes else "ok", "checks": checks})
 
@@ -74,7 +73,7 @@ async def says(worker: Worker, path: str, **changes: str) -> None:
 async def test_what_is_spoilt_by_hand_turns_its_check(
     path: str, check: str, spoil: str, mend: str, world: World
 ) -> None:
-    """A spoilt sentinel, another schema, a key that does not fit: each turns its own check, until it is mended."""
+    """An altered sentinel, schema, right or key check fails its own check, until it is restored."""
     other = next(each for each in FINE if each != path)
     async with world.worker() as worker:
         await says(worker, path)
@@ -87,7 +86,7 @@ async def test_what_is_spoilt_by_hand_turns_its_check(
 
 @pytest.mark.req("OPS-01")
 async def test_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
-    """While PostgreSQL stands still, it and the secrets in it are time-outs, and Redis is not; then all is well."""
+    """While PostgreSQL is frozen the checks that use it are timeouts, and those of Redis pass; afterwards all pass."""
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=2) as pool:
         installed = await world(pool, own_postgres.url, redis_url, tmp_path)
         async with installed.worker() as worker:
@@ -108,7 +107,7 @@ async def test_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp
 async def test_redis_stands_still(
     pool: "Pool[asyncpg.Record]", database_url: str, own_valkey: Server, tmp_path: Path
 ) -> None:
-    """While Redis stands still its check is a time-out and no other is; then all is well."""
+    """While Redis is frozen only its check is a timeout; afterwards all pass."""
     installed = await world(pool, database_url, own_valkey.url, tmp_path)
     async with installed.worker() as worker:
         await says(worker, "/readyz")
@@ -123,7 +122,7 @@ async def test_redis_stands_still(
 
 @pytest.mark.req("OPS-01")
 async def test_a_busy_worker_is_ready(world: World) -> None:
-    """With all its claims and its outbox waiting for a lock, the probes have connections of their own: it is ready."""
+    """While claim and outbox wait for locks the worker is ready, because the probes have their own connections."""
     async with world.worker(HOOKSEAL_SWEEP_SECONDS="300") as worker:
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("LOCK TABLE hookseal.deliveries, hookseal.control IN ACCESS EXCLUSIVE MODE")
@@ -132,7 +131,7 @@ async def test_a_busy_worker_is_ready(world: World) -> None:
             await ringing.close()
 
             async def all_wait() -> bool:
-                return bool(CLAIMS_AT_ONCE + 1 <= await world.pool.fetchval(WAITING_FOR_A_LOCK))
+                return bool(await world.pool.fetchval(WAITING_FOR_A_LOCK) >= 2)
 
             await eventually(all_wait)
             assert 200 == (await worker.get("/readyz"))[0]

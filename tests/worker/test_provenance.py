@@ -1,4 +1,4 @@
-"""Which secrets signed an attempt of a whole worker is on record, and asked by the commands."""
+"""The versions that signed an attempt of a whole worker are recorded, and commands show them."""
 
 import asyncio
 import os
@@ -17,14 +17,14 @@ PASSED = "UPDATE hookseal.deliveries SET next_attempt_at = now(), rung_at = NULL
 
 
 async def command(world: World, *arguments: str) -> dict[str, Any]:
-    """Run the command on the world, and return what it printed."""
+    """Run the command on the installation, and return what it printed."""
     ended = await hookseal(*arguments, "--json", **environment(world.database_url, world.redis_url))
     assert 0 == ended.code, ended.out + ended.err
     return ended.json
 
 
 async def begun(world: World, receiver: Receiver, path: str = "/hook") -> tuple[tuple[str, ...], list[str]]:
-    """Add an endpoint; return the options that name it, and what the refs of its first versions are, from 1 on."""
+    """Add an endpoint; return the options that name it, and the references of its first four versions."""
     pointer = (await world.endpoint(receiver.base_url + path)).pointer
     first = SecretRef.parse(pointer.secret_ref or "")
     refs = [f"{first.provider}:{first.tenant}:{first.name}:{version}" for version in range(1, 5)]
@@ -32,12 +32,12 @@ async def begun(world: World, receiver: Receiver, path: str = "/hook") -> tuple[
 
 
 async def signed(world: World, ring: Ring) -> list[list[str]]:
-    """Return what signed each attempt of the delivery, in their order."""
+    """Return the versions that signed each attempt of the delivery, in order."""
     return [row["signed_by"] for row in await world.installation.attempts(ring)]
 
 
 async def delivered(world: World) -> Ring:
-    """Publish, and return the delivery once it is delivered."""
+    """Publish, and return the delivery when it is delivered."""
     [ring] = await world.publish()
     await world.state(ring, "delivered")
     return ring
@@ -51,7 +51,7 @@ async def listed(world: World, ref: str, *options: str) -> list[str]:
 
 
 async def stands(world: World, of: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Return how each version stands: what signs, what is in flight, what it signed, whether it is needed."""
+    """Return for each version: state, whether it signs, claims in flight, attempts, whether it is needed."""
     items = (await command(world, "secret", "versions", *of))["items"]
     wanted = ("state", "signs", "claims_in_flight", "attempts", "needed")
     return [tuple(item[name] for name in wanted) for item in items]
@@ -59,7 +59,7 @@ async def stands(world: World, of: tuple[str, ...]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.req("SEC-23")
 async def test_an_overlap(world: World, receiver: Receiver) -> None:
-    """In an overlap an attempt names both versions, the current one first; before and after it one."""
+    """During an overlap an attempt records both versions, the current one first; before and after it one."""
     of, [one, two, *_] = await begun(world, receiver)
     async with world.worker():
         before = await delivered(world)
@@ -80,7 +80,7 @@ async def test_an_overlap(world: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("SEC-23")
 async def test_later_attempts(world: World, receiver: Receiver) -> None:
-    """A retry and a replay are signed with what is current then; each attempt keeps what signed it."""
+    """A retry and a replay are signed with the versions of their time; each attempt keeps the record of its own."""
     receiver.answers["/hook"] = status(500)
     of, [one, two, three, _] = await begun(world, receiver)
     async with world.worker():
@@ -107,7 +107,7 @@ async def test_later_attempts(world: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("SEC-23")
 async def test_a_worker_that_died(world: World, receiver: Receiver) -> None:
-    """What was in flight holds its versions until its lease ends; then its outcome is unknown, its refs on record."""
+    """Claims in flight need their versions until the lease ends; then the unknown attempt keeps their references."""
     answer = asyncio.Event()
     receiver.answers["/hook"] = held(answer)
     of, [one, two, three, _] = await begun(world, receiver)
@@ -126,7 +126,7 @@ async def test_a_worker_that_died(world: World, receiver: Receiver) -> None:
     assert [holding, holding, ("active", True, 0, 0, True)] == await stands(world, of)
 
     async with world.worker():
-        await world.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")  # its time passes
+        await world.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")  # its lease has expired
         await world.state(ring, "delivered")
     assert ["unknown", "delivered"] == [row["outcome"] for row in await world.installation.attempts(ring)]
     assert [[two, one], [three]] == await signed(world, ring)

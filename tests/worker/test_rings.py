@@ -1,43 +1,41 @@
-"""What whoever may write to Redis can do to the loop that takes rings, and in which order rings are answered."""
+"""What a writer to Redis can do to the loop that takes rings."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
-from hookseal.queue import taking
-from hookseal.queue.bell import DEFAULT_QUEUE, bell
-from hookseal.queue.taking import RingAgain, Taking
+from hookseal.queue.bell import bell
+from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.health import BEAT_SECONDS
-from hookseal.worker.inflight import InFlight
-from tests.faults.line import line
+from tests.faults.tcp_proxy import line
 from tests.worker.test_engine import Noting, ring, running
 from tests.worker.waiting import eventually
 
-README = Path(__file__).parents[2] / "README.md"
+RUNNING = Path(__file__).parents[2] / "docs" / "guide" / "running.md"
 MEGABYTE = 1_000_000
 FORGED = [f"01900000-0000-7000-8000-{number:012x}" for number in range(0xF000, 0xF000 + 1_000)]
 Poison = Callable[[Redis], Awaitable[object]]
 
 
 async def sent(client: Redis) -> int:
-    """Return how many bytes Redis has sent to whoever asked."""
+    """Return how many bytes Redis has sent to all clients."""
     return int((await client.info("stats"))["total_net_output_bytes"])
 
 
 async def held_for_ever(client: Redis) -> None:
-    """Forge a thousand rings that arq would take to be in progress, for ever."""
+    """Queue a thousand forged ids without jobs, with arq's keys for jobs in progress, without expiry."""
     await client.mset({f"arq:in-progress:{each}": "1" for each in FORGED})
     await client.zadd(DEFAULT_QUEUE, dict.fromkeys(FORGED, 1))
 
 
 async def held_for_a_day(client: Redis) -> None:
-    """Forge a thousand rings that are held for longer than a ring may be."""
+    """Queue a thousand forged ids without jobs, with arq's keys for jobs in progress, for a day."""
     async with client.pipeline(transaction=False) as pipeline:
         for each in FORGED:
             pipeline.set(f"arq:in-progress:{each}", "1", ex=86_400)
@@ -48,7 +46,7 @@ async def held_for_a_day(client: Redis) -> None:
 @pytest.mark.req("DUR-06")
 @pytest.mark.parametrize("poison", [held_for_ever, held_for_a_day])
 async def test_rings_that_are_held_too_long(poison: Poison, redis_url: str) -> None:
-    """A thousand forged rings that nobody ever lets go stop nothing: what is held too long is free, and thrown out."""
+    """A thousand forged ids marked as in progress stop nothing, and all of their keys are deleted."""
     noting = Noting()
     async with Redis.from_url(redis_url) as client, running(redis_url, noting) as (_, ringing):
         await poison(client)
@@ -80,7 +78,7 @@ async def _large_holds(client: Redis) -> None:
 @pytest.mark.req("DUR-06")
 @pytest.mark.parametrize("poison", [_large_jobs, _large_ids, _large_holds])
 async def test_what_is_too_large_is_not_loaded(poison: Poison, own_valkey: Server) -> None:
-    """Jobs, ids and holds of 20 MB are thrown out, and not one of them is sent to the worker."""
+    """Jobs, ids and in-progress keys of 20 MB are deleted without being sent to the worker."""
     noting = Noting()
     async with Redis.from_url(own_valkey.url) as client:
         await poison(client)
@@ -97,9 +95,9 @@ async def test_what_is_too_large_is_not_loaded(poison: Poison, own_valkey: Serve
 
 
 @pytest.mark.req("DUR-06")
-async def test_the_rights_that_the_readme_gives(own_valkey: Server) -> None:
-    """A user of Redis who may do no more than the README says is enough for a worker."""
-    [line] = [each for each in README.read_text(encoding="utf-8").splitlines() if "ACL SETUSER" in each]
+async def test_the_documented_rights(own_valkey: Server) -> None:
+    """A Redis user with the rights documented in docs/guide/running.md can run a worker."""
+    [line] = [each for each in RUNNING.read_text(encoding="utf-8").splitlines() if "ACL SETUSER" in each]
     async with Redis.from_url(own_valkey.url) as client:
         await cast("Awaitable[object]", client.execute_command(*line.split()))
         await client.acl_setuser("default", enabled=False)
@@ -108,58 +106,15 @@ async def test_the_rights_that_the_readme_gives(own_valkey: Server) -> None:
     noting = Noting()
     async with running(url, noting) as (_, ringing):
         await ringing.ping()
-        await ringing.ring([ring(1)], again=True)
+        await ringing.ring([ring(1)])
         await noting.hears(ring(1))
         assert [ring(1)] == await ringing.lost([ring(1)])
         assert 0 == await ringing.depth()
-        put_back = Taking(ringing.redis, DEFAULT_QUEUE)
-        for again in (RingAgain(), RingAgain(0.1, keeps_place=False)):
-            await put_back.put_back(ring(2).delivery_id, again)
-
-
-@pytest.mark.req("DEL-02")
-async def test_a_ring_that_is_put_back_keeps_its_place(redis_url: str) -> None:
-    """A ring for which there was no room is answered before all that was rung after it, however many those are."""
-    put_back: list[bool] = []
-
-    async def once() -> None:
-        if not put_back:
-            put_back.append(True)
-            raise RingAgain(0.01)
-
-    noting = Noting(once)
-    ringing = bell(redis_url)
-    for number in range(1, 30):
-        await ringing.ring([ring(number)])
-    async with running(redis_url, noting, InFlight(1)):  # which takes one at a time
-        await noting.hears(*(ring(number) for number in range(1, 30)))
-    await ringing.close()
-
-    assert 5 > noting.heard.index(ring(1).delivery_id)
-
-
-@pytest.mark.req("DEL-02")
-async def test_what_is_put_back_at_once_is_taken_at_once(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ring that is put back to be taken at once is never left held for the length of a hold."""
-    monkeypatch.setattr(taking, "HELD_SECONDS", 600.0)
-    seen: dict[str, int] = {}
-
-    class PuttingBack(Noting):
-        async def deliver(self, ctx: dict[Any, Any], *arguments: Any) -> None:
-            seen[arguments[-1]] = seen.get(arguments[-1], 0) + 1
-            if seen[arguments[-1]] <= 3:
-                raise RingAgain
-            await super().deliver(ctx, *arguments)
-
-    noting, rings = PuttingBack(), [ring(number) for number in range(200)]
-    async with running(redis_url, noting) as (_, ringing):
-        await ringing.ring(rings)
-        await noting.hears(*rings, within=60)
 
 
 @pytest.mark.req("OPS-01")
 async def test_a_distant_redis(own_valkey: Server) -> None:
-    """With Redis 10 ms away and hundreds of rings due the loop says that it moves, again and again."""
+    """With Redis 10 ms away and hundreds of rings due, the beat of the loop never stops for long."""
     noting, rings = Noting(), [ring(number) for number in range(300)]
     ringing = bell(own_valkey.url)
     await ringing.ring(rings)

@@ -1,4 +1,4 @@
-"""Each SQL role does its whole work with a login that has that role and nothing else."""
+"""A login with one SQL role and nothing else can do all the work of that role."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +9,13 @@ import pytest
 
 from hookseal.embedded.server import Server
 from tests.cli.command import Ended, hookseal
+from tests.dispatcher.test_history import MANY
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker import world as worlds
 from tests.worker.waiting import PATIENCE_SECONDS, eventually
 from tests.worker.world import Receiver, World, status
 
-pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+pytestmark = pytest.mark.timeout(300)  # many commands in sequence
 
 PUBLISH = ("publish", "--tenant", "acme", "--event-type", "invoice.paid", "--data", "{}")
 LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly", "sells": None}
@@ -22,7 +23,7 @@ LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "h
 
 @pytest.fixture
 async def roles(own_postgres: Server, redis_url: str, tmp_path: Path) -> AsyncIterator[World]:
-    """Yield an installation on a server of its own, with one login for each role; `sells` has none yet."""
+    """Yield an installation on a server of its own, with a login for each role; `sells` has no role yet."""
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=5) as pool:
         for login, role in LOGINS.items():
             await pool.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'hunter2' NOSUPERUSER")
@@ -32,13 +33,13 @@ async def roles(own_postgres: Server, redis_url: str, tmp_path: Path) -> AsyncIt
 
 
 def url(world: World, login: str) -> str:
-    """Return the database of the world for that login."""
+    """Return the URL of the database for that login."""
     parts = urlsplit(world.database_url)
     return parts._replace(netloc=f"{login}:hunter2@{parts.hostname}:{parts.port}").geturl()
 
 
 async def run(world: World, login: str, *arguments: str) -> Ended:
-    """Run a command as that login, as JSON."""
+    """Run a command as that login, with `--json`."""
     settings = {
         "DATABASE_URL": url(world, login),
         "REDIS_URL": world.redis_url,
@@ -52,20 +53,20 @@ async def run(world: World, login: str, *arguments: str) -> Ended:
 
 
 async def done(world: World, login: str, *arguments: str) -> Ended:
-    """Run a command as that login, which may do it."""
+    """Run a command as that login; it must succeed."""
     ended = await run(world, login, *arguments)
     assert 0 == ended.code, ended.out + ended.err
     return ended
 
 
 async def denied(world: World, login: str, *arguments: str) -> None:
-    """Run a command as that login, which may not do it and is told so."""
+    """Run a command as that login; it must be denied (5)."""
     ended = await run(world, login, *arguments)
     assert 5 == ended.code, ended.out + ended.err
 
 
 async def published(world: World, receiver: Receiver, answer: int, state: str) -> str:
-    """Publish as the producer; return the delivery once that answer has left it in that state."""
+    """Publish as the producer, answered with that status; return the delivery when it is in that state."""
     receiver.answers["/hook"] = status(answer)
     ended = await done(world, "sells", *PUBLISH)
     delivery: str = ended.json["deliveries"][0]["delivery_id"]
@@ -74,9 +75,11 @@ async def published(world: World, receiver: Receiver, answer: int, state: str) -
 
 
 @pytest.mark.req("OPS-10")
+@pytest.mark.req("DEL-16")
 @pytest.mark.req("SEC-14", part="append")
 async def test_each_does_its_work(roles: World, receiver: Receiver) -> None:
-    """Operators add, grant, rotate, replay, enable; producers publish; workers deliver and disable."""
+    """Operators add, grant, rotate, replay, enable; producers publish; workers deliver, disable and remove history."""
+    await roles.pool.execute(MANY, 1)
     add = ("endpoint", "add", "--tenant", "acme", "--event-type", "*", "--max-attempts", "1", "--url")
     endpoint = (await done(roles, "decides", *add, f"{receiver.base_url}/hook")).json["endpoint_id"]
     of = ("--tenant", "acme", "--endpoint", endpoint)
@@ -85,12 +88,14 @@ async def test_each_does_its_work(roles: World, receiver: Receiver) -> None:
     async with roles.worker(DATABASE_URL=url(roles, "runs")) as worker:
         assert (200, 200) == ((await worker.get("/readyz"))[0], (await worker.get("/startupz"))[0])
         await published(roles, receiver, 204, "delivered")
-        dead = await published(roles, receiver, 500, "dead_letter")
-        receiver.answers["/hook"] = status(204)
         await done(roles, "decides", "endpoint", "rotate", *of)
-        await done(roles, "decides", "delivery", "replay", dead)
-        await _in(roles, dead, "delivered")
+        for words in ("delivery replay {dead}", "replay start --tenant acme"):
+            dead = await published(roles, receiver, 500, "dead_letter")
+            receiver.answers["/hook"] = status(204)
+            await done(roles, "decides", *words.format(dead=dead).split())
+            await _in(roles, dead, "delivered")
         await published(roles, receiver, 410, "failed")
+        await eventually(lambda: _is_gone(roles, "many1"))
     assert not (await done(roles, "looks", "endpoint", "show", *of)).json["enabled"]
     await done(roles, "decides", "endpoint", "enable", *of)
     await done(roles, "decides", "secret", "cache-clear")
@@ -102,13 +107,16 @@ async def test_each_does_its_work(roles: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("OPS-10")
 async def test_the_reader_looks(roles: World, receiver: Receiver) -> None:
-    """The read-only role lists and shows all there is to see."""
+    """The read-only role can list and show everything."""
     added = await roles.endpoint(f"{receiver.base_url}/hook")
     [ring] = await roles.publish(rung=False)
     of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
     for command in (
         ("delivery", "list"),
         ("delivery", "show", ring.delivery_id),
+        ("delivery", "why", ring.delivery_id),
+        ("replay", "list"),
+        ("endpoint", "stats", "--tenant", "acme"),
         ("audit", "list"),
         ("audit", "export"),
     ):
@@ -122,7 +130,7 @@ async def test_the_reader_looks(roles: World, receiver: Receiver) -> None:
 @pytest.mark.req("OPS-10")
 @pytest.mark.req("SEC-14", part="append")
 async def test_a_workers_login_that_holds_the_key(roles: World) -> None:
-    """It may reveal a secret and disable an endpoint, as a worker opens and disables, too: each is audited."""
+    """With the master key the worker's role may reveal a secret and disable an endpoint; both are audited."""
     added = await roles.endpoint("https://receiver.example/")
     of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
     revealed = await done(roles, "runs", "secret", "reveal", *of, "--print-secret")
@@ -140,9 +148,9 @@ async def test_a_workers_login_that_holds_the_key(roles: World) -> None:
 @pytest.mark.req("OPS-10")
 @pytest.mark.parametrize("login", ["runs", "looks", "sells"])
 async def test_no_other_changes_anything(roles: World, receiver: Receiver, login: str) -> None:
-    """Neither worker, reader nor producer can do what an operator does; all stays as it was.
+    """Neither worker, reader nor producer can do what an operator does, and nothing is changed.
 
-    A worker rotates by schedule, so its role may rotate (decision 11): of all that is below, that alone.
+    The exception is a rotation by the worker's role, because a worker rotates on schedule (decision 11).
     """
     added = await roles.endpoint(f"{receiver.base_url}/hook")
     of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
@@ -163,3 +171,7 @@ async def _in(world: World, delivery: str, state: str) -> None:
         return bool(found == state)
 
     await eventually(look, within=PATIENCE_SECONDS)
+
+
+async def _is_gone(world: World, event: str) -> bool:
+    return not await world.pool.fetchval("SELECT EXISTS (SELECT FROM hookseal.events WHERE id = $1)", event)

@@ -1,4 +1,4 @@
-"""Rotation while two whole workers deliver: no request fails for it, and none is signed with what was revoked."""
+"""Rotation while two workers deliver: no request fails, and after a revocation the old secret signs nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,10 +9,10 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations import rotation
+from hookseal.operations.endpoint import rotation
 from hookseal.operations.operator import Operator
-from hookseal.secrets.rotation import Rotated, Wanted
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World
 
@@ -20,7 +20,7 @@ TENANT = TenantId("acme")
 
 
 def verifies(secret: str, got: Received) -> bool:
-    """Return whether the public library takes the request with that secret alone."""
+    """Return whether the public library verifies the request with that secret alone."""
     try:
         Webhook(secret).verify(got.body, got.headers)
     except WebhookVerificationError:
@@ -30,7 +30,7 @@ def verifies(secret: str, got: Received) -> bool:
 
 @asynccontextmanager
 async def traffic(world: World) -> AsyncIterator[None]:
-    """Publish events, one after the other, for the length of the block."""
+    """Publish events in sequence during the block."""
     stopping = asyncio.Event()
 
     async def publish() -> None:
@@ -45,48 +45,48 @@ async def traffic(world: World) -> AsyncIterator[None]:
         await publishing
 
 
-async def rotated(world: World, endpoint: EndpointId, *, overlap_seconds: int) -> Rotated:
-    """Rotate; without an overlap return only once it is complete, as the command does."""
+async def rotated(world: World, endpoint: EndpointId, *, overlap_seconds: int) -> RotationResult:
+    """Rotate; without an overlap return when the revocation is complete, as the command does."""
     async with world.pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=world.installation.unlocked, who="ada@desk")
-        wanted = Wanted(
+        wanted = RotationRequest(
             tenant_id=TENANT,
             endpoint_id=endpoint,
             overlap_seconds=overlap_seconds,
             secret=generate_signing_secret(),
         )
-        answer = await rotation.rotate(operator, wanted)
+        answer = await rotation.rotate_secret(operator, wanted)
         if overlap_seconds == 0:
-            await rotation.completed(
-                operator,
+            await rotation.wait_until_complete(
+                operator.connection,
                 tenant=TENANT,
                 endpoint_id=endpoint,
                 generation=answer.generation,
                 clock=SystemClock(),
-                tell=lambda _: None,
+                report=lambda _: None,
             )
     return answer
 
 
-def text(answer: Rotated) -> str:
-    """Return the new secret as its owner spells it."""
+def text(answer: RotationResult) -> str:
+    """Return the text of the new secret."""
     assert answer.secret is not None
     return answer.secret.reveal().decode()
 
 
 async def more(receiver: Receiver, number: int) -> None:
-    """Return once so many more requests have come."""
+    """Return when that many more requests have arrived."""
     await receiver.wait_for(len(receiver.received) + number)
 
 
 async def nothing_left(world: World) -> bool:
-    """Return whether every delivery that was published was delivered."""
+    """Return whether every delivery is delivered."""
     every = "SELECT bool_and(state = 'delivered') FROM hookseal.deliveries"
     return bool(await world.pool.fetchval(every))
 
 
 async def arrived_once_at_the_first_attempt(world: World, receiver: Receiver) -> None:
-    """Fail unless each event that was published came to the receiver once, and no attempt failed."""
+    """Fail unless every event arrived once at the receiver, and every first attempt succeeded."""
     rows = await world.pool.fetch(
         "SELECT e.id::text, d.state, d.attempts, a.number, a.outcome"
         "  FROM hookseal.events AS e"
@@ -103,7 +103,7 @@ async def arrived_once_at_the_first_attempt(world: World, receiver: Receiver) ->
 
 @pytest.mark.req("SEC-10", "SEC-09")
 async def test_in_mid_traffic(world: World, receiver: Receiver) -> None:
-    """In the overlap each request verifies with either secret; after a revocation with the newest one only."""
+    """During the overlap each request verifies with both secrets; after a revocation only with the newest."""
     added = await world.endpoint(f"{receiver.base_url}/hook", timeout_ms=15_000)
     endpoint, first = added.pointer.endpoint_id, added.secret.reveal().decode()
     async with world.worker(), world.worker():

@@ -1,4 +1,4 @@
-"""How a worker tells that it lives, and how it ends its own loops."""
+"""How a worker reports that it lives, and how it ends its loops."""
 
 import asyncio
 from contextlib import suppress
@@ -7,10 +7,8 @@ import pytest
 import structlog
 
 from hookseal.ground.clock import SystemClock
-from hookseal.queue.bell import DEFAULT_QUEUE
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import BEAT_SECONDS
-from hookseal.worker.inflight import InFlight
 from hookseal.worker.movement import Movement
 from hookseal.worker.resources import opened
 from hookseal.worker.run import cancelled, probes_of
@@ -24,11 +22,11 @@ from tests.worker.world import World
 
 @pytest.mark.req("OPS-01")
 async def test_a_claim_loop_that_stands_still(world: World) -> None:
-    """A worker whose loop takes no rings for 30 s does not live, whatever answers it, and lives once it moves again."""
+    """A worker whose loop has taken no rings for 30 s does not live, and lives when the loop moves again."""
     clock, log = FakeClock(), structlog.get_logger()
     async with opened(settings(world.database_url, world.redis_url), SystemClock(), log) as resources:
         movement = Movement(clock, sweep_seconds=15)
-        engine = Engine(resources.bell, DEFAULT_QUEUE, Noting(), InFlight(10), clock=clock, log=log)
+        engine = Engine(resources.bell, Noting(), clock=clock, log=log)
         async with serving(probes_of(resources, engine, movement, clock)) as url:
             clock.elapsed += BEAT_SECONDS - 1
             assert (200, {"status": "ok"}) == await get(f"{url}/livez")
@@ -49,7 +47,7 @@ async def test_a_claim_loop_that_stands_still(world: World) -> None:
 
 
 async def test_a_lost_cancellation_is_repeated() -> None:
-    """A loop that loses cancellations, as one that writes to Redis may on Python 3.11, is ended all the same."""
+    """A loop that loses cancellations, as Python 3.11 may during a write to Redis, is cancelled until it ends."""
     lost = 0
 
     async def loop() -> None:

@@ -1,4 +1,4 @@
-"""Rotation by schedule by whole workers, on a database whose clock is shifted: announced, made once, through a kill."""
+"""Scheduled rotation by whole workers, on a database with a moved clock: announced, done once, despite a kill."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.doubles import shifted
+from tests.doubles import moved_clock
 from tests.doubles.logbook import audited
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World
@@ -20,13 +20,13 @@ HALF_A_DAY = timedelta(hours=12, seconds=1)
 
 @pytest.fixture
 async def shifting(world: World) -> World:
-    """Return an installation whose workers live by a clock that is shifted."""
-    await shifted.make_for_all(world.database_url)
+    """Return an installation whose workers use a moved clock."""
+    await moved_clock.make_for_all(world.database_url)
     return world
 
 
 async def said(worker: Worker, event: str) -> dict[str, Any]:
-    """Return the line of its log that tells of this event, once there is one."""
+    """Return the log line of that event, once there is one."""
 
     async def look() -> dict[str, Any] | None:
         return next((line for line in worker.log if line["event"] == event), None)
@@ -35,27 +35,27 @@ async def said(worker: Worker, event: str) -> dict[str, Any]:
 
 
 async def scheduled(world: World, receiver: Receiver) -> str:
-    """Add an endpoint that asks for a rotation every day, and return its id."""
+    """Add an endpoint that is rotated every day, and return its id."""
     added = await world.endpoint(f"{receiver.base_url}/hook")
     await world.pool.execute("UPDATE hookseal.endpoints SET rotate_every_days = 1")
     return added.pointer.endpoint_id
 
 
 async def announced(world: World) -> None:
-    """Let a worker announce the rotation, and half a day pass after it."""
-    await shifted.shift(world.pool, HALF_A_DAY)
+    """Let a worker announce the rotation, and let half a day pass."""
+    await moved_clock.move(world.pool, HALF_A_DAY)
     async with world.worker() as worker:
         await said(worker, "secret.rotation_announced")
-    await shifted.shift(world.pool, HALF_A_DAY)
+    await moved_clock.move(world.pool, HALF_A_DAY)
 
 
 async def actions(world: World) -> list[str]:
-    """Return what is on record about the tenant."""
+    """Return the audited actions of the tenant, in order."""
     return [row["action"] for row in await audited(world.pool)]
 
 
 async def test_before_and_after(shifting: World, receiver: Receiver) -> None:
-    """A worker tells of it before, in log and audit; rotates when it is due; and then signs with both secrets."""
+    """A worker announces the rotation in log and audit log, rotates when it is due, then signs with both secrets."""
     endpoint_id = await scheduled(shifting, receiver)
     await announced(shifting)
     async with shifting.worker(SECRETS_ROTATION_OVERLAP_SECONDS="0") as worker:
@@ -71,7 +71,7 @@ async def test_before_and_after(shifting: World, receiver: Receiver) -> None:
 
 
 async def test_killed_in_the_middle(shifting: World, receiver: Receiver) -> None:
-    """A worker that is killed while it rotates leaves all as it was; of two that follow one rotates, once."""
+    """If a worker is killed during a rotation, nothing is changed; of two later workers one rotates, once."""
     await scheduled(shifting, receiver)
     await announced(shifting)
     async with AsyncExitStack() as stack:
@@ -83,7 +83,7 @@ async def test_killed_in_the_middle(shifting: World, receiver: Receiver) -> None
             await doomed.ended()
         await shifting.pool.execute(
             "UPDATE hookseal.control SET until = now() WHERE name = 'outbox'"
-        )  # its time passes
+        )  # its lease has expired
         assert ["endpoint.added", "secret.rotation_announced"] == await actions(shifting)
         for _ in range(2):
             await stack.enter_async_context(shifting.worker())
@@ -102,7 +102,7 @@ async def test_killed_in_the_middle(shifting: World, receiver: Receiver) -> None
 
 
 async def _stands_in_its_last_statements(world: World) -> None:
-    """Return once a session waits for the end of the audit log, which a rotation comes to last."""
+    """Return when a session waits for the end of the audit log, the last step of a rotation."""
 
     async def look() -> bool:
         found = await world.pool.fetchval(

@@ -1,4 +1,4 @@
-"""A malicious writer of what belongs to no tenant, or to all: keys, epochs, leases, heartbeats."""
+"""An attacker with write access to rows of the whole installation: keys, epochs, leases, heartbeats."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ from tests.worker.world import Receiver, World
 
 pytestmark = [pytest.mark.req("SEC-24", part="sql-attacks"), pytest.mark.req("SEC-08")]
 
-# What belongs to no tenant, and what then becomes of a delivery.
+# Each attack on such rows, and the reason for which a delivery then waits, if it does.
 _COPIED_KEY = (
-    "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed, key_id, state)"
-    " SELECT tenant_id, name, 2, provider, purpose, sealed, key_id, 'previous' FROM hookseal.secret_records"
+    "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed, state)"
+    " SELECT tenant_id, name, 2, provider, purpose, sealed, 'previous' FROM hookseal.secret_records"
     " WHERE name = 'integrity';"
 )
 INSTALLATION: Mapping[str, str | None] = {
@@ -32,31 +32,31 @@ INSTALLATION: Mapping[str, str | None] = {
     "DELETE FROM hookseal.workers": None,
     "DELETE FROM hookseal.audit_heads": None,
     "UPDATE hookseal.audit_heads SET sequence = 9223372036854775807, mac = ''": None,
-    "UPDATE hookseal.control SET epoch = 1000000000000000": None,  # the last: no epoch is above it
+    "UPDATE hookseal.control SET epoch = 1000000000000000": None,  # last, because no epoch is higher
 }
 _OF_THE_INSTALLATION = ("control", "secret_keys", "secret_records", "workers", "audit_heads", "endpoints")
 
 
 async def test_on_what_belongs_to_no_tenant(world: World, receiver: Receiver) -> None:
-    """Keys, epochs, leases and heartbeats written by somebody else hold deliveries up at most, each with its reason."""
+    """Altered keys, epochs, leases and heartbeats at most delay deliveries, and each delay has its reason."""
     await world.endpoint(f"{receiver.base_url}/hook")
     for table in _OF_THE_INSTALLATION:
         await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
     async with world.worker():
         for number, (spoil, says) in enumerate(INSTALLATION.items(), start=1):
-            await mended(world, epoch=10 * number)
+            await restored(world, epoch=10 * number)
             await world.pool.execute(spoil)
             [ring] = await world.publish()
             if says is not None:
                 row = await world.state(ring, "pending", waiting_for="secret")
                 assert (True, 0) == (says in row["last_error"], row["attempts"]), (spoil, row["last_error"])
-                await mended(world, epoch=10 * number + 5)
+                await restored(world, epoch=10 * number + 5)
             await world.state(ring, "delivered")
     assert len(INSTALLATION) == len(receiver.received)
 
 
-async def mended(world: World, *, epoch: int) -> None:
-    """Have the tables of the installation as they were, under an epoch above all that were, and all looked at now."""
+async def restored(world: World, *, epoch: int) -> None:
+    """Restore the tables of the installation, set the cache epoch, and release every held endpoint."""
     async with world.pool.acquire() as connection, connection.transaction():
         for table in _OF_THE_INSTALLATION:
             await put_back(connection, table)
@@ -66,13 +66,13 @@ async def mended(world: World, *, epoch: int) -> None:
 
 @pytest.mark.parametrize("epoch", [-(2**63), -1, 10**15 + 1, 2**63 - 1])
 async def test_an_epoch_out_of_bounds(world: World, epoch: int) -> None:
-    """No hand writes an epoch that is none, or above which there is no room."""
+    """The database rejects an epoch that is negative or above the upper bound."""
     with pytest.raises(asyncpg.CheckViolationError):
         await world.pool.execute("UPDATE hookseal.control SET epoch = $1", epoch)
 
 
 async def test_a_lease_among_forged_ones(world: World) -> None:
-    """Leases that nobody took, with numbers that no count reaches, keep no other lease from being ended."""
+    """Forged leases with numbers out of range do not keep other expired leases from being ended."""
     await world.endpoint("http://127.0.0.1:9/hook")
     rings = [ring for _ in range(4) for ring in await world.publish(rung=False)]
     lease = (

@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 
 from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
 from hookseal.dispatcher.model import Ring, State
-from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
-from hookseal.queue.bell import DEFAULT_QUEUE, Bell, bell
-from hookseal.worker.meter import WorkerMeter
+from hookseal.queue.bell import MAX_QUEUED, Bell, bell
+from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.sweep import LOOKS, Sweep
 from tests.cli.listeners import closed_port
 from tests.doubles.clock import FakeClock
@@ -23,11 +23,12 @@ from tests.worker.figures import figures
 from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
+pytestmark = pytest.mark.usefixtures("begun_pool")
 SECONDS = 15.0
 
 
 class TurningClock(FakeClock):
-    """Sleeps until it is told to turn; `asleep` is set while it sleeps."""
+    """Sleeps until the test sets `turn`; `asleep` is set while it sleeps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class TurningClock(FakeClock):
         self.turn = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep until the turn."""
+        """Sleep until `turn` is set."""
         self.asleep.set()
         await self.turn.wait()
         self.asleep.clear()
@@ -43,16 +44,26 @@ class TurningClock(FakeClock):
         await super().sleep(seconds)
 
 
-def sweep(pool: "Pool[asyncpg.Record]", ringing: Bell, clock: FakeClock | None = None) -> Sweep:
-    """Return the sweep of a worker."""
-    ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
-    return Sweep(
-        ledger, ringing, seconds=SECONDS, clock=clock or FakeClock(), meter=WorkerMeter(), log=structlog.get_logger()
+def sweep(
+    pool: "Pool[asyncpg.Record]",
+    ringing: Bell,
+    clock: FakeClock | None = None,
+    *,
+    ledger: PostgresLedger | None = None,
+    seconds: float = SECONDS,
+    leave_seconds: float = 0.0,
+) -> Sweep:
+    """Return the sweep of a worker, which by default leaves nothing to the outbox."""
+    ledger = ledger or PostgresLedger(pool, worker="w1", lease_seconds=45)
+    sweeping = Sweep(
+        ledger, ringing, seconds=seconds, clock=clock or FakeClock(), meter=WorkerMeter(), log=structlog.get_logger()
     )
+    sweeping.leave_seconds = leave_seconds
+    return sweeping
 
 
 async def queued(url: str) -> set[str]:
-    """Return the ids in the queue, each of which has its job."""
+    """Return the ids in the queue; each of them has its job."""
     async with Redis.from_url(url) as client:
         ids = [member.decode() for member in await client.zrange(DEFAULT_QUEUE, 0, -1)]
         assert len(ids) == (await client.exists(*(f"arq:job:{each}" for each in ids)) if ids else 0)
@@ -60,13 +71,13 @@ async def queued(url: str) -> set[str]:
 
 
 async def three_deliveries(installation: Installation) -> set[Ring]:
-    """Publish three events that nobody rang."""
+    """Publish three events without a ring."""
     await installation.endpoint()
     return {ring for _ in range(3) for ring in await installation.deliveries()}
 
 
 async def test_everything_due_is_rung(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """What was published without a ring is rung once; nothing is rung again while its ring may still be there."""
+    """A delivery without a ring is rung once, and not again while its ring may still be in Redis."""
     rings = await three_deliveries(await begin(pool))
     ringing = bell(redis_url)
     sweeping = sweep(pool, ringing)
@@ -79,8 +90,29 @@ async def test_everything_due_is_rung(pool: "Pool[asyncpg.Record]", redis_url: s
     await ringing.close()
 
 
+@pytest.mark.req("DUR-01")
+async def test_what_just_came_due_is_left_to_the_outbox(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """The sweep rings an unrung delivery only after two seconds, and does not count it as a ring that Redis lost."""
+    rings = await three_deliveries(await begin(pool))
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing, leave_seconds=Sweep.leave_seconds)
+
+    assert (0, 0) == await sweeping.once()
+    assert set() == await queued(redis_url)
+    await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() - interval '2.1 seconds'")
+    assert (0, 3) == await sweeping.once()
+    assert {ring.delivery_id for ring in rings} == await queued(redis_url)
+    await ringing.redis.flushdb()
+    await pool.execute(AGED)
+    assert (0, 3) == await sweeping.once()
+    await ringing.close()
+
+    found = figures(sweeping._meter)
+    assert [3.0, 3.0] == [found["hookseal_rings_total", by] for by in ("outbox", "sweep")]
+
+
 async def test_what_redis_lost_is_rung_again(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """Redis may be emptied: one sweep later every due delivery is rung again."""
+    """If Redis was emptied, every due delivery is rung again one sweep later."""
     rings = await three_deliveries(await begin(pool))
     ringing = bell(redis_url)
     sweeping = sweep(pool, ringing)
@@ -96,7 +128,7 @@ async def test_what_redis_lost_is_rung_again(pool: "Pool[asyncpg.Record]", redis
 
 @pytest.mark.req("DUR-01")
 async def test_a_lost_ring_costs_at_most_one_sweep(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """What a look finds just too young to be rung again is old enough at the next, at most one sweep after its ring."""
+    """A delivery that is too young for one look is rung again at the next, at most one sweep after its ring."""
     rings = await three_deliveries(await begin(pool))
     clock = TurningClock()
     ringing = bell(redis_url)
@@ -134,8 +166,8 @@ AGED = (
 
 @pytest.mark.req("DUR-01")
 async def test_a_backlog_that_is_queued_is_left_alone(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """However long a backlog waits, what is in the queue is not rung again; all of it is once Redis was emptied."""
-    backlog = 2 * SWEEP_BATCH + 1
+    """A delivery that is in the queue is not rung again, however long it waits; after Redis was emptied it is."""
+    backlog = SWEEP_BATCH + 1
     await (await begin(pool)).endpoint()
     await pool.execute(
         "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", backlog
@@ -153,18 +185,33 @@ async def test_a_backlog_that_is_queued_is_left_alone(pool: "Pool[asyncpg.Record
 
 
 @pytest.mark.req("DUR-01")
+async def test_a_backlog_is_rung_no_faster_than_it_is_taken(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """The first look puts a bounded number of rings into Redis; while they stay there, a look adds at most a batch."""
+    await (await begin(pool)).endpoint()
+    await pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)",
+        MAX_QUEUED + 2 * SWEEP_BATCH,
+    )
+    ringing = bell(redis_url)
+    sweeping = sweep(pool, ringing)
+
+    assert [MAX_QUEUED, SWEEP_BATCH] == [await sweeping.ring_due() for _ in range(2)]
+    assert MAX_QUEUED + SWEEP_BATCH == len(await queued(redis_url))
+    await ringing.close()
+
+
+@pytest.mark.req("DUR-01")
 @pytest.mark.parametrize(
     "spoil",
     [
         pytest.param(lambda redis, each: redis.zrem(DEFAULT_QUEUE, each), id="lost"),
-        pytest.param(lambda redis, each: redis.set(f"arq:in-progress:{each}", b"1"), id="held-back-by-arq"),
         pytest.param(lambda redis, each: redis.zadd(DEFAULT_QUEUE, {each: 4e12}), id="for-a-century-later"),
     ],
 )
 async def test_a_ring_that_nobody_may_take_is_given_again(
     spoil: Callable[[Any, str], Awaitable[object]], pool: "Pool[asyncpg.Record]", redis_url: str
 ) -> None:
-    """Of what was rung long ago, a sweep rings again that which nobody may take, and nothing else."""
+    """A sweep rings an old delivery again only if its ring is missing or cannot be taken."""
     ring, *_ = await three_deliveries(await begin(pool))
     ringing = bell(redis_url)
     sweeping = sweep(pool, ringing)
@@ -174,13 +221,12 @@ async def test_a_ring_that_nobody_may_take_is_given_again(
 
     assert (0, 1) == await sweeping.once()
     assert 4e12 > (await ringing.redis.zscore(DEFAULT_QUEUE, ring.delivery_id) or 4e12)
-    assert 0 == await ringing.redis.exists(f"arq:in-progress:{ring.delivery_id}")
     assert 3 == len(await queued(redis_url))
     await ringing.close()
 
 
 async def test_a_lost_lease_is_ended_and_rung(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """What a dead worker held is due again and rung in the same sweep, and its attempt is on record as unknown."""
+    """The delivery of a dead worker is due and rung in the same sweep, and its attempt is recorded as unknown."""
     installation = await begin(pool)
     await installation.endpoint()
     [lost] = await installation.deliveries()
@@ -197,11 +243,11 @@ async def test_a_lost_lease_is_ended_and_rung(pool: "Pool[asyncpg.Record]", redi
 
 
 async def test_what_is_taken_back_and_rung_is_counted(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """Leases that were ended are counted, the dead letters among them too, and so is what was rung after that."""
+    """Ended leases, the dead letters among them and the rings of a sweep are counted."""
     installation = await begin(pool)
     await installation.endpoint()
     dead = PostgresLedger(pool, worker="dead", lease_seconds=0)
-    for spent in (0, 9):
+    for spent in (0, 10):
         [ring] = await installation.deliveries()
         await pool.execute(
             "UPDATE hookseal.deliveries SET budget_spent = $1 WHERE id = $2::text::uuid", spent, ring.delivery_id
@@ -215,7 +261,7 @@ async def test_what_is_taken_back_and_rung_is_counted(pool: "Pool[asyncpg.Record
 
     assert ("sweep.took_back", 2, 1) == tuple(logs[0][name] for name in ("event", "leases", "dead_letters"))
     found = figures(sweeping._meter)
-    assert [2.0, 1.0, 1.0, 0.0] == [
+    assert [2.0, 1.0, 0.0, 1.0] == [
         found[key]
         for key in (
             ("hookseal_leases_taken_back_total", None),
@@ -227,7 +273,7 @@ async def test_what_is_taken_back_and_rung_is_counted(pool: "Pool[asyncpg.Record
 
 
 async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """However much is due, one sweep rings all of it, each once."""
+    """One sweep rings all due deliveries, once each, even if they are more than one batch."""
     installation = await begin(pool)
     await installation.endpoint()
     await pool.execute(
@@ -241,7 +287,7 @@ async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", redis_url: str)
 
 
 async def test_an_outage_is_survived(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """While Redis does not answer the sweep says so and goes on; once it answers, what was missed is rung."""
+    """While Redis does not answer, each sweep logs it and the loop continues; afterwards the deliveries are rung."""
     await three_deliveries(await begin(pool))
     clock = TurningClock()
     port = closed_port()
@@ -262,13 +308,13 @@ async def test_an_outage_is_survived(pool: "Pool[asyncpg.Record]", redis_url: st
     assert ["sweep.failed"] * 3 == [line["event"] for line in logs]
     assert [SECONDS / LOOKS] * 2 == clock.slept
     await pool.execute("UPDATE hookseal.deliveries SET rung_at = rung_at - make_interval(secs => $1)", SECONDS)
-    mended = bell(redis_url)
-    assert (0, 3) == await sweep(pool, mended).once()
-    await mended.close()
+    restored = bell(redis_url)
+    assert (0, 3) == await sweep(pool, restored).once()
+    await restored.close()
 
 
 async def test_a_defect_is_survived() -> None:
-    """Whatever goes wrong in one sweep is told, and the next one comes."""
+    """Any error in a sweep is logged, and the next sweep runs."""
     errors = [KeyError("a column"), Unavailable("PostgreSQL does not answer"), ValueError("?")]
 
     class Broken(PostgresLedger):
@@ -295,7 +341,7 @@ async def test_a_defect_is_survived() -> None:
 
 
 async def test_one_half_does_not_hold_up_the_other(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """If leases cannot be taken back, what is due is rung all the same."""
+    """If expired leases cannot be ended, due deliveries are rung nevertheless."""
 
     class Broken(PostgresLedger):
         async def end_lost_leases(self) -> list[State]:
@@ -305,25 +351,18 @@ async def test_one_half_does_not_hold_up_the_other(pool: "Pool[asyncpg.Record]",
     ringing = bell(redis_url)
     broken = Broken(pool, worker="w", lease_seconds=45)
     with structlog.testing.capture_logs():
-        sweeping = Sweep(
-            broken, ringing, seconds=SECONDS, clock=SystemClock(), meter=WorkerMeter(), log=structlog.get_logger()
-        )
-        assert (None, 3) == await sweeping.once()
+        assert (None, 3) == await sweep(pool, ringing, ledger=broken).once()
     await ringing.close()
 
 
 async def test_a_slow_sweep_ends(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """A sweep that takes longer than its own period rings nothing twice, so that it comes to an end."""
+    """A sweep that takes longer than its period rings nothing twice, and ends."""
     installation = await begin(pool)
     await installation.endpoint()
     await pool.execute(
         "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)", SWEEP_BATCH + 1
     )
     ringing = bell(redis_url)
-    ledger = PostgresLedger(pool, worker="w", lease_seconds=45)
-    sweeping = Sweep(
-        ledger, ringing, seconds=0.001, clock=SystemClock(), meter=WorkerMeter(), log=structlog.get_logger()
-    )
 
-    assert SWEEP_BATCH + 1 == await asyncio.wait_for(sweeping.ring_due(), 60)
+    assert SWEEP_BATCH + 1 == await asyncio.wait_for(sweep(pool, ringing, seconds=0.001).ring_due(), 60)
     await ringing.close()

@@ -1,4 +1,4 @@
-"""A begun installation in the database of a test, whole worker processes on it, and a receiver on this machine."""
+"""An initialised installation in the database of a test, worker processes on it, and a receiver on this machine."""
 
 import asyncio
 import json
@@ -14,11 +14,11 @@ import aiohttp
 import asyncpg
 from aiohttp import web
 
-from hookseal.demo.process import Start, WorkerProcess, started, worker_process
+from hookseal.demo.process import Start, WorkerProcess, start_worker, worker_process
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import TenantId
-from hookseal.operations.endpoints import AddedEndpoint
+from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
 from hookseal.secrets.material import SecretMaterial
 from tests import forked
@@ -42,7 +42,7 @@ class Received:
 
 
 class Receiver:
-    """Keeps every request and answers 204, or what `answers` says for its path."""
+    """Keeps every request and answers 204, or as `answers` says for its path."""
 
     def __init__(self) -> None:
         self.base_url = ""
@@ -60,7 +60,7 @@ class Receiver:
         return web.Response(status=204) if answer is None else await answer()
 
     async def wait_for(self, number: int, *, within: float = PATIENCE_SECONDS) -> Received:
-        """Return the request of that number, counted from 1, once it has come."""
+        """Return the request of that number, counted from 1, when it has arrived."""
         async with asyncio.timeout(within), self._arrived:
             await self._arrived.wait_for(lambda: len(self.received) >= number)
         return self.received[number - 1]
@@ -76,7 +76,7 @@ def status(code: int, **headers: str) -> Callable[[], Awaitable[web.Response]]:
 
 
 def held(until: asyncio.Event) -> Callable[[], Awaitable[web.Response]]:
-    """Return an answer of 200 that comes only then."""
+    """Return an answer of 200 that is sent when the event is set."""
 
     async def answer() -> web.Response:
         await until.wait()
@@ -95,14 +95,14 @@ async def receiving() -> AsyncIterator[Receiver]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A worker process that said it is ready."""
+    """A worker process that has become ready."""
 
     process: WorkerProcess
     log_file: Path
 
     @property
     def pid(self) -> int:
-        """Its process id, as it said itself."""
+        """Its process id, as it reported it."""
         return int(self.process.ready["pid"])
 
     @property
@@ -111,12 +111,12 @@ class Worker:
         return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
 
     async def ended(self) -> int:
-        """Return its exit code once it has ended."""
+        """Return its exit code when it has ended."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.process._process.wait()
 
     async def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """Return what one of its probes says."""
+        """Return the status and the JSON of one of its probes."""
         url = f"{self.process.ready['health_url']}{path}"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             return response.status, await response.json()
@@ -130,7 +130,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """An installation, and where its parts are."""
+    """An installation and the URLs of its servers."""
 
     installation: Installation
     database_url: str = field(repr=False)
@@ -139,16 +139,16 @@ class World:
 
     @property
     def pool(self) -> "Pool[asyncpg.Record]":
-        """The database of this test."""
+        """The pool on the database of this test."""
         return self.installation.pool
 
     def worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
-        """Give a worker process with these settings changed."""
+        """Return a context manager that runs a worker process with these settings changed."""
         return self._working(_forked, changes)
 
     def started_worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
-        """Give the same, from the start of Python on: its command line and its first environment are its own."""
-        return self._working(started, changes)
+        """Return the same in a newly started Python, so that its command line and environment are its own."""
+        return self._working(start_worker, changes)
 
     @asynccontextmanager
     async def _working(self, start: Start, changes: Mapping[str, str]) -> AsyncIterator[Worker]:
@@ -165,7 +165,7 @@ class World:
         return await self.installation.add(new, secret)
 
     async def publish(self, tenant: str = "acme", *, rung: bool = True) -> tuple[Ring, ...]:
-        """Publish an event, ring those of its deliveries that are due, if asked for, and return all of them."""
+        """Publish an event, ring its due deliveries unless told otherwise, and return all deliveries."""
         published = await self.installation.published(tenant)
         if rung:
             ringing = bell(self.redis_url)
@@ -174,7 +174,7 @@ class World:
         return published.deliveries
 
     async def state(self, ring: Ring, wanted: str, *, waiting_for: str | None = None) -> asyncpg.Record:
-        """Return the delivery once it is in that state."""
+        """Return the delivery when it is in that state."""
 
         async def look() -> asyncpg.Record | None:
             row = await self.installation.delivery(ring)
@@ -183,7 +183,7 @@ class World:
         return await eventually(look, within=PATIENCE_SECONDS)
 
     async def tried(self, ring: Ring) -> asyncpg.Record:
-        """Return the delivery once an attempt is on record and another is due later."""
+        """Return the delivery when it is pending again after an attempt."""
 
         async def look() -> asyncpg.Record | None:
             row = await self.installation.delivery(ring)
@@ -199,5 +199,5 @@ async def _forked(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subp
 
 
 async def world(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str, folder: Path) -> World:
-    """Begin an installation."""
+    """Initialise an installation."""
     return World(installation=await begin(pool), database_url=database_url, redis_url=redis_url, folder=folder)

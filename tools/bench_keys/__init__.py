@@ -1,1 +1,1 @@
-"""`make bench-keys`: what it costs to seal every record under another master key, while a worker delivers."""
+"""`make bench-keys`: the cost of re-wrapping every record under another master key, while a worker delivers."""

@@ -1,4 +1,4 @@
-"""Runs the rounds, prints rows and deliveries in a second beside their baselines, and keeps the record for SEC-05."""
+"""Runs the rounds, prints rows and deliveries a second with their baselines, and writes the record for SEC-05."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ _MICROSECONDS: Final = 1e6
 
 
 def figures_of(laps: Sequence[Lap], records: int) -> dict[str, Figure]:
-    """Return the microseconds of a record, beside those of its rows alone, and of a delivery, beside a quiet time."""
+    """Return the microseconds a record with those of its rows alone, and a delivery with those of a quiet time."""
     each = _MICROSECONDS / records
     return {
         "rewrap": figure([lap.seconds * each for lap in laps], [lap.baseline_seconds * each for lap in laps]),
@@ -30,7 +30,7 @@ def figures_of(laps: Sequence[Lap], records: int) -> dict[str, Figure]:
 
 
 def missed(found: Found, figures: dict[str, Figure]) -> list[str]:
-    """Say what the run did not hold: a bound, a delivery, or a record."""
+    """Return what the run did not meet: a bound, a delivery, or a record."""
     wanted = (
         (found.failures, "secrets were not had, or deliveries not made at once"),
         (found.left, "records are left under the old key"),
@@ -40,7 +40,7 @@ def missed(found: Found, figures: dict[str, Figure]) -> list[str]:
 
 
 def table(found: Found, figures: dict[str, Figure]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as a table."""
     row, quiet = figures["rewrap"], [lap.quiet for lap in found.laps]
     meanwhile = [lap.meanwhile for lap in found.laps]
     return "\n".join(
@@ -62,11 +62,11 @@ def main(arguments: list[str]) -> int:
     """Run `make bench-keys`; return 0 if every bound is met and nothing failed, else 1."""
     parser = argparse.ArgumentParser(prog="make bench-keys", description=__doc__)
     parser.add_argument("--records", type=int, default=50_000, help="records to re-wrap (50000)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, after one that warms up (5)")
-    parser.add_argument("--deliveries", type=float, default=50.0, help="deliveries in a second meanwhile (50)")
-    parser.add_argument("--quiet-seconds", type=float, default=3.0, help="how long nothing else runs in a round (3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, after a warm-up round (5)")
+    parser.add_argument("--deliveries", type=float, default=50.0, help="deliveries a second during the re-wraps (50)")
+    parser.add_argument("--quiet-seconds", type=float, default=3.0, help="seconds of each round without a re-wrap (3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--record", action="store_true", help=f"keep it as {place(PROVES)}")
+    parser.add_argument("--record", action="store_true", help=f"write the record {place(PROVES)}")
     asked = parser.parse_args(arguments)
     load = Load(
         records=asked.records,

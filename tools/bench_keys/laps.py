@@ -1,28 +1,28 @@
-"""One lap over all records of a key: by the real operation, and the same without a key in it."""
+"""One pass over all records of a key: by the real operation, and by the same statements without a key."""
 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from hookseal.ground.sql import statements
+from hookseal.operations.key.rewrap import finish_rewrap, rewrap_batch
 from hookseal.operations.operator import Operator
-from hookseal.operations.rewrap import finish_rewrap, rewrap_batch
-from hookseal.schema.database import Connection
-from hookseal.secrets.envelope import HEAD_BYTES
-from hookseal.secrets.rewrap import BATCH, BEGINNING, Place
+from hookseal.postgres.handles import Connection
+from hookseal.postgres.statements import statements
+from hookseal.secrets.key.rewrap import BATCH, BEGINNING, Cursor
+from hookseal.secrets.sealing.envelope import HEAD_BYTES
 
-_SQL: Final = statements("hookseal.secrets", "rewrap.sql")
+_SQL: Final = statements("hookseal.secrets.key", "rewrap.sql")
 
 
 async def rewrap(operator: Operator, key_id: str) -> int:
-    """Seal every record of that key under the active one, as `hookseal key rewrap` does; return how many moved.
+    """Re-wrap every record of that key under the active one, as `hookseal key rewrap` does, and return their number.
 
-    Raises `RuntimeError` if one was left.
+    Raises `RuntimeError` if one is left.
     """
     moved = 0
     for wait in (False, True):
-        after: Place | None = BEGINNING
+        after: Cursor | None = BEGINNING
         while after is not None:
             batch = await rewrap_batch(operator, key_id, after, wait=wait)
             if batch is None:
@@ -35,15 +35,15 @@ async def rewrap(operator: Operator, key_id: str) -> int:
 
 
 async def write_alone(connection: Connection, key_id: str, to: str) -> int:
-    """Read and write the same rows by the same statements, with random heads; return how many.
+    """Read and write the same rows by the same statements, with random heads, and return their number.
 
-    Each batch is rolled back: PostgreSQL has done all the work, and the records are what they were.
+    Each batch is rolled back: PostgreSQL has done all the work, and the records are unchanged.
     """
     written = 0
-    after: Place | None = BEGINNING
+    after: Cursor | None = BEGINNING
     while after is not None:
         async with _rolled_back(connection):
-            rows = await connection.fetch(_SQL["free"], key_id, *after, BATCH, HEAD_BYTES)
+            rows = await connection.fetch(_SQL["skip_locked"], key_id, *after, BATCH, HEAD_BYTES)
             columns = [[row[name] for row in rows] for name in ("tenant_id", "name", "version", "head")]
             heads = [os.urandom(HEAD_BYTES) for _ in rows]
             await connection.execute(_SQL["write"], to, *columns, heads, HEAD_BYTES)

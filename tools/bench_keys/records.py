@@ -1,32 +1,32 @@
-"""The records that are re-wrapped: so many secrets, of endpoints that nobody has, each known by its number."""
+"""The records that are re-wrapped: secrets of endpoints that do not exist, each identified by its number."""
 
 import hashlib
 from typing import Final
 
 from hookseal.ground.ids import TenantId
-from hookseal.schema.database import Connection
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.envelope import open_sealed, seal
+from hookseal.postgres.handles import Connection
 from hookseal.secrets.errors import SecretError
-from hookseal.secrets.keyring import KeyRing
 from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretContext
+from hookseal.secrets.sealing.envelope import open_sealed, seal
+from hookseal.secrets.sealing.keyring import KeyRing
 
 _TENANTS: Final = 100
-_COLUMNS: Final = ("tenant_id", "name", "version", "provider", "purpose", "scheme", "sealed", "key_id", "wrapped_by")
+_COLUMNS: Final = ("tenant_id", "name", "version", "provider", "purpose", "scheme", "sealed", "wrapped_by")
 _PREFIX: Final = "webhook-endpoint-01890a5d-ac96-774b-bcce-"
 _SEALED: Final = "SELECT tenant_id, name, sealed FROM hookseal.secret_records WHERE starts_with(name, $1)"
 _COUNT: Final = "SELECT count(*) FROM hookseal.secret_records WHERE key_id = $1"
 
 
 async def keep(connection: Connection, ring: KeyRing, number: int) -> None:
-    """Keep so many records under the sealing key of the ring."""
+    """Store so many records under the active key of the ring."""
     key_id = ring.sealing.key_id
     rows = []
     for count in range(number):
         context = _context(f"bench-{count % _TENANTS:02}", f"{_PREFIX}{count:012x}")
         sealed = seal(ring, _secret(count), context)
         named = (context.tenant, context.name, context.version, "db", context.purpose.value, "standard")
-        rows.append((*named, sealed, key_id, [key_id]))
+        rows.append((*named, sealed, [key_id]))
     await connection.copy_records_to_table(
         "secret_records", schema_name="hookseal", columns=list(_COLUMNS), records=rows
     )
@@ -34,12 +34,12 @@ async def keep(connection: Connection, ring: KeyRing, number: int) -> None:
 
 
 async def under(connection: Connection, key_id: str) -> int:
-    """Return how many records are under that key."""
+    """Return the number of records under that key."""
     return int(await connection.fetchval(_COUNT, key_id))
 
 
 async def opened(connection: Connection, ring: KeyRing) -> int:
-    """Return how many of the records that were kept open to what they were."""
+    """Return the number of records that decrypt to their original secret."""
     return sum([_opens(ring, *row) for row in await connection.fetch(_SEALED, _PREFIX)])
 
 

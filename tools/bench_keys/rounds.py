@@ -1,4 +1,4 @@
-"""The rounds: the same records back and forth between two master keys, while a worker delivers, and what each took."""
+"""The rounds: the same records back and forth between two master keys, while a worker delivers."""
 
 import asyncio
 import os
@@ -13,16 +13,16 @@ from typing import Final
 
 from hookseal.demo.installation import install, with_next_key
 from hookseal.demo.process import worker_process
-from hookseal.embedded.stack import Stack, passing_stack
-from hookseal.operations.keys import promote_key
+from hookseal.embedded.stack import Stack, temporary_stack
+from hookseal.operations.key.keys import promote_key
 from hookseal.operations.operator import Operator
+from hookseal.postgres.connect import connection_pool
+from hookseal.postgres.handles import Connection, Pool
 from hookseal.queue.bell import Bell, bell
-from hookseal.schema.connect import connection_pool
-from hookseal.schema.database import Connection, Pool
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.ref import Provider
-from tools.bench.measure import sinking
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from tools.bench.receiver import receiving
 from tools.bench_keys import laps, records, steady
 from tools.bench_keys.steady import Stream, While
 
@@ -33,7 +33,7 @@ _Timed = tuple[float, float, While, While]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How many records, how often they are re-wrapped, and what is delivered meanwhile."""
+    """The number of records and of rounds, and the deliveries meanwhile."""
 
     records: int
     rounds: int
@@ -43,7 +43,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lap:
-    """One round: seconds of a re-wrap and of its baseline, and the deliveries while it ran and while nothing did."""
+    """One round: seconds of a re-wrap and of its baseline, and the deliveries during it and during a quiet time."""
 
     seconds: float
     baseline_seconds: float
@@ -53,7 +53,7 @@ class Lap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a run came to. `left` are records still under the old key, `unopened` those that no longer open."""
+    """The result of a run. `left` counts records under the old key, `unopened` those that no longer decrypt."""
 
     laps: tuple[Lap, ...]
     failures: int
@@ -63,7 +63,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """An installation with two master keys, the first one active, a worker that holds both, and a receiver."""
+    """An installation with two master keys, the first one active, a worker that has both, and a receiver."""
 
     pool: Pool
     ringing: Bell
@@ -74,7 +74,7 @@ class Scene:
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Operator]:
-        """Give one who holds both keys, arranged as the table of keys says now."""
+        """Provide an operator with both keys, in the order of the table of keys."""
         async with self.pool.acquire() as connection:
             yield Operator(
                 connection=connection, unlocked=await unlock(connection, Provider.DB, self.ring), who="bench"
@@ -82,8 +82,8 @@ class Scene:
 
 
 async def measured(load: Load) -> Found:
-    """Return what so many rounds came to; nothing is left running, and no file."""
-    async with passing_stack() as stack, _scene(stack, load) as scene:
+    """Return the result of so many rounds; no process and no file is left."""
+    async with temporary_stack() as stack, _scene(stack, load) as scene:
         found = []
         async with steady.streaming(scene.pool, scene.ringing, load.deliveries_per_second):
             for number in range(load.rounds + 1):
@@ -101,7 +101,7 @@ async def measured(load: Load) -> Found:
 
 
 def _turned(keys: tuple[MasterKey, MasterKey], number: int) -> tuple[MasterKey, MasterKey]:
-    """Return from which key to which that round goes: there and back again."""
+    """Return the keys from and to which that round re-wraps, alternating."""
     first, second = keys
     return (second, first) if number % 2 else (first, second)
 
@@ -151,12 +151,12 @@ async def _scene(stack: Stack, load: Load) -> AsyncIterator[Scene]:
         }
         ringing = bell(installation.redis_url)
         async with (
-            sinking() as sink,
+            receiving() as receiver,
             connection_pool(installation.database_url, size=CONNECTIONS) as pool,
         ):
             async with pool.acquire() as one:
                 unlocked = await unlock(one, Provider.DB, ring)
-                await steady.subscribe(Operator(connection=one, unlocked=unlocked, who="bench"), sink.url)
+                await steady.subscribe(Operator(connection=one, unlocked=unlocked, who="bench"), receiver.url())
                 await records.keep(one, ring, load.records)
             async with worker_process(environment, log) as worker:
                 yield Scene(

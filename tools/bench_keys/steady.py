@@ -1,4 +1,4 @@
-"""A steady stream of deliveries by a real worker, and what became of those that were published in a while."""
+"""A steady stream of deliveries by a real worker, and the results of those that were published in a period."""
 
 import asyncio
 import re
@@ -13,10 +13,10 @@ import aiohttp
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import TenantId
-from hookseal.operations.endpoints import add_endpoint
+from hookseal.operations.endpoint.endpoints import add_endpoint
 from hookseal.operations.operator import Operator
+from hookseal.postgres.handles import Pool
 from hookseal.queue.bell import Bell
-from hookseal.schema.database import Pool
 
 ENDPOINTS: Final = 32
 _TENANT: Final = TenantId("steady")
@@ -44,20 +44,20 @@ _WHILE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class While:
-    """A stretch of time, by the clock of the database."""
+    """A period, by the clock of the database."""
 
     begin: datetime
     end: datetime
 
     @property
     def seconds(self) -> float:
-        """How long it was."""
+        """Its length."""
         return (self.end - self.begin).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """What was delivered of what was published in a while: how many in a second, and how long each took."""
+    """The deliveries that were published in a period: how many a second, and how long each took."""
 
     per_second: float
     p50_ms: float
@@ -65,7 +65,7 @@ class Stream:
 
 
 async def subscribe(operator: Operator, url: str) -> None:
-    """Add the endpoints, each for events of its own."""
+    """Add the endpoints, each for its own event type."""
     for number in range(ENDPOINTS):
         new = NewEndpoint(tenant_id=_TENANT, url=f"{url}{number}", event_types=(f"steady.n{number}",))
         await add_endpoint(operator, new, None, own_drain_seconds=_DRAIN_SECONDS)
@@ -73,7 +73,7 @@ async def subscribe(operator: Operator, url: str) -> None:
 
 @asynccontextmanager
 async def streaming(pool: Pool, ringing: Bell, per_second: float) -> AsyncIterator[None]:
-    """Publish so many events in a second for the length of the block, one endpoint after the other."""
+    """Publish so many events a second for the length of the block, for one endpoint after the other."""
     over = asyncio.Event()
     flowing = asyncio.create_task(_flow(pool, ringing, per_second, over))
     try:
@@ -95,21 +95,21 @@ async def _flow(pool: Pool, ringing: Bell, per_second: float, over: asyncio.Even
 
 
 async def settled(pool: Pool) -> None:
-    """Return once nothing is on its way. Raises `TimeoutError` if something stays."""
+    """Return once no delivery is pending or being sent. Raises `TimeoutError`."""
     async with asyncio.timeout(_PATIENCE_SECONDS):
         while await pool.fetchval(_UNSETTLED):  # noqa: ASYNC110 -- a table tells nobody when it changes
             await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def stream(pool: Pool, of: While) -> Stream:
-    """Return what became of what was published in that while; all is nought if that is nothing."""
+    """Return the results of what was published in that period; all zero if that is nothing."""
     [row] = await pool.fetch(_WHILE, of.begin, of.end)
     rate, p50, p99 = row["deliveries"] / of.seconds, row["p50_ms"] or 0.0, row["p99_ms"] or 0.0
     return Stream(per_second=round(rate, 1), p50_ms=round(p50, 2), p99_ms=round(p99, 2))
 
 
 async def failures(pool: Pool, metrics_url: str, log: str) -> int:
-    """Return how often a secret was not had: by the worker's figures, its log, and deliveries that failed or waited."""
+    """Return how often a secret was not available: by the worker's metrics, its log, and failed or held deliveries."""
     async with aiohttp.ClientSession() as session, session.get(metrics_url) as response:
         told = sum(float(value) for value in _FAILURES.findall(await response.text()))
     waited = log.count('"delivery.waiting"')

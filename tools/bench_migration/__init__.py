@@ -1,1 +1,1 @@
-"""`make bench-migration`: how fast plaintext secrets are migrated, beside the same statements without a secret."""
+"""`make bench-migration`: how fast plaintext secrets are migrated, beside the same statements without secrets."""

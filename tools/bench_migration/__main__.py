@@ -1,4 +1,4 @@
-"""Migrates so many rows on a PostgreSQL of its own, and prints rate and memory beside the baseline of the same run."""
+"""Migrates so many rows in a PostgreSQL of its own, and prints rate and memory with the baseline of the same run."""
 
 import argparse
 import base64
@@ -14,21 +14,21 @@ from typing import Final
 import asyncpg
 import uvloop
 
-from hookseal.cli.operating import NEEDS, operating
-from hookseal.cli.side_by_side import LANES, side_by_side
+from hookseal.cli.shared.operating import NEEDS, operating
+from hookseal.cli.shared.parallel import LANES, side_by_side
 from hookseal.config.load import load
 from hookseal.config.settings import Settings
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
 from hookseal.embedded.postgres import postgres
-from hookseal.operations.keys import begin
-from hookseal.operations.migration import migrate_endpoint
+from hookseal.operations.key.keys import begin
+from hookseal.operations.migrate_secrets import migrate_endpoint
 from hookseal.operations.operator import Operator
-from hookseal.schema.connect import connect
-from hookseal.schema.upgrade import upgrade
-from hookseal.secrets import migration
-from hookseal.secrets.keyring import KeyRing
-from hookseal.secrets.migration import Held
+from hookseal.postgres.connect import connect
+from hookseal.postgres.schema.upgrade import upgrade
+from hookseal.secrets import migrate_secrets
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
+from hookseal.secrets.sealing.keyring import KeyRing
 from tools.bench_migration.bare import bare
 
 SECONDS_FOR_100_000: Final = 120.0
@@ -41,12 +41,12 @@ SELECT $1 || n % $2, gen_random_uuid(), 'https://bench.example/' || $1 || n, '{*
 FROM generate_series(1, $3) AS n
 """
 
-Work = Callable[[Operator, Held], Awaitable[object]]
+Work = Callable[[Operator, PlaintextEndpoint], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What was measured: rows a second, the baseline's before and after it, and resident memory at two moments."""
+    """The results: rows a second, of the baseline before and after, too, and resident memory at two moments."""
 
     rows: int
     tenants: int
@@ -60,7 +60,7 @@ class Found:
 
     @property
     def missed(self) -> list[str]:
-        """Say which bound was missed."""
+        """Return the bounds that were missed."""
         allowed = SECONDS_FOR_100_000 * self.rows / 100_000
         lines = [f"it took {self.seconds:.1f} s, {allowed:.1f} s are allowed"] if self.seconds > allowed else []
         grown = self.end_mb - self.early_mb
@@ -123,11 +123,11 @@ class _Bench:
         )
 
     async def _timed(self, prefix: str, rows: int, work: Work) -> float:
-        """Return how many seconds the work took on so many fresh rows, which are gone afterwards."""
+        """Return the seconds of the work on so many new rows, which are then removed."""
         await self._connection.execute("DELETE FROM hookseal.endpoints")
         await self._connection.execute(_INSERT, prefix, self._tenants, rows)
 
-        async def one(operator: Operator, held: Held) -> None:
+        async def one(operator: Operator, held: PlaintextEndpoint) -> None:
             await work(operator, held)
             self._done += 1
             if self._done == EARLY:
@@ -137,19 +137,19 @@ class _Bench:
 
         async with operating(self._settings) as operator:
             started = perf_counter()
-            items: AsyncGenerator[Held, None] = migration.every(operator.connection)
+            items: AsyncGenerator[PlaintextEndpoint, None] = migrate_secrets.iterate(operator.connection)
             await side_by_side(self._settings, operator, items, one, lanes=self._lanes)
             return perf_counter() - started
 
 
 def _resident_mb() -> float:
-    """Return the most memory that this process ever had; PostgreSQL is others."""
+    """Return the largest memory of this process so far, PostgreSQL not counted."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
     return most / (1 << 20) if sys.platform == "darwin" else most / (1 << 10)
 
 
 def table(found: Found) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as a table."""
     before, after = found.baseline_rows_per_second
     return "\n".join(
         (

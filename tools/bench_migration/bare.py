@@ -1,40 +1,42 @@
-"""The baseline: the statements of a migration in the same transactions; nothing is sealed, opened or signed."""
+"""The baseline: the statements of a migration in the same transactions, without sealing, opening and signing."""
 
 import os
 from datetime import UTC, datetime
 from typing import Final
 
-from hookseal.ground.sql import statements
 from hookseal.operations.operator import Operator
-from hookseal.secrets.migration import Held
+from hookseal.postgres.statements import statements
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
 from hookseal.secrets.ref import endpoint_secret_name
 
-_MIGRATION: Final = statements("hookseal.secrets", "migration.sql")
-_STORE: Final = statements("hookseal.secrets.stores", "postgres.sql")
-_POINTER: Final = statements("hookseal.secrets", "pointer.sql")
+_MIGRATION: Final = statements("hookseal.secrets", "migrate_secrets.sql")
+_STORE: Final = statements("hookseal.secrets.store", "postgres.sql")
+_RECORDS: Final = statements("hookseal.secrets.store", "records.sql")
+_POINTER: Final = statements("hookseal.secrets.endpoint", "pointer.sql")
 _AUDIT: Final = statements("hookseal.audit", "audit.sql")
 _SEALED: Final = os.urandom(290)  # as long as the record of a secret of 64 bytes
 _MAC: Final = os.urandom(32)
 _ORIGIN: Final = bytes(32)
+_IS_OTHER: Final = False  # the secret is not one that only moves
 _KEY_ID: Final = "0" * 16
 _AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _FACTS: Final = '{"generation":%d,"secret_ref":null,"scheme":"x-webhook","algorithm":"hmac","lead":"previous"}'
 
 
-async def bare(operator: Operator, held: Held) -> str:
-    """Do to the row what PostgreSQL is asked to do in a migration of it."""
+async def bare(operator: Operator, held: PlaintextEndpoint) -> str:
+    """Run the statements of the migration of this row."""
     tenant, endpoint, name = held.tenant_id, held.endpoint_id, endpoint_secret_name(held.endpoint_id)
     ref = f"db:{tenant}:{name}:1"
     async with operator.changing() as connection:
         await connection.fetchrow(_MIGRATION["lock"], tenant, endpoint)
-        version = await connection.fetchval(_STORE["next_version"], tenant, name)
+        version = await connection.fetchval(_RECORDS["next_version"], tenant, name)
         await connection.fetchval(
             _STORE["put"], tenant, name, version, "webhook-signing", "x-webhook", _SEALED, _KEY_ID
         )
-        await connection.fetchrow(_STORE["get"], tenant, name, version, ref)
+        await connection.fetch(_RECORDS["get"], [tenant], [name], [str(version)], [ref])
         await connection.execute(
             _POINTER["move"], tenant, endpoint, f"https://bench.example/{endpoint}", "x-webhook", "hmac", ref,
-            None, None, None, None, "previous", 1, _MAC, "1", "db", None, None,
+            None, None, None, None, "previous", 1, _MAC, "1", "db", None, None, _IS_OTHER,
         )  # fmt: skip
         [head] = await connection.fetch(_AUDIT["lock_head"], tenant, _ORIGIN)
         await connection.execute(

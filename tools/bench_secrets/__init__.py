@@ -1,1 +1,1 @@
-"""`make bench-secrets`: what the secret path costs, each figure beside what it could not be cheaper than."""
+"""`make bench-secrets`: the cost of the secret path, each figure with a baseline that is its lower bound."""

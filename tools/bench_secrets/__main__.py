@@ -1,4 +1,4 @@
-"""Runs the rounds, prints every figure beside its baseline and its bound, and keeps the record that proves PERF-06."""
+"""Runs the rounds, prints every figure with its baseline and its bound, and writes the record that proves PERF-06."""
 
 import argparse
 import json
@@ -13,8 +13,8 @@ import uvloop
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
 from hookseal.embedded.postgres import postgres
-from hookseal.schema.connect import connection_pool
-from hookseal.schema.upgrade import upgrade
+from hookseal.postgres.connect import connection_pool
+from hookseal.postgres.schema.upgrade import upgrade
 from tools.bench_secrets.contests import Load, contests
 from tools.bench_secrets.endpoints import installed
 from tools.bench_secrets.timing import measured
@@ -38,7 +38,7 @@ async def _figures() -> dict[str, Figure]:
 
 
 def table(figures: Mapping[str, Figure]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as a table."""
     bounds = BENCHMARKS[PROVES].at_most_us
     lines = [f"{'':26}{'us':>9}{'at most us':>12}{'baseline us':>13}{'ratio':>8}"]
     lines += [
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     """Run `make bench-secrets`; return 0 if every bound is met, else 1."""
     parser = argparse.ArgumentParser(prog="make bench-secrets", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--record", action="store_true", help=f"keep it as {place(PROVES)}")
+    parser.add_argument("--record", action="store_true", help=f"write the record {place(PROVES)}")
     asked = parser.parse_args(arguments)
     figures = uvloop.run(_figures())
     missed = misses(PROVES, figures)

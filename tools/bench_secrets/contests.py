@@ -1,4 +1,4 @@
-"""What is measured, on so many endpoints that no one line of memory stays hot, and beside what."""
+"""What is measured, with so many endpoints that the CPU cache cannot hold them, and the baselines."""
 
 import hmac
 import os
@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets.context import Purpose, SecretContext
-from hookseal.secrets.envelope import open_sealed
-from hookseal.secrets.service import SecretService
+from hookseal.secrets.ref import Purpose, SecretContext
+from hookseal.secrets.resolve.service import SecretService
+from hookseal.secrets.sealing.envelope import open_sealed
 from tools.bench_secrets.endpoints import Endpoint, Installation, endpoints
 from tools.bench_secrets.timing import Contest, Round, p50_of, p50_of_awaited
 
@@ -27,7 +27,7 @@ _ROW: Final = "SELECT purpose, sealed FROM hookseal.secret_records WHERE tenant_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How often each thing is done in one round."""
+    """How many operations of each kind one round has."""
 
     open: int
     sign: int
@@ -35,7 +35,7 @@ class Load:
 
 
 async def contests(installation: Installation, load: Load) -> list[Contest]:
-    """Return what is to be measured; all secrets are stored then."""
+    """Return the contests, after storing all secrets."""
     with_hmac = await endpoints(installation, Algorithm.HMAC, range(ENDPOINTS))
     with_ed25519 = await endpoints(installation, Algorithm.ED25519, range(ENDPOINTS, 2 * ENDPOINTS))
     service, body = installation.unlocked.service, os.urandom(BODY_BYTES)
@@ -58,7 +58,7 @@ async def contests(installation: Installation, load: Load) -> list[Contest]:
 
 
 async def _open(installation: Installation, among: Sequence[Endpoint], operations: int) -> Contest:
-    """Open stored records, beside one decryption of as long a secret with a cipher that is at hand."""
+    """Open stored records; baseline: one decryption of a secret of that length by a cipher object in memory."""
     sealed: list[tuple[bytes, SecretContext]] = []
     for ref in (endpoint.ref for endpoint in among):
         record = await installation.pool.fetchval(_SEALED, ref.tenant, ref.name, ref.version)
@@ -97,7 +97,7 @@ def _bare_ed25519(body: bytes) -> Round:
 
 
 def _fetch_and_open(installation: Installation, among: Sequence[Endpoint], operations: int) -> Contest:
-    """Ask the store past the cache, beside fetching the same row and leaving it sealed."""
+    """Read from the store without the cache; baseline: fetch the same row without opening it."""
     pool, store = installation.pool, installation.unlocked.store
     refs = [endpoint.ref for endpoint in among]
 

@@ -1,4 +1,4 @@
-"""The endpoints that are measured on: in an overlap, their secrets sealed in PostgreSQL, their pointers with a MAC."""
+"""The measured endpoints: in an overlap, with secrets sealed in PostgreSQL and pointers with a MAC."""
 
 import os
 from dataclasses import dataclass, replace
@@ -8,15 +8,13 @@ from typing import Final
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.keys import begin
-from hookseal.schema.database import Pool
+from hookseal.operations.key.keys import begin
+from hookseal.postgres.handles import Pool
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.context import Purpose
-from hookseal.secrets.derivation import KEY_BYTES
-from hookseal.secrets.keyring import KeyRing, MasterKey
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, SecretRef, endpoint_secret_name
-from hookseal.secrets.signer import generate_signing_secret
+from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.signing.signer import generate_signing_secret
 
 TENANT: Final = TenantId("bench")
 _GENERATION: Final = 2
@@ -25,7 +23,7 @@ _OVERLAP: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """An installation that was begun, and what opens its secrets."""
+    """An installation, and what opens its secrets."""
 
     pool: Pool
     keyring: KeyRing
@@ -34,14 +32,14 @@ class Installation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """What a claim reads of an endpoint, and the reference of its current secret."""
+    """What a claim reads of an endpoint, and the ref of its current secret."""
 
     pointer: Pointer
     ref: SecretRef
 
 
 async def installed(pool: Pool) -> Installation:
-    """Begin an installation in the migrated database of the pool, with a master key that nobody keeps."""
+    """Begin an installation in the migrated database of the pool, with a master key that is not saved."""
     keyring = KeyRing(MasterKey(SecretMaterial(os.urandom(KEY_BYTES))))
     async with pool.acquire() as connection:
         await begin(connection, keyring, "bench", os.urandom)

@@ -1,7 +1,7 @@
-"""How a figure is taken: ours and its baseline in turn, round by round, the same number of operations in each.
+"""How a figure is measured: hookseal and its baseline alternate, with the same number of operations in each round.
 
-Each operation is timed alone and a round tells its median, so that a neighbour on the machine who takes the
-processor now and then is not counted. The garbage collector runs as it does in production.
+Each operation is timed separately and a round returns the median, so that occasional other load on the machine does
+not count. The garbage collector runs as in production.
 """
 
 import sys
@@ -21,7 +21,7 @@ _NANOSECONDS: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """One figure: what we do, and beside it a baseline; so many operations of each in a round."""
+    """One figure: our operation, a baseline, and the number of operations of each in a round."""
 
     name: str
     ours: Round
@@ -30,7 +30,7 @@ class Contest:
 
 
 def p50_of(operation: Callable[[int], object]) -> Round:
-    """Return a round of the operation, which is given its number."""
+    """Return a round of the operation, which is called with its number."""
 
     async def one_round(operations: int) -> float:
         took: list[int] = []
@@ -44,7 +44,7 @@ def p50_of(operation: Callable[[int], object]) -> Round:
 
 
 def p50_of_awaited(operation: Callable[[int], Awaitable[object]]) -> Round:
-    """Return a round of the operation, which is given its number and awaited."""
+    """Return a round of the operation, which is called with its number and awaited."""
 
     async def one_round(operations: int) -> float:
         took: list[int] = []
@@ -58,7 +58,7 @@ def p50_of_awaited(operation: Callable[[int], Awaitable[object]]) -> Round:
 
 
 async def measured(contests: Sequence[Contest], rounds: int) -> dict[str, Figure]:
-    """Return the figure of every contest. A round before the first one warms up and is not counted."""
+    """Return the figure of every contest. A first round warms up and is not counted."""
     ours: dict[str, list[float]] = {contest.name: [] for contest in contests}
     baselines: dict[str, list[float]] = {contest.name: [] for contest in contests}
     for number in range(rounds + 1):

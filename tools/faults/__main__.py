@@ -1,4 +1,4 @@
-"""Runs the long form of the fault suite, tells what it counted, and keeps a record for each requirement it proves."""
+"""Runs the long form of the fault suite, prints the counts, and writes a record for each requirement that it proves."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults.books import Balance
+from tests.faults.balance import Balance
 from tests.faults.site import Site
 from tests.faults.suite import SUITE, Scenario, founded
 from tools.governance.benchmarks import BENCHMARKS
@@ -23,14 +23,14 @@ _TELL_SECONDS: Final = 10.0
 
 
 def proven_by(names: set[str]) -> list[str]:
-    """Return the ids all of whose scenarios are among these."""
+    """Return the ids whose scenarios are all among these."""
     suites = {name: benchmark.suite for name, benchmark in BENCHMARKS.items() if benchmark.suite is not None}
     ours = {name: suite for name, suite in suites.items() if set(suite.scenarios) <= set(SUITE)}
     return [name for name, suite in ours.items() if set(suite.scenarios) <= names]
 
 
 async def suffered(name: str, scenario: Scenario, chance: Random) -> Balance:
-    """Run one scenario to its end, telling how far it is."""
+    """Run one scenario to its end, and print its progress."""
     async with founded(scenario) as site:
         telling = asyncio.create_task(_tell(name, site))
         try:
@@ -41,7 +41,7 @@ async def suffered(name: str, scenario: Scenario, chance: Random) -> Balance:
 
 async def _tell(name: str, site: Site) -> None:
     while True:
-        await asyncio.sleep(_TELL_SECONDS)  # so often it is told
+        await asyncio.sleep(_TELL_SECONDS)  # the interval of progress lines
         published, seen, workers = len(site.published), len(site.witness.seen), len(site.fleet.members)
         print(f"{name}: published {published}, seen {seen}, workers {workers}", file=sys.stderr, flush=True)
 
@@ -58,7 +58,7 @@ def run(wanted: Mapping[str, Scenario], seed: int) -> dict[str, Balance]:
 
 
 def table(found: Mapping[str, Balance]) -> str:
-    """Return the counts as a person reads them."""
+    """Return the counts as a table."""
     columns = list(dict.fromkeys(column for each in found.values() for column in each.counts))
     lines = [f"{'':20}" + "".join(f"{column:>12}" for column in columns)]
     for name, each in found.items():
@@ -70,17 +70,17 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make test-faults", description=__doc__)
     parser.add_argument("--only", action="append", choices=list(SUITE), help="this scenario (again for more)")
     parser.add_argument("--scale", type=float, default=1.0, help="the share of the events that are published (1.0)")
-    parser.add_argument("--seed", type=int, default=0, help="what chance begins with (0)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the random numbers (0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--record", action="store_true", help="keep a record for each requirement that is proven")
+    parser.add_argument("--record", action="store_true", help="write a record for each requirement that is proven")
     asked = parser.parse_args(arguments)
     if asked.record and (asked.scale < 1 or is_dirty(ROOT)):
-        parser.error("a record is of a commit, and of the whole size: commit first, and leave out --scale")
+        parser.error("a record needs a commit and the whole size: commit first, and remove --scale")
     return asked
 
 
 def main(arguments: list[str]) -> int:
-    """Run `make test-faults`; return 0 if every law and every bound held, else 1."""
+    """Run `make test-faults`; return 0 if every law and every bound is met, else 1."""
     asked = _asked(arguments)
     wanted = {
         name: replace(each, size=replace(each.size, events=max(1, round(each.size.events * asked.scale))))

@@ -1,1 +1,1 @@
-"""Governance that cannot lie: requirements, the tests that prove them, and the page that says so."""
+"""Governance: requirements, the tests that prove them, and the page that lists both."""

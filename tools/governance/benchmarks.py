@@ -1,7 +1,7 @@
-"""The ids that a benchmark or a long suite proves, and what its record is held to: the bounds stand in no record.
+"""The ids that a benchmark or a long suite proves, and their bounds, which are in this code and not in the records.
 
-What is of the group PERF its record proves alone. Of another id it proves the figure in it, or the long form of its
-faults, and tests the rest.
+An id of the group PERF is proven by its record alone. For another id the record proves the figure in it, or the long
+form of its faults, and tests prove the rest.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ GROUP: Final = "PERF"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """The scenarios of a long suite, each of which must have run, and the bounds of what was counted in all of them."""
+    """The scenarios of a long suite, all of which must run, and the bounds for their total counts."""
 
     scenarios: tuple[str, ...]
     at_least: Mapping[str, int]
@@ -22,7 +22,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """How the record of an id is made, and what it is held to: microseconds for each figure, counts for a suite."""
+    """How the record of an id is made, and its bounds: microseconds for each figure, counts for a suite."""
 
     command: str
     at_most_us: Mapping[str, float] = field(default_factory=dict)

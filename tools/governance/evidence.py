@@ -1,6 +1,6 @@
-"""What a benchmark or a long suite found: one record an id under `docs/EVIDENCE/`, by its run and never by hand.
+"""The records of benchmarks and long suites: one for each id in `docs/EVIDENCE/`, written by a run, never by hand.
 
-A newer run takes the place of an older one: the file holds the last record, git holds those before it.
+A new record replaces the old one: git has the earlier ones.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ FOLDER: Final = "docs/EVIDENCE"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """Microseconds: the median of the p50 of interleaved rounds, and beside it that of a baseline in the same run."""
+    """Microseconds: the median of the p50 of alternating rounds, and that of a baseline in the same run."""
 
     us: float
     baseline_us: float
@@ -30,7 +30,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What it ran on. No name of a host and no path is part of it."""
+    """The machine of the run, without host names and paths."""
 
     cpu: str
     cpus: int
@@ -39,9 +39,9 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One run: of which commit (`is_dirty`: with changes that no commit has), where, what it found, and the verdict.
+    """One run: its commit (`is_dirty`: with uncommitted changes), its machine, its results and its verdict.
 
-    A benchmark found `figures`; a suite found `counts`, by scenario.
+    A benchmark has `figures`; a suite has `counts`, by scenario.
     """
 
     id: str
@@ -58,12 +58,12 @@ Evidence = Mapping[str, Record | None]
 
 
 def place(name: str) -> str:
-    """Return where the record of that id stands, from the root of the tree."""
+    """Return the path of the record of that id, relative to the root."""
     return f"{FOLDER}/{name}.json"
 
 
 def figure(rounds_us: Sequence[float], baseline_rounds_us: Sequence[float]) -> Figure:
-    """Return what these rounds amount to."""
+    """Return the figure of these rounds."""
     ours, baseline = [round(us, 3) for us in rounds_us], [round(us, 3) for us in baseline_rounds_us]
     return Figure(
         us=round(median(ours), 3),
@@ -75,41 +75,41 @@ def figure(rounds_us: Sequence[float], baseline_rounds_us: Sequence[float]) -> F
 
 
 def misses(name: str, figures: Mapping[str, Figure], counts: Counts | None = None) -> list[str]:
-    """Say of every bound of the id how these figures and counts miss it; nothing, if all are met."""
+    """Return how these figures and counts miss the bounds of the id; nothing if all are met."""
     held_to = BENCHMARKS[name]
     missed = [line for part, us in held_to.at_most_us.items() if (line := _miss(part, us, figures.get(part)))]
     return missed if held_to.suite is None else [*missed, *_miscounted(held_to.suite, counts or {})]
 
 
 def totals(counts: Counts) -> Counter[str]:
-    """Return what was counted in all scenarios together."""
+    """Return the total counts of all scenarios."""
     return sum((Counter(dict(found)) for found in counts.values()), Counter[str]())
 
 
 def contradictions(record: Record) -> Iterator[str]:
-    """Yield what in a record cannot have been written by a run: it was edited, or our bounds have changed since."""
+    """Yield what no run can have written: the record was edited, or the bounds have changed since."""
     for part, found in record.figures.items():
         values = (*found.rounds_us, *found.baseline_rounds_us)
         if not found.rounds_us or len(found.rounds_us) != len(found.baseline_rounds_us) or min(values) <= 0:
             yield f"its figure {part} does not have rounds of both sides"
         elif found != figure(found.rounds_us, found.baseline_rounds_us):
-            yield f"its figure {part} is not what its rounds amount to"
+            yield f"its figure {part} does not follow from its rounds"
     for scenario, counted in record.counts.items():
         if min(counted.values(), default=0) < 0 or counted.get("requests", 0) < counted.get("deliveries", 0):
-            yield f"its scenario {scenario} cannot have counted so"
+            yield f"its scenario {scenario} has impossible counts"
     if record.is_met is bool(misses(record.id, record.figures, record.counts)):
-        yield "its verdict is not what its figures and the bounds amount to"
+        yield "its verdict does not follow from its figures and the bounds"
 
 
 def write(root: Path, record: Record) -> None:
-    """Leave the record as the last one of its id."""
+    """Write the record as the last one of its id."""
     file = root / place(record.id)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
 
 
 def read(root: Path) -> Evidence:
-    """Return every record of the tree by the name of its file; None for one that is not of the form."""
+    """Return every record by the name of its file; None for a file of another form."""
     return {file.stem: _read(file) for file in sorted((root / FOLDER).glob("*.json"))}
 
 
@@ -125,13 +125,13 @@ def _miscounted(suite: Suite, counts: Counts) -> Iterator[str]:
     counted = totals({scenario: counts[scenario] for scenario in suite.scenarios if scenario in counts})
     for what, number in suite.at_least.items():
         if counted[what] < number:
-            yield f"{counted[what]} {what}, {number} are asked for"
+            yield f"{counted[what]} {what}, at least {number} are required"
     for what, number in suite.at_most.items():
         if counted[what] > number:
-            yield f"{counted[what]} {what}, {number} are allowed"
+            yield f"{counted[what]} {what}, at most {number} are allowed"
 
 
 def _miss(part: str, at_most_us: float, found: Figure | None) -> str | None:
     if found is None:
         return f"{part} was not measured"
-    return f"{part} took {found.us:g} us, {at_most_us:g} us are allowed" if found.us > at_most_us else None
+    return f"{part} took {found.us:g} us, at most {at_most_us:g} us are allowed" if found.us > at_most_us else None

@@ -1,4 +1,4 @@
-"""Which commits a tree cannot have come from: what a record says it measured must be something that others can."""
+"""Finds commits that are not in the history of the tree: others must be able to repeat a recorded measurement."""
 
 import re
 import subprocess
@@ -10,10 +10,9 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def strange(root: Path, commits: Iterable[str]) -> frozenset[str]:
-    """Return those that are no commit in the history of HEAD, as far as that can be known here.
+    """Return the names that are no commit in the history of HEAD, as far as this clone can tell.
 
-    Of a tree without git, or a clone that lacks a part of the history, nothing is known: only what is no name of a
-    commit is returned.
+    Without git, or in a clone without the whole history, only names that cannot be a commit's are returned.
     """
     named = set(commits)
     knows_all = _is_whole(root)

@@ -1,4 +1,4 @@
-"""The judgement: what of the promises do a test run and the records of benchmarks not bear out.
+"""The judgement: which requirements are not proven by a test run and the records of benchmarks.
 
 Pure functions; no file is read here.
 """
@@ -11,7 +11,7 @@ from tools.governance.evidence import Evidence, Record, contradictions, misses, 
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
 
-_STRANGE: Final = "its commit is not in the history of this tree, so nobody can measure it again"
+_NOT_IN_HISTORY: Final = "its commit is not in the history of this tree, so the measurement cannot be repeated"
 _UNPROVEN: Final = "has no passing test: write one with its mark, or set its status to `planned`"
 
 
@@ -23,9 +23,9 @@ def problems(
     *,
     strange: Collection[str] = frozenset(),
 ) -> list[str]:
-    """Return one line for everything that is wrong, each saying who must do what; none means that all holds.
+    """Return one line for every problem, which says who must do what; none if everything is proven.
 
-    `strange` are the commits that this tree did not come from.
+    `strange` are the commits that are not in the history of this tree.
     """
     known = {requirement.id: requirement for requirement in requirements}
     found = [
@@ -41,9 +41,10 @@ def problems(
 def proofs(
     requirement: Requirement, report: Report, may_skip: Collection[str], evidence: Evidence
 ) -> list[tuple[str | None, str]]:
-    """Return (part, test) for every test that proves something of it wherever the suite runs, in a fixed order.
+    """Return (part, test) for every test that proves a part of the requirement on any machine, in a fixed order.
 
-    What a benchmark proves has its record in place of the test, or beside the tests if it is of another group.
+    For a requirement with a benchmark the record takes the place of tests, or is added to them in another group than
+    PERF.
     """
     recorded: list[tuple[str | None, str]] = []
     if requirement.id in BENCHMARKS and requirement.status is Status.CLAIMED:
@@ -62,10 +63,10 @@ def proofs(
 
 def _failures(report: Report) -> Iterator[str]:
     if not report.cases:
-        yield "the run held no test: mend the test setup, then run `make test`"
+        yield "the run held no test: fix the test setup, then run `make test`"
     for case in report.cases:
         if case.outcome is Outcome.FAILED:
-            yield f"{case.nodeid}: failed: mend the code or the test, then run `make test`"
+            yield f"{case.nodeid}: failed: fix the code or the test, then run `make test`"
 
 
 def _silent_skips(report: Report, may_skip: Collection[str]) -> Iterator[str]:
@@ -84,14 +85,14 @@ def _marked(report: Report) -> Iterator[tuple[Case, Mark]]:
 def _fault(mark: Mark, requirement: Requirement | None) -> str | None:
     """Return what is wrong with a mark, or None."""
     if requirement is None:
-        return f"is marked {mark.id}, which docs/requirements.md does not know: correct the mark"
+        return f"is marked {mark.id}, which is not in docs/requirements.md: correct the mark"
     if requirement.group == GROUP:
-        return f"is marked {mark.id}, which the record of a benchmark proves, and no test: take the mark away"
+        return f"is marked {mark.id}, which only the record of a benchmark proves: remove the mark"
     match requirement.status:
         case Status.PLANNED:
             return (
                 f"is marked {mark.id}, which is `planned`: set its status in docs/requirements.md to `claimed`, "
-                "or to `partial: ...` naming the part, or take the mark away"
+                "or to `partial: ...` naming the part, or remove the mark"
             )
         case Status.PARTIAL if mark.part not in requirement.parts:
             named = ", ".join(requirement.parts)
@@ -103,20 +104,20 @@ def _fault(mark: Mark, requirement: Requirement | None) -> str | None:
 
 
 def _unsound(name: str, record: Record | None, known: Collection[str], strange: Collection[str]) -> Iterator[str]:
-    """Yield what is wrong with a record, whatever is claimed."""
+    """Yield what is wrong with a record, even if nothing is claimed."""
     if name not in known:
         yield f"docs/requirements.md does not know {name}: remove the file"
     elif name not in BENCHMARKS:
-        yield f"no benchmark of ours makes a record of {name}: remove the file"
+        yield f"no benchmark writes a record of {name}: remove the file"
     elif record is None or record.id != name:
-        yield f"is no record of {name}: run `{BENCHMARKS[name].command}`"
+        yield f"is not a valid record of {name}: run `{BENCHMARKS[name].command}`"
     else:
-        found = [*([_STRANGE] if record.commit in strange else []), *contradictions(record)]
+        found = [*([_NOT_IN_HISTORY] if record.commit in strange else []), *contradictions(record)]
         yield from (f"{line}: run `{BENCHMARKS[name].command}`" for line in found)
 
 
 def _unproven(requirement: Requirement, report: Report, evidence: Evidence) -> Iterator[str]:
-    """Yield a line for every promise of this requirement that no passing test, and no record, proves."""
+    """Yield a line for every part of this requirement that no passing test and no record proves."""
     passed = {mark for case, mark in _marked(report) if case.outcome is Outcome.PASSED and mark.id == requirement.id}
     match requirement.status:
         case Status.PLANNED:
@@ -141,12 +142,12 @@ def _unproven(requirement: Requirement, report: Report, evidence: Evidence) -> I
 def _unrecorded(name: str, record: Record | None) -> Iterator[str]:
     """Yield why the record of a claimed id does not prove it."""
     if name not in BENCHMARKS:
-        yield f"{name}: has no benchmark that leaves a record: set it to `planned`"
+        yield f"{name}: has no benchmark that writes a record: set it to `planned`"
     elif record is None:
         yield f"{name}: has no record: run `{BENCHMARKS[name].command}`, or set its status to `planned`"
     elif record.is_dirty:
-        yield f"{name}: its record is of no commit: commit first, then run `{BENCHMARKS[name].command}`"
+        yield f"{name}: its record has uncommitted changes: commit first, then run `{BENCHMARKS[name].command}`"
     else:
-        first = "make it faster" if BENCHMARKS[name].suite is None else "mend what it found"
-        mend = f"{first}, then run `{BENCHMARKS[name].command}`, or set its status to `planned`"
-        yield from (f"{name}: {line}: {mend}" for line in misses(name, record.figures, record.counts))
+        first = "make it faster" if BENCHMARKS[name].suite is None else "fix what it found"
+        then = f"{first}, then run `{BENCHMARKS[name].command}`, or set its status to `planned`"
+        yield from (f"{name}: {line}: {then}" for line in misses(name, record.figures, record.counts))

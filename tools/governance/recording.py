@@ -1,4 +1,4 @@
-"""The record of a run on this tree and this machine."""
+"""The record of a run of this tree on this machine."""
 
 import os
 import platform
@@ -14,17 +14,22 @@ def record_of(root: Path, name: str, figures: Mapping[str, Figure], counts: Coun
     """Return the record of a run for that id. Raises `CalledProcessError` outside a git work tree."""
     return Record(
         id=name,
-        commit=_git(root, "rev-parse", "HEAD"),
+        commit=commit_of(root),
         is_dirty=is_dirty(root),
-        machine=Machine(cpu=_cpu(), cpus=os.cpu_count() or 0, python=platform.python_version()),
+        machine=Machine(cpu=cpu_model(), cpus=os.cpu_count() or 0, python=platform.python_version()),
         figures=dict(figures),
         is_met=not misses(name, figures, counts),
         counts={scenario: dict(counted) for scenario, counted in (counts or {}).items()},
     )
 
 
+def commit_of(root: Path) -> str:
+    """Return the checked-out commit. Raises `CalledProcessError` outside a git work tree."""
+    return _git(root, "rev-parse", "HEAD")
+
+
 def is_dirty(root: Path) -> bool:
-    """Tell whether there are changes that no commit has. Raises `CalledProcessError` outside a git work tree."""
+    """Return whether there are uncommitted changes. Raises `CalledProcessError` outside a git work tree."""
     left_out = [f":(exclude){generated}" for generated in (FOLDER, *GENERATED)]
     return bool(_git(root, "status", "--porcelain", "--", ".", *left_out))
 
@@ -34,7 +39,7 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
 
 
-def _cpu() -> str:
+def cpu_model() -> str:
     """Return the model of the processor, as Linux calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What a whole test run found: one record a test, written by the run and never by hand."""
+"""The result of a whole test run: one entry for each test, written by the run and never by hand."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """One requirement, or one part of it, that a test says it proves."""
+    """A requirement, or one part of it, that a test is marked with."""
 
     id: str
     part: str | None = None
@@ -32,7 +32,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One test of the run; a module that skips itself whole, or cannot be imported, is a case of its own."""
+    """One test of the run; a module that skips itself as a whole, or cannot be imported, is a case of its own."""
 
     nodeid: str
     outcome: Outcome
@@ -53,13 +53,13 @@ class Report:
 
 
 def write(path: Path, report: Report) -> None:
-    """Leave the report in that file."""
+    """Write the report to that file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> Report | None:
-    """Return the report of that file, or None when there is none that can be read."""
+    """Return the report in that file, or None if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Report(tree=content["tree"], cases=tuple(_case(case) for case in content["cases"]))

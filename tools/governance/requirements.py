@@ -1,4 +1,4 @@
-"""What is promised: the tables of `docs/requirements.md`, read into records."""
+"""The requirements, read from the tables of `docs/requirements.md`."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ _STATUS: Final = re.compile(r"(?P<status>planned|claimed)|partial: (?P<parts>[a-
 
 
 class Status(StrEnum):
-    """How far a requirement is held."""
+    """The status of a requirement."""
 
     PLANNED = "planned"
     PARTIAL = "partial"
@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """One requirement and what is said of it; only a partial one names parts."""
+    """One requirement and its status; only a partial one names parts."""
 
     id: str
     status: Status
@@ -33,11 +33,11 @@ class Requirement:
 
 
 class UnreadableRequirements(Exception):
-    """A row of `docs/requirements.md` is not of its form: whoever edited it must correct it."""
+    """A row of `docs/requirements.md` is malformed: its editor must correct it."""
 
 
 def parse(page: str) -> tuple[Requirement, ...]:
-    """Return every requirement of the page, in its order. Raises `UnreadableRequirements` with all problems."""
+    """Return every requirement of the page, in order. Raises `UnreadableRequirements` with all problems."""
     found: list[Requirement] = []
     problems: list[str] = []
     for number, line in enumerate(page.splitlines(), start=1):
@@ -47,9 +47,9 @@ def parse(page: str) -> tuple[Requirement, ...]:
                 problems.append(f"line {number}: {row['id']} must be `planned`, `claimed` or `partial: part, part`")
             else:
                 found.append(requirement)
-    problems += [f"{name} stands in more than one row" for name, n in Counter(r.id for r in found).items() if n > 1]
+    problems += [f"{name} is in more than one row" for name, n in Counter(r.id for r in found).items() if n > 1]
     if not found:
-        problems.append("there is no row of the form `| SEC-01 | planned | ... |`")
+        problems.append("the page has no row of the form `| SEC-01 | planned | ... |`")
     if problems:
         raise UnreadableRequirements("\n".join(problems))
     return tuple(found)

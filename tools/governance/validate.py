@@ -1,33 +1,56 @@
-"""`make validate` and `make docs`: hold promises, tests, records and the generated page to each other."""
+"""`make validate` and `make docs`: check requirements, tests, records and generated pages against each other."""
 
 import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from hookseal.config.page import settings_page
-from hookseal.dispatcher.page import outcomes_page
-from hookseal.worker.metrics import metrics_page
-from tools.governance import evidence, history, page, report, tree
+from hookseal.dispatcher.outcome_page import outcomes_page
+from hookseal.worker.metrics.page import metrics_page
+from tools.bench import page as performance
+from tools.bench import results, scaling_page
+from tools.governance import evidence, history, page, providers_page, report, tree
 from tools.governance.judge import problems
 from tools.governance.report import Report
 from tools.governance.requirements import Requirement, UnreadableRequirements, parse
+from tools.soak import page as soak
+from tools.soak import record
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PAGE: Final = "docs/TRACEABILITY.md"
 REQUIREMENTS: Final = "docs/requirements.md"
 MAY_SKIP: Final = "tests/may_skip.txt"
+
+
+def _of_benchmark(name: str) -> str:
+    return performance.pages(results.read(ROOT))[name]
+
+
+def _of_soak(name: str) -> str:
+    return soak.pages(record.read(ROOT))[name]
+
+
 FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
     "docs/metrics.md": metrics_page,
     "docs/outcomes.md": outcomes_page,
     "docs/settings.md": settings_page,
 }
 
+# `make bench` writes them, too; here they are written from its stored results, so that an edited page is found.
+FROM_BENCHMARK: Final[Mapping[str, Callable[[], str]]] = {
+    name: partial(_of_benchmark, name) for name in (performance.PAGE, performance.PICTURE, scaling_page.PAGE)
+}
+FROM_SOAK: Final[Mapping[str, Callable[[], str]]] = {
+    name: partial(_of_soak, name) for name in (soak.PAGE, soak.PICTURE)
+}
+PAGES: Final[Mapping[str, Callable[[], str]]] = {**FROM_SOURCE, **FROM_BENCHMARK, **FROM_SOAK}
 
-def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[], str]] = FROM_SOURCE) -> int:
-    """Return 0 when all holds, or the pages were written; 1 when something must be done, which is printed."""
+
+def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[], str]] = PAGES) -> int:
+    """Return 0 if everything is proven, or the pages were written; 1 if something must be done, which is printed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the generated pages instead of comparing them")
     is_writing = parser.parse_args(arguments).write
@@ -40,12 +63,17 @@ def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[]
         return _tell([f"{REQUIREMENTS}: {line}: correct it" for line in str(error).splitlines()])
     run = _report_of(root)
     if run is None:
-        return _tell(["the test run left no report of this tree: mend what it printed above, then run this again"])
+        return _tell(["the test run wrote no report of this tree: fix what it printed above, then run this again"])
     may_skip = may_skip_names((root / MAY_SKIP).read_text(encoding="utf-8"))
     records = evidence.read(root)
-    pages[PAGE] = page.render(requirements, run, may_skip, records)
+    _write(root, {page.LIST: page.render_list(requirements, run, may_skip, records)})
+    of_run = {
+        page.PAGE: page.render(requirements, run, may_skip, records),
+        providers_page.PAGE: providers_page.render(root, run.cases),
+    }
+    pages |= of_run
     if is_writing:
-        _write(root, {PAGE: pages[PAGE]})
+        _write(root, of_run)
         return 0
     strangers = history.strange(root, (record.commit for record in records.values() if record is not None))
     found = [*problems(requirements, run, may_skip, records, strange=strangers), *_stale(root, pages)]
@@ -58,11 +86,11 @@ def may_skip_names(text: str) -> frozenset[str]:
 
 
 def _report_of(root: Path) -> Report | None:
-    """Return the report of the tree as it stands, running the tests first if there is none."""
+    """Return the report of the current tree, after running the tests if there is none."""
     identity = tree.identity(root)
     found = report.read(root / report.REPORT)
     if found is None or found.tree != identity:
-        print("no full test run of this tree is on record: running `make test`", flush=True)
+        print("there is no report of a full test run of this tree: running `make test`", flush=True)
         subprocess.run(["make", "--no-print-directory", "test"], cwd=root, check=False)
         found = report.read(root / report.REPORT)
     return found if found is not None and found.tree == identity else None
@@ -70,6 +98,7 @@ def _report_of(root: Path) -> Report | None:
 
 def _write(root: Path, pages: Mapping[str, str]) -> None:
     for name, text in pages.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
         print(f"wrote {name}")
 
@@ -91,7 +120,7 @@ def _tell(lines: list[str]) -> int:
 def _summary(requirements: tuple[Requirement, ...], run: Report) -> int:
     counts = {status: sum(r.status is status for r in requirements) for status in {r.status for r in requirements}}
     told = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
-    print(f"validate: {len(run.cases)} tests bear out {len(requirements)} requirements ({told})")
+    print(f"validate: {len(run.cases)} tests prove {len(requirements)} requirements ({told})")
     return 0
 
 

@@ -1,1 +1,1 @@
-"""Changes of the source, each of which must be noticed by the tests that are named beside it."""
+"""Mutants: changes of the source, each of which must make the tests fail that are named with it."""

@@ -1,4 +1,4 @@
-"""Tries every mutant of the table, or one: `make mutants`, `make mutants ARGS='--only lease-ended-early'`."""
+"""Runs all mutants of the table, or one: `make mutants`, `make mutants ARGS='--only lease-ended-early'`."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ _LAST_LINES: Final = 15
 
 
 def run(wanted: Sequence[Mutant]) -> dict[str, Verdict] | None:
-    """Try each of them, saying how far it is; None if their tests fail without any of them."""
+    """Run each of them and print the progress; None if their tests fail without any mutant."""
     found: dict[str, Verdict] = {}
     with copied(ROOT) as tree:
         _say("the tests of the table, without a mutant")
@@ -35,7 +35,7 @@ def run(wanted: Sequence[Mutant]) -> dict[str, Verdict] | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return 0 if every mutant was killed, 1 if not, or if the table is stale."""
+    """Return 0 if every mutant was killed, 1 if not, or if the table is out of date."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--only", metavar="NAME", action="append", help="this mutant only; may be given again")
     parser.add_argument("--json", action="store_true", help="print the verdicts as one JSON object")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     stale = problems(table, ROOT)
     unknown = set(options.only or ()) - {mutant.name for mutant in table}
     if stale or unknown:
-        _say("\n".join([*stale, *(f"{name}: there is no such mutant" for name in sorted(unknown))]))
+        _say("\n".join([*stale, *(f"{name}: this mutant does not exist" for name in sorted(unknown))]))
         return 1
     wanted = [mutant for mutant in table if options.only is None or mutant.name in options.only]
     found = run(wanted)

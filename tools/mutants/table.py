@@ -1,4 +1,4 @@
-"""The table of mutants: `mutants.toml`, read and held to the tree that it is about."""
+"""The table of mutants, `mutants.toml`, and its check against the repository."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ _FUNCTION: Final = re.compile(r"CREATE (?:OR REPLACE )?FUNCTION (hookseal\.\w+)\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """One change: in `file`, `old` becomes `new`. That breaks `law`, and each run of `tests` must fail."""
+    """One change: in `file`, `old` becomes `new`. That breaks `law`, and every run of `tests` must fail."""
 
     name: str
     law: str
@@ -23,22 +23,20 @@ class Mutant:
     tests: tuple[str, ...]
 
     def changed(self, text: str) -> str:
-        """Return the text of the file with the change."""
+        """Return the text of the file after the change."""
         return text.replace(self.old, self.new)
 
 
 def mutants(table: Path = TABLE) -> tuple[Mutant, ...]:
-    """Return all of the table, in its order. Raises `TypeError` for a row that lacks a field or has another one."""
+    """Return the mutants in the order of the table. Raises `TypeError` for a row with a missing or unknown field."""
     rows = tomllib.loads(table.read_text(encoding="utf-8"))["mutant"]
     return tuple(Mutant(**{**row, "tests": tuple(row["tests"])}) for row in rows)
 
 
 def problems(found: Sequence[Mutant], root: Path) -> list[str]:
-    """Return what is stale or wrong in the table: texts that the tree does not have once, tests that are not there."""
+    """Return what is wrong in the table: texts that do not occur exactly once, tests that do not exist."""
     names = [mutant.name for mutant in found]
-    twice = [
-        f"{name}: there are two of this name" for name in sorted({name for name in names if names.count(name) > 1})
-    ]
+    twice = [f"{name}: the name is not unique" for name in sorted({name for name in names if names.count(name) > 1})]
     return twice + [f"{mutant.name}: {problem}" for mutant in found for problem in _of_one(mutant, root)]
 
 
@@ -46,9 +44,9 @@ def _of_one(mutant: Mutant, root: Path) -> Iterator[str]:
     path = root / mutant.file
     times = path.read_text(encoding="utf-8").count(mutant.old) if path.is_file() and mutant.old else 0
     if times != 1:
-        yield f"its old text stands {times} times in {mutant.file}: bring the row up to date"
+        yield f"its old text occurs {times} times in {mutant.file}: update the row"
     elif (later := _replaced_by(path, mutant.old)) is not None:
-        yield f"{later} replaces the function that it changes: change it there"
+        yield f"{later} replaces the function: change it there"
     if mutant.old == mutant.new:
         yield "it changes nothing"
     if not mutant.tests:
@@ -57,11 +55,11 @@ def _of_one(mutant: Mutant, root: Path) -> Iterator[str]:
         file, _, function = test.partition("::")
         text = (root / file).read_text(encoding="utf-8") if (root / file).is_file() else None
         if text is None or (function and not re.search(rf"^(async )?def {re.escape(function)}\(", text, re.MULTILINE)):
-            yield f"there is no test {test}"
+            yield f"the test {test} does not exist"
 
 
 def _replaced_by(path: Path, old: str) -> str | None:
-    """Return the later file of the schema that replaces the function in which the text stands, if there is one."""
+    """Return the later file of the schema that replaces the function around the text, if there is one."""
     before = path.read_text(encoding="utf-8").partition(old)[0]
     begun = list(_FUNCTION.finditer(before))
     if path.suffix != ".sql" or not begun or "$$;" in before[begun[-1].end() :]:

@@ -1,4 +1,4 @@
-"""Tries mutants, one after the other, in a copy of the tree: the checkout itself is never changed."""
+"""Tries mutants one after the other in a copy of the repository: the checkout itself is never changed."""
 
 import os
 import re
@@ -16,12 +16,12 @@ from typing import Final
 from tools.mutants.table import Mutant
 
 _LEFT_OUT: Final = (".git", ".venv", ".reports", "dist", "__pycache__", ".*_cache", ".hypothesis")
-_SECONDS: Final = 600  # the tests of one mutant are of seconds: who takes longer hangs
+_SECONDS: Final = 600  # the tests of one mutant take seconds; a longer run hangs
 _FAILED: Final = re.compile(r"\b[1-9][0-9]* failed\b")
 
 
 class Verdict(StrEnum):
-    """What became of a mutant. `broken`: no test ran to a failure, so that nothing is known."""
+    """The result of a mutant. `broken`: no test ran to a failure, so nothing is known."""
 
     KILLED = "killed"
     SURVIVED = "survived"
@@ -30,14 +30,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run of tests ended: its exit code, None if it took too long, and what it printed."""
+    """How a run of tests ended: its exit code, None after a time-out, and its output."""
 
     code: int | None
     out: str
 
     @property
     def verdict(self) -> Verdict:
-        """What that says of the mutant under which it ran."""
+        """The verdict on the mutant."""
         if self.code == 0:
             return Verdict.SURVIVED
         if self.code == 1 and _FAILED.search(self.out):
@@ -47,7 +47,7 @@ class Ended:
 
 @contextmanager
 def copied(root: Path) -> Iterator[Path]:
-    """Give a copy of the tree, without what is built from it; it is gone afterwards."""
+    """Provide a copy of the repository without build products, which is then removed."""
     with tempfile.TemporaryDirectory(prefix="hookseal-mutants-") as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(root, tree, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
@@ -68,7 +68,7 @@ def ran(tree: Path, tests: Sequence[str], *, seconds: float | None) -> Ended:
 
 
 def tried(tree: Path, mutant: Mutant) -> Ended:
-    """Make the change in the copy, run its tests, and take the change back."""
+    """Make the change in the copy, run its tests, and undo the change."""
     path = tree / mutant.file
     text = path.read_text(encoding="utf-8")
     _write(path, mutant.changed(text))
@@ -79,7 +79,7 @@ def tried(tree: Path, mutant: Mutant) -> Ended:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the file, later than ever before: Python knows whether its bytecode is of it by size and whole second."""
+    """Write the file with a new time: Python checks bytecode by the size and the whole second of its source."""
     later = path.stat().st_mtime + 2
     path.write_text(text, encoding="utf-8")
     os.utime(path, (later, later))

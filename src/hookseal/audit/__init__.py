@@ -1,1 +1,1 @@
-"""Audit: who changed what, appended in the transaction of the change and chained, so that it can be verified."""
+"""Audit: a log of who changed what, written in the transaction of the change and chained by MACs for verification."""

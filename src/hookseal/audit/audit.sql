@@ -1,13 +1,15 @@
 -- The audit log and the heads of its chains. Rows are only ever added; a trigger refuses everything else.
 
+-- Returns the end of the tenant's chain, and keeps everybody else from appending until the transaction ends.
 -- name: lock_head
 INSERT INTO hookseal.audit_heads AS head (tenant_id, sequence, mac)
 VALUES ($1, 0, $2)
     ON CONFLICT (tenant_id) DO UPDATE SET sequence = head.sequence
 RETURNING sequence, mac, session_user::text AS role, clock_timestamp() AS at
 
--- Writes nothing unless the row that the head names is there, with the head's MAC. It is looked for here and not with the
--- lock: who waited for the lock still has the snapshot of before, and would miss the rows for which it waited.
+-- Appends a row to the tenant's chain.
+-- Writes nothing unless the row of the head exists and has the head's MAC. The check is here and not in lock_head: a
+-- session that waited for the lock still has its older snapshot there, without the rows for which it waited.
 -- name: add
 WITH intact AS (
     SELECT FROM hookseal.audit_log WHERE tenant_id = $1 AND sequence = $2::bigint - 1 AND mac = $10::bytea
@@ -22,7 +24,8 @@ SELECT $1, $2, $3::timestamptz, $4::text, $5::text, $6::text, $7::text::json, $8
        $12::text
   FROM intact
 
--- name: told_since
+-- Reads the facts of a subject's rows with one action that are newer than its last row with another action.
+-- name: facts_since
 SELECT l.after::text AS after
   FROM hookseal.audit_log AS l
  WHERE l.tenant_id = $1 AND l.subject = $2 AND l.action = $3
@@ -30,8 +33,9 @@ SELECT l.after::text AS after
                                 FROM hookseal.audit_log AS s
                                WHERE s.tenant_id = $1 AND s.subject = $2 AND s.action = $4), 0)
 
--- Among the newest rows of the subject only: who asks wrote it just now, or did not.
--- name: is_told
+-- Returns whether a row of the subject has these facts.
+-- Searches the newest rows of the subject only: a caller that wrote the row did so just before.
+-- name: is_recorded
 SELECT EXISTS (
     SELECT
       FROM (SELECT l.action, l.after
@@ -41,6 +45,7 @@ SELECT EXISTS (
              LIMIT 1000) AS newest
      WHERE newest.action = $3 AND newest.after::text = $4)
 
+-- Reads the ends of the chains.
 -- name: heads
 SELECT h.tenant_id, h.sequence, h.mac
   FROM hookseal.audit_heads AS h
@@ -48,11 +53,13 @@ SELECT h.tenant_id, h.sequence, h.mac
  ORDER BY h.tenant_id
  LIMIT $2
 
+-- Returns the last number of a chain and the MAC of one of its rows.
 -- name: at
 SELECT (SELECT max(l.sequence) FROM hookseal.audit_log AS l WHERE l.tenant_id = $1) AS last,
        (SELECT l.mac FROM hookseal.audit_log AS l WHERE l.tenant_id = $1 AND l.sequence = $2) AS mac
 
--- Every tenant that has a row or a head, found by one step through the index for each.
+-- Lists the tenants that have a chain.
+-- Every tenant that has a row or a head, by one index lookup for each.
 -- name: tenants
 WITH RECURSIVE found (tenant_id) AS (
     SELECT min(tenant_id) FROM hookseal.audit_log
@@ -66,7 +73,8 @@ SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL
 SELECT tenant_id FROM hookseal.audit_heads
  ORDER BY tenant_id
 
--- The head is read with the rows, in one statement: who appends meanwhile moves both or neither.
+-- Reads the next rows of a chain, with its head.
+-- Rows and head are read by one statement, so that a concurrent append changes both or neither.
 -- name: batch
 SELECT head.sequence AS head_sequence,
        head.mac AS head_mac,
@@ -94,6 +102,7 @@ SELECT head.sequence AS head_sequence,
         LIMIT $3) AS r ON true
  ORDER BY r.sequence
 
+-- Reads a page of one tenant's rows, newest first.
 -- name: page_of_tenant
 SELECT l.tenant_id,
        l.sequence,
@@ -111,6 +120,7 @@ SELECT l.tenant_id,
  ORDER BY l.sequence DESC
  LIMIT $5
 
+-- Reads a page of all rows, newest first.
 -- name: page
 SELECT l.tenant_id,
        l.sequence,

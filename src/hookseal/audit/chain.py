@@ -1,4 +1,4 @@
-"""The chain of a tenant's audit rows as decisions over what was read: what a MAC covers, and where a chain breaks."""
+"""The chain of a tenant's audit rows: what a MAC covers, and where a chain is broken. Pure."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,22 +14,22 @@ _LABEL: Final = b"hookseal.audit.row.v1"
 
 
 class Link(NamedTuple):
-    """The end of a chain: the number of its last row, and that row's MAC."""
+    """The end of a chain: the sequence number of its last row, and that row's MAC."""
 
     sequence: int
     mac: bytes
 
 
 ORIGIN: Final = Link(0, bytes(32))  # where every chain begins
-LOWEST: Final = -(2**63)  # no row has a lower number, lawfully or not
+LOWEST: Final = -(2**63)  # the lowest bigint: no row can have a lower number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One audit row without its MAC, which covers every field of it.
+    """One audit row without its MAC, which covers every field.
 
-    `at_us` is the time in microseconds since 1970, UTC, in decimal, as PostgreSQL spells it, so that a
-    time which Python has no word for is a time all the same. `before` and `after` are JSON as it is stored.
+    `at_us` is the time in microseconds since 1970, UTC, in decimal, as PostgreSQL writes it: a time outside the range
+    of Python's datetime can be verified as well. `before` and `after` are JSON as stored.
     """
 
     tenant_id: str
@@ -58,14 +58,14 @@ class Flaw(StrEnum):
 
 
 class Broken(NamedTuple):
-    """Where a chain is first broken, and how."""
+    """The first broken place of a chain, and the reason."""
 
     sequence: int
     reason: Flaw
 
 
-def message(row: Row) -> bytes:
-    """Return what the MAC of this row is made over. No two rows have one message."""
+def mac_message(row: Row) -> bytes:
+    """Return the bytes that the MAC of this row authenticates. No two rows have the same bytes."""
     return framed(
         _LABEL,
         row.mac_key_id.encode(),
@@ -82,10 +82,10 @@ def message(row: Row) -> bytes:
     )
 
 
-def followed(last: Link, rows: Iterable[tuple[Row, bytes]], key: ChainKey) -> tuple[Link, Broken | None]:
-    """Follow a chain from its link `last` through rows with their MACs, in the order of their numbers.
+def follow_chain(last: Link, rows: Iterable[tuple[Row, bytes]], key: ChainKey) -> tuple[Link, Broken | None]:
+    """Follow a chain from its link `last` through rows with their MACs, ordered by sequence number.
 
-    Returns the link that was reached, and where the first row is that does not belong there, if any.
+    Return the link that was reached, and the first row that does not belong there, if any.
     """
     for row, mac in rows:
         broken = _flaw(last, row, mac, key)
@@ -95,8 +95,8 @@ def followed(last: Link, rows: Iterable[tuple[Row, bytes]], key: ChainKey) -> tu
     return last, None
 
 
-def ended(last: Link, head: Link | None) -> Broken | None:
-    """Return how the stored head contradicts the last row that there is, None if it does not."""
+def check_end(last: Link, head: Link | None) -> Broken | None:
+    """Return how the stored head contradicts the last row, None if they agree."""
     if head is not None and head.sequence > last.sequence:
         return Broken(last.sequence + 1, Flaw.TRUNCATED)
     if (head or ORIGIN) != last:
@@ -105,9 +105,9 @@ def ended(last: Link, head: Link | None) -> Broken | None:
 
 
 def json_text(facts: Mapping[str, object] | None) -> str | None:
-    """Return the facts as the JSON that is stored: compact, in ASCII, in their own order; times as RFC 3339.
+    """Return the facts as the JSON that is stored: compact, in ASCII, in their order; times as RFC 3339.
 
-    Raises `TypeError` for what JSON cannot say, such as a masked secret, and `ValueError` for what is no number.
+    Raises `TypeError` for a value that JSON does not have, such as a masked secret, and `ValueError` for NaN.
     """
     if facts is None:
         return None
@@ -122,7 +122,7 @@ def _flaw(last: Link, row: Row, mac: bytes, key: ChainKey) -> Broken | None:
         return Broken(row.sequence, Flaw.OUT_OF_PLACE)
     if not key.knows(row.mac_key_id):
         return Broken(expected, Flaw.UNKNOWN_KEY)
-    if not key.is_authentic(message(row), mac, row.mac_key_id):
+    if not key.is_authentic(mac_message(row), mac, row.mac_key_id):
         return Broken(expected, Flaw.ALTERED)
     if row.previous_mac != last.mac:
         return Broken(expected, Flaw.UNCHAINED)

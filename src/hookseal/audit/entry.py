@@ -1,4 +1,4 @@
-"""What is audited: which change, of what, from what to what; and the key under which the log is chained."""
+"""The content of an audit entry, and the key that authenticates the chain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from hookseal.ground.ids import TenantId
 
 
 class Action(StrEnum):
-    """What was done."""
+    """The kind of the change."""
 
     ENDPOINT_ADDED = "endpoint.added"
     ENDPOINT_UPDATED = "endpoint.updated"
@@ -18,19 +18,24 @@ class Action(StrEnum):
     ENDPOINT_DELETED = "endpoint.deleted"
     ENDPOINT_PROBED = "endpoint.probed"
     ENDPOINT_TESTED = "endpoint.tested"
-    SECRET_ROTATED = "secret.rotated"  # noqa: S105 - what was done with one
-    SECRET_ROLLED_BACK = "secret.rolled_back"  # noqa: S105 - the same
-    SECRET_OVERLAP_ENDED = "secret.overlap_ended"  # noqa: S105 - the same
-    SECRET_ROTATION_ANNOUNCED = "secret.rotation_announced"  # noqa: S105 - the same
-    SECRET_REVEALED = "secret.revealed"  # noqa: S105 - the same
-    SECRET_DESTROYED = "secret.destroyed"  # noqa: S105 - the same
-    SECRET_DENIED = "secret.denied"  # noqa: S105 - the same
-    SECRET_MIGRATED = "secret.migrated"  # noqa: S105 - the same
+    SECRET_ROTATED = "secret.rotated"  # noqa: S105 - the name of an action
+    SECRET_ROLLED_BACK = "secret.rolled_back"  # noqa: S105 - the name of an action
+    SECRET_OVERLAP_ENDED = "secret.overlap_ended"  # noqa: S105 - the name of an action
+    SECRET_ROTATION_ANNOUNCED = "secret.rotation_announced"  # noqa: S105 - the name of an action
+    SECRET_REVEALED = "secret.revealed"  # noqa: S105 - the name of an action
+    SECRET_DESTROYED = "secret.destroyed"  # noqa: S105 - the name of an action
+    SECRET_DENIED = "secret.denied"  # noqa: S105 - the name of an action
+    SECRET_MIGRATED = "secret.migrated"  # noqa: S105 - the name of an action
+    SECRET_MOVED = "secret.moved"  # noqa: S105 - the name of an action
     PLAINTEXT_EMPTIED = "secret.plaintext_emptied"
     PLAINTEXT_FORBIDDEN = "secret.plaintext_forbidden"
-    ROLLBACK_FOUND = "rollback.found"
+    STALE_FOUND = "stale.found"
     RESTORE_ACCEPTED = "restore.accepted"
     DELIVERY_REPLAYED = "delivery.replayed"
+    REPLAY_STARTED = "replay.started"
+    REPLAY_CANCELLED = "replay.cancelled"
+    REPLAY_ENDED = "replay.ended"
+    PAYLOAD_READ = "event.payload_read"
     PRODUCER_GRANTED = "producer.granted"
     PRODUCER_REVOKED = "producer.revoked"
     KEY_INITIALISED = "key.initialised"
@@ -47,10 +52,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One change as its audit row tells it. `subject` names what was changed, for instance `endpoint:{id}`.
+    """One change, as its audit row records it. `subject` names the changed object, for instance `endpoint:{id}`.
 
-    `before` and `after` are facts that anybody who reads the log may know, never a secret: refs, the
-    generation, the host of a url. They hold what JSON can say, and times, which become RFC 3339.
+    `before` and `after` are facts that every reader of the log may see, never a secret: refs, the
+    generation, the host of a url. They contain JSON values, and times, which become RFC 3339.
     """
 
     tenant_id: TenantId
@@ -62,7 +67,7 @@ class Change:
 
 
 class ChainKey(Protocol):
-    """The integrity key as the log sees it. What it is asked about begins with a label of the log's own."""
+    """The integrity key, as the log uses it. The messages of the log begin with a label of its own."""
 
     @property
     def key_id(self) -> str:
@@ -70,7 +75,7 @@ class ChainKey(Protocol):
         ...
 
     def knows(self, key_id: str) -> bool:
-        """Return whether what was authenticated under this id can be verified."""
+        """Return whether a MAC under this id can be verified."""
         ...
 
     def authenticate(self, message: bytes) -> bytes:
@@ -78,5 +83,5 @@ class ChainKey(Protocol):
         ...
 
     def is_authentic(self, message: bytes, mac: bytes, key_id: str) -> bool:
-        """Return whether this is the MAC of the message under that version; False for one that is not known."""
+        """Return whether this is the MAC of the message under that version; False for an unknown version."""
         ...

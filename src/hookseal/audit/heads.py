@@ -1,4 +1,4 @@
-"""Heads of chains that were kept elsewhere, and what a log that lacks them must be: older, or another history."""
+"""Heads of chains that were saved elsewhere, and how a log can contradict them: it is older, or has another history."""
 
 import json
 import re
@@ -10,68 +10,68 @@ from typing import Any, Final
 from hookseal.ground.errors import Malformed
 
 MAX_HEADS: Final = 100_000
-_TENANT: Final = re.compile(r"[a-z0-9_][a-z0-9._-]{0,62}")
+_TENANT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
 _MAC_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The end that a tenant's chain had when somebody looked."""
+    """The end of a tenant's chain when the head was saved."""
 
     tenant_id: str
     sequence: int
     mac: bytes
 
     @property
-    def is_ours(self) -> bool:
-        """Whether hookseal may have written it: no log can hold another one, and whoever keeps it is to be told."""
+    def is_plausible(self) -> bool:
+        """Whether hookseal can have written this head. If not, it contradicts every log, and must be reported."""
         return bool(_TENANT.fullmatch(self.tenant_id)) and self.sequence >= 0 and len(self.mac) == _MAC_BYTES
 
 
 class Contradiction(StrEnum):
-    """How a log contradicts a head that was kept."""
+    """How a log contradicts a saved head."""
 
     OLDER = "older"
     FORKED = "forked"
 
 
-def kept_heads(text: str) -> tuple[Head, ...]:
-    """Return the heads in what `hookseal audit heads --json`, or `audit verify --json`, printed. Raises `Malformed`.
+def parse_heads(text: str) -> tuple[Head, ...]:
+    """Return the heads in the output of `hookseal audit heads --json` or `audit verify --json`. Raises `Malformed`.
 
-    One that somebody wrote past hookseal is among them: the log contradicts it, and the others are of use all the same.
+    A head that hookseal cannot have written is returned as well: the log contradicts it, and the others stay usable.
     """
     try:
         tenants = json.loads(text)["tenants"]
-        # Number 0 stands where somebody waited to append, and nobody has: there is nothing to be held to it.
+        # Number 0 means that an append was begun and rolled back: there is no row to compare.
         heads = tuple(_head(one) for one in tenants if one["head_sequence"] not in {None, 0})
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _no_heads() from None
-    if not 0 < len(heads) <= MAX_HEADS:  # with none, nothing would be compared, and all of it look intact
-        raise _no_heads()
+        raise _invalid_heads() from None
+    if not 0 < len(heads) <= MAX_HEADS:  # without heads nothing would be compared, and the log would look intact
+        raise _invalid_heads()
     return heads
 
 
-def contradiction(
+def find_contradiction(
     head: Head, *, ends_at: int, mac_there: bytes | None, accepted: Iterable[Head]
 ) -> Contradiction | None:
-    """Return how a chain contradicts a head, None if it holds it, or if it was accepted that it does not.
+    """Return how a chain contradicts a head; None if it contains the head, or if an accepted restore lost it.
 
-    `ends_at` is the number of the chain's last row now, 0 without any, `mac_there` the MAC of its row with the head's
-    number, None without one.
+    `ends_at` is the sequence number of the chain's last row, 0 without any. `mac_there` is the MAC of the row with the
+    head's number, None without one.
     """
     if mac_there == head.mac or head in accepted:
         return None
     return Contradiction.OLDER if ends_at < head.sequence else Contradiction.FORKED
 
 
-def told(heads: Iterable[Head]) -> list[list[object]]:
-    """Return heads as an audit row keeps them."""
+def heads_to_json(heads: Iterable[Head]) -> list[list[object]]:
+    """Return heads in the form that an audit row stores."""
     return [[head.tenant_id, head.sequence, head.mac.hex()] for head in heads]
 
 
-def kept(facts: Mapping[str, Any] | str | None) -> tuple[Head, ...]:
-    """Return the heads that an audit row of an accepted restore keeps."""
+def heads_from_json(facts: Mapping[str, Any] | str | None) -> tuple[Head, ...]:
+    """Return the heads in the audit row of an accepted restore."""
     found = facts.get("heads", []) if isinstance(facts, Mapping) else []
     return tuple(Head(tenant_id=tenant, sequence=number, mac=bytes.fromhex(mac)) for tenant, number, mac in found)
 
@@ -85,12 +85,12 @@ def _head(one: Mapping[str, Any]) -> Head:
         and -(2**63) <= sequence < 2**63
         and _HEX.fullmatch(mac)
     ):
-        raise _no_heads()
-    tenant.encode()  # half a character, which PostgreSQL cannot be asked for, is a ValueError
+        raise _invalid_heads()
+    tenant.encode()  # raises ValueError for a lone surrogate, which PostgreSQL cannot store
     return Head(tenant_id=tenant, sequence=sequence, mac=bytes.fromhex(mac))
 
 
-def _no_heads() -> Malformed:
+def _invalid_heads() -> Malformed:
     return Malformed(
         "the file must hold what `hookseal audit heads --json` or `hookseal audit verify --json` printed", field="head"
     )

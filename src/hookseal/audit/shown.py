@@ -1,4 +1,4 @@
-"""An audit row as it is shown, and the cursor that names it."""
+"""The displayed form of an audit row, and its cursor."""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any, Final
 from hookseal.audit.chain import LOWEST, json_text
 from hookseal.ground import paging
 
-_LEVELS: Final = 16  # of lists and objects in each other; ours have three
+_LEVELS: Final = 16  # of nested lists and objects; hookseal writes three
 
 
-def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored row in the shape that people and programs read, without its MACs."""
+def to_display(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored row in the displayed form, without its MACs."""
     return {
         "tenant_id": row["tenant_id"],
         "sequence": row["sequence"],
@@ -19,39 +19,39 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "actor": row["actor"],
         "action": row["action"],
         "subject": row["subject"],
-        "before": facts(row["before"]),
-        "after": facts(row["after"]),
+        "before": parse_facts(row["before"]),
+        "after": parse_facts(row["after"]),
         "correlation_id": row["correlation_id"],
     }
 
 
 def cursor_of(item: Mapping[str, Any]) -> str:
-    """Return the cursor of the page that follows this row."""
-    return paging.cursor_of(f"{item['tenant_id']}/{item['sequence']}")
+    """Return the cursor of the page after this row."""
+    return paging.encode_cursor(f"{item['tenant_id']}/{item['sequence']}")
 
 
 def place_of(cursor: str) -> tuple[str, int]:
-    """Return the tenant and number of the row that a page ended with. Raises `Malformed` if no page gave the cursor."""
-    tenant, slash, sequence = paging.place_of(cursor).rpartition("/")
+    """Return the tenant and number of the last row of a page. Raises `Malformed` unless a page returned the cursor."""
+    tenant, slash, sequence = paging.decode_cursor(cursor).rpartition("/")
     try:
         number = int(sequence)
     except ValueError:
-        raise paging.no_cursor() from None
+        raise paging.invalid_cursor() from None
     if not slash or "\0" in tenant or not LOWEST <= number < -LOWEST:
-        raise paging.no_cursor()
+        raise paging.invalid_cursor()
     return tenant, number
 
 
-def facts(text: str | None) -> Any:
-    """Return the facts of a row; as their text if they are not spelled as `json_text` spells them, or nested deeply.
+def parse_facts(text: str | None) -> Any:
+    """Return the facts of a row; or their text, unless `json_text` wrote it and it is not nested deeply.
 
-    So whoever forges a row cannot have the log not be shown.
+    So a forged row cannot stop the log from being shown.
     """
     if text is None:
         return None
     try:
         found = json.loads(text)
-        json.dumps(found, ensure_ascii=False).encode()  # half a character cannot be printed
+        json.dumps(found, ensure_ascii=False).encode()  # raises for a lone surrogate, which cannot be printed
         return found if isinstance(found, dict) and json_text(found) == text and _is_flat(found) else text
     except (ValueError, RecursionError):
         return text

@@ -1,13 +1,15 @@
 """The tree of commands."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.models import OptionInfo
 
-from hookseal.cli.help_texts import join_lines
-from hookseal.cli.output import HELP_OPTIONS, emit
+from hookseal.cli.shared.output import HELP_OPTIONS, emit
 from hookseal.ground.errors import Malformed
 from hookseal.ground.version import VERSION
 
@@ -24,46 +26,107 @@ First steps, with the settings of docs/settings.md in the environment:
 
 5. hookseal publish --tenant acme --event-type invoice.paid --data '{"id": 1}'
 
-Every command knows --help, and --json, which prints exactly one JSON object.
+Every command has --help and --json. --json prints exactly one JSON object.
 
-Exit codes: 0 done, 1 the answer is no, 2 usage, 3 not found, 4 conflict,
+Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
 
-5 refused, 69 something does not answer, 70 internal error, 78 settings,
+3 not found, 4 conflict, 5 refused, 69 a server does not answer,
 
-130 interrupted.
+70 internal error, 78 wrong settings, 130 interrupted.
 """
 
-# A command or group each, in the order in which a newcomer needs them: its module's `app`, or the function of its name.
+# Commands and groups, in the order in which a new user needs them. A command is the function in the module of the same
+# name. A group is the `app` of that module, or of the module `group` if the group has a folder.
 _NAMES: Final = (
-    *("demo", "up", "db", "key", "endpoint", "worker", "check", "publish", "delivery", "verify", "listen"),
+    *("demo", "up", "db", "key", "endpoint", "worker", "check", "publish", "event", "delivery", "replay"),
+    *("verify", "listen"),
     *("secret", "migrate-secrets", "import-endpoints", "producer", "audit", "restore"),
 )
+_FOLDERS: Final = frozenset({"endpoint", "key", "secret"})
 
 
-def asked(arguments: Sequence[str]) -> str | None:
-    """Return which branch of the tree is asked for: the one that is named first, `--version`, or all of them."""
+class _Command(TyperCommand):
+    """A command whose option `--help` shows no type."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _without_type(super().get_help_option(ctx))
+
+
+class _Group(TyperGroup):
+    """A group of which the same is true."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _without_type(super().get_help_option(ctx))
+
+
+def _without_type(flag: Any) -> Any:
+    if flag is not None:
+        flag.metavar = ""
+    return flag
+
+
+def join_lines(commands: typer.Typer) -> None:
+    """Give every command and group its docstring as help, one line for each paragraph, and no type to flags."""
+    commands.info.cls = _Group
+    for command in commands.registered_commands:
+        command.cls = _Command
+        command.help = _joined(command.callback)
+        _hide_flag_types(command.callback)
+    if commands.registered_callback is not None and inspect.getdoc(commands.registered_callback.callback):
+        commands.registered_callback.help = _joined(commands.registered_callback.callback)
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            join_lines(group.typer_instance)
+
+
+def _hide_flag_types(callback: Callable[..., object] | None) -> None:
+    """Leave `<bool>` out of the help of flags: a flag takes no value."""
+    parameters = {} if callback is None else inspect.signature(callback).parameters
+    for annotation in (parameter.annotation for parameter in parameters.values()):
+        kind, *details = get_args(annotation) if get_origin(annotation) is Annotated else (None,)
+        for option in details:
+            if kind in {bool, bool | None} and isinstance(option, OptionInfo):
+                option.metavar = ""
+
+
+def _joined(callback: Callable[..., object] | None) -> str | None:
+    text = None if callback is None else inspect.getdoc(callback)
+    return None if text is None else "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def requested_branch(arguments: Sequence[str]) -> str | None:
+    """Return the command or group that the first argument names, or `--version`; None for the whole tree."""
     if "--version" in arguments and {"--version", "--json"}.issuperset(arguments):
         return "--version"
     first = next(iter(arguments), None)
     return first if first in _NAMES else None
 
 
-def tree(branch: str | None) -> typer.Typer:
-    """Return the tree of all commands; only the branch that is asked for, if it is one, and none for `--version`.
+def words_to_complete(environ: Mapping[str, str]) -> list[str] | None:
+    """Return the words that a shell asks this process to complete, None if it was not started for that."""
+    if "_HOOKSEAL_COMPLETE" not in environ:
+        return None
+    # bash sets the first; zsh, fish and PowerShell set the second.
+    return (environ.get("COMP_WORDS") or environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
 
-    A process runs one command, and a probe does so every few seconds: loading them all takes longer than most run.
+
+def tree(branch: str | None, *, completes: bool = False) -> typer.Typer:
+    """Return the tree of commands: all of them, only the branch if it is one, or none for `--version`.
+
+    A process runs one command, and a probe starts one every few seconds: to load all commands takes longer than most
+    of them run. The whole tree has the options that install shell completion; `completes` adds the answer to the shell.
     """
     found = typer.Typer(
         name="hookseal",
-        help="Deliver webhooks, signed with secrets that are sealed, rotated and never in the clear.",
+        help="Deliver webhooks that are signed with secrets, which are kept encrypted in PostgreSQL.",
         epilog=_EPILOG,
-        add_completion=False,
+        add_completion=branch is None or completes,
         pretty_exceptions_enable=False,
         context_settings=HELP_OPTIONS,
     )
     found.callback(invoke_without_command=True)(_root)
     for name in _branches(branch):
-        _grow(found, name)
+        _add(found, name)
     join_lines(found)
     return found
 
@@ -74,9 +137,9 @@ def _branches(branch: str | None) -> tuple[str, ...]:
     return (branch,) if branch in _NAMES else _NAMES
 
 
-def _grow(found: typer.Typer, name: str) -> None:
+def _add(found: typer.Typer, name: str) -> None:
     word = name.replace("-", "_")
-    module = import_module(f"hookseal.cli.{word}")
+    module = import_module(f"hookseal.cli.{word}.group" if name in _FOLDERS else f"hookseal.cli.{word}")
     if hasattr(module, "app"):
         found.add_typer(module.app, name=name)
     else:
@@ -93,6 +156,6 @@ def _root(
         emit({"version": VERSION}, as_json=as_json, text=f"hookseal {VERSION}")
         raise typer.Exit
     if as_json:
-        raise Malformed("put --json behind a command: `hookseal --help` lists them")
+        raise Malformed("put --json after a command: `hookseal --help` lists the commands")
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), nl=False)  # the rich help is printed by itself, and nothing is returned
+        typer.echo(context.get_help(), nl=False)  # rich prints the help itself, and returns nothing

@@ -1,4 +1,4 @@
-"""Rows of a CSV file that may hold secrets: read one by one, with their line, and no message repeats a value."""
+"""Reads the rows of a CSV file that may contain secrets, one at a time; no message repeats a value."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,9 @@ MOST_LINE_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvRow:
-    """A row by the line on which it begins: its cells by column, empty ones left out, or what is wrong with it.
+    """A row with the line on which it begins: its cells by column, without empty ones, or its problem.
 
-    A row that is `last` ends the reading: behind it nobody knows where a row begins.
+    With `is_last` the reading ends here, because it is unknown where the next row begins.
     """
 
     line: int
@@ -30,10 +30,10 @@ class CsvRow:
 
 
 def csv_rows(file: BinaryIO, *, required: frozenset[str], known: frozenset[str]) -> Iterator[CsvRow]:
-    """Return the rows of a CSV file in UTF-8 whose first line names its columns, as they are read.
+    """Return an iterator over the rows of a CSV file in UTF-8 whose first line names the columns.
 
-    The header is read at once. Raises `Malformed`, before any row, if there is none, a column is unknown, named twice
-    or missing.
+    The first line is read at once. Raises `Malformed` if it is missing, or if a column is unknown, named twice or
+    missing.
     """
     reader = csv.reader(_lines(file), strict=True)
     first = _next(reader)
@@ -46,11 +46,10 @@ def csv_rows(file: BinaryIO, *, required: frozenset[str], known: frozenset[str])
 
 def _header(names: list[str], required: frozenset[str], known: frozenset[str]) -> list[str]:
     names = [name.strip() for name in names]
-    # What stands there may be a row of secrets, if the header was forgotten.
+    # Without a header the first line may be a row with secrets, so the message has only numbers of columns.
     if unknown := [str(number) for number, name in enumerate(names, 1) if name not in known]:
         raise _malformed(
-            f"the first line must name the columns, and of these number {', '.join(unknown)} is none of "
-            + ", ".join(sorted(known))
+            f"the first line must name the columns; number {', '.join(unknown)} is none of " + ", ".join(sorted(known))
         )
     if len(set(names)) < len(names):
         raise _malformed("the first line names a column twice")
@@ -82,16 +81,16 @@ def _next(reader: "_csv.Reader") -> list[str] | Malformed | None:
         return list(next(reader))
     except StopIteration:
         return None
-    except (csv.Error, ValueError):  # UnicodeDecodeError is one; what they say may hold what they read
+    except (csv.Error, ValueError):  # ValueError includes UnicodeDecodeError; their messages may contain what was read
         pass
     return _malformed(
         f"this is no CSV in UTF-8 with lines of at most {MOST_LINE_BYTES} bytes (a quote that does not end, "
-        "or text behind one?); what follows was not read"
+        "or text after one?); what follows was not read"
     )
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
-    """Yield the lines, each decoded by itself, so that what is wrong with one is told by its number."""
+    """Yield the lines, each decoded by itself, so that an error is reported with its line."""
     encoding = "utf-8-sig"
     while raw := file.readline(MOST_LINE_BYTES + 1):
         if len(raw) > MOST_LINE_BYTES:

@@ -5,14 +5,14 @@ from typing import Final
 
 import typer
 
-from hookseal.cli.output import Json, emit
-from hookseal.cli.runtime import connect, run, start
+from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.runtime import connect, run, start
 from hookseal.config.settings import Database, Part
 from hookseal.ground.errors import Unavailable
-from hookseal.schema import plaintext, revision
-from hookseal.schema.plaintext import PlaintextColumn
+from hookseal.postgres.schema import plaintext, revision
+from hookseal.postgres.schema.plaintext import PlaintextColumn
 
-app: Final = typer.Typer(help="Create and compare the tables.")
+app: Final = typer.Typer(help="Create the tables, and check that they fit this version.")
 
 _NEEDS: Final = frozenset({Part.DATABASE})
 _EXTRA: Final = frozenset({"alembic", "sqlalchemy"})
@@ -26,9 +26,11 @@ _PLAINTEXT: Final = {
 
 @app.command()
 def upgrade(*, as_json: Json = False) -> None:
-    """Bring the database to the schema of this version. Safe to repeat.
+    """Upgrade the database to the schema of this version. You may repeat it at any time.
 
-    Once `migrate-secrets --finalize` has forbidden plaintext secrets, this removes their column.
+    After `migrate-secrets --finalize` it also removes the column of plaintext secrets.
+
+    Example: hookseal db upgrade
     """
     before, after, column = run(_upgrade(start(_NEEDS).database))
     emit(
@@ -41,7 +43,10 @@ def upgrade(*, as_json: Json = False) -> None:
 
 @app.command()
 def status(*, as_json: Json = False) -> None:
-    """Say whether the database has the schema of this version: exit 0 if so, else 1."""
+    """Compare the schema of the database with this version: exit 0 if they fit, else 1.
+
+    Example: hookseal db status
+    """
     found, column = run(_current(start(_NEEDS).database))
     up_to_date = found == revision.EXPECTED
     emit(
@@ -66,12 +71,12 @@ async def _current(database: Database) -> tuple[str | None, PlaintextColumn | No
 
 async def _upgrade(database: Database) -> tuple[str | None, str, PlaintextColumn | None]:
     try:
-        schema = import_module("hookseal.schema.upgrade")
+        schema = import_module("hookseal.postgres.schema.upgrade")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
         raise Unavailable(f"{package} is not installed: from the checkout, pip install '.[migrate]'") from None
-    before, _ = await _current(database)  # says at once, and by name, what does not answer
+    before, _ = await _current(database)  # reports a server that does not answer at once, with its address
     after: str = await schema.upgrade(database.url)
     return before, after, (await _current(database))[1]

@@ -1,26 +1,23 @@
-"""`hookseal delivery`: where deliveries stand, what was tried, and one of them again."""
+"""`hookseal delivery`: list deliveries, show their attempts, explain what one waits for, replay one."""
 
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
 
-from hookseal.cli.facts import facts
-from hookseal.cli.operating import NEEDS, operating
-from hookseal.cli.output import Json, emit, table
-from hookseal.cli.runtime import connect, require_schema, run, start
-from hookseal.config.settings import Part, Settings
-from hookseal.dispatcher import history
+from hookseal.cli.shared.moments import moment
+from hookseal.cli.shared.operating import NEEDS, operate
+from hookseal.cli.shared.output import Json, emit, key_values, printable, table
+from hookseal.cli.shared.runtime import reading, start
+from hookseal.config.settings import Part
+from hookseal.dispatcher import delivery_queries
 from hookseal.dispatcher.model import State
-from hookseal.dispatcher.replay import Replayed
+from hookseal.dispatcher.why import explain
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
+from hookseal.operations import deliveries
 from hookseal.operations.replay import replay_delivery
-from hookseal.secrets import inventory
-from hookseal.secrets.ref import SecretRef
 
-app: Final = typer.Typer(help="List deliveries, show what was tried, replay one.", no_args_is_help=True)
+app: Final = typer.Typer(help="List deliveries, show their attempts, explain or replay one.", no_args_is_help=True)
 
 _NEEDS: Final = frozenset({Part.DATABASE})
 
@@ -28,37 +25,50 @@ _NEEDS: Final = frozenset({Part.DATABASE})
 @app.command(name="list")
 def list_(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only deliveries of this tenant.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
-    state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only made since then: 2026-01-31T12:00:00Z.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only deliveries in this state.")] = None,
+    event_id: Annotated[
+        str | None, typer.Option(help="Only deliveries of this event; --tenant names whose event it is.")
+    ] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option(help="Only deliveries of events with this correlation id; add --tenant.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only deliveries created since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Only deliveries created before this time, as --since.")] = None,
     signed_by: Annotated[
         str | None,
-        typer.Option(metavar="REF", help="Only what this version of a secret signed, or may be signing in flight."),
+        typer.Option(metavar="REF", help="Only deliveries that this secret version signed, or may be signing now."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many, 1 to 1000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on where a page ended (its next_cursor).")] = None,
+    limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     as_json: Json = False,
 ) -> None:
     """List deliveries, newest first.
 
-    With --signed-by a page looks at 250,000 deliveries of the endpoint at the most: it may hold few and have a next.
+    A page searches at most 250,000 deliveries: it may list few or none, and have a next page.
 
-    Example: hookseal delivery list --tenant acme --state failed
+    Example: hookseal delivery list --tenant acme --state failed --since 1h
     """
-    wanted = history.Filter(
-        tenant_id=None if tenant is None else ids.tenant_id(tenant),
-        endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
-        event_type=None if event_type is None else ids.event_type(event_type),
-        state=state,
-        since=None if since is None else _moment(since),
+    wanted = deliveries.checked(
+        delivery_queries.Filter(
+            tenant_id=None if tenant is None else ids.owner_id(tenant),
+            endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
+            event_type=None if event_type is None else ids.event_type(event_type),
+            event_id=None if event_id is None else ids.event_id(event_id),
+            correlation_id=None if correlation_id is None else ids.correlation_id(correlation_id),
+            state=state,
+            since=moment(since, "since"),
+            until=moment(until, "until"),
+            signed_by=signed_by,
+        )
     )
-    version = None
-    if signed_by is not None:
-        version, owner = inventory.signing_ref(signed_by)
-        wanted = _narrowed(wanted, version, owner)
-    items, following = run(_page(start(_NEEDS), wanted, version, limit=limit, cursor=cursor))
+    items, following = reading(
+        start(_NEEDS), lambda connection: deliveries.page(connection, wanted, limit=limit, cursor=cursor)
+    )
     emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
 
 
@@ -68,12 +78,28 @@ def show(
     delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
     as_json: Json = False,
 ) -> None:
-    """Show one delivery with every attempt: what was answered, which secrets signed it, what it waits for.
+    """Show one delivery with every attempt: the answer, the secrets that signed it, and what it waits for.
 
     Example: hookseal delivery show 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    found = run(_show(start(_NEEDS), ids.delivery_id(delivery)))
+    wanted = ids.delivery_id(delivery)
+    found = reading(start(_NEEDS), lambda connection: delivery_queries.show(connection, wanted))
     emit(found, as_json=as_json, text=lambda: _show_text(found))
+
+
+@app.command()
+def why(
+    *,
+    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    as_json: Json = False,
+) -> None:
+    """Explain where a delivery stands: what it waits for, since when, what releases it, and which command does so now.
+
+    Example: hookseal delivery why 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+    wanted = ids.delivery_id(delivery)
+    answer = explain(reading(start(_NEEDS), lambda connection: delivery_queries.facts(connection, wanted)))
+    emit(asdict(answer), as_json=as_json, text=printable(answer.text))
 
 
 @app.command()
@@ -81,16 +107,19 @@ def replay(
     *,
     delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
     new_id: Annotated[
-        bool, typer.Option("--new-id", help="As a new delivery: the receiver does not take it for a repeat.")
+        bool, typer.Option("--new-id", help="Give it a new webhook-id, so that the receiver processes it again.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send a delivery again that was delivered, failed, or is a dead letter, with a fresh budget of attempts.
+    """Send a finished delivery again, however it ended, with a new budget of attempts.
+
+    A delivery that is to be tried again later is tried at once; its budget stays as it is. The endpoint must exist and
+    be enabled. To replay many, use `hookseal replay start`.
 
     Example: hookseal delivery replay 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
     wanted = ids.delivery_id(delivery)
-    replayed = run(_replay(start(NEEDS), wanted, new_id=new_id))
+    replayed = operate(start(NEEDS), lambda operator: replay_delivery(operator, wanted, new_id=new_id))
     emit(
         {
             "tenant_id": replayed.tenant_id,
@@ -99,68 +128,27 @@ def replay(
             "event_id": replayed.event_id,
             "replay_of": replayed.replay_of,
             "state": State.PENDING,
+            "waiting_for": replayed.waiting_for,
         },
         as_json=as_json,
-        text=f"delivery {replayed.delivery_id} is due now" + (f", a replay of {wanted}" if new_id else ""),
+        text=f"delivery {replayed.delivery_id} "
+        + ("is due now" if replayed.waiting_for is None else f"waits for its endpoint ({replayed.waiting_for})")
+        + (f", a replay of {wanted}" if new_id else ""),
     )
 
 
-async def _page(
-    settings: Settings, wanted: history.Filter, version: SecretRef | None, *, limit: int, cursor: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
-    async with connect(settings.database) as connection:
-        await require_schema(connection)
-        items, following = await history.page(connection, wanted, limit=limit, cursor=cursor)
-        if version is not None and not items:
-            await inventory.require_known(connection, version)
-    return items, following
-
-
-async def _show(settings: Settings, wanted: ids.DeliveryId) -> dict[str, Any]:
-    async with connect(settings.database) as connection:
-        await require_schema(connection)
-        return await history.show(connection, wanted)
-
-
-async def _replay(settings: Settings, wanted: ids.DeliveryId, *, new_id: bool) -> Replayed:
-    async with operating(settings) as operator:
-        return await replay_delivery(operator, wanted, new_id=new_id)
-
-
-def _narrowed(wanted: history.Filter, version: SecretRef, owner: ids.EndpointId) -> history.Filter:
-    """Return the filter for what the version signed. Raises `Malformed` if the other options contradict it."""
-    if wanted.tenant_id not in {None, version.tenant}:
-        raise Malformed("the secret is of another tenant than --tenant: leave one of them out", field="signed_by")
-    if wanted.endpoint_id not in {None, owner}:
-        raise Malformed("the secret is of another endpoint than --endpoint: leave one of them out", field="signed_by")
-    return replace(wanted, tenant_id=version.tenant, endpoint_id=owner, signed_by=str(version))
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Malformed("since must be a time as in 2026-01-31T12:00:00Z", field="since") from None
-    if moment.tzinfo is None:
-        raise Malformed("since must name its time zone, for instance by Z", field="since")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise Malformed("since must be a time from the year 1 on, in UTC", field="since") from None
-
-
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
-    columns = ["delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "last_error"]
-    none = "no deliveries" if following is None else "no deliveries among those that were looked at"
+    columns = ["delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "created_at", "last_error"]
+    none = "no deliveries" if following is None else "no deliveries among those that were searched"
     shown = table(items, columns) if items else none
     return shown if following is None else f"{shown}\nmore: --cursor {following}"
 
 
 def _show_text(found: dict[str, Any]) -> str:
     known = {name: fact for name, fact in found.items() if name != "attempt_log"}
-    lines = facts(known)
+    lines = key_values(known)
     for attempt in found["attempt_log"]:
         lines += ["", f"attempt {attempt['number']}"]
         tried = {name: fact for name, fact in attempt.items() if name != "number"}
-        lines += facts(tried, width=max(map(len, known)), indent="  ")
+        lines += key_values(tried, width=max(map(len, known)), indent="  ")
     return "\n".join(lines)

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import typer
 
-from hookseal.cli.output import Json, emit, table
-from hookseal.cli.runtime import run
+from hookseal.cli.shared.output import Json, emit, table
+from hookseal.cli.shared.runtime import run
 from hookseal.demo.result import Chapter, Result
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
@@ -21,31 +21,34 @@ _INDENT: Final = 13
 
 
 def demo(*, as_json: Json = False) -> None:
-    """Deliver 50 events on an embedded PostgreSQL and Valkey; exit 0 only if all verified.
+    """Deliver 50 events on an embedded PostgreSQL and Valkey; exit 0 only if all are verified.
 
-    Then, side by side: rotate and revoke a secret under traffic, retry, replay a dead letter, sign for
-    x-webhook, put a row back, change the master key; exit 0 only if each of these was seen too.
+    Meanwhile it rotates and revokes a secret, retries, replays a dead letter, signs for x-webhook,
+    writes an old row over a new one, and changes the master key. It exits with 0 only if each of these
+    worked.
 
-    DATABASE_URL and REDIS_URL are not looked at. A real worker process signs and sends; a receiver on
-    127.0.0.1 verifies each request with the public `standardwebhooks` library, those of x-webhook with
-    `hookseal.receiver`. Nothing stays.
+    It does not use DATABASE_URL and REDIS_URL. A real worker process signs and sends. A receiver on
+    127.0.0.1 verifies each request with the public library `standardwebhooks`, and those of x-webhook
+    with `hookseal.receiver`. Nothing stays on this machine.
+
+    Example: hookseal demo
     """
-    story = embedded_part("hookseal.demo.story")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell gives its background jobs an ignored one
-    show(run(_told(story.tell)), as_json=as_json)
+    module = embedded_part("hookseal.demo.story")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
+    show(run(_run_story(module.run_demo)), as_json=as_json)
 
 
 def show(result: Result, *, as_json: bool) -> None:
-    """Print how the story ended, and exit with 0 if it holds, with 1 if not."""
+    """Print the result, and exit with 0 if everything in it worked, else with 1."""
     emit(_shape(result), as_json=as_json, text=lambda: _text(result))
     raise typer.Exit(0 if result.holds else 1)
 
 
-async def _told(tell: Callable[[Callable[[str], None], SystemClock], Awaitable[Result]]) -> Result:
-    # Every signal that asks it to end is one that cleans up, as Ctrl-C is.
+async def _run_story(story: Callable[[Callable[[str], None], SystemClock], Awaitable[Result]]) -> Result:
+    # SIGTERM and SIGHUP end it with the same cleaning up as Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signal.raise_signal, signal.SIGINT)
-    return await tell(lambda line: print(f"  {line} ...", file=sys.stderr, flush=True), SystemClock())
+    return await story(lambda line: print(f"  {line} ...", file=sys.stderr, flush=True), SystemClock())
 
 
 def _shape(result: Result) -> dict[str, object]:
@@ -69,8 +72,8 @@ def _shape(result: Result) -> dict[str, object]:
 
 def _text(result: Result) -> str:
     verdict = "all verified" if result.all_verified else "NOT all verified"
-    held = sum(chapter.holds for chapter in result.chapters)
-    chapters = f"{held} of {len(result.chapters)} chapters held"
+    passed = sum(chapter.holds for chapter in result.chapters)
+    chapters = f"{passed} of {len(result.chapters)} chapters passed"
     return "\n".join(
         (
             "",
@@ -84,8 +87,8 @@ def _text(result: Result) -> str:
 
 
 def _chapter_lines(chapter: Chapter) -> list[str]:
-    said = chapter.detail if chapter.holds else f"MISSING: {'; '.join(chapter.missing)}"
-    return [f"{chapter.name:<{_INDENT}}{said}", *(" " * _INDENT + line for line in _attempts(chapter))]
+    summary = chapter.detail if chapter.holds else f"MISSING: {'; '.join(chapter.missing)}"
+    return [f"{chapter.name:<{_INDENT}}{summary}", *(" " * _INDENT + line for line in _attempts(chapter))]
 
 
 def _attempts(chapter: Chapter) -> Iterator[str]:

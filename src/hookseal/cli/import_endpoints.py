@@ -1,4 +1,4 @@
-"""`hookseal import-endpoints`: endpoints of an older system, from a CSV file, with the secrets that they sign with."""
+"""`hookseal import-endpoints`: add the endpoints of an older system, with their secrets, from a CSV file."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import Annotated, Any, Final
 import typer
 import uvloop
 
-from hookseal.cli import endpoint_options as options
 from hookseal.cli.csv_rows import CsvRow, csv_rows
-from hookseal.cli.operating import NEEDS, operating
-from hookseal.cli.output import Json, emit
-from hookseal.cli.runtime import run, start
-from hookseal.cli.secret_files import private_file
-from hookseal.cli.side_by_side import Tally, say, side_by_side
+from hookseal.cli.endpoint import options
+from hookseal.cli.shared.operating import NEEDS, operate
+from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.parallel import Tally, say, side_by_side
+from hookseal.cli.shared.runtime import start
+from hookseal.cli.shared.secret_files import private_file
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground import ids
 from hookseal.ground.errors import Conflict, HooksealError, Malformed
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.endpoint_import import import_endpoint
+from hookseal.operations.import_endpoints import import_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.material import SecretMaterial
 
@@ -32,6 +32,7 @@ _NUMBERS: Final = {
 }
 _OPTIONAL: Final = frozenset(
     {"endpoint_id", "name", "scheme", "algorithm", "retry_schedule", "rotate_every_days", "enabled", *_NUMBERS}
+    | {"concurrency", "rate"}
 )
 _YES_OR_NO: Final = {
     "true": True,
@@ -45,7 +46,7 @@ _YES_OR_NO: Final = {
 }
 _MOST_DIGITS: Final = 9
 _WHSEC: Final = "whsec_"
-_FORETOLD: Final = {"added": "would be added", "present": "is there already"}
+_FORETOLD: Final = {"added": "would be added", "present": "exists already"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +57,15 @@ class _Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """What the row on that line asks for, or why it cannot be asked."""
+class _ReadRow:
+    """The endpoint that the row on this line describes, or the error in the row."""
 
     line: int
     wanted: _Wanted | HooksealError
 
 
 class _Lines:
-    """On which lines endpoints were asked for: rows are worked on side by side, and chance must not choose of two."""
+    """The lines of the endpoints so far, so that of two rows for one endpoint the first counts, and not the faster."""
 
     def __init__(self) -> None:
         self._of_url: dict[tuple[str, str], int] = {}
@@ -74,42 +75,44 @@ class _Lines:
         """Remember the row. Raises `Conflict` if one before it is for the same url of that tenant, or the same id."""
         before = self._of_url.setdefault((endpoint.tenant_id, endpoint.url), line)
         if before != line:
-            raise _twice(before, "tenant_id and url", field="url")
+            raise _duplicate(before, "tenant_id and url", field="url")
         if endpoint.endpoint_id is not None:
             before = self._of_id.setdefault(endpoint.endpoint_id, line)
             if before != line:
-                raise _twice(before, "endpoint_id", field="endpoint_id")
+                raise _duplicate(before, "endpoint_id", field="endpoint_id")
 
 
 def import_endpoints(
     *,
-    from_csv: Annotated[str, typer.Option(metavar="FILE", help="The file, which others may not read; - is stdin.")],
+    from_csv: Annotated[str, typer.Option(metavar="FILE", help="The CSV file, which must be private; - is stdin.")],
     scheme: Annotated[
         Scheme | None,
-        typer.Option(
-            help="Of rows that name none: x-webhook, unless their secret is a whsec_, which needs one of the two."
-        ),
+        typer.Option(help="The scheme of rows that name none. Default: x-webhook; required if a secret is a whsec_."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; say of each row what would be done.")
+        bool, typer.Option("--dry-run", help="Change nothing; print for each row what would be done.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Add the endpoints of an older system, with the secrets that their receivers have.
 
-    The first line names the columns: tenant_id, url, event_types (with spaces or ; between) and secret; and, where
-    wanted, endpoint_id (a UUID, which is kept), name, scheme (else that of --scheme, else x-webhook), algorithm (hmac),
-    timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, rotate_every_days, enabled.
-    Each row is one transaction. A row whose endpoint is there with the same secret is left as it is, so the file may be
-    given again. Of rows for one endpoint the first counts. Exit 1 if a row could not be imported: each is reported by
-    its line.
+    The first line names the columns. Required are tenant_id, url, event_types (separated by spaces or ;) and secret.
+    Optional are endpoint_id (a UUID, which is kept), name, scheme (default: --scheme), algorithm (default: hmac),
+    timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate (as in 50/s),
+    rotate_every_days and enabled.
+    Each row is one transaction. A row whose endpoint exists with the same secret changes nothing, so you may import a
+    file again. Of two rows for one endpoint the first counts. Exit 1 if a row failed: each is reported with its line.
 
     Example: hookseal import-endpoints --from-csv endpoints.csv --dry-run
     """
-    settings, tally = start(NEEDS), Tally("rows", said=_FORETOLD if dry_run else None)
+    settings, tally = start(NEEDS), Tally("rows", labels=_FORETOLD if dry_run else None)
     with private_file(from_csv, field="from_csv") as file:
         rows = csv_rows(file, required=_REQUIRED, known=_REQUIRED | _OPTIONAL)
-        run(_import(settings, rows, tally, scheme=scheme, dry_run=dry_run), loop_factory=uvloop.new_event_loop)
+        operate(
+            settings,
+            lambda operator: _import(settings, operator, rows, tally, scheme=scheme, dry_run=dry_run),
+            loop_factory=uvloop.new_event_loop,
+        )
     emit(_shape(tally, dry_run=dry_run), as_json=as_json, text=lambda: _text(tally, dry_run=dry_run))
     raise typer.Exit(1 if tally.failures else 0)
 
@@ -126,33 +129,42 @@ def _shape(tally: Tally, *, dry_run: bool) -> dict[str, object]:
 
 def _text(tally: Tally, *, dry_run: bool) -> str:
     added = f"{'would be ' * dry_run}added  {tally.counts['added']}"
-    return f"{added}\nthere already  {tally.counts['present']}\nfailed  {tally.failures}"
+    return f"{added}\nexisting  {tally.counts['present']}\nfailed  {tally.failures}"
 
 
 async def _import(
-    settings: Settings, rows: Iterator[CsvRow], tally: Tally, *, scheme: Scheme | None, dry_run: bool
+    settings: Settings,
+    operator: Operator,
+    rows: Iterator[CsvRow],
+    tally: Tally,
+    *,
+    scheme: Scheme | None,
+    dry_run: bool,
 ) -> None:
-    async def one(operator: Operator, asked: _Asked) -> None:
-        outcome = await tally.tried(operator, {"line": asked.line}, _one(settings, operator, asked, dry_run=dry_run))
+    async def import_row(operator: Operator, read: _ReadRow) -> None:
+        outcome = await tally.attempt(
+            operator, {"line": read.line}, _import_row(settings, operator, read, dry_run=dry_run)
+        )
         if dry_run and outcome is not None:
-            say(f"line {asked.line}: {_FORETOLD[outcome]}")
+            say(f"line {read.line}: {_FORETOLD[outcome]}")
 
-    async with operating(settings) as operator:
-        await side_by_side(settings, operator, _each(settings, rows, scheme), one)
+    await side_by_side(settings, operator, _read_rows(settings, rows, scheme), import_row)
     tally.end()
 
 
-async def _each(settings: Settings, rows: Iterator[CsvRow], scheme: Scheme | None) -> AsyncGenerator[_Asked, None]:
+async def _read_rows(
+    settings: Settings, rows: Iterator[CsvRow], scheme: Scheme | None
+) -> AsyncGenerator[_ReadRow, None]:
     lines = _Lines()
     for row in rows:
         try:
-            wanted: _Wanted | HooksealError = _taken(settings, lines, row, scheme)
+            wanted: _Wanted | HooksealError = _checked(settings, lines, row, scheme)
         except HooksealError as error:
             wanted = error
-        yield _Asked(line=row.line, wanted=wanted)
+        yield _ReadRow(line=row.line, wanted=wanted)
 
 
-def _taken(settings: Settings, lines: _Lines, row: CsvRow, scheme: Scheme | None) -> _Wanted:
+def _checked(settings: Settings, lines: _Lines, row: CsvRow, scheme: Scheme | None) -> _Wanted:
     if row.problem is not None:
         raise row.problem
     wanted = _wanted(settings, row.cells, scheme)
@@ -160,8 +172,8 @@ def _taken(settings: Settings, lines: _Lines, row: CsvRow, scheme: Scheme | None
     return wanted
 
 
-async def _one(settings: Settings, operator: Operator, asked: _Asked, *, dry_run: bool) -> str:
-    wanted = asked.wanted
+async def _import_row(settings: Settings, operator: Operator, read: _ReadRow, *, dry_run: bool) -> str:
+    wanted = read.wanted
     if isinstance(wanted, HooksealError):
         raise wanted
     imported = await import_endpoint(
@@ -176,7 +188,7 @@ async def _one(settings: Settings, operator: Operator, asked: _Asked, *, dry_run
 
 
 def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None) -> _Wanted:
-    """Return what the row asks for. Raises `Malformed` and `Refused`, naming the column and never what stands in it."""
+    """Return the endpoint of the row. Raises `Malformed` and `Refused`, with the column and never its value."""
     for column in sorted(_REQUIRED):
         if column not in cells:
             raise Malformed(f"{column} is empty", field=column)
@@ -190,6 +202,7 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
         schedule=cells.get("retry_schedule"),
     )
     decided |= options.rotation_period(cells.get("rotate_every_days"))
+    decided |= options.limits(cells.get("concurrency"), cells.get("rate"))
     decided |= options.decided(
         settings,
         owner,
@@ -199,7 +212,7 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
         timeout_ms=timeout_ms,
     )
     if "event_types" not in decided:
-        raise Malformed("event_types names none", field="event_types")
+        raise Malformed("event_types has no event type", field="event_types")
     given = cells.get("endpoint_id")
     return _Wanted(
         endpoint=NewEndpoint(
@@ -214,16 +227,16 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
     )
 
 
-def _twice(line: int, what: str, *, field: str) -> Conflict:
-    return Conflict(f"line {line} has this {what} already: leave one of the two in the file", field=field)
+def _duplicate(line: int, what: str, *, field: str) -> Conflict:
+    return Conflict(f"line {line} has the same {what}: remove one of the two from the file", field=field)
 
 
 def _scheme(cells: Mapping[str, str], otherwise: Scheme | None) -> Scheme:
     named = cells.get("scheme", otherwise)
     if named is None and cells["secret"].lstrip().startswith(_WHSEC):
         raise Malformed(
-            "the secret is a whsec_, and neither its row nor --scheme names the scheme: take standard if the receiver "
-            "verifies Standard Webhooks, x-webhook if it takes the whole text as the key",
+            "the secret is a whsec_, and neither its row nor --scheme names the scheme: give standard if the receiver "
+            "verifies Standard Webhooks, x-webhook if it uses the whole text as the key",
             field="scheme",
         )
     try:

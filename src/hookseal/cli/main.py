@@ -1,5 +1,6 @@
 """The command `hookseal`: how every error becomes a message and an exit code."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -8,10 +9,10 @@ from typing import Final, NoReturn
 
 import typer
 
-from hookseal.cli import interrupted
-from hookseal.cli.commands import asked, tree
-from hookseal.cli.output import emit_error
-from hookseal.ground.errors import Defect, HooksealError
+from hookseal.cli import incomplete, interrupted
+from hookseal.cli.commands import requested_branch, tree, words_to_complete
+from hookseal.cli.shared.printing import OutputLost, emit_error, lost_output, report, report_lost_output
+from hookseal.ground.errors import ConfigError, Defect, HooksealError, Refused
 
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
@@ -23,51 +24,76 @@ def main() -> NoReturn:
 
 
 def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int:
-    """Run one command and return its exit code; every error has then been told, once."""
-    as_json = "--json" in takewhile("--".__ne__, arguments)
-    found = commands
+    """Run one command and return its exit code. An error was printed once."""
     try:
-        found = tree(asked(arguments)) if found is None else found
-        code = found(args=list(arguments), prog_name="hookseal", standalone_mode=False)
+        return _answer(arguments, commands)
+    except OutputLost as lost:
+        return report_lost_output(lost)
+
+
+def _answer(arguments: Sequence[str], commands: typer.Typer | None) -> int:
+    as_json = "--json" in takewhile("--".__ne__, arguments)
+    command = commands
+    try:
+        if command is None:
+            words = words_to_complete(os.environ)
+            command = tree(requested_branch(arguments if words is None else words), completes=words is not None)
+        code = command(args=list(arguments), prog_name="hookseal", standalone_mode=False)
     except HooksealError as error:
-        return _tell(error, as_json=as_json)
+        return _report(error, as_json=as_json)
     except typer.TyperException as error:
-        return _tell_usage(error, as_json=as_json)
+        return _report_usage(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last place where it can be told
-        return _tell_internal(error, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - the last place that can report it
+        return _report_unexpected(error, arguments, as_json=as_json)
     if code == _INTERRUPTED:
-        message = interrupted.NOT_BEGUN if found is None else interrupted.told(arguments)
+        message = interrupted.NOT_BEGUN if command is None else interrupted.message(arguments)
         emit_error(code="interrupted", message=message, field=None, as_json=as_json)
     return code if isinstance(code, int) else 0
 
 
-def _tell(error: HooksealError, *, as_json: bool) -> int:
+def _report(error: HooksealError, *, as_json: bool) -> int:
     if isinstance(error, Defect):
         _show_traceback(error)
-    emit_error(code=error.code, message=str(error), field=error.field, as_json=as_json)
-    return error.exit_code
+    return report(error, as_json=as_json)
 
 
-def _tell_usage(error: typer.TyperException, *, as_json: bool) -> int:
-    # What the parser raises has more than TyperException declares, and its classes are private.
+def _report_unexpected(error: Exception, arguments: Sequence[str], *, as_json: bool) -> int:
+    if isinstance(error, OSError) and "--install-completion" in arguments[:1]:
+        return _report(_not_installed(error), as_json=as_json)
+    if (lost := lost_output(error)) is not None:
+        raise lost from None
+    if isinstance(error, ModuleNotFoundError) and (missing := incomplete.message(error)) is not None:
+        return _report(ConfigError(missing), as_json=as_json)
+    return _report_internal(error, as_json=as_json)
+
+
+def _not_installed(error: OSError) -> Refused:
+    return Refused(
+        f"the completion cannot be installed: {error.filename} cannot be written ({type(error).__name__}). Make it "
+        "writable, or let your shell read the output of `hookseal --show-completion`"
+    )
+
+
+def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    # The errors of the parser have more fields than TyperException declares, and their classes are private.
     context: typer.Context | None = getattr(error, "ctx", None)
     field: str | None = getattr(getattr(error, "param", None), "name", None)
-    message = error.format_message() or "Missing command."  # which a group says by its help alone
+    message = error.format_message() or "Missing command."  # a group alone shows its help and gives no message
     if context is not None and not as_json:
         message = f"{message}\nTry '{context.command_path} --help'."
     emit_error(code="usage", message=message, field=field, as_json=as_json)
     return _USAGE
 
 
-def _tell_internal(error: Exception, *, as_json: bool) -> int:
-    from hookseal.config.source import is_debugging  # noqa: PLC0415 -- what a probe does without is loaded late
+def _report_internal(error: Exception, *, as_json: bool) -> int:
+    from hookseal.config.source import is_debugging  # noqa: PLC0415 -- loaded late, because a probe does not need it
 
     _show_traceback(error)
     message = f"internal error ({type(error).__name__}), a fault of hookseal: please report it"
     if not is_debugging():
-        message += " with what HOOKSEAL_LOG_LEVEL=debug shows"
+        message += " with the traceback that HOOKSEAL_LOG_LEVEL=debug prints"
     emit_error(code=Defect.code, message=message, field=None, as_json=as_json)
     return Defect.exit_code
 

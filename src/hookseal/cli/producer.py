@@ -1,25 +1,24 @@
 """`hookseal producer`: which database roles may publish, and for which tenants."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from hookseal.cli.operating import NEEDS, operating
-from hookseal.cli.output import Json, emit, printable, table
-from hookseal.cli.runtime import connect, require_schema, run, start
-from hookseal.config.settings import Part, Settings
+from hookseal.cli.shared.operating import NEEDS, operate
+from hookseal.cli.shared.output import Json, emit, printable, table
+from hookseal.cli.shared.runtime import reading, start
+from hookseal.config.settings import Part
 from hookseal.dispatcher import producers
-from hookseal.dispatcher.producers import Granted, Revoked
 from hookseal.ground.ids import TenantId
 from hookseal.operations.producers import grant as grant_publishing
 from hookseal.operations.producers import revoke as revoke_publishing
 
-app: Final = typer.Typer(help="Say which database roles may publish for which tenants.", no_args_is_help=True)
+app: Final = typer.Typer(help="Let database roles publish for tenants.", no_args_is_help=True)
 
 _NEEDS: Final = frozenset({Part.DATABASE})
 
 Role = Annotated[str, typer.Option(help="The database role that the producer logs in as.")]
-Tenant = Annotated[str, typer.Option(help="For whom it may publish; '*' is every tenant.")]
+Tenant = Annotated[str, typer.Option(help="The tenant that it may publish for; '*' is every tenant.")]
 
 
 @app.command()
@@ -28,8 +27,8 @@ def grant(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
 
     Example: hookseal producer grant --role billing_app --tenant acme
     """
-    publisher, whose = producers.role_name(role), producers.producer_tenant(tenant)
-    granted = run(_grant(start(NEEDS), publisher, whose))
+    publisher, granted_tenant = producers.role_name(role), producers.producer_tenant(tenant)
+    granted = operate(start(NEEDS), lambda operator: grant_publishing(operator, publisher, granted_tenant))
     emit(
         {
             "role": granted.role,
@@ -38,43 +37,49 @@ def grant(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
             "changed": granted.changed,
         },
         as_json=as_json,
-        text=f"{printable(publisher)} may publish for {_name(whose)}"
+        text=f"{printable(publisher)} may publish for {_tenant_name(granted_tenant)}"
         + ("" if granted.changed else " already: nothing was changed"),
     )
 
 
 @app.command()
 def revoke(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
-    """Take back a role's right to publish for a tenant, at once.
+    """Revoke the right of a database role to publish for a tenant, at once.
 
     Example: hookseal producer revoke --role billing_app --tenant acme
     """
-    publisher, whose = producers.role_name(role), producers.producer_tenant(tenant)
-    revoked = run(_revoke(start(NEEDS), publisher, whose))
-    left = "" if revoked.statement is None else f"\nleft for one who may run it: {revoked.statement};"
+    publisher, granted_tenant = producers.role_name(role), producers.producer_tenant(tenant)
+    revoked = operate(start(NEEDS), lambda operator: revoke_publishing(operator, publisher, granted_tenant))
+    left = (
+        ""
+        if revoked.statement is None
+        else f"\none statement is left, which needs a role with more rights: {revoked.statement};"
+    )
     emit(
         {"role": revoked.role, "tenant_id": revoked.tenant_id, "left_to_run": revoked.statement},
         as_json=as_json,
-        text=f"{printable(publisher)} may no longer publish for {_name(whose)}{left}",
+        text=f"{printable(publisher)} may no longer publish for {_tenant_name(granted_tenant)}{left}",
     )
 
 
 @app.command(name="list")
 def list_(
     *,
-    role: Annotated[str | None, typer.Option(help="Only this role's.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only for this tenant; '*' is every tenant.")] = None,
+    role: Annotated[str | None, typer.Option(help="Only grants to this role.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only grants for this tenant; '*' is every tenant.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List who may publish for whom.
+    """List which database roles may publish for which tenants.
 
-    What is stale gives no right: it was for a role that was dropped, though another may have its name by now.
+    A stale grant gives no right: its role was dropped, even if a newer role has the same name.
 
     Example: hookseal producer list --tenant acme
     """
     publisher = None if role is None else producers.role_name(role)
-    whose = None if tenant is None else producers.producer_tenant(tenant)
-    items = run(_list(start(_NEEDS), publisher, whose))
+    granted_tenant = None if tenant is None else producers.producer_tenant(tenant)
+    items = reading(
+        start(_NEEDS), lambda connection: producers.every(connection, role=publisher, tenant=granted_tenant)
+    )
     words = {True: "yes", False: "no"}
     shown = [item | {name: words[item[name]] for name in ("role_exists", "stale")} for item in items]
     emit(
@@ -86,21 +91,5 @@ def list_(
     )
 
 
-async def _grant(settings: Settings, role: str, tenant: TenantId) -> Granted:
-    async with operating(settings) as operator:
-        return await grant_publishing(operator, role, tenant)
-
-
-async def _revoke(settings: Settings, role: str, tenant: TenantId) -> Revoked:
-    async with operating(settings) as operator:
-        return await revoke_publishing(operator, role, tenant)
-
-
-async def _list(settings: Settings, role: str | None, tenant: TenantId | None) -> list[dict[str, Any]]:
-    async with connect(settings.database) as connection:
-        await require_schema(connection)
-        return await producers.every(connection, role=role, tenant=tenant)
-
-
-def _name(tenant: TenantId) -> str:
+def _tenant_name(tenant: TenantId) -> str:
     return "every tenant" if tenant == producers.EVERY_TENANT else tenant

@@ -1,19 +1,21 @@
 """`hookseal publish`: one event, to every endpoint of the tenant that subscribes to its type."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final
 
-import structlog
+import asyncpg
 import typer
 
-from hookseal.cli.input_files import read_input
-from hookseal.cli.output import Json, emit
-from hookseal.cli.runtime import connect, require_schema, run, start
+from hookseal.cli.shared.input_files import read_input
+from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.runtime import Connection, reading, run, start
 from hookseal.client.doorbell import doorbell
 from hookseal.client.event import event
 from hookseal.config.settings import Part, Settings
+from hookseal.dispatcher import endpoints
 from hookseal.dispatcher.publish import Event, Published, publish_json, publish_raw
-from hookseal.ground.errors import Malformed
+from hookseal.ground.errors import HooksealError, Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 
 _NEEDS: Final = frozenset({Part.DATABASE, Part.REDIS})
@@ -21,18 +23,25 @@ _NEEDS: Final = frozenset({Part.DATABASE, Part.REDIS})
 
 def publish(
     *,
-    tenant: Annotated[str, typer.Option(help="Whose event it is.")],
-    event_type: Annotated[str, typer.Option(help="For instance invoice.paid.")],
-    data: Annotated[str | None, typer.Option(help="The payload, as JSON.")] = None,
-    file: Annotated[str | None, typer.Option(help="A file with the payload as JSON; - is stdin.")] = None,
-    raw_file: Annotated[str | None, typer.Option(help="A file that is sent byte for byte as the body.")] = None,
-    event_id: Annotated[str | None, typer.Option(help="Publishing it again with this id changes nothing.")] = None,
-    correlation_id: Annotated[str | None, typer.Option(help="Kept from here to the receiver.")] = None,
+    tenant: Annotated[str, typer.Option(help="The tenant of the event.")],
+    event_type: Annotated[str, typer.Option(help="The type of the event, for example invoice.paid.")],
+    data: Annotated[str | None, typer.Option(help="The payload, in JSON.")] = None,
+    file: Annotated[str | None, typer.Option(help="A file with the payload in JSON; - is stdin.")] = None,
+    raw_file: Annotated[
+        str | None, typer.Option(help="A file that is sent as the body, byte for byte; - is stdin.")
+    ] = None,
+    event_id: Annotated[
+        str | None, typer.Option(help="The id of the event: to publish it again changes nothing.")
+    ] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option(help="An id of yours, which the receiver gets as x-correlation-id.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish an event: it is stored with one delivery for each endpoint that subscribes to its type.
+    """Publish an event: store it, with one delivery for each endpoint that subscribes to its type.
 
-    It rings the workers through REDIS_URL, which it needs; where there is none, publish from SQL or with the Publisher.
+    Then it notifies the workers through Redis, so it needs REDIS_URL. Without Redis, publish from SQL or with the class
+    Publisher. It warns if no worker is running.
 
     Example: hookseal publish --tenant acme --event-type invoice.paid --data '{"id": 1}'
     """
@@ -40,14 +49,18 @@ def publish(
         raise Malformed("give exactly one of --data, --file and --raw-file", field="data")
     given = event(tenant_id=tenant, event_type=event_type, event_id=event_id, correlation_id=correlation_id)
     payload = _payload(data, file, raw_file)
-    published = run(_publish(start(_NEEDS), given, payload))
-    emit(_shape(published), as_json=as_json, text=lambda: _text(published))
+    settings = start(_NEEDS)
+    published, has_worker = reading(settings, lambda connection: _publish(connection, given, payload))
+    run(_ring(settings, published))
+    if published.due and not has_worker:
+        _warn("the event is stored, but no worker is running: it is delivered when you start `hookseal worker`")
+    emit(_shape(published), as_json=as_json, text=lambda: _text(given, published))
 
 
 def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | bytes:
     if raw_file is not None:
         return _read(raw_file)
-    # Python lets bytes of an argument that are not UTF-8 through, spelled as lone surrogates.
+    # Python passes the bytes of an argument that are not UTF-8 on as lone surrogates.
     raw = _read(file or "-") if data is None else data.encode("utf-8", "surrogateescape")
     try:
         return raw.decode("utf-8")
@@ -62,21 +75,31 @@ def _read(source: str) -> bytes:
     return content
 
 
-async def _publish(settings: Settings, given: Event, payload: str | bytes) -> Published:
-    async with connect(settings.database) as connection:
-        await require_schema(connection)
-        if isinstance(payload, bytes):
-            published = await publish_raw(connection, given, payload)
-        else:
-            published = await publish_json(connection, given, payload)
-    async with doorbell(settings, partial(_tell_lost, settings)) as ringing:
+async def _publish(connection: Connection, given: Event, payload: str | bytes) -> tuple[Published, bool]:
+    """Return what was published, and whether a worker has reported lately, as far as this role may know."""
+    if isinstance(payload, bytes):
+        published = await publish_raw(connection, given, payload)
+    else:
+        published = await publish_json(connection, given, payload)
+    with suppress(HooksealError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # the event is stored
+        return published, await endpoints.smallest_drain_seconds(connection) is not None
+    return published, True
+
+
+async def _ring(settings: Settings, published: Published) -> None:
+    async with doorbell(settings, partial(_report_lost, settings)) as ringing:
         await ringing.ring(published.due)
-    return published
 
 
-def _tell_lost(settings: Settings, reason: str) -> None:
-    # The event is stored: a lost ring only makes it late.
-    structlog.get_logger().warning("ring.lost", reason=reason, redis=settings.redis.address, forgiven_by="the outbox")
+def _report_lost(settings: Settings, reason: str) -> None:
+    _warn(
+        f"the event is stored, but the workers were not notified through Redis at {settings.redis.address}: "
+        f"{reason}. A worker finds it by itself within about a second"
+    )
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"hookseal: {text}", err=True)
 
 
 def _shape(published: Published) -> dict[str, object]:
@@ -89,9 +112,10 @@ def _shape(published: Published) -> dict[str, object]:
     }
 
 
-def _text(published: Published) -> str:
+def _text(given: Event, published: Published) -> str:
     repeat = " (published before: nothing was changed)" if published.duplicate else ""
     if not published.deliveries:
-        return f"event     {published.event_id}{repeat}\nno enabled endpoint subscribes to it"
+        subscribed = f"no endpoint of tenant {given.tenant_id} subscribes to {given.event_type}: nothing is sent"
+        return f"event     {published.event_id}{repeat}\n{subscribed}"
     deliveries = "\n".join(f"delivery  {ring.delivery_id}" for ring in published.deliveries)
     return f"event     {published.event_id}{repeat}\n{deliveries}"

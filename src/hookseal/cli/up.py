@@ -1,4 +1,4 @@
-"""`hookseal up`: the stack of the demo, staying up, and `up env`, which points another terminal at it."""
+"""`hookseal up`: the servers of the demo, until Ctrl-C; and `up env`, which prints their settings for a shell."""
 
 import os
 import shlex
@@ -11,12 +11,15 @@ import msgspec
 import typer
 
 from hookseal.cli.demo import embedded_part
-from hookseal.cli.output import Json, JsonLines, emit
-from hookseal.cli.runtime import run
+from hookseal.cli.shared.output import Json, JsonLines, emit, printable
+from hookseal.cli.shared.runtime import run
 from hookseal.config import names
+from hookseal.config.keys import INSTALLATION, KMS, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
 from hookseal.ground.errors import Malformed
 
 app: Final = typer.Typer()
+
+_OTHER_KEYS: Final = frozenset({NEXT_KEY, PREVIOUS_KEYS, *WRAPPED_NAMES, KMS, INSTALLATION})
 
 
 @app.callback(invoke_without_command=True)
@@ -25,31 +28,33 @@ def up(
     *,
     as_json: JsonLines = False,
 ) -> None:
-    """Hold up an embedded PostgreSQL and Valkey, a worker, and a receiver that takes everything.
+    """Run an embedded PostgreSQL and Valkey, a worker, and a receiver that accepts and prints every request.
 
-    Ends with Ctrl-C. What was published stays in .hookseal/ for the next time; as root the servers run as
-    nobody, and their data lies where .hookseal/*.place says.
+    For each request it prints the body, and whether the secret of an endpoint with its url verifies the request.
+
+    Press Ctrl-C to end it. The data stays in .hookseal/ for the next start. If root starts it, the servers run as
+    the user `nobody`, and the files .hookseal/*.place name the folders of their data.
 
     In a second terminal: eval "$(hookseal up env)"
     """
     if context.invoked_subcommand is not None:
         if as_json:
-            raise Malformed("put --json behind the command: hookseal up env --json")
+            raise Malformed("put --json after the command: hookseal up env --json")
         return
     parts = embedded_part("hookseal.demo.up")
-    folder = embedded_part("hookseal.demo.state").here()
+    folder = embedded_part("hookseal.demo.state").default_folder()
     print("starting ... (Ctrl-C ends it)", file=sys.stderr, flush=True)
     run(parts.stay_up(folder, _say_json if as_json else _say_text))
 
 
 @app.command()
 def env(*, as_json: Json = False) -> None:
-    """Print the settings of the stack that is up: eval "$(hookseal up env)".
+    """Print the settings of the running servers for a shell: eval "$(hookseal up env)".
 
-    The master key is named by its file, never printed.
+    It prints the path of the file with the master key, never the key.
     """
     state = embedded_part("hookseal.demo.state")
-    settings: dict[str, str] = state.settings(state.here())
+    settings: dict[str, str] = state.settings(state.default_folder())
     emit(
         settings,
         as_json=as_json,
@@ -58,34 +63,40 @@ def env(*, as_json: Json = False) -> None:
 
 
 def exported(settings: Mapping[str, str], environ: Mapping[str, str]) -> str:
-    """Return the lines that point a shell with this environment at these settings, and at no other urls."""
-    read = frozenset(map(names.read_as, settings))
-    others = sorted(name for name in environ if names.read_as(name) in read and name not in settings)
+    """Return the lines that give a shell with this environment these settings, and unset others that would win.
+
+    They also unset other master keys, which the worker of `up` does not have.
+    """
+    read = frozenset(map(names.variable_set_by, settings)) | _OTHER_KEYS
+    others = sorted(name for name in environ if names.variable_set_by(name) in read and name not in settings)
     lines = [f"unset {' '.join(others)}"] if others else []
     return "\n".join([*lines, *(f"export {name}={shlex.quote(value)}" for name, value in settings.items())])
 
 
-def _say_json(told: dict[str, Any]) -> None:
-    print(msgspec.json.encode(told).decode(), flush=True)
+def _say_json(event: dict[str, Any]) -> None:
+    print(msgspec.json.encode(event).decode(), flush=True)
 
 
 def _path_line() -> str:
-    """Return what a terminal that knows of no virtual environment needs to find this command; nothing if unknown."""
+    """Return the line that puts this command on the PATH of another terminal; nothing if its folder is unknown."""
     folder = Path(sys.executable).parent
     return f'  export PATH={shlex.quote(str(folder))}:"$PATH"\n' if (folder / "hookseal").is_file() else ""
 
 
-def _say_text(told: dict[str, Any]) -> None:
-    if told["event"] == "up.ready":
+def _say_text(event: dict[str, Any]) -> None:
+    if event["event"] == "up.ready":
         print(
-            f"up. In a second terminal, in this folder (the eval again after each start: the ports are new):\n\n"
+            f"Ready. In a second terminal, in this folder (repeat the eval after each start: the ports change):\n\n"
             f'{_path_line()}  eval "$(hookseal up env)"\n'
-            f"  hookseal endpoint add --tenant acme --url {told['receiver_url']} --event-type '*'\n"
+            f"  hookseal endpoint add --tenant acme --url {event['receiver_url']} --event-type '*'\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
             f"  hookseal delivery list\n\n"
-            f"probes    {told['health_url']}/readyz\nlog       {told['worker_log']}\n",
+            f"probes    {event['health_url']}/readyz\nlog       {event['worker_log']}\n",
             flush=True,
         )
         return
-    again = f"  retry, attempt {told['attempt']}" if told["retry"] else ""
-    print(f"received  {told['path']}  {told['bytes']} bytes  webhook-id {told['webhook_id']}{again}", flush=True)
+    again = f"  retry, attempt {event['attempt']}" if event["retry"] else ""
+    how = {True: "verified", False: "REFUSED", None: "not verified"}[event["verified"]]
+    received = f"received  {event['path']}  webhook-id {event['webhook_id']}{again}  {how}, {event['message']}"
+    print(printable(received))
+    print(f"          {printable(event['body'])}", flush=True)

@@ -1,4 +1,4 @@
-"""`hookseal verify`: what a receiver would answer to a request that was kept in files."""
+"""`hookseal verify`: verify a request that was saved in files, as a receiver does."""
 
 import re
 from typing import Annotated, Final
@@ -6,15 +6,15 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from hookseal.cli.input_files import STANDARD_INPUT, read_input
-from hookseal.cli.output import Json, emit, printable
-from hookseal.cli.secret_files import read_secret_text
-from hookseal.cli.verification import Answer, answered
+from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input
+from hookseal.cli.shared.output import Json, emit, printable
+from hookseal.cli.shared.secret_files import read_secret_text
+from hookseal.cli.shared.verification import Answer, verdict
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.receiver import TOLERANCE_SECONDS
-from hookseal.receiver.verification import spelled
+from hookseal.receiver.verification import format_seconds
 
 _MAX_HEADERS_BYTES: Final = 65_536
 _MAX_PUBLIC_KEY_BYTES: Final = 256
@@ -26,26 +26,30 @@ _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 
 def verify(
     *,
-    secret_file: Annotated[list[str], typer.Option(help="A file with the secret or whpk_; - is stdin. Repeatable.")],
-    headers_file: Annotated[str, typer.Option(help="`Name: value` lines as they came, or a JSON object; - is stdin.")],
-    body_file: Annotated[str, typer.Option(help="The body, byte for byte as it came; - is stdin.")],
-    tolerance: Annotated[float, typer.Option(min=0, help="How old it may be, in seconds.")] = TOLERANCE_SECONDS,
-    at: Annotated[float | None, typer.Option(help="Answer as of then, in unix seconds.")] = None,
+    secret_file: Annotated[
+        list[str], typer.Option(help="A file with a secret or a whpk_ key; - is stdin. Repeatable.")
+    ],
+    headers_file: Annotated[str, typer.Option(help="The headers: `Name: value` lines, or a JSON object; - is stdin.")],
+    body_file: Annotated[str, typer.Option(help="The body, byte for byte as received; - is stdin.")],
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="How old the request may be, in seconds.")
+    ] = TOLERANCE_SECONDS,
+    at: Annotated[float | None, typer.Option(help="Verify as if it were this time, in Unix seconds.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a receiver with these secrets would answer to a request: 0 if it verifies, 1 with the reason if not.
+    """Verify a saved request as a receiver with these secrets does: exit 0 if it verifies, else 1 with the reason.
 
-    A file with a secret must be private (mode 0600); one with nothing but a public key (whpk_...) need not be.
+    A file with a secret must be private (mode 0600). A file with only a public key (whpk_...) need not be private.
 
     Example: hookseal verify --secret-file secret --headers-file headers --body-file body
     """
     if [*secret_file, headers_file, body_file].count(STANDARD_INPUT) > 1:
-        raise Malformed("standard input can be read once: give - once")
+        raise Malformed("standard input can be read only once: give - for one file only")
     secrets = [_secret_or_public_key(source) for source in secret_file]
-    headers = _headers(_limited(headers_file, _MAX_HEADERS_BYTES, field="headers_file"))
-    body = _limited(body_file, MAX_BODY_BYTES, field="body_file")
+    headers = _headers(_read_limited(headers_file, _MAX_HEADERS_BYTES, field="headers_file"))
+    body = _read_limited(body_file, MAX_BODY_BYTES, field="body_file")
     now = SystemClock().now().timestamp() if at is None else at
-    answer, message = answered(body, headers, secrets, now=now, tolerance=tolerance)
+    answer, message = verdict(body, headers, secrets, now=now, tolerance=tolerance)
     emit(answer, as_json=as_json, text=lambda: _text(answer, message))
     raise typer.Exit(0 if answer["verified"] else 1)
 
@@ -53,7 +57,7 @@ def verify(
 def _secret_or_public_key(source: str) -> str:
     try:
         return read_secret_text(source)
-    except Refused:  # others may read it: so they may a public key
+    except Refused:  # others may read the file, as they may read a public key
         text = read_input(source, _MAX_PUBLIC_KEY_BYTES, field="secret_file").decode("latin-1")
         if not _ONE_PUBLIC_KEY.fullmatch(text):
             raise
@@ -67,14 +71,14 @@ def _text(answer: Answer, message: str) -> str:
         lines.append(f"delivery  {printable(answer['delivery_id'] or '-')}")
     if answer["age_seconds"] is not None:
         age = answer["age_seconds"]
-        lines.append(f"time      {answer['timestamp']}, {spelled(abs(age))} s {'old' if age >= 0 else 'ahead'}")
+        lines.append(f"time      {answer['timestamp']}, {format_seconds(abs(age))} s {'old' if age >= 0 else 'ahead'}")
     return "\n".join(lines)
 
 
-def _limited(source: str, most_bytes: int, *, field: str) -> bytes:
+def _read_limited(source: str, most_bytes: int, *, field: str) -> bytes:
     content = read_input(source, most_bytes, field=field)
     if len(content) > most_bytes:
-        raise Malformed(f"{field} must hold at most {most_bytes} bytes", field=field)
+        raise Malformed(f"{field} must have at most {most_bytes} bytes", field=field)
     return content
 
 

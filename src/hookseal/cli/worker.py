@@ -1,37 +1,116 @@
-"""`hookseal worker`: the process that delivers."""
+"""`hookseal worker`: the process that delivers, or the parent of several."""
 
 import asyncio
-import signal
-from typing import Annotated
+import os
+from typing import Annotated, Final
 
+import structlog
 import typer
-import uvloop
 
-from hookseal.cli.runtime import run, start
-from hookseal.config.settings import Settings
-from hookseal.worker.run import STOP_SIGNALS
-from hookseal.worker.run import run as run_worker
+from hookseal.cli.shared.starting import begin
+from hookseal.config.handing import SplitEnvironment, split_environment
+from hookseal.config.hardening import harden_process
+from hookseal.config.load import EVERYTHING
+from hookseal.config.settings import MAX_PROCESSES, Settings
+from hookseal.ground.errors import Defect, HooksealError
+from hookseal.worker.stopping import ignore_stop
+
+# If one of these is set, prometheus_client keeps its counters in files, and starts with what they contain.
+_PROMETHEUS_FILES: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+
+def _require_processes(number: int | None) -> int | None:
+    if number is not None and not 1 <= number <= MAX_PROCESSES:
+        raise typer.BadParameter(f"must be 1 to {MAX_PROCESSES}; for more processes start another `hookseal worker`")
+    return number
 
 
 def worker(
     *,
-    # The line that says ready is always JSON; for errors, `main.answer` looks for the flag itself.
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON too.")] = False,  # noqa: ARG001
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            callback=_require_processes,
+            metavar="N",
+            help=f"The number of worker processes, 1 to {MAX_PROCESSES}. Default: HOOKSEAL_PROCESSES, or 1.",
+        ),
+    ] = None,
+    # Set only by the parent: the descriptor of the socket on which it sends the settings to this process.
+    parent_channel: Annotated[int | None, typer.Option(hidden=True)] = None,
+    # The ready line is always JSON; `main.answer` looks for the flag itself when it prints an error.
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
 ) -> None:
-    """Deliver until SIGTERM, then finish what is in flight and exit.
+    """Deliver until SIGTERM; then finish the requests in flight and exit.
 
-    One JSON line on standard output tells that it is ready and where its probes answer: /livez,
-    /readyz, /startupz and /metrics on HOOKSEAL_HEALTH_HOST and HOOKSEAL_HEALTH_PORT; `hookseal check`
-    asks them. Logs go to standard error.
+    When it is ready, it prints one JSON line on standard output, with the URL of its probes: /livez,
+    /readyz, /startupz and /metrics on HOOKSEAL_HEALTH_HOST and HOOKSEAL_HEALTH_PORT. `hookseal check`
+    asks them. Logs go to standard error. With two processes or more, a parent starts them, restarts
+    those that end, and answers the probes. Each process opens up to 13 connections to PostgreSQL.
 
-    Example: HOOKSEAL_HEALTH_PORT=8080 hookseal worker
+    Example: HOOKSEAL_HEALTH_PORT=8080 hookseal worker --processes 2
     """
-    run(_until_told(start()), loop_factory=uvloop.new_event_loop)
+    for name in _PROMETHEUS_FILES:
+        os.environ.pop(
+            name, None
+        )  # before prometheus_client is loaded, and so that child processes do not inherit them
+    if parent_channel is not None:
+        _run_child(parent_channel)
+        return
+    environment = split_environment()
+    settings = begin(EVERYTHING)
+    number = processes or settings.worker.processes
+    if number == 1:
+        del environment  # it contains the keys as text
+        _run_single(settings)
+    else:
+        _run_parent(settings, environment.with_unwrapped(settings.secrets), number)
 
 
-async def _until_told(settings: Settings) -> None:
-    await run_worker(settings)
-    # Closing, the loop would let them kill us: whoever asks again would have a drained worker end as if it had not.
-    for number in STOP_SIGNALS:
-        asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
+def _run_single(settings: Settings) -> None:
+    import uvloop  # noqa: PLC0415 -- a parent delivers nothing, and does not need it
+
+    from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- the same
+    from hookseal.worker.run import run as run_worker  # noqa: PLC0415 -- the same
+
+    async def deliver() -> None:
+        await run_worker(settings)
+        ignore_stop()
+
+    run(deliver(), loop_factory=uvloop.new_event_loop)
+
+
+def _run_parent(settings: Settings, environment: SplitEnvironment, number: int) -> None:
+    from hookseal.worker.processes.parent import Parent  # noqa: PLC0415 -- a single worker has none
+
+    async def supervise() -> None:
+        await Parent(settings, environment, number).run()
+        ignore_stop()
+
+    asyncio.run(supervise())
+
+
+def _run_child(descriptor: int) -> None:
+    import uvloop  # noqa: PLC0415 -- the same
+
+    from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- the same
+    from hookseal.worker.processes.child import ParentProcess  # noqa: PLC0415 -- the same
+    from hookseal.worker.run import run as run_worker  # noqa: PLC0415 -- the same
+
+    harden_process()  # before it receives a key
+    parent = ParentProcess(descriptor)
+    start = parent.start()
+    structlog.contextvars.bind_contextvars(process=start.number)
+    opening, output = parent.opening(start.health_url)
+
+    async def deliver() -> None:
+        await run_worker(settings, output=output, opening=opening)
+        ignore_stop()
+
+    try:
+        settings = begin(EVERYTHING, dict(start.variables))
+        run(deliver(), loop_factory=uvloop.new_event_loop)
+    except HooksealError as error:
+        parent.refuse(error)
+        if isinstance(error, Defect):
+            raise
+        raise typer.Exit(error.exit_code) from None

@@ -1,5 +1,6 @@
-"""Client: what a producer in Python publishes with."""
+"""Client: the Publisher, for producers in Python."""
 
-from hookseal.client.publisher import Published, Publisher
+from hookseal.client.many import Event
+from hookseal.client.publisher import Published, PublishedMany, Publisher
 
-__all__ = ["Published", "Publisher"]
+__all__ = ["Event", "Published", "PublishedMany", "Publisher"]

@@ -1,28 +1,39 @@
-"""The ring after a publish: it saves the outbox a moment, so it may take little time and may fail."""
+"""Rings the workers after a publish, with a short time limit. A failed ring is harmless: the outbox finds the event."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.model import Ring
-from hookseal.queue.bell import Bell, bell
 
-RING_SECONDS: Final = 2.0  # nobody waits longer for a ring that is forgiven
-_ANSWER_SECONDS: Final = 1.0  # up to Python 3.11 wait_for, in the client of Redis, can miss that its time is over
+RING_SECONDS: Final = 2.0  # a lost ring costs less than a longer wait
+_ANSWER_SECONDS: Final = 1.0  # up to Python 3.11 `wait_for`, which the Redis client uses, can miss its own time-out
+
+
+class Rings(Protocol):
+    """What puts rings into Redis: `hookseal.queue.rings`, which is loaded only if Redis is used."""
+
+    async def ring(self, rings: Iterable[Ring]) -> int:
+        """Put every ring into the queue, and return how many. Raises `Unavailable`."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...
 
 
 class Doorbell:
-    """Rings through a bell, and is patient with it for no longer than a ring is worth."""
+    """Rings through a bell, and gives up after two seconds."""
 
-    def __init__(self, bell: Bell | None, on_lost: Callable[[str], None]) -> None:
-        """Without a bell nothing is rung; `on_lost` is told why a ring was lost."""
+    def __init__(self, bell: Rings | None, on_lost: Callable[[str], None]) -> None:
+        """Without a bell, nothing is rung. `on_lost` is called with the reason if a ring fails."""
         self._bell = bell
         self._on_lost = on_lost
 
     async def ring(self, rings: Sequence[Ring]) -> None:
-        """Return once all are rung, or lost, at most two seconds later. Never raises: what was published stands."""
+        """Ring the workers, for at most two seconds. Never raises: what was published stays published."""
         if self._bell is None or not rings:
             return
         try:
@@ -30,11 +41,11 @@ class Doorbell:
                 await self._bell.ring(rings)
         except TimeoutError:
             self._on_lost(f"Redis does not answer within {RING_SECONDS:g} s")
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the event is stored and the outbox finds it
+        except Exception as error:  # noqa: BLE001 -- the event is stored all the same, and the outbox finds it
             self._on_lost(str(error) or type(error).__name__)
 
     async def close(self) -> None:
-        """Close every connection; from now on nothing is rung."""
+        """Close every connection. Rings after that do nothing."""
         ringing, self._bell = self._bell, None
         if ringing is not None:
             await ringing.close()
@@ -42,11 +53,24 @@ class Doorbell:
 
 @asynccontextmanager
 async def doorbell(settings: Settings, on_lost: Callable[[str], None]) -> AsyncIterator[Doorbell]:
-    """Hold the doorbell of the settings, which connects when it first rings; without Redis it rings nothing."""
-    redis = settings.loaded_redis
-    rung_through = None if redis is None else bell(redis.url, settings.worker.queue, answer_seconds=_ANSWER_SECONDS)
-    ringing = Doorbell(rung_through, on_lost)
+    """Open a doorbell with these settings, which connects at the first ring.
+
+    Without Redis its rings do nothing; without the package `redis` neither, and `on_lost` is called once.
+    """
+    ringing = Doorbell(_rings(settings, on_lost), on_lost)
     try:
         yield ringing
     finally:
         await ringing.close()
+
+
+def _rings(settings: Settings, on_lost: Callable[[str], None]) -> Rings | None:
+    redis = settings.loaded_redis
+    if redis is None:
+        return None
+    try:
+        from hookseal.queue.rings import rings  # noqa: PLC0415 -- a producer need not have the package redis
+    except ModuleNotFoundError as error:
+        on_lost(f"the package {error.name} is not installed")
+        return None
+    return rings(redis.url, settings.worker.queue, answer_seconds=_ANSWER_SECONDS)

@@ -1,47 +1,28 @@
 """Publishing inside a transaction of the caller."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Final
+from contextlib import asynccontextmanager
 
-import asyncpg
-
-from hookseal.dispatcher.database import translated
-from hookseal.ground.errors import Conflict, Malformed, Unavailable
-from hookseal.ground.sql import statements
-from hookseal.schema.database import Connection
-
-_SQL: Final = statements("hookseal.client", "savepoint.sql")
+from hookseal.ground.errors import Malformed
+from hookseal.postgres.handles import Connection
+from hookseal.postgres.savepoint import savepoint
 
 
 @asynccontextmanager
-async def joined(connection: Connection) -> AsyncIterator[None]:
-    """Run the block in the caller's transaction, if there is one: what fails in it undoes the block and no more.
+async def join_transaction(connection: Connection) -> AsyncIterator[bool]:
+    """Run the block in the caller's transaction, if there is one: an error undoes the block and nothing else.
 
-    Without that, a caller who goes on after a conflict would lose all: PostgreSQL answers the commit of a
-    failed transaction with a rollback, and no client tells. Raises `Malformed` if it is no connection of asyncpg,
-    `Conflict` if its transaction has failed already.
+    Yields whether there is one; without it each statement of the block commits by itself. Raises `Malformed` if this is
+    not a connection of asyncpg, `Conflict` if its transaction has already failed.
     """
     if not callable(getattr(connection, "is_in_transaction", None)):
-        raise Malformed("connection must be one of asyncpg: from others, call hookseal.publish", field="connection")
-    if not connection.is_in_transaction():
-        yield
+        raise Malformed(
+            "connection must be one of asyncpg: for SQLAlchemy, Django, psycopg and other drivers there is "
+            "hookseal.producers",
+            field="connection",
+        )
+    if connection.is_closed() or not connection.is_in_transaction():  # a closed one raises here
+        yield False
         return
-    await _run(connection, "begin")
-    try:
-        yield
-    except BaseException:
-        with suppress(Unavailable):  # then the transaction is gone as well, and the first error says why
-            await _run(connection, "undo")
-            await _run(connection, "keep")
-        raise
-    await _run(connection, "keep")
-
-
-async def _run(connection: Connection, name: str) -> None:
-    # asyncpg's own savepoints refuse a transaction that was begun by a statement.
-    try:
-        with translated():
-            await connection.execute(_SQL[name])
-    except asyncpg.InFailedSQLTransactionError:
-        raise Conflict("the transaction has failed already: roll it back first", field="connection") from None
+    async with savepoint(connection):
+        yield True

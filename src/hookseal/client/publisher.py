@@ -1,4 +1,4 @@
-"""The Publisher: publishes from Python, on its own or inside a transaction of the caller (design 1.4).
+"""The Publisher: publishes from Python, on its own or inside a transaction of the caller.
 
 async with Publisher.connect() as publisher:
     await publisher.publish(tenant_id="acme", event_type="invoice.paid", data={"id": 1})
@@ -7,51 +7,67 @@ async with Publisher.connect() as publisher:
         ...
         published = await publisher.publish(..., connection=connection)
     await published.ring()
+
+    await publisher.publish_many(tenant_id="acme", events=[Event(event_type="invoice.paid", data={"id": 2}), ...])
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from hookseal.client.database import connection_of, connections
+from hookseal.client.connections import acquire_connection, connections
 from hookseal.client.doorbell import Doorbell, doorbell
-from hookseal.client.event import event
-from hookseal.client.joining import joined
+from hookseal.client.event import UNSET, check_tenant, encode_payload, event
+from hookseal.client.joining import join_transaction
+from hookseal.client.many import Event, encode_batch
 from hookseal.config.producer import producer_settings
 from hookseal.dispatcher import publish as stored
 from hookseal.dispatcher.model import Ring
-from hookseal.dispatcher.payload import encoded
-from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import EventId
-from hookseal.schema.database import Connection, Pool
+from hookseal.postgres.handles import Connection, Pool
 
-_NOTHING: Final = object()  # None is a value of JSON
 _LOG: Final = logging.getLogger("hookseal.client")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The event and its deliveries; `duplicate` if this very event had been published before."""
+    """The event and its deliveries. `duplicate` is true if this event had already been published.
+
+    `is_committed` is false if the event is stored by the commit of the caller's transaction, and undone by a rollback.
+    """
 
     event_id: EventId
     duplicate: bool
     deliveries: tuple[Ring, ...]
+    is_committed: bool
     _due: tuple[Ring, ...] = field(repr=False, compare=False)
     _doorbell: Doorbell = field(repr=False, compare=False)
 
     async def ring(self) -> None:
-        """Tell the workers, once the caller's transaction is committed. Without it they find out by themselves.
+        """Ring the workers, after the commit of the caller's transaction. Without it they find the event by themselves.
 
-        What waits for its endpoint is not rung. Returns within two seconds. Never raises: a ring that is lost is
-        logged, and the outbox finds the event.
+        Deliveries that wait for their endpoint are not rung. Returns within two seconds. Never raises: a failed ring
+        is logged, and the outbox finds the event.
         """
         await self._doorbell.ring(self._due)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedMany:
+    """The events of one call, in the order of the argument."""
+
+    events: tuple[Published, ...]
+    _doorbell: Doorbell = field(repr=False, compare=False)
+
+    async def ring(self) -> None:
+        """Ring the workers for all events at once; otherwise as `Published.ring`."""
+        await self._doorbell.ring([ring for event in self.events for ring in event._due])  # noqa: SLF001 -- of this module
+
+
 class Publisher:
-    """Publishes events. One serves a whole process: any number of tasks may publish at once."""
+    """Publishes events. One Publisher serves a whole process: any number of tasks may use it at once."""
 
     def __init__(self, pool: Pool, ringing: Doorbell) -> None:
         self._pool = pool
@@ -60,81 +76,108 @@ class Publisher:
     @classmethod
     @asynccontextmanager
     async def connect(cls, database_url: str | None = None, redis_url: str | None = None) -> "AsyncIterator[Publisher]":
-        """Hold a Publisher; its connections are closed afterwards.
+        """Open a Publisher, and close its connections at the end of the block.
 
-        A url that is None is read from the environment: HOOKSEAL_DATABASE_URL, else DATABASE_URL, and
-        HOOKSEAL_REDIS_URL, else REDIS_URL; an empty variable counts as not set, and what else the process sets is not
-        judged (docs/settings.md). Without a Redis, or with "" for it, nothing is rung, and the workers find events by
-        themselves, a moment later. Raises `ConfigError`, `Unavailable`, `Refused`.
+        A url that is None is read from the environment: HOOKSEAL_DATABASE_URL or else DATABASE_URL, and
+        HOOKSEAL_REDIS_URL or else REDIS_URL. An empty variable counts as not set, and other variables are not checked
+        (docs/settings.md). Without a url of Redis, or with "", no worker is rung, and the workers find events by
+        themselves a moment later. Raises `ConfigError`, `Unavailable`, `Refused`.
         """
         settings = producer_settings(database_url=database_url, redis_url=redis_url)
 
         def on_lost(reason: str) -> None:
-            _LOG.warning("a ring was lost, the outbox forgives it: %s (at %s)", reason, settings.redis.address)
+            _LOG.warning("a ring was lost, the outbox will find the event: %s (at %s)", reason, settings.redis.address)
 
         async with connections(settings.database) as pool, doorbell(settings, on_lost) as ringing:
             yield cls(pool, ringing)
 
-    async def publish(  # noqa: PLR0913 -- design 1.4 names them
+    async def publish(  # noqa: PLR0913 -- an event has as many values
         self,
         *,
         tenant_id: str,
         event_type: str,
-        data: object = _NOTHING,
+        data: object = UNSET,
         body: bytes | None = None,
         event_id: str | None = None,
         correlation_id: str | None = None,
         traceparent: str | None = None,
         connection: Connection | None = None,
     ) -> Published:
-        """Store an event and one delivery for each endpoint that subscribes to its type, and tell the workers.
+        """Store an event and one delivery for each endpoint that subscribes to its type, and ring the workers.
 
         `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None, at most 200 levels deep,
-        and is wrapped as design 1.6 says. What JSON does not have (NaN, Decimal, bytes, sets, datetime, ...) is never
-        converted, but refused with its path (`data.items[3].price`). A `body` is sent byte for byte in its place.
+        and is sent within the envelope of docs/wire.md. A value that JSON does not have (NaN, Decimal, datetime, ...)
+        is never converted, but refused with its path (`data.items[3].price`). A `body` is sent byte for byte instead.
 
-        With a `connection` of asyncpg it joins the caller's transaction (where there is none it commits at once), and
-        the caller awaits `Published.ring` after the commit; a publish that fails undoes itself and leaves that
-        transaction usable. The same event id again changes nothing and gives the first answer.
-        Raises `Malformed` naming the field, `Conflict` if the event id is taken by another event, `Refused` if the role
-        may not publish for the tenant or this is closed, `Unavailable`: then it is not known whether the event is
-        stored, and publishing it again with the same event id is safe.
+        With a `connection` of asyncpg it joins the caller's transaction (without one it commits at once, and
+        `is_committed` says so), and the caller awaits `Published.ring` after the commit; a publish that fails undoes
+        itself and leaves that transaction usable. SQLAlchemy begins a transaction on its first statement only: for it
+        there is `hookseal.producers.sqlalchemy`. Publishing the same event id again changes nothing and returns the
+        first result.
+        Raises `Malformed` with the field, `Conflict` if another event has the event id, `Refused` if the role may not
+        publish for the tenant or the Publisher is closed, `Unavailable`: then it is unknown whether the event is
+        stored, and it is safe to publish it again with the same event id.
         """
-        payload = _payload(data, body)
+        content = encode_payload(data, body)
         given = event(
-            tenant_id=tenant_id,
+            tenant_id=check_tenant(tenant_id),
             event_type=event_type,
             event_id=event_id,
             correlation_id=correlation_id,
             traceparent=traceparent,
         )
         if connection is not None:
-            async with joined(connection):
-                return await self._stored(connection, given, payload)
-        async with connection_of(self._pool) as own:
-            published = await self._stored(own, given, payload)
+            async with join_transaction(connection) as is_joined:
+                return await self._stored(connection, given, content, is_committed=not is_joined)
+        async with acquire_connection(self._pool) as own:
+            published = await self._stored(own, given, content, is_committed=True)
         await published.ring()
         return published
 
-    async def _stored(self, connection: Connection, given: stored.Event, payload: str | bytes) -> Published:
-        if isinstance(payload, str):
-            result = await stored.publish_encoded(connection, given, payload)
+    async def publish_many(
+        self, *, tenant_id: str, events: Iterable[Event], connection: Connection | None = None
+    ) -> PublishedMany:
+        """Store many events of one tenant, all of them or none, and ring the workers once.
+
+        Each event is stored as by `publish`; the results are in the order of the events. An event id that occurs
+        twice is one event, and the second result is a `duplicate`. The limits are 1,000 events, 32 MiB as JSON (raw
+        bodies count four thirds) and 20,000 deliveries. A call without events does nothing.
+
+        With a `connection` it joins a transaction as `publish` does. Raises as `publish`, with the `index` of the first
+        faulty event, counted from 0: nothing is stored then.
+        """
+        owner = check_tenant(tenant_id)
+        given = encode_batch(owner, events)
+        if not given:
+            return self._many([], is_committed=True)
+        if connection is not None:
+            async with join_transaction(connection) as is_joined:
+                results = await stored.publish_many(connection, owner, given)
+                return self._many(results, is_committed=not is_joined)
+        async with acquire_connection(self._pool) as own:
+            published = self._many(await stored.publish_many(own, owner, given), is_committed=True)
+        await published.ring()
+        return published
+
+    async def _stored(
+        self, connection: Connection, given: stored.Event, content: str | bytes, *, is_committed: bool
+    ) -> Published:
+        if isinstance(content, str):
+            result = await stored.publish_encoded(connection, given, content)
         else:
-            result = await stored.publish_raw(connection, given, payload)
+            result = await stored.publish_raw(connection, given, content)
+        return self._one(result, is_committed=is_committed)
+
+    def _many(self, results: list[stored.Published], *, is_committed: bool) -> PublishedMany:
+        events = tuple(self._one(result, is_committed=is_committed) for result in results)
+        return PublishedMany(events=events, _doorbell=self._doorbell)
+
+    def _one(self, result: stored.Published, *, is_committed: bool) -> Published:
         return Published(
             event_id=result.event_id,
             duplicate=result.duplicate,
             deliveries=result.deliveries,
+            is_committed=is_committed,
             _due=result.due,
             _doorbell=self._doorbell,
         )
-
-
-def _payload(data: object, body: object) -> str | bytes:
-    if (data is _NOTHING) == (body is None):
-        raise Malformed("give exactly one of data and body", field="data")
-    if body is None:
-        return encoded(data)
-    if not isinstance(body, bytes | bytearray | memoryview):
-        raise Malformed("body must be bytes: give data for what is to be sent as JSON", field="body")
-    return bytes(body)

@@ -1,4 +1,4 @@
-"""What a process asks of the system: that nobody dumps the memory of one that holds a key, and enough files."""
+"""What a process requests of the operating system: no memory dumps of keys, and enough open files."""
 
 import ctypes
 import resource
@@ -11,21 +11,21 @@ from hookseal.ground.errors import Refused
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
-def raised_descriptor_limit() -> int:
-    """Raise how many files this process may have open as far as the system lets it, and return how many that are."""
+def raise_descriptor_limit() -> int:
+    """Raise this process's limit of open files as far as the system permits, and return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS takes no such limit as it gives
+    with suppress(OSError, ValueError):  # macOS reports a limit that it then refuses to set
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def harden_process() -> None:
-    """Make this process write no core file and, on Linux, let nobody but root read its memory.
+    """Stop this process from writing core files and, on Linux, stop other users than root from reading its memory.
 
-    Linux then gives what is in `/proc/<pid>` to root, so that a process of the same user can neither attach
-    nor read the start environment. A program that is executed later begins without it. Raises
-    `Refused` if the system does not allow it.
+    Linux then gives the files in `/proc/<pid>` to root: a process of the same user can neither attach to this one nor
+    read its initial environment. A program that this process executes later starts without the protection. Raises
+    `Refused` if the system does not permit it.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:

@@ -1,4 +1,4 @@
-"""Loads the settings: the environment in, frozen values out, or every problem at once."""
+"""Loads the settings: returns frozen values, or reports every problem of the environment at once."""
 
 import os
 from collections.abc import Mapping, MutableMapping
@@ -8,90 +8,150 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hookseal.config.keys import KEY_NAMES
-from hookseal.config.problems import AS_IT_IS, Asked
-from hookseal.config.settings import Database, Egress, Health, Log, Part, Redis, Secrets, Settings, Worker
+from hookseal.config import openbao, providers
+from hookseal.config.keys import KEY_NAMES, MASTER_KEY
+from hookseal.config.problems import VERBATIM, LoadRequest
+from hookseal.config.settings import Database, Egress, Health, Log, Part, Redis, Secrets, Settings, Worker, WrappedKeys
 from hookseal.config.source import Source, read_environment
 from hookseal.config.variables import NAMES, Variables
 from hookseal.ground.errors import ConfigError
-from hookseal.secrets.cache import CacheLimits
+from hookseal.secrets.kms.wrapped import KmsSettings
+from hookseal.secrets.openbao.server import OpenBaoServer
+from hookseal.secrets.ref import Provider
+from hookseal.secrets.resolve.cache import CacheLimits
+from hookseal.secrets.store.access import Access
 
 EVERYTHING: Final = frozenset(Part)
 NOTHING: Final[frozenset[Part]] = frozenset()
 
 
-def load(environ: MutableMapping[str, str] | None = None, *, needs: frozenset[Part] = EVERYTHING) -> Settings:
-    """Return the settings of this process; key material has then left the environment.
+def load(
+    environ: MutableMapping[str, str] | None = None,
+    *,
+    needs: frozenset[Part] = EVERYTHING,
+    draws_key: bool = False,
+) -> Settings:
+    """Return the settings of this process, and remove the key material from the environment.
 
-    A part that is not needed may be absent; what is there is checked all the same. Raises
-    `ConfigError` with all problems, by name and never with a value.
+    A part that is not needed may be absent; if it is present, it is checked. A command that draws the master key needs
+    settings without one. Raises `ConfigError` with all problems, which name variables and contain no value.
     """
     environ = os.environ if environ is None else environ
-    source = read_environment(environ)
-    for name in KEY_NAMES:
+    source = read_environment(environ, required=_required(environ, needs))
+    uses_openbao = openbao.is_used(environ)
+    for name in (*KEY_NAMES, *(openbao.CREDENTIALS if uses_openbao else ())):
         environ.pop(name, None)
-    asked = Asked(needs=needs, named=source.named, exposed=source.exposed)
-    variables, problems = _parsed(source, asked)
+    request = LoadRequest(needs=needs, present=source.present, exposed=source.exposed, draws_key=draws_key)
+    variables, problems = _parsed(source, request)
     problems = [*source.problems, *problems]
     if variables is None or problems:
         raise ConfigError(problems)
-    return _settings(variables, source, needs)
+    server, problems = _openbao(variables) if uses_openbao else (None, [])
+    access, missing = _access(variables, server)
+    if problems or (missing and Part.SECRETS in needs):
+        raise ConfigError([*problems, *missing])
+    return _settings(variables, source, needs, server=server, access=access)
 
 
-def _parsed(source: Source, asked: Asked) -> tuple[Variables | None, list[str]]:
-    # What pydantic raises holds the values, so it must not even be the context of what load raises.
+def _required(environ: Mapping[str, str], needs: frozenset[Part]) -> frozenset[str]:
+    has_key = Part.SECRETS in needs and environ.get(Part.SECRETS) == Provider.DB
+    return frozenset(map(str, needs)) | ({MASTER_KEY} if has_key else frozenset())
+
+
+def _parsed(source: Source, request: LoadRequest) -> tuple[Variables | None, list[str]]:
+    # The error of pydantic contains values, so it must not even be the context of the error that `load` raises.
     try:
-        return Variables.model_validate(dict(source.values), context=asked), []
+        return Variables.model_validate(dict(source.values), context=request), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-    return None, [text for detail in details for text in _texts(detail, source.spelled)]
+    return None, [text for detail in details for text in _texts(detail, source.written_as)]
 
 
-def _texts(detail: ErrorDetails, spelled: Mapping[str, str]) -> list[str]:
+def _texts(detail: ErrorDetails, written_as: Mapping[str, str]) -> list[str]:
     name = str(detail["loc"][0])
-    if detail["type"] != AS_IT_IS:
-        return [f"{spelled.get(name, name)} must be {NAMES[name].title}"]
-    if name in spelled:
-        return [text.replace(name, spelled[name]) for text in detail["msg"].splitlines()]
+    if detail["type"] != VERBATIM:
+        return [f"{written_as.get(name, name)} must be {NAMES[name].title}"]
+    if name in written_as:
+        return [text.replace(name, written_as[name]) for text in detail["msg"].splitlines()]
     return detail["msg"].splitlines()
 
 
 def _database(variables: Variables, source: Source) -> Database | None:
     found, name = variables.database, str(Part.DATABASE)
-    return None if found is None else replace(found, variable=source.spelled.get(name, name))
+    return None if found is None else replace(found, variable=source.written_as.get(name, name))
 
 
 def _redis(variables: Variables, source: Source) -> Redis | None:
     found, name = variables.redis, str(Part.REDIS)
-    return None if found is None else replace(found, variable=source.spelled.get(name, name))
+    return None if found is None else replace(found, variable=source.written_as.get(name, name))
 
 
-def _settings(variables: Variables, source: Source, needs: frozenset[Part]) -> Settings:
-    secrets = None
-    if Part.SECRETS in needs and variables.provider is not None:
-        secrets = Secrets(
-            provider=variables.provider,
-            master_key=variables.master_key,
-            next_key=variables.next_key,
-            previous_keys=variables.previous_keys,
-            cache=CacheLimits(
-                ttl_seconds=variables.cache_ttl_seconds,
-                max_entries=variables.cache_max_entries,
-                max_bytes=variables.cache_max_bytes,
-            ),
-            rotation_overlap_seconds=variables.rotation_overlap_seconds,
-            retired_retention_days=variables.retired_retention_days,
-        )
+def _secrets(variables: Variables, access: Access) -> Secrets | None:
+    if variables.provider is None:
+        return None
+    return Secrets(
+        provider=variables.provider,
+        master_key=variables.master_key,
+        next_key=variables.next_key,
+        previous_keys=variables.previous_keys,
+        cache=CacheLimits(
+            ttl_seconds=variables.cache_ttl_seconds,
+            max_entries=variables.cache_max_entries,
+            max_bytes=variables.cache_max_bytes,
+        ),
+        rotation_overlap_seconds=variables.rotation_overlap_seconds,
+        retired_retention_days=variables.retired_retention_days,
+        access=access,
+        wrapped=WrappedKeys(
+            current=variables.wrapped_key, next=variables.next_wrapped_key, previous=variables.previous_wrapped_keys
+        ),
+    )
+
+
+def _openbao(variables: Variables) -> tuple[OpenBaoServer | None, list[str]]:
+    return openbao.server(
+        address=variables.bao_address,
+        token=variables.bao_token,
+        role=(variables.bao_role_id, variables.bao_secret_id),
+        namespace=variables.bao_namespace,
+        authorities=variables.bao_authorities,
+    )
+
+
+def _access(variables: Variables, server: OpenBaoServer | None) -> tuple[Access, list[str]]:
+    return providers.access(
+        variables.provider,
+        variables.also_read,
+        aws=(variables.aws_region, variables.aws_role),
+        project=variables.google_project,
+        openbao_at=(server, variables.bao_mount),
+        prefix=variables.name_prefix,
+    )
+
+
+def _kms(variables: Variables, server: OpenBaoServer | None) -> KmsSettings | None:
+    if variables.kms is None or variables.kms_installation is None:
+        return None
+    return KmsSettings(key=variables.kms, installation=variables.kms_installation, openbao=server)
+
+
+def _settings(
+    variables: Variables, source: Source, needs: frozenset[Part], *, server: OpenBaoServer | None, access: Access
+) -> Settings:
     return Settings(
         environment=variables.environment,
         worker=Worker(
             concurrency=variables.concurrency,
+            endpoint_concurrency=variables.endpoint_concurrency,
+            processes=variables.processes,
             sweep_seconds=variables.sweep_seconds,
             lease_seconds=variables.lease_seconds,
             drain_seconds=variables.drain_seconds,
             queue=variables.queue,
             listen=variables.listen,
             held_days=variables.held_days,
+            disable_after_seconds=variables.disable_after_seconds,
+            retention_days=variables.retention_days,
         ),
         egress=Egress(
             allow=variables.egress_allow,
@@ -103,5 +163,8 @@ def _settings(variables: Variables, source: Source, needs: frozenset[Part]) -> S
         log=Log(level=variables.log_level, style=variables.log_format),
         loaded_database=_database(variables, source) if Part.DATABASE in needs else None,
         loaded_redis=_redis(variables, source) if Part.REDIS in needs else None,
-        loaded_secrets=secrets,
+        loaded_secrets=_secrets(variables, access) if Part.SECRETS in needs else None,
+        listen_database=variables.listen_database,
+        kms=_kms(variables, server),
+        openbao=server,
     )

@@ -1,39 +1,38 @@
-"""The names of variables: ours, those of a later version, typing errors, and what Kubernetes injects."""
+"""The names of variables: known ones, those of future versions, typing errors, and those that Kubernetes injects."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final
 
+from hookseal.config import openbao, providers
 from hookseal.config.egress import PROXY
-from hookseal.config.keys import KEY_NAMES
+from hookseal.config.keys import KEY_NAMES, WRAPPED_NAMES
+from hookseal.config.urls import LISTEN_URL
 from hookseal.config.variables import NAMES
 
 PREFIXES: Final = ("HOOKSEAL_", "SECRETS_")
 TEST_PREFIX: Final = "HOOKSEAL_TEST_"
-# They win over the plain ones, for a process that shares its environment with an app.
-IN_PLACE: Final = {"HOOKSEAL_DATABASE_URL": "DATABASE_URL", "HOOKSEAL_REDIS_URL": "REDIS_URL"}
-FROM_FILE: Final = {f"{name}_FILE": name for name in (*IN_PLACE, *IN_PLACE.values(), PROXY, *KEY_NAMES)}
-OURS: Final = frozenset(NAMES) | frozenset(IN_PLACE) | frozenset(FROM_FILE)
-# Of the providers' variables only those that no other program reads: AWS_REGION, VAULT_ADDR and their
-# like are often set for somebody else.
-LATER: Final = (
-    "AWS_SECRET_MANAGER_ROLE_ARN",
-    "BAO_MOUNT",
-    "BAO_ROLE_ID",
-    "BAO_SECRET_ID",
-    "BAO_SECRET_ID_FILE",
-    "HOOKSEAL_ENDPOINT_CONCURRENCY",
-    "HOOKSEAL_RETENTION_DAYS",
-    "HOOKSEAL_DISABLE_AFTER_SECONDS",
-)
-_NEAR: Final = 2
-_ALIKE: Final = 0.7
+# They take precedence over the plain names, for a process that shares its environment with an app.
+PREFERRED: Final = {"HOOKSEAL_DATABASE_URL": "DATABASE_URL", "HOOKSEAL_REDIS_URL": "REDIS_URL"}
+FROM_FILE: Final = {
+    f"{name}_FILE": name
+    for name in (
+        *(*PREFERRED, *PREFERRED.values(), LISTEN_URL, PROXY),
+        *(*KEY_NAMES, *WRAPPED_NAMES, *openbao.CREDENTIALS),
+    )
+}
+# The variables of OpenBao are often set for other programs: they are ours only if the settings name OpenBao.
+OPENBAO: Final = openbao.OURS | {f"{name}_FILE" for name in openbao.CREDENTIALS}
+KNOWN: Final = frozenset(NAMES) | frozenset(PREFERRED) | frozenset(FROM_FILE) | OPENBAO | providers.OURS
+OTHER_NAMES: Final = PREFERRED | openbao.FALLBACKS | providers.FALLBACKS
+_MAX_EDITS: Final = 2
+_MIN_SIMILARITY: Final = 0.7
 _TCP: Final = re.compile(r"(?:tcp|udp|sctp)://\S+")
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _PROTOCOL: Final = re.compile(r"tcp|udp|sctp")
-# Kubernetes, "Accessing the Service", environment variables; the first shape that fits decides.
+# Kubernetes, "Accessing the Service", environment variables; the first pattern that matches decides.
 _INJECTED: Final = (
     (re.compile(r"_SERVICE_HOST$"), None),
     (re.compile(r"_SERVICE_PORT(?:_[A-Z0-9_]+)?$"), _NUMBER),
@@ -44,51 +43,61 @@ _INJECTED: Final = (
 )
 
 
-def is_claimed(name: str) -> bool:
-    """Return whether a variable of this name is for hookseal, spelled right or wrong."""
-    return name in OURS or name in LATER or (name.startswith(PREFIXES) and not name.startswith(TEST_PREFIX))
+def ours(environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the names of the variables that are meant for hookseal, spelled correctly or not."""
+    of_openbao = OPENBAO & environ.keys() if openbao.is_used(environ) else frozenset()
+    return frozenset(filter(is_for_hookseal, environ)) | of_openbao | providers.names_in(environ)
+
+
+def is_for_hookseal(name: str) -> bool:
+    """Return whether a variable of this name is meant for hookseal, whatever the others say."""
+    if name in OPENBAO | providers.OURS:
+        return False
+    return name in KNOWN or (name.startswith(PREFIXES) and not name.startswith(TEST_PREFIX))
 
 
 def looks_injected(name: str, value: str) -> bool:
-    """Return whether Kubernetes may have set this for a service: both the name and the value have that shape."""
+    """Return whether Kubernetes may have set this for a service: the name and the value both have that form."""
     for shape, form in _INJECTED:
         if shape.search(name):
             return _is_address(value) if form is None else form.fullmatch(value) is not None
     return False
 
 
-def is_near_ours(name: str) -> bool:
-    """Return whether the name is within two edits of one of ours: then it is a typing error."""
-    return is_near(name, (*OURS, *LATER))
+def is_near_known(name: str) -> bool:
+    """Return whether the name is within two edits of a known one, and so a typing error."""
+    return is_near(name, KNOWN)
 
 
 def is_near(name: str, others: Iterable[str]) -> bool:
-    """Return whether the name is within two edits of one of these."""
-    return any(edits(name, other) <= _NEAR for other in others)
+    """Return whether the name is within two edits of one of `others`."""
+    return any(edit_distance(name, other) <= _MAX_EDITS for other in others)
 
 
-def read_as(name: str) -> str:
-    """Return the variable whose value a variable of this name gives: itself, read from a file, or in its place."""
+def variable_set_by(name: str) -> str:
+    """Return the variable that a variable of this name sets: itself, or the one whose other name this is."""
     named = FROM_FILE.get(name, name)
-    return IN_PLACE.get(named, named)
+    return OTHER_NAMES.get(named, named)
 
 
-def not_read(given: Collection[str]) -> frozenset[str]:
-    """Return the names that another of these takes the place of: they belong to somebody else, and are not judged."""
-    winners = [name for name in IN_PLACE if name in given or f"{name}_FILE" in given]
-    return frozenset(form for name in winners for form in (IN_PLACE[name], f"{IN_PLACE[name]}_FILE"))
+def overridden(present: Collection[str]) -> frozenset[str]:
+    """Return the names that another name among these overrides; they belong to another program, and are not checked."""
+    fallbacks = openbao.FALLBACKS | providers.FALLBACKS
+    pairs = [*PREFERRED.items(), *((ours, theirs) for theirs, ours in fallbacks.items())]
+    losers = [loser for winner, loser in pairs if winner in present or f"{winner}_FILE" in present]
+    return frozenset(form for name in losers for form in (name, f"{name}_FILE"))
 
 
 def did_you_mean(name: str) -> str:
-    """Return the end of a sentence that names the likeliest of our names, "" if none is like it."""
-    prefix = name.removesuffix(_end(name))
-    ends = {_end(ours): ours for ours in sorted(OURS, key=lambda ours: (ours.startswith(prefix), ours))}
-    found = get_close_matches(_end(name), ends, n=1, cutoff=_ALIKE)
+    """Return the end of a sentence that suggests the most similar known name, or "" if none is similar."""
+    prefix = name.removesuffix(_without_prefix(name))
+    ends = {_without_prefix(ours): ours for ours in sorted(KNOWN, key=lambda ours: (ours.startswith(prefix), ours))}
+    found = get_close_matches(_without_prefix(name), ends, n=1, cutoff=_MIN_SIMILARITY)
     return f", did you mean {ends[found[0]]}?" if found else ""
 
 
-def edits(one: str, other: str) -> int:
-    """Return how many characters must be put in, taken out or changed to make one of the other (Levenshtein)."""
+def edit_distance(one: str, other: str) -> int:
+    """Return the Levenshtein distance: how many characters must be inserted, removed or changed."""
     row = list(range(len(other) + 1))
     for number, left in enumerate(one, 1):
         row = _next_row(row, number, (left != right for right in other))
@@ -102,7 +111,7 @@ def _next_row(above: list[int], first: int, differs: Iterable[bool]) -> list[int
     return row
 
 
-def _end(name: str) -> str:
+def _without_prefix(name: str) -> str:
     return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
 
 

@@ -1,11 +1,12 @@
-"""The settings page, written from the table that the variables are parsed with."""
+"""The page docs/settings.md, written from the table that parses the variables."""
 
 from collections.abc import Iterable
 
-from hookseal.config.keys import MASTER_KEY
-from hookseal.config.names import FROM_FILE, IN_PLACE, LATER
+from hookseal.config.keys import MASTER_KEY, WRAPPED_KEY
+from hookseal.config.names import FROM_FILE, PREFERRED
+from hookseal.config.openbao import FALLBACKS
 from hookseal.config.settings import Part
-from hookseal.config.url_parameters import KEPT_BY_NOBODY, MAPPED, PASSED_OVER, TAKEN
+from hookseal.config.url_parameters import IGNORED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
 from hookseal.config.variables import NAMES
 
 
@@ -25,49 +26,51 @@ def settings_page() -> str:
         "|---|---|---|---|",
         *rows,
         "",
-        f"Read from a file, if given instead: {_list(FROM_FILE)}. One trailing newline is removed.",
+        f"These name a file with the value instead: {_list(FROM_FILE)}. One trailing newline is removed.",
         "",
-        "An unknown name that begins with `HOOKSEAL_` or `SECRETS_` is refused; so are names of a later",
-        f"version: {_list(LATER)}.",
+        "An unknown name that begins with `HOOKSEAL_` or `SECRETS_` is refused.",
         "",
-        *_in_place(),
+        *_preferred_names(),
         *_parameters(),
     ]
     return "\n".join(lines)
 
 
-def _in_place() -> list[str]:
+def _preferred_names() -> list[str]:
     return [
-        f"{_list(IN_PLACE)}, or their `_FILE`, win over {_list(IN_PLACE.values())}, which then",
-        "belong to somebody else and are not looked at: for a process that shares its environment with an app.",
+        f"{_list(PREFERRED)}, or their `_FILE`, take precedence over {_list(PREFERRED.values())},",
+        "which then belong to an app that shares the environment, and are not checked.",
         "",
-        "A `Publisher` in a process of yours judges only these urls and `HOOKSEAL_QUEUE`, and names within two edits",
-        "of theirs; an empty variable counts as not set there, and without a url of Redis nothing is rung.",
+        "A `Publisher` in your own process checks only these urls and `HOOKSEAL_QUEUE`, and names within two edits of",
+        "them. There an empty variable counts as not set, and without a url of Redis no worker is notified.",
+        "An `Admin` checks only what guide/managing.md lists, in the same way.",
+        "",
+        f"{_list(FALLBACKS)} count in place of the variables of these names with `BAO_`, if those are not set.",
         "",
     ]
 
 
 def _parameters() -> list[str]:
-    passed_over = [f"| `{name}` | passed over: {why} |" for name, why in PASSED_OVER.items()]
-    in_part = [
+    ignored = [f"| `{name}` | ignored: {why} |" for name, why in IGNORED.items()]
+    unsupported = [
         f"| `{name}` | {'only ' + ', '.join(harmless) + ', else ' if harmless else ''}refused: {advice} |"
-        for name, (harmless, advice) in KEPT_BY_NOBODY.items()
+        for name, (harmless, advice) in UNSUPPORTED.items()
     ]
     return [
         "## Parameters of the url of PostgreSQL",
         "",
-        "`postgresql+asyncpg://` and its like, as SQLAlchemy spells them, are `postgresql://`; `valkey://` and",
-        "`valkeys://` are `redis://` and `rediss://`. Of the parameters behind `?`, taken as libpq takes them are",
-        f"{_list(TAKEN)}.",
+        "`postgresql+asyncpg://` and similar schemes of SQLAlchemy mean `postgresql://`; `valkey://` and `valkeys://`",
+        "mean `redis://` and `rediss://`. These parameters behind `?` have the same meaning as in libpq:",
+        f"{_list(SUPPORTED)}.",
         "",
-        "| parameter | what becomes of it |",
+        "| parameter | effect |",
         "|---|---|",
-        *[f"| `{name}` | another word for `sslmode` |" for name in MAPPED],
-        "| `channel_binding=require` | taken with `sslmode=verify-full`, which promises as much |",
-        "| `sslrootcert=system` | the file of authorities of the system, with `sslmode=verify-full` |",
-        *sorted(passed_over + in_part),
+        *[f"| `{name}` | an alias of `sslmode` |" for name in SSLMODE_ALIASES],
+        "| `channel_binding=require` | accepted with `sslmode=verify-full`, which protects as well |",
+        "| `sslrootcert=system` | the certificate authorities of the operating system, with `sslmode=verify-full` |",
+        *sorted(ignored + unsupported),
         "",
-        "Any other is refused by its name. A setting of the server goes into `options=-c%20NAME%3DVALUE`.",
+        "Any other is refused, and the error names it. Set a server setting with `options=-c%20NAME%3DVALUE`.",
         "",
     ]
 
@@ -76,7 +79,7 @@ def _default(name: str, default: object) -> str:
     if name in frozenset(Part):
         return "required"
     if default is None:
-        return "required with `db`" if name == MASTER_KEY else "none"
+        return f"required with `db`, or `{WRAPPED_KEY}`" if name == MASTER_KEY else "none"
     text = str(default).lower() if isinstance(default, bool) else str(default)
     return f"`{text}`" if default != () else "none"
 

@@ -1,4 +1,4 @@
-"""What a load is asked for, and how a problem with a variable is told: by name and form, never with a value."""
+"""What a load requires, and the problems of variables: they name the variable and the form, never a value."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,25 +9,29 @@ from pydantic_core import PydanticCustomError
 from hookseal.config.settings import Part
 from hookseal.ground.errors import Defect
 
-AS_IT_IS: Final = "as_it_is"  # the type of the problems whose text is made by us
+VERBATIM: Final = "as_it_is"  # the type of problems whose text is shown unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a load is for: the parts that are needed, what was set at all, what others may read."""
+class LoadRequest:
+    """The parts that a load needs, with the variables that are present and those that other users may read.
+
+    `draws_key` says that the command makes the master key, so that there must be none yet.
+    """
 
     needs: frozenset[Part]
-    named: frozenset[str]
+    present: frozenset[str]
     exposed: frozenset[str]
+    draws_key: bool = False
 
 
 def problem(text: str) -> PydanticCustomError:
-    """Return a problem whose text is shown as it is: it must hold no value."""
-    return PydanticCustomError(AS_IT_IS, "{text}", {"text": text})
+    """Return a problem with this text, which is shown unchanged and must contain no value."""
+    return PydanticCustomError(VERBATIM, "{text}", {"text": text})
 
 
-def asked_of(info: ValidationInfo) -> Asked:
-    """Return what the load is asked for whose variables are parsed."""
-    if not isinstance(info.context, Asked):
-        raise Defect("the variables are parsed without what they are asked for")
+def load_request(info: ValidationInfo) -> LoadRequest:
+    """Return the request of the load that parses these variables."""
+    if not isinstance(info.context, LoadRequest):
+        raise Defect("the variables are parsed without a LoadRequest")
     return info.context

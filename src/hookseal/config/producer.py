@@ -1,4 +1,4 @@
-"""The settings of a producer: PostgreSQL, Redis if it is named, and the queue, in a process that is not ours."""
+"""The settings of a producer, in a process that is not hookseal's: PostgreSQL, the queue and, if it is set, Redis."""
 
 import os
 from collections.abc import Mapping
@@ -9,37 +9,43 @@ from hookseal.config.load import load
 from hookseal.config.settings import Part, Settings
 
 _READ: Final = frozenset(
-    {"HOOKSEAL_QUEUE"} | {name for name in names.OURS if names.read_as(name) in {Part.DATABASE, Part.REDIS}}
+    {"HOOKSEAL_QUEUE"} | {name for name in names.KNOWN if names.variable_set_by(name) in {Part.DATABASE, Part.REDIS}}
 )
 
 
 def producer_settings(
     *, database_url: str | None = None, redis_url: str | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Return the settings, with these urls in place of those in the environment, which stays as it is.
+    """Return the settings, with these urls in place of those in the environment, which is not changed.
 
-    Only the variables that a producer reads are judged, and names within two edits of theirs: all others belong to the
-    process. An empty variable counts as not set. Redis may be absent, and an empty `redis_url` stands for none,
-    whatever the environment says: `loaded_redis` is None then. Raises `ConfigError` with all problems, by name and
-    never with a value.
+    Only the variables that a producer reads are checked, and names within two edits of them: all others belong to the
+    process. An empty variable counts as not set. Redis is optional, and an empty `redis_url` means no Redis,
+    whatever the environment has: `loaded_redis` is then None. Raises `ConfigError` with all problems, which name
+    variables and contain no value.
     """
-    given = {str(Part.DATABASE): database_url, str(Part.REDIS): redis_url}
-    # A copy of its own, for loading takes keys away, and this process may need them.
-    ours = {
-        name: value for name, value in (os.environ if environ is None else environ).items() if _is_read(name, value)
-    }
-    for variable, url in given.items():
-        if url is not None:
-            for name in [name for name in ours if names.read_as(name) == variable]:
-                del ours[name]
-        if url:
-            ours[variable] = url
-    has_redis = str(Part.REDIS) in map(names.read_as, ours)
+    arguments = {str(Part.DATABASE): database_url, str(Part.REDIS): redis_url}
+    ours = chosen(os.environ if environ is None else environ, _READ, arguments)
+    has_redis = str(Part.REDIS) in map(names.variable_set_by, ours)
     return load(ours, needs=frozenset({Part.DATABASE, Part.REDIS} if has_redis else {Part.DATABASE}))
 
 
-def _is_read(name: str, value: str) -> bool:
-    if name in _READ:
+def chosen(environ: Mapping[str, str], read: frozenset[str], arguments: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the variables of these names, and names like them, with the arguments that are not None in their place.
+
+    It is a copy, because `load` removes keys from its argument, and the process may need them.
+    """
+    ours = {name: value for name, value in environ.items() if _is_read(name, value, read)}
+    for variable, url in arguments.items():
+        if url is not None:
+            for name in [name for name in ours if names.variable_set_by(name) == variable]:
+                del ours[name]
+        if url:
+            ours[variable] = url
+    return ours
+
+
+def _is_read(name: str, value: str, read: frozenset[str]) -> bool:
+    if name in read:
         return bool(value)
-    is_known = name in names.OURS or name in names.LATER or not names.is_claimed(name)
-    return not is_known and names.is_near(name, _READ)
+    is_known = name in names.KNOWN or not names.is_for_hookseal(name)
+    return not is_known and names.is_near(name, read)

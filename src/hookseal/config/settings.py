@@ -1,21 +1,27 @@
-"""The settings as frozen values. None of them shows a password or a key in its repr."""
+"""The settings as frozen values. No repr of them shows a password or a key."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from hookseal.dispatcher.address import AllowedNetwork
 from hookseal.dispatcher.endpoint_rules import RECORDING_SECONDS
-from hookseal.dispatcher.tunnel import EgressProxy
+from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.ground.errors import Defect
 from hookseal.ground.log import LogFormat, LogLevel
-from hookseal.secrets.cache import CacheLimits
-from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.kms.wrapped import KmsSettings, WrappedKey
+from hookseal.secrets.openbao.server import OpenBaoServer
 from hookseal.secrets.ref import Provider
+from hookseal.secrets.resolve.cache import CacheLimits
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.store.access import NO_ACCESS, Access
+
+MAX_PROCESSES: Final = 64  # of one parent; one machine has no use for more
 
 
 class Environment(StrEnum):
-    """Where this process runs; production unless another is asked for by name."""
+    """Where this process runs; production is the default."""
 
     PRODUCTION = "production"
     DEVELOPMENT = "development"
@@ -23,7 +29,7 @@ class Environment(StrEnum):
 
 
 class Part(StrEnum):
-    """A part that some commands need and others do without."""
+    """A group of settings that some commands need."""
 
     DATABASE = "DATABASE_URL"
     REDIS = "REDIS_URL"
@@ -31,17 +37,17 @@ class Part(StrEnum):
 
 
 class _WithPassword:
-    """Holds a url with what logs in: it is neither copied nor pickled."""
+    """A url with credentials, which refuses to be copied or pickled."""
 
     __slots__ = ()
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
-        raise TypeError("settings with a password are neither copied nor pickled")
+        raise TypeError("settings with a password cannot be copied or pickled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database(_WithPassword):
-    """PostgreSQL: `address` is for messages and holds neither user nor password; `variable` named it."""
+    """PostgreSQL. `address` is for messages and has no credentials; `variable` is the variable with the url."""
 
     url: str = field(repr=False)
     address: str
@@ -51,7 +57,7 @@ class Database(_WithPassword):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis(_WithPassword):
-    """Redis or Valkey: `address` is for messages and holds neither user nor password; `variable` named it."""
+    """Redis or Valkey. `address` is for messages and has no credentials; `variable` is the variable with the url."""
 
     url: str = field(repr=False)
     address: str
@@ -59,8 +65,25 @@ class Redis(_WithPassword):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedKeys:
+    """The master keys that a KMS must unwrap first."""
+
+    current: WrappedKey | None = None
+    next: WrappedKey | None = None
+    previous: tuple[WrappedKey, ...] = ()
+
+    @property
+    def all(self) -> tuple[WrappedKey, ...]:
+        """All of them."""
+        return tuple(key for key in (self.current, self.next, *self.previous) if key is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The secret store; the master key is there if the provider is `db`, and only then, and so are the others."""
+    """The secret store. The provider `db` has a master key and may have the others; `dev` has none.
+
+    Keys that a KMS has wrapped are in `wrapped` until `with_unwrapped` gives settings with the keys themselves.
+    """
 
     provider: Provider
     master_key: MasterKey | None = field(repr=False)
@@ -69,40 +92,63 @@ class Secrets:
     cache: CacheLimits
     rotation_overlap_seconds: int
     retired_retention_days: int
+    access: Access = NO_ACCESS
+    wrapped: WrappedKeys = field(default_factory=WrappedKeys, repr=False)
+
+    def with_unwrapped(self, keys: Mapping[str, MasterKey]) -> "Secrets":
+        """Return these settings with the unwrapped keys, which are given by their ids."""
+        wrapped = self.wrapped
+        return replace(
+            self,
+            master_key=self.master_key if wrapped.current is None else keys[wrapped.current.key_id],
+            next_key=self.next_key if wrapped.next is None else keys[wrapped.next.key_id],
+            previous_keys=(*self.previous_keys, *(keys[key.key_id] for key in wrapped.previous)),
+            wrapped=WrappedKeys(),
+        )
 
     @property
     def keyring(self) -> KeyRing | None:
-        """Every master key that this process was given. Raises `ConfigError` if two of them have one id."""
+        """All master keys of this process. Raises `ConfigError` if two of them have one id."""
+        self._require_unwrapped()
         others = self.previous_keys if self.next_key is None else (self.next_key, *self.previous_keys)
         return None if self.master_key is None else KeyRing(self.master_key, others)
 
     @property
-    def settled_keyring(self) -> KeyRing | None:
-        """The same without the next key, which may not be registered yet."""
+    def registered_keyring(self) -> KeyRing | None:
+        """The keyring without the next key, which may not be registered yet."""
+        self._require_unwrapped()
         return None if self.master_key is None else KeyRing(self.master_key, self.previous_keys)
+
+    def _require_unwrapped(self) -> None:
+        if self.wrapped.all:
+            raise Defect("the master keys are used before the KMS has unwrapped them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """How much a worker takes, and how long it waits."""
+    """The limits and time-outs of a worker."""
 
     concurrency: int
+    endpoint_concurrency: int
+    processes: int
     sweep_seconds: int
     lease_seconds: int
     drain_seconds: int
     queue: str
     listen: bool
     held_days: int
+    disable_after_seconds: int
+    retention_days: int
 
     @property
     def longest_request_seconds(self) -> int:
-        """How long one request may take, so that it can end and be recorded within a drain."""
+        """The longest duration of one request that leaves time to record its outcome within a drain."""
         return self.drain_seconds - RECORDING_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Egress:
-    """Where requests may go besides public https addresses, by which proxy, and whom they trust, as PEM, besides."""
+    """The targets of requests besides public https addresses, the proxy, and extra certificate authorities as PEM."""
 
     allow: tuple[AllowedNetwork, ...]
     allow_http: bool
@@ -112,7 +158,7 @@ class Egress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Where the probes answer; port 0 takes a free one."""
+    """Where the probes listen; port 0 picks a free one."""
 
     host: str
     port: int
@@ -120,7 +166,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """How much is logged, and in which form."""
+    """The log level and the log format."""
 
     level: LogLevel
     style: LogFormat
@@ -128,7 +174,11 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings. `database`, `redis` and `secrets` are there for those who asked for them at load."""
+    """All settings. `database`, `redis` and `secrets` are present if the load required them.
+
+    `listen_database` is the direct way to PostgreSQL, if `database` goes through a pooler. `kms` wraps master keys, and
+    `openbao` is what a store or a KMS of that name asks.
+    """
 
     environment: Environment
     worker: Worker
@@ -138,22 +188,25 @@ class Settings:
     loaded_database: Database | None
     loaded_redis: Redis | None
     loaded_secrets: Secrets | None
+    listen_database: Database | None = None
+    kms: KmsSettings | None = None
+    openbao: OpenBaoServer | None = field(default=None, repr=False)
 
     @property
     def database(self) -> Database:
-        """Return how PostgreSQL is reached. Raises `Defect` if load was not asked for it."""
-        return self.loaded_database or _not_asked_for(Part.DATABASE)
+        """Return how to reach PostgreSQL. Raises `Defect` if the load did not require it."""
+        return self.loaded_database or _not_requested(Part.DATABASE)
 
     @property
     def redis(self) -> Redis:
-        """Return how Redis is reached. Raises `Defect` if load was not asked for it."""
-        return self.loaded_redis or _not_asked_for(Part.REDIS)
+        """Return how to reach Redis. Raises `Defect` if the load did not require it."""
+        return self.loaded_redis or _not_requested(Part.REDIS)
 
     @property
     def secrets(self) -> Secrets:
-        """Return how secrets are kept. Raises `Defect` if load was not asked for it."""
-        return self.loaded_secrets or _not_asked_for(Part.SECRETS)
+        """Return how secrets are stored. Raises `Defect` if the load did not require it."""
+        return self.loaded_secrets or _not_requested(Part.SECRETS)
 
 
-def _not_asked_for(part: Part) -> NoReturn:
-    raise Defect(f"{part} is used, but was not asked for when the settings were loaded")
+def _not_requested(part: Part) -> NoReturn:
+    raise Defect(f"{part} is used, but the load of the settings did not require it")

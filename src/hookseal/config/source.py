@@ -1,4 +1,4 @@
-"""The source: the only reader of the environment, and of the files that it names in place of a value."""
+"""The only reader of the environment, and of the files that it names in place of values."""
 
 import os
 import stat
@@ -9,11 +9,12 @@ from typing import Final
 from hookseal.config import names
 
 _MAX_FILE_BYTES: Final = 16_384
+_REQUIRED: Final = "it is required, so give it a value"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileText:
-    """What a file holds, and whether others than the owner of this process may read it."""
+    """The content of a file, and whether users other than the owner of this process may read it."""
 
     text: str = field(repr=False)
     exposed: bool
@@ -21,14 +22,14 @@ class FileText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Our variables with their values, and what is wrong with how they are given.
+    """The variables of hookseal with their values, and the problems of how they are set.
 
-    `spelled` says by which other name a variable was given.
+    `written_as` maps a variable to the other name by which it was set. `present` also has the empty variables.
     """
 
     values: Mapping[str, str] = field(repr=False)
-    spelled: Mapping[str, str]
-    named: frozenset[str]
+    written_as: Mapping[str, str]
+    present: frozenset[str]
     exposed: frozenset[str]
     problems: tuple[str, ...]
 
@@ -46,18 +47,26 @@ def read_file(path: str) -> FileText:
 
 
 def is_exposed(mode: int, *, owner: int, reader: int) -> bool:
-    """Return whether others than its reader may read a file of this mode and owner."""
-    # A file of somebody else can be read only through a right of the group: so do secrets that
-    # Kubernetes mounts for a process that is not root. A file of our own needs no such right.
+    """Return whether users other than the reader may read a file of this mode and owner."""
+    # A process that is not root reads a secret that Kubernetes mounts by the right of its group, which is therefore
+    # needed. For a file of its own it is not.
     return bool(mode & (stat.S_IRGRP | stat.S_IROTH if reader in {0, owner} else stat.S_IROTH))
 
 
-def read_environment(environ: Mapping[str, str], read_file: Callable[[str], FileText] = read_file) -> Source:
-    """Return our variables, `NAME_FILE` read, with all problems of naming and reading."""
+def read_environment(
+    environ: Mapping[str, str],
+    read_file: Callable[[str], FileText] = read_file,
+    *,
+    required: frozenset[str] = frozenset(),
+) -> Source:
+    """Return the variables of hookseal, with each `NAME_FILE` read, and all problems of naming and reading.
+
+    `required` names the variables of which a problem must not say that they may be removed.
+    """
     values: dict[str, str] = {}
     problems: list[str] = []
     exposed: set[str] = set()
-    read = sorted(set(filter(names.is_claimed, environ)) - names.not_read(environ))
+    read = sorted(names.ours(environ) - names.overridden(environ))
     for name in read:
         value = environ[name]
         found = _name_problem(name, value, environ)
@@ -68,36 +77,35 @@ def read_environment(environ: Mapping[str, str], read_file: Callable[[str], File
         else:
             values[name] = value
     for name in [name for name, value in values.items() if not value]:
-        problems.append(f"{name} is empty: give it a value or remove it")
+        is_required = names.variable_set_by(name) in required
+        problems.append(f"{name} is empty: {_REQUIRED if is_required else 'give it a value or remove it'}")
         del values[name]
-    spelled = {names.read_as(name): name for name in values if name in names.IN_PLACE}
+    written_as = {names.variable_set_by(name): name for name in values if name in names.OTHER_NAMES}
     return Source(
-        values={names.read_as(name): value for name, value in values.items()},
-        spelled=spelled,
-        named=frozenset(map(names.read_as, environ)),
-        exposed=frozenset(exposed),
+        values={names.variable_set_by(name): value for name, value in values.items()},
+        written_as=written_as,
+        present=frozenset(map(names.variable_set_by, environ)),
+        exposed=frozenset(map(names.variable_set_by, exposed)),
         problems=tuple(problems),
     )
 
 
 def is_debugging(environ: Mapping[str, str] | None = None) -> bool:
-    """Return whether logs at debug level are asked for, known even when the settings cannot be loaded."""
-    return (os.environ if environ is None else environ).get("HOOKSEAL_LOG_LEVEL") == "debug"
+    """Return whether the environment sets log level debug, known even if the settings cannot be loaded."""
+    return (os.environ if environ is None else environ).get("HOOKSEAL_LOG_LEVEL", "").lower() == "debug"
 
 
 def _name_problem(name: str, value: str, environ: Mapping[str, str]) -> list[str] | None:
-    """Return the problems that the name has already, none for what is to be passed over, None to go on."""
+    """Return the problems of the name, an empty list if the variable is to be ignored, None if it is to be read."""
     injected = names.looks_injected(name, value)
-    if name in names.OURS and injected:
+    if name in names.KNOWN and injected:
         return [f"{name} was set by Kubernetes for a service of that name: set enableServiceLinks to false"]
-    if name in names.OURS:
+    if name in names.KNOWN:
         both = name in names.FROM_FILE and names.FROM_FILE[name] in environ
         return [f"{names.FROM_FILE[name]} and {name} are both set: remove one"] if both else None
-    if name in names.LATER:
-        return [f"{name} is not in this version yet: remove it"]
-    if injected and not names.is_near_ours(name):
+    if injected and not names.is_near_known(name):
         return []
-    return [f"{ascii(name)[1:-1]} is no setting of hookseal{names.did_you_mean(name) or ': remove it'}"]
+    return [f"{ascii(name)[1:-1]} is not a setting of hookseal{names.did_you_mean(name) or ': remove it'}"]
 
 
 def _read(
@@ -111,7 +119,7 @@ def _read(
         problems.append(f"{name} names a file that cannot be read ({type(error).__name__})")
         return
     if not file.text:
-        problems.append(f"{name} names an empty file")
+        problems.append(f"{name} names an empty file: write the value into it")
         return
     values[target] = file.text
     if file.exposed:

@@ -1,8 +1,8 @@
-"""The parameters of a url of PostgreSQL: what becomes of each that libpq knows.
+"""What hookseal does with each parameter of a url of PostgreSQL that libpq knows.
 
-hookseal connects with asyncpg, which hands whatever it does not know to the server as a setting, and the server then
-refuses the connection. So each parameter is looked at here: it is taken, put in the words of the driver, passed over
-because nothing depends on it, or refused because leaving it out would change what it promises.
+hookseal connects with asyncpg, which sends unknown parameters to the server as settings; the server then refuses the
+connection. So each parameter is handled here: it is passed to the driver, translated for the driver, ignored because
+nothing depends on it, or refused because ignoring it would break what it promises.
 """
 
 import re
@@ -21,10 +21,10 @@ FULL: Final = "verify-full"
 
 _VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _ROLES: Final = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
-# Taken by the driver as libpq takes them, with the values that they may have; none for any.
-TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
+# The driver gives them the meaning that libpq gives them. The tuple has the allowed values; () allows any.
+SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "application_name": (),
-    "database": (),  # dbname, as some clients spell it
+    "database": (),  # what some clients call dbname
     "dbname": (),
     "gsslib": ("gssapi", "sspi"),
     "host": (),
@@ -46,102 +46,163 @@ TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
     "target_session_attrs": _ROLES,
     "user": (),
 }
-# Other words for sslmode: of JDBC and SQLAlchemy, and of libpq before 9.
-MAPPED: Final[Mapping[str, Mapping[str, str]]] = {
+# Aliases of sslmode: `ssl` of JDBC and SQLAlchemy, `requiressl` of libpq before 9.
+SSLMODE_ALIASES: Final[Mapping[str, Mapping[str, str]]] = {
     "requiressl": {"0": "prefer", "1": "require"},
     "ssl": {"true": "require", "false": "disable"} | {mode: mode for mode in MODES},
 }
-# Passed over, and why nothing is lost.
-PASSED_OVER: Final[Mapping[str, str]] = {
-    "async_fallback": "it is of SQLAlchemy",
-    "client_encoding": "it is UTF-8",
+# Ignored, and why nothing is lost.
+IGNORED: Final[Mapping[str, str]] = {
+    "async_fallback": "only SQLAlchemy uses it",
+    "client_encoding": "it is always UTF-8",
     "connect_timeout": "hookseal waits three to five seconds for a connection",
     "fallback_application_name": "hookseal names its connections",
-    "gssdelegation": "no credentials are delegated",
+    "gssdelegation": "hookseal delegates no credentials",
     "keepalives": "every statement has a time-out",
     "keepalives_count": "every statement has a time-out",
     "keepalives_idle": "every statement has a time-out",
     "keepalives_interval": "every statement has a time-out",
-    "load_balance_hosts": "hosts are tried in their order",
+    "load_balance_hosts": "hosts are tried in the given order",
     "max_protocol_version": "the driver speaks 3.0",
-    "prepared_statement_cache_size": "it is of SQLAlchemy",
+    "prepared_statement_cache_size": "only SQLAlchemy uses it",
     "sslcompression": "TLS is never compressed",
     "sslsni": "the name of the host is always sent",
     "tcp_user_timeout": "every statement has a time-out",
 }
-# What only some values of may be passed over, and what to do about the others.
-KEPT_BY_NOBODY: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
-    "channel_binding": (("disable", "prefer"), "the driver has none: set sslmode to verify-full, or take it out"),
-    "gssencmode": (("disable", "prefer"), "the driver encrypts with TLS only: set sslmode, or take it out"),
-    "hostaddr": ((), "the driver resolves names itself: put the address in the place of the host"),
-    "min_protocol_version": (("3.0",), "the driver speaks 3.0: take it out"),
-    "replication": (("false", "off", "no", "0"), "hookseal sends statements: take it out"),
-    "require_auth": ((), "the driver takes what the server asks for: set sslmode to verify-full, and take it out"),
-    "requirepeer": ((), "the driver does not ask who is behind a socket: take it out"),
-    "sslcertmode": (("allow",), "the driver sends a certificate when it is asked for one: take it out"),
+# Parameters that are ignored with these harmless values only, and what to do about any other value.
+UNSUPPORTED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "channel_binding": (
+        ("disable", "prefer"),
+        "the driver does not support it: set sslmode to verify-full, or remove it",
+    ),
+    "gssencmode": (("disable", "prefer"), "the driver encrypts with TLS only: set sslmode, or remove it"),
+    "hostaddr": ((), "the driver resolves names itself: write the address in place of the host"),
+    "min_protocol_version": (("3.0",), "the driver speaks 3.0: remove it"),
+    "replication": (("false", "off", "no", "0"), "hookseal sends SQL statements: remove it"),
+    "require_auth": (
+        (),
+        "the driver uses any method that the server requests: set sslmode to verify-full, and remove it",
+    ),
+    "requirepeer": ((), "the driver does not check the user behind a socket: remove it"),
+    "sslcertmode": (("allow",), "the driver sends a certificate if the server requests one: remove it"),
     "sslcrldir": ((), "the driver reads one file: name it with sslcrl"),
-    "sslkeylogfile": ((), "it would write down what decrypts the connection: take it out"),
+    "sslkeylogfile": ((), "it would write the keys of the connection to a file: remove it"),
 }
 _NAME: Final = re.compile(r"[a-z_]{1,63}")
+_VERIFYING: Final = frozenset(
+    {"require", "verify-ca", "verify-full"}
+)  # with these modes the driver reads the certificate authorities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What the driver is given, by name, and whether that is word for word what the url says."""
+    """The parameters for the driver, and whether they are exactly those of the url."""
 
-    given: Mapping[str, str]
-    is_as_it_stood: bool
+    values: Mapping[str, str]
+    is_unchanged: bool
 
 
-def taken(parameters: Mapping[str, str]) -> Parameters:
-    """Return what the driver is to be given of these. Raises a problem that names the parameter, never its value."""
-    given: dict[str, str] = {}
+def for_driver(parameters: Mapping[str, str]) -> Parameters:
+    """Return the parameters for the driver. Raises a problem that names a parameter, never its value."""
+    values: dict[str, str] = {}
     for name, value in parameters.items():
-        if name in MAPPED:
-            given.setdefault("sslmode", _one_of(name, value, MAPPED[name]))
-        elif name in TAKEN:
-            given[name] = value if not TAKEN[name] else _one_of(name, value, {each: each for each in TAKEN[name]})
-        elif name in KEPT_BY_NOBODY:
-            _require_nothing_lost(name, value, parameters)
-        elif name not in PASSED_OVER:
-            raise _unknown(name)
-    if given.get("sslrootcert") == "system":
-        given |= _of_the_system(given.get("sslmode", FULL))
-    return Parameters(given=given, is_as_it_stood=given == parameters)
+        if name in SSLMODE_ALIASES:
+            values.setdefault("sslmode", _one_of(name, value, SSLMODE_ALIASES[name]))
+        elif name in SUPPORTED:
+            values[name] = (
+                value if not SUPPORTED[name] else _one_of(name, value, {each: each for each in SUPPORTED[name]})
+            )
+        elif name in UNSUPPORTED:
+            _require_no_effect(name, value, parameters)
+        elif name not in IGNORED:
+            raise _unknown_parameter(name)
+    if values.get("sslrootcert") == "system":
+        values |= _system_authorities(values.get("sslmode", FULL))
+    return Parameters(values=values, is_unchanged=values == parameters)
 
 
 def _one_of(name: str, value: str, words: Mapping[str, str]) -> str:
     if value not in words:
-        raise refused(name, f"which must be {', '.join(list(words)[:-1])} or {list(words)[-1]}")
+        raise parameter_problem(name, f"which must be {', '.join(list(words)[:-1])} or {list(words)[-1]}")
     return words[value]
 
 
-def _require_nothing_lost(name: str, value: str, parameters: Mapping[str, str]) -> None:
-    harmless, advice = KEPT_BY_NOBODY[name]
-    # Who checks the certificate and its name is bound to the server already.
+def _require_no_effect(name: str, value: str, parameters: Mapping[str, str]) -> None:
+    harmless, advice = UNSUPPORTED[name]
+    # Verification of the certificate and its name binds the connection to the server as well.
     is_made_up_for = (name, value, parameters.get("sslmode")) == ("channel_binding", "require", FULL)
     if value not in harmless and not is_made_up_for:
-        raise refused(name, f"which cannot be kept as it is set, for {advice}")
+        raise parameter_problem(name, f"which hookseal does not support with this value, since {advice}")
 
 
-def _of_the_system(mode: str) -> dict[str, str]:
+def _system_authorities(mode: str) -> dict[str, str]:
     if mode != FULL:
-        raise refused("sslrootcert", "and the authorities of the system need sslmode=verify-full")
+        raise parameter_problem("sslrootcert", "whose value `system` needs sslmode=verify-full")
     file = ssl.get_default_verify_paths().cafile
     if not file:
-        raise refused("sslrootcert", "and this system keeps no file of authorities: name one")
+        raise parameter_problem(
+            "sslrootcert", "whose value `system` needs a CA file of this system, and there is none: name a file"
+        )
     return {"sslrootcert": file, "sslmode": FULL}
 
 
-def _unknown(name: str) -> PydanticCustomError:
-    if not _NAME.fullmatch(name):  # it may be a piece of a password
-        return problem(f"{URL} has a parameter that is none of PostgreSQL: correct or remove it")
-    return refused(
+def _unknown_parameter(name: str) -> PydanticCustomError:
+    if not _NAME.fullmatch(name):  # it may be part of a password
+        return problem(f"{URL} has a parameter that PostgreSQL does not know: correct or remove it")
+    return parameter_problem(
         name,
-        "which is none of PostgreSQL: correct or remove it (settings of the server go into options=-c%20NAME%3DVALUE)",
+        "which PostgreSQL does not know: correct or remove it (set a server setting with options=-c%20NAME%3DVALUE)",
     )
 
 
-def refused(name: str, why: str) -> PydanticCustomError:
+def parameter_problem(name: str, why: str) -> PydanticCustomError:
     """Return the problem with that parameter."""
     return problem(f"{URL} has the parameter {name}, {why}")
+
+
+def require_usable_files(parameters: Mapping[str, str]) -> None:
+    """Raise a problem unless each file that the connection needs can be read and has the right content.
+
+    The problem names the parameter and what to change, never the path.
+    """
+    mode = parameters.get("sslmode", "prefer")
+    if mode in _VERIFYING:
+        for name in ("sslrootcert", "sslcrl"):
+            if name in parameters:
+                _require_authorities(name, parameters[name])
+    if mode != "disable" and {"sslcert", "sslkey"} <= parameters.keys():
+        _require_identity(parameters)
+
+
+def _require_authorities(name: str, file: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except ssl.SSLError:
+        what = "certificates" if name == "sslrootcert" else "revoked certificates"
+        raise parameter_problem(name, f"whose file does not hold {what} in PEM form: name the right one") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+
+
+def _require_identity(parameters: Mapping[str, str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("sslcert", "sslkey"):
+        try:
+            open(parameters[name], "rb").close()  # noqa: PTH123 -- the loading below does not say which of the two cannot be read
+        except (OSError, ValueError) as error:
+            raise _unreadable(name, error) from None
+    try:
+        context.load_cert_chain(
+            parameters["sslcert"], parameters["sslkey"], password=lambda: parameters.get("sslpassword", "")
+        )
+    except (OSError, ValueError):
+        raise parameter_problem(
+            "sslcert", "whose certificate does not match the key in sslkey, or sslpassword does not decrypt the key"
+        ) from None
+
+
+def _unreadable(name: str, error: Exception) -> Exception:
+    return parameter_problem(
+        name,
+        f"whose file cannot be read ({type(error).__name__}): let this user read it, or correct its path",
+    )

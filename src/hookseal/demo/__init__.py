@@ -1,1 +1,1 @@
-"""Demo: the whole story on embedded parts, and the receiver that checks it. Only the commands import it."""
+"""Demo: a complete run on embedded servers, and the receiver that verifies it. Only the commands import it."""

@@ -1,4 +1,4 @@
-"""A whole installation on embedded parts: migrated, with a master key and the environment that reaches it."""
+"""A complete installation on embedded servers: a migrated database, a master key, and an environment for processes."""
 
 import base64
 import os
@@ -10,15 +10,14 @@ from typing import Final
 from hookseal.config.keys import MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS
 from hookseal.embedded.folders import write_private
 from hookseal.embedded.stack import Stack
-from hookseal.operations.keys import begin, stage_key
+from hookseal.operations.key.keys import begin, stage_key
 from hookseal.operations.operator import Operator
-from hookseal.schema.connect import connect
-from hookseal.schema.upgrade import upgrade
-from hookseal.secrets import keys
+from hookseal.postgres.connect import connect
+from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.derivation import KEY_BYTES
-from hookseal.secrets.keyring import KeyRing, MasterKey
+from hookseal.secrets.key import keys
 from hookseal.secrets.ref import Provider
+from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
 
 _WHO: Final = "hookseal up or demo"
 _MASTER: Final = "master.key"
@@ -27,7 +26,7 @@ _OURS: Final = ("HOOKSEAL_", "SECRETS_", "DATABASE_URL", "REDIS_URL")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """What a process needs to be part of it: `settings` are environment variables, with no key among them."""
+    """What a process needs to use the installation. `settings` are environment variables, without a key."""
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
@@ -35,21 +34,22 @@ class Installation:
     settings: dict[str, str] = field(repr=False)
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """Return an environment with these settings and none of another installation's."""
+        """Return an environment with these settings and without settings of another installation."""
         return {name: value for name, value in inherited.items() if not name.startswith(_OURS)} | self.settings
 
 
 async def install(stack: Stack, folder: Path) -> Installation:
-    """Migrate and, the first time, make a master key in the folder (0600) and begin the installation with it.
+    """Migrate the database and, the first time, create a master key in the folder (0600) and begin the installation.
 
-    `next.key` and `previous.key`, if somebody put them there, are held, too: so its master key can be changed.
+    The files `next.key` and `previous.key` in the folder are used as well if they exist, so that the master key can be
+    changed.
     """
     await upgrade(stack.postgres.url)
     key_file = folder / _MASTER
     if not key_file.exists():
         _make(key_file)
-    held = {name: file for name, file in _files(folder).items() if file.exists()}
-    keyring = _ring(held)
+    key_files = {name: file for name, file in _files(folder).items() if file.exists()}
+    keyring = _ring(key_files)
     connection = await connect(stack.postgres.url)
     try:
         if not await keys.registered(connection):
@@ -68,13 +68,13 @@ async def install(stack: Stack, folder: Path) -> Installation:
             "DATABASE_URL": stack.postgres.url,
             "REDIS_URL": stack.valkey.url,
             "SECRETS_PROVIDER": "db",
-            **{f"{name}_FILE": str(file) for name, file in held.items()},
+            **{f"{name}_FILE": str(file) for name, file in key_files.items()},
         },
     )
 
 
 async def with_next_key(installation: Installation, folder: Path) -> Installation:
-    """Make the next master key in the folder (0600), register it, and return the installation as one that holds it."""
+    """Create the next master key in the folder (0600), register it, and return the installation with it."""
     next_file = _files(folder)[NEXT_KEY]
     key = _make(next_file)
     connection = await connect(installation.database_url)
@@ -94,10 +94,10 @@ def _files(folder: Path) -> dict[str, Path]:
     return {MASTER_KEY: folder / _MASTER, NEXT_KEY: folder / "next.key", PREVIOUS_KEYS: folder / "previous.key"}
 
 
-def _ring(held: Mapping[str, Path]) -> KeyRing:
+def _ring(key_files: Mapping[str, Path]) -> KeyRing:
     sealing, *opening = [
         MasterKey.parse(text, variable=f"{name}_FILE")
-        for name, file in held.items()
+        for name, file in key_files.items()
         for text in file.read_text(encoding="ascii").split(",")
     ]
     return KeyRing(sealing, tuple(opening))

@@ -1,4 +1,4 @@
-"""A real `hookseal worker` process, started, awaited until it is ready, and ended by its own drain."""
+"""Runs a real `hookseal worker` process, waits until it is ready, and stops it with a drain."""
 
 import asyncio
 import json
@@ -19,14 +19,14 @@ _STOP_SECONDS: Final = 35.0
 
 
 class WorkerProcess:
-    """A worker that said it is ready; `ready` is what it said."""
+    """A worker that has reported readiness; `ready` is its ready line."""
 
     def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
         self._process = process
         self.ready = ready
 
     async def ended_or(self, stop: asyncio.Event) -> None:
-        """Return once `stop` is set. Raises `Unavailable` if the worker ends before that."""
+        """Return once `stop` is set. Raises `Unavailable` if the worker ends before."""
         stopped = asyncio.create_task(stop.wait())
         ended = asyncio.create_task(self._process.wait())
         try:
@@ -35,36 +35,36 @@ class WorkerProcess:
             stopped.cancel()
             ended.cancel()
         if not stop.is_set():
-            raise Unavailable(f"the worker ended by itself (exit code {self._process.returncode}): see its log")
+            raise Unavailable(f"the worker has stopped (exit code {self._process.returncode}): see its log")
 
 
 class Start(Protocol):
-    """Starts a worker with this environment: what it says comes by a pipe, its log goes to the file."""
+    """Starts a worker with this environment. Its standard output is a pipe, its log goes to the file."""
 
     async def __call__(self, environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
-        """Return the process, which has just begun."""
+        """Return the process that was started."""
         ...
 
 
-async def started(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
-    """Return a worker that Python has just begun to run."""
+async def start_worker(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+    """Start a worker with this Python, and return its process."""
     return await asyncio.create_subprocess_exec(
-        # However we end, the kernel then asks it to drain: nobody is left behind.
+        # The kernel then makes it drain when this process ends, however that happens.
         *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
         *(str(os.getpid()), str(int(signal.SIGTERM)), ""),
         *(sys.executable, "-P", "-m", "hookseal", "worker"),
         env=dict(environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
-        start_new_session=True,  # Ctrl-C is for the parent, which then ends it by its own drain
+        start_new_session=True,  # Ctrl-C reaches only this process, which then lets the worker drain
     )
 
 
 @asynccontextmanager
 async def worker_process(
-    environment: Mapping[str, str], log_file: Path, *, start: Start = started
+    environment: Mapping[str, str], log_file: Path, *, start: Start = start_worker
 ) -> AsyncIterator[WorkerProcess]:
-    """Give a worker process that runs for the length of the block; its log goes to the file.
+    """Run a worker process for the length of the block, with its log in the file.
 
     Raises `Unavailable`, with the end of its log, if it does not become ready within 20 seconds.
     """
@@ -85,12 +85,13 @@ async def _ready(process: asyncio.subprocess.Process, log_file: Path) -> dict[st
                 line = await process.stdout.readline()
         ready: dict[str, Any] = json.loads(line)
     except (TimeoutError, ValueError):
-        raise Unavailable(f"the worker did not become ready:\n{_end_of(log_file)}") from None
+        raise Unavailable(f"the worker did not become ready:\n{_log_tail(log_file)}") from None
     return ready
 
 
-def _end_of(log_file: Path) -> str:
-    return "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
+def _log_tail(log_file: Path) -> str:
+    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+    return "\n".join(line.removeprefix("hookseal: ") for line in lines)  # the command that shows them puts it there
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

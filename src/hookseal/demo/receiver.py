@@ -1,7 +1,7 @@
-"""A receiver that verifies, answers as it is told to, and remembers what it got.
+"""A receiver that verifies requests, answers as configured, and records what it received.
 
-It verifies the scheme `standard` with the public `standardwebhooks` library, and `x-webhook`, for which
-there is none, with the verifier that hookseal ships.
+It verifies the scheme `standard` with the public `standardwebhooks` library, and `x-webhook`, which has
+no public library, with the verifier of hookseal.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _UNAUTHORIZED = 401
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a path answers with to a request that verifies. `retry_after` is in seconds."""
+    """The answer of a path to a request that verifies. `retry_after` is in seconds."""
 
     status: int
     retry_after: int | None = None
@@ -31,9 +31,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One request, in the order of their coming.
+    """One received request.
 
-    `verified_by` holds the numbers of the secrets that verify it, each tried alone, counted from 1.
+    `verified_by` has the numbers of the secrets that verify it, each tried separately, counted from 1.
     """
 
     delivery_id: str | None
@@ -50,7 +50,7 @@ class _Path:
 
 
 class Receiver:
-    """Listens on 127.0.0.1. Each path has its own secrets; what none of them verifies is answered with 401."""
+    """Listens on 127.0.0.1. Each path has its own secrets; a request that none of them verifies is answered 401."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -59,13 +59,13 @@ class Receiver:
         self.base_url = ""
 
     def expect(self, path: str, secret: str, scheme: Scheme = Scheme.STANDARD) -> None:
-        """Verify what comes to this path in this scheme, and with that secret too from now on."""
+        """Verify requests to this path in this scheme, and with this secret in addition to earlier ones."""
         expected = self._path(path)
         expected.scheme = scheme
         expected.secrets.append(secret)
 
     def answer(self, path: str, answers: Iterable[Answer]) -> None:
-        """Answer with these, one for each request that verifies, and with 204 once they are used up."""
+        """Answer the next verified requests with these, one each, and later ones with 204."""
         self._path(path).answers = iter(answers)
 
     def arrivals(self, path: str) -> Sequence[Arrival]:
@@ -77,16 +77,16 @@ class Receiver:
         return {arrival.delivery_id for arrival in self._path(path).arrivals if arrival.verified_by}
 
     def refused(self, path: str) -> int:
-        """Return how many requests to this path no secret verified."""
+        """Return the number of requests to this path that no secret verified."""
         return sum(not arrival.verified_by for arrival in self._path(path).arrivals)
 
     async def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Return once this holds; it is asked again after each request."""
+        """Return once the condition holds; it is checked after each request."""
         async with self._arrived:
             await self._arrived.wait_for(holds)
 
     async def receive(self, request: web.Request) -> web.Response:
-        """Answer what the path was told to if a secret verifies the request, 401 if none does."""
+        """Answer as the path is configured if a secret verifies the request, else 401."""
         path = self._path(request.path)
         body = await request.read()
         verified_by = frozenset(
@@ -99,8 +99,8 @@ class Receiver:
         async with self._arrived:
             path.arrivals.append(Arrival(delivery_id=delivery_id, verified_by=verified_by, status=answer.status))
             self._arrived.notify_all()
-        asked = {} if answer.retry_after is None else {"retry-after": str(answer.retry_after)}
-        return web.Response(status=answer.status, headers=asked)
+        headers = {} if answer.retry_after is None else {"retry-after": str(answer.retry_after)}
+        return web.Response(status=answer.status, headers=headers)
 
     def _path(self, path: str) -> _Path:
         return self._paths.setdefault(path, _Path())
@@ -115,7 +115,7 @@ class Receiver:
                     return verify(body, headers, [secret], now=self._clock.now()).scheme is scheme
                 case _:
                     assert_never(scheme)
-        # The public library lets a ValueError through for headers that are not of their form.
+        # The public library raises ValueError for malformed headers.
         except (WebhookVerificationError, VerificationError, ValueError):
             return False
 
@@ -131,8 +131,8 @@ def _id_header(scheme: Scheme) -> str:
 
 
 @asynccontextmanager
-async def receiving(clock: Clock, port: int = 0) -> AsyncIterator[Receiver]:
-    """Give a receiver that listens for the length of the block; port 0 takes a free one."""
+async def run_receiver(clock: Clock, port: int = 0) -> AsyncIterator[Receiver]:
+    """Run a receiver for the length of the block; port 0 picks a free one."""
     receiver = Receiver(clock)
     application = web.Application()
     application.router.add_post("/{path:.*}", receiver.receive)

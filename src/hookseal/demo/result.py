@@ -1,11 +1,11 @@
-"""How the story ended, and what decides whether it was true. Pure."""
+"""The result of the demo, and whether it passed. Pure."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What became of the deliveries of one endpoint. `verified` counts those with a valid signature."""
+    """The deliveries of one endpoint. `verified` counts those with a valid signature."""
 
     tenant: str
     endpoint: str
@@ -16,13 +16,13 @@ class Line:
 
     @property
     def holds(self) -> bool:
-        """Whether there were deliveries, each verified and on record, and nothing was refused."""
+        """Whether there were deliveries, all verified and recorded as delivered, and none was refused."""
         return self.deliveries > 0 and self.deliveries == self.delivered == self.verified and self.refused == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
-    """What was seen in one chapter: as one sentence, and as facts. `missing` says what should have been seen too."""
+    """What one chapter saw: as a sentence, and as facts. `missing` says what it expected but did not see."""
 
     name: str
     detail: str
@@ -37,7 +37,7 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How the story ended. `events` are those that the lines count."""
+    """The result of the demo. `events` is the number of events that the lines count."""
 
     events: int
     lines: tuple[Line, ...]
@@ -46,20 +46,20 @@ class Result:
 
     @property
     def all_verified(self) -> bool:
-        """Whether every endpoint got deliveries, and each was verified there and is on record, and none was refused."""
+        """Whether every endpoint had deliveries, all of them were verified and recorded, and none was refused."""
         return bool(self.lines) and all(line.holds for line in self.lines)
 
     @property
     def holds(self) -> bool:
-        """Whether all verified, and every chapter held."""
+        """Whether all deliveries verified, and every chapter saw what it expected."""
         return self.all_verified and bool(self.chapters) and all(chapter.holds for chapter in self.chapters)
 
 
-def lacking(*expected: tuple[bool, str]) -> tuple[str, ...]:
-    """Return, of what was expected, the sentences of what did not come true."""
-    return tuple(sentence for came_true, sentence in expected if not came_true)
+def failed_checks(*checks: tuple[bool, str]) -> tuple[str, ...]:
+    """Return the sentences of the checks that are false."""
+    return tuple(sentence for is_true, sentence in checks if not is_true)
 
 
-def none_refused(refused: int) -> tuple[bool, str]:
-    """Return what is expected of a receiver that refused so many requests, for `lacking`."""
-    return refused == 0, f"a signature that holds in each request: {refused} refused"
+def nothing_refused(refused: int) -> tuple[bool, str]:
+    """Return the check that a receiver refused no request, for `failed_checks`."""
+    return refused == 0, f"a valid signature in each request: {refused} refused"

@@ -1,4 +1,4 @@
-"""A receiver that tells what it got. It verifies nothing, unless it is given somebody who does."""
+"""A receiver that reports each request. It verifies nothing, unless it gets a `Judge` that does."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,31 +10,31 @@ from hookseal.ground.wire import MAX_BODY_BYTES
 
 LOOPBACK = "127.0.0.1"
 
-# Given body and headers: the status to answer with, and what is told beside the rest.
-Judge = Callable[[bytes, Mapping[str, str]], tuple[int, dict[str, object]]]
+# Called with url, body and headers; returns the status to answer with, and more fields for the report.
+Judge = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, dict[str, object]]]]
 
 
-def takes_everything(_body: bytes, _headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
-    """Answer 204, with nothing to add."""
+async def accept_everything(_url: str, _body: bytes, _headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
+    """Answer 204, and report nothing more."""
     return 204, {}
 
 
 @asynccontextmanager
-async def sinking(
-    tell: Callable[[dict[str, object]], None],
+async def run_sink(
+    report: Callable[[dict[str, object]], None],
     port: int = 0,
     *,
     host: str = LOOPBACK,
-    judge: Judge = takes_everything,
+    judge: Judge = accept_everything,
 ) -> AsyncIterator[str]:
-    """Give the url of a receiver that tells each request and answers as it is judged, for the length of the block.
+    """Run a receiver for the length of the block, and yield its url. It reports each request and answers as judged.
 
-    `retry` tells that this is not the first attempt of its delivery: a retry, or a replay. A body that is larger than
-    hookseal sends is answered with 413, and not told. Raises `Unavailable` if the receiver cannot listen there, for
-    instance because somebody else does; port 0 takes a free one.
+    `retry` in a report means that this is not the first attempt of its delivery: a retry, or a replay. A body larger
+    than hookseal sends is answered with 413 and not reported. Raises `Unavailable` if the receiver cannot listen there,
+    for instance because the port is in use; port 0 picks a free one.
     """
     application = web.Application(client_max_size=MAX_BODY_BYTES)
-    application.router.add_post("/{path:.*}", _receiving(tell, judge))
+    application.router.add_post("/{path:.*}", _receiving(report, judge))
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
@@ -49,13 +49,14 @@ async def sinking(
 
 
 def _receiving(
-    tell: Callable[[dict[str, object]], None], judge: Judge
+    report: Callable[[dict[str, object]], None], judge: Judge
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
         attempt = request.headers.get("x-hookseal-attempt")
-        status, beside = judge(body, request.headers)
-        tell(
+        url = f"{request.scheme}://{request.host}{request.raw_path}"
+        status, extra = await judge(url, body, request.headers)
+        report(
             {
                 "event": "request.received",
                 "path": request.path,
@@ -63,7 +64,7 @@ def _receiving(
                 "attempt": attempt,
                 "retry": attempt not in {None, "1"},
                 "bytes": len(body),
-                **beside,
+                **extra,
             }
         )
         return web.Response(status=status)

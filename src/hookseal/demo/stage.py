@@ -1,4 +1,4 @@
-"""The stage that every chapter plays on: what it can do to the installation, and what it can wait for."""
+"""The stage of every chapter: what a chapter can do to the installation, and what it can wait for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -9,30 +9,30 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from hookseal.demo.receiver import Receiver
-from hookseal.dispatcher import history
+from hookseal.dispatcher import delivery_queries
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Ring, State
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.ground.sql import statements
-from hookseal.operations.endpoints import add_endpoint
+from hookseal.operations.endpoint.endpoints import add_endpoint
 from hookseal.operations.operator import Operator
+from hookseal.postgres.statements import statements
 from hookseal.queue.bell import Bell
 from hookseal.secrets.boot import Unlocked
 
-PATIENCE_SECONDS: Final = 15.0
+LIMIT_SECONDS: Final = 15.0
 _LOOK_AGAIN_SECONDS: Final = 0.02
 _SQL: Final = statements("hookseal.demo", "stage.sql")
 
 Pool = asyncpg.Pool
 T = TypeVar("T")
-_DRAIN_SECONDS: Final = 25  # of the worker of the demo, which has no other settings
+_DRAIN_SECONDS: Final = 25  # the default of the worker, which the demo uses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """An endpoint whose requests come to this path of the receiver."""
+class AddedEndpoint:
+    """An endpoint that sends to this path of the receiver."""
 
     tenant_id: TenantId
     endpoint_id: EndpointId
@@ -41,7 +41,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """An installation with a worker, seen from outside, and the receiver that its endpoints point at."""
+    """An installation with a running worker, and the receiver of its endpoints."""
 
     pool: "Pool[asyncpg.Record]"
     unlocked: Unlocked
@@ -51,22 +51,22 @@ class Stage:
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Operator]:
-        """Give one who may change the installation."""
+        """Provide an operator, who may change the installation."""
         async with self.pool.acquire() as connection:
             yield Operator(connection=connection, unlocked=self.unlocked, who="hookseal demo")
 
-    async def add(self, path: str, subscription: str, **decided: Any) -> Added:
-        """Add an endpoint of the tenant that the path begins with, and have the receiver expect its secret.
+    async def add(self, path: str, subscription: str, **settings: Any) -> AddedEndpoint:
+        """Add an endpoint for the tenant that the path begins with, and make the receiver expect its secret.
 
-        What else is `decided` are fields of `NewEndpoint`.
+        `settings` are further fields of `NewEndpoint`.
         """
         tenant = TenantId(path.split("/")[1])
         url = self.receiver.base_url + path
-        endpoint = NewEndpoint(tenant_id=tenant, url=url, event_types=(subscription,), **decided)
+        endpoint = NewEndpoint(tenant_id=tenant, url=url, event_types=(subscription,), **settings)
         async with self.operator() as operator:
             added = await add_endpoint(operator, endpoint, None, own_drain_seconds=_DRAIN_SECONDS)
         self.receiver.expect(path, added.secret.reveal().decode("ascii"), endpoint.scheme)
-        return Added(tenant_id=tenant, endpoint_id=added.pointer.endpoint_id, path=path)
+        return AddedEndpoint(tenant_id=tenant, endpoint_id=added.pointer.endpoint_id, path=path)
 
     async def publish(self, tenant: TenantId, event_type: str, number: int) -> tuple[Ring, ...]:
         """Publish an event, ring its deliveries, and return them."""
@@ -75,55 +75,55 @@ class Stage:
         await self.ringing.ring(published.due)
         return published.deliveries
 
-    async def states(self, endpoint: Added) -> dict[str, int]:
-        """Return how many deliveries of the endpoint are in each state."""
+    async def states(self, endpoint: AddedEndpoint) -> dict[str, int]:
+        """Return the number of the endpoint's deliveries in each state."""
         rows = await self.pool.fetch(_SQL["states"], endpoint.tenant_id, endpoint.endpoint_id)
         return {row["state"]: row["deliveries"] for row in rows}
 
-    async def settled(self, endpoint: Added) -> None:
-        """Return once no delivery of the endpoint is on its way."""
+    async def wait_until_done(self, endpoint: AddedEndpoint) -> None:
+        """Return once no delivery of the endpoint is pending or being sent."""
         while {State.PENDING, State.SENDING} & (await self.states(endpoint)).keys():
             await self.clock.sleep(_LOOK_AGAIN_SECONDS)
 
-    async def reached(self, ring: Ring, wanted: State) -> None:
+    async def wait_for_state(self, ring: Ring, state: State) -> None:
         """Return once the delivery is in this state."""
-        while await self.pool.fetchval(_SQL["state"], ring.tenant_id, ring.delivery_id) != wanted:
+        while await self.pool.fetchval(_SQL["state"], ring.tenant_id, ring.delivery_id) != state:
             await self.clock.sleep(_LOOK_AGAIN_SECONDS)
 
-    async def row(self, endpoint: Added) -> tuple[Any, ...]:
-        """Return what an endpoint's row says of its secret, to be put back."""
-        return tuple(await self.pool.fetchrow(_SQL["row"], endpoint.tenant_id, endpoint.endpoint_id) or ())
+    async def read_row(self, endpoint: AddedEndpoint) -> tuple[Any, ...]:
+        """Return the secret columns of an endpoint's row, to be written back later."""
+        return tuple(await self.pool.fetchrow(_SQL["read_row"], endpoint.tenant_id, endpoint.endpoint_id) or ())
 
-    async def put_back(self, endpoint: Added, row: tuple[Any, ...]) -> None:
-        """Write what the row said before, as one who may write the table."""
-        await self.pool.execute(_SQL["put_back"], endpoint.tenant_id, endpoint.endpoint_id, *row)
+    async def write_row(self, endpoint: AddedEndpoint, row: tuple[Any, ...]) -> None:
+        """Write older secret columns back, as an attacker with write access to the table."""
+        await self.pool.execute(_SQL["write_row"], endpoint.tenant_id, endpoint.endpoint_id, *row)
 
-    async def waits_for(self, ring: Ring) -> str | None:
-        """Return what the delivery is held back for."""
-        found: str | None = await self.pool.fetchval(_SQL["waits_for"], ring.tenant_id, ring.delivery_id)
+    async def waiting_for(self, ring: Ring) -> str | None:
+        """Return what the delivery waits for, None if nothing."""
+        found: str | None = await self.pool.fetchval(_SQL["waiting_for"], ring.tenant_id, ring.delivery_id)
         return found
 
-    async def held(self, ring: Ring) -> None:
-        """Return once the delivery is held back."""
-        while await self.waits_for(ring) is None:
+    async def wait_until_held(self, ring: Ring) -> None:
+        """Return once the delivery waits for something."""
+        while await self.waiting_for(ring) is None:
             await self.clock.sleep(_LOOK_AGAIN_SECONDS)
 
-    async def shown(self, ring: Ring) -> dict[str, Any]:
+    async def show(self, ring: Ring) -> dict[str, Any]:
         """Return the delivery with its attempts, as `hookseal delivery show` does."""
-        return await history.show(self.pool, ring.delivery_id)
+        return await delivery_queries.show(self.pool, ring.delivery_id)
 
 
 @asynccontextmanager
-async def patience(seconds: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
-    """End the block after so many seconds, without a word: what was seen by then tells what is missing."""
+async def time_limit(seconds: float = LIMIT_SECONDS) -> AsyncIterator[None]:
+    """End the block silently after so many seconds: the check of what was seen by then says what is missing."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             yield
 
 
-async def side_by_side(*telling: Coroutine[Any, Any, T]) -> list[T]:
-    """Run all of them and return what they return, in order. If one raises, the others end and it is raised."""
-    tasks = [asyncio.create_task(one) for one in telling]
+async def side_by_side(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
+    """Run all coroutines, return their results in order. If one raises, cancel the others and raise its error."""
+    tasks = [asyncio.create_task(one) for one in coroutines]
     try:
         return await asyncio.gather(*tasks)
     finally:

@@ -1,4 +1,4 @@
-"""What `hookseal up` leaves for a second terminal: a folder of its own (0700), files of its own (0600)."""
+"""The files of `hookseal up` that a second terminal reads: a private folder (0700) with private files (0600)."""
 
 import fcntl
 import json
@@ -17,38 +17,38 @@ _PORT: Final = "receiver.port"
 _LOCK: Final = "up.lock"
 
 
-def here() -> Path:
-    """Return the folder of an `up` that is run in the folder of this process."""
+def default_folder() -> Path:
+    """Return the folder of an `up` that runs in the current directory."""
     return Path(".hookseal").absolute()
 
 
 @contextmanager
-def taken(folder: Path) -> Iterator[None]:
-    """Hold the folder, made if absent, for this `up` alone; however this process ends, it is free afterwards.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Create the folder if absent, and lock it for this `up`, until the end of the block or of the process.
 
-    Raises `Refused` if another `up` holds it, if others may enter it, or if it cannot be made.
+    Raises `Refused` if another `up` has locked it, if other users may enter it, or if it cannot be created.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_mode & 0o077:
-            raise Refused(f"others may enter {folder}: chmod 700 it first")
+            raise Refused(f"other users may enter {folder}: run chmod 700 on it first")
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise Refused(f"{folder} cannot be used ({error.strerror}): work in another folder") from None
+        raise Refused(f"{folder} cannot be used ({error.strerror}): run `hookseal up` in another folder") from None
     try:
-        if not _locked(lock, fcntl.LOCK_EX):
-            raise Refused("`hookseal up` is running in this folder already: end it first, or work in another folder")
-        (folder / _FILE).unlink(missing_ok=True)  # of one that was killed
+        if not _try_lock(lock, fcntl.LOCK_EX):
+            raise Refused("`hookseal up` is running in this folder already: stop it first, or use another folder")
+        (folder / _FILE).unlink(missing_ok=True)  # left by a killed `up`
         yield
     finally:
         os.close(lock)
 
 
 @contextmanager
-def published(folder: Path, settings: dict[str, str]) -> Iterator[None]:
-    """Have `up env` print these settings for the length of the block."""
+def publish_settings(folder: Path, settings: dict[str, str]) -> Iterator[None]:
+    """Make `up env` print these settings for the length of the block."""
     write_private(folder / f"{_FILE}.new", json.dumps(settings))
-    (folder / f"{_FILE}.new").replace(folder / _FILE)  # at once, so that nobody reads a half
+    (folder / f"{_FILE}.new").replace(folder / _FILE)  # atomically, so that no reader sees half of it
     try:
         yield
     finally:
@@ -56,7 +56,7 @@ def published(folder: Path, settings: dict[str, str]) -> Iterator[None]:
 
 
 def receiver_port(folder: Path) -> int:
-    """Return the port of the receiver, the same every time: endpoints that were added before point at it."""
+    """Return the port of the receiver. It stays the same, since earlier endpoints send to it."""
     place = folder / _PORT
     with suppress(OSError, ValueError):
         return int(place.read_text(encoding="ascii"))
@@ -66,7 +66,7 @@ def receiver_port(folder: Path) -> int:
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """Return the settings of the stack that is up. Raises `Unavailable` if none is, or its file was spoilt."""
+    """Return the settings of the running stack. Raises `Unavailable` if none runs, or if its file was changed."""
     text = _text(folder)
     if text is None:
         raise Unavailable("nothing is up in this folder: run `hookseal up` here, in another terminal")
@@ -74,15 +74,15 @@ def settings(folder: Path) -> dict[str, str]:
         stored = json.loads(text)
         if isinstance(stored, dict) and all(isinstance(value, str) for value in stored.values()):
             return stored
-    raise Unavailable(f"{folder / _FILE} was changed: end `hookseal up` and start it again, which writes it anew")
+    raise Unavailable(f"{folder / _FILE} was changed: stop `hookseal up` and start it again, which rewrites the file")
 
 
 def _text(folder: Path) -> bytes | None:
-    """Return what the `up` that holds the folder published, None if none does or it has not yet."""
+    """Return what the running `up` published, None if none runs or it has published nothing yet."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDONLY)
         try:
-            return None if _locked(lock, fcntl.LOCK_SH) else (folder / _FILE).read_bytes()
+            return None if _try_lock(lock, fcntl.LOCK_SH) else (folder / _FILE).read_bytes()
         finally:
             os.close(lock)
     except (FileNotFoundError, NotADirectoryError):
@@ -91,8 +91,8 @@ def _text(folder: Path) -> bytes | None:
         raise Unavailable(f"{folder} cannot be read ({error.strerror})") from None
 
 
-def _locked(lock: int, kind: int) -> bool:
-    """Tell whether the lock was free; it is held until it is closed, or this process ends."""
+def _try_lock(lock: int, kind: int) -> bool:
+    """Try to lock, and return whether the lock was free. It is released when it is closed, or this process ends."""
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The story that `hookseal demo` tells, on real parts."""
+"""The whole run of `hookseal demo`, on real servers."""
 
 import os
 import tempfile
@@ -8,31 +8,31 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.demo import traffic
-from hookseal.demo.chapters import dead_letter, master_key, put_back, retries, rotation, x_webhook
+from hookseal.demo.chapters import dead_letter, master_key, retries, rotation, stale, x_webhook
 from hookseal.demo.installation import Installation, install, with_next_key
 from hookseal.demo.process import worker_process
-from hookseal.demo.receiver import Receiver, receiving
+from hookseal.demo.receiver import Receiver, run_receiver
 from hookseal.demo.result import Result
 from hookseal.demo.stage import Stage, side_by_side
-from hookseal.embedded.stack import passing_stack
+from hookseal.embedded.stack import temporary_stack
 from hookseal.ground.clock import Clock
+from hookseal.postgres.connect import connection_pool
 from hookseal.queue.bell import bell
-from hookseal.schema.connect import connection_pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 
-_CHAPTERS: Final = (rotation.tell, retries.tell, dead_letter.tell, x_webhook.tell, put_back.tell, master_key.tell)
+_CHAPTERS: Final = (rotation.run, retries.run, dead_letter.run, x_webhook.run, stale.run, master_key.run)
 _CONNECTIONS: Final = 12  # two for each chapter
 
 
-async def tell(say: Callable[[str], None], clock: Clock) -> Result:
-    """Run the whole story and return how it ended; nothing is left running, and no file. Raises `Unavailable`."""
+async def run_demo(say: Callable[[str], None], clock: Clock) -> Result:
+    """Run the demo and return its result; no process and no file is left. Raises `Unavailable`."""
     started = clock.monotonic()
     say("starting an embedded PostgreSQL and Valkey")
     with tempfile.TemporaryDirectory(prefix="hookseal-demo-") as name:
         folder = Path(name)
-        async with passing_stack() as stack, receiving(clock) as receiver:
-            say("migrating, and making a master key and the next one")
+        async with temporary_stack() as stack, run_receiver(clock) as receiver:
+            say("migrating, and creating a master key and the next one")
             installation = await with_next_key(await install(stack, folder), folder)
             say("starting a worker process")
             environment = installation.environment(os.environ)
@@ -41,8 +41,8 @@ async def tell(say: Callable[[str], None], clock: Clock) -> Result:
                 _stage(installation, receiver, clock) as stage,
             ):
                 say(f"publishing {traffic.EVENTS} events for two tenants")
-                lines = await traffic.tell(stage)
-                say("changing secrets and keys; failing, replaying; putting a row back")
+                lines = await traffic.run_traffic(stage)
+                say("rotating secrets and keys, retrying, replaying, writing a stale row")
                 chapters = await side_by_side(*(chapter(stage) for chapter in _CHAPTERS))
         say("stopped everything")
     return Result(

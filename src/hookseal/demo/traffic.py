@@ -1,15 +1,15 @@
-"""The traffic that the table of the demo counts: 50 events for two tenants and three endpoints."""
+"""The traffic in the table of the demo: 50 events for two tenants and three endpoints."""
 
 from collections import Counter
 from typing import Final
 
 from hookseal.demo.result import Line
-from hookseal.demo.stage import Added, Stage, patience
+from hookseal.demo.stage import AddedEndpoint, Stage, time_limit
 from hookseal.dispatcher.model import State
 from hookseal.ground.ids import TenantId
 
 EVENTS: Final = 50
-_ENDPOINTS: Final = (  # path, what it subscribes to
+_ENDPOINTS: Final = (  # path, subscription
     ("/acme/invoices", "invoice.*"),
     ("/acme/everything", "*"),
     ("/globex/everything", "*"),
@@ -17,8 +17,8 @@ _ENDPOINTS: Final = (  # path, what it subscribes to
 _EVENTS: Final = (("acme", "invoice.paid"), ("globex", "user.created"), ("acme", "user.created"))
 
 
-async def tell(stage: Stage) -> list[Line]:
-    """Publish, wait until every delivery arrived and is on record, and return what became of them.
+async def run_traffic(stage: Stage) -> list[Line]:
+    """Publish, wait until every delivery has arrived and is recorded, and return the counts for each endpoint.
 
     Raises `Unavailable`.
     """
@@ -28,13 +28,13 @@ async def tell(stage: Stage) -> list[Line]:
         tenant, event_type = _EVENTS[number % len(_EVENTS)]
         deliveries = await stage.publish(TenantId(tenant), event_type, number)
         expected.update(ring.endpoint_id for ring in deliveries)
-    async with patience():
+    async with time_limit():
         for endpoint in endpoints:
-            await stage.settled(endpoint)
+            await stage.wait_until_done(endpoint)
     return [await _line(stage, endpoint, expected[endpoint.endpoint_id]) for endpoint in endpoints]
 
 
-async def _line(stage: Stage, endpoint: Added, deliveries: int) -> Line:
+async def _line(stage: Stage, endpoint: AddedEndpoint, deliveries: int) -> Line:
     return Line(
         tenant=endpoint.tenant_id,
         endpoint=endpoint.path,

@@ -1,43 +1,67 @@
-"""The stack of the demo, staying up: both servers, a worker, and a receiver that answers 204 to everything."""
+"""The stack of `hookseal up`: both servers, a worker, and a receiver that answers 204 to every request."""
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from hookseal.demo import state
-from hookseal.demo.installation import install
+from hookseal.demo.installation import Installation, install
 from hookseal.demo.process import worker_process
-from hookseal.demo.sink import sinking
+from hookseal.demo.sink import run_sink
+from hookseal.demo.verdicts import verified_by_endpoint
 from hookseal.embedded.stack import stack
+from hookseal.ground.clock import SystemClock
+from hookseal.postgres.connect import connection_pool
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.ref import Provider
+
+_CONNECTIONS: Final = 4  # of the receiver, to read secrets
 
 
 async def stay_up(folder: Path, say: Callable[[dict[str, object]], None]) -> None:
-    """Hold everything up until SIGINT, SIGTERM or SIGHUP; what was published stays under the folder for the next time.
+    """Run the stack until SIGINT, SIGTERM or SIGHUP. Published events stay in the folder for the next run.
 
-    The folder must be named by an absolute path, so that another process can be told of it.
-    `say` is told once that everything is up, and then of each request that the receiver got. Raises
-    `Unavailable` if a part does not start or the worker ends by itself, `Refused` if one is up already.
+    The folder must be an absolute path, since other processes use it. `say` is called once when everything is up, and
+    then for each request to the receiver. Raises `Unavailable` if a part does not start or the worker stops,
+    `Refused` if another `up` is running in the folder.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with state.taken(folder):
+    with state.lock_folder(folder):
         await _hold(folder, say, stop)
+
+
+@asynccontextmanager
+async def _receiver(
+    installation: Installation, port: int, say: Callable[[dict[str, object]], None]
+) -> AsyncIterator[str]:
+    """Run the receiver on this port for the length of the block, and yield its url."""
+    async with connection_pool(installation.database_url, size=_CONNECTIONS) as pool:
+        unlocked = await unlock(pool, Provider.DB, installation.keyring)
+        async with run_sink(say, port, judge=verified_by_endpoint(pool, unlocked, SystemClock())) as url:
+            yield url
 
 
 async def _hold(folder: Path, say: Callable[[dict[str, object]], None], stop: asyncio.Event) -> None:
     log_file = folder / "worker.log"
-    async with stack(folder) as both, sinking(say, state.receiver_port(folder)) as receiver_url:
+    async with stack(folder) as both:
         installation = await install(both, folder)
-        async with worker_process(installation.environment(os.environ), log_file) as worker:
-            with state.published(folder, installation.settings):
+        async with (
+            _receiver(installation, state.receiver_port(folder), say) as receiver_url,
+            worker_process(installation.environment(os.environ), log_file) as worker,
+        ):
+            health_url = worker.ready["health_url"]
+            with state.publish_settings(folder, installation.settings | {"HOOKSEAL_HEALTH_URL": health_url}):
                 say(
                     {
                         "event": "up.ready",
                         "receiver_url": receiver_url,
-                        "health_url": worker.ready["health_url"],
+                        "health_url": health_url,
                         "worker_log": str(log_file),
                     }
                 )

@@ -1,11 +1,12 @@
-"""May this address be dialled? Rules over addresses, without I/O.
+"""Checks whether an address may be dialled. Pure rules over addresses.
 
-Refused is whatever the IANA special-purpose address registries list (also the few networks that they call globally
-reachable: no receiver lives there), what is multicast, and what wraps another address, unless the operator allowed its
-network. The tables are our own: Python's `ipaddress` knows other networks in each of its releases.
+Refused are addresses in the IANA special-purpose address registries, multicast, and addresses that contain another
+address, unless the operator has allowed the network. That includes the few networks that the registries call globally
+reachable, because they contain no receivers. The tables are here because `ipaddress` changes with the Python release.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -14,8 +15,8 @@ from hookseal.ground.ids import TenantId
 Address = IPv4Address | IPv6Address
 Networks = frozenset[IPv4Network | IPv6Network]
 
-# The first network that an address is in gives the reason. Sources: IANA, IPv4 and IPv6 Special-Purpose Address Space,
-# each entry of both; multicast; what older RFCs reserved and later ones took back.
+# The first network that contains an address gives the reason. Sources: every entry of the IANA IPv4 and IPv6
+# Special-Purpose Address Space; multicast; networks that older RFCs reserved and later ones released.
 _REFUSED_V4: Final = tuple(
     (IPv4Network(network), reason)
     for network, reason in (
@@ -76,7 +77,7 @@ _REFUSED_V6: Final = tuple(
         ("ff00::/8", "multicast, RFC 4291"),
     )
 )
-# RFC 5214, 6.1: an interface identifier of ISATAP holds an IPv4 address, behind whatever prefix.
+# RFC 5214, 6.1: an interface identifier of ISATAP contains an IPv4 address, after any prefix.
 _ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
 _LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
@@ -91,19 +92,27 @@ class AllowedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class AddressRules:
-    """The rules of one installation: what is public, and what the operator allows besides."""
+    """The rules of one installation: public addresses, and the networks that the operator allows in addition."""
 
     allowed: tuple[AllowedNetwork, ...] = ()
+    _networks: Mapping[TenantId | None, Networks] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        networks = {
+            tenant: frozenset(rule.network for rule in self.allowed if rule.tenant in {None, tenant})
+            for tenant in {None, *(rule.tenant for rule in self.allowed)}
+        }
+        object.__setattr__(self, "_networks", networks)  # computed once, because every request needs them
 
     def networks_for(self, tenant: TenantId) -> Networks:
         """Return the networks that the operator allows this tenant besides the public ones."""
-        return frozenset(rule.network for rule in self.allowed if rule.tenant in {None, tenant})
+        return self._networks.get(tenant, self._networks[None])
 
 
 def refusal(address: str, allowed: Networks) -> str | None:
-    """Return why this address, as the socket will be given it, may not be dialled; None if it may.
+    """Return why this address must not be dialled, None if it may be. It is the text that the socket gets.
 
-    An allowed network is matched against the address itself, never against one that it wraps.
+    An allowed network is compared with the address itself, never with an address that it contains.
     """
     try:
         ip = ip_address(address)

@@ -14,6 +14,7 @@ from hookseal.ground.wire import (
     x_webhook_signatures,
 )
 
+_SCHEMES: Final = tuple(Scheme)  # an enum is slow to iterate
 CONTENT_TYPE: Final = "application/json"
 
 
@@ -26,10 +27,10 @@ def compose(
     start_by: float,
     longest_seconds: float,
 ) -> Request:
-    """Return the POST of this attempt: the bytes frozen at publish, signed now by every signer in order.
+    """Return the POST of this attempt: the body as it was published, signed now by every signer in order.
 
-    Each scheme that a signer has brings its own headers: while an endpoint changes from one scheme to the
-    other both are sent, each signed by the secret that was made for it.
+    Each scheme has its own headers. While an endpoint changes from one scheme to the other, the headers of both are
+    sent, each signed by the secret of that scheme.
     """
     headers = {
         **_signed(claim, target, signers),
@@ -37,6 +38,7 @@ def compose(
         "user-agent": user_agent,
         "accept-encoding": "identity",
         "x-hookseal-attempt": str(claim.number),
+        "x-hookseal-event-id": claim.event_id,
     }
     if claim.correlation_id is not None:
         headers["x-correlation-id"] = claim.correlation_id
@@ -54,7 +56,7 @@ def compose(
 
 def _signed(claim: Claim, target: Target, signers: Sequence[Signer]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for scheme in Scheme:
+    for scheme in _SCHEMES:
         of_scheme = [signer for signer in signers if signer.scheme is scheme]
         if of_scheme:
             headers |= _signed_by(scheme, claim, target, of_scheme)
@@ -71,12 +73,12 @@ def _signed_by(scheme: Scheme, claim: Claim, target: Target, signers: Sequence[S
         case Scheme.X_WEBHOOK:
             content = x_webhook_content(timestamp, claim.body)
             signatures = tuple(signer.sign(content) for signer in signers)
-            said = x_webhook_headers(
+            fields = x_webhook_headers(
                 tenant_id=claim.ring.tenant_id,
                 delivery_id=delivery_id,
                 event_type=claim.event_type,
                 timestamp=timestamp,
             )
-            return said | x_webhook_signatures(signatures, lead=target.pointer.lead)
+            return fields | x_webhook_signatures(signatures, lead=target.pointer.lead)
         case _:
             assert_never(scheme)

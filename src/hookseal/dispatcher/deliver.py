@@ -1,135 +1,130 @@
-"""One delivery, in ten steps, top to bottom.
+"""One delivery, in ten steps, top to bottom; steps 2 to 5 are those of `prepare`.
 
-Steps 1, 3, 6 and 9 await something outside; the others are pure. Every end after a claim passes
-through the ledger, so that no lease is left behind while PostgreSQL answers. What signs is let go before
-anything is sent; only the values of the endpoint's own headers, masked, and what it is dialled with are held while
-the request is.
+Steps 1, 3, 6 and 9 wait for something outside; the others are pure. After a claim, every path ends with a write to the
+ledger, so that no lease remains while PostgreSQL answers. The signers are released before anything is sent. Only the
+masked values of the endpoint's own headers and its TLS identity stay available while the request is in flight.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
-from typing import Final, TypeVar, assert_never
+from functools import lru_cache
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
-from hookseal.dispatcher.compose import compose
 from hookseal.dispatcher.model import (
     Attempt,
     Claim,
+    Claimed,
     Failure,
     NotBegun,
     Reply,
-    Request,
     Ring,
     State,
-    Target,
     Verdict,
 )
 from hookseal.dispatcher.outcome import classify, explain
-from hookseal.dispatcher.policy import End, Wait, admit, await_mending, await_secret, await_turn, decide
-from hookseal.dispatcher.ports import Parts, dialled_with
-from hookseal.ground.errors import CannotSign, Defect, Exhausted, LocalFailure, Unavailable
+from hookseal.dispatcher.policy import End, Wait, await_repair, decide
+from hookseal.dispatcher.ports import Parts
+from hookseal.dispatcher.prepare import (
+    START_WITHIN_SECONDS,
+    Faulty,
+    NotAdmitted,
+    Prepared,
+    Signed,
+    prepared,
+    wait_after,
+    with_headers_and_tls,
+)
+from hookseal.ground.errors import CannotSign, Defect, Exhausted, LocalFailure
 
-_Written = TypeVar("_Written", bool, Verdict | None)
-
-START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its claim (design, law 4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Signed:
-    """An attempt that is ready to be sent, and the refs of what signed it, current first."""
-
-    claim: Claim
-    target: Target
-    request: Request
-    refs: tuple[str, ...]
+_URLS_REMEMBERED: Final = 1_024
 
 
-async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
-    """Step 1, claim: return the claim and the monotonic time just before it, None if there is nothing to do."""
+async def claim(rings: Sequence[Ring], parts: Parts, *, most_bytes: int) -> tuple[Claimed, float]:
+    """Step 1: return what was claimed, and the monotonic time just before the claim."""
     asked_at = parts.clock.monotonic()
-    claim = await parts.ledger.claim(ring)
-    return None if claim is None else (claim, asked_at)
+    return await parts.ledger.claim_all(rings, None, most_bytes=most_bytes), asked_at
 
 
-async def attempt(claim: Claim, asked_at: float, parts: Parts) -> None:
-    """Steps 2 to 10: afterwards the delivery is delivered, due again, over, held back, or given back.
+async def prepare(claims: Sequence[Claim], asked_at: float, parts: Parts) -> list[Prepared]:
+    """Steps 2 to 5: return these claims of one endpoint, from one statement, each ready for `finish`.
 
-    Raises `Unavailable` if PostgreSQL could not be told; the lease then runs out and the sweep acts. Raises `Exhausted`
-    once it is given back for want of what this machine lacks: whoever runs us should begin less for a while.
+    Raises nothing but a cancellation. Every claim is given back before; a claim that could not be given back is logged.
     """
-    target = admit(claim, allow_http=parts.allow_http, jitter=parts.jitter())  # 2
-    if not isinstance(target, Target):
-        await _shielded(_hold(claim, target, parts))
-        return
-    held: AbstractAsyncContextManager[object] = nullcontext()
     try:
-        signed = await _sign(claim, target, asked_at, parts)  # 3, 4, 5
-        if target.pointer.headers_ref is not None or target.pointer.tls_ref is not None:
-            signed, held = await _with_own(signed, parts)
+        return await prepared(claims, asked_at, parts)
+    except BaseException:  # cancelled
+        await _shielded(_give_all_back(claims, parts))
+        raise
+
+
+async def finish(attempt: Prepared, parts: Parts) -> None:
+    """Steps 6 to 10: afterwards the delivery is in a final state, due again, held, or given back.
+
+    Raises `Unavailable` if PostgreSQL did not answer: the lease then expires, and the sweep ends it. Raises the error
+    of a preparation that failed. Raises `Exhausted` after the delivery was given back because this machine has no file
+    descriptor or memory left: the caller should then begin less for a while.
+    """
+    match attempt:
+        case Signed():
+            await _finish_signed(attempt, parts)
+        case NotAdmitted(claim=refused, verdict=verdict):
+            await _shielded(_wait_or_end(refused, verdict, parts))
+        case Faulty(claim=faulty, error=error):
+            await _postpone(faulty, error, parts)
+            raise error
+        case _:
+            assert_never(attempt)
+
+
+async def _finish_signed(signed: Signed, parts: Parts) -> None:
+    """Send the request, with the endpoint's own headers and TLS identity if there are any."""
+    pointer = signed.target.pointer
+    if pointer.headers_ref is None and pointer.tls_ref is None:
+        await _send(signed, nullcontext(), parts)  # 6 to 10
+        return
+    try:
+        signed, block = await with_headers_and_tls(signed, parts)
     except (CannotSign, LocalFailure) as error:
-        await _shielded(_cannot(claim, error, parts))
-    except Exhausted as error:
-        await _shielded(_exhausted(claim, str(error), parts))
+        await _shielded(_wait_or_end(signed.claim, wait_after(error, parts), parts))
+    except Exception as error:  # an error in hookseal, or of this machine
+        await _postpone(signed.claim, error, parts)
         raise
-    except Exception:  # a fault of ours: it is told by whoever runs us
-        await _shielded(_hold(claim, await_mending(parts.jitter()), parts))
-        raise
-    except BaseException:  # cut off
-        await _shielded(_give_back(claim, parts))
+    except BaseException:  # cancelled
+        await _shielded(_give_back(signed.claim, parts))
         raise
     else:
-        await _send(signed, held, parts)  # 6 to 10
+        await _send(signed, block, parts)
 
 
-async def _sign(claim: Claim, target: Target, asked_at: float, parts: Parts) -> _Signed:
-    async with parts.signers.signers(target.pointer) as signers:
-        if not signers:
-            raise Defect("a request would have left unsigned")
-        request = compose(
-            claim,
-            target,
-            signers,
-            user_agent=parts.user_agent,
-            longest_seconds=parts.longest_seconds,
-            start_by=asked_at + START_WITHIN_SECONDS,
-        )
-        return _Signed(claim=claim, target=target, request=request, refs=tuple(signer.ref for signer in signers))
-
-
-async def _with_own(signed: _Signed, parts: Parts) -> tuple[_Signed, AsyncExitStack]:
-    """Return the attempt with the endpoint's own headers and TLS identity, and the block at whose end they are gone."""
-    pointer = signed.target.pointer
-    async with AsyncExitStack() as block:
-        values = await block.enter_async_context(parts.signers.headers(pointer))
-        tls = await block.enter_async_context(parts.signers.tls(pointer))
-        request = replace(signed.request, sealed_headers=values, tls=dialled_with(tls))
-        return replace(signed, request=request), block.pop_all()
-
-
-async def _send(signed: _Signed, held: AbstractAsyncContextManager[object], parts: Parts) -> None:
+async def _send(signed: Signed, block: AbstractAsyncContextManager[object], parts: Parts) -> None:
     started = parts.clock.monotonic()
     try:
-        async with held:
+        async with block:
             answer = await parts.transport.send(signed.request)  # 6
     except Defect:  # nothing was begun
-        await _shielded(_hold(signed.claim, await_mending(parts.jitter()), parts))
+        await _shielded(_wait_or_end(signed.claim, await_repair(parts.jitter()), parts))
         raise
-    except BaseException:  # cut off: what became of the request is unknown, and on record
-        await _shielded(_settle(signed, None, parts.clock.monotonic() - started, parts))
+    except BaseException:  # cancelled: the receiver may have the request, so the outcome is recorded as unknown
+        await _record(signed, None, parts.clock.monotonic() - started, parts)
         raise
     if isinstance(answer, NotBegun):
-        await _shielded(_not_begun(signed.claim, answer, parts))
-        if answer.lack is not None:
-            raise Exhausted(f"this machine has none left of what a connection takes ({answer.lack})")
+        await _shielded(_give_back_unbegun(signed.claim, answer, parts))
+        if answer.missing_resource is not None:
+            raise Exhausted(f"this machine has none left of what a connection takes ({answer.missing_resource})")
     else:
-        await _shielded(_settle(signed, answer, parts.clock.monotonic() - started, parts))
+        await _record(signed, answer, parts.clock.monotonic() - started, parts)
 
 
-async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: float, parts: Parts) -> None:
-    row = _row(answer, signed.refs, seconds)  # 7
+async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float, parts: Parts) -> None:
+    """Record the outcome of the request, then count and log it. A cancellation is raised after both are done.
+
+    Nothing is awaited between the answer and the call of the ledger.
+    """
+    row = _attempt(answer, signed.refs, seconds)  # 7
+    parts.answered(signed.claim.ring, row.outcome)
     verdict = decide(  # 8
         row.outcome,
         retry_after=answer.retry_after if isinstance(answer, Reply) else (),
@@ -139,23 +134,45 @@ async def _settle(signed: _Signed, answer: Reply | Failure | None, seconds: floa
         jitter=parts.jitter(),
     )
     error = explain(answer)
-    done = await _counted(parts.ledger.record(signed.claim, row, verdict, error), parts)  # 9
-    parts.meter.attempted(row.outcome, seconds, first_after=_first_after(signed.claim))  # 10
-    if done is not None:
+    recording = asyncio.ensure_future(parts.ledger.record(signed.claim, row, verdict, error))  # 9
+    try:
+        await asyncio.shield(recording)
+    except asyncio.CancelledError:
+        await asyncio.wait({recording})
+        raise
+    finally:
+        if recording.done() and not recording.cancelled() and recording.exception() is None:
+            done = recording.result()
+            _count(signed.claim, row, done, seconds=seconds, parts=parts)  # 10
+            if done is not None:
+                parts.health.attempted(signed.target, row.outcome)
+            write = parts.log.info if done is not None and done.state is State.DELIVERED else parts.log.warning
+            write(
+                "delivery.attempted",
+                **_attempt_fields(signed, row, done or verdict),
+                detail=error,
+                recorded=done is not None,
+            )
+            if done is not None and done.disable is not None:
+                parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=done.disable)
+
+
+def _count(claim: Claim, row: Attempt, done: Verdict | None, *, seconds: float, parts: Parts) -> None:
+    """Count an attempt and the verdict that was applied; `done` is None if its lease was lost."""
+    parts.meter.attempted(row.outcome, seconds, first_after=_first_after(claim))
+    if done is None:
+        parts.meter.lease_lost()
+    else:
         parts.meter.decided(done)
-    write = parts.log.info if done is not None and done.state is State.DELIVERED else parts.log.warning
-    write("delivery.attempted", **_told(signed, row, done or verdict), detail=error, recorded=done is not None)
-    if done is not None and done.disable is not None:
-        parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=done.disable)
 
 
-def _now(signed: _Signed, parts: Parts) -> datetime:
-    """Return the time of the ledger: the wall clock of this machine may be hours off."""
+def _now(signed: Signed, parts: Parts) -> datetime:
+    """Return the time by the clock of the database: the clock of this machine may be wrong by hours."""
     asked_at = signed.request.start_by - START_WITHIN_SECONDS
     return signed.claim.claimed_at + timedelta(seconds=parts.clock.monotonic() - asked_at)
 
 
-def _row(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: float) -> Attempt:
+def _attempt(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: float) -> Attempt:
     return Attempt(
         outcome=classify(answer),
         status=answer.status if isinstance(answer, Reply) else None,
@@ -166,72 +183,84 @@ def _row(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: float) 
 
 
 def _first_after(claim: Claim) -> float | None:
-    """Return how old the delivery was when its first attempt began, None if this is a later one."""
-    return (claim.claimed_at - claim.made_at).total_seconds() if claim.number == 1 else None
+    """Return the age of the delivery in seconds when its first attempt began; None if this is a later attempt."""
+    return (claim.claimed_at - claim.created_at).total_seconds() if claim.number == 1 else None
 
 
-def _told(signed: _Signed, row: Attempt, verdict: Verdict) -> dict[str, object]:
-    """Return the one wide event of an attempt. Of the url only the host is told: a path may hold a token."""
+def _attempt_fields(signed: Signed, row: Attempt, verdict: Verdict) -> dict[str, object]:
+    """Return the fields of the log event of an attempt. It has only the host of the url: a path may contain a token."""
     return {
         **_identity(signed.claim),
         "outcome": row.outcome.value,
         "status": row.status,
         "duration_ms": row.duration_ms,
         "signed_by": list(row.signed_by),
-        "host": urlsplit(signed.request.url).hostname,
+        "host": _host(signed.request.url),
         "bytes": len(signed.request.body),
         "state": verdict.state.value,
         "retry_in_seconds": verdict.retry_in_seconds if verdict.state is State.PENDING else None,
     }
 
 
-async def _hold(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
+@lru_cache(maxsize=_URLS_REMEMBERED)
+def _host(url: str) -> str | None:
+    return urlsplit(url).hostname
+
+
+async def _wait_or_end(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
     match verdict:
         case Wait(waiting_for=waiting_for, reason=reason):
-            if await _counted(parts.ledger.release(claim, verdict), parts) and waiting_for is not None:
+            if await _count_lost_lease(parts.ledger.release(claim, verdict), parts) and waiting_for is not None:
                 parts.meter.held(waiting_for)
             parts.log.warning("delivery.waiting", **_identity(claim), waiting_for=waiting_for, reason=reason)
         case End(state=state, reason=reason):
-            await _counted(parts.ledger.end(claim, state, reason), parts)
+            await _count_lost_lease(parts.ledger.end(claim, state, reason), parts)
             parts.log.warning("delivery.ended", **_identity(claim), state=state.value, reason=reason)
         case _:
             assert_never(verdict)
 
 
-async def _cannot(claim: Claim, error: CannotSign | LocalFailure, parts: Parts) -> None:
-    if isinstance(error, CannotSign):
-        is_transient = isinstance(error, Unavailable)
-        await _hold(claim, await_secret(str(error), parts.jitter(), is_transient=is_transient), parts)
-    else:  # another worker may have what it takes: no endpoint is held
-        parts.meter.given_back()
-        await _hold(claim, await_turn(str(error), parts.jitter()), parts)
+async def _give_all_back(claims: Sequence[Claim], parts: Parts) -> None:
+    """Give these claims back concurrently: each retries while PostgreSQL is down, and a stop waits for all of them."""
+    errors = await asyncio.gather(*(_give_back(each, parts) for each in claims), return_exceptions=True)
+    for each, error in zip(claims, errors, strict=True):
+        if error is not None:
+            parts.log.error("delivery.unrecorded", **_identity(each), reason=str(error))
+
+
+async def _postpone(claim: Claim, error: Exception, parts: Parts) -> None:
+    """Give back a delivery that could not be prepared, to be tried again later. The caller logs the error."""
+    if isinstance(error, Exhausted):
+        await _shielded(_give_back_exhausted(claim, str(error), parts))
+    else:
+        await _shielded(_wait_or_end(claim, await_repair(parts.jitter()), parts))
 
 
 async def _give_back(claim: Claim, parts: Parts) -> None:
-    await _counted(parts.ledger.release(claim, None), parts)
+    await _count_lost_lease(parts.ledger.release(claim, None), parts)
 
 
-async def _not_begun(claim: Claim, answer: NotBegun, parts: Parts) -> None:
-    if answer.lack is not None:
-        await _exhausted(claim, f"no socket could be made ({answer.lack})", parts)
+async def _give_back_unbegun(claim: Claim, answer: NotBegun, parts: Parts) -> None:
+    if answer.missing_resource is not None:
+        await _give_back_exhausted(claim, f"no socket could be made ({answer.missing_resource})", parts)
         return
     await _give_back(claim, parts)
     parts.meter.given_back()
     parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
 
 
-async def _exhausted(claim: Claim, reason: str, parts: Parts) -> None:
+async def _give_back_exhausted(claim: Claim, reason: str, parts: Parts) -> None:
     await _give_back(claim, parts)
     parts.meter.exhausted()
     parts.log.warning("delivery.given_back", **_identity(claim), reason=reason)
 
 
-async def _counted(writing: Awaitable[_Written], parts: Parts) -> _Written:
-    """Return what the write returned. That its lease had moved on is counted."""
-    kept = await writing
-    if not kept:
+async def _count_lost_lease(writing: Awaitable[bool], parts: Parts) -> bool:
+    """Return the result of the write: False if the lease was lost, which is counted."""
+    had_lease = await writing
+    if not had_lease:
         parts.meter.lease_lost()
-    return kept
+    return had_lease
 
 
 def _identity(claim: Claim) -> dict[str, object]:
@@ -247,7 +276,7 @@ def _identity(claim: Claim) -> dict[str, object]:
 
 
 async def _shielded(writing: Coroutine[object, object, None]) -> None:
-    """Return once the writing is done; a cancellation waits for it and is raised afterwards."""
+    """Return once the write has ended. A cancellation is raised only after that."""
     task = asyncio.ensure_future(writing)
     try:
         await asyncio.shield(task)

@@ -1,6 +1,7 @@
-"""What an operator may decide about an endpoint: each value with its limits, those of the table. Pure."""
+"""The values that an operator may set for an endpoint, with their limits, which the table also checks. Pure."""
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from hookseal.ground.errors import Malformed, Refused
@@ -9,8 +10,8 @@ MAX_NAME_CHARACTERS: Final = 128
 MAX_REASON_CHARACTERS: Final = 256
 MIN_TIMEOUT_MS: Final = 100
 MAX_TIMEOUT_MS: Final = 20_000
-RECORDING_SECONDS: Final = 5  # a request must be over and recorded before a worker's drain is
-LIVE_SECONDS: Final = 30.0  # a worker that was not heard of for longer is not live
+RECORDING_SECONDS: Final = 5  # a request must end, and its outcome be recorded, before the drain of a worker ends
+LIVE_SECONDS: Final = 30.0  # a worker whose last heartbeat is older is not live
 MAX_ATTEMPTS: Final = 100
 MAX_BACKOFF_BASE_SECONDS: Final = 86_400
 MAX_BACKOFF_CAP_SECONDS: Final = 604_800
@@ -18,30 +19,36 @@ MAX_DELAYS: Final = 30
 MAX_DELAY_SECONDS: Final = 604_800
 MAX_SCHEDULE_SECONDS: Final = 2_592_000
 MAX_ROTATE_EVERY_DAYS: Final = 30
+# About three days, so that a receiver which is down over a weekend still gets its deliveries. The table has the same.
+DEFAULT_RETRY_SCHEDULE: Final = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+DEFAULT_BACKOFF: Final = {"max_attempts": 10, "backoff_base_seconds": 30, "backoff_cap_seconds": 43_200}
+MAX_CONCURRENCY: Final = 1_000
+MAX_RATE: Final = 10_000
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_RATE: Final = re.compile(r"([0-9]{1,5})/s")
 _DELAY: Final = re.compile(r"([0-9]{1,7})([smhd])")
 
 
 def endpoint_name(text: str | None) -> str | None:
-    """Return the name, for people, if it is 1 to 128 printable characters. Raises `Malformed`."""
+    """Return the name if it has 1 to 128 printable characters. Raises `Malformed`."""
     return None if text is None else _printable(text, "name", MAX_NAME_CHARACTERS)
 
 
 def disabled_reason(text: str) -> str:
-    """Return why an endpoint is disabled, if it is 1 to 256 printable characters. Raises `Malformed`."""
+    """Return the reason for disabling an endpoint if it has 1 to 256 printable characters. Raises `Malformed`."""
     return _printable(text, "reason", MAX_REASON_CHARACTERS)
 
 
 def timeout_ms(value: int) -> int:
-    """Return how long one request may take, if it is 100 to 20,000 ms. Raises `Malformed`."""
+    """Return the time-out of one request if it is 100 to 20,000 ms. Raises `Malformed`."""
     if not MIN_TIMEOUT_MS <= value <= MAX_TIMEOUT_MS:
         raise Malformed(f"time-out must be {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} ms", field="timeout_ms")
     return value
 
 
 def require_drainable(value: int, drain_seconds: int) -> None:
-    """Return only if a request of so many ms ends, and is recorded, within a worker's drain. Raises `Refused`."""
+    """Raise `Refused` if a request of `value` ms cannot end and be recorded within the drain of a worker."""
     longest = (drain_seconds - RECORDING_SECONDS) * 1000
     if value > longest:
         raise Refused(
@@ -70,25 +77,49 @@ def rotate_every_days(value: int) -> int:
     return _within(value, 1, MAX_ROTATE_EVERY_DAYS, "rotate_every_days")
 
 
-def retry_schedule(text: str) -> tuple[int, ...]:
-    """Return the seconds between attempts that `5s,5m,2h` spells, with the units s, m, h and d.
+def concurrency(value: int) -> int:
+    """Return the most requests in flight, if that is 1 to 1,000. Raises `Malformed`."""
+    return _within(value, 1, MAX_CONCURRENCY, "concurrency")
 
-    Raises `Malformed` unless they are 1 to 30 delays of 1 s to 7 d, of 30 d in all.
+
+def rate(text: str) -> int:
+    """Return the most requests a second from a text such as `50/s`, if that is 1 to 10,000. Raises `Malformed`."""
+    given = _RATE.fullmatch(text.strip())
+    if given is None or not 1 <= int(given[1]) <= MAX_RATE:
+        raise Malformed(f"rate must be 1/s to {MAX_RATE}/s, as in 50/s", field="rate")
+    return int(given[1])
+
+
+def requests_a_second(value: int) -> int:
+    """Return the most requests a second, if that is 1 to 10,000. Raises `Malformed`."""
+    return _within(value, 1, MAX_RATE, "rate")
+
+
+def retry_schedule(text: str) -> tuple[int, ...]:
+    """Return the seconds between attempts from a text such as `5s,5m,2h`, with the units s, m, h and d.
+
+    Raises `Malformed` unless there are 1 to 30 delays of 1 s to 7 d, and at most 30 d in all.
     """
-    delays = tuple(map(_delay, text.split(",")))
-    if len(delays) > MAX_DELAYS or sum(delays) > MAX_SCHEDULE_SECONDS:
+    return retry_delays(tuple(map(_delay, text.split(","))))
+
+
+def retry_delays(seconds: Sequence[int]) -> tuple[int, ...]:
+    """Return the seconds between attempts, if there are 1 to 30 of 1 s to 7 d each, and at most 30 d in all.
+
+    Raises `Malformed`.
+    """
+    delays = tuple(seconds)
+    is_schedule = 1 <= len(delays) <= MAX_DELAYS and sum(delays) <= MAX_SCHEDULE_SECONDS
+    if not is_schedule or not all(1 <= delay <= MAX_DELAY_SECONDS for delay in delays):
         raise _no_schedule()
     return delays
 
 
 def _delay(text: str) -> int:
-    found = _DELAY.fullmatch(text.strip())
-    if found is None:
+    delay = _DELAY.fullmatch(text.strip())
+    if delay is None:
         raise _no_schedule()
-    seconds = int(found[1]) * _SECONDS[found[2]]
-    if not 1 <= seconds <= MAX_DELAY_SECONDS:
-        raise _no_schedule()
-    return seconds
+    return int(delay[1]) * _SECONDS[delay[2]]
 
 
 def _no_schedule() -> Malformed:

@@ -1,32 +1,33 @@
-"""Endpoints, but for the columns that point at secrets: those belong to the secrets room."""
+"""Writes endpoints, except the columns that point to secrets, which belong to the room `secrets`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 
-from hookseal.dispatcher.database import translated
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.endpoint_rules import DEFAULT_BACKOFF, DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.ground.sql import statements
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.schema.database import Connection
+from hookseal.postgres.handles import Connection
+from hookseal.postgres.statements import Statements
 
-_SQL: Final = statements("hookseal.dispatcher", "endpoints.sql")
+_SQL: Final = Statements("hookseal.dispatcher", "endpoints.sql", seconds=None)
 _OF_ID: Final = frozenset({"endpoints_pkey", "endpoints_id_key"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEndpoint:
-    """What an operator decides about an endpoint; the limits are in `endpoint_rules`.
+    """An endpoint to be created; the limits of its values are in `endpoint_rules`.
 
-    `retry_schedule`, if there is one, holds the seconds between the attempts and stands in place of
-    `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds`. `header_names` names the headers whose
-    values the secrets room keeps, `tls_shown` tells of the certificates that it keeps. `endpoint_id` is that of an
-    older system; without one it is made.
+    `retry_schedule`, if there is one, contains the seconds between the attempts and replaces `max_attempts`,
+    `backoff_base_seconds` and `backoff_cap_seconds`; but if one of these is given, it replaces the default schedule.
+    `concurrency` is the most requests in flight, and `rate` the most requests a second, both over all workers.
+    `header_names` are the names of the headers whose values the room
+    `secrets` stores, and `tls_shown` describes the certificates that it stores. `endpoint_id` is set for an endpoint of
+    an older system; otherwise an id is made.
     """
 
     tenant_id: TenantId
@@ -36,19 +37,29 @@ class NewEndpoint:
     timeout_ms: int = 5_000
     scheme: Scheme = Scheme.STANDARD
     algorithm: Algorithm = Algorithm.HMAC
-    max_attempts: int = 10
-    backoff_base_seconds: int = 30
-    backoff_cap_seconds: int = 43_200
-    retry_schedule: tuple[int, ...] | None = None
+    max_attempts: int | None = None
+    backoff_base_seconds: int | None = None
+    backoff_cap_seconds: int | None = None
+    retry_schedule: tuple[int, ...] | None = DEFAULT_RETRY_SCHEDULE
+    concurrency: int | None = None
+    rate: int | None = None
     rotate_every_days: int | None = None
     header_names: tuple[str, ...] = ()
     tls_shown: Mapping[str, Any] | None = None
     endpoint_id: EndpointId | None = None
 
+    @property
+    def retries(self) -> dict[str, Any]:
+        """The values of the four columns that decide about retries."""
+        backoff = {name: getattr(self, name) for name in DEFAULT_BACKOFF}
+        given = {name: value for name, value in backoff.items() if value is not None}
+        schedule = None if replaces_default(self.retry_schedule, given) else self.retry_schedule
+        return DEFAULT_BACKOFF | given | {"retry_schedule": schedule}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
-    """What stands in an endpoint row of the columns that this room writes."""
+class EndpointSettings:
+    """The columns of an endpoint row that this room writes."""
 
     event_types: tuple[str, ...]
     name: str | None
@@ -57,6 +68,8 @@ class Decided:
     backoff_base_seconds: int
     backoff_cap_seconds: int
     retry_schedule: tuple[int, ...] | None
+    concurrency: int | None
+    rate: int | None
     rotate_every_days: int | None
     header_names: tuple[str, ...]
     tls_shown: Mapping[str, Any] | None
@@ -64,118 +77,126 @@ class Decided:
     disabled_reason: str | None
 
 
-async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
-    """Insert the endpoint in the caller's transaction, without a secret yet; return its id, a UUIDv7 unless given.
+def replaces_default(schedule: tuple[int, ...] | None, given: Iterable[str]) -> bool:
+    """Return whether one of the `given` fields is of back-off and replaces this schedule, because it is the default."""
+    return schedule == DEFAULT_RETRY_SCHEDULE and not DEFAULT_BACKOFF.keys().isdisjoint(given)
 
-    Its scheme and algorithm are written with the pointer, by the secrets room. Raises `Conflict` if the tenant has an
-    endpoint with this url, or there is one with the given id, `Unavailable`.
+
+async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
+    """Insert the endpoint without a secret, in the caller's transaction; return its id, by default a new UUIDv7.
+
+    The room `secrets` writes its scheme and algorithm together with the pointer. Raises `Conflict` if the tenant
+    already has an endpoint with this url, or if the id exists, `Unavailable`.
     """
-    with translated():
-        try:
-            made: str | None = await connection.fetchval(
-                _SQL["insert"],
-                endpoint.tenant_id,
-                endpoint.url,
-                list(endpoint.event_types),
-                endpoint.name,
-                endpoint.timeout_ms,
-                endpoint.max_attempts,
-                endpoint.backoff_base_seconds,
-                endpoint.backoff_cap_seconds,
-                endpoint.retry_schedule,
-                endpoint.rotate_every_days,
-                endpoint.endpoint_id,
-            )
-            if made is None:
-                raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
-            if endpoint.header_names:
-                await connection.execute(_SQL["name_headers"], endpoint.tenant_id, made, endpoint.header_names)
-            if endpoint.tls_shown is not None:
-                await connection.execute(_SQL["show_tls"], endpoint.tenant_id, made, json.dumps(endpoint.tls_shown))
-        except asyncpg.UniqueViolationError as error:
-            if error.constraint_name in _OF_ID:
-                raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
-            raise
-    return EndpointId(made)
+    retries = endpoint.retries
+    try:
+        inserted: str | None = await _SQL.value(
+            connection,
+            "insert",
+            endpoint.tenant_id,
+            endpoint.url,
+            list(endpoint.event_types),
+            endpoint.name,
+            endpoint.timeout_ms,
+            retries["max_attempts"],
+            retries["backoff_base_seconds"],
+            retries["backoff_cap_seconds"],
+            _words(retries["retry_schedule"]),
+            endpoint.concurrency,
+            endpoint.rate,
+            endpoint.rotate_every_days,
+            endpoint.endpoint_id,
+        )
+        if inserted is None:
+            raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
+        if endpoint.header_names:
+            await _SQL.execute(connection, "name_headers", endpoint.tenant_id, inserted, endpoint.header_names)
+        if endpoint.tls_shown is not None:
+            await _SQL.execute(connection, "show_tls", endpoint.tenant_id, inserted, json.dumps(endpoint.tls_shown))
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name in _OF_ID:
+            raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
+        raise
+    return EndpointId(inserted)
 
 
 def url_taken(by: EndpointId | None) -> Conflict:
-    """Return the error of a url that another endpoint of the tenant has; None if that is gone by now."""
+    """Return the error for a url that another endpoint has; `by` is None if that endpoint was deleted meanwhile."""
     named = "an endpoint with this url" if by is None else f"an endpoint with this url, {by}"
     return Conflict(f"the tenant already has {named}", field="url")
 
 
 async def at_url(connection: Connection, tenant: TenantId, url: str) -> EndpointId | None:
-    """Return which endpoint of the tenant has this url, None if none has. Raises `Unavailable`."""
-    with translated():
-        found: str | None = await connection.fetchval(_SQL["at_url"], tenant, url)
-    return None if found is None else EndpointId(found)
+    """Return the id of the tenant's endpoint with this url, None if there is none. Raises `Unavailable`."""
+    endpoint_id: str | None = await _SQL.value(connection, "at_url", tenant, url)
+    return None if endpoint_id is None else EndpointId(endpoint_id)
 
 
-async def locked(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> Decided:
-    """Return what was decided, which nobody else changes until the caller's transaction ends; claims go on.
+async def locked(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> EndpointSettings:
+    """Lock the endpoint until the caller's transaction ends, and return its settings. Claims do not wait for this lock.
 
     Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
     """
-    with translated():
-        row = await connection.fetchrow(_SQL["lock"], tenant, endpoint_id)
+    row = await _SQL.row(connection, "lock", tenant, endpoint_id)
     if row is None:
         raise NotFound("the tenant has no such endpoint", field="endpoint")
     schedule = row["retry_schedule"]
-    return Decided(
+    return EndpointSettings(
         **dict(row)
         | {
             "event_types": tuple(row["event_types"]),
             "header_names": tuple(row["header_names"]),
-            "retry_schedule": None if schedule is None else tuple(schedule),
+            "retry_schedule": None if schedule is None else tuple(map(int, schedule)),
             "tls_shown": None if row["tls_shown"] is None else json.loads(row["tls_shown"]),
         }
     )
 
 
-async def change(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, decided: Decided) -> None:
-    """Write what is decided now into the locked row, but for whether it is enabled. Raises `Unavailable`."""
-    with translated():
-        await connection.execute(
-            _SQL["change"],
-            tenant,
-            endpoint_id,
-            decided.event_types,
-            decided.name,
-            decided.timeout_ms,
-            decided.max_attempts,
-            decided.backoff_base_seconds,
-            decided.backoff_cap_seconds,
-            decided.retry_schedule,
-            decided.rotate_every_days,
-            decided.header_names,
-            None if decided.tls_shown is None else json.dumps(decided.tls_shown),
-        )
+async def change(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, settings: EndpointSettings) -> None:
+    """Write the settings of the locked endpoint, except whether it is enabled. Raises `Unavailable`."""
+    await _SQL.execute(
+        connection,
+        "change",
+        tenant,
+        endpoint_id,
+        settings.event_types,
+        settings.name,
+        settings.timeout_ms,
+        settings.max_attempts,
+        settings.backoff_base_seconds,
+        settings.backoff_cap_seconds,
+        _words(settings.retry_schedule),
+        settings.concurrency,
+        settings.rate,
+        settings.rotate_every_days,
+        settings.header_names,
+        None if settings.tls_shown is None else json.dumps(settings.tls_shown),
+    )
 
 
 async def enable(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
-    """Let the locked endpoint take deliveries again. Raises `Unavailable`."""
-    with translated():
-        await connection.execute(_SQL["enable"], tenant, endpoint_id)
+    """Enable the locked endpoint. Raises `Unavailable`."""
+    await _SQL.execute(connection, "enable", tenant, endpoint_id)
 
 
 async def disable(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, reason: str) -> None:
-    """Give the locked endpoint nothing more, from the next claim on. Raises `Unavailable`."""
-    with translated():
-        await connection.execute(_SQL["disable"], tenant, endpoint_id, reason)
+    """Disable the locked endpoint from the next claim on. Raises `Unavailable`."""
+    await _SQL.execute(connection, "disable", tenant, endpoint_id, reason)
 
 
 async def delete(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
     """Delete the row of the locked endpoint; its deliveries stay. Raises `Unavailable`."""
-    with translated():
-        await connection.execute(_SQL["delete"], tenant, endpoint_id)
+    await _SQL.execute(connection, "delete", tenant, endpoint_id)
 
 
 async def smallest_drain_seconds(connection: Connection) -> int | None:
-    """Return the shortest drain among the workers that are live, None if there is none.
+    """Return the shortest drain of the live workers in seconds, None if there are none.
 
     Raises `Unavailable`.
     """
-    with translated():
-        seconds: int | None = await connection.fetchval(_SQL["smallest_drain"], LIVE_SECONDS)
+    seconds: int | None = await _SQL.value(connection, "smallest_drain", LIVE_SECONDS)
     return seconds
+
+
+def _words(numbers: tuple[int, ...] | None) -> list[str] | None:
+    return None if numbers is None else [str(number) for number in numbers]

@@ -1,55 +1,67 @@
--- The columns of an endpoint that the dispatcher writes. None of them is a key column: claims need not wait.
+-- The columns of an endpoint that the dispatcher writes. None of them is part of a key, so claims do not wait for a lock.
 
+-- Adds an endpoint without a secret, unless the tenant already has an endpoint with this url.
 -- name: insert
 INSERT INTO hookseal.endpoints
     (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
-     retry_schedule, rotate_every_days)
-VALUES ($1, coalesce($11::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9, $10)
+     retry_schedule, concurrency, rate, rotate_every_days)
+VALUES ($1, coalesce($13::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9::text[]::integer[], $10, $11, $12)
 ON CONFLICT (tenant_id, url) DO NOTHING
 RETURNING id::text
 
+-- Returns which endpoint of the tenant has the url.
 -- name: at_url
 SELECT id::text
 FROM hookseal.endpoints
 WHERE tenant_id = $1 AND url = $2
 
+-- Writes the names of the endpoint's own headers.
 -- name: name_headers
 UPDATE hookseal.endpoints
 SET header_names = $3
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
+-- Writes the description of its TLS identity.
 -- name: show_tls
 UPDATE hookseal.endpoints
-SET tls_shown = $3::jsonb
+SET tls_shown = $3::text::jsonb
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
+-- Reads and locks the settings of an endpoint. Claims do not wait for this lock.
 -- name: lock
-SELECT event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule,
-       rotate_every_days, header_names, tls_shown, enabled, disabled_reason
+SELECT event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
+       retry_schedule::text[] AS retry_schedule, concurrency, rate, rotate_every_days, header_names,
+       tls_shown::text AS tls_shown, enabled, disabled_reason
 FROM hookseal.endpoints
 WHERE tenant_id = $1 AND id = $2::text::uuid
 FOR NO KEY UPDATE
 
+-- Writes the settings of an endpoint, except whether it is enabled.
 -- name: change
 UPDATE hookseal.endpoints
 SET event_types = $3, name = $4, timeout_ms = $5, max_attempts = $6, backoff_base_seconds = $7, backoff_cap_seconds = $8,
-    retry_schedule = $9, rotate_every_days = $10, header_names = $11, tls_shown = $12::jsonb
+    retry_schedule = $9::text[]::integer[], concurrency = $10, rate = $11, rotate_every_days = $12, header_names = $13,
+    tls_shown = $14::text::jsonb
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
+-- Enables the endpoint.
 -- name: enable
 UPDATE hookseal.endpoints
 SET enabled = true, disabled_reason = NULL, disabled_at = NULL
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
+-- Disables the endpoint from the next claim on.
 -- name: disable
 UPDATE hookseal.endpoints
 SET enabled = false, disabled_reason = $3, disabled_at = now()
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
+-- Deletes the endpoint's row; its deliveries stay.
 -- name: delete
 DELETE FROM hookseal.endpoints
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
+-- Returns the shortest drain of the live workers.
 -- name: smallest_drain
 SELECT min(drain_seconds)
 FROM hookseal.workers

@@ -1,34 +1,34 @@
-"""The ledger in PostgreSQL: claims under a fenced lease, outcomes, and what the sweep needs."""
+"""The ledger in PostgreSQL: claims under a fenced lease, outcomes, and the reads and writes of the sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import asyncpg
-
-from hookseal.dispatcher.database import translated
-from hookseal.dispatcher.model import Attempt, Claim, Retries, Ring, State, Target, Verdict
+from hookseal.dispatcher import batches
+from hookseal.dispatcher.lanes.lane import TROUBLE
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
-from hookseal.ground.errors import Busy, Unavailable
-from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
-from hookseal.ground.pointer import Pointer
-from hookseal.ground.sql import statements
-from hookseal.schema.database import ANSWER_SECONDS, Executor, connected
+from hookseal.ground.errors import Busy
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.postgres.handles import Executor
+from hookseal.postgres.statements import Statements
 
-_SQL: Final = statements("hookseal.dispatcher", "ledger.sql")
+_SQL: Final = Statements("hookseal.dispatcher", "ledger.sql")
 SWEEP_BATCH: Final = 1_000
+MOST_WALKED: Final = 100_000  # due deliveries that one look for lost rings reads: about 50 ms in PostgreSQL
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place among the due deliveries in the order in which they came due: the last one before it."""
+class Cursor:
+    """A place in the order in which deliveries became due, given by the last delivery before it."""
 
     due_at: datetime
     delivery_id: DeliveryId
 
 
-BEGINNING: Final = Place(datetime.min.replace(tzinfo=UTC), DeliveryId("00000000-0000-0000-0000-000000000000"))
+BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId("00000000-0000-0000-0000-000000000000"))
 
 
 class PostgresLedger:
@@ -42,22 +42,40 @@ class PostgresLedger:
     async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Take a due, pending delivery under a new lease; None if none matches all three ids.
 
-        Raises `Busy`, and has taken nothing, while somebody else changes the delivery or its endpoint.
+        Raises `Busy`, and takes nothing, if another transaction has locked the delivery or its endpoint.
         """
-        try:
-            row = await self._row(
-                "claim", ring.tenant_id, ring.endpoint_id, ring.delivery_id, self._worker, self._lease_seconds, token
-            )
-        except Unavailable as error:
-            if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
-                raise Busy("the delivery or its endpoint is being changed") from error
-            raise
-        return None if row is None else _claim(ring, row)
+        claimed = await self.claim_all([ring], token, most_bytes=MAX_BODY_BYTES)
+        if claimed.busy:
+            raise Busy("the delivery or its endpoint is being changed")
+        return claimed.claims[0] if claimed.claims else None
+
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies."""
+        return await batches.claim_all(
+            self._executor,
+            rings,
+            worker=self._worker,
+            lease_seconds=self._lease_seconds,
+            token=token,
+            most_bytes=most_bytes,
+        )
+
+    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+        """Record these attempts in one statement; return the result of each, in order.
+
+        None of them may disable an endpoint or be the probe of a held endpoint.
+        """
+        return await batches.record_all(self._executor, made, worker=self._worker)
+
+    async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
+        """Return the delivery ids of those attempts that are recorded with this outcome."""
+        return await batches.recorded(self._executor, made, worker=self._worker)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Write the attempt and do what the verdict says in one statement; return what was done, None without a lease.
+        """Record the attempt and apply the verdict in one statement; return the verdict that was applied.
 
-        A verdict that disables an endpoint which has moved since the claim disables nothing: the delivery is due again.
+        Returns None if the lease was lost. If the verdict disables an endpoint whose pointer has moved since the claim,
+        the endpoint stays enabled and the delivery is due again.
         """
         row = await self._row(
             "record",
@@ -73,31 +91,20 @@ class PostgresLedger:
             list(attempt.signed_by),
             self._worker,
             claim.is_probe is True,
+            attempt.outcome not in TROUBLE,
         )
         if row is None:
             return None
         return Verdict(state=State.PENDING) if row["moved"] else verdict
 
-    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
-        """Tell whether this very attempt of ours is on record: then a write whose answer was lost had been made."""
-        row = await self._row(
-            "is_recorded",
-            claim.ring.tenant_id,
-            claim.ring.delivery_id,
-            claim.number,
-            self._worker,
-            attempt.outcome.value,
-        )
-        return bool(row[0])
-
     async def give_back(self, tokens: list[str]) -> list[str]:
-        """Make what is held under these lease tokens due at once, without an attempt; return those that were found."""
+        """Make the deliveries claimed under these lease tokens due at once and unspent; return the tokens found."""
         return [row["token"] for row in await self._rows("give_back", tokens)]
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
-        """Give the delivery back without an attempt: due at once, after the wait, or once its endpoint is released.
+        """Give the delivery back without an attempt: due at once, after the wait, or when its endpoint is released.
 
-        If what it would wait for is over already it is due at once. False if the lease was lost.
+        If the reason to wait no longer exists, it is due at once. Returns False if the lease was lost.
         """
         if wait is None:
             return await self._row("release", *_fence(claim), 0.0, None) is not None
@@ -120,54 +127,56 @@ class PostgresLedger:
     async def end(self, claim: Claim, state: State, error: str) -> bool:
         """Leave the delivery in that final state without an attempt; False if the lease was lost.
 
-        If it was the probe of its endpoint, that is released: it takes no secret to end the others.
+        If it was the probe of its endpoint, the endpoint is released: the others can be ended without a secret, too.
         """
         return await self._row("end", *_fence(claim), state.value, error, claim.is_probe is True) is not None
 
     async def end_lost_leases(self) -> list[State]:
-        """End leases that ran out, each with an attempt of outcome unknown; return the state of each delivery.
+        """End expired leases, each with an attempt of outcome `unknown`; return the new state of each delivery.
 
-        They are due again, or dead letters if that was the last attempt they were allowed.
+        It is due again, or a dead letter if this attempt was the last of its budget.
         """
         return [State(row["state"]) for row in await self._rows("end_lost_leases", SWEEP_BATCH)]
 
     async def seconds_ago(self, seconds: float) -> datetime:
-        """Return the database's time so many seconds ago."""
+        """Return the time `seconds` ago by the clock of the database."""
         moment: datetime = (await self._row("seconds_ago", seconds))[0]
         return moment
 
     async def rung_before(
-        self, now: datetime, moment: datetime, after: Place = BEGINNING
-    ) -> tuple[list[Ring], Place | None]:
-        """Return what is due `now` and was last rung before that moment, oldest first, and where the next begin.
+        self, now: datetime, moment: datetime, after: Cursor = BEGINNING, *, walked: int = MOST_WALKED
+    ) -> tuple[list[Ring], Cursor | None]:
+        """Return deliveries that are due `now` and were last rung before `moment`, oldest first, and the next place.
 
-        The place is None once no more are left. Nothing is changed.
+        It reads the first `walked` due deliveries behind the place `after`. The next place is None if none are left.
+        Nothing is changed.
         """
-        rows = await self._rows("rung_before", SWEEP_BATCH, moment, after.due_at, after.delivery_id, now)
+        rows = await self._rows("rung_before", SWEEP_BATCH, moment, after.due_at, after.delivery_id, now, walked)
         return _rings(rows), _place(rows, SWEEP_BATCH)
 
     async def ring_again(self, lost: Sequence[Ring], moment: datetime) -> list[Ring]:
-        """Return those of them that nobody has rung since that moment; they count as rung now."""
+        """Mark those that nobody has rung since `moment` as rung now, and return them."""
         return _rings(await self._rows("ring_again", [ring.delivery_id for ring in lost], moment))
 
     async def ring_due(
-        self, now: datetime, rung_before: datetime, after: Place = BEGINNING, *, at_most: int = SWEEP_BATCH
-    ) -> tuple[list[Ring], Place | None]:
-        """Return what was due `now` behind that place, oldest first, which counts as rung, and where the next begin.
+        self, now: datetime, after: Cursor = BEGINNING, *, at_most: int = SWEEP_BATCH
+    ) -> tuple[list[Ring], Cursor | None]:
+        """Mark deliveries that were due `now` and that nobody has rung as rung; return them, oldest first.
 
-        The place is None once no more are left. Left out is what was rung since it came due and not before
-        `rung_before`: given the same moment again and again, every delivery is returned once. What waits is not due.
+        It begins behind the place `after`, and returns the next place, too: None if none are left.
         """
-        rows = await self._rows("ring_due", at_most, rung_before, after.due_at, after.delivery_id, now)
+        rows = await self._rows("ring_due", at_most, after.due_at, after.delivery_id, now)
         return _rings(rows), _place(rows, at_most)
 
     async def ring_unrung(self, token: str, *, waited_seconds: float) -> tuple[list[Ring], bool]:
-        """Return what nobody rang for so long since it came due, oldest first, and whether more may be left.
+        """Mark deliveries that nobody rang for `waited_seconds` after they became due as rung, and return them.
 
-        They count as rung now. None are returned to whoever does not lead the outbox under this token.
+        The oldest come first; the second value says whether more may be left. Those of a held endpoint or a crowded
+        lane are not among them: they wait from now on. A worker that does not lead the outbox under this token gets
+        none.
         """
         rows = await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token)
-        return _rings(rows), len(rows) == SWEEP_BATCH
+        return _rings([row for row in rows if not row["waits"]]), len(rows) == SWEEP_BATCH
 
     async def longest_timeout_ms(self) -> int:
         """Return the longest time-out of an enabled endpoint, 0 if there is none."""
@@ -179,19 +188,17 @@ class PostgresLedger:
         return rows[0] if rows else None
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
-        with translated():
-            async with connected(self._executor) as connection:
-                return await connection.fetch(_SQL[name], *arguments, timeout=ANSWER_SECONDS)
+        return await _SQL.rows(self._executor, name, *arguments)
 
 
 def _fence(claim: Claim) -> tuple[str, str, str]:
     return claim.ring.tenant_id, claim.ring.delivery_id, claim.lease_token
 
 
-def _place(rows: list[Any], at_most: int) -> Place | None:
+def _place(rows: list[Any], at_most: int) -> Cursor | None:
     if len(rows) < at_most:
         return None
-    return Place(rows[-1]["next_attempt_at"], DeliveryId(rows[-1]["delivery_id"]))
+    return Cursor(rows[-1]["next_attempt_at"], DeliveryId(rows[-1]["delivery_id"]))
 
 
 def _rings(rows: list[Any]) -> list[Ring]:
@@ -203,56 +210,3 @@ def _rings(rows: list[Any]) -> list[Ring]:
         )
         for row in rows
     ]
-
-
-def _claim(ring: Ring, row: Any) -> Claim:
-    return Claim(
-        ring=ring,
-        event_id=EventId(row["event_id"]),
-        event_type=row["event_type"],
-        correlation_id=row["correlation_id"],
-        traceparent=row["traceparent"],
-        body=row["body"],
-        number=row["claimed_number"],
-        budget_spent=row["budget_spent"],
-        made_at=row["created_at"],
-        claimed_at=row["claimed_at"],
-        lease_token=row["lease_token"],
-        target=_target(ring, row) if row["endpoint_found"] else None,
-        endpoint_lost=row["endpoint_lost"],
-        is_probe=row["is_probe"],
-    )
-
-
-def _target(ring: Ring, row: Any) -> Target:
-    pointer = Pointer(
-        tenant_id=ring.tenant_id,
-        endpoint_id=ring.endpoint_id,
-        url=row["url"],
-        scheme=row["scheme"],
-        algorithm=row["algorithm"],
-        secret_ref=row["secret_ref"],
-        previous_secret_ref=row["previous_secret_ref"],
-        previous_secret_expires_at=row["previous_secret_expires_at"],
-        previous_scheme=row["previous_scheme"],
-        previous_algorithm=row["previous_algorithm"],
-        previous_due=row["previous_due"],
-        headers_ref=row["headers_ref"],
-        tls_ref=row["tls_ref"],
-        lead=row["lead"],
-        generation=row["generation"],
-        mac=row["mac"],
-        mac_key_id=row["mac_key_id"],
-        cache_epoch=row["cache_epoch"],
-        restore_epoch=row["restore_epoch"],
-        read_at=row["claimed_at"],
-        audited_generation=row["audited_generation"],
-        database=row["database"],
-    )
-    retries = Retries(
-        attempts_allowed=row["attempts_allowed"],
-        backoff_base_seconds=row["backoff_base_seconds"],
-        backoff_cap_seconds=row["backoff_cap_seconds"],
-        schedule=None if row["retry_schedule"] is None else tuple(row["retry_schedule"]),
-    )
-    return Target(pointer=pointer, enabled=row["enabled"], timeout_ms=row["timeout_ms"], retries=retries)

@@ -1,56 +1,10 @@
--- Who changes the delivery or its endpoint may stand still: a claim does not wait, others go on, and it is rung again.
--- name: claim
-WITH due AS (
-    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id
-    FROM hookseal.deliveries AS d
-    WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.id = $3::text::uuid
-      AND d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= now()
-    FOR UPDATE NOWAIT
-), endpoint AS (
-    SELECT e.id, e.enabled, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
-           e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-           e.previous_algorithm, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.mac_key_id,
-           coalesce(e.previous_secret_expires_at > now() AND e.previous_secret_ref IS NOT NULL, false) AS previous_due
-    FROM due JOIN hookseal.endpoints AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
-    FOR KEY SHARE OF e NOWAIT
-), claimed AS (
-    UPDATE hookseal.deliveries AS d
-    SET state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
-        lease_owner = $4, lease_token = coalesce($6::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $5),
-        claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
-        claimed_refs = array_remove(ARRAY[e.secret_ref, CASE WHEN e.previous_due THEN e.previous_secret_ref END], NULL),
-        claimed_generation = e.generation
-    FROM due LEFT JOIN endpoint AS e ON true
-    WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-    RETURNING d.tenant_id, d.id, d.endpoint_id, d.event_id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at,
-              d.lease_token
-)
-SELECT c.event_id, c.claimed_number, c.budget_spent, c.created_at, c.claimed_at, c.lease_token::text AS lease_token,
-       v.event_type, v.correlation_id, v.traceparent, v.body,
-       e.id IS NOT NULL AS endpoint_found, e.enabled, e.timeout_ms,
-       e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule,
-       e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
-       e.previous_algorithm, e.previous_due, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.mac_key_id,
-       coalesce((SELECT epoch FROM hookseal.control WHERE name = 'cache'), -1) AS cache_epoch,
-       coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1) AS restore_epoch,
-       coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
-                 FROM hookseal.control WHERE name = 'restore'), 0) AS database,
-       (SELECT max(l.generation) FROM hookseal.audit_log AS l
-        WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id) AS audited_generation,
-       e.id IS NULL AND coalesce(
-           (SELECT l.action FROM hookseal.audit_log AS l
-            WHERE l.tenant_id = c.tenant_id AND l.subject = 'endpoint:' || c.endpoint_id AND l.action <> 'rollback.found'
-            ORDER BY l.sequence DESC LIMIT 1) <> 'endpoint.deleted', false) AS endpoint_lost,
-       (SELECT h.probe_id IS NOT DISTINCT FROM c.id FROM hookseal.held_endpoints AS h
-        WHERE h.tenant_id = c.tenant_id AND h.endpoint_id = c.endpoint_id AND h.released_at IS NULL) AS is_probe
-FROM claimed AS c
-JOIN hookseal.events AS v ON v.tenant_id = c.tenant_id AND v.id = c.event_id
-LEFT JOIN endpoint AS e ON true
-
--- Numbers that no count of ours can reach, and an attempt that is there already, were written by somebody else. They
--- must not keep an outcome, nor all the leases that are ended with it, from being written.
--- A 410 is about what the claim read. Of an endpoint that has moved since then it says nothing: that stays enabled, and
--- the delivery is due again, for what the endpoint is now. The endpoint is locked first, as an operator's change locks it.
+-- Records one attempt and the new state of its delivery, fenced by its lease, and disables the endpoint after a 410.
+-- Numbers are limited, and an attempt that already exists is ignored: another program has written these. They must not
+-- prevent an outcome from being recorded, nor the other leases that are ended in the same statement.
+-- A 410 is an answer to the pointer that the claim read. If the pointer has moved since, the endpoint stays enabled, and
+-- the delivery is due again. The endpoint is locked first, in the same order as in an operator's change.
+-- If the delivery is the probe of its endpoint ($14): once it was signed, an endpoint that waits for a secret is released.
+-- An open breaker closes if the endpoint was not in trouble ($15); its lane is then crowded, so that workers begin slowly.
 -- name: record
 WITH gone AS (
     SELECT e.generation IS DISTINCT FROM d.claimed_generation AS moved
@@ -78,12 +32,23 @@ WITH gone AS (
     FROM ended
     WHERE $7::text IS NOT NULL AND NOT ended.moved AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id
       AND e.enabled
-), freed AS (  -- it was signed: nothing is refused any more
+), freed AS (  -- the probe was signed: the secret is available again
     UPDATE hookseal.held_endpoints AS h
-    SET released_at = now()
+    SET released_at = CASE WHEN h.waiting_for = 'secret' THEN now() END, probe_id = NULL
     FROM ended
     WHERE $14::boolean AND h.tenant_id = ended.tenant_id AND h.endpoint_id = ended.endpoint_id AND h.released_at IS NULL
-), told AS (
+      AND NOT (h.waiting_for = 'breaker' AND $15::boolean)
+), closed AS (
+    DELETE FROM hookseal.held_endpoints AS h
+    USING ended
+    WHERE $14::boolean AND h.tenant_id = ended.tenant_id AND h.endpoint_id = ended.endpoint_id AND h.released_at IS NULL
+      AND h.waiting_for = 'breaker' AND $15::boolean
+    RETURNING h.tenant_id, h.endpoint_id
+), reopened AS (
+    INSERT INTO hookseal.lanes AS l (tenant_id, endpoint_id, reopened_at)
+    SELECT tenant_id, endpoint_id, now() FROM closed
+    ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET reopened_at = excluded.reopened_at
+), logged AS (
     INSERT INTO hookseal.attempts
         (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
     SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
@@ -91,6 +56,7 @@ WITH gone AS (
 )
 SELECT moved FROM ended
 
+-- Gives a delivery back, due after $4 seconds, with its budget unspent.
 -- name: release
 UPDATE hookseal.deliveries AS d
 SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4), rung_at = NULL,
@@ -99,10 +65,11 @@ SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4), rung
 WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
 RETURNING 1
 
--- What the claim found may be over by now: it waits only if the endpoint is disabled still, or its secret was refused
--- for what it is still; else it is due. Until this is committed nobody enables the endpoint or moves its pointer. Whoever
--- is changing it is not waited for: then it is looked at again. The first refusal holds the endpoint, also one that was
--- just being released.
+-- Gives a claimed delivery back to wait for its endpoint, or to be due again.
+-- The reason may no longer exist: the delivery waits only if the endpoint is still disabled, or if its secret was refused
+-- for the pointer that it still has; otherwise it is due. Until this is committed nobody can enable the endpoint or move
+-- its pointer. If another transaction is changing the endpoint, the statement does not wait: the delivery is due again
+-- after $6 seconds. The first refusal holds the endpoint, even while it is being released.
 -- name: hold
 WITH mine AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.claimed_generation
@@ -114,10 +81,10 @@ WITH mine AS (
     FROM mine JOIN hookseal.endpoints AS e ON e.tenant_id = mine.tenant_id AND e.id = mine.endpoint_id
     FOR SHARE OF e SKIP LOCKED
 ), held AS (
-    SELECT h.reason
+    SELECT h.reason, h.waiting_for
     FROM mine JOIN hookseal.held_endpoints AS h ON h.tenant_id = mine.tenant_id AND h.endpoint_id = mine.endpoint_id
     WHERE h.released_at IS NULL
-), found AS (
+), decided AS (
     SELECT mine.*, already, CASE WHEN $7::boolean THEN $5 ELSE coalesce((SELECT reason FROM held), $5) END AS reason,
            CASE WHEN $4 = 'endpoint_disabled' THEN coalesce((SELECT NOT enabled FROM endpoint), false)
                 ELSE ($7::boolean OR already)
@@ -127,42 +94,44 @@ WITH mine AS (
                      AND ($10::bigint IS NULL
                           OR $10 = coalesce((SELECT epoch FROM hookseal.control WHERE name = 'restore'), -1))
            END AS waits,
+           CASE WHEN $4 = 'endpoint_disabled' THEN $4 ELSE coalesce((SELECT waiting_for FROM held), $4) END AS waiting_for,
            mine.claimed_generation IS NOT NULL AND NOT EXISTS (SELECT FROM endpoint) AS is_changing
     FROM mine, (SELECT EXISTS (SELECT FROM held)) AS is_held (already)
-), given AS (
+), given_back AS (
     UPDATE hookseal.deliveries AS d
     SET state = 'pending', rung_at = NULL,
-        next_attempt_at = CASE WHEN found.is_changing THEN now() + make_interval(secs => $6::float8) ELSE now() END,
-        waiting_for = CASE WHEN found.waits THEN $4 END, held_at = CASE WHEN found.waits THEN now() END,
-        last_error = CASE WHEN found.waits THEN found.reason ELSE d.last_error END,
+        next_attempt_at = CASE WHEN decided.is_changing THEN now() + make_interval(secs => $6::float8) ELSE now() END,
+        waiting_for = CASE WHEN decided.waits THEN decided.waiting_for END, held_at = CASE WHEN decided.waits THEN now() END,
+        last_error = CASE WHEN decided.waits THEN decided.reason ELSE d.last_error END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
-    FROM found
-    WHERE d.tenant_id = found.tenant_id AND d.id = found.id
+    FROM decided
+    WHERE d.tenant_id = decided.tenant_id AND d.id = decided.id
 ), holding AS (
     INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, reason, is_transient, step_seconds, probe_at)
-    SELECT found.tenant_id, found.endpoint_id, found.reason, $8::boolean, $6::float8, now() + make_interval(secs => $6::float8)
-    FROM found
-    WHERE found.waits AND NOT found.already AND $4 = 'secret'
+    SELECT decided.tenant_id, decided.endpoint_id, decided.reason, $8::boolean, $6::float8, now() + make_interval(secs => $6::float8)
+    FROM decided
+    WHERE decided.waits AND NOT decided.already AND $4 = 'secret'
     ON CONFLICT (tenant_id, endpoint_id) DO UPDATE
-    SET since = now(), reason = excluded.reason, is_transient = excluded.is_transient, step_seconds = excluded.step_seconds,
+    SET since = now(), waiting_for = excluded.waiting_for, reason = excluded.reason, is_transient = excluded.is_transient, step_seconds = excluded.step_seconds,
         probe_at = excluded.probe_at, probe_id = NULL, released_at = NULL
     WHERE h.released_at IS NOT NULL
-), explained AS (  -- by a probe, of an endpoint that was found held without a reason, or with another one
+), explained AS (  -- a probe was refused for another reason than the recorded one, or none was recorded
     UPDATE hookseal.held_endpoints AS h
-    SET reason = found.reason
-    FROM found
-    WHERE found.waits AND found.already AND $4 = 'secret' AND $7::boolean AND h.reason IS DISTINCT FROM found.reason
-      AND h.tenant_id = found.tenant_id AND h.endpoint_id = found.endpoint_id AND h.released_at IS NULL
+    SET reason = decided.reason
+    FROM decided
+    WHERE decided.waits AND decided.already AND $4 = 'secret' AND $7::boolean AND h.reason IS DISTINCT FROM decided.reason
+      AND h.tenant_id = decided.tenant_id AND h.endpoint_id = decided.endpoint_id AND h.released_at IS NULL
 )
-SELECT waits FROM found
+SELECT waits FROM decided
 
+-- Gives deliveries back by their lease tokens alone, due now and unspent.
 -- name: give_back
 WITH held AS (
     SELECT d.tenant_id, d.id, d.lease_token
     FROM hookseal.deliveries AS d
     WHERE d.state = 'sending' AND d.lease_token = ANY ($1::text[]::uuid[])
     FOR UPDATE
-), given AS (
+), given_back AS (
     UPDATE hookseal.deliveries AS d
     SET state = 'pending', next_attempt_at = now(), rung_at = NULL,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
@@ -170,20 +139,16 @@ WITH held AS (
     WHERE d.tenant_id = held.tenant_id AND d.id = held.id
     RETURNING held.lease_token
 )
-SELECT lease_token::text AS token FROM given
+SELECT lease_token::text AS token FROM given_back
 
--- name: is_recorded
-SELECT EXISTS (
-    SELECT FROM hookseal.attempts
-    WHERE tenant_id = $1 AND delivery_id = $2::text::uuid AND number = $3 AND worker = $4 AND outcome = $5)
-
+-- Ends a delivery for which nothing may be sent any more, without an attempt.
 -- name: end
 WITH ended AS (
     UPDATE hookseal.deliveries AS d
     SET state = $4, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
     RETURNING d.tenant_id, d.endpoint_id
-), freed AS (  -- it takes no secret to end the others
+), freed AS (  -- the other deliveries can be ended without a secret, too
     UPDATE hookseal.held_endpoints AS h
     SET released_at = now()
     FROM ended
@@ -191,6 +156,7 @@ WITH ended AS (
 )
 SELECT FROM ended
 
+-- Ends expired leases, oldest first, each with an attempt whose outcome is unknown.
 -- name: end_lost_leases
 WITH lost AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.lease_owner
@@ -212,22 +178,34 @@ WITH lost AS (
     FROM judged
     WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
     RETURNING d.tenant_id, d.id, d.state, d.claimed_number, d.claimed_at, d.claimed_refs, judged.lease_owner
-), told AS (
+), logged AS (
     INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
     SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner FROM ended
+    WHERE NOT EXISTS (  -- else the insert would wait for a transaction that deletes this attempt
+        SELECT FROM hookseal.attempts AS a
+        WHERE a.tenant_id = ended.tenant_id AND a.delivery_id = ended.id AND a.number = ended.claimed_number)
         ON CONFLICT DO NOTHING
 )
 SELECT state FROM ended
 
+-- Reads due deliveries that were rung before $2 and not claimed since, in the order in which they became due.
+-- It reads at most $6 due deliveries: otherwise each look would read a whole backlog that nobody has rung.
 -- name: rung_before
+WITH walked AS (
+    SELECT d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.rung_at
+    FROM hookseal.deliveries AS d
+    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5
+      AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
+    ORDER BY d.next_attempt_at, d.id
+    LIMIT $6
+)
 SELECT d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.next_attempt_at
-FROM hookseal.deliveries AS d
-WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5
-  AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
-  AND d.rung_at < $2 AND d.rung_at >= d.next_attempt_at
+FROM walked AS d
+WHERE d.rung_at < $2
 ORDER BY d.next_attempt_at, d.id
 LIMIT $1
 
+-- Marks these deliveries as rung now, unless they were rung since $2.
 -- name: ring_again
 WITH lost AS (
     SELECT d.tenant_id, d.id
@@ -241,14 +219,15 @@ FROM lost
 WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
 RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
 
--- A batch begins behind the place where the one before it ended: what that one rang is not walked past again.
+-- Marks deliveries that were due at $4 and that nobody has rung as rung now, in the order in which they became due.
+-- A batch begins where the batch before it ended, so that the rows of that one are not read again. What was rung is in
+-- no index that it reads: so it costs the same with any number of deliveries that were rung and not claimed yet.
 -- name: ring_due
 WITH due AS (
     SELECT d.tenant_id, d.id, d.next_attempt_at
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5
-      AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
-      AND (d.rung_at IS NULL OR d.rung_at < $2 OR d.rung_at < d.next_attempt_at)
+    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.next_attempt_at <= $4
+      AND (d.next_attempt_at, d.id) > ($2, $3::text::uuid)
     ORDER BY d.next_attempt_at, d.id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
@@ -263,9 +242,11 @@ SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, nex
 FROM rung
 ORDER BY next_attempt_at, id
 
+-- Marks deliveries that nobody rang since they became due as rung now, oldest first, while this token leads the outbox.
+-- Those of a held endpoint or a crowded lane are not rung: they wait. The probe of a held endpoint is rung.
 -- name: ring_unrung
 WITH unrung AS (
-    SELECT d.tenant_id, d.id
+    SELECT d.tenant_id, d.id, d.endpoint_id
     FROM hookseal.deliveries AS d
     WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
       AND d.next_attempt_at <= now() - make_interval(secs => $2)
@@ -273,17 +254,27 @@ WITH unrung AS (
     ORDER BY d.next_attempt_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
+), judged AS (
+    SELECT unrung.tenant_id, unrung.id,
+           CASE WHEN h.probe_id IS DISTINCT FROM unrung.id THEN coalesce(h.waiting_for, l.waiting_for) END AS waiting_for
+    FROM unrung
+    LEFT JOIN hookseal.held_endpoints AS h
+        ON h.tenant_id = unrung.tenant_id AND h.endpoint_id = unrung.endpoint_id AND h.released_at IS NULL
+    LEFT JOIN hookseal.lanes AS l ON l.tenant_id = unrung.tenant_id AND l.endpoint_id = unrung.endpoint_id
 ), rung AS (
     UPDATE hookseal.deliveries AS d
-    SET rung_at = now()
-    FROM unrung
-    WHERE d.tenant_id = unrung.tenant_id AND d.id = unrung.id
-    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
+    SET rung_at = CASE WHEN judged.waiting_for IS NULL THEN now() END,
+        waiting_for = judged.waiting_for, held_at = CASE WHEN judged.waiting_for IS NOT NULL THEN now() END
+    FROM judged
+    WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
+    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.waiting_for IS NOT NULL AS waits
 )
-SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM rung ORDER BY next_attempt_at, id
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, waits FROM rung ORDER BY next_attempt_at, id
 
+-- Returns the time $1 seconds ago.
 -- name: seconds_ago
 SELECT now() - make_interval(secs => $1)
 
+-- Returns the longest time-out of an enabled endpoint.
 -- name: longest_timeout_ms
 SELECT coalesce(max(timeout_ms), 0) FROM hookseal.endpoints WHERE enabled

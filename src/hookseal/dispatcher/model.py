@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -23,26 +23,34 @@ class State(StrEnum):
 
 
 class WaitingFor(StrEnum):
-    """Why a pending delivery is held back although it is due."""
+    """Why a pending delivery is held: it is not due until its endpoint is released, or its lane has room."""
 
     SECRET = "secret"  # noqa: S105 -- the name of a state
     ENDPOINT_DISABLED = "endpoint_disabled"
+    BREAKER = "breaker"
+    RATE = "rate"
+    CONCURRENCY = "concurrency"
+    ORDER = "order"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ring:
-    """What a job in Redis says, no more: this delivery may be due."""
+    """The ids in a job in Redis. A ring says only that this delivery may be due.
+
+    `is_parked` marks a delivery that a worker has taken from a crowded lane: its claim may take it while it waits.
+    """
 
     tenant_id: TenantId
     endpoint_id: EndpointId
     delivery_id: DeliveryId
+    is_parked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
     """How often an endpoint is tried, and how long after a failure it is tried again.
 
-    `schedule`, if there is one, holds the seconds between the attempts and stands in place of base and cap.
+    `schedule`, if there is one, contains the seconds between the attempts; base and cap are then not used.
     `attempts_allowed` counts the first attempt.
     """
 
@@ -53,25 +61,44 @@ class Retries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How much an endpoint takes at once: requests in flight, and requests a second. None: there is no such limit.
+
+    Both are limits of the whole fleet.
+    """
+
+    concurrency: int | None = None
+    rate: int | None = None
+
+
+NO_PACE: Final = Pace()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What the claim read of the endpoint row."""
+    """What a claim has read from the row of the endpoint.
+
+    `is_failing` is true if the row says that no attempt has succeeded for a while.
+    """
 
     pointer: Pointer
     enabled: bool
     timeout_ms: int
     retries: Retries
+    is_failing: bool = False
+    pace: Pace = NO_PACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A delivery that is ours until the lease ends: everything one attempt needs.
+    """A delivery that this worker has reserved until the lease expires, with everything that one attempt needs.
 
-    `number` counts attempts from 1, over replays too; `budget_spent` is how many were made before this one
-    since the delivery was published or last replayed. `claimed_at` is the database's time of the claim,
-    which is when the attempt began; `made_at` is when the delivery was made. `target` is None if the
-    endpoint row is gone, and `endpoint_lost` tells that nobody deleted it as far as the audit log knows.
-    `is_probe` is None unless the endpoint is held because a secret of it was refused: then one delivery at a time is
-    tried, and it tells whether this is that one.
+    `number` counts attempts from 1 and continues after a replay. `budget_spent` is the number of attempts before this
+    one since the delivery was published or last replayed. `claimed_at` is the time of the claim by the clock of the
+    database, which is when the attempt began; `created_at` is when the delivery was created. `target` is None if the
+    endpoint row does not exist. `endpoint_lost` is true if, in addition, the audit log has no entry of its deletion.
+    `is_probe` is None if the endpoint is not held. If it is held because its secret was refused or its breaker is open,
+    one delivery at a time is the probe, and `is_probe` says whether it is this one; `held_for` says why it is held.
     """
 
     ring: Ring
@@ -82,30 +109,46 @@ class Claim:
     body: bytes
     number: int
     budget_spent: int
-    made_at: datetime
+    created_at: datetime
     claimed_at: datetime
     lease_token: str
     target: Target | None
     endpoint_lost: bool = False
     is_probe: bool | None = None
+    held_for: WaitingFor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """The result of claiming a batch of rings.
+
+    `busy` contains the rings whose delivery is due but could not be claimed now: another transaction has locked its
+    row or the row of its endpoint, or its body did not fit. `faulty` contains the rings that could not be claimed
+    because of an error in hookseal, each with the error. If such a delivery was claimed in the database, it is given
+    back, or its lease expires. A ring in none of these lists claims nothing, now or later: it can be dropped.
+    """
+
+    claims: list[Claim]
+    busy: list[Ring]
+    faulty: list[tuple[Ring, Exception]] = field(default_factory=list)
 
 
 class Masked(Protocol):
-    """A value that does not show itself: its repr masks it, and it refuses to be copied or pickled."""
+    """A value whose repr is masked and that cannot be copied or pickled."""
 
     def reveal(self) -> bytes:
-        """Return the value. Only what puts it on the wire may ask."""
+        """Return the value. Only code that writes it into a request may call this."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsIdentity:
-    """How an endpoint of its own trust, or with a client certificate, is spoken to.
+    """The TLS context for an endpoint that has a client certificate or certificate authorities of its own.
 
-    `key` tells identities apart and holds no secret: a reference with its version, or a digest of what is public.
+    `key` identifies it and contains no secret: it is a reference with its version, or a digest of public values.
     Connections are shared only by requests with the same key and egress rights. A new `context` under a known key
-    takes the place of the old one. `expires_at`, by the clock of the event loop, is when no connection is kept any
-    more that was made with this context; None if it holds nothing that must be let go of.
+    replaces the old one. At `expires_at`, by the clock of the event loop, all connections that were made with this
+    context are closed; None if the context contains nothing that must be discarded.
     """
 
     key: str
@@ -115,12 +158,12 @@ class TlsIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One POST, ready to be sent as it is.
+    """One POST, ready to be sent.
 
-    It is begun (dialled, or written on a kept connection) before `start_by`, a monotonic time, or not at all, and over
-    within `timeout_seconds`. `sealed_headers` are the endpoint's own: names in lower case, values that
-    no repr shows. They stand beside `headers`, which are ours, and never in the place of one of them. Without `tls`
-    the receiver must be vouched for by what this installation trusts, and hookseal shows no certificate.
+    It begins (a connection is opened, or an idle one is written to) before `start_by`, a monotonic time, or not at all.
+    It ends within `timeout_seconds`. `sealed_headers` are the headers of the endpoint: names in lower case, and values
+    that no repr shows. They are sent in addition to `headers`, and never replace one of these. Without `tls` the
+    receiver must have a certificate that this installation trusts, and hookseal presents none.
     """
 
     tenant_id: TenantId
@@ -135,9 +178,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The receiver answered with a status. `snippet` is at most 2 KiB of what it said.
+    """The receiver answered with a status. `snippet` is at most 2 KiB of the body.
 
-    `retry_after` holds the values of that header as they came, at most four of at most 64 characters.
+    `retry_after` contains the unchanged values of that header, at most four of at most 64 characters.
     """
 
     status: int
@@ -160,7 +203,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The request ended without a status; `detail` says how, in our words, never the receiver's."""
+    """The request ended without a status. `detail` says how; it contains no text from the receiver."""
 
     kind: FailureKind
     detail: str
@@ -170,17 +213,18 @@ class Failure:
 class NotBegun:
     """The request was not begun: nothing of it was written.
 
-    `lack` is what this machine lacked for it (`EMFILE`, for instance); None if it was too late to begin.
+    `missing_resource` names what this machine had none left of (`EMFILE`, for instance); None if it was too late to
+    begin.
     """
 
-    lack: str | None = None
+    missing_resource: str | None = None
 
 
 Answer = Reply | Failure | NotBegun
 
 
 class Outcome(StrEnum):
-    """How an attempt ended. A failure of the other side is one of these, never an exception."""
+    """How an attempt ended. A failure of the receiver is one of these, never an exception."""
 
     DELIVERED = "delivered"
     GONE = "gone"
@@ -202,9 +246,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What follows from an attempt: the state of its delivery and, if that is pending, when it is due again.
+    """What follows from an attempt: the new state of its delivery and, if that is pending, when it is due again.
 
-    `disable` is why the endpoint gets nothing more until an operator enables it, None if it goes on.
+    `disable` is the reason for which the endpoint is disabled; None if it stays enabled.
     """
 
     state: State
@@ -214,10 +258,28 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt as the log of attempts keeps it. `signed_by` holds secret refs, current first."""
+    """One attempt as it is stored in `attempts`. `signed_by` contains secret references, the current one first."""
 
     outcome: Outcome
     status: int | None
     duration_ms: int | None
     snippet: str | None
     signed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedAttempt:
+    """A finished attempt and what follows from it: everything that is to be recorded."""
+
+    claim: Claim
+    attempt: Attempt
+    verdict: Verdict
+    error: str | None
+
+
+class Recorded(StrEnum):
+    """The result of recording an outcome."""
+
+    STORED = "stored"
+    LEASE_LOST = "lease_lost"
+    BUSY = "busy"  # another transaction has locked the row

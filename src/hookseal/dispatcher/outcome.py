@@ -1,6 +1,6 @@
-"""What an answer means, as one table: which outcome of the closed set it is, and what follows from it.
+"""The table of outcomes: which answer has which outcome, and what follows from it.
 
-`docs/outcomes.md` is written from the same table.
+`docs/outcomes.md` is generated from this table.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hookseal.dispatcher.model import Failure, FailureKind, Outcome, Reply
 
 
 class Consequence(StrEnum):
-    """What follows from an outcome (the policy says when, and how often)."""
+    """What follows from an outcome; `policy` decides when, and how often."""
 
     DELIVERED = "delivered"
     DISABLE = "disable"
@@ -21,7 +21,7 @@ class Consequence(StrEnum):
 
 
 class Otherwise(StrEnum):
-    """When a rule applies that names neither a status nor a kind of failure."""
+    """The condition of a rule that has neither a status nor a kind of failure."""
 
     OTHER_STATUS = "other_status"
     CUT_OFF = "cut_off"
@@ -29,9 +29,9 @@ class Otherwise(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One row: the outcome, when it is that one, what follows, and a sentence for people.
+    """One row of the table: the outcome, its condition, what follows, and an explanation for people.
 
-    `when` is a set of statuses, a kind of failure, or neither of them.
+    `when` is a set of statuses, a kind of failure, or one of `Otherwise`.
     """
 
     outcome: Outcome
@@ -41,32 +41,32 @@ class Rule:
 
 
 def hundred(digit: int) -> frozenset[int]:
-    """Return the hundred statuses that begin with this digit."""
+    """Return all statuses that begin with this digit."""
     return frozenset(range(100 * digit, 100 * digit + 100))
 
 
-# Of two rows with the same status the first counts. Sources: Standard Webhooks 1.0.0, "Delivery success and failure";
-# RFC 9110, section 15.
+# If two rows have the same status, the first one counts. Sources: Standard Webhooks 1.0.0, "Delivery success and
+# failure"; RFC 9110, section 15.
 RULES: Final = (
     Rule(
         outcome=Outcome.DELIVERED,
         when=hundred(2),
         consequence=Consequence.DELIVERED,
-        meaning="The receiver took it. Only 2xx says so, whatever the body says.",
+        meaning="The receiver accepted it. Only a 2xx status counts, whatever the body says.",
     ),
     Rule(
         outcome=Outcome.GONE,
         when=frozenset({410}),
         consequence=Consequence.DISABLE,
-        meaning="The receiver wants nothing more at this url. The other deliveries of the endpoint wait, and so does "
-        "what is published meanwhile. After a change of the endpoint (url, secret, headers, TLS) the 410 of a request "
-        "that began before disables nothing: that attempt is on record, unspent, and the delivery is due again.",
+        meaning="The receiver wants no more deliveries at this url. The other deliveries of the endpoint wait, "
+        "including those that are published meanwhile. If the endpoint (url, secret, headers, TLS) was changed after "
+        "the request began, nothing is disabled: the attempt is on record, unspent, and the delivery is due again.",
     ),
     Rule(
         outcome=Outcome.THROTTLED,
         when=frozenset({429, 502, 503, 504}),
         consequence=Consequence.THROTTLE,
-        meaning="The receiver, or what stands before it, is overloaded or down.",
+        meaning="The receiver, or a proxy or gateway before it, is overloaded or down.",
     ),
     Rule(
         outcome=Outcome.REDIRECT,
@@ -78,19 +78,19 @@ RULES: Final = (
         outcome=Outcome.CLIENT_ERROR,
         when=hundred(4),
         consequence=Consequence.RETRY,
-        meaning="The receiver refused the request. It is tried again, since receivers are mended.",
+        meaning="The receiver refused the request. It is tried again, because the receiver may be repaired.",
     ),
     Rule(
         outcome=Outcome.SERVER_ERROR,
         when=hundred(5),
         consequence=Consequence.RETRY,
-        meaning="The receiver failed at it.",
+        meaning="The receiver failed to process the request.",
     ),
     Rule(
         outcome=Outcome.UNEXPECTED_STATUS,
         when=Otherwise.OTHER_STATUS,
         consequence=Consequence.RETRY,
-        meaning="The receiver answered with a status that ends no request.",
+        meaning="The receiver answered with a status that is not a final answer.",
     ),
     Rule(
         outcome=Outcome.TIMEOUT,
@@ -120,32 +120,32 @@ RULES: Final = (
         outcome=Outcome.FORBIDDEN_ADDRESS,
         when=FailureKind.FORBIDDEN_ADDRESS,
         consequence=Consequence.RETRY,
-        meaning="The host has only addresses that may not be dialled (`HOOKSEAL_EGRESS_ALLOW`). Nothing was sent.",
+        meaning="The host has only addresses that are not allowed (`HOOKSEAL_EGRESS_ALLOW`). Nothing was sent.",
     ),
     Rule(
         outcome=Outcome.PROTOCOL,
         when=FailureKind.PROTOCOL,
         consequence=Consequence.RETRY,
-        meaning="What came back is not HTTP. The receiver may have the request.",
+        meaning="The answer is not HTTP. The receiver may have the request.",
     ),
     Rule(
         outcome=Outcome.PROXY,
         when=FailureKind.PROXY,
         consequence=Consequence.RETRY,
-        meaning="The egress proxy (`HOOKSEAL_EGRESS_PROXY`) is not there, refused or failed: that is the operator's to "
-        "mend. Nothing was sent.",
+        meaning="The egress proxy (`HOOKSEAL_EGRESS_PROXY`) is down, refused or failed: the operator must repair it. "
+        "Nothing was sent.",
     ),
     Rule(
         outcome=Outcome.INVALID_URL,
         when=FailureKind.INVALID_URL,
         consequence=Consequence.FAIL,
-        meaning="The url names no host that can be dialled: correct it, then replay. Nothing was sent.",
+        meaning="The url does not name a valid host: correct it, then replay. Nothing was sent.",
     ),
     Rule(
         outcome=Outcome.UNKNOWN,
         when=Otherwise.CUT_OFF,
         consequence=Consequence.RETRY,
-        meaning="The worker was stopped, or died, before it could record an answer. The receiver may have the request.",
+        meaning="The worker stopped or died before it could record an answer. The receiver may have the request.",
     ),
 )
 _BY_STATUS: Final = {
@@ -156,7 +156,7 @@ _BY_OUTCOME: Final = {rule.outcome: rule.consequence for rule in RULES}
 
 
 def classify(answer: Reply | Failure | None) -> Outcome:
-    """Return the outcome of an answer; None is the answer of a request that was cut off."""
+    """Return the outcome of an answer; None means that the request was cancelled."""
     match answer:
         case Reply(status=status):
             return _BY_STATUS.get(status, _BY_WHEN[Otherwise.OTHER_STATUS])
@@ -174,7 +174,7 @@ def consequence(outcome: Outcome) -> Consequence:
 
 
 def explain(answer: Reply | Failure | None) -> str | None:
-    """Return what a person should read about an answer that did not deliver, None if it did."""
+    """Return the explanation of an answer for people, None if it is a delivery."""
     match answer:
         case Reply() if classify(answer) is Outcome.DELIVERED:
             return None

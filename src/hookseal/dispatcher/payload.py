@@ -1,7 +1,7 @@
-"""The data of an event: what it may hold, the same in every door, and the path of what it may not.
+"""Checks the data of an event: the same rules for every way of publishing, and the path of a value that breaks one.
 
-Data is `dict` with text as keys, `list`, `tuple`, `str`, `int`, `float`, `bool` and `None`. Nothing is converted on the
-way: a receiver reads what the producer gave.
+Data consists of `dict` with `str` keys, `list`, `tuple`, `str`, `int`, `float`, `bool` and `None`. No value is
+converted: a receiver reads what the producer published.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import msgspec
 from hookseal.ground.errors import Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 
-MOST_LEVELS: Final = 200  # of what holds something else; receivers stop at a few hundred
+MOST_LEVELS: Final = 200  # of nested objects and arrays; the parsers of receivers stop at a few hundred
 _MOST_KEY_CHARACTERS: Final = 64
 _MOST_PATH_CHARACTERS: Final = 256
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -43,10 +43,11 @@ _ADVICE: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
 
 
 def encoded(data: object) -> str:
-    """Return the data as JSON, its keys in their order.
+    """Return the data as JSON; the order of keys is not changed.
 
-    Raises `Malformed` naming the path of the first value that JSON does not have (`data.items[3].price`) and what to
-    give in its place, never the value; and if the text is longer than a body may be.
+    Raises `Malformed` if a value has no JSON form. The error contains the path of the first such value, for instance
+    `data.items[3].price`, and what to use instead, but never the value. Raises `Malformed` if the JSON is too long for
+    a body.
     """
     try:
         raw = msgspec.json.encode(data)
@@ -54,21 +55,21 @@ def encoded(data: object) -> str:
         raw = None
     if raw is not None and len(raw) > MAX_BODY_BYTES:
         raise Malformed(f"body must be at most {MAX_BODY_BYTES} bytes as sent", field="body")
-    if raw is None or not _comes_back(raw, data):
+    if raw is None or not _round_trips(raw, data):
         _require_plain(data)
     if raw is None:
-        raise _malformed(f"data must be {_PLAIN}, and can be no JSON as it is")
+        raise _malformed(f"data must be {_PLAIN}, and cannot be written as JSON")
     return raw.decode("utf-8")
 
 
 def require_json(text: str) -> None:
-    """Return only if the text is JSON that holds nothing which `encoded` would refuse.
+    """Raise `Malformed` unless the text is JSON that contains nothing that `encoded` would refuse.
 
-    Numbers are any that JSON can spell. Raises `Malformed`, naming the path of a value if that is at fault.
+    All numbers of JSON are allowed. If a value is not allowed, the error contains its path.
     """
     try:
-        text.encode("utf-8")  # a lone surrogate is no text
-        data = json.loads(text, parse_int=str, parse_float=str)  # but NaN and Infinity, which it takes, are floats
+        text.encode("utf-8")  # fails for a lone surrogate
+        data = json.loads(text, parse_int=str, parse_float=str)  # NaN and Infinity still become floats, to be refused
     except ValueError:
         raise _malformed("data must be JSON") from None
     except RecursionError:
@@ -76,93 +77,93 @@ def require_json(text: str) -> None:
     _require_plain(data)
 
 
-def _comes_back(raw: bytes, data: object) -> bool:
-    """Return whether a reader of the JSON gets what was given.
+def _round_trips(raw: bytes, data: object) -> bool:
+    """Return whether decoding the JSON gives data that equals `data`.
 
-    So most data needs no look at each value: the encoder turns a NaN into null, a Decimal into text and a set into a
-    list, and none of these equals what it was made of. A tuple does not either, and is looked at.
+    If so, the values need not be checked one by one: the encoder turns a NaN into null, a Decimal into a string and a
+    set into a list, and none of these equals the original. A tuple does not either, and is then checked.
     """
-    # Only JSON of so many brackets can be nested too deeply. Counting its levels is cheaper than a look at each value.
+    # Only JSON with more brackets than levels can be too deep. Counting levels is cheaper than checking every value.
     if raw.count(b"[") + raw.count(b"{") > MOST_LEVELS and _levels(raw) > MOST_LEVELS:
         return False
     try:
         return bool(msgspec.json.decode(raw) == data)
-    except Exception:  # noqa: BLE001 -- what is compared is the caller's, and whatever it raises, it is looked at
+    except Exception:  # noqa: BLE001 -- `==` of the caller's objects may raise anything; the values are then checked
         return False
 
 
 def _levels(raw: bytes) -> int:
-    """Return in how many levels the JSON is nested. The brackets within its texts are none of its levels."""
+    """Return how many levels of nesting the JSON has. Brackets inside its strings do not count."""
     brackets = _TEXT.sub(b"", raw).translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
-class _Way:
-    """The way from `data` to the value that is looked at, and what it leads through."""
+class _Path:
+    """The path from `data` to the value that is being checked, and the ids of the containers on it."""
 
     def __init__(self) -> None:
         self.steps: list[object] = []
-        self.holders: list[int] = []
+        self.containers: list[int] = []
 
     def __str__(self) -> str:
-        path = "data" + "".join(_step(step) for step in self.steps)
-        return path if len(path) <= _MOST_PATH_CHARACTERS else f"{path[:_MOST_PATH_CHARACTERS]}..."
+        text = "data" + "".join(_step(step) for step in self.steps)
+        return text if len(text) <= _MOST_PATH_CHARACTERS else f"{text[:_MOST_PATH_CHARACTERS]}..."
 
 
 def _require_plain(data: object) -> None:
-    """Return only if every value is one that JSON has. Raises `Malformed` with the path of the first that is not."""
-    way = _Way()
-    _require_value(way, data)
-    open_levels = [_parts(way, data)]
+    """Raise `Malformed`, with the path, for the first value that has no JSON form."""
+    path = _Path()
+    _require_value(path, data)
+    open_levels = [_children(path, data)]
     while open_levels:
-        found = next(open_levels[-1], None)
-        if found is None:
+        child = next(open_levels[-1], None)
+        if child is None:
             open_levels.pop()
             continue
-        step, value = found
-        way.steps[len(open_levels) - 1 :] = [step]
-        _require_value(way, value)
-        open_levels.append(_parts(way, value))
+        step, value = child
+        path.steps[len(open_levels) - 1 :] = [step]
+        _require_value(path, value)
+        open_levels.append(_children(path, value))
 
 
-def _parts(way: _Way, value: object) -> Iterator[tuple[object, object]]:
-    """Yield what the value holds, with its keys or numbers; it may hold none of what holds it."""
+def _children(path: _Path, value: object) -> Iterator[tuple[object, object]]:
+    """Yield the children of a container with their keys or indexes. Raises `Malformed` if it contains itself."""
     if not isinstance(value, dict | list | tuple):
         return
-    if id(value) in way.holders:
-        raise _malformed(f"{way} is what holds it: data that contains itself has no end")
-    if len(way.holders) == MOST_LEVELS:
-        raise _malformed(f"{way} is nested in more than {MOST_LEVELS} levels")
-    way.holders.append(id(value))
+    if id(value) in path.containers:
+        raise _malformed(f"{path} is the object or array that contains it: data must not contain itself")
+    if len(path.containers) == MOST_LEVELS:
+        raise _malformed(f"{path} is nested in more than {MOST_LEVELS} levels")
+    path.containers.append(id(value))
     yield from value.items() if isinstance(value, dict) else enumerate(value)
-    way.holders.pop()
+    path.containers.pop()
 
 
-def _require_value(way: _Way, value: object) -> None:
+def _require_value(path: _Path, value: object) -> None:
     if isinstance(value, dict):
-        _require_keys(way, value)
+        _require_keys(path, value)
     elif isinstance(value, list | tuple) or value is None:
         return
     elif type(value) is str or (isinstance(value, str) and isinstance(value, Enum)):
-        _require_text(way, value)
+        _require_text(path, value)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise _malformed(f"{way} must be a finite number: JSON has no NaN and no infinity: give null (None)")
+        raise _malformed(f"{path} must be a finite number: JSON has no NaN and no infinity: give null (None)")
     elif type(value) not in {int, float, bool} and not (isinstance(value, int) and isinstance(value, Enum)):
-        raise _malformed(f"{way} is of type {type(value).__name__}, which JSON does not have: give {_advice(value)}")
+        raise _malformed(f"{path} is of type {type(value).__name__}, which JSON does not have: give {_advice(value)}")
 
 
-def _require_keys(way: _Way, value: dict[Any, object]) -> None:
+def _require_keys(path: _Path, value: dict[Any, object]) -> None:
     for key in value:
         if not isinstance(key, str):
-            raise _malformed(f"{way} has a key of type {type(key).__name__}, and keys are text: give str(key)")
-        _require_text(way, key)
+            raise _malformed(f"{path} has a key of type {type(key).__name__}, and keys are text: give str(key)")
+        _require_text(path, key)
 
 
-def _require_text(way: _Way, text: str) -> None:
+def _require_text(path: _Path, text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise _malformed(f"{way} holds a lone surrogate, which is no character: take it out") from None
+        raise _malformed(f"{path} contains a lone surrogate, which is not a character: remove it") from None
 
 
 def _advice(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What happens next: pure decisions over a claim or an outcome, with time and chance passed in."""
+"""Decides what happens after a claim and after an outcome. Pure: time and chance are passed in."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,10 +7,10 @@ from typing import Final, assert_never
 from hookseal.dispatcher.model import Claim, Outcome, Retries, State, Target, Verdict, WaitingFor
 from hookseal.dispatcher.outcome import Consequence, consequence
 from hookseal.dispatcher.retry_after import seconds as seconds_asked
-from hookseal.dispatcher.url import url_problem
+from hookseal.dispatcher.url import PLAIN_HTTP, is_plain_http, url_problem
 from hookseal.ground.wire import Algorithm, Scheme
 
-# After this long comes the first probe of an endpoint whose secret was refused, and a fault of ours is looked at again.
+# The delay of the first probe of an endpoint whose secret was refused, and of a retry after an error in hookseal.
 LOOK_AGAIN_SECONDS: Final = 15.0
 # Each further probe comes after twice as long, up to this; with what is added to it never later than 5 minutes.
 LONGEST_PROBE_SECONDS: Final = 240.0
@@ -20,6 +20,7 @@ _LOST: Final = (
     "the endpoint row is gone, and nobody deleted it through hookseal: put it back, or see `hookseal restore check`"
 )
 _HELD: Final = "a secret of the endpoint was refused: the oldest of its deliveries is tried from time to time"
+_OPEN: Final = "the breaker of the endpoint is open: the oldest of its deliveries is tried from time to time"
 _MOST_DOUBLINGS: Final = 31  # a base of 1 s is then above what a cap, an integer of PostgreSQL, can be
 _SCHEMES: Final = frozenset(scheme.value for scheme in Scheme)
 _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
@@ -27,11 +28,12 @@ _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Held back without an attempt. `waiting_for` is None after a failure of ours: then it is due after `seconds`.
+    """The delivery is given back without an attempt.
 
-    What waits for a secret is held with all of its endpoint, of which one delivery is tried: for the first time after
-    `seconds`. What waits for a disabled endpoint is not looked at until that is enabled. `is_refusal` tells whether
-    this claim itself found that there is no secret, `is_transient` that the store did not answer.
+    If `waiting_for` is None, because of an error in hookseal, it is due again after `seconds`. If it waits for a
+    secret, all deliveries of its endpoint are held, and the first probe is released after `seconds`. If it waits for a
+    disabled endpoint, it is held until the endpoint is enabled. `is_refusal` says whether the secret was refused for
+    this claim, and `is_transient` whether that was because the store did not answer.
     """
 
     waiting_for: WaitingFor | None
@@ -43,7 +45,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """Over, without an attempt."""
+    """The delivery ends in a final state without an attempt."""
 
     state: State
     reason: str
@@ -59,12 +61,16 @@ def admit(claim: Claim, *, allow_http: bool, jitter: float) -> Target | Wait | E
     if not target.enabled:
         return Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=again(jitter), reason="the endpoint is disabled")
     if claim.is_probe is False:
-        return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=_HELD, is_refusal=False)
-    return _usable(target, allow_http=allow_http)
+        held_for = claim.held_for or WaitingFor.SECRET
+        reason = _OPEN if held_for is WaitingFor.BREAKER else _HELD
+        return Wait(waiting_for=held_for, seconds=again(jitter), reason=reason, is_refusal=False)
+    if not allow_http and is_plain_http(target.pointer.url):
+        return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=PLAIN_HTTP)
+    return _target_or_end(target)
 
 
-def _usable(target: Target, *, allow_http: bool) -> Target | End:
-    problem = url_problem(target.pointer.url, allow_http=allow_http)
+def _target_or_end(target: Target) -> Target | End:
+    problem = url_problem(target.pointer.url, allow_http=True)
     if problem is not None:
         return End(state=State.FAILED, reason=f"the endpoint's url {problem}")
     if target.pointer.scheme not in _SCHEMES or target.pointer.algorithm not in _ALGORITHMS:
@@ -73,22 +79,22 @@ def _usable(target: Target, *, allow_http: bool) -> Target | End:
 
 
 def await_secret(reason: str, jitter: float, *, is_transient: bool = False) -> Wait:
-    """Return the wait of a delivery whose secret cannot be had: unsent, unspent. `jitter` is in [0, 1)."""
+    """Return the wait of a delivery whose secret is not available; its budget is unspent. `jitter` is in [0, 1)."""
     return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=reason, is_transient=is_transient)
 
 
-def await_mending(jitter: float) -> Wait:
-    """Return the wait of a delivery that a fault of ours kept from being sent. `jitter` is in [0, 1)."""
+def await_repair(jitter: float) -> Wait:
+    """Return the wait of a delivery that could not be sent because of an error in hookseal. `jitter` is in [0, 1)."""
     return Wait(waiting_for=None, seconds=again(jitter), reason="a fault of hookseal: see the worker's log")
 
 
-def await_turn(reason: str, jitter: float) -> Wait:
-    """Return the wait of a delivery that this process alone cannot send now. `jitter` is in [0, 1)."""
+def await_other_worker(reason: str, jitter: float) -> Wait:
+    """Return the wait of a delivery that only this process cannot send now. `jitter` is in [0, 1)."""
     return Wait(waiting_for=None, seconds=again(jitter), reason=reason)
 
 
 def again(jitter: float) -> float:
-    """Return in how many seconds a waiting delivery is looked at again: 15, give or take a quarter."""
+    """Return after how many seconds a waiting delivery is tried again: 15, plus or minus 25%."""
     return _spread(LOOK_AGAIN_SECONDS, jitter)
 
 
@@ -97,8 +103,8 @@ def decide(
 ) -> Verdict:
     """Return what follows from an attempt with this outcome.
 
-    `retry_after` holds the values of that header, `budget_spent` does not count this attempt, `jitter` is in
-    [0, 1). A delivery that is tried again waits for the back-off, or for `Retry-After` if that is longer; one
+    `retry_after` contains the values of that header, `budget_spent` does not count this attempt, `jitter` is in
+    [0, 1). A delivery that is tried again waits for the back-off, or for `Retry-After` if that is longer. A delivery
     that has spent its budget is a dead letter.
     """
     made = budget_spent + 1
@@ -119,10 +125,10 @@ def decide(
 
 
 def back_off(retries: Retries, made: int, jitter: float) -> float:
-    """Return for how many seconds an endpoint is left alone after `made` attempts, at least one, that failed.
+    """Return the back-off in seconds after `made` failed attempts, which are at least one.
 
-    That is the entry of its schedule, the last one if there are fewer; without a schedule its base, doubled
-    with each attempt up to its cap. Give or take a quarter; `jitter` is in [0, 1).
+    With a schedule it is the entry of that number, or the last entry if there are fewer. Without a schedule it is the
+    base, doubled after each further attempt, up to the cap. `jitter`, in [0, 1), changes it by up to 25%.
     """
     if retries.schedule:
         return _spread(retries.schedule[min(made, len(retries.schedule)) - 1], jitter)

@@ -1,10 +1,10 @@
-"""What the pipeline needs from outside: three seams, each with a real adapter and a double.
+"""The protocols through which the pipeline reaches everything outside. Each has a real implementation and a double.
 
-Both pass the same laws (tests/dispatcher/test_*_laws.py).
+Both pass the same tests (tests/dispatcher/test_*_laws.py).
 """
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,11 +13,15 @@ from hookseal.dispatcher.model import (
     Answer,
     Attempt,
     Claim,
+    Claimed,
+    FinishedAttempt,
     Masked,
     Outcome,
+    Recorded,
     Request,
     Ring,
     State,
+    Target,
     TlsIdentity,
     Verdict,
     WaitingFor,
@@ -29,34 +33,31 @@ from hookseal.ground.wire import Scheme
 
 
 class Ledger(Protocol):
-    """Where deliveries stand. Every write is fenced: a lease that has moved on changes nothing."""
+    """Stores the state of deliveries. Every write is fenced: with a lost lease it changes nothing."""
 
-    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-        """Take a due, pending delivery that waits for nothing under a new lease; None if none matches all three ids.
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
 
-        Of many claims at the same time at most one gets it. `token`, a UUID, names the lease for who must know it
-        even if the answer is lost; without one it is drawn. Raises `Unavailable`: the delivery may be taken.
+        A ring must match in all three ids. A held delivery is not due. Of several claims at the same time at most one
+        gets a delivery. `token`, a UUID, becomes the token of the lease, so that the caller knows it even if the answer
+        is lost; without one a token is made. Raises `Unavailable`: all or none of the deliveries may then be claimed.
         """
         ...
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Write the attempt and do what the verdict says, in one transaction; return what was done.
+    def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Awaitable[Verdict | None]:
+        """Record the attempt and apply the verdict in one transaction; return the verdict that was applied.
 
-        The attempt is spent from the budget. That is the verdict; but one that disables an endpoint whose generation is
-        not the claim's any more leaves it enabled and the delivery due at once, unspent. None if the lease was lost:
-        then nothing was written. Raises `Unavailable`.
+        The attempt is spent from the budget. If the verdict disables an endpoint whose generation has changed since the
+        claim, the endpoint stays enabled, and the delivery is due at once and unspent. Returns None if the lease was
+        lost: nothing is written then. Awaiting raises `Unavailable`.
         """
-        ...
-
-    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
-        """Tell whether this very attempt of ours is on record. Raises `Unavailable`."""
         ...
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt; False if the lease was lost.
 
-        It is due at once, or after the wait of a fault of ours. One that waits for something is held until that is
-        released, with all deliveries of its endpoint; if it is over already, it is due at once. Raises `Unavailable`.
+        It is due at once, or after the wait that follows an error in hookseal. If it waits for its endpoint, it is held
+        until the endpoint is released; if the reason no longer exists, it is due at once. Raises `Unavailable`.
         """
         ...
 
@@ -68,42 +69,65 @@ class Ledger(Protocol):
         ...
 
 
+class BatchedLedger(Ledger, Protocol):
+    """A ledger that also records many outcomes in one statement, without waiting for a lock."""
+
+    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+        """Record these attempts; return the result of each, in order.
+
+        None may disable an endpoint, or be the probe of a held endpoint. Raises `Unavailable`: all or none of them may
+        then be recorded. If the database refuses one of them, none is recorded.
+        """
+        ...
+
+    async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
+        """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
+        ...
+
+    async def give_back(self, tokens: list[str]) -> list[str]:
+        """Make the deliveries claimed under these lease tokens due at once and unspent; return the tokens found.
+
+        Raises `Unavailable`.
+        """
+        ...
+
+
 class Transport(Protocol):
     """Sends one request."""
 
     async def send(self, request: Request) -> Answer:
-        """Return what became of it within its time-out. The receiver's faults are values, never exceptions.
+        """Return the answer to the request, within its time-out. Failures of the receiver are values, not exceptions.
 
-        A `Defect` says that nothing was begun: the request's sealed headers are not such as may be sent. No value
-        of theirs is in an answer, nor in an error or the frames that it came through.
+        Raises `Defect`, and begins nothing, if the sealed headers must not be sent. The values of these headers are
+        neither in the answer nor in an error or its frames.
         """
         ...
 
 
 class Signer(Protocol):
-    """Something that signs. The key stays where it is."""
+    """Signs requests with a key that it does not reveal."""
 
     @property
     def ref(self) -> str:
-        """The secret reference that this signs with."""
+        """The reference of the secret that signs."""
         ...
 
     @property
     def scheme(self) -> Scheme:
-        """The scheme that the secret was made for: it says what is signed, and how the signature is spelled."""
+        """The signature scheme of the secret. It defines what is signed and the format of the signature."""
         ...
 
     def sign(self, content: bytes) -> str:
-        """Return the signature as the scheme's headers spell it: `v1,<base64>` or `sha256=<hex>`."""
+        """Return the signature in the format of the scheme: `v1,<base64>` or `sha256=<hex>`."""
         ...
 
 
 class Tls(Protocol):
-    """What an endpoint with a client certificate, or trust of its own, is dialled with."""
+    """The TLS identity with which connections to an endpoint are made."""
 
     @property
     def key(self) -> str:
-        """What tells it from every other; it holds no secret."""
+        """Its identifier, which contains no secret."""
         ...
 
     @property
@@ -113,33 +137,33 @@ class Tls(Protocol):
 
     @property
     def expires_at(self) -> float:
-        """The monotonic time after which no connection is kept that was made with it."""
+        """The monotonic time at which all connections that were made with it are closed."""
         ...
 
 
 class Signers(Protocol):
-    """Hands out what must sign for an endpoint, what its own headers say, and what it is dialled with."""
+    """Provides the signers, the header values and the TLS identity of an endpoint."""
 
     def signers(self, pointer: Pointer) -> AbstractAsyncContextManager[tuple[Signer, ...]]:
-        """Give every signer that is due, the current secret's first, for the length of the block.
+        """Provide every signer that must sign now, that of the current secret first, until the block ends.
 
-        Raises `CannotSign` on entry if any one of them cannot be had: never fewer than are due.
+        Raises `CannotSign` on entry if one of them is not available: it never provides only a part of them.
         """
         ...
 
     def headers(self, pointer: Pointer) -> AbstractAsyncContextManager[Mapping[str, Masked]]:
-        """Give the values of the endpoint's own headers by name, in lower case, for the length of the block.
+        """Provide the values of the endpoint's own headers by their names in lower case, until the block ends.
 
-        There are none without a ref. After the block the mapping is empty. Raises `CannotSign` on entry if they
-        cannot be had.
+        Without a reference in the pointer there are none. After the block the mapping is empty. Raises `CannotSign` on
+        entry if they are not available.
         """
         ...
 
     def tls(self, pointer: Pointer) -> AbstractAsyncContextManager[Tls | None]:
-        """Give what the endpoint is dialled with, None without a ref: then it is dialled as any other.
+        """Provide the TLS identity of the endpoint until the block ends; None if the pointer has no reference to one.
 
-        Raises `CannotSign` on entry if it cannot be had, and `LocalFailure` or `Exhausted` if it is this process or
-        machine alone that cannot make it ready now.
+        Raises `CannotSign` on entry if it is not available, and `LocalFailure` or `Exhausted` if only this process or
+        this machine cannot prepare it now.
         """
         ...
 
@@ -148,7 +172,7 @@ class Meter(Protocol):
     """Counts what happens. It never fails and never waits."""
 
     def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
-        """Count an attempt that took so long; `first_after` is the age of the delivery at its first attempt."""
+        """Count an attempt of this duration; `first_after` is the age of the delivery at its first attempt."""
         ...
 
     def decided(self, verdict: Verdict) -> None:
@@ -156,28 +180,37 @@ class Meter(Protocol):
         ...
 
     def held(self, waiting_for: WaitingFor) -> None:
-        """Count a delivery that was held back."""
+        """Count a delivery that was held."""
         ...
 
     def given_back(self) -> None:
-        """Count a delivery that was given back: its claim was too old to dial, or this process alone cannot send it."""
+        """Count a delivery that was given back: its claim was too old to begin, or only this process cannot send it."""
         ...
 
     def exhausted(self) -> None:
-        """Count a delivery that was given back, because this machine lacked what sending it takes."""
+        """Count a delivery that was given back because this machine had no file descriptor or memory left."""
         ...
 
     def lease_lost(self) -> None:
-        """Count a write that came after its lease had moved on."""
+        """Count a write that changed nothing because its lease was lost."""
+        ...
+
+
+class EndpointHealth(Protocol):
+    """Notices which endpoints fail. It never fails and never waits."""
+
+    def attempted(self, target: Target, outcome: Outcome) -> None:
+        """Notice the outcome of an attempt that was recorded."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the pipeline is given: the seams, time, chance and what this installation allows.
+    """Everything that the pipeline uses: the protocols above, time, chance and the rules of this installation.
 
-    No request takes longer than `longest_seconds`, whatever its endpoint row says: it must be over before
-    the lease is, or it would be sent again.
+    `answered` is called as soon as the outcome of a request is known, before it is recorded. No request takes longer
+    than `longest_seconds`, even if its endpoint has a longer time-out: a request that is still
+    running when its lease expires would be sent again.
     """
 
     ledger: Ledger
@@ -189,9 +222,11 @@ class Parts:
     user_agent: str
     longest_seconds: float
     meter: Meter
+    health: EndpointHealth
     log: Any
+    answered: Callable[[Ring, Outcome], None] = lambda _ring, _outcome: None
 
 
-def dialled_with(tls: Tls | None) -> TlsIdentity | None:
-    """Return what an endpoint's TLS identity is in a request."""
+def tls_identity(tls: Tls | None) -> TlsIdentity | None:
+    """Return the TLS identity of an endpoint in the form that a request has."""
     return None if tls is None else TlsIdentity(key=tls.key, context=tls.context, expires_at=tls.expires_at)

@@ -1,4 +1,4 @@
-"""Who may publish for whom: rows of `producers`, and the membership in the group role that may call publish."""
+"""The rights to publish: rows of `producers`, and membership in the group role that may call the publish functions."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,21 +6,21 @@ from typing import Any, Final
 
 import asyncpg
 
-from hookseal.dispatcher.database import translated
 from hookseal.ground.errors import Malformed, NotFound, Refused
 from hookseal.ground.ids import TenantId, tenant_id
-from hookseal.ground.sql import statements
-from hookseal.schema.database import Connection, Executor
-from hookseal.schema.roles import ROLES
+from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.schema.roles import ROLES
+from hookseal.postgres.statements import Statements
+from hookseal.postgres.translate import translated
 
 EVERY_TENANT: Final = TenantId("*")
-_SQL: Final = statements("hookseal.dispatcher", "producers.sql")
-_MAX_ROLE_BYTES: Final = 63  # PostgreSQL's own limit of a name
+_SQL: Final = Statements("hookseal.dispatcher", "producers.sql", seconds=None)
+_MAX_ROLE_BYTES: Final = 63  # the limit of PostgreSQL for names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """The right of a role to publish for a tenant; `changed` tells whether it was not so before."""
+    """The right of a role to publish for a tenant; `changed` says whether the role did not have it before."""
 
     role: str
     tenant_id: TenantId
@@ -30,7 +30,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked:
-    """A right that was taken away. `statement` is what somebody else has yet to run, None if nothing is left to do."""
+    """A right that was revoked. `statement` is SQL that another role must still run, None if nothing is left to do."""
 
     role: str
     tenant_id: TenantId
@@ -54,68 +54,69 @@ def producer_tenant(text: str) -> TenantId:
 
 
 async def grant(connection: Connection, role: str, tenant: TenantId) -> Granted:
-    """Let the role publish for the tenant, in the caller's transaction. Twice is as once.
+    """Let the role publish for the tenant, in the caller's transaction. Granting twice changes nothing.
 
-    A row that was for another role of this name, which was dropped, gives no right: replacing it is a change.
-    Raises `NotFound` if there is no such role, `Refused` with the statement to run where this role may not
-    grant the membership, `Unavailable`.
+    The row of a dropped role with the same name gives no right; it is replaced, which counts as a change. Raises
+    `NotFound` if there is no such role, `Refused` with the statement to run if the current role may not grant the
+    membership, `Unavailable`.
     """
     with translated():
-        await connection.execute(_SQL["one_at_a_time"])
-        if not await connection.fetchval(_SQL["role_exists"], role):
-            raise NotFound("PostgreSQL has no role of this name", field="role")
-        joined = await _joined(connection, role)
-        await connection.execute(_SQL["forget_stale"], tenant, role)
-        added = await connection.fetchval(_SQL["add"], tenant, role)
-        at: datetime = await connection.fetchval(_SQL["granted_at"], tenant, role)
+        await _SQL.execute(connection, "one_at_a_time")
+        if not await _SQL.value(connection, "role_exists", role):
+            raise NotFound("PostgreSQL has no role of this name: first run `CREATE ROLE name LOGIN`", field="role")
+        joined = await _add_member(connection, role)
+        await _SQL.execute(connection, "forget_stale", tenant, role)
+        added = await _SQL.value(connection, "add", tenant, role)
+        at: datetime = await _SQL.value(connection, "granted_at", tenant, role)
     return Granted(role=role, tenant_id=tenant, granted_at=at, changed=joined or added is not None)
 
 
 async def revoke(connection: Connection, role: str, tenant: TenantId) -> Revoked:
-    """Take the role's right to publish for the tenant, in the caller's transaction; with its last one the membership.
+    """Revoke the role's right to publish for the tenant, in the caller's transaction.
 
-    The row is what counts: where this role may not revoke the membership, the right is gone all the same.
+    If it was the last right of the role, the membership is revoked as well. If the current role may not do that, the
+    right is revoked nevertheless, because publishing needs the row.
     Raises `NotFound` if the role has no such right, `Unavailable`.
     """
     with translated():
-        await connection.execute(_SQL["one_at_a_time"])
-        if await connection.fetchval(_SQL["remove"], tenant, role) is None:
+        await _SQL.execute(connection, "one_at_a_time")
+        if await _SQL.value(connection, "remove", tenant, role) is None:
             raise NotFound("the role has no right to publish for this tenant", field="role")
-        statement = None if await connection.fetchval(_SQL["has_other"], role) else await _left(connection, role)
+        has_other = await _SQL.value(connection, "has_other", role)
+        statement = None if has_other else await _remove_member(connection, role)
     return Revoked(role=role, tenant_id=tenant, statement=statement)
 
 
 async def every(executor: Executor, *, role: str | None, tenant: TenantId | None) -> list[dict[str, Any]]:
-    """Return who may publish for whom, by tenant and role; what is `stale` was for a role that was dropped since.
+    """Return the rights by tenant and role. A right is `stale` if its role was dropped.
 
     Raises `Unavailable`.
     """
-    with translated():
-        return [dict(row) for row in await executor.fetch(_SQL["every"], tenant, role)]
+    return [dict(row) for row in await _SQL.rows(executor, "every", tenant, role)]
 
 
-async def _joined(connection: Connection, role: str) -> bool:
-    """Make the role a member of the producers; return False if it was. Raises `Refused`."""
-    if await connection.fetchval(_SQL["is_member"], role):
+async def _add_member(connection: Connection, role: str) -> bool:
+    """Make the role a member of the producers; return False if it already was one. Raises `Refused`."""
+    if await _SQL.value(connection, "is_member", role):
         return False
-    statement: str = await connection.fetchval(_SQL["grant_statement"], role)
+    statement: str = await _SQL.value(connection, "grant_statement", role)
     try:
         await connection.execute(statement)
     except asyncpg.InsufficientPrivilegeError:
         raise Refused(
-            f"this database role may not grant it: let one that may run\n  {statement};", field="role"
+            f"this database role may not grant the membership: with a role that may, run\n  {statement};", field="role"
         ) from None
     return True
 
 
-async def _left(connection: Connection, role: str) -> str | None:
-    """Take the role out of the producers; return the statement that is left to run if this role may not."""
-    if not await connection.fetchval(_SQL["is_member"], role):
+async def _remove_member(connection: Connection, role: str) -> str | None:
+    """Remove the role from the producers; return the statement to run if the current role may not do that."""
+    if not await _SQL.value(connection, "is_member", role):
         return None
-    statement: str = await connection.fetchval(_SQL["revoke_statement"], role)
+    statement: str = await _SQL.value(connection, "revoke_statement", role)
     try:
         async with connection.transaction():
             await connection.execute(statement)
     except asyncpg.InsufficientPrivilegeError:
         return statement
-    return statement if await connection.fetchval(_SQL["is_member"], role) else None
+    return statement if await _SQL.value(connection, "is_member", role) else None

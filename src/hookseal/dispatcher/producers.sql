@@ -1,29 +1,35 @@
--- Who may publish for whom. Publishing reads this table and is not held up by its lock.
+-- The rights to publish. Publishing reads this table and does not wait for its lock.
 
+-- Makes other changes of the rights wait until the transaction ends.
 -- name: one_at_a_time
 LOCK TABLE hookseal.producers IN SHARE ROW EXCLUSIVE MODE
 
+-- Returns whether a role with this name exists.
 -- name: role_exists
 SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
 
+-- Returns whether the role may call the functions that publish.
 -- name: is_member
 SELECT EXISTS (
     SELECT FROM pg_auth_members AS m
     JOIN pg_roles AS g ON g.oid = m.roleid AND g.rolname = 'hookseal_producer'
     JOIN pg_roles AS r ON r.oid = m.member AND r.rolname = $1)
 
+-- Returns the statement that lets the role call them.
 -- name: grant_statement
 SELECT format('GRANT hookseal_producer TO %I', $1::text)
 
+-- Returns the statement that takes this right from the role.
 -- name: revoke_statement
 SELECT format('REVOKE hookseal_producer FROM %I', $1::text)
 
--- A row that another role of this name has left behind.
+-- Deletes the row of a dropped role with the same name, before the present role gets its own row.
 -- name: forget_stale
 DELETE FROM hookseal.producers AS p
 WHERE p.tenant_id = $1 AND p.role_name = $2
   AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = $2 AND r.oid = p.role)
 
+-- Lets the role publish for the tenant.
 -- name: add
 INSERT INTO hookseal.producers (tenant_id, role_name, role)
 SELECT $1, r.rolname, r.oid
@@ -32,22 +38,26 @@ WHERE r.rolname = $2
 ON CONFLICT DO NOTHING
 RETURNING role_name
 
+-- Returns since when the role may publish for the tenant.
 -- name: granted_at
 SELECT granted_at
 FROM hookseal.producers
 WHERE tenant_id = $1 AND role_name = $2
 
+-- Takes the right to publish for the tenant from the role.
 -- name: remove
 DELETE FROM hookseal.producers
 WHERE tenant_id = $1 AND role_name = $2
 RETURNING role_name
 
+-- Returns whether the role may publish for any tenant.
 -- name: has_other
 SELECT EXISTS (
     SELECT FROM hookseal.producers AS p
     JOIN pg_roles AS r ON r.rolname = p.role_name AND r.oid = p.role
     WHERE p.role_name = $1)
 
+-- Lists the rights, and which rows no longer give one.
 -- name: every
 SELECT p.role_name AS role, p.tenant_id, p.granted_at, r.oid IS NOT NULL AS role_exists,
        r.oid IS NULL OR p.role IS DISTINCT FROM r.oid AS stale

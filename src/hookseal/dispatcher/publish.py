@@ -1,29 +1,31 @@
-"""Publishes through the SQL functions that every language uses (design 1.4)."""
+"""Publishes through the SQL functions that producers in every language use."""
 
-import re
-import shlex
-from collections.abc import Iterator
+import base64
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import asyncpg
+import msgspec
 
 from hookseal.dispatcher import payload
-from hookseal.dispatcher.database import translated
 from hookseal.dispatcher.model import Ring
-from hookseal.ground.errors import Conflict, Malformed, Refused
+from hookseal.dispatcher.publish_errors import publish_error
+from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
-from hookseal.ground.sql import statements
-from hookseal.schema.database import Executor
+from hookseal.postgres.handles import Executor
+from hookseal.postgres.statements import Statements
 
-_SQL: Final = statements("hookseal.dispatcher", "publish.sql")
-_NAMED_ROLE: Final = re.compile(r"role (.+) may not publish")  # as hookseal.publish says it
+_SQL: Final = Statements("hookseal.dispatcher", "publish.sql", seconds=None)
+MOST_EVENTS: Final = 1_000  # in one call: the limit of hookseal.publish_many
+MOST_BYTES: Final = 33_554_432
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What a producer gives besides the payload. Without an id the database makes a UUIDv7."""
+    """An event without its payload. If it has no id, the database makes a UUIDv7."""
 
     tenant_id: TenantId
     event_type: str
@@ -34,7 +36,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The event, its deliveries, and the `due` ones, to be rung; `duplicate` if it had been published before."""
+    """The event, its deliveries, and those that are `due` and to be rung.
+
+    `duplicate` says whether the same event was already published.
+    """
 
     event_id: EventId
     duplicate: bool
@@ -43,29 +48,73 @@ class Published:
 
 
 async def publish_json(executor: Executor, event: Event, data: str) -> Published:
-    """Publish JSON text, kept in the producer's own key order and spelling, wrapped as design 1.6 says.
+    """Publish JSON text, wrapped as docs/wire.md says. The order and spelling of its keys are not changed.
 
-    Raises `Malformed` naming the field, and the path of a value that may not be there, `Conflict` if the event id is
-    taken by another event, `Refused` if the database role may not publish for the tenant, `Unavailable`.
+    Raises `Malformed` with the field, and with the path of a value that is not allowed; `Conflict` if another event has
+    this id; `Refused` if the database role may not publish for the tenant; `Unavailable`.
     """
     payload.require_json(data)
     return await publish_encoded(executor, event, data)
 
 
 async def publish_encoded(executor: Executor, event: Event, data: str) -> Published:
-    """Publish what `payload.encoded` made, which is not checked again. Raises as `publish_json` does."""
+    """Publish the result of `payload.encoded` without checking it again. Raises as `publish_json` does."""
     return await _publish(executor, "publish", event, data)
 
 
 async def publish_raw(executor: Executor, event: Event, body: bytes) -> Published:
-    """Publish a body that is sent byte for byte as it is. Raises as `publish_json` does."""
+    """Publish a body that is sent unchanged, byte for byte. Raises as `publish_json` does."""
     return await _publish(executor, "publish_raw", event, body)
 
 
+def batch(events: Iterable[tuple[Event, str | bytes]]) -> list[str]:
+    """Return the events in the form that `publish_many` takes. `str` is JSON of `payload.encoded`, `bytes` a raw body.
+
+    Raises `Malformed`, with the field `events`, if they are more than 1,000 or more than 32 MiB as JSON.
+    """
+    encoded: list[str] = []
+    size = 0
+    for event, content in events:
+        text = _as_json(event, content)
+        size += len(text)
+        if len(encoded) == MOST_EVENTS:
+            raise Malformed(f"events must be at most {MOST_EVENTS} in one call", field="events")
+        if size > MOST_BYTES:
+            raise Malformed(f"events must be at most {MOST_BYTES} bytes of JSON in one call", field="events")
+        encoded.append(text.decode("utf-8"))
+    return encoded
+
+
+async def publish_many(executor: Executor, tenant_id: TenantId, events: Sequence[str]) -> list[Published]:
+    """Publish the result of `batch`, all events or none, in one statement; the results are in the same order.
+
+    Raises as `publish_json` does; the error has the `index` of the invalid event. Its field is `events` if the events
+    would create more than 20,000 deliveries.
+    """
+    with _errors_translated(tenant_id):
+        rows = await _SQL.rows(executor, "publish_many", tenant_id, events)
+    return [_published(tenant_id, list(of_event)) for _, of_event in groupby(rows, key=lambda row: row["index"])]
+
+
+def _as_json(event: Event, content: str | bytes) -> bytes:
+    fields: dict[str, object] = {
+        "event_type": event.event_type,
+        "event_id": event.event_id,
+        "correlation_id": event.correlation_id,
+        "traceparent": event.traceparent,
+    }
+    if isinstance(content, str):
+        fields["data"] = msgspec.Raw(content.encode("utf-8"))
+    else:
+        fields["body"] = base64.b64encode(content).decode("ascii")
+    return msgspec.json.encode(fields)
+
+
 async def _publish(executor: Executor, function: str, event: Event, content: str | bytes) -> Published:
-    with translated(), _answered(event.tenant_id):
-        rows = await executor.fetch(
-            _SQL[function],
+    with _errors_translated(event.tenant_id):
+        rows = await _SQL.rows(
+            executor,
+            function,
             event.tenant_id,
             event.event_type,
             content,
@@ -95,25 +144,11 @@ def _ring(tenant_id: TenantId, row: Any) -> Ring:
 
 
 @contextmanager
-def _answered(tenant_id: TenantId) -> Iterator[None]:
-    """Turn the SQLSTATEs of design 1.4 into our errors. Their texts name fields and rules, never values."""
+def _errors_translated(tenant_id: TenantId) -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
-        match error.sqlstate:
-            case "HS409":
-                raise Conflict(str(error.args[0]), field="event_id") from None
-            case "HS422":
-                raise Malformed(str(error.args[0]), field=error.column_name) from None
-            case "42501":
-                raise Refused(_not_allowed(str(error.args[0]), tenant_id)) from None
-            case "22P02" | "22P05" | "22021" | "54001":  # no JSON, no text, or nested too deeply for the server
-                raise Malformed("data must be JSON that PostgreSQL takes", field="data") from None
-            case _:
-                raise
-
-
-def _not_allowed(said: str, tenant_id: TenantId) -> str:
-    named = _NAMED_ROLE.match(said)
-    role = shlex.quote(named[1]) if named else "ROLE"
-    return f"{said}: an operator must run `hookseal producer grant --role {role} --tenant {tenant_id}`"
+        known = publish_error(error.sqlstate, str(error.args[0]), error.column_name, tenant_id)
+        if known is None:
+            raise
+        raise known from None

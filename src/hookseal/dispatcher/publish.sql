@@ -1,23 +1,19 @@
--- The connection may be the caller's own, with whatever search path: every name stands with its schema.
--- The event is published before it is asked which of its deliveries are due: a function in FROM runs to its end first.
+-- The connection may belong to the caller and have any search path: every name has its schema.
 
+-- Publishes one event of JSON.
 -- name: publish
-WITH published AS MATERIALIZED (
-    SELECT event_id, delivery_id, endpoint_id, duplicate
-    FROM hookseal.publish($1, $2, $3::pg_catalog.text::pg_catalog.json, $4, $5, $6)
-), due AS MATERIALIZED (
-    SELECT hookseal.due($1, event_id) AS ids FROM published LIMIT 1
-)
 SELECT event_id, delivery_id::pg_catalog.text AS delivery_id, endpoint_id::pg_catalog.text AS endpoint_id, duplicate,
-       delivery_id OPERATOR(pg_catalog.=) ANY (due.ids) AS is_due
-FROM published CROSS JOIN due
+       is_due
+FROM hookseal.publish($1, $2, $3::pg_catalog.text::pg_catalog.json, $4, $5, $6)
 
+-- Publishes one event of bytes.
 -- name: publish_raw
-WITH published AS MATERIALIZED (
-    SELECT event_id, delivery_id, endpoint_id, duplicate FROM hookseal.publish_raw($1, $2, $3, $4, $5, $6)
-), due AS MATERIALIZED (
-    SELECT hookseal.due($1, event_id) AS ids FROM published LIMIT 1
-)
 SELECT event_id, delivery_id::pg_catalog.text AS delivery_id, endpoint_id::pg_catalog.text AS endpoint_id, duplicate,
-       delivery_id OPERATOR(pg_catalog.=) ANY (due.ids) AS is_due
-FROM published CROSS JOIN due
+       is_due
+FROM hookseal.publish_raw($1, $2, $3, $4, $5, $6)
+
+-- Publishes many events, all or none.
+-- name: publish_many
+SELECT index, event_id, delivery_id::pg_catalog.text AS delivery_id, endpoint_id::pg_catalog.text AS endpoint_id,
+       duplicate, is_due
+FROM hookseal.publish_many($1, $2::pg_catalog.text[]::pg_catalog.json[])

@@ -1,24 +1,25 @@
-"""Replays one delivery: due again with a fresh budget, under its own id or under a new one."""
+"""Replays deliveries: they are due again with a new budget, under their own ids or, one by one, under a new one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hookseal.dispatcher.database import translated
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.model import State, WaitingFor
 from hookseal.ground.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
-from hookseal.ground.sql import statements
-from hookseal.schema.database import Connection
+from hookseal.postgres.handles import Connection
+from hookseal.postgres.statements import Statements
 
-_SQL: Final = statements("hookseal.dispatcher", "replay.sql")
-_ON_ITS_WAY: Final = frozenset({State.PENDING, State.SENDING})
+_SQL: Final = Statements("hookseal.dispatcher", "replay.sql", seconds=None)
+_UNFINISHED: Final = frozenset({State.PENDING, State.SENDING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A delivery that is pending again. `replay_of` is the one that it repeats under an id of its own, if it does.
+    """A delivery that is pending again. `replay_of` is the delivery that it repeats, if it has a new id.
 
-    `before` is the state, and the number of attempts, of the delivery that was asked for.
+    `waiting_for` says why it is held, if its endpoint is; otherwise it is due. `before` is the previous state and the
+    number of attempts of the delivery that was replayed.
     """
 
     tenant_id: TenantId
@@ -26,42 +27,63 @@ class Replayed:
     endpoint_id: EndpointId
     event_id: EventId
     replay_of: DeliveryId | None
+    waiting_for: WaitingFor | None
     before: tuple[State, int]
 
 
-async def replay(connection: Connection, wanted: DeliveryId, *, new_id: bool) -> Replayed:
+async def replay(
+    connection: Connection, delivery_id: DeliveryId, *, new_id: bool, tenant: TenantId | None = None
+) -> Replayed:
     """Make the delivery due at once, in the caller's transaction; the outbox rings it after the commit.
 
-    Its attempt numbers go on, with a fresh budget; with `new_id` it stays as it is and a new delivery of the
-    same event is made. Raises `NotFound` if it or its endpoint is not there, `Conflict` while it is on its
-    way, `Refused` if the endpoint is disabled, `Unavailable`.
+    Its budget is new, and its attempt numbers continue. A delivery that is to be tried again later keeps its budget.
+    With `new_id` the delivery is not changed, and a new delivery of the same event is created. Raises `NotFound` if it,
+    by default of any tenant, or its endpoint does not exist, `Conflict` if it is held, due already or being sent, or
+    with `new_id` not finished, `Refused` if the endpoint is disabled, `Unavailable`.
     """
-    with translated():
-        row = await connection.fetchrow(_SQL["lock"], wanted)
-        if row is None:
-            raise NotFound("there is no delivery with this id", field="delivery")
-        tenant = TenantId(row["tenant_id"])
-        state = State(row["state"])
-        if state in _ON_ITS_WAY:
-            raise Conflict(
-                f"the delivery is {state}, still on its way: there is nothing to replay yet", field="delivery"
-            )
-        await _require_endpoint(connection, tenant, EndpointId(row["endpoint_id"]))
-        made: str = await connection.fetchval(_SQL["repeat" if new_id else "again"], tenant, wanted)
+    row = await _SQL.row(connection, "lock", delivery_id)
+    if row is None or tenant not in {None, row["tenant_id"]}:
+        raise NotFound("there is no delivery with this id", field="delivery")
+    tenant = TenantId(row["tenant_id"])
+    state = State(row["state"])
+    hastened = bool(row["is_put_off"]) and not new_id
+    if state in _UNFINISHED and not hastened:
+        raise Conflict(
+            f"the delivery is {state}, still on its way: there is nothing to replay yet; "
+            f"`hookseal delivery why {delivery_id}` says what it waits for",
+            field="delivery",
+        )
+    await require_endpoint(connection, tenant, EndpointId(row["endpoint_id"]))
+    statement = "hasten" if hastened else "repeat" if new_id else "again"
+    [replayed] = await _SQL.rows(connection, statement, tenant, [delivery_id])
     return Replayed(
         tenant_id=tenant,
-        delivery_id=DeliveryId(made),
+        delivery_id=DeliveryId(replayed["id"]),
         endpoint_id=EndpointId(row["endpoint_id"]),
         event_id=EventId(row["event_id"]),
-        replay_of=wanted if new_id else row["replay_of"],
+        replay_of=delivery_id if new_id else row["replay_of"],
+        waiting_for=None if replayed["waiting_for"] is None else WaitingFor(replayed["waiting_for"]),
         before=(state, row["attempts"]),
     )
 
 
-async def _require_endpoint(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
-    enabled = await connection.fetchval(_SQL["endpoint"], tenant, endpoint_id)
+async def replay_all(connection: Connection, tenant: TenantId, deliveries: Sequence[str]) -> int:
+    """Make these finished deliveries due at once, each with a new budget, in the caller's transaction; return how many.
+
+    Those of a held endpoint are held with it. A delivery that is not finished any more, or whose endpoint is gone, is
+    not changed. Raises `Unavailable`.
+    """
+    return len(await _SQL.rows(connection, "again", tenant, deliveries))
+
+
+async def require_endpoint(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Return if the endpoint exists and is enabled, which then holds until the caller's transaction ends.
+
+    Raises `NotFound`, `Refused` if it is disabled, and `Unavailable`.
+    """
+    enabled = await _SQL.value(connection, "endpoint", tenant, endpoint_id)
     if enabled is None:
-        raise NotFound("the endpoint of this delivery is gone: there is nowhere to replay it to", field="endpoint")
+        raise NotFound("the endpoint is gone: there is nowhere to replay to", field="endpoint")
     if not enabled:
         raise Refused(
             "the endpoint is disabled: "

@@ -1,10 +1,11 @@
-"""May this url be an endpoint's? Rules over its text, without I/O; addresses are checked again at the dial.
+"""Checks whether an endpoint may have a url. Pure rules over the text; addresses are checked again when dialled.
 
-A host is a name or an address in its plain spelling, and nothing that two parsers may read differently: what some of
-them take for an address in disguise (decimal, octal, hexadecimal, short, percent-encoded) has no other use.
+A host is a name, or an address in its usual notation. Other notations of addresses (decimal, octal, hexadecimal, short,
+percent-encoded) are refused, because parsers read them differently.
 """
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -13,16 +14,23 @@ from hookseal.dispatcher.address import Networks, loopback_allowed, refusal
 from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.wire import MAX_URL_CHARACTERS
 
+# Why a delivery waits that is not sent because of its endpoint's url alone.
+PLAIN_HTTP: Final = (
+    "the endpoint's url is http, and the worker may send only to https: give the endpoint an https url, or, outside of "
+    "production, the workers HOOKSEAL_ALLOW_HTTP=true"
+)
 _MAX_NAME_CHARACTERS: Final = 253
+_URLS_REMEMBERED: Final = 1_024  # each delivery checks the url of its endpoint
 _MAX_PORT: Final = 65_535
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")  # WHATWG URL, "ends in a number checker"
-_LOCAL: Final = ("localhost", "localhost.localdomain")  # RFC 6761, 6.3: loopback, whoever resolves it
+_LOCAL: Final = ("localhost", "localhost.localdomain")  # RFC 6761, 6.3: always loopback
 
 
+@lru_cache(maxsize=_URLS_REMEMBERED)
 def url_problem(url: str, *, allow_http: bool) -> str | None:
-    """Return what is wrong with an endpoint's url, as the end of a sentence; None if nothing is."""
+    """Return what is wrong with an endpoint's url, as the end of a sentence; None if it is valid."""
     if len(url) > MAX_URL_CHARACTERS:
         return f"is longer than {MAX_URL_CHARACTERS} characters"
     if not all("!" <= character <= "~" for character in url):
@@ -39,10 +47,10 @@ def url_problem(url: str, *, allow_http: bool) -> str | None:
 
 
 def _authority_problem(authority: str) -> str | None:
-    found = _AUTHORITY.fullmatch(authority)
-    if found is None:
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
         return "must name a host of letters, digits, '.', '-' and '_', or an address, and at most a port"
-    host, port = found.groups()
+    host, port = match.groups()
     if port is not None and not 0 < int(port) <= _MAX_PORT:
         return "has a port that is not from 1 to 65535"
     if host.startswith("["):
@@ -71,16 +79,20 @@ def _policy_problem(parts: SplitResult, *, allow_http: bool) -> str | None:
     return None
 
 
+def is_plain_http(url: str) -> bool:
+    """Return whether the url would be valid if http were allowed, and is not because it is http."""
+    return url_problem(url, allow_http=True) is None and url_problem(url, allow_http=False) is not None
+
+
 def endpoint_url(url: str, *, allow_http: bool, allowed: Networks) -> str:
     """Return the url if an endpoint may have it.
 
-    Raises `Malformed`, or `Refused` for http where it is not allowed and for what is known already to be an address
-    that may not be dialled: a literal one, and the name of the machine itself.
+    Raises `Malformed`. Raises `Refused` for http where it is not allowed, and for a host that is a forbidden address or
+    a name of this machine.
     """
     problem = url_problem(url, allow_http=allow_http)
     if problem is not None:
-        refused = url_problem(url, allow_http=True) is None
-        raise (Refused if refused else Malformed)(f"url {problem}", field="url")
+        raise (Refused if is_plain_http(url) else Malformed)(f"url {problem}", field="url")
     host = urlsplit(url).hostname or ""
     forbidden = _forbidden(host, allowed)
     if forbidden is not None:

@@ -1,4 +1,4 @@
-"""Embedded parts: a PostgreSQL and a Valkey that live and die with the process that starts them.
+"""Embedded servers: a PostgreSQL and a Valkey that start with a process and end with it.
 
 For `hookseal demo`, `hookseal up` and the tests; never for production.
 """

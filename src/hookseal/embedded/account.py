@@ -1,4 +1,4 @@
-"""Who the servers run as: ourselves, or `nobody` where we are root (PostgreSQL refuses to run as root)."""
+"""The account of the servers: this user, or `nobody` for root, as which PostgreSQL refuses to run."""
 
 import os
 import pwd
@@ -18,9 +18,9 @@ class Account:
 
 
 def for_servers() -> Account | None:
-    """Return the account that the servers change to; None if they run as ourselves.
+    """Return the account that the servers change to; None if they run as this user.
 
-    Raises `Unavailable` if we are root and this machine has no user `nobody`.
+    Raises `Unavailable` if this user is root and the machine has no user `nobody`.
     """
     if os.geteuid() != 0:
         return None
@@ -34,22 +34,24 @@ def for_servers() -> Account | None:
 
 
 def can_reach(account: Account, path: Path) -> bool:
-    """Tell whether the account may pass through every folder above `path`, by their modes."""
-    return all(_may(account, parent.stat(), stat.S_IXOTH) for parent in path.resolve().parents)
+    """Return whether the account may enter every folder above `path`, by their modes."""
+    return all(_has_right(account, parent.stat(), stat.S_IXOTH) for parent in path.resolve().parents)
 
 
 def can_use(account: Account, path: Path) -> bool:
-    """Tell whether the account may reach and read all of `path`, and run what its owner may run."""
-    return can_reach(account, path) and all(_may_use(account, entry.stat()) for entry in (path, *path.rglob("*")))
+    """Return whether the account may reach and read all of `path`, and execute what its owner may execute."""
+    return can_reach(account, path) and all(
+        _has_all_rights(account, entry.stat()) for entry in (path, *path.rglob("*"))
+    )
 
 
-def _may_use(account: Account, found: os.stat_result) -> bool:
-    return _may(account, found, stat.S_IROTH | (stat.S_IXOTH if found.st_mode & stat.S_IXUSR else 0))
+def _has_all_rights(account: Account, found: os.stat_result) -> bool:
+    return _has_right(account, found, stat.S_IROTH | (stat.S_IXOTH if found.st_mode & stat.S_IXUSR else 0))
 
 
-def _may(account: Account, found: os.stat_result, wanted: int) -> bool:
+def _has_right(account: Account, found: os.stat_result, right: int) -> bool:
     if found.st_uid == account.uid:
-        wanted <<= 6
+        right <<= 6
     elif found.st_gid == account.gid:
-        wanted <<= 3
-    return found.st_mode & wanted == wanted
+        right <<= 3
+    return found.st_mode & right == right

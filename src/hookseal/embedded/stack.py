@@ -1,4 +1,4 @@
-"""Both servers at once."""
+"""PostgreSQL and Valkey together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from hookseal.embedded.valkey import valkey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A PostgreSQL and a Valkey that answer."""
+    """A running PostgreSQL and a running Valkey."""
 
     postgres: Server
     valkey: Server
@@ -23,14 +23,14 @@ class Stack:
 @asynccontextmanager
 async def stack(folder: Path, *, durable: bool = True) -> AsyncIterator[Stack]:
     """Run both with their state under the folder. Raises `Unavailable` if one is not installed or does not start."""
-    # One after the other: Valkey takes a tenth of a second, and PostgreSQL's lock keeps a second stack off the folder.
+    # In this order: the lock of PostgreSQL keeps a second stack out of the folder, and Valkey starts within 0.1 s.
     async with postgres(folder, durable=durable) as first, valkey(folder, durable=durable) as second:
         yield Stack(postgres=first, valkey=second)
 
 
 @asynccontextmanager
-async def passing_stack() -> AsyncIterator[Stack]:
-    """Run both on a fresh folder under the temporary one, with nothing kept: it is gone afterwards."""
+async def temporary_stack() -> AsyncIterator[Stack]:
+    """Run both in a new folder under the temporary one, without durability, and remove it at the end."""
     with scratch(for_servers()) as folder:
         async with stack(folder, durable=False) as both:
             yield both

@@ -11,10 +11,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from hookseal.embedded.account import Account, for_servers
-from hookseal.embedded.folders import state_folder
-from hookseal.embedded.password import kept_password
+from hookseal.embedded.folders import load_or_create_password, state_folder
 from hookseal.embedded.process import Program
-from hookseal.embedded.programs import usable, valkey_server
+from hookseal.embedded.programs import make_accessible, valkey_server
 from hookseal.embedded.server import HOST, Server, ports, serve
 from hookseal.ground.clock import SystemClock
 
@@ -44,7 +43,7 @@ class _Valkey:
             account=self.account,
             stop_signals=_STOP_SIGNALS,
             death_signal=signal.SIGTERM,
-            # Arguments can be read by every user of the machine; the password is no argument.
+            # Every user of the machine can read arguments, so the password is not one.
             standard_input="".join(f"{name} {value}\n" for name, value in settings.items()),
         )
 
@@ -67,7 +66,7 @@ class _Valkey:
 async def valkey(
     folder: Path, *, port: int | None = None, durable: bool = True, databases: int = 16
 ) -> AsyncIterator[Server]:
-    """Run Valkey with its state under the folder; if `durable`, what an earlier run left there is there again.
+    """Run Valkey with its state under the folder; if `durable`, a later run finds the data of an earlier one.
 
     Raises `Unavailable` if it is not installed or does not start.
     """
@@ -93,13 +92,13 @@ async def _valkey(
 ) -> AsyncIterator[Server]:
     account = for_servers()
     state = state_folder(folder, "valkey", account)
-    with usable(binary, account) as usable_binary:
+    with make_accessible(binary, account) as usable_binary:
         part = _Valkey(
             binary=usable_binary,
             state=state,
             log=folder / "valkey.log",
             account=account,
-            password=kept_password(folder / "valkey.password"),
+            password=load_or_create_password(folder / "valkey.password"),
             settings=settings,
         )
         async with serve(part, candidates, clock=SystemClock()) as server:

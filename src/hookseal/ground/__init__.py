@@ -1,1 +1,1 @@
-"""The ground: identifiers, errors, time, logs, SQL texts and the wire. It knows no other room."""
+"""Ground: identifiers, errors, time, logs, SQL files and the wire format. It imports no other package of hookseal."""

@@ -1,4 +1,4 @@
-"""Time, passed in: whoever needs it takes a `Clock`, so that tests move it and never sleep."""
+"""Time as a parameter: code that needs the time takes a `Clock`, so that tests can move it and never sleep."""
 
 import asyncio
 import time
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The three things one may ask of time."""
+    """What code may need of time."""
 
     def now(self) -> datetime:
-        """Return the wall time, aware, in UTC. For stamps only, never for durations."""
+        """Return the wall time, aware, in UTC. For timestamps only, never for durations."""
         ...
 
     def monotonic(self) -> float:
@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The time of this machine."""
+    """The clock of this machine."""
 
     def now(self) -> datetime:
         """Return the wall time, aware, in UTC."""

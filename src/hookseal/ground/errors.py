@@ -1,93 +1,101 @@
-"""The errors of hookseal: every class says who must act, and every command ends with its exit code.
+"""The errors of hookseal. Each class says who must act, and determines the exit code of the command.
 
-A failure of the other side (a receiver that refuses, hangs or lies) is never an exception: it is an
-`Outcome` in the dispatcher.
+A failure of a receiver (it refuses, hangs or sends nonsense) is never an exception: it is an `Outcome` in the
+dispatcher.
 """
 
-from typing import ClassVar
+import errno
+from typing import ClassVar, Final
+
+_CODES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class HooksealError(Exception):
-    """Something went wrong in hookseal."""
+    """Something went wrong in hookseal.
+
+    `field` names the argument or setting at fault, and `index` the position of the faulty item in a list, counted from
+    0; each is None if it does not apply.
+    """
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 70
 
-    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, field: str | None = None, index: int | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
         self.field = field
+        self.index = index
 
 
 class Malformed(HooksealError):
-    """A value is not of its form: whoever gave it must correct it."""
+    """A value has the wrong form: its sender must correct it."""
 
     code = "malformed"
     exit_code = 2
 
 
 class NotFound(HooksealError):
-    """What was named is not there."""
+    """The named object does not exist."""
 
     code = "not_found"
     exit_code = 3
 
 
 class Conflict(HooksealError):
-    """What was asked contradicts what is stored."""
+    """The request contradicts what is stored."""
 
     code = "conflict"
     exit_code = 4
 
 
 class Refused(HooksealError):
-    """A rule forbids it: the operator must change the request or the rule."""
+    """A rule forbids this: the operator must change the request or the rule."""
 
     code = "refused"
     exit_code = 5
 
 
 class Unavailable(HooksealError):
-    """Something that we depend on does not answer: wait, or mend it."""
+    """A service that hookseal needs does not answer: wait, or repair it."""
 
     code = "unavailable"
     exit_code = 69
 
 
 class Busy(Unavailable):
-    """Somebody else changes it at this moment, and nothing was done: try again."""
+    """Another session is changing this at the moment, and nothing was done: try again."""
 
     code = "busy"
 
 
 class InDoubt(Unavailable):
-    """It is not known whether it was done: look, or repeat what may be repeated."""
+    """It is unknown whether the change was made: check it, or repeat it if it can be repeated safely."""
 
     code = "in_doubt"
 
 
 class Exhausted(HooksealError):
-    """This machine has none left of what it takes (descriptors, memory): raise its limits, or give it less to do."""
+    """This machine has run out of a resource (file descriptors, memory): raise its limits, or give it less work."""
 
     code = "exhausted"
     exit_code = 69
 
 
 class LocalFailure(HooksealError):
-    """This process alone cannot do it now: run more of them, or correct what the message names."""
+    """Only this process cannot do it now: start more processes, or correct what the message names."""
 
     code = "local_failure"
     exit_code = 69
 
 
 class Defect(HooksealError):
-    """A state that cannot be: this is a fault of hookseal, please report it."""
+    """An impossible state: this is a bug in hookseal, please report it."""
 
     code = "internal"
     exit_code = 70
 
 
 class ConfigError(HooksealError):
-    """The settings cannot be used: the operator must change them before anything starts."""
+    """The settings cannot be used: the operator must change them before anything can start."""
 
     code = "configuration"
     exit_code = 78
@@ -98,7 +106,13 @@ class ConfigError(HooksealError):
 
 
 class CannotSign(HooksealError):
-    """A secret that must sign cannot be had: the delivery waits, unsent and unspent."""
+    """A secret that must sign is not available: the delivery waits, and no attempt is used up."""
 
     code = "cannot_sign"
     exit_code = 70
+
+
+def exhausted_resource(error: BaseException) -> str | None:
+    """Return the error code's name if the error says that a resource of this machine is exhausted, else None."""
+    code = error.errno if isinstance(error, OSError) else None
+    return errno.errorcode[code] if code in _CODES else None

@@ -1,4 +1,4 @@
-"""One injective way to write several values as one run of bytes, for what is hashed, bound or signed."""
+"""An injective encoding of several values as one byte string, for values that are hashed, authenticated or signed."""
 
 import struct
 from datetime import UTC, datetime, timedelta
@@ -6,13 +6,13 @@ from typing import Final
 
 _COUNT: Final = struct.Struct(">H")
 _LENGTH: Final = struct.Struct(">I")
-_ABSENT: Final = b"\xff\xff\xff\xff"  # a length that no part has: an absent part is not an empty one
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ABSENT: Final = b"\xff\xff\xff\xff"  # no part is that long; so an absent part differs from an empty one
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def framed(*parts: bytes | None) -> bytes:
-    """Return the count of the parts, then each with its length before it: different parts, different bytes."""
+    """Return the number of parts, then each part after its length: different parts give different bytes."""
     written = [_COUNT.pack(len(parts))]
     for part in parts:
         if part is None:
@@ -23,7 +23,7 @@ def framed(*parts: bytes | None) -> bytes:
 
 
 def microseconds(moment: datetime) -> int:
-    """Return the moment as what is framed of it: whole microseconds since 1970, UTC. One without a zone is UTC."""
-    if moment.tzinfo is None:  # so asyncpg gives a time that was set to infinity by hand
+    """Return the whole microseconds since 1970 in UTC. A time without a zone counts as UTC."""
+    if moment.tzinfo is None:  # asyncpg returns an infinite timestamp without a zone
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND

@@ -1,6 +1,7 @@
-"""Identifiers, each a type of its own and each with one spelling (design 1.1)."""
+"""Identifiers: each kind has a type of its own and exactly one valid form."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Final, NewType
 
 from hookseal.ground.errors import Malformed
@@ -9,35 +10,47 @@ TenantId = NewType("TenantId", str)
 EndpointId = NewType("EndpointId", str)
 DeliveryId = NewType("DeliveryId", str)
 EventId = NewType("EventId", str)
+ReplayId = NewType("ReplayId", str)
 
 SYSTEM_TENANT: Final = TenantId("_system")
 OPERATOR_TENANT: Final = TenantId("_operator")
 RESERVED_TENANTS: Final = frozenset({SYSTEM_TENANT, OPERATOR_TENANT})
 
-_TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _EVENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_WORDS = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
+_WORDS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _EVENT_TYPE = re.compile(_WORDS)
 _SUBSCRIPTION = re.compile(rf"\*|{_WORDS}(?:\.\*)?")
 _EVENT_TYPE_MAX = 128
+_VISIBLE = re.compile(r"[!-~]{1,128}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def tenant_id(text: str) -> TenantId:
-    """Return the tenant id; reserved tenants (`_system`, `_operator`) are refused. Raises `Malformed`."""
+    """Return the tenant id, in which case counts; reserved tenants (`_system`, `_operator`) are refused.
+
+    Raises `Malformed`.
+    """
     if not _TENANT.fullmatch(text):
         raise Malformed(
-            "tenant must be 1 to 63 characters of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+            "tenant must be 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
             field="tenant",
         )
     return TenantId(text)
 
 
+def owner_id(text: str) -> TenantId:
+    """Return the tenant id of an owner of endpoints: a tenant, or `_operator`, the operator. Raises `Malformed`."""
+    return OPERATOR_TENANT if text == OPERATOR_TENANT else tenant_id(text)
+
+
 def endpoint_id(text: str) -> EndpointId:
     """Return the endpoint id, a UUID in lower case. Raises `Malformed`.
 
-    What hookseal makes is a UUIDv7; an endpoint of an older system keeps the id that its receivers know.
+    hookseal creates UUIDv7; an endpoint that was imported from another system keeps the id that its receivers know.
     """
     if not _UUID.fullmatch(text):
         raise Malformed("endpoint id must be a UUID in lower case", field="endpoint")
@@ -51,6 +64,20 @@ def delivery_id(text: str) -> DeliveryId:
     return DeliveryId(text)
 
 
+def replay_id(text: str) -> ReplayId:
+    """Return the id of a replay job, a UUIDv7 in lower case. Raises `Malformed`."""
+    if not _UUID7.fullmatch(text):
+        raise Malformed("replay id must be a UUIDv7 in lower case", field="replay")
+    return ReplayId(text)
+
+
+def first_uuid7(at: datetime) -> str:
+    """Return the lowest UUIDv7 of that time: every one that is made later is higher."""
+    milliseconds = max((at - _EPOCH) // _MILLISECOND, 0)
+    digits = f"{milliseconds:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
+
+
 def event_id(text: str) -> EventId:
     """Return the event id. Raises `Malformed`."""
     if not _EVENT.fullmatch(text):
@@ -58,21 +85,28 @@ def event_id(text: str) -> EventId:
     return EventId(text)
 
 
+def correlation_id(text: str) -> str:
+    """Return the correlation id, 1 to 128 visible ASCII characters. Raises `Malformed`."""
+    if not _VISIBLE.fullmatch(text):
+        raise Malformed("correlation id must be 1 to 128 visible ASCII characters", field="correlation_id")
+    return text
+
+
 def event_type(text: str) -> str:
     """Return the event type, for instance `invoice.paid`. Raises `Malformed`."""
     if len(text) > _EVENT_TYPE_MAX or not _EVENT_TYPE.fullmatch(text):
         raise Malformed(
-            "event type must be words of a-z, 0-9 and '_', separated by dots, at most 128 characters",
+            "event type must be words of A-Z, a-z, 0-9, '_' and '-', separated by dots, at most 128 characters",
             field="event_type",
         )
     return text
 
 
 def subscription(text: str) -> str:
-    """Return what an endpoint subscribes to: an event type, one that ends in `.*`, or `*`. Raises `Malformed`."""
+    """Return the subscription: an event type, a prefix that ends in `.*`, or `*`. Raises `Malformed`."""
     if len(text) > _EVENT_TYPE_MAX or not _SUBSCRIPTION.fullmatch(text):
         raise Malformed(
-            "event type must be words of a-z, 0-9 and '_', separated by dots, at most 128 characters; "
+            "event type must be words of A-Z, a-z, 0-9, '_' and '-', separated by dots, at most 128 characters; "
             "it may end in '.*', or be '*'",
             field="event_type",
         )

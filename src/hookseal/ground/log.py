@@ -1,7 +1,7 @@
-"""Logs: structlog, one JSON object a line on standard error, or readable lines for a person.
+"""Logs by structlog: one JSON object a line on standard error, or lines that people read.
 
-Whatever a caller binds, a value under a name that sounds like a secret is masked before it is
-written. Libraries that print arguments or payloads at low levels are kept quiet.
+A value whose name suggests a secret is masked before it is written. Libraries that log arguments or
+payloads at low levels are limited to higher ones.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
 
@@ -21,19 +21,21 @@ import structlog
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+PORTION_BYTES: Final = 4_096  # PIPE_BUF on Linux: a pipe accepts so much as a whole
 MASK: Final = "[masked]"
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 _SECRET_NAME: Final = re.compile(
     r"secret(?!s?_(ref|provider))|password|passphrase|master_key|token|authorization|dsn", re.IGNORECASE
 )
 _SIGNING_SECRET: Final = re.compile(r"whs(?:ec|k)_[A-Za-z0-9+/=_-]+")
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _URL_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*(?=@)")
-# arq prints the arguments of every job, and asyncpg and aiohttp have nothing to say that we do not.
-_QUIET: Final = {"arq": logging.CRITICAL, "asyncio": logging.WARNING, "aiohttp": logging.WARNING}
+# arq logs the arguments of every job; what asyncio and aiohttp log at low levels, hookseal logs itself.
+_LIBRARY_LEVELS: Final = {"arq": logging.CRITICAL, "asyncio": logging.WARNING, "aiohttp": logging.WARNING}
 
 
 def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
-    """Make structlog write to standard error in that style from now on, at that level and above."""
+    """Configure structlog and the standard library's logging: standard error, in this style, from this level on."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_json)
         if style == "json"
@@ -48,10 +50,10 @@ def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_loggers(Lines(sys.stderr)),
+        logger_factory=_loggers(LineWriter(sys.stderr)),
         cache_logger_on_first_use=False,
     )
-    # What libraries say through the standard library is written in the same form, and masked.
+    # What libraries log through the standard library gets the same format and masking.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -60,12 +62,12 @@ def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name, quiet_level in _QUIET.items():
+    for name, quiet_level in _LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(quiet_level)
 
 
-class Lines:
-    """Writes lines to a stream: those of one turn of the event loop together; without a loop each at once."""
+class LineWriter:
+    """Writes lines to a stream: all lines of one turn of the event loop together, or each at once outside a loop."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -74,7 +76,7 @@ class Lines:
         atexit.register(self.flush)
 
     def write(self, line: str) -> None:
-        """Take a line."""
+        """Add a line, which is written at the end of this turn of the event loop."""
         with self._lock:
             self._waiting.append(line)
             is_first = len(self._waiting) == 1
@@ -87,41 +89,63 @@ class Lines:
                 loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write all waiting lines."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-            if waiting:
-                self._stream.write("\n".join(waiting) + "\n")
+            for text in _portions(waiting):
+                self._stream.write(text)
                 self._stream.flush()
 
 
-class _Logger:
-    """What structlog hands a rendered event to."""
+def _portions(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines in portions that a pipe accepts as a whole, so that lines of several processes never mix.
 
-    def __init__(self, lines: Lines) -> None:
+    A longer line is a portion by itself.
+    """
+    portion, size = "", 0
+    for line in lines:
+        more = len(line.encode("utf-8", "surrogateescape")) + 1
+        if portion and size + more > PORTION_BYTES:
+            yield portion
+            portion, size = "", 0
+        portion, size = f"{portion}{line}\n", size + more
+    if portion:
+        yield portion
+
+
+class _Logger:
+    """The logger to which structlog passes a rendered event."""
+
+    def __init__(self, lines: LineWriter) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = self.exception = self.log = lines.write
 
 
-def _loggers(lines: Lines) -> Callable[..., _Logger]:
+def _loggers(lines: LineWriter) -> Callable[..., _Logger]:
     return lambda *_: _Logger(lines)
 
 
 def _json(event: MutableMapping[str, Any], **_: Any) -> str:
     try:
         return _ENCODER.encode(event).decode()
-    except UnicodeEncodeError:  # half of a surrogate pair: msgspec does not write it, json escapes it
+    except UnicodeEncodeError:  # half of a surrogate pair: msgspec cannot encode it, json escapes it
         return json.dumps(event, default=str)
 
 
 def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask values under names that sound like a secret, and secrets spelled inside any text."""
+    """Mask values whose names suggest a secret, and secrets within any text."""
     for name, value in event.items():
-        event[name] = MASK if _sounds_secret(name) else _mask(value)
+        if _sounds_secret(name):
+            event[name] = MASK
+        elif type(value) is str:  # most values are plain: this takes half as long as `_mask`
+            if "whs" in value or "://" in value:
+                event[name] = mask_text(value)
+        elif type(value) not in _NUMBERS:
+            event[name] = _mask(value)
     return event
 
 
-def masked_text(text: str) -> str:
-    """Return the text with signing secrets, and what logs in within a url, masked."""
+def mask_text(text: str) -> str:
+    """Return the text with signing secrets, and the user and password of urls, masked."""
     if "whs" in text:
         text = _SIGNING_SECRET.sub(MASK, text)
     return _URL_PASSWORD.sub(MASK, text) if "://" in text else text
@@ -135,7 +159,7 @@ def _sounds_secret(name: str) -> bool:
 def _mask(value: Any) -> Any:
     match value:
         case str():
-            return masked_text(value)
+            return mask_text(value)
         case bytes() | bytearray():
             return MASK
         case dict():

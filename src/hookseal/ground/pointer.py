@@ -1,7 +1,7 @@
-"""The pointer: what an endpoint row says of where requests go and which secrets sign them.
+"""The pointer: the columns of an endpoint row that say where requests go and which secrets sign them.
 
-The dispatcher reads it with each claim and hands it on unread; the secrets room checks its MAC and
-resolves its refs. Neither knows the other.
+The dispatcher reads it with each claim and passes it on unchanged; the secrets package verifies its MAC and
+resolves its secret refs. Neither package imports the other.
 """
 
 from dataclasses import dataclass
@@ -12,20 +12,22 @@ from hookseal.ground.ids import EndpointId, TenantId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pointer:
-    """The pointer columns of one endpoint row, as text, exactly as they stand in PostgreSQL.
+    """The pointer columns of one endpoint row, as text, exactly as PostgreSQL returns them.
 
-    `scheme` and `algorithm` are those of the current secret; the previous one has its own. `previous_due`
-    is the database's own answer, in the statement that read the row, to whether the overlap still runs.
-    `headers_ref` names the sealed values of the headers that its requests carry beside ours, `tls_ref` the sealed
-    client certificate and authorities with which its receiver is spoken to.
-    `cache_epoch` was read in the same statement: what was cached under an older one must not be used (below zero it is
-    not known, so nothing is). So was
-    `audited_generation`, the highest that the audit log has of this endpoint (None: none), and `restore_epoch`:
-    a generation that was seen under an older one says nothing any more. `read_at` is the database's time of it, and
-    `database` tells it from others: another number is another server, one that was restarted, or restored tables, whose
+    `scheme` and `algorithm` belong to the current secret; the previous secret has its own. `previous_due` says whether
+    the overlap was still running, by the database's clock, when the statement read the row. `headers_ref` refers to the
+    sealed values of the endpoint's extra headers, `tls_ref` to the sealed client certificate and certificate
+    authorities for the connection to its receiver.
+
+    The same statement reads these from other tables: - `cache_epoch`: secrets that were cached under an older epoch
+    must not be used; below zero the epoch is unknown, and   no cached secret may be used; - `audited_generation`: the
+    highest generation of the endpoint in the audit log, None if there is none; - `restore_epoch`: a generation that was
+    recorded under an older epoch proves nothing any more; - `read_at`: the time of the database; - `database`:
+    identifies the server. Another server, a restarted server and restored tables have another number, and   their
     version numbers may mean other secrets.
-    `mac` covers every field but `previous_due`, `mac`, `mac_key_id` and those that come from other tables; without
-    a previous ref it leaves out `previous_scheme` and `previous_algorithm` too, which then mean nothing.
+
+    `mac` covers every field except `previous_due`, `mac`, `mac_key_id` and those from other tables. The statements that
+    read a pointer share their columns in `pointer.sql`.
     """
 
     tenant_id: TenantId

@@ -1,4 +1,4 @@
-"""The version of hookseal that is installed."""
+"""The installed version of hookseal."""
 
 from importlib.metadata import version
 from typing import Final

@@ -1,7 +1,7 @@
-"""The wire: which bytes are signed, and how headers are spelled (design 1.6).
+"""The wire format: which bytes are signed, and which headers a request has.
 
-Source of the `standard` scheme: Standard Webhooks 1.0.0, "Signature scheme" and "Webhook headers". The
-`x-webhook` scheme is that of the system which hookseal takes the place of: its receivers stay as they are.
+Source of the scheme `standard`: Standard Webhooks 1.0.0, "Signature scheme" and "Webhook headers". The scheme
+`x-webhook` is that of the system which hookseal replaces, so that its receivers need no change.
 """
 
 from enum import StrEnum
@@ -12,14 +12,14 @@ MAX_URL_CHARACTERS: Final = 2_048
 
 
 class Scheme(StrEnum):
-    """How a request is signed and which headers say so."""
+    """How a request is signed, and which headers carry the signature."""
 
     STANDARD = "standard"
     X_WEBHOOK = "x-webhook"
 
 
 class Algorithm(StrEnum):
-    """What a signature is made with."""
+    """The algorithm that makes a signature."""
 
     HMAC = "hmac"
     ED25519 = "ed25519"
@@ -31,7 +31,7 @@ def signed_content(delivery_id: str, timestamp: int, body: bytes) -> bytes:
 
 
 def standard_headers(delivery_id: str, timestamp: int, signatures: tuple[str, ...]) -> dict[str, str]:
-    """Return the three headers of `standard`; the signature of the current secret comes first."""
+    """Return the three headers of `standard`; the signature by the current secret comes first."""
     return {
         "webhook-id": delivery_id,
         "webhook-timestamp": str(timestamp),
@@ -45,10 +45,10 @@ def x_webhook_content(timestamp: int, body: bytes) -> bytes:
 
 
 def x_webhook_signatures(signatures: tuple[str, ...], *, lead: str) -> dict[str, str]:
-    """Return the headers that hold the signatures of `x-webhook`: one, or the current and the previous secret's.
+    """Return the signature headers of `x-webhook`, for the current secret or for the current and the previous one.
 
-    Of two, each has a header of its own, and the plain header repeats the one that `lead` names: a receiver
-    that reads only that one keeps working.
+    Each of two signatures has its own header. The plain header repeats the one that `lead` names, so that a receiver
+    which reads only the plain header keeps working.
     """
     current, previous = signatures[0], signatures[-1]
     plain = {"x-webhook-signature": current if lead == "current" else previous}
@@ -58,7 +58,7 @@ def x_webhook_signatures(signatures: tuple[str, ...], *, lead: str) -> dict[str,
 
 
 def x_webhook_headers(*, tenant_id: str, delivery_id: str, event_type: str, timestamp: int) -> dict[str, str]:
-    """Return the headers of `x-webhook` that say what is delivered, when and for whom."""
+    """Return the headers of `x-webhook` other than the signatures: time, event type, delivery and tenant."""
     return {
         "x-webhook-timestamp": str(timestamp),
         "x-webhook-event": event_type,

@@ -1,28 +1,30 @@
-"""Who changes something: a connection, the installation's unlocked secrets, and a name for the audit log."""
+"""The context of a change: a connection, the installation's unlocked secrets, and a name for the audit log."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import asyncpg
 
-from hookseal.audit.entry import Change
+from hookseal.audit.entry import Action, Change
 from hookseal.audit.log import append
-from hookseal.dispatcher.database import translated
 from hookseal.ground.errors import InDoubt, Unavailable
-from hookseal.schema.database import OUTAGES, Connection
+from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
+from hookseal.postgres.handles import Connection
+from hookseal.postgres.savepoint import savepoint
+from hookseal.postgres.translate import OUTAGES, translated
 from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.errors import SecretError
 
-# What PostgreSQL says to a commit that it did not make.
-_ANSWERS: Final = (
+# Errors that prove that PostgreSQL did not commit.
+_NOT_COMMITTED: Final = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# With the newest version of the integrity key, in one statement: most changes are small, and each waits for it.
-_BOUNDS: Final = """
+# One statement also reads the newest version of the integrity key, to save each change a round trip.
+_LIMITS: Final = """
 SELECT (SELECT max(version)::text
           FROM hookseal.secret_records
          WHERE tenant_id = '_system' AND name = 'integrity' AND state <> 'destroyed') AS newest,
@@ -31,18 +33,32 @@ SELECT (SELECT max(version)::text
 """
 
 
-async def bound(connection: Connection) -> str | None:
-    """Have PostgreSQL end the open transaction if we stand still in it, or wait too long: others wait for its rows.
+async def limit_transaction(connection: Connection) -> str | None:
+    """Make PostgreSQL end the open transaction if it is idle, or waits for a lock, for 5 seconds: others wait for it.
 
-    Return the id of the newest version of the integrity key, None where the store is not in PostgreSQL.
+    Returns the id of the newest version of the integrity key, None if the store is not in PostgreSQL.
     """
-    newest: str | None = await connection.fetchval(_BOUNDS)
+    newest: str | None = await connection.fetchval(_LIMITS)
     return newest
+
+
+class OfEndpoint(Protocol):
+    """An object about an endpoint: a pointer, a request or a result."""
+
+    @property
+    def tenant_id(self) -> TenantId:
+        """The tenant of the endpoint."""
+        ...
+
+    @property
+    def endpoint_id(self) -> EndpointId:
+        """The endpoint."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """One who may change the installation. `who` is how the audit log names them, beside their database role."""
+    """The context in which an operator changes the installation. The audit log stores `who` and the database role."""
 
     connection: Connection
     unlocked: Unlocked
@@ -50,37 +66,60 @@ class Operator:
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Connection]:
-        """Give the connection in a transaction: all that the block writes, with its audit row, or nothing.
+        """Yield the connection in a transaction: everything that the block writes is committed together, or nothing is.
 
-        A version of the integrity key that somebody has made since the last one is known, and used, in it.
-        Raises `Unavailable` if PostgreSQL does not answer, or somebody else holds a row for longer than we wait,
-        and `InDoubt` if it did not answer to the commit.
+        If a transaction is open already, the block becomes a part of it, which an error undoes alone. A newer version
+        of the integrity key is read first, and used in the block. Raises `Unavailable` if PostgreSQL does not answer,
+        or if another transaction has a row locked for longer than the limit, and `InDoubt` if PostgreSQL did not
+        answer to the commit.
         """
         with translated():
+            if not self.connection.is_closed() and self.connection.is_in_transaction():  # a closed one raises here
+                async with savepoint(self.connection):
+                    await self._learn_integrity_key(await limit_transaction(self.connection))
+                    yield self.connection
+                return
             transaction = self.connection.transaction()
             await transaction.start()
             try:
-                await self._know(await bound(self.connection))
+                await self._learn_integrity_key(await limit_transaction(self.connection))
                 yield self.connection
             except BaseException:
                 with suppress(*OUTAGES):  # without an answer it is rolled back with its session
                     await transaction.rollback()
                 raise
             if self.connection.is_closed():
-                raise Unavailable("PostgreSQL ended the change, which stood still for too long: nothing was changed")
+                raise Unavailable("PostgreSQL ended the change because it was idle for too long: nothing was changed")
             try:
                 await transaction.commit()
-            except _ANSWERS:
+            except _NOT_COMMITTED:
                 raise
             except OUTAGES as error:
                 said = f"PostgreSQL did not answer to the commit ({type(error).__name__})"
                 raise InDoubt(f"{said}: it may have been done all the same") from error
 
-    async def _know(self, newest: str | None) -> None:
+    async def _learn_integrity_key(self, newest: str | None) -> None:
         if newest not in {None, self.unlocked.integrity.key_id}:
-            with suppress(SecretError):  # one that somebody spoilt holds up no change
+            with suppress(SecretError):  # a damaged version must not prevent the change
                 await self.unlocked.versions.refresh(self.unlocked.store_on(self.connection))
 
-    async def tell(self, change: Change) -> None:
-        """Write the change into the audit log, in the transaction of `changing`. Raises `Unavailable`."""
+    async def audit(
+        self,
+        action: Action,
+        *,
+        of: OfEndpoint | str,
+        tenant: TenantId = SYSTEM_TENANT,
+        before: Mapping[str, object] | None = None,
+        after: Mapping[str, object] | None = None,
+    ) -> None:
+        """Append a row to the audit log, in the transaction of `changing`.
+
+        `of` is the endpoint that was changed, or another subject of `tenant`, which is the installation by default.
+        Raises `Unavailable`, and `Refused` if the log accepts no row.
+        """
+        if isinstance(of, str):
+            change = Change(tenant_id=tenant, action=action, subject=of, before=before, after=after)
+        else:
+            subject = f"endpoint:{of.endpoint_id}"
+            change = Change(tenant_id=of.tenant_id, action=action, subject=subject, before=before, after=after)
         await append(self.connection, self.unlocked.integrity, self.who, change)

@@ -1,32 +1,122 @@
-"""Replaying a delivery, audited. It needs no Redis: the outbox rings what is due."""
+"""Replays deliveries, one at once or many by a job, audited. It needs no Redis: the outbox rings what is due."""
 
-from hookseal.audit.entry import Action, Change
-from hookseal.dispatcher import replay
+from hookseal.audit.entry import Action
+from hookseal.dispatcher import replay, replay_jobs
 from hookseal.dispatcher.model import State
 from hookseal.dispatcher.replay import Replayed
-from hookseal.ground.ids import DeliveryId
+from hookseal.dispatcher.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
+from hookseal.dispatcher.replay_jobs import RunningJob, Step
+from hookseal.ground.errors import Conflict, NotFound, Refused
+from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
+from hookseal.operations.endpoint.endpoints import Enabled, enable_endpoint
 from hookseal.operations.operator import Operator
 
 
-async def replay_delivery(operator: Operator, wanted: DeliveryId, *, new_id: bool) -> Replayed:
-    """Make a delivery that is over due again, with a fresh budget; with `new_id` as a new delivery.
+async def replay_delivery(
+    operator: Operator, delivery_id: DeliveryId, *, new_id: bool, tenant: TenantId | None = None
+) -> Replayed:
+    """Make a finished delivery, by default of any tenant, due again with a new budget; with `new_id`, as a new one.
 
-    Raises `NotFound`, `Conflict` while it is on its way, `Refused` if its endpoint is disabled, `Unavailable`.
+    A delivery whose next attempt is due later is due at once, with its budget as it is. Raises `NotFound`, `Conflict`
+    if it is otherwise on its way, `Refused` if its endpoint is disabled, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        replayed = await replay.replay(connection, wanted, new_id=new_id)
+        replayed = await replay.replay(connection, delivery_id, new_id=new_id, tenant=tenant)
         state, attempts = replayed.before
-        await operator.tell(
-            Change(
-                tenant_id=replayed.tenant_id,
-                action=Action.DELIVERY_REPLAYED,
-                subject=f"delivery:{wanted}",
-                before={"state": state.value, "attempts": attempts},
-                after={
-                    "state": State.PENDING.value,
-                    "delivery_id": replayed.delivery_id,
-                    "replay_of": replayed.replay_of,
-                },
-            )
+        await operator.audit(
+            Action.DELIVERY_REPLAYED,
+            of=f"delivery:{delivery_id}",
+            tenant=replayed.tenant_id,
+            before={"state": state.value, "attempts": attempts},
+            after={
+                "state": State.PENDING.value,
+                "delivery_id": replayed.delivery_id,
+                "replay_of": replayed.replay_of,
+            },
         )
     return replayed
+
+
+async def start_replay(operator: Operator, selection: Selection, *, rate: int = DEFAULT_RATE) -> ReplayJob:
+    """Start a job that replays the deliveries of the selection, `rate` a second; the leader executes it.
+
+    The job is about what was made before now. Raises `NotFound` if nothing is selected, `Refused` if all of it is of
+    disabled or deleted endpoints, `Conflict` if as many jobs of the tenant run as may, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        if selection.endpoint_id is not None:
+            await replay.require_endpoint(connection, selection.tenant_id, selection.endpoint_id)
+        found = await replay_jobs.count(connection, selection)
+        if not found.total:
+            raise NotFound("no finished delivery meets these conditions: there is nothing to replay")
+        if not found.replayed:
+            raise Refused(
+                "nothing can be replayed: the endpoints of these deliveries are disabled "
+                f"({found.disabled} deliveries; enable them first) or deleted ({found.deleted})"
+            )
+        job = await replay_jobs.insert(connection, selection, rate=rate, matched=found.total)
+        await operator.audit(
+            Action.REPLAY_STARTED,
+            of=_subject(job.replay_id),
+            tenant=selection.tenant_id,
+            after={**job.selection.shown(), "rate": rate, "matched": job.matched},
+        )
+        # The log lets one transaction of the tenant after another append, so that this count is exact.
+        if await replay_jobs.count_running(connection, selection.tenant_id) > MAX_RUNNING:
+            raise Conflict(
+                f"{MAX_RUNNING} replay jobs of this tenant run already: wait until one is done, or cancel one "
+                f"(`hookseal replay list --tenant {selection.tenant_id} --state running`)"
+            )
+    return job
+
+
+async def cancel_replay(operator: Operator, replay_id: ReplayId, *, tenant: TenantId | None = None) -> ReplayJob:
+    """Cancel a running job, by default of any tenant. What it has replayed stays replayed.
+
+    Raises `NotFound`, `Conflict` if it has ended, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        job = await replay_jobs.cancel(connection, replay_id, tenant=tenant)
+        await operator.audit(
+            Action.REPLAY_CANCELLED,
+            of=_subject(replay_id),
+            tenant=job.selection.tenant_id,
+            after=job.progress(),
+        )
+    return job
+
+
+async def take_step(operator: Operator, running: RunningJob) -> Step | None:
+    """Take the next step of a running job, and audit its end if it is the last one.
+
+    Returns None if the job takes no step now (`replay_jobs.step`). Raises `Refused` if the audit log accepts no row,
+    and `Unavailable`; the step is then not done.
+    """
+    async with operator.changing() as connection:
+        step = await replay_jobs.step(connection, running)
+        if step is not None and step.job.state is JobState.DONE:
+            await operator.audit(
+                Action.REPLAY_ENDED, of=_subject(running.replay_id), tenant=running.tenant_id, after=step.job.progress()
+            )
+    return step
+
+
+async def enable_and_replay(
+    operator: Operator, tenant: TenantId, endpoint_id: EndpointId, missed: Selection | None, *, own_drain_seconds: int
+) -> tuple[Enabled, ReplayJob | None]:
+    """Enable the endpoint and start a job for what it missed, in one transaction; `missed` selects its deliveries.
+
+    The job is None if nothing is to be replayed. Raises as `enable_endpoint` and `start_replay` do.
+    """
+    async with operator.changing():
+        enabled = await enable_endpoint(operator, tenant, endpoint_id, own_drain_seconds=own_drain_seconds)
+        if missed is None:
+            return enabled, None
+        try:
+            return enabled, await start_replay(operator, missed)
+        except NotFound:
+            return enabled, None
+
+
+def _subject(replay_id: ReplayId) -> str:
+    return f"replay:{replay_id}"

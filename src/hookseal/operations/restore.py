@@ -1,29 +1,34 @@
-"""Finding what was put back to an older state, and accepting it: from then on it is the newest that anybody knows."""
+"""Accepts stale rows, for instance after a restore: from then on they are the newest state."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from hookseal.audit import log
-from hookseal.audit.entry import Action, Change
-from hookseal.audit.heads import Contradiction, Head, told
-from hookseal.dispatcher import waiting
+from hookseal.audit.entry import Action
+from hookseal.audit.heads import Contradiction, Head, heads_to_json
+from hookseal.dispatcher import held_deliveries
 from hookseal.ground.errors import Conflict, HooksealError, NotFound, Unavailable
-from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
-from hookseal.operations.caches import clear_caches
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.operator import Operator
-from hookseal.secrets import active_key, epoch, pointer, put_back, versions
-from hookseal.secrets.put_back import PutBack, PutBackKind
-from hookseal.secrets.ref import SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
+from hookseal.operations.secret import clear_caches
+from hookseal.secrets import restore
+from hookseal.secrets.endpoint import pointer
+from hookseal.secrets.extras import stored
+from hookseal.secrets.ref import SecretRef, endpoint_secret_name
+from hookseal.secrets.resolve import epoch
+from hookseal.secrets.restore import StaleEndpoint, StaleKind
+from hookseal.secrets.sealing import active_key
+from hookseal.secrets.store import versions
 
 _SUBJECT: Final = "restore"
-_AGAIN: Final = "it was put back again meanwhile: run this again"
-_ALTERED: Final = "the row was altered: put back what it was (runbook, HooksealSecretRefused)"
+_STALE_AGAIN: Final = "it became stale again meanwhile: run this again"
+_ALTERED: Final = "the row was altered: restore what it was (runbook, HooksealSecretRefused)"
 _FORGED: Final = (
-    "somebody forged a row of the audit log, behind which its deletion would count for nothing: "
+    "somebody forged a row of the audit log, after which the deletion of the endpoint would have no effect: "
     "find out who with `hookseal audit verify`; its deliveries wait"
 )
-_GONE: Final = {
+_REPAIRS: Final = {
     "secret_ref": "the material of its current secret is gone: rotate it with --overlap 0",
     "previous_secret_ref": "the material of its previous secret is gone: hookseal endpoint end-overlap",
     "headers_ref": "its header values are gone: give all of them with hookseal endpoint update --headers-file",
@@ -34,60 +39,61 @@ _GONE: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """What was accepted, what could not be and why, and which heads that were kept the log does not hold.
+    """The endpoints that were accepted, those that were not, with the reason, and the heads that the log contradicts.
 
-    `woken` deliveries wait for a secret: of each endpoint the oldest is tried, the others go out once it was signed.
-    `epoch` is that of restores: workers forget the generations that they saw under an older one. It is None if only
-    one endpoint was accepted.
+    `woken` deliveries wait for a secret: of each endpoint the oldest is probed, and the others follow once it is
+    signed.
+    `epoch` is the new restore epoch: workers discard the generations that they saw before. It is None if only one
+    endpoint was accepted.
     """
 
     epoch: int | None
     woken: int
-    endpoints: Sequence[PutBack]
-    refused: Sequence[tuple[PutBack, str]]
+    endpoints: Sequence[StaleEndpoint]
+    refused: Sequence[tuple[StaleEndpoint, str]]
     contradicted: Sequence[tuple[Head, Contradiction]]
 
 
 @dataclass(slots=True)
 class _Tally:
-    accepted: list[PutBack] = field(default_factory=list)
-    refused: list[tuple[PutBack, str]] = field(default_factory=list)
+    accepted: list[StaleEndpoint] = field(default_factory=list)
+    refused: list[tuple[StaleEndpoint, str]] = field(default_factory=list)
 
 
 async def accept_restore(
     operator: Operator, heads: Sequence[Head], *, on_progress: Callable[[int], None] | None = None
 ) -> Accepted:
-    """Take the installation as it stands for lawful, and open a new epoch; both audited.
+    """Accept the installation as it is, and begin a new restore epoch; both are audited.
 
-    Each endpoint that was put back gets a generation above every one that is known, and its records the states that
-    its row says; one whose row is gone counts as deleted. They are accepted one by one: who is interrupted runs it
-    again. `heads` are those that were kept before: what the log lacks of them is then no contradiction any more.
-    Raises `Unavailable`.
+    Each stale endpoint gets a generation above every known one, and its records get the states that its row implies.
+    An endpoint whose row is gone counts as deleted. Each is accepted in a transaction of its own, so an interrupted run
+    can be repeated. `heads` are heads that the operator kept: if the log contradicts one, that is accepted, too. Raises
+    `Unavailable`.
     """
-    await operator.unlocked.versions.refresh()  # rows may name a version that was made since
-    contradicted = await log.contradicted(operator.connection, operator.unlocked.integrity, heads)
+    await operator.unlocked.versions.refresh()  # rows may name a version that is newer
+    contradicted = await log.find_contradictions(operator.connection, operator.unlocked.integrity, heads)
     tally = _Tally()
-    async for found in put_back.found(operator.connection):
-        await _tried(operator, found, tally)
+    async for found in restore.find_stale(operator.connection):
+        await _try_accept(operator, found, tally)
         if on_progress is not None:
             on_progress(len(tally.accepted) + len(tally.refused))
-    await _look_again(operator, tally)
-    return await _opened(operator, tally, contradicted)
+    await _check_again(operator, tally)
+    return await _begin_epoch(operator, tally, contradicted)
 
 
 async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> Accepted:
-    """Take one endpoint as it stands for lawful, as `accept_restore` does with all; no epoch of restores begins.
+    """Accept one endpoint as it is, as `accept_restore` does with all; no new restore epoch begins.
 
-    An endpoint that was not put back stays as it is. Raises `NotFound` if there is none, and was none, `Unavailable`.
+    An endpoint that is not stale is not changed. Raises `NotFound` if it never existed, and `Unavailable`.
     """
     await operator.unlocked.versions.refresh()
     tally = _Tally()
-    async for found in put_back.found(operator.connection, tenant):
+    async for found in restore.find_stale(operator.connection, tenant):
         if found.endpoint_id == endpoint_id:
-            await _tried(operator, found, tally)
+            await _try_accept(operator, found, tally)
     if not tally.accepted and not tally.refused:
         await _require_known(operator, tenant, endpoint_id)
-    await _look_again(operator, tally, (tenant, endpoint_id))
+    await _check_again(operator, tally, (tenant, endpoint_id))
     woken = (await clear_caches(operator)).woken if tally.accepted else 0
     return Accepted(epoch=None, woken=woken, endpoints=tally.accepted, refused=tally.refused, contradicted=())
 
@@ -95,47 +101,47 @@ async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
 async def _require_known(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> None:
     try:
         async with operator.changing() as connection:
-            await pointer.locked(connection, tenant=tenant, endpoint_id=endpoint_id)
+            await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
     except NotFound:
         subject = f"endpoint:{endpoint_id}"
-        if not await log.told(
+        if not await log.facts_since(
             operator.connection, tenant, subject, Action.ENDPOINT_DELETED, since=Action.ENDPOINT_ADDED
         ):
             raise
 
 
-async def _look_again(operator: Operator, tally: _Tally, only: tuple[TenantId, EndpointId] | None = None) -> None:
-    """Move what is still not as it should be to what was refused: each with what is to be done about it."""
-    await operator.unlocked.versions.refresh()  # what moved meanwhile under a newer one was not altered
+async def _check_again(operator: Operator, tally: _Tally, only: tuple[TenantId, EndpointId] | None = None) -> None:
+    """Add every endpoint that is still stale or altered to `tally.refused`, with the steps to repair it."""
+    await operator.unlocked.versions.refresh()  # a pointer that moved meanwhile may have a MAC under a newer version
     tenant = None if only is None else only[0]
     known = {found.endpoint_id for found, _ in tally.refused}
-    moved = {found.endpoint_id for found in tally.accepted}
-    looks = (
-        put_back.found(operator.connection, tenant),
-        put_back.altered(operator.connection, operator.unlocked.integrity, tenant),
+    accepted = {found.endpoint_id for found in tally.accepted}
+    checks = (
+        restore.find_stale(operator.connection, tenant),
+        restore.find_altered(operator.connection, operator.unlocked.integrity, tenant),
     )
-    for look in looks:
-        async for found in look:
+    for check in checks:
+        async for found in check:
             if found.endpoint_id not in known and (only is None or found.endpoint_id == only[1]):
                 known.add(found.endpoint_id)
-                so_far = "its row counts from now on, but " if found.endpoint_id in moved else ""
-                tally.refused.append((found, so_far + await _to_do(operator, found)))
+                so_far = "its row counts from now on, but " if found.endpoint_id in accepted else ""
+                tally.refused.append((found, so_far + await _steps(operator, found)))
     tally.accepted = [found for found in tally.accepted if found.endpoint_id not in known]
 
 
-async def _to_do(operator: Operator, found: PutBack) -> str:
-    if found.kind is PutBackKind.ALTERED:
+async def _steps(operator: Operator, found: StaleEndpoint) -> str:
+    if found.kind is StaleKind.ALTERED:
         return _ALTERED
-    gone = await put_back.gone(operator.connection, found.tenant_id, found.endpoint_id)
-    return _mend(gone) if gone else _AGAIN
+    missing = await restore.missing_material(operator.connection, found.tenant_id, found.endpoint_id)
+    return _repairs_of(missing) if missing else _STALE_AGAIN
 
 
-def _mend(gone: Sequence[str]) -> str:
-    """Return what brings back material that is gone; a rotation without an overlap needs no previous secret."""
-    return "; ".join(_GONE[name] for name in gone if name != "previous_secret_ref" or "secret_ref" not in gone)
+def _repairs_of(missing: Sequence[str]) -> str:
+    """Return the steps that replace missing material; a rotation without an overlap needs no previous secret."""
+    return "; ".join(_REPAIRS[name] for name in missing if name != "previous_secret_ref" or "secret_ref" not in missing)
 
 
-async def _tried(operator: Operator, found: PutBack, tally: _Tally) -> None:
+async def _try_accept(operator: Operator, found: StaleEndpoint, tally: _Tally) -> None:
     try:
         await _accept(operator, found)
         tally.accepted.append(found)
@@ -145,74 +151,66 @@ async def _tried(operator: Operator, found: PutBack, tally: _Tally) -> None:
         tally.refused.append((found, str(error)))
 
 
-async def _accept(operator: Operator, found: PutBack) -> None:
+async def _accept(operator: Operator, found: StaleEndpoint) -> None:
     async with operator.changing() as connection:
-        if found.kind is PutBackKind.LOST:
-            await log.hold(connection, found.tenant_id)  # of many who accept it one lets it go
-            if await put_back.is_lost(connection, found):
-                await _let_go(operator, found)
-                if await put_back.is_lost(connection, found):
+        if found.kind is StaleKind.LOST:
+            await log.lock_chain(
+                connection, found.tenant_id
+            )  # several may accept it at the same time; one records the deletion
+            if await restore.is_lost(connection, found):
+                await _record_deletion(operator, found)
+                if await restore.is_lost(connection, found):
                     raise Conflict(_FORGED, field="endpoint")
             return
-        if found.generation is None:  # it was deleted: only its secrets are there again
-            await log.hold(connection, found.tenant_id)
-            if await put_back.is_deleted(connection, found):
-                await _let_go(operator, found)
-                await put_back.destroy_again(connection, found)
+        if found.generation is None:  # it was deleted, and only its secrets are back
+            await log.lock_chain(connection, found.tenant_id)
+            if await restore.is_deleted(connection, found):
+                await _record_deletion(operator, found)
+                await restore.destroy_again(connection, found)
             return
-        locked = await pointer.locked(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
-        after, facts = await put_back.accept(connection, operator.unlocked.integrity, locked)
-        gone = await put_back.gone(connection, found.tenant_id, found.endpoint_id)
-        if gone and found.kind is PutBackKind.RECORD:  # an old row is accepted all the same: only then it can be mended
-            raise Conflict(_mend(gone), field="endpoint")
+        locked = await pointer.lock(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+        after, facts = await restore.accept(connection, operator.unlocked.integrity, locked)
+        missing = await restore.missing_material(connection, found.tenant_id, found.endpoint_id)
+        if missing and found.kind is StaleKind.RECORD:  # a stale row is accepted anyway, because a repair needs that
+            raise Conflict(_repairs_of(missing), field="endpoint")
         before = {"generation": locked.generation, "audited_generation": locked.audited_generation}
         for known in facts or [{"generation": after.generation}]:
-            await operator.tell(replace(_change(found, before), after=known))
+            await operator.audit(Action.RESTORE_ACCEPTED, of=found, before=before, after=known)
 
 
-async def _let_go(operator: Operator, found: PutBack) -> None:
-    """Do what a deletion does for an endpoint whose row is gone."""
+async def _record_deletion(operator: Operator, found: StaleEndpoint) -> None:
+    """Delete an endpoint whose row is gone: retire its secrets, cancel its deliveries, and audit it."""
     provider = operator.unlocked.store.provider
-    for name_of in (endpoint_secret_name, endpoint_headers_name, endpoint_tls_name):
+    for name_of in (endpoint_secret_name, *(extra.name_of for extra in stored.ALL)):
         own = SecretRef(provider=provider, tenant=found.tenant_id, name=name_of(found.endpoint_id), version=1)
         await versions.retire(operator.connection, own)
-    cancelled = await waiting.cancel(operator.connection, found.tenant_id, found.endpoint_id)
-    gone = pointer.generation_after(found.audited_generation)
-    after = {"generation": gone, "cancelled_deliveries": cancelled}
-    change = _change(found, {"audited_generation": found.audited_generation})
-    await operator.tell(replace(change, action=Action.ENDPOINT_DELETED, after=after))
+    cancelled = await held_deliveries.cancel(operator.connection, found.tenant_id, found.endpoint_id)
+    generation = pointer.generation_after(found.audited_generation)
+    after = {"generation": generation, "cancelled_deliveries": cancelled}
+    before = {"audited_generation": found.audited_generation}
+    await operator.audit(Action.ENDPOINT_DELETED, of=found, before=before, after=after)
 
 
-async def _opened(operator: Operator, tally: _Tally, contradicted: Sequence[tuple[Head, Contradiction]]) -> Accepted:
+async def _begin_epoch(
+    operator: Operator, tally: _Tally, contradicted: Sequence[tuple[Head, Contradiction]]
+) -> Accepted:
     async with operator.changing() as connection:
-        await active_key.hold(connection)
-        reopened = await put_back.reopened(connection)
-        opened = await epoch.open_restore(connection)
-        await epoch.move(connection)
-        woken = await waiting.probe_all(connection)
-        await operator.tell(
-            Change(
-                tenant_id=SYSTEM_TENANT,
-                action=Action.RESTORE_ACCEPTED,
-                subject=_SUBJECT,
-                after={
-                    "epoch": opened,
-                    "accepted_endpoints": len(tally.accepted),
-                    "refused_endpoints": len(tally.refused),
-                    "keys_with_records_again": reopened,
-                    "heads": told(head for head, _ in contradicted),
-                },
-            )
+        await active_key.lock_exclusive(connection)
+        reopened = await restore.reopen_drained_keys(connection)
+        new_epoch = await epoch.begin_restore(connection)
+        await epoch.move_cache(connection)
+        woken = await held_deliveries.probe_all(connection)
+        await operator.audit(
+            Action.RESTORE_ACCEPTED,
+            of=_SUBJECT,
+            after={
+                "epoch": new_epoch,
+                "accepted_endpoints": len(tally.accepted),
+                "refused_endpoints": len(tally.refused),
+                "keys_with_records_again": reopened,
+                "heads": heads_to_json(head for head, _ in contradicted),
+            },
         )
     return Accepted(
-        epoch=opened, woken=woken, endpoints=tally.accepted, refused=tally.refused, contradicted=contradicted
-    )
-
-
-def _change(found: PutBack, before: Mapping[str, object]) -> Change:
-    return Change(
-        tenant_id=found.tenant_id,
-        action=Action.RESTORE_ACCEPTED,
-        subject=f"endpoint:{found.endpoint_id}",
-        before=before,
+        epoch=new_epoch, woken=woken, endpoints=tally.accepted, refused=tally.refused, contradicted=contradicted
     )

@@ -1,24 +1,36 @@
-"""The transport, and whom it trusts, as these settings want it."""
+"""The transport for pings, and the authorities that it trusts, by the settings."""
 
 import ssl
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from hookseal.config.settings import Egress
 from hookseal.dispatcher.address import AddressRules
-from hookseal.dispatcher.observation import Observing
+from hookseal.dispatcher.http.observation import Observing
+from hookseal.dispatcher.http.trust import client_context
 from hookseal.dispatcher.ports import Transport
-from hookseal.dispatcher.trust import client_context
 from hookseal.ground.clock import Clock
-from hookseal.secrets.tls_context import Trust
+from hookseal.ground.version import VERSION
+from hookseal.secrets.extras.tls_context import Trust
 
 
-class Sending(Transport, Observing, Protocol):
-    """A transport that also reports the way that a request took."""
+class ObservingTransport(Transport, Observing, Protocol):
+    """A transport that also reports the network path of a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """The means to send a ping in the same way as a delivery."""
+
+    transport: ObservingTransport
+    clock: Clock
+    allow_http: bool
+    user_agent: str
 
 
 def trust(egress: Egress) -> Trust:
-    """Return what makes contexts for endpoints with a TLS identity: trusting these alone, or whom all others do."""
+    """Return the factory of TLS contexts: they trust the given authorities only, or those of all other endpoints."""
 
     def context(alone: str | None) -> ssl.SSLContext:
         return client_context(extra=egress.trusted if alone is None else alone, only=alone is not None)
@@ -26,10 +38,15 @@ def trust(egress: Egress) -> Trust:
     return context
 
 
-def transport(egress: Egress, clock: Clock) -> AbstractAsyncContextManager[Sending]:
-    """Return what a worker with these settings, and on this clock, sends with. It is to be entered."""
-    from hookseal.dispatcher.transport import HttpTransport  # noqa: PLC0415 -- it loads aiohttp: most commands send nothing
+def transport(egress: Egress, clock: Clock) -> AbstractAsyncContextManager[ObservingTransport]:
+    """Return the transport of a worker with these settings and this clock, to use in an `async with`."""
+    from hookseal.dispatcher.http.transport import HttpTransport  # noqa: PLC0415 -- it loads aiohttp: most commands send nothing
 
     return HttpTransport(
         AddressRules(egress.allow), trust=client_context(extra=egress.trusted), proxy=egress.proxy, clock=clock
     )
+
+
+def as_worker(opened: ObservingTransport, egress: Egress, clock: Clock) -> Sending:
+    """Return the means to send a ping through the transport as a worker with these settings does."""
+    return Sending(transport=opened, clock=clock, allow_http=egress.allow_http, user_agent=f"hookseal/{VERSION}")

@@ -1,1 +1,1 @@
-"""Queue: the doorbell. arq's keys, its serializer and the ring."""
+"""Queue: the arq queue in Redis, its serializer, and the rings in it."""

@@ -1,128 +1,100 @@
-"""The bell: puts rings into the queue of arq. A ring that is lost is forgiven by the sweep."""
+"""The bell of a worker: it puts rings into the arq queue, takes them out, and finds those that are lost."""
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from arq.connections import ArqRedis
-from arq.constants import in_progress_key_prefix, job_key_prefix
-from arq.jobs import serialize_job
-from redis.asyncio.connection import ConnectionPool
+from redis._parsers import _AsyncHiredisParser
+from redis.asyncio import Redis
+from redis.exceptions import InvalidResponse
 
 from hookseal.dispatcher.model import Ring
-from hookseal.queue.outage import redis_translated
+from hookseal.queue.outage import translate_redis_errors
+from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, pool
 from hookseal.queue.serializer import job_deserializer, job_serializer
 
-FUNCTION: Final = "deliver"
-DEFAULT_QUEUE: Final = "hookseal:deliveries"
-ANSWER_SECONDS: Final = 5.0
-# What we ring is due now. A worker of arq compares the time of a ring with its clock, which may be set back by hours or
-# by years: so the time is ten years earlier. Not one time for all: who was rung first is taken first.
-MARGIN_MS: Final = 10 * 365 * 86_400_000
-_EXPIRES_MS: Final = 3_600_000  # a ring that nobody took for an hour may go: PostgreSQL knows, the sweep rings again
-_NOBODY: Final = "nobody"  # what is queued under this id is thrown out at once
-_CHUNK: Final = 500  # rings in one round trip: enough to make the way cheap, too few to hold Redis up
+_PLACEHOLDER: Final = "nobody"  # no delivery id: a worker drops it at once
+_MAX_READS: Final = 8  # of 64 KiB each; the answer with a ring has about 200 bytes, in one or two reads
+MAX_QUEUED: Final = 2_000  # rings in Redis: a larger backlog waits in PostgreSQL
 
 
-class Bell:
-    """Rings one queue on one Redis. `redis` is open for whoever runs an arq worker on the same queue."""
+class Bell(Rings):
+    """Rings one queue in one Redis.
 
-    def __init__(self, redis: ArqRedis, queue: str) -> None:
+    `redis` is for commands that return at once. `waiting` is for commands that wait for rings: it has its own
+    connections, which accept no answer larger than a ring can be.
+    """
+
+    def __init__(self, redis: ArqRedis, waiting: Redis, queue: str) -> None:
+        super().__init__(redis, queue)
         self.redis = redis
-        self._queue = queue
-
-    async def ring(self, rings: Iterable[Ring], *, again: bool = False) -> int:
-        """Put every ring into the queue, due now; return how many were put.
-
-        An id that is queued already is due now at the latest. With `again` it is free, too, if arq holds it back for a
-        worker that may be dead: should that one live, only one of the two will claim. Raises `Unavailable`; what was
-        rung stays rung.
-        """
-        remaining = iter(rings)
-        count, due_ms = 0, None
-        with redis_translated():
-            while chunk := tuple(islice(remaining, _CHUNK)):
-                due_ms = due_ms or await self._due_ms()
-                await self._put(chunk, due_ms, again=again)
-                count += len(chunk)
-        return count
+        self.waiting = waiting
 
     async def ping(self) -> None:
-        """Return once Redis answers that it would take and give rings, and leave nothing there. Raises `Unavailable`.
+        """Check that Redis would accept and return rings, without leaving anything there. Raises `Unavailable`.
 
-        One that is full, a replica, or has something else in the place of the queue answers, and takes none. One that
-        runs no scripts for us gives none.
+        A Redis that is full, is a replica, or has a value of another type in place of the queue accepts no rings. One
+        that does not run scripts for this user returns none.
         """
-        with redis_translated():
+        with translate_redis_errors():
             async with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.eval("return 1", 0)
-                pipeline.zadd(self._queue, {_NOBODY: 0}, xx=True)  # to write nothing is a write all the same
+                pipeline.zadd(self.queue, {_PLACEHOLDER: 0}, xx=True)  # XX writes nothing, but needs the right to write
                 await pipeline.execute()
 
     async def lost(self, rings: Sequence[Ring]) -> list[Ring]:
-        """Return those that nobody may take now: not in the queue, there for later, or held back by arq.
-
-        Raises `Unavailable`.
-        """
+        """Return the rings that are not in the queue, or are queued for a later time. Raises `Unavailable`."""
         if not rings:
             return []
-        ids: list[str] = [ring.delivery_id for ring in rings]
-        with redis_translated():
+        with translate_redis_errors():
             async with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.time()
-                pipeline.zmscore(self._queue, ids)
-                for each in ids:
-                    pipeline.exists(in_progress_key_prefix + each)  # whatever lies there, however large
-                (seconds, _), scores, *held = await pipeline.execute()
-        return [
-            ring
-            for ring, score, taken in zip(rings, scores, held, strict=True)
-            if score is None or score > (int(seconds) + 1) * 1000 or taken
-        ]
+                pipeline.zmscore(self.queue, [ring.delivery_id for ring in rings])
+                (seconds, _), scores = await pipeline.execute()
+        now = (int(seconds) + 1) * 1000
+        return [ring for ring, score in zip(rings, scores, strict=True) if score is None or score > now]
 
     async def depth(self) -> int:
         """Return how many rings are in the queue. Raises `Unavailable`."""
-        with redis_translated():
-            return int(await self.redis.zcard(self._queue))
+        with translate_redis_errors():
+            return int(await self.redis.zcard(self.queue))
 
     async def close(self) -> None:
         """Close every connection."""
-        await self.redis.aclose(close_connection_pool=True)
+        await super().close()
+        await self.waiting.aclose(close_connection_pool=True)
 
-    async def _due_ms(self) -> int:
-        seconds, microseconds = await self.redis.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000 - MARGIN_MS
 
-    async def _put(self, rings: Sequence[Ring], due_ms: int, *, again: bool) -> None:
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for ring in rings:
-                arguments = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
-                job = serialize_job(FUNCTION, arguments, {}, None, due_ms, serializer=job_serializer)
-                # The job first: an id without one is dropped by whoever takes it.
-                pipeline.psetex(job_key_prefix + ring.delivery_id, _EXPIRES_MS, job)
-                pipeline.zadd(self._queue, {ring.delivery_id: due_ms}, lt=True)
-            if again:
-                pipeline.unlink(*(in_progress_key_prefix + ring.delivery_id for ring in rings))
-            await pipeline.execute()
+class _BoundedParser(_AsyncHiredisParser):
+    """Reads answers as usual, but ends the connection if an answer takes more than 512 KiB.
+
+    The answer to a blocking pop contains a member of the queue, which another writer of Redis may make 512 MB large.
+    """
+
+    _read = 0
+
+    async def read_response(self, disable_decoding: bool = False) -> Any:  # noqa: FBT001, FBT002 -- the client's own
+        self._read = 0
+        return await super().read_response(disable_decoding=disable_decoding)
+
+    async def read_from_socket(self) -> Any:
+        self._read += 1
+        if self._read > _MAX_READS:
+            raise InvalidResponse("the answer of Redis is larger than a ring can be")
+        return await super().read_from_socket()  # type: ignore[no-untyped-call]
 
 
 def bell(url: str, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER_SECONDS) -> Bell:
-    """Return a bell that connects when it is first used, and waits that long for each answer of Redis.
+    """Return a bell that connects at its first use, and waits that long for each answer of Redis.
 
-    Whoever made it closes it.
+    The caller must close it.
     """
-    pool = ConnectionPool.from_url(
-        url,
-        socket_timeout=answer_seconds,
-        socket_connect_timeout=answer_seconds,
-        socket_keepalive=True,
-        health_check_interval=15,
-    )
     redis = ArqRedis(
-        pool,
+        pool(url, answer_seconds),
         job_serializer=job_serializer,
         job_deserializer=job_deserializer,
         default_queue_name=queue,
-        expires_extra_ms=_EXPIRES_MS,
+        expires_extra_ms=EXPIRES_MS,
     )
-    return Bell(redis, queue)
+    waiting = Redis(connection_pool=pool(url, answer_seconds, parser_class=_BoundedParser))
+    return Bell(redis, waiting, queue)

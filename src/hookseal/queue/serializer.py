@@ -1,4 +1,4 @@
-"""How jobs are written in Redis: plain msgpack, never pickle. Any arq pool that rings us sets both."""
+"""Jobs in Redis are plain msgpack, never pickle. Every arq pool that rings hookseal must set both functions."""
 
 from typing import Any, Final
 
@@ -9,10 +9,10 @@ _DECODER: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def job_serializer(job: dict[str, Any]) -> bytes:
-    """Return the job as msgpack. What msgpack does not know (an exception) is written as its class name."""
+    """Return the job as msgpack. A value that msgpack cannot encode (an exception) becomes the name of its class."""
     return _ENCODER.encode(job)
 
 
 def job_deserializer(raw: bytes) -> dict[str, Any]:
-    """Return the job. Raises `msgspec.DecodeError` for anything else than a msgpack map."""
+    """Return the job. Raises `msgspec.DecodeError` unless it is a msgpack map."""
     return _DECODER.decode(raw)

@@ -1,6 +1,6 @@
-"""Receiver: the verifier for whoever receives webhooks of hookseal.
+"""Receiver: verifies requests of hookseal, for those who receive its webhooks.
 
-It needs nothing but the standard library, and for public keys (`whpk_...`) the package `cryptography`.
+It needs the standard library only, and for public keys (`whpk_...`) the package `cryptography`.
 
     from hookseal.receiver import VerificationError, verify
 
@@ -9,7 +9,7 @@ It needs nothing but the standard library, and for public keys (`whpk_...`) the 
     except VerificationError:
         return 401
 
-`body` is the request's body byte for byte as it came, before anything parsed it.
+`body` is the request's body byte for byte as it was received, before any parsing.
 """
 
 from hookseal.receiver.errors import (
@@ -21,7 +21,7 @@ from hookseal.receiver.errors import (
     UnusableSecret,
     VerificationError,
 )
-from hookseal.receiver.stated import Stated, stated
+from hookseal.receiver.unverified_headers import UnverifiedHeaders, unverified_headers
 from hookseal.receiver.verification import TOLERANCE_SECONDS, Verified, verify
 
 __all__ = [
@@ -30,11 +30,11 @@ __all__ = [
     "MissingHeader",
     "NoMatchingSignature",
     "OutsideTolerance",
-    "Stated",
     "UntrimmedSecret",
     "UnusableSecret",
+    "UnverifiedHeaders",
     "VerificationError",
     "Verified",
-    "stated",
+    "unverified_headers",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Public keys: `whpk_` and the base64 of 32 bytes, and what they verify (RFC 8032, 5.1.7)."""
+"""Public keys, `whpk_` and the base64 of 32 bytes, and the verification of their signatures (RFC 8032, 5.1.7)."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ _SIGNATURE_BYTES: Final = 64
 _KEY_BYTES: Final = 32
 _LOOKS_ASYMMETRIC: Final = re.compile(r"[^0-9A-Za-z]*wh([ps])k_", re.IGNORECASE | re.ASCII)
 _FIELD_PRIME: Final = 2**255 - 19
-# The y of the eight points whose order is 1, 2, 4 or 8: for such a key there are signatures that nobody's seed made.
+# The y of the eight points of order 1, 2, 4 or 8: for such a key anybody can make signatures, without a private key.
 _SMALL_ORDER: Final = frozenset(
     {
         0,
@@ -25,36 +25,36 @@ _SMALL_ORDER: Final = frozenset(
 
 
 def is_public_key(secret: str) -> bool:
-    """Return whether this is to verify ed25519, and so never is a key or a text of HMAC."""
+    """Return whether this is a public key for ed25519, and so never a key or a text for HMAC."""
     return secret.startswith(_PREFIX)
 
 
-def why_unusable(secret: str) -> str | None:
-    """Return what is wrong with a key for ed25519; None if it may verify, or if it is a secret for HMAC."""
-    found = _LOOKS_ASYMMETRIC.match(secret)
-    if found is None:
+def key_problem(secret: str) -> str | None:
+    """Return what is wrong with a key for ed25519; None if it is usable, or if it is a secret for HMAC."""
+    match = _LOOKS_ASYMMETRIC.match(secret)
+    if match is None:
         return None
-    if found[1] in "sS":
-        return "is a private key for ed25519, which does not belong at a receiver: give it the whpk_ of the endpoint"
+    if match[1] in "sS":
+        return "is a private key for ed25519, which no receiver may have: use the public key (whpk_) of the endpoint"
     point = _decoded(secret, _PREFIX, _KEY_BYTES)
     if point is None:
-        return "is no public key for ed25519: give it as it was shown, whpk_ and the base64 of 32 bytes"
+        return "is not a public key for ed25519: write it as it was shown, whpk_ and the base64 of 32 bytes"
     y = int.from_bytes(point, "little") & (2**255 - 1)
-    # The cipher library takes both kinds; RFC 8032 refuses the first, and with the second anybody could sign.
+    # The cipher library accepts both; RFC 8032 refuses the first, and for the second anybody could sign.
     if y >= _FIELD_PRIME or y in _SMALL_ORDER:
-        return "is a public key for ed25519 that proves nothing: make another pair"
+        return "is a public key for ed25519 for which anybody can sign: make another key pair"
     return None
 
 
-def candidates(entries: Sequence[str]) -> list[bytes]:
-    """Return the `v1a` signatures among the entries of a header, as far as they are of their form."""
+def parse_signatures(entries: Sequence[str]) -> list[bytes]:
+    """Return the well-formed `v1a` signatures among the entries of a header."""
     decoded = (_decoded(entry, _VERSION, _SIGNATURE_BYTES) for entry in entries)
     return [signature for signature in decoded if signature is not None]
 
 
-def fits(public_key: str, content: bytes, signatures: Sequence[bytes]) -> bool:
-    """Return whether one of the signatures of the content was made with the private half of a usable public key."""
-    # Loaded with the first key: whoever verifies HMAC only needs nothing but the standard library.
+def verifies_any(public_key: str, content: bytes, signatures: Sequence[bytes]) -> bool:
+    """Return whether the usable public key verifies one of the signatures of the content."""
+    # Imported with the first key, so that verifying HMAC needs the standard library only.
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def fits(public_key: str, content: bytes, signatures: Sequence[bytes]) -> bool:
 
 
 def _decoded(text: str, prefix: str, length: int) -> bytes | None:
-    """Return the bytes behind the prefix; None if it is not there, or not so many of them in their one spelling."""
+    """Return the bytes behind the prefix, None unless the text has the prefix and canonical base64 of that length."""
     if not text.startswith(prefix):
         return None
     digits = text.removeprefix(prefix)

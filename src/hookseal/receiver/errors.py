@@ -1,4 +1,4 @@
-"""Why a request is not accepted. No message holds a secret or a signature."""
+"""Why a request is refused. No message contains a secret or a signature."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from hookseal.ground.errors import HooksealError
 
 
 class VerificationError(HooksealError):
-    """The request is not proven to be a fresh one of who holds the secret: answer 401 and do nothing with it."""
+    """The request is not proven to be recent and to come from the holder of a secret: answer 401 and ignore it."""
 
     code = "not_verified"
     exit_code = 1
@@ -14,36 +14,36 @@ class VerificationError(HooksealError):
 
 
 class MissingHeader(VerificationError):
-    """A header that is needed is not there."""
+    """A required header is missing."""
 
     reason = "missing_header"
 
 
 class MalformedHeader(VerificationError):
-    """A header is not of its form."""
+    """A header does not have its form."""
 
     reason = "malformed_header"
 
 
 class UnusableSecret(VerificationError):
-    """The receiver was given no secret that can verify this: whoever runs the receiver must correct it."""
+    """The receiver has no secret that can verify this request: its operator must correct the secrets."""
 
     reason = "unusable_secret"
 
 
 class UntrimmedSecret(UnusableSecret):
-    """A secret begins or ends with white space, as the line of a file does: whoever runs the receiver must strip it."""
+    """A secret begins or ends with white space, as a line of a file does: the receiver's operator must strip it."""
 
     reason = "untrimmed_secret"
 
 
 class NoMatchingSignature(VerificationError):
-    """No signature fits: another secret signed it, or the body is not byte for byte what was signed."""
+    """No signature matches: the request was signed with another secret, or the body differs from what was signed."""
 
     reason = "no_matching_signature"
 
 
 class OutsideTolerance(VerificationError):
-    """A signature fits, and its time is too far from now: a replay, or a clock that is wrong."""
+    """A signature matches, but its time is too far from now: a replay, or a wrong clock."""
 
     reason = "outside_tolerance"

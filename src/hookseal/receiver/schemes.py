@@ -1,4 +1,4 @@
-"""The schemes that are taken, the preferred one first."""
+"""The accepted schemes, the preferred one first."""
 
 from typing import Final
 
@@ -6,6 +6,6 @@ from hookseal.ground.wire import Scheme
 from hookseal.receiver import standard, x_webhook
 
 SCHEMES: Final = (
-    (Scheme.STANDARD, standard.NAMES, standard.signed),
-    (Scheme.X_WEBHOOK, x_webhook.NAMES, x_webhook.signed),
+    (Scheme.STANDARD, standard.NAMES, standard.match_signature),
+    (Scheme.X_WEBHOOK, x_webhook.NAMES, x_webhook.match_signature),
 )

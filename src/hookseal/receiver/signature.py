@@ -1,4 +1,4 @@
-"""What both schemes share: how a header is read, and how signatures are compared."""
+"""What both schemes share: reading headers and comparing signatures."""
 
 import hmac
 import re
@@ -9,13 +9,13 @@ from typing import Final
 from hookseal.receiver.errors import MalformedHeader, MissingHeader, NoMatchingSignature, UnusableSecret
 
 _UNIX_SECONDS: Final = re.compile(r"0|[1-9][0-9]{0,14}")
-# A dot in an id would let a signed body's beginning pass for the time.
+# With a dot in the id, the beginning of a signed body could pass as the time.
 _ID: Final = re.compile(r"[!-\-/-~]{1,256}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The names of a scheme's headers; any of `signatures` may fit."""
+    """The header names of a scheme; a match in any of `signatures` is enough."""
 
     delivery_id: str
     timestamp: str
@@ -23,13 +23,13 @@ class Names:
 
     @property
     def all(self) -> frozenset[str]:
-        """Every name of them."""
+        """All header names of the scheme."""
         return self.signatures | {self.delivery_id, self.timestamp}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
-    """What a signature fits: whose, of when, and which of the secrets made it, counted from 1."""
+class SignatureMatch:
+    """A matching signature: the signed delivery id and time, and the number of the secret, counted from 1."""
 
     delivery_id: str
     timestamp: int
@@ -39,7 +39,7 @@ class Signed:
 def header(received: Mapping[str, str], name: str) -> str:
     """Return the header. Raises `MissingHeader`."""
     if name not in received:
-        raise MissingHeader(f"{name} is not there")
+        raise MissingHeader(f"{name} is missing")
     return received[name]
 
 
@@ -59,25 +59,27 @@ def unix_seconds(received: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def candidates(given: Iterable[str]) -> list[bytes]:
-    """Return signatures as bytes: text that is not ASCII cannot be compared in constant time."""
-    return [signature.encode("utf-8", "surrogatepass") for signature in given]
+def encode_signatures(signatures: Iterable[str]) -> list[bytes]:
+    """Return signatures as bytes: text beyond ASCII cannot be compared in constant time."""
+    return [signature.encode("utf-8", "surrogatepass") for signature in signatures]
 
 
-def fits(key: bytes, content: bytes, given: Iterable[bytes], *, spelled: Callable[[bytes], str]) -> bool:
-    """Return whether one of the given signatures is the key's HMAC-SHA256, compared in constant time.
+def matches_any(
+    key: bytes, content: bytes, signatures: Iterable[bytes], *, format_signature: Callable[[bytes], str]
+) -> bool:
+    """Return whether one of the signatures is the key's HMAC-SHA256, compared in constant time.
 
-    `spelled` writes a digest as the scheme does.
+    `format_signature` writes a digest as the scheme does.
     """
-    expected = spelled(hmac.digest(key, content, "sha256")).encode("ascii")
-    return any(hmac.compare_digest(expected, candidate) for candidate in given)
+    expected = format_signature(hmac.digest(key, content, "sha256")).encode("ascii")
+    return any(hmac.compare_digest(expected, candidate) for candidate in signatures)
 
 
 def matching_secret(secrets: Sequence[str], is_signed_with: Callable[[str], bool | None]) -> int:
-    """Return the number, from 1, of the first secret that the request is signed with.
+    """Return the number, from 1, of the first secret that signed the request.
 
-    `is_signed_with` answers None for what cannot be a secret of the scheme. Raises `UnusableSecret` if none can,
-    `NoMatchingSignature`.
+    `is_signed_with` returns None for a text that cannot be a secret of the scheme. Raises `UnusableSecret` if all are
+    such texts, `NoMatchingSignature`.
     """
     is_any_usable = False
     for number, secret in enumerate(secrets, 1):
@@ -86,5 +88,5 @@ def matching_secret(secrets: Sequence[str], is_signed_with: Callable[[str], bool
             return number
         is_any_usable = is_any_usable or answer is not None
     if not is_any_usable:
-        raise UnusableSecret("none of the secrets is spelled as the scheme of this request needs it")
+        raise UnusableSecret("none of the secrets has the form that the scheme of this request needs")
     raise NoMatchingSignature

@@ -1,8 +1,8 @@
-"""Verifies one request: pure, with the time passed in. A signature must fit, and its time must be near now.
+"""Verifies one request. Pure: the time is an argument. A signature must match, and its time must be close to now.
 
-Whoever holds a secret may sign with it, in the scheme that the secret is for; `Verified.scheme` says which
-one it was. A public key (`whpk_...`) only verifies. Compare `Verified.delivery_id` with those that were handled
-already: retries and replays keep it.
+The holder of a secret can sign with it, in the scheme that the secret is for; `Verified.scheme` says which scheme
+matched. A public key (`whpk_...`) only verifies. Compare `Verified.delivery_id` with those already handled: retries
+and replays have the same id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,20 @@ from hookseal.receiver.errors import (
     VerificationError,
 )
 from hookseal.receiver.schemes import SCHEMES
-from hookseal.receiver.signature import Signed
+from hookseal.receiver.signature import SignatureMatch
 
 TOLERANCE_SECONDS: Final = 300
 _HEADERS: Final = frozenset[str]().union(*(names.all for _, names, _ in SCHEMES))
 _PREFIX: Final = "whsec_"
-# Of a request that is signed in both schemes, the refusal by the one that came further is told.
-_MOST_TELLING: Final = (OutsideTolerance, NoMatchingSignature)
+# Of a request that is signed in both schemes, the scheme whose checks went further gives the reason.
+_SPECIFIC_FIRST: Final = (OutsideTolerance, NoMatchingSignature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What was proven. `secret_number` counts the secrets that were given from 1; `timestamp` is unix seconds.
+    """What was proven. `secret_number` is the position among the given secrets, from 1; `timestamp` is unix seconds.
 
-    The scheme `x-webhook` signs time and body only: there, nothing proves the `delivery_id`.
+    The scheme `x-webhook` signs time and body only: there the `delivery_id` is not proven.
     """
 
     delivery_id: str
@@ -52,95 +52,97 @@ def verify(
     now: datetime | float,
     tolerance_seconds: float = TOLERANCE_SECONDS,
 ) -> Verified:
-    """Return what was proven of the request; any one of the secrets may have signed it, in either scheme.
+    """Return what was proven of the request; any of the secrets may have signed it, in either scheme.
 
-    `secrets` are spelled as hookseal shows them: `whsec_...`; for ed25519 `whpk_...`, which needs the package
+    `secrets` are written as hookseal shows them: `whsec_...`; for ed25519 `whpk_...`, which needs the package
     `cryptography`; for `x-webhook`, any text. `now` is an aware datetime or unix seconds. Raises
     `VerificationError`: `MissingHeader`, `MalformedHeader`, `NoMatchingSignature`, `OutsideTolerance`,
-    `UnusableSecret` (`UntrimmedSecret` if none fits and one has white space around it).
+    `UnusableSecret` (`UntrimmedSecret` if none matches and one has white space around it).
     """
     _require_usable(secrets)
     received = _relevant(headers)
     refusals: list[VerificationError] = []
-    for scheme, names, signed_by in SCHEMES:
+    for scheme, names, match_signature in SCHEMES:
         if names.signatures.isdisjoint(received):
             continue
         try:
-            signed = signed_by(body, received, secrets)
-            _require_fresh(signed, now, tolerance_seconds)
+            match = match_signature(body, received, secrets)
+            _require_fresh(match, now, tolerance_seconds)
         except VerificationError as refusal:
             refusals.append(refusal)
         else:
             return Verified(
-                delivery_id=signed.delivery_id,
-                timestamp=signed.timestamp,
+                delivery_id=match.delivery_id,
+                timestamp=match.timestamp,
                 scheme=scheme,
-                secret_number=signed.secret_number,
+                secret_number=match.secret_number,
             )
-    telling = _most_telling(refusals)
-    if isinstance(telling, NoMatchingSignature | UnusableSecret):
-        _require_trimmed(secrets)  # the likeliest reason; but such a text may itself be a secret of `x-webhook`
-    raise telling
+    specific = _most_specific(refusals)
+    if isinstance(specific, NoMatchingSignature | UnusableSecret):
+        _require_trimmed(
+            secrets
+        )  # the most likely reason, checked last since such a text may be a valid secret of `x-webhook`
+    raise specific
 
 
 def _require_trimmed(secrets: Sequence[str]) -> None:
     for number, secret in enumerate(secrets, 1):
         if secret != secret.strip():
             raise UntrimmedSecret(
-                f"no signature fits, and secret {number} begins or ends with white space, as the line of a file does: "
+                f"no signature matches, and secret {number} begins or ends with white space, as a line of a file does: "
                 "strip it"
             )
 
 
 def _require_usable(secrets: Sequence[str]) -> None:
     if isinstance(secrets, str):
-        # Its characters would be taken for secrets, and anybody can sign with one character.
+        # Each character would count as a secret, and anybody can guess a secret of one character.
         raise TypeError("secrets must be a list of secrets, not one secret")
     if not secrets:
-        raise UnusableSecret("no secret was given")
+        raise UnusableSecret("there is no secret")
     for number, secret in enumerate(secrets, 1):
         if not secret.removeprefix(_PREFIX).strip():
             raise UnusableSecret(f"secret {number} is empty")
-        wrong = ed25519.why_unusable(secret)
-        if wrong is not None and ed25519.why_unusable(secret.strip()) is None:
+        wrong = ed25519.key_problem(secret)
+        if wrong is not None and ed25519.key_problem(secret.strip()) is None:
             raise UntrimmedSecret(f"secret {number} is a public key with white space around it: strip it")
         if wrong is not None:
             raise UnusableSecret(f"secret {number} {wrong}")
 
 
 def _relevant(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that count, under their names in lower case."""
+    """Return the headers of the schemes, with their names in lower case."""
     received: dict[str, str] = {}
     for name, value in headers.items():
         lower = name.lower()
         if lower not in _HEADERS:
             continue
         if lower in received:
-            raise MalformedHeader(f"{lower} is there more than once")
+            raise MalformedHeader(f"{lower} occurs more than once")
         received[lower] = value
     return received
 
 
-def _require_fresh(signed: Signed, now: datetime | float, tolerance_seconds: float) -> None:
+def _require_fresh(match: SignatureMatch, now: datetime | float, tolerance_seconds: float) -> None:
     if isinstance(now, datetime):
         if now.tzinfo is None:
             raise ValueError("now must have a time zone, or be unix seconds")
         now = now.timestamp()
-    age = now - signed.timestamp
-    # Written so that what is no number (nan) is refused.
+    age = now - match.timestamp
+    # Written so that NaN is refused.
     if not abs(age) <= tolerance_seconds:
-        where = f"{spelled(age)} s old" if age > 0 else f"{spelled(-age)} s ahead of this clock"
-        allowed = spelled(tolerance_seconds)
-        raise OutsideTolerance(f"the signature fits, but the request is {where}: {allowed} s are allowed")
+        where = f"{format_seconds(age)} s old" if age > 0 else f"{format_seconds(-age)} s ahead of this clock"
+        allowed = format_seconds(tolerance_seconds)
+        raise OutsideTolerance(f"the signature matches, but the request is {where}: {allowed} s are allowed")
 
 
-def spelled(seconds: float) -> str:
-    """Return the seconds to a tenth, as people write them: without an exponent, and whole ones without a point."""
+def format_seconds(seconds: float) -> str:
+    """Return the seconds to a tenth, without an exponent, and whole seconds without a decimal point."""
     return f"{seconds:.1f}".removesuffix(".0")
 
 
-def _most_telling(refusals: Sequence[VerificationError]) -> VerificationError:
+def _most_specific(refusals: Sequence[VerificationError]) -> VerificationError:
     if not refusals:
-        return MissingHeader("neither webhook-signature nor x-webhook-signature is there")
-    further = (refusal for kind in _MOST_TELLING for refusal in refusals if isinstance(refusal, kind))
-    return next(further, refusals[0])
+        return MissingHeader("neither webhook-signature nor x-webhook-signature is present")
+    later = (refusal for kind in _SPECIFIC_FIRST for refusal in refusals if isinstance(refusal, kind))
+    return next(later, refusals[0])

@@ -1,6 +1,5 @@
-"""Unlocks the secrets of an installation at start: nothing is written, and nothing is half unlocked."""
+"""Unlocks the secrets of an installation at start. It writes nothing, and unlocks all of them or none."""
 
-import hmac
 import os
 import random
 from dataclasses import dataclass
@@ -8,33 +7,25 @@ from typing import Final
 
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import ConfigError
-from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.schema.database import Executor
-from hookseal.secrets.cache import CacheLimits, SealedCache
-from hookseal.secrets.context import Purpose
-from hookseal.secrets.errors import SecretNotFound
+from hookseal.postgres.handles import Executor
+from hookseal.secrets.extras.tls_context import TlsContexts, Trust, system_trust
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.integrity_versions import IntegrityVersions, integrity_key
-from hookseal.secrets.key_rules import KeyState
-from hookseal.secrets.keyring import KeyRing
-from hookseal.secrets.keys import (
-    SENTINEL_NAME,
-    RegisteredKey,
-    make_own_secrets,
-    needed,
-    registered,
-)
-from hookseal.secrets.reader import SecretReader
+from hookseal.secrets.key import stores
+from hookseal.secrets.key.keys import SENTINEL_NAME, make_own_secrets, registered
+from hookseal.secrets.key.sentinel import Sentinel, active
+from hookseal.secrets.key.stores import Outside
 from hookseal.secrets.ref import Provider, SecretRef
-from hookseal.secrets.service import SecretService
-from hookseal.secrets.store import SecretStore, VersionState
-from hookseal.secrets.stores.dev import DevStore
-from hookseal.secrets.stores.postgres import PostgresStore
-from hookseal.secrets.tls_context import TlsContexts, Trust, system_trust
+from hookseal.secrets.resolve.cache import CacheLimits, SealedCache
+from hookseal.secrets.resolve.reader import SecretReader
+from hookseal.secrets.resolve.service import SecretService
+from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.secrets.store.dev import DevStore
+from hookseal.secrets.store.port import SecretStore
+from hookseal.secrets.store.several import SeveralStores
 
 _SYSTEM_CLOCK: Final = SystemClock()
 _DEFAULT_LIMITS: Final = CacheLimits()
-_CLOSED: Final = frozenset({KeyState.RETIRED, KeyState.DESTROYED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,34 +36,50 @@ class Unlocked:
     service: SecretService
     integrity: IntegrityKey
     versions: IntegrityVersions
-    sentinel: SecretRef
+    probe: Sentinel
+
+    @property
+    def sentinel(self) -> SecretRef:
+        """The sentinel that `check_sentinel` opens."""
+        return self.probe.ref
+
+    @property
+    def stores(self) -> SeveralStores | None:
+        """The stores with rows in PostgreSQL; None with the provider `dev`."""
+        return self.store if isinstance(self.store, SeveralStores) else None
 
     async def sealing_key_id(self, connection: Executor) -> str | None:
-        """Return the id of the master key that seals what is put now; None where the provider has none.
+        """Return the id of the master key that seals new records; None if the provider has no master keys.
 
-        On the connection of a transaction that put something it is the one that did. Raises `SecretUnavailable`.
+        In a transaction that has sealed a record it is the key that sealed it. Raises `SecretUnavailable`.
         """
-        store = self.store_on(connection)
-        return await store.sealing_key_id() if isinstance(store, PostgresStore) else None
+        database = None if self.stores is None else self.stores.database
+        if database is None or self.store.provider is not Provider.DB:
+            return None
+        return await database.joined_to(connection).sealing_key_id()
 
     @property
     def keyring(self) -> KeyRing | None:
-        """The master keys of this process, arranged as the table of keys said at start; None where there are none."""
-        return self.store.keyring if isinstance(self.store, PostgresStore) else None
+        """The master keys of this process, with their roles in the table of keys at start; None without any."""
+        database = None if self.stores is None else self.stores.database
+        return None if database is None else database.keyring
 
     async def check_sentinel(self) -> None:
-        """Return only if the store answers and opens the sentinel now. Raises `SecretError` or `SecretUnavailable`."""
-        await self.store.get(self.sentinel, purpose=Purpose.SENTINEL)
+        """Open the sentinel, without the cache. Raises `SecretError` or `SecretUnavailable` if that fails.
+
+        At a provider that charges for each read, the result of a read counts for a minute.
+        """
+        await self.probe.check(self.store)
 
     def store_on(self, connection: Executor) -> SecretStore:
-        """Return the store for use there, inside the caller's transaction if it is a connection that has one open.
+        """Return the store on that pool or connection; on a connection it joins the transaction that is open there.
 
-        A store elsewhere than in PostgreSQL stays as it is.
+        The store `dev` is returned unchanged.
         """
-        return self.store.joined_to(connection) if isinstance(self.store, PostgresStore) else self.store
+        return self.store if self.stores is None else self.stores.joined_to(connection)
 
 
-async def unlock(
+async def unlock(  # noqa: PLR0913 -- each is a part of its own, and most have a default
     source: Executor,
     provider: Provider,
     keyring: KeyRing | None,
@@ -80,38 +87,33 @@ async def unlock(
     cache: CacheLimits = _DEFAULT_LIMITS,
     clock: Clock = _SYSTEM_CLOCK,
     trust: Trust = system_trust,
+    outside: Outside | None = None,
 ) -> Unlocked:
     """Return the unlocked secrets, checked against the table of keys; the sentinel has been opened once.
 
-    What signs goes through a cache of these limits; the store itself is asked without one. An endpoint with a client
-    certificate and no authorities of its own is dialled with what `trust` makes.
+    Secrets for signing are read through a cache with these limits; `store` has no cache. `trust` makes the TLS context
+    of an endpoint that has a client certificate and no authorities of its own.
 
-    `db` needs the ring and obeys the table: the key that is active there seals, retired ones open
-    nothing. `dev` makes its own keys, in memory, at once. Raises `ConfigError` if the installation was
-    not begun or the ring does not fit the table, or, with `dev`, if it was begun; `SecretError` if its own
-    secrets do not open, and `SecretUnavailable`.
+    `db` needs the ring and follows the table: the key that is active there seals, retired keys open nothing. A provider
+    outside PostgreSQL needs `outside`, and the ring only as long as versions are sealed under it. `dev` makes its own
+    keys in memory. Raises `ConfigError` if the installation is not initialised, the ring does not match the table, or
+    the provider has no settings, or, with `dev`, if it is initialised; `SecretError` if the installation's own secrets
+    do not open, and `SecretUnavailable`.
     """
-    held = SealedCache(cache, clock=clock, chance=random.SystemRandom().random, random_bytes=os.urandom)
+    sealed_cache = SealedCache(cache, clock=clock, chance=random.SystemRandom().random, random_bytes=os.urandom)
     contexts = TlsContexts(clock=clock, ttl_seconds=cache.ttl_seconds, trust=trust)
-    match provider:
-        case Provider.DB:
-            if keyring is None:
-                raise ConfigError("SECRETS_MASTER_KEY: must be set for the provider db", field="SECRETS_MASTER_KEY")
-            return await _unlocked(PostgresStore(source, await fitting(source, keyring)), held, contexts, clock)
-        case Provider.DEV:
-            await _require_unregistered(source)
-            store = DevStore()
-            await make_own_secrets(store, os.urandom)
-            return await _unlocked(store, held, contexts, clock)
-        case _:
-            raise ConfigError(
-                "SECRETS_PROVIDER: this version of hookseal keeps secrets with db and dev only",
-                field="SECRETS_PROVIDER",
-            )
+    store: SecretStore
+    if provider is Provider.DEV:
+        await _require_unregistered(source)
+        store = DevStore()
+        await make_own_secrets(store, os.urandom)
+    else:
+        store = await stores.opened(source, provider, keyring, outside)
+    return await _unlocked(store, sealed_cache, contexts, clock)
 
 
 async def _require_unregistered(source: Executor) -> None:
-    """Return only if the installation has no keys: with those that `dev` makes up, every row would look forged."""
+    """Raise `ConfigError` if master keys are registered: under the random keys of `dev` every row would look forged."""
     if await registered(source):
         raise ConfigError(
             "SECRETS_PROVIDER: this installation has registered master keys, under which its secrets are sealed: "
@@ -134,61 +136,7 @@ async def _unlocked(store: SecretStore, cache: SealedCache, contexts: TlsContext
         ),
         integrity=integrity,
         versions=versions,
-        sentinel=await _active(store, SENTINEL_NAME),
+        probe=Sentinel(await active(store, SENTINEL_NAME), clock=clock),
     )
     await unlocked.check_sentinel()
     return unlocked
-
-
-async def _active(store: SecretStore, name: str) -> SecretRef:
-    for version in await store.versions(SYSTEM_TENANT, name):
-        if version.state is VersionState.ACTIVE:
-            return version.ref
-    raise SecretNotFound(f"the installation has no active secret {SYSTEM_TENANT}/{name}")
-
-
-async def fitting(source: Executor, keyring: KeyRing) -> KeyRing:
-    """Return the ring arranged as the table of keys says.
-
-    Raises `ConfigError` listing all that does not fit, and `SecretUnavailable`.
-    """
-    rows = await registered(source)
-    if not rows:
-        raise ConfigError("this installation has no keys yet: run `hookseal key init`")
-    problems = _misfits(rows, keyring)
-    held = {key.key_id for key in keyring.keys}
-    active = next((row.key_id for row in rows if row.state is KeyState.ACTIVE), None)
-    if active is None:
-        problems.append("no master key is active in the table of keys")
-    elif active not in held:
-        problems.append(
-            f"master key {active} is the active one and is not among the keys of this process: "
-            "supply it in SECRETS_MASTER_KEY"
-        )
-    lacking = [row.key_id for row in rows if row.key_id not in {*held, active} and row.state not in _CLOSED]
-    problems += [
-        f"master key {key_id} is not among the keys of this process, and stored secrets need it: "
-        "supply it in SECRETS_MASTER_KEY_PREVIOUS"
-        for key_id in await needed(source, lacking)
-    ]
-    if active is None or problems:
-        raise ConfigError(problems)
-    return keyring.arranged(sealing=active, retired=[row.key_id for row in rows if row.state in _CLOSED])
-
-
-def _misfits(rows: tuple[RegisteredKey, ...], keyring: KeyRing) -> list[str]:
-    """Say of every key that is held why it may not be."""
-    known = {row.key_id: row for row in rows}
-    problems: list[str] = []
-    for key in keyring.keys:
-        row = known.get(key.key_id)
-        if row is None:
-            problems.append(
-                f"master key {key.key_id} is not registered: this installation has other keys, and the next one is "
-                "registered by `hookseal key stage`, before any worker holds it"
-            )
-        elif not hmac.compare_digest(row.check_value, key.check_value):
-            problems.append(f"master key {key.key_id} fails its check value: the key or its row was altered")
-        elif row.state is KeyState.DESTROYED:
-            problems.append(f"master key {key.key_id} was destroyed: take it out of the settings")
-    return problems

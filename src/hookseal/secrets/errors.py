@@ -1,29 +1,28 @@
 """The errors of the secrets room. None carries a value of a secret or of a key.
 
-A `SecretError` is definitive: the answer stays the same until somebody acts. `SecretUnavailable` is
-transient: the same question may be answered later. Both are a `CannotSign`, which is all that the
-dispatcher knows of them.
+A `SecretError` is definitive: a retry fails until somebody acts. `SecretUnavailable` is transient: a retry may
+succeed. Both are a `CannotSign`, which is all that the dispatcher knows of them.
 """
 
 from hookseal.ground.errors import CannotSign, Unavailable
 
 
 class SecretError(CannotSign):
-    """A secret cannot be had, and will not be until somebody acts."""
+    """A secret is not available, and somebody must act before it is."""
 
     code = "secret"
     exit_code = 5
 
 
 class SecretNotFound(SecretError):
-    """There is no such secret: bring its record back from a backup, or `hookseal endpoint rotate --overlap 0`."""
+    """There is no such secret: restore its record from a backup, or run `hookseal endpoint rotate --overlap 0`."""
 
     code = "secret_not_found"
     exit_code = 3
 
 
 class SecretDenied(SecretError):
-    """The secret may not be given for this tenant, endpoint, provider or purpose."""
+    """The secret must not be used for this tenant, endpoint, provider or purpose."""
 
     code = "secret_denied"
 
@@ -41,49 +40,49 @@ class SecretUnusable(SecretError):
 
 
 class SecretTampered(SecretError):
-    """What is stored about a secret cannot be trusted, and is not used."""
+    """The stored data of a secret cannot be trusted, so the secret is not used."""
 
     code = "secret_tampered"
 
 
-class SecretRolledBack(SecretTampered):
-    """What is stored is genuine, and older than what is known of it: somebody put it back."""
+class StaleRow(SecretTampered):
+    """The stored data is genuine but stale: somebody replaced it by an older copy."""
 
-    code = "secret_rolled_back"
+    code = "stale_row"
 
 
 class IntegrityKeyUnknown(SecretTampered):
-    """A MAC names a version of the integrity key that this process does not know, or not yet."""
+    """A MAC names a version of the integrity key that this process does not know (yet)."""
 
     code = "integrity_key_unknown"
 
 
 class SecretUnavailable(Unavailable, CannotSign):
-    """The secret store does not answer: wait, or mend it."""
+    """The secret store does not answer: wait, or repair it."""
 
     code = "secret_unavailable"
 
 
 class RecordRefused(SecretTampered):
-    """A sealed record was not opened. Each reason is a class of its own."""
+    """A sealed record did not open. Each reason has a subclass."""
 
     code = "record_refused"
 
 
 class RecordMalformed(RecordRefused):
-    """The sealed record is not of the form that this version writes."""
+    """The sealed record does not have the format that this version writes."""
 
     code = "record_malformed"
 
 
 class KeyUnknown(RecordRefused):
-    """The sealed record names a master key that this process does not hold."""
+    """The sealed record names a master key that this process does not have."""
 
     code = "key_unknown"
 
 
 class KeyRetired(RecordRefused):
-    """The sealed record names a master key that may not open records any more."""
+    """The sealed record names a master key that is retired and opens nothing any more."""
 
     code = "key_retired"
 

@@ -1,17 +1,17 @@
-"""The value of a secret, as something that does not show itself."""
+"""The value of a secret, in an object that does not show it."""
 
 import hmac
 from typing import Final, NoReturn
 
 MASK: Final = "SecretMaterial([masked])"
-MAX_BYTES: Final = 65_536  # the least of what the providers take
+MAX_BYTES: Final = 65_536  # the smallest limit of the providers
 
 
 class SecretMaterial:
     """Bytes that mask themselves, refuse to be copied or pickled, and compare in constant time."""
 
     __slots__ = ("_value",)
-    __hash__ = None  # type: ignore[assignment]  # a hash would tell equal secrets without a comparison
+    __hash__ = None  # type: ignore[assignment]  # equal hashes would reveal equal secrets without a comparison
 
     def __init__(self, value: bytes) -> None:
         if not isinstance(value, bytes):
@@ -19,7 +19,7 @@ class SecretMaterial:
         self._value = value
 
     def reveal(self) -> bytes:
-        """Return the bytes. This is the one way out; keep what you get inside the block that asked for it."""
+        """Return the bytes. Nothing else returns them; do not keep them beyond the block that needs them."""
         return self._value
 
     def __len__(self) -> int:

@@ -1,4 +1,7 @@
-"""The secret reference `{provider}:{tenant}:{name}:{version}`: how rows name a secret without holding it."""
+"""The reference `{provider}:{tenant}:{name}:{version}` of a secret version, and the context of a sealed record.
+
+Rows name a secret by its reference. A sealed record is bound to its context, so that it opens nowhere else.
+"""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +9,8 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from hookseal.ground.errors import Malformed
-from hookseal.ground.ids import RESERVED_TENANTS, EndpointId, TenantId, tenant_id
+from hookseal.ground.framing import framed
+from hookseal.ground.ids import RESERVED_TENANTS, SYSTEM_TENANT, EndpointId, TenantId, tenant_id
 
 MAX_BYTES: Final = 512
 MAX_VERSION: Final = 2**63 - 1
@@ -16,10 +20,11 @@ _VERSION: Final = re.compile(r"[1-9][0-9]{0,18}")
 _PARTS: Final = 4
 
 Part = Literal["provider", "tenant", "name", "version", "length", "shape"]
+_LABEL: Final = b"hookseal.secret.context.v1"
 
 
 class Provider(StrEnum):
-    """Who keeps the material of a secret."""
+    """Where the material of a secret is stored."""
 
     DB = "db"
     AWS = "aws"
@@ -30,10 +35,10 @@ class Provider(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRef:
-    """One version of one secret of one tenant. `str` gives its one spelling.
+    """One version of one secret of one tenant. `str` returns its only spelling.
 
-    Reserved tenants may be named here, by our own code; `parse` refuses them unless told otherwise.
-    Raises `Malformed` if a part is not of its form.
+    The constructor allows reserved tenants; `parse` refuses `_system` by default, whose secrets no row names. Raises
+    `Malformed` if a part is malformed.
     """
 
     provider: Provider
@@ -54,9 +59,9 @@ class SecretRef:
 
     @classmethod
     def parse(cls, text: str, *, reserved: bool = False) -> "SecretRef":
-        """Return the reference that is spelled so; reserved tenants only if `reserved`.
+        """Return the reference of a text. The tenant `_system` is allowed only if `reserved`.
 
-        Raises `Malformed`, naming the part that is wrong and never its value.
+        Raises `Malformed`, which names the part that is wrong and never its value.
         """
         if len(text) > MAX_BYTES:
             raise _malformed("length", f"at most {MAX_BYTES} bytes")
@@ -66,7 +71,7 @@ class SecretRef:
         provider, tenant, name, version = parts
         if provider not in tuple(Provider):
             raise _malformed("provider", "one of " + ", ".join(Provider))
-        if tenant in RESERVED_TENANTS and not reserved:
+        if tenant == SYSTEM_TENANT and not reserved:
             raise _malformed("tenant", "a tenant that is not reserved")
         if not _VERSION.fullmatch(version):
             raise _malformed("version", "a positive integer below 2^63 without leading zeros")
@@ -74,17 +79,17 @@ class SecretRef:
 
 
 def endpoint_secret_name(endpoint_id: EndpointId) -> str:
-    """Return the name under which the signing secret of an endpoint is kept."""
+    """Return the name of the signing secret of an endpoint."""
     return f"webhook-endpoint-{endpoint_id}"
 
 
 def endpoint_headers_name(endpoint_id: EndpointId) -> str:
-    """Return the name under which the header values of an endpoint are kept."""
+    """Return the name of the secret with the header values of an endpoint."""
     return f"endpoint-headers-{endpoint_id}"
 
 
 def endpoint_tls_name(endpoint_id: EndpointId) -> str:
-    """Return the name under which the TLS identity of an endpoint is kept."""
+    """Return the name of the secret with the TLS identity of an endpoint."""
     return f"endpoint-tls-{endpoint_id}"
 
 
@@ -97,3 +102,38 @@ def _require_tenant(tenant: str) -> None:
 
 def _malformed(part: Part, expected: str) -> Malformed:
     return Malformed(f"secret ref: its {part} must be {expected}", field="secret_ref")
+
+
+class Purpose(StrEnum):
+    """What a secret is for. A secret is never used for another purpose."""
+
+    WEBHOOK_SIGNING = "webhook-signing"
+    ENDPOINT_HEADERS = "endpoint-headers"
+    ENDPOINT_TLS = "endpoint-tls"
+    INTEGRITY = "integrity"
+    SENTINEL = "sentinel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretContext:
+    """The tenant, name, version and purpose to which a sealed record is bound."""
+
+    tenant: TenantId
+    name: str
+    version: int
+    purpose: Purpose
+
+    @classmethod
+    def of(cls, ref: SecretRef, purpose: Purpose) -> "SecretContext":
+        """Return the context of the reference. It has no provider, so that records may move to another one."""
+        return cls(tenant=ref.tenant, name=ref.name, version=ref.version, purpose=purpose)
+
+    def encode(self) -> bytes:
+        """Return an unambiguous encoding: no other context has these bytes."""
+        return framed(
+            _LABEL,
+            self.tenant.encode(),
+            self.name.encode(),
+            self.version.to_bytes(8, "big"),
+            self.purpose.encode(),
+        )

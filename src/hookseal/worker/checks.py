@@ -1,4 +1,4 @@
-"""What the probes ask of each dependency, on connections that nothing else uses."""
+"""The checks of the probes, on connections that nothing else uses."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -6,22 +6,23 @@ from dataclasses import replace
 from typing import Final
 
 from hookseal.ground.errors import Unavailable
-from hookseal.ground.sql import statements
-from hookseal.schema import revision, strangers
-from hookseal.schema.database import OUTAGES, Pool
-from hookseal.secrets.boot import fitting
+from hookseal.postgres.handles import Pool
+from hookseal.postgres.schema import revision, strangers
+from hookseal.postgres.statements import Statements
+from hookseal.postgres.translate import OUTAGES
+from hookseal.secrets.key.stores import arrange_keyring
 from hookseal.worker.health import CHECK_SECONDS, Check
 from hookseal.worker.movement import Movement
-from hookseal.worker.pause import at_most
 from hookseal.worker.resources import Resources
+from hookseal.worker.timeouts import at_most
 
-_SQL: Final = statements("hookseal.worker", "checks.sql")
+_SQL: Final = Statements("hookseal.worker", "checks.sql", seconds=None)
 
 
 def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check]:
-    """Return what must answer for a worker to deliver, and that deliveries come to it through the queue.
+    """Return the checks of `/readyz`: every dependency answers, deliveries come through the queue, and no stranger.
 
-    No stranger may add to the functions that its statements call.
+    A stranger could add functions that the statements of a worker call.
     """
     unlocked = replace(resources.unlocked, store=resources.unlocked.store_on(resources.probing))
     return {
@@ -34,25 +35,25 @@ def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check
 
 
 def startup_checks(resources: Resources) -> Mapping[str, Check]:
-    """Return what a worker was started for: the schema of its version, and keys that fit the table of keys."""
+    """Return the checks of `/startupz`: the schema has the revision of this version, and the keys fit `secret_keys`."""
 
     async def keys() -> None:
         if resources.keyring is not None:
-            await fitting(resources.probing, resources.keyring)
+            await arrange_keyring(resources.probing, resources.keyring)
 
     return {"schema": lambda: revision.require(resources.probing), "keys": keys}
 
 
 async def _takes_writes(pool: Pool) -> None:
-    """Return once PostgreSQL answers. Raises `Unavailable` if it can only be read: a standby, before it is promoted."""
+    """Raise `Unavailable` if PostgreSQL is read-only: it is a standby that is not promoted."""
     if await pool.fetchval("SELECT current_setting('transaction_read_only') = 'on'"):
-        raise Unavailable("PostgreSQL takes no writes")
+        raise Unavailable("PostgreSQL accepts no writes")
 
 
 async def _moves(pool: Pool, movement: Movement) -> None:
-    """Raise `Unavailable` if nothing comes through the queue although a delivery was rung, and has long been due.
+    """Raise `Unavailable` if no delivery comes through the queue although one was rung and has long been due.
 
-    PostgreSQL is asked only while nothing came for `still_seconds`. If it does not answer, its own check says so.
+    It asks PostgreSQL only if no delivery came for `still_seconds`. If PostgreSQL does not answer, its own check fails.
     """
     if movement.is_still:
         with suppress(*OUTAGES):
@@ -60,5 +61,5 @@ async def _moves(pool: Pool, movement: Movement) -> None:
 
 
 async def _require_taken(pool: Pool, movement: Movement) -> None:
-    if await pool.fetchval(_SQL["rung_and_not_taken"], movement.still_seconds) and movement.is_still:
-        raise Unavailable("deliveries are due and were rung, and none comes through the queue")
+    if await _SQL.value(pool, "rung_and_not_taken", movement.still_seconds) and movement.is_still:
+        raise Unavailable("deliveries are due and were rung, but none comes through the queue")

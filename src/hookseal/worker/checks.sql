@@ -1,5 +1,6 @@
--- A delivery that was rung when it came due, that long ago, and could be claimed now: whoever changes it or its endpoint,
--- and holds up its claim by that, holds up no queue.
+-- Returns true if a delivery was rung and could be claimed, but was not claimed for $1 seconds.
+-- A delivery is ignored if another transaction has locked it or its endpoint: its claim then waits for that transaction,
+-- and not for the queue.
 -- name: rung_and_not_taken
 SELECT true
 FROM hookseal.deliveries AS d

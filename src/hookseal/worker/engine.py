@@ -1,112 +1,106 @@
-"""Runs arq's worker, tuned, and makes a new one whenever it dies (Redis went away)."""
+"""Runs the arq worker that takes rings, and the handler; starts each again when it ends, as when Redis fails."""
 
 import asyncio
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
-from arq.typing import WorkerCoroutine
-from arq.worker import func
-
+from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import Clock
-from hookseal.queue.bell import FUNCTION, Bell
-from hookseal.queue.serializer import job_deserializer, job_serializer
-from hookseal.queue.taking import Taking
-from hookseal.worker.inflight import InFlight
-from hookseal.worker.rings import RingWorker
-from hookseal.worker.tasks import JOB_SECONDS, Answering
+from hookseal.ground.errors import Unavailable
+from hookseal.queue.bell import Bell
+from hookseal.worker.arq_worker import WAIT_SECONDS, ArqWorker
+from hookseal.worker.ring_handler import RingHandler
+from hookseal.worker.timeouts import at_most
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
-_STOP_SECONDS: Final = 6.0
-_ROUND_SECONDS: Final = 1.0  # a round of taking that is not over by then hangs
+_STOP_SECONDS: Final = WAIT_SECONDS + 5.0  # for a look at the queue and a claim
+_GOODBYE_SECONDS: Final = 1.0
 
 
 class Engine:
-    """The loop that takes rings. `beat` is the monotonic time at which it last moved, with or without a ring."""
+    """Two loops: one takes rings out of the queue, the other handles those whose turn it is."""
 
-    def __init__(
-        self,
-        bell: Bell,
-        queue: str,
-        answering: Answering,
-        in_flight: InFlight,
-        *,
-        clock: Clock,
-        log: Any,
-    ) -> None:
+    def __init__(self, bell: Bell, handler: RingHandler, *, clock: Clock, log: Any) -> None:
         self._bell = bell
-        self._taking = Taking(bell.redis, queue)
-        self._queue = queue
-        self._answering = answering
-        self._in_flight = in_flight
+        self._handler = handler
         self._clock = clock
         self._log = log
-        self._stopping = False
-        self._worker: RingWorker | None = None
-        self.beat = clock.monotonic()
+        self._stop = asyncio.Event()
+        self._worker = self._new_worker()
+        self._handling: asyncio.Task[None] | None = None
+        self._beats = {"taking": clock.monotonic(), "handling": clock.monotonic()}
+
+    @property
+    def beat(self) -> float:
+        """The monotonic time of the last turn of the loop whose last turn is longer ago."""
+        return min(self._beats.values())
 
     async def run(self) -> None:
-        """Take rings until `stop`; a worker of arq that dies is replaced after a short pause."""
-        pause = _FIRST_PAUSE_SECONDS
-        while not self._stopping:
-            self._worker = self._new_worker()
-            born = self.beat = self._clock.monotonic()
-            try:
-                await self._worker.async_run()
-            except asyncio.CancelledError:
-                if not self._stopping:
-                    raise
-            except Exception as error:  # noqa: BLE001 -- whatever killed it, the next one must live
-                self._log.warning("engine.restarted", reason=type(error).__name__)
-            finally:
-                await _settle(self._worker)
-            lived = self._clock.monotonic() - born
-            pause = _FIRST_PAUSE_SECONDS if lived > _LONGEST_PAUSE_SECONDS else min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            if not self._stopping:
-                await self._clock.sleep(pause)
+        """Take and handle rings until `stop`. A loop that ends is started again after a short pause."""
+        if not self._stop.is_set():
+            await asyncio.gather(self._kept_running("taking", self._take), self._kept_running("handling", self._handle))
 
     async def stop(self) -> None:
-        """Take no more rings; return once the jobs at hand have claimed or given up. No job begins afterwards."""
-        self._stopping = True
-        worker = self._worker
-        if worker is not None and worker.main_task is not None:
-            worker.max_jobs = 0  # ends the round that runs now, too, and leaves no ring half taken
-            await asyncio.wait({worker.main_task}, timeout=_ROUND_SECONDS)
-            worker.main_task.cancel()
-            await asyncio.wait({worker.main_task}, timeout=_ROUND_SECONDS)
-            await _settle(worker)
+        """Take no more rings, and return once the current claim has ended. Kept rings are rung again."""
+        self._stop.set()
+        self._worker.stop()
+        self._handler.wake_up()
+        tasks = {task for task in (self._worker.main_task, self._handling) if task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_GOODBYE_SECONDS)
+        left = self._handler.leave()
+        if left:
+            await self._ring_again(left)
 
-    def _new_worker(self) -> RingWorker:
-        return RingWorker(
-            taking=self._taking,
-            deliver=self._answering.deliver,
-            beaten=self._beaten,
-            dropped=self._answering.drop,
-            functions=[func(cast("WorkerCoroutine", self._answering.deliver), name=FUNCTION)],
-            queue_name=self._queue,
-            redis_pool=self._bell.redis,
-            handle_signals=False,
-            max_jobs=min(self._in_flight.limit, 100),
-            poll_delay=0.02,
-            job_timeout=JOB_SECONDS,
-            job_serializer=job_serializer,
-            job_deserializer=job_deserializer,
-        )
+    async def _take(self) -> None:
+        try:
+            await self._worker.async_run()
+        except Exception:
+            self._worker = self._new_worker()
+            raise
 
-    def _beaten(self) -> None:
-        self.beat = self._clock.monotonic()
-        if self._in_flight.is_full:  # what is due waits for room, not for the queue
-            self._answering.movement.moved()
-        if self._worker is not None:
-            self._worker.allow_pick_jobs = not self._in_flight.is_full
-            if self._stopping and self._worker.main_task is not None:
-                self._worker.main_task.cancel()
+    async def _handle(self) -> None:
+        self._handling = asyncio.ensure_future(self._handler.run(lambda: self._moved("handling"), self._stop))
+        try:
+            await asyncio.shield(self._handling)
+        except asyncio.CancelledError:
+            self._handling.cancel()
+            await asyncio.wait({self._handling})
+            raise
 
+    async def _kept_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run the loop until `stop`, and start it again whenever it ends."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stop.is_set():
+            started_at = self._clock.monotonic()
+            self._moved(name)
+            try:
+                await loop()
+            except asyncio.CancelledError:
+                if not self._stop.is_set():
+                    raise
+            except Exception as error:  # noqa: BLE001 -- whatever ended it, it is started again
+                self._log.warning("engine.restarted", loop=name, reason=type(error).__name__)
+            ran_seconds = self._clock.monotonic() - started_at
+            pause = (
+                _FIRST_PAUSE_SECONDS if ran_seconds > _LONGEST_PAUSE_SECONDS else min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            )
+            if not self._stop.is_set():
+                await self._clock.sleep(pause)
 
-async def _settle(worker: RingWorker) -> None:
-    """Wait, boundedly, for the jobs of a worker that takes no more. Their errors were told by the jobs."""
-    tasks = list(worker.tasks.values())
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=_STOP_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _ring_again(self, rings: list[Ring]) -> None:
+        """Ring them for other workers. If Redis does not accept them now, the sweep rings them."""
+        try:
+            await at_most(_GOODBYE_SECONDS, self._bell.ring(rings))
+        except (TimeoutError, Unavailable) as error:
+            self._log.warning("rings.left", rings=len(rings), reason=type(error).__name__)
+
+    def _new_worker(self) -> ArqWorker:
+        return ArqWorker(self._bell, self._handler, moved=lambda: self._moved("taking"))
+
+    def _moved(self, name: str) -> None:
+        self._beats[name] = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""The probes: does this process live, did it start, and can it work? Names and states only, never error texts."""
+"""The probes: is this process alive, has it started, and can it work? Names and states only, never error texts."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from hookseal.worker.pause import seen
 from hookseal.worker.probe_port import ProbePort
+from hookseal.worker.timeouts import retrieve_exception
 
 Check = Callable[[], Coroutine[object, object, object]]
 CHECK_SECONDS: Final = 1.0
@@ -18,9 +18,9 @@ BEAT_SECONDS: Final = 30.0  # a loop that has not moved for this long is stuck
 class Probes:
     """Answers `/livez`, `/startupz` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503, and `/metrics`.
 
-    `ready` are the dependencies by name, and `startup` what must fit once; each gets a second. `silence`
-    returns for how many seconds the loop that takes rings has not moved. `scrape` returns the figures in
-    the form that an `Accept` header asks for.
+    `ready` has a check for each dependency, and `startup` the checks of a start; each check has one second. `silence`
+    returns how many seconds ago the loop that takes rings last ran. `scrape` returns the figures in the format of an
+    `Accept` header.
     """
 
     def __init__(
@@ -39,32 +39,45 @@ class Probes:
         self._running: dict[str, asyncio.Task[object]] = {}
         self.draining = False
 
+    @property
+    def moves(self) -> bool:
+        """Whether the loop that takes rings is running. During a drain it stops on purpose, which counts as running."""
+        return self.draining or self._silence() < BEAT_SECONDS
+
+    async def ready_states(self) -> dict[str, str]:
+        """Return the state of each dependency now."""
+        self._states = await self._asked(self._ready)
+        return self._states
+
+    async def startup_states(self) -> dict[str, str]:
+        """Return whether the schema and the keys still fit those with which this worker started."""
+        return await self._asked(self._startup)
+
     async def live(self, _request: web.Request) -> web.Response:
-        """Tell whether the loops of this process move; dependencies do not count."""
-        moving = self.draining or self._silence() < BEAT_SECONDS  # in a drain nothing is taken, on purpose
-        return _answer({"status": "ok" if moving else "stuck"}, ok=moving)
+        """Answer whether the loops of this process run; dependencies do not count."""
+        return _answer({"status": "ok" if self.moves else "stuck"}, ok=self.moves)
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """Tell whether every dependency answers and this worker is not on its way out."""
-        states = self._states = await self._asked(self._ready)
+        """Answer whether every dependency is available and this worker does not drain."""
+        states = await self.ready_states()
         ok = _all_ok(states) and not self.draining
         status = "draining" if self.draining else "ok" if ok else "unavailable"
         return _answer({"status": status, "checks": states}, ok=ok)
 
     async def started(self, _request: web.Request) -> web.Response:
-        """Tell whether the database and the keys are those that this worker was started for."""
-        states = await self._asked(self._startup)
+        """Answer whether the schema and the keys still fit those with which this worker started."""
+        states = await self.startup_states()
         ok = _all_ok(states)
         return _answer({"status": "ok" if ok else "unavailable", "checks": states}, ok=ok)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Give the figures to Prometheus; every dependency is asked once more for them."""
-        self._states = await self._asked(self._ready)
+        """Answer a scrape of Prometheus; every dependency is checked for it."""
+        await self.ready_states()
         body, content_type = self._scrape(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     def readiness(self) -> dict[str, float]:
-        """Return 1 for each dependency that answered when it was asked last, else 0."""
+        """Return 1 for each dependency whose last check passed, else 0."""
         return {name: float(self._states.get(name) == "ok") for name in self._ready}
 
     async def _asked(self, checks: Mapping[str, Check]) -> dict[str, str]:
@@ -72,18 +85,18 @@ class Probes:
         return dict(zip(checks, results, strict=True))
 
     async def _state(self, name: str, check: Check) -> str:
-        """Return how one dependency is. A check that hangs is left to itself, and no second one is begun beside it."""
+        """Return the state of one dependency. A check that hangs stays alone: no second one is started beside it."""
         task = self._running.get(name)
         if task is None or task.done():
             task = self._running[name] = asyncio.ensure_future(check())
-            task.add_done_callback(seen)
+            task.add_done_callback(retrieve_exception)
         await asyncio.wait({task}, timeout=CHECK_SECONDS)
         if not task.done():
             return "timeout"
         return "ok" if not task.cancelled() and task.exception() is None else "unavailable"
 
     async def serve(self, host: str, port: int) -> tuple[ProbePort, str]:
-        """Listen, and return the port, to be closed by the caller, with the base url. Raises `OSError`."""
+        """Listen, and return the port, which the caller closes, with the base url. Raises `OSError`."""
         application = web.Application()
         application.router.add_get("/livez", self.live)
         application.router.add_get("/startupz", self.started)

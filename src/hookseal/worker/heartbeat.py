@@ -1,46 +1,53 @@
-"""The heartbeat: a row that tells the others that this worker lives, and with what."""
+"""The heartbeat: a row in `workers` which shows that this worker is alive, with its settings and keys."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hookseal.dispatcher.database import translated
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.ground.clock import Clock
-from hookseal.ground.sql import statements
-from hookseal.schema.database import ANSWER_SECONDS, Pool, connected
-from hookseal.worker.outage import Outage
-from hookseal.worker.pause import at_most
+from hookseal.postgres.handles import Pool
+from hookseal.postgres.statements import Statements
+from hookseal.postgres.translate import translated
+from hookseal.worker.outage_log import Outage
+from hookseal.worker.timeouts import at_most
 
 BEAT_SECONDS: Final = 5.0
-_GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer for a PostgreSQL that does not answer
+_GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
 
-_SQL: Final = statements("hookseal.worker", "heartbeat.sql")
+_SQL: Final = Statements("hookseal.worker", "heartbeat.sql")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """What the others may know of a worker: its times, and the ids of the master keys that it holds."""
+    """The public facts about a worker: its times, the ids of its master keys, and the providers that it reads."""
 
     worker_id: str
     version: str
     drain_seconds: int
     lease_seconds: int
     key_ids: Sequence[str]
+    providers: Sequence[str] = ()
 
 
 class Heartbeat:
-    """Keeps the row of one worker. Rows that were not beaten for an hour are removed by whoever beats."""
+    """Writes the row of one worker, and deletes rows of any worker that are more than an hour old.
+
+    `fleet` is the rank of the worker among the live ones, as of the last heartbeat.
+    """
 
     def __init__(self, pool: Pool, presence: Presence, *, clock: Clock, log: Any) -> None:
         self._pool = pool
         self._presence = presence
         self._clock = clock
         self._outage = Outage("heartbeat", log)
+        self.fleet = Fleet()
 
     @asynccontextmanager
     async def present(self) -> AsyncIterator[None]:
-        """Have the row there for the length of the block. Raises `Unavailable` if it cannot be written."""
+        """Write the row, and delete it when the block ends. Raises `Unavailable` if it cannot be written."""
         await self.beat()
         try:
             yield
@@ -49,7 +56,7 @@ class Heartbeat:
                 await at_most(_GOODBYE_SECONDS, self._execute("leave", self._presence.worker_id))
 
     async def run(self) -> None:
-        """Beat every five seconds, for ever. What fails is told once an outage."""
+        """Write the row every five seconds until cancelled. A failure is logged once for each outage."""
         while True:
             await self._clock.sleep(BEAT_SECONDS)
             with self._outage.survived():
@@ -57,11 +64,13 @@ class Heartbeat:
                 await self._execute("forget")
 
     async def beat(self) -> None:
-        """Write the row, or that it was heard of now. Raises `Unavailable`."""
+        """Write the row, or the time in it, and read `fleet`. Raises `Unavailable`."""
         own = self._presence
-        await self._execute("beat", own.worker_id, own.version, own.drain_seconds, own.lease_seconds, list(own.key_ids))
+        lists = list(own.key_ids), list(own.providers)
+        facts = own.worker_id, own.version, own.drain_seconds, own.lease_seconds, *lists
+        row = await _SQL.row(self._pool, "beat", *facts, LIVE_SECONDS)
+        if row is not None:
+            self.fleet = Fleet(rank=row["rank"], workers=row["others"] + 1)
 
     async def _execute(self, name: str, *arguments: Any) -> None:
-        with translated():
-            async with connected(self._pool) as connection:
-                await connection.execute(_SQL[name], *arguments, timeout=ANSWER_SECONDS)
+        await _SQL.execute(self._pool, name, *arguments)

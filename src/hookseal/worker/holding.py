@@ -1,30 +1,28 @@
-"""What the worker that leads does with held endpoints: probes them, lets go what they release, ends what is too old."""
+"""What the leader does with held endpoints: probe them, release their deliveries, cancel those held too long."""
 
 from collections.abc import Callable
 from typing import Any, Final
 
-from hookseal.dispatcher.holds import BATCH, PostgresHolds
+from hookseal.dispatcher.held_endpoints import BATCH, PostgresHeldEndpoints
 from hookseal.ground.clock import Clock
-from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.outage import Outage
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.outage_log import Outage
 
-LOOK_SECONDS: Final = 0.25
-PROBE_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.5
 STRAY_SECONDS: Final = 15.0
 CANCEL_SECONDS: Final = 60.0
 
 
 class Holding:
-    """Looks four times a second while `leads` is true. What is released is let go in batches, without a pause.
+    """Looks twice a second while `leads` is true. Deliveries of a released endpoint follow in batches without a pause.
 
-    Of an endpoint whose secret was refused nothing is released before one delivery, its probe, was signed.
-
-    All that it does is in PostgreSQL: whoever leads next goes on where this one ended.
+    If the secret of an endpoint was refused, its deliveries are released only after one of them, the probe, was signed.
+    All state is in PostgreSQL, so the next leader continues where this one ended.
     """
 
     def __init__(
         self,
-        holds: PostgresHolds,
+        holds: PostgresHeldEndpoints,
         leads: Callable[[], bool],
         *,
         held_days: int,
@@ -39,10 +37,10 @@ class Holding:
         self._meter = meter
         self._log = log
         self._outage = Outage("holding", log)
-        self._probe_at = self._stray_at = self._cancel_at = clock.monotonic()
+        self._stray_at = self._cancel_at = clock.monotonic()
 
     async def run(self) -> None:
-        """Look, for ever. An outage is logged once."""
+        """Look until cancelled. An outage is logged once."""
         while True:
             more = False
             if self._leads():
@@ -52,12 +50,12 @@ class Holding:
                 await self._clock.sleep(LOOK_SECONDS)
 
     async def once(self) -> bool:
-        """Do what is to be done now, one batch of each; return whether more may be left. Raises `Unavailable`."""
-        more = await self.settle()
-        now = self._clock.monotonic()
-        if now >= self._probe_at:
-            self._probe_at = now + PROBE_SECONDS
+        """Do what is due now, one batch of each kind; return whether more may be left. Raises `Unavailable`."""
+        more = False
+        if not await self._holds.is_empty():
+            more = await self.release_batch()
             await self._holds.probe()
+        now = self._clock.monotonic()
         if now >= self._stray_at:
             self._stray_at = now + STRAY_SECONDS
             if strays := await self._holds.release_strays():
@@ -69,24 +67,24 @@ class Holding:
                 self._cancel_at = now + CANCEL_SECONDS
         return more
 
-    async def settle(self) -> bool:
-        """Let go one batch of what one endpoint released; return whether more may be left. Raises `Unavailable`."""
-        settled = await self._holds.settle()
-        if settled is None:
+    async def release_batch(self) -> bool:
+        """Release one batch of deliveries of one endpoint; return whether more may be left. Raises `Unavailable`."""
+        batch = await self._holds.release_batch()
+        if batch is None:
             return False
-        if settled.is_transient:
-            await self._holds.hasten()
-        if settled.let_go:
+        if batch.is_transient:
+            await self._holds.probe_transient()
+        if batch.due:
             self._log.info(
                 "endpoint.released",
-                tenant_id=settled.tenant_id,
-                endpoint_id=settled.endpoint_id,
-                deliveries=settled.let_go,
+                tenant_id=batch.tenant_id,
+                endpoint_id=batch.endpoint_id,
+                deliveries=batch.due,
             )
         return True
 
     async def cancel(self) -> bool:
-        """End one batch of what has waited for a disabled endpoint for too long; return whether more may be left.
+        """Cancel a batch of deliveries that a disabled endpoint has held too long; return whether more may be left.
 
         Raises `Unavailable`.
         """

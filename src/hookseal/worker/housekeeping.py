@@ -1,4 +1,4 @@
-"""Housekeeping with secrets, by the worker that leads: rotation by schedule, retirement, the end of old material."""
+"""What the leader does with secrets: scheduled rotations, and retiring and destroying old versions."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -8,27 +8,28 @@ from typing import Any, Final, assert_never
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import HooksealError, NotFound, Unavailable
 from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoint.schedule import Announced, RotatedBySchedule, retire_ended_overlap, take_turn
 from hookseal.operations.operator import Operator
-from hookseal.operations.purge import purge_batch
-from hookseal.operations.scheduled import Announced, RotatedBySchedule, retire_run_out, take_turn
-from hookseal.schema.database import Pool, connected
-from hookseal.secrets import retention, schedule
+from hookseal.operations.secret import purge_batch, remove_leftovers
+from hookseal.postgres.handles import Pool, connected
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.retention import RunOut
-from hookseal.secrets.schedule import Scheduled, Turn
-from hookseal.worker import metrics
-from hookseal.worker.meter import Reading, WorkerMeter
-from hookseal.worker.outage import Outage
+from hookseal.secrets.endpoint import schedule
+from hookseal.secrets.endpoint.schedule import Scheduled, Turn
+from hookseal.secrets.store import retention
+from hookseal.secrets.store.retention import EndedOverlap
+from hookseal.worker.metrics import definitions
+from hookseal.worker.metrics.counters import Reading, WorkerMeter
+from hookseal.worker.outage_log import Outage
 
 EVERY_SECONDS: Final = 60.0
 PURGE_EVERY_SECONDS: Final = 3_600.0
-LOOK_SECONDS: Final = 3.0  # how soon after it begins to lead a worker looks
-UNANSWERED_IN_A_ROW: Final = 3  # one row may be held by somebody; so many mean that PostgreSQL does not answer
+LOOK_SECONDS: Final = 3.0  # a new leader begins within this time
+UNANSWERED_IN_A_ROW: Final = 3  # one may fail because its row is locked; three mean that PostgreSQL does not answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """In whose name, how long both secrets sign after a rotation, and for how many days retired material is kept."""
+    """The actor in the audit log, the length of overlaps, and for how many days retired versions are kept."""
 
     who: str
     overlap_seconds: int
@@ -36,10 +37,10 @@ class Rules:
 
 
 class Housekeeping:
-    """Looks every minute while `leads` is true; retires and purges once an hour.
+    """Rotates every minute while `leads` is true; retires and destroys versions once an hour.
 
-    Each endpoint, and each batch of a tenant's versions, is a transaction of its own on one connection of the pool,
-    so deliveries wait for none of it. Whoever dies in the middle leaves the rest to the next look of whoever leads.
+    Each endpoint, and each batch of a tenant's versions, has its own transaction on one connection of the pool, so that
+    deliveries do not wait. If the worker dies, the next leader does the rest.
     """
 
     def __init__(
@@ -64,16 +65,16 @@ class Housekeeping:
         self._retirements = _Failures("secret.retirement", log)
         self._purges = _Failures("secret.purge", log)
 
-    def told_by(self, meter: WorkerMeter) -> None:
-        """Have the meter tell of how many endpoints the rotation failed at the last look."""
-        meter.watch(metrics.ROTATIONS_FAILING, self.figure)
+    def report_to(self, meter: WorkerMeter) -> None:
+        """Make the meter report for how many endpoints the rotation failed at the last check."""
+        meter.watch(definitions.ROTATIONS_FAILING, self.figure)
 
     def figure(self) -> Reading:
         """Return that number, None if another worker leads."""
         return float(len(self._rotations.standing)) if self._leads() else None
 
     async def run(self) -> None:
-        """Keep house, for ever. An outage is told once; an endpoint or a tenant that fails holds up no other."""
+        """Do this until cancelled. An outage is logged once. A failure of one endpoint or tenant delays no other."""
         while True:
             if self._leads():
                 with self._outage.survived():
@@ -83,20 +84,21 @@ class Housekeeping:
                 await self._clock.sleep(LOOK_SECONDS)
 
     async def once(self) -> None:
-        """Do all that is to be done now. Raises `Unavailable`; what is left is then done at the next look."""
+        """Do everything that is due now. Raises `Unavailable`; the next look then does the rest."""
         await self._unlocked.versions.refresh()
-        await self.rotate()
+        await self.rotate_due()
         if self._clock.monotonic() >= self._purge_at:
             await self.retire()
             await self.purge()
+            await self.remove_leftovers()
             self._purge_at = self._clock.monotonic() + PURGE_EVERY_SECONDS
 
-    async def rotate(self) -> None:
-        """Announce and make every rotation by schedule whose time it is. Raises `Unavailable`."""
+    async def rotate_due(self) -> None:
+        """Announce and make every scheduled rotation that is due. Raises `Unavailable`."""
         self._rotations.begin()
         page: list[Scheduled] = []
         while self._leads():
-            page = await schedule.near(self._pool, page[-1] if page else None)
+            page = await schedule.upcoming(self._pool, page[-1] if page else None)
             for scheduled in page:
                 if scheduled.turn is not Turn.WAIT:
                     with self._rotations.survived(tenant_id=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id):
@@ -106,27 +108,35 @@ class Housekeeping:
         self._rotations.end()
 
     async def retire(self) -> None:
-        """Retire what signed in overlaps that are over. Raises `Unavailable`."""
+        """Retire the previous versions of overlaps that have ended. Raises `Unavailable`."""
         self._retirements.begin()
-        page: list[RunOut] = []
+        page: list[EndedOverlap] = []
         while self._leads():
-            page = await retention.run_out(self._pool, page[-1] if page else None)
+            page = await retention.ended_overlaps(self._pool, page[-1] if page else None)
             for each in page:
                 with self._retirements.survived(tenant_id=each.tenant_id, endpoint_id=each.endpoint_id):
                     async with self._operator() as operator:
                         with suppress(NotFound):  # it was deleted meanwhile
-                            await retire_run_out(operator, each)
+                            await retire_ended_overlap(operator, each)
             if len(page) < retention.PAGE:
                 break
         self._retirements.end()
 
     async def purge(self) -> None:
-        """Destroy all material that is past its retention. Raises `Unavailable`."""
+        """Destroy all retired versions whose retention has ended. Raises `Unavailable`."""
         self._purges.begin()
         for tenant in await retention.tenants(self._pool, days=self._rules.retention_days):
             with self._purges.survived(tenant_id=tenant):
                 await self._purge(tenant)
         self._purges.end()
+
+    async def remove_leftovers(self) -> None:
+        """Remove at the providers outside PostgreSQL what no version in use needs. Raises `Unavailable`."""
+        removal = await remove_leftovers(self._pool, self._unlocked)
+        if removal.removed:
+            self._log.info("secret.removed_at_provider", versions=removal.removed)
+        if removal.error is not None:
+            self._log.warning("secret.removal_failed", reason=str(removal.error))
 
     async def _take_turn(self, scheduled: Scheduled) -> None:
         done = None
@@ -171,27 +181,27 @@ class Housekeeping:
 
 
 class _Failures:
-    """What could not be done at the last look, told when it begins to fail or fails for another reason."""
+    """The failures of the last look, each logged when it begins or when its reason changes."""
 
     def __init__(self, name: str, log: Any) -> None:
         self._name = name
         self._log = log
-        self._found: dict[tuple[str, ...], str] = {}
+        self._current: dict[tuple[str, ...], str] = {}
         self._unanswered = 0
         self.standing: dict[tuple[str, ...], str] = {}
 
     def begin(self) -> None:
         """Begin a look."""
-        self._found = {}
+        self._current = {}
         self._unanswered = 0
 
     def end(self) -> None:
-        """End a look that came to its end: what did not fail in it fails no more."""
-        self.standing = self._found
+        """End a complete look: the failures in it are now the standing ones."""
+        self.standing = self._current
 
     @contextmanager
     def survived(self, **of: str) -> Iterator[None]:
-        """Let the look go on whatever the block raises; several outages in a row pass, they are no one's fault here."""
+        """Catch and log every exception of the block. After several `Unavailable` in a row, raise the last one."""
         try:
             yield
         except Unavailable as error:
@@ -201,14 +211,14 @@ class _Failures:
                 raise
         except HooksealError as error:
             self._failed(str(error), of, is_defect=False)
-        except Exception as error:  # noqa: BLE001 -- told, and the next ones must have their turn
+        except Exception as error:  # noqa: BLE001 -- it is logged, and the look continues with the next one
             self._failed(type(error).__name__, of, is_defect=True)
         else:
             self._unanswered = 0
 
     def _failed(self, reason: str, of: Mapping[str, str], *, is_defect: bool) -> None:
         key = tuple(of.values())
-        self._found[key] = reason
+        self._current[key] = reason
         if self.standing.get(key) == reason:
             return
         if is_defect:

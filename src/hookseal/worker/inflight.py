@@ -1,81 +1,147 @@
-"""The requests in flight: tasks of ours, bounded, that no death or time-out of arq touches."""
+"""The requests in flight: tasks that are bounded in number and in bytes, and independent of arq."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from hookseal.ground.wire import MAX_BODY_BYTES
+
+MOST_BYTES = 33_554_432  # of bodies
+
 
 class InFlight:
-    """At most `limit` deliveries at once. A slot is taken before a claim, so that a full worker claims nothing."""
+    """At most `limit` deliveries, and `most_bytes` of their bodies, at the same time.
 
-    def __init__(self, limit: int) -> None:
+    Slots are taken before a claim, so that a worker claims only deliveries that can start immediately.
+    """
+
+    def __init__(self, limit: int, *, most_bytes: int = MOST_BYTES) -> None:
         self.limit = limit
         self.is_closed = False
-        self._slots = asyncio.Semaphore(limit)
-        self._rested = asyncio.Event()
-        self._rested.set()
+        self._taken = 0
+        self._bytes_room = most_bytes
+        self._awaited_slots = 1
+        self._room = asyncio.Event()
+        self._room.set()
         self._waking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: set[asyncio.Task[None]] = set()
+        self._cut_off: int | None = None  # how many tasks `drain` has cancelled; None before that
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     @property
-    def is_full(self) -> bool:
-        """Whether no slot is to be had now."""
-        return self.is_resting or self._slots.locked()
+    def room(self) -> int:
+        """How many deliveries may be claimed now: each has a slot, and fits even with a body of the largest size."""
+        return min(self.slots, self._bytes_room // MAX_BODY_BYTES)
+
+    @property
+    def slots(self) -> int:
+        """How many slots are free. It is 0 if a body of the largest size would not fit, and during a rest."""
+        return 0 if self.is_resting or self._bytes_room < MAX_BODY_BYTES else self.limit - self._taken
 
     @property
     def is_resting(self) -> bool:
         """Whether nothing begins for a while."""
-        return not self._rested.is_set()
+        return self._waking is not None
 
     def rest(self, seconds: float) -> None:
-        """Have no slot given for so long; what is in flight goes on."""
-        if not self.is_closed:
-            self._rested.clear()
-            self._waking = asyncio.get_running_loop().call_later(seconds, self._rested.set)
+        """Give no slots for `seconds`. Requests in flight continue."""
+        if not self.is_closed and self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._waking = None
+        self._room.set()
+
+    @property
+    def bytes_room(self) -> int:
+        """How many bytes of bodies still fit."""
+        return self._bytes_room
 
     def close(self) -> None:
-        """Have nothing started from now on: who waits for a slot is given one, sees `is_closed` and frees it."""
+        """Begin nothing from now on. Callers of `wait_for_room` return and see `is_closed`."""
         self.is_closed = True
-        self._rested.set()
         if self._waking is not None:
             self._waking.cancel()
-        self._slots.release()
+            self._waking = None
+        self._room.set()
 
-    async def slot(self) -> None:
-        """Return once a slot is ours; give it to `start` or back with `free`."""
-        await self._rested.wait()
-        await self._slots.acquire()
+    async def wait_for_room(self, seconds: float, slots: int = 1) -> None:
+        """Return once `slots` are free, `close` was called, or `seconds` have passed."""
+        if self.slots >= slots or self.is_closed:
+            return
+        self._awaited_slots = slots
+        self._room.clear()
+        await asyncio.wait({task := asyncio.ensure_future(self._room.wait())}, timeout=seconds)
+        task.cancel()
 
-    def free(self) -> None:
-        """Give a slot back that was not used."""
-        self._slots.release()
+    def take(self, slots: int) -> None:
+        """Take slots, which must be free, for the next claim."""
+        self._taken += slots
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the work in a task that owns the caller's slot and gives it back at its end.
+    def hold(self, size: int) -> None:
+        """Count the bytes of a body that was claimed."""
+        self._bytes_room -= size
 
-        The work must tell its own errors: nobody awaits it.
+    def free(self, slots: int, size: int = 0) -> None:
+        """Give slots and the bytes of their bodies back."""
+        self._taken -= slots
+        self._bytes_room += size
+        if self.slots >= self._awaited_slots:
+            self._room.set()
+
+    def start(self, work: Coroutine[Any, Any, None], size: int = 0) -> None:
+        """Run the work in a task that owns one slot and `size` bytes, and gives them back when it ends.
+
+        The work must report its own errors, because nothing awaits it.
         """
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._run(work))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda ended: self._ended(ended, size))
 
     async def drain(self, seconds: float) -> int:
-        """Wait for all that is in flight; after `seconds` cut the rest off and wait for it to tell the ledger.
+        """Wait for all requests in flight; after `seconds` cancel the rest and wait until their outcomes are recorded.
 
-        Return how many were cut off.
+        Return how many were cancelled.
         """
-        if not self._tasks:
+        late = await self._wait(seconds)
+        if not late:
             return 0
-        _, late = await asyncio.wait(self._tasks, timeout=seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
-        return len(late)
+        self._cut_off = 0
+        for task in late & self._begun:
+            self._cut(task)
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        count, self._cut_off = self._cut_off, None
+        return count
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _cut(self, task: "asyncio.Task[Any]") -> None:
+        if self._cut_off is not None:
+            self._cut_off += 1
+            task.cancel()
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work. A task that had not begun when `drain` cancelled the others begins and is cancelled then.
+
+        A task that is cancelled before it begins could not record its outcome.
+        """
+        task = asyncio.current_task()
+        if task is not None:
+            self._begun.add(task)
+            self._cut(task)
+        await work
+
+    async def _wait(self, seconds: float) -> set[asyncio.Task[None]]:
+        """Return the tasks that have not ended in time, including those that started meanwhile."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self._tasks and loop.time() < until:
+            await asyncio.wait(self._tasks, timeout=until - loop.time())
+        return set(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None], size: int) -> None:
         self._tasks.discard(task)
-        self._slots.release()
+        self._begun.discard(task)
+        self.free(1, size)

@@ -1,91 +1,243 @@
-"""A ledger that tries again to write what became of an attempt, for as long as its lease may hold."""
+"""A ledger that records outcomes in batches, and retries while their leases may still be valid."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import count
-from typing import TypeVar
+from typing import Final, TypeVar
 
+import asyncpg
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from hookseal.dispatcher.model import Attempt, Claim, Ring, State, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
-from hookseal.dispatcher.ports import Ledger
+from hookseal.dispatcher.ports import BatchedLedger
+from hookseal.ground.batches import Batch, Batches, resolve
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Busy, Unavailable
+from hookseal.ground.errors import Unavailable
 
-_Written = TypeVar("_Written")
+ALONE_AT_ONCE: Final = 4  # statements for one delivery; batches use the others of the pool's ten connections
+
+T = TypeVar("T")
+Outcome = tuple[FinishedAttempt, "asyncio.Future[Verdict | None]"]
 
 
 class PersistentLedger:
-    """A `Ledger` over another: claims fail at once, writes are tried again for `seconds`, fenced as ever.
+    """A `Ledger` over another one: claims fail at once, and writes, which stay fenced, are retried for `seconds`.
 
-    `new_token` draws a UUID. `lost` is told the token of a claim whose answer did not come: it may have been made.
+    `new_token` returns a new UUID. `lost` is called with the token of a claim whose answer did not arrive: the
+    database may have made the claim. `stored` is called with each attempt that was recorded.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: BatchedLedger,
         *,
         seconds: float,
         clock: Clock,
         new_token: Callable[[], str],
         lost: Callable[[str], None],
+        stored: Callable[[FinishedAttempt], None] = lambda _made: None,
     ) -> None:
         self._ledger = ledger
         self._seconds = seconds
         self._clock = clock
         self._new_token = new_token
         self._lost = lost
+        self._stored = stored
+        self._outcomes: Batches[FinishedAttempt, Verdict | None] = Batches(self._record_all)
+        self._alone: dict[tuple[str, str], deque[tuple[Outcome, float]]] = {}
+        self._turns = asyncio.Semaphore(ALONE_AT_ONCE)
+        self._recording: set[asyncio.Task[None]] = set()
 
-    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-        """Take a due, pending delivery under a new lease."""
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
+
+        If one cannot be read, the rings are halved until it is found; the others are claimed. Raises `Unavailable`.
+        """
         token = token or self._new_token()
         try:
-            return await self._ledger.claim(ring, token)
-        except Busy:  # which has taken nothing
-            raise
+            return await self._ledger.claim_all(rings, token, most_bytes=most_bytes)
         except (Unavailable, asyncio.CancelledError):
             self._lost(token)
             raise
+        except Exception as error:  # noqa: BLE001 -- the caller reports it
+            if len(rings) == 1:  # if it has a lease now, the lease expires, so that it is not tried again before
+                return Claimed(claims=[], busy=[], faulty=[(rings[0], error)])
+        return await self._claim_by_halves(rings, token, most_bytes)
 
-    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Write the attempt and do what the verdict says; return what was done, None if the lease was lost.
+    async def _claim_by_halves(self, rings: Sequence[Ring], token: str, most_bytes: int) -> Claimed:
+        """Claim them in two statements, after giving back what the database may have claimed under this token."""
+        try:
+            await self._ledger.give_back([token])
+        except (Unavailable, asyncio.CancelledError):
+            self._lost(token)
+            raise
+        middle = len(rings) // 2
+        first = await self.claim_all(rings[:middle], most_bytes=most_bytes)
+        room = most_bytes - sum(len(each.body) for each in first.claims)
+        try:
+            second = await self.claim_all(rings[middle:], most_bytes=room)
+        except Unavailable:  # the claims of the first half are sent
+            second = Claimed(claims=[], busy=list(rings[middle:]))
+        except asyncio.CancelledError:
+            for each in {claim.lease_token for claim in first.claims}:
+                self._lost(each)
+            raise
+        return Claimed(
+            claims=first.claims + second.claims, busy=first.busy + second.busy, faulty=first.faulty + second.faulty
+        )
 
-        A repeat that finds the lease gone may find its own first try, whose answer was lost; what that did is taken to
-        be the verdict.
+    def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Awaitable[Verdict | None]:
+        """Record the attempt and apply the verdict, in one statement with others; return the verdict that was applied.
+
+        Returns None if the lease was lost. When this returns the attempt is in a batch; it is recorded even if the
+        result is not awaited.
         """
-        tries = count(1)
+        made = FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error)
+        recording = self._outcomes.add(made)
+        recording.add_done_callback(lambda done: self._report(made, done))
+        return recording
 
-        async def write() -> Verdict | None:
-            is_repeat = next(tries) > 1
-            done = await self._ledger.record(claim, attempt, verdict, error)
-            if done is None and is_repeat and await self._ledger.is_recorded(claim, attempt):
-                return verdict
-            return done
-
-        return await self._again(write)
-
-    async def is_recorded(self, claim: Claim, attempt: Attempt) -> bool:
-        """Tell whether this very attempt of ours is on record."""
-        return await self._ledger.is_recorded(claim, attempt)
+    def _report(self, made: FinishedAttempt, done: "asyncio.Future[Verdict | None]") -> None:
+        if not done.cancelled() and done.exception() is None and done.result() is not None:
+            self._stored(made)
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""
-        return await self._again(lambda: self._ledger.release(claim, wait))
+        return await self._retried_alone(lambda _: self._ledger.release(claim, wait), self._deadline())
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
         """Leave the delivery in that final state without an attempt."""
-        return await self._again(lambda: self._ledger.end(claim, state, error))
+        return await self._retried_alone(lambda _: self._ledger.end(claim, state, error), self._deadline())
 
-    async def _again(self, write: Callable[[], Awaitable[_Written]]) -> _Written:
-        async def once() -> _Written:  # tenacity awaits only what is declared async
-            return await write()
+    async def _record_all(self, outcomes: Batch[FinishedAttempt, Verdict | None]) -> None:
+        """Record them in one statement, except those that change their endpoint: its row may be locked for long."""
+        together = [each for each in outcomes if not _changes_its_endpoint(each[0])]
+        for each in outcomes:
+            if _changes_its_endpoint(each[0]):
+                self._record_alone(each)
+        if together:
+            await self._record_together(together)
 
-        deadline = self._clock.monotonic() + self._seconds
+    async def _record_together(self, outcomes: Batch[FinishedAttempt, Verdict | None]) -> None:
+        """Record them, and set the result of each. If PostgreSQL refuses one, the batch is halved until it is found."""
+        made = [each for each, _ in outcomes]
+        try:
+            results = await self._retried(lambda is_repeat: self._recorded(made, is_repeat=is_repeat))
+        except asyncpg.PostgresError as error:
+            if len(outcomes) == 1:
+                resolve(outcomes[0][1], error)
+                return
+            middle = len(outcomes) // 2
+            await self._record_together(outcomes[:middle])
+            await self._record_together(outcomes[middle:])
+        except Exception as error:  # noqa: BLE001 -- the caller reports it
+            for _, future in outcomes:
+                resolve(future, error)
+        else:
+            for each, result in zip(outcomes, results, strict=True):
+                if result is Recorded.BUSY:
+                    self._begin(self._record_once_unlocked(*each))
+                else:
+                    resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
+
+    async def _recorded(self, made: Sequence[FinishedAttempt], *, is_repeat: bool) -> list[Recorded]:
+        """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
+        results = await self._ledger.record_all(made)
+        if not is_repeat or Recorded.LEASE_LOST not in results:
+            return results
+        lost = [each for each, result in zip(made, results, strict=True) if result is Recorded.LEASE_LOST]
+        recorded = await self._ledger.recorded(lost)
+        return [
+            Recorded.STORED if each.claim.ring.delivery_id in recorded else result
+            for each, result in zip(made, results, strict=True)
+        ]
+
+    async def _record_once_unlocked(self, made: FinishedAttempt, future: "asyncio.Future[Verdict | None]") -> None:
+        """Record it once its row is not locked. It retries with pauses, so that no connection waits for the lock."""
+
+        async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
+            [result] = await self._recorded([made], is_repeat=is_repeat)
+            if result is Recorded.BUSY:
+                raise Unavailable("another transaction has locked the row of the delivery")
+            return made.verdict if result is Recorded.STORED else None
+
+        await self._write_and_resolve(future, write, self._deadline())
+
+    def _record_alone(self, outcome: Outcome) -> None:
+        """Record it alone, after the others of its endpoint: only one statement at a time waits for the row."""
+        ring = outcome[0].claim.ring
+        waiting = self._alone.get((ring.tenant_id, ring.endpoint_id))
+        if waiting is None:
+            waiting = self._alone[ring.tenant_id, ring.endpoint_id] = deque()
+            self._begin(self._record_in_turn((ring.tenant_id, ring.endpoint_id), waiting))
+        waiting.append((outcome, self._deadline()))
+
+    async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[tuple[Outcome, float]]) -> None:
+        while waiting:
+            (made, future), deadline = waiting.popleft()
+            await self._record_one(made, future, deadline)
+        del self._alone[endpoint]
+
+    async def _record_one(
+        self, made: FinishedAttempt, future: "asyncio.Future[Verdict | None]", deadline: float
+    ) -> None:
+        async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
+            done = await self._ledger.record(made.claim, made.attempt, made.verdict, made.error)
+            if done is None and is_repeat and await self._ledger.recorded([made]):
+                return made.verdict  # the first try has recorded it, and only its answer was lost
+            return done
+
+        await self._write_and_resolve(future, write, deadline)
+
+    async def _write_and_resolve(
+        self,
+        future: "asyncio.Future[Verdict | None]",
+        write: Callable[[bool], Awaitable[Verdict | None]],
+        deadline: float,
+    ) -> None:
+        try:
+            resolve(future, await self._retried_alone(write, deadline))
+        except Exception as error:  # noqa: BLE001 -- the caller reports it
+            resolve(future, error)
+
+    def _begin(self, recording: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(recording)
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+
+    def _deadline(self) -> float:
+        return self._clock.monotonic() + self._seconds
+
+    async def _retried_alone(self, write: Callable[[bool], Awaitable[T]], deadline: float) -> T:
+        """Retry a statement for one delivery. Few of these run at once, because each may wait for a lock."""
+
+        async def in_turn(is_repeat: bool) -> T:  # noqa: FBT001 -- `_retried` passes it
+            async with self._turns:
+                if not is_repeat and self._clock.monotonic() >= deadline:  # the statements before it took too long
+                    raise Unavailable("PostgreSQL did not answer in time")
+                return await write(is_repeat)
+
+        return await self._retried(in_turn, deadline)
+
+    async def _retried(self, write: Callable[[bool], Awaitable[T]], deadline: float | None = None) -> T:
+        """Return the result of `write`; retry while PostgreSQL is unavailable. Its argument says if it is a repeat."""
+        tries = count(1)
+
+        async def once() -> T:  # tenacity awaits only coroutine functions
+            return await write(next(tries) > 1)
+
+        until = self._deadline() if deadline is None else deadline
         return await AsyncRetrying(
             sleep=self._clock.sleep,
             retry=retry_if_exception_type(Unavailable),
-            stop=lambda _state: self._clock.monotonic() >= deadline,  # stop_after_delay has a clock of its own
+            stop=lambda _state: self._clock.monotonic() >= until,  # stop_after_delay has a clock of its own
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
             reraise=True,
         )(once)
+
+
+def _changes_its_endpoint(made: FinishedAttempt) -> bool:
+    """Return whether it disables its endpoint, or is the probe after which the endpoint is released."""
+    return made.verdict.disable is not None or made.claim.is_probe is True

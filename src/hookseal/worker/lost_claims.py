@@ -1,20 +1,20 @@
-"""Claims whose answer never came: the server may have taken them, or may yet do so, and nobody works them."""
+"""Claims whose answer did not arrive: the server may have made them, or may still do so, and no worker sends them."""
 
 from typing import Any, Final
 
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.clock import Clock
-from hookseal.worker.outage import Outage
+from hookseal.worker.outage_log import Outage
 
 LOOK_SECONDS: Final = 1.0
-_MOST: Final = 10_000  # the oldest leave first; their leases then run out, and the sweep acts
+_MOST: Final = 10_000  # beyond this the oldest are forgotten; their leases expire, and the sweep ends them
 
 
 class LostClaims:
-    """Gives back, unspent, what such a claim took, for as long as a late server may still take it.
+    """Gives the deliveries of such claims back unspent, for as long as the server may still make the claim.
 
-    A server that was frozen commits what it was asked before as soon as it thaws. So a token is looked for
-    until PostgreSQL has answered for as long as a lease lasts.
+    A server that was stopped may commit the claim as soon as it continues. So a token is looked for until PostgreSQL
+    has answered for the length of a lease.
     """
 
     def __init__(self, ledger: PostgresLedger, *, lease_seconds: float, clock: Clock, log: Any) -> None:
@@ -29,19 +29,19 @@ class LostClaims:
         return len(self._until)
 
     def add(self, token: str) -> None:
-        """Look for what was claimed under this token from now on."""
+        """From now on, look for deliveries that were claimed under this token."""
         if len(self._until) >= _MOST:
             del self._until[next(iter(self._until))]
         self._until[token] = self._clock.monotonic() + self._lease_seconds
 
     async def run(self) -> None:
-        """Look every second while there is something to look for, for ever."""
+        """Look every second until cancelled."""
         while True:
             await self.once()
             await self._clock.sleep(LOOK_SECONDS)
 
     async def once(self) -> None:
-        """Give back what is found now."""
+        """Look once, and give the deliveries that are found back."""
         if not self._until:
             return
         with self._outage.survived():

@@ -1,4 +1,4 @@
-"""Whether deliveries still come through the queue to this worker."""
+"""Tracks whether deliveries still reach this worker through the queue."""
 
 from typing import Final
 
@@ -8,9 +8,9 @@ STILL_SECONDS: Final = 60.0
 
 
 class Movement:
-    """Knows when a delivery last came to this worker through the queue, or could not come for want of room.
+    """The time at which a delivery last came through the queue, or at which this worker had no room for one.
 
-    `still_seconds`: for so long that may not have happened before the queue is suspected to stand still.
+    If that is `still_seconds` ago, the queue may have stopped.
     """
 
     def __init__(self, clock: Clock, *, sweep_seconds: float) -> None:
@@ -19,10 +19,10 @@ class Movement:
         self._moved_at = clock.monotonic()
 
     def moved(self) -> None:
-        """Note that a delivery came, or that there is no room for one."""
+        """Record that a delivery came, or that there is no room for one."""
         self._moved_at = self._clock.monotonic()
 
     @property
     def is_still(self) -> bool:
-        """Whether none came for longer than is usual where some are due."""
+        """Whether no delivery came for `still_seconds`."""
         return self._clock.monotonic() - self._moved_at >= self.still_seconds

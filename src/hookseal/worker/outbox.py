@@ -1,31 +1,54 @@
-"""The outbox: one elected worker rings what nobody has rung for the time at which it is due."""
+"""The outbox: one elected worker rings the deliveries that nobody has rung since they became due.
+
+While a worker listens, publish notifies it, so that the outbox does not wait for its next look.
+"""
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
 
-from hookseal.dispatcher.database import translated
+import asyncpg
+
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.clock import Clock
-from hookseal.ground.sql import statements
-from hookseal.queue.bell import Bell
-from hookseal.schema.database import ANSWER_SECONDS, Pool, connected
-from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.metrics import RungBy
-from hookseal.worker.outage import Outage
-from hookseal.worker.pause import at_most, set_within
+from hookseal.ground.errors import Unavailable
+from hookseal.postgres.connect import has_session_of_its_own
+from hookseal.postgres.handles import ANSWER_SECONDS, Pool
+from hookseal.postgres.statements import Statements
+from hookseal.postgres.translate import translated
+from hookseal.queue.bell import MAX_QUEUED, Bell
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.metrics.definitions import RungBy
+from hookseal.worker.outage_log import Outage
+from hookseal.worker.timeouts import at_most, set_within
 
 LEASE_SECONDS: Final = 10.0
-POLL_SECONDS: Final = 0.1
-WAITED_SECONDS: Final = 0.1  # whoever publishes rings by themselves: they are left this long to do it
-_TRY_SECONDS: Final = 1.0  # how often who does not lead asks, and how often it is tried again after a failure
-_GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer for a PostgreSQL that does not answer
+POLL_SECONDS: Final = 0.08
+CALM_POLL_SECONDS: Final = 0.25  # after there was nothing to ring for `CALM_AFTER_SECONDS`
+CALM_AFTER_SECONDS: Final = 10.0
+CROWDED_SECONDS: Final = 1.0  # after this time the next batch is rung even if Redis has many rings
+WAITED_SECONDS: Final = 0.05  # a publisher has this long to ring by itself
+_TRY_SECONDS: Final = 1.0  # between two tries to become the leader, and after a failure
+_GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
 _RENEWALS: Final = 3  # within the length of one lease
 
-_SQL: Final = statements("hookseal.worker", "outbox.sql")
+_SQL: Final = Statements("hookseal.worker", "outbox.sql")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+CHANNEL: Final = "hookseal_unrung"
+NOTICE_SECONDS: Final = 10.0  # how long publish notifies after the last request of a listener
+_ASK_SECONDS: Final = 3.0
+_AGAIN_SECONDS: Final = 1.0
+_AGAIN_BEHIND_POOLER_SECONDS: Final = 60.0
+_BEHIND_POOLER: Final = (
+    "a pooler stands between this worker and PostgreSQL, and a LISTEN through it hears nothing: set "
+    "HOOKSEAL_LISTEN_URL to a url of the same database that goes to PostgreSQL itself, or set HOOKSEAL_LISTEN=false; "
+    "until then a delivery that nobody rang waits for the next look of the outbox, at most 0.3 seconds"
+)
 
 
 class Lease:
-    """The right to lead, in PostgreSQL. Who is frozen or cut off loses it by the database's clock."""
+    """The lease of the leader, in PostgreSQL. It expires by the database clock if its worker does not renew it."""
 
     def __init__(self, pool: Pool, *, holder: str, seconds: float = LEASE_SECONDS) -> None:
         self._pool = pool
@@ -33,23 +56,22 @@ class Lease:
         self.seconds = seconds
 
     async def take(self) -> str | None:
-        """Take the lease or make ours longer; return its token, None while another holds it. Raises `Unavailable`."""
-        with translated():
-            async with connected(self._pool) as connection:
-                token: str | None = await connection.fetchval(
-                    _SQL["lead"], self._holder, self.seconds, timeout=ANSWER_SECONDS
-                )
+        """Take or renew the lease; return its token, None while another worker has it. Raises `Unavailable`."""
+        token: str | None = await _SQL.value(self._pool, "lead", self._holder, self.seconds)
         return token
 
     async def give_back(self) -> None:
-        """Let another take it at once, if it is ours. Raises `Unavailable`."""
-        with translated():
-            async with connected(self._pool) as connection:
-                await connection.execute(_SQL["step_down"], self._holder, timeout=ANSWER_SECONDS)
+        """Give the lease back if this worker has it, so that another can take it. Raises `Unavailable`."""
+        await _SQL.execute(self._pool, "step_down", self._holder)
 
 
 class Outbox:
-    """Leads if it can, and rings while it leads. Every worker has one."""
+    """Tries to lead, and rings while it leads. Every worker has one.
+
+    With a backlog it rings only while Redis has fewer than about `most_waiting` rings, but at least one batch a second.
+    """
+
+    most_waiting = MAX_QUEUED
 
     def __init__(
         self,
@@ -62,6 +84,8 @@ class Outbox:
         log: Any,
     ) -> None:
         self._lease = lease
+        self._has_backlog = False
+        self._rung_at = float("-inf")
         self._ledger = ledger
         self._bell = bell
         self._clock = clock
@@ -70,20 +94,25 @@ class Outbox:
         self._outage = Outage("outbox", log)
         self._token: str | None = None
         self._ask_at = self._lead_until = clock.monotonic()
+        self._calm_at = clock.monotonic()
         self._woken = asyncio.Event()
 
     @property
     def leads(self) -> bool:
-        """Whether this worker leads now: by its own clock, which runs no slower than the lease."""
+        """Whether this worker leads now. By its own clock the lease ends no later than by that of the database."""
         return self._token is not None and self._clock.monotonic() < self._lead_until
 
     def wake(self) -> None:
-        """Look now, at whatever is unrung, if this worker leads."""
+        """If this worker leads, ring now what is unrung, without waiting for its publisher to ring."""
         if self.leads:
             self._woken.set()
 
-    async def run(self, *, poll_seconds: float = POLL_SECONDS) -> None:
-        """Lead if we can, and ring every `poll_seconds` while we do, for ever. What fails is told once an outage."""
+    async def run(self, *, poll_seconds: float | None = None) -> None:
+        """Try to lead, and ring while leading, until cancelled. A failure is logged once for each outage.
+
+        It looks every `poll_seconds`. By default it looks every `POLL_SECONDS`, or every `CALM_POLL_SECONDS` after
+        there was nothing to ring for `CALM_AFTER_SECONDS`.
+        """
         waited_seconds = WAITED_SECONDS
         while True:
             more = False
@@ -95,7 +124,7 @@ class Outbox:
                 waited_seconds = 0.0 if woken else WAITED_SECONDS
 
     async def once(self, *, waited_seconds: float = WAITED_SECONDS) -> bool:
-        """Renew or try to lead when it is time to, and ring a batch if we lead; return whether more may be left.
+        """Take or renew the lease when it is time to, and ring a batch if it leads; return whether more may be left.
 
         Raises `Unavailable`.
         """
@@ -108,7 +137,7 @@ class Outbox:
         return await self._ring(self._token, waited_seconds)
 
     async def step_down(self) -> None:
-        """Lead no more, and let another do it at once. If PostgreSQL does not answer, the lease runs out."""
+        """Stop leading, so that another worker can lead at once. If PostgreSQL does not answer, the lease expires."""
         self._token = None
         with self._outage.survived(), translated():
             await at_most(_GOODBYE_SECONDS, self._lease.give_back())
@@ -125,19 +154,73 @@ class Outbox:
             self._log.info("outbox.leads" if token is not None else "outbox.follows")
 
     async def _require_bell(self) -> None:
-        """Return once Redis answers again: what is taken to be rung counts as rung, so nothing is taken before."""
+        """Raise `Unavailable` unless Redis answers: deliveries are marked as rung before they are put into Redis."""
         await self._bell.ping()
 
     async def _ring(self, token: str, waited_seconds: float) -> bool:
+        now = self._clock.monotonic()
+        if (
+            self._has_backlog
+            and now < self._rung_at + CROWDED_SECONDS
+            and await self._bell.depth() >= self.most_waiting
+        ):
+            return False
         rings, more = await self._ledger.ring_unrung(token, waited_seconds=waited_seconds)
+        self._has_backlog, self._rung_at = more, now
         if rings:
             await self._bell.ring(rings)
             self._meter.rang(RungBy.OUTBOX, len(rings))
+            self._calm_at = self._clock.monotonic() + CALM_AFTER_SECONDS
         return more
 
-    def _pause(self, poll_seconds: float) -> float:
+    def _pause(self, poll_seconds: float | None) -> float:
         if self._outage.lasts:
             return _TRY_SECONDS
-        if self._token is not None:
-            return poll_seconds
-        return max(self._ask_at - self._clock.monotonic(), 0.0)
+        now = self._clock.monotonic()
+        if self._token is None:
+            return max(self._ask_at - now, 0.0)
+        return poll_seconds or (POLL_SECONDS if now < self._calm_at else CALM_POLL_SECONDS)
+
+
+class Listening:
+    """Listens on a connection of its own, and calls `wake` at every notification and every new connection.
+
+    `connect` must connect to PostgreSQL directly. Through a pooler no notification arrives; this is logged, and tried
+    again every minute.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[Connection]], wake: Callable[[], None], *, clock: Clock, log: Any
+    ) -> None:
+        self._connect = connect
+        self._wake = wake
+        self._clock = clock
+        self._outage = Outage("listen", log)
+        self._again_seconds = _AGAIN_SECONDS
+
+    async def run(self) -> None:
+        """Listen until cancelled. A lost connection is replaced. A failure is logged once for each outage."""
+        while True:
+            with self._outage.survived(), translated():
+                await self._listen()
+            await self._clock.sleep(self._again_seconds)
+
+    async def _listen(self) -> None:
+        """Listen until the connection is lost. Raises one of the `OUTAGES`."""
+        connection = await self._connect()
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _connection: lost.set())
+        self._again_seconds = _AGAIN_SECONDS
+        try:
+            if not await has_session_of_its_own(connection, seconds=ANSWER_SECONDS):
+                self._again_seconds = _AGAIN_BEHIND_POOLER_SECONDS
+                raise Unavailable(_BEHIND_POOLER)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await connection.add_listener(CHANNEL, lambda *_notice: self._wake())
+            self._wake()
+            while not lost.is_set():
+                await _SQL.execute(connection, "ask_for_notice", NOTICE_SECONDS)
+                self._outage.over()
+                await set_within(lost, _ASK_SECONDS, self._clock)
+        finally:
+            connection.terminate()

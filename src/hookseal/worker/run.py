@@ -1,53 +1,86 @@
-"""The life of a worker process: open, say ready, take rings until a signal, drain, close."""
+"""Runs a worker process: open the resources, report that it is ready, take rings until a signal, drain, close."""
 
 import asyncio
+import gc
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from typing import Any, Final, TextIO
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol, TextIO, TypeAlias
 
-import msgspec
 import structlog
 
-from hookseal.config.hardening import raised_descriptor_limit
+from hookseal.config.hardening import raise_descriptor_limit
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.guard import RESERVED_DESCRIPTORS
+from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
+from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Defect, Unavailable
+from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Probes
 from hookseal.worker.inflight import InFlight
-from hookseal.worker.meter import watch_secrets
-from hookseal.worker.metrics import IN_FLIGHT, READY
+from hookseal.worker.lane_keeper import LaneKeeper
+from hookseal.worker.metrics.counters import WorkerMeter, watch_secrets
+from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
 from hookseal.worker.movement import Movement
+from hookseal.worker.ready_line import print_ready
 from hookseal.worker.resources import Resources, opened
-from hookseal.worker.rounds import Rounds
-from hookseal.worker.tasks import Answering
+from hookseal.worker.ring_handler import RingHandler
+from hookseal.worker.stopping import on_stop
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _CANCEL_AGAIN_SECONDS: Final = 0.1
 
 
-async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None) -> None:
+class Closing(Protocol):
+    """An object that is closed once."""
+
+    async def close(self) -> None:
+        """End it."""
+        ...
+
+
+# Makes the probes and metrics reachable. Returns the object that ends this, and the url for the ready line.
+Opening: TypeAlias = Callable[[Probes, WorkerMeter], Awaitable[tuple[Closing, str]]]
+
+
+async def run(
+    settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None, opening: Opening | None = None
+) -> None:
     """Run a worker until SIGTERM or SIGINT; afterwards nothing is in flight and every lease is given back.
 
-    One line on `output` tells that it is ready. Raises `Unavailable` or `ConfigError` if it cannot start.
+    It prints one line on `output` once it is ready. Its probes answer on the port of the settings, unless `opening`
+    makes them reachable in another way. Raises `Unavailable` or `ConfigError` if it cannot start.
     """
     clock = clock or SystemClock()
     log: Any = structlog.get_logger()
     stop = asyncio.Event()
-    for number in STOP_SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_stop(stop.set)
     _raise_limit(settings, log)
     async with opened(settings, clock, log) as resources:
         log = log.bind(worker_id=resources.worker_id)
-        await _Life(settings, resources, clock, log).until(stop, output)
+        await _Worker(settings, resources, clock, log).until(stop, output, opening or _on_port(settings))
+
+
+def _on_port(settings: Settings) -> Opening:
+    health = settings.health
+
+    async def opening(probes: Probes, _meter: WorkerMeter) -> tuple[Closing, str]:
+        try:
+            return await probes.serve(health.host, health.port)
+        except OSError as error:
+            raise Unavailable(
+                f"the probes cannot listen on {health.host}:{health.port} ({type(error).__name__}): "
+                "free the port or set HOOKSEAL_HEALTH_PORT"
+            ) from None
+
+    return opening
 
 
 def _raise_limit(settings: Settings, log: Any) -> None:
-    limit = raised_descriptor_limit()
+    limit = raise_descriptor_limit()
     needed = settings.worker.concurrency + RESERVED_DESCRIPTORS
     if limit < needed:
         log.warning(
@@ -60,21 +93,21 @@ def _raise_limit(settings: Settings, log: Any) -> None:
 
 
 async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel the tasks, again and again until they have ended.
+    """Cancel the tasks repeatedly until they have ended.
 
-    Once is not enough: on Python 3.11 `asyncio.wait_for`, with which the client of Redis writes, loses a
-    cancellation that comes as the write ends.
+    One cancellation is not enough: on Python 3.11 `asyncio.wait_for`, which the Redis client uses to write, loses a
+    cancellation that comes when the write ends.
     """
     pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
-    await asyncio.gather(*tasks, return_exceptions=True)  # takes notice of their errors
+    await asyncio.gather(*tasks, return_exceptions=True)  # retrieves their errors, so that asyncio does not log them
 
 
 def probes_of(resources: Resources, engine: Engine, movement: Movement, clock: Clock) -> Probes:
-    """Return the probes of a worker on these resources, which lives while that engine moves, by that movement."""
+    """Return the probes of a worker with these resources. It is alive while the loop of `engine` runs."""
     return Probes(
         ready=ready_checks(resources, movement),
         startup=startup_checks(resources),
@@ -83,52 +116,60 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, clock: C
     )
 
 
-class _Life:
+def _freeze_objects() -> None:
+    """Exclude the objects of the start from garbage collection. Higher thresholds were measured and gain nothing."""
+    gc.collect()
+    gc.freeze()
+
+
+class _Worker:
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         self._settings = settings
         self._worker_id = resources.worker_id
+        self._meter = resources.meter
         self._log = log
         self._in_flight = InFlight(settings.worker.concurrency)
         self._movement = Movement(clock, sweep_seconds=settings.worker.sweep_seconds)
-        self._engine = Engine(
-            resources.bell,
-            settings.worker.queue,
-            Answering(resources.parts, self._in_flight, resources.meter, self._movement),
-            self._in_flight,
-            clock=clock,
-            log=log,
+        lanes = Lanes(settings.worker.endpoint_concurrency, lambda: resources.heartbeat.fleet)
+        self._keeper = LaneKeeper(
+            PostgresLanes(resources.pool), lanes, self._in_flight, resources.parts, meter=resources.meter
         )
-        self._rounds = Rounds(settings, resources, clock, log)
+        self._handler = RingHandler(
+            resources.parts,
+            self._in_flight,
+            resources.meter,
+            self._movement,
+            lanes=lanes,
+            crowded=self._keeper.wake,
+        )
+        self._engine = Engine(resources.bell, self._handler, clock=clock, log=log)
+        self._background = BackgroundLoops(settings, resources, clock, log)
         self._probes = probes_of(resources, self._engine, self._movement, clock)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(READY, self._probes.readiness)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)
 
-    async def until(self, stop: asyncio.Event, output: TextIO) -> None:
+    async def until(self, stop: asyncio.Event, output: TextIO, opening: Opening) -> None:
         """Serve until `stop` is set, then drain."""
-        health = self._settings.health
-        try:
-            port, url = await self._probes.serve(health.host, health.port)
-        except OSError as error:
-            raise Unavailable(
-                f"the probes cannot listen on {health.host}:{health.port} ({type(error).__name__}): "
-                "free the port or set HOOKSEAL_HEALTH_PORT"
-            ) from None
-        running = {"engine": self._engine.run, **self._rounds.loops}
+        port, url = await opening(self._probes, self._meter)
+        running: dict[str, Loop] = {
+            "engine": self._engine.run,
+            "lanes": partial(self._keeper.run, self._handler),
+            **self._background.loops,
+        }
         loops = [asyncio.create_task(loop(), name=name) for name, loop in running.items()]
+        _freeze_objects()
         try:
             self._say_ready(url, output)
             await self._serve(stop, loops)
             await self._drain()
         finally:
             await cancelled(loops)
-            await self._rounds.end()
+            await self._background.end()
             await port.close()
 
     def _say_ready(self, url: str, output: TextIO) -> None:
-        ready = {"event": "worker.ready", "worker_id": self._worker_id, "pid": os.getpid(), "health_url": url}
-        output.write(msgspec.json.encode(ready).decode() + "\n")
-        output.flush()
+        print_ready(output, {"worker_id": self._worker_id, "pid": os.getpid(), "health_url": url})
         self._log.info("worker.ready", health_url=url)
 
     async def _serve(self, stop: asyncio.Event, loops: list[asyncio.Task[None]]) -> None:

@@ -1,26 +1,32 @@
-"""The sweep: what Redis lost is rung again, what a dead worker held is taken back."""
+"""The sweep: rings again what Redis has lost, and ends the expired leases of dead workers."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Place, PostgresLedger
+from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresLedger
 from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
-from hookseal.queue.bell import Bell
-from hookseal.worker.meter import WorkerMeter
-from hookseal.worker.metrics import RungBy
+from hookseal.queue.bell import MAX_QUEUED, Bell
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.metrics.definitions import RungBy
 
-# A ring that was lost just after one look is too young for the next: with one look a sweep it would take two.
+# A ring that was lost just after one look is too young for the next look. With one look a sweep, that would double the
+# time until it is rung again.
 LOOKS: Final = 4
 
 
 class Sweep:
-    """Rings again, within `seconds` of the ring that was lost, what is due; it looks four times in as long.
+    """Rings due deliveries again within `seconds` after their ring was lost; it looks four times in that time.
 
-    Any number of workers may sweep at once: rows are taken with SKIP LOCKED.
+    The outbox rings deliveries that nobody has rung. If it does not, because no worker leads or Redis did not answer,
+    the sweep rings them once they have been due for `leave_seconds`, and counts them as rings of the outbox.
+
+    Any number of workers may sweep at the same time, because rows are locked with SKIP LOCKED.
     """
+
+    leave_seconds = 2.0
 
     def __init__(
         self, ledger: PostgresLedger, bell: Bell, *, seconds: float, clock: Clock, meter: WorkerMeter, log: Any
@@ -34,17 +40,17 @@ class Sweep:
         self._log = log
 
     async def run(self) -> None:
-        """Look now and then again and again, for ever. What fails is told, and holds the other half up no more."""
+        """Look now and then repeatedly until cancelled. A half that fails is logged, and the other half still runs."""
         while True:
             await self.once()
             await self._clock.sleep(self._between)
 
     async def once(self) -> tuple[int | None, int | None]:
-        """Take back and ring; return how many of each, None for a half that failed, which has then been told."""
-        return await self._told(self.take_back), await self._told(self.ring_due)
+        """End leases and ring; return how many of each, None for a half that failed, which is logged."""
+        return await self._logged(self.take_back), await self._logged(self.ring_due)
 
     async def take_back(self) -> int:
-        """End every lease that ran out; return how many. Raises `Unavailable`."""
+        """End every expired lease; return how many. Raises `Unavailable`."""
         count = dead_letters = 0
         more = True
         while more:
@@ -58,47 +64,53 @@ class Sweep:
         return count
 
     async def ring_due(self) -> int:
-        """Ring what is due and was never rung for that time, or whose ring is lost; return how many.
+        """Ring due deliveries that were not rung since they became due, or whose ring is lost; return how many.
 
-        Raises `Unavailable`.
+        If Redis already has many rings, it rings only one batch of a backlog. Raises `Unavailable`.
         """
-        now = await self._ledger.seconds_ago(0)  # what comes due meanwhile is for the next sweep
-        count = await self._ring_lost(now)
-        place: Place | None = BEGINNING
-        while place is not None:
-            rings, place = await self._ledger.ring_due(now, BEGINNING.due_at, place)
-            count += await self._ring(rings)
+        now = await self._ledger.seconds_ago(0)  # deliveries that become due meanwhile are left to the next sweep
+        count = await self._ring_lost(now) + await self._ring_unrung(now - timedelta(seconds=self.leave_seconds))
         if count:
             self._log.info("sweep.rang", deliveries=count)
         return count
 
-    async def _ring_lost(self, now: datetime) -> int:
-        """Ring again, oldest first, what is not in Redis any more; return how many.
+    async def _ring_unrung(self, due: datetime) -> int:
+        count = 0
+        place: Cursor | None = BEGINNING
+        while place is not None:
+            rings, place = await self._ledger.ring_due(due, place)
+            count += await self._ring(rings, RungBy.OUTBOX)
+            if place is not None and await self._bell.depth() >= MAX_QUEUED:
+                break
+        return count
 
-        While the oldest are there, so are those behind them, as a rule, and a ring that is lost there is found when
-        its turn comes: to ring a whole backlog again and again would be dearer than to work it off.
+    async def _ring_lost(self, now: datetime) -> int:
+        """Ring again, oldest first, the deliveries whose ring is not in Redis; return how many.
+
+        It stops at the first batch of which Redis still has more than half: Redis then usually has the later ones, too.
+        A ring that is lost there is found later. To ring a whole backlog repeatedly would cost more than to send it.
         """
         old = now - self._old
         count = 0
-        place: Place | None = BEGINNING
+        place: Cursor | None = BEGINNING
         while place is not None:
             rings, place = await self._ledger.rung_before(now, old, place)
             lost = await self._bell.lost(rings)
-            count += await self._ring(await self._ledger.ring_again(lost, old) if lost else [])
+            count += await self._ring(await self._ledger.ring_again(lost, old) if lost else [], RungBy.SWEEP)
             if len(lost) < len(rings) / 2:
                 break
         return count
 
-    async def _ring(self, rings: Sequence[Ring]) -> int:
-        rung = await self._bell.ring(rings, again=True)
-        self._meter.rang(RungBy.SWEEP, rung)
+    async def _ring(self, rings: Sequence[Ring], by: RungBy) -> int:
+        rung = await self._bell.ring(rings)
+        self._meter.rang(by, rung)
         return rung
 
-    async def _told(self, half: Callable[[], Awaitable[int]]) -> int | None:
+    async def _logged(self, half: Callable[[], Awaitable[int]]) -> int | None:
         try:
             return await half()
         except Unavailable as error:
             self._log.warning("sweep.failed", half=half.__name__, reason=str(error))
-        except Exception:  # noqa: BLE001 -- told, and the next sweep may fare better
+        except Exception:  # noqa: BLE001 -- it is logged, and the next sweep tries again
             self._log.exception("sweep.defect", half=half.__name__)
         return None

@@ -1,1 +1,1 @@
-"""Chapters: each brings about one thing that hookseal promises, and judges from outside whether it came true."""
+"""Chapters: each makes one promise of hookseal come true, and checks the result from outside."""

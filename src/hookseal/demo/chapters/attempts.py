@@ -1,4 +1,4 @@
-"""The log of attempts of one delivery, as a chapter tells it. Pure."""
+"""The attempts of one delivery, as a chapter reports them. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One attempt. `waited_seconds` is from the end of the one before it, None for the first."""
+class Attempt:
+    """One attempt. `waited_seconds` is the time since the end of the previous one, None for the first."""
 
     number: int
     status: int | None
@@ -16,14 +16,14 @@ class Tried:
     waited_seconds: float | None
 
 
-def tried(attempt_log: Iterable[Mapping[str, Any]]) -> tuple[Tried, ...]:
-    """Return the attempts of a delivery as `history.show` gives them, oldest first."""
-    told: list[Tried] = []
+def parse_attempts(attempt_log: Iterable[Mapping[str, Any]]) -> tuple[Attempt, ...]:
+    """Return the attempts in the result of `history.show`, oldest first."""
+    attempts: list[Attempt] = []
     ended: datetime | None = None
     for attempt in attempt_log:
         started: datetime = attempt["started_at"]
-        told.append(
-            Tried(
+        attempts.append(
+            Attempt(
                 number=attempt["number"],
                 status=attempt["status"],
                 outcome=attempt["outcome"],
@@ -31,9 +31,9 @@ def tried(attempt_log: Iterable[Mapping[str, Any]]) -> tuple[Tried, ...]:
             )
         )
         ended = started + timedelta(milliseconds=attempt["duration_ms"] or 0)
-    return tuple(told)
+    return tuple(attempts)
 
 
-def answered(attempts: Iterable[Tried]) -> tuple[tuple[int | None, str], ...]:
+def statuses_and_outcomes(attempts: Iterable[Attempt]) -> tuple[tuple[int | None, str], ...]:
     """Return the status and the outcome of each."""
     return tuple((attempt.status, attempt.outcome) for attempt in attempts)

@@ -1,13 +1,13 @@
-"""Dead letter: a receiver is broken until the attempts are spent; once it is mended, a replay delivers."""
+"""Dead letter: a receiver fails until all attempts are used up; after its repair, a replay delivers."""
 
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import Final
 
-from hookseal.demo.chapters.attempts import Tried, answered, tried
+from hookseal.demo.chapters.attempts import Attempt, parse_attempts, statuses_and_outcomes
 from hookseal.demo.receiver import Answer
-from hookseal.demo.result import Chapter, lacking, none_refused
-from hookseal.demo.stage import Stage, patience
+from hookseal.demo.result import Chapter, failed_checks, nothing_refused
+from hookseal.demo.stage import Stage, time_limit
 from hookseal.dispatcher.model import Outcome, Ring, State
 from hookseal.operations.replay import replay_delivery
 
@@ -20,56 +20,59 @@ _EXPECTED: Final = (_BROKEN, _BROKEN, (204, Outcome.DELIVERED))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """Where the delivery stood before and after its replay, what was tried, and under how many delivery ids."""
+    """The states before and after the replay, the attempts, and the number of different delivery ids."""
 
     before_replay: str
     after_replay: str
-    attempt_log: tuple[Tried, ...]
+    attempt_log: tuple[Attempt, ...]
     delivery_ids: int
     refused: int
 
 
-async def tell(stage: Stage) -> Chapter:
-    """Let a delivery become a dead letter, mend the receiver, replay it; return what was seen. Raises `Unavailable`."""
+async def run(stage: Stage) -> Chapter:
+    """Make a delivery a dead letter, repair the receiver, replay, and return what was seen. Raises `Unavailable`."""
     endpoint = await stage.add(_PATH, _EVENT_TYPE, retry_schedule=(1,))
     stage.receiver.answer(_PATH, repeat(Answer(status=500)))
     (ring,) = await stage.publish(endpoint.tenant_id, _EVENT_TYPE, 1)
-    async with patience():
-        await stage.reached(ring, State.DEAD_LETTER)
-    before = (await stage.shown(ring))["state"]
+    async with time_limit():
+        await stage.wait_for_state(ring, State.DEAD_LETTER)
+    before = (await stage.show(ring))["state"]
     if before == State.DEAD_LETTER:
-        await _mended_and_replayed(stage, ring)
-    shown = await stage.shown(ring)
+        await _repair_and_replay(stage, ring)
+    shown = await stage.show(ring)
     return judge(
         Seen(
             before_replay=before,
             after_replay=shown["state"],
-            attempt_log=tried(shown["attempt_log"]),
+            attempt_log=parse_attempts(shown["attempt_log"]),
             delivery_ids=len(stage.receiver.verified(_PATH)),
             refused=stage.receiver.refused(_PATH),
         )
     )
 
 
-async def _mended_and_replayed(stage: Stage, ring: Ring) -> None:
+async def _repair_and_replay(stage: Stage, ring: Ring) -> None:
     stage.receiver.answer(_PATH, ())
     async with stage.operator() as operator:
         await replay_delivery(operator, ring.delivery_id, new_id=False)
-    async with patience():
-        await stage.reached(ring, State.DELIVERED)
+    async with time_limit():
+        await stage.wait_for_state(ring, State.DELIVERED)
 
 
 def judge(seen: Seen) -> Chapter:
-    """Return the chapter: it holds if the spent delivery was a dead letter, and its replay delivered it."""
+    """Return the chapter: it passes if the delivery became a dead letter, and its replay delivered it."""
     return Chapter(
         name=NAME,
         detail=f"{seen.before_replay} before its replay, {seen.after_replay} after it",
         seen=asdict(seen),
-        missing=lacking(
-            (seen.before_replay == State.DEAD_LETTER, f"the dead letter: the delivery was {seen.before_replay}"),
-            (seen.after_replay == State.DELIVERED, f"the replay: the delivery is {seen.after_replay}"),
-            (answered(seen.attempt_log) == _EXPECTED, "attempts that were answered 500, 500 and 204"),
+        missing=failed_checks(
+            (
+                seen.before_replay == State.DEAD_LETTER,
+                f"state dead_letter before the replay: it was {seen.before_replay}",
+            ),
+            (seen.after_replay == State.DELIVERED, f"state delivered after the replay: it is {seen.after_replay}"),
+            (statuses_and_outcomes(seen.attempt_log) == _EXPECTED, "attempts with the answers 500, 500 and 204"),
             (seen.delivery_ids == 1, f"one delivery id in all requests: there were {seen.delivery_ids}"),
-            none_refused(seen.refused),
+            nothing_refused(seen.refused),
         ),
     )

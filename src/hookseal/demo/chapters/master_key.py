@@ -1,20 +1,20 @@
-"""Master key: every secret is sealed under another one while events keep being published, and the old one is closed."""
+"""Master key: all secrets are re-wrapped under a new key while events are published, and the old key is retired."""
 
 import asyncio
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from hookseal.demo.result import Chapter, lacking, none_refused
-from hookseal.demo.stage import Added, Stage, patience, side_by_side
+from hookseal.demo.result import Chapter, failed_checks, nothing_refused
+from hookseal.demo.stage import AddedEndpoint, Stage, side_by_side, time_limit
 from hookseal.dispatcher.model import State
 from hookseal.ground.errors import Defect
-from hookseal.operations.keys import promote_key, retire_key
-from hookseal.operations.rewrap import finish_rewrap, rewrap_batch
-from hookseal.secrets.key_rules import KeyState
-from hookseal.secrets.rewrap import BEGINNING, Place
+from hookseal.operations.key.keys import promote_key, retire_key
+from hookseal.operations.key.rewrap import finish_rewrap, rewrap_batch
+from hookseal.secrets.key.rewrap import BEGINNING, Cursor
+from hookseal.secrets.key.rules import KeyState
 
 NAME: Final = "master key"
-ENOUGH: Final = 10  # requests that are seen before each step, and after the last one
+ENOUGH: Final = 10  # requests before each step, and after the last one
 _PATH: Final = "/initech/sealed"
 _EVENT_TYPE: Final = "vault.moved"
 _ON_THEIR_WAY: Final = 5
@@ -23,9 +23,9 @@ _MOST_EVENTS: Final = 1000  # if the key never changes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What became of the deliveries, how many records moved and were left, and how the old key stands.
+    """The counts of deliveries and requests, the records that moved and that were left, and the old key's state.
 
-    `meanwhile` are the requests that came between the first step and the last, `after` those that came later.
+    `meanwhile` counts the requests between the first and the last step, `after` those after the last one.
     """
 
     deliveries: int
@@ -39,15 +39,15 @@ class Seen:
     old_key: str | None
 
 
-async def tell(stage: Stage) -> Chapter:
-    """Promote the next master key, re-wrap and retire the old one, under traffic; return what was seen of it.
+async def run(stage: Stage) -> Chapter:
+    """Promote the next master key, re-wrap, and retire the old key under traffic; return what was seen.
 
     Raises `Unavailable`.
     """
     change = _Change(stage, await stage.add(_PATH, _EVENT_TYPE))
-    async with patience():
+    async with time_limit():
         await side_by_side(change.flow(), change.turn())
-        await stage.settled(change.endpoint)
+        await stage.wait_until_done(change.endpoint)
     states = await stage.states(change.endpoint)
     arrived = change.arrived()
     return judge(
@@ -66,13 +66,13 @@ async def tell(stage: Stage) -> Chapter:
 
 
 class _Change:
-    """Events for one endpoint that keep coming while the master key changes."""
+    """Publishes events for one endpoint while it changes the master key."""
 
-    def __init__(self, stage: Stage, endpoint: Added) -> None:
+    def __init__(self, stage: Stage, endpoint: AddedEndpoint) -> None:
         self._stage = stage
         self._over = asyncio.Event()
         self.endpoint = endpoint
-        self.began_at: int | None = None  # how many requests had come by then
+        self.began_at: int | None = None  # the number of requests at that moment
         self.ended_at: int | None = None
         self.moved = self.left = 0
         self.old_key: str | None = None
@@ -85,10 +85,10 @@ class _Change:
             await self._reached(published - _ON_THEIR_WAY)
 
     async def turn(self) -> None:
-        """Promote, re-wrap and retire, each once more requests have come; return once more came after it."""
+        """Promote, re-wrap and retire, with more requests before each step, and after the last one."""
         ring = self._stage.unlocked.keyring
         if ring is None:
-            raise Defect("an installation of the demo has master keys")
+            raise Defect("the installation of the demo must have master keys")
         old, new = [key.key_id for key in ring.keys]
         await self._more()
         self.began_at = self.arrived()
@@ -104,7 +104,7 @@ class _Change:
         self._over.set()
 
     async def _rewrap(self, key_id: str) -> None:
-        after: Place | None = BEGINNING
+        after: Cursor | None = BEGINNING
         async with self._stage.operator() as operator:
             while after is not None:
                 batch = await rewrap_batch(operator, key_id, after, wait=True)
@@ -119,23 +119,23 @@ class _Change:
         await self._stage.receiver.wait_until(lambda: self.arrived() >= requests)
 
     def arrived(self) -> int:
-        """Return how many requests have come."""
+        """Return the number of requests so far."""
         return len(self._stage.receiver.arrivals(_PATH))
 
 
 def judge(seen: Seen) -> Chapter:
-    """Return the chapter: it holds if all records moved, the old key is closed, and no delivery failed for it."""
+    """Return the chapter: it passes if all records moved, the old key is retired, and no delivery failed."""
     return Chapter(
         name=NAME,
         detail=f"{seen.moved} secrets sealed under a new one, {seen.meanwhile} requests meanwhile",
         seen=asdict(seen),
-        missing=lacking(
-            (seen.moved > 0, "secrets that were sealed anew"),
+        missing=failed_checks(
+            (seen.moved > 0, "secrets sealed under the new key"),
             (seen.left == 0, f"all secrets under the new key: {seen.left} are left"),
-            (seen.old_key == KeyState.RETIRED, f"the end of the old key: it is {seen.old_key}"),
-            (seen.meanwhile >= ENOUGH, f"{ENOUGH} requests meanwhile: there were {seen.meanwhile}"),
+            (seen.old_key == KeyState.RETIRED, f"state retired of the old key: it is {seen.old_key}"),
+            (seen.meanwhile >= ENOUGH, f"{ENOUGH} requests during the change: there were {seen.meanwhile}"),
             (seen.after >= ENOUGH, f"{ENOUGH} requests after it: there were {seen.after}"),
-            none_refused(seen.refused),
+            nothing_refused(seen.refused),
             (seen.verified == seen.deliveries, f"{seen.deliveries - seen.verified} deliveries that verify"),
             (seen.delivered == seen.deliveries, f"{seen.deliveries - seen.delivered} deliveries on record"),
         ),

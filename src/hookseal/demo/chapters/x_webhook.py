@@ -1,10 +1,10 @@
-"""The scheme `x-webhook`: an endpoint whose requests verify in the way of the system before hookseal."""
+"""The scheme `x-webhook`: an endpoint whose requests verify as those of the system before hookseal."""
 
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from hookseal.demo.result import Chapter, lacking, none_refused
-from hookseal.demo.stage import Stage, patience
+from hookseal.demo.result import Chapter, failed_checks, nothing_refused
+from hookseal.demo.stage import Stage, time_limit
 from hookseal.dispatcher.model import State
 from hookseal.ground.wire import Scheme
 
@@ -16,7 +16,7 @@ _EVENT_TYPE: Final = "memo.sent"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """How many deliveries there were, how many are on record, verified at the receiver, and were refused there."""
+    """The number of deliveries, and of those recorded as delivered, verified and refused."""
 
     deliveries: int
     delivered: int
@@ -24,13 +24,13 @@ class Seen:
     refused: int
 
 
-async def tell(stage: Stage) -> Chapter:
-    """Publish five events to an endpoint of the scheme; return what the receiver saw. Raises `Unavailable`."""
+async def run(stage: Stage) -> Chapter:
+    """Publish five events to an endpoint with the scheme, and return what the receiver saw. Raises `Unavailable`."""
     endpoint = await stage.add(_PATH, _EVENT_TYPE, scheme=Scheme.X_WEBHOOK)
     for number in range(EVENTS):
         await stage.publish(endpoint.tenant_id, _EVENT_TYPE, number)
-    async with patience():
-        await stage.settled(endpoint)
+    async with time_limit():
+        await stage.wait_until_done(endpoint)
     states = await stage.states(endpoint)
     return judge(
         Seen(
@@ -43,15 +43,15 @@ async def tell(stage: Stage) -> Chapter:
 
 
 def judge(seen: Seen) -> Chapter:
-    """Return the chapter: it holds if every request verified and is on record."""
+    """Return the chapter: it passes if every request was verified and recorded."""
     return Chapter(
         name=NAME,
         detail=f"{seen.verified} requests verified by hookseal.receiver",
         seen=asdict(seen),
-        missing=lacking(
+        missing=failed_checks(
             (seen.deliveries == EVENTS, f"{EVENTS} deliveries: there were {seen.deliveries}"),
             (seen.verified == EVENTS, f"{EVENTS} requests that verify: there were {seen.verified}"),
             (seen.delivered == EVENTS, f"{EVENTS} deliveries on record: there were {seen.delivered}"),
-            none_refused(seen.refused),
+            nothing_refused(seen.refused),
         ),
     )

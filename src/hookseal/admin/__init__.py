@@ -1,0 +1,61 @@
+"""Admin: the management of endpoints, secrets, deliveries and events, for products in Python."""
+
+from hookseal.admin.admin import Admin
+from hookseal.admin.results import (
+    AddedEndpoint,
+    Changed,
+    DeletedEndpoint,
+    Endpoint,
+    EndpointDetails,
+    FailedAttempt,
+    Page,
+    PastRotation,
+    Ping,
+    RevealedSecret,
+    Rotation,
+    RotationStatus,
+    SigningSecrets,
+    UpdatedEndpoint,
+)
+from hookseal.admin.search_results import (
+    AttemptRecord,
+    Delivery,
+    DeliveryDetails,
+    EndpointStats,
+    Event,
+    EventDelivery,
+    EventDetails,
+    PeriodStats,
+    ReplayedDelivery,
+    ReplayJob,
+)
+from hookseal.dispatcher.why import Explanation
+
+__all__ = [
+    "AddedEndpoint",
+    "Admin",
+    "AttemptRecord",
+    "Changed",
+    "DeletedEndpoint",
+    "Delivery",
+    "DeliveryDetails",
+    "Endpoint",
+    "EndpointDetails",
+    "EndpointStats",
+    "Event",
+    "EventDelivery",
+    "EventDetails",
+    "Explanation",
+    "FailedAttempt",
+    "Page",
+    "PastRotation",
+    "PeriodStats",
+    "Ping",
+    "ReplayJob",
+    "ReplayedDelivery",
+    "RevealedSecret",
+    "Rotation",
+    "RotationStatus",
+    "SigningSecrets",
+    "UpdatedEndpoint",
+]

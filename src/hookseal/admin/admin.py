@@ -1,0 +1,70 @@
+"""The Admin: manages hookseal from Python, as the commands do.
+
+async with Admin.connect() as admin:
+    added = await admin.endpoints.add(
+        tenant_id="acme", url="https://acme.example/hooks", event_types=["invoice.*"], actor="jane@product.example"
+    )
+    added.secret.reveal()
+
+    async with connection.transaction():
+        ...
+        await admin.endpoints.delete(tenant_id="acme", endpoint_id=..., actor="jane@...", connection=connection)
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from hookseal.admin.deliveries import Deliveries
+from hookseal.admin.endpoints import Endpoints
+from hookseal.admin.events import Events
+from hookseal.admin.replays import Replays
+from hookseal.admin.session import Session
+from hookseal.admin.signing_secrets import Secrets
+from hookseal.config.admin import admin_settings
+from hookseal.ground.clock import SystemClock
+from hookseal.operations.unwrapping import unwrapped
+from hookseal.postgres import opening
+from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.postgres.schema import revision
+
+_MAX_CONNECTIONS: Final = 10
+_CLOSE_SECONDS: Final = 5.0
+
+
+class Admin:
+    """Manages endpoints, secrets, deliveries and events. Any number of tasks may use one Admin at once."""
+
+    def __init__(self, session: Session) -> None:
+        self.endpoints: Final = Endpoints(session)
+        self.secrets: Final = Secrets(session)
+        self.deliveries: Final = Deliveries(session)
+        self.replays: Final = Replays(session)
+        self.events: Final = Events(session)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, database_url: str | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> "AsyncIterator[Admin]":
+        """Open an Admin, and close its connections, at most ten, at the end of the block.
+
+        Its settings are variables of the environment (docs/guide/managing.md lists them), or of `environ` in its place;
+        neither is changed, and other variables are not checked. A `database_url` replaces that of the environment.
+        Without a master key everything can be read that needs none, and nothing can be changed or revealed. A KMS is
+        asked once, now. Raises
+        `ConfigError`, also for a schema of another version, `Unavailable`, and `Refused` if the database role may not
+        read.
+        """
+        settings = await unwrapped(admin_settings(database_url=database_url, environ=environ), clock=SystemClock())
+        async with opening.pool(
+            settings.database,
+            size=_MAX_CONNECTIONS,
+            name="hookseal-admin",
+            seconds=ANSWER_SECONDS,
+            close_seconds=_CLOSE_SECONDS,
+        ) as pool:
+            session = Session(pool, settings)
+            async with session.reading() as connection:
+                await revision.require(connection)
+            yield cls(session)

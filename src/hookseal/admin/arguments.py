@@ -1,0 +1,231 @@
+"""Checks the arguments of an Admin before PostgreSQL is asked, and names each wrong one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Any, Final, TypeVar
+
+from hookseal.dispatcher.endpoint_rules import disabled_reason
+from hookseal.dispatcher.producers import EVERY_TENANT
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
+from hookseal.ground.headers import header_name
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
+from hookseal.secrets.endpoint import overlap
+from hookseal.secrets.endpoint import rotation as rotations
+from hookseal.secrets.extras import tls_identity
+from hookseal.secrets.extras.header_values import Headers
+from hookseal.secrets.material import SecretMaterial
+
+T = TypeVar("T")
+Member = TypeVar("Member", bound=StrEnum)
+Value = TypeVar("Value")
+Text = str | bytes
+_MAX_ACTOR_CHARACTERS: Final = 128
+_TEXTS: Final = frozenset({"name", "url"})
+_NUMBERS: Final = frozenset(
+    {
+        "timeout_ms",
+        "max_attempts",
+        "backoff_base_seconds",
+        "backoff_cap_seconds",
+        "rotate_every_days",
+        "concurrency",
+        "rate",
+    }
+)
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET  # an argument that is not given; None removes
+
+
+def actor(text: str) -> str:
+    """Return the name for the audit log, if it has 1 to 128 printable characters. Raises `Malformed`."""
+    _require(str, text, "actor")
+    if not (1 <= len(text) <= _MAX_ACTOR_CHARACTERS and text.isprintable()):
+        raise Malformed(f"actor must be 1 to {_MAX_ACTOR_CHARACTERS} printable characters", field="actor")
+    return text
+
+
+def reason(text: str) -> str:
+    """Return the reason for disabling an endpoint. Raises `Malformed`."""
+    return _text(disabled_reason, text, "reason")
+
+
+def tenant_id(text: str) -> TenantId:
+    """Return the tenant id, or `_operator`. Raises `Malformed`."""
+    return _text(ids.owner_id, text, "tenant_id")
+
+
+def tenant_or_every(text: str) -> TenantId | None:
+    """Return the tenant id, None for `*`, which means every tenant. Raises `Malformed`."""
+    return None if text == EVERY_TENANT else tenant_id(text)
+
+
+def endpoint_id(text: str) -> EndpointId:
+    """Return the endpoint id. Raises `Malformed`."""
+    return _text(ids.endpoint_id, text, "endpoint_id")
+
+
+def delivery_id(text: str) -> DeliveryId:
+    """Return the delivery id. Raises `Malformed`."""
+    return _text(ids.delivery_id, text, "delivery_id")
+
+
+def replay_id(text: str) -> ReplayId:
+    """Return the id of a replay job. Raises `Malformed`."""
+    return _text(ids.replay_id, text, "replay_id")
+
+
+def event_id(text: str) -> EventId:
+    """Return the event id. Raises `Malformed`."""
+    return _text(ids.event_id, text, "event_id")
+
+
+def correlation_id(text: str) -> str:
+    """Return the correlation id. Raises `Malformed`."""
+    return _text(ids.correlation_id, text, "correlation_id")
+
+
+def event_type(text: str) -> str:
+    """Return the event type. Raises `Malformed`."""
+    return _text(ids.event_type, text, "event_type")
+
+
+def subscriptions(texts: Sequence[str] | Unset) -> Sequence[str] | Unset:
+    """Return the event types. Raises `Malformed` for a text in place of a list of texts."""
+    if isinstance(texts, str | bytes):
+        raise Malformed("event_types must be a list, not a text", field="event_types")
+    return texts
+
+
+def optional(check: Callable[[str], T], text: str | None) -> T | None:
+    """Return the checked value, None if it is None. Raises as `check` does."""
+    return None if text is None else check(text)
+
+
+def choice(kind: type[Member], text: str, name: str) -> Member:
+    """Return the member of the enumeration. Raises `Malformed`, which names all members."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise Malformed(f"{name} must be one of {', '.join(kind)}", field=name) from None
+
+
+def lead(text: str) -> str:
+    """Return which secret leads in an overlap. Raises `Malformed`."""
+    if text not in {"previous", "current"}:
+        raise Malformed("lead must be previous or current", field="lead")
+    return text
+
+
+def rotation_id(text: str) -> str:
+    """Return the rotation id. Raises `Malformed`."""
+    return _text(rotations.require_id, text, "rotation_id")
+
+
+def overlap_seconds(value: int) -> int:
+    """Return the overlap if it is 0 to 604,800 s. Raises `Malformed`."""
+    whole(value, "overlap_seconds")
+    return _parsed(overlap.require_overlap, value, "overlap_seconds")
+
+
+def moment(at: datetime | None, name: str) -> datetime | None:
+    """Return the time. Raises `Malformed` if it has no time zone."""
+    if at is not None:
+        _require(datetime, at, name)
+        if at.tzinfo is None:
+            raise Malformed(f"{name} must have a time zone", field=name)
+    return at
+
+
+def secret(value: Text | SecretMaterial) -> SecretMaterial:
+    """Return the secret, from its text. Raises `Malformed`, which never contains it."""
+    return value if isinstance(value, SecretMaterial) else SecretMaterial(encoded(value, "secret"))
+
+
+def headers(values: Mapping[str, str]) -> Headers:
+    """Return the headers of an endpoint, names in lower case. Raises `Malformed`, which never contains a value."""
+    found: dict[str, SecretMaterial] = {}
+    for spelled, value in values.items():
+        name = _text(header_name, spelled, "headers")
+        if name in found:
+            raise Malformed(f"header {name} is given twice", field="headers")
+        found[name] = SecretMaterial(encoded(value, "headers"))
+    return found
+
+
+def client_certificate(certificates: Text | None, key: Text | None) -> tls_identity.ClientCertificate | None:
+    """Return the client certificate with its key, both PEM. Raises `Malformed` if only one of them is given."""
+    if (certificates is None) != (key is None):
+        raise Malformed("client_cert and client_key belong together: give both", field="client_cert")
+    if certificates is None or key is None:
+        return None
+    return tls_identity.client_certificate(encoded(certificates, "client_cert"), encoded(key, "client_key"))
+
+
+def authorities(certificates: Text | None) -> tuple[bytes, ...]:
+    """Return the certificates of the authorities in a PEM text. Raises `Malformed`."""
+    if certificates is None:
+        return ()
+    return _parsed(tls_identity.authorities, encoded(certificates, "ca"), "ca")
+
+
+def encoded(text: Text, name: str) -> bytes:
+    """Return the text in UTF-8. Raises `Malformed` if it is no text, or cannot be encoded."""
+    _require(str | bytes, text, name)
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"{name} must be text in UTF-8", field=name) from None
+
+
+def whole(value: object, name: str) -> None:
+    """Return if the value is a whole number, None or `UNSET`. Raises `Malformed`."""
+    if value is not None and value is not UNSET and (isinstance(value, bool) or not isinstance(value, int)):
+        raise Malformed(f"{name} must be a whole number", field=name)
+
+
+def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that were given, each of the right type. Raises `Malformed`."""
+    found = given(values)
+    for name in sorted(_TEXTS & found.keys()):
+        _require(str, found[name], name)
+    for name in sorted(_NUMBERS & found.keys()):
+        whole(found[name], name)
+    for seconds in found.get("retry_schedule") or ():
+        whole(seconds, "retry_schedule")
+    return found
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that were given: all that are not `UNSET`."""
+    return {name: value for name, value in values.items() if value is not UNSET}
+
+
+def _text(check: Callable[[str], T], text: str, name: str) -> T:
+    _require(str, text, name)
+    return _parsed(check, text, name)
+
+
+def _parsed(check: Callable[[Value], T], value: Value, name: str) -> T:
+    try:
+        return check(value)
+    except Malformed as error:
+        raise Malformed(str(error), field=name) from None
+
+
+def _require(kind: Any, value: object, name: str) -> None:
+    if not isinstance(value, kind):
+        raise Malformed(f"{name} must not be of the type {type(value).__name__}", field=name)

@@ -1,0 +1,102 @@
+"""The deliveries of an Admin: what was sent to the endpoints of a tenant, and what came back."""
+
+from datetime import datetime
+
+from hookseal.admin import arguments
+from hookseal.admin.results import Page, of_row
+from hookseal.admin.search_results import AttemptRecord, Delivery, DeliveryDetails, ReplayedDelivery
+from hookseal.admin.session import Session
+from hookseal.dispatcher import delivery_queries
+from hookseal.dispatcher.delivery_queries import Filter
+from hookseal.dispatcher.model import State
+from hookseal.dispatcher.why import Explanation, explain
+from hookseal.operations import deliveries as operations
+from hookseal.operations.replay import replay_delivery
+from hookseal.postgres.handles import Connection
+
+
+class Deliveries:
+    """Searches and replays deliveries. Actor, connection and errors are as for `Endpoints`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str | None = None,
+        event_type: str | None = None,
+        event_id: str | None = None,
+        correlation_id: str | None = None,
+        state: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        signed_by: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: Connection | None = None,
+    ) -> Page[Delivery]:
+        """Return up to `limit` (1 to 1000) deliveries for which every given condition is true, the newest first.
+
+        `*` is every tenant. They were created at `since` or later, and before `until`. `signed_by` is the reference of
+        a secret: a page then searches at most 250,000 deliveries, so it may have few items and a next page.
+        """
+        wanted = operations.checked(
+            Filter(
+                tenant_id=arguments.tenant_or_every(tenant_id),
+                endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
+                event_type=arguments.optional(arguments.event_type, event_type),
+                event_id=arguments.optional(arguments.event_id, event_id),
+                correlation_id=arguments.optional(arguments.correlation_id, correlation_id),
+                state=None if state is None else arguments.choice(State, state, "state"),
+                since=arguments.moment(since, "since"),
+                until=arguments.moment(until, "until"),
+                signed_by=signed_by,
+            )
+        )
+        arguments.whole(limit, "limit")
+        async with self._session.reading(connection) as chosen:
+            items, following = await operations.page(chosen, wanted, limit=limit, cursor=cursor)
+        return Page(items=tuple(of_row(Delivery, item) for item in items), next_cursor=following)
+
+    async def get(self, *, tenant_id: str, delivery_id: str, connection: Connection | None = None) -> DeliveryDetails:
+        """Return a delivery of the tenant with every attempt."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.delivery_id(delivery_id)
+        async with self._session.reading(connection) as chosen:
+            found = await delivery_queries.show(chosen, wanted, tenant=owner)
+        log = tuple(of_row(AttemptRecord, attempt) for attempt in found["attempt_log"])
+        return of_row(DeliveryDetails, found, attempt_log=log)
+
+    async def why(self, *, tenant_id: str, delivery_id: str, connection: Connection | None = None) -> Explanation:
+        """Explain where a delivery of the tenant stands: what it waits for, since when, and what releases it."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.delivery_id(delivery_id)
+        async with self._session.reading(connection) as chosen:
+            return explain(await delivery_queries.facts(chosen, wanted, tenant=owner))
+
+    async def replay(
+        self,
+        *,
+        tenant_id: str,
+        delivery_id: str,
+        actor: str,
+        new_id: bool = False,
+        connection: Connection | None = None,
+    ) -> ReplayedDelivery:
+        """Send a finished delivery of the tenant again, with a new budget of attempts, or a waiting one at once.
+
+        With `new_id` it gets a new webhook-id, so that the receiver processes it again. Raises `Conflict` if it is
+        on its way, `Refused` if its endpoint is disabled.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.delivery_id(delivery_id)
+        async with self._session.changing(actor, connection) as operator:
+            replayed = await replay_delivery(operator, wanted, new_id=new_id, tenant=owner)
+        return ReplayedDelivery(
+            tenant_id=replayed.tenant_id,
+            delivery_id=replayed.delivery_id,
+            endpoint_id=replayed.endpoint_id,
+            event_id=replayed.event_id,
+            replay_of=replayed.replay_of,
+            state=State.PENDING.value,
+            waiting_for=replayed.waiting_for,
+        )

@@ -1,0 +1,288 @@
+"""The endpoints of an Admin: where the events of a tenant are sent."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from hookseal.admin import arguments, translation
+from hookseal.admin.arguments import UNSET, Text, Unset
+from hookseal.admin.results import (
+    AddedEndpoint,
+    Changed,
+    DeletedEndpoint,
+    Endpoint,
+    EndpointDetails,
+    FailedAttempt,
+    Page,
+    Ping,
+    UpdatedEndpoint,
+    of_row,
+)
+from hookseal.admin.search_results import EndpointStats
+from hookseal.admin.session import Session
+from hookseal.dispatcher import endpoint_queries, endpoint_stats
+from hookseal.dispatcher.endpoint_queries import EndpointFilter
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Malformed
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations import sending
+from hookseal.operations.endpoint import endpoints, probe, update, values
+from hookseal.postgres.handles import Connection
+from hookseal.secrets.material import SecretMaterial
+
+_TESTS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
+
+
+class Endpoints:
+    """Adds, reads, changes, tests and deletes endpoints.
+
+    Every method that changes something takes the `actor` for the audit log. With a `connection` of asyncpg in a
+    transaction, it becomes a part of that transaction; an error undoes only this part. Every method raises `Malformed`
+    with the argument in `field`, `NotFound`, `Refused` if the database role may not do it, and `Unavailable`; every
+    change also `ConfigError` if this process has no master key that fits, and `InDoubt` if it is not known whether it
+    was committed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._testing = asyncio.Semaphore(_TESTS_AT_ONCE)
+
+    async def add(
+        self,
+        *,
+        tenant_id: str,
+        url: str,
+        event_types: Sequence[str],
+        actor: str,
+        name: str | None = None,
+        scheme: str = Scheme.STANDARD,
+        algorithm: str = Algorithm.HMAC,
+        timeout_ms: int | Unset = UNSET,
+        max_attempts: int | Unset = UNSET,
+        backoff_base_seconds: int | Unset = UNSET,
+        backoff_cap_seconds: int | Unset = UNSET,
+        retry_schedule: Sequence[int] | None = None,
+        rotate_every_days: int | None = None,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        client_cert: Text | None = None,
+        client_key: Text | None = None,
+        ca: Text | None = None,
+        secret: Text | SecretMaterial | None = None,
+        connection: Connection | None = None,
+    ) -> AddedEndpoint:
+        """Add an endpoint with a signing secret, by default a new one. This result is the place to get the secret from.
+
+        `retry_schedule` has the seconds between the attempts, `concurrency` limits the requests in flight, and `rate`
+        those that begin in a second, over all workers. `headers` are sent with every request. `client_cert`,
+        `client_key` and `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint
+        with this url, `Refused` for a url to which this installation sends nothing.
+        """
+        owner = arguments.tenant_id(tenant_id)
+        decided = self._checked(
+            owner,
+            url=url,
+            event_types=arguments.subscriptions(event_types),
+            name=UNSET if name is None else name,
+            timeout_ms=timeout_ms,
+            max_attempts=max_attempts,
+            backoff_base_seconds=backoff_base_seconds,
+            backoff_cap_seconds=backoff_cap_seconds,
+            retry_schedule=UNSET if retry_schedule is None else retry_schedule,
+            rotate_every_days=UNSET if rotate_every_days is None else rotate_every_days,
+            concurrency=UNSET if concurrency is None else concurrency,
+            rate=UNSET if rate is None else rate,
+        )
+        wanted = NewEndpoint(
+            tenant_id=owner,
+            scheme=arguments.choice(Scheme, scheme, "scheme"),
+            algorithm=arguments.choice(Algorithm, algorithm, "algorithm"),
+            **decided,
+        )
+        own = translation.extras(headers, client_cert, client_key, ca)
+        material = None if secret is None else arguments.secret(secret)
+        async with self._session.changing(actor, connection) as operator:
+            added = await endpoints.add_endpoint(
+                operator, wanted, material, own_drain_seconds=self._drain_seconds, own=own
+            )
+        return translation.added(added)
+
+    async def get(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> EndpointDetails:
+        """Return an endpoint with its settings, the secrets that sign for it, and its waiting deliveries."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.reading(connection) as chosen:
+            found = await endpoint_queries.show(chosen, owner, wanted)
+        failure = found["last_failure"]
+        return of_row(EndpointDetails, found, last_failure=None if failure is None else of_row(FailedAttempt, failure))
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        enabled: bool | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: Connection | None = None,
+    ) -> Page[Endpoint]:
+        """Return up to `limit` (1 to 1000) endpoints of the tenant, the newest first; `*` is every tenant."""
+        sought = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=enabled)
+        arguments.whole(limit, "limit")
+        async with self._session.reading(connection) as chosen:
+            items, following = await endpoint_queries.page(chosen, sought, limit=limit, cursor=cursor)
+        return Page(items=tuple(of_row(Endpoint, item) for item in items), next_cursor=following)
+
+    async def stats(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: Connection | None = None,
+    ) -> Page[EndpointStats]:
+        """Return how up to `limit` endpoints of the tenant, or one of them, did in the last hour and day."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.optional(arguments.endpoint_id, endpoint_id)
+        arguments.whole(limit, "limit")
+        async with self._session.reading(connection) as chosen:
+            items, following = await endpoint_stats.page(chosen, owner, wanted, limit=limit, cursor=cursor)
+        return Page(items=tuple(map(translation.stats, items)), next_cursor=following)
+
+    async def update(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str,
+        actor: str,
+        url: str | Unset = UNSET,
+        event_types: Sequence[str] | Unset = UNSET,
+        name: str | Unset = UNSET,
+        timeout_ms: int | Unset = UNSET,
+        max_attempts: int | Unset = UNSET,
+        backoff_base_seconds: int | Unset = UNSET,
+        backoff_cap_seconds: int | Unset = UNSET,
+        retry_schedule: Sequence[int] | Unset | None = UNSET,
+        rotate_every_days: int | Unset | None = UNSET,
+        concurrency: int | Unset | None = UNSET,
+        rate: int | Unset | None = UNSET,
+        headers: Mapping[str, str] | Unset = UNSET,
+        client_cert: Text | Unset | None = UNSET,
+        client_key: Text | None = None,
+        ca: Text | Unset | None = UNSET,
+        lead: str | Unset = UNSET,
+        expect_generation: int | None = None,
+        connection: Connection | None = None,
+    ) -> UpdatedEndpoint:
+        """Change what is given, all of it or nothing, from the next claim on.
+
+        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities. `headers`
+        replaces all headers; `{}` removes them. Raises `Conflict` if another endpoint of the tenant has the url, or if
+        the endpoint has another generation than the expected one.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        changes = self._checked(
+            owner,
+            url=url,
+            event_types=arguments.subscriptions(event_types),
+            name=name,
+            timeout_ms=timeout_ms,
+            max_attempts=max_attempts,
+            backoff_base_seconds=backoff_base_seconds,
+            backoff_cap_seconds=backoff_cap_seconds,
+            retry_schedule=retry_schedule,
+            rotate_every_days=rotate_every_days,
+            concurrency=concurrency,
+            rate=rate,
+        )
+        changes |= translation.extras_changes(headers, client_cert, client_key, ca)
+        if lead is not UNSET:
+            changes["lead"] = arguments.lead(lead)
+        arguments.whole(expect_generation, "expect_generation")
+        if not changes:
+            raise Malformed("give at least one thing to change")
+        async with self._session.changing(actor, connection) as operator:
+            updated = await update.update_endpoint(
+                operator,
+                owner,
+                wanted,
+                changes,
+                own_drain_seconds=self._drain_seconds,
+                expect_generation=expect_generation,
+            )
+        return UpdatedEndpoint(
+            tenant_id=owner, endpoint_id=wanted, generation=updated.generation, changed=updated.changed
+        )
+
+    async def enable(
+        self, *, tenant_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
+    ) -> Changed:
+        """Send deliveries to the endpoint again, and release its held deliveries, the oldest first."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.changing(actor, connection) as operator:
+            enabled = await endpoints.enable_endpoint(operator, owner, wanted, own_drain_seconds=self._drain_seconds)
+        return Changed(
+            tenant_id=owner,
+            endpoint_id=wanted,
+            enabled=True,
+            disabled_reason=None,
+            changed=enabled.changed,
+            woken=enabled.woken,
+        )
+
+    async def disable(
+        self, *, tenant_id: str, endpoint_id: str, actor: str, reason: str, connection: Connection | None = None
+    ) -> Changed:
+        """Send nothing to the endpoint until it is enabled again; its deliveries, old and new, are held.
+
+        An endpoint that is disabled already keeps its `disabled_reason`.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        why = arguments.reason(reason)
+        async with self._session.changing(actor, connection) as operator:
+            disabled = await endpoints.disable_endpoint(operator, owner, wanted, reason=why)
+        return Changed(
+            tenant_id=owner,
+            endpoint_id=wanted,
+            enabled=False,
+            disabled_reason=disabled.reason,
+            changed=disabled.changed,
+            woken=0,
+        )
+
+    async def delete(
+        self, *, tenant_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
+    ) -> DeletedEndpoint:
+        """Delete the endpoint: cancel its pending deliveries, retire its secrets, and free its url."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.changing(actor, connection) as operator:
+            cancelled = await endpoints.delete_endpoint(operator, owner, wanted)
+        return DeletedEndpoint(tenant_id=owner, endpoint_id=wanted, cancelled=cancelled)
+
+    async def test(self, *, tenant_id: str, endpoint_id: str, actor: str) -> Ping:
+        """Send one signed ping as a delivery is sent, also to a disabled endpoint, and return the answer.
+
+        It joins no transaction, because it waits for the receiver, at most for the time-out of the endpoint. At most
+        five are sent at once.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        egress, clock = self._session.settings.egress, SystemClock()
+        async with (
+            self._testing,
+            self._session.changing(actor) as operator,
+            sending.transport(egress, clock) as opened,
+        ):
+            how = sending.as_worker(opened, egress, clock)
+            return translation.ping(await probe.send_ping(operator, how, tenant=owner, endpoint_id=wanted))
+
+    @property
+    def _drain_seconds(self) -> int:
+        return self._session.settings.worker.drain_seconds
+
+    def _checked(self, owner: TenantId, **fields: Any) -> dict[str, Any]:
+        try:
+            return values.checked(self._session.settings.egress, owner, arguments.fields_of_endpoint(fields))
+        except Malformed as error:
+            name = "event_types" if error.field == "event_type" else error.field
+            raise Malformed(str(error), field=name) from None

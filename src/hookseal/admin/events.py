@@ -1,0 +1,65 @@
+"""The events of an Admin: what was published for a tenant."""
+
+from datetime import datetime
+
+from hookseal.admin import arguments
+from hookseal.admin.results import Page, of_row
+from hookseal.admin.search_results import Event, EventDelivery, EventDetails
+from hookseal.admin.session import Session
+from hookseal.dispatcher import event_queries
+from hookseal.dispatcher.event_queries import EventFilter
+from hookseal.operations.events import read_payload
+from hookseal.postgres.handles import Connection
+
+
+class Events:
+    """Searches events, and reads their payload. Actor, connection and errors are as for `Endpoints`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        event_type: str | None = None,
+        correlation_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: Connection | None = None,
+    ) -> Page[Event]:
+        """Return up to `limit` (1 to 1000) events for which every given condition is true, the newest first.
+
+        They were published at `since` or later, and before `until`. With an `event_type` a page searches at most
+        250,000 events, so it may have few items and a next page.
+        """
+        wanted = EventFilter(
+            tenant_id=arguments.tenant_id(tenant_id),
+            event_type=arguments.optional(arguments.event_type, event_type),
+            correlation_id=arguments.optional(arguments.correlation_id, correlation_id),
+            since=arguments.moment(since, "since"),
+            until=arguments.moment(until, "until"),
+        )
+        arguments.whole(limit, "limit")
+        async with self._session.reading(connection) as chosen:
+            items, following = await event_queries.page(chosen, wanted, limit=limit, cursor=cursor)
+        return Page(items=tuple(of_row(Event, item) for item in items), next_cursor=following)
+
+    async def get(self, *, tenant_id: str, event_id: str, connection: Connection | None = None) -> EventDetails:
+        """Return an event with its deliveries, without its payload."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
+        async with self._session.reading(connection) as chosen:
+            found = await event_queries.show(chosen, owner, wanted)
+        made = tuple(of_row(EventDelivery, delivery) for delivery in found["deliveries"])
+        return of_row(EventDetails, found, deliveries=made)
+
+    async def payload(self, *, tenant_id: str, event_id: str, actor: str) -> bytes:
+        """Return the body of an event, byte for byte as it is sent. The audit log records who read it.
+
+        It joins no transaction, because a rollback would take the record back.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
+        async with self._session.changing(actor) as operator:
+            return await read_payload(operator, owner, wanted)

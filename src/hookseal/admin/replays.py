@@ -1,0 +1,88 @@
+"""The replay jobs of an Admin: many finished deliveries are sent again."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from hookseal.admin import arguments
+from hookseal.admin.results import Page, of_row
+from hookseal.admin.search_results import ReplayJob
+from hookseal.admin.session import Session
+from hookseal.dispatcher import replay_jobs
+from hookseal.dispatcher.model import State
+from hookseal.dispatcher.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection, rate
+from hookseal.operations.replay import cancel_replay, start_replay
+from hookseal.postgres.handles import Connection
+
+
+class Replays:
+    """Starts, shows and cancels replay jobs. Actor, connection and errors are as for `Endpoints`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def start(
+        self,
+        *,
+        tenant_id: str,
+        actor: str,
+        endpoint_id: str | None = None,
+        event_type: str | None = None,
+        event_id: str | None = None,
+        states: Sequence[str] = NOT_DELIVERED,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        rate_per_second: int = DEFAULT_RATE,
+        connection: Connection | None = None,
+    ) -> ReplayJob:
+        """Start a job that sends finished deliveries again, each with a new budget; the workers execute it.
+
+        Every given condition must be true; `states` are those in which they ended, by default undelivered. Raises
+        `NotFound` if there is none, `Refused` if all are of disabled or deleted endpoints, and `Conflict` if five jobs
+        of the tenant run already.
+        """
+        arguments.whole(rate_per_second, "rate_per_second")
+        selection = Selection(
+            tenant_id=arguments.tenant_id(tenant_id),
+            endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
+            event_type=arguments.optional(arguments.event_type, event_type),
+            event_id=arguments.optional(arguments.event_id, event_id),
+            states=tuple(arguments.choice(State, state, "states") for state in states),
+            since=arguments.moment(since, "since"),
+            until=arguments.moment(until, "until"),
+        )
+        allowed = rate(str(rate_per_second))
+        async with self._session.changing(actor, connection) as operator:
+            job = await start_replay(operator, selection, rate=allowed)
+        return of_row(ReplayJob, job.shown())
+
+    async def get(self, *, tenant_id: str, replay_id: str, connection: Connection | None = None) -> ReplayJob:
+        """Return how far a job of the tenant is."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.replay_id(replay_id)
+        async with self._session.reading(connection) as chosen:
+            return of_row(ReplayJob, (await replay_jobs.show(chosen, wanted, tenant=owner)).shown())
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        state: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: Connection | None = None,
+    ) -> Page[ReplayJob]:
+        """Return up to `limit` (1 to 1000) jobs of the tenant, the newest first; `*` is every tenant."""
+        owner = arguments.tenant_or_every(tenant_id)
+        wanted = None if state is None else arguments.choice(JobState, state, "state")
+        arguments.whole(limit, "limit")
+        async with self._session.reading(connection) as chosen:
+            jobs, following = await replay_jobs.page(chosen, owner, wanted, limit=limit, cursor=cursor)
+        return Page(items=tuple(of_row(ReplayJob, job.shown()) for job in jobs), next_cursor=following)
+
+    async def cancel(
+        self, *, tenant_id: str, replay_id: str, actor: str, connection: Connection | None = None
+    ) -> ReplayJob:
+        """Cancel a running job; what it has replayed stays replayed. Raises `Conflict` if it has ended."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.replay_id(replay_id)
+        async with self._session.changing(actor, connection) as operator:
+            job = await cancel_replay(operator, wanted, tenant=owner)
+        return of_row(ReplayJob, job.shown())

@@ -1,0 +1,1 @@
+"""`hookseal endpoint`: a module for each command or pair of commands."""

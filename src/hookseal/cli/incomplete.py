@@ -1,0 +1,15 @@
+"""What the command says if only the part of hookseal that producers and receivers need is installed."""
+
+from typing import Final
+
+from hookseal.ground.errors import ConfigError
+
+EXIT_CODE: Final = ConfigError.exit_code
+
+
+def message(error: ModuleNotFoundError) -> str | None:
+    """Return what to install; None if a module of hookseal itself is missing."""
+    package = (error.name or "").partition(".")[0]
+    if package in {"", "hookseal"}:
+        return None
+    return f"{package} is not installed: the command hookseal needs `pip install 'hookseal[worker]'`"

@@ -1,0 +1,193 @@
+"""`hookseal replay`: jobs that send many finished deliveries again."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from hookseal.cli.shared.moments import moment
+from hookseal.cli.shared.operating import NEEDS, operate
+from hookseal.cli.shared.output import Json, emit, key_values, table
+from hookseal.cli.shared.progress import progress
+from hookseal.cli.shared.runtime import Connection, reading, start
+from hookseal.config.settings import Part
+from hookseal.dispatcher import replay_jobs
+from hookseal.dispatcher.model import State
+from hookseal.dispatcher.replay_job import (
+    DEFAULT_RATE,
+    FINAL,
+    NOT_DELIVERED,
+    JobState,
+    ReplayJob,
+    Selection,
+    Tally,
+    rate,
+)
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
+from hookseal.operations.replay import cancel_replay, start_replay
+
+app: Final = typer.Typer(help="Send many finished deliveries again, by a job.", no_args_is_help=True)
+
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
+_NEEDS: Final = frozenset({Part.DATABASE})
+_LOOK_SECONDS: Final = 1.0
+_DEFAULT: Final = f"{DEFAULT_RATE}/s"
+_COLUMNS: Final = ("replay_id", "tenant_id", "state", "matched", "replayed", "skipped", "remaining", "started_at")
+
+
+@app.command(name="start")
+def start_(
+    *,
+    tenant: Annotated[str, typer.Option(help="The tenant whose deliveries are replayed.")],
+    endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
+    event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only this event.")] = None,
+    state: Annotated[
+        list[State] | None,
+        typer.Option(help="Only this final state; may be repeated. Without it: dead_letter, failed and cancelled."),
+    ] = None,
+    all_states: Annotated[bool, typer.Option("--all-states", help="What was delivered, too.")] = False,
+    since: Annotated[str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only deliveries made before; by default until now.")] = None,
+    per_second: Annotated[
+        str, typer.Option("--rate", metavar="N/s", help="Deliveries a second, 1 to 1000.")
+    ] = _DEFAULT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be replayed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a job that sends finished deliveries again, each with a new budget and under its own webhook-id.
+
+    Every given condition must be true. Deliveries that never had an attempt are included. Those of a disabled or
+    deleted endpoint are skipped and counted. The workers execute the job: the command does not wait for it.
+
+    Example: hookseal replay start --tenant acme --since 2026-01-31T12:00:00Z --rate 50/s
+    """
+    selection = Selection(
+        tenant_id=ids.owner_id(tenant),
+        endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
+        event_type=None if event_type is None else ids.event_type(event_type),
+        event_id=None if event is None else ids.event_id(event),
+        states=_states(state, all_states=all_states),
+        since=moment(since, "since"),
+        until=moment(until, "until"),
+    )
+    limit = rate(per_second)
+    if dry_run:
+        found = reading(start(_NEEDS), lambda connection: replay_jobs.count(connection, selection))
+        emit(_would(found), as_json=as_json, text=lambda: "\n".join(key_values(_flat(_would(found)))))
+        return
+    job = operate(start(NEEDS), lambda operator: start_replay(operator, selection, rate=limit))
+    emit(
+        job.shown(),
+        as_json=as_json,
+        text=f"replay job {job.replay_id} runs: {job.matched} deliveries, at most {job.rate} a second\n"
+        f"see `hookseal replay status {job.replay_id}`",
+    )
+
+
+@app.command()
+def status(
+    *,
+    replay: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="The id of the job; without it, running jobs.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the progress of the job until it has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how far a replay job is, or all jobs that run.
+
+    Example: hookseal replay status 0197c1f0-5e6a-7c3b-9d2e-4f5061728394 --wait
+    """
+    if replay is None and wait:
+        raise Malformed("name the job to wait for", field="replay")
+    if replay is None:
+        _list(None, JobState.RUNNING, limit=50, cursor=None, as_json=as_json)
+        return
+    wanted = ids.replay_id(replay)
+    read = _ended if wait else replay_jobs.show
+    _show(reading(start(_NEEDS), lambda connection: read(connection, wanted)), as_json=as_json)
+
+
+@app.command(name="list")
+def list_(
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Only jobs of this tenant.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List replay jobs, newest first.
+
+    Example: hookseal replay list --tenant acme --state running
+    """
+    _list(None if tenant is None else ids.owner_id(tenant), state, limit=limit, cursor=cursor, as_json=as_json)
+
+
+@app.command()
+def cancel(*, replay: _Id, as_json: Json = False) -> None:
+    """Cancel a running replay job. What it has replayed stays replayed.
+
+    Example: hookseal replay cancel 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+    wanted = ids.replay_id(replay)
+    _show(operate(start(NEEDS), lambda operator: cancel_replay(operator, wanted)), as_json=as_json)
+
+
+async def _ended(connection: Connection, replay: ids.ReplayId) -> ReplayJob:
+    """Return the job once it has ended; meanwhile report how far it is. Raises `NotFound`, `Unavailable`."""
+    job, done = await replay_jobs.show(connection, replay), 0
+    with progress("replayed or skipped", job.matched) as report:
+        while True:
+            report(job.tally.total - done)
+            if job.state is not JobState.RUNNING:
+                return job
+            done = job.tally.total
+            await asyncio.sleep(_LOOK_SECONDS)
+            job = await replay_jobs.show(connection, replay)
+
+
+def _states(given: Sequence[State] | None, *, all_states: bool) -> tuple[State, ...]:
+    if all_states:
+        return FINAL
+    return tuple(dict.fromkeys(given)) if given else NOT_DELIVERED
+
+
+def _would(found: Tally) -> dict[str, Any]:
+    skipped = {"endpoint_disabled": found.disabled, "endpoint_deleted": found.deleted}
+    return {"would_replay": found.replayed, "would_skip": skipped}
+
+
+def _list(
+    tenant: ids.TenantId | None, state: JobState | None, *, limit: int, cursor: str | None, as_json: bool
+) -> None:
+    jobs, following = reading(
+        start(_NEEDS), lambda connection: replay_jobs.page(connection, tenant, state, limit=limit, cursor=cursor)
+    )
+    items = [job.shown() for job in jobs]
+    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+
+
+def _show(job: ReplayJob, *, as_json: bool) -> None:
+    emit(job.shown(), as_json=as_json, text=lambda: "\n".join(key_values(_flat(job.shown()))))
+
+
+def _flat(shown: dict[str, Any]) -> dict[str, Any]:
+    """Return the same facts without objects inside: the conditions that are set, and one line for each count."""
+    flat: dict[str, Any] = {}
+    for name, fact in shown.items():
+        if name == "filter":
+            flat |= {part: value for part, value in fact.items() if value is not None}
+        elif isinstance(fact, dict):
+            flat |= {f"{name} {part}": value for part, value in fact.items()}
+        else:
+            flat[name] = fact
+    return flat
+
+
+def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
+    rows = [item | {"skipped": sum(item["skipped"].values())} for item in items]
+    shown = table(rows, _COLUMNS) if rows else "no replay jobs"
+    return shown if following is None else f"{shown}\nmore: --cursor {following}"

@@ -1,0 +1,1 @@
+"""`hookseal secret`: a module for each command."""

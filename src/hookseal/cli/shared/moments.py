@@ -1,0 +1,33 @@
+"""Times in options: absolute, or so long ago."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.errors import Malformed
+
+_CLOCK: Final = SystemClock()
+_AGO: Final = re.compile(r"([0-9]{1,5})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def moment(text: str | None, field: str, *, clock: Clock = _CLOCK) -> datetime | None:
+    """Return the time in UTC: `2026-01-31T12:00:00Z`, or so long ago, as in 90s, 30m, 1h, 7d.
+
+    Raises `Malformed` with the field.
+    """
+    if text is None:
+        return None
+    if (ago := _AGO.fullmatch(text)) is not None:
+        return clock.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        absolute = datetime.fromisoformat(text)
+    except ValueError:
+        raise Malformed(f"{field} must be a time as in 2026-01-31T12:00:00Z, or as in 1h or 7d", field=field) from None
+    if absolute.tzinfo is None:
+        raise Malformed(f"{field} must name its time zone, for instance by Z", field=field)
+    try:
+        return absolute.astimezone(UTC)
+    except OverflowError:
+        raise Malformed(f"{field} must be a time from the year 1 on, in UTC", field=field) from None

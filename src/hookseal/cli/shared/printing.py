@@ -1,0 +1,116 @@
+"""What a command prints: one JSON object or text, and its errors. It loads no library for terminals."""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from hookseal.ground.errors import HooksealError, LocalFailure
+
+PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class OutputLost(Exception):
+    """Standard output cannot be written; the cause is in `problem`."""
+
+    def __init__(self, problem: OSError) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+def emit(value: Mapping[str, object], *, as_json: bool, text: Callable[[], str] | str) -> None:
+    """Print the value as one JSON object on one line, or the text, on standard output."""
+    if as_json:
+        _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
+    else:
+        _print(text if isinstance(text, str) else text())
+
+
+def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> None:
+    """Print an error: one JSON object on standard output, or its lines on standard error.
+
+    Lines that are indented are to be copied, so they have nothing before them.
+    """
+    message = message.encode("utf-8", "backslashreplace").decode()  # an argument may have bytes that are not UTF-8
+    if as_json:
+        emit({"error": {"code": code, "message": message, "field": field}}, as_json=True, text="")
+        return
+    for line in message.splitlines():
+        print(f"{'' if line.startswith('  ') else 'hookseal: '}{printable(line)}", file=sys.stderr, flush=True)
+
+
+def report(error: HooksealError, *, as_json: bool) -> int:
+    """Print the error, and return its exit code."""
+    emit_error(code=error.code, message=str(error), field=error.field, as_json=as_json)
+    return error.exit_code
+
+
+def lost_output(error: Exception) -> OutputLost | None:
+    """Return the error if it says that standard output cannot be written, also one of a library that prints help."""
+    if isinstance(error, OSError) and error.errno in _FULL:  # writing to a file has messages of its own
+        return OutputLost(error)
+    return error if isinstance(error, OutputLost) else None
+
+
+def report_lost_output(lost: OutputLost) -> int:
+    """Say why standard output cannot be written, unless its reader has ended; return the exit code."""
+    # Python would report the same error again when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(lost.problem, BrokenPipeError):
+        return PIPE_CLOSED
+    return report(_unwritable(lost.problem), as_json=False)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return the moment in UTC with milliseconds and `Z`. Raises `ValueError` if it has no time zone."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a time zone cannot be printed")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters spelled out, so that it cannot steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as problem:  # what translates the errors of servers must not take it for one of them
+        raise OutputLost(problem) from None
+
+
+def _unwritable(problem: OSError) -> LocalFailure:
+    return LocalFailure(
+        f"standard output cannot be written ({problem.strerror}): make room there, or send it elsewhere. What the "
+        "command changed stays changed: check that before you run it again"
+    )
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return rfc3339(value)
+        case Mapping():
+            return {name: _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case bytes() | bytearray() | memoryview():
+            raise TypeError("bytes are not printed")
+        case _:
+            return value
+
+
+def _escaped(text: str) -> str:
+    """Return the same JSON with control characters escaped, so that it cannot steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

@@ -1,0 +1,56 @@
+"""Whether the receiver of an endpoint would accept a request, for the receiver of `hookseal up`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from hookseal.demo.sink import Judge
+from hookseal.ground.clock import Clock
+from hookseal.ground.errors import HooksealError
+from hookseal.postgres.handles import Pool
+from hookseal.postgres.statements import Statements
+from hookseal.receiver import VerificationError, verify
+from hookseal.secrets.boot import Unlocked
+from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.signing.signer import public_key_of
+
+_SQL: Final = Statements("hookseal.demo", "verdicts.sql", seconds=5)
+_ACCEPTED: Final = 204
+
+
+def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
+    """Return a judge that accepts every request, and reports whether a secret of an endpoint with its url verifies it.
+
+    The report has `verified` (None if no endpoint has the url, or its secrets cannot be read), `message` and `body`.
+    """
+
+    async def judge(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
+        try:
+            secrets = await _secrets_at(url, pool, unlocked)
+        except HooksealError as error:
+            verified, message = None, f"the secret of the endpoint cannot be read: {error}"
+        else:
+            verified, message = _verdict(body, headers, secrets, clock)
+        text = body.decode("utf-8", errors="replace")
+        return _ACCEPTED, {"verified": verified, "message": message, "body": text}
+
+    return judge
+
+
+def _verdict(body: bytes, headers: Mapping[str, str], secrets: list[str], clock: Clock) -> tuple[bool | None, str]:
+    if not secrets:
+        return None, "no endpoint has this url"
+    try:
+        verify(body, headers, secrets, now=clock.now())
+    except VerificationError as refusal:
+        return False, str(refusal)
+    return True, "with the secret of its endpoint"
+
+
+async def _secrets_at(url: str, pool: Pool, unlocked: Unlocked) -> list[str]:
+    """Return the secrets of the endpoints with this url as their receivers get them. Raises `HooksealError`."""
+    spellings = [url, url.removesuffix("/")]  # without a path both are the same
+    found = []
+    for row in await _SQL.rows(pool, "refs_at", spellings):
+        secret = await unlocked.store.get(SecretRef.parse(row["ref"]), purpose=Purpose.WEBHOOK_SIGNING)
+        found.append(public_key_of(secret) or secret.reveal().decode("utf-8", errors="replace"))
+    return found

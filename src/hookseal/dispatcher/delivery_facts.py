@@ -1,0 +1,65 @@
+"""What is read about a delivery to explain where it stands. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from hookseal.dispatcher.model import State, WaitingFor
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastAttempt:
+    """The newest attempt on record. `ended_at` is when it began, if its duration is unknown."""
+
+    number: int
+    outcome: str
+    status: int | None
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFacts:
+    """The endpoint of the delivery. `attempts_allowed` is the budget of each of its deliveries."""
+
+    enabled: bool
+    disabled_reason: str | None
+    disabled_at: datetime | None
+    attempts_allowed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was read about a delivery at the moment `now`, by the clock of the database.
+
+    `endpoint` is None if its row does not exist. `probe_at` is when the endpoint is probed next, None if it is not held
+    for a secret. `ahead` is an unfinished delivery of the endpoint that must end before this one, if one was found.
+    `live_workers` counts recent heartbeats, and `has_leader` says whether one of these workers leads the outbox.
+    """
+
+    now: datetime
+    tenant_id: TenantId
+    delivery_id: DeliveryId
+    endpoint_id: EndpointId
+    state: State
+    waiting_for: WaitingFor | None
+    held_at: datetime | None
+    next_attempt_at: datetime | None
+    rung_at: datetime | None
+    finished_at: datetime | None
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    claimed_at: datetime | None
+    claimed_number: int | None
+    budget_spent: int
+    last_error: str | None
+    last_attempt: LastAttempt | None
+    endpoint: EndpointFacts | None
+    probe_at: datetime | None
+    ahead: DeliveryId | None
+    live_workers: int
+    has_leader: bool
+
+    @property
+    def of_endpoint(self) -> str:
+        """The options that name the endpoint in a command."""
+        return f"--tenant {self.tenant_id} --endpoint {self.endpoint_id}"

@@ -1,0 +1,153 @@
+"""Reads deliveries and their attempts for an operator."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from hookseal.dispatcher.delivery_facts import EndpointFacts, Facts, LastAttempt
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.model import State, WaitingFor
+from hookseal.ground import ids
+from hookseal.ground.errors import NotFound
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
+from hookseal.ground.paging import before, encode_cursor, paged, require_limit
+from hookseal.postgres.handles import Executor
+from hookseal.postgres.statements import Statements
+
+MAX_WALKED: Final = 250_000  # deliveries that one page reads to find those that match: about a second
+FEW: Final = 10_000  # so many unfinished deliveries are read and sorted for each page
+_NEWEST: Final = str(UUID(int=2**128 - 1))
+_LONGEST_AGO: Final = str(UUID(int=0))
+_UNDELIVERED: Final = (State.DEAD_LETTER, State.FAILED, State.CANCELLED)
+_UNFINISHED: Final = (State.PENDING, State.SENDING)
+
+_SQL: Final = Statements("hookseal.dispatcher", "delivery_queries.sql", seconds=None)
+_OF_EVENTS: Final = "page_of_events"
+# A delivery gets its id after its transaction began, which is its time: so the index of ids also finds times, with a
+# margin for long transactions.
+_SLACK: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which deliveries to list: every condition that is set must be true.
+
+    They were created at `since` or later, and before `until`. With `event_id` or `correlation_id` the tenant must be
+    set.
+    `signed_by` is the reference of a secret of the endpoint; tenant and endpoint must then be set. It selects the
+    deliveries with an attempt that this secret signed, or with a claim in flight that has read it.
+    """
+
+    tenant_id: TenantId | None = None
+    endpoint_id: EndpointId | None = None
+    event_type: str | None = None
+    state: State | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    event_id: EventId | None = None
+    correlation_id: str | None = None
+    signed_by: str | None = None
+
+
+async def page(
+    executor: Executor,
+    conditions: Filter,
+    *,
+    limit: int,
+    cursor: str | None,
+    walked: int = MAX_WALKED,
+    few: int = FEW,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return up to `limit` deliveries, newest first, and the cursor of the next page, None after the last.
+
+    A page ends after `walked` deliveries were read, even if few of them match: of the endpoint, else in the state if
+    such deliveries ended undelivered, else of the tenant, else of all. If pending ones are wanted, or those that are
+    being sent, and there are at most `few`, it reads only these.
+
+    Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, `NotFound` without `signed_by` if the
+    endpoint never existed (a deleted one has deliveries until they leave), `Unavailable`.
+    """
+    require_limit(limit)
+    arguments = (
+        conditions.tenant_id,
+        conditions.endpoint_id,
+        conditions.event_type,
+        None if conditions.state is None else conditions.state.value,
+        conditions.since,
+        before(cursor) or (_NEWEST if conditions.until is None else ids.first_uuid7(conditions.until + _SLACK)),
+        limit + 1,
+        conditions.signed_by,
+        walked,
+        _LONGEST_AGO if conditions.since is None else ids.first_uuid7(conditions.since),
+        conditions.until,
+    )
+    statement = await _statement(executor, conditions, min(few, walked))
+    of_events = (conditions.event_id, conditions.correlation_id) if statement == _OF_EVENTS else ()
+    rows = await _SQL.rows(executor, statement, *arguments, *of_events)
+    if not rows and conditions.endpoint_id is not None and conditions.signed_by is None:
+        await _require_endpoint(executor, conditions.endpoint_id, conditions.tenant_id)
+    return _page_of_matches([dict(row) for row in rows], limit)
+
+
+async def show(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> dict[str, Any]:
+    """Return one delivery, by default of any tenant, with its attempts, oldest first, as docs/commands.md shows it.
+
+    Raises `NotFound`, `Unavailable`.
+    """
+    row = await _SQL.row(executor, "show", delivery_id, tenant)
+    if row is None:
+        raise NotFound("there is no delivery with this id", field="delivery")
+    attempts = await _SQL.rows(executor, "attempts", row["tenant_id"], delivery_id)
+    return {**dict(row), "attempt_log": [dict(attempt) for attempt in attempts]}
+
+
+async def facts(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Facts:
+    """Return what `why.explain` needs to know of the delivery, by default of any tenant.
+
+    Raises `NotFound`, `Unavailable`.
+    """
+    found = await _SQL.row(executor, "why", delivery_id, LIVE_SECONDS)
+    if found is None or tenant not in {None, found["tenant_id"]}:
+        raise NotFound("there is no delivery with this id", field="delivery")
+    row = dict(found)
+    attempt = {name: row.pop(name) for name in ("number", "outcome", "status", "ended_at")}
+    endpoint = {name: row.pop(name) for name in ("enabled", "disabled_reason", "disabled_at", "attempts_allowed")}
+    return Facts(
+        **row
+        | {
+            "state": State(row["state"]),
+            "waiting_for": None if row["waiting_for"] is None else WaitingFor(row["waiting_for"]),
+            "last_attempt": None if attempt["number"] is None else LastAttempt(**attempt),
+            "endpoint": None if endpoint["enabled"] is None else EndpointFacts(**endpoint),
+        }
+    )
+
+
+async def _statement(executor: Executor, conditions: Filter, few: int) -> str:
+    """Return the statement whose index has the fewest deliveries to read."""
+    if conditions.event_id is not None or conditions.correlation_id is not None:
+        return _OF_EVENTS
+    if conditions.state in _UNDELIVERED and conditions.signed_by is None:
+        return "page_of_state"
+    if conditions.endpoint_id is not None:
+        return "page_of_endpoint"
+    if conditions.state in _UNFINISHED:
+        found = (conditions.state.value, conditions.tenant_id, few + 1)
+        if await _SQL.value(executor, "count_unfinished", *found) <= few:
+            return "page_of_few"
+    return "page_of_all" if conditions.tenant_id is None else "page_of_tenant"
+
+
+def _page_of_matches(rows: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the matching deliveries. The cursor is the last one of a full page, or else the last one that was read."""
+    ended_with = rows[-1]["delivery_id"] if rows and rows[-1]["is_end"] else None
+    matches = [{name: row[name] for name in row if name not in {"matches", "is_end"}} for row in rows if row["matches"]]
+    items, following = paged(matches, limit, "delivery_id")
+    return items, following or (None if ended_with is None else encode_cursor(ended_with))
+
+
+async def _require_endpoint(executor: Executor, endpoint: EndpointId, tenant: TenantId | None) -> None:
+    if not await _SQL.value(executor, "has_endpoint", endpoint, tenant):
+        whose = "" if tenant is None else " of this tenant"
+        raise NotFound(f"there is no endpoint{whose} with this id", field="endpoint")

@@ -1,0 +1,178 @@
+-- Pages of deliveries, newest first. Each reads at most $9 deliveries in the order of one index, from the id $6 down to
+-- the id $10, and returns those that match every condition. The last delivery that was read is returned even if it does
+-- not match: the next page begins there. So a page costs the same with any number of deliveries, also if none matches.
+--
+-- The comparisons of pairs, and the order by both columns, make the planner use the index of the page. With the index
+-- of all ids it would read the rows of other tenants and endpoints, and not count them.
+
+-- The columns of a page.
+-- name: listed
+w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.event_id,
+       (SELECT e.event_type FROM hookseal.events AS e WHERE e.tenant_id = w.tenant_id AND e.id = w.event_id) AS event_type,
+       w.state, w.attempts, w.budget_spent, w.created_at, w.next_attempt_at, w.waiting_for, w.last_error,
+       w.replay_of::text AS replay_of, w.matches, w.place = $9 AS is_end
+
+-- The conditions of a page. The event and the attempts of a delivery are read by subqueries that return one value, so
+-- that the planner reads them through their primary keys: a join or an EXISTS may be hashed, and then reads those of all.
+-- name: matches
+($1::text IS NULL OR d.tenant_id = $1)
+             AND ($2::text IS NULL OR d.endpoint_id = $2::text::uuid)
+             AND ($3::text IS NULL
+                  OR $3 = (SELECT e.event_type FROM hookseal.events AS e
+                           WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id))
+             AND ($4::text IS NULL OR d.state = $4)
+             AND ($5::timestamptz IS NULL OR d.created_at >= $5)
+             AND ($11::timestamptz IS NULL OR d.created_at < $11)
+             AND ($8::text IS NULL
+                  OR coalesce(d.state = 'sending' AND $8 = ANY (d.claimed_refs), false)
+                  OR coalesce((SELECT true FROM hookseal.attempts AS a
+                               WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id AND $8 = ANY (a.signed_by)
+                               LIMIT 1), false)) AS matches
+
+-- Reads a page among all deliveries.
+-- name: page_of_all
+SELECT {listed}
+FROM (SELECT d.*, {matches}
+      FROM (SELECT r.*, row_number() OVER (ORDER BY r.id DESC) AS place
+            FROM hookseal.deliveries AS r
+            WHERE r.id >= $10::text::uuid AND r.id < $6::text::uuid
+            ORDER BY r.id DESC
+            LIMIT $9) AS d) AS w
+WHERE w.matches OR w.place = $9
+ORDER BY w.id DESC
+LIMIT $7
+
+-- Reads a page among the deliveries of a tenant.
+-- name: page_of_tenant
+SELECT {listed}
+FROM (SELECT d.*, {matches}
+      FROM (SELECT r.*, row_number() OVER (ORDER BY r.tenant_id DESC, r.id DESC) AS place
+            FROM hookseal.deliveries AS r
+            WHERE (r.tenant_id, r.id) >= ($1, $10::text::uuid) AND (r.tenant_id, r.id) < ($1, $6::text::uuid)
+            ORDER BY r.tenant_id DESC, r.id DESC
+            LIMIT $9) AS d) AS w
+WHERE w.matches OR w.place = $9
+ORDER BY w.tenant_id DESC, w.id DESC
+LIMIT $7
+
+-- Reads a page among the deliveries of an endpoint.
+-- name: page_of_endpoint
+SELECT {listed}
+FROM (SELECT d.*, {matches}
+      FROM (SELECT r.*, row_number() OVER (ORDER BY r.endpoint_id DESC, r.id DESC) AS place
+            FROM hookseal.deliveries AS r
+            WHERE (r.endpoint_id, r.id) >= ($2::text::uuid, $10::text::uuid)
+              AND (r.endpoint_id, r.id) < ($2::text::uuid, $6::text::uuid)
+            ORDER BY r.endpoint_id DESC, r.id DESC
+            LIMIT $9) AS d) AS w
+WHERE w.matches OR w.place = $9
+ORDER BY w.endpoint_id DESC, w.id DESC
+LIMIT $7
+
+-- Reads a page among the deliveries in one of the states in which a delivery ended undelivered.
+-- name: page_of_state
+SELECT {listed}
+FROM (SELECT d.*, {matches}
+      FROM (SELECT r.*, row_number() OVER (ORDER BY r.state DESC, r.id DESC) AS place
+            FROM hookseal.deliveries AS r
+            WHERE r.state IN ('dead_letter', 'failed', 'cancelled')
+              AND (r.state, r.id) >= ($4, $10::text::uuid) AND (r.state, r.id) < ($4, $6::text::uuid)
+            ORDER BY r.state DESC, r.id DESC
+            LIMIT $9) AS d) AS w
+WHERE w.matches OR w.place = $9
+ORDER BY w.state DESC, w.id DESC
+LIMIT $7
+
+-- Reads a page among the deliveries of one event, or of the events with one correlation id.
+-- name: page_of_events
+SELECT {listed}
+FROM (SELECT d.*, {matches}
+      FROM (SELECT r.*, row_number() OVER (ORDER BY r.id DESC) AS place
+            FROM hookseal.events AS e
+            JOIN hookseal.deliveries AS r ON r.tenant_id = e.tenant_id AND r.event_id = e.id
+            WHERE e.tenant_id = $1
+              AND ($12::text IS NULL OR e.id = $12)
+              AND ($13::text IS NULL OR e.correlation_id = $13)
+              AND r.id >= $10::text::uuid AND r.id < $6::text::uuid
+            ORDER BY r.id DESC
+            LIMIT $9) AS d) AS w
+WHERE w.matches OR w.place = $9
+ORDER BY w.id DESC
+LIMIT $7
+
+-- Counts the deliveries that are pending or being sent, of a tenant or of all, up to $3.
+-- name: count_unfinished
+SELECT count(*)
+FROM (SELECT
+      FROM hookseal.deliveries AS d
+      WHERE d.state = $1 AND d.state IN ('pending', 'sending') AND ($2::text IS NULL OR d.tenant_id = $2)
+      LIMIT $3) AS counted
+
+-- Reads a page among the deliveries that are pending or being sent, if there are few.
+-- It reads all of them, through the indexes that have only such, and sorts them.
+-- name: page_of_few
+SELECT {listed}
+FROM (SELECT d.*, {matches}
+      FROM (SELECT r.*, 0 AS place
+            FROM hookseal.deliveries AS r
+            WHERE r.state = $4 AND r.state IN ('pending', 'sending') AND ($1::text IS NULL OR r.tenant_id = $1)
+            LIMIT $9) AS d
+      WHERE d.id >= $10::text::uuid AND d.id < $6::text::uuid) AS w
+WHERE w.matches
+ORDER BY w.id DESC
+LIMIT $7
+
+-- Returns whether an endpoint with this id exists or existed: its deliveries stay when it is deleted.
+-- name: has_endpoint
+SELECT EXISTS (SELECT FROM hookseal.endpoints AS e
+               WHERE e.id = $1::text::uuid AND ($2::text IS NULL OR e.tenant_id = $2))
+    OR EXISTS (SELECT FROM hookseal.deliveries AS d
+               WHERE d.endpoint_id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2))
+
+-- Reads one delivery by its id.
+-- name: show
+SELECT d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.event_id, e.event_type,
+       d.state, d.attempts, d.budget_spent, d.created_at, d.next_attempt_at, d.waiting_for, d.last_error,
+       d.replay_of::text AS replay_of, e.correlation_id
+FROM hookseal.deliveries AS d
+JOIN hookseal.events AS e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
+WHERE d.id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2)
+
+-- Reads the attempts of a delivery, oldest first.
+-- name: attempts
+SELECT number, started_at, duration_ms, status, outcome, signed_by, worker, snippet
+FROM hookseal.attempts
+WHERE tenant_id = $1 AND delivery_id = $2::text::uuid
+ORDER BY number
+
+-- Reads what `why` explains: the delivery, its newest attempt, its endpoint, and whether workers run.
+-- What is ahead of a delivery that waits for its order is sought among at most 10,000 pending deliveries of the endpoint.
+-- name: why
+SELECT now() AS now, d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.state, d.waiting_for,
+       d.held_at, d.next_attempt_at, d.rung_at, d.finished_at, d.lease_owner, d.lease_expires_at, d.claimed_at, d.claimed_number,
+       d.budget_spent, d.last_error,
+       last.number, last.outcome, last.status, last.ended_at,
+       e.enabled, e.disabled_reason, e.disabled_at, e.attempts_allowed, h.probe_at,
+       (SELECT count(*) FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS live_workers,
+       EXISTS (SELECT FROM hookseal.control AS c WHERE c.name = 'outbox' AND c.until > now()) AS has_leader,
+       CASE WHEN d.waiting_for = 'order' THEN coalesce(
+           (SELECT s.id::text FROM hookseal.deliveries AS s
+            WHERE s.state = 'sending' AND s.tenant_id = d.tenant_id AND s.endpoint_id = d.endpoint_id
+            ORDER BY s.id LIMIT 1),
+           (SELECT p.id::text
+            FROM (SELECT o.id, o.waiting_for FROM hookseal.deliveries AS o
+                  WHERE o.state = 'pending' AND o.tenant_id = d.tenant_id AND o.endpoint_id = d.endpoint_id
+                  LIMIT 10000) AS p
+            WHERE p.waiting_for IS DISTINCT FROM 'order' AND p.id < d.id
+            ORDER BY p.id LIMIT 1)) END AS ahead
+FROM hookseal.deliveries AS d
+LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+LEFT JOIN hookseal.held_endpoints AS h
+    ON h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.released_at IS NULL
+LEFT JOIN LATERAL (
+    SELECT a.number, a.outcome, a.status,
+           a.started_at + make_interval(secs => coalesce(a.duration_ms, 0) / 1000.0::float8) AS ended_at
+    FROM hookseal.attempts AS a
+    WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id
+    ORDER BY a.number DESC LIMIT 1) AS last ON true
+WHERE d.id = $1::text::uuid

@@ -1,0 +1,75 @@
+-- Reads endpoints for an operator. No statement reads the column `secret`.
+
+-- The columns of a page.
+-- name: listed
+e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason,
+       e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.created_at,
+       {lane}
+
+-- What the lane of an endpoint waits for: null if it is open.
+-- name: lane
+(SELECT coalesce(h.waiting_for, l.waiting_for)
+        FROM (SELECT) AS one
+        LEFT JOIN hookseal.held_endpoints AS h
+            ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL
+        LEFT JOIN hookseal.lanes AS l ON l.tenant_id = e.tenant_id AND l.endpoint_id = e.id) AS lane
+
+-- Reads a page of the endpoints of a tenant, newest first.
+-- The comparisons of pairs make the planner use an index that begins with the tenant.
+-- name: page_of_tenant
+SELECT {listed}
+FROM hookseal.endpoints AS e
+WHERE (e.tenant_id, e.id) >= ($1::text, '00000000-0000-0000-0000-000000000000'::uuid)
+  AND (e.tenant_id, e.id) <= ($1::text, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+  AND ($2::boolean IS NULL OR e.enabled = $2)
+  AND ($3::text IS NULL OR e.id < $3::text::uuid)
+ORDER BY e.tenant_id DESC, e.id DESC
+LIMIT $4
+
+-- Reads a page of endpoints, newest first.
+-- name: page
+SELECT {listed}
+FROM hookseal.endpoints AS e
+WHERE ($1::text IS NULL OR e.tenant_id = $1)
+  AND ($2::boolean IS NULL OR e.enabled = $2)
+  AND ($3::text IS NULL OR e.id < $3::text::uuid)
+ORDER BY e.id DESC
+LIMIT $4
+
+-- Reads one endpoint, how many of its deliveries are pending and held, and the time of its next probe.
+-- name: show
+SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
+       e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.timeout_ms,
+       e.max_attempts, e.backoff_base_seconds, e.backoff_cap_seconds,
+       e.retry_schedule::text[] AS retry_schedule, e.attempts_allowed, e.concurrency, e.rate,
+       e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme, e.previous_algorithm,
+       e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref,
+       e.tls_shown::text AS tls, e.tls_ref, e.lead,
+       e.generation, e.has_plaintext, e.created_at,
+       coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
+                                WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS stale,
+       held.pending AS pending_deliveries, held.waiting AS waiting_deliveries, held.since AS waiting_since,
+       held.reasons AS waiting_for, {lane},
+       (SELECT h.probe_at FROM hookseal.held_endpoints AS h
+        WHERE h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL) AS next_probe_at
+FROM hookseal.endpoints AS e
+CROSS JOIN LATERAL (
+    SELECT count(*) AS pending, count(d.waiting_for) AS waiting, min(d.held_at) AS since,
+           coalesce(array_agg(DISTINCT d.waiting_for) FILTER (WHERE d.waiting_for IS NOT NULL), '{}') AS reasons
+    FROM hookseal.deliveries AS d
+    WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.state = 'pending'
+) AS held
+WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
+
+-- Returns the last failed attempt among the newest thousand deliveries of an endpoint.
+-- name: last_failure
+SELECT d.id::text AS delivery_id, d.event_id, a.started_at, a.outcome, a.status
+FROM (SELECT tenant_id, id, event_id, endpoint_id
+      FROM hookseal.deliveries
+      WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid
+      ORDER BY endpoint_id DESC, id DESC
+      LIMIT 1000) AS d
+JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id
+WHERE a.outcome <> 'delivered'
+ORDER BY a.started_at DESC
+LIMIT 1

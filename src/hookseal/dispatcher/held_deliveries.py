@@ -1,0 +1,59 @@
+"""Releases, probes, counts and cancels the deliveries of an endpoint for an operator who changes that endpoint."""
+
+from typing import Final
+
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.statements import Statements
+
+_SQL: Final = Statements("hookseal.dispatcher", "held_deliveries.sql", seconds=None)
+
+
+async def release(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Make the leader release the held deliveries of the endpoint, oldest first, once this is committed.
+
+    If the endpoint is disabled, they stay held for that reason. Raises `Unavailable`.
+    """
+    await _execute(connection, "release", tenant, endpoint_id)
+
+
+async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Make the leader probe the endpoint within a second after this is committed.
+
+    Once the probe was signed, the other deliveries that wait for a secret are released. Raises `Unavailable`.
+    """
+    await _execute(connection, "probe", tenant, endpoint_id)
+
+
+async def probe_all(connection: Connection) -> int:
+    """Make the leader probe every endpoint whose secret was refused; return how many deliveries wait for a secret.
+
+    Raises `Unavailable`.
+    """
+    await _execute(connection, "probe_all")
+    number: int = await _SQL.value(connection, "count_all")
+    return number
+
+
+async def count(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> int:
+    """Return how many deliveries of the endpoint are held. Raises `Unavailable`."""
+    number: int = await _SQL.value(connection, "count", tenant, endpoint_id)
+    return number
+
+
+async def cancel(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> int:
+    """Cancel every pending delivery of an endpoint that is being deleted; return how many. Raises `Unavailable`."""
+    return await _execute(connection, "cancel", tenant, endpoint_id)
+
+
+async def older_claims(source: Executor, tenant: TenantId, endpoint_id: EndpointId, generation: int) -> int:
+    """Return how many claims with a valid lease have read an older generation of the endpoint.
+
+    If this is 0 after the new generation was committed, it stays 0. Raises `Unavailable`.
+    """
+    count: int = await _SQL.value(source, "older_claims", tenant, endpoint_id, generation)
+    return count
+
+
+async def _execute(connection: Connection, name: str, *arguments: str) -> int:
+    return await _SQL.execute(connection, name, *arguments)

@@ -1,0 +1,184 @@
+-- What the leader does with held deliveries. No statement waits for a lock: rows that another transaction has locked are
+-- left to the next look. Two workers may run these statements at the same time.
+
+-- Returns whether any endpoint is held.
+-- name: any
+SELECT EXISTS (SELECT FROM hookseal.held_endpoints)
+
+-- Releases the oldest delivery of each held endpoint whose probe is due. If none waits, the endpoint is released.
+-- The time to the next probe doubles. A probe that is planned later than hookseal ever plans one counts as due: another
+-- program has written that time.
+-- name: probe
+WITH due AS (
+    SELECT h.tenant_id, h.endpoint_id, h.waiting_for, e.enabled IS FALSE AS is_disabled
+    FROM hookseal.held_endpoints AS h
+    LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = h.tenant_id AND e.id = h.endpoint_id
+    WHERE h.released_at IS NULL AND (h.probe_at <= now() OR h.probe_at > now() + make_interval(secs => 2 * $2::float8))
+    ORDER BY h.probe_at
+    LIMIT $1
+    FOR UPDATE OF h SKIP LOCKED
+), oldest AS (
+    SELECT due.tenant_id, due.endpoint_id, due.is_disabled, d.id
+    FROM due
+    LEFT JOIN LATERAL (
+        SELECT first.id
+        FROM unnest(CASE due.waiting_for WHEN 'secret' THEN ARRAY['secret'] ELSE ARRAY['breaker', 'concurrency', 'rate'] END)
+             AS w (waiting_for)
+        CROSS JOIN LATERAL (
+            SELECT held.id
+            FROM hookseal.deliveries AS held
+            WHERE held.tenant_id = due.tenant_id AND held.endpoint_id = due.endpoint_id
+              AND held.waiting_for = w.waiting_for AND NOT due.is_disabled
+            ORDER BY held.id
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED) AS first
+        ORDER BY first.id
+        LIMIT 1) AS d ON true
+), probed AS (
+    UPDATE hookseal.deliveries AS d
+    SET waiting_for = NULL, held_at = NULL, next_attempt_at = now(), rung_at = NULL
+    FROM oldest
+    WHERE d.tenant_id = oldest.tenant_id AND d.id = oldest.id
+), next AS (
+    UPDATE hookseal.held_endpoints AS h
+    SET probe_id = oldest.id, step_seconds = least(2 * h.step_seconds, $2::float8),
+        probe_at = now() + make_interval(secs => least(2 * h.step_seconds, $2::float8) * (1 - $3 + 2 * $3 * random())),
+        released_at = CASE WHEN oldest.id IS NULL THEN now() END
+    FROM oldest
+    WHERE h.tenant_id = oldest.tenant_id AND h.endpoint_id = oldest.endpoint_id
+)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM oldest WHERE id IS NOT NULL
+
+-- Releases a batch of the held deliveries of a released endpoint.
+-- It takes the oldest deliveries of the endpoint that was released longest ago. They are due now, or, if the endpoint is
+-- disabled, wait until it is enabled. Those that wait in a lane stay there, unless the endpoint is disabled.
+-- name: release_batch
+WITH released AS (
+    SELECT h.tenant_id, h.endpoint_id, h.is_transient
+    FROM hookseal.held_endpoints AS h
+    WHERE h.released_at IS NOT NULL
+    ORDER BY h.released_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+), becomes AS (
+    SELECT released.tenant_id, released.endpoint_id,
+           CASE WHEN e.enabled IS FALSE THEN 'endpoint_disabled' END AS waiting_for
+    FROM released
+    LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = released.tenant_id AND e.id = released.endpoint_id
+), held AS (
+    SELECT d.tenant_id, d.id, becomes.waiting_for
+    FROM becomes
+    CROSS JOIN LATERAL (
+        SELECT held.tenant_id, held.id
+        FROM hookseal.deliveries AS held
+        WHERE held.tenant_id = becomes.tenant_id AND held.endpoint_id = becomes.endpoint_id
+          AND held.waiting_for IS NOT NULL AND held.waiting_for IS DISTINCT FROM becomes.waiting_for
+          AND (becomes.waiting_for IS NOT NULL OR held.waiting_for NOT IN ('concurrency', 'rate'))
+        ORDER BY held.waiting_for, held.id
+        LIMIT $1
+        FOR UPDATE SKIP LOCKED) AS d
+), changed AS (
+    UPDATE hookseal.deliveries AS d
+    SET waiting_for = held.waiting_for, held_at = CASE WHEN held.waiting_for IS NOT NULL THEN now() END,
+        next_attempt_at = now(), rung_at = NULL
+    FROM held
+    WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+), turn AS (
+    UPDATE hookseal.held_endpoints AS h
+    SET released_at = now()
+    FROM released
+    WHERE h.tenant_id = released.tenant_id AND h.endpoint_id = released.endpoint_id
+      AND (SELECT count(*) FROM held) = $1
+), over AS (
+    DELETE FROM hookseal.held_endpoints AS h
+    USING released
+    WHERE h.tenant_id = released.tenant_id AND h.endpoint_id = released.endpoint_id
+      AND (SELECT count(*) FROM held) < $1
+)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, is_transient,
+       (SELECT count(*) FROM held WHERE waiting_for IS NULL) AS due
+FROM released
+
+-- Sets the probe of every endpoint that is held because the store did not answer to now: the store answers again.
+-- name: probe_transient
+WITH late AS (
+    SELECT h.tenant_id, h.endpoint_id
+    FROM hookseal.held_endpoints AS h
+    WHERE h.released_at IS NULL AND h.is_transient AND h.probe_at > now()
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE hookseal.held_endpoints AS h
+SET probe_at = now()
+FROM late
+WHERE h.tenant_id = late.tenant_id AND h.endpoint_id = late.endpoint_id
+
+-- Releases a page of the endpoints with deliveries that are held without a reason.
+-- Publishing, or holding a delivery, reads the endpoint as it was a moment before. So a delivery may wait for an endpoint
+-- that is enabled and not held. Such an endpoint is released here; if its deliveries wait for a secret, it is probed
+-- first. If they wait for their turn, and no lane says so, its lane is written: workers then claim them. The statement goes from endpoint to endpoint, so that its cost does not depend on the number of deliveries.
+-- name: release_strays
+WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
+    (SELECT d.tenant_id, d.endpoint_id, d.waiting_for, 1
+     FROM hookseal.deliveries AS d
+     WHERE d.waiting_for IS NOT NULL AND (d.tenant_id, d.endpoint_id, d.waiting_for) > ($1::text, $2::text::uuid, $3::text)
+     ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for
+     LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, following.endpoint_id, following.waiting_for, walked.number + 1
+    FROM walked
+    CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.endpoint_id, d.waiting_for
+        FROM hookseal.deliveries AS d
+        WHERE d.waiting_for IS NOT NULL
+          AND (d.tenant_id, d.endpoint_id, d.waiting_for) > (walked.tenant_id, walked.endpoint_id, walked.waiting_for)
+        ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for
+        LIMIT 1) AS following
+    WHERE walked.number < $4
+), stray AS (
+    SELECT w.tenant_id, w.endpoint_id, w.waiting_for
+    FROM walked AS w
+    WHERE NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
+                        WHERE h.tenant_id = w.tenant_id AND h.endpoint_id = w.endpoint_id LIMIT 1), false)
+      AND NOT (w.waiting_for = 'endpoint_disabled'
+               AND coalesce((SELECT NOT e.enabled FROM hookseal.endpoints AS e
+                             WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id LIMIT 1), false))
+), released AS (
+    INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
+    SELECT tenant_id, endpoint_id, CASE WHEN bool_or(waiting_for = 'secret') THEN NULL ELSE now() END
+    FROM stray
+    WHERE waiting_for IN ('secret', 'endpoint_disabled')
+    GROUP BY tenant_id, endpoint_id
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+), laned AS (
+    INSERT INTO hookseal.lanes (tenant_id, endpoint_id)
+    SELECT DISTINCT s.tenant_id, s.endpoint_id
+    FROM stray AS s
+    WHERE s.waiting_for NOT IN ('secret', 'endpoint_disabled')
+      AND NOT coalesce((SELECT true FROM hookseal.lanes AS l
+                        WHERE l.tenant_id = s.tenant_id AND l.endpoint_id = s.endpoint_id LIMIT 1), false)
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, waiting_for, number,
+       (SELECT count(*) FROM released) + (SELECT count(*) FROM laned) AS released
+FROM walked
+ORDER BY number DESC
+LIMIT 1
+
+-- Cancels deliveries that have waited for a disabled endpoint for $1 days, the oldest first.
+-- name: cancel_held
+WITH late AS (
+    SELECT d.tenant_id, d.id
+    FROM hookseal.deliveries AS d
+    JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled
+    WHERE d.waiting_for = 'endpoint_disabled' AND d.held_at < now() - make_interval(days => $1)
+    ORDER BY d.held_at
+    LIMIT $2
+    FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE hookseal.deliveries AS d
+SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = NULL,
+    last_error = 'its endpoint was disabled for longer than it may wait (HOOKSEAL_HELD_DAYS is ' || $1::integer || ')'
+FROM late
+WHERE d.tenant_id = late.tenant_id AND d.id = late.id

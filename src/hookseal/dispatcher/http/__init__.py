@@ -1,0 +1,1 @@
+"""Sends one POST to an address that may be dialled: connections, time limits, and limits for the answer."""

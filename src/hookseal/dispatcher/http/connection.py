@@ -1,0 +1,251 @@
+"""One connection: how much it accepts from a receiver, how it ends, and how long it stays open when it is idle."""
+
+import asyncio
+import select
+from collections import OrderedDict, defaultdict
+from contextlib import suppress
+from typing import Any, Final
+
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
+
+from hookseal.dispatcher.http.request_progress import PROGRESS, Phase, Progress
+from hookseal.dispatcher.http.turns import SLICE_BYTES, Turns
+
+INTERIM_REPLIES: Final = 16
+ANSWER_BYTES: Final = 131_072  # the body that is read, and as much for headers and chunks
+CHUNK_BYTES: Final = 8_192  # the framing of chunks, without their content: 5 bytes or more for each chunk
+_MOMENT_SECONDS: Final = 0.1
+_INTERIM: Final = frozenset(range(100, 200)) - {101}  # after 101 nothing follows that is HTTP
+Place = tuple[str, int]
+
+
+class HttpConnection(ResponseHandler):
+    """A connection that is aborted if it is closed in the middle of a request.
+
+    Received bytes are parsed in slices, in turn with all other connections; more is read from the socket after that.
+    The connection is also closed if an answer exceeds its limits, if a second answer follows, or if the receiver sends
+    something without a request. A status that was received before that counts.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, place: Place, idle: "IdleConnections", turns: Turns) -> None:
+        super().__init__(loop)
+        self.place = place
+        self._idle = idle
+        self._turns = turns
+        self._busy = True
+        self._progress: Progress | None = PROGRESS.get()
+        self._unparsed = bytearray()
+        self._is_cut_off = False
+        self._lost_by: tuple[BaseException | None] | None = None
+        self._incoming: select.poll | None = None
+        self._expect_answer()
+
+    def _expect_answer(self) -> None:
+        self._answer_bytes = 0
+        self._chunk_bytes = 0
+        self._interim_replies = 0
+        self._body: StreamReader | None = None
+
+    @property
+    def should_close(self) -> bool:
+        """Whether it cannot be used for another request, for instance because unparsed bytes remain."""
+        return bool(self._unparsed) or super().should_close
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begin a request."""
+        self._idle.forget(self)
+        self._busy = True
+        self._expect_answer()
+        self._progress = progress = PROGRESS.get()
+        progress.connection = self
+        progress.phase = Phase.ANSWER
+        if progress.watch is not None and self.transport is not None:
+            progress.watch(self.transport)
+        later, self._unparsed = self._unparsed, bytearray()
+        super().set_response_params(**params)  # it parses bytes that came before the request: those come first
+        self._unparsed += later
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the receiver. Without a request they would count as the answer to the next one: close it."""
+        if not data:  # aiohttp continues with the bytes that it has
+            super().data_received(data)
+        elif not self._busy:
+            self._cut_off("spoke without being asked")
+        elif not self._unparsed and len(data) <= SLICE_BYTES and self._turns.spend(len(data)):
+            self._parse(data)
+        elif not self._is_cut_off:
+            room = ANSWER_BYTES + 1 - self._answer_bytes - len(self._unparsed)
+            self._unparsed += data[: max(0, room)]
+            self._pause_or_resume(resume=False)
+            self._turns.wait(self)
+
+    def take_turn(self, most: int) -> int:
+        """Parse at most `most` of the waiting bytes, and return how many were parsed."""
+        piece = bytes(self._unparsed[:most])
+        del self._unparsed[:most]
+        if piece:
+            self._parse(piece)
+        if self._lost_by is not None and not self._unparsed:
+            self._end(*self._lost_by)
+        elif not self._unparsed:
+            self._pause_or_resume(resume=True)
+        return len(piece)
+
+    def has_more(self) -> bool:
+        """Return whether bytes wait to be parsed."""
+        return bool(self._unparsed)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take a parsed reply: any number of interim replies up to the limit, and one final reply."""
+        message, body = data
+        if self._is_cut_off:
+            return
+        if message.code in _INTERIM:
+            self._interim_replies += 1
+            if self._interim_replies > INTERIM_REPLIES:
+                self._cut_off(f"sent more than {INTERIM_REPLIES} interim replies")
+                return
+        elif self._body is not None:
+            self._cut_off("answered twice")
+            return
+        else:
+            self._body = body
+        super().feed_data(data, size)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the connection after the bytes that came before its end are parsed."""
+        self._idle.forget(self)
+        if self._unparsed:
+            self._lost_by = (exc,)
+        else:
+            self._end(exc)
+
+    def abort(self) -> None:
+        """End now, and discard bytes that wait to be parsed or sent."""
+        self._unparsed.clear()
+        super().abort()
+
+    def close(self) -> None:
+        """Close the connection. In the middle of a request it does not wait for the receiver to read the rest."""
+        if self._busy:
+            self.abort()
+        else:
+            super().close()
+
+    def rest(self, progress: Progress) -> None:
+        """Mark the connection as idle, if it can be used again and no other request uses it already.
+
+        aiohttp may hand it to another request as soon as the answer has ended, before this request continues.
+        """
+        if self._progress is progress and self.is_connected() and not self.should_close:
+            self._busy = False
+            self._progress = None
+            self._idle.keep(self)
+
+    async def ended(self, *, within: float) -> None:
+        """Return once the connection has ended, or after `within` seconds."""
+        closed = self.closed
+        if closed is not None:
+            await asyncio.wait({closed}, timeout=within)
+            if closed.done():
+                closed.exception()  # retrieved, so that asyncio does not log it; `lost_by` reports it
+
+    def _parse(self, piece: bytes) -> None:
+        self._answer_bytes += len(piece)
+        if self._answer_bytes > ANSWER_BYTES:
+            self._cut_off(f"sent more than {ANSWER_BYTES} bytes")
+            return
+        body = self._body
+        before = 0 if body is None else body.total_bytes
+        super().data_received(piece)
+        if body is not None:
+            self._chunk_bytes += len(piece) - (body.total_bytes - before)
+            if self._chunk_bytes > CHUNK_BYTES:
+                self._cut_off("sent its body in too many chunks")
+
+    def _cut_off(self, what: str) -> None:
+        """End now, because the receiver violated a limit. A status that was received before that counts."""
+        self._is_cut_off = True
+        self._unparsed.clear()
+        self.force_close()
+        if self._progress is not None:
+            self._progress.cut_off = f"the receiver {what}: its connection was closed"
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _pause_or_resume(self, *, resume: bool) -> None:
+        """Resume reading from the socket if `resume`; otherwise pause it until the received bytes are parsed."""
+        if self.transport is None or (resume and self._reading_paused):  # aiohttp resumes once its reader has caught up
+            return
+        with suppress(RuntimeError):  # the transport is closed
+            if resume:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _end(self, exc: BaseException | None) -> None:
+        self._lost_by = None
+        if self._progress is not None:
+            self._progress.lost_by = exc
+            self._progress = None
+        super().connection_lost(exc)
+
+    def is_stale(self) -> bool:
+        """Return whether the receiver has closed the connection, or sent something, since its last answer.
+
+        The event loop may not know it yet, so the system is asked. This avoids writing a request to a closed connection
+        and sending it a second time.
+        """
+        if self.transport is None or self.should_close:
+            return True
+        if self._incoming is None:
+            self._incoming = select.poll()
+            self._incoming.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._incoming.poll(0))
+
+
+class IdleConnections:
+    """The idle connections: at most `most` in all and `most_each` to one place. The longest idle are closed first."""
+
+    def __init__(self, *, most: int, most_each: int) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._all: OrderedDict[HttpConnection, None] = OrderedDict()
+        self._at: defaultdict[Place, OrderedDict[HttpConnection, None]] = defaultdict(OrderedDict)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def keep(self, connection: HttpConnection) -> None:
+        """Add a connection that has become idle, and close another one if there are too many."""
+        self._all[connection] = None
+        here = self._at[connection.place]
+        here[connection] = None
+        if len(here) > self._most_each:
+            self._close(next(iter(here)))
+        elif len(self._all) > self._most:
+            self._close(next(iter(self._all)))
+
+    def forget(self, connection: HttpConnection) -> None:
+        """Remove a connection that is used again or has ended."""
+        if self._all.pop(connection, connection) is None:
+            here = self._at[connection.place]
+            del here[connection]
+            if not here:
+                del self._at[connection.place]
+
+    async def close_all(self) -> bool:
+        """Close all of them, wait until they have ended, and return whether there were any."""
+        ending = list(self._all)
+        for connection in ending:
+            self.forget(connection)
+            connection.abort()
+        for connection in ending:
+            await connection.ended(within=_MOMENT_SECONDS)
+        return bool(ending)
+
+    def _close(self, connection: HttpConnection) -> None:
+        self.forget(connection)
+        connection.close()

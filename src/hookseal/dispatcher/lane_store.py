@@ -1,0 +1,92 @@
+"""Crowded lanes in PostgreSQL: deliveries that wait because their endpoint is at a limit, and open breakers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from hookseal.dispatcher.lanes.lane import Opened, Parked
+from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.postgres.handles import Executor
+from hookseal.postgres.statements import Statements
+
+FIRST_PROBE_SECONDS: Final = 5.0  # after a breaker opened; each later probe comes after twice as long
+PAGE: Final = 1_000
+BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000")
+
+_SQL: Final = Statements("hookseal.dispatcher", "lane_store.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdedLane:
+    """A lane with waiting deliveries. `is_open`: they may be claimed. `reopened_at`: when its breaker closed."""
+
+    key: Key
+    reopened_at: datetime | None
+    is_open: bool
+
+
+class PostgresLanes:
+    """The crowded lanes, on a pool. Every method runs one statement and may raise `Unavailable`."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def park(self, parked: Sequence[Parked]) -> set[str]:
+        """Let these deliveries wait; return the ids of those that do. The others are not due, locked, or a probe."""
+        columns = _lines([
+            (each.ring.tenant_id, each.ring.endpoint_id, each.ring.delivery_id, each.waiting_for.value)
+            for each in parked
+        ])  # fmt: skip
+        return {row[0] for row in await self._rows("park", *columns)}
+
+    async def open_breakers(self, opened: Sequence[Opened], *, spread: float) -> set[Key]:
+        """Hold these endpoints until a probe is answered; return those that were not held already.
+
+        The first probe comes after five seconds times `spread`.
+        """
+        once = {each.key: each for each in opened}
+        columns = _lines([(*key, _reason(each)) for key, each in once.items()])
+        rows = await self._rows("open_breakers", *columns, FIRST_PROBE_SECONDS, spread)
+        return {(row["tenant_id"], row["endpoint_id"]) for row in rows}
+
+    async def page(self, after: Key = BEGINNING) -> list[CrowdedLane]:
+        """Return the crowded lanes behind this one, at most a thousand."""
+        return [
+            CrowdedLane((row["tenant_id"], row["endpoint_id"]), row["reopened_at"], row["is_open"])
+            for row in await self._rows("page", *after, PAGE)
+        ]
+
+    async def next(self, wanted: Sequence[tuple[Key, int]]) -> list[Ring]:
+        """Return the oldest waiting deliveries of these lanes, at most so many of each. Nothing is changed."""
+        rows = await self._rows("next", *_lines([(*key, str(number)) for key, number in wanted]))
+        return [
+            Ring(
+                tenant_id=TenantId(row["tenant_id"]),
+                endpoint_id=EndpointId(row["endpoint_id"]),
+                delivery_id=DeliveryId(row["delivery_id"]),
+                is_parked=True,
+            )
+            for row in rows
+        ]
+
+    async def has_one_tenant(self) -> bool:
+        """Return whether all endpoints are of one tenant."""
+        return bool((await self._rows("has_one_tenant"))[0][0])
+
+    async def forget(self, keys: Sequence[Key]) -> None:
+        """Delete these lanes if nothing waits in them."""
+        await self._rows("forget", *_lines(keys))
+
+    async def _rows(self, name: str, *arguments: Any) -> list[Any]:
+        return await _SQL.rows(self._executor, name, *arguments)
+
+
+def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return ["\n".join(column) for column in zip(*rows, strict=True)]
+
+
+def _reason(opened: Opened) -> str:
+    return f"the endpoint failed 10 times in a row, the last time with {opened.outcome.value}"

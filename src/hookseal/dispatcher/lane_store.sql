@@ -1,0 +1,103 @@
+-- What workers read and write of crowded lanes. Deliveries that another transaction has locked are left out.
+-- A column of words is passed as the lines of one text, as in batches.sql.
+
+-- Lets the due deliveries of these rings wait, each for $4 or for what its held endpoint waits for.
+-- A lane that is not held is crowded from now on, before the first of them waits: so a worker finds them. It leaves out
+-- the probe of a held endpoint. It returns those that wait now.
+-- name: park
+WITH asked AS MATERIALIZED (
+    SELECT a.tenant_id, a.endpoint_id, a.id, a.waiting_for
+    FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
+                string_to_array($4, E'\n', '')) AS a (tenant_id, endpoint_id, id, waiting_for)
+), due AS MATERIALIZED (
+    SELECT d.tenant_id, d.id, d.endpoint_id, a.waiting_for
+    FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+    WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
+      AND CASE WHEN d.state = 'pending' AND d.waiting_for IS NULL THEN d.next_attempt_at <= now() END
+    FOR UPDATE OF d SKIP LOCKED
+), judged AS MATERIALIZED (
+    SELECT due.tenant_id, due.id, due.endpoint_id, due.waiting_for, h.waiting_for AS held_for, h.reason
+    FROM due
+    LEFT JOIN hookseal.held_endpoints AS h
+        ON h.tenant_id = due.tenant_id AND h.endpoint_id = due.endpoint_id AND h.released_at IS NULL
+    WHERE h.probe_id IS DISTINCT FROM due.id
+), crowded AS (
+    INSERT INTO hookseal.lanes (tenant_id, endpoint_id, waiting_for)
+    SELECT tenant_id, endpoint_id, min(waiting_for) FROM judged WHERE held_for IS NULL
+    GROUP BY tenant_id, endpoint_id
+    ORDER BY tenant_id, endpoint_id
+    ON CONFLICT DO NOTHING
+)
+UPDATE hookseal.deliveries AS d
+SET waiting_for = coalesce(judged.held_for, judged.waiting_for), held_at = now(), rung_at = NULL,
+    last_error = coalesce(judged.reason, d.last_error)
+FROM judged
+WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
+RETURNING d.id::text AS delivery_id
+
+-- Opens the breakers of these endpoints: they are held until a probe is answered, the first after $4 seconds.
+-- An endpoint that is held already is left as it is, and not returned.
+-- name: open_breakers
+INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, waiting_for, reason, step_seconds, probe_at)
+SELECT o.tenant_id, o.endpoint_id, 'breaker', o.reason, $4::float8, now() + make_interval(secs => $4::float8 * $5::float8)
+FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', ''))
+     AS o (tenant_id, endpoint_id, reason)
+ORDER BY o.tenant_id, o.endpoint_id
+ON CONFLICT (tenant_id, endpoint_id) DO UPDATE
+SET since = now(), waiting_for = excluded.waiting_for, reason = excluded.reason, is_transient = false,
+    step_seconds = excluded.step_seconds, probe_at = excluded.probe_at, probe_id = NULL, released_at = NULL
+WHERE h.released_at IS NOT NULL
+RETURNING h.tenant_id, h.endpoint_id::text AS endpoint_id
+
+-- Reads a page of the crowded lanes of enabled endpoints that are not held.
+-- name: page
+SELECT l.tenant_id, l.endpoint_id::text AS endpoint_id, l.reopened_at,
+       e.enabled IS NOT FALSE AND h.endpoint_id IS NULL AS is_open
+FROM hookseal.lanes AS l
+LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = l.tenant_id AND e.id = l.endpoint_id
+LEFT JOIN hookseal.held_endpoints AS h
+    ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+WHERE (l.tenant_id, l.endpoint_id) > ($1, $2::text::uuid)
+ORDER BY l.tenant_id, l.endpoint_id
+LIMIT $3
+
+-- Returns the oldest waiting deliveries of these lanes, as many of each as asked for. Nothing is changed.
+-- Each lane is read once for each reason to wait, so that the index gives the oldest without reading the others.
+-- name: next
+SELECT a.tenant_id, a.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
+FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::integer[])
+     WITH ORDINALITY AS a (tenant_id, endpoint_id, wanted, n)
+CROSS JOIN LATERAL (
+    SELECT oldest.id
+    FROM unnest(ARRAY['breaker', 'concurrency', 'rate']) AS w (waiting_for)
+    CROSS JOIN LATERAL (
+        SELECT held.id
+        FROM hookseal.deliveries AS held
+        WHERE held.tenant_id = a.tenant_id AND held.endpoint_id = a.endpoint_id AND held.waiting_for = w.waiting_for
+        ORDER BY held.id
+        LIMIT a.wanted) AS oldest
+    ORDER BY oldest.id
+    LIMIT a.wanted) AS d
+WHERE NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                  WHERE h.tenant_id = a.tenant_id AND h.endpoint_id = a.endpoint_id AND h.released_at IS NULL)
+ORDER BY a.n, d.id
+
+-- Returns whether all endpoints are of one tenant.
+-- name: has_one_tenant
+SELECT coalesce(min(tenant_id) = max(tenant_id), false) FROM hookseal.endpoints
+
+-- Deletes these lanes if nothing waits in them.
+-- name: forget
+WITH empty AS (
+    SELECT l.tenant_id, l.endpoint_id
+    FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[]) AS a (tenant_id, endpoint_id)
+    JOIN hookseal.lanes AS l ON l.tenant_id = a.tenant_id AND l.endpoint_id = a.endpoint_id
+    WHERE NOT EXISTS (
+        SELECT FROM unnest(ARRAY['breaker', 'concurrency', 'rate']) AS w (waiting_for)
+        JOIN hookseal.deliveries AS d ON d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id
+                                     AND d.waiting_for = w.waiting_for)
+    FOR UPDATE OF l SKIP LOCKED
+)
+DELETE FROM hookseal.lanes AS l
+USING empty
+WHERE l.tenant_id = empty.tenant_id AND l.endpoint_id = empty.endpoint_id

@@ -1,0 +1,149 @@
+"""One lane: how many requests to one endpoint this worker may have in flight. Pure: times are passed in.
+
+The limit grows while the endpoint answers and halves when it is in trouble, at most once for all requests that were in
+flight together. After many failures in a row the breaker opens.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from hookseal.dispatcher.lanes.fleet import Fleet
+from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.model import Outcome, Pace, Ring, WaitingFor
+
+BREAKER_FAILURES: Final = 10  # in a row
+CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lane; then it asks PostgreSQL again
+UNKNOWN_MAY_WAIT: Final = 256  # rings of an endpoint whose settings this worker has not read yet
+LEAST_MAY_WAIT: Final = 4
+# The endpoint, or the way to it, cannot take what is sent.
+TROUBLE: Final = frozenset({
+    Outcome.THROTTLED,
+    Outcome.SERVER_ERROR,
+    Outcome.TIMEOUT,
+    Outcome.TLS,
+    Outcome.DNS,
+    Outcome.CONNECTION,
+    Outcome.PROTOCOL,
+})  # fmt: skip
+# These say nothing about the endpoint: nothing was sent, or nobody knows what came of it.
+NEUTRAL: Final = frozenset({Outcome.FORBIDDEN_ADDRESS, Outcome.PROXY, Outcome.INVALID_URL, Outcome.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A ring whose delivery is to wait in PostgreSQL, and what it waits for."""
+
+    ring: Ring
+    waiting_for: WaitingFor
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An endpoint whose breaker opens, and the outcome that opened it."""
+
+    key: Key
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Lane:
+    """The state of one endpoint in one worker. `ceiling` is this worker's share of the endpoint's limit.
+
+    `is_known` says whether the settings were read: before that only one request is in flight.
+    """
+
+    ceiling: int
+    limit: float
+    threshold: float
+    rate: float | None = None
+    tokens: float = 1.0
+    filled_at: float = 0.0
+    is_known: bool = False
+    in_flight: int = 0
+    failed_in_a_row: int = 0
+    halved_at: float = float("-inf")
+    closed_until: float = float("-inf")
+    reopened: object = None
+
+    def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
+        """Take over the settings that a claim has read. A lane without trouble has its whole share at once."""
+        ceiling = fleet.share(pace.concurrency or default, endpoint_id)
+        if ceiling != self.ceiling or not self.is_known:
+            if self.limit >= self.ceiling:
+                self.limit = self.threshold = float(max(ceiling, 1))
+            self.ceiling = ceiling
+        self.rate = None if pace.rate is None else pace.rate / fleet.workers
+        self.is_known = True
+
+    def room(self, now: float) -> int:
+        """Return how many more requests may begin now."""
+        if now < self.closed_until:
+            return 0
+        most = min(int(self.limit), self.ceiling) if self.is_known else min(self.ceiling, 1)
+        room = most - self.in_flight
+        if room > 0 and self.rate is not None:
+            self._fill(now, self.rate)
+            room = min(room, int(self.tokens))
+        return max(room, 0)
+
+    def may_wait(self, now: float) -> int:
+        """Return how many rings may wait in this worker: about one more round. The others wait in PostgreSQL."""
+        if now < self.closed_until or self.rate is not None:
+            return 0
+        return max(int(self.limit), LEAST_MAY_WAIT) if self.is_known else UNKNOWN_MAY_WAIT
+
+    def begin(self, now: float) -> None:
+        """Count a request."""
+        self.in_flight += 1
+        if self.rate is not None:
+            self._fill(now, self.rate)
+            self.tokens -= 1
+
+    def left(self) -> None:
+        """Count a request that ended without an answer that says anything, or was not begun."""
+        self.in_flight -= 1
+
+    def unspent(self) -> None:
+        """Count a request that was not begun."""
+        self.in_flight -= 1
+        self.tokens += self.rate is not None
+
+    def answered(self, outcome: Outcome, *, begun_at: float, now: float) -> bool:
+        """Count the end of a request with this outcome, and return whether the breaker opens."""
+        self.in_flight -= 1
+        if outcome in NEUTRAL:
+            return False
+        if outcome not in TROUBLE:
+            self.failed_in_a_row = 0
+            grown = self.limit + (1.0 if self.limit < self.threshold else 1.0 / self.limit)
+            self.limit = min(grown, float(max(self.ceiling, 1)))
+            return False
+        self.failed_in_a_row += 1
+        if begun_at > self.halved_at:  # else it was in flight when the limit was halved
+            self.limit = self.threshold = max(self.limit / 2, 1.0)
+            self.halved_at = now
+        if self.failed_in_a_row < BREAKER_FAILURES or now < self.closed_until:
+            return False
+        self.close(now)
+        return True
+
+    def close(self, now: float) -> None:
+        """Begin nothing for a while: the lane is closed for all workers."""
+        self.closed_until = now + CLOSED_SECONDS
+
+    def reopen(self, since: object) -> None:
+        """Begin again with one request at a time; the limit then doubles with each round, up to half of the ceiling."""
+        self.reopened = since
+        self.closed_until = float("-inf")
+        self.failed_in_a_row = 0
+        self.limit, self.threshold = 1.0, max(self.ceiling / 2, 1.0)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost if the worker forgets it."""
+        return not self.in_flight and self.limit >= self.ceiling and self.rate is None
+
+    def _fill(self, now: float, rate: float) -> None:
+        """Add the tokens since the last time: one for each request of the rate, at most those of a second."""
+        self.tokens = min(self.tokens + (now - self.filled_at) * rate, max(rate, 1.0))
+        self.filled_at = now

@@ -1,0 +1,295 @@
+"""All lanes of one worker: which rings wait here, which deliveries begin next, and what must wait in PostgreSQL. Pure.
+
+A delivery begins only if its lane has room. Tenants take turns, and so do the endpoints of each tenant. In an
+installation of several tenants, a tenant gets no more slots once it has `TENANT_SHARE` times as many as are free: so
+some are always left for others.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from hookseal.dispatcher.lanes.crowded import CrowdedLanes
+from hookseal.dispatcher.lanes.fleet import Fleet
+from hookseal.dispatcher.lanes.lane import Lane, Opened, Parked
+from hookseal.dispatcher.lanes.rotation import Key, Rotation
+from hookseal.dispatcher.lanes.tenants import Tenants
+from hookseal.dispatcher.model import Claim, Outcome, Ring, WaitingFor
+
+LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
+MOST_LANES: Final = 10_000  # idle lanes whose state is kept
+MOST_ASKED: Final = 128  # deliveries in one look for the next ones
+MOST_BLOCKED: Final = 512  # rings that wait here although their lanes have no room
+MOST_TO_PARK: Final = 10_000  # rings; with more of them this worker takes none until they are parked
+LONGEST_WAIT_SECONDS: Final = 5.0  # then a ring waits in PostgreSQL; the sweep takes one for lost a little later
+
+
+class Lanes:
+    """The lanes of one worker. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
+
+    `crowded` are those with deliveries that wait in PostgreSQL; `tenants` shares the slots out.
+    """
+
+    def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet) -> None:
+        self._default = ceiling
+        self._fleet = fleet
+        self._lanes: OrderedDict[Key, Lane] = OrderedDict()
+        self._waiting: dict[Key, deque[tuple[float, Ring]]] = {}
+        self._ids: set[str] = set()
+        self._blocked: dict[Key, int] = {}
+        self._blocked_rings = 0
+        self._ready = Rotation()
+        self._first: OrderedDict[str, tuple[float, Ring]] = OrderedDict()
+        self.crowded = CrowdedLanes()
+        self._begun: dict[str, tuple[Key, float]] = {}
+        self.tenants = Tenants()
+        self._parked: deque[Parked] = deque()
+        self._opened: list[Opened] = []
+        self._got_room = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a ring waits whose lane may have room."""
+        return bool(self._first or self._ready)
+
+    @property
+    def needs_database(self) -> bool:
+        """Whether something is to be written (rings to be parked, breakers that open), or a crowded lane got room."""
+        return bool(self._parked or self._opened or self._got_room)
+
+    def space(self, slots: int) -> int:
+        """Return how many more rings this worker should take, with so many free slots."""
+        if len(self._parked) > MOST_TO_PARK:
+            return 0
+        ready = len(self._ids) - self._blocked_rings - self.tenants.waiting_of_full
+        return max(slots + LOOK_AHEAD - ready, 0)
+
+    def add(self, rings: Iterable[Ring], now: float) -> None:
+        """Let these rings wait for their turn. A ring that waits here already, or whose request runs, is left out."""
+        changed: dict[Key, None] = {}
+        for ring in rings:
+            if ring.delivery_id in self._ids or ring.delivery_id in self._begun:
+                continue
+            key: Key = (ring.tenant_id, ring.endpoint_id)
+            if self.tenants.is_full(key[0]) and self.tenants.waiting(key[0]) >= LOOK_AHEAD:
+                self._park(ring, now)
+                continue
+            self._waiting.setdefault(key, deque()).append((now, ring))
+            self._ids.add(ring.delivery_id)
+            self.tenants.count(key[0], 1)
+            changed[key] = None
+        for key in changed:
+            self._settle(key, now)
+
+    def add_first(self, rings: Iterable[Ring], now: float) -> None:
+        """Let these rings go before others, whatever their lanes allow: PostgreSQL has refused to park them."""
+        for ring in rings:
+            if ring.delivery_id not in self._begun:
+                self._first[ring.delivery_id] = (now, ring)
+
+    def pick(self, slots: int, now: float, *, most: int = MOST_ASKED) -> list[Ring]:
+        """Remove and return the rings whose turn it is, at most `most`, and count them as begun. `slots` are free."""
+        picked: list[Ring] = []
+        most = min(most, slots)
+        for _, ring in list(self._first.values())[:MOST_ASKED]:
+            if len(picked) < most and not self.tenants.has_its_share(ring.tenant_id, slots - len(picked)):
+                del self._first[ring.delivery_id]
+                self.begin(ring, now)
+                picked.append(ring)
+        passed = 0
+        while self._ready and len(picked) < most and passed < self._ready.tenants:
+            key = self._ready.first()
+            if self.tenants.has_its_share(key[0], slots - len(picked)):
+                self.tenants.fill(key[0])
+                self._ready.pass_tenant(key[0])
+                passed += 1
+                continue
+            if not self._lane(key).room(now):
+                self._ready.discard(key)
+                self._settle(key, now)
+                continue
+            passed = 0
+            if len(self._ready) > 1:
+                self._ready.pass_turn(key)
+            picked.append(self._take(key, now))
+        return picked
+
+    def begin(self, ring: Ring, now: float) -> None:
+        """Count this ring as begun, unless it is."""
+        if ring.delivery_id not in self._begun:
+            key = (ring.tenant_id, ring.endpoint_id)
+            self._begun[ring.delivery_id] = (key, now)
+            self.tenants.begin(key[0])
+            self._lane(key).begin(now)
+
+    def claimed(self, claim: Claim, now: float) -> None:
+        """Take over what a claim has read about its endpoint."""
+        key = (claim.ring.tenant_id, claim.ring.endpoint_id)
+        lane = self._lane(key)
+        if claim.target is not None:
+            lane.configure(claim.target.pace, self._fleet(), key[1], default=self._default)
+        if claim.is_probe is False:
+            lane.close(now)
+        if key in self._waiting:
+            self._settle(key, now)
+
+    def unclaimed(self, ring: Ring, now: float) -> None:
+        """Count a ring that claimed nothing."""
+        begun = self._begun.pop(ring.delivery_id, None)
+        if begun is not None:
+            self._lane(begun[0]).unspent()
+            self._ended(begun[0], now)
+
+    def left(self, delivery_id: str, now: float) -> bool:
+        """Count the end of a delivery without an answer, unless it was answered; return whether it was not."""
+        begun = self._begun.pop(delivery_id, None)
+        if begun is None:
+            return False
+        self._lane(begun[0]).left()
+        self._ended(begun[0], now)
+        return True
+
+    def answered(self, ring: Ring, outcome: Outcome, now: float) -> None:
+        """Count the end of a request."""
+        begun = self._begun.pop(ring.delivery_id, None)
+        if begun is not None:
+            key, begun_at = begun
+            if self._lane(key).answered(outcome, begun_at=begun_at, now=now):
+                self._opened.append(Opened(key, outcome))
+            self._ended(key, now)
+
+    def reopened(self, key: Key, since: object, now: float) -> None:
+        """Begin slowly again after the lane was closed, once for each `since`."""
+        lane = self._lane(key)
+        if lane.reopened != since:
+            lane.reopen(since)
+            self._settle(key, now)
+
+    def park_old(self, now: float) -> None:
+        """Park the rings that have waited here for long: the sweep would take them for lost."""
+        for at, ring in list(self._first.values()):
+            if now - at >= LONGEST_WAIT_SECONDS:
+                del self._first[ring.delivery_id]  # the sweep rings it again
+        for key, rings in list(self._waiting.items()):
+            self._unblock(key)
+            while rings and now - rings[0][0] >= LONGEST_WAIT_SECONDS:
+                self._drop(rings.popleft()[1], now)
+            self._settle(key, now)
+
+    def take_parked(self, most: int) -> list[Parked]:
+        """Remove and return rings that are to be parked."""
+        return [self._parked.popleft() for _ in range(min(most, len(self._parked)))]
+
+    def take_opened(self) -> list[Opened]:
+        """Remove and return the breakers that are to be opened."""
+        opened, self._opened = self._opened, []
+        return opened
+
+    def wanted(self, slots: int, now: float) -> list[tuple[Key, int]]:
+        """Return which crowded lanes have room for how many more, those first whose turn it is."""
+        self._got_room = False
+        left = min(self.space(slots), MOST_ASKED)
+        asked: list[tuple[Key, int]] = []
+        for key in self.crowded.turns(now):
+            if left <= 0:
+                break
+            lane = self._lane(key)
+            room = lane.room(now) - len(self._waiting.get(key, ()))
+            few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
+            if room > 0 and not few and not self.tenants.is_full(key[0]):
+                asked.append((key, min(room, left)))
+                left -= asked[-1][1]
+        return asked
+
+    def found(self, asked: Sequence[tuple[Key, int]], rings: Sequence[Ring], now: float) -> None:
+        """Let these deliveries of crowded lanes wait for their turn here, and note which lanes had no more."""
+        self.crowded.found(asked, rings, now)
+        self.add(rings, now)
+
+    def leave(self) -> list[Ring]:
+        """Remove and return every ring that waits here and is not parked, for another worker."""
+        left = [*(ring for _, ring in self._first.values()), *(each.ring for each in self._parked)]
+        left += [ring for rings in self._waiting.values() for _, ring in rings if not ring.is_parked]
+        self._first.clear()
+        self._parked.clear()
+        self._waiting.clear()
+        self._ids.clear()
+        self._blocked.clear()
+        self.tenants.leave()
+        self._blocked_rings = 0
+        self._ready = Rotation()
+        return left
+
+    def _lane(self, key: Key) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            ceiling = self._fleet().share(self._default, key[1])
+            lane = self._lanes[key] = Lane(ceiling, limit=float(max(ceiling, 1)), threshold=float(max(ceiling, 1)))
+            self._drop_idle()
+        return lane
+
+    def _drop_idle(self) -> None:
+        """Forget the oldest lane if there are too many, unless something would be lost."""
+        for _ in range(min(len(self._lanes) - MOST_LANES, 2)):  # two, so that those that are kept do not add up
+            key, lane = next(iter(self._lanes.items()))
+            if lane.is_idle and key not in self._waiting:
+                del self._lanes[key]
+            else:
+                self._lanes.move_to_end(key)
+
+    def _take(self, key: Key, now: float) -> Ring:
+        rings = self._waiting[key]
+        ring = rings.popleft()[1]
+        self._ids.discard(ring.delivery_id)
+        self.tenants.count(key[0], -1)
+        if not rings:
+            del self._waiting[key]
+            self._ready.discard(key)
+        self.begin(ring, now)
+        return ring
+
+    def _ended(self, key: Key, now: float) -> None:
+        """Count one request of the tenant less, and see what the lane may do with the room."""
+        self.tenants.end(key[0])
+        self._got_room |= key in self.crowded
+        if key in self._waiting:
+            self._settle(key, now)
+
+    def _settle(self, key: Key, now: float) -> None:
+        """Put the lane among those that are ready if it has room, and park the rings for which it has no place."""
+        rings = self._waiting.get(key)
+        if rings is None:
+            return
+        self._unblock(key)
+        lane = self._lane(key)
+        room = lane.room(now)
+        places = room + (lane.may_wait(now) if self._blocked_rings < MOST_BLOCKED else 0)
+        while len(rings) > places:
+            self._drop(rings.pop()[1], now)
+        if not rings:
+            del self._waiting[key]
+            self._ready.discard(key)
+        elif room:
+            self._ready.add(key)
+        elif lane.is_known:
+            self._blocked[key] = len(rings)
+            self._blocked_rings += len(rings)
+            self.tenants.count(key[0], -len(rings))
+
+    def _unblock(self, key: Key) -> None:
+        if blocked := self._blocked.pop(key, 0):
+            self._blocked_rings -= blocked
+            self.tenants.count(key[0], blocked)
+
+    def _drop(self, ring: Ring, now: float) -> None:
+        """Park a ring that waited here."""
+        self._ids.discard(ring.delivery_id)
+        self.tenants.count(ring.tenant_id, -1)
+        self._park(ring, now)
+
+    def _park(self, ring: Ring, now: float) -> None:
+        if ring.is_parked:  # it still waits in PostgreSQL
+            return
+        lane = self._lane((ring.tenant_id, ring.endpoint_id))
+        is_slow = lane.rate is not None and lane.tokens < 1 and now >= lane.closed_until
+        self._parked.append(Parked(ring, WaitingFor.RATE if is_slow else WaitingFor.CONCURRENCY))

@@ -1,0 +1,213 @@
+"""Stores replay jobs, counts what one would replay, and takes their steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from hookseal.dispatcher.model import State
+from hookseal.dispatcher.replay import replay_all
+from hookseal.dispatcher.replay_job import JobState, ReplayJob, Selection, Tally
+from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.ids import EndpointId, EventId, ReplayId, TenantId
+from hookseal.ground.paging import before, paged, require_limit
+from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.statements import Statements
+
+WALKED: Final = 5_000  # deliveries that one step looks at: a few milliseconds in PostgreSQL
+BATCH: Final = 1_000  # deliveries that one step replays
+_ALL: Final = 2_147_483_647
+_SAVED_SECONDS: Final = 2.0  # what a job did not use of its rate for longer than this is lost: no burst after a pause
+
+_SQL: Final = Statements("hookseal.dispatcher", "replay_jobs.sql", seconds=None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A running job, by its ids."""
+
+    tenant_id: TenantId
+    replay_id: ReplayId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one step did. `may_go_on`: the job looks at more deliveries, and its rate allows it to do so at once."""
+
+    job: ReplayJob
+    tally: Tally
+    may_go_on: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Walked:
+    has_more: bool
+    is_cut: bool
+    ended_with: str | None
+    replayed: list[str]
+    disabled: int
+    deleted: int
+
+    @property
+    def tally(self) -> Tally:
+        return Tally(replayed=len(self.replayed), disabled=self.disabled, deleted=self.deleted)
+
+
+async def count(executor: Executor, selection: Selection) -> Tally:
+    """Return what would happen to the deliveries of the selection if they were replayed now. Raises `Unavailable`."""
+    _, place, end = await _window(executor, selection)
+    tally, has_more = Tally(), True
+    while has_more:
+        walked = await _walk(executor, selection, place, end, at_most=_ALL)
+        tally, has_more, place = tally + walked.tally, walked.has_more, walked.ended_with or place
+    return tally
+
+
+async def insert(connection: Connection, selection: Selection, *, rate: int, matched: int) -> ReplayJob:
+    """Store a running job about what the selection has now, in the caller's transaction. Raises `Unavailable`."""
+    until, cursor, end = await _window(connection, selection)
+    row = await _SQL.row(
+        connection,
+        "insert",
+        selection.tenant_id,
+        selection.endpoint_id,
+        selection.event_type,
+        selection.event_id,
+        [state.value for state in selection.states],
+        selection.since,
+        until,
+        cursor,
+        end,
+        rate,
+        matched,
+    )
+    return _job(dict(row or {}))
+
+
+async def count_running(connection: Connection, tenant: TenantId) -> int:
+    """Return how many jobs of the tenant run. Raises `Unavailable`."""
+    number: int = await _SQL.value(connection, "count_running", tenant)
+    return number
+
+
+async def running(executor: Executor, *, at_most: int) -> list[RunningJob]:
+    """Return the running jobs of all tenants, the one first that has waited longest for its step.
+
+    Raises `Unavailable`.
+    """
+    rows = await _SQL.rows(executor, "running", at_most)
+    return [RunningJob(TenantId(row["tenant_id"]), ReplayId(row["replay_id"])) for row in rows]
+
+
+async def step(connection: Connection, running_job: RunningJob, *, walked: int = WALKED) -> Step | None:
+    """Replay what the rate of the job allows now, and move the job behind it, in the caller's transaction.
+
+    It looks at no more than `walked` deliveries. If there are no more, the job is done. Returns None, and does nothing,
+    if the job does not run, if another transaction works on it, or if its rate allows nothing now. Raises
+    `Unavailable`.
+    """
+    row = await _SQL.row(connection, "take", running_job.tenant_id, running_job.replay_id, _SAVED_SECONDS)
+    if row is None or not row["allowance"]:
+        return None
+    selection, allowance = _job(dict(row)).selection, min(row["allowance"], BATCH)
+    found = await _walk(connection, selection, row["place"], row["end"], at_most=allowance, walked=walked)
+    done = replace(found.tally, replayed=await replay_all(connection, selection.tenant_id, found.replayed))
+    moved = await _SQL.row(
+        connection,
+        "move",
+        running_job.tenant_id,
+        running_job.replay_id,
+        found.ended_with,
+        done.replayed,
+        done.disabled,
+        done.deleted,
+        _SAVED_SECONDS,
+        found.has_more,
+    )
+    return Step(job=_job(dict(moved or {})), tally=done, may_go_on=found.has_more and not found.is_cut)
+
+
+async def cancel(connection: Connection, replay_id: ReplayId, *, tenant: TenantId | None = None) -> ReplayJob:
+    """Cancel a running job, by default of any tenant, in the caller's transaction: then it replays nothing more.
+
+    Raises `NotFound`, `Conflict` if it has ended, and `Unavailable`.
+    """
+    row = await _SQL.row(connection, "lock", replay_id)
+    if row is None or tenant not in {None, row["tenant_id"]}:
+        raise _unknown()
+    if row["state"] != JobState.RUNNING:
+        raise Conflict(f"the replay job is {row['state']} already: there is nothing to cancel", field="replay")
+    cancelled = await _SQL.row(connection, "cancel", row["tenant_id"], replay_id)
+    return _job(dict(cancelled or {}))
+
+
+async def show(executor: Executor, replay_id: ReplayId, *, tenant: TenantId | None = None) -> ReplayJob:
+    """Return one job, by default of any tenant. Raises `NotFound`, `Unavailable`."""
+    row = await _SQL.row(executor, "show", replay_id)
+    if row is None or tenant not in {None, row["tenant_id"]}:
+        raise _unknown()
+    return _job(dict(row))
+
+
+async def page(
+    executor: Executor, tenant: TenantId | None, state: JobState | None, *, limit: int, cursor: str | None
+) -> tuple[list[ReplayJob], str | None]:
+    """Return up to `limit` jobs, newest first, and the cursor of the next page, None after the last.
+
+    Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, and `Unavailable`.
+    """
+    require_limit(limit)
+    rows = await _SQL.rows(executor, "page", tenant, None if state is None else state.value, before(cursor), limit + 1)
+    items, following = paged(rows, limit, "replay_id")
+    return [_job(item) for item in items], following
+
+
+async def _window(executor: Executor, selection: Selection) -> tuple[Any, str, str]:
+    row = await _SQL.row(executor, "window", selection.since, selection.until)
+    assert row is not None  # noqa: S101 -- the statement reads no table
+    return row["until"], row["cursor"], row["end_id"]
+
+
+async def _walk(
+    executor: Executor, selection: Selection, place: str, end: str, *, at_most: int, walked: int = WALKED
+) -> _Walked:
+    row = await _SQL.row(
+        executor,
+        "walk",
+        selection.tenant_id,
+        place,
+        end,
+        [state.value for state in selection.states],
+        selection.endpoint_id,
+        selection.event_type,
+        selection.event_id,
+        walked,
+        at_most,
+    )
+    return _Walked(**dict(row or {}))
+
+
+def _job(row: Mapping[str, Any]) -> ReplayJob:
+    endpoint, event = row["endpoint_id"], row["event_id"]
+    return ReplayJob(
+        replay_id=ReplayId(row["replay_id"]),
+        selection=Selection(
+            tenant_id=TenantId(row["tenant_id"]),
+            endpoint_id=None if endpoint is None else EndpointId(str(endpoint)),
+            event_type=row["event_type"],
+            event_id=None if event is None else EventId(event),
+            states=tuple(map(State, row["states"])),
+            since=row["since"],
+            until=row["until"],
+        ),
+        state=JobState(row["state"]),
+        rate=row["rate"],
+        matched=row["matched"],
+        started_at=row["started_at"],
+        moved_at=row["moved_at"],
+        ended_at=row["ended_at"],
+        tally=Tally(replayed=row["replayed"], disabled=row["disabled"], deleted=row["deleted"]),
+    )
+
+
+def _unknown() -> NotFound:
+    return NotFound("there is no replay job with this id", field="replay")

@@ -1,0 +1,256 @@
+"""Explains where a delivery stands: what it waits for, since when, what releases it, and which command does. Pure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, assert_never
+
+from hookseal.dispatcher.delivery_facts import Facts
+from hookseal.dispatcher.model import State, WaitingFor
+from hookseal.dispatcher.url import PLAIN_HTTP
+
+_START: Final = "hookseal worker"
+_CHECK: Final = "hookseal check"
+_CLEAR: Final = "hookseal secret cache-clear"
+_LEADER: Final = "the leader, which releases 1,000 deliveries at a time, the oldest first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The answer to `delivery why`.
+
+    `since` is when the delivery came to where it stands, None if it was given back and that is not on record.
+    `released_by` says what ends the wait, None in a final state. `command` does so now, or sends a finished delivery
+    again; None if no command does. `text` says all of this in one paragraph.
+    """
+
+    state: State
+    waiting_for: WaitingFor | None
+    since: datetime | None
+    released_by: str | None
+    command: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """`what` is a sentence, `released_by` what ends the wait, and `advice` what the command does."""
+
+    what: str
+    since: datetime | None = None
+    released_by: str | None = None
+    command: str | None = None
+    advice: str = "Nothing needs to be done."
+
+
+def explain(facts: Facts) -> Explanation:
+    """Return the explanation of where the delivery stands."""
+    standing = _standing(facts)
+    sentences = [
+        f"Delivery {facts.delivery_id}: {standing.what}.",
+        f"This is so since {_at(standing.since)}." if standing.since is not None else "",
+        f"It is released by {standing.released_by}." if standing.released_by is not None else "",
+        standing.advice if standing.command is None else f"{standing.advice}: `{standing.command}`.",
+    ]
+    return Explanation(
+        state=facts.state,
+        waiting_for=facts.waiting_for,
+        since=standing.since,
+        released_by=standing.released_by,
+        command=standing.command,
+        text=" ".join(filter(None, sentences)),
+    )
+
+
+def _standing(facts: Facts) -> _Standing:
+    match facts.state:
+        case State.PENDING:
+            return _due(facts) if facts.waiting_for is None else _held(facts, facts.waiting_for)
+        case State.SENDING:
+            return _sending(facts)
+        case State.DELIVERED:
+            answer = "" if facts.last_attempt is None else f" at attempt {facts.last_attempt.number}"
+            return _final(facts, f"it is delivered: the receiver accepted it{answer}")
+        case State.DEAD_LETTER:
+            spent = f"all its attempts are spent ({facts.budget_spent})"
+            return _final(facts, f"it is a dead letter: {spent}, and the last one failed{_error(facts)}")
+        case State.FAILED:
+            return _final(facts, f"it failed for good, whatever attempts were left{_error(facts)}")
+        case State.CANCELLED:
+            return _final(facts, f"it is cancelled and will not be sent{_error(facts)}")
+        case _:
+            assert_never(facts.state)
+
+
+def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:
+    match waiting_for:
+        case WaitingFor.SECRET:
+            return _for_secret(facts)
+        case WaitingFor.ENDPOINT_DISABLED:
+            return _for_endpoint(facts)
+        case WaitingFor.BREAKER:
+            return _Standing(
+                "it is held, unsent and with no attempt spent, because the breaker of its endpoint is open: too many "
+                f"attempts in a row failed{_error(facts)}",
+                facts.held_at,
+                "a probe that is answered: from time to time one delivery of the endpoint is tried, at least every "
+                "5 minutes, and then the others follow at a growing rate",
+                f"hookseal endpoint enable {facts.of_endpoint}",
+                "If the receiver works again, have one delivery tried now",
+            )
+        case WaitingFor.RATE:
+            return _Standing(
+                "it is held, unsent and with no attempt spent, because its endpoint gets as many requests as its rate "
+                "limit allows",
+                facts.held_at,
+                "the clock: the deliveries of the endpoint follow one after another, as its rate allows",
+                f"hookseal endpoint update {facts.of_endpoint} --rate N/s",
+                "To send it sooner, raise the rate",
+            )
+        case WaitingFor.CONCURRENCY:
+            return _Standing(
+                "it is held, unsent and with no attempt spent, because its endpoint has as many requests in flight as "
+                "its concurrency allows now",
+                facts.held_at,
+                "the end of one of these requests; the concurrency grows while they succeed, and halves when they fail",
+                f"hookseal endpoint update {facts.of_endpoint} --concurrency N",
+                "To send it sooner, raise the limit, if that is what is reached",
+            )
+        case WaitingFor.ORDER:
+            return _for_order(facts)
+        case _:
+            assert_never(waiting_for)
+
+
+def _for_secret(facts: Facts) -> _Standing:
+    is_plain = facts.last_error == PLAIN_HTTP
+    because = PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}"
+    what = f"it is held, unsent and with no attempt spent, because {because}"
+    if facts.probe_at is None:
+        return _Standing(what, facts.held_at, _LEADER, *_workers(facts))
+    if is_plain:
+        return _Standing(
+            what,
+            facts.held_at,
+            f"a probe: the oldest delivery of the endpoint is tried next at {_at(facts.probe_at)}, and if its url "
+            "may be used then, all others follow",
+            f"hookseal endpoint update {facts.of_endpoint} --url https://...",
+            "To send it at once, give the endpoint an https url",
+        )
+    return _Standing(
+        what,
+        facts.held_at,
+        f"a probe that is signed: the oldest delivery of the endpoint is tried next at {_at(facts.probe_at)}, and if "
+        "its secret is available, all others follow",
+        _CLEAR,
+        "When the secret is repaired (docs/runbook.md, HooksealSecretRefused), have it tried at once",
+    )
+
+
+def _for_endpoint(facts: Facts) -> _Standing:
+    if facts.endpoint is None or facts.endpoint.enabled:
+        again = "deleted" if facts.endpoint is None else "enabled again"
+        return _Standing(
+            f"it was held for its endpoint, which is {again} now", facts.held_at, _LEADER, *_workers(facts)
+        )
+    since = "" if facts.endpoint.disabled_at is None else f" since {_at(facts.endpoint.disabled_at)}"
+    return _Standing(
+        "it is held, unsent and with no attempt spent, because its endpoint is disabled"
+        f"{since}{_because(facts.endpoint.disabled_reason)}",
+        facts.held_at,
+        "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled",
+        f"hookseal endpoint enable {facts.of_endpoint}",
+        "Enable the endpoint",
+    )
+
+
+def _for_order(facts: Facts) -> _Standing:
+    ahead = "an earlier delivery" if facts.ahead is None else f"the earlier delivery {facts.ahead}"
+    looked_at = f"endpoint show {facts.of_endpoint}" if facts.ahead is None else f"delivery why {facts.ahead}"
+    return _Standing(
+        f"it is held, unsent and with no attempt spent, because its endpoint is ordered and {ahead} is not finished",
+        facts.held_at,
+        "the end of that delivery: nothing overtakes it, however often it is tried again",
+        f"hookseal {looked_at}",
+        "To see what that one waits for",
+    )
+
+
+def _due(facts: Facts) -> _Standing:
+    due_at = facts.next_attempt_at or facts.now
+    if due_at > facts.now:
+        return _not_due(facts, due_at)
+    if facts.rung_at is None or facts.rung_at < due_at:
+        what = "it is due, and no ring for it is in the queue yet"
+        by = "the outbox of the leader, which rings it within a second"
+        if facts.live_workers and not facts.has_leader:
+            by = "the sweep of a worker, within HOOKSEAL_SWEEP_SECONDS: no worker leads the outbox now"
+    else:
+        what = f"it is due, was rung at {_at(facts.rung_at)}, and no worker has claimed it"
+        by = (
+            "a worker with a free place for a request; if the ring was lost, the sweep rings it again within "
+            "HOOKSEAL_SWEEP_SECONDS"
+        )
+    if not facts.live_workers:
+        return _Standing(f"{what}, because no worker runs", due_at, "a worker", *_workers(facts))
+    return _Standing(what, due_at, by, _CHECK, "If it is due for more than a minute, ask a worker what is wrong")
+
+
+def _not_due(facts: Facts, due_at: datetime) -> _Standing:
+    last, since = facts.last_attempt, None
+    if last is None or facts.budget_spent == 0:
+        what = f"a worker gave it back without an attempt{_error(facts)}"
+    else:
+        answer = last.outcome if last.status is None else f"{last.outcome}, status {last.status}"
+        allowed = "" if facts.endpoint is None else f" of {facts.endpoint.attempts_allowed}"
+        spent = f"attempts spent: {facts.budget_spent}{allowed}"
+        what, since = f"attempt {last.number} failed ({answer}), and the next one follows; {spent}", last.ended_at
+    return _Standing(what, since, f"the clock: it is due at {_at(due_at)}", *_again(facts, "To have it tried at once"))
+
+
+def _sending(facts: Facts) -> _Standing:
+    expires_at, owner = facts.lease_expires_at or facts.now, facts.lease_owner or "?"
+    if expires_at > facts.now:
+        return _Standing(
+            f"worker {owner} is sending attempt {facts.claimed_number} now",
+            facts.claimed_at,
+            "the answer of the receiver, or the time-out of the endpoint",
+        )
+    return _Standing(
+        f"worker {owner} claimed it for attempt {facts.claimed_number} and ended, or lost PostgreSQL, before the "
+        f"answer was recorded: its lease expired at {_at(expires_at)}",
+        facts.claimed_at,
+        "the sweep of another worker, within HOOKSEAL_SWEEP_SECONDS: it records the attempt as unknown",
+        *_workers(facts),
+    )
+
+
+def _final(facts: Facts, what: str) -> _Standing:
+    return _Standing(what, facts.finished_at, None, *_again(facts, "To send it again"))
+
+
+def _again(facts: Facts, advice: str) -> tuple[str | None, str]:
+    """Return the command that has the delivery tried now, and what it does; no command if its endpoint is deleted."""
+    if facts.endpoint is None:
+        return None, "Its endpoint is deleted, so that it cannot be sent."
+    if not facts.endpoint.enabled:
+        return f"hookseal endpoint enable {facts.of_endpoint}", "Its endpoint is disabled: first enable that"
+    return f"hookseal delivery replay {facts.delivery_id}", advice
+
+
+def _workers(facts: Facts) -> tuple[str | None, str]:
+    """Return the command that gives work to be done a worker, and what it does; no command if one runs."""
+    if facts.live_workers:
+        return None, "Nothing needs to be done."
+    return _START, "No worker runs: start one"
+
+
+def _error(facts: Facts) -> str:
+    return _because(facts.last_error)
+
+
+def _because(reason: str | None) -> str:
+    return "" if reason is None else f" ({reason})"
+
+
+def _at(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

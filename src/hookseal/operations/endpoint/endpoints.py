@@ -1,0 +1,247 @@
+"""Adds, enables, disables and deletes an endpoint, each in one transaction with its audit row."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from hookseal.audit.entry import Action
+from hookseal.dispatcher import endpoint_rules, endpoints, held_deliveries
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Malformed
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm
+from hookseal.operations.operator import Operator
+from hookseal.secrets.endpoint import overlap, pointer
+from hookseal.secrets.errors import SecretUnusable
+from hookseal.secrets.extras import stored as extras_stored
+from hookseal.secrets.extras import tls_context, tls_identity
+from hookseal.secrets.extras.stored import NO_EXTRAS, EndpointExtras
+from hookseal.secrets.extras.tls_identity import TlsIdentity
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of, require_signing_secret
+from hookseal.secrets.store import versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedEndpoint:
+    """The stored endpoint. The secret is shown only now; for ed25519 the receiver needs the `public_key`."""
+
+    pointer: Pointer
+    secret: SecretMaterial
+    public_key: str | None
+
+
+async def add_endpoint(
+    operator: Operator,
+    endpoint: NewEndpoint,
+    secret: SecretMaterial | None,
+    *,
+    own_drain_seconds: int,
+    own: EndpointExtras = NO_EXTRAS,
+    is_older: bool = False,
+) -> AddedEndpoint:
+    """Store the endpoint with this signing secret, or a new one, and its `own` extras, sealed; all of it or nothing.
+
+    A secret of an older system (`is_older`) may be shorter than others. Raises `Conflict` if the tenant has an endpoint
+    with this url, or if the given id was used before, `Refused` for a time-out longer than the drain of a worker,
+    `Malformed` for a secret that cannot sign, a header that must not be sent or a certificate that is not valid now,
+    and `Unavailable`.
+    """
+    overlap.require_signable(endpoint.scheme, endpoint.algorithm)
+    material = generate_signing_secret(endpoint.algorithm) if secret is None else secret
+    require_signing_secret(material, endpoint.scheme, endpoint.algorithm, is_older=is_older)
+    named = replace(
+        endpoint, header_names=extras_stored.HEADERS.shown(own.headers), tls_shown=extras_stored.TLS.shown(own.tls)
+    )
+    async with operator.changing() as connection:
+        await require_drainable(operator, endpoint.timeout_ms, own_drain_seconds=own_drain_seconds)
+        endpoint_id = await endpoints.insert(connection, named)
+        await require_usable(operator, own.tls)
+        first = await _sealed(operator, named, endpoint_id, secret=material, own=own)
+        stored = await pointer.set_initial(
+            connection, operator.unlocked.integrity, tenant=endpoint.tenant_id, endpoint_id=endpoint_id, to=first
+        )
+        after = _facts(named, stored) | {"key_id": await operator.unlocked.sealing_key_id(connection)}
+        await operator.audit(Action.ENDPOINT_ADDED, of=stored, after=after)
+    public_key = public_key_of(material) if endpoint.algorithm is Algorithm.ED25519 else None
+    return AddedEndpoint(pointer=stored, secret=material, public_key=public_key)
+
+
+async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> int:
+    """Delete the endpoint, cancel its pending deliveries, retire its secrets; return the number of cancelled ones.
+
+    Its url is free again, and its history stays. Deliveries in flight may still be recorded. A row whose MAC does not
+    match is deleted, too. Raises `NotFound` and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        decided = await endpoints.locked(connection, tenant, endpoint_id)
+        await endpoints.delete(connection, tenant, endpoint_id)
+        cancelled = await held_deliveries.cancel(connection, tenant, endpoint_id)
+        await versions.retire(connection, _any_version(operator, found))
+        for extra in extras_stored.ALL:
+            await extras_stored.retire(
+                connection, operator.unlocked.store, extra, tenant=tenant, endpoint_id=endpoint_id
+            )
+        before = {
+            "host": host(found.url),
+            "generation": found.generation,
+            "secret_ref": found.secret_ref,
+            "previous_secret_ref": found.previous_secret_ref,
+            "headers_ref": found.headers_ref,
+            "tls_ref": found.tls_ref,
+            "enabled": decided.enabled,
+        }
+        # A higher generation than any before: if somebody restores the row, it is stale.
+        generation = pointer.generation_after(found.generation, found.audited_generation)
+        after = {"cancelled_deliveries": cancelled, "generation": generation}
+        await operator.audit(Action.ENDPOINT_DELETED, of=found, before=before, after=after)
+    return cancelled
+
+
+async def require_drainable(operator: Operator, timeout_ms: int, *, own_drain_seconds: int) -> None:
+    """Raise `Refused` unless every live worker can finish a request of `timeout_ms` within its drain.
+
+    Without a live worker the drain is `own_drain_seconds`. Raises `Unavailable`.
+    """
+    smallest = await endpoints.smallest_drain_seconds(operator.connection)
+    endpoint_rules.require_drainable(timeout_ms, own_drain_seconds if smallest is None else smallest)
+
+
+async def require_usable(operator: Operator, tls: TlsIdentity) -> None:
+    """Raise `Malformed` unless OpenSSL accepts every certificate and each is valid now, by the database's clock.
+
+    Raises `Unavailable`.
+    """
+    if tls.is_empty:
+        return
+    tls_identity.require_current(tls, await pointer.time_after(operator.connection, 0.0))
+    try:
+        tls_context.context_of(tls)
+    except SecretUnusable as error:
+        raise Malformed(str(error), field="client_cert" if tls.client else "ca_file") from None
+
+
+def host(url: str) -> str | None:
+    """Return the host of a url. The audit log stores nothing else of it, because the rest may contain secrets."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # a row that was written by hand
+        return None
+
+
+async def _sealed(
+    operator: Operator,
+    endpoint: NewEndpoint,
+    endpoint_id: EndpointId,
+    *,
+    secret: SecretMaterial,
+    own: EndpointExtras,
+) -> pointer.InitialSecrets:
+    """Seal the secrets of the new endpoint, and return their refs."""
+    tenant, store = endpoint.tenant_id, operator.unlocked.store_on(operator.connection)
+    name, scheme = endpoint_secret_name(endpoint_id), endpoint.scheme
+    keep = partial(extras_stored.keep, operator.connection, store, tenant=tenant, endpoint_id=endpoint_id)
+    return pointer.InitialSecrets(
+        ref=await store.put(tenant, name, secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme.value),
+        scheme=scheme,
+        algorithm=endpoint.algorithm,
+        headers=await keep(extras_stored.HEADERS, own.headers),
+        tls=await keep(extras_stored.TLS, own.tls),
+    )
+
+
+def _any_version(operator: Operator, found: Pointer) -> SecretRef:
+    # It does not use the ref of the row, because the row may have been altered.
+    name = endpoint_secret_name(found.endpoint_id)
+    return SecretRef(provider=operator.unlocked.store.provider, tenant=found.tenant_id, name=name, version=1)
+
+
+def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
+    return {
+        "host": host(stored.url),
+        "event_types": list(endpoint.event_types),
+        "name": endpoint.name,
+        "timeout_ms": endpoint.timeout_ms,
+        **endpoint.retries,
+        "concurrency": endpoint.concurrency,
+        "rate": endpoint.rate,
+        "rotate_every_days": endpoint.rotate_every_days,
+        "scheme": stored.scheme,
+        "algorithm": stored.algorithm,
+        "generation": stored.generation,
+        "secret_ref": stored.secret_ref,
+        "header_names": list(endpoint.header_names),
+        "headers_ref": stored.headers_ref,
+        "tls": endpoint.tls_shown,
+        "tls_ref": stored.tls_ref,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enabled:
+    """An enabled endpoint. `changed`: it was disabled before. `woken`: how many deliveries waited for it."""
+
+    changed: bool
+    woken: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disabled:
+    """A disabled endpoint, and the reason. `changed`: it was enabled before."""
+
+    changed: bool
+    reason: str | None
+
+
+async def enable_endpoint(
+    operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, own_drain_seconds: int
+) -> Enabled:
+    """Enable the endpoint. The leader then releases the deliveries that waited for it, oldest first.
+
+    An enabled endpoint is not changed; if it is held, its next probe is due now. Raises `NotFound`, `Refused` if a live
+    worker could not finish its requests within its drain, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await endpoints.locked(connection, tenant, endpoint_id)
+        if found.enabled:
+            await held_deliveries.probe(connection, tenant, endpoint_id)
+            return Enabled(changed=False, woken=0)
+        await require_drainable(operator, found.timeout_ms, own_drain_seconds=own_drain_seconds)
+        await endpoints.enable(connection, tenant, endpoint_id)
+        await held_deliveries.release(connection, tenant, endpoint_id)
+        woken = await held_deliveries.count(connection, tenant, endpoint_id)
+        await operator.audit(
+            Action.ENDPOINT_ENABLED,
+            of=f"endpoint:{endpoint_id}",
+            tenant=tenant,
+            before={"enabled": False, "disabled_reason": found.disabled_reason},
+            after={"enabled": True, "disabled_reason": None},
+        )
+    return Enabled(changed=True, woken=woken)
+
+
+async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, reason: str) -> Disabled:
+    """Disable the endpoint from the next claim on. Its pending and newly published deliveries are held.
+
+    A disabled endpoint is not changed and keeps its reason. Raises `NotFound` and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await endpoints.locked(connection, tenant, endpoint_id)
+        if not found.enabled:
+            return Disabled(changed=False, reason=found.disabled_reason)
+        await endpoints.disable(connection, tenant, endpoint_id, reason)
+        await held_deliveries.release(
+            connection, tenant, endpoint_id
+        )  # deliveries that waited for its secret now wait for `enable`
+        await operator.audit(
+            Action.ENDPOINT_DISABLED,
+            of=f"endpoint:{endpoint_id}",
+            tenant=tenant,
+            before={"enabled": True, "disabled_reason": None},
+            after={"enabled": False, "disabled_reason": reason},
+        )
+    return Disabled(changed=True, reason=reason)

@@ -1,0 +1,187 @@
+"""Updates an endpoint: its pointer, with a new MAC, and its settings, in one transaction."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+from hookseal.audit.entry import Action
+from hookseal.dispatcher import endpoints, held_deliveries
+from hookseal.dispatcher.endpoints import EndpointSettings
+from hookseal.ground.errors import Conflict
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.operations.endpoint.endpoints import host, require_drainable, require_usable
+from hookseal.operations.operator import Operator
+from hookseal.secrets.endpoint import overlap, pointer
+from hookseal.secrets.errors import SecretError
+from hookseal.secrets.extras import stored
+from hookseal.secrets.extras.stored import Extra
+
+HEADERS: Final = "headers"
+TLS: Final = "tls"
+_EXTRAS: Final[Mapping[str, Extra[Any]]] = {HEADERS: stored.HEADERS, TLS: stored.TLS}
+_POINTER_FIELDS: Final = frozenset({"url", "lead"})
+_BACKOFF: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updated:
+    """The fields that an update changed, and the generation of the endpoint after it.
+
+    `before` and `after` hold the values of the changed fields: of headers the names, of TLS the part that may be shown.
+    """
+
+    changed: tuple[str, ...]
+    generation: int
+    before: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    after: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    """An extra before and after a change; `before` is empty if it could not be opened."""
+
+    before: Any
+    after: Any
+
+
+async def update_endpoint(
+    operator: Operator,
+    tenant: TenantId,
+    endpoint_id: EndpointId,
+    requested: dict[str, Any],
+    *,
+    own_drain_seconds: int,
+    expect_generation: int | None = None,
+) -> Updated:
+    """Change the endpoint, all of it or nothing: its `url`, `lead`, fields of `EndpointSettings`, `headers` and `tls`.
+
+    `headers` is a `HeaderChange` and `tls` a `TlsChange`. A change of url, lead, headers or TLS raises the generation
+    and probes the endpoint if it is held. Raises `NotFound`; `Conflict` if the generation is not the expected one,
+    another endpoint of the tenant has the url, or back-off is set although there is a schedule that is not the
+    default; `Refused` for a
+    time-out longer than the drain of a worker; `Malformed` for headers beyond their limits, and a certificate that is
+    not valid now; `SecretTampered` if the row was altered and the generation would change; the errors of opening
+    headers or TLS, unless all of it is replaced; `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        overlap.require_generation(found, expect_generation)
+        decided = await endpoints.locked(connection, tenant, endpoint_id)
+        now = asdict(decided) | {name: getattr(found, name) for name in _POINTER_FIELDS}
+        now |= {name: getattr(decided, extra.shown_field) for name, extra in _EXTRAS.items()}
+        if endpoints.replaces_default(decided.retry_schedule, requested):
+            requested = {"retry_schedule": None} | requested
+        changes = {name: value for name, value in requested.items() if name not in _EXTRAS and value != now[name]}
+        _require_effect(decided, changes)
+        moves = await _moves(operator, found, requested)
+        changes |= {name: _EXTRAS[name].shown(move.after) for name, move in moves.items()}
+        await _require_possible(operator, tenant, changes, own_drain_seconds=own_drain_seconds)
+        if not changes:
+            return Updated(changed=(), generation=found.generation)
+        after = await _write(operator, found, decided, changes=changes, moves=moves)
+        before = {name: now[name] for name in changes}
+        # If the pointer did not move, its MAC was not verified, so its generation must not enter the audit log.
+        generation = {} if after is found else {"generation": after.generation}
+        await operator.audit(
+            Action.ENDPOINT_UPDATED,
+            of=found,
+            before=_facts(before, found) | {"generation": found.generation},
+            after=_facts(changes, after) | await _sealed_facts(operator, moves) | generation,
+        )
+    return Updated(changed=tuple(changes), generation=after.generation, before=before, after=changes)
+
+
+async def _require_possible(
+    operator: Operator, tenant: TenantId, changes: dict[str, Any], *, own_drain_seconds: int
+) -> None:
+    """Raise an error if another endpoint has the url, or if the time-out is longer than the drain of a worker."""
+    if "url" in changes and (other := await endpoints.at_url(operator.connection, tenant, changes["url"])) is not None:
+        raise endpoints.url_taken(other)
+    if "timeout_ms" in changes:
+        await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
+
+
+async def _moves(operator: Operator, found: Pointer, requested: dict[str, Any]) -> dict[str, _Move]:
+    """Return the extras that change, by name. Raises `Malformed` for a certificate that is not valid now."""
+    moves = {}
+    for name, extra in _EXTRAS.items():
+        if name in requested and (move := await _move(operator, found, extra, requested[name])) is not None:
+            moves[name] = move
+    if TLS in moves:  # only the new parts: a part that stays may have expired, and must not prevent the change
+        await require_usable(operator, requested[TLS].given)
+    return moves
+
+
+async def _move(
+    operator: Operator, found: Pointer, extra: Extra[Any], change: stored.Change[Any] | None
+) -> _Move | None:
+    """Return the extra before and after the change, None if it does not change."""
+    if change is None:
+        return None
+    operator.unlocked.integrity.verify(found)
+    try:
+        before = await stored.opened(operator.unlocked.store_on(operator.connection), extra, found)
+    except SecretError:
+        if not change.decides_all:
+            raise
+        return _Move(before=extra.none, after=change.anew())  # so an extra that does not open can be replaced
+    after = change.applied(before)
+    return None if after == before else _Move(before=before, after=after)
+
+
+async def _write(
+    operator: Operator, found: Pointer, decided: EndpointSettings, *, changes: dict[str, Any], moves: dict[str, _Move]
+) -> Pointer:
+    connection, integrity = operator.connection, operator.unlocked.integrity
+    pointed = {name: value for name, value in changes.items() if name in _POINTER_FIELDS}
+    settings = {name: value for name, value in changes.items() if name not in _POINTER_FIELDS | _EXTRAS.keys()}
+    for name, move in moves.items():
+        extra = _EXTRAS[name]
+        pointed[extra.ref_field] = await _keep(operator, found, extra, move.after)
+        settings[extra.shown_field] = changes[name]
+    if settings:
+        await endpoints.change(connection, found.tenant_id, found.endpoint_id, replace(decided, **settings))
+    if not pointed:
+        return found
+    integrity.verify(found)
+    await held_deliveries.probe(connection, found.tenant_id, found.endpoint_id)
+    return await pointer.move(connection, integrity, found, **pointed)
+
+
+async def _keep(operator: Operator, found: Pointer, extra: Extra[Any], value: object) -> str | None:
+    connection, store = operator.connection, operator.unlocked.store_on(operator.connection)
+    ref = await stored.keep(connection, store, extra, value, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+    return None if ref is None else str(ref)
+
+
+def _require_effect(decided: EndpointSettings, changes: dict[str, Any]) -> None:
+    schedule = changes.get("retry_schedule", decided.retry_schedule)
+    if schedule is not None and _BACKOFF & changes.keys():
+        raise Conflict(
+            "the endpoint has a retry schedule, which replaces attempts and back-off: add --retry-schedule none",
+            field="retry_schedule",
+        )
+
+
+async def _sealed_facts(operator: Operator, moves: dict[str, _Move]) -> dict[str, Any]:
+    """Return the facts of sealed extras for the audit row: the headers whose values changed, and the master key."""
+    if not moves:
+        return {}
+    facts: dict[str, Any] = {"key_id": await operator.unlocked.sealing_key_id(operator.connection)}
+    if (headers := moves.get(HEADERS)) is not None:
+        names = {*headers.before, *headers.after}
+        facts["headers_changed"] = sorted(name for name in names if headers.before.get(name) != headers.after.get(name))
+    return facts
+
+
+def _facts(values: dict[str, Any], of: Pointer) -> dict[str, Any]:
+    """Return the values for an audit row: of a url only the host, and no value of a sealed extra."""
+    facts: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    if "url" in facts:
+        facts["host"] = host(facts.pop("url"))
+    if HEADERS in facts:
+        facts |= {"header_names": facts.pop(HEADERS), "headers_ref": of.headers_ref}
+    if TLS in facts:
+        facts["tls_ref"] = of.tls_ref
+    return facts

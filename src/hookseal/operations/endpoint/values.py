@@ -1,0 +1,68 @@
+"""Checks the values that somebody gives for an endpoint, before the database is asked."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+from hookseal.config.settings import Egress
+from hookseal.dispatcher import endpoint_rules
+from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.url import endpoint_url
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
+from hookseal.ground.ids import TenantId
+
+_RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        "timeout_ms": endpoint_rules.timeout_ms,
+        "name": endpoint_rules.endpoint_name,
+        "max_attempts": endpoint_rules.max_attempts,
+        "backoff_base_seconds": endpoint_rules.backoff_base_seconds,
+        "backoff_cap_seconds": endpoint_rules.backoff_cap_seconds,
+        "retry_schedule": endpoint_rules.retry_delays,
+        "rotate_every_days": endpoint_rules.rotate_every_days,
+        "concurrency": endpoint_rules.concurrency,
+        "rate": endpoint_rules.requests_a_second,
+    }
+)
+_MAY_BE_REMOVED: Final = frozenset({"retry_schedule", "rotate_every_days", "concurrency", "rate"})
+_REPLACED_BY_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
+
+
+def checked(egress: Egress, tenant: TenantId, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given fields of an endpoint, each within its rules, and each event type once.
+
+    A schedule or a period of rotation may be None, to remove it. Raises `Malformed` with the field, also for a schedule
+    together with what it replaces, and `Refused` for a url to which these settings send nothing.
+    """
+    return _within({**_RULES, "url": partial(_url, egress, tenant), "event_types": _subscriptions}, given)
+
+
+def retries(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given fields of retries and rotation, each within its rules. Raises as `checked` does."""
+    return _within(_RULES, given)
+
+
+def _within(rules: Mapping[str, Callable[[Any], Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+    values = {
+        name: None if value is None and name in _MAY_BE_REMOVED else rules[name](value) for name, value in given.items()
+    }
+    if values.get("retry_schedule") is not None and values.keys() & _REPLACED_BY_SCHEDULE:
+        raise Malformed(
+            "retry_schedule replaces max_attempts, backoff_base_seconds and backoff_cap_seconds: give it without them",
+            field="retry_schedule",
+        )
+    return values
+
+
+def _url(egress: Egress, tenant: TenantId, given: str) -> str:
+    allowed = AddressRules(egress.allow).networks_for(tenant)
+    return endpoint_url(given, allow_http=egress.allow_http, allowed=allowed)
+
+
+def _subscriptions(given: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(map(ids.subscription, given)))
+    if not found:
+        raise Malformed("event_types must have at least one event type", field="event_types")
+    return found

@@ -1,0 +1,131 @@
+"""Imports an endpoint of an older system with the secret that its receiver has. A repeat changes nothing."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NoReturn
+
+from hookseal.dispatcher import endpoints
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Conflict
+from hookseal.ground.ids import EndpointId
+from hookseal.operations.endpoint.endpoints import add_endpoint, disable_endpoint
+from hookseal.operations.operator import Operator
+from hookseal.secrets.endpoint import overlap, pointer
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.signing.signer import require_signing_secret
+
+DISABLED: Final = "imported as disabled"
+
+
+class Import(StrEnum):
+    """The result of an import: the endpoint was added, or was present before."""
+
+    ADDED = "added"
+    PRESENT = "present"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """An imported endpoint; for a dry run, the endpoint that would be imported."""
+
+    what: Import
+    endpoint_id: EndpointId
+
+
+class _DryRun(Exception):
+    """Rolls the transaction of a dry run back, and carries its result."""
+
+    def __init__(self, imported: Imported) -> None:
+        super().__init__()
+        self.imported = imported
+
+
+async def import_endpoint(
+    operator: Operator,
+    endpoint: NewEndpoint,
+    secret: SecretMaterial,
+    *,
+    own_drain_seconds: int,
+    enabled: bool = True,
+    is_dry: bool = False,
+) -> Imported:
+    """Add the endpoint, unless the tenant has one at its url with the same secret, which then stays as it is.
+
+    It is one transaction, which a dry run (`is_dry`) rolls back. Raises as `add_endpoint`, `Conflict` if the endpoint
+    at that url has another secret, scheme, algorithm or id, or a plaintext that is not migrated, the errors of opening
+    its secret, and `Unavailable`.
+    """
+    overlap.require_signable(endpoint.scheme, endpoint.algorithm)
+    require_signing_secret(secret, endpoint.scheme, endpoint.algorithm, is_older=True)
+    try:
+        async with operator.changing():
+            imported = await _import(operator, endpoint, secret, own_drain_seconds=own_drain_seconds, enabled=enabled)
+            return _end_dry_run(imported) if is_dry else imported
+    except _DryRun as dry_run:
+        return dry_run.imported
+
+
+def _end_dry_run(imported: Imported) -> NoReturn:
+    raise _DryRun(imported)
+
+
+async def _import(
+    operator: Operator, endpoint: NewEndpoint, secret: SecretMaterial, *, own_drain_seconds: int, enabled: bool
+) -> Imported:
+    connection = operator.connection
+    there = await endpoints.at_url(connection, endpoint.tenant_id, endpoint.url)
+    if there is None:
+        added = await _add(operator, endpoint, secret, own_drain_seconds=own_drain_seconds, enabled=enabled)
+        if added is not None:
+            return Imported(what=Import.ADDED, endpoint_id=added)
+        there = await endpoints.at_url(connection, endpoint.tenant_id, endpoint.url)
+    if there is None:
+        raise Conflict("the endpoint at this url was deleted at this moment: import it again", field="url")
+    await _require_same(operator, endpoint, there, secret)
+    return Imported(what=Import.PRESENT, endpoint_id=there)
+
+
+async def _add(
+    operator: Operator, endpoint: NewEndpoint, secret: SecretMaterial, *, own_drain_seconds: int, enabled: bool
+) -> EndpointId | None:
+    """Return the id of the endpoint that was added, None if another process added one at its url meanwhile."""
+    try:
+        added = await add_endpoint(operator, endpoint, secret, own_drain_seconds=own_drain_seconds, is_older=True)
+    except Conflict as error:
+        if error.field == "url":
+            return None
+        if error.field == "name":  # the name of the secret, which contains the id
+            raise Conflict(
+                "an endpoint with this id was there before: leave the id out, or take another", field="endpoint_id"
+            ) from None
+        raise
+    if not enabled:
+        await disable_endpoint(operator, endpoint.tenant_id, added.pointer.endpoint_id, reason=DISABLED)
+    return added.pointer.endpoint_id
+
+
+async def _require_same(operator: Operator, endpoint: NewEndpoint, there: EndpointId, secret: SecretMaterial) -> None:
+    found = await pointer.lock(operator.connection, tenant=endpoint.tenant_id, endpoint_id=there)
+    if endpoint.endpoint_id not in {None, there}:
+        raise Conflict("the endpoint at this url has another id", field="endpoint_id")
+    if found.secret_ref is None:
+        raise Conflict(
+            "the endpoint at this url has no sealed secret: if it has plaintext, run `hookseal migrate-secrets`",
+            field="url",
+        )
+    operator.unlocked.integrity.verify(found)
+    ref = SecretRef.parse(found.secret_ref)
+    pointer.require_own(ref, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+    store = operator.unlocked.store_on(operator.connection)
+    if await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING) != secret:
+        raise Conflict(
+            "the endpoint at this url has another secret: to sign with this one use "
+            "`hookseal endpoint rotate --secret-file F`",
+            field="secret",
+        )
+    if (found.scheme, found.algorithm) != (endpoint.scheme.value, endpoint.algorithm.value):
+        raise Conflict(
+            f"the endpoint at this url has this secret and signs as {found.scheme} with {found.algorithm}",
+            field="scheme",
+        )

@@ -1,0 +1,1 @@
+"""What an operator changes of master keys and of the integrity key."""

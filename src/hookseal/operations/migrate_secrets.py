@@ -1,0 +1,160 @@
+"""Migrates the plaintext secrets of an older system, audited: each endpoint in one transaction. Then removes them."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import asyncpg
+
+from hookseal.audit.entry import Action
+from hookseal.dispatcher import held_deliveries
+from hookseal.ground.errors import Conflict, Malformed, Refused
+from hookseal.ground.wire import Scheme
+from hookseal.operations.endpoint.endpoints import host
+from hookseal.operations.endpoint.rotation import signing
+from hookseal.operations.operator import Operator
+from hookseal.postgres.handles import Connection
+from hookseal.postgres.schema import plaintext as schema
+from hookseal.postgres.schema.plaintext import PlaintextColumn
+from hookseal.postgres.translate import OUTAGES
+from hookseal.secrets import migrate_secrets
+from hookseal.secrets.errors import SecretError
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
+from hookseal.secrets.signing.signer import fits_standard
+
+EMPTIED_AT_ONCE: Final = 100
+_SUBJECT: Final = "plaintext"
+_NEW_PLAINTEXT: Final = "an endpoint got a plaintext secret meanwhile: find out who writes them, then run this again"
+
+
+class Migration(StrEnum):
+    """The result for an endpoint: its plaintext was sealed now, was sealed before, or is gone."""
+
+    MIGRATED = "migrated"
+    PRESENT = "present"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrated:
+    """The result for an endpoint, and whether its secret may be meant for another scheme.
+
+    `fits_standard`: the endpoint signs in `x-webhook`, with the text itself as key, although the text is also a valid
+    secret of Standard Webhooks.
+    """
+
+    what: Migration
+    fits_standard: bool = False
+
+
+async def migrate_endpoint(
+    operator: Operator, endpoint: PlaintextEndpoint, scheme: Scheme = migrate_secrets.SCHEME
+) -> Migrated:
+    """Seal the plaintext of the endpoint as its first secret, byte for byte, for that scheme; or change nothing.
+
+    The plaintext stays in its column until `empty_batch`. If deliveries wait for the secret, the endpoint is probed at
+    once. Raises what `secrets.migrate_secrets.seal_plaintext` and `require_same` raise, `Refused` if PostgreSQL refuses
+    the change of the row, and `Unavailable`.
+    """
+    async with _changing(operator) as connection:
+        return await _migrate(operator, connection, endpoint, scheme, is_dry=False)
+
+
+async def preview(operator: Operator, endpoint: PlaintextEndpoint, scheme: Scheme = migrate_secrets.SCHEME) -> Migrated:
+    """Return, or raise, what `migrate_endpoint` would for this endpoint; nothing is written."""
+    async with _changing(operator) as connection:
+        return await _migrate(operator, connection, endpoint, scheme, is_dry=True)
+
+
+async def empty_batch(operator: Operator, endpoints: Sequence[PlaintextEndpoint]) -> int:
+    """Check that the plaintext of each endpoint is sealed, and empty the column; return how many had a plaintext.
+
+    It empties all of them or none. Raises as `migrate_endpoint`, and `Refused` for an endpoint that is not migrated.
+    """
+    async with _changing(operator) as connection:
+        checked: list[PlaintextEndpoint] = []
+        for each in endpoints:
+            match await _check(operator, connection, each):
+                case Migration.PRESENT:
+                    checked.append(each)
+                case Migration.MIGRATED:
+                    raise Refused(
+                        f"{each.tenant_id} {each.endpoint_id} is not migrated: run `hookseal migrate-secrets`"
+                    )
+                case Migration.GONE:
+                    continue
+        emptied = await migrate_secrets.empty(connection, checked)
+        if emptied:
+            await operator.audit(Action.PLAINTEXT_EMPTIED, of=_SUBJECT, after={"endpoints": emptied})
+    return emptied
+
+
+async def forbid_plaintext(operator: Operator, *, emptied: int) -> bool:
+    """Make PostgreSQL refuse plaintext from now on; return False if it does already, or if the column is gone.
+
+    `emptied` is for the audit row: how many rows this run emptied. Raises `Refused` if an endpoint has a plaintext
+    secret, and `Unavailable`, also if it cannot lock the table within two seconds.
+    """
+    async with _changing(operator) as connection:
+        if await schema.state(connection) is not PlaintextColumn.THERE:
+            return False
+        try:
+            await migrate_secrets.forbid(connection)
+        except asyncpg.CheckViolationError:
+            raise Refused(_NEW_PLAINTEXT) from None
+        await operator.audit(Action.PLAINTEXT_FORBIDDEN, of=_SUBJECT, after={"emptied_endpoints": emptied})
+    return True
+
+
+async def _check(operator: Operator, connection: Connection, endpoint: PlaintextEndpoint) -> Migration:
+    try:
+        return (await _migrate(operator, connection, endpoint, migrate_secrets.SCHEME, is_dry=True)).what
+    except (Conflict, Malformed, SecretError) as error:
+        raise Refused(f"{endpoint.tenant_id} {endpoint.endpoint_id}: {error}") from None
+
+
+async def _migrate(
+    operator: Operator, connection: Connection, endpoint: PlaintextEndpoint, scheme: Scheme, *, is_dry: bool
+) -> Migrated:
+    locked = await migrate_secrets.lock(connection, endpoint)
+    if locked is None:
+        return Migrated(what=Migration.GONE)
+    found, secret = locked.pointer, locked.secret
+    fits = fits_standard(secret)
+    store, integrity = operator.unlocked.store_on(connection), operator.unlocked.integrity
+    if found.secret_ref is not None:
+        await migrate_secrets.require_same(store, integrity, found, secret)
+        return Migrated(what=Migration.PRESENT, fits_standard=fits and found.scheme == Scheme.X_WEBHOOK)
+    migrated = Migrated(what=Migration.MIGRATED, fits_standard=fits and scheme is Scheme.X_WEBHOOK)
+    if is_dry:
+        migrate_secrets.require_sealable(secret, found, scheme)
+        await migrate_secrets.require_unsealed(store, found)
+        return migrated
+    after = await migrate_secrets.seal_plaintext(
+        connection, store, integrity, found=found, secret=secret, scheme=scheme
+    )
+    if locked.some_wait:
+        await held_deliveries.probe(connection, found.tenant_id, found.endpoint_id)
+    facts = {"host": host(after.url), "key_id": await operator.unlocked.sealing_key_id(connection)}
+    await operator.audit(Action.SECRET_MIGRATED, of=after, before=signing(found), after=signing(after) | facts)
+    return migrated
+
+
+@asynccontextmanager
+async def _changing(operator: Operator) -> AsyncIterator[Connection]:
+    """Yield the connection in a transaction, as `Operator.changing` does.
+
+    It replaces errors of PostgreSQL about a row, because their text may contain the row, with its plaintext.
+    """
+    try:
+        async with operator.changing() as connection:
+            yield connection
+    except asyncpg.PostgresError as error:
+        if isinstance(error, (*OUTAGES, asyncpg.InsufficientPrivilegeError)):
+            raise
+        raise Refused(
+            f"PostgreSQL refuses the change of this row ({type(error).__name__}): find out which constraint or "
+            "trigger of yours causes it"
+        ) from None

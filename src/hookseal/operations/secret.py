@@ -1,0 +1,126 @@
+"""Clears the caches of workers, destroys old versions, and reveals a secret; all audited."""
+
+from dataclasses import dataclass
+
+from hookseal.audit.entry import Action
+from hookseal.dispatcher import held_deliveries
+from hookseal.ground.errors import NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm
+from hookseal.operations.operator import Operator
+from hookseal.postgres.handles import Executor
+from hookseal.secrets.boot import Unlocked
+from hookseal.secrets.endpoint import pointer
+from hookseal.secrets.endpoint.pointer import require_own
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.resolve import epoch
+from hookseal.secrets.signing.signer import public_key_of
+from hookseal.secrets.store import leftovers, retention
+from hookseal.secrets.store.leftovers import Removal
+from hookseal.secrets.store.retention import BATCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """The new cache epoch, which every worker reads with its next claim, and the deliveries that waited for a secret.
+
+    Of each endpoint the oldest of these `woken` deliveries is probed; the others follow once it is signed.
+    """
+
+    epoch: int
+    woken: int
+
+
+async def clear_caches(operator: Operator) -> Cleared:
+    """Make every worker discard its cached secrets, and probe each endpoint whose secret was refused.
+
+    Raises `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        before = await epoch.lock_cache(connection)
+        moved = await epoch.move_cache(connection)
+        woken = await held_deliveries.probe_all(connection)
+        after = {"epoch": moved, "woken_deliveries": woken}
+        await operator.audit(Action.CACHE_CLEARED, of="cache", before={"epoch": before}, after=after)
+    return Cleared(epoch=moved, woken=woken)
+
+
+async def purge_batch(operator: Operator, tenant: TenantId, *, days: int) -> int:
+    """Destroy up to `BATCH` of the tenant's versions that were retired `days` ago or earlier; return how many.
+
+    If it is less than `BATCH`, none is left for now. Raises `Refused` if the tenant's audit log accepts no row, and
+    `Unavailable`; then nothing of the batch is destroyed.
+    """
+    async with operator.changing() as connection:
+        doomed = await retention.lock_expired(connection, tenant, days=days)
+        if doomed:
+            await retention.destroy(connection, tenant, doomed)
+        for each in doomed:
+            await operator.audit(
+                Action.SECRET_DESTROYED,
+                of=f"secret:{each.ref}",
+                tenant=tenant,
+                before={"state": "retired", "retired_at": each.retired_at, "key_id": each.key_id},
+                after={"state": "destroyed"},
+            )
+    return len(doomed)
+
+
+async def remove_leftovers(source: Executor, unlocked: Unlocked) -> Removal:
+    """Remove at the providers outside PostgreSQL what no version in use needs; return how many versions.
+
+    Raises `Unavailable` if PostgreSQL does not answer.
+    """
+    stores = unlocked.stores
+    if stores is None:
+        return Removal(removed=0)
+    return await leftovers.remove(source, stores.apis(), owner=stores.installation_id)
+
+
+async def purgeable(operator: Operator, tenant: TenantId, *, days: int) -> int:
+    """Return how many versions repeated calls of `purge_batch` would destroy now. Raises `Unavailable`."""
+    count, last = 0, None
+    async with operator.changing() as connection:
+        while found := await retention.lock_expired(connection, tenant, days=days, after=last):
+            count, last = count + len(found), found[-1]
+            if len(found) < BATCH:
+                break
+    return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revealed:
+    """The current secret of an endpoint. For a key pair only the public key is set."""
+
+    pointer: Pointer
+    secret: SecretMaterial | None
+    public_key: str | None
+
+
+async def reveal(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> Revealed:
+    """Audit and return what the receiver of the endpoint needs of its current secret.
+
+    Raises `NotFound` if there is no such endpoint or it has no secret, `SecretTampered` if its row was altered or
+    is stale, `SecretDenied` if the row names a secret of another endpoint, what the store raises, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        if found.mac is not None:
+            operator.unlocked.integrity.verify(found)
+        if found.mac is None or found.secret_ref is None:
+            raise NotFound("the endpoint has no secret of ours yet", field="endpoint")
+        ref = SecretRef.parse(found.secret_ref)
+        require_own(ref, tenant=tenant, endpoint_id=endpoint_id)
+        secret = await operator.unlocked.store_on(connection).get(ref, purpose=Purpose.WEBHOOK_SIGNING)
+        is_pair = found.algorithm == Algorithm.ED25519
+        after = {
+            "generation": found.generation,
+            "secret_ref": found.secret_ref,
+            "shown": "public key" if is_pair else "secret",
+        }
+        await operator.audit(Action.SECRET_REVEALED, of=found, after=after)
+    if is_pair:
+        return Revealed(pointer=found, secret=None, public_key=public_key_of(secret))
+    return Revealed(pointer=found, secret=secret, public_key=None)

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, statements, what its errors mean, and the schema."""

@@ -1,0 +1,224 @@
+"""Opens all connections to PostgreSQL, with a search path of PostgreSQL's own schemas only.
+
+A role that may create functions in a schema of the search path could make our statements call them with our rights, if
+they match the arguments better than the built-in function. So only PostgreSQL's own schemas are on the search path.
+
+A pooler may give each transaction another session. If it does not track prepared statements, the driver's statement
+cache is off on its connections.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+SEARCH_PATH: Final = "pg_catalog, pg_temp"
+
+_CONNECT_SECONDS: Final = 60.0
+_SETTING: Final = {"search_path": SEARCH_PATH}
+_SET: Final = f"SET search_path = {SEARCH_PATH}"
+_UNSUPPORTED: Final = (
+    "unsupported startup parameter"  # PgBouncer's message for a parameter that it neither passes on nor ignores
+)
+_BY_STATEMENT: Final = "statement pooling mode"  # in PgBouncer's message if it allows no transactions
+_PROBE: Final = "hookseal_probe"
+# Nothing in these two depends on the search path.
+_SESSION: Final = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path')"
+_HAS_PROBE: Final = (
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name OPERATOR(pg_catalog.=) 'hookseal_probe')"
+)
+
+if TYPE_CHECKING:  # the class is generic in the stubs only
+    _Connection = asyncpg.Connection[asyncpg.Record]
+    _Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
+    _Pool = asyncpg.Pool
+
+
+class PoolerRefused(asyncpg.InterfaceError):
+    """A pooler prevents the connection from working. The text says how to configure it."""
+
+
+class SearchPathRefused(PoolerRefused):
+    """A pooler dropped the search path, and its sessions have another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    """The session of a connection: whether it is the server's own and no pooler's, and its search path."""
+
+    is_ours_alone: bool
+    search_path: str
+
+
+class _NoReset(_Connection):
+    """A connection that a pool does not reset at release, because no statement of ours changes its session.
+
+    The reset of asyncpg would cost a statement for each statement of ours. An open transaction is still rolled back.
+    """
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+async def has_session_of_its_own(connection: _Connection, *, seconds: float) -> bool:
+    """Return whether the connection has one session of the server for itself, so that a LISTEN on it works.
+
+    It is False behind a pooler that invents the process id, as PgBouncer does in every mode.
+    """
+    return (await _session(connection, seconds)).is_ours_alone
+
+
+async def connect(
+    url: str | None = None,
+    *,
+    application_name: str = "hookseal",
+    timeout: float = _CONNECT_SECONDS,  # noqa: ASYNC109 -- asyncpg's own parameter
+    command_timeout: float | None = None,
+    **address: Any,
+) -> _Connection:
+    """Open a connection whose search path is always `SEARCH_PATH`.
+
+    `address` is host, port and so on, without a url; times are in seconds. Raises `PoolerRefused`, which says what to
+    do, if a pooler makes that impossible, and what asyncpg raises.
+    """
+    address.setdefault("connection_class", _NoReset)
+    connection, session = await _open(
+        url, application_name=application_name, timeout=timeout, command_timeout=command_timeout, **address
+    )
+    try:
+        await _require_ours(connection, session, timeout)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def connection_pool(
+    url: str,
+    *,
+    size: int,
+    application_name: str = "hookseal",
+    timeout: float = _CONNECT_SECONDS,
+    command_timeout: float | None = None,
+) -> _Pool:
+    """Return a pool of one to `size` connections of `connect`. The caller must await or enter it."""
+    return _pool(
+        url,
+        size,
+        connect=connect,
+        connection_class=_NoReset,
+        application_name=application_name,
+        timeout=timeout,
+        command_timeout=command_timeout,
+    )
+
+
+def pool_of_qualified_statements(
+    url: str, *, size: int, application_name: str, timeout: float = _CONNECT_SECONDS, command_timeout: float
+) -> _Pool:
+    """Return a pool for a caller whose statements are all safe under any search path.
+
+    It sets nothing in the sessions of a pooler: the login belongs to an application, which needs its own search path.
+    """
+    return _pool(
+        url,
+        size,
+        connect=_with_any_path,
+        connection_class=_NoReset,
+        application_name=application_name,
+        timeout=timeout,
+        command_timeout=command_timeout,
+    )
+
+
+def _pool(url: str, size: int, **options: Any) -> _Pool:
+    pool: _Pool = asyncpg.create_pool(url, min_size=1, max_size=size, **options)  # passes other options on
+    return pool
+
+
+async def _with_any_path(url: str | None = None, **options: Any) -> _Connection:
+    connection, _ = await _open(url, **options)
+    return connection
+
+
+async def _open(url: str | None = None, *, timeout: float, **options: Any) -> tuple[_Connection, _Session]:  # noqa: ASYNC109 -- asyncpg's own parameter
+    """Open a connection, without the statement cache if a pooler does not track prepared statements."""
+    connection = await _ask(url, timeout=timeout, **options)
+    try:
+        session = await _session(connection, timeout)
+        if session.is_ours_alone or await _tracks_statements(connection, timeout):
+            return connection, session
+        await connection.close(timeout=timeout)
+    except BaseException:
+        connection.terminate()
+        raise
+    return await _ask(url, timeout=timeout, statement_cache_size=0, **options), session
+
+
+async def _ask(url: str | None = None, *, application_name: str, **options: Any) -> _Connection:
+    """Open a connection with our search path, or without one if a pooler refuses the parameter."""
+    name = {"application_name": application_name}
+    try:
+        return await _connected(url, _SETTING | name, options)
+    except asyncpg.ProtocolViolationError as error:
+        if _UNSUPPORTED not in str(error):
+            raise
+    return await _connected(url, name, options)
+
+
+async def _connected(url: str | None, settings: Mapping[str, str], options: Mapping[str, Any]) -> _Connection:
+    return await asyncpg.connect(url, server_settings=dict(settings), **options)
+
+
+async def _session(connection: _Connection, seconds: float) -> _Session:
+    # Without a name: a pooler might leave a named statement in a session that another client gets.
+    asked = await connection.prepare(_SESSION, name="", timeout=seconds)
+    process, path = await asked.fetchrow(timeout=seconds) or (0, "")
+    return _Session(is_ours_alone=process == connection.get_server_pid(), search_path=path)
+
+
+async def _tracks_statements(connection: _Connection, seconds: float) -> bool:
+    """Return whether the pooler prepares a named statement in every session where it is used.
+
+    A pooler that does (PgBouncer 1.21 or newer, with `max_prepared_statements`) uses other names in the sessions.
+    """
+    try:
+        await connection.execute("BEGIN", timeout=seconds)
+    except asyncpg.PostgresConnectionError as error:
+        if _BY_STATEMENT in str(error):
+            raise PoolerRefused(
+                "a pooler in front of PostgreSQL gives each statement another session, so that there are no "
+                "transactions: connect without it, or set pool_mode = transaction in its configuration"
+            ) from None
+        raise
+    try:
+        asked = await connection.prepare(_HAS_PROBE, name=_PROBE, timeout=seconds)
+        is_passed_on = bool(await asked.fetchval(timeout=seconds))
+        if is_passed_on:
+            await connection.execute("DEALLOCATE hookseal_probe", timeout=seconds)
+    except asyncpg.DuplicatePreparedStatementError:  # another client was interrupted in this function and left it
+        is_passed_on = True
+    await connection.execute("ROLLBACK", timeout=seconds)
+    return not is_passed_on
+
+
+async def _require_ours(connection: _Connection, session: _Session, seconds: float) -> None:
+    """Make sure that every statement has our search path, or raise `SearchPathRefused`. Safe under any search path."""
+    if session.search_path == SEARCH_PATH:
+        return  # the pooler passed it on, or it is the default of the role or the database
+    if session.is_ours_alone:  # else a pooler may switch the session, and the setting would be lost
+        await connection.execute(_SET, timeout=seconds)
+        return
+    asked = await connection.prepare("SHOW session_authorization", name="", timeout=seconds)
+    role = str(await asked.fetchval(timeout=seconds)).replace('"', '""')
+    raise SearchPathRefused(
+        "a pooler in front of PostgreSQL drops the setting search_path, without which functions of other roles could "
+        "be called in place of PostgreSQL's own: connect without it, or run\n"
+        f'  ALTER ROLE "{role}" SET search_path = {SEARCH_PATH};\n'
+        "(for a login that only hookseal uses) and have the pooler connect anew"
+    )

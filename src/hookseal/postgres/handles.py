@@ -1,0 +1,53 @@
+"""The types of connections and pools, and context managers that give a connection or a transaction of either."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+if TYPE_CHECKING:  # the classes are generic in the stubs only
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection | PoolConnectionProxy
+    Pool = asyncpg.Pool
+Executor = Connection | Pool
+
+ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL counts as not answering
+
+
+@asynccontextmanager
+async def connected(source: Executor) -> AsyncIterator[Connection]:
+    """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
+
+    The time-out of `acquire` also limits the release. Without one, a statement that timed out on a frozen server would
+    block its caller until the server continues.
+    """
+    if isinstance(source, asyncpg.Pool):
+        async with source.acquire(timeout=ANSWER_SECONDS) as connection:
+            yield connection
+    else:
+        yield source
+
+
+@asynccontextmanager
+async def one_write(source: Executor) -> AsyncIterator[Connection]:
+    """Yield a connection for one write: in the caller's open transaction, else in a transaction of its own.
+
+    `transaction` would add a savepoint to an open transaction: two more round trips, and useless for one write.
+    """
+    async with connected(source) as connection:
+        if not connection.is_closed() and connection.is_in_transaction():  # a closed connection raises here
+            yield connection
+            return
+        async with connection.transaction():
+            yield connection
+
+
+@asynccontextmanager
+async def transaction(source: Executor) -> AsyncIterator[Connection]:
+    """Yield a connection in a transaction of its own; in an open transaction of the caller it is a savepoint."""
+    async with connected(source) as connection, connection.transaction():
+        yield connection

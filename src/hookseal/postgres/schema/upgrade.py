@@ -1,0 +1,178 @@
+"""Upgrades a database to the revision of this version, with one transaction for each migration."""
+
+from importlib.resources import files
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Busy, ConfigError, Refused
+from hookseal.postgres import locks
+from hookseal.postgres.connect import connect
+from hookseal.postgres.schema import plaintext, publishing, revision, roles, strangers
+
+_Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_OWNED_BY_US: Final = """
+    SELECT n.nspowner IN (me.oid, d.datdba) OR (NOT me.rolsuper AND pg_has_role(n.nspowner, 'MEMBER'))
+    FROM pg_namespace AS n, pg_roles AS me, pg_database AS d
+    WHERE n.nspname = 'hookseal' AND me.rolname = current_user AND d.datname = current_database()
+"""
+# Alembic's own table, created before Alembic needs it. A role that may only read it cannot block this lock.
+_LOCK: Final = """
+    CREATE TABLE IF NOT EXISTS hookseal.alembic_version (
+        version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
+    LOCK TABLE hookseal.alembic_version IN SHARE ROW EXCLUSIVE MODE
+"""
+# A migration may change several of these, and a publish uses them in this order: with another one they would deadlock.
+# While it waits for one of them, publishes and claims wait too, which give up after 5 seconds. It gives up before
+# PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s), so that it ends neither of them.
+_TABLES: Final = """
+    SET LOCAL lock_timeout = '400ms';
+    LOCK TABLE hookseal.events, hookseal.deliveries, hookseal.endpoints, hookseal.attempts IN ACCESS EXCLUSIVE MODE
+"""
+# Concurrent upgrades that create the schema or the table wait for the first one, and then get one of these errors.
+_MADE_MEANWHILE: Final = (asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError)
+_CLOCK: Final = SystemClock()
+_NAME: Final = "hookseal db upgrade"
+_OLDEST_SERVER: Final = 14
+_PAUSE_SECONDS: Final = 0.5
+_SCRIPTS: Final = str(files("hookseal.postgres.schema"))
+_TRIES: Final = 5
+_WAIT_SECONDS: Final = 30
+# SQLAlchemy would name each statement, and a pooler may leave the name in a session that another upgrade gets.
+_UNNAMED: Final = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+
+
+async def upgrade(database_url: str) -> str:
+    """Upgrade the database and return its revision; afterwards the publishing functions have their proper owner.
+
+    If plaintext secrets are forbidden, their column is removed. It may be run again after every error: `Refused` if the
+    role may not create schema or roles, if a stranger may add to the schema, or if the server is older than PostgreSQL
+    14; `ConfigError` if the database is newer than this version of hookseal; `Busy`, which names the holder, if a lock
+    is not available within 30 seconds (5 for the removal of that column).
+    """
+
+    async def connected() -> _Driver:
+        return await connect(database_url, application_name=_NAME, timeout=5)
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connected, poolclass=NullPool, connect_args=_UNNAMED
+    )
+    guard = await connected()  # finds the cause of an error when the transaction itself has failed
+    try:
+        await _require_supported(guard)
+        await roles.ensure(guard)
+        while not await _is_done(engine):
+            pass
+        return revision.EXPECTED
+    except (asyncpg.PostgresError, DBAPIError) as error:
+        raise await _meaning(guard, error) from None
+    finally:
+        await guard.close()
+        await engine.dispose()
+
+
+async def _require_supported(connection: _Driver) -> None:
+    if connection.get_server_version().major < _OLDEST_SERVER:
+        raise Refused("hookseal needs PostgreSQL 14 or newer: upgrade the server")
+    found = await revision.current(connection)
+    if found is not None and found > revision.EXPECTED:
+        raise ConfigError(
+            f"the database has schema revision {found}, this version knows up to {revision.EXPECTED}: "
+            "install a newer hookseal"
+        )
+
+
+async def _is_done(engine: AsyncEngine) -> bool:
+    """Run the next step in a transaction of its own; return whether it was the last one.
+
+    The lock ends with the transaction, even behind a pooler, and the next step is decided under the lock. So concurrent
+    upgrades run each step once.
+    """
+    for _ in range(_TRIES):
+        async with engine.connect() as connection:
+            await connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_SECONDS}s'"))
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                await _lock(driver)
+                await _lock_tables(driver)
+            except (*_MADE_MEANWHILE, asyncpg.DeadlockDetectedError):
+                continue
+            done = await _step(connection, driver)
+            await connection.commit()
+            return done
+    raise Busy("other processes keep changing the schema of hookseal or locking its tables: end them and try again")
+
+
+async def _lock(connection: _Driver) -> None:
+    """Lock out every other upgrade until the end of the transaction. Creates the schema if it is missing."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'hookseal')"):
+        await connection.execute("CREATE SCHEMA hookseal")
+    elif not await connection.fetchval(_OWNED_BY_US):
+        raise Refused(
+            "the schema hookseal belongs to another role, who could change everything in it: log in as that role; if "
+            "it was restored, restore it again with its owner (docs/restore.md); if nobody put anything there, drop it"
+        )
+    await connection.execute(_LOCK)
+
+
+async def _lock_tables(connection: _Driver) -> None:
+    """If a migration follows, make publishes and claims wait until the end of the transaction.
+
+    If another transaction has one of the tables, it tries again and again, and lets them continue between two tries.
+    The migration then waits as briefly for a lock on any other table, because they wait meanwhile.
+    """
+    if await revision.current(connection) in {None, revision.EXPECTED}:
+        return
+    until = _CLOCK.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            async with connection.transaction():  # a savepoint: if one lock is not available, the others are given up
+                await connection.execute(_TABLES)
+        except asyncpg.LockNotAvailableError:
+            if _CLOCK.monotonic() >= until:
+                raise
+            await _CLOCK.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+async def _step(connection: AsyncConnection, driver: _Driver) -> bool:
+    await strangers.refuse(driver)
+    await strangers.refuse_bound(driver)
+    if await revision.current(driver) != revision.EXPECTED:
+        await connection.run_sync(_migrate)
+        return False
+    await publishing.restore_owner(driver)
+    await plaintext.remove_forbidden(driver)
+    return True
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "+1")
+
+
+async def _meaning(guard: _Driver, error: asyncpg.PostgresError | DBAPIError) -> Exception:
+    """Return the error for the operator; `error` itself if it has no known meaning."""
+    cause = error if isinstance(error, asyncpg.PostgresError) else error.orig and error.orig.__cause__
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+        return Refused(
+            f"this database role may not do it ({cause}): log in as the owner of the schema; if it is, a superuser "
+            f"must run this statement, for the roles belong to the whole server:\n  {await roles.grant_of_all(guard)};"
+        )
+    if isinstance(cause, asyncpg.LockNotAvailableError):
+        held_by = await locks.holders(guard, application=_NAME)
+        return Busy(
+            f"waited too long for a lock on hookseal's tables, {held_by}; nothing was changed: try again after that"
+        )
+    return error

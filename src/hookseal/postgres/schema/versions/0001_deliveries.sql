@@ -1,0 +1,412 @@
+-- The schema of hookseal, in seven files that run in this order:
+--
+--   0001_deliveries.sql  what is sent, to whom, and how far it got; what workers agree on
+--   0001_secrets.sql     what signs, sealed; under which master keys; and the log of who changed what
+--   0001_publish.sql     how an event comes in: the functions that every language calls
+--   0001_operator_events.sql  what is published for the operator
+--   0001_retention.sql   how deliveries and events leave: the functions that the leader of the outbox calls
+--   0001_statistics.sql  how the attempts of each endpoint went
+--   0001_rights.sql      which role may do what with all of this
+--
+-- How a row moves
+-- ---------------
+-- 1. Publish. A producer calls hookseal.publish. In the producer's own transaction it inserts one row of `events`, with
+--    the bytes that will be sent, and one row of `deliveries` for each endpoint that subscribes. Each delivery is
+--    `pending`, and due when `next_attempt_at` has come: now.
+-- 2. Ring. A job in Redis names the delivery, to say that it may be due. The producer adds it after its commit. If nobody
+--    did, `rung_at` is null, and the worker that leads the outbox (its lease is a row of `control`) adds it. Redis may
+--    lose every ring: a sweep of `deliveries` rings them again.
+-- 3. Claim. A worker reserves the delivery for one attempt: `pending` becomes `sending`, under a lease (`lease_owner`,
+--    `lease_token`, `lease_expires_at`). The same statement reads the endpoint's row. What it read that matters later is
+--    stored with the claim: `claimed_refs`, the secrets that sign, and `claimed_generation`, the generation of the row.
+-- 4. Send and record. The worker inserts one row of `attempts`, and the delivery becomes `delivered`, `dead_letter`,
+--    `failed` or `cancelled`, or `pending` again with a later `next_attempt_at`. That statement names the lease token: a
+--    worker that lost its lease records nothing. A sweep ends a lease that expired, with an attempt `unknown`.
+-- 5. Hold. A delivery that must wait, because its endpoint is disabled, its secret was refused or its breaker is open, is
+--    `pending` with `waiting_for` and `held_at`, and is in no index of what is due. `held_endpoints` says which endpoints
+--    are held, and when the next delivery of each is released to try.
+-- 6. Park. A delivery whose endpoint has as many requests in flight, or in this second, as it may have waits in the same
+--    way. `lanes` says which endpoints have such deliveries; a worker whose lane has room claims the next ones directly.
+-- 7. Replay. An operator makes a finished delivery `pending` again, with a new budget; a row of `replays` does so for many.
+-- 8. Leave. HOOKSEAL_RETENTION_DAYS after it ended (`finished_at`) a delivery is deleted with its attempts; an event is
+--    deleted that long after its publish, once it has no delivery left.
+--
+-- An endpoint's row is also a pointer: it names the secrets that sign (`secret_ref`, `previous_secret_ref`), the sealed
+-- header values (`headers_ref`) and the sealed TLS identity (`tls_ref`), each a row of `secret_records`. Every change of
+-- the columns that the MAC covers writes a higher `generation` and a new `mac`, under a key that PostgreSQL cannot read;
+-- and the audit log keeps every generation. So workers refuse a row that was altered, and one that is older than the
+-- audit log says. The database stores all of this, and the workers check it.
+--
+-- Rules that hold for every table
+-- -------------------------------
+-- The primary key of what belongs to a tenant begins with `tenant_id`. Times that decide something lie between the years
+-- 2000 and 9000: Python cannot read every time that PostgreSQL can store. Every function has its own search path, and
+-- every name of ours is written with its schema, so that nothing that another role creates is called by mistake.
+
+-- Returns whether these are 1 to 30 delays, of 1 second to 7 days each and at most 30 days in all.
+CREATE FUNCTION hookseal.is_retry_schedule(delays integer[]) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_ndims(delays) = 1 AND cardinality(delays) <= 30 AND array_position(delays, NULL) IS NULL
+       AND (SELECT bool_and(delay BETWEEN 1 AND 604800) AND sum(delay) <= 2592000 FROM unnest(delays) AS delay)
+$$;
+
+-- Where events are sent: one row for each url of a tenant, with its retry settings and its pointer.
+CREATE TABLE hookseal.endpoints (
+    tenant_id                  text        NOT NULL CHECK (tenant_id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'
+                                                           OR tenant_id = '_operator'),
+    id                         uuid        NOT NULL UNIQUE,
+    name                       text,
+    event_types                text[]      NOT NULL,
+    created_at                 timestamptz NOT NULL DEFAULT now(),
+    -- Whether requests are sent.
+    enabled                    boolean     NOT NULL DEFAULT true,
+    disabled_reason            text,
+    disabled_at                timestamptz,
+    -- Between which failures no attempt succeeded.
+    first_failure_at           timestamptz CHECK (first_failure_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    last_failure_at            timestamptz CHECK (last_failure_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    -- Time-out and retries.
+    timeout_ms                 integer     NOT NULL DEFAULT 5000 CHECK (timeout_ms BETWEEN 100 AND 20000),
+    max_attempts               integer     NOT NULL DEFAULT 10 CHECK (max_attempts BETWEEN 1 AND 100),
+    backoff_base_seconds       integer     NOT NULL DEFAULT 30 CHECK (backoff_base_seconds BETWEEN 1 AND 86400),
+    backoff_cap_seconds        integer     NOT NULL DEFAULT 43200 CHECK (backoff_cap_seconds BETWEEN 1 AND 604800),
+    retry_schedule             integer[]   DEFAULT '{5,30,300,1800,7200,18000,36000,50400,72000,86400}'
+                                           CHECK (retry_schedule IS NULL
+                                                  OR coalesce(hookseal.is_retry_schedule(retry_schedule), false)),
+    attempts_allowed           integer     NOT NULL
+                               GENERATED ALWAYS AS (coalesce(cardinality(retry_schedule) + 1, max_attempts)) STORED,
+    -- How much it takes at once. Null: the limit of the installation, and no rate.
+    concurrency                integer     CHECK (concurrency BETWEEN 1 AND 1000),
+    rate                       integer     CHECK (rate BETWEEN 1 AND 10000),
+    -- The pointer. The MAC covers these, with tenant_id and id.
+    url                        text        NOT NULL CHECK (length(url) BETWEEN 1 AND 2048),
+    scheme                     text        NOT NULL DEFAULT 'standard',
+    algorithm                  text        NOT NULL DEFAULT 'hmac',
+    secret_ref                 text,
+    previous_secret_ref        text,
+    previous_secret_expires_at timestamptz CHECK (previous_secret_expires_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    previous_scheme            text,
+    previous_algorithm         text,
+    lead                       text        NOT NULL DEFAULT 'previous' CHECK (lead IN ('previous', 'current')),
+    headers_ref                text,
+    tls_ref                    text,
+    generation                 bigint      NOT NULL DEFAULT 0,
+    mac                        bytea,
+    mac_key_id                 text,
+    -- For display, and for rotation by schedule. These columns do not affect what is signed or trusted.
+    secret_provider            text,
+    secret_updated_at          timestamptz,
+    rotate_every_days          integer     CHECK (rotate_every_days BETWEEN 1 AND 30),
+    header_names               text[]      NOT NULL DEFAULT '{}' CHECK (cardinality(header_names) <= 20),
+    tls_shown                  jsonb,
+    -- The plaintext of an older system, until it is migrated.
+    secret                     text,
+    has_plaintext              boolean     GENERATED ALWAYS AS (secret IS NOT NULL) STORED,
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (tenant_id, url)
+);
+COMMENT ON COLUMN hookseal.endpoints.first_failure_at IS
+    'Since when the endpoint is failing: since then no attempt has succeeded; null if it is not failing';
+COMMENT ON COLUMN hookseal.endpoints.last_failure_at IS
+    'A recent failure of a failing endpoint: written at most once in ten minutes by each worker';
+COMMENT ON COLUMN hookseal.endpoints.retry_schedule IS
+    'Seconds between the attempts; null: max_attempts, backoff_base_seconds and backoff_cap_seconds decide';
+COMMENT ON COLUMN hookseal.endpoints.attempts_allowed IS
+    'How many attempts a delivery may use: from retry_schedule, else from max_attempts';
+COMMENT ON COLUMN hookseal.endpoints.concurrency IS
+    'The most requests in flight, over all workers; null: HOOKSEAL_ENDPOINT_CONCURRENCY';
+COMMENT ON COLUMN hookseal.endpoints.rate IS 'The most requests a second, over all workers; null: no such limit';
+COMMENT ON COLUMN hookseal.endpoints.previous_scheme IS
+    'The scheme of the previous secret: each version keeps its own';
+COMMENT ON COLUMN hookseal.endpoints.headers_ref IS
+    'The ref of the sealed names and values of the endpoint''s own headers';
+COMMENT ON COLUMN hookseal.endpoints.tls_ref IS
+    'The ref of the sealed TLS identity: client certificate with key, and the only authorities that are trusted';
+COMMENT ON COLUMN hookseal.endpoints.generation IS
+    'Higher after each move of the pointer; a row with a lower one than in the audit log is stale';
+COMMENT ON COLUMN hookseal.endpoints.mac IS
+    'HMAC under the integrity key over where requests go and which secrets sign them (docs/CANONICAL/SECRETS.md)';
+COMMENT ON COLUMN hookseal.endpoints.rotate_every_days IS
+    'A worker rotates the secret at this age; null: only an operator rotates it';
+COMMENT ON COLUMN hookseal.endpoints.header_names IS
+    'The names of those headers, for display without a master key. Requests do not use them';
+COMMENT ON COLUMN hookseal.endpoints.tls_shown IS
+    'Subjects, fingerprints and expiry times of those certificates, for display without a master key. Requests do not use them';
+COMMENT ON COLUMN hookseal.endpoints.secret IS
+    'Plaintext of an older system, to be migrated. No worker signs with it.';
+CREATE INDEX endpoints_with_plaintext ON hookseal.endpoints (tenant_id) WHERE has_plaintext;
+CREATE INDEX endpoints_failing ON hookseal.endpoints (first_failure_at) WHERE first_failure_at IS NOT NULL;
+CREATE INDEX endpoints_disabled ON hookseal.endpoints (tenant_id, id) WHERE NOT enabled;
+CREATE INDEX endpoints_rotated_by_schedule ON hookseal.endpoints (secret_updated_at) WHERE rotate_every_days IS NOT NULL;
+
+-- Ends the failing of an endpoint that an operator enables, or gives another url: it begins anew.
+CREATE FUNCTION hookseal.forget_failures() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.first_failure_at := NULL;
+    NEW.last_failure_at := NULL;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER endpoints_begin_anew BEFORE UPDATE OF enabled, url ON hookseal.endpoints
+    FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled OR NEW.url <> OLD.url)
+    EXECUTE FUNCTION hookseal.forget_failures();
+
+-- One row for each event that was published. It is stored as long as its deliveries, and for the retention at least.
+CREATE TABLE hookseal.events (
+    tenant_id      text        NOT NULL,
+    -- A pattern with a maximum length would take ten times as long.
+    id             text        NOT NULL CHECK (id ~ '^[A-Za-z0-9_-]+$' AND length(id) <= 128),
+    event_type     text        NOT NULL,
+    occurred_at    timestamptz NOT NULL,
+    correlation_id text,
+    traceparent    text,
+    body           bytea       NOT NULL CHECK (octet_length(body) <= 262144),
+    fingerprint    bytea       NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+);
+COMMENT ON COLUMN hookseal.events.body IS 'What is sent, byte for byte: it is never serialized again';
+COMMENT ON COLUMN hookseal.events.fingerprint IS
+    'SHA-256 over kind, type, and data text or raw body, to compare a repeat with';
+-- The order in which events are looked at when they are old. A row is written once, so that this index costs little.
+CREATE INDEX events_by_age ON hookseal.events (occurred_at);
+-- For an operator who searches: what a tenant published, newest first, and the events with one correlation id.
+CREATE INDEX events_newest ON hookseal.events (tenant_id, occurred_at, id);
+CREATE INDEX events_correlated ON hookseal.events (tenant_id, correlation_id) WHERE correlation_id IS NOT NULL;
+
+-- One event for one endpoint: its state, when it is due, what it waits for, and its lease.
+CREATE TABLE hookseal.deliveries (
+    tenant_id           text        NOT NULL,
+    id                  uuid        NOT NULL UNIQUE,
+    endpoint_id         uuid        NOT NULL,
+    event_id            text        NOT NULL,
+    replay_of           uuid,
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    -- Its progress.
+    state               text        NOT NULL DEFAULT 'pending' CHECK (state IN
+                            ('pending', 'sending', 'delivered', 'dead_letter', 'failed', 'cancelled')),
+    attempts            integer     NOT NULL DEFAULT 0,
+    budget_spent        integer     NOT NULL DEFAULT 0 CHECK (budget_spent >= 0),
+    last_error          text,
+    -- If it is pending: when it is due, or what it waits for.
+    next_attempt_at     timestamptz DEFAULT now() CHECK (next_attempt_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    rung_at             timestamptz,
+    waiting_for         text        CHECK (waiting_for IN
+                            ('secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order')),
+    held_at             timestamptz CHECK (held_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    -- If it has ended: since when. A trigger sets it.
+    finished_at         timestamptz,
+    -- If it is being sent: the lease, and what the claim read.
+    lease_owner         text,
+    lease_token         uuid,
+    lease_expires_at    timestamptz,
+    claimed_number      integer,
+    claimed_at          timestamptz,
+    claimed_refs        text[],
+    claimed_generation  bigint,
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, event_id) REFERENCES hookseal.events (tenant_id, id),
+    CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
+    CHECK (state <> 'sending' OR num_nulls(lease_owner, lease_expires_at, claimed_number, claimed_at, claimed_refs) = 0),
+    CHECK ((state = 'pending') = (next_attempt_at IS NOT NULL)),
+    CHECK (waiting_for IS NULL OR state = 'pending')
+);
+COMMENT ON COLUMN hookseal.deliveries.endpoint_id IS
+    'No foreign key: the history outlives the endpoint';
+COMMENT ON COLUMN hookseal.deliveries.replay_of IS
+    'The delivery that this one repeats under a new id; null for a delivery that publish made';
+COMMENT ON COLUMN hookseal.deliveries.budget_spent IS
+    'Attempts made since it was published or last replayed; attempts counts all of them';
+COMMENT ON COLUMN hookseal.deliveries.rung_at IS
+    'When it was last rung for its current due time; null: not yet, so the outbox rings it';
+COMMENT ON COLUMN hookseal.deliveries.held_at IS
+    'Since when it is held; null if waiting_for is null. If the endpoint is disabled, it is cancelled after HOOKSEAL_HELD_DAYS';
+COMMENT ON COLUMN hookseal.deliveries.finished_at IS
+    'Since when its state is final; null before. HOOKSEAL_RETENTION_DAYS later it is deleted with its attempts';
+COMMENT ON COLUMN hookseal.deliveries.claimed_refs IS
+    'The refs that the current claim read. With number, start and generation they are stored as the attempt if the worker dies';
+
+-- An endpoint gets one delivery of an event, except for replays: for them the last column is null. The event comes
+-- before the endpoint because publish, and the foreign key when an event is deleted, look deliveries up by tenant and
+-- event. Without the replays in it, each deleted event would read the whole table.
+CREATE UNIQUE INDEX deliveries_once ON hookseal.deliveries
+    (tenant_id, event_id, endpoint_id, (CASE WHEN replay_of IS NULL THEN true END));
+-- Due deliveries. The id lets a sweep continue exactly where its last batch ended.
+CREATE INDEX deliveries_due ON hookseal.deliveries (next_attempt_at, id)
+    WHERE state = 'pending' AND waiting_for IS NULL;
+CREATE INDEX deliveries_unrung ON hookseal.deliveries (next_attempt_at, id)
+    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL;
+CREATE INDEX deliveries_leased ON hookseal.deliveries (lease_expires_at) WHERE state = 'sending';
+CREATE INDEX deliveries_pending ON hookseal.deliveries (tenant_id, endpoint_id) WHERE state = 'pending';
+CREATE INDEX deliveries_waiting ON hookseal.deliveries (waiting_for, held_at) WHERE waiting_for IS NOT NULL;
+-- Finds the probe of an endpoint, its oldest held delivery; deliveries to release, oldest first; and held endpoints.
+CREATE INDEX deliveries_held ON hookseal.deliveries (tenant_id, endpoint_id, waiting_for, id)
+    WHERE waiting_for IS NOT NULL;
+-- What ended without being delivered, which a replay job walks, oldest first. The walk must not read what was delivered.
+CREATE INDEX deliveries_not_delivered ON hookseal.deliveries (tenant_id, id)
+    WHERE state IN ('dead_letter', 'failed', 'cancelled');
+-- The few that ended undelivered, newest first: a list of dead letters does not read what was delivered.
+CREATE INDEX deliveries_undelivered ON hookseal.deliveries (state, id) WHERE state IN ('dead_letter', 'failed', 'cancelled');
+-- The order in which deliveries leave. A delivery gets into it once, when it ends.
+CREATE INDEX deliveries_finished ON hookseal.deliveries (finished_at) WHERE finished_at IS NOT NULL;
+-- The history of an endpoint, newest first.
+CREATE INDEX deliveries_of_endpoint ON hookseal.deliveries (endpoint_id, id);
+
+-- Sets or clears held_at together with waiting_for: a delivery that is held by hand without a date would wait for ever.
+CREATE FUNCTION hookseal.date_wait() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.held_at := CASE WHEN NEW.waiting_for IS NOT NULL THEN now() END;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER deliveries_date_wait BEFORE INSERT OR UPDATE OF waiting_for, held_at ON hookseal.deliveries
+    FOR EACH ROW WHEN ((NEW.waiting_for IS NULL) <> (NEW.held_at IS NULL))
+    EXECUTE FUNCTION hookseal.date_wait();
+
+-- Dates the end of a delivery, whoever ends it, so that it leaves after the retention. A replay clears the date.
+CREATE FUNCTION hookseal.date_end() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.finished_at := CASE WHEN NEW.state NOT IN ('pending', 'sending') THEN now() END;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER deliveries_date_end BEFORE INSERT OR UPDATE OF state, finished_at ON hookseal.deliveries
+    FOR EACH ROW WHEN ((NEW.state IN ('pending', 'sending')) <> (NEW.finished_at IS NULL))
+    EXECUTE FUNCTION hookseal.date_end();
+
+-- One row for each attempt of a delivery, never changed. `signed_by` names the secrets that signed it.
+CREATE TABLE hookseal.attempts (
+    tenant_id   text        NOT NULL,
+    delivery_id uuid        NOT NULL,
+    number      integer     NOT NULL,
+    started_at  timestamptz NOT NULL,
+    duration_ms integer,
+    status      integer,
+    outcome     text        NOT NULL,
+    snippet     text        CHECK (octet_length(snippet) <= 2048),
+    signed_by   text[]      NOT NULL,
+    worker      text        NOT NULL,
+    PRIMARY KEY (tenant_id, delivery_id, number),
+    FOREIGN KEY (tenant_id, delivery_id) REFERENCES hookseal.deliveries (tenant_id, id)
+);
+
+-- Endpoints whose secret was refused or whose breaker is open. Their deliveries are held, and from time to time one is
+-- released as a probe.
+CREATE TABLE hookseal.held_endpoints (
+    tenant_id    text             NOT NULL,
+    endpoint_id  uuid             NOT NULL,
+    since        timestamptz      NOT NULL DEFAULT now(),
+    waiting_for  text             NOT NULL DEFAULT 'secret' CHECK (waiting_for IN ('secret', 'breaker')),
+    reason       text,
+    is_transient boolean          NOT NULL DEFAULT false,
+    step_seconds double precision NOT NULL DEFAULT 15 CHECK (step_seconds BETWEEN 1 AND 3600),
+    probe_at     timestamptz      NOT NULL DEFAULT now() CHECK (probe_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    probe_id     uuid,
+    released_at  timestamptz      CHECK (released_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    PRIMARY KEY (tenant_id, endpoint_id)
+);
+COMMENT ON TABLE hookseal.held_endpoints IS
+    'Endpoints whose secret was refused or whose breaker is open: their deliveries are held, and one at a time is released as a probe';
+COMMENT ON COLUMN hookseal.held_endpoints.waiting_for IS
+    'What its deliveries wait for. secret: the probe must be signed. breaker: the probe must be answered without trouble';
+COMMENT ON COLUMN hookseal.held_endpoints.reason IS 'Why it is held: the last_error of its deliveries';
+COMMENT ON COLUMN hookseal.held_endpoints.is_transient IS
+    'The store did not answer; as soon as it answers for one such endpoint, all of them are probed';
+COMMENT ON COLUMN hookseal.held_endpoints.step_seconds IS 'The time from the last probe to the next one; it doubles';
+COMMENT ON COLUMN hookseal.held_endpoints.probe_id IS 'The delivery that was released last as the probe';
+COMMENT ON COLUMN hookseal.held_endpoints.released_at IS
+    'Since then its deliveries are released: the leader releases them in batches, and then deletes the row';
+CREATE INDEX held_endpoints_probed ON hookseal.held_endpoints (probe_at) WHERE released_at IS NULL;
+CREATE INDEX held_endpoints_released ON hookseal.held_endpoints (released_at) WHERE released_at IS NOT NULL;
+
+-- Replay jobs: which finished deliveries are to be sent again, and how far that is. The leader takes one step after
+-- another, each in one transaction that makes deliveries due and moves the cursor behind them.
+CREATE TABLE hookseal.replays (
+    tenant_id     text        NOT NULL,
+    id            uuid        NOT NULL UNIQUE,
+    state         text        NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'cancelled')),
+    -- Which deliveries: all conditions must be true, null is no condition.
+    endpoint_id   uuid,
+    event_type    text,
+    event_id      text,
+    states        text[]      NOT NULL CHECK (cardinality(states) BETWEEN 1 AND 4
+                                  AND states <@ ARRAY['delivered', 'dead_letter', 'failed', 'cancelled']),
+    since         timestamptz CHECK (since BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    until         timestamptz NOT NULL CHECK (until BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    end_id        uuid        NOT NULL,
+    -- How fast.
+    rate          integer     NOT NULL CHECK (rate BETWEEN 1 AND 1000),
+    paid_until    timestamptz NOT NULL DEFAULT now() CHECK (paid_until BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    -- Its progress.
+    cursor        uuid        NOT NULL,
+    matched       bigint      NOT NULL,
+    replayed      bigint      NOT NULL DEFAULT 0,
+    disabled      bigint      NOT NULL DEFAULT 0,
+    deleted       bigint      NOT NULL DEFAULT 0,
+    started_at    timestamptz NOT NULL DEFAULT now(),
+    moved_at      timestamptz NOT NULL DEFAULT now(),
+    ended_at      timestamptz,
+    PRIMARY KEY (tenant_id, id),
+    CHECK ((state = 'running') = (ended_at IS NULL))
+);
+COMMENT ON TABLE hookseal.replays IS
+    'Replay jobs. A delivery belongs to a job if its id, which begins with its time, is from since to end_id, and all conditions are true';
+COMMENT ON COLUMN hookseal.replays.paid_until IS
+    'Each replayed delivery moves it by 1/rate seconds. It never moves into the future, which is what limits the rate';
+COMMENT ON COLUMN hookseal.replays.cursor IS 'The job has looked at every delivery up to this id; each is looked at once';
+COMMENT ON COLUMN hookseal.replays.matched IS 'How many deliveries met the conditions when the job was started';
+COMMENT ON COLUMN hookseal.replays.disabled IS 'Deliveries that were skipped because their endpoint is disabled';
+COMMENT ON COLUMN hookseal.replays.deleted IS 'Deliveries that were skipped because their endpoint is deleted';
+COMMENT ON COLUMN hookseal.replays.moved_at IS 'When the job last took a step';
+CREATE INDEX replays_running ON hookseal.replays (moved_at) WHERE state = 'running';
+-- Crowded lanes: endpoints with deliveries that wait in PostgreSQL because they are at a limit. A worker whose lane has
+-- room claims the oldest of them. A lane that has been empty for a while is deleted.
+CREATE TABLE hookseal.lanes (
+    tenant_id   text        NOT NULL,
+    endpoint_id uuid        NOT NULL,
+    since       timestamptz NOT NULL DEFAULT now(),
+    waiting_for text        NOT NULL DEFAULT 'concurrency' CHECK (waiting_for IN ('concurrency', 'rate')),
+    reopened_at timestamptz,
+    PRIMARY KEY (tenant_id, endpoint_id)
+);
+COMMENT ON TABLE hookseal.lanes IS
+    'Crowded lanes: endpoints with deliveries that wait because they are at a limit. What is published for one waits from the start';
+COMMENT ON COLUMN hookseal.lanes.waiting_for IS 'What is published for it waits for this';
+COMMENT ON COLUMN hookseal.lanes.reopened_at IS 'When its breaker closed: each worker then begins with one request at a time';
+
+-- The workers. Each writes its row every five seconds.
+CREATE TABLE hookseal.workers (
+    id            text        PRIMARY KEY,
+    version       text        NOT NULL,
+    drain_seconds integer     NOT NULL,
+    lease_seconds integer     NOT NULL,
+    key_ids       text[]      NOT NULL,
+    providers     text[]      NOT NULL DEFAULT '{db}',
+    started_at    timestamptz NOT NULL DEFAULT now(),
+    beaten_at     timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE hookseal.workers IS 'Heartbeats. A worker without a recent one is not live (LIVE_SECONDS in endpoint_rules.py)';
+
+-- What all workers share: five rows, inserted here. No advisory locks, because every role that logs in can take them.
+CREATE TABLE hookseal.control (
+    name   text   PRIMARY KEY CHECK (name IN ('cache', 'installation', 'outbox', 'notify', 'restore')),
+    -- Without a limit a row could have the highest number, and every command that raises it would fail.
+    epoch  bigint NOT NULL DEFAULT 0 CHECK (epoch BETWEEN 0 AND 1000000000000000),
+    holder text,
+    token  uuid,
+    until  timestamptz
+);
+COMMENT ON TABLE hookseal.control IS
+    'cache: secrets cached under an older epoch are discarded. outbox: which worker rings. notify: until when publish sends NOTIFY. restore: generations seen under an older epoch are discarded. installation: its token is the id of this installation, which marks what it keeps at providers';
+INSERT INTO hookseal.control (name) VALUES ('cache'), ('outbox'), ('notify'), ('restore');
+INSERT INTO hookseal.control (name, token) VALUES ('installation', gen_random_uuid());

@@ -1,0 +1,174 @@
+"""One publish as a conversation: the statements to run one after the other, whatever runs them."""
+
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, NotRequired, TypeAlias, TypedDict
+
+from hookseal.client.event import UNSET, check_tenant, encode_payload, event
+from hookseal.dispatcher.publish import Event
+from hookseal.dispatcher.publish_errors import publish_error
+from hookseal.ground.errors import Conflict, HooksealError
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId
+from hookseal.producers.driver_errors import described
+
+Rows: TypeAlias = Sequence[Sequence[Any]]
+Statement: TypeAlias = tuple[str, tuple[object, ...]]
+Conversation: TypeAlias = Generator[Statement, Rows, "Published"]
+Execute: TypeAlias = Callable[[str, tuple[object, ...]], Rows]
+AsyncExecute: TypeAlias = Callable[[str, tuple[object, ...]], Awaitable[Rows]]
+
+_SAVEPOINT: Final = "hookseal_publish"
+_OUTSIDE: Final = "25P01"  # no transaction: the connection commits each statement
+_FAILED: Final = "25P02"
+
+
+class EventFields(TypedDict):
+    """The arguments that describe an event; exactly one of `data` and `body` is given.
+
+    `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None; a `body` is sent unchanged.
+    """
+
+    tenant_id: str
+    event_type: str
+    data: NotRequired[object]
+    body: NotRequired[bytes]
+    event_id: NotRequired[str | None]
+    correlation_id: NotRequired[str | None]
+    traceparent: NotRequired[str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A delivery of an event to an endpoint."""
+
+    delivery_id: DeliveryId
+    endpoint_id: EndpointId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The event and its deliveries. `duplicate` is true if this event had already been published.
+
+    `is_committed` is true if the connection was in no transaction and commits each statement by itself: then the event
+    is stored, whatever the caller does next. Otherwise it is stored by the caller's commit, and undone by a rollback.
+    """
+
+    event_id: EventId
+    duplicate: bool
+    deliveries: tuple[Delivery, ...]
+    is_committed: bool
+
+
+def conversation(fields: EventFields, placeholders: Sequence[str]) -> Conversation:
+    """Yield the statements of a publish, and return its result.
+
+    `placeholders` are how the driver writes six positional parameters. The rows of each statement are sent in, and an
+    error of it is thrown in. An error undoes the publish and nothing else, so that the transaction of the caller stays
+    usable. Raises `Malformed` with the field, `Conflict`, `Refused`; every other error of the driver is not changed.
+    """
+    given, content = _checked(fields)  # before anything is sent
+    is_joined = yield from _savepoint()
+    try:
+        rows = yield _statement(given, content, placeholders)
+    except Exception as error:  # noqa: BLE001 -- it is raised again, or what it means
+        if is_joined:
+            yield from _undo()
+        raise _meaning(error, given) from None
+    if is_joined:
+        yield f"RELEASE SAVEPOINT {_SAVEPOINT}", ()
+    return _published(rows, is_committed=not is_joined)
+
+
+def run(talk: Conversation, execute: Execute) -> Published:
+    """Run each statement with `execute`, and return the result. Raises as the conversation does."""
+    try:
+        statement = next(talk)
+        while True:
+            try:
+                rows = execute(*statement)
+            except Exception as error:  # noqa: BLE001 -- the conversation decides what it means
+                statement = talk.throw(error)
+            else:
+                statement = talk.send(rows)
+    except StopIteration as end:
+        published: Published = end.value
+        return published
+
+
+async def run_async(talk: Conversation, execute: AsyncExecute) -> Published:
+    """Do the same where a statement is awaited."""
+    try:
+        statement = next(talk)
+        while True:
+            try:
+                rows = await execute(*statement)
+            except Exception as error:  # noqa: BLE001 -- as above
+                statement = talk.throw(error)
+            else:
+                statement = talk.send(rows)
+    except StopIteration as end:
+        published: Published = end.value
+        return published
+
+
+def _checked(fields: EventFields) -> tuple[Event, str | bytes]:
+    content = encode_payload(fields.get("data", UNSET), fields.get("body"))
+    return event(
+        tenant_id=check_tenant(fields["tenant_id"]),
+        event_type=fields["event_type"],
+        event_id=fields.get("event_id"),
+        correlation_id=fields.get("correlation_id"),
+        traceparent=fields.get("traceparent"),
+    ), content
+
+
+def _savepoint() -> Generator[Statement, Rows, bool]:
+    """Begin a savepoint; return False if the connection is in no transaction, and would begin none by itself."""
+    try:
+        yield f"SAVEPOINT {_SAVEPOINT}", ()
+    except Exception as error:
+        sqlstate = described(error).sqlstate
+        if sqlstate == _FAILED:
+            raise Conflict("the transaction has already failed: roll it back first", field="connection") from None
+        if sqlstate != _OUTSIDE:
+            raise
+        return False
+    return True
+
+
+def _undo() -> Generator[Statement, Rows, None]:
+    with suppress(Exception):  # then the transaction is lost as well, and the first error says why
+        yield f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}", ()
+        yield f"RELEASE SAVEPOINT {_SAVEPOINT}", ()
+
+
+def _statement(given: Event, content: str | bytes, placeholders: Sequence[str]) -> Statement:
+    function, kind = ("publish", "json") if isinstance(content, str) else ("publish_raw", "bytea")
+    types = ("text", "text", kind, "text", "text", "text")
+    arguments = ", ".join(f"CAST({place} AS {type_})" for place, type_ in zip(placeholders, types, strict=True))
+    sql = (
+        "SELECT event_id, CAST(delivery_id AS text), CAST(endpoint_id AS text), duplicate "  # noqa: S608 -- ours alone
+        f"FROM hookseal.{function}({arguments})"
+    )
+    values = given.tenant_id, given.event_type, content, given.event_id, given.correlation_id, given.traceparent
+    return sql, values
+
+
+def _meaning(error: Exception, given: Event) -> Exception:
+    found = described(error)
+    known: HooksealError | None = publish_error(found.sqlstate, found.message, found.column, given.tenant_id)
+    return error if known is None else known
+
+
+def _published(rows: Rows, *, is_committed: bool) -> Published:
+    return Published(
+        event_id=EventId(rows[0][0]),
+        duplicate=rows[0][3],
+        deliveries=tuple(
+            Delivery(delivery_id=DeliveryId(row[1]), endpoint_id=EndpointId(row[2]))
+            for row in rows
+            if row[1] is not None
+        ),
+        is_committed=is_committed,
+    )

@@ -1,0 +1,26 @@
+"""Publishes through a database of Django."""
+
+from typing import Any, Unpack
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from hookseal.producers.call import EventFields, Published, Rows, conversation, run
+
+_PLACES = ("%s",) * 6
+
+
+def publish(*, using: str = DEFAULT_DB_ALIAS, **event: Unpack[EventFields]) -> Published:
+    """Store an event and its deliveries in the transaction of `atomic`.
+
+    Call it inside the block, not in `on_commit`: the event is in the same transaction as your rows, so workers see it
+    after the commit and not before. Outside of `atomic` it commits at once; `is_committed` says so. Nothing is rung:
+    after the commit a worker finds the event by itself. Raises `Malformed` with the field, `Conflict` if another event
+    has the event id, `Refused` if the role may not publish for the tenant, and the errors of Django.
+    """
+    with connections[using].cursor() as cursor:
+
+        def execute(sql: str, values: tuple[Any, ...]) -> Rows:
+            cursor.execute(sql, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+        return run(conversation(event, _PLACES), execute)

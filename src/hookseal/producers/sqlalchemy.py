@@ -1,0 +1,33 @@
+"""Publishes through a session or connection of SQLAlchemy, with any of its drivers of PostgreSQL."""
+
+from typing import Unpack
+
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
+from hookseal.producers.call import EventFields, Published, Rows, conversation, run
+
+_PLACES = tuple(f":p{number}" for number in range(6))
+
+
+def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> Published:
+    """Store an event and its deliveries in the transaction of the session or connection.
+
+    SQLAlchemy begins that transaction now, if it has not yet: nothing is stored before the caller's commit. Only with
+    the isolation level AUTOCOMMIT it commits at once; `is_committed` says so. Nothing is rung: after the commit a
+    worker finds the event by itself. Raises `Malformed` with the field, `Conflict` if another event has the event id,
+    `Refused` if the role may not publish for the tenant, and the errors of SQLAlchemy.
+    """
+    connection = target.connection() if isinstance(target, Session) else target
+
+    def execute(sql: str, values: tuple[object, ...]) -> Rows:
+        result = connection.execute(text(sql), {f"p{number}": value for number, value in enumerate(values)})
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+    return run(conversation(event, _PLACES), execute)
+
+
+async def publish_async(target: AsyncSession | AsyncConnection, /, **event: Unpack[EventFields]) -> Published:
+    """Do the same through a session or connection of asyncio."""
+    return await target.run_sync(publish, **event)

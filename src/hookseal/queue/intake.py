@@ -1,0 +1,167 @@
+"""Takes rings out of the arq queue, many in one round trip. A taken ring is no longer in Redis.
+
+The sweep makes up for a ring that is lost after that, since PostgreSQL knows which deliveries are due. For the same
+reason the times of rings only order them: the earliest is taken first, and the claim decides whether its delivery is
+due.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from redis.exceptions import InvalidResponse
+
+from hookseal.dispatcher.model import Ring
+from hookseal.ground import ids
+from hookseal.ground.errors import Malformed
+from hookseal.queue.bell import Bell
+from hookseal.queue.rings import FUNCTION
+
+MAX_JOB_BYTES: Final = 512  # a ring with the longest ids has less than 300
+_ID_BYTES: Final = 36
+_TOO_LARGE: Final = b"-"
+# KEYS: the queue. ARGV: how many to take, the longest id, the largest job, the prefix of the jobs' keys, and ids that
+# were already popped from the queue. Returns id and job in turn. A dash replaces an id or a job that is too large, so
+# that nothing larger than a ring is sent. A job that is not a string counts as missing.
+_TAKE: Final = f"""
+local ids = {{}}
+for i = 5, #ARGV do ids[#ids + 1] = ARGV[i] end
+if tonumber(ARGV[1]) > 0 then
+  local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
+  for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+end
+local answer = {{}}
+for _, id in ipairs(ids) do
+  local job = ''
+  if #id > tonumber(ARGV[2]) then
+    id = '{_TOO_LARGE.decode()}'
+  else
+    local key = ARGV[4] .. id
+    local size = redis.pcall('STRLEN', key)
+    if type(size) == 'number' and size > tonumber(ARGV[3]) then
+      job = '{_TOO_LARGE.decode()}'
+    elseif type(size) == 'number' and size > 0 then
+      job = redis.call('GET', key)
+    end
+    redis.call('UNLINK', key, '{in_progress_key_prefix}' .. id, '{retry_key_prefix}' .. id)
+  end
+  answer[#answer + 1] = id
+  answer[#answer + 1] = job
+end
+if #ids > 0 then redis.pcall('ZREM', '{abort_jobs_ss}', unpack(ids)) end
+return answer
+"""
+
+
+class DropReason(StrEnum):
+    """Why a ring was dropped, or led to no claim."""
+
+    NOT_AN_ID = "not_an_id"
+    NO_JOB = "no_job"
+    TOO_LARGE = "too_large"
+    UNREADABLE = "unreadable"
+    NOT_DUE = "not_due"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A number of rings that were dropped for one reason.
+
+    `job_id` is the id of one of them, empty if none can be shown; `detail` explains the reason further, or is empty.
+    """
+
+    reason: DropReason
+    rings: int = 1
+    job_id: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The rings that were taken, the earliest first, and the dropped ones by reason."""
+
+    rings: list[Ring]
+    dropped: list[Dropped]
+
+
+class _Job(msgspec.Struct):
+    """A job as arq writes it: function, arguments, named arguments. Its try number and its time are not used."""
+
+    f: str
+    a: tuple[str, str, str]
+    k: dict[str, Any]
+
+
+_JOBS: Final = msgspec.msgpack.Decoder(_Job)
+
+
+class _InvalidJobError(Exception):
+    def __init__(self, reason: DropReason, *, job_id: str = "", detail: str = "") -> None:
+        super().__init__(reason)
+        self.dropped = Dropped(reason, job_id=job_id, detail=detail)
+
+
+class Intake:
+    """Takes rings from the queue of a bell. Its methods raise the errors of the Redis client."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._script = bell.redis.register_script(_TAKE)
+
+    async def take(self, most: int) -> Taken:
+        """Take at most `most` rings, the earliest first, and drop invalid ones."""
+        return await self._take(most, ())
+
+    async def wait(self, most: int, seconds: float) -> Taken:
+        """Do the same as soon as there is a ring; return none if none comes within `seconds`."""
+        try:
+            popped = await self._bell.waiting.bzpopmin(self._bell.queue, timeout=seconds)
+        except InvalidResponse:  # longer than any delivery id, and already popped from the queue
+            return Taken([], [Dropped(DropReason.NOT_AN_ID)])
+        return Taken([], []) if popped is None else await self._take(most - 1, (popped[1],))
+
+    async def _take(self, most: int, popped: Sequence[bytes]) -> Taken:
+        arguments: list[bytes | str | int] = [most, _ID_BYTES, MAX_JOB_BYTES, job_key_prefix, *popped]
+        answer = await self._script(keys=[self._bell.queue], args=arguments)
+        rings: list[Ring] = []
+        dropped: dict[DropReason, Dropped] = {}
+        for job_id, job in zip(answer[::2], answer[1::2], strict=True):
+            try:
+                rings.append(_ring(job_id, job))
+            except _InvalidJobError as error:
+                first = dropped.setdefault(error.dropped.reason, replace(error.dropped, rings=0))
+                dropped[first.reason] = replace(first, rings=first.rings + 1)
+        return Taken(rings, list(dropped.values()))
+
+
+def _ring(job_id: bytes, job: bytes) -> Ring:
+    """Return the ring in a job. Raises `_InvalidJobError` for a job that no producer of rings writes."""
+    try:
+        delivery = ids.delivery_id(job_id.decode("ascii"))
+    except (UnicodeDecodeError, Malformed):
+        raise _InvalidJobError(DropReason.NOT_AN_ID) from None
+    if not job:
+        raise _InvalidJobError(DropReason.NO_JOB, job_id=delivery)
+    if job == _TOO_LARGE:
+        raise _InvalidJobError(DropReason.TOO_LARGE, job_id=delivery)
+    try:
+        tenant, endpoint = _ids_in(job, delivery)
+        return Ring(tenant_id=ids.owner_id(tenant), endpoint_id=ids.endpoint_id(endpoint), delivery_id=delivery)
+    except Malformed as error:
+        raise _InvalidJobError(DropReason.UNREADABLE, job_id=delivery, detail=str(error)) from None
+
+
+def _ids_in(job: bytes, delivery: str) -> tuple[str, str]:
+    try:
+        read = _JOBS.decode(job)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Malformed(f"a job is a map in msgpack that calls {FUNCTION} with three ids") from None
+    if read.f != FUNCTION or read.k:
+        raise Malformed(f"a ring calls {FUNCTION}, with no named arguments")
+    tenant, endpoint, named = read.a
+    if named != delivery:
+        raise Malformed("a ring is queued under the id of its delivery")
+    return tenant, endpoint

@@ -1,0 +1,93 @@
+"""Puts rings into the arq queue, without arq and through any newer version of the Redis client, as producers need."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from itertools import islice
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import ConnectionPool
+
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.clock import SystemClock
+from hookseal.queue.outage import translate_redis_errors
+from hookseal.queue.serializer import job_serializer
+
+FUNCTION: Final = "deliver"
+DEFAULT_QUEUE: Final = "hookseal:deliveries"
+ANSWER_SECONDS: Final = 5.0
+# A ring is due now. An arq worker compares the time of a ring with its own clock, which may be wrong by hours or years:
+# so the time is set ten years earlier. The times still differ, so that the earliest ring is taken first.
+MARGIN_MS: Final = 10 * 365 * 86_400_000
+EXPIRES_MS: Final = (
+    3_600_000  # a ring that no worker took for an hour may be removed: the sweep rings again from PostgreSQL
+)
+_CHUNK: Final = 1_000  # rings in one script: as many as events in one call, and a few milliseconds in Redis
+_CLOCK: Final = SystemClock()
+
+_RING: Final = files("hookseal.queue").joinpath("ring.lua").read_text(encoding="utf-8")
+
+
+class Rings:
+    """Rings one queue in one Redis."""
+
+    def __init__(self, redis: Redis, queue: str) -> None:
+        """Use this client of Redis, which `close` closes."""
+        self._client = redis
+        self.queue = queue
+        self._ring = redis.register_script(_RING)
+
+    async def ring(self, rings: Iterable[Ring]) -> int:
+        """Put every ring into the queue, due now, and return how many. A thousand rings take one round trip.
+
+        The rings of each tenant stand one millisecond behind each other, so that those of another tenant, also if they
+        are rung a little later, are taken in between. A ring that is already queued for later is then due now. Raises
+        `Unavailable`: rings that were put into the queue before the error remain there.
+        """
+        remaining = iter(rings)
+        count, due_ms = 0, None
+        turns: Counter[str] = Counter()
+        with translate_redis_errors():
+            while chunk := tuple(islice(remaining, _CHUNK)):
+                due_ms = await self._put(chunk, due_ms, turns)
+                count += len(chunk)
+        return count
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose(close_connection_pool=True)
+
+    async def _put(self, rings: Sequence[Ring], due_ms: int | None, turns: Counter[str]) -> int:
+        arguments: list[str | bytes | int] = [EXPIRES_MS, MARGIN_MS, "" if due_ms is None else due_ms]
+        now_ms = int(_CLOCK.now().timestamp() * 1000)  # in every arq job; the time when it is due is that of Redis
+        for ring in rings:
+            arguments += (ring.delivery_id, job(ring, now_ms), turns[ring.tenant_id])
+            turns[ring.tenant_id] += 1
+        return int(await self._ring(keys=[self.queue], args=arguments))
+
+
+def job(ring: Ring, now_ms: int) -> bytes:
+    """Return the job that arq would make for this ring."""
+    called_with = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
+    return job_serializer({"t": None, "f": FUNCTION, "a": called_with, "k": {}, "et": now_ms})
+
+
+def rings(url: str, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER_SECONDS) -> Rings:
+    """Return what rings, connects at its first use, and waits that long for each answer of Redis.
+
+    The caller must close it.
+    """
+    return Rings(Redis(connection_pool=pool(url, answer_seconds)), queue)
+
+
+def pool(url: str, answer_seconds: float, **options: Any) -> ConnectionPool:
+    """Return a pool that waits that long for a connection, and for each answer."""
+    return ConnectionPool.from_url(
+        url,
+        socket_timeout=answer_seconds,
+        socket_connect_timeout=answer_seconds,
+        socket_keepalive=True,
+        health_check_interval=15,
+        **options,
+    )

@@ -1,0 +1,31 @@
+"""What the headers of a request claim, proven or not, to investigate a refusal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hookseal.ground.wire import Scheme
+from hookseal.receiver.errors import VerificationError
+from hookseal.receiver.schemes import SCHEMES
+from hookseal.receiver.signature import unix_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnverifiedHeaders:
+    """The claims of the headers; None for what is missing or malformed."""
+
+    scheme: Scheme | None = None
+    delivery_id: str | None = None
+    timestamp: int | None = None
+
+
+def unverified_headers(headers: Mapping[str, str]) -> UnverifiedHeaders:
+    """Return what the headers claim about the request. Nothing of it is proven: rely on `verify` only."""
+    received = {name.lower(): value for name, value in headers.items()}
+    for scheme, names, _ in SCHEMES:
+        if not names.signatures.isdisjoint(received):
+            try:
+                timestamp = unix_seconds(received, names.timestamp)
+            except VerificationError:
+                timestamp = None
+            return UnverifiedHeaders(scheme=scheme, delivery_id=received.get(names.delivery_id), timestamp=timestamp)
+    return UnverifiedHeaders()

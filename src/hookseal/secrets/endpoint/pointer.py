@@ -1,0 +1,202 @@
+"""Reads, locks and moves the pointer of an endpoint. Each move raises the generation and writes a new MAC."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.postgres.handles import Connection, Executor
+from hookseal.secrets.errors import SecretDenied, SecretTampered
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
+from hookseal.secrets.statements import statements
+
+HIGHEST_GENERATION: Final = 2**63 - 1
+
+_SQL: Final = statements("pointer.sql", package="hookseal.secrets.endpoint")
+_PAGE: Final = 500
+
+
+class _Own(NamedTuple):
+    """For one purpose: the name of an endpoint's secret, and the messages if a ref names another's secret."""
+
+    name_of: Callable[[EndpointId], str]
+    of_another_tenant: str
+    of_another_endpoint: str
+
+
+_OWN: Final = {
+    Purpose.WEBHOOK_SIGNING: _Own(
+        endpoint_secret_name,
+        "the secret belongs to another tenant than the endpoint",
+        "the secret is not the signing secret of this endpoint",
+    ),
+    Purpose.ENDPOINT_HEADERS: _Own(
+        endpoint_headers_name,
+        "the header values belong to another tenant than the endpoint",
+        "the secret does not hold the header values of this endpoint",
+    ),
+    Purpose.ENDPOINT_TLS: _Own(
+        endpoint_tls_name,
+        "the TLS identity belongs to another tenant than the endpoint",
+        "the secret does not hold the TLS identity of this endpoint",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialSecrets:
+    """The refs of a new endpoint: its signing secret with scheme and algorithm, header values and TLS identity."""
+
+    ref: SecretRef
+    scheme: Scheme
+    algorithm: Algorithm
+    headers: SecretRef | None = None
+    tls: SecretRef | None = None
+
+
+async def lock(connection: Connection, *, tenant: TenantId, endpoint_id: EndpointId) -> Pointer:
+    """Lock the endpoint's row and return its pointer: until the transaction ends, nobody else moves or claims it.
+
+    Raises `NotFound` if the tenant has no such endpoint, and `SecretUnavailable`.
+    """
+    row = await _SQL.row(connection, "lock", tenant, endpoint_id)
+    if row is None:
+        raise NotFound("the tenant has no such endpoint", field="endpoint")
+    return Pointer(**row)
+
+
+async def iterate(source: Executor, tenant: TenantId | None = None) -> AsyncIterator[Pointer]:
+    """Yield the pointers of one tenant, or of all, ordered by tenant and id. Raises `SecretUnavailable`."""
+    after = ("", "00000000-0000-0000-0000-000000000000")
+    while True:
+        rows = await _SQL.rows(source, "page", tenant, *after, _PAGE)
+        for row in rows:
+            yield Pointer(**row)
+        if len(rows) < _PAGE:
+            return
+        after = (rows[-1]["tenant_id"], rows[-1]["endpoint_id"])
+
+
+async def move(
+    connection: Connection,
+    integrity: IntegrityKey,
+    found: Pointer,
+    *,
+    beyond: int = 0,
+    is_same_secret: bool = False,
+    **changes: Any,
+) -> Pointer:
+    """Store the locked pointer with these fields changed, a higher generation and a new MAC; return it.
+
+    The new generation is also above `beyond`. `is_same_secret`: a new ref names the same material, so the time from
+    which a scheduled rotation counts does not change. Raises `Conflict` if another endpoint of the tenant has the new
+    url, `SecretTampered` if there is no higher generation, and `SecretUnavailable`.
+    """
+    unsigned = replace(found, **changes, generation=_next(max(found.generation, beyond)))
+    pointer = replace(unsigned, mac=integrity.mac(unsigned), mac_key_id=integrity.key_id)
+    provider = None if pointer.secret_ref is None else SecretRef.parse(pointer.secret_ref).provider.value
+    try:
+        await _SQL.execute(
+            connection,
+            "move",
+            pointer.tenant_id,
+            pointer.endpoint_id,
+            pointer.url,
+            pointer.scheme,
+            pointer.algorithm,
+            pointer.secret_ref,
+            pointer.previous_secret_ref,
+            pointer.previous_secret_expires_at,
+            pointer.previous_scheme,
+            pointer.previous_algorithm,
+            pointer.lead,
+            pointer.generation,
+            pointer.mac,
+            pointer.mac_key_id,
+            provider,
+            pointer.headers_ref,
+            pointer.tls_ref,
+            is_same_secret,
+        )
+    except asyncpg.UniqueViolationError:
+        raise Conflict("the tenant already has an endpoint with this url", field="url") from None
+    return pointer
+
+
+def _next(generation: int) -> int:
+    if generation >= HIGHEST_GENERATION:
+        raise SecretTampered(
+            "no generation is above that which the audit log knows, so somebody forged a row of it: "
+            "find out who with `hookseal audit verify`, then delete the endpoint and add it again"
+        )
+    return generation + 1
+
+
+async def set_initial(
+    connection: Connection,
+    integrity: IntegrityKey,
+    *,
+    tenant: TenantId,
+    endpoint_id: EndpointId,
+    to: InitialSecrets,
+) -> Pointer:
+    """Set the first secret of the endpoint, and its header values and TLS identity if any; return the pointer.
+
+    All of it happens in the caller's transaction. Raises `SecretDenied` if a ref belongs to another tenant or endpoint,
+    `NotFound` if there is no such endpoint, `Conflict` if it has or had a secret, or if another endpoint had its id
+    before, and `SecretUnavailable`.
+    """
+    refs = {
+        Purpose.WEBHOOK_SIGNING: to.ref,
+        Purpose.ENDPOINT_HEADERS: to.headers,
+        Purpose.ENDPOINT_TLS: to.tls,
+    }
+    for purpose, ref in refs.items():
+        if ref is not None:
+            require_own(ref, tenant=tenant, endpoint_id=endpoint_id, purpose=purpose)
+    found = await lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+    if found.secret_ref is not None or found.previous_secret_ref is not None or found.generation != 0:
+        raise Conflict("the endpoint has a secret already: rotate it", field="endpoint")
+    if found.audited_generation is not None:  # below it, the row would look stale
+        raise Conflict(
+            "an endpoint with this id was there before: leave the id out, or take another", field="endpoint_id"
+        )
+    return await move(
+        connection,
+        integrity,
+        found,
+        secret_ref=str(to.ref),
+        scheme=to.scheme.value,
+        algorithm=to.algorithm.value,
+        headers_ref=None if to.headers is None else str(to.headers),
+        tls_ref=None if to.tls is None else str(to.tls),
+    )
+
+
+def generation_after(*known: int | None) -> int:
+    """Return a generation above all of these, but at most the highest one: a generation may be forged."""
+    return min(max(generation or 0 for generation in known), HIGHEST_GENERATION - 1) + 1
+
+
+async def time_after(connection: Connection, seconds: float) -> datetime:
+    """Return the time `seconds` after the start of the transaction, by the database's clock."""
+    at: datetime = await _SQL.value(connection, "time_after", float(seconds))
+    return at
+
+
+def require_own(
+    ref: SecretRef, *, tenant: TenantId, endpoint_id: EndpointId, purpose: Purpose = Purpose.WEBHOOK_SIGNING
+) -> None:
+    """Raise `SecretDenied` unless the ref names the secret of that tenant's endpoint for that purpose."""
+    own = _OWN[purpose]
+    if ref.tenant != tenant:
+        raise SecretDenied(own.of_another_tenant)
+    if ref.name != own.name_of(endpoint_id):
+        raise SecretDenied(own.of_another_endpoint)

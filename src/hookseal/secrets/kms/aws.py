@@ -1,0 +1,136 @@
+"""AWS KMS: Encrypt and Decrypt of a symmetric key, with an encryption context."""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Final
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from hookseal.secrets.errors import SecretUnavailable
+from hookseal.secrets.kms.port import KmsRefused, wrong_binding
+from hookseal.secrets.kms.wrapped import Binding, KmsKey
+from hookseal.secrets.material import SecretMaterial
+
+_SERVER_ERROR: Final = 500
+_TOO_MANY: Final = 429
+_TRANSIENT: Final = frozenset(
+    {
+        "DependencyTimeoutException",
+        "KMSInternalException",
+        "KeyUnavailableException",
+        "LimitExceededException",
+        "RequestTimeout",
+        "Throttling",
+        "ThrottlingException",
+    }
+)
+_NO_ANSWER: Final = (BotoConnectionError, HTTPClientError, MetadataRetrievalError)
+_WRONG_BINDING: Final = frozenset({"IncorrectKeyException", "InvalidCiphertextException"})
+_DENIED: Final = (
+    "let its key policy, or an IAM policy, give this identity kms:Decrypt (all) and kms:Encrypt (who wraps keys) for "
+    "this encryption context"
+)
+_ADVICE: Final = {
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
+    "DisabledException": "enable the key",
+    "KMSInvalidStateException": "cancel the deletion of the key, or enable it",
+    "NotFoundException": "correct SECRETS_KMS: this account and region have no such key",
+    "InvalidKeyUsageException": "name a symmetric key for encryption",
+    "SignatureDoesNotMatch": "correct the credentials",
+    "InvalidSignatureException": "correct the credentials, or the clock of this machine",
+    "RequestTimeTooSkewed": "correct the clock of this machine",
+    "ExpiredTokenException": "renew the credentials, and check the clock of this machine",
+    "UnrecognizedClientException": "correct the credentials",
+    "InvalidClientTokenId": "correct the credentials",
+}
+# Below this level they log requests and answers, which contain keys.
+_LOGGERS: Final = ("aiobotocore", "botocore")
+
+
+class AwsKms:
+    """A symmetric key of AWS KMS."""
+
+    def __init__(self, client: Any, key: KmsKey) -> None:
+        self._client = client
+        self._key = key
+
+    async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
+        """Return the plain key, encrypted and bound. Raises as `Kms` says."""
+        with self._translated(binding):
+            answer = await self._client.encrypt(
+                KeyId=self._key.name, Plaintext=plain.reveal(), EncryptionContext=binding.pairs
+            )
+        ciphertext: bytes = answer["CiphertextBlob"]
+        return ciphertext
+
+    async def unwrap(self, ciphertext: bytes, binding: Binding) -> SecretMaterial:
+        """Return the plain key. Raises as `Kms` says."""
+        with self._translated(binding):
+            answer = await self._client.decrypt(
+                KeyId=self._key.name, CiphertextBlob=ciphertext, EncryptionContext=binding.pairs
+            )
+        return SecretMaterial(answer["Plaintext"])
+
+    @contextmanager
+    def _translated(self, binding: Binding) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            raise self._meaning(error, binding) from None
+        except (NoCredentialsError, PartialCredentialsError):
+            raise KmsRefused(
+                f"{self._key} needs credentials of AWS, and this process has none: give it a role, or "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                field="SECRETS_KMS",
+            ) from None
+        except (*_NO_ANSWER, OSError) as error:
+            raise SecretUnavailable(f"{self._key} does not answer ({type(error).__name__})") from None
+        except BotoCoreError as error:
+            raise _unusable(self._key, error) from None
+
+    def _meaning(self, error: ClientError, binding: Binding) -> Exception:
+        code = str(error.response.get("Error", {}).get("Code", "unknown"))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in _TRANSIENT or status >= _SERVER_ERROR or status == _TOO_MANY:
+            return SecretUnavailable(f"{self._key} cannot answer at the moment ({code})")
+        if code in _WRONG_BINDING:
+            return wrong_binding(str(self._key), binding)
+        advice = _ADVICE.get(code, "look the code up in the documentation of AWS KMS")
+        return KmsRefused(f"{self._key} refuses ({code}): {advice}", field="SECRETS_KMS")
+
+
+@asynccontextmanager
+async def opened(key: KmsKey, *, seconds: float) -> AsyncIterator[AwsKms]:
+    """Give a client of the key's region, with the credentials that the environment provides.
+
+    Its endpoint is that of AWS, or that of `AWS_ENDPOINT_URL_KMS`, for instance a VPC endpoint.
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+    async with AsyncExitStack() as stack:
+        try:
+            client = get_session().create_client("kms", region_name=key.part("region"), config=config)
+            kms = AwsKms(await stack.enter_async_context(client), key)
+        except (BotoCoreError, ValueError) as error:  # a profile or an endpoint that does not exist
+            raise _unusable(key, error) from None
+        yield kms
+
+
+def _unusable(key: KmsKey, error: Exception) -> KmsRefused:
+    return KmsRefused(
+        f"{key} cannot be asked ({type(error).__name__}): correct the settings of AWS, such as AWS_PROFILE",
+        field="SECRETS_KMS",
+    )

@@ -1,0 +1,115 @@
+"""What an answer of OpenBao means: its content, or an error that says who must act. Pure."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretUnavailable
+
+_OK: Final = frozenset({200, 204})
+_REDIRECTS: Final = frozenset({301, 302, 307, 308})
+_DENIED: Final = frozenset({401, 403})
+_NOT_FOUND: Final = 404
+_TRANSIENT: Final = frozenset({408, 412, 429})  # 412: this server has not caught up with the active one yet
+_SERVER_ERROR: Final = 500
+
+
+class Absence(StrEnum):
+    """Why OpenBao cannot answer at the moment."""
+
+    UNREACHABLE = "does not answer"
+    SEALED = "is sealed: unseal it"
+    STANDBY = "is a standby that does not forward requests: set BAO_ADDR to the active server or to a load balancer"
+    BUSY = "limits requests: wait, or raise its rate limit quota"
+    FAILING = "fails or gives answers that cannot be read: look into its log"
+
+
+class OpenBaoUnavailable(SecretUnavailable):
+    """OpenBao cannot answer at the moment; `absence` says why. A retry may succeed."""
+
+    code = "openbao_unavailable"
+
+    def __init__(self, address: str, absence: Absence) -> None:
+        super().__init__(f"OpenBao at {address} {absence}")
+        self.absence = absence
+
+
+class OpenBaoDenied(SecretDenied):
+    """OpenBao refuses the token, or the policies of the token do not permit the request."""
+
+    code = "openbao_denied"
+
+
+class OpenBaoNotFound(SecretNotFound):
+    """There is nothing at this path. `data` has what the answer says about it: of a deleted version, its metadata."""
+
+    code = "openbao_not_found"
+
+    def __init__(self, message: str, data: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.data = data
+
+
+class OpenBaoRefused(SecretError):
+    """OpenBao refuses the content of the request. `reasons` are its words: compare them, but do not show them."""
+
+    code = "openbao_refused"
+
+    def __init__(self, message: str, reasons: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
+def content(status: int, body: bytes, *, address: str, path: str) -> Mapping[str, Any]:
+    """Return the JSON object of a successful answer, which is empty for an answer without a body.
+
+    Raises `OpenBaoDenied`, `OpenBaoNotFound`, `OpenBaoRefused` or `OpenBaoUnavailable`. No message contains anything
+    that the server wrote.
+    """
+    if status in _REDIRECTS:
+        raise OpenBaoUnavailable(address, Absence.STANDBY)
+    value = _object(body)
+    if status in _OK and value is not None:
+        return value
+    reasons = _reasons(value)
+    if status in _DENIED:
+        raise OpenBaoDenied(
+            f"OpenBao at {address} denies this token the request to {path}: give its policy that right, or replace "
+            "the token if it has expired"
+        )
+    if status == _NOT_FOUND:
+        raise OpenBaoNotFound(f"OpenBao at {address} has nothing at {path}", _data(value))
+    if status in _TRANSIENT or status >= _SERVER_ERROR or value is None:
+        raise OpenBaoUnavailable(address, _absence(status, reasons))
+    raise OpenBaoRefused(f"OpenBao at {address} refuses the content of a request to {path} (status {status})", reasons)
+
+
+def _absence(status: int, reasons: tuple[str, ...]) -> Absence:
+    text = " ".join(reasons).lower()
+    if "sealed" in text:
+        return Absence.SEALED
+    if "not active" in text or "standby" in text:
+        return Absence.STANDBY
+    return Absence.BUSY if status in _TRANSIENT else Absence.FAILING
+
+
+def _object(body: bytes) -> Mapping[str, Any] | None:
+    if not body:
+        return {}
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _reasons(value: Mapping[str, Any] | None) -> tuple[str, ...]:
+    errors = (value or {}).get("errors")
+    return tuple(each for each in errors if isinstance(each, str)) if isinstance(errors, list) else ()
+
+
+def _data(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    data = (value or {}).get("data")
+    return data if isinstance(data, dict) else {}

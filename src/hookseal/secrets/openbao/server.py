@@ -1,0 +1,23 @@
+"""Where an OpenBao is, and who asks it: values that the settings make without loading a client."""
+
+from dataclasses import dataclass, field
+
+from hookseal.secrets.material import SecretMaterial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppRole:
+    """The credentials of a login by AppRole."""
+
+    role_id: str
+    secret_id: SecretMaterial = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBaoServer:
+    """Where OpenBao is, and who asks. `authorities`, as PEM, replace those of the system."""
+
+    address: str
+    credentials: SecretMaterial | AppRole = field(repr=False)
+    namespace: str | None = None
+    authorities: str | None = field(default=None, repr=False)

@@ -1,0 +1,1 @@
+"""From a pointer to what signs: checked, read, and cached for a while."""

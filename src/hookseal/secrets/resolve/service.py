@@ -1,0 +1,293 @@
+"""Gives signers, header values and TLS identities for a pointer: it checks the pointer first, and gives all or none."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Final, NamedTuple, TypeVar
+
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Malformed
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets.endpoint.pointer import require_own
+from hookseal.secrets.errors import (
+    IntegrityKeyUnknown,
+    SecretError,
+    SecretNotFound,
+    SecretTampered,
+    SecretUnusable,
+)
+from hookseal.secrets.extras import header_values
+from hookseal.secrets.extras.tls_context import EndpointTls, TlsContexts, system_trust
+from hookseal.secrets.freshness import GenerationsSeen
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.resolve.reader import SecretReader, Statistics
+from hookseal.secrets.signing.signer import Signer
+from hookseal.secrets.store.port import require_provider
+
+_SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
+_ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in Algorithm}
+_REFS_REMEMBERED: Final = 16_384  # every claim has refs as text, and parsing one costs ten times a look-up
+
+_NO_EPOCHS: Final = (
+    "hookseal.control lacks its row `cache` or `restore`, or an epoch there is below zero: put the row back, with an "
+    "epoch above the one that it had (docs/threat-model.md)"
+)
+
+Learn = Callable[[str], Awaitable[None]]
+ReadAgain = Callable[[], Awaitable[None]]
+Report = Callable[[Pointer, SecretError], None]
+_Read = TypeVar("_Read")
+
+
+async def learn_nothing(_key_id: str) -> None:
+    """Learn no version of the integrity key."""
+
+
+async def read_nothing() -> None:
+    """Read no version of the integrity key again."""
+
+
+class _Due(NamedTuple):
+    """A version that must sign: its ref, as text and parsed, with its scheme and algorithm."""
+
+    text: str
+    ref: SecretRef
+    scheme: Scheme
+    algorithm: Algorithm
+
+
+class _Refusals:
+    """Counts the secret errors that leave its block."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, SecretError):
+            self.count += 1
+
+
+class _SignersBlock:
+    """The signers of one block. It is a class because a generator would take two microseconds more per delivery."""
+
+    __slots__ = ("_resolve", "_signers")
+
+    def __init__(self, resolve: Callable[[], Awaitable[tuple[Signer, ...]]]) -> None:
+        self._resolve = resolve
+        self._signers: tuple[Signer, ...] = ()
+
+    async def __aenter__(self) -> tuple[Signer, ...]:
+        self._signers = await self._resolve()
+        return self._signers
+
+    async def __aexit__(self, *_: object) -> None:
+        for signer in self._signers:
+            signer.forget()
+
+
+class SecretService:
+    """Gives signers, header values and TLS identities for endpoints. It fails closed: everything due, or an error.
+
+    `learn` is called with the id of a version of the integrity key that a row names and that is not known yet, so that
+    the key may adopt it. `read_again` is called for another database and under a new restore epoch, where a known
+    version may have another value, so that the key may adopt that.
+    """
+
+    def __init__(
+        self,
+        reader: SecretReader,
+        integrity: IntegrityKey,
+        *,
+        learn: Learn = learn_nothing,
+        read_again: ReadAgain = read_nothing,
+        contexts: TlsContexts | None = None,
+    ) -> None:
+        self._reader = reader
+        if contexts is None:
+            contexts = TlsContexts(clock=SystemClock(), ttl_seconds=0, trust=system_trust)
+        self._contexts = contexts
+        self._integrity = integrity
+        self._learn = learn
+        self._read_again = read_again
+        self._read_under: tuple[int, int] | None = (
+            None  # the database and restore epoch that the integrity key was read under
+        )
+        self._seen = GenerationsSeen()
+        self._report: Report | None = None
+        self._refusals = _Refusals()
+
+    def report_to(self, report: Report) -> None:
+        """Call `report` for each refusal, with the pointer and the `SecretError`. It must not block or raise."""
+        self._report = report
+
+    def signers(self, pointer: Pointer) -> AbstractAsyncContextManager[tuple[Signer, ...]]:
+        """Give the signer of the current secret, then of the previous one while it is due, for the block.
+
+        After the block they sign nothing. Secrets that were read from another database or under an older epoch than the
+        pointer's are discarded first. On entry it raises, before it reads a secret: `SecretTampered` (MAC, a stale row,
+        a malformed ref, a previous secret without its scheme), `SecretDenied` (a ref of another tenant, endpoint or
+        provider), `SecretUnusable` (an unknown scheme or algorithm), `SecretNotFound` (no secret yet); and then what
+        the store raises for any of the secrets, within two seconds for all.
+        """
+        return _SignersBlock(partial(self._resolved, pointer))
+
+    @asynccontextmanager
+    async def headers(self, pointer: Pointer) -> AsyncIterator[Mapping[str, SecretMaterial]]:
+        """Give the masked values of the endpoint's own headers, by name in lower case, for the block.
+
+        Without a ref there are none. After the block the mapping is empty. Raises as `signers` does, and
+        `SecretUnusable` if the sealed headers must not be sent.
+        """
+        if pointer.headers_ref is None:
+            yield {}
+            return
+        values = await self._read_extra(pointer, pointer.headers_ref, Purpose.ENDPOINT_HEADERS, _header_values)
+        try:
+            yield values
+        finally:
+            values.clear()
+
+    @asynccontextmanager
+    async def tls(self, pointer: Pointer) -> AsyncIterator[EndpointTls | None]:
+        """Give the TLS context for connections to the endpoint, None if it has no TLS identity, for the block.
+
+        Contexts are cached for as long as secrets are, within one epoch. Raises as `signers` does, `SecretUnusable` if
+        the sealed identity cannot be used, and `LocalFailure` or `Exhausted` if this process or this machine cannot
+        make the context now.
+        """
+        text = pointer.tls_ref
+        if text is None:
+            yield None
+            return
+        yield await self._read_extra(
+            pointer, text, Purpose.ENDPOINT_TLS, lambda sealed: self._contexts.of(text, sealed)
+        )
+
+    def statistics(self) -> Statistics:
+        """Return the reads since the start, and what is cached now.
+
+        A refusal before the store was read, and a secret that cannot sign, count as definitive failures, too.
+        """
+        read = self._reader.statistics()
+        return replace(read, definitive_failures=read.definitive_failures + self._refusals.count)
+
+    async def _resolved(self, pointer: Pointer) -> tuple[Signer, ...]:
+        self._use_epoch_of(pointer)
+        try:
+            with self._refusals:
+                if pointer.secret_ref is None and pointer.mac is None:
+                    raise SecretNotFound("the endpoint has no secret yet")
+                await self._require_trusted(pointer)
+                due = self._due(pointer)
+            secrets = await self._reader.read([version.ref for version in due], purpose=Purpose.WEBHOOK_SIGNING)
+            with self._refusals:
+                return tuple(
+                    [
+                        Signer(version.text, secret, version.scheme, version.algorithm)
+                        for version, secret in zip(due, secrets, strict=True)
+                    ]
+                )
+        except SecretError as error:
+            self._report_refusal(pointer, error)
+            raise
+
+    async def _read_extra(
+        self,
+        pointer: Pointer,
+        text: str,
+        purpose: Purpose,
+        read: Callable[[SecretMaterial], Awaitable[_Read]],
+    ) -> _Read:
+        """Read the extra of that purpose, whose ref is `text`, from the store or the cache."""
+        self._use_epoch_of(pointer)
+        try:
+            with self._refusals:
+                await self._require_trusted(pointer)
+                ref = _parsed(text)
+                require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id, purpose=purpose)
+                require_provider(ref, *self._reader.providers)
+            [sealed] = await self._reader.read([ref], purpose=purpose)
+            with self._refusals:
+                return await read(sealed)
+        except SecretError as error:
+            self._report_refusal(pointer, error)
+            raise
+
+    def _report_refusal(self, pointer: Pointer, error: SecretError) -> None:
+        if self._report is not None:
+            self._report(pointer, error)
+
+    def _use_epoch_of(self, pointer: Pointer) -> None:
+        forgotten = self._reader.forgotten
+        self._reader.use_database(pointer.database)
+        self._reader.use_epoch((pointer.restore_epoch, pointer.cache_epoch), pointer.read_at)
+        if self._reader.forgotten != forgotten:
+            self._contexts.clear()
+
+    async def _require_trusted(self, pointer: Pointer) -> None:
+        """Raise `SecretTampered` unless the row is genuine, and no newer generation of it is known."""
+        if pointer.cache_epoch < 0 or pointer.restore_epoch < 0:
+            raise SecretTampered(_NO_EPOCHS)
+        if (under := (pointer.database, pointer.restore_epoch)) != self._read_under:
+            await self._read_again()
+            self._read_under = under
+        try:
+            self._integrity.verify(pointer)
+        except IntegrityKeyUnknown:
+            if pointer.mac_key_id is None:
+                raise
+            await self._learn(pointer.mac_key_id)
+            self._integrity.verify(pointer)
+        self._seen.require_newest(pointer)
+
+    def _due(self, pointer: Pointer) -> tuple[_Due, ...]:
+        how = _usable(pointer.scheme, pointer.algorithm)
+        current = self._checked(pointer, pointer.secret_ref)
+        previous = self._checked(pointer, pointer.previous_secret_ref)
+        if current is None or (pointer.previous_due and previous is None):
+            raise SecretNotFound("the endpoint lacks a secret that is due")
+        first = _Due(*current, *how)
+        if previous is None or not pointer.previous_due:
+            return (first,)
+        if pointer.previous_scheme is None or pointer.previous_algorithm is None:
+            raise SecretTampered("the endpoint row lacks the scheme or the algorithm of its previous secret")
+        how = _usable(pointer.previous_scheme, pointer.previous_algorithm)
+        return first, _Due(*previous, *how)
+
+    def _checked(self, pointer: Pointer, text: str | None) -> tuple[str, SecretRef] | None:
+        """Return the ref, as text and parsed. Raises `SecretDenied` if it is of another endpoint or store."""
+        if text is None:
+            return None
+        ref = _parsed(text)
+        require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
+        require_provider(ref, *self._reader.providers)
+        return text, ref
+
+
+async def _header_values(sealed: SecretMaterial) -> dict[str, SecretMaterial]:
+    return header_values.read(sealed)
+
+
+@lru_cache(maxsize=_REFS_REMEMBERED)
+def _parsed(text: str) -> SecretRef:
+    try:
+        return SecretRef.parse(text)
+    except Malformed as error:
+        raise SecretTampered(str(error)) from None
+
+
+def _usable(scheme: str, algorithm: str) -> tuple[Scheme, Algorithm]:
+    """Return both as their enums. Raises `SecretUnusable` if one is unknown."""
+    found = _SCHEMES.get(scheme), _ALGORITHMS.get(algorithm)
+    if found[0] is None or found[1] is None:
+        raise SecretUnusable
+    return found[0], found[1]

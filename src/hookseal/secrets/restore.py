@@ -1,0 +1,169 @@
+"""Finds stale endpoints by comparing tables and audit log, and accepts them as they are.
+
+A row is stale if the log has a higher generation of it; a record, if it contradicts its endpoint or the log. An
+endpoint is lost if its row is gone and the log has no deletion of it. No secret of a deleted endpoint may sign.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.postgres.handles import Connection, Executor
+from hookseal.secrets.endpoint import pointer
+from hookseal.secrets.errors import SecretDestroyed, SecretTampered
+from hookseal.secrets.extras import stored
+from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.ref import SecretRef
+from hookseal.secrets.statements import statements
+from hookseal.secrets.store import versions
+
+_SQL: Final = statements("restore.sql")
+_BATCH: Final = 500
+_LOOKS: Final = ("endpoints", "lost", "left")
+_BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000")
+
+
+class StaleKind(StrEnum):
+    """What about an endpoint contradicts the log."""
+
+    ENDPOINT = "endpoint"
+    RECORD = "record"
+    LOST = "lost"
+    ALTERED = "altered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleEndpoint:
+    """An endpoint that contradicts the log; `generation` is that of its row, None if the row is gone."""
+
+    tenant_id: TenantId
+    endpoint_id: EndpointId
+    kind: StaleKind
+    generation: int | None
+    audited_generation: int | None
+
+
+async def find_stale(source: Executor, tenant: TenantId | None = None) -> AsyncIterator[StaleEndpoint]:
+    """Yield every endpoint of the tenant, or of all, that is stale. Raises `SecretUnavailable`."""
+    for look in _LOOKS:
+        after = _BEGINNING
+        while True:
+            rows = await _SQL.rows(source, look, tenant, *after, _BATCH)
+            for row in rows:
+                if row["kind"] is not None:
+                    yield StaleEndpoint(**dict(row) | {"kind": StaleKind(row["kind"])})
+            if len(rows) < _BATCH:
+                break
+            after = (rows[-1]["tenant_id"], rows[-1]["endpoint_id"])
+
+
+async def find_altered(
+    source: Executor, integrity: IntegrityKey, tenant: TenantId | None = None
+) -> AsyncIterator[StaleEndpoint]:
+    """Yield every endpoint of the tenant, or of all, whose MAC does not match. Raises `SecretUnavailable`.
+
+    A row of an older system, which hookseal never wrote, has no MAC and is left out.
+    """
+    async for found in pointer.iterate(source, tenant):
+        try:
+            if found.mac is not None or found.secret_ref is not None:
+                integrity.verify(replace(found, audited_generation=None))
+        except SecretTampered:
+            yield StaleEndpoint(
+                tenant_id=found.tenant_id,
+                endpoint_id=found.endpoint_id,
+                kind=StaleKind.ALTERED,
+                generation=found.generation,
+                audited_generation=found.audited_generation,
+            )
+
+
+async def is_lost(connection: Connection, found: StaleEndpoint) -> bool:
+    """Return whether the endpoint is still lost: its row may be back, or its deletion recorded, meanwhile.
+
+    The caller's transaction must hold the lock of the tenant's audit log. Raises `SecretUnavailable`.
+    """
+    lost: bool = await _SQL.value(connection, "is_lost", found.tenant_id, found.endpoint_id)
+    return lost
+
+
+async def is_deleted(connection: Connection, found: StaleEndpoint) -> bool:
+    """Return whether the endpoint has no row, and its deletion is the last entry about it in the log.
+
+    The caller's transaction must hold the lock of the tenant's audit log. Raises `SecretUnavailable`.
+    """
+    deleted: bool = await _SQL.value(connection, "is_deleted", found.tenant_id, found.endpoint_id)
+    return deleted
+
+
+async def destroy_again(connection: Connection, found: StaleEndpoint) -> None:
+    """Destroy the endpoint's versions that are back although the log has their end. Raises `SecretUnavailable`."""
+    await _SQL.execute(connection, "destroy_again", found.tenant_id, found.endpoint_id)
+
+
+async def missing_material(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> list[str]:
+    """Return the ref columns of the endpoint's row whose material is missing. Raises `SecretUnavailable`."""
+    rows = await _SQL.rows(connection, "missing_material", tenant, endpoint_id)
+    return [row["field"] for row in rows]
+
+
+async def accept(
+    connection: Connection, integrity: IntegrityKey, locked: Pointer
+) -> tuple[Pointer, list[dict[str, Any]]]:
+    """Give the stale, locked pointer a generation above all others, and its records the states that it implies.
+
+    Returns the pointer, and for the audit log the facts about each of its secrets. Missing material stays missing: the
+    secret must then be rotated. Raises `SecretTampered` if the row is not genuine, `SecretDenied` if it names a secret
+    of another endpoint, and `SecretUnavailable`.
+    """
+    integrity.verify(replace(locked, audited_generation=None))
+    after = await pointer.move(connection, integrity, locked, beyond=locked.audited_generation or 0)
+    refs = [None if text is None else SecretRef.parse(text) for text in (after.secret_ref, after.previous_secret_ref)]
+    for ref in refs:
+        if ref is not None:
+            pointer.require_own(ref, tenant=after.tenant_id, endpoint_id=after.endpoint_id)
+    own: list[tuple[str, SecretRef]] = []
+    for extra in stored.ALL:
+        if (text := getattr(after, extra.ref_field)) is not None:
+            ref = SecretRef.parse(text)
+            pointer.require_own(ref, tenant=after.tenant_id, endpoint_id=after.endpoint_id, purpose=extra.purpose)
+            await _set_states(connection, ref, None)
+            own.append((extra.ref_field, ref))
+    current, previous = refs
+    if current is not None:
+        await _set_states(connection, current, previous)
+    await _SQL.execute(connection, "destroy_again", after.tenant_id, after.endpoint_id)
+    await _SQL.execute(connection, "reopen_keys_of_endpoint", after.tenant_id, after.endpoint_id)
+    facts = [
+        {"generation": after.generation, field: str(ref), "key_id": await _key_id(connection, ref)}
+        for field, ref in (("secret_ref", previous), *own, ("secret_ref", current))
+        if ref is not None
+    ]
+    return after, facts
+
+
+async def reopen_drained_keys(connection: Connection) -> list[str]:
+    """Unmark every drained key that has records, so that a re-wrap includes it again; return these keys.
+
+    The caller's transaction must hold `active_key.lock_exclusive`. Raises `SecretUnavailable`.
+    """
+    rows = await _SQL.rows(connection, "reopen_drained_keys")
+    return sorted(row["key_id"] for row in rows)
+
+
+async def _set_states(connection: Connection, active: SecretRef, previous: SecretRef | None) -> None:
+    try:
+        async with connection.transaction():
+            await versions.arrange(connection, active=active, previous=previous)
+            if previous is not None:  # unlike a rotation, this makes a retired version sign again
+                await _SQL.execute(connection, "make_previous", previous.tenant, previous.name, previous.version)
+    except SecretDestroyed:
+        return
+
+
+async def _key_id(connection: Connection, ref: SecretRef) -> str | None:
+    key_id: str | None = await _SQL.value(connection, "key_id", ref.tenant, ref.name, ref.version)
+    return key_id

@@ -1,0 +1,1 @@
+"""What seals: master keys, and the envelope of a record."""

@@ -1,0 +1,1 @@
+"""What signs: the secret of an endpoint as a key."""

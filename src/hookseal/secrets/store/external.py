@@ -1,0 +1,200 @@
+"""A store whose material lies at a provider outside PostgreSQL. Everything else of a version is a row, as with `db`.
+
+A version is written to the provider before the row that names it is committed. A process that dies between leaves bytes
+that no row names; `leftovers.py` says how they are found and removed.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hookseal.ground.errors import Conflict
+from hookseal.ground.ids import TenantId
+from hookseal.postgres.handles import Connection, Executor
+from hookseal.secrets.errors import SecretDestroyed, SecretNotFound, SecretUnavailable
+from hookseal.secrets.freshness import require_fresh_record
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef
+from hookseal.secrets.sealing.halves import Halves, divide, divide_again, join
+from hookseal.secrets.statements import statements
+from hookseal.secrets.store import leftovers, records
+from hookseal.secrets.store.port import SecretVersion, first_ref, require_provider, require_purpose
+from hookseal.secrets.store.provider_api import NumberTaken, ProviderApi, no_answer
+from hookseal.secrets.store.records import Records
+
+_SQL: Final = statements("external.sql", package="hookseal.secrets.store")
+_MOST_TAKEN: Final = 8  # version numbers in a row that failed changes have used up
+
+Apart = Callable[[], AbstractAsyncContextManager[Connection]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """The id of this installation, and how to get a connection outside of the caller's transaction."""
+
+    id: str
+    apart: Apart
+
+
+class ExternalStore:
+    """Secrets at a provider outside PostgreSQL, with a row in `secret_records` for each version.
+
+    On a pool every call is a transaction of its own; on a connection it joins the transaction that is open there. A
+    number is taken in a transaction apart, so that a change that fails does not use it again.
+    """
+
+    def __init__(self, source: Executor, api: ProviderApi, installation: Installation) -> None:
+        self._source = source
+        self._api = api
+        self._installation = installation
+        self._records = Records(source)
+
+    @property
+    def provider(self) -> Provider:
+        """The provider in the references of this store."""
+        return self._api.provider
+
+    @property
+    def providers(self) -> frozenset[Provider]:
+        """The provider whose refs it reads: its own."""
+        return frozenset({self.provider})
+
+    @property
+    def api(self) -> ProviderApi:
+        """The interface of the provider."""
+        return self._api
+
+    def joined_to(self, connection: Executor) -> "ExternalStore":
+        """Return this store on another pool or connection; on a connection it joins the open transaction."""
+        return ExternalStore(connection, self._api, self._installation)
+
+    async def put(
+        self, tenant: TenantId, name: str, material: SecretMaterial, *, purpose: Purpose, scheme: str | None = None
+    ) -> SecretRef:
+        """Keep the first version of a new name (see `SecretStore`)."""
+        first = first_ref(self.provider, tenant, name)
+        if await records.versions(self._source, tenant, name):  # first, so that nothing is written in vain
+            raise _exists()
+        ref, share = await self._written(self._source, first, material, purpose, is_first=True)
+        async with _SQL.one_write(self._source) as connection:
+            if not await _SQL.execute(connection, "put", *_columns(ref, purpose, scheme, share)):
+                raise _exists()  # what was written is removed later
+            await leftovers.settle(connection, ref)
+        return ref
+
+    async def get(self, ref: SecretRef, *, purpose: Purpose) -> SecretMaterial:
+        """Return the material of that version (see `SecretStore`)."""
+        require_provider(ref, self.provider)
+        row = await self._records.row(ref)
+        if row is None:
+            raise SecretNotFound
+        require_purpose(row["purpose"], purpose)
+        if row["share"] is None:
+            raise SecretDestroyed
+        require_fresh_record(
+            state=row["state"], pointed=row["pointed_state"], key_id="", audited_key_id=None, key_is_drained=False
+        )
+        with self._answered():
+            async with asyncio.timeout(self._api.seconds):
+                payload = await self._api.read(ref)
+        return join(Halves(row["share"], payload), SecretContext.of(ref, purpose))
+
+    async def rotate(
+        self, tenant: TenantId, name: str, material: SecretMaterial, *, purpose: Purpose, scheme: str | None = None
+    ) -> SecretRef:
+        """Keep a new version, active; the older ones step back (see `SecretStore`)."""
+        first = first_ref(self.provider, tenant, name)
+        async with _SQL.transaction(self._source) as connection:
+            await records.lock(connection, tenant, name, purpose)
+            is_first = not await _SQL.value(connection, "is_kept", tenant, name, self.provider.value)
+            ref, share = await self._written(connection, first, material, purpose, is_first=is_first)
+            await records.step_back(connection, tenant, name)
+            await _SQL.execute(connection, "add", *_columns(ref, purpose, scheme, share))
+            await leftovers.settle(connection, ref)
+        return ref
+
+    async def versions(self, tenant: TenantId, name: str) -> tuple[SecretVersion, ...]:
+        """Return every version of the name at this provider, oldest first (see `SecretStore`)."""
+        return await records.versions(self._source, tenant, name, provider=self.provider)
+
+    async def destroy(self, ref: SecretRef) -> None:
+        """Remove the material of that version for good (see `SecretStore`).
+
+        From then on the bytes at the provider are worthless; a worker removes them there within an hour.
+        """
+        require_provider(ref, self.provider)
+        async with _SQL.transaction(self._source) as connection:
+            found = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version, str(ref))
+            if found is None:
+                raise SecretNotFound
+            await leftovers.add_destroyed(connection, ref.tenant, [(ref.name, ref.version)])
+
+    async def take_over(
+        self, connection: Connection, ref: SecretRef, material: SecretMaterial, *, purpose: Purpose
+    ) -> SecretRef:
+        """Move a version of another provider here, in the caller's transaction; it keeps its number and its state.
+
+        A repeat after a failure writes the same bytes. Raises what the provider raises.
+        """
+        moved = replace(ref, provider=self.provider)
+        context = SecretContext.of(moved, purpose)
+        is_first = not await _SQL.value(connection, "is_kept", ref.tenant, ref.name, self.provider.value)
+        async with self._installation.apart() as apart:
+            share = await leftovers.begin(apart, moved, divide(material, context, os.urandom).share)
+        halves = divide_again(share, material, context)
+        await self._write(moved, halves.payload, is_first=is_first)
+        await _SQL.execute(
+            connection, "take_over", ref.tenant, ref.name, ref.version, self.provider.value, halves.share
+        )
+        await leftovers.settle(connection, moved)
+        await leftovers.add_left(connection, ref)
+        return moved
+
+    async def _written(
+        self, source: Executor, first: SecretRef, material: SecretMaterial, purpose: Purpose, *, is_first: bool
+    ) -> tuple[SecretRef, bytes]:
+        """Take a number, and write the material under it; return the ref and the share."""
+        divide(material, SecretContext.of(first, purpose), os.urandom)  # refuses a size before a number is taken
+        known = await records.next_version(source, first.tenant, first.name)
+        for _ in range(_MOST_TAKEN):
+            async with self._installation.apart() as apart:
+                number = await leftovers.take_number(apart, first, at_least=known)
+            ref = replace(first, version=number)
+            halves = divide(material, SecretContext.of(ref, purpose), os.urandom)
+            try:
+                await self._write(ref, halves.payload, is_first=is_first)
+            except NumberTaken:  # what lies there may be in use by a newer copy of this database: it is left alone
+                async with self._installation.apart() as apart:
+                    await leftovers.burn(apart, ref)
+                known = number + 1
+                continue
+            return ref, halves.share
+        raise SecretUnavailable(
+            f"{_MOST_TAKEN} versions in a row are taken at {self.provider}, as after a restore of an older database: "
+            "try again, which goes on with the next ones"
+        )
+
+    async def _write(self, ref: SecretRef, payload: bytes, *, is_first: bool) -> None:
+        with self._answered():
+            async with asyncio.timeout(self._api.seconds):
+                await self._api.write(ref, payload, owner=self._installation.id, is_first=is_first)
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise no_answer(f"provider {self.provider}", f"within {self._api.seconds:g} s") from None
+
+
+def _columns(
+    ref: SecretRef, purpose: Purpose, scheme: str | None, share: bytes
+) -> tuple[str | int | bytes | None, ...]:
+    return ref.tenant, ref.name, ref.version, ref.provider.value, purpose.value, scheme, share
+
+
+def _exists() -> Conflict:
+    return Conflict("the tenant has a secret of this name: rotate it", field="name")

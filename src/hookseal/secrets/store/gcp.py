@@ -1,0 +1,216 @@
+"""Google Secret Manager: each version of ours is a secret of its own, with one version, which is read by its number.
+
+`AddSecretVersion` has no token that makes a repeat harmless, so a repeat may add a second version. Only the first is
+ever read: whoever wrote it owns the number, and a second one with other bytes uses up the number of its writer.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any, Final
+
+import google.auth
+import google_crc32c
+import grpc
+from google.api_core.exceptions import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    GoogleAPICallError,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    ServerError,
+    Unauthenticated,
+)
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.cloud.secretmanager_v1 import types
+from google.cloud.secretmanager_v1.services.secret_manager_service import SecretManagerServiceAsyncClient
+from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
+    SecretManagerServiceGrpcAsyncIOTransport,
+)
+
+from hookseal.secrets.errors import SecretDenied, SecretError, SecretUnavailable
+from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.store.access import CALL_SECONDS, GcpAccess
+from hookseal.secrets.store.provider_api import (
+    LABEL,
+    NumberTaken,
+    Rest,
+    another_version,
+    gone,
+    no_answer,
+    of_somebody_else,
+)
+
+_SHARE_OF_CALL: Final = 0.75  # so that the client reports a time-out itself; without one it repeats for a minute
+_MAX_ID: Final = 255
+_FIRST: Final = "1"  # the only version that a secret of ours has
+_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+_LOGGER: Final = "google"  # at the level of debugging it prints what is sent and received
+
+
+class GcpApi:
+    """Secret Manager of one project. It connects when it is first used."""
+
+    provider: Final = Provider.GCP
+
+    def __init__(self, access: GcpAccess, *, prefix: str, seconds: float = CALL_SECONDS) -> None:
+        self.seconds: Final = seconds
+        self._access = access
+        self._prefix = prefix
+        self._client: Any = None
+        self._opening = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Find the credentials and make the client (see `ProviderApi`)."""
+        with _credentials_found():
+            await self._opened()
+
+    async def write(self, ref: SecretRef, payload: bytes, *, owner: str, is_first: bool) -> None:  # noqa: ARG002 -- a secret has one version
+        """Keep the bytes under the version (see `ProviderApi`)."""
+        secret = types.Secret(replication={"automatic": {}}, labels={LABEL: owner})
+        try:
+            await self._call(
+                "create_secret", {"parent": self._project, "secret_id": self._id(ref), "secret": secret}, ref, "create"
+            )
+        except AlreadyExists:
+            await self._require_ours(ref, owner)
+        kept = {"data": payload, "data_crc32c": google_crc32c.value(payload)}
+        added = await self._call(
+            "add_secret_version", {"parent": self._secret(ref), "payload": kept}, ref, "versions.add"
+        )
+        if not added.name.endswith(f"/versions/{_FIRST}") and await self._read(ref) != payload:
+            raise NumberTaken
+
+    async def read(self, ref: SecretRef) -> bytes:
+        """Return the bytes of the version (see `ProviderApi`)."""
+        return await self._read(ref)
+
+    async def remove(self, ref: SecretRef, rest: Rest, *, owner: str) -> None:  # noqa: ARG002 -- a secret has one version
+        """Remove the secret of the version (see `ProviderApi`)."""
+        try:
+            found = await self._call("get_secret", {"name": self._secret(ref)}, ref, "get")
+            if found.labels.get(LABEL) == owner:
+                await self._call("delete_secret", {"name": self._secret(ref)}, ref, "delete")
+        except NotFound:
+            return
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.transport.close()
+
+    async def _read(self, ref: SecretRef) -> bytes:
+        name = f"{self._secret(ref)}/versions/{_FIRST}"
+        try:
+            answer = await self._call("access_secret_version", {"name": name}, ref, "versions.access")
+        except NotFound:
+            raise gone(self._place(ref)) from None
+        except FailedPrecondition:
+            raise SecretDenied(
+                f"{self._place(ref)} is disabled or destroyed: enable it (`gcloud secrets versions enable`), or run "
+                "`hookseal endpoint rotate --overlap 0`"
+            ) from None
+        if answer.name.split("/")[2:] != name.split("/")[2:]:  # Google answers with the number of the project
+            raise another_version(self._place(ref))
+        data: bytes = answer.payload.data
+        if answer.payload.data_crc32c != google_crc32c.value(data):
+            raise no_answer(self._place(ref), "the checksum of its answer is wrong")
+        return data
+
+    async def _require_ours(self, ref: SecretRef, owner: str) -> None:
+        found = await self._call("get_secret", {"name": self._secret(ref)}, ref, "get")
+        if found.labels.get(LABEL) != owner:
+            raise of_somebody_else(self._place(ref))
+
+    async def _call(self, operation: str, request: dict[str, object], ref: SecretRef, right: str) -> Any:
+        """Call Google once. Raises `AlreadyExists`, `NotFound` and `FailedPrecondition`, or what the answer means."""
+        try:
+            with _credentials_found():
+                client = await self._opened()
+                return await getattr(client, operation)(
+                    request=request, retry=None, timeout=self.seconds * _SHARE_OF_CALL
+                )
+        except (AlreadyExists, NotFound, FailedPrecondition):
+            raise
+        except GoogleAPICallError as error:
+            raise _meaning_of(error, self._place(ref), f"secretmanager.{_resource(right)}") from None
+        except (OSError, grpc.RpcError) as error:
+            raise no_answer("Google Secret Manager", type(error).__name__) from None
+
+    async def _opened(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                logger = logging.getLogger(_LOGGER)
+                logger.setLevel(max(logger.level, logging.INFO))
+                self._client = SecretManagerServiceAsyncClient(transport=await self._transport())
+            return self._client
+
+    async def _transport(self) -> SecretManagerServiceGrpcAsyncIOTransport:
+        if self._access.channel is not None:
+            return SecretManagerServiceGrpcAsyncIOTransport(channel=self._access.channel())
+        # Another thread, because it may ask the machine's server of metadata.
+        credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
+        return SecretManagerServiceGrpcAsyncIOTransport(credentials=credentials)
+
+    @property
+    def _project(self) -> str:
+        return f"projects/{self._access.project}"
+
+    def _id(self, ref: SecretRef) -> str:
+        return secret_id(self._prefix, ref)
+
+    def _secret(self, ref: SecretRef) -> str:
+        return f"{self._project}/secrets/{self._id(ref)}"
+
+    def _place(self, ref: SecretRef) -> str:
+        return f"{self._secret(ref)} in Google Secret Manager"
+
+
+@contextmanager
+def _credentials_found() -> Iterator[None]:
+    """Translate the errors of Google's library of credentials."""
+    try:
+        yield
+    except TransportError:
+        raise no_answer("Google's server of credentials", "no connection") from None
+    except GoogleAuthError as error:
+        raise SecretDenied(
+            f"Google Secret Manager cannot be asked ({type(error).__name__}): give this process the credentials of "
+            "a service account, by its machine or pod or by GOOGLE_APPLICATION_CREDENTIALS, and set its clock"
+        ) from None
+
+
+def secret_id(prefix: str, ref: SecretRef) -> str:
+    """Return the id of the secret of a version: no other version has it, and it has only letters, digits, - and _.
+
+    A name that is too long for Google is replaced by its digest.
+    """
+    encoded = f"{prefix}__{_encoded(ref.tenant)}__{_encoded(ref.name)}__{ref.version}"
+    if len(encoded) <= _MAX_ID:
+        return encoded
+    return f"{prefix}__{sha256(f'{ref.tenant}:{ref.name}:{ref.version}'.encode()).hexdigest()}"
+
+
+def _encoded(text: str) -> str:
+    return text.replace("_", "_u").replace(".", "_d")  # never two underscores in a row, so `__` only separates
+
+
+def _resource(right: str) -> str:
+    return right if right.startswith("versions.") else f"secrets.{right}"
+
+
+def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretError | SecretUnavailable:
+    if isinstance(error, ServerError | ResourceExhausted | DeadlineExceeded):
+        return no_answer("Google Secret Manager", type(error).__name__)
+    if isinstance(error, PermissionDenied):
+        return SecretDenied(f"{place} is denied to this process: grant its service account {right} on it")
+    if isinstance(error, Unauthenticated):
+        return SecretDenied(
+            f"{place} is refused because Google does not accept the credentials of this process: correct them, and set "
+            "the clock of this machine"
+        )
+    return SecretDenied(f"{place} is refused by Google ({type(error).__name__}): look the call up in the audit logs")

@@ -1,0 +1,119 @@
+"""Reads the rows of versions. Reads of one moment on a pool share a statement."""
+
+import asyncio
+from typing import Final
+
+import asyncpg
+
+from hookseal.ground.batches import Batch, Batches, resolve
+from hookseal.ground.errors import Malformed
+from hookseal.ground.ids import TenantId
+from hookseal.postgres.handles import Connection, Executor, connected
+from hookseal.secrets.errors import SecretNotFound, SecretTampered
+from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.statements import FAILURES, statements
+from hookseal.secrets.store.port import SecretVersion, VersionState, require_purpose
+
+_SQL: Final = statements("records.sql", package="hookseal.secrets.store")
+_READ_SECONDS: Final = 2.0  # no caller waits longer for a read
+
+_Row = asyncpg.Record | None
+
+
+class Records:
+    """The rows of versions on a pool, or on a connection in its open transaction."""
+
+    def __init__(self, source: Executor) -> None:
+        self._source = source
+        self._reads: Batches[SecretRef, _Row] = Batches(self._read_all)
+
+    async def row(self, ref: SecretRef) -> _Row:
+        """Return the row of the version, None if there is none. Raises `SecretUnavailable` after two seconds."""
+        if isinstance(self._source, asyncpg.Pool):
+            return await self._reads.add(ref)
+        # On the caller's connection the read ends if the caller is cancelled.
+        return (await self._rows([ref])).get(str(ref))
+
+    async def _read_all(self, batch: Batch[SecretRef, _Row]) -> None:
+        """Read all refs of the batch in one statement, and resolve their futures. No single row can make it fail."""
+        try:
+            found = await self._rows([ref for ref, _ in batch])
+        except Exception as error:  # noqa: BLE001 -- it is raised for each caller
+            for _, future in batch:
+                resolve(future, error)
+        else:
+            for ref, future in batch:
+                resolve(future, found.get(str(ref)))
+
+    async def _rows(self, refs: list[SecretRef]) -> dict[str, asyncpg.Record]:
+        columns = zip(*[(ref.tenant, ref.name, str(ref.version), str(ref)) for ref in refs], strict=True)
+        with FAILURES.translated():
+            async with asyncio.timeout(_READ_SECONDS), connected(self._source) as connection:
+                rows = await _SQL.rows(connection, "get", *[list(column) for column in columns])
+        return {row["ref"]: row for row in rows}
+
+
+async def versions(
+    source: Executor, tenant: TenantId, name: str, *, provider: Provider | None = None
+) -> tuple[SecretVersion, ...]:
+    """Return every version of the name, of one provider or of all, oldest first.
+
+    Raises `Malformed` if tenant or name is malformed, `SecretTampered` if a row was altered, and `SecretUnavailable`.
+    """
+    SecretRef(provider=provider or Provider.DB, tenant=tenant, name=name, version=1)
+    rows = await _SQL.rows(source, "versions", tenant, name, None if provider is None else provider.value)
+    return tuple(_version(row) for row in rows)
+
+
+def _version(row: asyncpg.Record) -> SecretVersion:
+    if row["purpose"] not in tuple(Purpose):
+        raise SecretTampered("a secret record has a purpose that this hookseal does not know")
+    try:
+        ref = SecretRef.parse(row["ref"], reserved=True)
+    except Malformed:
+        raise SecretTampered("a secret record has a ref that is malformed") from None
+    return SecretVersion(
+        ref=ref,
+        state=VersionState(row["state"]),
+        purpose=Purpose(row["purpose"]),
+        scheme=row["scheme"],
+        created_at=row["created_at"],
+        changed_at=row["changed_at"],
+    )
+
+
+async def lock(connection: Connection, tenant: TenantId, name: str, purpose: Purpose) -> None:
+    """Lock the name until the caller's transaction ends. A later statement sees what an earlier rotation wrote.
+
+    Raises `SecretNotFound` if there is no such name, `SecretDenied` if it exists for another purpose, and
+    `SecretUnavailable`.
+    """
+    locked = await _SQL.row(connection, "lock", tenant, name)
+    if locked is None:
+        raise SecretNotFound
+    require_purpose(locked["purpose"], purpose)
+
+
+async def next_version(source: Executor, tenant: TenantId, name: str) -> int:
+    """Return the number of the next version of the name. Raises `SecretUnavailable`."""
+    number: int = await _SQL.value(source, "next_version", tenant, name)
+    return number
+
+
+async def step_back(connection: Connection, tenant: TenantId, name: str) -> None:
+    """Make the active version the previous one, and retire the previous one. Raises `SecretUnavailable`."""
+    await _SQL.execute(connection, "step_back", tenant, name)
+
+
+async def in_use(source: Executor, providers: frozenset[Provider]) -> frozenset[str]:
+    """Return the other providers, outside PostgreSQL, that have versions in use. Raises `SecretUnavailable`."""
+    rows = await _SQL.rows(source, "in_use", sorted(providers))
+    return frozenset(row["provider"] for row in rows)
+
+
+async def installation(source: Executor) -> str:
+    """Return the id of this installation, which marks what it keeps at providers. Raises `SecretUnavailable`."""
+    found: str | None = await _SQL.value(source, "installation")
+    if found is None:
+        raise SecretTampered("hookseal.control lacks its row `installation`: restore it from a backup")
+    return found

@@ -1,1 +1,0 @@
-"""The stores: one implementation of `SecretStore` a module."""

@@ -1,0 +1,141 @@
+"""The background loops of a worker: all except the one that takes rings."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+from hookseal.config.settings import Settings
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
+from hookseal.dispatcher.history import PostgresHistory
+from hookseal.ground.clock import Clock
+from hookseal.operations.operator import Operator
+from hookseal.secrets.endpoint import schedule
+from hookseal.secrets.ref import Provider
+from hookseal.worker.endpoint_health import Disabling, HealthReports
+from hookseal.worker.holding import Holding
+from hookseal.worker.housekeeping import Housekeeping, Rules
+from hookseal.worker.loop_lag import Pulse
+from hookseal.worker.metrics.database import Measuring
+from hookseal.worker.metrics.database import Rules as Measured
+from hookseal.worker.metrics.definitions import LOOP_LAG
+from hookseal.worker.outbox import Lease, Listening, Outbox
+from hookseal.worker.replaying import Replaying
+from hookseal.worker.resources import Resources, listener
+from hookseal.worker.retention import Retention
+from hookseal.worker.statistics import Statistics
+from hookseal.worker.sweep import Sweep
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
+
+
+class BackgroundLoops:
+    """Makes the background loops of a worker; `loops` has them by name."""
+
+    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
+        seconds = settings.worker.sweep_seconds
+        pool, bell, meter = resources.pool, resources.bell, resources.meter
+        sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, meter=meter, log=log)
+        lease = Lease(pool, holder=resources.worker_id)
+        self._denials = resources.denials
+        self._outbox = Outbox(lease, resources.ledger, bell, clock=clock, meter=meter, log=log)
+        holding = Holding(
+            PostgresHeldEndpoints(pool),
+            lambda: self._outbox.leads,
+            held_days=settings.worker.held_days,
+            clock=clock,
+            meter=meter,
+            log=log,
+        )
+        measuring = self._measuring(settings, resources, clock, log)
+        self._statistics = Statistics(pool, resources.counts, lambda: self._outbox.leads, clock=clock, log=log)
+        pulse = Pulse(clock)
+        meter.watch(LOOP_LAG, lambda: pulse.lag_seconds)
+        self.loops: Mapping[str, Loop] = {
+            "sweep": sweep.run,
+            "outbox": self._outbox.run,
+            "holding": holding.run,
+            "endpoint_health": HealthReports(pool, resources.failing, clock=clock, log=log).run,
+            "disabling": self._disabling(settings, resources, clock, log).run,
+            "retention": self._retention(settings, resources, clock, log).run,
+            "lost_claims": resources.lost_claims.run,
+            "stale": resources.stale.run,
+            "heartbeat": resources.heartbeat.run,
+            "measure": measuring.run,
+            "statistics": self._statistics.run,
+            "pulse": pulse.run,
+        }
+        if settings.secrets.provider is not Provider.DEV:  # its secrets exist in this process only
+            housekeeping = self._housekeeping(settings, resources, clock, log)
+            replaying = self._replaying(resources, clock, log)
+            self.loops = {**self.loops, "housekeeping": housekeeping.run, "denials": resources.denials.run}
+            self.loops = {**self.loops, "replaying": replaying.run}
+        if settings.worker.listen:
+            listening = Listening(partial(listener, settings), self._outbox.wake, clock=clock, log=log)
+            self.loops = {**self.loops, "listen": listening.run}
+
+    def _disabling(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> Disabling:
+        return Disabling(
+            resources.pool,
+            lambda: self._outbox.leads,
+            after_seconds=settings.worker.disable_after_seconds,
+            clock=clock,
+            meter=resources.meter,
+            log=log,
+        )
+
+    def _measuring(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> Measuring:
+        measuring = Measuring(
+            resources.pool,
+            resources.bell.depth,
+            lambda: self._outbox.leads,
+            rules=Measured(seconds=settings.worker.sweep_seconds, retention_days=settings.worker.retention_days),
+            clock=clock,
+            log=log,
+        )
+        measuring.report_to(resources.meter)
+        return measuring
+
+    def _retention(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> Retention:
+        return Retention(
+            PostgresHistory(resources.pool),
+            lambda: self._outbox.leads,
+            days=settings.worker.retention_days,
+            clock=clock,
+            meter=resources.meter,
+            log=log,
+        )
+
+    def _housekeeping(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> Housekeeping:
+        secrets = settings.secrets
+        housekeeping = Housekeeping(
+            resources.pool,
+            resources.unlocked,
+            lambda: self._outbox.leads,
+            rules=Rules(
+                who=f"worker/{resources.worker_id}",
+                overlap_seconds=schedule.overlap_seconds(secrets.rotation_overlap_seconds),
+                retention_days=secrets.retired_retention_days,
+            ),
+            clock=clock,
+            log=log,
+        )
+        housekeeping.report_to(resources.meter)
+        return housekeeping
+
+    def _replaying(self, resources: Resources, clock: Clock, log: Any) -> Replaying:
+        who = f"worker/{resources.worker_id}"
+        return Replaying(
+            resources.pool,
+            lambda connection: Operator(connection=connection, unlocked=resources.unlocked, who=who),
+            lambda: self._outbox.leads,
+            clock=clock,
+            meter=resources.meter,
+            log=log,
+        )
+
+    async def end(self) -> None:
+        """Give up the lead, write what is still counted, and audit refusals. The loops must have ended."""
+        await self._outbox.step_down()
+        await self._statistics.end()
+        if "denials" in self.loops:
+            await self._denials.end()

@@ -1,0 +1,117 @@
+"""Reads and writes the crowded lanes of a worker in PostgreSQL: parks rings, opens breakers, fetches what is next."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from hookseal.dispatcher.lane_store import BEGINNING, PAGE, PostgresLanes
+from hookseal.dispatcher.lanes.lane import Opened
+from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.worker_lanes import Lanes
+from hookseal.dispatcher.policy import SPREAD
+from hookseal.dispatcher.ports import Parts
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.outage_log import Outage
+from hookseal.worker.ring_handler import RingHandler
+from hookseal.worker.timeouts import set_within
+
+LOOK_SECONDS: Final = 1.0  # between two looks for crowded lanes of other workers
+BUSY_LOOK_SECONDS: Final = 0.1  # between two turns while this worker looks after a crowded lane
+COUNT_SECONDS: Final = 30.0  # between two looks whether there is a second tenant
+MOST_AT_ONCE: Final = 1_000  # rings parked in one statement
+
+
+class LaneKeeper:
+    """The link between the lanes of this worker, which know no database, and PostgreSQL."""
+
+    def __init__(
+        self,
+        store: PostgresLanes,
+        lanes: Lanes,
+        in_flight: InFlight,
+        parts: Parts,
+        *,
+        meter: WorkerMeter,
+    ) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._in_flight = in_flight
+        self._clock = parts.clock
+        self._jitter = parts.jitter
+        self._meter = meter
+        self._log = parts.log
+        self._outage = Outage("lanes", parts.log)
+        self._woken = asyncio.Event()
+        self._place: Key = BEGINNING
+        self._look_at = self._count_at = parts.clock.monotonic()
+
+    def wake(self) -> None:
+        """Look at once: something is to be written, or a lane has room."""
+        self._woken.set()
+
+    async def run(self, handler: RingHandler) -> None:
+        """Look until cancelled. A failure is logged once for each outage."""
+        while True:
+            self._woken.clear()
+            with self._outage.survived():
+                await self.once(handler)
+            await set_within(self._woken, BUSY_LOOK_SECONDS if self._lanes.crowded else LOOK_SECONDS, self._clock)
+
+    async def once(self, handler: RingHandler) -> None:
+        """Write what is to be written, look for crowded lanes, and fetch what is next. Raises `Unavailable`."""
+        if opened := self._lanes.take_opened():
+            await self._open(opened)
+        if parked := self._lanes.take_parked(MOST_AT_ONCE):
+            for key in {(each.ring.tenant_id, each.ring.endpoint_id) for each in parked}:
+                self._lanes.crowded.learn(key)
+            waiting = await self._store.park(parked)
+            for each in parked:
+                if each.ring.delivery_id in waiting:
+                    self._meter.held(each.waiting_for)
+            refused = [each.ring for each in parked if each.ring.delivery_id not in waiting]
+            self._lanes.add_first(refused, self._clock.monotonic())
+        if self._clock.monotonic() >= self._look_at:
+            await self._look()
+        await self._fetch()
+        handler.wake()
+
+    async def _open(self, opened: Sequence[Opened]) -> None:
+        """Open the breakers. If that fails, the next failure of the endpoint opens it."""
+        new = await self._store.open_breakers(opened, spread=1 - SPREAD + 2 * SPREAD * self._jitter())
+        for each in opened:
+            if each.key not in new:  # another worker has opened it, or its probe failed
+                continue
+            self._meter.breaker_opened()
+            self._log.warning(
+                "endpoint.breaker_opened", tenant_id=each.key[0], endpoint_id=each.key[1], outcome=each.outcome.value
+            )
+
+    async def _look(self) -> None:
+        """Learn which lanes are crowded, one page at a time, and forget those that are empty."""
+        now = self._clock.monotonic()
+        self._look_at = now + LOOK_SECONDS
+        self._lanes.park_old(now)
+        if now >= self._count_at:
+            self._count_at = now + COUNT_SECONDS
+            self._lanes.tenants.has_one = await self._store.has_one_tenant()
+        if emptied := self._lanes.crowded.emptied(now):
+            await self._store.forget(emptied)
+            for key in emptied:
+                self._lanes.crowded.forget(key)
+        page = await self._store.page(self._place)
+        self._place = page[-1].key if len(page) == PAGE else BEGINNING
+        for lane in page:
+            if lane.reopened_at is not None:
+                self._lanes.reopened(lane.key, lane.reopened_at, now)
+            if lane.is_open:
+                self._lanes.crowded.learn(lane.key)
+            else:
+                self._lanes.crowded.forget(lane.key)
+
+    async def _fetch(self) -> None:
+        """Fetch the next deliveries of the lanes that have room, if slots are free."""
+        room = self._in_flight.room
+        wanted = self._lanes.wanted(room, self._clock.monotonic()) if room else []
+        if wanted:
+            self._lanes.found(wanted, await self._store.next(wanted), self._clock.monotonic())

@@ -1,0 +1,97 @@
+-- The metrics that the leader measures once a sweep, over all tenants. Due and held deliveries are counted up to a
+-- limit, so that a large backlog does not make this slow. Records and plaintext rows are all counted, through an index.
+
+-- Returns for how long the oldest finished delivery has been kept beyond $1 days.
+-- name: retention_lag_seconds
+SELECT greatest(coalesce(extract(epoch FROM now() - make_interval(days => $1) - min(finished_at)), 0), 0)::float8
+FROM hookseal.deliveries
+WHERE finished_at IS NOT NULL
+
+-- Returns for how long the oldest delivery has been due.
+-- name: oldest_due_seconds
+SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0)::float8
+FROM hookseal.deliveries
+WHERE state = 'pending' AND waiting_for IS NULL AND next_attempt_at <= now()
+
+-- Counts the due deliveries, up to a limit.
+-- name: due
+SELECT count(*)
+FROM (SELECT
+        FROM hookseal.deliveries
+       WHERE state = 'pending' AND waiting_for IS NULL AND next_attempt_at <= now()
+       LIMIT $1) AS due
+
+-- Counts the held deliveries by reason, up to a limit.
+-- name: waiting
+SELECT waiting_for AS label, count(*) AS number
+FROM (SELECT waiting_for FROM hookseal.deliveries WHERE waiting_for IS NOT NULL LIMIT $1) AS held
+GROUP BY waiting_for
+
+-- Counts the enabled endpoints that are failing.
+-- name: endpoints_failing
+SELECT count(*) FROM hookseal.endpoints WHERE first_failure_at IS NOT NULL AND enabled
+
+-- Counts the running replay jobs.
+-- name: replays_running
+SELECT count(*) FROM hookseal.replays WHERE state = 'running'
+
+-- Returns how long ago a running replay job took its last step: the one that has waited longest.
+-- name: replay_idle_seconds
+SELECT coalesce(extract(epoch FROM now() - min(moved_at)), 0)::float8 FROM hookseal.replays WHERE state = 'running'
+
+-- Counts the records by the key that they are sealed under.
+-- name: records
+SELECT coalesce(k.key_id, 'unregistered') AS key_id,
+       coalesce(k.state, 'unregistered') AS state,
+       sum(coalesce(r.records, 0))::bigint AS number
+FROM hookseal.secret_keys AS k
+FULL JOIN (SELECT key_id, count(*) AS records FROM hookseal.secret_records WHERE key_id IS NOT NULL GROUP BY key_id) AS r
+    USING (key_id)
+GROUP BY 1, 2
+
+-- Returns for how many seconds each key has been in its state.
+-- A key stops being `active` when the next one is promoted. A staged key has only the time of its row.
+-- name: key_ages
+SELECT k.key_id,
+       k.state,
+       greatest(extract(epoch FROM now() - coalesce(
+           CASE k.state
+               WHEN 'active' THEN k.promoted_at
+               WHEN 'decrypt_only' THEN (SELECT min(n.promoted_at)
+                                           FROM hookseal.secret_keys AS n
+                                          WHERE n.promoted_at > coalesce(k.promoted_at, k.created_at))
+               WHEN 'retired' THEN k.retired_at
+               WHEN 'destroyed' THEN k.destroyed_at
+           END,
+           k.created_at)), 0)::float8 AS number
+FROM hookseal.secret_keys AS k
+
+-- Counts the endpoints whose breaker is open.
+-- name: breakers_open
+SELECT count(*) FROM hookseal.held_endpoints WHERE waiting_for = 'breaker' AND released_at IS NULL
+
+-- Counts the crowded lanes.
+-- name: lanes_crowded
+SELECT count(*) FROM hookseal.lanes
+
+-- Counts the endpoints that have a plaintext secret.
+-- name: plaintext_rows
+SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext
+
+-- Counts the scheduled rotations that are at least an hour late.
+-- The time counts from the earliest time that was announced. A rotation that was not announced is late after a day more.
+-- name: rotations_overdue
+SELECT count(*)
+FROM (SELECT e.tenant_id, e.id, make_interval(secs => least($1::float8, e.rotate_every_days * 43200)) AS warning,
+             greatest(e.secret_updated_at + make_interval(secs => e.rotate_every_days * 86400), e.previous_secret_expires_at)
+             AS due_at
+      FROM hookseal.endpoints AS e
+      WHERE e.rotate_every_days IS NOT NULL AND e.secret_ref IS NOT NULL) AS s
+CROSS JOIN LATERAL (SELECT hookseal.rotation_announced_at(s.tenant_id, s.id)) AS last (at)
+CROSS JOIN LATERAL (SELECT CASE WHEN last.at >= s.due_at - s.warning THEN last.at END) AS announced (at)
+WHERE s.due_at < now() - interval '1 hour'
+  AND now() - interval '1 hour' > greatest(s.due_at, coalesce(announced.at, s.due_at + interval '24 hours' - s.warning) + s.warning)
+
+-- Counts the live workers.
+-- name: workers_live
+SELECT count(*) FROM hookseal.workers WHERE beaten_at > now() - make_interval(secs => $1)

@@ -1,0 +1,294 @@
+"""The metrics of hookseal in one table, from which `page` writes docs/metrics.md.
+
+No label holds a tenant, an endpoint or a url: the values of every label are a closed set, or the registered
+master keys.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.model import Outcome, WaitingFor
+from hookseal.queue.intake import DropReason
+from hookseal.secrets.key.rules import KeyState
+from hookseal.worker.metrics.lanes import BREAKERS_OPEN, BREAKERS_OPENED, LANES_CROWDED
+from hookseal.worker.metrics.metric import Aggregation, Kind, Metric
+from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAY_SKIPPED, REPLAYED, REPLAYS_RUNNING
+from hookseal.worker.metrics.retention import REMOVED, RETENTION_LAG
+from hookseal.worker.metrics.runtime import PROCESS_RESTARTS, PROCESSES
+
+UNREGISTERED: Final = "unregistered"
+
+
+class RungBy(StrEnum):
+    """What in a worker put a ring into the queue."""
+
+    OUTBOX = "outbox"
+    SWEEP = "sweep"
+
+
+class FailureOf(StrEnum):
+    """Whether a retry can help when a secret is not available."""
+
+    DEFINITIVE = "definitive"
+    TRANSIENT = "transient"
+
+
+ATTEMPTS: Final = Metric(
+    name="hookseal_attempts_total",
+    kind=Kind.COUNTER,
+    text="Attempts by outcome.",
+    labels={"outcome": tuple(Outcome)},
+)
+ATTEMPT_DURATION: Final = Metric(
+    name="hookseal_attempt_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    text="Duration of the HTTP request of an attempt.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20),
+)
+FIRST_ATTEMPT: Final = Metric(
+    name="hookseal_time_to_first_attempt_seconds",
+    kind=Kind.HISTOGRAM,
+    text="Time from publish to the claim of the first attempt.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)
+IN_FLIGHT: Final = Metric(
+    name="hookseal_in_flight", kind=Kind.GAUGE, text="Deliveries that this worker has claimed and not yet recorded."
+)
+HELD: Final = Metric(
+    name="hookseal_held_total",
+    kind=Kind.COUNTER,
+    text="Times that a delivery was held back: not sent, and no attempt used up.",
+    labels={"waiting_for": tuple(WaitingFor)},
+)
+HELD_TOO_LONG: Final = Metric(
+    name="hookseal_held_too_long_total",
+    kind=Kind.COUNTER,
+    text="Deliveries cancelled because their endpoint was disabled for longer than `HOOKSEAL_HELD_DAYS`.",
+)
+DEAD_LETTERS: Final = Metric(
+    name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries whose last attempt failed."
+)
+ENDPOINTS_DISABLED: Final = Metric(
+    name="hookseal_endpoints_disabled_total",
+    kind=Kind.COUNTER,
+    text="Endpoints that were disabled by an answer 410, or because they failed for `HOOKSEAL_DISABLE_AFTER_SECONDS`.",
+)
+GIVEN_BACK: Final = Metric(
+    name="hookseal_given_back_total",
+    kind=Kind.COUNTER,
+    text="Deliveries released without using up an attempt: the claim was too old to connect, or the TLS context was "
+    "not ready in time.",
+)
+EXHAUSTED: Final = Metric(
+    name="hookseal_exhausted_total",
+    kind=Kind.COUNTER,
+    text="Deliveries released without using up an attempt: no file descriptor or memory was left.",
+)
+LEASES_LOST: Final = Metric(
+    name="hookseal_leases_lost_total",
+    kind=Kind.COUNTER,
+    text="Outcomes that were not recorded, because their lease was lost.",
+)
+LEASES_TAKEN_BACK: Final = Metric(
+    name="hookseal_leases_taken_back_total",
+    kind=Kind.COUNTER,
+    text="Expired leases, of workers that died or were disconnected, that this worker ended.",
+)
+RINGS: Final = Metric(
+    name="hookseal_rings_total",
+    kind=Kind.COUNTER,
+    text="Rings that this worker put into the queue: `outbox` for what was not rung yet, `sweep` for what was lost.",
+    labels={"by": tuple(RungBy)},
+)
+RINGS_DROPPED: Final = Metric(
+    name="hookseal_rings_dropped_total",
+    kind=Kind.COUNTER,
+    text="Rings that claimed nothing. `not_due`: the delivery is not due, or not any more (normal in small numbers), "
+    "or the ring is forged. Removed from Redis: `not_an_id`: the queue entry is no UUID; `no_job`: it has no job; "
+    "`too_large`; `unreadable`: the job is no call of `deliver` with three ids.",
+    labels={"reason": tuple(DropReason)},
+)
+CLAIMS_FAILED: Final = Metric(
+    name="hookseal_claims_failed_total",
+    kind=Kind.COUNTER,
+    text="Claims that failed: PostgreSQL did not answer, or there was an internal error.",
+)
+CACHE_HITS: Final = Metric(
+    name="hookseal_secret_cache_hits_total", kind=Kind.COUNTER, text="Reads of a secret that the cache answered."
+)
+CACHE_MISSES: Final = Metric(
+    name="hookseal_secret_cache_misses_total",
+    kind=Kind.COUNTER,
+    text="Reads of a secret that the store answered, or failed to.",
+)
+CACHE_EVICTIONS: Final = Metric(
+    name="hookseal_secret_cache_evictions_total",
+    kind=Kind.COUNTER,
+    text="Secrets removed from the cache because it was full.",
+)
+SECRET_FAILURES: Final = Metric(
+    name="hookseal_secret_failures_total",
+    kind=Kind.COUNTER,
+    text="Reads of a secret that failed: `definitive` until an operator acts, `transient` until the store answers.",
+    labels={"kind": tuple(FailureOf)},
+)
+STALE_FOUND: Final = Metric(
+    name="hookseal_stale_rows_found_total",
+    kind=Kind.COUNTER,
+    text="Stale endpoint rows and secret records that were found, each audited once.",
+)
+AUDIT_REFUSED: Final = Metric(
+    name="hookseal_audit_rows_refused_total",
+    kind=Kind.COUNTER,
+    text="Audit rows about refused or stale secrets that the audit log did not accept: the chain of a tenant is "
+    "broken, or a right is missing. The log of the worker has each of them.",
+)
+CACHE_ENTRIES: Final = Metric(
+    name="hookseal_secret_cache_entries", kind=Kind.GAUGE, text="Secrets in the cache; they are sealed there."
+)
+CACHE_BYTES: Final = Metric(
+    name="hookseal_secret_cache_bytes", kind=Kind.GAUGE, text="Memory that the secrets in the cache use."
+)
+READY: Final = Metric(
+    name="hookseal_ready",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MIN,
+    text="1 for each check of `/readyz` that passed during this scrape, else 0.",
+    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue")},
+)
+LOOP_LAG: Final = Metric(
+    name="hookseal_loop_lag_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="The longest delay of the event loop within the last 30 seconds.",
+)
+OLDEST_DUE: Final = Metric(
+    name="hookseal_oldest_due_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="How long the oldest delivery that is due has waited; 0 if none is due. Leader only.",
+)
+DUE: Final = Metric(
+    name="hookseal_due",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Deliveries that are due, counted up to 100,000. Leader only.",
+)
+WAITING: Final = Metric(
+    name="hookseal_waiting",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Deliveries that are held back, counted up to 100,000. Leader only.",
+    labels={"waiting_for": tuple(WaitingFor)},
+)
+ENDPOINTS_FAILING: Final = Metric(
+    name="hookseal_endpoints_failing",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Enabled endpoints to which no attempt has succeeded for at least a minute. Leader only.",
+)
+QUEUE_DEPTH: Final = Metric(
+    name="hookseal_queue_depth", kind=Kind.GAUGE, aggregation=Aggregation.MAX, text="Rings in the queue. Leader only."
+)
+RECORDS: Final = Metric(
+    name="hookseal_master_key_records",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Sealed secret versions by the master key that opens them and its state. Those of keys that are not "
+    "registered count as `unregistered`. Leader only.",
+    labels={"key_id": (), "state": (*KeyState, UNREGISTERED)},
+)
+KEY_AGE: Final = Metric(
+    name="hookseal_master_key_age_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="How long a master key has been in its state: `active` since it was promoted, `decrypt_only` since another "
+    "key was promoted, `staged` since it was registered. Leader only.",
+    labels={"key_id": (), "state": tuple(KeyState)},
+)
+PLAINTEXT_ROWS: Final = Metric(
+    name="hookseal_plaintext_rows",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Endpoints that still hold a plaintext secret of an older system, until `hookseal migrate-secrets --finalize`."
+    " Leader only.",
+)
+ROTATIONS_OVERDUE: Final = Metric(
+    name="hookseal_rotations_overdue",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Endpoints whose scheduled rotation is an hour late, or 25 hours if it was not announced. Leader only.",
+)
+ROTATIONS_FAILING: Final = Metric(
+    name="hookseal_rotations_failing",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Endpoints whose scheduled rotation failed, or could not be announced, at the last check. Leader only.",
+)
+WORKERS_LIVE: Final = Metric(
+    name="hookseal_workers_live",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text=f"Workers with a heartbeat within the last {LIVE_SECONDS:.0f} seconds. Leader only.",
+)
+
+BUILD_INFO: Final = Metric(
+    name="hookseal_build_info",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Always 1; the labels are the version of hookseal and the schema revision that it needs.",
+    labels={"version": (), "schema_revision": ()},
+)
+
+METRICS: Final = (
+    ATTEMPTS,
+    ATTEMPT_DURATION,
+    FIRST_ATTEMPT,
+    IN_FLIGHT,
+    HELD,
+    HELD_TOO_LONG,
+    REPLAYED,
+    REPLAY_SKIPPED,
+    REMOVED,
+    BREAKERS_OPENED,
+    DEAD_LETTERS,
+    ENDPOINTS_DISABLED,
+    GIVEN_BACK,
+    EXHAUSTED,
+    LEASES_LOST,
+    LEASES_TAKEN_BACK,
+    RINGS,
+    RINGS_DROPPED,
+    CLAIMS_FAILED,
+    CACHE_HITS,
+    CACHE_MISSES,
+    CACHE_EVICTIONS,
+    SECRET_FAILURES,
+    STALE_FOUND,
+    AUDIT_REFUSED,
+    CACHE_ENTRIES,
+    CACHE_BYTES,
+    READY,
+    LOOP_LAG,
+    RETENTION_LAG,
+    OLDEST_DUE,
+    DUE,
+    WAITING,
+    BREAKERS_OPEN,
+    LANES_CROWDED,
+    ENDPOINTS_FAILING,
+    REPLAYS_RUNNING,
+    REPLAY_IDLE,
+    QUEUE_DEPTH,
+    RECORDS,
+    KEY_AGE,
+    PLAINTEXT_ROWS,
+    ROTATIONS_OVERDUE,
+    ROTATIONS_FAILING,
+    WORKERS_LIVE,
+    PROCESSES,
+    PROCESS_RESTARTS,
+    BUILD_INFO,
+)
+NAMES: Final = tuple(metric.name for metric in METRICS)

@@ -1,0 +1,48 @@
+"""Logs the beginning and the end of an outage, not every failed try of a loop."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hookseal.ground.errors import Unavailable
+
+
+class Outage:
+    """The outage of one loop of a worker. The names of its log events begin with `name`."""
+
+    def __init__(self, name: str, log: Any) -> None:
+        self._name = name
+        self._log = log
+        self._logged_reason: str | None = None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the last try failed."""
+        return self._logged_reason is not None
+
+    @contextmanager
+    def survived(self) -> Iterator[None]:
+        """Catch and log every exception of the block. The same reason is logged once for each outage."""
+        try:
+            yield
+        except Unavailable as error:
+            self._begins(str(error))
+        except Exception as error:  # noqa: BLE001 -- it is logged, and the loop tries again
+            self._begins(type(error).__name__, defect=True)
+        else:
+            self.over()
+
+    def over(self) -> None:
+        """Log that the outage is over, if there was one."""
+        if self._logged_reason is not None:
+            self._logged_reason = None
+            self._log.info(f"{self._name}.resumed")
+
+    def _begins(self, reason: str, *, defect: bool = False) -> None:
+        if reason == self._logged_reason:
+            return
+        self._logged_reason = reason
+        if defect:
+            self._log.exception(f"{self._name}.defect")
+        else:
+            self._log.warning(f"{self._name}.failed", reason=reason)

@@ -1,0 +1,192 @@
+"""The parent: keeps N processes running, answers the probes for all of them on one port, and ends them together."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, TextIO
+
+import msgspec
+import structlog
+from prometheus_client.registry import CollectorRegistry
+
+from hookseal.config.handing import SplitEnvironment
+from hookseal.config.settings import Settings
+from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.errors import Unavailable
+from hookseal.worker.metrics.metric import aggregations
+from hookseal.worker.metrics.runtime import RUNTIME, Ending, collect_runtime
+from hookseal.worker.processes import health
+from hookseal.worker.processes.figures import families, merged, rendered, restart_counts
+from hookseal.worker.processes.line import Start, Topic
+from hookseal.worker.processes.port import Port, Reply
+from hookseal.worker.processes.process import COMMAND, Patience, Process, started
+from hookseal.worker.processes.restarting import Ended, failure_of_drain
+from hookseal.worker.processes.slot import Slot, relayed
+from hookseal.worker.ready_line import print_ready
+from hookseal.worker.stopping import on_stop
+
+# A supervisor that stops the parent should allow ten seconds more than a drain takes.
+_AFTER_DRAIN_SECONDS: Final = 8.0
+_AGGREGATIONS: Final = aggregations(RUNTIME)
+_JSON: Final = "application/json; charset=utf-8"
+
+
+class Parent:
+    """Starts `count` processes with these settings, and keeps them running."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        handed: SplitEnvironment,
+        count: int,
+        *,
+        clock: Clock | None = None,
+        command: Sequence[str] = COMMAND,
+        patience: Patience | None = None,
+    ) -> None:
+        self._settings = settings
+        self._handed = handed
+        self._clock = clock or SystemClock()
+        self._command = command
+        self._patience = patience or Patience()
+        self._log: Any = structlog.get_logger()
+        self._stop = asyncio.Event()
+        self._url = ""
+        self._registry = CollectorRegistry()
+        collect_runtime(self._registry)
+        self._slots = [
+            Slot(number, self._start, stop=self._stop, clock=self._clock, log=self._log)
+            for number in range(1, count + 1)
+        ]
+
+    async def run(self, output: TextIO = sys.stdout) -> None:
+        """Run until SIGTERM or SIGINT; afterwards every process has drained and ended.
+
+        It prints one line on `output` once all are ready. Raises `Unavailable` if the port is taken or nothing reads
+        `output`, and the error of a process that will not start, once the others have drained and ended.
+        """
+        on_stop(self._stop.set)
+        port = Port(self._answer)
+        self._url = await self._serve(port)
+        try:
+            await self._keep(output)
+        finally:
+            await port.close()
+
+    async def _serve(self, port: Port) -> str:
+        where = self._settings.health
+        try:
+            return await port.serve(where.host, where.port)
+        except OSError as error:
+            raise Unavailable(
+                f"the probes cannot listen on {where.host}:{where.port} ({type(error).__name__}): "
+                "free the port or set HOOKSEAL_HEALTH_PORT"
+            ) from None
+
+    async def _keep(self, output: TextIO) -> None:
+        keeping = {asyncio.create_task(slot.keep(self._began)): slot for slot in self._slots}
+        stopped = asyncio.create_task(self._stop.wait())
+        reporting = asyncio.create_task(self._report_ready(output))
+        try:
+            ended, _ = await asyncio.wait({stopped, reporting, *keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if ended == {reporting} and reporting.exception() is None:
+                await asyncio.wait({stopped, *keeping}, return_when=asyncio.FIRST_COMPLETED)
+            self._stop.set()
+            self._log.info("worker.draining")
+            await self._end(list(keeping))
+        finally:
+            stopped.cancel()
+            reporting.cancel()
+        self._raise_failure(keeping)
+        if reporting.done() and not reporting.cancelled():
+            reporting.result()  # raises if the line could not be printed
+        self._log.info("worker.stopped")
+
+    def _began(self) -> bool:
+        return all(slot.first_ready.is_set() for slot in self._slots)
+
+    async def _report_ready(self, output: TextIO) -> None:
+        for slot in self._slots:
+            await slot.first_ready.wait()
+        ready = {
+            "worker_id": f"{socket.gethostname()}-{os.getpid()}",
+            "pid": os.getpid(),
+            "health_url": self._url,
+            "processes": [
+                {"process": slot.number, "worker_id": slot.process.worker_id, "pid": slot.process.pid}
+                for slot in self._slots
+                if slot.process is not None
+            ],
+        }
+        print_ready(output, ready)
+        self._log.info("worker.ready", health_url=self._url, processes=len(self._slots))
+
+    async def _end(self, keeping: Sequence["asyncio.Task[Ended | None]"]) -> None:
+        """Make every process drain, and kill each one that takes longer than a drain may."""
+        for process in self._running():
+            process.terminate()
+        limit = self._settings.worker.drain_seconds + _AFTER_DRAIN_SECONDS
+        await asyncio.wait(keeping, timeout=limit)
+        for process in self._running():
+            self._log.error("process.killed", pid=process.pid, reason=f"it has not ended {limit:.0f} s after SIGTERM")
+            process.kill()
+        await asyncio.wait(keeping)
+
+    def _raise_failure(self, keeping: "dict[asyncio.Task[Ended | None], Slot]") -> None:
+        """Raise the first error of a process that could not be started or did not drain."""
+        for task in keeping:
+            if (error := task.exception()) is not None:
+                raise error
+        for task, slot in keeping.items():
+            ended = task.result()
+            failure = None if ended is None else failure_of_drain(ended, number=slot.number)
+            if failure is not None:
+                raise relayed(failure)
+
+    def _running(self) -> list[Process]:
+        return [slot.process for slot in self._slots if slot.process is not None]
+
+    async def _start(self, number: int) -> Process:
+        return await started(
+            Start(number=number, health_url=self._url, variables=dict(self._handed.variables)),
+            self._handed.environment,
+            command=self._command,
+            clock=self._clock,
+            patience=self._patience,
+        )
+
+    async def _answer(self, path: str, accept: str) -> Reply | None:
+        draining = self._stop.is_set()
+        match path:
+            case "/livez":
+                return _probed(health.live({slot.number: slot.health for slot in self._slots}, draining=draining))
+            case "/readyz" | "/healthz":
+                return _probed(health.ready(await self._states(Topic.READY), draining=draining))
+            case "/startupz":
+                return _probed(health.started(await self._states(Topic.STARTUP)))
+            case "/metrics":
+                return await self._metrics(accept)
+            case _:
+                return None
+
+    async def _states(self, topic: Topic) -> dict[int, health.ProcessState]:
+        results = await asyncio.gather(*(slot.state(topic) for slot in self._slots))
+        return {slot.number: seen for slot, seen in zip(self._slots, results, strict=True)}
+
+    async def _metrics(self, accept: str) -> Reply:
+        parts = await asyncio.gather(*(slot.figures() for slot in self._slots))
+        counted: Counter[Ending] = Counter()
+        for slot in self._slots:
+            counted.update(slot.restarts)
+        own = [*families(self._registry.collect(), _AGGREGATIONS), restart_counts(counted)]
+        figures = merged([*(part for of_slot in parts for part in of_slot), own])
+        body, content_type = rendered(figures, accept)
+        return Reply(status=200, body=body, content_type=content_type)
+
+
+def _probed(probed: health.Probed) -> Reply:
+    ok, body = probed
+    return Reply(status=200 if ok else 503, body=msgspec.json.encode(body), content_type=_JSON)

@@ -1,0 +1,298 @@
+"""Handles rings: claims the deliveries whose turn it is together, and sends each one in a task of its own."""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Final
+
+from hookseal.dispatcher.deliver import claim, finish, prepare
+from hookseal.dispatcher.lanes.worker_lanes import Lanes
+from hookseal.dispatcher.model import Claim, Claimed, Outcome, Ring
+from hookseal.dispatcher.ports import Parts
+from hookseal.dispatcher.prepare import Prepared
+from hookseal.ground.errors import Exhausted, Unavailable
+from hookseal.queue.intake import Dropped, DropReason
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.movement import Movement
+from hookseal.worker.timeouts import set_within
+
+BUSY_SECONDS: Final = 0.2  # how long a ring is kept if another transaction has locked its delivery
+MOST_KEPT: Final = 1_000  # rings; the sweep rings the deliveries of further ones again
+# How long nothing begins after this machine had no descriptor left; the time doubles while that continues.
+_FIRST_REST_SECONDS: Final = 0.5
+_LONGEST_REST_SECONDS: Final = 8.0
+FAILED_SECONDS: Final = 1.0  # how long rings are kept after PostgreSQL did not answer
+MOST_AT_ONCE: Final = 128  # deliveries in one claim
+LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
+GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while there are more rings than slots
+_PART: Final = 4
+
+
+class RingHandler:
+    """Claims the deliveries of rings and starts sending them. Rings that could not be claimed are kept and tried again.
+
+    Rings wait in `lanes` for their turn. `movement` records that a delivery came through the queue. `crowded` is called
+    when something is to be written or read for the lanes.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        in_flight: InFlight,
+        meter: WorkerMeter,
+        movement: Movement,
+        *,
+        lanes: Lanes,
+        crowded: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._parts = replace(parts, answered=self._answered)
+        self._in_flight = in_flight
+        self._lanes = lanes
+        self._crowded = crowded
+        self._awake = asyncio.Event()
+        self._spacious = asyncio.Event()
+        self._has_more = False
+        self._meter = meter
+        self._kept: list[tuple[float, int, Ring]] = []
+        self._order = count()
+        self._failed_until = 0.0
+        self._movement = movement
+        self._rest_seconds = 0.0
+        self._rested_at = float("-inf")
+
+    @property
+    def space(self) -> int:
+        """How many more rings this worker should take."""
+        return self._lanes.space(self._in_flight.room) if self._in_flight.room else 0
+
+    def add(self, rings: Iterable[Ring]) -> None:
+        """Let these rings wait for their turn."""
+        self._lanes.add(rings, self._parts.clock.monotonic())
+        self._changed()
+
+    def wake_up(self) -> None:
+        """End the waits of `run` and of `wait_for_space`, since the worker stops."""
+        self._awake.set()
+        self._spacious.set()
+
+    async def wait_for_space(self) -> None:
+        """Return after the next turn, or after a second."""
+        self._spacious.clear()
+        await set_within(self._spacious, LOOK_SECONDS, self._parts.clock)
+
+    def wake(self) -> None:
+        """Look again whether a delivery may begin."""
+        if self._lanes.ready:
+            self._awake.set()
+
+    def _changed(self) -> None:
+        self.wake()
+        if self._lanes.needs_database:
+            self._crowded()
+
+    async def run(self, turn: Callable[[], None], stop: asyncio.Event) -> None:
+        """Handle the rings whose turn it is until `stop`; call `turn` before each turn."""
+        while not stop.is_set():
+            turn()
+            if self._has_more:  # one claim of many deliveries costs much less than many claims of one
+                await self._in_flight.wait_for_room(GATHER_SECONDS, min(self._in_flight.limit // _PART, MOST_AT_ONCE))
+            room = min(self._in_flight.room, MOST_AT_ONCE)
+            if not room:
+                self.full()
+                await self._in_flight.wait_for_room(LOOK_SECONDS)
+                continue
+            self._awake.clear()
+            rings = self._turn(room)
+            self._spacious.set()
+            self._has_more = len(rings) == room
+            if rings:
+                await self.handle(rings)
+            else:
+                await set_within(self._awake, min(LOOK_SECONDS, self.next_in() or LOOK_SECONDS), self._parts.clock)
+
+    def _turn(self, room: int) -> list[Ring]:
+        """Return the rings whose turn it is. Those that were kept wait for their turn again, behind the others."""
+        now = self._parts.clock.monotonic()
+        if self.is_down:
+            return []
+        self._lanes.add(self.due(MOST_AT_ONCE), now)
+        return self._lanes.pick(self._in_flight.slots, now, most=room)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether PostgreSQL did not answer the last claim, so that no claim is made for a while."""
+        return self._parts.clock.monotonic() < self._failed_until
+
+    def due(self, most: int) -> list[Ring]:
+        """Remove and return at most `most` kept rings that are due."""
+        now = self._parts.clock.monotonic()
+        rings: list[Ring] = []
+        while self._kept and len(rings) < most and self._kept[0][0] <= now:
+            rings.append(heapq.heappop(self._kept)[2])
+        return rings
+
+    def next_in(self) -> float | None:
+        """Return the seconds until the next kept ring is due, None if none is kept."""
+        return max(self._kept[0][0] - self._parts.clock.monotonic(), 0.0) if self._kept else None
+
+    async def pause(self, seconds: float) -> None:
+        """Return when the next kept ring is due, or after `seconds`."""
+        await self._parts.clock.sleep(min(seconds, self.next_in() or seconds))
+
+    def keep(self, rings: Iterable[Ring], seconds: float = 0.0) -> None:
+        """Keep these rings; they are due after `seconds`."""
+        due_at = self._parts.clock.monotonic() + seconds
+        for each in rings:
+            heapq.heappush(self._kept, (due_at, next(self._order), each))
+
+    def leave(self) -> list[Ring]:
+        """Remove and return every ring that is kept or waits for its turn, for another worker."""
+        left, self._kept = [each for _, _, each in self._kept], []
+        return left + self._lanes.leave()
+
+    def drop(self, dropped: Dropped) -> None:
+        """Count and log rings that were dropped from the queue."""
+        self._meter.ring_dropped(dropped.reason, dropped.rings)
+        self._parts.log.warning(
+            "ring.dropped",
+            reason=dropped.reason.value,
+            rings=dropped.rings,
+            delivery_id=dropped.job_id or None,
+            detail=dropped.detail or None,
+        )
+
+    def full(self) -> None:
+        """Record that deliveries wait for free slots and not for the queue."""
+        self._movement.moved()
+
+    async def handle(self, rings: Sequence[Ring]) -> None:
+        """Claim the deliveries of these rings and start sending them. A slot must be free for each."""
+        self._in_flight.take(len(rings))
+        now = self._parts.clock.monotonic()
+        for each in rings:
+            self._lanes.begin(each, now)
+        claims: list[Claim] = []
+        asked_at = 0.0
+        try:
+            claimed, asked_at = await claim(rings, self._parts, most_bytes=self._in_flight.bytes_room)
+            claims = claimed.claims
+            self._sort_out(rings, claimed)
+        except Unavailable as error:
+            self._await_database(rings, error)
+        except Exception:
+            self._movement.moved()
+            self._meter.claim_failed()
+            self._parts.log.exception("claim.defect", deliveries=len(rings))
+        except asyncio.CancelledError:  # a stop: the rings are put back into the queue
+            self.keep(rings)
+            raise
+        finally:
+            self._in_flight.free(len(rings) - len(claims))
+            self._count(rings, claims)
+        self._start(claims, asked_at)
+
+    def _count(self, rings: Sequence[Ring], claims: Sequence[Claim]) -> None:
+        """Count which rings claimed a delivery, and take over what the claims have read about their endpoints."""
+        now = self._parts.clock.monotonic()
+        ids = {each.ring.delivery_id for each in claims}
+        for ring in rings:
+            if ring.delivery_id not in ids:
+                self._lanes.unclaimed(ring, now)
+        for each in {made.ring.endpoint_id: made for made in claims}.values():
+            self._lanes.claimed(each, now)
+        self._changed()
+
+    def _answered(self, ring: Ring, outcome: Outcome) -> None:
+        self._lanes.answered(ring, outcome, self._parts.clock.monotonic())
+        self._changed()
+
+    def _left(self, claim: Claim) -> None:
+        if self._lanes.left(claim.ring.delivery_id, self._parts.clock.monotonic()):
+            self._changed()
+
+    def _await_database(self, rings: Sequence[Ring], error: Unavailable) -> None:
+        self._movement.moved()  # the queue works
+        self._failed_until = self._parts.clock.monotonic() + FAILED_SECONDS
+        self.keep(rings, FAILED_SECONDS)
+        self._meter.claim_failed()
+        self._parts.log.warning("claim.failed", deliveries=len(rings), reason=str(error))
+
+    def _start(self, claims: Sequence[Claim], asked_at: float) -> None:
+        for each in _by_endpoint(claims):
+            for one in each:
+                self._in_flight.hold(len(one.body))
+            self._in_flight.start(self._group(each, asked_at), len(each[0].body))
+
+    def _sort_out(self, rings: Sequence[Ring], claimed: Claimed) -> None:
+        self._failed_until = 0.0
+        self._keep_busy(claimed.busy)
+        if claimed.claims or claimed.busy or claimed.faulty:
+            self._movement.moved()
+        for ring, error in claimed.faulty:
+            self._meter.claim_failed()
+            self._parts.log.error("claim.defect", deliveries=1, delivery_id=ring.delivery_id, exc_info=error)
+        left = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.faulty)
+        if left and (not_due := min(left, sum(not each.is_parked for each in rings))):
+            self._meter.ring_dropped(DropReason.NOT_DUE, not_due)  # another worker may have begun a parked one
+
+    def _keep_busy(self, rings: Sequence[Ring]) -> None:
+        room = max(MOST_KEPT - len(self._kept), 0)
+        self.keep(rings[:room], BUSY_SECONDS)
+        if left := len(rings[room:]):
+            self._parts.log.warning(
+                "rings.left",
+                rings=left,
+                reason=f"{MOST_KEPT} rings are kept whose deliveries other transactions have locked",
+            )
+
+    async def _group(self, claims: Sequence[Claim], asked_at: float) -> None:
+        """Send the claims of one endpoint: the first in this task, each of the others in a task of its own."""
+        try:
+            first, *others = await prepare(claims, asked_at, self._parts)
+        except BaseException:  # cut off: every claim is given back
+            self._in_flight.free(len(claims) - 1, sum(len(each.body) for each in claims[1:]))
+            for claimed in claims:
+                self._left(claimed)
+            raise
+        for each in others:
+            self._in_flight.start(self._finish(each), len(each.claim.body))
+        await self._finish(first)
+
+    async def _finish(self, prepared: Prepared) -> None:
+        try:
+            await finish(prepared, self._parts)
+        except Exhausted as error:
+            self._rest(str(error))
+        except Unavailable as error:
+            self._parts.log.error(  # noqa: TRY400 -- an outage: a traceback would not help
+                "delivery.unrecorded", **_named(prepared.claim), reason=str(error)
+            )
+        except Exception:
+            self._parts.log.exception("delivery.defect", **_named(prepared.claim))
+        finally:
+            self._left(prepared.claim)
+
+    def _rest(self, reason: str) -> None:
+        """Begin nothing for a while, until requests in flight have freed descriptors or the limit is raised."""
+        if self._in_flight.is_resting:
+            return
+        now = self._parts.clock.monotonic()
+        is_new = now - self._rested_at > 2 * _LONGEST_REST_SECONDS
+        self._rest_seconds = _FIRST_REST_SECONDS if is_new else min(2 * self._rest_seconds, _LONGEST_REST_SECONDS)
+        self._rested_at = now
+        self._in_flight.rest(self._rest_seconds)
+        self._parts.log.error("worker.exhausted", reason=reason, rests_seconds=self._rest_seconds)
+
+
+def _by_endpoint(claims: Iterable[Claim]) -> list[list[Claim]]:
+    groups: dict[tuple[str, str], list[Claim]] = {}
+    for each in claims:
+        groups.setdefault((each.ring.tenant_id, each.ring.endpoint_id), []).append(each)
+    return list(groups.values())
+
+
+def _named(claim: Claim) -> dict[str, object]:
+    return {"tenant_id": claim.ring.tenant_id, "delivery_id": claim.ring.delivery_id, "attempt": claim.number}

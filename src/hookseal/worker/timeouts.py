@@ -1,0 +1,38 @@
+"""Waits with a time limit."""
+
+import asyncio
+from collections.abc import Coroutine
+
+from hookseal.ground.clock import Clock
+
+
+async def set_within(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
+    """Return True as soon as the event is set, False if it was not set within `seconds`."""
+    sleeping = asyncio.ensure_future(clock.sleep(seconds))
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({sleeping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleeping.cancel()
+        waiting.cancel()
+    return event.is_set()
+
+
+async def at_most(seconds: float, work: Coroutine[object, object, object]) -> None:
+    """Return once the work is done. After `seconds` it is cancelled, without waiting until it has ended.
+
+    Raises the exception of the work, or `TimeoutError`.
+    """
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(retrieve_exception)
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done():
+        task.cancel()
+        raise TimeoutError
+    await task
+
+
+def retrieve_exception(task: asyncio.Task[object]) -> None:
+    """Retrieve the exception of a task that nobody awaits: otherwise asyncio would print its text."""
+    if not task.cancelled():
+        task.exception()

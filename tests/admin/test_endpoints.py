@@ -1,0 +1,214 @@
+"""Endpoints from Python: their life, everything that can be set, and the audit of it."""
+
+from dataclasses import FrozenInstanceError, asdict
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from hookseal import Admin
+from hookseal.ground.errors import Conflict, Malformed, NotFound, Refused
+from tests.doubles.client_certificates import Authority
+from tests.doubles.logbook import audited
+from tests.doubles.receivers import listening, status
+from tests.doubles.stored import Installation
+
+pytestmark = pytest.mark.req("DEL-18", part="manage")
+
+JANE = "jane@product.example"
+URL = "https://receiver.example/hook"
+NEW: dict[str, Any] = {"tenant_id": "acme", "url": URL, "event_types": ["invoice.*", "invoice.*"], "actor": JANE}
+
+
+async def test_the_life_of_an_endpoint(admin: Admin, installation: Installation) -> None:
+    """An endpoint is added, found, changed, disabled, enabled and deleted, each on record with the caller's user."""
+    added = await admin.endpoints.add(**NEW)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    changing: dict[str, Any] = named | {"actor": JANE}
+    [listed] = (await admin.endpoints.list(tenant_id="acme")).items
+    assert (added.endpoint_id, URL, ("invoice.*",)) == (listed.endpoint_id, listed.url, listed.event_types)
+
+    updated = await admin.endpoints.update(**changing, name="billing", timeout_ms=7000, expect_generation=1)
+    assert ("name", "timeout_ms") == updated.changed
+    assert () == (await admin.endpoints.update(**changing, name="billing")).changed
+    disabled = await admin.endpoints.disable(**changing, reason="it moves")
+    assert (True, False, "it moves") == (disabled.changed, disabled.enabled, disabled.disabled_reason)
+    await installation.deliveries()
+    waiting = await admin.endpoints.get(**named)
+    assert ("billing", 7000, False) == (waiting.name, waiting.timeout_ms, waiting.enabled)
+    assert 1 == waiting.waiting_deliveries
+    assert [waiting.endpoint_id] == [
+        each.endpoint_id for each in (await admin.endpoints.list(tenant_id="*", enabled=False)).items
+    ]
+    assert 1 == (await admin.endpoints.enable(**changing)).woken
+    assert not (await admin.endpoints.enable(**changing)).changed
+    assert 1 == (await admin.endpoints.delete(**changing)).cancelled
+    with pytest.raises(NotFound) as caught:
+        await admin.endpoints.get(**named)
+
+    assert "endpoint_id" == caught.value.field
+    done = [(row["action"], row["who"]) for row in await audited(installation.pool)]
+    assert [(f"endpoint.{action}", JANE) for action in ("added", "updated", "disabled", "enabled", "deleted")] == done
+
+
+async def test_everything_that_can_be_set(admin: Admin) -> None:
+    """Retries, headers and TLS are set and removed again; header values and keys are sealed, and never shown."""
+    authority = Authority()
+    client = authority.client("hookseal of acme")
+    added = await admin.endpoints.add(
+        **NEW,
+        scheme="x-webhook",
+        retry_schedule=(5, 300),
+        rotate_every_days=30,
+        headers={"X-Token": "canary-4f1d"},
+        client_cert=client.certificate,
+        client_key=client.key,
+        ca=authority.pem,
+        secret="a secret of our own",
+    )
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    found = await admin.endpoints.get(**named)
+    assert ((5, 300), 30, ("x-token",)) == (found.retry_schedule, found.rotate_every_days, found.header_names)
+    assert found.tls is not None
+    assert "hookseal of acme" in found.tls["client_certificate"]["subject"]
+    assert b"a secret of our own" == (await admin.secrets.reveal(**named, actor=JANE)).secret.reveal()  # type: ignore[union-attr]
+    assert "canary-4f1d" not in str(asdict(found)) + repr(added)
+
+    await admin.endpoints.update(
+        **named,
+        actor=JANE,
+        retry_schedule=None,
+        rotate_every_days=None,
+        headers={},
+        client_cert=None,
+        ca=None,
+        lead="current",
+        max_attempts=3,
+    )
+    found = await admin.endpoints.get(**named)
+    assert (None, None, (), None, "current", 3) == (
+        *(found.retry_schedule, found.rotate_every_days, found.header_names, found.tls, found.lead),
+        found.attempts_allowed,
+    )
+
+
+async def test_what_cannot_be(admin: Admin) -> None:
+    """Each refusal has its class, with the argument in its field, and nothing is changed."""
+    added = await admin.endpoints.add(**NEW)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE}
+    other: dict[str, Any] = named | {"tenant_id": "globex"}
+    for kind, field, call in (
+        (Conflict, "url", lambda: admin.endpoints.add(**NEW)),
+        (Refused, "url", lambda: admin.endpoints.add(**NEW | {"url": "https://10.0.0.1/"})),
+        (Refused, "timeout_ms", lambda: admin.endpoints.update(**named, timeout_ms=20_000)),
+        (Conflict, "expect_generation", lambda: admin.endpoints.update(**named, name="x", expect_generation=9)),
+        (NotFound, "headers", lambda: admin.endpoints.update(**named, ca=None)),
+        (NotFound, "endpoint_id", lambda: admin.endpoints.update(**other, name="x")),
+        (NotFound, "endpoint_id", lambda: admin.endpoints.disable(**other, reason="x")),
+        (NotFound, "endpoint_id", lambda: admin.endpoints.delete(**other)),
+        (NotFound, "endpoint_id", lambda: admin.endpoints.test(**other)),
+        (NotFound, "endpoint_id", lambda: admin.secrets.rotate(**other)),
+        (NotFound, "endpoint_id", lambda: admin.secrets.reveal(**other)),
+    ):
+        with pytest.raises(kind) as caught:
+            await call()
+        assert field == caught.value.field or kind is NotFound, caught.value
+    assert 1 == (await admin.endpoints.get(tenant_id="acme", endpoint_id=added.endpoint_id)).generation
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "field"),
+    [
+        ("add", {"tenant_id": "_system"}, "tenant_id"),
+        ("add", {"tenant_id": None}, "tenant_id"),
+        ("add", {"url": "ftp://a.example/"}, "url"),
+        ("add", {"event_types": []}, "event_types"),
+        ("add", {"event_types": ["a b"]}, "event_types"),
+        ("add", {"event_types": "invoice"}, "event_types"),
+        ("add", {"actor": ""}, "actor"),
+        ("add", {"actor": "x" * 129}, "actor"),
+        ("add", {"actor": "a\nb"}, "actor"),
+        ("add", {"actor": None}, "actor"),
+        ("add", {"name": ""}, "name"),
+        ("add", {"scheme": "github"}, "scheme"),
+        ("add", {"algorithm": "rsa"}, "algorithm"),
+        ("add", {"timeout_ms": 99}, "timeout_ms"),
+        ("add", {"timeout_ms": 5000.5}, "timeout_ms"),
+        ("add", {"max_attempts": "3"}, "max_attempts"),
+        ("add", {"url": b"https://a.example/"}, "url"),
+        ("add", {"retry_schedule": ["5s"]}, "retry_schedule"),
+        ("add", {"retry_schedule": []}, "retry_schedule"),
+        ("add", {"retry_schedule": [0]}, "retry_schedule"),
+        ("add", {"retry_schedule": [5], "max_attempts": 3}, "retry_schedule"),
+        ("add", {"rotate_every_days": 31}, "rotate_every_days"),
+        ("add", {"headers": {"Host": "a"}}, "headers"),
+        ("add", {"headers": {"A": "1", "a": "2"}}, "headers"),
+        ("add", {"client_cert": "x"}, "client_cert"),
+        ("add", {"client_cert": "x", "client_key": "y"}, "client_cert"),
+        ("add", {"ca": "x"}, "ca"),
+        ("add", {"secret": "short"}, "secret"),
+        ("add", {"connection": object()}, "connection"),
+        ("update", {}, None),
+        ("update", {"lead": "both"}, "lead"),
+        ("update", {"client_key": "x"}, "client_cert"),
+        ("disable", {"reason": ""}, "reason"),
+        ("get", {"endpoint_id": "x"}, "endpoint_id"),
+        ("list", {"limit": 0}, "limit"),
+        ("list", {"limit": "5"}, "limit"),
+        ("list", {"cursor": "!"}, "cursor"),
+    ],
+)
+async def test_what_is_malformed(admin: Admin, method: str, given: dict[str, Any], field: str | None) -> None:
+    """A malformed argument is refused by its name."""
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"}
+    whole: dict[str, Any] = {
+        "add": NEW,
+        "update": named | {"actor": JANE},
+        "disable": named | {"actor": JANE},
+        "get": named,
+        "list": {"tenant_id": "acme"},
+    }
+    with pytest.raises(Malformed) as caught:
+        await getattr(admin.endpoints, method)(**(whole[method] | given))
+
+    assert field == caught.value.field
+
+
+async def test_a_ping(admin: Admin, installation: Installation) -> None:
+    """A ping is signed as a delivery is, its answer is the result, and it is on record."""
+    async with listening(status(204)) as listener:
+        added = await admin.endpoints.add(**NEW | {"url": listener.url})
+        ping = await admin.endpoints.test(tenant_id="acme", endpoint_id=added.endpoint_id, actor=JANE)
+    [raw] = listener.requests
+    head, _, body = raw.decode().partition("\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.lower().splitlines()[1:])
+    headers["webhook-signature"] = next(line for line in head.splitlines() if "v1," in line).split(": ", 1)[1]
+
+    assert added.secret is not None
+    Webhook(added.secret.reveal().decode()).verify(body, headers)
+    assert (True, "delivered", 204, (added.secret_ref,)) == (ping.delivered, ping.outcome, ping.status, ping.signed_by)
+    last = (await audited(installation.pool))[-1]
+    assert ("endpoint.tested", JANE) == (last["action"], last["who"])
+    gone = await admin.endpoints.test(tenant_id="acme", endpoint_id=added.endpoint_id, actor=JANE)
+    assert (False, "connection", None) == (gone.delivered, gone.outcome, gone.status)
+
+
+async def test_statistics(admin: Admin) -> None:
+    """The statistics of the last hour and day are those of the command; another tenant has none."""
+    added = await admin.endpoints.add(**NEW)
+    [found] = (await admin.endpoints.stats(tenant_id="acme", endpoint_id=added.endpoint_id)).items
+    assert (added.endpoint_id, 0, 0, None) == (
+        *(found.endpoint_id, found.pending, found.last_day.attempts, found.last_hour.success_rate),
+    )
+    with pytest.raises(NotFound):
+        await admin.endpoints.stats(tenant_id="globex", endpoint_id=added.endpoint_id)
+
+
+async def test_results_do_not_change(admin: Admin) -> None:
+    """A result is frozen, and so are the lists in it."""
+    added = await admin.endpoints.add(**NEW)
+    found = await admin.endpoints.get(tenant_id="acme", endpoint_id=added.endpoint_id)
+    with pytest.raises(FrozenInstanceError):
+        found.url = "https://elsewhere.example/"  # type: ignore[misc]
+
+    assert isinstance(found.event_types, tuple)

@@ -1,0 +1,161 @@
+"""An Admin in a transaction of the caller: all or nothing, with none of the caller's settings in our statements."""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal import Admin
+from hookseal.ground.errors import Conflict, Malformed, NotFound
+from hookseal.postgres.handles import Connection
+from tests.doubles.client_certificates import Authority
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+
+pytestmark = pytest.mark.req("DEL-18", part="manage")
+
+JANE = "jane@product.example"
+URL = "https://receiver.example/hook"
+NEW: dict[str, Any] = {"tenant_id": "acme", "url": URL, "event_types": ["*"], "actor": JANE}
+# A schema of another role, before PostgreSQL's own, with functions that fit our arguments as well.
+HOSTILE = """
+CREATE SCHEMA evil;
+CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql
+    AS $$ BEGIN RAISE 'called'; END $$;
+CREATE FUNCTION evil.max(bigint) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$;
+CREATE FUNCTION evil.now() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$;
+"""
+
+
+@pytest.fixture(autouse=True)
+async def _customers(installation: Installation) -> None:
+    await installation.pool.execute("CREATE TABLE customers (id integer)")
+
+
+async def customers(installation: Installation) -> int:
+    """Return the number of committed customers."""
+    count: int = await installation.pool.fetchval("SELECT count(*) FROM customers")
+    return count
+
+
+async def added_by_hand(connection: Connection) -> None:
+    """Do the caller's own work."""
+    await connection.execute("INSERT INTO customers VALUES (1)")
+
+
+async def test_a_commit_and_a_rollback(admin: Admin, installation: Installation) -> None:
+    """A change exists after the caller's commit, with its audit row, and not before; after a rollback it never does."""
+    async with installation.pool.acquire() as connection:
+        rolled_back = connection.transaction()
+        await rolled_back.start()
+        await added_by_hand(connection)
+        await admin.endpoints.add(**NEW, connection=connection)
+        await rolled_back.rollback()
+        assert [] == await audited(installation.pool)
+        async with connection.transaction():
+            await added_by_hand(connection)
+            added = await admin.endpoints.add(**NEW, connection=connection)
+            named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+            assert URL == (await admin.endpoints.get(**named, connection=connection)).url
+            with pytest.raises(NotFound):
+                await admin.endpoints.get(**named)
+
+    assert URL == (await admin.endpoints.get(**named)).url
+    assert (1, ["endpoint.added"]) == (
+        await customers(installation),
+        [row["action"] for row in await audited(installation.pool)],
+    )
+
+
+@pytest.mark.parametrize("begun_by", ["asyncpg", "statement"])
+async def test_an_error_undoes_only_itself(admin: Admin, installation: Installation, begun_by: str) -> None:
+    """After a refused change the caller's transaction continues, however it was begun, and its own work is kept."""
+    await admin.endpoints.add(**NEW)
+    async with installation.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await (transaction.start() if begun_by == "asyncpg" else connection.execute("BEGIN"))
+        await added_by_hand(connection)
+        with pytest.raises(Conflict):
+            await admin.endpoints.add(**NEW, connection=connection)
+        await admin.endpoints.add(**NEW | {"url": f"{URL}/2"}, connection=connection)
+        await (transaction.commit() if begun_by == "asyncpg" else connection.execute("COMMIT"))
+
+    assert (1, 2) == (await customers(installation), len((await admin.endpoints.list(tenant_id="acme")).items))
+
+
+async def test_the_settings_of_the_caller(admin: Admin, installation: Installation) -> None:
+    """The caller's search path is not used for our statements, and is back afterwards, as is its lock time-out."""
+    await installation.pool.execute(HOSTILE)
+    async with installation.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL search_path = evil, pg_catalog, public; SET LOCAL lock_timeout = '77ms'")
+        added = await admin.endpoints.add(**NEW, connection=connection)
+        await admin.secrets.status(tenant_id="acme", endpoint_id=added.endpoint_id, connection=connection)
+        with pytest.raises(Conflict):
+            await admin.endpoints.add(**NEW, connection=connection)
+        settings = await connection.fetchrow(
+            "SELECT current_setting('search_path'), current_setting('lock_timeout'),"
+            " current_setting('idle_in_transaction_session_timeout')"
+        )
+
+    assert settings is not None
+    assert ("evil, pg_catalog, public", "77ms", "5s") == tuple(settings)
+
+
+async def test_codecs_of_the_caller(admin: Admin, installation: Installation) -> None:
+    """A connection that turns JSON into objects, as many applications set it up, serves as well."""
+    authority = Authority()
+    client = authority.client("hookseal of acme")
+    async with installation.pool.acquire() as connection:
+        for kind in ("json", "jsonb"):
+            await connection.set_type_codec(kind, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        async with connection.transaction():
+            how: dict[str, Any] = {"actor": JANE, "connection": connection, "tenant_id": "acme"}
+            tls: dict[str, Any] = {"client_cert": client.certificate, "client_key": client.key}
+            added = await admin.endpoints.add(**how, url=URL, event_types=["*"], **tls)
+            named = how | {"endpoint_id": added.endpoint_id}
+            await admin.endpoints.update(**named, headers={"X-A": "1"}, ca=authority.pem)
+            first = await admin.secrets.rotate(**named, rotation_id="r-1")
+            again = await admin.secrets.rotate(**named, rotation_id="r-1")
+            found = await admin.endpoints.get(tenant_id="acme", endpoint_id=added.endpoint_id, connection=connection)
+
+    assert (None, first.previous_secret_expires_at) == (again.secret, again.previous_secret_expires_at)
+    assert first.secret == (await admin.secrets.rotate(**named | {"connection": None}, rotation_id="r-1")).secret
+    assert found.tls is not None
+    assert "hookseal of acme" in found.tls["client_certificate"]["subject"]
+
+
+async def test_a_revocation_in_a_transaction(admin: Admin, installation: Installation) -> None:
+    """It cannot be complete before the commit, so it returns at once; after the commit the caller waits for it."""
+    added = await admin.endpoints.add(**NEW)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    async with installation.pool.acquire() as connection, connection.transaction():
+        rotated = await admin.secrets.rotate(**named, actor=JANE, overlap_seconds=0, connection=connection)
+    await admin.secrets.wait_until_complete(**named, generation=rotated.generation)
+
+    assert rotated.older_claims is None
+
+
+async def test_connections_that_cannot_be_joined(admin: Admin, installation: Installation) -> None:
+    """A connection without a transaction, or with a failed one, is refused by its name."""
+    async with installation.pool.acquire() as connection:
+        with pytest.raises(Malformed, match="no transaction is open") as none:
+            await admin.endpoints.add(**NEW, connection=connection)
+        await connection.execute("BEGIN")
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await connection.execute("SELECT FROM nowhere")
+        with pytest.raises(Conflict, match="roll it back first") as failed:
+            await admin.endpoints.add(**NEW, connection=connection)
+        await connection.execute("ROLLBACK")
+
+    assert ("connection", "connection") == (none.value.field, failed.value.field)
+    assert [] == await audited(installation.pool)
+
+
+async def test_many_at_once(admin: Admin, installation: Installation) -> None:
+    """More tasks than connections use one Admin at once."""
+    urls = [f"{URL}/{number}" for number in range(25)]
+    await asyncio.gather(*(admin.endpoints.add(**NEW | {"url": url}) for url in urls))
+
+    assert set(urls) == {each.url for each in (await admin.endpoints.list(tenant_id="acme")).items}

@@ -1,0 +1,261 @@
+"""Deliveries and events from Python: found by every filter, page by page, of one tenant only."""
+
+import asyncio
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hookseal import Admin
+from hookseal.admin import Delivery, DeliveryDetails, Endpoint, EndpointDetails, Event, EventDetails, RotationStatus
+from hookseal.dispatcher import delivery_queries, endpoint_queries, event_queries
+from hookseal.dispatcher.delivery_queries import Filter
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.errors import Conflict, Malformed, NotFound
+from hookseal.ground.ids import TenantId
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+
+pytestmark = [pytest.mark.req("DEL-18", part="manage"), pytest.mark.req("DEL-20", part="search")]
+
+JANE = "jane@product.example"
+NOW = datetime.now(UTC)
+ENDED = """
+UPDATE hookseal.deliveries SET state = 'delivered', attempts = 1, next_attempt_at = NULL WHERE id = $1::text::uuid
+"""
+ATTEMPT = """
+INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, signed_by,
+                               worker)
+VALUES ('acme', $1::text::uuid, 1, now(), 12, 204, 'delivered', $2, 'w-1')
+"""
+
+
+async def finished(installation: Installation, ring: Ring, ref: str) -> None:
+    """Record the delivery as delivered at its first attempt, signed by this secret."""
+    await installation.pool.execute(ENDED, ring.delivery_id)
+    await installation.pool.execute(ATTEMPT, ring.delivery_id, [ref])
+
+
+async def test_deliveries(admin: Admin, installation: Installation) -> None:
+    """Each filter selects what it names, and a delivery is shown with its attempts."""
+    endpoint = (await installation.endpoint()).pointer
+    await installation.endpoint("globex")
+    (one,) = (first := await installation.published()).deliveries
+    (two,) = await installation.deliveries(event_type="user.created")
+    (other,) = await installation.deliveries("globex")
+    await finished(installation, one, endpoint.secret_ref or "")
+    both, hour = {one.delivery_id, two.delivery_id}, timedelta(hours=1)
+    for given, expected in (
+        ({}, both),
+        ({"tenant_id": "*"}, both | {other.delivery_id}),
+        ({"endpoint_id": endpoint.endpoint_id}, both),
+        ({"event_type": "user.created"}, {two.delivery_id}),
+        ({"event_id": first.event_id}, {one.delivery_id}),
+        ({"correlation_id": "corr-1"}, both),
+        ({"correlation_id": "corr-2"}, set()),
+        ({"correlation_id": "corr-1", "state": "delivered"}, {one.delivery_id}),
+        ({"state": "delivered"}, {one.delivery_id}),
+        ({"since": NOW - hour, "until": NOW + hour}, both),
+        ({"since": NOW + hour}, set()),
+        ({"until": NOW - hour}, set()),
+        ({"event_id": first.event_id, "until": NOW - hour}, set()),
+        ({"signed_by": endpoint.secret_ref}, {one.delivery_id}),
+        ({"signed_by": endpoint.secret_ref, "until": NOW - hour}, set()),
+    ):
+        page = await admin.deliveries.list(**({"tenant_id": "acme"} | given))
+        assert expected == {each.delivery_id for each in page.items}, given
+        assert page.next_cursor is None
+
+    shown = await admin.deliveries.get(tenant_id="acme", delivery_id=one.delivery_id)
+    [attempt] = shown.attempt_log
+    assert ("corr-1", 204, (endpoint.secret_ref,)) == (shown.correlation_id, attempt.status, attempt.signed_by)
+
+
+async def test_a_replay(admin: Admin, installation: Installation) -> None:
+    """A finished delivery is due again, under its id or a new one, on record; both are found by the event."""
+    endpoint = (await installation.endpoint()).pointer
+    (ring,) = (published := await installation.published()).deliveries
+    named: dict[str, Any] = {"tenant_id": "acme", "delivery_id": ring.delivery_id}
+    with pytest.raises(Conflict) as caught:
+        await admin.deliveries.replay(**named, actor=JANE)
+    assert "delivery_id" == caught.value.field
+    await finished(installation, ring, endpoint.secret_ref or "")
+    new = await admin.deliveries.replay(**named, actor=JANE, new_id=True)
+    same = await admin.deliveries.replay(**named, actor=JANE)
+
+    assert (ring.delivery_id, ring.delivery_id, None) == (new.replay_of, same.delivery_id, same.replay_of)
+    found = await admin.deliveries.list(tenant_id="acme", event_id=published.event_id)
+    assert [new.delivery_id, ring.delivery_id] == [each.delivery_id for each in found.items]
+    event = await admin.events.get(tenant_id="acme", event_id=published.event_id)
+    assert [None, ring.delivery_id] == [each.replay_of for each in event.deliveries]
+    last = (await audited(installation.pool))[-1]
+    assert ("delivery.replayed", JANE) == (last["action"], last["who"])
+
+
+async def test_why(admin: Admin, installation: Installation) -> None:
+    """The Admin explains where a delivery stands, as the command does."""
+    added = await installation.endpoint()
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.pointer.endpoint_id, "actor": JANE}
+    await admin.endpoints.disable(**named, reason="it moves")
+    (ring,) = await installation.deliveries()
+    found = await admin.deliveries.why(tenant_id="acme", delivery_id=ring.delivery_id)
+
+    assert ("pending", "endpoint_disabled") == (found.state, found.waiting_for)
+    assert f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}" == found.command
+
+
+@pytest.mark.req("SEC-08")
+async def test_replay_jobs(admin: Admin, installation: Installation) -> None:
+    """A job for what ended undelivered is started, found, and cancelled, on record; another tenant finds nothing."""
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    with pytest.raises(NotFound):
+        await admin.replays.start(tenant_id="acme", actor=JANE)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL")
+    job = await admin.replays.start(
+        tenant_id="acme", actor=JANE, endpoint_id=ring.endpoint_id, states=["failed"], rate_per_second=5
+    )
+    named: dict[str, Any] = {"tenant_id": "acme", "replay_id": job.replay_id}
+    assert ("running", 1, 5, ring.endpoint_id) == (job.state, job.matched, job.rate, job.filter["endpoint_id"])
+    assert job == await admin.replays.get(**named)
+    assert (job,) == (await admin.replays.list(tenant_id="acme", state="running")).items
+    for call in (
+        admin.replays.get(**named | {"tenant_id": "globex"}),
+        admin.replays.cancel(**named | {"tenant_id": "globex"}, actor=JANE),
+        admin.deliveries.why(tenant_id="globex", delivery_id=ring.delivery_id),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    assert "cancelled" == (await admin.replays.cancel(**named, actor=JANE)).state
+    with pytest.raises(Conflict) as caught:
+        await admin.replays.cancel(**named, actor=JANE)
+
+    assert "replay_id" == caught.value.field
+    rows = (await audited(installation.pool))[-2:]
+    assert [("replay.started", JANE), ("replay.cancelled", JANE)] == [(row["action"], row["who"]) for row in rows]
+
+
+@pytest.mark.req("SEC-08")
+async def test_another_tenants(admin: Admin, installation: Installation) -> None:
+    """What belongs to another tenant is not found, and the error says nothing about it."""
+    await installation.endpoint()
+    (ring,) = (published := await installation.published()).deliveries
+    theirs: dict[str, Any] = {"tenant_id": "globex", "delivery_id": ring.delivery_id}
+    for call in (
+        admin.deliveries.get(**theirs),
+        admin.deliveries.replay(**theirs, actor=JANE),
+        admin.events.get(tenant_id="globex", event_id=published.event_id),
+        admin.events.payload(tenant_id="globex", event_id=published.event_id, actor=JANE),
+        admin.deliveries.list(tenant_id="globex", endpoint_id=ring.endpoint_id),
+    ):
+        with pytest.raises(NotFound) as caught:
+            await call
+        assert "acme" not in str(caught.value)
+    assert () == (await admin.events.list(tenant_id="globex")).items
+
+
+async def test_events(admin: Admin, installation: Installation) -> None:
+    """Events are found by type, correlation and time, the newest first, and page by page each exactly once."""
+    published = [await installation.published(event_type=f"a.{number % 2}") for number in range(5)]
+    ids, hour = [each.event_id for each in reversed(published)], timedelta(hours=1)
+    for given, expected in (
+        ({}, ids),
+        ({"event_type": "a.1"}, [ids[1], ids[3]]),
+        ({"correlation_id": "corr-1"}, ids),
+        ({"correlation_id": "corr-2"}, []),
+        ({"since": NOW - hour, "until": NOW + hour}, ids),
+        ({"since": NOW + hour}, []),
+        ({"until": NOW - hour}, []),
+    ):
+        found = await admin.events.list(tenant_id="acme", **given)
+        assert expected == [each.event_id for each in found.items], given
+
+    seen: list[str] = []
+    cursor = None
+    while not seen or cursor is not None:
+        page = await admin.events.list(tenant_id="acme", limit=2, cursor=cursor)
+        seen += [each.event_id for each in page.items]
+        cursor = page.next_cursor
+    assert ids == seen
+
+
+async def test_a_page_that_searches_no_further(installation: Installation) -> None:
+    """A page ends after the number of events that it may read, and its cursor continues behind them."""
+    published = [await installation.published(event_type="a.rare" if number == 0 else "a.b") for number in range(4)]
+    wanted = event_queries.EventFilter(tenant_id=TenantId("acme"), event_type="a.rare")
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        items, cursor = await event_queries.page(installation.pool, wanted, limit=10, cursor=cursor, walked=2)
+        found += [item["event_id"] for item in items]
+        pages += 1
+
+    assert ([published[0].event_id], 3) == (found, pages)
+
+
+async def test_a_payload_is_audited(admin: Admin, installation: Installation) -> None:
+    """The payload is returned as it is sent, and who read it is on record; the record has nothing of it."""
+    published = await installation.published()
+    body = await admin.events.payload(tenant_id="acme", event_id=published.event_id, actor=JANE)
+
+    assert b',"data":{"n": 1}}' in body
+    [row] = await audited(installation.pool)
+    assert {
+        "action": "event.payload_read",
+        "subject": f"event:{published.event_id}",
+        "who": JANE,
+        "before": None,
+        "after": {"body_bytes": len(body)},
+    } == row
+
+
+@pytest.mark.parametrize(
+    ("group", "given", "field"),
+    [
+        ("deliveries", {"state": "lost"}, "state"),
+        ("deliveries", {"event_type": "a.*"}, "event_type"),
+        ("deliveries", {"event_id": "a b"}, "event_id"),
+        ("deliveries", {"correlation_id": "a\0b"}, "correlation_id"),
+        ("deliveries", {"since": datetime(2026, 1, 1)}, "since"),  # noqa: DTZ001 -- the point of the test
+        ("deliveries", {"signed_by": "x"}, "signed_by"),
+        ("deliveries", {"signed_by": "db:globex:webhook-endpoint-x:1"}, "signed_by"),
+        ("deliveries", {"tenant_id": None}, "tenant_id"),
+        ("deliveries", {"tenant_id": "*", "event_id": "e"}, "event_id"),
+        ("deliveries", {"tenant_id": "*", "correlation_id": "c"}, "correlation_id"),
+        ("replays", {"state": "lost"}, "state"),
+        ("replays", {"limit": 0}, "limit"),
+        ("events", {"tenant_id": "*"}, "tenant_id"),
+        ("events", {"until": "yesterday"}, "until"),
+        ("events", {"cursor": "bm90aGluZw=="}, "cursor"),
+        ("events", {"limit": 1001}, "limit"),
+    ],
+)
+async def test_what_is_malformed(admin: Admin, group: str, given: dict[str, Any], field: str) -> None:
+    """A malformed filter is refused by its name."""
+    with pytest.raises(Malformed) as caught:
+        await getattr(admin, group).list(**({"tenant_id": "acme"} | given))
+
+    assert field == caught.value.field
+
+
+async def test_results_have_every_column(installation: Installation) -> None:
+    """A result has every column that the command prints, so that none is forgotten here when one is added there."""
+    endpoint = (await installation.endpoint()).pointer
+    (ring,) = (published := await installation.published()).deliveries
+    pool, acme = installation.pool, TenantId("acme")
+    pages = await asyncio.gather(
+        endpoint_queries.page(pool, endpoint_queries.EndpointFilter(tenant_id=acme), limit=1, cursor=None),
+        delivery_queries.page(pool, Filter(tenant_id=acme), limit=1, cursor=None),
+        event_queries.page(pool, event_queries.EventFilter(tenant_id=acme), limit=1, cursor=None),
+    )
+    shown = await asyncio.gather(
+        endpoint_queries.show(pool, acme, endpoint.endpoint_id),
+        delivery_queries.show(pool, ring.delivery_id),
+        event_queries.show(pool, acme, published.event_id),
+    )
+    rows = [*(page[0][0] for page in pages), *shown]
+    for kind, row in zip(
+        (Endpoint, Delivery, Event, EndpointDetails, DeliveryDetails, EventDetails), rows, strict=True
+    ):
+        assert row.keys() == {each.name for each in fields(kind)}, kind
+    assert {"older_claims", "rotations"} < {each.name for each in fields(RotationStatus)}

@@ -1,0 +1,277 @@
+"""`hookseal endpoint update`, `enable`, `disable` and `delete` change what was asked, and report whether they did."""
+
+import asyncio
+import os
+import pty
+from asyncio.subprocess import DEVNULL, PIPE
+from typing import Any
+
+import pytest
+
+from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from tests import forked
+from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.installation import Begun
+from tests.doubles.logbook import audited
+from tests.doubles.logins import login
+from tests.doubles.stored import MASTER_KEY_TEXT
+
+pytestmark = pytest.mark.timeout(300)  # runs many commands one after the other
+
+UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+NOWHERE = {
+    "DATABASE_URL": "postgresql://127.0.0.1:1/db",
+    "SECRETS_PROVIDER": "db",
+    "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+}
+NAMED = ("--tenant", "acme", "--endpoint", UNKNOWN)
+
+
+def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
+    """Return the options that name an endpoint."""
+    return ("--tenant", tenant, "--endpoint", endpoint)
+
+
+async def endpoint(begun: Begun) -> str:
+    """Add an endpoint and return its id."""
+    return (await begun.stored.endpoint()).pointer.endpoint_id
+
+
+async def row(begun: Begun) -> Any:
+    """Return the one endpoint."""
+    return await begun.stored.pool.fetchrow("SELECT * FROM hookseal.endpoints")
+
+
+@pytest.mark.req("OPS-04", part="json")
+async def test_update(begun: Begun) -> None:
+    """Only the given fields change; the answer names the changed fields and the generation."""
+    one = await endpoint(begun)
+    options = (
+        *("--url", "https://other.example/new", "--lead", "current", "--name", "Büro", "--timeout-ms", "8000"),
+        *("--event-type", "invoice.*", "--event-type", "user.created", "--retry-schedule", "5s,5m"),
+    )
+    ended = await begun.run("endpoint", "update", *options_of(one), *options, "--expect-generation", "1", "--json")
+    assert (0, "") == (ended.code, ended.err)
+    named = ["retry_schedule", "timeout_ms", "url", "event_types", "name", "lead"]
+    assert {"tenant_id": "acme", "endpoint_id": one, "generation": 2, "changed": named} == ended.json
+    found = await row(begun)
+    assert ("https://other.example/new", "current", "Büro", 8_000) == tuple(
+        found[name] for name in ("url", "lead", "name", "timeout_ms")
+    )
+    assert (["invoice.*", "user.created"], [5, 300], 10) == tuple(
+        found[name] for name in ("event_types", "retry_schedule", "max_attempts")
+    )
+
+    backoff = ("--retry-schedule", "none", "--max-attempts", "3")
+    text = await begun.run("endpoint", "update", *options_of(one), *backoff)
+    lines = [f"endpoint {one} is changed; generation 2", "retry_schedule: 5 300 -> -", "max_attempts: 10 -> 3"]
+    assert (0, sorted(lines)) == (text.code, sorted(text.out.splitlines()))
+    found = await row(begun)
+    assert (None, 3, 2) == (found["retry_schedule"], found["max_attempts"], found["generation"])
+    same = await begun.run("endpoint", "update", *options_of(one), "--max-attempts", "3")
+    assert (0, f"endpoint {one} has these settings already: nothing was changed\n") == (same.code, same.out)
+    assert 0 == (await begun.run("endpoint", "update", *options_of(one), "--retry-schedule", "default")).code
+    assert list(DEFAULT_RETRY_SCHEDULE) == (await row(begun))["retry_schedule"]
+    assert 4 == len(await audited(begun.stored.pool))
+
+
+@pytest.mark.req("DEL-10")
+async def test_the_limits_of_a_lane(begun: Begun) -> None:
+    """Concurrency and rate are set, and removed by `none`; each change is audited."""
+    one = await endpoint(begun)
+    limits = await begun.run("endpoint", "update", *options_of(one), "--concurrency", "5", "--rate", "20/s")
+    assert (0, ["concurrency: - -> 5", "rate: - -> 20"]) == (limits.code, sorted(limits.out.splitlines()[1:]))
+    await begun.run("endpoint", "update", *options_of(one), "--concurrency", "none")
+    found = await row(begun)
+    assert (None, 20) == (found["concurrency"], found["rate"])
+    assert 3 == len(await audited(begun.stored.pool))
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_updates_that_cannot_be(begun: Begun) -> None:
+    """Another generation and a url in use exit 4, an altered row 5, an absent endpoint 3."""
+    one = await endpoint(begun)
+    other = (await begun.stored.endpoint(url="https://other.example/")).pointer.endpoint_id
+    taken = await begun.run("endpoint", "update", *options_of(one), "--url", "https://other.example/")
+    assert f"the tenant already has an endpoint with this url, {other}" in taken.err
+    for options, code, field in (
+        ((*options_of(one), "--name", "x", "--expect-generation", "2"), 4, "expect_generation"),
+        ((*options_of(one), "--url", "https://other.example/"), 4, "url"),
+        ((*options_of(one), "--url", "https://127.0.0.1/"), 5, "url"),
+        ((*options_of(one), "--timeout-ms", "20000"), 5, "timeout_ms"),
+        ((*options_of(one, "globex"), "--name", "x"), 3, "endpoint"),
+        ((*options_of(UNKNOWN), "--name", "x"), 3, "endpoint"),
+    ):
+        ended = await begun.run("endpoint", "update", *options, "--json", HOOKSEAL_DRAIN_SECONDS="20")
+        assert (code, field) == (ended.code, ended.json["error"]["field"]), options
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET mac = NULL")
+    altered = await begun.run("endpoint", "update", *options_of(one), "--lead", "current", "--json")
+    assert (5, "secret_tampered") == (altered.code, altered.json["error"]["code"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("update", *NAMED), None),
+        (("update", *NAMED, "--expect-generation", "1"), None),
+        (("update", *NAMED, "--lead", "both"), "lead"),
+        (("update", *NAMED, "--event-type", "a b"), "event_type"),
+        (("update", *NAMED, "--name", ""), "name"),
+        (("update", *NAMED, "--timeout-ms", "1"), "timeout_ms"),
+        (("update", *NAMED, "--url", "x"), "url"),
+        (("update", *NAMED, "--retry-schedule", "never"), "retry_schedule"),
+        (("update", *NAMED, "--retry-schedule", "5s", "--max-attempts", "3"), "retry_schedule"),
+        (("update", *NAMED, "--backoff-cap-seconds", "0"), "backoff_cap_seconds"),
+        (("update", *NAMED, "--concurrency", "0"), "concurrency"),
+        (("update", *NAMED, "--concurrency", "many"), "concurrency"),
+        (("update", *NAMED, "--rate", "5"), "rate"),
+        (("enable", "--tenant", "ac me", "--endpoint", UNKNOWN), "tenant"),
+        (("disable", *NAMED, "--reason", "a\x1bb"), "reason"),
+        (("disable", *NAMED, "--reason", ""), "reason"),
+        (("delete", "--tenant", "acme", "--endpoint", "x"), "endpoint"),
+    ],
+)
+async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str | None) -> None:
+    """Each kind of bad value, and an update without a field, exits 2 before a database is contacted."""
+    ended = await hookseal("endpoint", *arguments, "--json", **NOWHERE)
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.req("OPS-04", part="json")
+async def test_disable_and_enable(begun: Begun) -> None:
+    """Each reports the state and whether it changed it; repeating it is no error."""
+    one = await endpoint(begun)
+    await begun.stored.deliveries()
+    asked = ("endpoint", "disable", *options_of(one), "--json", "--reason")
+    shape = {"tenant_id": "acme", "endpoint_id": one, "enabled": False, "disabled_reason": "moves", "changed": True}
+    assert shape == (await begun.run(*asked, "moves")).json
+    again = await begun.run(*asked, "other")
+    assert (0, shape | {"changed": False}) == (again.code, again.json)
+    await begun.stored.deliveries()
+    assert 1 == (await begun.run("endpoint", "show", *options_of(one), "--json")).json["waiting_deliveries"]
+
+    enabled = await begun.run("endpoint", "enable", *options_of(one), "--json")
+    shape = {"tenant_id": "acme", "endpoint_id": one, "enabled": True, "changed": True, "woken": 1, "replay": None}
+    assert shape == enabled.json
+    again = await begun.run("endpoint", "enable", *options_of(one), "--json")
+    assert (0, shape | {"changed": False, "woken": 0}) == (again.code, again.json)
+    actions = [entry["action"] for entry in await audited(begun.stored.pool)]
+    assert ["endpoint.added", "endpoint.disabled", "endpoint.enabled"] == actions
+
+
+async def test_for_a_person(begun: Begun) -> None:
+    """The text reports the result in one line."""
+    one = await endpoint(begun)
+    for command, said in (
+        ("enable", "was enabled already: nothing was changed"),
+        ("disable", "is disabled"),
+        ("disable", "was disabled already (disabled by an operator): nothing was changed"),
+        ("enable", "is enabled; held deliveries that are released: 0"),
+        ("delete", "is deleted; pending deliveries cancelled: 0"),
+    ):
+        ended = await begun.run("endpoint", command, *options_of(one), *(("--yes",) if command == "delete" else ()))
+        assert (0, f"endpoint {one} {said}\n", "") == (ended.code, ended.out, ended.err)
+
+
+@pytest.mark.req("OPS-04", part="json")
+async def test_delete(begun: Begun) -> None:
+    """The deliveries stay on record, and the deleted endpoint is not found."""
+    one = await endpoint(begun)
+    (ring,) = await begun.stored.deliveries()
+    shape = {"tenant_id": "acme", "endpoint_id": one, "deleted": True, "cancelled": 1}
+    ended = await begun.run("endpoint", "delete", *options_of(one), "--yes", "--json")
+    assert (0, shape) == (ended.code, ended.json)
+    shown = (await begun.run("delivery", "show", ring.delivery_id, "--json")).json
+    assert ("cancelled", "the endpoint was deleted") == (shown["state"], shown["last_error"])
+    versions = (await begun.run("secret", "versions", *options_of(one), "--json")).json["items"]
+    assert [("retired", False)] == [(version["state"], version["signs"]) for version in versions]
+    for command in ("delete", "enable", "disable", "show"):
+        gone = await begun.run(
+            "endpoint", command, *options_of(one), "--json", *(("--yes",) if command == "delete" else ())
+        )
+        assert (3, "endpoint") == (gone.code, gone.json["error"]["field"])
+
+
+async def test_delete_where_nobody_can_be_asked(begun: Begun) -> None:
+    """Without a terminal, deletion needs `--yes`."""
+    one = await endpoint(begun)
+    ended = await begun.run("endpoint", "delete", *options_of(one), "--json")
+
+    assert (2, "yes") == (ended.code, ended.json["error"]["field"])
+    assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "code", "left"), [("n\n", (), 1, 1), ("y\n", (), 0, 0), ("", ("--yes",), 0, 0)]
+)
+async def test_delete_at_a_terminal(begun: Begun, typed: str, options: tuple[str, ...], code: int, left: int) -> None:
+    """On a terminal, deletion asks for confirmation, except with `--yes`."""
+    one = await endpoint(begun)
+    ended, out = await typing(typed, "endpoint", "delete", *options_of(one), *options, **begun.settings)
+
+    assert code == ended
+    assert (code == 1) == ("nothing was deleted" in out)
+    assert left == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.parametrize("command", ["update", "enable", "disable", "delete"])
+async def test_another_tenants(begun: Begun, command: str) -> None:
+    """For another tenant's endpoint the answer is the same as for one that does not exist, and nothing changes."""
+    one = await endpoint(begun)
+    before = dict(await row(begun))
+    options = {"update": ("--name", "x"), "delete": ("--yes",)}.get(command, ())
+    others = await begun.run("endpoint", command, *options_of(one, "globex"), *options, "--json")
+    nobodys = await begun.run("endpoint", command, *options_of(UNKNOWN, "globex"), *options, "--json")
+
+    assert (3, others.out) == (nobodys.code, nobodys.out)
+    assert before == dict(await row(begun))
+    assert [] == await audited(begun.stored.pool, "globex")
+
+
+@pytest.mark.req("OPS-10")
+async def test_the_operators_role(begun: Begun) -> None:
+    """Membership in the operator role is sufficient for all of these commands."""
+    pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
+    async with login(pool, database_url, "hookseal_operator") as (role, url):
+        settings = begun.settings | {"DATABASE_URL": url}
+        add = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/", "--event-type", "*")
+        one = (await hookseal(*add, "--json", **settings)).json["endpoint_id"]
+        (ring,) = await begun.stored.deliveries()
+        await pool.execute("UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL")
+        for arguments in (
+            ("endpoint", "update", *options_of(one), "--url", "https://receiver.example/2", "--max-attempts", "3"),
+            ("delivery", "replay", ring.delivery_id, "--new-id"),
+            ("delivery", "replay", ring.delivery_id),
+            ("endpoint", "disable", *options_of(one)),
+            ("endpoint", "enable", *options_of(one)),
+            ("secret", "cache-clear"),
+            ("endpoint", "delete", *options_of(one), "--yes"),
+        ):
+            ended = await hookseal(*arguments, "--json", **settings)
+            assert (0, "") == (ended.code, ended.err), (arguments, ended.out)
+        rows = await pool.fetch("SELECT actor FROM hookseal.audit_log")
+        assert {role} == {found["actor"].partition("/")[0] for found in rows}
+
+
+async def typing(text: str, /, *arguments: str, **settings: str) -> tuple[int, str]:
+    """Run the command at a terminal with this typed input; return its exit code and its output."""
+    ours, theirs = pty.openpty()
+    process = await forked.start(
+        *arguments,
+        env={**os.environ, **settings},
+        stdin=theirs,
+        stdout=PIPE,
+        stderr=DEVNULL,
+    )
+    os.close(theirs)
+    try:
+        os.write(ours, text.encode())
+        out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+    return process.returncode or 0, out.decode()

@@ -1,0 +1,156 @@
+"""`hookseal endpoint add`, `update` and `show` with headers: values are sealed, and only names are shown."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.secrets.endpoint import pointer
+from tests.cli.command import Ended, hookseal
+from tests.cli.installation import Begun
+from tests.doubles.stored import MASTER_KEY_TEXT
+
+ADD = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*")
+UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+CANARY = "Zq7-canary"
+NOWHERE = {
+    "DATABASE_URL": "postgresql://127.0.0.1:1/db",
+    "SECRETS_PROVIDER": "db",
+    "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+}
+
+
+def options_of(endpoint: str) -> tuple[str, ...]:
+    """Return the options that name an endpoint."""
+    return ("--tenant", "acme", "--endpoint", endpoint)
+
+
+async def sent(begun: Begun, endpoint: str) -> dict[str, str]:
+    """Return the headers that a worker would send now."""
+    async with begun.stored.pool.acquire() as connection, connection.transaction():
+        found = await pointer.lock(connection, tenant=TenantId("acme"), endpoint_id=EndpointId(endpoint))
+    async with begun.stored.unlocked.service.headers(found) as values:
+        return {name: value.reveal().decode() for name, value in values.items()}
+
+
+async def shown(begun: Begun, endpoint: str) -> dict[str, Any]:
+    """Return what `endpoint show` says of the headers, which contains no value."""
+    ended = await begun.run("endpoint", "show", *options_of(endpoint), "--json")
+    assert (0, False) == (ended.code, CANARY in ended.out)
+    return ended.json
+
+
+def problem(ended: Ended) -> tuple[int, str | None]:
+    """Return the exit code and the field of an error in JSON that contains no value."""
+    assert CANARY not in ended.out + ended.err
+    return ended.code, ended.json["error"]["field"]
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_added_and_changed(begun: Begun, tmp_path: Path) -> None:
+    """Headers are added from arguments and a file, set and removed; only their names are ever shown."""
+    path = tmp_path / "headers"
+    path.write_text(f"Authorization: Bearer {CANARY}\n\nX-Team: billing\n")
+    path.chmod(0o600)
+    options = ("--header", f"X-Key: {CANARY}", "--headers-file", str(path), "--rotate-every", "30")
+    added = await begun.run(*ADD, *options, "--json")
+    assert (0, "") == (added.code, added.err)
+    one = added.json["endpoint_id"]
+    assert {"authorization": f"Bearer {CANARY}", "x-team": "billing", "x-key": CANARY} == await sent(begun, one)
+    facts = await shown(begun, one)
+    assert (["authorization", "x-key", "x-team"], 30) == (facts["header_names"], facts["rotate_every_days"])
+    assert f"db:acme:endpoint-headers-{one}:1" == facts["headers_ref"]
+
+    change = ("--header", "X-Team: finance", "--header", f"x-new: {CANARY}-2", "--remove-header", "X-KEY")
+    updated = await begun.run("endpoint", "update", *options_of(one), *change, "--rotate-every", "none", "--json")
+    assert {"tenant_id": "acme", "endpoint_id": one, "generation": 2, "changed": ["rotate_every_days", "headers"]} == (
+        updated.json
+    )
+    assert {"authorization": f"Bearer {CANARY}", "x-team": "finance", "x-new": f"{CANARY}-2"} == await sent(begun, one)
+    assert (await shown(begun, one))["rotate_every_days"] is None
+
+    dumped = [
+        *await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints"),
+        *await begun.stored.pool.fetch("SELECT * FROM hookseal.audit_log"),
+        *await begun.stored.pool.fetch("SELECT * FROM hookseal.secret_records"),
+    ]
+    assert CANARY not in str([list(row) for row in dumped])
+
+
+@pytest.mark.req("DEL-13", part="sealed-values")
+async def test_replaced_and_removed(begun: Begun) -> None:
+    """A file replaces all headers; the text says which were and are set, or that only values changed."""
+    one = (await begun.run(*ADD, "--header", f"a: {CANARY}", "--header", "b: 2", "--json")).json["endpoint_id"]
+    update = ("endpoint", "update", *options_of(one))
+    replaced = await begun.fed(f"b: {CANARY}-3\r\n".encode(), *update, "--headers-file", "-")
+    lines = [f"endpoint {one} is changed; generation 2", "headers: a b -> b"]
+    assert lines == replaced.out.splitlines()
+    again = await begun.fed(f"b: {CANARY}-4\n".encode(), *update, "--headers-file", "-")
+    assert "headers: b, with other values" == again.out.splitlines()[1]
+    assert (2, "headers_file") == problem(await begun.fed(b"", *update, "--headers-file", "-", "--json"))
+    assert {"b": f"{CANARY}-4"} == await sent(begun, one)
+    emptied = await begun.run(*update, "--remove-header", "B")
+    assert "headers: b -> -" == emptied.out.splitlines()[1]
+    assert ({}, []) == (await sent(begun, one), (await shown(begun, one))["header_names"])
+
+
+@pytest.mark.req("DEL-13", part="rules")
+@pytest.mark.req("DEL-14", part="headers")
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (("--header", CANARY), "header"),
+        (("--header", f"webhook-signature: {CANARY}"), "header"),
+        (("--header", f"Host: {CANARY}"), "header"),
+        (("--header", f"traceparent: {CANARY}"), "header"),
+        (("--header", f"x: {CANARY}\r\ny: z"), "header"),
+        (("--header", f"x: {CANARY}\u00e4"), "header"),
+        (("--header", f"x: {CANARY}", "--header", f"X: {CANARY}"), "header"),
+        (("--headers-file", "/nowhere"), "headers_file"),
+        (("--rotate-every", "0"), "rotate_every_days"),
+        (("--rotate-every", "31"), "rotate_every_days"),
+        (("--rotate-every", "weekly"), "rotate_every_days"),
+        (("--rotate-every", "\u0667"), "rotate_every_days"),
+        (("--rotate-every", "1" * 5_000), "rotate_every_days"),
+    ],
+)
+async def test_what_is_malformed(options: tuple[str, ...], field: str) -> None:
+    """Each kind of bad value exits 2 with its field, before a database is contacted, in `add` and `update`."""
+    for command in (ADD, ("endpoint", "update", *options_of(UNKNOWN))):
+        assert (2, field) == problem(await hookseal(*command, *options, "--json", **NOWHERE))
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_what_contradicts(tmp_path: Path) -> None:
+    """Standard input cannot be two files, a file of values must be private, and no header is both set and removed."""
+    path = tmp_path / "headers"
+    path.write_text("x: y")
+    path.chmod(0o640)
+    update = ("endpoint", "update", *options_of(UNKNOWN))
+    for arguments, expected in (
+        ((*ADD, "--secret-file", "-", "--headers-file", "-"), (2, "headers_file")),
+        ((*ADD, "--headers-file", str(path)), (5, "headers_file")),
+        ((*update, "--header", "x: y", "--remove-header", "X"), (2, "remove_header")),
+        ((*update, "--headers-file", "-", "--remove-header", "x"), (2, "remove_header")),
+    ):
+        assert expected == problem(await hookseal(*arguments, "--json", **NOWHERE))
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_what_is_not_there_is_not_removed(begun: Begun) -> None:
+    """Removing an absent header exits 3, and no other part of the update is made."""
+    one = (await begun.run(*ADD, "--header", f"x: {CANARY}", "--json")).json["endpoint_id"]
+    ended = await begun.run("endpoint", "update", *options_of(one), "--remove-header", "y", "--name", "n", "--json")
+
+    assert (3, "header") == problem(ended)
+    facts = await shown(begun, one)
+    assert (None, ["x"]) == (facts["name"], facts["header_names"])
+
+
+async def test_help_warns() -> None:
+    """The help warns that other users can read arguments, and names the safer way."""
+    for command in ("add", "update"):
+        text = " ".join((await hookseal("endpoint", command, "--help", COLUMNS="300")).out.split())
+        assert "Other users of this machine can read arguments: prefer --headers-file." in text

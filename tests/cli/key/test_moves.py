@@ -1,0 +1,515 @@
+"""`hookseal key stage`, `promote`, `rewrap`, `retire`, `destroy`, `compromise`, `versions`, as operators run them."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import pty
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
+from hookseal.secrets.sealing.keyring import MasterKey
+from tests import forked
+from tests.cli.command import Ended, hookseal
+from tests.cli.installation import Begun
+from tests.doubles.logbook import audited
+from tests.doubles.logins import login
+from tests.doubles.master_keys import OLD
+from tests.doubles.stored import MASTER_KEY_TEXT
+
+pytestmark = [pytest.mark.req("SEC-05"), pytest.mark.req("SEC-04")]
+
+NEXT_TEXT = base64.b64encode(hashlib.sha256(b"next").digest()).decode()
+NEXT = MasterKey.parse(NEXT_TEXT, variable="SECRETS_MASTER_KEY_NEXT")
+THIRD_TEXT = base64.b64encode(hashlib.sha256(b"third").digest()).decode()
+SETTLED = {"SECRETS_MASTER_KEY": MASTER_KEY_TEXT}
+WITH_NEXT = SETTLED | {"SECRETS_MASTER_KEY_NEXT": NEXT_TEXT}
+SWAPPED = {"SECRETS_MASTER_KEY": NEXT_TEXT, "SECRETS_MASTER_KEY_PREVIOUS": MASTER_KEY_TEXT}
+DONE = {"SECRETS_MASTER_KEY": NEXT_TEXT}
+WORKER = """
+INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, beaten_at)
+VALUES ($1, '0', 25, 45, $2, now() - make_interval(secs => $3))
+"""
+NOWHERE = "postgresql://127.0.0.1:1/db"
+NEVER = {"promoted_at": None, "drained_at": None, "compromised_at": None, "retired_at": None, "destroyed_at": None}
+COMMANDS = ("stage", "promote", "rewrap", "retire", "destroy", "compromise", "versions")
+
+
+class Keys:
+    """Runs `hookseal key` on one installation; no output ever has a key."""
+
+    def __init__(self, begun: Begun) -> None:
+        self.begun = begun
+
+    async def run(self, *arguments: str, by: Mapping[str, str] = SETTLED, **changes: str) -> Ended:
+        """Run `hookseal key` with these keys to its end."""
+        without = {name: value for name, value in self.begun.settings.items() if not name.startswith("SECRETS_MASTER")}
+        ended = await hookseal("key", *arguments, **(without | dict(by) | changes))
+        for text in (MASTER_KEY_TEXT, NEXT_TEXT, THIRD_TEXT):
+            for spelled in (text, text.rstrip("="), base64.b64decode(text).hex()):
+                assert spelled not in ended.out + ended.err
+        return ended
+
+    async def done(self, *arguments: str, by: Mapping[str, str] = SETTLED, **changes: str) -> dict[str, Any]:
+        """Run it, require success, and return its JSON."""
+        ended = await self.run(*arguments, "--json", by=by, **changes)
+        assert (0, arguments) == (ended.code, arguments), ended.out + ended.err
+        return ended.json
+
+    async def promoted(self) -> None:
+        """Stage and promote the next key."""
+        await self.done("stage", by=WITH_NEXT)
+        await self.done("promote", NEXT.key_id, by=WITH_NEXT)
+
+    async def worker(self, name: str, *keys: MasterKey, seconds_ago: float = 0.0) -> None:
+        """Record a heartbeat of a worker with these keys, so many seconds ago."""
+        await self.begun.stored.pool.execute(WORKER, name, [key.key_id for key in keys], seconds_ago)
+
+
+@pytest.fixture
+async def keys(begun: Begun) -> Keys:
+    """An installation with two endpoints, one of them with header values."""
+    await begun.stored.endpoint()
+    new = NewEndpoint(tenant_id=TenantId("bmce"), url="https://receiver.example/hook", event_types=("*",))
+    await begun.stored.add(new, headers={"x-token": b"bearer"})
+    return Keys(begun)
+
+
+async def test_the_whole_story_for_programs(keys: Keys) -> None:
+    """Each step exits 0 with one JSON object of its form, and 0 again when it is repeated."""
+    old, new = OLD.key_id, NEXT.key_id
+    moved = NEVER | {"key_id": new, "state": "staged", "was": None}
+    assert moved == await keys.done("stage", by=WITH_NEXT)
+    assert moved | {"was": "staged"} == await keys.done("stage", by=WITH_NEXT)
+
+    promoted = await keys.done("promote", new, by=WITH_NEXT)
+    assert promoted["promoted_at"].endswith("Z")
+    assert moved | {"was": "staged", "state": "active", "promoted_at": promoted["promoted_at"]} == promoted
+    assert promoted | {"was": "active"} == await keys.done("promote", new, by=SWAPPED)
+
+    first = await keys.run("rewrap", old, "--json", by=SWAPPED)
+    assert (0, {"key_id": old, "to": new, "moved": 5, "left": 0, "failed": []}) == (first.code, first.json)
+    assert "hookseal: records re-wrapped: 5 of 5\n" == first.err  # once, however long it took
+    again = await keys.run("rewrap", old, "--json", by=SWAPPED)
+    nothing: dict[str, Any] = {"key_id": old, "to": None, "moved": 0, "left": 0, "failed": []}
+    assert (0, "", nothing) == (again.code, again.err, again.json)
+
+    retired = await keys.done("retire", old, by=SWAPPED)
+    assert ("retired", "decrypt_only") == (retired["state"], retired["was"])
+    assert all(retired[name].endswith("Z") for name in ("promoted_at", "drained_at", "retired_at"))
+    assert "retired" == (await keys.done("retire", old, by=SWAPPED))["was"]
+    ended = [await keys.done("destroy", old, by=DONE) for _ in range(2)]
+    assert [("destroyed", "retired"), ("destroyed", "destroyed")] == [(each["state"], each["was"]) for each in ended]
+
+    await refused(keys, 78, f"master key {old} was destroyed: take it out of the settings", "rewrap", old, by=SWAPPED)
+    assert 0 == (await keys.run("status", by=SWAPPED)).code  # `status` is never refused
+    reported = [row["action"] for row in await audited(keys.begun.stored.pool, "_system")]
+    assert ["key.staged", "key.promoted", "key.rewrapped", "key.drained", "key.retired", "key.destroyed"] == reported
+
+
+async def test_a_key_that_is_active_already(keys: Keys) -> None:
+    """Promoting the active key changes nothing, and the answer has no older key."""
+    ended = await keys.run("promote", OLD.key_id)
+    expected = "was active already: nothing was changed. No other key has records to re-wrap."
+    assert (0, f"master key {OLD.key_id} {expected}\n") == (ended.code, ended.out)
+
+
+async def test_the_whole_story_for_a_person(keys: Keys) -> None:
+    """Each step says what comes next, and the last one which backups still need the older key."""
+    old, new = OLD.key_id, NEXT.key_id
+    staged = await keys.run("stage", by=WITH_NEXT)
+    assert (
+        f"master key {new} is staged: restart every worker with SECRETS_MASTER_KEY_NEXT, then run\n"
+        f"  hookseal key promote {new}\n"
+    ) == staged.out
+    promoted = await keys.run("promote", new, by=WITH_NEXT)
+    assert "Now set SECRETS_MASTER_KEY to it" in promoted.out
+    assert "SECRETS_MASTER_KEY_PREVIOUS to the older one" in promoted.out
+    assert promoted.out.endswith(f"restart every worker, and run\n  hookseal key rewrap {old}\n")
+    again = await keys.run("promote", new, by=WITH_NEXT)
+    assert again.out.startswith(
+        f"master key {new} was active already: nothing was changed. If you have not done so yet, set "
+    )
+    assert again.out.endswith(f"run\n  hookseal key rewrap {old}\n")
+    rewrapped = await keys.run("rewrap", old, by=SWAPPED)
+    assert f"records re-wrapped: 5; none is under {old} any more: hookseal key retire {old}\n" == rewrapped.out
+    life = await keys.begun.stored.pool.fetchrow("SELECT * FROM hookseal.secret_keys WHERE key_id = $1", old)
+    assert life is not None
+    backups = "backups made between {} and {} can be read only with this key".format(
+        *(f"{life[name].isoformat(timespec='milliseconds')[:23]}Z" for name in ("promoted_at", "drained_at"))
+    )
+    retired = await keys.run("retire", old, by=SWAPPED)
+    assert f"master key {old} is retired: it decrypts nothing any more\n{backups}" in retired.out
+    destroyed = await keys.run("destroy", old, by=DONE)
+    assert f"master key {old} is destroyed: a process that has it will not start\n{backups}" in destroyed.out
+    assert [0] * 5 == [each.code for each in (staged, promoted, rewrapped, retired, destroyed)]
+
+
+async def test_a_key_that_never_sealed(keys: Keys) -> None:
+    """Retiring a staged key says that no backup needs it; staging it again is a conflict (4)."""
+    await keys.done("stage", by=WITH_NEXT)
+    retired = await keys.run("retire", NEXT.key_id)
+    assert (0, True) == (retired.code, "it never sealed anything, so no backup needs it" in retired.out)
+    staged = await keys.run("stage", "--json", by=WITH_NEXT)
+    assert (4, "conflict") == (staged.code, staged.json["error"]["code"])
+    assert "give SECRETS_MASTER_KEY_NEXT a new key" in staged.json["error"]["message"]
+
+
+async def test_a_key_without_a_re_wrap(keys: Keys) -> None:
+    """If no record was re-wrapped, the backups that need the key are those made since its promotion."""
+    await keys.promoted()
+    await keys.begun.stored.pool.execute(
+        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE tenant_id = 'acme'"
+    )
+    await keys.done("rewrap", OLD.key_id, by=SWAPPED)
+    await keys.begun.stored.pool.execute("UPDATE hookseal.secret_keys SET drained_at = NULL")
+    retired = await keys.run("retire", OLD.key_id, by=SWAPPED)
+    assert (0, True) == (retired.code, "backups made since 2" in retired.out)
+
+
+@pytest.mark.req("SEC-04", part="key-commands")
+async def test_status(keys: Keys) -> None:
+    """Each key has its state, its records, and whether this process and how many live workers hold it."""
+    await keys.promoted()
+    await keys.worker("w-both", OLD, NEXT)
+    await keys.worker("w-new", NEXT)
+    await keys.worker("w-lost", OLD, seconds_ago=3_600)
+    await keys.begun.stored.pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
+        " VALUES ('acme', gen_random_uuid(), 'https://old.example/', '{*}', 'plain')"
+    )
+    shown = await keys.done("status", by=DONE)
+    assert 1 == shown["plaintext_endpoints"]
+    assert [
+        (OLD.key_id, "decrypt_only", False, 5, 1),
+        (NEXT.key_id, "active", True, 0, 2),
+    ] == [tuple(item[name] for name in ("key_id", "state", "held", "records", "workers")) for item in shown["items"]]
+    for item in shown["items"]:
+        assert set(NEVER) < set(item)
+    text = (await keys.run("status", by=DONE)).out.splitlines()
+    assert [
+        "key id            state         held  records  workers",
+        f"{OLD.key_id}  decrypt_only  no    5        1",
+        f"{NEXT.key_id}  active        yes   0        2",
+        "endpoints with a plaintext secret: 1 (run `hookseal migrate-secrets`)",
+    ] == text
+
+
+async def refused(keys: Keys, code: int, said: str, *arguments: str, by: Mapping[str, str] = SETTLED) -> None:
+    """Fail unless the command is refused with this code and message, as text and JSON, and nothing changed."""
+    tables = ("secret_keys", "secret_records", "audit_log", "endpoints")
+    pool = keys.begun.stored.pool
+    before = [await pool.fetch(f"SELECT * FROM hookseal.{table} ORDER BY 1, 2") for table in tables]  # noqa: S608
+    for as_json in ([], ["--json"]):
+        ended = await keys.run(*arguments, *as_json, by=by)
+        assert (code, arguments) == (ended.code, arguments)
+        assert said in (ended.json["error"]["message"] if as_json else ended.err)
+    assert before == [await pool.fetch(f"SELECT * FROM hookseal.{table} ORDER BY 1, 2") for table in tables]  # noqa: S608
+
+
+async def test_what_is_refused_before_the_promotion(keys: Keys) -> None:
+    """A step out of order is refused with its code, and says what to do."""
+    old, new = OLD.key_id, NEXT.key_id
+    await refused(keys, 5, "SECRETS_MASTER_KEY_NEXT is not set", "stage")
+    await refused(keys, 3, "see `hookseal key status`", "promote", new)
+    await refused(keys, 78, f"{new} is not registered", "promote", new, by=WITH_NEXT)
+    await keys.done("stage", by=WITH_NEXT)
+    await refused(keys, 5, "supply it in SECRETS_MASTER_KEY_NEXT", "promote", new)
+    await keys.worker("w-1", OLD)
+    await refused(keys, 4, "1 live worker does not hold master key", "promote", new, by=WITH_NEXT)
+    for command in ("rewrap", "retire", "compromise"):
+        await refused(keys, 4, "promote another first", command, old)
+    await refused(keys, 4, "retire it first", "destroy", old)
+
+
+async def test_what_is_refused_after_the_promotion(keys: Keys) -> None:
+    """A step that would do harm, or whose process lacks a needed key, is refused."""
+    old, new = OLD.key_id, NEXT.key_id
+    await keys.promoted()
+    active = f"master key {new} is the active one and is not among the keys of this process: supply it in"
+    await refused(keys, 78, f"{active} SECRETS_MASTER_KEY", "rewrap", old)
+    lacks = f"{old} is not among the keys of this process, and stored secrets need it: supply it in"
+    lacks += " SECRETS_MASTER_KEY_PREVIOUS"
+    await refused(keys, 78, lacks, "rewrap", old, by=DONE)
+    await refused(keys, 4, f"master key {new} is active already", "stage", by=WITH_NEXT)
+    await refused(keys, 4, "5 records are sealed under master key", "retire", old, by=SWAPPED)
+    await keys.done("rewrap", old, by=SWAPPED)
+    await refused(keys, 4, "retire it first", "destroy", old, by=SWAPPED)
+    await keys.done("retire", old, by=SWAPPED)
+    await refused(keys, 4, "it never seals again", "promote", old, by=SWAPPED)
+    await refused(keys, 4, "this process holds master key", "destroy", old, by=SWAPPED)
+    await keys.worker("w-2", OLD, NEXT)
+    await refused(keys, 4, "1 live worker holds master key", "destroy", old, by=DONE)
+
+
+async def test_what_is_no_id(keys: Keys) -> None:
+    """A malformed key id exits 2 before PostgreSQL is contacted."""
+    for command in COMMANDS[1:]:
+        for wrong in ("", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg", "é"):
+            ended = await keys.run(command, wrong, "--json", DATABASE_URL=NOWHERE)
+            assert (2, "malformed", "key_id") == (
+                ended.code,
+                *(ended.json["error"][name] for name in ("code", "field")),
+            ), (command, wrong)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_every_end(keys: Keys, command: str) -> None:
+    """The help has an example; each kind of failure (unknown key, no PostgreSQL, no master keys) has its exit code."""
+    named = [] if command == "stage" else ["0123456789abcdef"]
+    assert f"hookseal key {command}" in (await keys.run(command, "--help")).out.partition("Example:")[2]
+    if named:
+        ended = await keys.run(command, *named, "--json")
+        assert (3, "not_found") == (ended.code, ended.json["error"]["code"])
+    ended = await keys.run(command, *named, "--json", by=WITH_NEXT, DATABASE_URL=NOWHERE)
+    assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
+    dev = await keys.run(command, *named, "--json", by={}, SECRETS_PROVIDER="dev")
+    assert (5, "refused") == (dev.code, dev.json["error"]["code"])
+    ended = await keys.run(command, *named, "--json", by=SETTLED | {"SECRETS_MASTER_KEY_NEXT": MASTER_KEY_TEXT})
+    assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
+
+
+async def test_keys_in_files(keys: Keys, tmp_path: Path) -> None:
+    """Each of the three variables accepts a file; in production no other user may be able to read it."""
+
+    def file(name: str, text: str, *, mode: int = 0o400) -> str:
+        path = tmp_path / name
+        path.write_text(text + "\n")
+        path.chmod(mode)
+        return str(path)
+
+    old, new = file("old", MASTER_KEY_TEXT), file("new", NEXT_TEXT)
+    production = {"HOOKSEAL_ENV": "production"}
+    by = {"SECRETS_MASTER_KEY_FILE": old, "SECRETS_MASTER_KEY_NEXT_FILE": new} | production
+    await keys.done("stage", by=by)
+    await keys.done("promote", NEXT.key_id, by=by)
+    previous = {"SECRETS_MASTER_KEY_FILE": new, "SECRETS_MASTER_KEY_PREVIOUS_FILE": old} | production
+    assert 5 == (await keys.done("rewrap", OLD.key_id, by=previous))["moved"]
+    exposed = file("exposed", MASTER_KEY_TEXT, mode=0o444)
+    ended = await keys.run("rewrap", OLD.key_id, by=previous | {"SECRETS_MASTER_KEY_PREVIOUS_FILE": exposed})
+    assert (78, True) == (
+        ended.code,
+        "SECRETS_MASTER_KEY_PREVIOUS_FILE names a file that other users may read" in ended.err,
+    )
+
+
+@pytest.mark.parametrize(
+    ("alteration", "code"),
+    [
+        ("purpose = 'nobody-s'", "record_malformed"),
+        ("sealed = set_byte(sealed, 60, 255 - get_byte(sealed, 60))", "context_mismatch"),
+        ("sealed = set_byte(sealed, 5, 255 - get_byte(sealed, 5))", "key_unknown"),
+    ],
+)
+async def test_a_record_that_is_spoilt(keys: Keys, alteration: str, code: str) -> None:
+    """An altered record is not re-wrapped and is named in the answer and on stderr (1); the others are re-wrapped."""
+    await keys.promoted()
+    await keys.begun.stored.pool.execute(f"UPDATE hookseal.secret_records SET {alteration} WHERE tenant_id = 'acme'")  # noqa: S608
+    before = await keys.begun.stored.pool.fetch("SELECT * FROM hookseal.secret_records WHERE tenant_id = 'acme'")
+    ended = await keys.run("rewrap", OLD.key_id, "--json", by=SWAPPED)
+
+    name = before[0]["name"]
+    assert (1, 4, 1) == (ended.code, ended.json["moved"], ended.json["left"])
+    assert [{"tenant_id": "acme", "name": name, "version": 1, "code": code}] == ended.json["failed"]
+    assert f"hookseal: acme/{name}, version 1: it does not open with the key in its row ({code})\n" in ended.err
+    assert before == await keys.begun.stored.pool.fetch(
+        "SELECT * FROM hookseal.secret_records WHERE tenant_id = 'acme'"
+    )
+    text = await keys.run("rewrap", OLD.key_id, by=SWAPPED)
+    assert f"records re-wrapped: 0; left under {OLD.key_id}: 1 (runbook, HooksealSecretRefused)\n" == text.out
+
+
+@pytest.mark.req("SEC-24", part="stale")
+async def test_what_is_stale_afterwards(keys: Keys, tmp_path: Path) -> None:
+    """Stale records are not re-wrapped (1), and the text names the command; once accepted they are re-wrapped."""
+    pool = keys.begun.stored.pool
+    await pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.secret_records")
+    await keys.promoted()
+    await keys.done("rewrap", OLD.key_id, by=SWAPPED)
+    await pool.execute(
+        "UPDATE hookseal.secret_records AS r SET sealed = k.sealed FROM kept AS k"
+        " WHERE (k.tenant_id, k.name, k.version) = (r.tenant_id, r.name, r.version)"
+    )
+    ended = await keys.run("rewrap", OLD.key_id, by=SWAPPED)
+    assert 1 == ended.code
+    assert (
+        f"records re-wrapped: 0; 5 under {OLD.key_id} appeared after a re-wrap had left none, so they are stale: "
+        "run `hookseal restore check` (runbook, HooksealStaleRow)\n"
+    ) == ended.out
+    heads = tmp_path / "heads.json"
+    settings = {name: value for name, value in keys.begun.settings.items() if name not in SWAPPED} | SWAPPED
+    heads.write_text((await keys.begun.run("audit", "verify", "--json", **settings)).out)
+    accepted = await keys.begun.run("restore", "accept", "--head", str(heads), "--json", **settings)
+    assert (0, 2) == (accepted.code, len(accepted.json["accepted"]))
+    assert 5 == (await keys.done("rewrap", OLD.key_id, by=SWAPPED))["moved"]
+    await keys.done("retire", OLD.key_id, by=SWAPPED)
+
+
+@pytest.mark.req("SEC-22")
+async def test_the_drill(keys: Keys) -> None:
+    """Dry run, run and repeat report what is replaced, and the header values that owners must replace (1)."""
+    pool = keys.begun.stored.pool
+    await keys.promoted()
+    names = {
+        row["tenant_id"]: f"db:{row['tenant_id']}:{row['name']}:1"
+        for row in await pool.fetch("SELECT tenant_id, name FROM hookseal.secret_records WHERE name LIKE 'webhook%'")
+    }
+    headers = await pool.fetchrow("SELECT id::text, headers_ref FROM hookseal.endpoints WHERE tenant_id = 'bmce'")
+    assert headers is not None
+    shape = {
+        "key_id": OLD.key_id,
+        "dry_run": True,
+        "overlap_seconds": 86_400,
+        "versions": 5,
+        "rotated": 2,
+        "overlaps_ended": 0,
+        "previous_still_signing": 0,
+        "integrity_rotated": True,
+        "header_values": [{"tenant_id": "bmce", "endpoint_id": headers["id"], "ref": headers["headers_ref"]}],
+        "client_keys": [],
+        "failed": [],
+    }
+    dry_run = await keys.run("compromise", OLD.key_id, "--dry-run", "--json", by=SWAPPED)
+    assert (1, shape) == (dry_run.code, dry_run.json)
+    assert "hookseal: versions examined: 5 of 5" == dry_run.err.splitlines()[-1]
+    assert (
+        "secrets would be rotated: 2\nthe integrity key would be rotated\n"
+        in (await keys.run("compromise", OLD.key_id, "--dry-run", by=SWAPPED)).out
+    )
+    done = await keys.run("compromise", OLD.key_id, "--overlap", "0", "--json", by=SWAPPED)
+    assert (1, shape | {"dry_run": False, "overlap_seconds": 0}) == (done.code, done.json)
+    assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE generation = 2")
+    again = await keys.run("compromise", OLD.key_id, by=SWAPPED)
+    assert (1, True) == (again.code, "secrets rotated: 0\nheader values that their owners must replace: 1" in again.out)
+    listed = await keys.done("versions", OLD.key_id, by=SWAPPED)
+    used = {item["ref"]: item["used_as"] for item in listed["items"] if item["purpose"] == "webhook-signing"}
+    assert dict.fromkeys(names.values()) == used
+    await keys.done("rewrap", OLD.key_id, by=SWAPPED)
+    refused = await keys.run("promote", OLD.key_id, "--json", by=SWAPPED)
+    assert (4, True) == (refused.code, "is compromised: it never seals again" in refused.json["error"]["message"])
+
+
+@pytest.mark.req("SEC-22")
+async def test_an_exposed_secret_that_is_previous(keys: Keys) -> None:
+    """An exposed secret that still signs in an overlap is counted; `--overlap 0` ends that overlap."""
+    pool = keys.begun.stored.pool
+    await pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'bmce'")
+    await keys.promoted()
+    endpoint = await pool.fetchval("SELECT id::text FROM hookseal.endpoints")
+    rotated = await keys.begun.run("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, **SWAPPED)
+    assert 0 == rotated.code
+    reported = await keys.run("compromise", OLD.key_id, by=SWAPPED)
+    assert (0, True) == (reported.code, "sign until their overlap ends: 1 (--overlap 0 ends it now)" in reported.out)
+    counted = [
+        await keys.done("compromise", OLD.key_id, "--overlap", "0", *more, by=SWAPPED)
+        for more in (["--dry-run"], [], [])
+    ]
+    assert [(1, 0), (1, 0), (0, 0)] == [(one["overlaps_ended"], one["previous_still_signing"]) for one in counted]
+    assert await pool.fetchval("SELECT previous_secret_ref FROM hookseal.endpoints") is None
+
+
+@pytest.mark.req("SEC-22")
+async def test_what_the_drill_could_not_do(keys: Keys) -> None:
+    """An altered endpoint is named with the reason (1); once it is repaired the same command succeeds (0)."""
+    pool = keys.begun.stored.pool
+    await pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'bmce'")
+    await keys.promoted()
+    url = await pool.fetchval("SELECT url FROM hookseal.endpoints")
+    await pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
+    ended = await keys.run("compromise", OLD.key_id, "--json", by=SWAPPED)
+    [failed] = ended.json["failed"]
+    assert (1, 0, "secret_tampered") == (ended.code, ended.json["rotated"], failed["code"])
+    assert f"hookseal: {failed['ref']}: {failed['message']}\n" in ended.err
+    assert (
+        "failed: 1; correct the cause and run the command again"
+        in (await keys.run("compromise", OLD.key_id, by=SWAPPED)).out
+    )
+    await pool.execute("UPDATE hookseal.endpoints SET url = $1", url)
+    assert 1 == (await keys.done("compromise", OLD.key_id, by=SWAPPED))["rotated"]
+    bad = await keys.run("compromise", OLD.key_id, "--overlap", "604801", "--json", by=SWAPPED)
+    assert (2, "overlap") == (bad.code, bad.json["error"]["field"])
+
+
+@pytest.mark.req("SEC-22")
+async def test_versions_in_pages(keys: Keys) -> None:
+    """The pages list each version once; an empty list says so; an invalid cursor is malformed."""
+    items, cursor = [], None
+    while True:
+        more: list[str] = [] if cursor is None else ["--cursor", cursor]
+        shown = await keys.done("versions", OLD.key_id, "--limit", "2", *more)
+        assert len(shown["items"]) <= 2
+        items += shown["items"]
+        if (cursor := shown["next_cursor"]) is None:
+            break
+    assert 5 == len({item["ref"] for item in items}) == len(items)
+    assert {"tenant_id", "ref", "purpose", "state", "endpoint_id", "used_as"} == set(items[0])
+    assert {"current", "headers", None} == {item["used_as"] for item in items}
+    text = (await keys.run("versions", OLD.key_id, "--limit", "2")).out
+    assert ("tenant id", "next page: --cursor") == (text[:9], text.splitlines()[-1][:19])
+    await keys.done("stage", by=WITH_NEXT)
+    assert "no secret was ever sealed under this key\n" == (await keys.run("versions", NEXT.key_id)).out
+    for wrong in (["--cursor", "%%%"], ["--limit", "0"], ["--limit", "1001"]):
+        assert 2 == (await keys.run("versions", OLD.key_id, *wrong)).code
+
+
+@pytest.mark.req("OPS-10")
+async def test_the_operators_role_is_enough(keys: Keys) -> None:
+    """Membership in `hookseal_operator` is sufficient for every step and for `compromise`."""
+    pool, url = keys.begun.stored.pool, keys.begun.settings["DATABASE_URL"]
+    async with login(pool, url, "hookseal_operator") as (role, theirs):
+        as_operator = {"DATABASE_URL": theirs}
+        await keys.done("stage", by=WITH_NEXT, **as_operator)
+        await keys.done("promote", NEXT.key_id, by=WITH_NEXT, **as_operator)
+        await keys.done("status", by=SWAPPED, **as_operator)
+        await keys.done("versions", OLD.key_id, by=SWAPPED, **as_operator)
+        drilled = await keys.run("compromise", OLD.key_id, "--json", by=SWAPPED, **as_operator)
+        assert (1, [], 2) == (drilled.code, drilled.json["failed"], drilled.json["rotated"])
+        assert 5 == (await keys.done("rewrap", OLD.key_id, by=SWAPPED, **as_operator))["moved"]
+        await keys.done("retire", OLD.key_id, by=SWAPPED, **as_operator)
+        await keys.done("destroy", OLD.key_id, by=DONE, **as_operator)
+        actors = {row["actor"].partition("/")[0] for row in await pool.fetch("SELECT actor FROM hookseal.audit_log")}
+        assert role in actors
+
+
+@pytest.mark.req("OPS-10")
+@pytest.mark.parametrize("group", ["hookseal_readonly", "hookseal_producer", "hookseal_worker"])
+async def test_no_other_role_moves_keys(keys: Keys, group: str) -> None:
+    """Read-only, producer and worker roles are refused (5) with the required role, and nothing is changed."""
+    pool, url = keys.begun.stored.pool, keys.begun.settings["DATABASE_URL"]
+    await keys.done("stage", by=WITH_NEXT)
+    before = await pool.fetch("SELECT * FROM hookseal.secret_keys ORDER BY 1")
+    async with login(pool, url, group) as (_, theirs):
+        for command in ("stage", "promote", "retire", "compromise"):
+            named = [] if command == "stage" else [NEXT.key_id]
+            by = WITH_NEXT | {"SECRETS_MASTER_KEY_NEXT": THIRD_TEXT} if command == "stage" else WITH_NEXT
+            ended = await keys.run(command, *named, "--json", by=by, DATABASE_URL=theirs)
+            assert (5, command) == (ended.code, command), ended.out + ended.err
+            assert "hookseal_operator" in ended.json["error"]["message"]
+    assert before == await pool.fetch("SELECT * FROM hookseal.secret_keys ORDER BY 1")
+
+
+async def test_a_bar_on_a_terminal(keys: Keys, tmp_path: Path) -> None:
+    """On a terminal progress is a bar, and standard output still has the one object."""
+    await keys.promoted()
+    ours, theirs = pty.openpty()
+    try:
+        settings = {name: value for name, value in keys.begun.settings.items() if not name.startswith("SECRETS_MASTER")}
+        process = await forked.start(
+            *("key", "rewrap", OLD.key_id, "--json"),
+            env={**os.environ, **settings, **SWAPPED, "TERM": "xterm"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=theirs,
+        )
+        out, _ = await process.communicate()
+        drawn = os.read(ours, 65_536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (0, True) == (process.returncode, b'"moved":5' in out)
+    assert "records re-wrapped" in drawn
+    assert "5/5" in drawn

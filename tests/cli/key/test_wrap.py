@@ -1,0 +1,142 @@
+"""A KMS keeps the master key: `key wrap`, `key init --kms`, and every command with wrapped keys, on a real OpenBao."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import fed, hookseal
+from tests.cli.installation import Begun
+from tests.doubles.openbao import ROOT_TOKEN, token_for
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.secrets.kms.sites import openbao_site
+
+pytestmark = pytest.mark.req("SEC-25")
+
+INSTALLATION = "production"
+
+
+@pytest.fixture
+async def kms(openbao_address: str) -> AsyncIterator[dict[str, str]]:
+    """Yield the settings of a KMS of its own, in production."""
+    async with openbao_site(openbao_address) as site:
+        yield {
+            "SECRETS_KMS": str(site.one),
+            "SECRETS_KMS_INSTALLATION": INSTALLATION,
+            "BAO_ADDR": openbao_address,
+            "BAO_TOKEN": ROOT_TOKEN,
+        }
+
+
+async def test_a_master_key_that_nobody_sees(database_url: str, kms: dict[str, str]) -> None:
+    """An installation begins with a wrapped key, moves to another one, and retires the first, all by the KMS."""
+    base = {"DATABASE_URL": database_url, "SECRETS_PROVIDER": "db", **kms}
+    made = await hookseal("key", "init", "--kms", "--json", **base)
+    assert (0, "") == (made.code, made.err)
+    first = made.json["wrapped"]
+    assert {"state": "active", "kms": kms["SECRETS_KMS"], "installation": INSTALLATION} == {
+        name: made.json[name] for name in ("state", "kms", "installation")
+    }
+    assert first.startswith(f"v1.{made.json['key_id']}.")
+    refused = await hookseal("key", "init", "--kms", "--json", **base)
+    assert (4, "conflict") == (refused.code, refused.json["error"]["code"])
+    twice = await hookseal("key", "init", "--kms", **base, SECRETS_MASTER_KEY_WRAPPED=first)
+    assert (78, "hookseal: SECRETS_MASTER_KEY_WRAPPED is set, and this command makes the master key: remove it\n") == (
+        twice.code,
+        twice.err,
+    )
+
+    drawn = await hookseal("key", "wrap", "--new", **base)
+    assert (0, "") == (drawn.code, drawn.err)
+    second = drawn.out.strip()
+    ids = made.json["key_id"], second.split(".")[1]
+    staged = base | {"SECRETS_MASTER_KEY_WRAPPED": first, "SECRETS_MASTER_KEY_NEXT_WRAPPED": second}
+    swapped = base | {"SECRETS_MASTER_KEY_WRAPPED": second, "SECRETS_MASTER_KEY_PREVIOUS_WRAPPED": first}
+    for settings, arguments in (
+        (staged, ("stage",)),
+        (staged, ("promote", ids[1])),
+        (swapped, ("rewrap", ids[0])),
+        (base | {"SECRETS_MASTER_KEY_WRAPPED": second}, ("retire", ids[0])),
+    ):
+        ended = await hookseal("key", *arguments, "--json", **settings)
+        assert 0 == ended.code, ended.out
+    shown = await hookseal("key", "status", "--json", **base, SECRETS_MASTER_KEY_WRAPPED=second)
+    assert {ids[0]: ("retired", False), ids[1]: ("active", True)} == {
+        row["key_id"]: (row["state"], row["held"]) for row in shown.json["items"]
+    }
+
+
+async def test_a_key_that_is_there_already(begun: Begun, kms: dict[str, str], tmp_path: Path) -> None:
+    """The key of an installation is wrapped from its settings, a file or standard input, and serves as well."""
+    file, wrapped = tmp_path / "master.key", tmp_path / "wrapped"
+    file.write_text(MASTER_KEY_TEXT + "\n")
+    file.chmod(0o600)
+    of_settings = await begun.run("key", "wrap", "--json", **kms)
+    of_file = await hookseal("key", "wrap", "--key-file", str(file), "--json", **kms)
+    of_input = await fed(MASTER_KEY_TEXT.encode(), "key", "wrap", "--key-file", "-", "--json", **kms)
+    assert 1 == len({ended.json["key_id"] for ended in (of_settings, of_file, of_input)})
+
+    settings = {name: value for name, value in begun.settings.items() if name != "SECRETS_MASTER_KEY"} | kms
+    for ended in (of_settings, of_file, of_input):
+        assert MASTER_KEY_TEXT not in ended.out + ended.err
+        wrapped.write_text(ended.json["wrapped"] + "\n")
+        shown = await hookseal("key", "status", "--json", **settings, SECRETS_MASTER_KEY_WRAPPED_FILE=str(wrapped))
+        assert [True] == [row["held"] for row in shown.json["items"]]
+
+    file.chmod(0o644)
+    exposed = await hookseal("key", "wrap", "--key-file", str(file), **kms)
+    assert (5, True) == (exposed.code, "chmod 600" in exposed.err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "code", "said"),
+    [
+        (("--new", "--key-file", "-"), "", 2, "leave out one of them"),
+        (("--key-file", "-"), "c2hvcnQ=", 2, "32 random bytes"),
+        (("--new", "--to", "azure:x"), "", 2, "openbao:MOUNT/KEY"),
+        (("--new",), None, 5, "SECRETS_KMS is not set"),
+    ],
+)
+async def test_what_cannot_be_wrapped(
+    kms: dict[str, str], arguments: tuple[str, ...], text: str | None, code: int, said: str
+) -> None:
+    """What is missing or wrong is named."""
+    ended = await fed((text or "").encode(), "key", "wrap", *arguments, **({} if text is None else kms))
+    assert (code, True) == (ended.code, said in ended.err)
+
+
+async def test_to_another_kms(kms: dict[str, str], openbao_address: str) -> None:
+    """With `--to` the key of the settings moves to another KMS, and back again as the same key."""
+    async with openbao_site(openbao_address) as other:
+        made = await hookseal("key", "wrap", "--new", "--json", **kms)
+        base = kms | {"SECRETS_PROVIDER": "db"}
+        moved = await hookseal(
+            *("key", "wrap", "--to", str(other.one), "--json"),
+            **base,
+            SECRETS_MASTER_KEY_WRAPPED=made.json["wrapped"],
+        )
+        assert (made.json["key_id"], str(other.one)) == (moved.json["key_id"], moved.json["kms"])
+        back = await hookseal(
+            *("key", "wrap", "--json"),
+            **(base | {"SECRETS_KMS": str(other.one)}),
+            SECRETS_MASTER_KEY_WRAPPED=moved.json["wrapped"],
+        )
+        assert made.json["key_id"] == back.json["key_id"]
+
+
+async def test_a_start_that_the_kms_refuses(database_url: str, kms: dict[str, str], openbao_address: str) -> None:
+    """Another installation, or a token without the right, ends each command with 78, before it connects."""
+    made = await hookseal("key", "wrap", "--new", "--json", **kms)
+    settings = kms | {
+        "DATABASE_URL": database_url,
+        "SECRETS_PROVIDER": "db",
+        "SECRETS_MASTER_KEY_WRAPPED": made.json["wrapped"],
+    }
+    elsewhere = await hookseal("key", "status", "--json", **(settings | {"SECRETS_KMS_INSTALLATION": "staging"}))
+    error = elsewhere.json["error"]
+    assert (78, "kms_refused", "SECRETS_KMS") == (elsewhere.code, error["code"], error["field"])
+    assert "for the installation staging" in error["message"]
+    token = (await token_for(openbao_address)).reveal().decode()
+    denied = await hookseal("key", "status", **(settings | {"BAO_TOKEN": token}))
+    assert (78, True) == (denied.code, "give its policy that right" in denied.err)
+    assert token not in denied.err

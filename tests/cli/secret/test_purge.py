@@ -1,0 +1,99 @@
+"""`hookseal secret purge` destroys what was retired long ago, reports progress, and has a dry run."""
+
+from typing import Any
+
+import pytest
+
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoint.endpoints import delete_endpoint
+from tests.cli.command import hookseal
+from tests.cli.endpoint.test_add import NOWHERE
+from tests.cli.installation import Begun
+from tests.doubles.logbook import audited
+
+pytestmark = pytest.mark.req("SEC-11")
+
+
+async def retired(begun: Begun, tenant: str, *, days: int) -> None:
+    """Insert a version of the tenant that was retired so many days ago."""
+    added = await begun.stored.endpoint(tenant)
+    async with begun.stored.pool.acquire() as connection:
+        await delete_endpoint(begun.stored.operator(connection), TenantId(tenant), added.pointer.endpoint_id)
+    await begun.stored.pool.execute(
+        "UPDATE hookseal.secret_records SET changed_at = now() - make_interval(secs => $2 * 86400 + 1)"
+        " WHERE tenant_id = $1",
+        tenant,
+        days,
+    )
+
+
+async def states(begun: Begun) -> dict[str, str]:
+    """Return the state of each tenant's only version."""
+    rows = await begun.stored.pool.fetch(
+        "SELECT tenant_id, state FROM hookseal.secret_records WHERE purpose = 'webhook-signing'"
+    )
+    return {row["tenant_id"]: row["state"] for row in rows}
+
+
+def shape(**changes: Any) -> dict[str, Any]:
+    """Return the expected JSON, with these changes."""
+    return {"tenant_id": None, "older_than_days": 90, "dry_run": False, "versions": 0, "failed": []} | changes
+
+
+async def test_a_whole_story(begun: Begun) -> None:
+    """A dry run, then the purge tenant by tenant with progress, then nothing is left; an option sets the age."""
+    for tenant, days in (("acme", 91), ("globex", 91), ("initech", 10)):
+        await retired(begun, tenant, days=days)
+    dry_run = await begun.run("secret", "purge", "--dry-run", "--json")
+    assert (0, shape(dry_run=True, versions=2)) == (dry_run.code, dry_run.json)
+    assert {"retired"} == set((await states(begun)).values())
+    for_a_person = await begun.run("secret", "purge", "--dry-run")
+    assert "versions that would be destroyed: 2 (retired at least 90 days ago)\n" == for_a_person.out
+
+    one = await begun.run("secret", "purge", "--tenant", "acme", "--json")
+    assert (shape(tenant_id="acme", versions=1), "hookseal: acme: 1 versions destroyed\n") == (one.json, one.err)
+    assert {"acme": "destroyed", "globex": "retired", "initech": "retired"} == await states(begun)
+    rest = await begun.run("secret", "purge", "--older-than", "10")
+    assert (0, "versions destroyed: 2 (retired at least 10 days ago)\n") == (rest.code, rest.out)
+    assert {"destroyed"} == set((await states(begun)).values())
+    assert shape() == (await begun.run("secret", "purge", "--json")).json
+    assert ["secret.destroyed"] == [
+        row["action"] for row in await audited(begun.stored.pool) if row["action"].startswith("secret.")
+    ]
+
+
+async def test_as_the_settings_say(begun: Begun) -> None:
+    """Without `--older-than` the settings decide how long retired secrets are stored."""
+    await retired(begun, "acme", days=10)
+    kept = await begun.run("secret", "purge", "--json", SECRETS_RETIRED_RETENTION_DAYS="11")
+    assert shape(older_than_days=11) == kept.json
+    gone = await begun.run("secret", "purge", "--json", SECRETS_RETIRED_RETENTION_DAYS="10")
+    assert shape(older_than_days=10, versions=1) == gone.json
+
+
+async def test_a_tenant_that_fails(begun: Begun) -> None:
+    """If a tenant's audit log is broken, only that tenant's secrets are not destroyed, and it exits 1."""
+    for tenant in ("acme", "globex"):
+        await retired(begun, tenant, days=91)
+    await begun.stored.pool.execute("UPDATE hookseal.audit_heads SET sequence = 1 WHERE tenant_id = 'acme'")
+    ended = await begun.run("secret", "purge", "--json")
+    [failed] = ended.json["failed"]
+    assert (1, 1, "acme", "refused") == (ended.code, ended.json["versions"], failed["tenant_id"], failed["code"])
+    assert "hookseal: acme: the audit log" in ended.err
+    assert {"acme": "retired", "globex": "destroyed"} == await states(begun)
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [(("--older-than", "3651"), "older_than"), (("--older-than", "-1"), "older_than"), (("--tenant", "_x"), "tenant")],
+)
+async def test_malformed_values(options: tuple[str, ...], field: str) -> None:
+    """Each kind of bad value exits 2 with its field, before a database is contacted."""
+    ended = await hookseal("secret", "purge", *options, "--json", **NOWHERE)
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+async def test_help_teaches() -> None:
+    """The help has an example."""
+    assert "Example: hookseal secret purge" in (await hookseal("secret", "purge", "--help")).out

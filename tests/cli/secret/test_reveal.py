@@ -1,0 +1,134 @@
+"""`hookseal secret reveal` outputs the current secret to a file or a terminal, or if `--print-secret` is given."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Algorithm
+from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
+from tests.cli.command import hookseal, on_a_terminal
+from tests.cli.endpoint.test_add import NOWHERE
+from tests.cli.installation import Begun
+from tests.doubles.logbook import audited
+
+pytestmark = pytest.mark.req("SEC-11")
+
+UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+
+
+def of(endpoint: str) -> tuple[str, ...]:
+    """Return the command that reveals the secret of an endpoint."""
+    return ("secret", "reveal", "--tenant", "acme", "--endpoint", endpoint)
+
+
+async def revealed(begun: Begun) -> int:
+    """Return the number of audited reveals."""
+    return [row["action"] for row in await audited(begun.stored.pool)].count("secret.revealed")
+
+
+async def test_each_way_out(begun: Begun, tmp_path: Path) -> None:
+    """The secret goes to a file for its owner only, to a terminal, or is printed on request; each time is audited."""
+    added = await begun.stored.endpoint()
+    endpoint, secret = added.pointer.endpoint_id, added.secret.reveal().decode()
+    file = tmp_path / "current"
+    ended = await begun.run(*of(endpoint), "--secret-out", str(file), "--json")
+    shape = {
+        "tenant_id": "acme",
+        "endpoint_id": endpoint,
+        "secret_ref": added.pointer.secret_ref,
+        "scheme": "standard",
+        "algorithm": "hmac",
+        "generation": 1,
+        "secret": None,
+        "public_key": None,
+    }
+    assert (0, shape) == (ended.code, ended.json)
+    assert (secret + "\n", 0o600) == (file.read_text(), stat.S_IMODE(file.stat().st_mode))
+    assert secret == (await begun.run(*of(endpoint), "--print-secret", "--json")).json["secret"]
+    assert secret in (await begun.run(*of(endpoint), "--print-secret")).out
+    assert secret in (await on_a_terminal(*of(endpoint), **begun.settings)).out
+    output = (await begun.run(*of(endpoint), "--secret-out", str(tmp_path / "again"))).out
+    assert f"in {tmp_path / 'again'}" in output
+    assert secret not in output
+    assert 5 == await revealed(begun)
+
+
+async def test_no_way_out(begun: Begun) -> None:
+    """Without a terminal and without an option nothing is output or audited, and the error names the option."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    text, as_json = await begun.run(*of(endpoint)), await begun.run(*of(endpoint), "--json")
+    assert (2, 2, "secret_out") == (text.code, as_json.code, as_json.json["error"]["field"])
+    assert "--secret-out FILE" in text.err
+    assert 0 == await revealed(begun)
+
+
+async def test_a_file_that_is_there(begun: Begun, tmp_path: Path) -> None:
+    """An existing file is not changed, and nothing is audited."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    file = tmp_path / "current"
+    file.write_text("precious")
+    ended = await begun.run(*of(endpoint), "--secret-out", str(file), "--json")
+    assert (4, "secret_out", "precious") == (ended.code, ended.json["error"]["field"], file.read_text())
+    assert 0 == await revealed(begun)
+
+
+async def test_of_a_key_pair(begun: Begun, tmp_path: Path) -> None:
+    """Of an ed25519 key pair only the public key is ever output."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    pair = generate_signing_secret(Algorithm.ED25519)
+    request = RotationRequest(
+        tenant_id=TenantId("acme"), endpoint_id=endpoint, overlap_seconds=0, secret=pair, algorithm=Algorithm.ED25519
+    )
+    async with begun.stored.pool.acquire() as connection:
+        await rotate_secret(begun.stored.operator(connection), request)
+    file = tmp_path / "public"
+    ended = await begun.run(*of(endpoint), "--secret-out", str(file), "--print-secret", "--json")
+    assert (0, None, public_key_of(pair)) == (ended.code, ended.json["secret"], ended.json["public_key"])
+    assert f"{public_key_of(pair)}\n" == file.read_text()
+    text = await begun.run(*of(endpoint), "--print-secret")
+    assert f"public key {public_key_of(pair)}" in text.out
+    assert "whsk_" not in ended.out + text.out + text.err
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_what_is_refused(begun: Begun) -> None:
+    """An unknown endpoint exits 3, an altered row 5."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    assert 3 == (await begun.run(*of(UNKNOWN), "--print-secret", "--json")).code
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
+    ended = await begun.run(*of(endpoint), "--print-secret", "--json")
+    assert (5, "secret_tampered") == (ended.code, ended.json["error"]["code"])
+    assert "whsec_" not in ended.out + ended.err
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_a_malformed_value() -> None:
+    """A malformed id exits 2 with its field, before a database is contacted."""
+    ended = await hookseal(*of("x"), "--print-secret", "--json", **NOWHERE)
+    assert (2, "endpoint") == (ended.code, ended.json["error"]["field"])
+    assert "Example: hookseal secret reveal" in (await hookseal("secret", "reveal", "--help")).out
+
+
+@pytest.mark.req("SEC-14", part="append")
+@pytest.mark.parametrize("where", ["a" * 300, "nowhere/file"])
+async def test_a_file_that_cannot_be_made(begun: Begun, tmp_path: Path, where: str) -> None:
+    """A secret that could not be output is not audited as revealed."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    of = ("--tenant", "acme", "--endpoint", endpoint)
+    ended = await begun.run("secret", "reveal", *of, "--secret-out", str(tmp_path / where), "--json")
+
+    assert (5, "secret_out") == (ended.code, ended.json["error"]["field"])
+    assert 0 == await revealed(begun)
+
+
+async def test_what_goes_wrong_leaves_no_file(begun: Begun, tmp_path: Path) -> None:
+    """If the secret cannot be revealed, the file that was already created is removed."""
+    file = tmp_path / "secret"
+    missing = "01890a5d-ac96-774b-bcce-b302099a8057"
+    ended = await begun.run("secret", "reveal", "--tenant", "acme", "--endpoint", missing, "--secret-out", str(file))
+
+    assert (3, False) == (ended.code, file.exists())

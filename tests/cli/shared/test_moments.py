@@ -1,0 +1,39 @@
+"""Times in options: absolute, or so long ago."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hookseal.cli.shared.moments import moment
+from hookseal.ground.errors import Malformed
+from tests.doubles.clock import FakeClock
+
+CLOCK = FakeClock()
+NOW = CLOCK.now()
+
+
+@pytest.mark.req("DEL-20", part="search")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("90s", NOW - timedelta(seconds=90)),
+        ("30m", NOW - timedelta(minutes=30)),
+        ("1h", NOW - timedelta(hours=1)),
+        ("7d", NOW - timedelta(days=7)),
+        ("0s", NOW),
+        ("2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31T12:00:00+02:00", datetime(2026, 1, 31, 10, tzinfo=UTC)),
+    ],
+)
+def test_moments(text: str | None, expected: datetime | None) -> None:
+    """A time is absolute, with its time zone, or so many seconds, minutes, hours or days ago."""
+    assert expected == moment(text, "since", clock=CLOCK)
+
+
+@pytest.mark.parametrize("text", ["", "1w", "-1h", "1.5h", "h", "123456d", "2026-01-31T12:00:00"])
+def test_what_is_no_moment(text: str) -> None:
+    """Everything else is refused by the name of the option."""
+    with pytest.raises(Malformed) as caught:
+        moment(text, "until", clock=CLOCK)
+    assert "until" == caught.value.field

@@ -1,0 +1,56 @@
+"""The session of an operator: several steps, of which an interrupt ends one."""
+
+import asyncio
+import signal
+
+import pytest
+
+from hookseal.cli.shared.operating import NEEDS, operator_session
+from hookseal.config.load import load
+from hookseal.operations.operator import Operator
+from tests.cli.installation import Begun
+
+
+async def step(operator: Operator) -> int:
+    """Ask for a number."""
+    number: int = await operator.connection.fetchval("SELECT 1")
+    return number
+
+
+@pytest.mark.req("SEC-09")
+def test_an_interrupt_between_two_steps(begun: Begun) -> None:
+    """It ends the next step only, so that a command whose change was made still prints its answer."""
+    before = signal.getsignal(signal.SIGINT)
+    with operator_session(load(dict(begun.settings), needs=NEEDS)) as session:
+        assert 1 == session.run(step)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(step)
+        assert 1 == session.run(step)
+        signal.raise_signal(signal.SIGINT)  # nothing is left that it could end
+
+    assert before is signal.getsignal(signal.SIGINT)
+
+
+@pytest.mark.req("SEC-09")
+def test_the_step_after_an_interrupt(begun: Begun) -> None:
+    """It has an event loop and a connection of its own, whatever two interrupts have left of those before."""
+    used: list[object] = []
+
+    async def cut_off(operator: Operator) -> None:
+        loop = asyncio.get_running_loop()
+        used.extend([loop, operator.connection])
+        loop.call_soon(signal.raise_signal, signal.SIGINT)
+        try:
+            await loop.create_future()
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    async def next_step(operator: Operator) -> int:
+        assert not {id(each) for each in used} & {id(asyncio.get_running_loop()), id(operator.connection)}
+        return await step(operator)
+
+    with operator_session(load(dict(begun.settings), needs=NEEDS)) as session:
+        with pytest.raises(KeyboardInterrupt):
+            session.run(cut_off)
+        assert 1 == session.run(next_step)

@@ -1,0 +1,136 @@
+"""Output is one JSON object, or text for people."""
+
+import io
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
+
+import pytest
+
+from hookseal.cli.shared.output import emit, emit_error, printable, rfc3339, table
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 5_999, tzinfo=UTC)
+
+
+class Colour(StrEnum):
+    """An enumeration."""
+
+    RED = "red"
+
+
+class Terminal(io.StringIO):
+    """A stream that reports to be a terminal."""
+
+    def isatty(self) -> bool:
+        """Return true."""
+        return True
+
+
+@contextmanager
+def on_a_terminal() -> Iterator[Terminal]:
+    """Make standard output a terminal."""
+    with redirect_stdout(Terminal()) as terminal:
+        yield terminal
+
+
+@pytest.mark.req("OPS-04", part="json")
+def test_one_object_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON is one line, with times in UTC to the millisecond, at any depth."""
+    identity = uuid.UUID(int=7)
+    emit(
+        {"at": NOON, "items": [{"at": (NOON,), "id": identity, "colour": Colour.RED, "none": None}], "text": "a\nb"},
+        as_json=True,
+        text="unused",
+    )
+    out = capsys.readouterr().out
+    assert 1 == out.count("\n")
+    at = "2026-03-01T12:00:00.005Z"
+    items = [{"at": [at], "id": str(identity), "colour": "red", "none": None}]
+    assert {"at": at, "items": items, "text": "a\nb"} == json.loads(out)
+
+
+@pytest.mark.parametrize("value", [b"secret", bytearray(b"secret"), object()])
+def test_what_is_not_printed(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes and values of unknown types raise an error and are not printed."""
+    with pytest.raises(TypeError):
+        emit({"value": value}, as_json=True, text="")
+    assert "" == capsys.readouterr().out
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text may be passed as such or as a function, which is called only if text is printed."""
+    emit({}, as_json=False, text="given")
+    emit({}, as_json=False, text=lambda: "made")
+    emit({}, as_json=True, text=lambda: pytest.fail("text was made for JSON"))
+    assert "given\nmade\n{}\n" == capsys.readouterr().out
+
+
+def test_rfc3339() -> None:
+    """Every time is printed in UTC; one without a time zone is refused."""
+    assert "2026-03-01T10:00:00.005Z" == rfc3339(NOON.replace(tzinfo=timezone(timedelta(hours=2))))
+    with pytest.raises(ValueError, match="time zone"):
+        rfc3339(NOON.replace(tzinfo=None))
+
+
+@pytest.mark.req("OPS-04", part="errors")
+def test_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error is one JSON object on standard output, or its lines on standard error."""
+    emit_error(code="refused", message="one\ntwo", field="url", as_json=True)
+    assert {"error": {"code": "refused", "message": "one\ntwo", "field": "url"}} == json.loads(capsys.readouterr().out)
+    emit_error(code="refused", message="one\n\x1b[2Jtwo", field=None, as_json=False)
+    shown = capsys.readouterr()
+    assert ("", "hookseal: one\nhookseal: \\x1b[2Jtwo\n") == (shown.out, shown.err)
+
+
+def test_what_is_to_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    """Indented lines of an error, such as SQL for a superuser, are printed so that they can be copied."""
+    emit_error(code="refused", message="run this:\n  CREATE ROLE a;\n  CREATE ROLE b;", field=None, as_json=False)
+    assert "hookseal: run this:\n  CREATE ROLE a;\n  CREATE ROLE b;\n" == capsys.readouterr().err
+
+
+def test_printable() -> None:
+    """Control characters are escaped, and all other characters are unchanged."""
+    assert r"\x1b[31m \u202e h\xf6flich".replace(r"\xf6", "ö") == printable("\x1b[31m \u202e höflich")
+
+
+ROWS: list[dict[str, object]] = [
+    {"key_id": "a", "state": Colour.RED, "held": None, "at": NOON, "refs": ["x", "y"]},
+    {"key_id": "long", "state": "\x07", "held": 12},
+]
+COLUMNS = ("key_id", "state", "held", "at", "refs")
+
+
+def test_a_table_in_a_pipe() -> None:
+    """Without a terminal a table is plain and aligned."""
+    with redirect_stdout(io.StringIO()):
+        text = table(ROWS, COLUMNS)
+    assert [
+        "key id  state  held  at                        refs",
+        "a       red    -     2026-03-01T12:00:00.005Z  x y",
+        r"long    \x07   12    -                         -",
+    ] == text.splitlines()
+
+
+def test_a_table_on_a_terminal() -> None:
+    """On a terminal a table is wrapped at its width, and markup in a value is printed literally."""
+    with on_a_terminal():
+        text = table([{"name": "[red]" + "x" * 100, "url": "y" * 100}], ("name", "url"))
+    assert [] == [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if len(line) > 80]
+    assert (100, 100) == (text.count("x"), text.count("y"))
+    assert "[red]" in text
+
+
+def test_ids_and_times_are_never_folded() -> None:
+    """On a narrow terminal an id and a time stay whole, so that they can be copied; other text is folded."""
+    identity = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+    row = {"delivery_id": identity, "endpoint_id": identity, "created_at": NOON, "last_error": "word " * 40}
+    with on_a_terminal():
+        lines = table([row], ["delivery_id", "endpoint_id", "created_at", "last_error"]).splitlines()
+
+    assert 2 == sum(line.count(identity) for line in lines)
+    assert 1 == sum(line.count(rfc3339(NOON)) for line in lines)
+    assert len(lines) > 5

@@ -1,0 +1,97 @@
+"""The shell completes commands and options with the scripts of typer."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import Ended, hookseal, python
+
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+# What bash does when TAB is pressed after these words.
+BY_BASH = """
+eval "$(_HOOKSEAL_COMPLETE=source_bash hookseal)"
+COMP_WORDS=({words}); COMP_CWORD={last}
+_hookseal_completion hookseal
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+async def completed(*words: str) -> list[str]:
+    """Return the completions of the last of these words."""
+    line = {"_HOOKSEAL_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(["hookseal", *words])}
+    ended = await hookseal(**line, COMP_CWORD=str(len(words)))
+    assert (0, "") == (ended.code, ended.err)
+    return ended.out.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("endp",), ["endpoint"]),
+        (("endpoint", "rota"), ["rotate", "rotation-status"]),
+        (("worker", "--proc"), ["--processes"]),
+        (("audit", "verify", "--ten"), ["--tenant"]),
+    ],
+)
+async def test_what_is_completed(words: tuple[str, ...], expected: list[str]) -> None:
+    """Commands, subcommands and options are completed without settings and without a database."""
+    assert expected == [word for word in await completed(*words) if word.startswith(words[-1])]
+
+
+async def test_only_what_is_completed_is_loaded() -> None:
+    """Only the named command is loaded, since the shell waits for it each time TAB is pressed."""
+    line = {"_HOOKSEAL_COMPLETE": "complete_bash", "COMP_WORDS": "hookseal endpoint ro", "COMP_CWORD": "2"}
+    ended: Ended = await python("-X", "importtime", "-m", "hookseal", **line)
+    loaded = {line.rpartition("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
+
+    assert {"rotate", "rollback", "rotation-status"} == set(ended.out.split())
+    assert {"hookseal.cli.endpoint.rotation"} == loaded & {
+        "hookseal.cli.endpoint.rotation",  # of `endpoint`
+        "hookseal.cli.key.moves",  # of `key`
+        "hookseal.cli.csv_rows",  # of `import-endpoints`
+    }
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not here")
+def test_bash_takes_it() -> None:
+    """A bash that has read the script completes with it."""
+    script = BY_BASH.format(words="hookseal endpoint rota", last=2)
+    run = subprocess.run(
+        ["bash", "--norc", "-c", script], env={"PATH": PATH}, capture_output=True, text=True, check=False
+    )
+
+    assert (0, ["rotate", "rotation-status"], "") == (run.returncode, run.stdout.split(), run.stderr)
+
+
+def test_it_is_shown_and_installed(tmp_path: Path) -> None:
+    """`--show-completion` prints the script, and `--install-completion` makes the shell read it at its start."""
+    shown, installed = by_a_shell("--show-completion", tmp_path), by_a_shell("--install-completion", tmp_path)
+
+    assert (0, 0) == (shown.returncode, installed.returncode)
+    assert "_HOOKSEAL_COMPLETE=complete_bash" in shown.stdout
+    assert shown.stdout.strip() == (tmp_path / ".bash_completions" / "hookseal.sh").read_text(encoding="utf-8").strip()
+    assert str(tmp_path / ".bash_completions" / "hookseal.sh") in (tmp_path / ".bashrc").read_text(encoding="utf-8")
+
+
+def test_it_cannot_be_installed(tmp_path: Path) -> None:
+    """If the file cannot be written, the error names it and says what to do; it is no internal error."""
+    (tmp_path / ".bash_completions").write_text("a file, where the folder would be", encoding="utf-8")
+    run = by_a_shell("--install-completion", tmp_path)
+
+    assert (5, "") == (run.returncode, run.stdout)
+    assert "the completion cannot be installed" in run.stderr
+    assert str(tmp_path / ".bash_completions") in run.stderr
+    assert "--show-completion" in run.stderr
+
+
+def by_a_shell(option: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run hookseal from a bash with that home; typer detects the shell by its parent process."""
+    command = f"hookseal {option}; exit $?"
+    environment = {"PATH": PATH, "HOME": str(home), "SHELL": "/bin/bash"}
+    return subprocess.run(
+        ["bash", "--norc", "-c", command], env=environment, capture_output=True, text=True, check=False
+    )

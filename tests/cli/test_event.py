@@ -1,0 +1,108 @@
+"""`hookseal event` lists events, and shows one with its deliveries and its payload."""
+
+import base64
+
+import pytest
+
+from hookseal.dispatcher.publish import Event, publish_raw
+from hookseal.ground.ids import EventId, TenantId
+from tests.cli.command import hookseal
+from tests.cli.documented import documented
+from tests.cli.installation import Begun
+from tests.doubles.logbook import audited
+from tests.doubles.logins import login
+
+pytestmark = pytest.mark.req("DEL-20", part="search")
+
+
+async def test_list(begun: Begun) -> None:
+    """Events are listed newest first, by every filter, page by page, as JSON and as text."""
+    assert "no events\n" == (await begun.run("event", "list", "--tenant", "acme")).out
+    first, second = [await begun.stored.published(event_type=kind) for kind in ("invoice.paid", "user.created")]
+    await begun.stored.published("globex")
+    for options, expected in (
+        ((), [second.event_id, first.event_id]),
+        (("--event-type", "invoice.paid"), [first.event_id]),
+        (("--correlation-id", "corr-1"), [second.event_id, first.event_id]),
+        (("--correlation-id", "corr-2"), []),
+        (("--since", "1h"), [second.event_id, first.event_id]),
+        (("--until", "1h"), []),
+    ):
+        found = await begun.run("event", "list", "--tenant", "acme", *options, "--json")
+        assert (0, expected) == (found.code, [item["event_id"] for item in found.json["items"]]), options
+    page = (await begun.run("event", "list", "--tenant", "acme", "--limit", "1")).out
+    cursor = page.rpartition("more: --cursor ")[2].strip()
+    rest = await begun.run("event", "list", "--tenant", "acme", "--cursor", cursor, "--json")
+    assert [first.event_id] == [item["event_id"] for item in rest.json["items"]]
+    assert {"tenant_id", "event_id", "event_type", "occurred_at", "correlation_id", "traceparent"} == rest.json[
+        "items"
+    ][0].keys()
+
+
+async def test_show(begun: Begun) -> None:
+    """An event is shown with its deliveries and, only if asked for, with its payload, which is audited."""
+    await begun.stored.endpoint()
+    published = await begun.stored.published()
+    named = (published.event_id, "--tenant", "acme")
+    shown = (await begun.run("event", "show", *named, "--json")).json
+    assert documented("event show").keys() == shown.keys()
+    assert [published.deliveries[0].delivery_id] == [each["delivery_id"] for each in shown["deliveries"]]
+    assert "event.payload_read" not in [row["action"] for row in await audited(begun.stored.pool)]
+
+    with_payload = (await begun.run("event", "show", *named, "--payload", "--json")).json
+    assert with_payload["payload"].endswith(',"data":{"n": 1}}')
+    assert with_payload["payload"] == base64.b64decode(with_payload["payload_base64"]).decode()
+    assert "event.payload_read" == (await audited(begun.stored.pool))[-1]["action"]
+    text = (await begun.run("event", "show", *named, "--payload")).out
+    assert published.deliveries[0].delivery_id in text
+    assert '"data":{"n": 1}}' in text
+
+
+async def test_a_payload_that_is_no_text(begun: Begun) -> None:
+    """A raw body that is not UTF-8 is shown in base64."""
+    event = Event(tenant_id=TenantId("acme"), event_type="a.b", event_id=EventId("e1"))
+    await publish_raw(begun.stored.pool, event, b"\xff\x00")
+    shown = await begun.run("event", "show", "e1", "--tenant", "acme", "--payload", "--json")
+    assert (None, "/wA=") == (shown.json["payload"], shown.json["payload_base64"])
+    assert "base64: /wA=" in (await begun.run("event", "show", "e1", "--tenant", "acme", "--payload")).out
+
+
+@pytest.mark.req("OPS-10")
+async def test_who_may_read_a_payload(begun: Begun) -> None:
+    """A role that may only look sees the event, and not its payload."""
+    event = (await begun.stored.published()).event_id
+    async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_readonly") as (_, url):
+        assert 0 == (await begun.run("event", "show", event, "--tenant", "acme", DATABASE_URL=url)).code
+        refused = await begun.run("event", "show", event, "--tenant", "acme", "--payload", DATABASE_URL=url)
+    assert 5 == refused.code
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_what_is_not_there(begun: Begun) -> None:
+    """An event that does not exist, or is of another tenant, is not found."""
+    event = (await begun.stored.published("globex")).event_id
+    for more in ((), ("--payload",)):
+        ended = await begun.run("event", "show", event, "--tenant", "acme", *more, "--json")
+        assert (3, "event_id") == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("list", "--tenant", "_system"), "tenant"),
+        (("list", "--tenant", "acme", "--event-type", "a.*"), "event_type"),
+        (("list", "--tenant", "acme", "--since", "yesterday"), "since"),
+        (("show", "a b", "--tenant", "acme"), "event_id"),
+    ],
+)
+async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
+    """Each kind of bad value exits 2 with its field, before a database is contacted."""
+    ended = await hookseal("event", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
+    assert (2, field) == (ended.code, ended.json["error"]["field"])
+
+
+@pytest.mark.parametrize("command", ["list", "show"])
+async def test_help_teaches(command: str) -> None:
+    """The help has an example."""
+    assert f"Example: hookseal event {command}" in (await hookseal("event", command, "--help")).out

@@ -1,0 +1,139 @@
+"""The commands and the application of the README, run as written against `hookseal up`."""
+
+import asyncio
+import os
+import re
+import shlex
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import asyncpg
+import pytest
+
+from hookseal.embedded.server import ports
+from tests.cli.command import DEADLINE_SECONDS, Ended
+from tests.cli.test_up import Terminal, delivered, to_its_end
+
+README: Final = Path(__file__).parents[2] / "README.md"
+FASTAPI: Final = "A FastAPI application"
+POINTED: Final = 'eval "$(hookseal up env)"\n'
+_BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def documented(heading: str, language: str) -> list[str]:
+    """Return the code blocks of that language under this heading, in order; fail if there are none."""
+    [section] = [part for part in README.read_text(encoding="utf-8").split("\n## ") if part.startswith(f"{heading}\n")]
+    found = [text for kind, text in _BLOCK.findall(section) if kind == language]
+    assert found, f"no {language} under {heading}"
+    return found
+
+
+@pytest.fixture
+def terminal(servers_folder: Path) -> Terminal:
+    """Return a terminal in a new folder."""
+    return Terminal(servers_folder)
+
+
+async def shell(terminal: Terminal, commands: str) -> Process:
+    """Run these commands in a shell that has the environment of the checkout on PATH."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-e", "-c", commands),
+        cwd=terminal.folder,
+        env={**os.environ, "PATH": path},
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+
+
+async def done(terminal: Terminal, commands: str) -> Ended:
+    """Run these commands to their end; each must succeed."""
+    ended = await to_its_end(await shell(terminal, commands))
+    assert 0 == ended.code, f"{commands}{ended.out}{ended.err}"
+    return ended
+
+
+async def test_five_minutes(terminal: Terminal) -> None:
+    """The commands of the section run line by line, and the shown delivery is delivered."""
+    start, commands = documented("Five minutes with `hookseal up`", "sh")
+    assert ".venv/bin/hookseal up\n" == start
+    lines = [line for line in commands.splitlines() if not line.startswith("export PATH=")]
+    assert "hookseal delivery show ID" == lines.pop()
+
+    async with terminal.up() as (_, ready):
+        given = "\n".join(lines).replace("http://127.0.0.1:PORT/", ready["receiver_url"])
+        ended = await done(terminal, given)
+        [number] = re.findall(r"^([0-9a-f-]{36})\b", ended.out, re.MULTILINE)
+        shown = await delivered(terminal, number)
+
+    assert [204] == [attempt["status"] for attempt in shown["attempt_log"]]
+
+
+@asynccontextmanager
+async def serving(terminal: Terminal, command: str) -> AsyncIterator[None]:
+    """Run the server that the command starts, and continue once it accepts requests."""
+    process = await shell(terminal, f"{POINTED}exec {command}")
+    assert process.stderr is not None
+    output = b""
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while b"Uvicorn running on" not in output:
+                output += (line := await process.stderr.readline())
+                assert line, output.decode()
+        yield
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def test_the_fastapi_application(terminal: Terminal) -> None:
+    """The application publishes in its own transaction, stores verified requests, and refuses others."""
+    [program], [prepare, pay] = documented(FASTAPI, "python"), documented(FASTAPI, "sh")
+    install, add, serve = prepare.splitlines()
+    assert "pip install fastapi uvicorn" == install
+    here = f"127.0.0.1:{next(ports(None))}"
+    (terminal.folder / "app.py").write_text(program, encoding="utf-8")
+
+    async with terminal.up():
+        await done(terminal, POINTED + add.replace("127.0.0.1:8000", here))
+        serve = serve.replace("8000", here.partition(":")[2])
+        async with serving(terminal, serve), aiohttp.ClientSession() as session:
+            *_, url = shlex.split(pay.replace("127.0.0.1:8000", here))
+            first, again = await _posted(session, url), await _posted(session, url)
+            assert (200, 1) == (first[0], first[1]["deliveries"])
+            assert 500 == again[0]  # the invoice exists already: neither it nor another event is stored
+            [delivery] = (await terminal.pointed("delivery", "list"))["items"]
+            shown = await delivered(terminal, delivery["delivery_id"])
+            forged = await _posted(session, f"http://{here}/hooks", **_forged(delivery["delivery_id"]))
+            assert 401 == forged[0]
+        stored = await _received((await terminal.hookseal("up", "env", "--json")).json["DATABASE_URL"])
+
+    assert [200] == [attempt["status"] for attempt in shown["attempt_log"]]
+    assert [delivery["delivery_id"]] == stored
+
+
+async def _posted(session: aiohttp.ClientSession, url: str, **headers: str) -> tuple[int, Any]:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with session.post(url, headers=names) as response:
+        is_json = response.content_type == "application/json"
+        return response.status, await response.json() if is_json else await response.text()
+
+
+async def _received(database_url: str) -> list[str]:
+    """Return the ids of the deliveries that the application stored."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return [row["webhook_id"] for row in await connection.fetch("SELECT webhook_id FROM received")]
+    finally:
+        await connection.close()
+
+
+def _forged(delivery: str) -> dict[str, str]:
+    return {"webhook_id": delivery, "webhook_timestamp": str(int(time.time())), "webhook_signature": "v1,AAAA"}

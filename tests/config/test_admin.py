@@ -1,0 +1,92 @@
+"""What an Admin reads from the environment of its own process."""
+
+from pathlib import Path
+
+import pytest
+
+from hookseal.config.admin import admin_settings
+from hookseal.ground.errors import ConfigError
+from tests.config.test_kms import MASTER, wrapped
+
+DATABASE = "postgresql://user:correct-horse@db.internal/hookseal"
+KEY = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
+pytestmark = pytest.mark.req("DEL-18", part="manage")
+
+
+def test_keys_from_the_environment(tmp_path: Path) -> None:
+    """A master key is read from a file that the environment names, and the environment is not changed."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    (tmp_path / "key").chmod(0o400)
+    environ = {
+        "DATABASE_URL": "postgresql://localhost/app",
+        "HOOKSEAL_DATABASE_URL": DATABASE,
+        "SECRETS_PROVIDER": "db",
+        "SECRETS_MASTER_KEY_FILE": str(tmp_path / "key"),
+        "SECRETS_ROTATION_OVERLAP_SECONDS": "60",
+    }
+    before = dict(environ)
+    settings = admin_settings(environ=environ)
+
+    assert before == environ
+    assert (DATABASE, 60) == (settings.database.url, settings.secrets.rotation_overlap_seconds)
+    assert settings.secrets.keyring is not None
+    assert KEY not in repr(settings)
+
+
+def test_a_url_that_is_given() -> None:
+    """A url in the argument replaces that of the environment, under whichever name."""
+    environ = {"HOOKSEAL_DATABASE_URL": "/nowhere"}
+    assert DATABASE == admin_settings(database_url=DATABASE, environ=environ).database.url
+
+
+@pytest.mark.parametrize("provider", [{}, {"SECRETS_PROVIDER": "db"}, {"SECRETS_PROVIDER": ""}])
+def test_without_a_master_key(provider: dict[str, str]) -> None:
+    """Without a master key there are no secrets, and that is no problem."""
+    assert None is admin_settings(environ=provider | {"DATABASE_URL": DATABASE}).loaded_secrets
+
+
+@pytest.mark.req("SEC-25")
+def test_a_key_that_a_kms_keeps() -> None:
+    """A wrapped key and its KMS are read, with the variables of OpenBao if it is the KMS, and only then."""
+    openbao = {"BAO_ADDR": "https://bao.internal:8200", "BAO_TOKEN": "s.correct-horse"}
+    assert None is admin_settings(environ=openbao | {"DATABASE_URL": DATABASE}).openbao
+    environ = {
+        "DATABASE_URL": DATABASE,
+        "SECRETS_PROVIDER": "db",
+        "SECRETS_MASTER_KEY_WRAPPED": wrapped(MASTER),
+        "SECRETS_KMS": "openbao:transit/hookseal",
+        "SECRETS_KMS_INSTALLATION": "site-1",
+    }
+    settings = admin_settings(environ=environ | openbao)
+
+    assert [MASTER.key_id] == [key.key_id for key in settings.secrets.wrapped.all]
+    assert settings.openbao is not None
+    assert "correct-horse" not in repr(settings)
+
+
+def test_a_master_key_without_a_provider() -> None:
+    """A master key without a provider is a problem, which names the variable and no value."""
+    with pytest.raises(ConfigError, match="SECRETS_PROVIDER is not set") as caught:
+        admin_settings(environ={"DATABASE_URL": DATABASE, "SECRETS_MASTER_KEY": KEY})
+
+    assert KEY not in str(caught.value)
+
+
+def test_names_of_somebody_else() -> None:
+    """Other variables of the process, or of a worker of another version, are not checked."""
+    others = {
+        "SECRETS_BACKEND": "vault",
+        "REDIS_URL": "not a url",
+        "HOOKSEAL_DEPLOYMENT": "blue",
+        "HOOKSEAL_SWEEP_SECONDS": "soon",
+        "HOOKSEAL_RETENTION_DAYS": "30",
+        "BAO_MOUNT": "x",
+    }
+    assert DATABASE == admin_settings(environ=others | {"DATABASE_URL": DATABASE}).database.url
+
+
+@pytest.mark.parametrize("name", ["SECRETS_MASTER_KEYS", "HOOKSEAL_EGRES_ALLOW", "SECRETS_PROVIDR"])
+def test_a_typing_error(name: str) -> None:
+    """A name within two edits of one that an Admin reads is a typing error."""
+    with pytest.raises(ConfigError, match=f"{name} is not a setting of hookseal, did you mean"):
+        admin_settings(environ={"DATABASE_URL": DATABASE, name: "x"})

@@ -1,0 +1,118 @@
+"""The settings of the stores outside PostgreSQL: complete, or problems; and nothing of other programs is touched."""
+
+import pytest
+
+from hookseal.config.handing import split_environment
+from hookseal.config.load import load
+from hookseal.config.settings import Part
+from hookseal.secrets.openbao.server import AppRole
+from hookseal.secrets.ref import Provider
+from hookseal.secrets.store.access import NO_ACCESS, Access, AwsAccess, GcpAccess
+from tests.config.test_load import KEY, environment, problems
+
+pytestmark = pytest.mark.req("SEC-01", part="settings")
+TOKEN = "s.correct-horse-of-the-bao"
+OUTSIDE: dict[str, str | None] = {"SECRETS_MASTER_KEY": None}
+AWS = OUTSIDE | {"SECRETS_PROVIDER": "aws", "AWS_REGION": "eu-central-1"}
+GCP = OUTSIDE | {"SECRETS_PROVIDER": "gcp", "GOOGLE_CLOUD_PROJECT": "acme-prod"}
+BAO = OUTSIDE | {"SECRETS_PROVIDER": "openbao", "BAO_ADDR": "https://bao.internal:8200", "BAO_TOKEN": TOKEN}
+GCP_ONLY: dict[str, str | None] = {"GOOGLE_CLOUD_PROJECT": "acme-prod"}
+BAO_ONLY: dict[str, str | None] = {"BAO_ADDR": "https://bao.internal:8200", "BAO_TOKEN": TOKEN}
+ARN = "arn:aws:iam::123456789012:role/hookseal"
+
+
+def _access(**changes: str | None) -> Access:
+    return load(environment(**changes)).secrets.access
+
+
+def test_aws() -> None:
+    """The region comes from AWS_REGION, else from AWS_DEFAULT_REGION; the role is optional."""
+    assert AwsAccess(region="eu-central-1") == _access(**AWS).aws
+    role = {"AWS_SECRET_MANAGER_ROLE_ARN": ARN, "AWS_DEFAULT_REGION": "us-east-1"}
+    assert AwsAccess(region="eu-central-1", role_arn=ARN) == _access(**AWS, **role).aws
+    assert AwsAccess(region="us-east-1", role_arn=ARN) == _access(**AWS | {"AWS_REGION": None}, **role).aws
+
+
+def test_gcp() -> None:
+    """The project is all that is needed."""
+    assert GcpAccess(project="acme-prod") == _access(**GCP).gcp
+
+
+def test_openbao() -> None:
+    """The server and its mount come from the variables of OpenBao, else of Vault; nothing shows the token."""
+    found = _access(**BAO, BAO_MOUNT="kv/hooks").openbao
+    assert found is not None
+    assert ("kv/hooks", "https://bao.internal:8200") == (found.mount, found.server.address)
+    assert TOKEN not in repr(found)
+    vault = {"BAO_ADDR": None, "BAO_TOKEN": None, "VAULT_ADDR": "https://vault:8200", "VAULT_TOKEN": TOKEN}
+    role = {"BAO_TOKEN": None, "BAO_ROLE_ID": "role", "BAO_SECRET_ID": TOKEN}
+    by_vault, by_role = _access(**BAO | vault).openbao, _access(**BAO | role).openbao
+    assert by_vault is not None
+    assert by_role is not None
+    assert ("secret", "https://vault:8200") == (by_vault.mount, by_vault.server.address)
+    assert isinstance(by_role.server.credentials, AppRole)
+
+
+def test_a_token_leaves_the_environment() -> None:
+    """After the load the environment has neither token nor secret id, and a child gets them by the pipe only."""
+    environ = environment(**BAO)
+    split = split_environment(environ)
+    assert (TOKEN, False) == (split.variables["BAO_TOKEN"], TOKEN in split.environment.values())
+    load(environ)
+    assert TOKEN not in environ.values()
+
+
+def test_several_at_the_same_time() -> None:
+    """During a move the other providers are read as well; the master key may be there or not."""
+    found = _access(**AWS | {"SECRETS_ALSO_READ": "gcp , openbao", "SECRETS_MASTER_KEY": KEY}, **GCP_ONLY, **BAO_ONLY)
+    assert frozenset({Provider.AWS, Provider.GCP, Provider.OPENBAO}) == found.providers
+    back = load(environment(SECRETS_ALSO_READ="aws", AWS_REGION="eu-central-1")).secrets
+    assert (frozenset({Provider.AWS}), Provider.DB) == (back.access.providers, back.provider)
+
+
+def test_a_process_that_shares_its_environment() -> None:
+    """Without these providers their variables are not read, whatever another program has in them."""
+    foreign: dict[str, str | None] = {
+        "AWS_REGION": "",
+        "AWS_DEFAULT_REGION": "NOT A REGION",
+        "GOOGLE_CLOUD_PROJECT": "",
+        "BAO_ADDR": "nonsense",
+        "VAULT_TOKEN": "x y",
+    }
+    environ = environment(**foreign)
+    assert NO_ACCESS == load(environ).secrets.access
+    assert foreign.items() <= environ.items()
+    assert foreign.items() <= split_environment(environ).environment.items()
+
+
+def test_the_prefix_of_names() -> None:
+    """Two installations in one account have names of their own by a prefix."""
+    assert ("hookseal", "staging") == (_access(**AWS).prefix, _access(**AWS, SECRETS_NAME_PREFIX="staging").prefix)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (AWS | {"AWS_REGION": None}, "AWS_REGION is not set: the provider aws needs it"),
+        (AWS | {"AWS_REGION": ""}, "AWS_REGION is empty"),
+        (AWS | {"AWS_REGION": "Europe"}, "AWS_REGION must be the name of a region"),
+        (AWS | {"AWS_SECRET_MANAGER_ROLE_ARN": "hookseal"}, "AWS_SECRET_MANAGER_ROLE_ARN must be arn:aws:iam"),
+        (GCP | {"GOOGLE_CLOUD_PROJECT": None}, "GOOGLE_CLOUD_PROJECT is not set: the provider gcp needs it"),
+        (BAO | {"BAO_ADDR": None}, "BAO_ADDR is not set"),
+        (BAO | {"BAO_TOKEN": None}, "OpenBao needs BAO_TOKEN, or both BAO_ROLE_ID and BAO_SECRET_ID"),
+        (BAO | {"BAO_MOUNT": "/"}, "BAO_MOUNT must be"),
+        ({"SECRETS_ALSO_READ": "db"}, "SECRETS_ALSO_READ must be providers outside PostgreSQL"),
+        ({"SECRETS_ALSO_READ": "aws,"}, "SECRETS_ALSO_READ must be providers outside PostgreSQL"),
+        ({"SECRETS_ALSO_READ": "aws"}, "AWS_REGION is not set: the provider aws needs it"),
+        (AWS | {"SECRETS_NAME_PREFIX": "Hook_Seal"}, "SECRETS_NAME_PREFIX must be 1 to 32 characters"),
+    ],
+)
+def test_problems(changes: dict[str, str | None], problem: str) -> None:
+    """Each problem names the variable and what it must be."""
+    [found] = problems(environment(**changes))
+    assert found.startswith(problem)
+
+
+def test_a_command_without_secrets() -> None:
+    """A command that needs no secrets runs without the settings of the provider."""
+    assert [] == problems(environment(**AWS | {"AWS_REGION": None}), needs=frozenset({Part.DATABASE}))

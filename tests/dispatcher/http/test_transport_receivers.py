@@ -1,0 +1,247 @@
+"""Misbehaving receivers: each has its own outcome, within limits for time, memory and connections."""
+
+import asyncio
+import gc
+import socket
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.http.request_progress import Limits
+from hookseal.dispatcher.http.transport import HttpTransport
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
+from hookseal.dispatcher.outcome import classify
+from tests.dispatcher.http.test_transport import LOOPBACK, request_to
+from tests.doubles.receivers import (
+    Script,
+    answers,
+    drips,
+    endless,
+    flood,
+    hang,
+    listening,
+    reset,
+    resets_after,
+    stalls_after,
+    status,
+)
+from tests.worker.waiting import eventually
+
+SECONDS = 1.0
+PATIENCE = 20.0  # seconds for receivers that end by themselves, enough on a busy machine
+QUICK = Limits(body_seconds=0.3)
+MEMORY_BYTES = 8_388_608  # of a bomb of 64 MiB or more; includes the memory of the receiver
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@cache
+def compressed(wbits: int, megabytes: int = 64) -> bytes:
+    """Return so many megabytes of zeros, compressed to about a thousandth."""
+    press = zlib.compressobj(9, zlib.DEFLATED, wbits)
+    return b"".join([*(press.compress(bytes(1_048_576)) for _ in range(megabytes)), press.flush()])
+
+
+def zstd_bomb() -> bytes:
+    """Return a Zstandard frame (RFC 8878) with a window of 128 KiB, whose blocks each expand one byte to 128 KiB."""
+    block = ((131_072 << 3) | (1 << 1)).to_bytes(3, "little") + b"\0"
+    return b"\x28\xb5\x2f\xfd\x00\x38" + block * 20_000
+
+
+def encoded(encoding: bytes, body: bytes) -> Callable[[], Script]:
+    """Return a function that makes a script which answers with a body in this encoding."""
+    return lambda: status(200, body, b"content-encoding: %b\r\n" % encoding)
+
+
+def cases() -> dict[str, tuple[Callable[[], Script], FailureKind | int]]:
+    """Return the receivers by name, each with the expected kind of failure or status."""
+    return {
+        "black hole": (lambda: hang, FailureKind.TIMEOUT),
+        "headers that stall": (lambda: stalls_after(HEAD + b"x: "), FailureKind.TIMEOUT),
+        "headers a byte at a time": (lambda: drips(HEAD + b"x: "), FailureKind.TIMEOUT),
+        "a body a byte at a time": (lambda: drips(HEAD + b"content-length: 99999\r\n\r\n"), 200),
+        "a body that stalls": (lambda: stalls_after(HEAD + b"content-length: 9\r\n\r\nabc"), 200),
+        "an endless body": (endless, 200),
+        "an endless body without a length": (lambda: drips(HEAD + b"\r\n", b"x" * 65_536), 200),
+        "a body with a lie about its length": (
+            lambda: status(200, b"x" * 10, b"content-length: 5\r\n"),
+            FailureKind.PROTOCOL,
+        ),
+        "an endless size of a chunk": (
+            lambda: drips(HEAD + b"transfer-encoding: chunked\r\n\r\n", b"0" * 4_096),
+            200,
+        ),
+        "a gzip bomb": (lambda: status(200, compressed(31), b"content-encoding: gzip\r\n"), 200),
+        "a deflate bomb": (lambda: status(200, compressed(15), b"content-encoding: Deflate\r\n"), 200),
+        "a bomb in a bomb": (lambda: status(200, compressed(31), b"content-encoding: gzip, gzip\r\n"), 200),
+        "a zstd bomb": (encoded(b"zstd", zstd_bomb()), 200),
+        "brotli that is none": (encoded(b"br", bytes(99_999)), 200),
+        "gzip that is none": (encoded(b"gzip", b"nothing of the kind" * 99), 200),
+        "a reset before the headers": (lambda: resets_after(b""), FailureKind.CONNECTION),
+        "an end before the headers": (lambda: reset, FailureKind.CONNECTION),
+        "a reset within the headers": (lambda: resets_after(HEAD), FailureKind.CONNECTION),
+        "200, then a reset": (lambda: resets_after(HEAD + b"content-length: 9\r\n\r\nabc"), 200),
+        "interim replies without end": (lambda: flood, FailureKind.CONNECTION),
+        "a header of a megabyte": (
+            lambda: answers(HEAD + b"x: " + b"y" * 1_048_576 + b"\r\n\r\n"),
+            FailureKind.PROTOCOL,
+        ),
+        "a header without end": (lambda: drips(HEAD + b"x: ", b"y" * 65_536), FailureKind.PROTOCOL),
+        "ten thousand headers": (lambda: answers(HEAD + b"x: y\r\n" * 10_000 + b"\r\n"), FailureKind.PROTOCOL),
+        "HTTP/0.9": (lambda: resets_after(b"<html>it works</html>\r\n"), FailureKind.PROTOCOL),
+        "another protocol": (lambda: answers(b"220 mail.example ESMTP\r\n"), FailureKind.PROTOCOL),
+        "a status of 99999": (lambda: answers(b"HTTP/1.1 99999 OK\r\n\r\n"), FailureKind.PROTOCOL),
+        "a status of 101": (lambda: answers(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n" + b"x" * 99_999), 101),
+    }
+
+
+NAMES = list(cases())
+
+
+def came_to(answer: Answer) -> FailureKind | int | None:
+    """Return the kind of failure or the status."""
+    match answer:
+        case Failure(kind=kind):
+            return kind
+        case Reply(status=code):
+            return code
+        case _:
+            return None
+
+
+def connections_to(port: int) -> int:
+    """Return how many sockets of this process are connected to that loopback port, according to the system."""
+    mine = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the descriptor of the listing itself
+            mine.add(str(link.readlink()))
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    far = f"0100007F:{port:04X}"
+    return sum(row[2] == far and f"socket:[{row[9]}]" in mine for row in rows)
+
+
+async def let_go(port: int, *, kept: int = 0) -> None:
+    """Wait until no connection to that port is open except the kept ones."""
+
+    async def look() -> bool:
+        return connections_to(port) == kept
+
+    await eventually(look)
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+@pytest.mark.parametrize("name", NAMES)
+async def test_each_has_its_outcome(name: str) -> None:
+    """Each misbehaving receiver has one outcome; afterwards no connection is open, and the peak of memory is small."""
+    made, expected = cases()[name]
+    script = made()
+    seconds = SECONDS if expected is FailureKind.TIMEOUT else PATIENCE
+    async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
+        gc.collect()
+        tracemalloc.start()
+        try:
+            async with asyncio.timeout(60):
+                answer = await transport.send(request_to(listener.url, timeout_seconds=seconds))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+        assert expected == came_to(answer)
+        assert MEMORY_BYTES > peak
+        assert 1 == len(listener.requests), "the request was not sent exactly once"
+        await let_go(listener.port, kept=len(transport._options.idle))
+    assert isinstance(answer, Failure | Reply)
+    assert classify(answer)
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_a_receiver_that_does_not_read() -> None:
+    """A connection whose receiver does not read the request is closed at the time-out.
+
+    The system buffers more on loopback than on a network, so the body is large.
+    """
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(1)
+        port = deaf.getsockname()[1]
+        async with HttpTransport(AddressRules(LOOPBACK)) as transport:
+            request = request_to(f"http://127.0.0.1:{port}/", body=bytes(16 << 20), timeout_seconds=SECONDS)
+            answer = await transport.send(request)
+
+            assert Failure(kind=FailureKind.TIMEOUT, detail="no answer within 1 s") == answer
+            await let_go(port)
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1:{port}/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[::1]:{port}/",
+        "//localhost:{port}",
+    ],
+)
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_where_a_redirect_leads_is_not_asked(location: str, code: int) -> None:
+    """A redirect to loopback or to a metadata service is returned as a reply, and its target is not dialled."""
+    async with listening(status(204)) as elsewhere:
+        header = b"location: %b\r\n" % location.format(port=elsewhere.port).encode("ascii")
+        script = status(code, headers=header)
+        async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+            answer = await transport.send(request_to(listener.url))
+
+    assert Reply(status=code, snippet="") == answer
+    assert (1, 0) == (listener.connections, elsewhere.connections)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "expected"),
+    [
+        (b"gzip", compressed(31, 1)[:10] + b"", ""),
+        (b"gzip", zlib.compress(b"hello", wbits=31), "hello"),
+        (b"X-GZIP", zlib.compress(b"hello", wbits=31), "hello"),
+        (b"deflate", zlib.compress(b"hello"), "hello"),
+        (b"identity", b"hello", "hello"),
+        (b"br", b"hello", ""),
+        (b"gzip", zlib.compress(b"hello", wbits=31) + b"more", "hello"),
+        (b"gzip", zlib.compress(b"x" * 4_000, wbits=31), "x" * 2_048),
+    ],
+)
+async def test_what_is_compressed_is_read(encoding: bytes, body: bytes, expected: str) -> None:
+    """An answer in gzip or deflate is decompressed up to the size of the snippet; other encodings give an empty one."""
+    script = status(500, body, b"content-encoding: %b\r\n" % encoding)
+    async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+        answers = [await transport.send(request_to(listener.url)) for _ in range(2)]
+
+    assert [Reply(status=500, snippet=expected)] * 2 == answers
+    assert 1 == listener.connections
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+async def test_a_neighbour_is_served_beside_them_all() -> None:
+    """While misbehaving receivers have requests, a healthy one answers all of its own, over one connection."""
+    scripts = {name: made() for name, (made, _) in cases().items()}
+    ended = asyncio.Event()
+
+    async def hostile(transport: HttpTransport, script: Script) -> None:
+        async with listening(script) as listener:
+            while not ended.is_set():
+                await transport.send(request_to(listener.url, tenant="globex", timeout_seconds=SECONDS))
+
+    async with listening(status(204)) as healthy, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
+        others = [asyncio.create_task(hostile(transport, script)) for script in scripts.values()]
+        answers = [await transport.send(request_to(healthy.url)) for _ in range(40)]
+        ended.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*others)
+
+    assert [Reply(status=204, snippet="")] * 40 == answers
+    assert 1 == healthy.connections

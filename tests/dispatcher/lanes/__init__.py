@@ -1,0 +1,1 @@
+"""The lanes of a worker, in memory and on a moved clock."""

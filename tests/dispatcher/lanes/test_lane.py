@@ -1,0 +1,148 @@
+"""One lane: its limit, its rate and its breaker."""
+
+import pytest
+
+from hookseal.dispatcher.lanes.fleet import Fleet
+from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, CLOSED_SECONDS, LEAST_MAY_WAIT, NEUTRAL, TROUBLE, Lane
+from hookseal.dispatcher.model import Outcome, Pace
+from tests.doubles.claims import ENDPOINT
+
+OK, BAD = Outcome.DELIVERED, Outcome.TIMEOUT
+ALONE = Fleet()
+
+
+def lane(ceiling: int = 32, *, rate: int | None = None, fleet: Fleet = ALONE) -> Lane:
+    """Return a lane whose settings are read."""
+    new = Lane(ceiling=ceiling, limit=float(ceiling), threshold=float(ceiling))
+    new.configure(Pace(concurrency=ceiling, rate=rate), fleet, ENDPOINT, default=32)
+    return new
+
+
+def answer(of: Lane, outcome: Outcome, *, at: float, begun_at: float | None = None) -> bool:
+    """Begin a request and end it with this outcome; return whether the breaker opens."""
+    of.begin(at)
+    return of.answered(outcome, begun_at=at if begun_at is None else begun_at, now=at)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.parametrize("outcome", sorted(TROUBLE))
+def test_trouble_halves_the_limit_once_for_all_in_flight(outcome: Outcome) -> None:
+    """The first failure halves the limit; others that were in flight then do not; it never falls below one."""
+    found = lane()
+    rooms = []
+    for round_ in range(1, 8):
+        for _ in range(3):
+            answer(found, outcome, at=float(round_), begun_at=round_ - 0.5)
+        found.failed_in_a_row = 0
+        rooms.append(found.room(float(round_)))
+
+    assert [16, 8, 4, 2, 1, 1, 1] == rooms
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_answers_let_the_limit_grow_by_one_for_a_round() -> None:
+    """After trouble, each full round of answers adds one; the limit never exceeds the ceiling."""
+    found = lane(8)
+    answer(found, BAD, at=1.0)
+    for _ in range(4):
+        answer(found, OK, at=2.0)
+    assert 5 == pytest.approx(found.limit, abs=0.2)
+    for _ in range(100):
+        answer(found, OK, at=3.0)
+    assert 8 == found.room(3.0)
+
+
+def test_every_outcome_has_a_meaning_for_the_lane() -> None:
+    """A refusal (4xx) is an answer: only an endpoint that cannot take more is in trouble."""
+    assert {Outcome.DELIVERED, Outcome.GONE, Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.UNEXPECTED_STATUS} == (
+        set(Outcome) - TROUBLE - NEUTRAL
+    )
+    found = lane()
+    for outcome in NEUTRAL:
+        answer(found, outcome, at=1.0)
+    assert (32.0, 0, 0) == (found.limit, found.in_flight, found.failed_in_a_row)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_failures_in_a_row_open_the_breaker() -> None:
+    """The tenth failure in a row opens it; one answer in between starts the count again; closed, it has no room."""
+    found = lane()
+    assert not any(answer(found, BAD, at=1.0) for _ in range(BREAKER_FAILURES - 1))
+    assert not answer(found, OK, at=1.0)
+    opened = [answer(found, BAD, at=2.0) for _ in range(BREAKER_FAILURES + 1)]
+    assert [False] * (BREAKER_FAILURES - 1) + [True, False] == opened
+    assert (0, 0) == (found.room(2.0), found.may_wait(2.0))
+    after = 2.0 + CLOSED_SECONDS
+    assert 0 < found.room(after)
+    assert answer(found, BAD, at=after), "PostgreSQL did not hear of it: the next failure opens it"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_after_the_breaker_it_begins_with_one_and_doubles() -> None:
+    """When the breaker closes, one request may begin; each round of answers doubles the limit, up to half."""
+    found = lane()
+    for _ in range(BREAKER_FAILURES):
+        answer(found, BAD, at=1.0)
+    found.reopen("now")
+    rooms = []
+    for _ in range(6):
+        rooms.append(found.room(1.0))
+        for _ in range(rooms[-1]):
+            answer(found, OK, at=1.0)
+
+    assert [1, 2, 4, 8, 16, 16] == rooms
+
+
+@pytest.mark.req("DEL-10")
+def test_a_rate_holds_over_any_time() -> None:
+    """However often it is asked, no more begin than the rate allows, and a second of the rate may come at once."""
+    found = lane(1_000, rate=10)
+    begun, now = 0, 0.0
+    for _ in range(500):
+        for _ in range(found.room(now)):
+            found.begin(now)
+            begun += 1
+        now += 0.01
+    assert 50 <= begun <= 51
+    now += 60.0
+    assert 10 == found.room(now)
+    assert 0 == found.may_wait(now), "what exceeds the rate waits in PostgreSQL"
+
+
+def test_what_was_not_begun_is_not_counted() -> None:
+    """A ring that claimed nothing gives its place and its token back."""
+    found = lane(1, rate=1)
+    found.begin(0.0)
+    assert 0 == found.room(0.0)
+    found.unspent()
+    assert 1 == found.room(0.0)
+    found.begin(0.0)
+    found.left()
+    assert 0 == found.room(0.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-10")
+@pytest.mark.parametrize(("whole", "workers"), [(32, 1), (32, 5), (3, 4), (1, 7)])
+def test_the_shares_of_all_workers_are_the_limit(whole: int, workers: int) -> None:
+    """Together the workers have exactly the limit, and no worker has two more than another."""
+    shares = [Fleet(rank=rank, workers=workers).share(whole, ENDPOINT) for rank in range(workers)]
+    rates = [lane(rate=12, fleet=Fleet(rank=rank, workers=workers)).rate or 0.0 for rank in range(workers)]
+
+    assert whole == sum(shares)
+    assert max(shares) - min(shares) <= 1
+    assert 12 == pytest.approx(sum(rates))
+
+
+def test_an_unknown_lane_begins_with_one() -> None:
+    """Before its settings are read, one request begins; a new share of the limit counts from the next claim on."""
+    new = Lane(ceiling=32, limit=32.0, threshold=32.0)
+    assert 1 == new.room(0.0)
+    new.configure(Pace(concurrency=4), ALONE, ENDPOINT, default=32)
+    assert (4, LEAST_MAY_WAIT) == (new.room(0.0), new.may_wait(0.0))
+    new.configure(Pace(), Fleet(workers=2), ENDPOINT, default=32)
+    assert 16 == new.room(0.0)
+    new.limit = 3.0
+    new.configure(Pace(), ALONE, ENDPOINT, default=32)
+    assert 3 == new.room(0.0), "a lane in trouble keeps its limit"
+    assert not new.is_idle

@@ -1,0 +1,176 @@
+"""The bounds of docs/fairness.md, on a simulated fleet: thousands of endpoints and days of traffic in seconds."""
+
+import itertools
+import random
+
+import pytest
+
+from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
+from hookseal.dispatcher.model import Outcome, Pace
+from tools.fairness.simulation import (
+    Delivery,
+    Endpoint,
+    Simulation,
+    failing_between,
+    hanging,
+    healthy,
+    in_flight_over_time,
+    percentile,
+    waits,
+)
+
+HOUR = 3_600.0
+HEALTHY = {f"healthy-{number}" for number in range(10)}
+
+
+def steady(simulation: Simulation, *, seconds: float, per_second: float = 10.0) -> None:
+    """Publish at a steady rate for 50 healthy endpoints of ten tenants."""
+    keys = [simulation.add(tenant, number, healthy()) for tenant in sorted(HEALTHY) for number in range(5)]
+    for each in range(int(seconds * per_second)):
+        simulation.publish(each / per_second, keys[each % len(keys)])
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.parametrize(
+    ("endpoints", "answer"),
+    [
+        (1, (5.0, Outcome.TIMEOUT)),
+        (1, (0.01, Outcome.THROTTLED)),
+        (1, (0.01, Outcome.CONNECTION)),
+        (500, (20.0, Outcome.TIMEOUT)),
+    ],
+)
+def test_nobody_waits_for_an_endpoint_that_fails(endpoints: int, answer: tuple[float, Outcome]) -> None:
+    """10,000 deliveries for endpoints of one tenant that hang, throttle or reset make no other tenant wait at all."""
+    simulation = Simulation(workers=1)
+    steady(simulation, seconds=30, per_second=20)
+    bad = [simulation.add("bad", number, lambda _now: answer) for number in range(endpoints)]
+    for each in range(10_000):
+        simulation.publish(1.0, bad[each % endpoints])
+    simulation.run(60)
+
+    others = waits(simulation, HEALTHY)
+    assert 600 == len(others)
+    assert 0.0 == percentile(others, 0.99)
+    assert simulation.workers[0].taken <= TENANT_SHARE / (TENANT_SHARE + 1) * 500 + 1
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_no_herd_when_an_endpoint_comes_back() -> None:
+    """After an outage it gets one request of each worker, then at most twice as many with each round, all by and by."""
+    simulation = Simulation(workers=3)
+    key = simulation.add("acme", 1, failing_between(10, 10 * 60, seconds=0.5))
+    record = in_flight_over_time(simulation, key)
+    for each in range(4_000):
+        simulation.publish(each * 0.2, key)
+    simulation.run(2 * HOUR)
+
+    closed_at = simulation.endpoints[key].reopened_at
+    assert closed_at is not None
+    assert closed_at - 10 * 60 <= 300, "a probe comes at least every five minutes"
+    for rounds in range(5):
+        until = closed_at + 1.0 + 0.5 * rounds
+        most = max((number for at, number in record if closed_at < at < until), default=0)
+        assert most <= 3 * 2 ** (rounds + 2), f"{most} in flight after {rounds} rounds"
+    assert all(number <= 32 for _, number in record), "the limit of the fleet"
+    assert all(each.ended_at is not None for each in simulation.deliveries), "some starved"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_an_outage_of_hours_costs_few_requests() -> None:
+    """While an endpoint hangs for six hours, it gets about one request every few minutes, whatever waits for it."""
+    simulation = Simulation(workers=2)
+    key = simulation.add("acme", 1, failing_between(60, 6 * HOUR))
+    record = in_flight_over_time(simulation, key)
+    for each in range(20_000):
+        simulation.publish(each * 1.0, key)
+    simulation.run(6 * HOUR)
+
+    during = [at for at, _ in record if 120 < at < 6 * HOUR]
+    assert len(during) <= 6 * HOUR / 150
+    assert max(b - a for a, b in itertools.pairwise(during)) <= 305
+
+
+@pytest.mark.req("DEL-10")
+def test_a_rate_holds_for_the_fleet() -> None:
+    """A backlog of an endpoint with 10/s begins at ten a second over all workers, and no slower."""
+    simulation = Simulation(workers=4)
+    key = simulation.add("acme", 1, healthy(), Pace(rate=10))
+    for _ in range(3_000):
+        simulation.publish(0.0, key)
+    simulation.run(290)
+
+    begun = sorted(each.begun_at for each in simulation.deliveries if each.begun_at is not None)
+    for seconds in (10, 60, 200):
+        within = sum(at <= seconds for at in begun)
+        assert 0.9 * 10 * seconds - 10 <= within <= 10 * seconds + 10
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_work_is_conserved_and_order_kept() -> None:
+    """With slots free nothing waits whose lane has room, and an endpoint at its limit gets the oldest first."""
+    simulation = Simulation(workers=1, slots=50, ceiling=1)
+    keys = [simulation.add(f"t{number % 5}", number, healthy(0.2)) for number in range(40)]
+    order: dict[tuple[str, str], list[int]] = {key: [] for key in keys}
+
+    def begun(delivery: Delivery, endpoint: Endpoint) -> None:
+        order[delivery.key].append(delivery.number)
+        assert 1 == endpoint.in_flight
+
+    simulation.begun = begun
+    for each in range(4_000):
+        simulation.publish(each * 0.01, keys[each * 7 % 40])
+    simulation.run(200)
+
+    assert all(each.ended_at is not None for each in simulation.deliveries)
+    # Each endpoint has 100 deliveries of 0.205 s, one after another, published within 40 s: no time is lost.
+    assert max(each.ended_at or 0.0 for each in simulation.deliveries) <= 41
+    assert all(numbers == sorted(numbers) for numbers in order.values())
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_days_of_traffic_with_outages() -> None:
+    """1,000 endpoints, two days, outages of minutes to hours: every delivery arrives, and the healthy never wait."""
+    simulation, chance = Simulation(workers=2), random.Random(3)
+    keys = []
+    for number in range(1_000):
+        begin = chance.uniform(0, 40 * HOUR)
+        fails = number % 4 == 0
+        receiver = failing_between(begin, begin + chance.uniform(60, 4 * HOUR)) if fails else healthy()
+        keys.append(simulation.add(f"{'sick' if fails else 'well'}-{number % 50}", number, receiver))
+    for _ in range(8_000):
+        simulation.publish(chance.uniform(0, 48 * HOUR), chance.choice(keys))
+    simulation.run(60 * HOUR)
+
+    assert all(each.ended_at is not None for each in simulation.deliveries), "some starved"
+    well = waits(simulation, {f"well-{number}" for number in range(50)})
+    assert 0.0 == well[-1]
+    assert all(0 == each.taken for each in simulation.workers)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_backlog_of_healthy_endpoints_is_shared_by_turns() -> None:
+    """With more work than slots, a tenant with a few deliveries waits a few turns, not for the backlog of another."""
+    simulation = Simulation(workers=1, slots=45)
+    big = [simulation.add("big", number, healthy(0.1)) for number in range(40)]
+    small = simulation.add("small", 1, healthy(0.1))
+    for each in range(6_000):
+        simulation.publish(0.0, big[each % 40])
+    for each in range(20):
+        simulation.publish(1.0 + each * 0.5, small)
+    simulation.run(12)
+
+    assert percentile(waits(simulation, {"small"}), 0.99) <= 0.11
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_tenants_that_hang_leave_a_slot() -> None:
+    """Three tenants whose endpoints all hang do not take every slot."""
+    simulation = Simulation(workers=1, slots=90)
+    for key in [simulation.add(f"hung-{each % 3}", each, hanging(60.0)) for each in range(60)]:
+        for _ in range(50):
+            simulation.publish(0.0, key)
+    simulation.publish(5.0, simulation.add("late", 1, healthy()))
+    simulation.run(10)
+
+    assert [0.0] == waits(simulation, {"late"})

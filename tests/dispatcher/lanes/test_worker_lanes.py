@@ -1,0 +1,357 @@
+"""All lanes of a worker: whose turn it is, what waits, and what is parked in PostgreSQL."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from hookseal.dispatcher.lanes import worker_lanes
+from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS
+from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES
+from hookseal.dispatcher.lanes.rotation import Rotation
+from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
+from hookseal.dispatcher.lanes.worker_lanes import (
+    LONGEST_WAIT_SECONDS,
+    LOOK_AHEAD,
+    MOST_BLOCKED,
+    MOST_TO_PARK,
+    Lanes,
+)
+from hookseal.dispatcher.model import Outcome, Pace, Ring, WaitingFor
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from tests.doubles.claims import CLAIM, TARGET
+
+
+def rings(number: int, *, tenant: str = "acme", endpoint: int = 1, first: int = 0, parked: bool = False) -> list[Ring]:
+    """Return the rings of so many deliveries of one endpoint."""
+    return [
+        Ring(
+            tenant_id=TenantId(tenant),
+            endpoint_id=EndpointId(f"01900000-0000-7000-8000-{endpoint:012d}"),
+            delivery_id=DeliveryId(f"{tenant}-{endpoint}-{first + each}"),
+            is_parked=parked,
+        )
+        for each in range(number)
+    ]
+
+
+def known(lanes: Lanes, *of: Ring, pace: Pace | None = None, now: float = 0.0) -> None:
+    """Let the lanes read the settings of these endpoints."""
+    target = replace(TARGET, pace=pace or Pace())
+    for ring in of:
+        lanes.claimed(replace(CLAIM, ring=ring, target=target), now)
+
+
+def key(ring: Ring) -> tuple[str, str]:
+    """Return the lane of a ring."""
+    return ring.tenant_id, ring.endpoint_id
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_tenants_take_turns_and_then_their_endpoints() -> None:
+    """A backlog of one tenant, or of one endpoint, delays no other by more than its own turn."""
+    lanes = Lanes(32)
+    backlog = rings(30) + rings(30, endpoint=2)
+    others = rings(3, tenant="globex") + rings(3, tenant="initech")
+    known(lanes, *backlog, *others)
+    lanes.add([*backlog, *others], 0.0)
+
+    picked = lanes.pick(100, 0.0, most=12)
+    assert {"acme": 6, "globex": 3, "initech": 3} == Counter(each.tenant_id for each in picked)
+    assert {3} == set(Counter(each.endpoint_id for each in picked if each.tenant_id == "acme").values())
+    assert [0, 1, 2] == [int(each.delivery_id[-1]) for each in picked if each.tenant_id == "globex"], "not in order"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.parametrize("tenants", [1, 2, 5])
+def test_slots_are_left_for_others(tenants: int) -> None:
+    """Tenants whose requests all hang leave slots for others, and together use most of them."""
+    slots, free = 500, 500
+    lanes = Lanes(32)
+    for tenant in range(tenants):
+        for endpoint in range(100):
+            waiting = rings(32, tenant=f"t{tenant}", endpoint=endpoint)
+            known(lanes, waiting[0])
+            lanes.add(waiting, 0.0)
+    while picked := lanes.pick(free, 0.0):
+        free -= len(picked)
+    taken = slots - free
+
+    assert TENANT_SHARE * tenants / (TENANT_SHARE * tenants + 1) * slots - tenants <= taken
+    assert free >= slots // (TENANT_SHARE * tenants + 1) - tenants
+    lanes.add(new := rings(3, tenant="healthy"), 0.0)
+    assert new[:1] == lanes.pick(free, 0.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
+    """What waits for a tenant that has its share of the slots takes no space, and most of it is parked."""
+    lanes = Lanes(8)
+    for endpoint in range(20):
+        known(lanes, *(crowd := rings(8, endpoint=endpoint)))
+        lanes.add(crowd, 0.0)
+    picked = lanes.pick(36, 0.0)
+    free = 36 - len(picked)
+    assert 0 < free < 8
+    assert free + LOOK_AHEAD == lanes.space(free)
+    lanes.add(late := rings(10, endpoint=99), 0.0)
+    assert late == [each.ring for each in lanes.take_parked(100)]
+    lanes.crowded.learn(key(late[0]))
+    assert [] == lanes.wanted(free, 0.0)
+    assert [] == lanes.pick(free, 0.0)
+    lanes.add(new := rings(3, tenant="globex"), 0.0)
+    assert new[:1] == lanes.pick(free, 0.0), "its settings are not known yet"
+    lanes.left(picked[0].delivery_id, 0.0)
+    assert 1 == len(lanes.pick(free + 1, 0.0))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_single_tenant_has_every_slot() -> None:
+    """In an installation of one tenant no slot is left free."""
+    lanes = Lanes(1_000)
+    known(lanes, *(waiting := rings(500)))
+    lanes.tenants.has_one = True
+    lanes.add(waiting, 0.0)
+    assert waiting[:100] == lanes.pick(100, 0.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_lane_without_room_blocks_no_other_and_is_parked() -> None:
+    """Behind an endpoint at its limit one more round waits here; the rest is parked, and other endpoints go on."""
+    lanes = Lanes(8)
+    known(lanes, *(crowd := rings(40)), *(other := rings(1, endpoint=2)))
+    lanes.add(crowd, 0.0)
+    assert crowd[:8] == lanes.pick(100, 0.0)
+    lanes.add(other, 0.0)
+
+    assert other == lanes.pick(100, 0.0)
+    assert [(each, WaitingFor.CONCURRENCY) for each in reversed(crowd[16:])] == [
+        (each.ring, each.waiting_for) for each in lanes.take_parked(100)
+    ]
+    assert not lanes.needs_database
+    lanes.answered(crowd[0], Outcome.DELIVERED, 1.0)
+    assert crowd[8:9] == lanes.pick(100, 1.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_many_crowded_lanes_do_not_fill_this_worker() -> None:
+    """Rings whose lanes have no room take no space from others, and are bounded in number."""
+    lanes = Lanes(32)
+    for endpoint in range(100):
+        known(lanes, *(crowd := rings(64, endpoint=endpoint)))
+        lanes.add(crowd, 0.0)
+        while lanes.pick(10_000, 0.0):
+            pass
+
+    waiting = 100 * 32 - len(lanes.take_parked(10_000))
+    assert 0 < waiting <= MOST_BLOCKED + 32
+    assert LOOK_AHEAD + 10 == lanes.space(10)
+
+
+def test_what_is_to_be_parked_stops_the_intake() -> None:
+    """While very many rings are to be parked, no more are taken."""
+    lanes = Lanes(1)
+    known(lanes, *(crowd := rings(MOST_TO_PARK + 10)))
+    lanes.add(crowd, 0.0)
+
+    assert 0 == lanes.space(500)
+    lanes.take_parked(10_000)
+    assert 0 < lanes.space(500)
+
+
+def test_a_ring_waits_and_runs_once() -> None:
+    """A second ring of a delivery that waits here, or whose request runs, is left out."""
+    lanes = Lanes(32)
+    known(lanes, *(twice := rings(2)))
+    lanes.add(twice + twice, 0.0)
+    assert twice == lanes.pick(100, 0.0)
+    lanes.add(twice, 0.0)
+    assert [] == lanes.pick(100, 0.0)
+    lanes.left(twice[0].delivery_id, 0.0)
+    lanes.left(twice[0].delivery_id, 0.0)
+    lanes.add(twice, 0.0)
+    assert twice[:1] == lanes.pick(100, 0.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_closed_lane_begins_nothing() -> None:
+    """Once the breaker opens, its rings are parked, and the opening is reported once; a ring that was refused goes."""
+    lanes = Lanes(32)
+    known(lanes, *(crowd := rings(BREAKER_FAILURES + 5)))
+    lanes.add(crowd, 0.0)
+    picked = lanes.pick(100, 0.0, most=BREAKER_FAILURES)
+    for each in picked:
+        lanes.answered(each, Outcome.CONNECTION, 0.0)
+
+    assert [(key(crowd[0]), Outcome.CONNECTION)] == [(each.key, each.outcome) for each in lanes.take_opened()]
+    assert [] == lanes.pick(100, 0.0)
+    parked = lanes.take_parked(10)
+    assert 5 == len(parked)
+    lanes.add_first([parked[0].ring], 0.0)
+    assert lanes.ready
+    assert [parked[0].ring] == lanes.pick(100, 0.0)
+    lanes.reopened(key(crowd[0]), "since", 1.0)
+    lanes.add(rings(3, first=100), 1.0)
+    assert 0 == len(lanes.pick(100, 1.0)), "the probe runs"
+    lanes.answered(parked[0].ring, Outcome.DELIVERED, 1.0)
+    assert 2 == len(lanes.pick(100, 1.0))
+    lanes.reopened(key(crowd[0]), "since", 2.0)
+    assert 0 == lanes._lane(key(crowd[0])).room(2.0), "each reopening counts once"
+
+
+def test_a_lane_that_another_worker_closed() -> None:
+    """A claim that is not the probe of its held endpoint closes the lane in this worker, too."""
+    lanes = Lanes(32)
+    waiting = rings(3)
+    lanes.add(waiting, 0.0)
+    assert waiting[:1] == lanes.pick(100, 0.0), "an unknown lane begins with one"
+    lanes.claimed(replace(CLAIM, ring=waiting[0], is_probe=False), 0.0)
+    assert set(waiting[1:]) == {each.ring for each in lanes.take_parked(10)}
+
+
+@pytest.mark.req("DEL-10")
+def test_what_exceeds_the_rate_is_parked() -> None:
+    """Rings beyond the rate are parked for it at once."""
+    lanes = Lanes(32)
+    waiting = rings(5)
+    known(lanes, waiting[0], pace=Pace(rate=1))
+    lanes.add(waiting, 0.0)
+    assert waiting[:1] == lanes.pick(100, 0.0)
+    lanes.add(more := rings(1, first=10), 0.0)
+
+    parked = lanes.take_parked(10)
+    assert {WaitingFor.RATE} == {each.waiting_for for each in parked if each.ring in more}
+    assert {*waiting[1:], *more} == {each.ring for each in parked}
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_refused_ring_counts_for_its_tenant() -> None:
+    """What PostgreSQL has refused to park begins when its tenant has slots, and is left to the sweep after a while."""
+    lanes = Lanes(32)
+    known(lanes, *(crowd := rings(9)))
+    lanes.add(crowd[:8], 0.0)
+    assert crowd[:8] == lanes.pick(9, 0.0)
+    lanes.add_first([crowd[0], crowd[8]], 0.0)
+    assert [] == lanes.pick(1, 0.0)
+    lanes.left(crowd[0].delivery_id, 0.0)
+    assert crowd[8:] == lanes.pick(2, 0.0)
+    lanes.add_first(rings(1, first=50), 1.0)
+    lanes.park_old(1.0 + LONGEST_WAIT_SECONDS)
+    assert not lanes.ready
+
+
+def test_a_ring_that_waited_for_long_is_parked() -> None:
+    """What cannot begin for seconds waits in PostgreSQL, before the sweep takes its ring for lost."""
+    lanes = Lanes(1)
+    known(lanes, *(waiting := rings(3)))
+    lanes.add(waiting, 0.0)
+    assert waiting[:1] == lanes.pick(100, 0.0)
+    lanes.park_old(LONGEST_WAIT_SECONDS - 1)
+    assert [] == lanes.take_parked(10)
+    lanes.park_old(LONGEST_WAIT_SECONDS)
+    assert waiting[1:] == [each.ring for each in lanes.take_parked(10)]
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_the_next_of_a_crowded_lane() -> None:
+    """A crowded lane asks for as many as it has room for, once several have ended; these are not parked again."""
+    lanes = Lanes(8)
+    known(lanes, *(crowd := rings(8)))
+    lanes.crowded.learn(key(crowd[0]))
+    lanes.add(crowd, 0.0)
+    assert crowd == lanes.pick(100, 0.0)
+    assert [] == lanes.wanted(100, 0.0)
+    lanes.answered(crowd[0], Outcome.DELIVERED, 0.0)
+    assert lanes.needs_database
+    assert [] == lanes.wanted(100, 0.0), "it asks once for several"
+    lanes.answered(crowd[1], Outcome.DELIVERED, 0.0)
+    asked = lanes.wanted(100, 0.0)
+    assert [(key(crowd[0]), 2)] == asked
+
+    more = rings(2, first=50, parked=True)
+    lanes.found(asked, more, 0.0)
+    assert more == lanes.pick(100, 0.0)
+    lanes.unclaimed(more[0], 0.0)
+    lanes.add(rings(20, first=70, parked=True), 0.0)
+    assert [] == lanes.take_parked(100), "it waits in PostgreSQL already"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_lane_that_is_empty_is_forgotten() -> None:
+    """A lane that was found empty is asked again soon, and is no longer looked after when it stays empty."""
+    lanes = Lanes(8)
+    known(lanes, *(some := rings(1)))
+    lanes.crowded.learn(lane := key(some[0]))
+    lanes.found(lanes.wanted(100, 0.0), [], 0.0)
+    assert ([], []) == (lanes.wanted(100, 0.0), lanes.crowded.emptied(0.0))
+    asked = lanes.wanted(100, 1.0)
+    assert [(lane, 8)] == asked
+    lanes.found(asked, rings(1, parked=True), 1.0)
+    lanes.found(lanes.wanted(100, 2.0), [], 2.0)
+    assert ([], [lane]) == (lanes.crowded.emptied(2.0), lanes.crowded.emptied(2.0 + EMPTY_SECONDS))
+    lanes.crowded.forget(lane)
+    lanes.crowded.forget(lane)
+    lanes.found(asked, [], 9.0)
+    assert (0, []) == (len(lanes.crowded), lanes.wanted(100, 9.0))
+
+
+def test_all_that_waits_here_is_left_to_others() -> None:
+    """When the worker stops, every ring goes back, except what waits in PostgreSQL."""
+    lanes = Lanes(1)
+    known(lanes, *(waiting := rings(9)))
+    lanes.add([*waiting, *rings(1, endpoint=2, parked=True)], 0.0)
+    lanes.add_first(first := rings(1, first=77), 0.0)
+
+    assert {*waiting, *first} == set(lanes.leave())
+    assert [] == lanes.leave()
+
+
+def test_no_more_lanes_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of idle lanes is dropped, the oldest first; a lane in trouble is kept."""
+    monkeypatch.setattr(worker_lanes, "MOST_LANES", 3)
+    lanes = Lanes(8)
+    known(lanes, *(bad := rings(2)))
+    lanes.add(bad, 0.0)
+    lanes.pick(100, 0.0)
+    for each in bad:
+        lanes.answered(each, Outcome.TIMEOUT, 0.0)
+    for endpoint in range(2, 12):
+        known(lanes, *rings(1, endpoint=endpoint))
+
+    assert 4 == lanes._lane(key(bad[0])).room(1.0)
+    assert len(lanes._lanes) <= 5
+
+
+def test_a_rotation() -> None:
+    """Tenants take turns; what is removed has none."""
+    rotation = Rotation()
+    for each in (("a", "1"), ("a", "2"), ("b", "3"), ("a", "1")):
+        rotation.add(each)
+    turns = []
+    for _ in range(4):
+        turns.append(rotation.first())
+        rotation.pass_turn(turns[-1])
+
+    assert ([("a", "1"), ("b", "3"), ("a", "2"), ("b", "3")], 3, 2) == (turns, len(rotation), rotation.tenants)
+    rotation.discard(("b", "3"))
+    rotation.discard(("b", "3"))
+    assert [("a", "1"), ("a", "2")] == sorted(rotation)
+    assert ("b", "3") not in rotation
+
+
+def test_what_is_counted_once() -> None:
+    """A ring begins once and ends once, and one that never began does not end."""
+    lanes = Lanes(2)
+    [ring, other] = rings(2)
+    known(lanes, ring)
+    for _ in range(2):
+        lanes.begin(ring, 0.0)
+    lanes.claimed(replace(CLAIM, ring=ring, target=None), 0.0)
+    lanes.unclaimed(other, 0.0)
+    lanes.answered(other, Outcome.DELIVERED, 0.0)
+    assert not lanes.left(other.delivery_id, 0.0)
+    lanes.add(rings(2, first=2), 0.0)
+
+    assert 1 == len(lanes.pick(10, 0.0))
+    assert lanes.left(ring.delivery_id, 0.0)
+    assert 1 == len(lanes.pick(10, 0.0))

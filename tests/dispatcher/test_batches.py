@@ -1,0 +1,175 @@
+"""One statement for many claims, on a real PostgreSQL: a delivery that cannot be claimed does not affect the others."""
+
+import json
+from dataclasses import replace
+from typing import Final
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.batches import claim_all, warm_up
+from hookseal.dispatcher.model import Claimed, Ring
+from hookseal.dispatcher.publish import Event, publish_json
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.operations.endpoint.endpoints import delete_endpoint
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+TOKEN: Final = "01900000-0000-4000-8000-00000000000f"
+ENOUGH: Final = 256 * MAX_BODY_BYTES
+STRANGE: Final = "01900000-0000-7000-8000-0000000000ff"
+
+
+@pytest.fixture
+async def installation(begun_pool: "Pool[asyncpg.Record]") -> Installation:
+    """Return an installation with two endpoints, of two tenants."""
+    found = await begin(begun_pool)
+    await found.endpoint()
+    await found.endpoint("globex")
+    return found
+
+
+async def claimed(installation: Installation, rings: list[Ring], *, most_bytes: int = ENOUGH) -> Claimed:
+    """Claim the deliveries of these rings."""
+    return await claim_all(installation.pool, rings, worker="w1", lease_seconds=45, token=TOKEN, most_bytes=most_bytes)
+
+
+async def published(installation: Installation, number: int, tenant: str = "acme") -> list[Ring]:
+    """Return the rings of so many new deliveries."""
+    return [(await installation.deliveries(tenant))[0] for _ in range(number)]
+
+
+def names(found: Claimed) -> set[str]:
+    """Return the ids of the claimed deliveries."""
+    return {claim.ring.delivery_id for claim in found.claims}
+
+
+@pytest.mark.req("DEL-03", "DUR-02")
+async def test_all_are_claimed_under_one_lease(installation: Installation) -> None:
+    """Every due delivery is claimed for its own ring, all under one token; claims for one endpoint share a target."""
+    rings = await published(installation, 3) + await published(installation, 2, "globex")
+    found = await claimed(installation, rings)
+
+    assert ({each.delivery_id for each in rings}, []) == (names(found), found.busy)
+    assert set(rings) == {claim.ring for claim in found.claims}
+    assert {TOKEN} == {claim.lease_token for claim in found.claims}
+    assert 2 == len({id(claim.target) for claim in found.claims})
+    assert Claimed(claims=[], busy=[]) == await claimed(installation, rings)
+
+
+@pytest.mark.req("DUR-04")
+async def test_a_locked_delivery_holds_up_no_other(installation: Installation) -> None:
+    """If the row of one delivery is locked, the others are claimed at once, and that one is reported as busy."""
+    rings = await published(installation, 5)
+    async with installation.pool.acquire() as holder, holder.transaction():
+        await holder.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", rings[2].delivery_id
+        )
+        found = await claimed(installation, rings)
+
+    assert ({each.delivery_id for each in rings} - {rings[2].delivery_id}, [rings[2]]) == (names(found), found.busy)
+    assert {rings[2].delivery_id} == names(await claimed(installation, rings))
+
+
+@pytest.mark.req("SEC-10", "DUR-04")
+async def test_a_locked_endpoint_holds_up_no_other(installation: Installation) -> None:
+    """While an endpoint's row is locked, its deliveries are busy, and those of other endpoints are claimed."""
+    mine, other = await published(installation, 3), await published(installation, 2, "globex")
+    async with installation.pool.acquire() as holder, holder.transaction():
+        await holder.execute("SELECT FROM hookseal.endpoints WHERE tenant_id = 'acme' FOR UPDATE")
+        found = await claimed(installation, mine + other)
+
+    assert ({each.delivery_id for each in other}, set(mine)) == (names(found), set(found.busy))
+
+
+@pytest.mark.req("SEC-08", "DEL-02")
+async def test_forged_rings_among_others(installation: Installation) -> None:
+    """Rings with a wrong tenant, endpoint or delivery claim nothing and delay no other ring."""
+    mine, other = await published(installation, 3), await published(installation, 1, "globex")
+    forged = [
+        replace(mine[0], tenant_id=TenantId("globex")),
+        replace(mine[1], endpoint_id=other[0].endpoint_id),
+        replace(mine[2], delivery_id=DeliveryId(STRANGE)),
+    ]
+    found = await claimed(installation, forged + other)
+
+    assert ({other[0].delivery_id}, []) == (names(found), found.busy)
+    assert {each.delivery_id for each in mine} == names(await claimed(installation, mine))
+
+
+async def test_of_two_rings_for_one_delivery_the_later_counts(installation: Installation) -> None:
+    """Of several rings for one delivery the last one counts, and it claims only if all three of its ids match."""
+    [ring] = await published(installation, 1)
+    forged = replace(ring, tenant_id=TenantId("globex"))
+
+    assert Claimed(claims=[], busy=[]) == await claimed(installation, [ring, forged])
+    found = await claimed(installation, [forged, ring])
+    assert [ring] == [claim.ring for claim in found.claims]
+
+
+async def test_bodies_beyond_the_room_are_left(installation: Installation) -> None:
+    """Deliveries are claimed in ring order while their bodies fit into the size limit; the rest are busy."""
+    event = Event(tenant_id=TenantId("acme"), event_type="invoice.paid")
+    large = (await publish_json(installation.pool, event, json.dumps("x" * 200_000))).deliveries[0]
+    first, last = await published(installation, 1), await published(installation, 2)
+    found = await claimed(installation, [*first, large, *last], most_bytes=200_200)
+
+    assert ({first[0].delivery_id, large.delivery_id}, set(last)) == (names(found), set(found.busy))
+    assert sum(len(claim.body) for claim in found.claims) <= 200_200
+    assert {each.delivery_id for each in last} == names(await claimed(installation, [*first, large, *last]))
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_an_endpoint_that_is_gone(installation: Installation, is_lost: bool) -> None:
+    """A delivery without its endpoint is claimed without a target, and reported as lost if no command deleted it."""
+    [ring], [other] = await published(installation, 1), await published(installation, 1, "globex")
+    if is_lost:
+        await installation.pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'acme'")
+    else:
+        async with installation.pool.acquire() as connection:
+            await delete_endpoint(installation.operator(connection), ring.tenant_id, ring.endpoint_id)
+        await installation.pool.execute(
+            "UPDATE hookseal.deliveries SET state = 'pending', next_attempt_at = now() WHERE state = 'cancelled'"
+        )
+    found = {claim.ring: claim for claim in (await claimed(installation, [ring, other])).claims}
+
+    assert (None, is_lost) == (found[ring].target, found[ring].endpoint_lost)
+    assert found[other].target is not None
+
+
+async def test_nothing_is_asked_for(installation: Installation) -> None:
+    """A ring with an unknown endpoint id, and one for a delivery that is not due, claim nothing."""
+    [ring] = await published(installation, 1)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() + interval '1 hour'")
+
+    assert Claimed(claims=[], busy=[]) == await claimed(
+        installation, [ring, replace(ring, endpoint_id=EndpointId(STRANGE))]
+    )
+
+
+@pytest.mark.req("SEC-08", "DUR-04")
+@pytest.mark.parametrize("year", ["20000-01-01Z", "4000-01-01Z BC", "infinity"])
+async def test_a_year_that_python_has_not(installation: Installation, year: str) -> None:
+    """A delivery with a date outside Python's range is claimed, and so are all others."""
+    mine, other = await published(installation, 1), await published(installation, 2, "globex")
+    await installation.pool.execute(
+        "UPDATE hookseal.deliveries SET created_at = $2::text::timestamptz WHERE id = $1::text::uuid",
+        *(mine[0].delivery_id, year),
+    )
+
+    assert {each.delivery_id for each in mine + other} == names(await claimed(installation, mine + other))
+
+
+async def test_a_connection_is_warm_before_the_first_delivery(pool: "Pool[asyncpg.Record]") -> None:
+    """`warm_up` opens the given number of connections, with the statements that claim and record prepared on each."""
+    await warm_up(pool, connections=3)
+
+    names = (
+        "SELECT pg_backend_pid() AS pid, count(*) AS prepared FROM pg_prepared_statements"
+        " WHERE statement LIKE 'WITH %MATERIALIZED%'"
+    )
+    async with pool.acquire() as first, pool.acquire() as second, pool.acquire() as third:
+        found = [row for each in (first, second, third) for row in await each.fetch(names)]
+    assert 3 == len({row["pid"] for row in found})
+    assert [2] * 3 == [row["prepared"] for row in found]

@@ -1,0 +1,150 @@
+"""Since when an endpoint is failing, as its row says it, and when it is disabled for that."""
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher import endpoint_health
+from hookseal.dispatcher.endpoint_health import disable_failing, mark_failing, mark_recovered
+from hookseal.dispatcher.failing_endpoints import Key
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.endpoint.endpoints import disable_endpoint, enable_endpoint
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+pytestmark = pytest.mark.req("DEL-08", part="health")
+ACME = TenantId("acme")
+DAY = 86_400
+
+
+@pytest.fixture
+async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
+    """Return an installation without an endpoint."""
+    return await begin(begun_pool)
+
+
+async def added(stored: Installation, url: str = "https://receiver.example/hook") -> Key:
+    """Add an endpoint of acme."""
+    return ACME, (await stored.endpoint(url=url)).pointer.endpoint_id
+
+
+async def failed(stored: Installation, key: Key, *, first_days: float, last_days: float) -> None:
+    """Make the row say that the first and the last failure were so many days ago."""
+    await stored.pool.execute(
+        "UPDATE hookseal.endpoints SET first_failure_at = now() - $2 * interval '1 day',"
+        " last_failure_at = now() - $3 * interval '1 day' WHERE id = $1::text::uuid",
+        key[1],
+        first_days,
+        last_days,
+    )
+
+
+async def row(stored: Installation, key: Key) -> asyncpg.Record:
+    """Return the row of the endpoint."""
+    found = await stored.pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", key[1])
+    assert found is not None
+    return found
+
+
+async def test_the_first_failure_stays(stored: Installation) -> None:
+    """Failing again moves only the last failure, and is reported once; a recovery clears both."""
+    key = await added(stored)
+
+    assert [key] == await mark_failing(stored.pool, [key])
+    first = await row(stored, key)
+    assert [] == await mark_failing(stored.pool, [key])
+    again = await row(stored, key)
+    assert first["first_failure_at"] == again["first_failure_at"] < again["last_failure_at"]
+    assert [key] == await mark_recovered(stored.pool, [key])
+    assert [] == await mark_recovered(stored.pool, [key])
+    after = await row(stored, key)
+    assert (None, None) == (after["first_failure_at"], after["last_failure_at"])
+
+
+async def test_a_locked_row(stored: Installation) -> None:
+    """A row that another transaction has locked is left out; the others are written."""
+    locked, free = await added(stored), await added(stored, "https://receiver.example/other")
+    async with stored.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.endpoints WHERE id = $1::text::uuid FOR UPDATE", locked[1])
+
+        assert [free] == await mark_failing(stored.pool, [locked, free])
+
+
+async def test_what_a_claim_reads(stored: Installation) -> None:
+    """A claim says whether the row calls the endpoint failing."""
+    key = await added(stored)
+    ledger = PostgresLedger(stored.pool, worker="w1", lease_seconds=45)
+    found = []
+    for _ in range(2):
+        [ring] = await stored.deliveries()
+        claim = await ledger.claim(ring)
+        assert claim is not None
+        assert claim.target is not None
+        found.append(claim.target.is_failing)
+        await mark_failing(stored.pool, [key])
+
+    assert [False, True] == found
+
+
+@pytest.mark.parametrize(
+    ("first_days", "last_days", "is_disabled"),
+    [
+        (6, 0.5, True),
+        (4, 0, False),
+        pytest.param(30, 29, False, id="nothing was sent since"),
+        pytest.param(30, 24, True, id="it failed long enough, long ago"),
+    ],
+)
+async def test_failing_for_too_long(
+    stored: Installation, *, first_days: float, last_days: float, is_disabled: bool
+) -> None:
+    """An endpoint is disabled if at least five days lie between its first and its last failure."""
+    key = await added(stored)
+    await failed(stored, key, first_days=first_days, last_days=last_days)
+    found = await disable_failing(stored.pool, after_seconds=5 * DAY)
+    after = await row(stored, key)
+
+    assert is_disabled == (not after["enabled"])
+    assert [after["disabled_reason"]] * is_disabled == [each.reason for each in found]
+    if is_disabled:
+        assert after["disabled_reason"].startswith("no attempt has succeeded since 20")
+        assert after["disabled_reason"].endswith("(HOOKSEAL_DISABLE_AFTER_SECONDS is 432000)")
+    assert [] == await disable_failing(stored.pool, after_seconds=5 * DAY)
+
+
+async def test_what_is_published_then(stored: Installation) -> None:
+    """A delivery that is published for the disabled endpoint waits."""
+    key = await added(stored)
+    await failed(stored, key, first_days=6, last_days=0)
+    await disable_failing(stored.pool, after_seconds=5 * DAY)
+    await stored.deliveries()
+
+    assert "endpoint_disabled" == await stored.pool.fetchval("SELECT waiting_for FROM hookseal.deliveries")
+
+
+async def test_batches(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most `BATCH` endpoints are disabled at a time, those first that have failed for longest."""
+    monkeypatch.setattr(endpoint_health, "BATCH", 2)
+    keys = [await added(stored, f"https://receiver.example/{number}") for number in range(3)]
+    for number, key in enumerate(keys):
+        await failed(stored, key, first_days=10 + number, last_days=0)
+
+    found = await disable_failing(stored.pool, after_seconds=5 * DAY)
+    assert {keys[1][1], keys[2][1]} == {each.endpoint_id for each in found}
+    assert 1 == len(await disable_failing(stored.pool, after_seconds=5 * DAY))
+
+
+async def test_a_new_beginning(stored: Installation) -> None:
+    """Enabling the endpoint, or giving it another url, ends its failing; disabling it does not."""
+    key = await added(stored)
+    await mark_failing(stored.pool, [key])
+    await stored.pool.execute("UPDATE hookseal.endpoints SET url = 'https://receiver.example/new', name = 'new'")
+    assert (await row(stored, key))["first_failure_at"] is None
+    await mark_failing(stored.pool, [key])
+    async with stored.pool.acquire() as connection:
+        operator = stored.operator(connection)
+        await disable_endpoint(operator, ACME, EndpointId(key[1]), reason="maintenance")
+        assert (await row(stored, key))["first_failure_at"] is not None
+        await enable_endpoint(operator, ACME, EndpointId(key[1]), own_drain_seconds=25)
+
+    assert (await row(stored, key))["first_failure_at"] is None

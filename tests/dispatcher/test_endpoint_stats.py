@@ -1,0 +1,164 @@
+"""The statistics of endpoints: sums of what workers counted, estimates of durations, and what is left to do."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher import endpoint_stats
+from hookseal.dispatcher.attempt_counts import BOUNDS_MS, Counts
+from hookseal.ground.errors import Malformed, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.postgres.statements import statements
+from tests.doubles.stored import Installation, begin
+
+pytestmark = pytest.mark.req("DEL-08")
+
+ACME = TenantId("acme")
+UNKNOWN = EndpointId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
+NOTHING = {"attempts": 0, "delivered": 0, "success_rate": None, "p50_ms": None, "p99_ms": None}
+_GROWN = """
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
+SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{*}' FROM generate_series(1, 500) AS n;
+INSERT INTO hookseal.attempt_counts (tenant_id, endpoint_id, since, delivered, durations)
+SELECT 'acme', md5(n::text)::uuid, now() - make_interval(mins => 15 * q), 1, array_fill(1::bigint, ARRAY[27])
+FROM generate_series(1, 500) AS n, generate_series(0, 40) AS q;
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT 'acme', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 20000) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id)
+SELECT 'acme', hookseal.uuid7(), md5((n % 500 + 1)::text)::uuid, 'e' || n FROM generate_series(1, 20000) AS n;
+ANALYZE;
+"""
+
+
+@pytest.fixture
+async def stored(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> Installation:
+    """Return an installation that has begun."""
+    return await begin(begun_pool)
+
+
+def counted(delivered: int, *durations: int) -> Counts:
+    """Return counts with one attempt of each of these durations."""
+    counts = Counts(delivered=delivered)
+    for duration in durations:
+        counts.durations[BOUNDS_MS.index(duration)] += 1
+    return counts
+
+
+async def test_the_same_bounds(stored: Installation) -> None:
+    """PostgreSQL and the worker count by the same bounds."""
+    assert list(BOUNDS_MS) == await stored.pool.fetchval("SELECT hookseal.duration_bounds()")
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected"),
+    [
+        ([0] * 27, 0.5, None),
+        ([0, 10] + [0] * 25, 0.5, 1.5),
+        ([0, 10] + [0] * 25, 1.0, 2.0),
+        ([50] + [0] * 3 + [50] + [0] * 22, 0.5, 1.0),
+        ([50] + [0] * 3 + [50] + [0] * 22, 0.75, 6.0),
+        ([99] + [0] * 25 + [1], 0.99, 1.0),
+        ([0] * 26 + [5], 0.5, 20_000.0),
+    ],
+)
+async def test_percentiles(
+    pool: "asyncpg.Pool[asyncpg.Record]", counts: Sequence[int], share: float, expected: float | None
+) -> None:
+    """A percentile lies between the bounds of its count; what took longest counts as 20 s."""
+    found = await pool.fetchval("SELECT hookseal.duration_percentile($1::bigint[], $2::float8)", counts, share)
+    assert expected == (None if found is None else pytest.approx(found))
+
+
+async def test_hour_and_day(stored: Installation) -> None:
+    """Counts of several writes are added up; the hour and the day have what is in them, and the rest is forgotten."""
+    one = (await stored.endpoint()).pointer.endpoint_id
+    two = (await stored.endpoint(url="https://receiver.example/two")).pointer.endpoint_id
+    await endpoint_stats.add(stored.pool, {(ACME, one): counted(1, 10), (ACME, two): counted(0, 5)})
+    await endpoint_stats.add(stored.pool, {(ACME, one): counted(1, 10, 10)})
+    await stored.pool.execute(
+        "INSERT INTO hookseal.attempt_counts"
+        " SELECT tenant_id, endpoint_id, since - make_interval(mins => age), 1, durations"
+        " FROM hookseal.attempt_counts, unnest(ARRAY[90, 1530]) AS age WHERE endpoint_id = $1::text::uuid",
+        one,
+    )
+    items, following = await endpoint_stats.page(stored.pool, ACME, None, limit=5, cursor=None)
+    first, second = items[1], items[0]
+    assert (two, one, None) == (second["endpoint_id"], first["endpoint_id"], following)
+    assert {
+        "attempts": 3, "delivered": 2, "success_rate": pytest.approx(2 / 3), "p50_ms": pytest.approx(8.5),
+        "p99_ms": pytest.approx(9.97),
+    } == first["last_hour"]  # fmt: skip
+    assert (6, 3, 0.5) == tuple(first["last_day"][name] for name in ("attempts", "delivered", "success_rate"))
+    assert (1, 0, 0.0) == tuple(second["last_hour"][name] for name in ("attempts", "delivered", "success_rate"))
+
+    assert (1, 0) == (await endpoint_stats.forget(stored.pool), await endpoint_stats.forget(stored.pool))
+    assert 3 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.attempt_counts")
+
+
+async def test_what_is_left_to_do(stored: Installation) -> None:
+    """The state of the endpoint, its pending and waiting deliveries, and since when the oldest is due."""
+    endpoint = (await stored.endpoint()).pointer.endpoint_id
+    [due], [held], [later] = [await stored.deliveries() for _ in range(3)]
+    since = datetime(2026, 1, 2, tzinfo=UTC)
+    for ring, change in (
+        (due, f"next_attempt_at = '{since.isoformat()}'"),
+        (held, "waiting_for = 'secret', next_attempt_at = '2026-01-01Z'"),
+        (later, "next_attempt_at = now() + interval '1 h'"),
+    ):
+        await stored.pool.execute(f"UPDATE hookseal.deliveries SET {change} WHERE id::text = '{ring.delivery_id}'")  # noqa: S608
+    [item], _ = await endpoint_stats.page(stored.pool, ACME, endpoint, limit=1, cursor=None)
+    assert {
+        "tenant_id": "acme", "endpoint_id": endpoint, "state": "healthy", "pending": 3, "waiting": 1,
+        "oldest_due_at": since, "last_hour": NOTHING, "last_day": NOTHING,
+    } == item  # fmt: skip
+    for change, state in (
+        ("UPDATE hookseal.endpoints SET first_failure_at = now(), last_failure_at = now()", "failing"),
+        (
+            "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id) SELECT tenant_id, id FROM hookseal.endpoints",
+            "held",
+        ),
+        ("UPDATE hookseal.endpoints SET enabled = false", "disabled"),
+    ):
+        await stored.pool.execute(change)
+        [item], _ = await endpoint_stats.page(stored.pool, ACME, endpoint, limit=1, cursor=None)
+        assert state == item["state"]
+
+
+async def test_pages(stored: Installation) -> None:
+    """A page ends at its limit, and its cursor leads to the next; another tenant's endpoint is not found."""
+    added = [await stored.endpoint(url=f"https://receiver.example/{n}") for n in range(3)]
+    await stored.endpoint("globex")
+    first, cursor = await endpoint_stats.page(stored.pool, ACME, None, limit=2, cursor=None)
+    rest, end = await endpoint_stats.page(stored.pool, ACME, None, limit=2, cursor=cursor)
+    newest = sorted((each.pointer.endpoint_id for each in added), reverse=True)
+    assert (newest, None) == ([item["endpoint_id"] for item in first + rest], end)
+    with pytest.raises(NotFound):
+        await endpoint_stats.page(stored.pool, TenantId("globex"), newest[0], limit=1, cursor=None)
+    with pytest.raises(Malformed):
+        await endpoint_stats.page(stored.pool, ACME, None, limit=0, cursor=None)
+
+
+async def test_what_it_costs(stored: Installation) -> None:
+    """The statistics of an endpoint read only its own counts and pending deliveries, by their indexes."""
+    await stored.pool.execute(_GROWN)
+    endpoint = await stored.pool.fetchval("SELECT md5('1')::uuid::text")
+    texts = statements("hookseal.dispatcher", "endpoint_stats.sql")
+    rows = await stored.pool.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {texts['page']}", "acme", endpoint, None, 2)
+    plan = "\n".join(row[0] for row in rows)
+    for index in ("attempt_counts_pkey", "deliveries_pending", "endpoints_id_key"):
+        assert index in plan, plan
+    for name in ("deliveries", "attempt_counts", "endpoints"):
+        assert f"Seq Scan on {name}" not in plan, plan
+    oldest = "\n".join(row[0] for row in await stored.pool.fetch(f"EXPLAIN {texts['forget']}", 1_000))
+    assert "attempt_counts_oldest" in oldest, oldest
+
+
+async def test_the_reader_may_look(stored: Installation) -> None:
+    """The read-only role reads both views, with everything that they call."""
+    await stored.endpoint()
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL ROLE hookseal_readonly")
+        assert 2 == len(await connection.fetch("SELECT * FROM hookseal.endpoint_stats"))
+        assert 1 == len(await connection.fetch("SELECT * FROM hookseal.endpoint_backlog"))

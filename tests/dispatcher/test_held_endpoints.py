@@ -1,0 +1,457 @@
+"""The deliveries of a held endpoint wait together: one probe at a time, and all are released together."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
+from hookseal.dispatcher.model import Claim, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.policy import Wait, admit
+from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint, enable_endpoint
+from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.operations.secret import clear_caches
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.dispatcher.scene import Scene, attempt, take
+from tests.dispatcher.test_ledger import ROW, ledger
+from tests.doubles.signers import FixedSigners
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+ACME = TenantId("acme")
+REFUSED = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="the record was altered")
+UNANSWERED = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="no answer", is_transient=True)
+BEHIND_IT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="held", is_refusal=False)
+DISABLED = Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=15, reason="the endpoint is disabled")
+DELIVERED = Verdict(state=State.DELIVERED)
+_HELD = "SELECT * FROM hookseal.held_endpoints WHERE released_at IS NULL ORDER BY since"
+
+
+@pytest.fixture
+async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
+    """Return an installation with one endpoint of acme."""
+    installation = await begin(begun_pool)
+    await installation.endpoint()
+    return installation
+
+
+async def one(stored: Installation) -> EndpointId:
+    """Return the id of acme's endpoint."""
+    return EndpointId(await stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints WHERE tenant_id = 'acme'"))
+
+
+async def claimed(stored: Installation, ring: Ring) -> Claim:
+    """Return the claim of a delivery that can be claimed."""
+    claim = await ledger(stored.pool).claim(ring)
+    assert claim is not None
+    return claim
+
+
+async def waiting(stored: Installation, rings: list[Ring]) -> list[str | None]:
+    """Return what each of these deliveries waits for."""
+    return [(await stored.delivery(ring))["waiting_for"] for ring in rings]
+
+
+async def held(stored: Installation, number: int = 1, wait: Wait = REFUSED) -> list[Ring]:
+    """Publish so many events, report that the secret is refused for the first delivery, and return the rings."""
+    rings = [(await stored.deliveries())[0] for _ in range(number)]
+    assert await ledger(stored.pool).release(await claimed(stored, rings[0]), wait)
+    return rings
+
+
+async def probe(stored: Installation) -> int:
+    """Make every probe due now, release the probes, and return how many there were."""
+    await stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+    return await PostgresHeldEndpoints(stored.pool).probe()
+
+
+async def enable(stored: Installation) -> None:
+    """Enable the endpoint of acme."""
+    async with stored.pool.acquire() as connection:
+        await enable_endpoint(stored.operator(connection), ACME, await one(stored), own_drain_seconds=25)
+
+
+async def disable(stored: Installation) -> None:
+    """Disable the endpoint of acme."""
+    async with stored.pool.acquire() as connection:
+        await disable_endpoint(stored.operator(connection), ACME, await one(stored), reason="x")
+
+
+@pytest.mark.req("SEC-07")
+async def test_the_first_refusal_holds_the_endpoint(stored: Installation) -> None:
+    """After a refused secret, new deliveries of the endpoint wait; one that is claimed already is not the probe."""
+    rings = await held(stored, 2)
+    rings.append((await stored.deliveries())[0])
+    behind = await claimed(stored, rings[1])
+
+    assert behind.is_probe is False
+    assert ["secret", None, "secret"] == await waiting(stored, rings)
+    assert await ledger(stored.pool).release(behind, BEHIND_IT)
+    assert ["secret", "secret", "secret"] == await waiting(stored, rings)
+    assert {REFUSED.reason} == {(await stored.delivery(ring))["last_error"] for ring in rings}, (
+        "a delivery does not state the reason"
+    )
+    [row] = await stored.pool.fetch(_HELD)
+    assert timedelta(seconds=14) < row["probe_at"] - row["since"] <= timedelta(seconds=15)
+    assert isinstance(admit(behind, allow_http=False, jitter=0.5), Wait)
+
+
+@pytest.mark.req("SEC-07")
+@pytest.mark.req("DEL-06")
+@pytest.mark.parametrize(
+    ("error", "holds"),
+    [(CannotSign("altered"), True), (Exhausted("no descriptor"), False), (LocalFailure("too many"), False)],
+)
+async def test_what_one_worker_lacks_holds_no_endpoint(error: Exception, holds: bool, stored: Installation) -> None:
+    """A refused secret holds the endpoint for all workers; a failure of one worker holds nothing."""
+    rings = [(await stored.deliveries())[0] for _ in range(2)]
+    parts = replace(Scene(signers=FixedSigners("db:acme:n:1", error=error)).parts, ledger=ledger(stored.pool))
+    taken = await take(rings[0], parts)
+    assert taken is not None
+    with suppress(Exhausted):
+        await attempt(*taken, parts)
+    rings += await stored.deliveries()
+
+    assert [holds, False, holds] == [each is not None for each in await waiting(stored, rings)]
+    assert holds == bool(await stored.pool.fetch(_HELD))
+    assert holds == ((await claimed(stored, rings[1])).is_probe is False)
+
+
+@pytest.mark.req("SEC-07")
+async def test_one_probe_at_a_time_ever_further_apart(stored: Installation) -> None:
+    """Only the oldest delivery is the probe, after 15 s, 30 s and so on, in the end at least every five minutes."""
+    rings = await held(stored, 3)
+    await ledger(stored.pool).release(await claimed(stored, rings[1]), BEHIND_IT)
+    steps: list[float] = []
+    for _ in range(7):
+        assert 0 == await PostgresHeldEndpoints(stored.pool).probe(), "a probe was released before its time"
+        assert 1 == await probe(stored)
+        assert [None, "secret", None] == await waiting(stored, rings)
+        claim = await claimed(stored, rings[0])
+        assert claim.is_probe is True
+        await ledger(stored.pool).release(claim, REFUSED)
+        steps.append(await stored.pool.fetchval("SELECT step_seconds FROM hookseal.held_endpoints"))
+        assert await stored.pool.fetchval(
+            "SELECT probe_at - now() BETWEEN make_interval(secs => step_seconds * 0.7)"
+            " AND make_interval(secs => step_seconds * 1.25) FROM hookseal.held_endpoints"
+        )
+
+    assert [30, 60, 120, 240, 240, 240, 240] == steps
+
+
+@pytest.mark.req("SEC-07")
+async def test_a_refused_probe_says_why(stored: Installation) -> None:
+    """If an endpoint was held without a reason, later deliveries get the reason of the refused probe."""
+    [ring] = await stored.deliveries()
+    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'secret'")
+    assert 1 == await PostgresHeldEndpoints(stored.pool).release_strays()
+    await stored.settle()
+    claim = await claimed(stored, ring)
+    assert claim.is_probe is True
+    await ledger(stored.pool).release(claim, REFUSED)
+    rings = await stored.deliveries()
+
+    assert ["secret"] * 2 == await waiting(stored, [ring, *rings])
+    assert REFUSED.reason == (await stored.delivery(rings[0]))["last_error"]
+
+
+@pytest.mark.req("SEC-07")
+async def test_a_probe_that_was_signed_releases_the_rest(stored: Installation) -> None:
+    """Once the probe's attempt is on record, whatever the answer, the others are released in batches, oldest first."""
+    rings = await held(stored)
+    rings += [(await stored.deliveries())[0] for _ in range(5)]
+    await probe(stored)
+    failed = Verdict(state=State.PENDING, retry_in_seconds=60)
+    assert failed == await ledger(stored.pool).record(await claimed(stored, rings[0]), ROW, failed, "503")
+    assert [None, *["secret"] * 5] == await waiting(stored, rings), "only the leader releases them"
+    assert [None] == await waiting(stored, [*await stored.deliveries()]), "a new delivery waits"
+    holds = PostgresHeldEndpoints(stored.pool)
+    found = []
+    while (settled := await holds.release_batch(at_most=2)) is not None:
+        found.append((settled.due, [each is None for each in await waiting(stored, rings)].count(True)))
+
+    assert [(2, 3), (2, 5), (1, 6)] == found
+    assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints")
+    row = await stored.delivery(rings[1])
+    assert (None, None, "pending") == (row["rung_at"], row["held_at"], row["state"])
+
+
+@pytest.mark.req("SEC-07")
+async def test_a_probe_that_ends_releases_the_rest(stored: Installation) -> None:
+    """A probe that ends without a secret releases the others; another delivery that ends does not."""
+    rings = await held(stored, 2)
+    rings += [(await stored.deliveries())[0] for _ in range(3)]
+    real = ledger(stored.pool)
+    assert await real.end(await claimed(stored, rings[1]), State.FAILED, "the url is not allowed")
+    await stored.settle()
+    assert ["secret"] * 4 == await waiting(stored, [rings[0], *rings[2:]]), (
+        "a delivery that is not the probe released them"
+    )
+    await probe(stored)
+    assert await real.end(await claimed(stored, rings[0]), State.FAILED, "the url is not allowed")
+    await stored.settle()
+
+    assert [None] * 3 == await waiting(stored, rings[2:])
+    assert [] == await stored.pool.fetch(_HELD)
+
+
+@pytest.mark.req("SEC-07")
+async def test_a_refusal_while_it_is_released_holds_it_again(stored: Installation) -> None:
+    """If the secret is refused again during a release, the deliveries that were not yet released stay held."""
+    rings = await held(stored)
+    rings += [(await stored.deliveries())[0] for _ in range(4)]
+    await probe(stored)
+    await ledger(stored.pool).record(await claimed(stored, rings[0]), ROW, DELIVERED, None)
+    await PostgresHeldEndpoints(stored.pool).release_batch(at_most=2)
+    await ledger(stored.pool).release(await claimed(stored, rings[1]), REFUSED)
+
+    assert await PostgresHeldEndpoints(stored.pool).release_batch() is None
+    assert [None, "secret", None, "secret", "secret"] == await waiting(stored, rings)
+    assert 1 == len(await stored.pool.fetch(_HELD))
+
+
+@pytest.mark.req("SEC-07")
+@pytest.mark.parametrize("change", ["rotate", "cache-clear"])
+async def test_a_refusal_of_before_holds_nothing(stored: Installation, change: str) -> None:
+    """A refusal from before a rotation or `cache-clear` holds nothing afterwards: the delivery is due at once."""
+    [ring] = await stored.deliveries()
+    claim = await claimed(stored, ring)
+    async with stored.pool.acquire() as connection:
+        operator = stored.operator(connection)
+        if change == "rotate":
+            secret = generate_signing_secret()
+            endpoint = await one(stored)
+            await rotate_secret(
+                operator, RotationRequest(tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=60, secret=secret)
+            )
+        else:
+            await clear_caches(operator)
+
+    assert await ledger(stored.pool).release(claim, REFUSED)
+    assert [None] == await waiting(stored, [ring])
+    assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints")
+    assert await ledger(stored.pool).claim(ring) is not None
+
+
+@pytest.mark.req("SEC-07")
+async def test_a_store_that_answers_again(stored: Installation) -> None:
+    """After an outage of the store, all endpoints that it did not answer for are probed at once, and no others."""
+    await held(stored, wait=UNANSWERED)
+    for tenant, wait in (("globex", UNANSWERED), ("initech", REFUSED)):
+        await stored.endpoint(tenant)
+        [ring] = await stored.deliveries(tenant)
+        await ledger(stored.pool).release(await claimed(stored, ring), wait)
+    holds = PostgresHeldEndpoints(stored.pool)
+    await holds.probe_transient()
+
+    assert [True, True, False] == [
+        row["due"]
+        for row in await stored.pool.fetch(
+            "SELECT probe_at <= now() AS due FROM hookseal.held_endpoints ORDER BY tenant_id"
+        )
+    ]
+    assert 2 == await holds.probe()
+
+
+@pytest.mark.req("DEL-22")
+async def test_disabled_is_a_pause(stored: Installation) -> None:
+    """Deliveries of a disabled endpoint wait and are released when it is enabled: none is lost."""
+    [before] = await stored.deliveries()
+    await disable(stored)
+    rings = [before, *[(await stored.deliveries())[0] for _ in range(3)]]
+    assert [None, *["endpoint_disabled"] * 3] == await waiting(stored, rings)
+    claim = await claimed(stored, before)
+    await ledger(stored.pool).release(claim, DISABLED)
+    assert ["endpoint_disabled"] * 4 == await waiting(stored, rings)
+    await stored.settle()
+    assert 0 == await PostgresHeldEndpoints(stored.pool).release_strays()
+
+    await enable(stored)
+    await stored.settle()
+
+    assert [None] * 4 == await waiting(stored, rings)
+    for ring in rings:
+        assert await ledger(stored.pool).claim(ring) is not None
+
+
+@pytest.mark.req("DEL-22")
+async def test_a_claim_beside_enable(stored: Installation) -> None:
+    """A claim that read the endpoint as disabled does not leave its delivery waiting once the endpoint is enabled."""
+    await disable(stored)
+    rings = [(await stored.deliveries())[0] for _ in range(2)]
+    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
+    first, second = [await claimed(stored, ring) for ring in rings]
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await enable_endpoint(stored.operator(connection), ACME, await one(stored), own_drain_seconds=25)
+        async with asyncio.timeout(2):
+            assert await ledger(stored.pool).release(first, DISABLED), (
+                "the release waited for the transaction that enables"
+            )
+        assert [None, None] == await waiting(stored, rings)
+    await ledger(stored.pool).release(second, DISABLED)
+
+    assert [None, None] == await waiting(stored, rings)
+    late = "SELECT next_attempt_at - now() FROM hookseal.deliveries WHERE id = $1::text::uuid"
+    assert timedelta(0) < await stored.pool.fetchval(late, rings[0].delivery_id) <= timedelta(seconds=15)
+    assert await ledger(stored.pool).claim(rings[1]) is not None
+
+
+@pytest.mark.req("DEL-22")
+async def test_a_publish_beside_enable(stored: Installation) -> None:
+    """A publish that read the endpoint as disabled, and commits after `enable`, is released by the next search."""
+    await disable(stored)
+    async with stored.pool.acquire() as publishing, publishing.transaction():
+        await publishing.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}')")
+        await enable(stored)
+        await stored.settle()
+        assert 0 == await PostgresHeldEndpoints(stored.pool).release_strays()
+    assert "endpoint_disabled" == await stored.pool.fetchval("SELECT waiting_for FROM hookseal.deliveries")
+
+    assert 1 == await PostgresHeldEndpoints(stored.pool).release_strays()
+    await stored.settle()
+    assert await stored.pool.fetchval("SELECT waiting_for IS NULL AND rung_at IS NULL FROM hookseal.deliveries")
+
+
+@pytest.mark.req("DEL-22")
+async def test_a_publish_beside_disable(stored: Installation) -> None:
+    """A delivery that was published before `disable`, and commits after it, waits after its first claim."""
+    async with stored.pool.acquire() as publishing, publishing.transaction():
+        await publishing.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}')")
+        await disable(stored)
+    row = await stored.pool.fetchrow(
+        "SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries"
+    )
+    assert row is not None
+    ring = Ring(**dict(row))
+    claim = await claimed(stored, ring)
+    verdict = admit(claim, allow_http=False, jitter=0.5)
+    assert isinstance(verdict, Wait)
+    await ledger(stored.pool).release(claim, verdict)
+
+    assert ["endpoint_disabled"] == await waiting(stored, [ring])
+
+
+async def test_strays_are_found_page_by_page(stored: Installation) -> None:
+    """Every endpoint whose deliveries wait although nothing holds it is released, for any page size of the search.
+
+    If they wait for their turn, its lane is crowded from then on, and they stay in it.
+    """
+    for number in range(7):
+        await stored.endpoint(f"t{number}")
+        await stored.deliveries(f"t{number}")
+    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id IN ('t1', 't4')")
+    await stored.pool.execute(
+        "UPDATE hookseal.deliveries SET held_at = now(), waiting_for ="
+        " (ARRAY['secret', 'endpoint_disabled', 'rate', 'order'])[1 + substr(tenant_id, 2)::integer % 4]"
+    )
+    assert 6 == await PostgresHeldEndpoints(stored.pool).release_strays(at_most=2), (
+        "all but t1, whose deliveries wait because it is disabled"
+    )
+    assert ["t0", "t4"] == [row["tenant_id"] for row in await stored.pool.fetch(_HELD + ", tenant_id")]
+    await stored.settle()
+
+    rows = await stored.pool.fetch("SELECT tenant_id, waiting_for FROM hookseal.deliveries WHERE waiting_for <> ''")
+    crowded = {"t2": "rate", "t3": "order", "t6": "rate"}
+    assert {"t1": "endpoint_disabled", "t4": "endpoint_disabled"} | crowded == {row[0]: row[1] for row in rows}
+    assert list(crowded) == [
+        row[0] for row in await stored.pool.fetch("SELECT tenant_id FROM hookseal.lanes ORDER BY 1")
+    ]
+    assert 0 == await PostgresHeldEndpoints(stored.pool).release_strays(at_most=2)
+
+
+async def test_a_held_endpoint_that_is_disabled(stored: Installation) -> None:
+    """If a held endpoint is disabled, its deliveries wait for `enable`, which then releases them."""
+    rings = await held(stored)
+    rings += await stored.deliveries()
+    await disable(stored)
+    await stored.settle()
+    assert ["endpoint_disabled"] * 2 == await waiting(stored, rings)
+    assert 0 == await probe(stored)
+    await enable(stored)
+    await stored.settle()
+
+    assert [None, None] == await waiting(stored, rings)
+
+
+async def test_a_held_endpoint_that_is_deleted(stored: Installation) -> None:
+    """If a held endpoint is deleted, none of its deliveries waits any more, and it is no longer held."""
+    await held(stored)
+    async with stored.pool.acquire() as connection:
+        assert 1 == await delete_endpoint(stored.operator(connection), ACME, await one(stored))
+
+    assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints")
+    assert 0 == await stored.pool.fetchval("SELECT count(waiting_for) FROM hookseal.deliveries")
+
+
+async def test_a_probe_time_that_is_not_ours(stored: Installation) -> None:
+    """A probe time later than any that hookseal sets does not prevent the probe."""
+    await held(stored)
+    await stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now() + interval '1 y'")
+
+    assert 1 == await PostgresHeldEndpoints(stored.pool).probe()
+
+
+@pytest.mark.req("DEL-22")
+async def test_since_when_it_waits_is_always_known(stored: Installation) -> None:
+    """The database sets `held_at` for every delivery that waits, and for no other, even if the writer leaves it out."""
+    [ring] = await stored.deliveries()
+    write = "UPDATE hookseal.deliveries SET waiting_for = $1"
+    is_now = "SELECT held_at = now() FROM hookseal.deliveries"
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute(write, "endpoint_disabled")
+        assert await connection.fetchval(is_now)
+        await connection.execute(write, None)
+        assert await connection.fetchval(is_now) is None
+    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    await stored.pool.execute(write, "endpoint_disabled")
+    await stored.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
+    await stored.pool.execute(write, "endpoint_disabled")
+
+    assert 1 == await PostgresHeldEndpoints(stored.pool).cancel(days=7), (
+        "writing the same value again restarted the wait"
+    )
+    assert "cancelled" == (await stored.delivery(ring))["state"]
+
+
+@pytest.mark.req("DEL-22")
+async def test_what_waits_for_too_long_is_cancelled(stored: Installation) -> None:
+    """A delivery of a disabled endpoint is cancelled after HOOKSEAL_HELD_DAYS; one that waits for a secret never is."""
+    await disable(stored)
+    old, young = [(await stored.deliveries())[0] for _ in range(2)]
+    await stored.endpoint("globex")
+    [other] = await stored.deliveries("globex")
+    await ledger(stored.pool).release(await claimed(stored, other), REFUSED)
+    await stored.pool.execute(
+        "UPDATE hookseal.deliveries SET held_at = now() - interval '7 days 1 s' WHERE id <> $1::text::uuid",
+        young.delivery_id,
+    )
+    holds = PostgresHeldEndpoints(stored.pool)
+
+    assert [1, 0] == [await holds.cancel(days=7), await holds.cancel(days=7)]
+    row = await stored.delivery(old)
+    assert ("cancelled", None, None, None) == tuple(
+        row[name] for name in ("state", "waiting_for", "held_at", "next_attempt_at")
+    )
+    assert "HOOKSEAL_HELD_DAYS is 7" in row["last_error"]
+    assert ["endpoint_disabled", "secret"] == await waiting(stored, [young, other])
+
+
+@pytest.mark.req("DEL-22")
+async def test_what_was_enabled_is_not_cancelled(stored: Installation) -> None:
+    """After `enable`, a delivery that is not yet released is not cancelled, however long it has waited."""
+    await disable(stored)
+    [ring] = await stored.deliveries()
+    await enable(stored)
+    await stored.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '30 days'")
+
+    assert 0 == await PostgresHeldEndpoints(stored.pool).cancel(days=7)
+    await stored.settle()
+    claim = await claimed(stored, ring)
+    delivered = await ledger(stored.pool).record(claim, ROW, DELIVERED, None)
+    assert (DELIVERED, Outcome.SERVER_ERROR) == (delivered, ROW.outcome)

@@ -1,0 +1,304 @@
+"""What leaves after the retention, and what never does, on the tables themselves. The clock is moved by moving rows."""
+
+import asyncio
+from typing import Protocol
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.history import BATCH, OLDEST, Place, PostgresHistory, Removed
+from hookseal.ground.errors import NotFound
+from hookseal.ground.ids import DeliveryId
+from hookseal.operations.replay import replay_delivery
+from tests.doubles.stored import begin
+
+Pool = asyncpg.Pool
+DAYS = 30
+ENDPOINT = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+# One event, published 40 days ago, with a delivery of each kind; its name says what must happen to it.
+_EVENT = """
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+VALUES ('acme', $1, 'invoice.paid', now() - make_interval(days => $2), '', '')
+"""
+_DELIVERY = """
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, waiting_for, replay_of,
+    lease_owner, lease_token, lease_expires_at, claimed_number, claimed_at, claimed_refs, finished_at, created_at)
+SELECT 'acme', hookseal.uuid7(), $1::uuid, $2, $3, CASE WHEN $3 = 'pending' THEN now() - interval '40 days' END, $5,
+       CASE WHEN $6 THEN hookseal.uuid7() END, s.owner, s.token, s.until, s.number, s.at, s.refs,
+       now() - $4::text::interval, now() - interval '40 days'
+FROM (SELECT 'w', gen_random_uuid(), now(), 1, now(), '{}'::text[] WHERE $3 = 'sending') AS s
+     (owner, token, until, number, at, refs)
+RIGHT JOIN (VALUES (1)) AS one (row) ON true
+RETURNING id::text
+"""
+_ATTEMPTS = """
+INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
+SELECT 'acme', $1::text::uuid, n, now(), 'delivered', '{}', 'w' FROM generate_series(1, $2) AS n
+"""
+MANY = """
+WITH e AS (
+    INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+    SELECT 'acme', 'many' || n, 'invoice.paid', now() - interval '40 days' + make_interval(secs => n), '', ''
+    FROM generate_series(1, $1) AS n RETURNING id)
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, finished_at)
+SELECT 'acme', hookseal.uuid7(), gen_random_uuid(), id, 'delivered', NULL, now() - interval '31 days' FROM e
+"""
+
+_FORBIDDEN = (
+    "DELETE FROM hookseal.deliveries",
+    "DELETE FROM hookseal.attempts",
+    "DELETE FROM hookseal.events",
+    "UPDATE hookseal.deliveries SET finished_at = '2020-01-01Z'",
+)
+_LEFT = """
+SELECT (SELECT count(*) FROM hookseal.deliveries), (SELECT count(*) FROM hookseal.attempts),
+       (SELECT count(*) FROM hookseal.events)
+"""
+
+
+class Remove(Protocol):
+    """How a batch is removed."""
+
+    async def __call__(self, place: Place, *, days: int) -> tuple[Removed, Place | None]:
+        """Remove a batch from there on."""
+
+
+class History:
+    """The history of one database."""
+
+    def __init__(self, pool: "Pool[asyncpg.Record]") -> None:
+        self.pool = pool
+        self.history = PostgresHistory(pool)
+
+    async def event(self, name: str, *, days: int = 40) -> None:
+        """Insert an event that was published that many days ago."""
+        await self.pool.execute(_EVENT, name, days)
+
+    async def delivery(
+        self,
+        event: str,
+        state: str = "delivered",
+        *,
+        ended: str | None = "31 days",
+        waiting_for: str | None = None,
+        replay: bool = False,
+        endpoint: str = ENDPOINT,
+    ) -> str:
+        """Insert a delivery of the event that ended that long ago, and return its id."""
+        found: str = await self.pool.fetchval(_DELIVERY, endpoint, event, state, ended, waiting_for, replay)
+        return found
+
+    async def pass_(self, *, days: int = DAYS) -> Removed:
+        """Remove everything that may leave now."""
+        deliveries = await self.batches(self.history.remove_deliveries, days=days)
+        return sum([*deliveries, *await self.batches(self.history.remove_events, days=days)], Removed())
+
+    async def batches(self, remove: Remove, *, days: int = DAYS) -> list[Removed]:
+        """Remove batch after batch to the end of the walk, and return what each removed."""
+        found, place = list[Removed](), OLDEST
+        while True:
+            batch, following = await remove(place, days=days)
+            found.append(batch)
+            if following is None:
+                return found
+            place = following
+
+    async def left(self) -> tuple[int, ...]:
+        """Return how many deliveries, attempts and events there are."""
+        return tuple(await self.pool.fetchrow(_LEFT) or ())
+
+    async def delivered_events(self) -> list[str]:
+        """Return the ids of the events that have a delivery, in order."""
+        rows = await self.pool.fetch("SELECT DISTINCT event_id FROM hookseal.deliveries ORDER BY 1")
+        return [row["event_id"] for row in rows]
+
+    async def events(self) -> list[str]:
+        """Return the ids of all events, in order."""
+        return [row["id"] for row in await self.pool.fetch("SELECT id FROM hookseal.events ORDER BY id")]
+
+
+@pytest.fixture
+def stored(pool: "Pool[asyncpg.Record]") -> History:
+    """Return the history of an empty database."""
+    return History(pool)
+
+
+@pytest.mark.req("DEL-16")
+async def test_what_leaves(stored: History) -> None:
+    """A delivery leaves with its attempts when it ended 30 days ago, however it ended; no other one ever leaves."""
+    for state in ("delivered", "dead_letter", "failed", "cancelled"):
+        await stored.event(state)
+        await stored.pool.execute(_ATTEMPTS, await stored.delivery(state, state), 3)
+    stays = {"pending": None, "sending": None, "secret": "secret", "endpoint_disabled": "endpoint_disabled"}
+    for name, waiting_for in stays.items():
+        await stored.event(name)
+        await stored.delivery(name, "sending" if name == "sending" else "pending", ended=None, waiting_for=waiting_for)
+    await stored.event("young")
+    await stored.pool.execute(_ATTEMPTS, await stored.delivery("young", ended="29 days 23 hours"), 1)
+
+    assert Removed(deliveries=4, attempts=12, events=4) == await stored.pass_()
+    assert sorted([*stays, "young"]) == await stored.delivered_events() == await stored.events()
+    assert (5, 1, 5) == await stored.left()
+    assert not await stored.pass_()
+
+
+@pytest.mark.req("DEL-16")
+async def test_the_end_counts_and_not_the_publish(stored: History) -> None:
+    """Whoever ends a delivery, its retention begins then, even if it was published long before; a replay ends that."""
+    await stored.event("e")
+    ring = await stored.delivery("e", "pending", ended=None)
+    finished = "SELECT finished_at FROM hookseal.deliveries WHERE id = $1::text::uuid"
+    ends = "UPDATE hookseal.deliveries SET state = $2, next_attempt_at = $3 WHERE id = $1::text::uuid"
+    now = await stored.pool.fetchval("SELECT now()")
+
+    await stored.pool.execute(ends, ring, "dead_letter", None)
+    assert now <= await stored.pool.fetchval(finished, ring)
+    assert not await stored.pass_()
+    await stored.pool.execute(ends, ring, "pending", now)
+    assert await stored.pool.fetchval(finished, ring) is None
+
+
+@pytest.mark.req("DEL-16")
+async def test_an_event_stays_as_long_as_a_delivery_of_it(stored: History) -> None:
+    """An event leaves with the last of its deliveries, replays included; one without any, 30 days after its publish."""
+    await stored.event("shared")
+    await stored.delivery("shared")
+    again = await stored.delivery("shared", replay=True, ended="1 day")
+    await stored.event("without")
+    await stored.event("without-young", days=29)
+
+    assert Removed(deliveries=1, events=1) == await stored.pass_()
+    assert ["shared", "without-young"] == await stored.events()
+    await stored.pool.execute(
+        "UPDATE hookseal.deliveries SET finished_at = now() - interval '31 days' WHERE id = $1::text::uuid", again
+    )
+    assert Removed(deliveries=1, events=1) == await stored.pass_()
+
+
+@pytest.mark.req("DEL-16")
+async def test_an_event_id_is_idempotent_for_the_retention(stored: History) -> None:
+    """The same id is answered as a repeat as long as the event is stored, and publishes a new event after that."""
+    publish = "SELECT duplicate FROM hookseal.publish('acme', 'invoice.paid', '{}', 'order-1')"
+    age = "UPDATE hookseal.events SET occurred_at = now() - $1::text::interval"
+    assert not await stored.pool.fetchval(publish)
+
+    await stored.pool.execute(age, "29 days 23 hours")
+    assert not await stored.pass_()
+    assert await stored.pool.fetchval(publish)
+    await stored.pool.execute(age, "30 days 1 minute")
+    assert Removed(events=1) == await stored.pass_()
+    assert not await stored.pool.fetchval(publish)
+
+
+@pytest.mark.req("DEL-16")
+async def test_batches(stored: History) -> None:
+    """One statement removes at most a batch, the oldest first, and a walk through the events passes those in use."""
+    await stored.pool.execute(MANY, 2 * BATCH + 1)
+    await stored.event("older")
+    oldest = await stored.delivery("older", ended="39 days")
+    await stored.pool.execute(
+        "UPDATE hookseal.deliveries SET finished_at = now() WHERE event_id IN ('many1', 'many700')"
+    )
+
+    first, place = await stored.history.remove_deliveries(OLDEST, days=DAYS)
+    assert (BATCH, True) == (first.deliveries, place is not None)
+    assert not await stored.pool.fetchval("SELECT EXISTS (SELECT FROM hookseal.deliveries WHERE id = $1)", oldest)
+    assert [BATCH, 0] == [batch.deliveries for batch in await stored.batches(stored.history.remove_deliveries)]
+    assert [BATCH - 1, BATCH - 1, 2] == [batch.events for batch in await stored.batches(stored.history.remove_events)]
+    assert ["many1", "many700"] == await stored.events()
+
+
+@pytest.mark.req("DEL-16")
+async def test_events_of_one_moment_are_not_passed_by(stored: History) -> None:
+    """More events with the same time than a batch are looked at in one batch, so that the walk goes on after them."""
+    await stored.pool.execute(
+        "INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)"
+        " SELECT 'acme', 'e' || n, 'x', '2020-01-01Z', '', '' FROM generate_series(1, $1) AS n",
+        BATCH + 10,
+    )
+    assert BATCH + 10 == (await stored.history.remove_events(OLDEST, days=DAYS))[0].events
+
+
+@pytest.mark.req("DEL-16")
+async def test_two_workers_and_a_lock(stored: History) -> None:
+    """Two leaders at once remove each row once, and neither they nor a row that is locked make the other wait."""
+    await stored.pool.execute(MANY, 2 * BATCH)
+    await stored.event("locked")
+    locked = await stored.delivery("locked", "dead_letter", ended="39 days")
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", locked)
+        async with asyncio.timeout(30):
+            done = await asyncio.gather(*(stored.pass_() for _ in range(2)))
+
+        assert 2 * BATCH == sum(removed.deliveries for removed in done)
+        assert not await stored.pass_(), "an event is left over"
+        assert (1, 0, 1) == await stored.left()
+    assert Removed(deliveries=1, events=1) == await stored.pass_()
+
+
+@pytest.mark.req("DEL-16")
+async def test_a_worker_that_dies_loses_nothing(stored: History) -> None:
+    """A batch that is not committed has removed nothing, and the next leader removes it whole."""
+    await stored.event("e")
+    await stored.pool.execute(_ATTEMPTS, await stored.delivery("e"), 2)
+    async with stored.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        removed, _ = await PostgresHistory(connection).remove_deliveries(OLDEST, days=DAYS)
+        assert Removed(deliveries=1, attempts=2) == removed
+        await transaction.rollback()
+
+    assert (1, 2, 1) == await stored.left()
+    assert Removed(deliveries=1, attempts=2, events=1) == await stored.pass_()
+
+
+@pytest.mark.req("DEL-16")
+async def test_what_is_gone_cannot_be_replayed(begun_pool: "Pool[asyncpg.Record]") -> None:
+    """A replay that begins before the removal wins; one after it finds nothing."""
+    stored, installation = History(begun_pool), await begin(begun_pool)
+    added = await installation.endpoint()
+    await stored.event("e")
+    delivery = DeliveryId(await stored.delivery("e", "dead_letter", endpoint=added.pointer.endpoint_id))
+    async with begun_pool.acquire() as connection:
+        async with connection.transaction():
+            await replay_delivery(installation.operator(connection), delivery, new_id=False)
+            assert not await stored.pass_()
+        assert not await stored.pass_(), "it is pending"
+
+        await begun_pool.execute("UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL")
+        await begun_pool.execute("UPDATE hookseal.deliveries SET finished_at = now() - interval '31 days'")
+        assert Removed(deliveries=1, events=1) == await stored.pass_()
+        with pytest.raises(NotFound, match="no delivery with this id"):
+            await replay_delivery(installation.operator(connection), delivery, new_id=False)
+
+
+@pytest.mark.req("DEL-16")
+@pytest.mark.req("OPS-10")
+async def test_the_rights_of_a_worker(stored: History) -> None:
+    """A worker deletes no row itself, and through the functions nothing younger than a day, whatever it passes."""
+    for age in ("1 day 1 minute", "23 hours"):
+        await stored.event(age.replace(" ", "-"), days=40)
+        await stored.delivery(age.replace(" ", "-"), ended=age)
+    async with stored.pool.acquire() as connection:
+        await connection.execute("SET ROLE hookseal_worker")
+        for forbidden in _FORBIDDEN:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(forbidden)
+        for days in (None, -1_000, 0):
+            await connection.fetch("SELECT * FROM hookseal.remove_deliveries($1, '-infinity')", days)
+        await connection.execute("RESET ROLE")
+        assert ["23-hours"] == await stored.delivered_events()
+        for role in ("hookseal_producer", "hookseal_publisher", "hookseal_operator", "hookseal_readonly"):
+            await connection.execute(f"SET ROLE {role}")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch("SELECT * FROM hookseal.remove_deliveries(30, '-infinity')")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch("SELECT * FROM hookseal.remove_events(30, '-infinity')")
+        await connection.execute("RESET ROLE")
+
+
+async def test_counting() -> None:
+    """Sums of what was removed; nothing removed is false."""
+    assert not Removed()
+    assert Removed(events=1)
+    assert Removed(deliveries=1, attempts=5, events=1) == Removed(deliveries=1, attempts=5) + Removed(events=1)

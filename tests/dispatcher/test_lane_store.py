@@ -1,0 +1,224 @@
+"""Crowded lanes and open breakers in PostgreSQL."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
+from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, PostgresLanes
+from hookseal.dispatcher.lanes.lane import Opened, Parked
+from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
+from tests.dispatcher.test_ledger import ledger
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+AGAIN = Verdict(state=State.PENDING, retry_in_seconds=60)
+DONE = Verdict(state=State.DELIVERED)
+
+
+def attempt(outcome: Outcome) -> Attempt:
+    """Return an attempt with this outcome."""
+    return Attempt(outcome=outcome, status=None, duration_ms=5, snippet=None, signed_by=("db:acme:n:1",))
+
+
+@pytest.fixture
+async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
+    """Return an installation with one endpoint of acme."""
+    installation = await begin(begun_pool)
+    await installation.endpoint()
+    return installation
+
+
+async def published(stored: Installation, number: int) -> list[Ring]:
+    """Publish so many events, and return their deliveries, the oldest first."""
+    return [(await stored.deliveries())[0] for _ in range(number)]
+
+
+async def waiting(stored: Installation, rings: list[Ring]) -> list[str | None]:
+    """Return what each of these deliveries waits for."""
+    return [(await stored.delivery(ring))["waiting_for"] for ring in rings]
+
+
+def parked(rings: list[Ring], reason: WaitingFor = WaitingFor.CONCURRENCY) -> list[Parked]:
+    """Return these rings, to be parked."""
+    return [Parked(ring, reason) for ring in rings]
+
+
+async def unrung(stored: Installation) -> list[Ring]:
+    """Return what the outbox rings now."""
+    token = await stored.pool.fetchval(
+        "UPDATE hookseal.control SET token = gen_random_uuid(), until = now() + interval '1 h'"
+        " WHERE name = 'outbox' RETURNING token::text"
+    )
+    return (await ledger(stored.pool).ring_unrung(token, waited_seconds=0))[0]
+
+
+async def open_breaker(stored: Installation, ring: Ring) -> None:
+    """Open the breaker of an endpoint, as a worker does."""
+    opened = Opened((ring.tenant_id, ring.endpoint_id), Outcome.TIMEOUT)
+    await PostgresLanes(stored.pool).open_breakers([opened, opened], spread=1.0)
+
+
+async def probe(stored: Installation) -> int:
+    """Make every probe due now, release the probes, and return how many there were."""
+    await stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+    return await PostgresHeldEndpoints(stored.pool).probe()
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_what_waits_in_a_lane_is_claimed_from_it(stored: Installation) -> None:
+    """Parked deliveries spend no attempt, are in no queue, and are claimed from their lane, the oldest first."""
+    rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
+    assert {each.delivery_id for each in rings} == await lanes.park(parked(rings))
+    rings += await published(stored, 2)
+    assert ["concurrency"] * 6 == await waiting(stored, rings)
+    assert [] == await unrung(stored)
+    assert await ledger(stored.pool).claim(rings[0]) is None, "a ring alone does not claim it"
+
+    [lane] = await lanes.page()
+    assert (("acme", rings[0].endpoint_id), None, True) == (lane.key, lane.reopened_at, lane.is_open)
+    found = await lanes.next([(lane.key, 5)])
+    assert [replace(each, is_parked=True) for each in rings[:5]] == found
+    claimed = await ledger(stored.pool).claim_all(found, None, most_bytes=1_000_000)
+    assert [1] * 5 == [each.number for each in claimed.claims]
+    assert [None] * 5 == await waiting(stored, rings[:5])
+    assert rings[5].delivery_id == (await lanes.next([(lane.key, 5)]))[0].delivery_id
+    again = await ledger(stored.pool).claim_all(found, None, most_bytes=1_000_000)
+    assert ([], []) == (again.claims, again.busy)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_lane_is_forgotten_only_when_nothing_waits(stored: Installation) -> None:
+    """A lane with a waiting delivery stays; afterwards what is published is due at once again."""
+    rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
+    await lanes.park(parked(rings, WaitingFor.RATE))
+    [lane] = await lanes.page()
+    await lanes.forget([lane.key])
+    assert [lane] == await lanes.page()
+    await ledger(stored.pool).claim_all(await lanes.next([(lane.key, 1)]), None, most_bytes=1_000)
+    await lanes.forget([lane.key])
+
+    assert [] == await lanes.page()
+    assert [None] == await waiting(stored, await published(stored, 1))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_the_outbox_rings_nobody_for_a_crowded_lane(stored: Installation) -> None:
+    """What is due and unrung is parked by the outbox if its lane is crowded; another endpoint's delivery is rung."""
+    rings = await published(stored, 3)
+    await PostgresLanes(stored.pool).park(parked(rings[:1], WaitingFor.RATE))
+    await stored.endpoint("globex")
+    [other] = await stored.deliveries("globex")
+
+    assert [other] == await unrung(stored)
+    assert ["rate"] * 3 == await waiting(stored, rings)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_an_open_breaker_holds_all(stored: Installation) -> None:
+    """What is due, and what is published, waits for the breaker; a request in flight is recorded as always."""
+    rings = await published(stored, 3)
+    real = ledger(stored.pool)
+    flying = await real.claim(rings[0])
+    assert flying is not None
+    await open_breaker(stored, rings[0])
+    assert await stored.pool.fetchval(
+        "SELECT probe_at - since = make_interval(secs => $1) FROM hookseal.held_endpoints", FIRST_PROBE_SECONDS
+    )
+    rings += await published(stored, 1)
+    assert [] == await unrung(stored)
+    assert [None, "breaker", "breaker", "breaker"] == await waiting(stored, rings)
+    assert "10 times in a row, the last time with timeout" in (await stored.delivery(rings[3]))["last_error"]
+    assert AGAIN == await real.record(flying, attempt(Outcome.TIMEOUT), AGAIN, "timeout")
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_one_probe_closes_the_breaker(stored: Installation) -> None:
+    """A probe in trouble leaves it open, and is no probe when it is due again; an answered one makes a crowded lane."""
+    rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
+    real = ledger(stored.pool)
+    await open_breaker(stored, rings[0])
+    assert [] == await unrung(stored)
+    assert 1 == await probe(stored)
+    assert [rings[0]] == await unrung(stored), "the probe, and nothing else, is rung"
+    claim = await real.claim(rings[0])
+    assert claim is not None
+    assert (True, WaitingFor.BREAKER) == (claim.is_probe, claim.held_for)
+    await real.record(claim, attempt(Outcome.SERVER_ERROR), AGAIN, "503")
+    await stored.pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() WHERE waiting_for IS NULL")
+    assert [] == await unrung(stored), "the failed probe is no probe when it is due again"
+    assert ["breaker"] * 3 == await waiting(stored, rings)
+    assert [] == await lanes.page()
+
+    assert 1 == await probe(stored)
+    claim = await real.claim(rings[0])
+    assert claim is not None
+    await real.record(claim, attempt(Outcome.CLIENT_ERROR), AGAIN, "404")
+    [lane] = await lanes.page()
+    assert isinstance(lane.reopened_at, datetime)
+    assert lane.is_open
+    assert [each.delivery_id for each in rings[1:]] == [each.delivery_id for each in await lanes.next([(lane.key, 9)])]
+    assert ["concurrency"] == await waiting(stored, await published(stored, 1))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_what_is_parked_while_the_breaker_is_open(stored: Installation) -> None:
+    """Rings of a held endpoint are parked for its reason, except the probe and locked ones, and no lane is made."""
+    rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
+    await lanes.park(parked(rings[:1]))
+    await open_breaker(stored, rings[0])
+    assert 1 == await probe(stored), "what waited before the breaker opened may be the probe"
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", rings[3].delivery_id
+        )
+        assert {rings[1].delivery_id, rings[2].delivery_id} == await lanes.park(parked(rings))
+    assert [None, "breaker", "breaker", None] == await waiting(stored, rings)
+    [lane] = await lanes.page()
+    assert not lane.is_open
+    assert [] == await lanes.next([(lane.key, 9)])
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_breaker_with_nothing_to_probe_closes(stored: Installation) -> None:
+    """If nothing waits when the probe is due, the endpoint is released; it is opened again at the next failures."""
+    [ring] = await published(stored, 1)
+    await open_breaker(stored, ring)
+    assert 0 == await probe(stored)
+    await stored.settle()
+    assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints")
+
+
+async def test_a_lane_whose_endpoint_is_disabled_or_deleted(stored: Installation) -> None:
+    """Disabled, its deliveries wait for `enable`; deleted, the lane is gone with them."""
+    rings, lanes = await published(stored, 2), PostgresLanes(stored.pool)
+    await lanes.park(parked(rings))
+    endpoint = EndpointId(rings[0].endpoint_id)
+    async with stored.pool.acquire() as connection:
+        await disable_endpoint(stored.operator(connection), TenantId("acme"), endpoint, reason="x")
+    await stored.settle()
+    assert ["endpoint_disabled"] * 2 == await waiting(stored, rings)
+    [lane] = await lanes.page()
+    assert not lane.is_open
+    async with stored.pool.acquire() as connection:
+        await delete_endpoint(stored.operator(connection), TenantId("acme"), endpoint)
+    assert [] == await lanes.page()
+
+
+async def test_a_breaker_of_an_endpoint_that_is_held(stored: Installation) -> None:
+    """A breaker does not take the place of a refused secret, and takes that of an endpoint that is being released."""
+    [ring] = await published(stored, 1)
+    await stored.pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, reason) SELECT tenant_id, id, 'x'"
+        " FROM hookseal.endpoints"
+    )
+    why = "SELECT waiting_for FROM hookseal.held_endpoints"
+    await open_breaker(stored, ring)
+    assert "secret" == await stored.pool.fetchval(why)
+    await stored.pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
+    await open_breaker(stored, ring)
+    assert "breaker" == await stored.pool.fetchval(why)

@@ -1,0 +1,234 @@
+"""What is published for the operator, once for each change, in the transaction of the change."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.endpoint_health import mark_failing, mark_recovered
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.failing_endpoints import Key
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Ring, State, Verdict
+from hookseal.ground.ids import OPERATOR_TENANT, TenantId
+from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
+from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.operations.endpoint.schedule import take_turn
+from hookseal.secrets.endpoint import schedule
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+pytestmark = pytest.mark.req("DEL-08", part="operator-events")
+ACME = TenantId("acme")
+ROW = Attempt(outcome=Outcome.SERVER_ERROR, status=503, duration_ms=12, snippet="later", signed_by=("db:acme:n:1",))
+LAST = Verdict(state=State.DEAD_LETTER)
+
+
+@pytest.fixture
+async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
+    """Return an installation in which an endpoint of the operator subscribes to everything."""
+    installation = await begin(begun_pool)
+    await installation.add(
+        NewEndpoint(tenant_id=OPERATOR_TENANT, url="https://operator.example/hook", event_types=("*",))
+    )
+    return installation
+
+
+@pytest.fixture
+async def key(stored: Installation) -> Key:
+    """Return an endpoint of acme, whose url has a query."""
+    return ACME, (await stored.endpoint(url="https://receiver.example/hook?token=abc")).pointer.endpoint_id
+
+
+async def events(stored: Installation) -> list[tuple[str, dict[str, Any]]]:
+    """Return the type and the data of every event of the operator that has a delivery, oldest first."""
+    rows = await stored.pool.fetch(
+        "SELECT e.event_type, e.body FROM hookseal.events AS e JOIN hookseal.deliveries AS d"
+        " ON d.tenant_id = e.tenant_id AND d.event_id = e.id WHERE e.tenant_id = '_operator' ORDER BY d.id"
+    )
+    return [(row["event_type"], json.loads(row["body"])["data"]) for row in rows]
+
+
+async def exhausted(stored: Installation, ring: Ring) -> None:
+    """Record that the last attempt of this delivery failed, as a worker does."""
+    ledger = PostgresLedger(stored.pool, worker="w1", lease_seconds=45)
+    claim = await ledger.claim(ring)
+    assert claim is not None
+    await ledger.record_all([FinishedAttempt(claim=claim, attempt=ROW, verdict=LAST, error="503")])
+
+
+async def disable(stored: Installation, key: Key) -> None:
+    """Disable the endpoint, as an operator does."""
+    async with stored.pool.acquire() as connection:
+        await disable_endpoint(stored.operator(connection), *key, reason="maintenance")
+
+
+async def rotate(stored: Installation, key: Key) -> None:
+    """Rotate the secret of the endpoint."""
+    wanted = RotationRequest(
+        tenant_id=key[0], endpoint_id=key[1], overlap_seconds=3600, secret=generate_signing_secret()
+    )
+    async with stored.pool.acquire() as connection:
+        await rotate_secret(stored.operator(connection), wanted)
+
+
+async def announce(stored: Installation, key: Key) -> None:
+    """Announce a rotation by schedule."""
+    await stored.pool.execute(
+        "UPDATE hookseal.endpoints SET rotate_every_days = 1, secret_updated_at = now() - interval '2 days'"
+        " WHERE id = $1::text::uuid",
+        key[1],
+    )
+    [due] = await schedule.upcoming(stored.pool, None)
+    async with stored.pool.acquire() as connection:
+        await take_turn(stored.operator(connection), due, overlap_seconds=DAY)
+
+
+DAY = 86_400
+
+
+async def fail(stored: Installation, key: Key) -> None:
+    """Note that the endpoint is failing."""
+    await mark_failing(stored.pool, [key])
+
+
+async def recover(stored: Installation, key: Key) -> None:
+    """Note that the endpoint is failing, then that it is not."""
+    await mark_failing(stored.pool, [key])
+    await mark_recovered(stored.pool, [key])
+
+
+async def exhaust(stored: Installation, _key: Key) -> None:
+    """Publish an event for acme, and spend the attempts of its delivery."""
+    [ring] = await stored.deliveries()
+    await exhausted(stored, ring)
+
+
+Change = Callable[[Installation, Key], Awaitable[None]]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "names"),
+    [
+        (disable, "endpoint.disabled", {"name", "url", "reason"} - {"name"}),
+        (fail, "endpoint.failing", {"url", "failing_since"}),
+        (recover, "endpoint.recovered", {"url", "failing_since"}),
+        (exhaust, "message.attempt.exhausted", {"delivery_id", "event_id", "attempts"}),
+        (
+            rotate,
+            "secret.rotated",
+            {"url", "secret_ref", "previous_secret_ref", "previous_secret_expires_at", "generation"},
+        ),
+        (announce, "secret.expiring", {"generation", "secret_ref", "rotate_every_days", "rotates_at"}),
+    ],
+)
+async def test_each_kind(stored: Installation, key: Key, *, change: Change, kind: str, names: set[str]) -> None:
+    """Each change is published once, with the ids of the endpoint, and its url without the query."""
+    await change(stored, key)
+
+    [data] = [data for found, data in await events(stored) if found == kind]
+    assert {"tenant_id": ACME, "endpoint_id": key[1], "suppressed": 0}.items() <= data.items()
+    assert names == data.keys() - {"tenant_id", "endpoint_id", "suppressed"}
+    assert "https://receiver.example/hook" == data.get("url", "https://receiver.example/hook")
+
+
+async def test_at_most_one_of_a_kind_in_ten_minutes(stored: Installation, key: Key) -> None:
+    """Further ones are counted, and the next one that is published says how many there were."""
+    for _ in range(3):
+        await exhaust(stored, key)
+    assert 1 == len(await events(stored))
+    await disable(stored, key)
+    assert ["message.attempt.exhausted", "endpoint.disabled"] == [kind for kind, _ in await events(stored)]
+    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = true")
+    await stored.pool.execute("UPDATE hookseal.operator_notices SET last_at = now() - interval '601 s'")
+    await exhaust(stored, key)
+
+    kind, data = (await events(stored))[-1]
+    assert ("message.attempt.exhausted", 2) == (kind, data["suppressed"])
+
+
+async def test_while_another_transaction_publishes(stored: Installation, key: Key) -> None:
+    """An outcome does not wait for another transaction that publishes about the same endpoint."""
+    rings = [(await stored.deliveries())[0] for _ in range(2)]
+    await exhausted(stored, rings[0])
+    async with stored.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.operator_notices FOR UPDATE")
+        await exhausted(stored, rings[1])
+
+    assert "dead_letter" == (await stored.delivery(rings[1]))["state"]
+
+
+async def test_an_event_that_cannot_be_published(stored: Installation, key: Key) -> None:
+    """It does not undo the change: the outcome of an attempt matters more."""
+    await stored.pool.execute("ALTER TABLE hookseal.events ADD CHECK (tenant_id <> '_operator')")
+    [ring] = await stored.deliveries()
+    await exhausted(stored, ring)
+
+    assert "dead_letter" == (await stored.delivery(ring))["state"]
+    assert [] == await events(stored)
+
+
+async def test_the_operator_itself(stored: Installation) -> None:
+    """What happens to an endpoint of the operator is not published: it would cause the next event."""
+    own = OPERATOR_TENANT, (await stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints"))
+    await recover(stored, own)
+    await rotate(stored, own)
+    await disable(stored, own)
+
+    assert [] == await events(stored)
+    assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.operator_notices")
+
+
+@pytest.mark.parametrize(
+    ("subscription", "kinds"),
+    [
+        ("endpoint.*", ["endpoint.disabled"]),
+        ("message.*", ["message.attempt.exhausted"]),
+        ("message.attempt.*", ["message.attempt.exhausted"]),
+        ("secret.rotated", []),
+    ],
+)
+async def test_subscriptions(stored: Installation, key: Key, *, subscription: str, kinds: list[str]) -> None:
+    """Only what an endpoint of the operator subscribes to is stored."""
+    await stored.pool.execute(
+        "UPDATE hookseal.endpoints SET event_types = $1 WHERE tenant_id = '_operator'", [subscription]
+    )
+    await exhaust(stored, key)
+    await disable(stored, key)
+
+    assert kinds == [kind for kind, _ in await events(stored)]
+    assert len(kinds) == await stored.pool.fetchval(
+        "SELECT count(*) FROM hookseal.events WHERE tenant_id = '_operator'"
+    )
+
+
+async def test_a_change_that_is_rolled_back(stored: Installation, key: Key) -> None:
+    """It leaves no event."""
+    async with stored.pool.acquire() as connection:
+        change = connection.transaction()
+        await change.start()
+        await connection.execute("UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", key[1])
+        await change.rollback()
+
+    assert [] == await events(stored)
+
+
+async def test_a_deleted_endpoint(stored: Installation, key: Key) -> None:
+    """Nothing is remembered about it."""
+    await fail(stored, key)
+    async with stored.pool.acquire() as connection:
+        await delete_endpoint(stored.operator(connection), *key)
+
+    assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.operator_notices")
+
+
+async def test_a_producer_cannot_publish_for_the_operator(stored: Installation) -> None:
+    """The tenant `_operator` is refused by every publishing function, whatever the role."""
+    for call in ("publish('_operator', 'a', '{}')", "publish_raw('_operator', 'a', 'b')"):
+        with pytest.raises(asyncpg.PostgresError, match="tenant must be") as caught:
+            await stored.pool.fetch(f"SELECT * FROM hookseal.{call}")  # noqa: S608 -- ours
+        assert "HS422" == caught.value.sqlstate

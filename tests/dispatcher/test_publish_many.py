@@ -1,0 +1,445 @@
+"""Publishing many events in one call, from Python and from SQL."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.publish import MOST_BYTES, MOST_EVENTS, Event, Published, batch, publish_many
+from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused
+from hookseal.ground.ids import EventId, TenantId
+from hookseal.ground.wire import MAX_BODY_BYTES
+from tests.dispatcher.test_publish import endpoint, event, login, stored_body
+from tests.worker.waiting import eventually
+
+Pool = asyncpg.Pool
+
+ACME = TenantId("acme")
+SQL = "SELECT * FROM hookseal.publish_many($1, $2::text[]::json[])"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def many(pool: "Pool[asyncpg.Record]", *events: tuple[Event, str | bytes]) -> list[Published]:
+    """Publish events of acme."""
+    return await publish_many(pool, ACME, batch(events))
+
+
+async def by_sql(pool: "Pool[asyncpg.Record]", *events: str, tenant: str = "acme") -> list[asyncpg.Record]:
+    """Publish from SQL; each event is JSON text."""
+    return await pool.fetch(SQL, tenant, events)
+
+
+async def count(pool: "Pool[asyncpg.Record]", table: str = "events") -> int:
+    """Return the number of rows."""
+    found: int = await pool.fetchval(f"SELECT count(*) FROM hookseal.{table}")  # noqa: S608 -- a name of ours
+    return found
+
+
+def numbered(first: int, last: int) -> list[tuple[Event, str | bytes]]:
+    """Return events with ids and data that contain their numbers."""
+    return [(event(event_id=EventId(f"e{number}")), str(number)) for number in range(first, last + 1)]
+
+
+def spelled(**fields: object) -> str:
+    """Return an event as JSON."""
+    return json.dumps({"event_type": "a.b", "data": 1} | fields)
+
+
+@pytest.mark.req("DEL-01")
+async def test_each_is_fanned_out(pool: "Pool[asyncpg.Record]") -> None:
+    """Each event creates a delivery for each subscribed endpoint of the tenant; results are in the given order."""
+    exact = await endpoint(pool, "acme", "invoice.paid")
+    family = await endpoint(pool, "acme", "user.created", "invoice.*")
+    everything = await endpoint(pool, "acme", "*")
+    await endpoint(pool, "acme", "invoice.paid.*", "invoice", "invoicex.*")
+    await endpoint(pool, "globex", "*")
+    types = {
+        "invoice.paid": {exact, family, everything},
+        "invoice.paid.late": {family, everything},
+        "user.created": {family, everything},
+        "user": {everything},
+    }
+    published = await many(pool, *[(event(each), "1") for each in types])
+
+    reached = [{ring.endpoint_id for ring in one.deliveries} for one in published]
+    # invoice.paid.late reaches the fourth endpoint, too, which subscribes to invoice.paid.*.
+    fourth = await pool.fetchval("SELECT id::text FROM hookseal.endpoints WHERE 'invoicex.*' = ANY (event_types)")
+    types["invoice.paid.late"].add(fourth)
+    assert list(types.values()) == reached
+    assert list(types) == [
+        await pool.fetchval("SELECT event_type FROM hookseal.events WHERE id = $1", one.event_id) for one in published
+    ]
+    assert 9 == await count(pool, "deliveries")
+    assert {"acme"} == {ring.tenant_id for one in published for ring in one.due}
+
+
+@pytest.mark.req("DEL-22")
+async def test_what_waits_is_not_due(pool: "Pool[asyncpg.Record]") -> None:
+    """Deliveries for a disabled or held endpoint wait, with the reason, and are not due."""
+    due, disabled, held = [await endpoint(pool, "acme", "*") for _ in range(3)]
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", disabled)
+    await pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, reason)"
+        " VALUES ('acme', $1::text::uuid, 'no key')",
+        held,
+    )
+    first = await many(pool, *numbered(1, 2))
+    again = await many(pool, *numbered(1, 2))
+
+    for one in (*first, *again):
+        assert {due, disabled, held} == {ring.endpoint_id for ring in one.deliveries}
+        assert [due] == [ring.endpoint_id for ring in one.due]
+    rows = await pool.fetch(
+        "SELECT DISTINCT endpoint_id::text, waiting_for, last_error, held_at IS NOT NULL FROM hookseal.deliveries"
+    )
+    assert {
+        (due, None, None, False),
+        (disabled, "endpoint_disabled", "the endpoint is disabled", True),
+        (held, "secret", "no key", True),
+    } == set(map(tuple, rows))
+
+
+@pytest.mark.req("DEL-01")
+async def test_what_is_stored(pool: "Pool[asyncpg.Record]") -> None:
+    """Each event is stored as `publish` stores it: data as written, bodies byte for byte, and the optional fields."""
+    texts = [
+        '{"z": 1,  "a": "Zo\\u00eb \U0001f680", "n": 1.10}',
+        "null",
+        '"\\u0000 \\ud800 \\\\u0041 \\\\\\u0041 \\" \\n"',
+        "[]",
+    ]
+    whole = event(event_id=EventId("e-1"), correlation_id='order"7\\', traceparent=TRACEPARENT)
+    published = await many(
+        pool, *[(event(), text) for text in texts], (event(), b"\xff\xfe\x00binary"), (event(), b""), (whole, "1")
+    )
+
+    bodies = [await stored_body(pool, one.event_id) for one in published]
+    assert texts == [body.decode().partition(',"data":')[2][:-1] for body in bodies[: len(texts)]]
+    assert [b"\xff\xfe\x00binary", b""] == bodies[len(texts) : -1]
+    row = await pool.fetchrow("SELECT correlation_id, traceparent FROM hookseal.events WHERE id = 'e-1'")
+    assert row is not None
+    assert ('order"7\\', TRACEPARENT) == tuple(row)
+
+
+@pytest.mark.req("DEL-01")
+async def test_it_is_what_publish_stores(pool: "Pool[asyncpg.Record]") -> None:
+    """An event that was published alone is a repeat in a batch, and the other way round, raw or not."""
+    rows = await by_sql(pool, spelled(event_id="e1"), spelled(event_id="e2"))
+    assert [False, False] == [row["duplicate"] for row in rows]
+    alone = "SELECT duplicate FROM hookseal.publish('acme', 'a.b', '1', $1)"
+    assert [True, True, False] == [await pool.fetchval(alone, each) for each in ("e1", "e2", "e3")]
+    await pool.fetch("SELECT * FROM hookseal.publish_raw('acme', 'a.b', '\\x00ff', 'e4')")
+    raw = json.dumps({"event_type": "a.b", "body": base64.b64encode(b"\0\xff").decode(), "event_id": "e4"})
+    rows = await by_sql(pool, spelled(event_id="e3"), raw, spelled(event_id="e5"))
+
+    assert [(1, True), (2, True), (3, False)] == [(row["index"], row["duplicate"]) for row in rows]
+
+
+@pytest.mark.req("DEL-01")
+async def test_idempotent(pool: "Pool[asyncpg.Record]") -> None:
+    """In one call, events that were published before return their first results, and new ones are created."""
+    for _ in range(2):
+        await endpoint(pool, "acme", "*")
+    first = await many(pool, *numbered(1, 4))
+    second = await many(pool, *numbered(3, 6))
+    third = await many(pool, *numbered(1, 6))
+
+    assert [True, True, False, False] == [one.duplicate for one in second]
+    assert [one.deliveries for one in first[2:]] == [one.deliveries for one in second[:2]]
+    assert [one.deliveries for one in (*first, *second[2:])] == [one.deliveries for one in third]
+    assert (6, 12) == (await count(pool), await count(pool, "deliveries"))
+
+
+@pytest.mark.req("DEL-01")
+async def test_one_event_twice_in_a_batch(pool: "Pool[asyncpg.Record]") -> None:
+    """The same event several times in one call is created once; the others are repeats of it."""
+    await endpoint(pool, "acme", "*")
+    [first, other, again, once_more] = await many(pool, *(numbered(2, 2) + numbered(1, 1)), *(numbered(2, 2) * 2))
+
+    assert [False, False, True, True] == [one.duplicate for one in (first, other, again, once_more)]
+    assert first.deliveries == again.deliveries == once_more.deliveries != other.deliveries
+    assert (first.due, 2, 2) == (again.due, await count(pool), await count(pool, "deliveries"))
+
+
+@pytest.mark.req("DEL-01")
+@pytest.mark.parametrize("kept", [True, False], ids=["stored-before", "in-the-batch"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        (event("other", event_id=EventId("e3")), "3"),
+        (event(event_id=EventId("e3")), "4"),
+        (event(event_id=EventId("e3")), b"3"),
+    ],
+    ids=["type", "data", "raw"],
+)
+async def test_another_event_under_the_same_id(
+    pool: "Pool[asyncpg.Record]", kept: bool, other: tuple[Event, str | bytes]
+) -> None:
+    """An id that another event has is a conflict, with the index of the event, and nothing is stored."""
+    if kept:
+        await many(pool, *numbered(3, 3))
+    before = [] if kept else numbered(3, 3)
+    with pytest.raises(Conflict, match=r"^events\[4\]: event id is already used") as caught:
+        await many(pool, *numbered(10, 13 - len(before)), *before, other, *numbered(20, 21))
+
+    assert ("event_id", 4) == (caught.value.field, caught.value.index)
+    assert int(kept) == await count(pool)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"event_type": "a b"}, "event_type"),
+        ({"event_type": "a.*"}, "event_type"),
+        ({"event_type": "x" * 129}, "event_type"),
+        ({"event_type": "a\n"}, "event_type"),
+        ({"event_type": None}, "event_type"),
+        ({"event_id": "a.b"}, "event_id"),
+        ({"event_id": ""}, "event_id"),
+        ({"event_id": "x" * 129}, "event_id"),
+        ({"event_id": "\\u0000"}, "event_id"),
+        ({"correlation_id": "a\r\nX: y"}, "correlation_id"),
+        ({"correlation_id": "x" * 129}, "correlation_id"),
+        ({"traceparent": "nonsense"}, "traceparent"),
+    ],
+)
+async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, Any], field: str) -> None:
+    """The database refuses a malformed event with the first index and the field, and stores nothing."""
+    with pytest.raises(Malformed) as caught:
+        await many(pool, *numbered(1, 3), (event(**changes), "1"), (event("A"), "1"))
+    with pytest.raises(asyncpg.PostgresError, match=r"^events\[2\]: ") as said:
+        await by_sql(pool, spelled(), spelled(**changes), spelled(event_type="A"))
+
+    assert (field, 3) == (caught.value.field, caught.value.index)
+    assert ("HS422", field) == (said.value.sqlstate, said.value.column_name)
+    assert 0 == await count(pool)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize("tenant", ["_system", "-a", "a\n", "", None, "x" * 64])
+async def test_a_tenant_that_is_none(pool: "Pool[asyncpg.Record]", tenant: str | None) -> None:
+    """A malformed tenant is refused, also without an event."""
+    for events in ([], [spelled()]):
+        with pytest.raises(asyncpg.PostgresError, match=r"^tenant must be") as caught:
+            await pool.fetch(SQL, tenant, events)
+        assert ("HS422", "tenant") == (caught.value.sqlstate, caught.value.column_name)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ("5", "events"),
+        ("[]", "events"),
+        ("{}", "events"),
+        (None, "events"),
+        ('{"event_type": "a", "data": 1, "eventid": "e"}', "events"),
+        ('{"event_type": "a", "data": 1, "data": 2}', "events"),
+        ('{"event_type": "a", "data": 1, "event_id": 5}', "events"),
+        ('{"event_type": "a", "body": {}}', "events"),
+        ('{"event_\\u0074ype": "a", "data": 1}', "events"),
+        ('{"event_type": "a"}', "data"),
+        ('{"event_type": "a", "body": null}', "data"),
+        ('{"event_type": "a", "data": 1, "body": ""}', "data"),
+        ('{"event_type": "a", "body": "AAA"}', "body"),
+        ('{"event_type": "a", "body": "A==="}', "body"),
+        ('{"event_type": "a", "body": "AA=A"}', "body"),
+        ('{"event_type": "a", "body": "AA\\nAA"}', "body"),
+    ],
+)
+async def test_what_is_no_event(pool: "Pool[asyncpg.Record]", given: str | None, field: str) -> None:
+    """From SQL, a malformed event is refused with its number, and the error does not repeat its values."""
+    with pytest.raises(asyncpg.PostgresError, match=r"^events\[2\]: ") as caught:
+        await pool.fetch(SQL, "acme", [spelled(), given, "7"])
+
+    assert ("HS422", field) == (caught.value.sqlstate, caught.value.column_name)
+    assert 0 == await count(pool)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
+    """A body of 262,144 bytes as sent is accepted and one byte more is refused, raw or not."""
+    around = len('{"type":"invoice.paid","timestamp":"2026-01-31T12:00:00.000Z","data":""}')
+    most = MAX_BODY_BYTES - around
+    await many(pool, (event(), b"x" * MAX_BODY_BYTES), (event(), '"' + "x" * most + '"'))
+    for too_long in (b"x" * (MAX_BODY_BYTES + 1), '"' + "x" * (most + 1) + '"'):
+        with pytest.raises(Malformed, match=r"^events\[1\]: body must be at most") as caught:
+            await many(pool, (event(), "1"), (event(), too_long))
+        assert ("body", 1) == (caught.value.field, caught.value.index)
+    assert 2 == await count(pool)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_the_limits_of_a_call(pool: "Pool[asyncpg.Record]") -> None:
+    """A call accepts 1,000 events and 32 MiB of JSON; more are refused by Python and by SQL, and nothing is stored."""
+    assert MOST_EVENTS == len(await many(pool, *numbered(1, MOST_EVENTS)))
+    large = [(event(), '"' + "x" * 250_000 + '"')] * (MOST_BYTES // 250_000 + 1)
+    for events in (numbered(1, MOST_EVENTS + 1), large):
+        with pytest.raises(Malformed) as caught:
+            batch(events)
+        assert ("events", None) == (caught.value.field, caught.value.index)
+    for texts in ([spelled()] * (MOST_EVENTS + 1), [spelled(data="x" * 250_000)] * len(large), None):
+        with pytest.raises(asyncpg.PostgresError, match=r"^events must be") as refused:
+            await pool.fetch(SQL, "acme", texts)
+        assert ("HS422", "events") == (refused.value.sqlstate, refused.value.column_name)
+
+    assert MOST_EVENTS == await count(pool)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_an_event_that_is_too_long_is_not_read(pool: "Pool[asyncpg.Record]") -> None:
+    """An event of up to 1 MiB of JSON text is read; a longer one is refused before it is parsed."""
+    most = spelled() + " " * (1_048_576 - len(spelled()))
+    await by_sql(pool, most)
+    with pytest.raises(
+        asyncpg.PostgresError, match=r"^events\[2\]: body must be .*an event 1048576 as given"
+    ) as refused:
+        await by_sql(pool, spelled(), most + " ")
+
+    assert ("HS422", "body") == (refused.value.sqlstate, refused.value.column_name)
+    assert 1 == await count(pool)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_the_limit_of_deliveries(pool: "Pool[asyncpg.Record]") -> None:
+    """A call may create 20,000 deliveries; one that would create more is refused, and nothing is stored."""
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
+        " SELECT 'acme', hookseal.uuid7(), 'https://r.example/' || n, '{*}', 'old' FROM generate_series(1, 2000) AS n"
+    )
+    with pytest.raises(Malformed, match="at most 20000 deliveries") as caught:
+        await many(pool, *numbered(1, 11))
+    assert ("events", 0, 0) == (caught.value.field, await count(pool), await count(pool, "deliveries"))
+
+    published = await many(pool, *numbered(1, 10))
+    assert [2_000] * 10 == [len(one.deliveries) for one in published]
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_what_nobody_subscribes_to_makes_no_delivery(pool: "Pool[asyncpg.Record]") -> None:
+    """Events without subscribers do not count towards the 20,000 deliveries of a call."""
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
+        " SELECT 'acme', hookseal.uuid7(), 'https://r.example/' || n, '{invoice.*}', 'old'"
+        " FROM generate_series(1, 2000) AS n"
+    )
+    published = await many(pool, *numbered(1, 10), (event("other"), "1"))
+
+    assert [2_000] * 10 + [0] == [len(one.deliveries) for one in published]
+    with pytest.raises(Malformed, match="at most 20000 deliveries"):
+        await many(pool, *numbered(11, 21), (event("other"), "1"))
+
+
+async def test_no_events(pool: "Pool[asyncpg.Record]") -> None:
+    """A call without events returns no rows."""
+    assert ([], []) == (await many(pool), await by_sql(pool))
+
+
+@pytest.mark.req("DEL-01")
+async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+    """A role may publish only for the tenants that were granted to it."""
+    async with login(pool, database_url) as (role, connection):
+
+        async def is_refused(tenant: str = "acme") -> None:
+            with pytest.raises(Refused):
+                await publish_many(connection, TenantId(tenant), batch(numbered(1, 2)))
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch(SQL, tenant, [])
+
+        await is_refused()
+        await pool.execute(f"GRANT hookseal_producer TO {role}")
+        await is_refused()
+        await pool.execute(
+            "INSERT INTO hookseal.producers (role_name, tenant_id, role)"
+            " SELECT rolname, 'acme', oid FROM pg_roles WHERE rolname = $1",
+            role,
+        )
+        await publish_many(connection, ACME, batch(numbered(1, 2)))
+        await is_refused("globex")
+
+    assert 2 == await count(pool)
+
+
+async def _outcome(connection: object, events: Sequence[tuple[Event, str | bytes]]) -> list[bool]:
+    published = await publish_many(connection, ACME, batch(events))  # type: ignore[arg-type]
+    return [one.duplicate for one in published]
+
+
+@pytest.mark.req("DEL-01")
+async def test_two_batches_in_opposite_orders(pool: "Pool[asyncpg.Record]") -> None:
+    """Two batches with the same events in opposite orders do not deadlock, and each event is created once."""
+    forwards = numbered(1, 300)
+    backwards = forwards[::-1]
+    async with pool.acquire() as one, pool.acquire() as other:
+        await one.execute("SET deadlock_timeout = '10ms'")
+        await other.execute("SET deadlock_timeout = '10ms'")
+        for round_ in range(20):
+            made = await asyncio.gather(_outcome(one, forwards), _outcome(other, backwards))
+            assert 300 == sum(not duplicate for duplicates in made for duplicate in duplicates), f"round {round_}"
+            await pool.execute("TRUNCATE hookseal.events CASCADE")
+
+
+@pytest.mark.req("DEL-01")
+async def test_a_batch_waits_for_another_transaction(pool: "Pool[asyncpg.Record]") -> None:
+    """Events that an open transaction has published are repeats once it commits, and are created if it rolls back."""
+    await endpoint(pool, "acme", "*")
+    for keeps, expected in ((True, [False, True, False]), (False, [False, False, False])):
+        await pool.execute("TRUNCATE hookseal.events CASCADE")
+        async with pool.acquire() as one, pool.acquire() as other:
+            transaction = one.transaction()
+            await transaction.start()
+            await publish_many(one, ACME, batch(numbered(2, 2)))
+            waiting = asyncio.ensure_future(_outcome(other, numbered(1, 3)))
+
+            async def waits() -> bool:
+                held_up = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+                return bool(await pool.fetchval(held_up, other.get_server_pid()))
+
+            await eventually(waits)
+            await (transaction.commit() if keeps else transaction.rollback())
+            assert expected == await waiting
+        assert (3, 3) == (await count(pool), await count(pool, "deliveries"))
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_the_callers_settings_change_nothing(pool: "Pool[asyncpg.Record]") -> None:
+    """A session with other settings for backslashes and plans has the same result, and keeps its settings."""
+    async with pool.acquire() as connection:
+        await connection.execute("SET standard_conforming_strings = off; SET plan_cache_mode = force_custom_plan")
+        given = batch([(event("a.b", correlation_id="x\\y"), '"\\u0000\\\\"')])
+        [published] = await publish_many(connection, ACME, given)
+        with pytest.raises(HooksealError):
+            await publish_many(connection, ACME, batch([(event("a b"), "1")]))
+        assert "force_custom_plan" == await connection.fetchval("SHOW plan_cache_mode")
+
+    assert (await stored_body(pool, published.event_id)).endswith(b',"data":"\\u0000\\\\"}')
+
+
+async def test_who_listens_is_woken_once(pool: "Pool[asyncpg.Record]") -> None:
+    """While a worker listens, a batch with due deliveries sends one notification; one without any sends none."""
+    heard: list[str] = []
+
+    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        heard.append(str(payload))
+
+    async with pool.acquire() as listening:
+        await listening.add_listener("hookseal_unrung", hear)
+        await many(pool, *numbered(1, 3))
+        await pool.execute("UPDATE hookseal.control SET until = now() + interval '1 hour' WHERE name = 'notify'")
+        await many(pool, *numbered(4, 6))
+        disabled = await endpoint(pool, "acme", "*")
+        await pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", disabled)
+        await many(pool, *numbered(7, 9))
+        await endpoint(pool, "acme", "*")
+        await many(pool, *numbered(10, 12))
+        await pool.execute("NOTIFY hookseal_unrung, 'the end'")
+        while "the end" not in heard:
+            await listening.execute("SELECT 1")
+        await listening.remove_listener("hookseal_unrung", hear)
+
+    assert ["", "the end"] == heard

@@ -1,0 +1,395 @@
+"""Every state and every reason to wait is explained: what, since when, what ends it, and which command does so now."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher import delivery_queries
+from hookseal.dispatcher.delivery_facts import EndpointFacts, Facts, LastAttempt
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict, WaitingFor
+from hookseal.dispatcher.url import PLAIN_HTTP
+from hookseal.dispatcher.why import explain
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from tests.doubles.stored import begin
+
+pytestmark = pytest.mark.req("OPS-12", part="delivery-why")
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+EARLIER, LATER = NOW - timedelta(minutes=5), NOW + timedelta(minutes=5)
+ID, HEAD = "0197c1f0-5e6a-7c3b-9d2e-4f5061728395", "0197c1f0-5e6a-7c3b-9d2e-4f5061728390"
+AT = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+OF = f"--tenant acme --endpoint {AT}"
+ENABLED = EndpointFacts(enabled=True, disabled_reason=None, disabled_at=None, attempts_allowed=10)
+DISABLED = replace(ENABLED, enabled=False, disabled_reason="it moves", disabled_at=EARLIER)
+TRIED = LastAttempt(number=3, outcome="server_error", status=503, ended_at=EARLIER)
+FACTS = Facts(
+    now=NOW,
+    tenant_id=TenantId("acme"),
+    delivery_id=DeliveryId(ID),
+    endpoint_id=EndpointId(AT),
+    state=State.PENDING,
+    waiting_for=None,
+    held_at=None,
+    next_attempt_at=EARLIER,
+    rung_at=None,
+    finished_at=None,
+    lease_owner=None,
+    lease_expires_at=None,
+    claimed_at=None,
+    claimed_number=None,
+    budget_spent=0,
+    last_error=None,
+    last_attempt=None,
+    endpoint=ENABLED,
+    probe_at=None,
+    ahead=None,
+    live_workers=2,
+    has_leader=True,
+)
+UNSENT = "it is held, unsent and with no attempt spent, because"
+SINCE = "This is so since 2026-03-01T11:55:00Z."
+SWEEP = "the sweep of another worker, within HOOKSEAL_SWEEP_SECONDS: it records the attempt as unknown"
+REPLAY = f"hookseal delivery replay {ID}"
+ENABLE = f"hookseal endpoint enable {OF}"
+LEADER = "It is released by the leader, which releases 1,000 deliveries at a time, the oldest first."
+NOTHING = "Nothing needs to be done."
+CHECK = "If it is due for more than a minute, ask a worker what is wrong: `hookseal check`."
+
+
+def held(waiting_for: WaitingFor, **facts: Any) -> dict[str, Any]:
+    """Return the facts of a delivery that has waited for this since five minutes ago."""
+    return {"waiting_for": waiting_for, "held_at": EARLIER, **facts}
+
+
+def leased(expires_at: datetime, **facts: Any) -> dict[str, Any]:
+    """Return the facts of a delivery that is being sent under this lease."""
+    lease = {"lease_owner": "w-1", "lease_expires_at": expires_at, "claimed_at": EARLIER, "claimed_number": 4}
+    return {"state": State.SENDING, "next_attempt_at": None, **lease, **facts}
+
+
+def ended(state: State, **facts: Any) -> dict[str, Any]:
+    """Return the facts of a finished delivery."""
+    return {"state": state, "next_attempt_at": None, "finished_at": EARLIER, **facts}
+
+
+CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
+    (
+        held(WaitingFor.SECRET, last_error="it was destroyed", probe_at=LATER),
+        EARLIER,
+        "hookseal secret cache-clear",
+        (
+            f"{UNSENT} a secret of its endpoint is refused (it was destroyed). {SINCE} It is released by a probe "
+            "that is signed: the oldest delivery of the endpoint is tried next at 2026-03-01T12:05:00Z, and if its "
+            "secret is available, all others follow. When the secret is repaired (docs/runbook.md, "
+            "HooksealSecretRefused), have it tried at once: `hookseal secret cache-clear`."
+        ),
+    ),
+    (
+        held(WaitingFor.SECRET, last_error=PLAIN_HTTP, probe_at=LATER),
+        EARLIER,
+        f"hookseal endpoint update {OF} --url https://...",
+        (
+            f"{UNSENT} {PLAIN_HTTP}. {SINCE} It is released by a probe: the oldest delivery of the endpoint is tried "
+            "next at 2026-03-01T12:05:00Z, and if its url may be used then, all others follow. To send it at once, "
+            f"give the endpoint an https url: `hookseal endpoint update {OF} --url https://...`."
+        ),
+    ),
+    (
+        held(WaitingFor.SECRET),
+        EARLIER,
+        None,
+        f"{UNSENT} a secret of its endpoint is refused. {SINCE} {LEADER} {NOTHING}",
+    ),
+    (
+        held(WaitingFor.SECRET, live_workers=0),
+        EARLIER,
+        "hookseal worker",
+        f"{UNSENT} a secret of its endpoint is refused. {SINCE} {LEADER} No worker runs: start one: `hookseal worker`.",
+    ),
+    (
+        held(WaitingFor.ENDPOINT_DISABLED, endpoint=DISABLED),
+        EARLIER,
+        ENABLE,
+        (
+            f"{UNSENT} its endpoint is disabled since 2026-03-01T11:55:00Z (it moves). {SINCE} It is released by "
+            "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled. Enable the "
+            f"endpoint: `{ENABLE}`."
+        ),
+    ),
+    (
+        held(WaitingFor.ENDPOINT_DISABLED, endpoint=replace(DISABLED, disabled_at=None, disabled_reason=None)),
+        EARLIER,
+        ENABLE,
+        (
+            f"{UNSENT} its endpoint is disabled. {SINCE} It is released by `endpoint enable`; if that does not happen "
+            f"within HOOKSEAL_HELD_DAYS, it is cancelled. Enable the endpoint: `{ENABLE}`."
+        ),
+    ),
+    (
+        held(WaitingFor.ENDPOINT_DISABLED),
+        EARLIER,
+        None,
+        f"it was held for its endpoint, which is enabled again now. {SINCE} {LEADER} {NOTHING}",
+    ),
+    (
+        held(WaitingFor.ENDPOINT_DISABLED, endpoint=None),
+        EARLIER,
+        None,
+        f"it was held for its endpoint, which is deleted now. {SINCE} {LEADER} {NOTHING}",
+    ),
+    (
+        held(WaitingFor.BREAKER, last_error="timeout"),
+        EARLIER,
+        ENABLE,
+        (
+            f"{UNSENT} the breaker of its endpoint is open: too many attempts in a row failed (timeout). {SINCE} It is "
+            "released by a probe that is answered: from time to time one delivery of the endpoint is tried, at least "
+            "every 5 minutes, and then the others follow at a growing rate. If the receiver works again, have one "
+            f"delivery tried now: `{ENABLE}`."
+        ),
+    ),
+    (
+        held(WaitingFor.RATE),
+        EARLIER,
+        f"hookseal endpoint update {OF} --rate N/s",
+        (
+            f"{UNSENT} its endpoint gets as many requests as its rate limit allows. {SINCE} It is released by the "
+            "clock: the deliveries of the endpoint follow one after another, as its rate allows. To send it sooner, "
+            f"raise the rate: `hookseal endpoint update {OF} --rate N/s`."
+        ),
+    ),
+    (
+        held(WaitingFor.CONCURRENCY),
+        EARLIER,
+        f"hookseal endpoint update {OF} --concurrency N",
+        (
+            f"{UNSENT} its endpoint has as many requests in flight as its concurrency allows now. {SINCE} It is "
+            "released by the end of one of these requests; the concurrency grows while they succeed, and halves when "
+            "they fail. To send it sooner, raise the limit, if that is what is reached: "
+            f"`hookseal endpoint update {OF} --concurrency N`."
+        ),
+    ),
+    (
+        held(WaitingFor.ORDER, ahead=DeliveryId(HEAD)),
+        EARLIER,
+        f"hookseal delivery why {HEAD}",
+        (
+            f"{UNSENT} its endpoint is ordered and the earlier delivery {HEAD} is not finished. {SINCE} It is "
+            "released by the end of that delivery: nothing overtakes it, however often it is tried again. To see "
+            f"what that one waits for: `hookseal delivery why {HEAD}`."
+        ),
+    ),
+    (
+        held(WaitingFor.ORDER),
+        EARLIER,
+        f"hookseal endpoint show {OF}",
+        (
+            f"{UNSENT} its endpoint is ordered and an earlier delivery is not finished. {SINCE} It is released by "
+            "the end of that delivery: nothing overtakes it, however often it is tried again. To see what that one "
+            f"waits for: `hookseal endpoint show {OF}`."
+        ),
+    ),
+    (
+        {},
+        EARLIER,
+        "hookseal check",
+        (
+            f"it is due, and no ring for it is in the queue yet. {SINCE} It is released by the outbox of the leader, "
+            f"which rings it within a second. {CHECK}"
+        ),
+    ),
+    (
+        {"has_leader": False},
+        EARLIER,
+        "hookseal check",
+        (
+            f"it is due, and no ring for it is in the queue yet. {SINCE} It is released by the sweep of a worker, "
+            f"within HOOKSEAL_SWEEP_SECONDS: no worker leads the outbox now. {CHECK}"
+        ),
+    ),
+    (
+        {"live_workers": 0, "has_leader": False},
+        EARLIER,
+        "hookseal worker",
+        (
+            f"it is due, and no ring for it is in the queue yet, because no worker runs. {SINCE} It is released by a "
+            "worker. No worker runs: start one: `hookseal worker`."
+        ),
+    ),
+    (
+        {"rung_at": NOW},
+        EARLIER,
+        "hookseal check",
+        (
+            f"it is due, was rung at 2026-03-01T12:00:00Z, and no worker has claimed it. {SINCE} It is released by a "
+            "worker with a free place for a request; if the ring was lost, the sweep rings it again within "
+            f"HOOKSEAL_SWEEP_SECONDS. {CHECK}"
+        ),
+    ),
+    (
+        {"next_attempt_at": LATER, "last_attempt": TRIED, "budget_spent": 3},
+        EARLIER,
+        REPLAY,
+        (
+            "attempt 3 failed (server_error, status 503), and the next one follows; attempts spent: 3 of 10. "
+            f"{SINCE} It is released by the clock: it is due at 2026-03-01T12:05:00Z. To have it tried at once: "
+            f"`{REPLAY}`."
+        ),
+    ),
+    (
+        {
+            "next_attempt_at": LATER,
+            "last_attempt": replace(TRIED, outcome="timeout", status=None),
+            "budget_spent": 3,
+            "endpoint": None,
+        },
+        EARLIER,
+        None,
+        (
+            f"attempt 3 failed (timeout), and the next one follows; attempts spent: 3. {SINCE} It is released by the "
+            "clock: it is due at 2026-03-01T12:05:00Z. Its endpoint is deleted, so that it cannot be sent."
+        ),
+    ),
+    (
+        {"next_attempt_at": LATER, "last_error": "a fault of hookseal: see the worker's log"},
+        None,
+        REPLAY,
+        (
+            "a worker gave it back without an attempt (a fault of hookseal: see the worker's log). It is released by "
+            f"the clock: it is due at 2026-03-01T12:05:00Z. To have it tried at once: `{REPLAY}`."
+        ),
+    ),
+    (
+        leased(LATER),
+        EARLIER,
+        None,
+        (
+            f"worker w-1 is sending attempt 4 now. {SINCE} It is released by the answer of the receiver, or the "
+            f"time-out of the endpoint. {NOTHING}"
+        ),
+    ),
+    (
+        leased(EARLIER),
+        EARLIER,
+        None,
+        (
+            "worker w-1 claimed it for attempt 4 and ended, or lost PostgreSQL, before the answer was recorded: its "
+            f"lease expired at 2026-03-01T11:55:00Z. {SINCE} It is released by {SWEEP}. {NOTHING}"
+        ),
+    ),
+    (
+        leased(EARLIER, live_workers=0),
+        EARLIER,
+        "hookseal worker",
+        (
+            "worker w-1 claimed it for attempt 4 and ended, or lost PostgreSQL, before the answer was recorded: its "
+            f"lease expired at 2026-03-01T11:55:00Z. {SINCE} It is released by {SWEEP}. No worker runs: start one: "
+            "`hookseal worker`."
+        ),
+    ),
+    (
+        ended(State.DELIVERED, last_attempt=TRIED),
+        EARLIER,
+        REPLAY,
+        f"it is delivered: the receiver accepted it at attempt 3. {SINCE} To send it again: `{REPLAY}`.",
+    ),
+    (
+        ended(State.DELIVERED),
+        EARLIER,
+        REPLAY,
+        f"it is delivered: the receiver accepted it. {SINCE} To send it again: `{REPLAY}`.",
+    ),
+    (
+        ended(State.DEAD_LETTER, last_attempt=TRIED, budget_spent=3, last_error="server_error"),
+        EARLIER,
+        REPLAY,
+        (
+            "it is a dead letter: all its attempts are spent (3), and the last one failed (server_error). "
+            f"{SINCE} To send it again: `{REPLAY}`."
+        ),
+    ),
+    (
+        ended(State.FAILED, last_attempt=TRIED, endpoint=DISABLED, last_error="gone"),
+        EARLIER,
+        ENABLE,
+        (
+            f"it failed for good, whatever attempts were left (gone). {SINCE} Its endpoint is disabled: first enable "
+            f"that: `{ENABLE}`."
+        ),
+    ),
+    (
+        ended(State.CANCELLED, endpoint=None, last_error="the endpoint was deleted"),
+        EARLIER,
+        None,
+        (
+            f"it is cancelled and will not be sent (the endpoint was deleted). {SINCE} Its endpoint is deleted, so "
+            "that it cannot be sent."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "since", "command", "text"), CASES)
+def test_what_is_said(facts: dict[str, Any], since: datetime | None, command: str | None, text: str) -> None:
+    """The paragraph says it all, and the other fields say the same."""
+    found = explain(replace(FACTS, **facts))
+
+    assert f"Delivery {ID}: {text}" == found.text
+    assert (facts.get("state", State.PENDING), facts.get("waiting_for")) == (found.state, found.waiting_for)
+    assert (since, command) == (found.since, found.command)
+    assert (found.released_by is None) == (found.state not in {State.PENDING, State.SENDING})
+    assert found.released_by is None or f"It is released by {found.released_by}." in found.text
+
+
+def test_nothing_is_left_out() -> None:
+    """Every state and every reason to wait has a case, so that a new one needs its sentence."""
+    assert set(State) == {facts.get("state", State.PENDING) for facts, *_ in CASES}
+    assert {None, *WaitingFor} == {facts.get("waiting_for") for facts, *_ in CASES}
+
+
+async def test_the_database_knows_no_other(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """The states and reasons of the table are those that are explained."""
+    rows = await pool.fetch(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE conrelid = 'hookseal.deliveries'::regclass AND conname LIKE '%_check'"
+    )
+    lists = [set(re.findall(r"'(\w+)'", row[0])) for row in rows if "ARRAY" in row[0]]
+
+    assert set(State) in lists
+    assert set(WaitingFor) in lists
+
+
+async def test_what_is_read(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """The facts are those of the tables: lease, newest attempt, probe, and what is ahead in the order."""
+    stored = await begin(begun_pool)
+    await stored.endpoint()
+    ledger = PostgresLedger(begun_pool, worker="w-1", lease_seconds=45)
+    [first], [second] = [await stored.deliveries() for _ in range(2)]
+    claim = await ledger.claim(first)
+    assert claim is not None
+    sending = await delivery_queries.facts(begun_pool, first.delivery_id)
+    assert (State.SENDING, "w-1", 1, None, replace(ENABLED, attempts_allowed=11), 0, False) == (
+        sending.state, sending.lease_owner, sending.claimed_number, sending.last_attempt, sending.endpoint,
+        sending.live_workers, sending.has_leader,
+    )  # fmt: skip
+    await begun_pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'order' WHERE state = 'pending'")
+    assert first.delivery_id == (await delivery_queries.facts(begun_pool, second.delivery_id)).ahead
+
+    failed = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=2_000, snippet=None, signed_by=("r",))
+    later = Verdict(state=State.PENDING, retry_in_seconds=60)
+    assert await ledger.record(claim, failed, later, "server_error")
+    assert first.delivery_id == (await delivery_queries.facts(begun_pool, second.delivery_id)).ahead
+    tried = await delivery_queries.facts(begun_pool, first.delivery_id)
+    ended_at = claim.claimed_at + timedelta(seconds=2)
+    assert LastAttempt(number=1, outcome="server_error", status=500, ended_at=ended_at) == tried.last_attempt
+    assert (1, None, None) == (tried.budget_spent, tried.ahead, tried.probe_at)
+    await begun_pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, probe_at) VALUES ('acme', $1::text::uuid, $2)",
+        *(first.endpoint_id, NOW),
+    )
+    assert NOW == (await delivery_queries.facts(begun_pool, second.delivery_id)).probe_at

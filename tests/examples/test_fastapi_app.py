@@ -1,0 +1,137 @@
+"""The example application: a customer manages webhooks over HTTP, with a real worker, PostgreSQL and Valkey."""
+
+import asyncio
+import importlib.util
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import asyncpg
+import pytest
+import uvicorn
+from standardwebhooks import Webhook
+
+from tests.doubles.logbook import audited
+from tests.worker import world as worlds
+from tests.worker.environment import environment
+from tests.worker.waiting import eventually
+from tests.worker.world import World, receiving
+
+pytestmark = pytest.mark.req("DEL-18", part="manage")
+
+ROOT: Final = Path(__file__).parents[2]
+EXAMPLE: Final = ROOT / "examples" / "fastapi_app"
+JANE: Final = {"Authorization": "Bearer token-of-jane"}
+OMAR: Final = {"Authorization": "Bearer token-of-omar"}
+
+
+@pytest.fixture
+async def world(
+    begun_pool: "asyncpg.Pool[asyncpg.Record]",
+    database_url: str,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    """Return an installation on databases of its own, which the environment names."""
+    for name, value in environment(database_url, redis_url).items():
+        monkeypatch.setenv(name, value)
+    return await worlds.world(begun_pool, database_url, redis_url, tmp_path)
+
+
+class Customer:
+    """A client of the application."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def asks(self, method: str, path: str, *, who: dict[str, str] = JANE, **body: Any) -> tuple[int, Any]:
+        """Return the status and the answer of a request."""
+        async with self._session.request(method, self._url + path, headers=who, json=body or None) as response:
+            return response.status, await response.json() if response.content_type == "application/json" else None
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Customer]:
+    """Run the application, and yield a client of it."""
+    spec = importlib.util.spec_from_file_location("example_app", EXAMPLE / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = uvicorn.Server(uvicorn.Config(module.app, port=0, log_level="warning", lifespan="on"))
+    running = asyncio.create_task(server.serve())
+
+    async def has_started() -> bool:
+        return server.started or running.done()
+
+    await eventually(has_started)
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with aiohttp.ClientSession() as session:
+            yield Customer(session, f"http://127.0.0.1:{port}")
+    finally:
+        server.should_exit = True
+        await running
+
+
+async def refused(customer: Customer, hook: str, url: str) -> None:
+    """Ask for what cannot be: without a session, for a webhook of another customer, twice, and with a wrong url."""
+    for method, path in (("GET", f"{hook}/deliveries"), ("POST", f"{hook}/rotate"), ("DELETE", hook)):
+        assert 404 == (await customer.asks(method, path, who=OMAR))[0]
+    assert {"webhooks": []} == (await customer.asks("GET", "/webhooks", who=OMAR))[1]
+    assert 401 == (await customer.asks("GET", "/webhooks", who={}))[0]
+    status, answer = await customer.asks("POST", "/webhooks", url=url)
+    assert (409, "url") == (status, answer["field"])
+    assert 422 == (await customer.asks("POST", "/webhooks", url="ftp://a.example"))[0]
+
+
+async def test_a_customer_manages_webhooks(world: World) -> None:
+    """A customer adds an endpoint, gets a verified event, sees it, rotates the secret, and sees nothing of others."""
+    async with serving() as customer, receiving() as receiver, world.worker():
+        status, added = await customer.asks("POST", "/webhooks", url=f"{receiver.base_url}/hooks")
+        assert 201 == status
+        hook = f"/webhooks/{added['endpoint_id']}"
+        assert (200, True) == ((tested := await customer.asks("POST", f"{hook}/test"))[0], tested[1]["delivered"])
+        assert 200 == (await customer.asks("POST", "/invoices/1/paid"))[0]
+        first = await receiver.wait_for(2)
+        Webhook(added["secret"]).verify(first.body, first.headers)
+
+        async def delivered() -> list[Any] | None:
+            _, page = await customer.asks("GET", f"{hook}/deliveries")
+            return page["deliveries"] if page["deliveries"][0]["state"] == "delivered" else None
+
+        [delivery] = await eventually(delivered)
+        _, shown = await customer.asks("GET", f"/deliveries/{delivery['delivery_id']}")
+        assert [204] == [attempt["status"] for attempt in shown["attempts"]]
+
+        _, rotated = await customer.asks("POST", f"{hook}/rotate")
+        assert rotated["both_until"] is not None
+        await customer.asks("POST", "/invoices/2/paid")
+        second = await receiver.wait_for(3)
+        for secret in (rotated["secret"], added["secret"]):
+            Webhook(secret).verify(second.body, second.headers)
+
+        await refused(customer, hook, f"{receiver.base_url}/hooks")
+        assert 204 == (await customer.asks("DELETE", hook))[0]
+
+    activities = await world.pool.fetch("SELECT text FROM activity")
+    assert [f"jane@acme.example added {receiver.base_url}/hooks"] == [row["text"] for row in activities]
+    actions = [row["action"] for row in await audited(world.pool) if row["who"] == "jane@acme.example"]
+    assert ["endpoint.added", "endpoint.tested", "secret.rotated", "endpoint.deleted"] == actions, await audited(
+        world.pool
+    )
+
+
+def test_the_readme_shows_it() -> None:
+    """The code of the README about customers is a part of the example, word for word."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [section] = [part for part in text.split("\n## ") if part.startswith("Let your customers manage")]
+    shown = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert shown
+    for block in shown:
+        assert block in (EXAMPLE / "app.py").read_text(encoding="utf-8")

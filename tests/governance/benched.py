@@ -1,0 +1,78 @@
+"""A benchmark run with simple figures."""
+
+from tools.bench.results import POSTGRESQL, PRODUCER, REDIS, WORKER, LeftOut, Machine, Round, Row, Run
+
+_DELIVERIES = 1_000
+MACHINE = Machine(
+    cpu="A Processor",
+    cpus=2,
+    memory_mb=8_192,
+    kernel="6.1",
+    python="3.11.7",
+    postgresql="18.1",
+    redis="Valkey 9.0",
+)
+LEFT_OUT = (
+    LeftOut(scenario="base", contender="saq", reason="its environment could not be made: no such package"),
+    LeftOut(scenario="tls", contender="stock arq", reason="it did not end in time", is_failure=True),
+)
+
+
+def a_round(
+    *, per_second: float, worker_us: float, postgresql_us: float = 0.0, redis_us: float = 0.0, **figures: float
+) -> Round:
+    """Return a round of a thousand deliveries."""
+    us = {WORKER: worker_us, POSTGRESQL: postgresql_us, REDIS: redis_us}
+    return Round(
+        deliveries=_DELIVERIES,
+        seconds=_DELIVERIES / per_second,
+        cpu={part: value * _DELIVERIES / 1e6 for part, value in us.items()},
+        figures=figures,
+    )
+
+
+ROUNDS = {
+    "bare": (a_round(per_second=4_000, worker_us=200),),
+    "hookseal": (
+        a_round(
+            per_second=2_000,
+            worker_us=300,
+            postgresql_us=100,
+            redis_us=20,
+            wal_bytes=2_000,
+            publish_wal_bytes=1_000,
+            stored_bytes=2_500,
+        ),
+    ),
+    "stock": (a_round(per_second=500, worker_us=1_400),),
+    "publish": (
+        Round(
+            deliveries=_DELIVERIES,
+            seconds=2.0,
+            cpu={PRODUCER: 0.9, POSTGRESQL: 0.4, REDIS: 0.02},
+            figures={"p50_ms": 2.0, "p99_ms": 5.0, "wal_bytes": 1_000.0},
+        ),
+    ),
+    "idle, busy": (Round(seconds=10, figures={"worker_cpu_percent": 4.6}),),
+}
+
+
+def a_run() -> Run:
+    """Return the run: half as fast as bare aiohttp, four times as fast as stock arq."""
+    return Run(
+        commit="0123456789abcdef0123456789abcdef01234567",
+        is_dirty=False,
+        date="2026-01-02 03:04",
+        command="make bench",
+        is_quick=False,
+        seconds=1_140.0,
+        machine=MACHINE,
+        versions={"bare aiohttp": "3.14.5", "stock arq": "0.28.0"},
+        rows=(
+            Row(scenario="base", contender="bare aiohttp", rounds=ROUNDS["bare"]),
+            Row(scenario="base", contender="hookseal", rounds=ROUNDS["hookseal"]),
+            Row(scenario="base", contender="stock arq", rounds=ROUNDS["stock"]),
+            Row(scenario="publish", contender="Publisher, one at a time", rounds=ROUNDS["publish"]),
+        ),
+        left_out=LEFT_OUT,
+    )

@@ -1,0 +1,210 @@
+"""What is made of a benchmark run: medians, ratios, pages and the picture; and the pages in docs/."""
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.governance.benched import LEFT_OUT, MACHINE, ROUNDS, a_round, a_run
+from tools.bench import page, picture, results, scaling_page
+from tools.bench.bars import BARS, backlog_ratio, postgresql_to_bare
+from tools.bench.plan import deliveries_for
+from tools.bench.results import POSTGRESQL, REDIS, WORKER, Round, Row, percentile, ratio_of_cpu, ratio_of_rates
+from tools.bench.tables import number, table
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.req("OPS-07", part="first-form")
+
+
+def test_a_row_is_the_median_of_its_rounds() -> None:
+    """Neither the best nor the worst round counts; a figure may be missing in some rounds."""
+    row = Row(
+        scenario="base",
+        contender="hookseal",
+        rounds=(
+            a_round(per_second=100, worker_us=900),
+            a_round(per_second=900, worker_us=300, p99_ms=4.0),
+            a_round(per_second=300, worker_us=500, p99_ms=6.0),
+        ),
+    )
+
+    assert pytest.approx(300) == row.per_second
+    assert pytest.approx(500) == row.microseconds(WORKER)
+    assert (5.0, None) == (row.figure("p99_ms"), row.figure("p50_ms"))
+
+
+def test_a_ratio_is_that_of_rounds_that_ran_side_by_side() -> None:
+    """Each round of hookseal is divided by the adjacent round of the other, so a slower machine changes nothing."""
+    ours = Row(scenario="base", contender="a", rounds=tuple(a_round(per_second=r, worker_us=5) for r in (500, 50, 5)))
+    theirs = Row(scenario="base", contender="b", rounds=tuple(a_round(per_second=r, worker_us=2) for r in (100, 10, 1)))
+
+    assert pytest.approx(5.0) == ratio_of_rates(ours, theirs)
+    assert pytest.approx(2.5) == ratio_of_cpu(ours, theirs)
+    assert pytest.approx(2.5) == ratio_of_cpu(ours, theirs, (WORKER, POSTGRESQL))
+    assert (None, None) == (ratio_of_rates(ours, None), ratio_of_cpu(None, theirs))
+    assert ratio_of_cpu(ours, theirs, (REDIS,)) is None
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    """The median, the 99th percentile, and those of a single value."""
+    assert (51, 100, 7) == (percentile(range(1, 101), 0.5), percentile(range(1, 101), 0.99), percentile([7], 0.99))
+
+
+@pytest.mark.parametrize(("per_second", "expected"), [(10, 200), (400, 1_000), (1_230, 3_100), (1e6, 20_000), (0, 200)])
+def test_a_round_has_as_many_deliveries_as_its_time_takes(per_second: float, expected: int) -> None:
+    """In hundreds, and within bounds for any earlier measurement."""
+    assert expected == deliveries_for(per_second, 2.5, 200, 20_000)
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Writing and reading lose nothing."""
+    (tmp_path / results.RESULTS).parent.mkdir(parents=True)
+    (tmp_path / results.RESULTS).write_bytes(results.written(a_run()))
+
+    assert a_run() == results.read(tmp_path)
+
+
+def test_the_page_says_of_what_and_where_it_is() -> None:
+    """The page has commit, date, machine, versions, the command that repeats it, and whether the tree was clean."""
+    run = a_run()
+    text = page.performance(run)
+
+    for said in (run.commit[:12], run.date, MACHINE.cpu, MACHINE.postgresql, MACHINE.redis, "`make bench`"):
+        assert said in text
+    assert "with changes that no commit has" not in text
+    assert "with changes that no commit has" in page.performance(replace(run, is_dirty=True))
+    assert "A quick run" in page.performance(replace(run, is_quick=True))
+
+
+def test_the_page_has_the_figures_of_its_run() -> None:
+    """A row of the table has the rates, CPU and ratios of its rounds."""
+    lines = page.performance(a_run()).splitlines()
+
+    assert "| **hookseal** | 2,000 | 300 | 100 | 20.0 | 0 | 0.50 | 4.00 | 1.50 |" in lines
+    assert "| PERF-01: rate, to stock arq | >= 3.50x | 4.00x | met |" in lines
+    assert "| PERF-01: rate, to bare aiohttp | >= 0.45x | 0.50x | met |" in lines
+    assert "| PERF-08: PostgreSQL to a bare request | <= 1.00x | 0.50x | met |" in lines
+    assert "| PERF-04: CPU, two processes to one | <= 1.15x | - | - |" in lines
+
+
+def test_what_hangs_is_held_to_what_does_not() -> None:
+    """The target for hung requests divides the latency with them by that without."""
+    rows = [
+        Row(scenario="latency-20", contender=contender, rounds=(Round(figures={"p50_ms": 5.0, "p99_ms": p99}),))
+        for contender, p99 in (("by ring", 10.0), ("by ring, 400 hung", 15.0))
+    ]
+    run = replace(a_run(), rows=tuple(rows))
+
+    assert "| PERF-03: p99 at 20/s, 400 hung to none | <= 2.00x | 1.50x | met |" in page.performance(run)
+
+
+def test_what_was_left_out_is_named() -> None:
+    """A contender that could not be installed, and one that failed, are listed with the reason."""
+    text = page.performance(a_run())
+
+    assert "- base: saq: its environment could not be made: no such package" in text
+    assert "- tls: stock arq: failed: it did not end in time" in text
+    assert len(LEFT_OUT) == sum(line.startswith("- ") and ": " in line for line in _section(text, "Not measured"))
+
+
+def test_a_missed_bar_says_so() -> None:
+    """A target is met at its limit, missed beyond it, and neither if it was not measured."""
+    slow = replace(a_run(), rows=(Row(scenario="idle", contender="hookseal", rounds=ROUNDS["idle, busy"]),))
+
+    assert "| PERF-02: idle, worker | <= 1.00 % CPU | 4.60 % CPU | **missed** |" in page.performance(slow)
+    assert "**missed**" not in page.performance(replace(slow, is_quick=True)), "a quick run judges nothing"
+    assert all(bar.is_met(bar.gate) for bar in BARS)
+    assert not any(bar.is_met(bar.gate * (0.9 if bar.is_least else 1.1)) for bar in BARS)
+
+
+def test_bars_that_are_ratios() -> None:
+    """PostgreSQL is compared with bare aiohttp's CPU; a backlog counts worker and PostgreSQL together."""
+    backlogs = (
+        Row(
+            scenario="backlog-1000",
+            contender="hookseal",
+            rounds=(a_round(per_second=9, worker_us=300, postgresql_us=100),),
+        ),
+        Row(
+            scenario="backlog-1000000",
+            contender="hookseal",
+            rounds=(a_round(per_second=9, worker_us=300, postgresql_us=200),),
+        ),
+    )
+
+    assert pytest.approx(0.5) == postgresql_to_bare(a_run())
+    assert pytest.approx(1.25) == backlog_ratio(replace(a_run(), rows=backlogs))
+    assert (None, None) == (backlog_ratio(a_run()), postgresql_to_bare(replace(a_run(), rows=())))
+
+
+def test_a_run_of_nothing_makes_pages() -> None:
+    """If everything failed, the pages still describe the run, and nothing divides by zero."""
+    nothing = replace(a_run(), rows=(), left_out=())
+
+    assert {page.PAGE, page.PICTURE, scaling_page.PAGE} == set(page.pages(nothing))
+    assert "nothing can be computed" in page.pages(nothing)[scaling_page.PAGE]
+
+
+def test_the_picture_has_a_bar_for_each_contender() -> None:
+    """It is well-formed, with bars in proportion to the rates."""
+    drawn = ET.fromstring(picture.picture(a_run()))  # noqa: S314 -- it is ours
+    texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
+    widths = [float(element.attrib["width"]) for element in drawn.iter() if element.tag.endswith("rect")]
+
+    assert {"bare aiohttp", "hookseal", "stock arq"} <= set(texts)
+    assert [560.0, 280.0, 70.0] == widths[1:4]  # after the background
+    assert "2,000/s" in texts
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0, "0"), (0.456, "0.46"), (12.34, "12.3"), (1234.5, "1,234"), (-3.21, "-3.21")],
+)
+def test_a_number_has_the_digits_that_mean_something(value: float | None, text: str) -> None:
+    """Two decimals below ten, one below a hundred, none above; a dash if it was not measured."""
+    assert text == number(value)
+
+
+def test_a_table_is_as_wide_in_every_line() -> None:
+    """Each line has as many cells as the head."""
+    lines = table(("a", "b"), [("1", "2")]).splitlines()
+
+    assert [3, 3, 3] == [line.count("|") for line in lines]
+
+
+def test_the_pages_that_stand_in_docs_are_of_the_run_that_is_kept() -> None:
+    """The page, its picture and docs/scaling.md are written from docs/proof/performance.json of a known commit."""
+    run = results.read(ROOT)
+
+    assert re.fullmatch(r"[0-9a-f]{40}", run.commit)
+    assert {} == {
+        name: "differs: run `make docs`"
+        for name, text in page.pages(run).items()
+        if text != (ROOT / name).read_text(encoding="utf-8")
+    }
+
+
+def test_the_client_and_the_loop_are_the_same_for_all() -> None:
+    """Each contender's lock pins the same aiohttp and uvloop as hookseal, all with hashes, and names no host."""
+    pins = re.compile(r"^(aiohttp|uvloop)==\S+", re.MULTILINE)
+    ours = {match[0] for match in pins.finditer((ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8"))}
+    locks = {lock.stem: lock.read_text(encoding="utf-8") for lock in (ROOT / "requirements" / "bench").glob("*.txt")}
+
+    assert {"pgqueuer", "procrastinate", "saq", "taskiq"} == set(locks)
+    for text in locks.values():
+        assert ours == {match[0] for match in pins.finditer(text)}
+        assert "://" not in text
+        packages = [line for line in text.splitlines() if re.match(r"[a-z0-9]", line)]
+        assert all(line.endswith("\\") for line in packages)
+
+
+def _section(text: str, title: str) -> list[str]:
+    sections = [*re.finditer(r"^## (.*)$", text, re.MULTILINE), None]
+    for this, after in pairwise(sections):
+        if this is not None and this[1] == title:
+            return text[this.end() : after.start() if after else None].splitlines()
+    return []

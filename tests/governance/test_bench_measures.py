@@ -1,0 +1,188 @@
+"""How the benchmark measures: alternating, within a time limit, all processes; and one real round of each kind."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hookseal.postgres.handles import Pool
+from tools.bench import environments, plan, producer, publishing, steady, throughput
+from tools.bench.cpu import parent_of, resident_mb, tree_seconds
+from tools.bench.environments import NotInstalled
+from tools.bench.results import POSTGRESQL, PRODUCER, RECEIVER, WORKER, LeftOut, Round
+from tools.bench.runner import OUT_OF_TIME, Runner, Scenario
+from tools.bench.site import site
+
+BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
+PARENT = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]])\nprint(flush=True)\ninput()\n"
+MAKES_AN_ENVIRONMENT = """\
+#!/bin/sh
+mkdir -p "$4/bin"
+printf '#!/bin/sh\\nexec {} "$@"\\n' >"$4/bin/python"
+chmod +x "$4/bin/python"
+"""
+
+pytestmark = pytest.mark.req("OPS-07", part="first-form")
+
+
+def _scenario(name: str, ran: list[str]) -> Scenario:
+    async def run() -> Round:
+        ran.append(name)
+        return Round(deliveries=1, seconds=1.0)
+
+    return Scenario(name="s", contender=name, run=run)
+
+
+def _runner(seconds: float = 60.0) -> Runner:
+    return Runner(until=asyncio.get_running_loop().time() + seconds)
+
+
+async def test_contenders_take_turns() -> None:
+    """A slow minute of the machine affects all of them."""
+    runner, ran = _runner(), list[str]()
+
+    await runner.rounds([_scenario("a", ran), _scenario("b", ran)], 2)
+
+    assert ["a", "b", "a", "b"] == ran
+    assert [("a", 2), ("b", 2)] == [(row.contender, len(row.rounds)) for row in runner.rows()]
+
+
+async def test_one_that_fails_is_named_and_the_others_go_on() -> None:
+    """The first line of the error is reported once, and the contender is not tried again."""
+    runner, ran = _runner(), list[str]()
+
+    async def fails() -> Round:
+        ran.append("bad")
+        raise RuntimeError("no such table\nand more")
+
+    await runner.rounds([Scenario(name="s", contender="bad", run=fails), _scenario("good", ran)], 2)
+
+    assert ["bad", "good", "good"] == ran
+    assert [LeftOut(scenario="s", contender="bad", reason="RuntimeError: no such table", is_failure=True)] == list(
+        runner.left_out.values()
+    )
+
+
+async def test_what_does_not_fit_into_the_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round is cut off at the deadline, and none is started after it; that is not a failure."""
+    monkeypatch.setattr("tools.bench.runner._LEAST_SECONDS", 0.0)
+    runner, ran = _runner(0.1), list[str]()
+
+    async def endless() -> Round:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await runner.rounds([Scenario(name="s", contender="endless", run=endless), _scenario("late", ran)], 1)
+
+    assert [] == ran
+    assert [("endless", OUT_OF_TIME, False), ("late", OUT_OF_TIME, False)] == [
+        (each.contender, each.reason, each.is_failure) for each in runner.left_out.values()
+    ]
+
+
+async def test_one_that_waits_in_vain_is_a_failure() -> None:
+    """A contender that ends by its own time-out, before the deadline of the run, has failed."""
+
+    async def impatient() -> Round:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+        raise AssertionError
+
+    runner = _runner()
+    await runner.rounds([Scenario(name="s", contender="c", run=impatient)], 1)
+
+    assert [("it did not end in time", True)] == [(e.reason, e.is_failure) for e in runner.left_out.values()]
+
+
+def test_the_cpu_of_children_that_have_ended_is_counted() -> None:
+    """PostgreSQL serves each connection by a process that ends with it; an excluded process is not counted."""
+    command = [sys.executable, "-c", PARENT, BUSY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        whole, children = tree_seconds([process.pid]), tree_seconds([process.pid], without=[process.pid])
+        below_us = tree_seconds([os.getpid()])
+        memory = resident_mb([process.pid])
+        parent = parent_of(process.pid)
+        process.communicate(b"\n")
+
+    assert 0.25 <= children <= whole <= below_us
+    assert 1 < memory < 1_000
+    assert os.getpid() == parent
+    assert (0, 0) == (tree_seconds([process.pid]), resident_mb([process.pid]))
+
+
+def test_a_contender_that_cannot_be_installed_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a package index the install fails; an incomplete environment is not used the next time."""
+    (tmp_path / "nothing.txt").write_text(f"nothing-of-this-name==1.0 --hash=sha256:{'0' * 64}\n", encoding="ascii")
+    python = tmp_path / "python"  # makes an environment that is this one, in a fraction of the time
+    python.write_text(MAKES_AN_ENVIRONMENT.format(sys.executable), encoding="utf-8")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(environments, "_LOCKS", tmp_path)
+    monkeypatch.setattr(environments, "_ENVIRONMENTS", tmp_path / "made")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+    with pytest.raises(NotInstalled, match=r"could not be made: .*nothing-of-this-name"):
+        environments.of("nothing")
+    assert not (tmp_path / "made" / "nothing" / "made-from").exists()
+
+
+async def test_a_round_of_each_kind() -> None:
+    """On real servers: the requested number was sent, and each part has used CPU."""
+    case = plan.CASES[0]  # starting the processes costs most, so each kind is measured once
+    async with site() as here:
+        stock = await throughput.theirs(here, case, 200, contender=plan.STOCK, environment=environments.ours("arq"))
+        ours = await throughput.ours(here, case, 200)
+        two_of_them = replace(case, processes=2)
+        two = await throughput.theirs(
+            here, two_of_them, 1_000, contender=plan.BARE, environment=environments.ours("aiohttp")
+        )
+        published = await publishing.publishing(here, "SQL, 100 in one call", 0.1)
+        latency = await publishing.latency(here, publishing.LATENCIES[0], 0.5)
+        statements = await steady.statements(here, 50, None)
+
+    assert [200, 200, 1_000] == [each.deliveries for each in (stock, ours, two)]
+    assert all(each.cpu[WORKER] > 0 and RECEIVER in each.cpu for each in (stock, ours))
+    assert ours.cpu[POSTGRESQL] > 0
+    assert two.cpu[WORKER] > 0.02  # also what the first one did before the second was ready
+    assert min(ours.figures[name] for name in ("wal_bytes", "publish_wal_bytes", "stored_bytes")) > 500
+    assert two.figures["wal_bytes"] < 100
+    assert published.deliveries % 100 == 0 < published.deliveries
+    assert published.cpu[PRODUCER] < published.seconds
+    assert (10, 0) == (latency.deliveries, latency.figures["unsent"])
+    assert 0 < latency.figures["p50_ms"] <= latency.figures["p99_ms"]
+    assert 0 < statements.figures["statements"] < 10
+
+
+@pytest.mark.parametrize("way", producer.WAYS)
+async def test_every_way_of_publishing(
+    way: str, pool: Pool, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way stores what it counts, by one call or by as many as fit into the time."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    begin, number = producer.WAYS[way]
+    order = producer.Order(way=way, tenant="acme", database_url=database_url, seconds=0.02, body_bytes=100)
+    async with begin(order, number) as made:
+        first = await made.publish(b"x" * 100)
+        calls = await producer.as_fast_as_it_can(made, order)
+
+    events = "SELECT count(*) FROM hookseal.events"
+    stored = events.replace("events", "bench_rows") if way == "insert-ping" else events
+    assert (100 if number == 100 else 1) == first
+    assert calls.events % first == 0 < calls.events
+    assert first + calls.events == await pool.fetchval(stored)
+    assert len(calls.milliseconds) * first == calls.events
+
+
+def test_every_way_can_be_ordered() -> None:
+    """The ways of the benchmark are ways of the producer."""
+    assert set(producer.WAYS) == {*publishing.WAYS.values(), *(each.way for each in publishing.LATENCIES)}

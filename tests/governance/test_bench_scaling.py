@@ -1,0 +1,145 @@
+"""docs/scaling.md: the calculation, and the simulation that checks it."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.governance.benched import a_round, a_run
+from tools.bench.plan import ONE_PROCESS
+from tools.bench.results import Row
+from tools.bench.scaling import (
+    TARGETS,
+    Assumed,
+    Costs,
+    Fleet,
+    checked,
+    costs_of,
+    days_kept,
+    fleet,
+    load,
+    simulate,
+    walls,
+)
+from tools.bench.scaling_page import scaling
+
+COSTS = Costs(
+    worker_us=300.0,
+    postgresql_us=100.0,
+    publish_postgresql_us=400.0,
+    redis_us=20.0,
+    publish_redis_us=20.0,
+    wal_bytes=3_000.0,
+    stored_bytes=2_500.0,
+)
+ASSUMED = Assumed()
+
+pytestmark = pytest.mark.req("OPS-07", part="first-form")
+
+
+def test_costs_are_those_of_the_run() -> None:
+    """The costs come from the rounds of delivering and of publishing; without one of them there are none."""
+    assert COSTS == costs_of(a_run())
+    assert costs_of(replace(a_run(), rows=a_run().rows[:3])) is None
+    assert costs_of(replace(a_run(), rows=a_run().rows[3:])) is None
+
+
+def test_the_journal_is_that_with_fsync_if_it_was_measured() -> None:
+    """Only a run with full-page writes has the WAL size of a production server."""
+    durable = a_round(per_second=1_000, worker_us=300, wal_bytes=9_000, publish_wal_bytes=4_000)
+    costs = costs_of(
+        replace(a_run(), rows=(*a_run().rows, Row(scenario="durable", contender="hookseal", rounds=(durable,))))
+    )
+
+    assert costs is not None
+    assert pytest.approx(13_000) == costs.wal_bytes
+    assert pytest.approx(300) == costs.worker_us
+
+
+def test_workers_cost_more_when_two_share_the_work() -> None:
+    """The additional cost of a second process counts for every fleet."""
+    one = Row(scenario="two", contender=ONE_PROCESS, rounds=(a_round(per_second=2_000, worker_us=250),))
+    two = Row(scenario="two", contender="hookseal", rounds=(a_round(per_second=3_000, worker_us=300),))
+    costs = costs_of(replace(a_run(), rows=(*a_run().rows, one, two)))
+
+    assert costs is not None
+    assert pytest.approx(360) == costs.worker_us
+
+
+def test_the_first_wall_comes_first() -> None:
+    """Each limit is the capacity, times the planned load, divided by the cost."""
+    found = {wall.resource.split(":")[0]: wall.per_second for wall in walls(COSTS, ASSUMED)}
+
+    assert sorted(found.values()) == [wall.per_second for wall in walls(COSTS, ASSUMED)]
+    assert pytest.approx(0.6 * 64e6 / 500) == found["PostgreSQL, CPU"]
+    assert pytest.approx(0.6 * 200e6 / 3_000) == found["PostgreSQL, journal"]
+    assert pytest.approx(0.6 * 1e6 / 40) == found["Redis"]
+    assert pytest.approx(16e12 / (2_500 * 86_400 * 30)) == found["PostgreSQL, disk"]
+
+
+def test_a_fleet_has_what_the_rate_takes() -> None:
+    """Processes by the worker's cost, servers by their lowest limit, queues by Redis."""
+    assert Fleet(per_second=100_000, processes=50, servers=3, cores_each=28, queues=7) == fleet(COSTS, ASSUMED, 100_000)
+    assert pytest.approx(16e12 * 3 / (100_000 * 2_500 * 86_400)) == days_kept(
+        COSTS, ASSUMED, fleet(COSTS, ASSUMED, 100_000)
+    )
+    assert Fleet(per_second=100, processes=1, servers=1, cores_each=1, queues=1) == fleet(COSTS, ASSUMED, 100)
+
+
+@pytest.mark.parametrize("per_second", TARGETS)
+def test_a_planned_fleet_gets_through_the_hour(per_second: int) -> None:
+    """The burst delays nothing for long, and the backlog of a two-minute outage is sent within five minutes."""
+    hour = simulate(COSTS, ASSUMED, fleet(COSTS, ASSUMED, per_second))
+
+    assert hour.left_waiting < 1
+    assert 0 < hour.caught_up_seconds <= 300
+    assert hour.most_waiting <= 121 * per_second
+
+
+def test_a_fleet_that_is_too_small_does_not() -> None:
+    """With half of the needed processes, deliveries wait at the end, and the page would say so."""
+    planned = fleet(COSTS, ASSUMED, 10_000)
+    hour = simulate(COSTS, ASSUMED, replace(planned, processes=planned.processes // 3))
+
+    assert hour.left_waiting > 1_000_000
+
+
+def test_publishing_takes_what_it_needs_of_postgresql_first() -> None:
+    """A server with cores for publishing only sends nothing."""
+    starved = replace(fleet(COSTS, ASSUMED, 1_000), servers=1, cores_each=1)
+    all_published = replace(COSTS, publish_postgresql_us=1_000.0)
+
+    assert simulate(all_published, ASSUMED, starved).left_waiting == pytest.approx(sum(n for n, _ in load(1_000)))
+
+
+def test_the_load_loses_nothing() -> None:
+    """Events of the outage are published afterwards, so the hour has its total and the burst."""
+    assert pytest.approx(3_600 * 100 + 300 * 25) == sum(arriving for arriving, _ in load(100))
+
+
+def test_the_model_is_held_to_the_machine_of_the_run() -> None:
+    """A process uses at most one core, and all share the cores of the machine."""
+    (base,) = checked(a_run())
+
+    assert pytest.approx(1e6 / 300) == base.computed
+    assert pytest.approx(2_000) == base.measured
+    (crowded,) = checked(replace(a_run(), machine=replace(a_run().machine, cpus=1)))
+    assert pytest.approx(1e6 / 420) == crowded.computed
+
+
+def test_the_page_names_the_first_limit_and_what_to_do() -> None:
+    """The page has the figures of these functions."""
+    text, first = scaling(a_run()), walls(COSTS, ASSUMED)[0]
+
+    assert f"The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second" in text
+    assert first.remedy in text
+    assert all(f"| {per_second:,}/s |" in text for per_second in TARGETS)
+    assert a_run().commit[:12] in text
+
+
+def test_what_costs_nothing_is_no_wall() -> None:
+    """A run too short to measure Redis does not divide by zero."""
+    quiet = replace(
+        a_run(), rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows)
+    )
+
+    assert "| none |" in scaling(quiet)

@@ -1,0 +1,137 @@
+"""The record of a soak: its bounds, its page, and how claims are found in the log of PostgreSQL."""
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from hookseal.postgres.statements import statements
+from tests.governance.benched import MACHINE
+from tools.soak import page, record
+from tools.soak.claims import ClaimLog, durations
+from tools.soak.record import Sample, Soak, problems
+
+ROOT = Path(__file__).resolve().parents[2]
+_CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
+
+
+def _sample(number: int, *, size_mb: float = 100.0, p99_ms: float = 5.0, claims: int = 10) -> Sample:
+    return Sample(
+        seconds=number * 10.0,
+        delivered=number * 1_000,
+        removed=max(0, number - 6) * 1_000,
+        size_mb=size_mb,
+        stored=6_000,
+        dead_rows=500,
+        vacuums=number // 6,
+        late_seconds=1.5,
+        claims=claims,
+        claim_p50_ms=2.0,
+        claim_p99_ms=p99_ms,
+    )
+
+
+def _soak(*samples: Sample) -> Soak:
+    return Soak(
+        commit="a" * 40,
+        is_dirty=False,
+        date="2026-01-02 03:04",
+        command="make soak ARGS='--deliveries 30000'",
+        keep_seconds=60,
+        per_second=100,
+        machine=MACHINE,
+        samples=samples,
+    )
+
+
+FLAT = _soak(*(_sample(number) for number in range(1, 31)))
+
+
+def test_a_flat_soak_meets_its_bounds() -> None:
+    """A database that keeps its size and claims that keep their time meet both bounds."""
+    assert [] == problems(FLAT)
+    assert (1.0, 1.0) == (FLAT.growth, FLAT.slowdown)
+    assert (100.0, 100.0) == (FLAT.delivered_per_second, FLAT.removed_per_second)
+
+
+def test_what_happens_before_the_first_removals_does_not_count() -> None:
+    """The database grows until two retentions have passed, and that is no growth."""
+    young = [_sample(number, size_mb=10.0 * number, p99_ms=0.1) for number in range(1, 12)]
+    assert [] == problems(_soak(*young, *FLAT.samples[11:]))
+
+
+def test_growth_and_slowness_are_missed() -> None:
+    """A database that grows to the end, and claims that become slower, each miss their bound."""
+    growing = _soak(*(_sample(number, size_mb=10.0 * number) for number in range(1, 31)))
+    slower = _soak(*(_sample(number, p99_ms=5.0 if number < 20 else 8.0) for number in range(1, 31)))
+
+    assert ["the database grew"] == [text[:17] for text in problems(growing)]
+    assert ["the p99 of claims"] == [text[:17] for text in problems(slower)]
+
+
+@pytest.mark.parametrize("samples", [(), FLAT.samples[:13]])
+def test_too_short(samples: tuple[Sample, ...]) -> None:
+    """A soak that ended too early says so, in place of a verdict."""
+    [text] = problems(_soak(*samples))
+    assert "give it more deliveries" in text
+
+
+def test_an_interval_without_a_sampled_claim() -> None:
+    """An interval in which no claim was sampled does not count as a fast one."""
+    odd = [_sample(number, claims=number % 2, p99_ms=5.0 * (number % 2)) for number in range(1, 31)]
+    assert 1.0 == _soak(*odd).slowdown
+
+
+def test_the_page_says_what_was_measured() -> None:
+    """The page names size, commit and bounds, calls a reduced form so, and lists what was not met."""
+    text = page.page(FLAT)
+    assert "30,000 deliveries" in text
+    assert "reduced form" in text
+    assert "Both bounds are met." in text
+
+    whole = _soak(*FLAT.samples[:-1], replace(FLAT.last, delivered=page.WHOLE, size_mb=900.0))
+    assert "reduced form" not in page.page(whole)
+    assert "**Not met:** the database grew 9.00x" in page.page(whole)
+
+
+def test_the_picture_is_drawn_from_the_samples() -> None:
+    """The picture is well-formed, and has a line with a point for each sample in each of three charts."""
+    lines = ET.fromstring(page.picture(FLAT)).findall("{http://www.w3.org/2000/svg}polyline")  # noqa: S314 -- ours
+    assert [30, 30, 30] == [len(line.attrib["points"].split()) for line in lines]
+
+
+def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """A stored soak is the same when it is read."""
+    file = tmp_path / record.RECORD
+    file.parent.mkdir(parents=True)
+    file.write_bytes(record.written(FLAT))
+    assert FLAT == record.read(tmp_path)
+
+
+def test_the_published_pages_are_written_from_the_record() -> None:
+    """docs/proof/soak.md and its picture are what the stored record gives, and the record meets its bounds."""
+    soak = record.read(ROOT)
+    assert [] == problems(soak)
+    assert page.pages(soak) == {name: (ROOT / name).read_text(encoding="utf-8") for name in page.pages(soak)}
+
+
+def test_only_claims_are_read_from_the_log(tmp_path: Path) -> None:
+    """The durations of executed claims are read, each once, also if the log ends within a line."""
+    lines = (
+        f"LOG:  duration: 1.250 ms  execute __asyncpg_stmt_1__: {_CLAIM}\n"
+        f"LOG:  duration: 9.000 ms  bind __asyncpg_stmt_1__: {_CLAIM}\n"
+        "LOG:  duration: 8.000 ms  execute __asyncpg_stmt_2__: SELECT 1\n"
+    ).encode()
+    assert [1.25] == durations(lines)
+
+    log = tmp_path / "postgres.log"
+    log.write_bytes(lines)
+    reading = ClaimLog(log)
+    with log.open("ab") as file:
+        file.write(lines[:20])
+        file.flush()
+        assert [] == reading.milliseconds()
+        file.write(lines[20:])
+    assert [1.25] == reading.milliseconds()
+    assert [] == reading.milliseconds()

@@ -1,0 +1,66 @@
+"""Items are grouped into batches without a timer."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING, SECOND_BATCH_ITEMS, Batch, Batches, resolve
+
+
+@dataclass
+class Work:
+    """Answers a batch once `may_answer` is set, and records how many items it had."""
+
+    batches: list[int] = field(default_factory=list)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def do(self, batch: Batch[int, int]) -> None:
+        """Answer each item with its double, and a negative one with an error."""
+        self.batches.append(len(batch))
+        await self.may_answer.wait()
+        for item, future in batch:
+            resolve(future, 2 * item if item >= 0 else ValueError(str(item)))
+
+
+async def turns() -> None:
+    """Let the event loop run a few turns."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.req("DUR-03")
+async def test_batches_form_by_themselves() -> None:
+    """Items of one turn form a batch; items that arrive while it runs form the next one, or a large second one."""
+    work = Work()
+    batches = Batches(work.do)
+    futures = [batches.add(1) for _ in range(3)]
+    await turns()
+    futures += [batches.add(2) for _ in range(SECOND_BATCH_ITEMS - 1)]
+    await turns()
+    assert [3] == work.batches
+    futures += [batches.add(3)]
+    await turns()
+    assert [3, SECOND_BATCH_ITEMS] == work.batches
+    futures += [batches.add(4) for _ in range(MAX_ITEMS + 2)]
+    await turns()
+    assert MAX_RUNNING == len(work.batches)
+    work.may_answer.set()
+
+    numbers = [1] * 3 + [2] * (SECOND_BATCH_ITEMS - 1) + [3] + [4] * (MAX_ITEMS + 2)
+    assert [2 * number for number in numbers] == await asyncio.gather(*futures)
+    assert [3, SECOND_BATCH_ITEMS, MAX_ITEMS, 2] == work.batches
+
+
+async def test_each_gets_its_own_answer() -> None:
+    """A cancelled caller gets no answer and does not affect the others; an error reaches only its own caller."""
+    work = Work()
+    work.may_answer.set()
+    batches = Batches(work.do)
+    left, failed, kept = batches.add(1), batches.add(-2), batches.add(3)
+    left.cancel()
+
+    assert await kept == 6
+    with pytest.raises(ValueError, match="-2"):
+        await failed
+    assert left.cancelled()

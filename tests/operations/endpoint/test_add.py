@@ -1,0 +1,254 @@
+"""Adding an endpoint stores all of it or nothing: row, secret and audit row."""
+
+import asyncio
+import hmac
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from hookseal.audit.log import verify
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Conflict, Refused, Unavailable
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Scheme
+from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
+from hookseal.secrets.errors import SecretDenied
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+
+URL = "https://receiver.example/hook"
+NEW = NewEndpoint(
+    tenant_id=TenantId("acme"), url=URL, event_types=("invoice.*", "user.created"), name="Billing", timeout_ms=2_500
+)
+
+
+async def records(installation: Installation) -> int:
+    """Return the number of secret records, without the installation's own."""
+    found: int = await installation.pool.fetchval(
+        "SELECT count(*) FROM hookseal.secret_records WHERE tenant_id <> '_system'"
+    )
+    return found
+
+
+async def test_what_is_stored(installation: Installation) -> None:
+    """The row has the given values, the ref of a sealed record and a valid MAC, and no plaintext."""
+    added = await installation.add(NEW)
+
+    row = await installation.pool.fetchrow("SELECT * FROM hookseal.endpoints")
+    assert row is not None
+    endpoint_id = added.pointer.endpoint_id
+    ref = f"db:acme:webhook-endpoint-{endpoint_id}:1"
+    assert ("acme", URL, ["invoice.*", "user.created"], "Billing", 2_500, True, "standard", "hmac") == tuple(
+        row[name]
+        for name in ("tenant_id", "url", "event_types", "name", "timeout_ms", "enabled", "scheme", "algorithm")
+    )
+    assert (endpoint_id, ref, "db", 1, None, added.pointer.mac) == (
+        str(row["id"]),
+        *(row[name] for name in ("secret_ref", "secret_provider", "generation", "secret", "mac")),
+    )
+    installation.unlocked.integrity.verify(added.pointer)
+    record = await installation.pool.fetchrow("SELECT * FROM hookseal.secret_records WHERE tenant_id = 'acme'")
+    assert record is not None
+    assert (endpoint_secret_name(endpoint_id), 1, "active", "standard") == tuple(
+        record[name] for name in ("name", "version", "state", "scheme")
+    )
+    assert added.secret.reveal() not in record["sealed"]
+
+
+async def test_the_secret_signs(installation: Installation) -> None:
+    """A given secret is stored unchanged; without one, each endpoint gets a new one."""
+    given = generate_signing_secret()
+    added = [
+        await installation.add(replace(NEW, url=f"{URL}/{number}"), secret)
+        for number, secret in enumerate((given, None, None))
+    ]
+    kept = [
+        await installation.unlocked.store.get(
+            SecretRef.parse(each.pointer.secret_ref or ""), purpose=Purpose.WEBHOOK_SIGNING
+        )
+        for each in added
+    ]
+
+    assert given == kept[0]
+    assert [each.secret for each in added] == kept
+    assert 3 == len({each.reveal() for each in kept})
+
+
+async def test_the_same_url_twice(installation: Installation) -> None:
+    """A second endpoint with the url of another is a conflict, and stores neither row nor secret."""
+    await installation.endpoint(url=URL)
+    with pytest.raises(Conflict) as caught:
+        await installation.endpoint(url=URL)
+
+    assert "url" == caught.value.field
+    assert (1, 1) == (
+        await records(installation),
+        await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints"),
+    )
+
+
+async def test_the_same_url_at_the_same_time(installation: Installation) -> None:
+    """Of many concurrent additions of one url one succeeds, and one secret is stored."""
+    ended = await asyncio.gather(*(installation.endpoint(url=URL) for _ in range(6)), return_exceptions=True)
+
+    assert [Conflict] * 5 == [type(each) for each in ended if not isinstance(each, AddedEndpoint)]
+    assert 1 == await records(installation)
+
+
+@pytest.mark.req("SEC-08")
+async def test_two_tenants_share_a_url(installation: Installation) -> None:
+    """Two tenants may have the same url; each signs with its own secret, and no pointer opens the other's."""
+    acme, globex = [await installation.endpoint(tenant, url=URL) for tenant in ("acme", "globex")]
+
+    assert acme.secret != globex.secret
+    assert ["db:acme:", "db:globex:"] == [
+        (each.pointer.secret_ref or "").partition("webhook")[0] for each in (acme, globex)
+    ]
+    stolen = replace(globex.pointer, secret_ref=acme.pointer.secret_ref)
+    signed = replace(stolen, mac=installation.unlocked.integrity.mac(stolen))
+    with pytest.raises(SecretDenied):
+        async with installation.unlocked.service.signers(signed):
+            pass
+
+
+async def test_all_or_nothing(installation: Installation) -> None:
+    """If the secret cannot be stored, there is no endpoint either."""
+    await installation.pool.execute("ALTER TABLE hookseal.secret_records ADD CHECK (tenant_id <> 'acme')")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await installation.endpoint(url=URL)
+
+    assert (0, 0) == (
+        await records(installation),
+        await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints"),
+    )
+
+
+async def test_inside_the_callers_transaction(installation: Installation) -> None:
+    """In a caller's transaction nothing is visible before its commit, and nothing is stored after a rollback."""
+    async with installation.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await add_endpoint(installation.operator(connection), NEW, None, own_drain_seconds=25)
+        assert 0 == await records(installation)
+        await transaction.rollback()
+
+    assert (0, 0) == (
+        await records(installation),
+        await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints"),
+    )
+
+
+async def test_an_outage(installation: Installation, database_url: str) -> None:
+    """A closed connection raises `Unavailable`."""
+    connection = await asyncpg.connect(database_url)
+    connection.terminate()
+    with pytest.raises(Unavailable):
+        await add_endpoint(installation.operator(connection), NEW, None, own_drain_seconds=25)
+
+
+@pytest.mark.req("OPS-10")
+async def test_adding_is_audited(installation: Installation) -> None:
+    """The audit row has the actor and the settings, only the host of the url, and no secret."""
+    new = replace(NEW, url="https://receiver.example:8443/hook?token=hunter2", retry_schedule=(5, 300))
+    added = await installation.add(new)
+
+    (row,) = await audited(installation.pool)
+    assert {
+        "action": "endpoint.added",
+        "subject": f"endpoint:{added.pointer.endpoint_id}",
+        "who": "ada@desk",
+        "before": None,
+        "after": {
+            "host": "receiver.example",
+            "event_types": ["invoice.*", "user.created"],
+            "name": "Billing",
+            "timeout_ms": 2_500,
+            "max_attempts": 10,
+            "backoff_base_seconds": 30,
+            "backoff_cap_seconds": 43_200,
+            "retry_schedule": [5, 300],
+            "concurrency": None,
+            "rate": None,
+            "rotate_every_days": None,
+            "scheme": "standard",
+            "algorithm": "hmac",
+            "generation": 1,
+            "secret_ref": added.pointer.secret_ref,
+            "header_names": [],
+            "headers_ref": None,
+            "tls": None,
+            "tls_ref": None,
+            "key_id": await installation.unlocked.sealing_key_id(installation.pool),
+        },
+    } == row
+    (result,) = await verify(installation.pool, installation.unlocked.integrity, tenant=TenantId("acme"))
+    assert (1, None) == (result.rows, result.broken)
+
+
+@pytest.mark.req("OPS-10")
+async def test_what_cannot_be_audited_is_not_done(installation: Installation) -> None:
+    """If the audit row cannot be written, nothing is changed."""
+    await installation.endpoint(url=f"{URL}/first")
+    await installation.pool.execute("UPDATE hookseal.audit_heads SET sequence = 0")
+    with pytest.raises(Refused):
+        await installation.endpoint(url=URL)
+
+    assert (1, 1) == (
+        await records(installation),
+        await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints"),
+    )
+
+
+@pytest.mark.req("DEL-04", part="x-webhook")
+async def test_x_webhook(installation: Installation) -> None:
+    """An x-webhook endpoint has its scheme under the MAC and with its secret, and signs with it."""
+    secret = SecretMaterial("sechzehn Bytes äö".encode())
+    added = await installation.add(replace(NEW, scheme=Scheme.X_WEBHOOK), secret)
+
+    assert "x-webhook" == added.pointer.scheme
+    installation.unlocked.integrity.verify(added.pointer)
+    assert ("x-webhook", "x-webhook") == (
+        await installation.pool.fetchval("SELECT scheme FROM hookseal.endpoints"),
+        await installation.pool.fetchval("SELECT scheme FROM hookseal.secret_records WHERE tenant_id = 'acme'"),
+    )
+    async with installation.unlocked.service.signers(added.pointer) as (signer,):
+        assert "sha256=" + hmac.digest(secret.reveal(), b"x", "sha256").hex() == signer.sign(b"x")
+
+
+async def test_retries_are_stored(installation: Installation) -> None:
+    """The retry settings are stored in the row: back-off, a schedule, or the default schedule of about three days."""
+    await installation.add(replace(NEW, max_attempts=3, backoff_base_seconds=1, backoff_cap_seconds=2))
+    await installation.add(replace(NEW, url=f"{URL}/2", retry_schedule=(1, 604_800)))
+    await installation.add(replace(NEW, url=f"{URL}/3", retry_schedule=None))
+    await installation.add(replace(NEW, url=f"{URL}/4"))
+    rows = await installation.pool.fetch(
+        "SELECT max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, attempts_allowed"
+        " FROM hookseal.endpoints ORDER BY id"
+    )
+
+    default = [5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400]
+    assert [
+        (3, 1, 2, None, 3),
+        (10, 30, 43_200, [1, 604_800], 3),
+        (10, 30, 43_200, None, 10),
+        (10, 30, 43_200, default, 11),
+    ] == [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize(("silent_seconds", "longest"), [(0, 5_000), (31, 20_000)])
+async def test_the_smallest_live_drain(installation: Installation, silent_seconds: int, longest: int) -> None:
+    """A time-out must fit the shortest drain of the live workers, or ours if there is none."""
+    await installation.pool.executemany(
+        "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, beaten_at)"
+        " VALUES ($1, '1', $2, 90, '{}', now() - make_interval(secs => $3))",
+        [("w-1", 10, silent_seconds), ("w-2", 60, silent_seconds)],
+    )
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        await add_endpoint(operator, replace(NEW, timeout_ms=longest), None, own_drain_seconds=25)
+        with pytest.raises(Refused, match=f"at most {longest} ms"):
+            await add_endpoint(operator, replace(NEW, timeout_ms=longest + 1), None, own_drain_seconds=25)

@@ -1,0 +1,220 @@
+"""A probe on a real database: what it reads, when it is not sent, and what is recorded."""
+
+from dataclasses import replace
+
+import pytest
+
+from hookseal.cli.endpoint.rotation_status import end_if_switched
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
+from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.endpoint.endpoints import delete_endpoint
+from hookseal.operations.endpoint.probe import ask_whether_switched
+from hookseal.operations.sending import Sending
+from hookseal.secrets import restore
+from hookseal.secrets.endpoint import canary_results, pointer
+from hookseal.secrets.endpoint.canary_results import MOST_KEPT, Evidence
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import Installation
+from tests.doubles.transport import ScriptedTransport
+
+ACME = TenantId("acme")
+TAKEN = Reply(status=204, snippet="")
+REFUSED = Reply(status=401, snippet="")
+pytestmark = pytest.mark.req("OPS-12", part="rotate-verify")
+
+
+class Slow(FakeClock):
+    """A clock that advances by a given time at each reading."""
+
+    def __init__(self, *seconds: float) -> None:
+        super().__init__()
+        self._seconds = list(seconds)
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start, and advance by the next of the times."""
+        now = self.elapsed
+        self.elapsed += self._seconds.pop(0) if self._seconds else 0.0
+        return now
+
+
+async def probed(
+    installation: Installation,
+    endpoint: EndpointId,
+    transport: ScriptedTransport,
+    *,
+    clock: FakeClock | None = None,
+    expect_generation: int | None = None,
+) -> Evidence:
+    """Probe on its own connection."""
+    sending = Sending(transport=transport, clock=clock or FakeClock(), allow_http=False, user_agent="hookseal/1")
+    async with installation.pool.acquire() as connection:
+        return await ask_whether_switched(
+            installation.operator(connection),
+            sending,
+            tenant=ACME,
+            endpoint_id=endpoint,
+            expect_generation=expect_generation,
+        )
+
+
+async def rotated(installation: Installation, endpoint: EndpointId) -> None:
+    """Rotate with an overlap."""
+    async with installation.pool.acquire() as connection:
+        request = RotationRequest(
+            tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=60, secret=generate_signing_secret(), force=True
+        )
+        await rotation.rotate_secret(installation.operator(connection), request)
+
+
+async def kept(installation: Installation) -> int:
+    """Return the number of recorded canaries."""
+    count: int = await installation.pool.fetchval("SELECT count(*) FROM hookseal.rotation_canaries")
+    return count
+
+
+@pytest.fixture
+async def endpoint(installation: Installation) -> EndpointId:
+    """Return an endpoint in an overlap, at generation 2."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await rotated(installation, endpoint)
+    return endpoint
+
+
+async def test_what_is_returned_is_on_record(installation: Installation, endpoint: EndpointId) -> None:
+    """The answer is recorded as the newest canary of its generation only."""
+    first = await probed(installation, endpoint, ScriptedTransport(REFUSED))
+    second = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
+
+    assert ("not_switched", "switched", 2) == (first.verdict, second.verdict, second.generation)
+    assert second == await canary_results.last(installation.pool, ACME, endpoint, 2)
+    assert None is await canary_results.last(installation.pool, ACME, endpoint, 1)
+    assert None is await canary_results.last(installation.pool, ACME, endpoint, 3)
+    assert None is await canary_results.last(installation.pool, TenantId("globex"), endpoint, 2)
+
+
+async def test_signed_by_the_current_secret_and_by_nobody(installation: Installation, endpoint: EndpointId) -> None:
+    """The canary is signed by the current secret, the control by no stored secret."""
+    transport = ScriptedTransport(TAKEN, REFUSED)
+    await probed(installation, endpoint, transport)
+    async with installation.pool.acquire() as connection, connection.transaction():
+        found = await pointer.lock(connection, tenant=ACME, endpoint_id=endpoint)
+    matches = []
+    async with installation.unlocked.service.signers(found) as signers:
+        for request in transport.sent:
+            content = b"%b.%b.%b" % (
+                request.headers["webhook-id"].encode(),
+                request.headers["webhook-timestamp"].encode(),
+                request.body,
+            )
+            matches.append([request.headers["webhook-signature"] == signer.sign(content) for signer in signers])
+
+    assert [[True, False], [False, False]] == matches
+
+
+@pytest.mark.parametrize(
+    ("answers", "during"),
+    [
+        pytest.param((TAKEN, REFUSED), 1, id="before-the-control"),
+        pytest.param((REFUSED,), None, id="before-the-canary"),
+    ],
+)
+async def test_somebody_moves_the_pointer(
+    installation: Installation, endpoint: EndpointId, answers: tuple[Answer, ...], during: int | None
+) -> None:
+    """If the generation is not the requested one, or changes meanwhile, nothing is proven or recorded."""
+    transport = ScriptedTransport(*answers, during=lambda: rotated(installation, endpoint))
+    if during is None:
+        await rotated(installation, endpoint)
+    with pytest.raises(Conflict, match="generation 3, not 2"):
+        await probed(installation, endpoint, transport, expect_generation=2)
+
+    assert (during or 0, 0) == (len(transport.sent), await kept(installation))
+
+
+async def test_proof_of_an_older_generation_ends_nothing(installation: Installation, endpoint: EndpointId) -> None:
+    """A proof ends the overlap of its own generation, and no overlap that began later."""
+    found = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
+    await rotated(installation, endpoint)
+    async with installation.pool.acquire() as connection:
+        with pytest.raises(Conflict, match="generation 3, not 2"):
+            await end_if_switched(installation.operator(connection), found)
+        again = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
+        assert 4 == await end_if_switched(installation.operator(connection), again)
+
+
+@pytest.mark.parametrize(
+    ("clock", "answers", "sent", "detail"),
+    [
+        pytest.param(Slow(2.0), (), 0, "signed: it could not begin within 2 s", id="canary"),
+        pytest.param(Slow(0.0, 0.0, 2.5), (TAKEN,), 1, "is not known: it could not begin within 2 s", id="control"),
+        pytest.param(Slow(1.5), (TAKEN, REFUSED), 2, "refused an invalid signature", id="neither"),
+    ],
+)
+async def test_too_late(
+    installation: Installation,
+    endpoint: EndpointId,
+    clock: Slow,
+    answers: tuple[Answer, ...],
+    sent: int,
+    detail: str,
+) -> None:
+    """Neither request begins more than two seconds after its reading of the pointer."""
+    transport = ScriptedTransport(*answers, clock=clock)
+    found = await probed(installation, endpoint, transport, clock=clock)
+
+    assert sent == len(transport.sent)
+    assert detail in (found.detail or "")
+    assert all(request.start_by <= clock.monotonic() + 2 for request in transport.sent)
+
+
+async def test_a_receiver_that_fails_is_a_value(installation: Installation, endpoint: EndpointId) -> None:
+    """A request without a status is no error: its outcome is returned."""
+    failure = Failure(kind=FailureKind.TLS, detail="the TLS handshake failed")
+    found = await probed(installation, endpoint, ScriptedTransport(failure))
+
+    assert ("no_answer", None) == (found.verdict, found.status)
+    assert "the TLS handshake failed" in (found.detail or "")
+
+
+async def test_no_such_endpoint(installation: Installation) -> None:
+    """An absent endpoint is not found, and nothing is sent."""
+    transport = ScriptedTransport(TAKEN)
+    with pytest.raises(NotFound):
+        await probed(installation, EndpointId("01900000-0000-7000-8000-0000000000ff"), transport)
+
+    assert [] == transport.sent
+
+
+async def test_the_newest_hundred_are_kept(installation: Installation, endpoint: EndpointId) -> None:
+    """The newest hundred canaries of each endpoint are stored, independently of other endpoints."""
+    other = (await installation.endpoint(url="https://other.example/")).pointer.endpoint_id
+    await probed(installation, other, ScriptedTransport(REFUSED))
+    first = await probed(installation, endpoint, ScriptedTransport(REFUSED))
+    async with installation.pool.acquire() as connection, connection.transaction():
+        for _ in range(MOST_KEPT):
+            await canary_results.keep(connection, replace(first, id=await canary_results.new_id(connection)))
+
+    counts = await installation.pool.fetch(
+        "SELECT endpoint_id::text, count(*), bool_or(id::text = $1) AS has_first"
+        " FROM hookseal.rotation_canaries GROUP BY 1",
+        first.id,
+    )
+    assert {(endpoint, MOST_KEPT, False), (other, 1, False)} == {tuple(row) for row in counts}
+
+
+async def test_an_endpoint_that_is_deleted_meanwhile(installation: Installation, endpoint: EndpointId) -> None:
+    """After a deletion nothing is recorded for the endpoint: its deletion stays the last audit row."""
+
+    async def gone() -> None:
+        async with installation.pool.acquire() as connection:
+            await delete_endpoint(installation.operator(connection), ACME, endpoint)
+
+    with pytest.raises(NotFound):
+        await probed(installation, endpoint, ScriptedTransport(REFUSED, during=gone))
+
+    assert [] == [found async for found in restore.find_stale(installation.pool)]
+    assert 0 == await kept(installation)

@@ -1,0 +1,89 @@
+"""A rotation that is interrupted at any statement leaves the old state or the new one, never a mixture."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.ground.errors import HooksealError
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.operations.operator import Operator
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.doubles.stored import Installation, begin
+
+TABLES = ("endpoints", "secret_records", "secret_rotations", "audit_log", "audit_heads")
+
+
+class CutOff(asyncpg.Connection):
+    """A connection that is cut before the statement of that number, as when the process dies there."""
+
+    left: Iterator[int] = iter(())
+
+    async def _count(self) -> None:
+        if next(self.left, None) is None:
+            self.terminate()
+
+    async def execute(self, *args: Any, **kwargs: Any) -> str:
+        """Execute, or be cut."""
+        await self._count()
+        return await super().execute(*args, **kwargs)
+
+    async def fetchrow(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch a row, or be cut."""
+        await self._count()
+        return await super().fetchrow(*args, **kwargs)
+
+    async def fetchval(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch a value, or be cut."""
+        await self._count()
+        return await super().fetchval(*args, **kwargs)
+
+    async def fetch(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch rows, or be cut."""
+        await self._count()
+        return await super().fetch(*args, **kwargs)
+
+
+async def content(installation: Installation) -> dict[str, list[dict[str, Any]]]:
+    """Return everything that a rotation may change."""
+    return {
+        table: [dict(row) for row in await installation.pool.fetch(f"SELECT * FROM hookseal.{table} ORDER BY 1, 2")]  # noqa: S608 -- our tables
+        for table in TABLES
+    }
+
+
+@pytest.mark.req("SEC-09")
+async def test_cut_off_before_any_statement(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
+    """Cut before any of its statements a rotation has changed nothing; not cut, it has changed everything."""
+    installation = await begin(pool)
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    before = await content(installation)
+    for statements in count():
+        connection = await asyncpg.connect(database_url, connection_class=CutOff)
+        connection.left = iter(range(statements))
+        request = RotationRequest(
+            tenant_id=TenantId("acme"),
+            endpoint_id=endpoint,
+            overlap_seconds=60,
+            secret=generate_signing_secret(),
+            rotation_id="r1",
+        )
+        try:
+            await rotate_secret(
+                Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk"), request
+            )
+        except (HooksealError, asyncpg.InterfaceError, OSError):
+            assert before == await content(installation), f"cut off before statement {statements + 1}"
+        else:
+            break
+        finally:
+            connection.terminate()
+    after = await content(installation)
+
+    assert statements > 8  # the minimum number of statements: each of them was tried
+    assert all(before[table] != after[table] for table in TABLES)
+    assert [2] == [row["generation"] for row in after["endpoints"]]

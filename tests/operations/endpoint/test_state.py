@@ -1,0 +1,125 @@
+"""Enabling releases held deliveries, disabling holds new ones, and neither is done twice."""
+
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import WaitingFor
+from hookseal.dispatcher.policy import Wait
+from hookseal.ground.errors import NotFound, Refused
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.endpoint.endpoints import Disabled, Enabled, disable_endpoint, enable_endpoint
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+
+TENANT = TenantId("acme")
+
+
+async def enabled(installation: Installation, endpoint: EndpointId, *, tenant: TenantId = TENANT) -> Enabled:
+    """Enable the endpoint on its own connection."""
+    async with installation.pool.acquire() as connection:
+        return await enable_endpoint(installation.operator(connection), tenant, endpoint, own_drain_seconds=25)
+
+
+async def disabled(installation: Installation, endpoint: EndpointId, reason: str = "moves on Sunday") -> Disabled:
+    """Disable the endpoint on its own connection."""
+    async with installation.pool.acquire() as connection:
+        return await disable_endpoint(installation.operator(connection), TENANT, endpoint, reason=reason)
+
+
+@pytest.mark.req("OPS-10")
+async def test_disabling(installation: Installation) -> None:
+    """From the next claim on nothing is sent, new deliveries are held, and the audit row has the reason."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    (ring,) = await installation.deliveries()
+
+    assert Disabled(changed=True, reason="moves on Sunday") == await disabled(installation, endpoint)
+
+    claim = await PostgresLedger(installation.pool, worker="w-1", lease_seconds=45).claim(ring)
+    assert claim is not None
+    assert claim.target is not None
+    assert not claim.target.enabled
+    [later] = await installation.deliveries()
+    assert "endpoint_disabled" == (await installation.delivery(later))["waiting_for"]
+    row = await installation.pool.fetchrow("SELECT disabled_reason, disabled_at, generation FROM hookseal.endpoints")
+    assert row is not None
+    assert ("moves on Sunday", True, 1) == (row[0], row["disabled_at"] is not None, row["generation"])
+    *_, entry = await audited(installation.pool)
+    assert {
+        "action": "endpoint.disabled",
+        "subject": f"endpoint:{endpoint}",
+        "who": "ada@desk",
+        "before": {"enabled": True, "disabled_reason": None},
+        "after": {"enabled": False, "disabled_reason": "moves on Sunday"},
+    } == entry
+
+
+@pytest.mark.req("OPS-10")
+async def test_enabling(installation: Installation) -> None:
+    """Held deliveries are due and unrung, the reason is removed, and the audit row has the actor."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    waiting, late = [(await installation.deliveries())[0] for _ in range(2)]
+    await disabled(installation, endpoint)
+    ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
+    claim = await ledger.claim(waiting)
+    assert claim is not None
+    await ledger.release(claim, Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=900.0, reason="disabled"))
+    await installation.pool.execute(
+        "UPDATE hookseal.deliveries SET rung_at = now(), next_attempt_at = now() + interval '1 hour'"
+    )
+
+    assert Enabled(changed=True, woken=1) == await enabled(installation, endpoint)
+    await installation.settle()
+
+    woken, other = await installation.delivery(waiting), await installation.delivery(late)
+    assert ("pending", None) == (woken["state"], woken["rung_at"])
+    assert await ledger.claim(waiting) is not None
+    assert other["rung_at"] is not None
+    assert await ledger.claim(late) is None, "it waits for its own retry, not for the endpoint"
+    row = await installation.pool.fetchrow("SELECT enabled, disabled_reason, disabled_at FROM hookseal.endpoints")
+    assert row is not None
+    assert (True, None, None) == tuple(row)
+    *_, entry = await audited(installation.pool)
+    assert {
+        "action": "endpoint.enabled",
+        "subject": f"endpoint:{endpoint}",
+        "who": "ada@desk",
+        "before": {"enabled": False, "disabled_reason": "moves on Sunday"},
+        "after": {"enabled": True, "disabled_reason": None},
+    } == entry
+
+
+async def test_twice_is_as_once(installation: Installation) -> None:
+    """Repeating it changes neither state nor reason, and is not audited."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    assert Enabled(changed=False, woken=0) == await enabled(installation, endpoint)
+    await disabled(installation, endpoint, "first")
+    assert Disabled(changed=False, reason="first") == await disabled(installation, endpoint, "second")
+
+    assert ["endpoint.added", "endpoint.disabled"] == [row["action"] for row in await audited(installation.pool)]
+
+
+@pytest.mark.req("SEC-08")
+async def test_another_tenants(installation: Installation) -> None:
+    """Another tenant's endpoint is not found, enabled or disabled, and is not changed."""
+    endpoint = (await installation.endpoint("globex")).pointer.endpoint_id
+    with pytest.raises(NotFound):
+        await disabled(installation, endpoint)
+    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    with pytest.raises(NotFound):
+        await enabled(installation, endpoint)
+
+    assert not await installation.pool.fetchval("SELECT enabled FROM hookseal.endpoints")
+
+
+async def test_a_time_out_that_no_drain_lets_end(installation: Installation) -> None:
+    """An endpoint whose time-out does not fit a live worker's drain cannot be enabled."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await disabled(installation, endpoint)
+    await installation.pool.execute(
+        "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids)"
+        " VALUES ('w', '1', 9, 45, '{}')"
+    )
+    with pytest.raises(Refused, match="at most 4000 ms"):
+        await enabled(installation, endpoint)
+
+    assert not await installation.pool.fetchval("SELECT enabled FROM hookseal.endpoints")

@@ -1,0 +1,1 @@
+"""Tests of `hookseal.operations.key`."""

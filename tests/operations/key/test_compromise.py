@@ -1,0 +1,447 @@
+"""The replacement of everything that a leaked master key ever sealed and that still signs, on a real database."""
+
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Conflict, Defect, InDoubt, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.endpoint.endpoints import delete_endpoint
+from hookseal.operations.endpoint.update import update_endpoint
+from hookseal.operations.key import compromise
+from hookseal.operations.key.compromise import CompromiseOptions, Replaced, drill
+from hookseal.operations.key.keys import rotate_integrity_key
+from hookseal.secrets.endpoint import pointer
+from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.extras.header_values import HeaderChange
+from hookseal.secrets.key.compromise import Exposed, Remedy
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.doubles.logbook import audited
+from tests.doubles.master_keys import (
+    NEW,
+    NEWER,
+    OLD,
+    changed,
+    holding,
+    opened,
+    replaced,
+    require_sound_log,
+    retire,
+    stage,
+    stale_now,
+)
+from tests.doubles.stored import Installation
+from tests.operations.watched import Broken
+from tests.worker.waiting import eventually
+
+pytestmark = pytest.mark.req("SEC-22")
+
+ACME, BMCE = TenantId("acme"), TenantId("bmce")
+HOW = CompromiseOptions(overlap_seconds=0, force=False, dry_run=False, random_bytes=os.urandom)
+DAY = 86_400
+
+
+async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> RotationResult:
+    """Rotate the secret of an endpoint of acme."""
+    request = RotationRequest(
+        tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
+    )
+    async with installation.pool.acquire() as connection:
+        return await rotation.rotate_secret(installation.operator(connection), request)
+
+
+async def drilled(process: Installation, how: CompromiseOptions = HOW) -> list[Replaced]:
+    """Replace everything that the older key sealed."""
+    found: list[Replaced] = []
+    async with process.pool.acquire() as connection:
+        await drill(process.operator(connection), OLD.key_id, how, found.append)
+    return found
+
+
+def fail(replaced: Replaced) -> None:
+    """Fail, since nothing had to be replaced."""
+    raise AssertionError(replaced)
+
+
+async def pointer_of(process: Installation, endpoint: EndpointId, tenant: TenantId = ACME) -> Pointer:
+    """Return the verified pointer of the endpoint."""
+    async with process.pool.acquire() as connection, connection.transaction():
+        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint)
+    await process.unlocked.versions.refresh()
+    process.unlocked.integrity.verify(found)
+    return found
+
+
+async def key_of(process: Installation, ref: str | None) -> str:
+    """Return the master key of the version."""
+    key_id: str = await process.pool.fetchval("SELECT key_id FROM hookseal.secret_records WHERE ref = $1", ref)
+    return key_id
+
+
+def error_codes(found: list[Replaced]) -> dict[str, str | None]:
+    """Return the error code of each version, None without an error, by ref."""
+    return {each.exposed.ref: None if each.error is None else each.error.code for each in found}
+
+
+async def test_everything_it_ever_sealed(installation: Installation) -> None:
+    """Current secrets and the integrity key are replaced, re-wrapped or not; older versions are only listed."""
+    one = (await installation.endpoint()).pointer.endpoint_id
+    for _ in range(2):
+        await rotate(installation, one, overlap_seconds=0)
+    other = (await installation.endpoint("bmce")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await replaced(process, OLD)  # the records are now under the new key, but an older copy opens with the leaked one
+    later = (await process.endpoint(url="https://later.example/")).pointer.endpoint_id
+    found = await drilled(process)
+
+    assert {
+        "db:_system:integrity:1": None,
+        "db:_system:sentinel:1": None,
+        f"db:acme:webhook-endpoint-{one}:1": None,
+        f"db:acme:webhook-endpoint-{one}:2": None,
+        f"db:acme:webhook-endpoint-{one}:3": None,
+        f"db:bmce:webhook-endpoint-{other}:1": None,
+    } == error_codes(found)
+    assert {Remedy.ROTATION: 2, Remedy.NEW_INTEGRITY_KEY: 1, Remedy.NONE: 3} == {
+        remedy: [each.exposed.remedy for each in found].count(remedy)
+        for remedy in (Remedy.ROTATION, Remedy.NEW_INTEGRITY_KEY, Remedy.NONE)
+    }
+    for endpoint, tenant, version in ((one, ACME, 4), (other, BMCE, 2), (later, ACME, 1)):
+        now = await pointer_of(process, endpoint, tenant)
+        assert f"db:{tenant}:webhook-endpoint-{endpoint}:{version}" == now.secret_ref
+        assert now.previous_secret_ref is None
+        assert NEW.key_id == await key_of(process, now.secret_ref)
+    assert "2" == process.unlocked.integrity.key_id
+    assert [] == await stale_now(process)
+    await opened(process)
+    await require_sound_log(process)
+
+    again = await drilled(process)
+    assert len(found) == len(again)
+    assert {Remedy.NONE} == {each.exposed.remedy for each in again}
+    assert "2" == process.unlocked.integrity.key_id
+
+
+@pytest.mark.req("SEC-06")
+async def test_the_mark(installation: Installation) -> None:
+    """The audit row has the number of versions, the key has the time of its mark, and worker caches are cleared."""
+    await installation.endpoint()
+    process = await changed(installation, OLD, NEW)
+    await drilled(process)
+
+    life = await installation.pool.fetchrow(
+        "SELECT compromised_at, state FROM hookseal.secret_keys WHERE key_id = $1", OLD.key_id
+    )
+    assert life is not None
+    assert (True, "decrypt_only") == (life["compromised_at"] is not None, life["state"])
+    [row] = [row for row in await audited(installation.pool, "_system") if row["action"] == "key.compromised"]
+    assert (f"key:{OLD.key_id}", "ada@desk") == (row["subject"], row["who"])
+    assert {"state": "decrypt_only", "compromised_at": None} == row["before"]
+    assert {"versions": 3, "cache_epoch": 1} == row["after"]
+    assert 1 == await installation.pool.fetchval("SELECT epoch FROM hookseal.control WHERE name = 'cache'")
+
+
+async def test_a_retired_key(installation: Installation) -> None:
+    """Secrets that a retired key had sealed are replaced, too, since older copies of the table may exist."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await replaced(process, OLD)
+    await retire(process, OLD)
+    await drilled(await holding(installation, NEW))
+
+    assert 2 == (await pointer_of(process, endpoint)).generation
+
+
+async def test_with_an_overlap(installation: Installation) -> None:
+    """With an overlap both secrets sign until it ends."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await drilled(process, replace(HOW, overlap_seconds=DAY))
+
+    now = await pointer_of(process, endpoint)
+    name = f"db:acme:webhook-endpoint-{endpoint}"
+    assert (f"{name}:2", f"{name}:1", True) == (now.secret_ref, now.previous_secret_ref, now.previous_due)
+    rows = [row for row in await audited(installation.pool) if row["action"] == "secret.rotated"]
+    assert [f"compromise.{OLD.key_id}.{endpoint}.1"] == [row["after"]["rotation_id"] for row in rows]
+
+
+async def test_what_was_rotated_since(installation: Installation) -> None:
+    """A secret already under another key is not replaced again; `--overlap 0` ends the overlap with its predecessor."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await rotate(process, endpoint, overlap_seconds=DAY)
+    found = await drilled(process, replace(HOW, overlap_seconds=60))
+    expected = ("previous", Remedy.END_OF_OVERLAP, None)
+    assert [expected] == [
+        (each.exposed.used_as, each.exposed.remedy, each.error) for each in found if each.exposed.tenant_id == ACME
+    ]
+    assert (2, True) == ((now := await pointer_of(process, endpoint)).generation, now.previous_due)
+
+    await drilled(process)
+    now = await pointer_of(process, endpoint)
+    assert (3, f"db:acme:webhook-endpoint-{endpoint}:2", None) == (
+        now.generation,
+        now.secret_ref,
+        now.previous_secret_ref,
+    )
+    assert "secret.overlap_ended" == (await audited(installation.pool))[-1]["action"]
+    assert [] == await stale_now(process)
+
+
+async def test_both_of_an_overlap(installation: Installation) -> None:
+    """If both secrets of an overlap were exposed one rotation replaces both; after the overlap nothing is needed."""
+    both = (await installation.endpoint()).pointer.endpoint_id
+    await rotate(installation, both, overlap_seconds=DAY)
+    over = (await installation.endpoint(url="https://r.example/over")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await rotate(process, over, overlap_seconds=1)
+
+    async def is_over() -> bool:
+        return not (await pointer_of(process, over)).previous_due
+
+    await eventually(is_over)
+    found = await drilled(process)
+
+    assert {Remedy.ROTATION: 1, Remedy.NONE: 2} == Counter(
+        each.exposed.remedy for each in found if each.exposed.tenant_id == ACME
+    )
+    now = await pointer_of(process, both)
+    assert (3, f"db:acme:webhook-endpoint-{both}:3", None) == (
+        now.generation,
+        now.secret_ref,
+        now.previous_secret_ref,
+    )
+    assert 2 == (await pointer_of(process, over)).generation
+
+
+async def test_inside_a_running_overlap(installation: Installation) -> None:
+    """A running overlap is not ended without `force`: it is reported as failed, and the others are replaced."""
+    busy = (await installation.endpoint()).pointer.endpoint_id
+    await rotate(installation, busy, overlap_seconds=DAY)
+    free = (await installation.endpoint("bmce")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    how = replace(HOW, overlap_seconds=60)
+    failed = {ref: code for ref, code in error_codes(await drilled(process, how)).items() if code is not None}
+
+    assert {f"db:acme:webhook-endpoint-{busy}:2": "conflict"} == failed
+    assert 2 == (await pointer_of(process, busy)).generation
+    assert 2 == (await pointer_of(process, free, BMCE)).generation
+    assert {None} == set(error_codes(await drilled(process, replace(how, force=True))).values())
+    now = await pointer_of(process, busy)
+    name = f"db:acme:webhook-endpoint-{busy}"
+    assert (f"{name}:3", f"{name}:2") == (now.secret_ref, now.previous_secret_ref)
+    assert 2 == (await pointer_of(process, free, BMCE)).generation
+
+
+async def test_header_values(installation: Installation) -> None:
+    """Header values are listed until their owner replaces them."""
+    new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
+    added = await installation.add(new, headers={"x-token": b"bearer"})
+    process = await changed(installation, OLD, NEW)
+    for _ in range(2):
+        [headers] = [each for each in await drilled(process) if each.exposed.remedy is Remedy.NEW_HEADER_VALUES]
+        assert (added.pointer.headers_ref, None) == (headers.exposed.ref, headers.error)
+
+    change = HeaderChange(given={"x-token": SecretMaterial(b"another")}, replaces_all=True)
+    async with installation.pool.acquire() as connection:
+        await update_endpoint(
+            process.operator(connection), ACME, added.pointer.endpoint_id, {"headers": change}, own_drain_seconds=25
+        )
+    assert {Remedy.NONE} == {each.exposed.remedy for each in await drilled(process)}
+
+
+async def test_ed25519(installation: Installation) -> None:
+    """An endpoint that signs with ed25519 gets a new key pair."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    request = RotationRequest(
+        tenant_id=ACME,
+        endpoint_id=endpoint,
+        overlap_seconds=0,
+        secret=generate_signing_secret(Algorithm.ED25519),
+        scheme=Scheme.STANDARD,
+        algorithm=Algorithm.ED25519,
+    )
+    async with installation.pool.acquire() as connection:
+        await rotation.rotate_secret(installation.operator(connection), request)
+    process = await changed(installation, OLD, NEW)
+    assert {None} == set(error_codes(await drilled(process)).values())
+
+    now = await pointer_of(process, endpoint)
+    assert ("ed25519", 3) == (now.algorithm, now.generation)
+    pair = await process.unlocked.store.get(SecretRef.parse(now.secret_ref or ""), purpose=Purpose.WEBHOOK_SIGNING)
+    assert pair.reveal().startswith(b"whsk_")
+
+
+async def test_what_is_gone_or_off(installation: Installation) -> None:
+    """Versions of a deleted endpoint are listed and need nothing; a disabled endpoint's secret is replaced."""
+    gone = (await installation.endpoint()).pointer.endpoint_id
+    off = (await installation.endpoint("bmce")).pointer.endpoint_id
+    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'bmce'")
+    async with installation.pool.acquire() as connection:
+        await delete_endpoint(installation.operator(connection), ACME, gone)
+    process = await changed(installation, OLD, NEW)
+    found = {each.exposed.tenant_id: each.exposed for each in await drilled(process)}
+
+    assert (Remedy.NONE, None) == (found[ACME].remedy, found[ACME].endpoint_id)
+    assert 2 == (await pointer_of(process, off, BMCE)).generation
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("UPDATE hookseal.endpoints SET url = 'https://evil.example/' WHERE tenant_id = 'acme'", "secret_tampered"),
+        ("UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = 'acme'", "refused"),
+    ],
+    ids=["row-altered", "log-broken"],
+)
+async def test_one_that_is_spoilt(installation: Installation, statement: str, code: str) -> None:
+    """An altered row, or a log that refuses rows, is reported and not changed; other tenants are processed."""
+    await installation.endpoint()
+    after = (await installation.endpoint("bmce")).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    await installation.pool.execute(statement)
+    before = await installation.pool.fetch("SELECT * FROM hookseal.endpoints WHERE tenant_id = 'acme'")
+    found = error_codes(await drilled(process))
+
+    assert [code] == [each for ref, each in found.items() if ref.startswith("db:acme:")]
+    assert {None} == {each for ref, each in found.items() if not ref.startswith("db:acme:")}
+    assert before == await installation.pool.fetch("SELECT * FROM hookseal.endpoints WHERE tenant_id = 'acme'")
+    assert 2 == (await pointer_of(process, after, BMCE)).generation
+
+
+async def test_the_active_key(installation: Installation) -> None:
+    """The active key is refused, since new secrets would be sealed under it, and nothing is marked."""
+    await installation.endpoint()
+    before = await installation.pool.fetch("SELECT * FROM hookseal.secret_keys")
+    for how in (HOW, replace(HOW, dry_run=True)):
+        with pytest.raises(Conflict, match="promote another first"):
+            await drilled(installation, how)
+    assert before == await installation.pool.fetch("SELECT * FROM hookseal.secret_keys")
+
+
+async def test_a_key_that_nobody_registered(installation: Installation) -> None:
+    """An unregistered key is not found."""
+    async with installation.pool.acquire() as connection:
+        for how in (HOW, replace(HOW, dry_run=True)):
+            with pytest.raises(NotFound):
+                await drill(installation.operator(connection), NEWER.key_id, how, fail)
+
+
+async def test_a_staged_key(installation: Installation) -> None:
+    """A staged key has sealed nothing; it is marked, and can never be promoted."""
+    await stage(installation, NEW)
+    async with installation.pool.acquire() as connection:
+        await drill(installation.operator(connection), NEW.key_id, HOW, fail)
+    assert await installation.pool.fetchval(
+        "SELECT compromised_at IS NOT NULL FROM hookseal.secret_keys WHERE key_id = $1", NEW.key_id
+    )
+
+
+async def test_only_looked_at(installation: Installation) -> None:
+    """A dry run reports everything that would be done, and changes nothing."""
+    await installation.endpoint()
+    process = await changed(installation, OLD, NEW)
+    tables = ("secret_keys", "secret_records", "endpoints", "audit_log", "control")
+
+    async def content() -> list[object]:
+        return [await installation.pool.fetch(f"SELECT * FROM hookseal.{table}") for table in tables]  # noqa: S608
+
+    before = await content()
+    found = await drilled(process, replace(HOW, dry_run=True))
+    assert [Remedy.NEW_INTEGRITY_KEY, Remedy.NONE, Remedy.ROTATION] == [each.exposed.remedy for each in found]
+    assert before == await content()
+
+
+async def broken_off(process: Installation, monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Replaced]:
+    """Replace, with the second rotation raising this error."""
+    rotated = rotation.rotate_secret
+    asked: list[EndpointId] = []
+
+    async def rotate_once(operator: object, wanted: RotationRequest) -> object:
+        asked.append(wanted.endpoint_id)
+        if len(asked) == 2:
+            raise error
+        return await rotated(operator, wanted)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compromise, "rotate_secret", rotate_once)
+        return await drilled(process)
+
+
+@pytest.mark.parametrize("error", [InDoubt("no answer to the commit"), Broken()], ids=["in-doubt", "ended"])
+async def test_interrupted(installation: Installation, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A rotation in doubt ends the run; a repeat replaces the rest, and nothing twice."""
+    ids = [(await installation.endpoint(url=f"https://r.example/{n}")).pointer.endpoint_id for n in range(3)]
+    process = await changed(installation, OLD, NEW)
+    with pytest.raises(type(error)):
+        await broken_off(process, monkeypatch, error)
+    assert [1, 1, 2] == sorted([(await pointer_of(process, each)).generation for each in ids])
+
+    assert {None} == set(error_codes(await drilled(process)).values())
+    assert [2, 2, 2] == [(await pointer_of(process, each)).generation for each in ids]
+    assert 2 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE name='integrity'")
+    await require_sound_log(process)
+
+
+async def test_what_moves_meanwhile(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that was rotated since it was read is not rotated again, since its new secret is not exposed."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    replace_one: Callable[..., Awaitable[None]] = compromise._replace
+
+    async def beside(operator: object, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
+        if exposed.remedy is Remedy.ROTATION:
+            await rotate(process, endpoint, overlap_seconds=0)
+        await replace_one(operator, key_id, exposed, how)
+
+    monkeypatch.setattr(compromise, "_replace", beside)
+    failed = {code for code in error_codes(await drilled(process)).values() if code is not None}
+
+    assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
+
+
+async def test_beside_another_drill(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that another run moved meanwhile under a newer integrity key is a conflict and not called altered."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    process = await changed(installation, OLD, NEW)
+    other = await holding(installation, OLD, NEW)
+    replace_one: Callable[..., Awaitable[None]] = compromise._replace
+
+    async def beside(operator: object, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
+        if exposed.remedy is Remedy.ROTATION:
+            async with other.pool.acquire() as connection:
+                await rotate_integrity_key(other.operator(connection), os.urandom)
+            await rotate(other, endpoint, overlap_seconds=0)
+        await replace_one(operator, key_id, exposed, how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compromise, "_replace", beside)
+        failed = {code for code in error_codes(await drilled(process)).values() if code is not None}
+    assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
+    assert {None} == set(error_codes(await drilled(process)).values())
+
+
+def test_a_version_that_no_endpoint_has_is_never_rotated() -> None:
+    """A current version without an endpoint is not rotated, since nobody would get its new secret."""
+    exposed = Exposed(
+        tenant_id=ACME,
+        name="n",
+        version=1,
+        ref="r",
+        purpose="p",
+        state="active",
+        endpoint_id=None,
+        generation=None,
+        used_as="current",
+    )
+    with pytest.raises(Defect):
+        compromise._wanted(OLD.key_id, exposed, HOW)

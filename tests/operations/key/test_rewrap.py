@@ -1,0 +1,395 @@
+"""Re-wraps on a real database: audited batch by batch, and only stale records are called stale."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import astuple
+
+import pytest
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.ground.errors import Conflict, Refused
+from hookseal.ground.framing import framed
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.key.rewrap import altered
+from hookseal.operations.restore import accept_restore
+from hookseal.secrets.boot import Unlocked
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.errors import KeyRetired, StaleRow
+from hookseal.secrets.key import rewrap
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose, SecretContext, SecretRef
+from hookseal.secrets.sealing.envelope import HEAD_BYTES, seal
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.doubles import master_keys
+from tests.doubles.logbook import audited
+from tests.doubles.master_keys import (
+    KEEP,
+    NEW,
+    NEWER,
+    OLD,
+    PUT_BACK,
+    changed,
+    finish,
+    holding,
+    opened,
+    promote,
+    replaced,
+    require_sound_log,
+    retire,
+    stale_now,
+    under,
+)
+from tests.doubles.stored import Installation
+
+pytestmark = pytest.mark.req("SEC-05")
+
+ACME = TenantId("acme")
+ORDERED = "SELECT * FROM hookseal.secret_records WHERE sealed IS NOT NULL ORDER BY tenant_id, name, version"
+
+
+async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> None:
+    """Rotate the secret of an endpoint of acme."""
+    request = RotationRequest(
+        tenant_id=ACME,
+        endpoint_id=endpoint,
+        overlap_seconds=overlap_seconds,
+        secret=generate_signing_secret(),
+        force=True,
+    )
+    async with installation.pool.acquire() as connection:
+        await rotation.rotate_secret(installation.operator(connection), request)
+
+
+async def add(installation: Installation, number: int, **headers: bytes) -> EndpointId:
+    """Add an endpoint of acme with these header values."""
+    new = NewEndpoint(tenant_id=ACME, url=f"https://receiver.example/{number}", event_types=("*",))
+    return (await installation.add(new, headers=headers)).pointer.endpoint_id
+
+
+@pytest.fixture
+async def many(installation: Installation) -> Installation:
+    """An installation with records in every state, of two tenants and its own; one was destroyed."""
+    await add(installation, 0, token=b"header value")
+    await rotate(installation, await add(installation, 1), overlap_seconds=600)
+    revoked = await add(installation, 2)
+    for _ in range(3):
+        await rotate(installation, revoked, overlap_seconds=0)
+    await installation.endpoint("bmce")
+    ref = SecretRef.parse(f"db:acme:webhook-endpoint-{revoked}:1")
+    await installation.unlocked.store.destroy(ref)
+    return installation
+
+
+async def pointers(installation: Installation) -> Sequence[Pointer]:
+    """Publish for acme, and return the claimed pointers of its endpoints."""
+    ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
+    claims = [await ledger.claim(ring) for ring in await installation.deliveries()]
+    return [claim.target.pointer for claim in claims if claim is not None and claim.target is not None]
+
+
+async def signed(unlocked: Unlocked, of: Sequence[Pointer]) -> list[list[str]]:
+    """Return the signatures of `x` by a worker with these secrets, for each pointer."""
+    found = []
+    for pointer in of:
+        async with unlocked.service.signers(pointer) as signers:
+            found.append([signer.sign(b"x") for signer in signers])
+    return found
+
+
+async def test_each_batch_is_one_row(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is audited with the new key, its size and a digest of the new heads; the end is audited once."""
+    monkeypatch.setattr(rewrap, "BATCH", 4)
+    before = await many.pool.fetch(ORDERED)
+    process = await changed(many, OLD, NEW)
+    assert len(before) == await replaced(process, OLD)
+    assert 0 == await replaced(process, OLD)
+
+    entries = [row for row in await audited(many.pool, "_system") if row["action"] in {"key.rewrapped", "key.drained"}]
+    assert [4, 4, 2] == [row["after"]["records"] for row in entries[:-1]]
+    after = await many.pool.fetch(ORDERED)
+    left = list(after)
+    for row in entries[:-1]:
+        digest = hashlib.sha256(b"hookseal.rewrap.batch.v1")
+        for _ in range(row["after"]["records"]):
+            each = left.pop(0)
+            place = (each["tenant_id"].encode(), each["name"].encode(), str(each["version"]).encode())
+            digest.update(framed(*place, each["sealed"][:HEAD_BYTES]))
+        assert {
+            "action": "key.rewrapped",
+            "subject": f"key:{OLD.key_id}",
+            "who": "ada@desk",
+            "before": None,
+            "after": {"to": NEW.key_id, "records": row["after"]["records"], "digest": digest.hexdigest()},
+        } == row
+    assert ("key.drained", f"key:{OLD.key_id}", {"records": 0}) == (
+        *(entries[-1][name] for name in ("action", "subject", "after")),
+    )
+    await require_sound_log(process)
+
+
+async def test_bodies_and_times_stay(many: Installation) -> None:
+    """The body of every record is unchanged byte for byte, as are all other columns."""
+    before = {tuple(row)[:3]: row for row in await many.pool.fetch("SELECT * FROM hookseal.secret_records")}
+    process = await changed(many, OLD, NEW)
+    await replaced(process, OLD)
+
+    rows = {tuple(row)[:3]: row for row in await many.pool.fetch("SELECT * FROM hookseal.secret_records")}
+    assert ("_system", "integrity", 1) in rows
+    for place, row in rows.items():
+        was = before[place]
+        moved = {name for name in row.keys() if row[name] != was[name]}  # noqa: SIM118 -- a record is no mapping
+        if was["sealed"] is None:
+            assert set() == moved
+            continue
+        assert {"sealed", "key_id", "wrapped_by"} == moved
+        assert was["sealed"][HEAD_BYTES:] == row["sealed"][HEAD_BYTES:]
+        assert was["sealed"][:HEAD_BYTES] != row["sealed"][:HEAD_BYTES]
+        assert (NEW.key_id, [OLD.key_id, NEW.key_id]) == (row["key_id"], row["wrapped_by"])
+
+
+@pytest.mark.req("SEC-24", part="stale")
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([(OLD, NEW)], id="once"),
+        pytest.param([(OLD, NEW), (NEW, NEWER)], id="twice"),
+        pytest.param([(OLD, NEW), (NEW, OLD)], id="and-back"),
+        pytest.param([(OLD, NEW), (NEW, OLD), (OLD, NEW), (NEW, NEWER), (NEWER, OLD)], id="round-and-round"),
+    ],
+)
+async def test_nothing_looks_stale(many: Installation, history: list[tuple[MasterKey, MasterKey]]) -> None:
+    """After each key change every record opens, cached or not, newer ones included, and none is called stale."""
+    known = await pointers(many)
+    signatures = await signed(many.unlocked, known)
+    held = [OLD]
+    for number, (older, newer) in enumerate(history):
+        if newer not in held:
+            await master_keys.stage(many, newer)
+            held.append(newer)
+        warm = await holding(many, *held)
+        assert signatures == await signed(warm.unlocked, known)
+        await promote(warm, newer)
+        await rotate(warm, await add(warm, 10 + number, token=b"v"), overlap_seconds=60)
+        assert [] == await stale_now(many)
+        before = await opened(warm)
+        await replaced(warm, older)
+        assert [] == await stale_now(many)
+        assert before == await opened(warm) == await opened(await holding(many, *held))
+        assert signatures == await signed(warm.unlocked, known)
+        assert 0 == await under(many, older)
+    await require_sound_log(many)
+
+
+@pytest.mark.req("SEC-24", part="stale")
+async def test_one_key_change_meets_the_next(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that were re-wrapped twice and records that were re-wrapped once all open, and none is stale."""
+    monkeypatch.setattr(rewrap, "BATCH", 3)
+    before = await opened(many)
+    process = await changed(many, OLD, NEW)
+    first = await master_keys.batch(process, OLD)
+    assert first is not None
+    assert (3, NEW.key_id) == (first.moved, first.to)
+    process = await changed(process, OLD, NEW, NEWER)
+    await rotate(process, await add(process, 9), overlap_seconds=60)
+    assert [] == await stale_now(many)
+    for key, moved in ((NEW, 3), (OLD, len(before) - 3)):
+        assert moved == await replaced(process, key)
+        assert [] == await stale_now(many)
+
+    after = await opened(await holding(many, NEWER))  # a process that starts now needs no older key
+    assert before == {ref: secret for ref, secret in after.items() if ref in before}
+    assert len(before) + 2 == len(after)
+
+
+@pytest.mark.req("SEC-24", part="stale")
+async def test_a_record_that_is_stale(many: Installation) -> None:
+    """A record from before the re-wrap is listed and does not sign; once accepted, it is re-wrapped again."""
+    await many.pool.execute(KEEP)
+    before = await opened(many)
+    process = await changed(many, OLD, NEW)
+    await replaced(process, OLD)
+    known = await pointers(process)
+    endpoint = known[0].endpoint_id
+    await many.pool.execute(f"{PUT_BACK} AND r.tenant_id = 'acme' AND r.name LIKE '%' || $1", endpoint)
+
+    assert [endpoint] == await stale_now(many)
+    for unlocked in (process.unlocked, (await holding(many, NEW, OLD)).unlocked):
+        with pytest.raises(StaleRow, match="that a re-wrap left no record of"):
+            await signed(unlocked, known[:1])
+    returned = await under(many, OLD)
+    assert returned > 0
+    assert 0 == await master_keys.rewrap(process, OLD)  # a stale record is not re-wrapped
+    assert returned == await finish(process, OLD)
+    with pytest.raises(Conflict, match=f"{returned} record"):
+        await retire(process, OLD)
+
+    async with many.pool.acquire() as connection:
+        accepted = await accept_restore(process.operator(connection), ())
+    assert ([endpoint], []) == ([found.endpoint_id for found in accepted.endpoints], [*accepted.refused])
+    assert returned == await replaced(process, OLD)
+    assert [] == await stale_now(many)
+    assert before == await opened(await holding(many, NEW))
+    assert "retired" == (await retire(process, OLD)).life.state
+    await require_sound_log(process)
+
+
+@pytest.mark.req("SEC-24", part="accept")
+@pytest.mark.parametrize("whose", ["r.tenant_id = '_system'", "r.name IN (SELECT 'webhook-endpoint-' || $1)"])
+async def test_what_no_endpoint_has_is_accepted_too(many: Installation, whose: str) -> None:
+    """Stale records without an endpoint are also accepted and then re-wrapped."""
+    await many.pool.execute(KEEP)
+    process = await changed(many, OLD, NEW)
+    await replaced(process, OLD)
+    [gone, *_] = [row["id"] for row in await many.pool.fetch("SELECT id::text FROM hookseal.endpoints ORDER BY id")]
+    await many.pool.execute("DELETE FROM hookseal.endpoints WHERE id = $1::text::uuid", gone)
+    async with many.pool.acquire() as connection:
+        await accept_restore(process.operator(connection), ())  # the missing row counts as deleted
+    await many.pool.execute(f"{PUT_BACK} AND ({whose} OR $1::text IS NULL)", gone)
+    returned = await under(many, OLD)
+    assert returned > 0
+    assert (0, returned) == (await master_keys.rewrap(process, OLD), await finish(process, OLD))
+
+    async with many.pool.acquire() as connection:
+        await accept_restore(process.operator(connection), ())
+
+    [*_, entry] = await audited(many.pool, "_system")
+    assert ("restore.accepted", [OLD.key_id]) == (entry["action"], entry["after"]["keys_with_records_again"])
+    assert returned == await replaced(process, OLD)
+    await opened(await holding(many, NEW))
+    assert "retired" == (await retire(process, OLD)).life.state
+
+
+@pytest.mark.req("SEC-24", part="stale")
+async def test_put_back_in_the_middle(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that is put back during the re-wrap is the same version, and is re-wrapped again."""
+    monkeypatch.setattr(rewrap, "BATCH", 4)
+    await many.pool.execute(KEEP)
+    before = await opened(many)
+    process = await changed(many, OLD, NEW)
+    done = await master_keys.batch(process, OLD)
+    assert done is not None
+    await many.pool.execute(PUT_BACK)
+    assert [] == await stale_now(many)
+    assert len(before) == await replaced(process, OLD)
+    assert before == await opened(await holding(many, NEW))
+    rows = await many.pool.fetch(ORDERED)
+    assert [[OLD.key_id, NEW.key_id]] * len(before) == [row["wrapped_by"] for row in rows]
+
+
+async def forge(installation: Installation, pointer: Pointer, key: MasterKey) -> None:
+    """Put a secret of the attacker into the endpoint's current record, sealed under that key."""
+    ref = SecretRef.parse(pointer.secret_ref or "")
+    sealed = seal(KeyRing(key), SecretMaterial(b"f" * 32), SecretContext.of(ref, Purpose.WEBHOOK_SIGNING))
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_records SET sealed = $1 WHERE tenant_id = $2 AND name = $3 AND version = $4",
+        *(sealed, ref.tenant, ref.name, ref.version),
+    )
+
+
+@pytest.mark.req("SEC-24", part="stale")
+async def test_a_key_that_no_re_wrap_led_to(many: Installation) -> None:
+    """A record under a key to which no batch moved it is refused and listed."""
+    process = await changed(many, OLD, NEW)
+    process = await changed(process, OLD, NEW, NEWER)
+    await replaced(process, OLD)  # from the first key to the third
+    known = await pointers(process)
+    await forge(many, known[0], NEW)
+
+    with pytest.raises(StaleRow, match="under another master key"):
+        await signed(process.unlocked, known[:1])
+    assert [known[0].endpoint_id] == await stale_now(many)
+
+
+@pytest.mark.req("SEC-24", part="stale")
+async def test_a_record_under_a_drained_key(many: Installation) -> None:
+    """A record under a drained key is refused and listed."""
+    process = await changed(many, OLD, NEW)
+    await replaced(process, OLD)
+    known = await pointers(process)
+    await forge(many, known[0], OLD)
+
+    with pytest.raises(StaleRow):
+        await signed(process.unlocked, known[:1])
+    assert [known[0].endpoint_id] == await stale_now(many)
+    assert 1 == await finish(process, OLD)
+
+
+async def test_a_record_that_names_a_key_that_never_sealed_it(many: Installation) -> None:
+    """It was altered: the key that sealed it is neither drained nor retired until somebody has repaired the record."""
+    process = await changed(many, OLD, NEW)
+    ref = SecretRef.parse((await pointers(process))[0].secret_ref or "")
+    name = (
+        "UPDATE hookseal.secret_records SET sealed = overlay(sealed PLACING decode($1, 'hex') FROM 3)"
+        " WHERE tenant_id = $2 AND name = $3 AND version = $4"
+    )
+    await many.pool.execute(name, NEW.key_id, ref.tenant, ref.name, ref.version)
+    await master_keys.rewrap(process, OLD)
+
+    assert 1 == await finish(process, OLD)
+    async with many.pool.acquire() as connection:
+        [found] = await altered(process.operator(connection), OLD.key_id)
+    assert ("acme", ref.name, ref.version, "record_tampered") == astuple(found)
+    with pytest.raises(Conflict, match="1 record"):
+        await retire(process, OLD)
+
+    await many.pool.execute(name, OLD.key_id, ref.tenant, ref.name, ref.version)
+    assert 1 == await replaced(process, OLD)
+
+
+async def test_who_may_re_wrap(many: Installation) -> None:
+    """The active key is refused, as is a process without the older key; a key that sealed nothing has no batch."""
+    with pytest.raises(Conflict, match="is the active one"):
+        await master_keys.batch(many, OLD)
+    await master_keys.stage(many, NEW)
+    process = await holding(many, OLD, NEW)
+    assert await master_keys.batch(process, NEW) is None
+    assert 0 == await finish(process, NEW)
+    await promote(process, NEW)
+
+    lacking = await without_old(many)
+    before = await many.pool.fetch(ORDERED)
+    with pytest.raises(Refused, match="SECRETS_MASTER_KEY_PREVIOUS"):
+        await master_keys.batch(lacking, OLD)
+    assert before == await many.pool.fetch(ORDERED)
+
+
+async def without_old(installation: Installation) -> Installation:
+    """Return a process with the new key only, by records that are under it or appear to be."""
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_records SET sealed = overlay(sealed PLACING decode($1, 'hex') FROM 3)"
+        " WHERE sealed IS NOT NULL AND tenant_id <> '_system'",
+        NEW.key_id,
+    )
+    for name, purpose in (("integrity", Purpose.INTEGRITY), ("sentinel", Purpose.SENTINEL)):
+        ref = SecretRef.parse(f"db:_system:{name}:1", reserved=True)
+        material = await installation.unlocked.store.get(ref, purpose=purpose)
+        await installation.pool.execute(
+            "UPDATE hookseal.secret_records SET sealed = $1 WHERE tenant_id = '_system' AND name = $2",
+            *(seal(KeyRing(NEW), material, SecretContext.of(ref, purpose)), name),
+        )
+    return await holding(installation, NEW)
+
+
+@pytest.mark.req("SEC-24", part="accept")
+async def test_what_is_under_a_retired_key_stays_so(many: Installation) -> None:
+    """Such a record cannot be accepted, the reason has the repair, and the time of draining stays."""
+    await many.pool.execute(KEEP)
+    process = await changed(many, OLD, NEW)
+    await replaced(process, OLD)
+    known = await pointers(process)
+    before = (await retire(process, OLD)).life
+    await many.pool.execute(f"{PUT_BACK} AND r.tenant_id = 'acme'")
+    async with many.pool.acquire() as connection:
+        accepted = await accept_restore(process.operator(connection), ())
+
+    assert {pointer.endpoint_id for pointer in known} == {found.endpoint_id for found, _ in accepted.refused}
+    assert all("rotate it with --overlap 0" in why for _, why in accepted.refused)
+    assert before == (await retire(process, OLD)).life
+    for pointer in known:
+        with pytest.raises(KeyRetired):
+            await signed(process.unlocked, [pointer])
+        await rotate(process, pointer.endpoint_id, overlap_seconds=0)

@@ -1,0 +1,177 @@
+"""A program that runs each operation in a new process, which kills itself at a given await.
+
+It reads one JSON object a line, and answers each with the exit code and the number of awaits of the operation; the
+number is None if the process was killed before the operation was done. A key is named by the seed that the tests derive
+it from.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations import migrate_secrets
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.key import compromise, keys, rewrap
+from hookseal.operations.operator import Operator
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.key.rewrap import BEGINNING
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
+from hookseal.secrets.ref import Provider
+from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.doubles.stored import keyring
+from tests.secrets.samples import master_key
+
+T = TypeVar("T")
+TENANT: Final = TenantId("acme")
+FIRST: Final = "first of all"
+APPLICATION_NAME: Final = "killed_process"
+_HOW: Final = compromise.CompromiseOptions(overlap_seconds=0, force=False, dry_run=False, random_bytes=os.urandom)
+
+
+class _Steps:
+    """Drives a coroutine, counts each suspension and each resumption, and kills the process at a given count.
+
+    The first suspension is 1, the resumption after it is 2, and so on: what was requested from PostgreSQL at 1 was
+    answered at 2.
+    """
+
+    def __init__(self, kill_at: int) -> None:
+        self.count = 0
+        self._kill_at = kill_at
+
+    def drive(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Yield what the coroutine awaits, and return what it returns."""
+        step, argument = coroutine.send, None
+        while True:
+            try:
+                awaited = step(argument)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            self._step()
+            try:
+                step, argument = coroutine.send, (yield awaited)
+            except BaseException as error:  # noqa: BLE001 -- the coroutine's to handle, a cancellation too
+                step, argument = coroutine.throw, error
+            self._step()
+
+    def _step(self) -> None:
+        self.count += 1
+        if self.count == self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Driven:
+    """An awaitable that runs a coroutine in this way."""
+
+    def __init__(self, steps: _Steps, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._steps = steps
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._steps.drive(self._coroutine)
+
+
+def wanted(endpoint: str, *, overlap_seconds: int) -> RotationRequest:
+    """Return the rotation to make, with a fixed id for each endpoint."""
+    return RotationRequest(
+        tenant_id=TENANT,
+        endpoint_id=EndpointId(endpoint),
+        overlap_seconds=overlap_seconds,
+        secret=generate_signing_secret(),
+        rotation_id=f"r-{endpoint}",
+    )
+
+
+def key_of(seed: str) -> MasterKey:
+    """Return the key of that seed; the first one began the installation."""
+    return keyring().sealing if seed == FIRST else master_key(seed)
+
+
+async def _roll_back(operator: Operator, endpoint: str) -> object:
+    return await rotation.roll_back(
+        operator, tenant=TENANT, endpoint_id=EndpointId(endpoint), overlap_seconds=60, expect_generation=2
+    )
+
+
+async def _end_overlap(operator: Operator, endpoint: str) -> object:
+    return await rotation.end_overlap(operator, tenant=TENANT, endpoint_id=EndpointId(endpoint), expect_generation=2)
+
+
+async def _compromise(operator: Operator, seed: str) -> None:
+    """Replace everything that the key had sealed; fail unless all of it was replaced."""
+
+    def replaced(each: compromise.Replaced) -> None:
+        if each.error is not None:
+            raise each.error
+
+    await compromise.drill(operator, key_of(seed).key_id, _HOW, replaced)
+
+
+_OPERATIONS: Final[dict[str, Callable[[Operator, str], Coroutine[Any, Any, object]]]] = {
+    "rotate": lambda operator, endpoint: rotation.rotate_secret(operator, wanted(endpoint, overlap_seconds=60)),
+    "revoke": lambda operator, endpoint: rotation.rotate_secret(operator, wanted(endpoint, overlap_seconds=0)),
+    "roll_back": _roll_back,
+    "end_overlap": _end_overlap,
+    "migrate": lambda operator, endpoint: migrate_secrets.migrate_endpoint(
+        operator, PlaintextEndpoint(TENANT, EndpointId(endpoint))
+    ),
+    "stage": lambda operator, seed: keys.stage_key(operator, key_of(seed)),
+    "promote": lambda operator, seed: keys.promote_key(operator, key_of(seed).key_id),
+    "rewrap": lambda operator, seed: rewrap.rewrap_batch(operator, key_of(seed).key_id, BEGINNING, wait=False),
+    "finish": lambda operator, seed: rewrap.finish_rewrap(operator, key_of(seed).key_id),
+    "retire": lambda operator, seed: keys.retire_key(operator, key_of(seed).key_id),
+    "destroy": lambda operator, seed: keys.destroy_key(operator, key_of(seed).key_id),
+    "compromise": _compromise,
+}
+
+
+def operation(operator: Operator, name: str, subject: str) -> Coroutine[Any, Any, object]:
+    """Return the operation of that name on an endpoint, or on the key of that seed."""
+    return _OPERATIONS[name](operator, subject)
+
+
+async def _count(database_url: str, *, name: str, subject: str, held: list[str], kill_at: int) -> int:
+    """Run the operation with these keys, the sealing one first; return the number of suspensions and resumptions."""
+    connection = await asyncpg.connect(database_url, server_settings={"application_name": APPLICATION_NAME})
+    try:
+        sealing, *others = (key_of(seed) for seed in held)
+        unlocked = await unlock(connection, Provider.DB, KeyRing(sealing, tuple(others)))
+        steps = _Steps(kill_at)
+        operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
+        await _Driven(steps, operation(operator, name, subject))
+        return steps.count
+    finally:
+        await connection.close()
+
+
+def _run(order: dict[str, Any]) -> None:
+    """Run one operation in a new process, and print how it ended."""
+    reading, writing = os.pipe()
+    child = os.fork()  # the process has one thread and no event loop yet
+    if child == 0:
+        code = 1
+        try:
+            os.write(writing, b"%d" % asyncio.run(_count(**order)))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    said = os.read(reading, 64)
+    os.close(reading)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps({"code": code, "count": int(said) if said else None}), flush=True)  # noqa: T201 -- its answer
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        _run(json.loads(line))

@@ -1,0 +1,62 @@
+"""A process that migrates an endpoint, killed at every await, leaves the plaintext or the complete sealed state."""
+
+from itertools import count
+
+import asyncpg
+import pytest
+
+from hookseal.audit import log
+from hookseal.operations.migrate_secrets import Migration, migrate_endpoint
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
+from hookseal.secrets.ref import Purpose, SecretRef
+from tests.doubles.legacy import SECRET, legacy, row
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+from tests.operations.every_await import Program, require_one_moment
+
+Pool = asyncpg.Pool
+
+
+async def is_migrated(installation: Installation, held: PlaintextEndpoint) -> bool:
+    """Return whether everything stored shows the endpoint as migrated; fail if it disagrees."""
+    stored = await row(installation.pool, held)
+    versions = await installation.pool.fetch(
+        "SELECT version, state FROM hookseal.secret_records WHERE name LIKE '%' || $1", held.endpoint_id
+    )
+    entries = [each for each in await audited(installation.pool) if each["subject"] == f"endpoint:{held.endpoint_id}"]
+    assert SECRET == stored["secret"]
+    [chain] = await log.verify(installation.pool, installation.unlocked.integrity, tenant=held.tenant_id)
+    assert chain.broken is None
+    if stored["secret_ref"] is None:
+        assert ([], [], 0, None) == (versions, entries, stored["generation"], stored["mac"])
+        return False
+    assert [(1, "active")] == [tuple(version) for version in versions]
+    assert ["secret.migrated"] == [each["action"] for each in entries]
+    ref = SecretRef.parse(stored["secret_ref"])
+    assert SECRET.encode() == (await installation.unlocked.store.get(ref, purpose=Purpose.WEBHOOK_SIGNING)).reveal()
+    return True
+
+
+@pytest.mark.req("SEC-12")
+async def test_killed_at_every_await(installation: Installation, program: Program) -> None:
+    """Killed at any suspension, the migration has done all or nothing, and a repeat completes it."""
+    endings: list[bool] = []
+    for kill_at in count(1, 2):  # an even step is a resumption: nothing is sent until the next suspension
+        endpoint = await legacy(installation.pool, url=f"https://receiver.example/{kill_at}")
+        ending = await program.run("migrate", endpoint.endpoint_id, kill_at)
+        if not ending.was_killed:
+            assert 2 * len(endings) == ending.steps
+            assert await is_migrated(installation, endpoint)
+            break
+        endings.append(await is_migrated(installation, endpoint))
+        await goes_on(installation, endpoint, done=endings[-1])
+
+    require_one_moment(endings, least=10)
+
+
+async def goes_on(installation: Installation, held: PlaintextEndpoint, *, done: bool) -> None:
+    """Fail unless a repeat completes the migration, or finds it done."""
+    async with installation.pool.acquire() as connection:
+        again = await migrate_endpoint(installation.operator(connection), held)
+    assert (Migration.PRESENT if done else Migration.MIGRATED) is again.what
+    assert await is_migrated(installation, held)

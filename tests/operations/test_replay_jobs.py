@@ -1,0 +1,417 @@
+"""A replay job sends finished deliveries again, each once, at its rate, and continues where a killed worker ended."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher import replay_jobs
+from hookseal.dispatcher.model import State
+from hookseal.dispatcher.replay_job import FINAL, MAX_RUNNING, JobState, ReplayJob, Selection, Tally
+from hookseal.dispatcher.replay_jobs import RunningJob, Step
+from hookseal.ground.errors import Conflict, NotFound, Refused, Unavailable
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
+from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
+from hookseal.operations.replay import cancel_replay, enable_and_replay, replay_delivery, start_replay, take_step
+from hookseal.postgres.statements import statements
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+from tests.operations.watched import End, connect
+from tests.worker.waiting import eventually
+
+pytestmark = pytest.mark.req("DEL-07", part="jobs")
+
+ACME = TenantId("acme")
+EVERYTHING = Selection(tenant_id=ACME)
+UNKNOWN = ReplayId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
+_DEAD = """
+UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL, waiting_for = NULL, budget_spent = 9,
+       attempts = 9
+WHERE state = 'pending'
+"""
+_PUBLISH = "SELECT hookseal.publish('acme', $2, '{}'::json) FROM generate_series(1, $1)"
+_WAITED = "UPDATE hookseal.replays SET paid_until = paid_until - make_interval(secs => $1)"
+_NO_SESSION = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'dying')"
+_MADE_AT = """
+UPDATE hookseal.deliveries
+SET id = (lpad(to_hex((extract(epoch FROM $2::timestamptz) * 1000)::bigint), 12, '0') || right(id::text, 23))::uuid
+WHERE id = $1::text::uuid RETURNING id::text
+"""
+
+
+async def dead(installation: Installation, number: int, event_type: str = "invoice.paid") -> list[str]:
+    """Publish so many events, and return their deliveries as dead letters, oldest first."""
+    await installation.pool.execute(_PUBLISH, number, event_type)
+    rows = await installation.pool.fetch(f"{_DEAD} RETURNING id::text")
+    return sorted(row[0] for row in rows)
+
+
+async def in_state(installation: Installation, *states: str) -> list[str]:
+    """Return the deliveries in these states."""
+    rows = await installation.pool.fetch(
+        "SELECT id::text FROM hookseal.deliveries WHERE state = ANY ($1) ORDER BY id", list(states)
+    )
+    return [row[0] for row in rows]
+
+
+async def started(installation: Installation, selection: Selection = EVERYTHING, *, rate: int = 1_000) -> ReplayJob:
+    """Start a job."""
+    async with installation.pool.acquire() as connection:
+        return await start_replay(installation.operator(connection), selection, rate=rate)
+
+
+async def stepped(installation: Installation, job: ReplayJob, *, after: float = 60.0) -> Step | None:
+    """Take the next step of the job, so many seconds after what it was paid for."""
+    await installation.pool.execute(_WAITED, after)
+    async with installation.pool.acquire() as connection:
+        return await take_step(installation.operator(connection), RunningJob(ACME, job.replay_id))
+
+
+async def ended(installation: Installation, job: ReplayJob) -> ReplayJob:
+    """Take steps until the job has ended."""
+    while (step := await stepped(installation, job)) is not None:
+        job = step.job
+    return await replay_jobs.show(installation.pool, job.replay_id)
+
+
+async def test_dead_letters(installation: Installation) -> None:
+    """Each is due and unrung with a new budget under its own id; start and end are audited with their actors."""
+    await installation.endpoint()
+    deliveries = await dead(installation, 3)
+    job = await started(installation, rate=7)
+    assert (JobState.RUNNING, 3, 3, Tally()) == (job.state, job.matched, job.remaining, job.tally)
+    done = await ended(installation, job)
+
+    assert (JobState.DONE, Tally(replayed=3), 0, 0) == (done.state, done.tally, done.remaining, done.changed)
+    assert done.ended_at is not None
+    assert deliveries == await in_state(installation, "pending")
+    rows = await installation.pool.fetch("SELECT attempts, budget_spent, rung_at, waiting_for FROM hookseal.deliveries")
+    assert [(9, 0, None, None)] * 3 == [tuple(row) for row in rows]
+    counts = {"matched": 3, "skipped": {"endpoint_disabled": 0, "endpoint_deleted": 0, "changed": 0}}
+    until = job.selection.until
+    assert until is not None
+    shown = EVERYTHING.shown() | {"until": until.isoformat().replace("+00:00", "Z")}
+    assert [
+        ("replay.started", "ada@desk", {**shown, "rate": 7, "matched": 3}),
+        ("replay.ended", "ada@desk", {**counts, "replayed": 3}),
+    ] == [(row["action"], row["who"], row["after"]) for row in (await audited(installation.pool))[1:]]
+
+
+async def test_each_condition(installation: Installation) -> None:
+    """Tenant, endpoint, type, event, state and time each select, and all that are given must be true."""
+    one = (await installation.endpoint()).pointer.endpoint_id
+    await installation.endpoint("globex")
+    [ours] = await dead(installation, 1)
+    await installation.deliveries("globex")
+    await dead(installation, 0)
+    [other] = await dead(installation, 1, "user.created")
+    earlier = datetime(2026, 1, 2, tzinfo=UTC)
+    [old] = [row[0] for row in await installation.pool.fetch(_MADE_AT, other, earlier)]
+    other = old
+    event = EventId(
+        await installation.pool.fetchval("SELECT event_id FROM hookseal.deliveries WHERE id::text = $1", ours)
+    )
+    two = (await installation.endpoint(url="https://receiver.example/two")).pointer.endpoint_id
+    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'failed' WHERE id = $1::text::uuid", other)
+    for given, expected in (
+        ({}, [other, ours]),
+        ({"endpoint_id": one}, [other, ours]),
+        ({"endpoint_id": two}, []),
+        ({"event_type": "user.created"}, [other]),
+        ({"event_id": event}, [ours]),
+        ({"event_id": event, "event_type": "user.created"}, []),
+        ({"states": (State.FAILED,)}, [other]),
+        ({"states": (State.DELIVERED,)}, []),
+        ({"since": earlier}, [other, ours]),
+        ({"since": earlier + timedelta(milliseconds=1)}, [ours]),
+        ({"until": earlier + timedelta(milliseconds=1)}, [other]),
+        ({"until": earlier}, []),
+    ):
+        selection = Selection(tenant_id=ACME, **given)
+        assert Tally(replayed=len(expected)) == await replay_jobs.count(installation.pool, selection), given
+        if not expected:
+            with pytest.raises(NotFound, match="nothing to replay"):
+                await started(installation, selection)
+            continue
+        await ended(installation, await started(installation, selection))
+        assert expected == await in_state(installation, "pending"), given
+        await installation.pool.execute(
+            "UPDATE hookseal.deliveries SET next_attempt_at = NULL, state = CASE id::text"
+            " WHEN $1 THEN 'failed' ELSE 'dead_letter' END WHERE state = 'pending'",
+            other,
+        )
+
+
+async def test_what_was_delivered_only_if_asked(installation: Installation) -> None:
+    """By default only what never reached the receiver is replayed, never attempted or not; on request all of it."""
+    await installation.endpoint()
+    deliveries = await dead(installation, 4)
+    for delivery, state in zip(deliveries, FINAL, strict=True):
+        await installation.pool.execute(
+            "UPDATE hookseal.deliveries SET state = $2, attempts = 0 WHERE id = $1::text::uuid", delivery, state.value
+        )
+    assert Tally(replayed=3) == (await ended(installation, await started(installation))).tally
+    assert deliveries[:1] == await in_state(installation, "delivered")
+    everything = Selection(tenant_id=ACME, states=FINAL)
+    assert Tally(replayed=1) == (await ended(installation, await started(installation, everything))).tally
+
+
+async def test_an_event_and_its_copies(installation: Installation) -> None:
+    """A job about an event also replays the deliveries that `delivery replay --new-id` made of it."""
+    await installation.endpoint()
+    [delivery] = await dead(installation, 1)
+    async with installation.pool.acquire() as connection:
+        await replay_delivery(installation.operator(connection), DeliveryId(delivery), new_id=True)
+    await installation.pool.execute(_DEAD)
+    event = EventId(await installation.pool.fetchval("SELECT id FROM hookseal.events"))
+    job = await started(installation, Selection(tenant_id=ACME, event_id=event))
+    assert Tally(replayed=2) == (await ended(installation, job)).tally
+
+
+async def test_what_is_skipped(installation: Installation) -> None:
+    """Deliveries of disabled and deleted endpoints, and those that changed meanwhile, are counted and left alone."""
+    urls = [f"https://receiver.example/{n}" for n in range(3)]
+    endpoints = [(await installation.endpoint(url=url)).pointer.endpoint_id for url in urls]
+    deliveries = await dead(installation, 2)
+    async with installation.pool.acquire() as connection:
+        await disable_endpoint(installation.operator(connection), ACME, endpoints[0], reason="it moves")
+        await delete_endpoint(installation.operator(connection), ACME, endpoints[1])
+    job = await started(installation)
+    await installation.pool.execute(
+        "DELETE FROM hookseal.deliveries"
+        " WHERE id = (SELECT id FROM hookseal.deliveries WHERE endpoint_id = $1::text::uuid LIMIT 1)",
+        endpoints[2],
+    )
+    done = await ended(installation, job)
+
+    assert (6, Tally(replayed=1, disabled=2, deleted=2), 1) == (done.matched, done.tally, done.changed)
+    assert 4 == len(await in_state(installation, "dead_letter"))
+    assert set(await in_state(installation, "pending")) < set(deliveries)
+
+
+async def test_where_nothing_can_be_replayed(installation: Installation) -> None:
+    """A disabled endpoint is refused with the command that enables it; an unknown one is not found."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await dead(installation, 1)
+    async with installation.pool.acquire() as connection:
+        await disable_endpoint(installation.operator(connection), ACME, endpoint, reason="it moves")
+    with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {endpoint}"):
+        await started(installation, Selection(tenant_id=ACME, endpoint_id=endpoint))
+    with pytest.raises(Refused, match="1 deliveries; enable them first"):
+        await started(installation)
+    with pytest.raises(NotFound):
+        await started(installation, Selection(tenant_id=ACME, endpoint_id=EndpointId(UNKNOWN)))
+    assert 0 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.replays")
+
+
+async def test_what_is_held_stays_held(installation: Installation) -> None:
+    """A delivery of an endpoint whose secret is refused waits with the others, and costs no claim."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    [delivery] = await dead(installation, 1)
+    await installation.pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, reason) VALUES ('acme', $1::text::uuid, 'lost')",
+        endpoint,
+    )
+    await ended(installation, await started(installation))
+    row = await installation.pool.fetchrow("SELECT id::text, state, waiting_for, last_error FROM hookseal.deliveries")
+    assert (delivery, "pending", "secret", "lost") == tuple(row or ())
+
+
+async def test_the_rate(installation: Installation) -> None:
+    """A step replays what the rate allows for the time since the last one; what was not used for 2 s is lost."""
+    await installation.endpoint()
+    await dead(installation, 40)
+    job = await started(installation, rate=10)
+    counts = []
+    for after in (0.05, 0.5, 0.5, 60.0):
+        await installation.pool.execute("UPDATE hookseal.replays SET paid_until = now()")
+        step = await stepped(installation, job, after=after)
+        counts.append(0 if step is None else step.tally.replayed)
+        assert step is None or not step.may_go_on
+    assert [0, 5, 5, 20] == counts
+
+
+async def test_many_steps(installation: Installation) -> None:
+    """Steps that look at two deliveries each replay all of them once, oldest first."""
+    await installation.endpoint()
+    deliveries = await dead(installation, 7)
+    job = await started(installation)
+    seen: list[list[str]] = []
+    running = RunningJob(ACME, job.replay_id)
+    while True:
+        await installation.pool.execute(_WAITED, 60.0)
+        async with installation.pool.acquire() as connection:
+            step = await replay_jobs.step(connection, running, walked=2)
+        assert step is not None
+        seen.append(await in_state(installation, "pending"))
+        if not step.may_go_on:
+            break
+    assert [deliveries[:count] for count in (2, 4, 6, 7)] == seen
+    assert JobState.DONE == step.job.state
+
+
+async def test_a_job_in_two_hands(installation: Installation) -> None:
+    """While one worker takes a step, another takes none of the same job."""
+    await installation.endpoint()
+    await dead(installation, 2)
+    running = RunningJob(ACME, (await started(installation)).replay_id)
+    await installation.pool.execute(_WAITED, 60.0)
+    async with installation.pool.acquire() as one, installation.pool.acquire() as two, one.transaction():
+        assert await replay_jobs.step(one, running) is not None
+        assert await replay_jobs.step(two, running) is None
+
+
+@pytest.mark.req("SEC-08")
+async def test_a_job_of_another_tenant(installation: Installation) -> None:
+    """A step is taken only under the tenant of the job, and replays nothing of another tenant."""
+    await installation.endpoint()
+    await installation.endpoint("globex")
+    await installation.deliveries("globex")
+    await dead(installation, 1)
+    job = await started(installation)
+    await installation.pool.execute(_WAITED, 60.0)
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        assert await take_step(operator, RunningJob(TenantId("globex"), job.replay_id)) is None
+        assert await take_step(operator, RunningJob(ACME, job.replay_id)) is not None
+    rows = await installation.pool.fetch("SELECT tenant_id, state FROM hookseal.deliveries ORDER BY 1")
+    assert [("acme", "pending"), ("globex", "dead_letter")] == [tuple(row) for row in rows]
+
+
+async def test_cancelling(installation: Installation) -> None:
+    """A cancelled job replays nothing more, keeps its counts, and cannot be cancelled again; it is audited."""
+    await installation.endpoint()
+    await dead(installation, 3)
+    job = await started(installation, rate=1)
+    assert await stepped(installation, job, after=1.5) is not None
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        cancelled = await cancel_replay(operator, job.replay_id)
+        assert (JobState.CANCELLED, Tally(replayed=1), 0) == (cancelled.state, cancelled.tally, cancelled.remaining)
+        with pytest.raises(Conflict, match="cancelled already"):
+            await cancel_replay(operator, job.replay_id)
+        with pytest.raises(NotFound):
+            await cancel_replay(operator, UNKNOWN)
+    assert await stepped(installation, job) is None
+    assert 2 == len(await in_state(installation, "dead_letter"))
+    *_, entry = await audited(installation.pool)
+    assert ("replay.cancelled", f"replay:{job.replay_id}", "ada@desk", 1) == (
+        entry["action"], entry["subject"], entry["who"], entry["after"]["replayed"],
+    )  # fmt: skip
+
+
+async def test_how_many_run(installation: Installation) -> None:
+    """A tenant has at most five running jobs, also if they are started at the same time; one more is refused whole."""
+    await installation.endpoint()
+    await dead(installation, 1)
+    results = await asyncio.gather(*(started(installation) for _ in range(MAX_RUNNING + 2)), return_exceptions=True)
+    assert MAX_RUNNING == len([job for job in results if isinstance(job, ReplayJob)])
+    assert 2 == len([error for error in results if isinstance(error, Conflict)])
+    jobs, following = await replay_jobs.page(installation.pool, ACME, JobState.RUNNING, limit=3, cursor=None)
+    rest, end = await replay_jobs.page(installation.pool, ACME, JobState.RUNNING, limit=3, cursor=following)
+    assert (MAX_RUNNING, None) == (len({job.replay_id for job in jobs + rest}), end)
+    assert MAX_RUNNING == [row["action"] for row in await audited(installation.pool)].count("replay.started")
+
+
+async def test_without_a_log(installation: Installation) -> None:
+    """If its end cannot be audited, the last step is not done; the job continues when it can."""
+    await installation.endpoint()
+    await dead(installation, 1)
+    job = await started(installation)
+    await installation.pool.execute("ALTER TABLE hookseal.audit_log ADD CONSTRAINT no CHECK (action <> 'replay.ended')")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await stepped(installation, job)
+    assert 1 == len(await in_state(installation, "dead_letter"))
+    await installation.pool.execute("ALTER TABLE hookseal.audit_log DROP CONSTRAINT no")
+    assert Tally(replayed=1) == (await ended(installation, job)).tally
+
+
+async def test_enabling_since(installation: Installation) -> None:
+    """Enabling an endpoint with what it missed enables and starts the job in one transaction, or does neither."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    [delivery] = await dead(installation, 1)
+    missed = Selection(tenant_id=ACME, endpoint_id=endpoint, since=datetime(2026, 1, 1, tzinfo=UTC))
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
+        await disable_endpoint(operator, ACME, endpoint, reason="it moves")
+        await installation.pool.execute(
+            "ALTER TABLE hookseal.audit_log ADD CONSTRAINT no CHECK (action <> 'replay.started')"
+        )
+        with pytest.raises(asyncpg.CheckViolationError):
+            await enable_and_replay(operator, ACME, endpoint, missed, own_drain_seconds=25)
+        assert not await installation.pool.fetchval("SELECT enabled FROM hookseal.endpoints")
+        await installation.pool.execute("ALTER TABLE hookseal.audit_log DROP CONSTRAINT no")
+        enabled, job = await enable_and_replay(operator, ACME, endpoint, missed, own_drain_seconds=25)
+        assert enabled.changed
+        assert job is not None
+        await ended(installation, job)
+        assert [delivery] == await in_state(installation, "pending")
+        again, none = await enable_and_replay(operator, ACME, endpoint, missed, own_drain_seconds=25)
+        assert (False, None) == (again.changed, none)
+
+
+async def test_killed_at_every_statement(installation: Installation, database_url: str) -> None:
+    """Whenever a worker is killed, deliveries and cursor agree, and the job ends with each delivery replayed once."""
+    await installation.endpoint()
+    await dead(installation, 2)
+    job = await started(installation, rate=2)
+    moved, stored = 0, job
+    for end in (End.CUT, End.UNHEARD):
+        at, was_reached = 0, True
+        while was_reached:
+            at += 1
+            await installation.pool.execute("UPDATE hookseal.replays SET paid_until = now() - interval '0.6 s'")
+            connection = await connect(database_url, {"application_name": "dying"})
+            connection.break_off(end, at)
+            operator = installation.operator(connection)
+            with suppress(Unavailable):
+                await take_step(operator, RunningJob(ACME, job.replay_id))
+            was_reached = connection.was_reached
+            connection.terminate()
+            await eventually(lambda: installation.pool.fetchval(_NO_SESSION))
+            stored = await replay_jobs.show(installation.pool, job.replay_id)
+            assert stored.tally.replayed == len(await in_state(installation, "pending")), (end, at)
+            assert stored.tally.replayed >= moved
+            moved = stored.tally.replayed
+        assert at > 6, end
+    assert (JobState.DONE, 2) == (stored.state, moved)
+
+
+_GROWN = """
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
+VALUES ('acme', md5('1')::uuid, 'https://a.example/', '{*}');
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT 'acme', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 20000) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at)
+SELECT 'acme', hookseal.uuid7(), md5('1')::uuid, 'e' || n,
+       CASE WHEN n % 100 = 0 THEN 'dead_letter' ELSE 'delivered' END, NULL
+FROM generate_series(1, 20000) AS n;
+ANALYZE;
+"""
+
+
+@pytest.mark.parametrize(
+    ("states", "event", "index"),
+    [
+        (["dead_letter"], None, "deliveries_not_delivered"),
+        (["delivered"], None, "deliveries_pkey"),
+        (["dead_letter"], "e100", "deliveries_once"),
+    ],
+)
+async def test_what_a_step_reads(installation: Installation, states: list[str], event: str | None, index: str) -> None:
+    """A step on a large table reads what it looks at, by an index, and nothing else."""
+    await installation.pool.execute(_GROWN)
+    walk = statements("hookseal.dispatcher", "replay_jobs.sql")["walk"]
+    least, most = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
+    rows = await installation.pool.fetch(
+        f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {walk}", "acme", least, most, states, None, None, event, 50, 10
+    )
+    plan = "\n".join(row[0] for row in rows)
+
+    walked, found, _ = plan.partition("CTE matched")
+    assert found
+    assert index in walked, plan
+    assert "Seq Scan on deliveries" not in plan, plan
+    assert "Rows Removed by Filter" not in walked, plan

@@ -1,0 +1,1 @@
+"""Tests of `hookseal.postgres`, through which every room uses PostgreSQL."""

@@ -1,0 +1,105 @@
+"""What holds for publishing through each library, with the real library on a real PostgreSQL."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+
+from hookseal.ground.errors import Conflict, Malformed, Refused
+from tests.doubles.logins import login
+from tests.producers.callers import CALLERS
+
+pytestmark = [pytest.mark.req("DEL-19"), pytest.mark.parametrize("opened", CALLERS.values(), ids=CALLERS)]
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Opened: TypeAlias = Callable[[str, bool], Any]
+EVENT: dict[str, Any] = {
+    "tenant_id": "acme",
+    "event_type": "invoice.paid",
+    "event_id": "e1",
+    "data": {"é": [1.5, None]},
+}
+
+
+async def stored(pool: Pool) -> tuple[int, int]:
+    """Return how many events are stored, and how many rows of the application."""
+    found = await pool.fetchrow("SELECT (SELECT count(*) FROM hookseal.events), (SELECT count(*) FROM public.own)")
+    assert found is not None
+    return found[0], found[1]
+
+
+@pytest.fixture
+async def url(database_url: str, pool: Pool) -> str:
+    """Return the url of a database with an endpoint of acme, and a table of the application."""
+    await pool.execute("CREATE TABLE public.own (id integer GENERATED ALWAYS AS IDENTITY)")
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+        " VALUES ('acme', hookseal.uuid7(), 'https://receiver.example/', '{*}')"
+    )
+    return database_url
+
+
+async def test_it_joins_the_transaction(opened: Opened, url: str, pool: Pool) -> None:
+    """A rollback publishes nothing, a commit publishes once, and a repeat of the event id returns the first answer."""
+    async with opened(url, False) as caller:
+        await caller.publish(**EVENT)
+        await caller.write()
+        await caller.rollback()
+        assert (0, 0) == await stored(pool)
+
+        first = await caller.publish(**EVENT)
+        await caller.write()
+        assert (0, 0) == await stored(pool), "it was committed before the caller's commit"
+        await caller.commit()
+        assert (1, 1) == await stored(pool)
+
+        again = await caller.publish(**EVENT)
+        raw = await caller.publish(tenant_id="acme", event_type="file.made", body=b"\x00\xff", correlation_id="c")
+        await caller.commit()
+
+    assert ("e1", False, True) == (first.event_id, first.duplicate, again.duplicate)
+    assert ({False}, again.deliveries) == ({first.is_committed, again.is_committed, raw.is_committed}, first.deliveries)
+    rows = await pool.fetch("SELECT id::text, endpoint_id::text FROM hookseal.deliveries ORDER BY id")
+    made = [(each.delivery_id, each.endpoint_id) for published in (first, raw) for each in published.deliveries]
+    assert [tuple(row) for row in rows] == made
+    bodies = {row[0]: row[1] for row in await pool.fetch("SELECT id, body FROM hookseal.events")}
+    assert bodies["e1"].endswith('"data":{"é":[1.5,null]}}'.encode())
+    assert b"\x00\xff" == bodies[raw.event_id]
+
+
+async def test_its_errors_leave_the_transaction_usable(opened: Opened, url: str, pool: Pool) -> None:
+    """An error is one of our classes with its field, and undoes nothing but the publish."""
+    async with opened(url, False) as caller:
+        await caller.publish(**EVENT)
+        await caller.write()
+        with pytest.raises(Conflict) as other_data:
+            await caller.publish(**EVENT | {"data": 2})
+        with pytest.raises(Malformed) as other_type:
+            await caller.publish(**EVENT | {"event_type": "no type"})
+        with pytest.raises(Malformed) as no_tenant:
+            await caller.publish(**EVENT | {"tenant_id": "_system"})
+        await caller.write()
+        await caller.commit()
+
+    fields = [caught.value.field for caught in (other_data, other_type, no_tenant)]
+    assert ["event_id", "event_type", "tenant_id"] == fields
+    assert (1, 2) == await stored(pool)
+
+
+async def test_outside_of_a_transaction(opened: Opened, url: str, pool: Pool) -> None:
+    """A connection that is in no transaction and commits by itself stores the event at once, and the answer says so."""
+    async with opened(url, True) as caller:
+        published = await caller.publish(**EVENT)
+        assert (True, 1) == (published.is_committed, (await stored(pool))[0])
+        with pytest.raises(Conflict):
+            await caller.publish(**EVENT | {"data": 2})
+        assert (await caller.publish(**EVENT)).duplicate
+
+
+async def test_a_role_that_may_not(opened: Opened, url: str, pool: Pool) -> None:
+    """A role without the right to publish is refused, and the error says who must grant it."""
+    async with login(pool, url) as (_, own_url), opened(own_url, False) as caller:
+        with pytest.raises(Refused, match="hookseal producer grant --role"):
+            await caller.publish(**EVENT)
+        await caller.rollback()

@@ -1,0 +1,125 @@
+"""The recipes of docs/guide/frameworks.md that install the schema, and what is special about single libraries."""
+
+import re
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import alembic.command
+import asyncpg
+import psycopg
+import pytest
+from alembic.config import Config
+from django.db import connections, transaction
+from django.db.migrations.state import ProjectState
+
+from hookseal.ground.errors import ConfigError, Refused
+from hookseal.postgres.schema import revision
+from hookseal.producers import django as for_django
+from hookseal.producers.schema import install
+from tests.doubles.logins import login
+from tests.producers.callers import ALIAS, thread, use_django
+
+pytestmark = pytest.mark.req("DEL-19")
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "guide" / "frameworks.md"
+_ENV: Final = """
+from alembic import context
+from sqlalchemy import NullPool, create_engine
+
+url = context.config.get_main_option("sqlalchemy.url")
+with create_engine(url, poolclass=NullPool).connect() as connection:
+    context.configure(connection=connection, version_table_schema="public")
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+
+
+def recipe(containing: str) -> str:
+    """Return the one example of the page that contains this text."""
+    (found,) = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        if containing in block
+    ]
+    assert isinstance(found, str)
+    return found
+
+
+async def installed(url: str) -> str | None:
+    """Return the revision of the schema in that database."""
+    connection = await asyncpg.connect(url)
+    try:
+        return await revision.current(connection)
+    finally:
+        await connection.close()
+
+
+async def test_alembic(empty_database_url: str, tmp_path: Path) -> None:
+    """The revision of the page installs the schema, although Alembic runs inside of Alembic."""
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text(_ENV)
+    (tmp_path / "versions" / "a1.py").write_text(recipe("from alembic import op"))
+    config = Config()
+    config.set_main_option("script_location", str(tmp_path))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("sqlalchemy.url", empty_database_url.replace("postgresql:", "postgresql+psycopg:", 1))
+    async with thread() as of:
+        await of(alembic.command.upgrade, config, "head")()
+    assert revision.EXPECTED == await installed(empty_database_url)
+
+
+async def test_django(empty_database_url: str) -> None:
+    """The migration of the page installs the schema."""
+    made: dict[str, Any] = {}
+    exec(compile(recipe("from django.db import migrations"), str(PAGE), "exec"), made)  # noqa: S102 -- our own page
+    with_hookseal = made["Migration"]("0001_hookseal", "shop")
+    use_django(empty_database_url)
+
+    def migrate() -> None:
+        with connections[ALIAS].schema_editor(atomic=with_hookseal.atomic) as editor:
+            with_hookseal.apply(ProjectState(), editor)
+        connections.close_all()
+
+    async with thread() as of:
+        await of(migrate)()
+    assert revision.EXPECTED == await installed(empty_database_url)
+
+
+async def test_a_server_that_refuses(empty_database_url: str, pool: Pool) -> None:
+    """What `hookseal db upgrade` refuses is refused, with the statements to run."""
+    async with login(pool, empty_database_url) as (_, url):
+        with pytest.raises(Refused, match="may not"):
+            install(url)
+
+
+def test_a_url_that_is_none() -> None:
+    """A url of another kind is refused with the name of what is wrong, and without its text."""
+    with pytest.raises(ConfigError, match="DATABASE_URL") as caught:
+        install("mysql://u:hunter2@h/d")
+
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_on_commit_of_django(database_url: str, pool: Pool) -> None:
+    """A function of `on_commit` finds the event stored, and may publish another, which is stored at once."""
+    event: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": 1, "using": ALIAS}
+    use_django(database_url)
+    seen: list[tuple[int, bool]] = []
+
+    def after_commit() -> None:
+        with psycopg.connect(database_url) as another:
+            (count,) = another.execute("SELECT count(*) FROM hookseal.events").fetchone() or (None,)
+        seen.append((count, for_django.publish(**event).is_committed))
+
+    def pay() -> None:
+        with transaction.atomic(using=ALIAS):
+            transaction.on_commit(after_commit, using=ALIAS)
+            for_django.publish(**event)
+            assert [] == seen
+        connections.close_all()
+
+    async with thread() as of:
+        await of(pay)()
+    assert [(1, True)] == seen
+    assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.events")

@@ -1,0 +1,197 @@
+"""The intake of rings, on a real Valkey: taken rings are removed, and invalid jobs are dropped unread."""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import cast
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import DeliveryId
+from hookseal.queue.bell import Bell, bell
+from hookseal.queue.intake import MAX_JOB_BYTES, Dropped, DropReason, Intake, Taken
+from hookseal.queue.rings import DEFAULT_QUEUE
+from tests.doubles.claims import RING
+from tests.queue.contents import contents
+
+POISONED = "01900000-0000-7000-8000-00000000dead"
+YEARS = 10 * 365 * 86_400_000
+
+
+def ring(number: int) -> Ring:
+    """Return the ring of another delivery."""
+    return replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
+
+
+@pytest.fixture
+async def ringing(redis_url: str) -> AsyncIterator[Bell]:
+    """Give a bell on an empty queue."""
+    found = bell(redis_url)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def intake(ringing: Bell) -> Intake:
+    """Give the intake of the same queue."""
+    return Intake(ringing)
+
+
+@pytest.mark.req("DEL-02")
+async def test_the_earliest_are_taken_and_gone(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """As many as requested are taken, in the order of their rings, and nothing of them is left in Redis."""
+    rings = [ring(number) for number in range(5)]
+    for each in rings:
+        await ringing.ring([each])
+
+    assert Taken(rings[:3], []) == await intake.take(3)
+    assert Taken(rings[3:], []) == await intake.take(3)
+    assert Taken([], []) == await intake.take(3)
+    assert {} == await contents(redis_url)
+
+
+@pytest.mark.req("DEL-02")
+async def test_what_any_arq_pool_enqueues_is_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """`enqueue_job` with the serializer of hookseal makes a ring, for any time: PostgreSQL decides what is due."""
+    for each, later in ((ring(1), None), (ring(2), 3600)):
+        arguments = (each.tenant_id, each.endpoint_id, each.delivery_id)
+        await ringing.redis.enqueue_job("deliver", *arguments, _job_id=each.delivery_id, _defer_by=later)
+
+    assert Taken([ring(1), ring(2)], []) == await intake.take(5)
+    assert {} == await contents(redis_url)
+
+
+async def test_a_wait_ends_with_a_ring_or_its_time(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """It takes all rings together with the first one, and returns none when the time is over."""
+    await ringing.ring([ring(number) for number in range(4)])
+
+    assert Taken([ring(0), ring(1), ring(2)], []) == await intake.wait(3, 5)
+    assert Taken([ring(3)], []) == await intake.wait(3, 5)
+    assert Taken([], []) == await intake.wait(3, 0.01)
+    assert {} == await contents(redis_url)
+
+
+def _job(**changes: object) -> bytes:
+    arguments = [RING.tenant_id, RING.endpoint_id, POISONED]
+    return msgspec.msgpack.encode({"t": None, "f": "deliver", "a": arguments, "k": {}, "et": 1} | changes)
+
+
+Poison = Callable[[Redis], Awaitable[None]]
+
+
+def _value(value: bytes | None, *, score: float = 1, member: bytes = POISONED.encode()) -> Poison:
+    async def poison(client: Redis) -> None:
+        if value is not None:
+            await client.set(b"arq:job:" + member, value)
+        await client.zadd(DEFAULT_QUEUE, {member: score})
+
+    return poison
+
+
+async def _a_list(client: Redis) -> None:
+    await cast("Awaitable[int]", client.rpush(f"arq:job:{POISONED}", "x"))
+    await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
+
+
+@pytest.mark.req("DUR-06", "DEL-02")
+@pytest.mark.parametrize(
+    ("poison", "reason"),
+    [
+        pytest.param(_value(None), DropReason.NO_JOB, id="no-job-at-all"),
+        pytest.param(_value(b""), DropReason.NO_JOB, id="empty-job"),
+        pytest.param(_a_list, DropReason.NO_JOB, id="job-of-another-kind"),
+        pytest.param(_value(b"\x80\x04\x95"), DropReason.UNREADABLE, id="pickle"),
+        pytest.param(_value(_job(f="drop_everything")), DropReason.UNREADABLE, id="unknown-function"),
+        pytest.param(_value(_job(f=["deliver"])), DropReason.UNREADABLE, id="function-that-is-no-text"),
+        pytest.param(_value(_job(k={"tenant_id": "acme"})), DropReason.UNREADABLE, id="named-arguments"),
+        pytest.param(_value(_job(a=7)), DropReason.UNREADABLE, id="arguments-that-are-none"),
+        pytest.param(_value(_job(a=["acme", POISONED])), DropReason.UNREADABLE, id="too-few"),
+        pytest.param(_value(_job(a=["acme", POISONED, POISONED, "x"])), DropReason.UNREADABLE, id="too-many"),
+        pytest.param(_value(_job(a=["acme", POISONED, 7])), DropReason.UNREADABLE, id="not-text"),
+        pytest.param(
+            _value(_job(a=["_system", RING.endpoint_id, POISONED])), DropReason.UNREADABLE, id="reserved-tenant"
+        ),
+        pytest.param(
+            _value(_job(a=["Acme' OR 1=1", RING.endpoint_id, POISONED])), DropReason.UNREADABLE, id="not-a-tenant"
+        ),
+        pytest.param(_value(_job(a=["acme", "../1", POISONED])), DropReason.UNREADABLE, id="not-an-endpoint"),
+        pytest.param(
+            _value(_job(a=["acme", RING.endpoint_id, RING.delivery_id])), DropReason.UNREADABLE, id="another-delivery"
+        ),
+        pytest.param(_value(b"x" * (MAX_JOB_BYTES + 1)), DropReason.TOO_LARGE, id="too-large"),
+        pytest.param(_value(_job(), member=b"\xff\xfe"), DropReason.NOT_AN_ID, id="id-that-is-no-text"),
+        pytest.param(_value(_job(), member=b"x" * 100_000), DropReason.NOT_AN_ID, id="long-id"),
+        pytest.param(_value(_job(), score=float("-inf"), member=b"x"), DropReason.NOT_AN_ID, id="due-before-all-time"),
+    ],
+)
+async def test_a_poison_is_thrown_out(
+    poison: Poison, reason: DropReason, ringing: Bell, intake: Intake, redis_url: str
+) -> None:
+    """An invalid job is dropped at once with its reason, and the ring behind it is taken in the same call."""
+    async with Redis.from_url(redis_url) as client:
+        await poison(client)
+    await ringing.ring([RING])
+    taken = await intake.take(10)
+
+    assert ([RING], [(reason, 1)]) == (taken.rings, [(each.reason, each.rings) for each in taken.dropped])
+    left = await contents(redis_url)
+    assert {} == {key: value for key, value in left.items() if b"x" * 50 not in key}, "the key of a long id was built"
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        _value(_job(et=None)),
+        _value(_job(et="yesterday")),
+        _value(_job(t=1_000_001)),
+        _value(_job(t="twice")),
+        _value(_job(), score=0),
+        _value(_job(), score=float("-inf")),
+        _value(_job(), score=YEARS * 1000),
+        _value(_job(), score=float("inf")),
+    ],
+    ids=["no-time", "time-that-is-no-number", "many-tries", "no-number-of-tries", "0", "-inf", "far-ahead", "inf"],
+)
+async def test_tries_and_times_do_not_count(poison: Poison, intake: Intake, redis_url: str) -> None:
+    """A job's number of tries and its times are ignored: the claim decides what is due."""
+    async with Redis.from_url(redis_url) as client:
+        await poison(client)
+
+    assert Taken([replace(RING, delivery_id=DeliveryId(POISONED))], []) == await intake.take(1)
+    assert {} == await contents(redis_url)
+
+
+@pytest.mark.req("DUR-06")
+async def test_what_is_thrown_out_is_counted_by_reason(intake: Intake, redis_url: str) -> None:
+    """A thousand forged ids are one line, with one of them; those that cannot be shown are not."""
+    forged = [f"01900000-0000-7000-8000-{number:012x}" for number in range(1_000)]
+    async with Redis.from_url(redis_url) as client:
+        await client.zadd(DEFAULT_QUEUE, dict.fromkeys(forged, 1) | {b"\xff": 2, "x": 3})
+    taken = await intake.take(2_000)
+
+    no_job, not_an_id = taken.dropped
+    assert (DropReason.NO_JOB, 1_000, True) == (no_job.reason, no_job.rings, no_job.job_id in forged)
+    assert Dropped(DropReason.NOT_AN_ID, 2) == not_an_id
+
+
+@pytest.mark.req("DUR-06")
+async def test_a_large_id_that_comes_while_it_waits(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """It is not loaded into memory: the connection ends, the id has left the queue, and the next ring is taken."""
+    waiting = asyncio.create_task(intake.wait(1, 5))
+    async with Redis.from_url(redis_url) as client:
+        while not (await client.info("clients"))["blocked_clients"]:
+            pass
+        tracemalloc.start()
+        await client.zadd(DEFAULT_QUEUE, {b"x" * 20_000_000: 1})
+        tracemalloc.reset_peak()
+        assert Taken([], [Dropped(DropReason.NOT_AN_ID)]) == await waiting
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    await ringing.ring([RING])
+
+    assert Taken([RING], []) == await intake.wait(1, 5)
+    assert peak < 25_000_000, "the large id was loaded into memory"

@@ -1,0 +1,25 @@
+"""What the headers of an unverified request claim, for investigating a refusal."""
+
+import pytest
+
+from hookseal.ground.wire import Scheme
+from hookseal.receiver import UnverifiedHeaders, unverified_headers
+from tests.receiver.requests import AT, DELIVERY, KNOWN, standard, x_webhook
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, UnverifiedHeaders()),
+        (standard(signature=None), UnverifiedHeaders()),
+        (standard(), UnverifiedHeaders(scheme=Scheme.STANDARD, delivery_id=KNOWN["id"], timestamp=AT)),
+        (standard(id=None, timestamp="soon"), UnverifiedHeaders(scheme=Scheme.STANDARD)),
+        (standard(timestamp=None), UnverifiedHeaders(scheme=Scheme.STANDARD, delivery_id=KNOWN["id"])),
+        (x_webhook(), UnverifiedHeaders(scheme=Scheme.X_WEBHOOK, delivery_id=DELIVERY, timestamp=AT)),
+        ({"X-Webhook-Signature-Current": "sha256="}, UnverifiedHeaders(scheme=Scheme.X_WEBHOOK)),
+        (x_webhook() | standard(), UnverifiedHeaders(scheme=Scheme.STANDARD, delivery_id=KNOWN["id"], timestamp=AT)),
+    ],
+)
+def test_what_the_headers_say(headers: dict[str, str], expected: UnverifiedHeaders) -> None:
+    """The result is the preferred scheme with a signature, and id and time if they are well formed."""
+    assert expected == unverified_headers(headers)

@@ -1,0 +1,194 @@
+"""What a worker repeats, and every list of an operator, reads as much with ten times as many deliveries.
+
+What a statement reads is counted in buffers and in rows, by EXPLAIN ANALYZE in a transaction that is rolled back. The
+tables grow by ten times: that adds at most one level to an index, as growing from there to five million does.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from hookseal.dispatcher.ledger import BEGINNING
+from hookseal.postgres.statements import statements
+
+Pool = asyncpg.Pool
+FEW, MANY = 6_000, 60_000
+_MOST_RATIO = 1.5  # one more level of each index
+_AND_BUFFERS = 60  # what a plan of few buffers may read more
+_AND_ROWS = 1_000  # another join of a table that stays small
+# Of every four deliveries two are due, one of them since longer and rung; one is held, one is delivered.
+# No trigger and no foreign key runs: they would take most of the time.
+_GROW = """
+SET LOCAL session_replication_role = replica;
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT 'acme', 'e' || n, 'invoice.paid', now() - interval '40 days' + make_interval(secs => n), '', ''
+FROM generate_series({least}, {most}) AS n;
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
+SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{{*}}' FROM generate_series({least}, {most}, 100) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, rung_at, waiting_for,
+    held_at, finished_at)
+SELECT 'acme', hookseal.uuid7(), md5((n - n % 100 + 1)::text)::uuid, 'e' || n,
+       CASE WHEN n % 4 = 3 THEN 'delivered' ELSE 'pending' END,
+       CASE WHEN n % 4 < 3 THEN now() - make_interval(hours => 1 + n % 4, secs => -n / 1e6) END,
+       CASE WHEN n % 4 = 1 THEN now() END,
+       CASE WHEN n % 4 = 2 THEN 'secret' END, CASE WHEN n % 4 = 2 THEN now() END,
+       CASE WHEN n % 4 = 3 THEN now() END
+FROM generate_series({least}, {most}) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, lease_owner, lease_token,
+    lease_expires_at, claimed_number, claimed_at, claimed_refs)
+SELECT 'acme', hookseal.uuid7(), gen_random_uuid(), 'e' || n, 'sending', NULL, 'w', gen_random_uuid(), now(), 1, now(),
+       '{{}}'
+FROM generate_series({least}, 200) AS n;
+INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
+SELECT 'acme', md5((100 * n + 1)::text)::uuid, CASE WHEN n > 10 THEN now() END FROM generate_series({least}, 20) AS n;
+INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
+SELECT tenant_id, id, 1, now(), 'delivered', '{{}}', 'w' FROM hookseal.deliveries WHERE state = 'delivered'
+ON CONFLICT DO NOTHING;
+INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, previous_mac, mac, mac_key_id)
+SELECT 'acme', n, now(), 'a', 'secret.rotated', 'x', '', '', '1' FROM generate_series({least}, {most}, 10) AS n;
+"""
+_LEADS = "UPDATE hookseal.control SET token = $1::text::uuid, until = now() + interval '1 h' WHERE name = 'outbox'"
+_TOKEN = "00000000-0000-4000-8000-000000000000"
+_FIRST, _LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
+_NOBODY = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+_OLDEST = """
+SELECT string_agg(tenant_id, E'\n'), string_agg(endpoint_id::text, E'\n'), string_agg(id::text, E'\n')
+FROM (SELECT * FROM hookseal.deliveries
+      WHERE state = 'pending' AND waiting_for IS NULL ORDER BY next_attempt_at LIMIT 50) AS d
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A statement with its arguments."""
+
+    room: str
+    file: str
+    name: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def text(self) -> str:
+        """The statement."""
+        return statements(f"hookseal.{self.room}", f"{self.file}.sql")[self.name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a statement reads."""
+
+    buffers: int
+    rows: float
+    plan: dict[str, Any] = field(repr=False)
+
+
+def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
+    """Return what workers repeat, several times a second or a minute."""
+    start = (BEGINNING.due_at, BEGINNING.delivery_id)
+    ledger = {
+        "ring_unrung": (100, 0.0, _TOKEN),
+        "ring_due": (100, *start, now),
+        "rung_before": (100, now, *start, now, 100),
+        "end_lost_leases": (100,),
+    }
+    held = {
+        "probe": (10, 240.0, 0.25),
+        "release_batch": (100,),
+        "release_strays": ("", _FIRST, "", 10),
+        "cancel_held": (7, 100),
+    }
+    figures = {
+        "oldest_due_seconds": (),
+        "due": (100,),
+        "waiting": (100,),
+        "retention_lag_seconds": (30,),
+    }
+    return [
+        *(Read(room="dispatcher", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
+        *(Read(room="dispatcher", file="held_endpoints", name=name, arguments=given) for name, given in held.items()),
+        *(Read(room="worker.metrics", file="database", name=name, arguments=given) for name, given in figures.items()),
+        Read(room="dispatcher", file="batches", name="claim_all", arguments=(*rings, "false", "w", 45.0, None, 2**25)),
+        Read(room="dispatcher", file="batches", name="due_still", arguments=(*rings, "false")),
+        Read(room="dispatcher", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
+        Read(room="dispatcher", file="history", name="remove_events", arguments=(30, "-infinity")),
+    ]
+
+
+def _lists() -> list[Read]:
+    """Return the lists of operators, with each filter, also where nothing matches."""
+
+    def page(of: str, *conditions: Any, signed_by: str | None = None) -> Read:
+        given = (*conditions, None, _LAST, 51, signed_by, 1_000, _FIRST, None)
+        return Read(room="dispatcher", file="delivery_queries", name=f"page_of_{of}", arguments=given)
+
+    endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
+    audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
+    endpoints = {"page": (None, False, None, 51), "page_of_tenant": ("nobody", None, None, 51)}
+    return [
+        page("all", None, None, None, None),
+        page("all", None, None, "no.such", None),
+        page("tenant", "acme", None, None, None),
+        page("tenant", "nobody", None, None, None),
+        page("tenant", "acme", None, "no.such", "sending"),
+        page("endpoint", None, endpoint, None, None),
+        page("endpoint", None, _NOBODY, None, "delivered"),
+        page("endpoint", "acme", endpoint, None, None, signed_by="db:acme:x:1"),
+        page("state", None, None, None, "dead_letter"),
+        page("state", "acme", endpoint, None, "failed"),
+        Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("pending", None, 1_000)),
+        Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("sending", "acme", 1_000)),
+        page("few", None, None, None, "sending"),
+        *(Read(room="audit", file="audit", name=name, arguments=given) for name, given in audit.items()),
+        *(
+            Read(room="dispatcher", file="endpoint_queries", name=name, arguments=given)
+            for name, given in endpoints.items()
+        ),
+    ]
+
+
+async def _grown(pool: "Pool[asyncpg.Record]", least: int, most: int) -> list[tuple[Read, Cost]]:
+    """Grow the tables, and return what each statement then reads."""
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(_GROW.format(least=least, most=most))
+        await connection.execute("VACUUM (ANALYZE)")
+        await connection.execute(_LEADS, _TOKEN)
+        now = await connection.fetchval("SELECT now()")
+        rings = tuple(await connection.fetchrow(_OLDEST) or ())
+        reads = [*_repeated(now, rings), *_lists()]
+        return [(read, await _cost(connection, read)) for read in reads]
+
+
+async def _cost(connection: Any, read: Read) -> Cost:
+    """Return what the second run of a statement reads. Nothing that it writes stays."""
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {read.text}"
+    plan: dict[str, Any] = {}
+    for _ in range(2):
+        transaction = connection.transaction()
+        await transaction.start()
+        plan = json.loads(await connection.fetchval(explain, *read.arguments))[0]["Plan"]
+        await transaction.rollback()
+    return Cost(buffers=plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], rows=_rows(plan), plan=plan)
+
+
+def _rows(plan: dict[str, Any]) -> float:
+    """Return how many rows all nodes of the plan have read or passed by."""
+    passed: float = sum(number for name, number in plan.items() if name.startswith("Rows Removed"))
+    own: float = (plan["Actual Rows"] + passed) * plan["Actual Loops"]
+    return own + sum(_rows(inner) for inner in plan.get("Plans", ()))
+
+
+async def test_what_is_repeated_does_not_grow(pool: "Pool[asyncpg.Record]") -> None:
+    """Claim, outbox, sweep, holding, measuring, retention and every list read as much, however much is stored."""
+    few = await _grown(pool, 1, FEW)
+    many = await _grown(pool, FEW + 1, MANY)
+
+    grown = [
+        f"{read.name}{read.arguments}: {before} -> {after}\n{json.dumps(after.plan, indent=1)}"
+        for (read, before), (_, after) in zip(few, many, strict=True)
+        if after.buffers > _MOST_RATIO * before.buffers + _AND_BUFFERS or after.rows > before.rows + _AND_ROWS
+    ]
+    assert not grown, "\n".join(grown)

@@ -1,0 +1,1 @@
+"""Tests of `hookseal.secrets.extras`."""

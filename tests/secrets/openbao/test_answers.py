@@ -1,0 +1,80 @@
+"""What an answer of OpenBao means."""
+
+import json
+
+import pytest
+
+from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretUnavailable
+from hookseal.secrets.openbao.answers import Absence, OpenBaoNotFound, OpenBaoRefused, OpenBaoUnavailable, content
+
+ADDRESS = "https://bao.example:8200"
+CANARY = "canary-in-an-answer"
+
+
+def meaning(status: int, body: bytes) -> object:
+    """Return the content, or the error."""
+    try:
+        return content(status, body, address=ADDRESS, path="secret/data/x")
+    except (SecretError, SecretUnavailable) as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"), [(200, b'{"data": {"a": 1}}', {"data": {"a": 1}}), (204, b"", {}), (200, b"{}", {})]
+)
+def test_success(status: int, body: bytes, expected: object) -> None:
+    """A successful answer is its JSON object, or nothing."""
+    assert expected == meaning(status, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "reasons", "absence"),
+    [
+        (503, ["Vault is sealed"], Absence.SEALED),
+        (500, ["local node not active but active cluster node not found"], Absence.STANDBY),
+        (307, [], Absence.STANDBY),
+        (429, [], Absence.BUSY),
+        (412, ["required index state not present"], Absence.BUSY),
+        (500, [CANARY], Absence.FAILING),
+        (502, [], Absence.FAILING),
+    ],
+)
+def test_absence(status: int, reasons: list[str], absence: Absence) -> None:
+    """What may work later is told apart, and says what to do."""
+    error = meaning(status, json.dumps({"errors": reasons}).encode())
+
+    assert isinstance(error, OpenBaoUnavailable)
+    assert absence is error.absence
+    assert f"OpenBao at {ADDRESS} {absence.value}" == str(error)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, SecretDenied), (403, SecretDenied), (404, SecretNotFound)])
+def test_definitive(status: int, kind: type[SecretError]) -> None:
+    """What stays refused until somebody acts is not transient."""
+    error = meaning(status, json.dumps({"errors": [CANARY]}).encode())
+
+    assert isinstance(error, kind)
+    assert CANARY not in str(error)
+
+
+def test_refused() -> None:
+    """The server's reasons of a refused request are for comparing: they are not in the message."""
+    error = meaning(400, json.dumps({"errors": [CANARY]}).encode())
+
+    assert isinstance(error, OpenBaoRefused)
+    assert (CANARY,) == error.reasons
+    assert CANARY not in str(error)
+
+
+def test_deleted() -> None:
+    """A 404 keeps what it says about a deleted version."""
+    error = meaning(404, b'{"data": {"metadata": {"version": 3}}}')
+
+    assert isinstance(error, OpenBaoNotFound)
+    assert {"metadata": {"version": 3}} == error.data
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
+def test_no_answer_of_openbao(body: bytes) -> None:
+    """A page of something else between is not an answer, whatever its status."""
+    assert isinstance(meaning(200, body), OpenBaoUnavailable)

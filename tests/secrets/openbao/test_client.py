@@ -1,0 +1,186 @@
+"""The client of OpenBao, on a real server."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from hookseal.ground.errors import Defect
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.openbao.answers import Absence, OpenBaoDenied, OpenBaoNotFound, OpenBaoUnavailable
+from hookseal.secrets.openbao.client import opened
+from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
+from tests.doubles.certificates import authority, issued
+from tests.doubles.clock import FakeClock
+from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao, token_for
+
+LOOKUP = "auth/token/lookup-self"
+
+
+def server(address: str, credentials: str | SecretMaterial | AppRole, **more: str) -> OpenBaoServer:
+    """Return that server with these credentials."""
+    known = SecretMaterial(credentials.encode()) if isinstance(credentials, str) else credentials
+    return OpenBaoServer(address=address, credentials=known, namespace=more.get("namespace"))
+
+
+async def approle(address: str, *, ttl: str) -> AppRole:
+    """Return a new role, whose tokens live for `ttl`."""
+    mounts = await as_root(address, "GET", "sys/auth")
+    if "approle/" not in mounts:
+        await as_root(address, "POST", "sys/auth/approle", {"type": "approle"})
+    path = f"auth/approle/role/role-{ttl}"
+    await as_root(address, "POST", path, {"token_policies": "default", "token_ttl": ttl})
+    role = await as_root(address, "GET", f"{path}/role-id")
+    made = await as_root(address, "POST", f"{path}/secret-id", {})
+    return AppRole(role_id=role["data"]["role_id"], secret_id=SecretMaterial(made["data"]["secret_id"].encode()))
+
+
+async def test_a_token(openbao_address: str) -> None:
+    """A token reads and writes what its policy permits, and nothing else."""
+    token = await token_for(openbao_address, 'path "secret/data/mine" { capabilities = ["create", "read"] }')
+
+    async with opened(server(openbao_address, token)) as client:
+        await client.request("POST", "secret/data/mine", {"data": {"a": "b"}})
+        assert {"a": "b"} == (await client.request("GET", "secret/data/mine"))["data"]["data"]
+        with pytest.raises(OpenBaoDenied, match="denies this token the request to secret/data/another"):
+            await client.request("GET", "secret/data/another")
+
+
+async def test_names_are_not_parts_of_a_url(openbao_address: str) -> None:
+    """A question mark, a hash or a percent sign belongs to the name."""
+    async with opened(server(openbao_address, ROOT_TOKEN)) as client:
+        await client.request("POST", "secret/data/a?b#c%2Fd", {"data": {"a": "b"}})
+        assert ["a?b#c%2Fd"] == [
+            key for key in (await client.request("LIST", "secret/metadata"))["data"]["keys"] if key.startswith("a?")
+        ]
+        with pytest.raises(OpenBaoNotFound):
+            await client.request("GET", "secret/data/a")
+
+
+@pytest.mark.parametrize("path", ["secret/data/../other", "./sys/seal", "secret//a", ""])
+async def test_a_path_that_leads_elsewhere(path: str) -> None:
+    """A part that a URL would resolve is never sent."""
+    async with opened(server("http://127.0.0.1:1", "t")) as client:
+        with pytest.raises(Defect):
+            await client.request("GET", path)
+
+
+async def test_a_role_logs_in_again(openbao_address: str) -> None:
+    """By AppRole the client logs in once, again before the token expires, and again if the token was revoked."""
+    clock = FakeClock()
+    role = await approle(openbao_address, ttl="300s")
+
+    async with opened(server(openbao_address, role), clock=clock) as client:
+        tokens = [(await client.request("GET", LOOKUP))["data"]["id"] for _ in range(2)]
+        clock.elapsed += 201.0  # two thirds of 300 s
+        tokens.append((await client.request("GET", LOOKUP))["data"]["id"])
+        await as_root(openbao_address, "POST", "auth/token/revoke", {"token": tokens[-1]})
+        found = await asyncio.gather(*(client.request("GET", LOOKUP) for _ in range(5)))
+
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert 1 == len({each["data"]["id"] for each in found} - {*tokens})
+
+
+async def test_a_refused_role(openbao_address: str) -> None:
+    """A wrong secret id is denied, and names the variables."""
+    role = await approle(openbao_address, ttl="60s")
+
+    async with opened(server(openbao_address, AppRole(role_id=role.role_id, secret_id=SecretMaterial(b"x")))) as client:
+        with pytest.raises(OpenBaoDenied, match="BAO_SECRET_ID"):
+            await client.request("GET", LOOKUP)
+
+
+async def test_a_token_is_renewed(openbao_address: str) -> None:
+    """A given token is renewed once two thirds of its time have passed."""
+    clock = FakeClock()
+    token = await token_for(openbao_address, ttl="1000s")
+
+    async with opened(server(openbao_address, token), clock=clock) as client:
+        assert (await client.request("GET", LOOKUP))["data"].get("last_renewal") is None
+        clock.elapsed += 667.0
+        assert (await client.request("GET", LOOKUP))["data"]["last_renewal"] is not None
+
+
+async def test_a_namespace(openbao_address: str) -> None:
+    """A namespace has mounts of its own."""
+    await as_root(openbao_address, "POST", "sys/namespaces/team", {})
+
+    async with opened(server(openbao_address, ROOT_TOKEN, namespace="team")) as client:
+        await client.request("POST", "sys/mounts/only-here", {"type": "kv-v2"})
+        assert "only-here/" in await client.request("GET", "sys/mounts")
+    assert "only-here/" not in await as_root(openbao_address, "GET", "sys/mounts")
+
+
+async def test_sealed_in_mid_run() -> None:
+    """A server that is sealed, and one that is gone, are told apart."""
+    async with openbao() as own, opened(server(own.url, ROOT_TOKEN)) as client:
+        await client.request("GET", LOOKUP)
+        await client.request("PUT", "sys/seal", {})
+        with pytest.raises(OpenBaoUnavailable) as sealed:
+            await client.request("GET", LOOKUP)
+    assert Absence.SEALED is sealed.value.absence
+
+    async with opened(server(own.url, ROOT_TOKEN)) as client:
+        with pytest.raises(OpenBaoUnavailable) as gone:
+            await client.request("GET", LOOKUP)
+    assert Absence.UNREACHABLE is gone.value.absence
+
+
+@asynccontextmanager
+async def answering(
+    status: int, body: bytes = b"", *, context: ssl.SSLContext | None = None, hang: bool = False
+) -> AsyncIterator[str]:
+    """Answer every request in this way; yield the base URL."""
+    released = asyncio.Event()
+
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        if hang:
+            await released.wait()
+        return web.Response(status=status, body=body, headers={"Location": "http://127.0.0.1:1/"})
+
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        yield f"http{'s' if context else ''}://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        released.set()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "absence"),
+    [(307, b"", Absence.STANDBY), (200, b"x" * 1_048_577, Absence.FAILING), (200, b"<html>", Absence.FAILING)],
+)
+async def test_not_an_answer(status: int, body: bytes, absence: Absence) -> None:
+    """A redirect is not followed, and an answer that is too long is not kept."""
+    async with answering(status, body) as address, opened(server(address, "t")) as client:
+        with pytest.raises(OpenBaoUnavailable) as raised:
+            await client.request("GET", "a")
+    assert absence is raised.value.absence
+
+
+async def test_a_silent_server() -> None:
+    """A request ends within its time."""
+    async with answering(200, hang=True) as address, opened(server(address, "t"), seconds=0.2) as client:
+        with pytest.raises(OpenBaoUnavailable, match="does not answer"):
+            await client.request("GET", "a")
+
+
+async def test_the_authorities(tmp_path: Path) -> None:
+    """A server is trusted under the given authorities, and those of the system do not count beside them."""
+    ours = authority()
+    context = issued("127.0.0.1", by=ours).server(tmp_path)
+
+    async with answering(200, b"{}", context=context) as address:
+        trusting = replace(server(address, "t"), authorities=ours.pem)
+        async with opened(trusting) as client:
+            assert {} == await client.request("GET", "a")
+        async with opened(replace(trusting, authorities=authority("another").pem)) as client:
+            with pytest.raises(OpenBaoUnavailable, match="does not answer"):
+                await client.request("GET", "a")

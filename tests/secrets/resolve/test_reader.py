@@ -1,0 +1,493 @@
+"""The reader: concurrent callers share one request, an attempt has one budget, and the statistics are exact."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hookseal.ground.errors import CannotSign, Defect
+from hookseal.secrets.errors import (
+    SecretDenied,
+    SecretDestroyed,
+    SecretError,
+    SecretNotFound,
+    SecretTampered,
+    SecretUnavailable,
+)
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Purpose
+from hookseal.secrets.resolve.reader import BUDGET_SECONDS, SecretReader, Statistics
+from tests.doubles.clock import FakeClock
+from tests.secrets.doubles import ScriptedStore, reader_on, settled
+from tests.secrets.samples import NAME, OTHER_SECRET, OTHER_TENANT, READ_AT, SECRET, TENANT, ref
+
+SIGNING = Purpose.WEBHOOK_SIGNING
+SHORT_SECONDS = 0.05  # real time: the budget in tests that wait for its end
+DEFINITIVE = [SecretNotFound(), SecretDenied(), SecretDestroyed(), SecretTampered()]
+
+
+@pytest.fixture
+async def store() -> ScriptedStore:
+    """Return a store with two versions of the endpoint's secret, and another tenant's secret of the same name."""
+    store = ScriptedStore()
+    await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
+    await store.rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
+    await store.put(OTHER_TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
+    return store
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that does not advance by itself."""
+    return FakeClock()
+
+
+@pytest.fixture
+def reader(store: ScriptedStore, clock: FakeClock) -> SecretReader:
+    """Return a reader on this store, with the default limits and budget."""
+    return reader_on(store, clock)
+
+
+@pytest.fixture(autouse=True)
+async def unseen() -> AsyncIterator[list[dict[str, Any]]]:
+    """Fail the test if the event loop reports an unhandled exception or a lost task."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    yield complaints
+    gc.collect()
+    assert [] == complaints
+
+
+@pytest.fixture
+def silent(store: ScriptedStore) -> Iterator[asyncio.Event]:
+    """Make the store wait with the first version until this event is set; it is set at the end of the test."""
+    answered = asyncio.Event()
+    store.silent[ref(1)] = answered
+    yield answered
+    answered.set()
+
+
+async def one(reader: SecretReader, version: int = 1) -> SecretMaterial:
+    """Read one version."""
+    (material,) = await reader.read([ref(version)], purpose=SIGNING)
+    return material
+
+
+def begun(reader: SecretReader, version: int = 1) -> asyncio.Task[SecretMaterial]:
+    """Start to read one version."""
+    return asyncio.create_task(one(reader, version))
+
+
+async def asked(store: ScriptedStore, times: int) -> None:
+    """Let all tasks run, and assert how often the store was asked in total."""
+    await settled()
+    assert times == len(store.fetched)
+
+
+async def refused(reader: SecretReader, version: int = 1) -> CannotSign:
+    """Return the error that reading one version raises."""
+    with pytest.raises(CannotSign) as caught:
+        await one(reader, version)
+    return caught.value
+
+
+def figures(**changes: int) -> Statistics:
+    """Return statistics that are 0, except for the given ones; the bytes match the entries."""
+    names = ("hits", "misses", "definitive_failures", "transient_failures", "evictions", "clears", "entries")
+    values = dict.fromkeys(names, 0) | changes
+    return Statistics(**values, bytes=values["entries"] * (len(SECRET) + 28))
+
+
+@pytest.mark.req("SEC-06", part="cache")
+async def test_the_store_is_asked_once_for_each_version(reader: SecretReader, store: ScriptedStore) -> None:
+    """The first read of a version asks the store, later ones do not; results are in the order of the refs."""
+    for _ in range(3):
+        assert (OTHER_SECRET, SECRET) == await reader.read([ref(2), ref(1)], purpose=SIGNING)
+
+    assert [ref(2), ref(1)] == store.fetched
+    assert figures(hits=4, misses=2, entries=2) == reader.statistics()
+
+
+@pytest.mark.req("SEC-08")
+async def test_equal_names_of_two_tenants_are_two_secrets(reader: SecretReader, store: ScriptedStore) -> None:
+    """A cached secret of one tenant is a miss for another tenant."""
+    foreign = replace(ref(1), tenant=OTHER_TENANT)
+
+    assert (SECRET, OTHER_SECRET) == await reader.read([ref(1), foreign], purpose=SIGNING)
+    assert [ref(1), foreign] == store.fetched
+
+
+@pytest.mark.req("SEC-08")
+async def test_tenants_share_no_asking(reader: SecretReader, store: ScriptedStore, silent: asyncio.Event) -> None:
+    """Concurrent requests for the same name and version by two tenants are not shared."""
+    foreign = replace(ref(1), tenant=OTHER_TENANT)
+    first = begun(reader)
+    await asked(store, 1)
+
+    assert (OTHER_SECRET,) == await reader.read([foreign], purpose=SIGNING)
+    assert [ref(1), foreign] == store.fetched
+    silent.set()
+    assert SECRET == await first
+
+
+@pytest.mark.req("SEC-06", part="cache")
+async def test_a_purpose_is_asked_for_anew(reader: SecretReader) -> None:
+    """A secret that was read for one purpose is requested again for another, and the store refuses."""
+    await one(reader)
+
+    with pytest.raises(SecretDenied):
+        await reader.read([ref(1)], purpose=Purpose.SENTINEL)
+
+
+@pytest.mark.req("SEC-06", part="cache")
+async def test_after_the_ttl_the_store_is_asked_again(
+    reader: SecretReader, store: ScriptedStore, clock: FakeClock
+) -> None:
+    """A version as old as the TTL is read again."""
+    await one(reader)
+    clock.elapsed = 300.0
+    await one(reader)
+
+    assert [ref(1), ref(1)] == store.fetched
+    assert figures(misses=2, entries=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-06", part="fail-closed")
+@pytest.mark.parametrize("error", [*DEFINITIVE, SecretUnavailable()], ids=repr)
+async def test_nothing_is_given_on_an_error(
+    reader: SecretReader, store: ScriptedStore, clock: FakeClock, error: Exception
+) -> None:
+    """After the TTL an error of the store is raised every time, and the last good answer is not used."""
+    await one(reader)
+    clock.elapsed = 300.0
+    store.errors[ref(1)] = error
+
+    for _ in range(3):
+        assert type(error) is type(await refused(reader))
+    assert 0 == reader.statistics().entries
+    del store.errors[ref(1)]
+    assert SECRET == await one(reader)
+
+
+@pytest.mark.req("SEC-07")
+@pytest.mark.parametrize("error", DEFINITIVE, ids=repr)
+async def test_a_definitive_error_is_raised_at_once(
+    reader: SecretReader, store: ScriptedStore, clock: FakeClock, error: Exception
+) -> None:
+    """A definitive error is raised after one request, without a wait, as the store raised it."""
+    store.errors[ref(1)] = error
+
+    assert error is await refused(reader)
+    assert ([ref(1)], []) == (store.fetched, clock.slept)
+    assert figures(misses=1, definitive_failures=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-07")
+async def test_a_transient_error_that_passes_is_not_noticed(
+    reader: SecretReader, store: ScriptedStore, clock: FakeClock
+) -> None:
+    """After a transient error the store is asked again with short waits, and a success counts as any other."""
+    store.passing = [SecretUnavailable(), SecretUnavailable()]
+
+    assert SECRET == await one(reader)
+    assert ([ref(1)] * 3, 2) == (store.fetched, len(clock.slept))
+    assert clock.slept[0] <= 0.05
+    assert clock.slept[1] <= 0.1
+    assert figures(misses=1, entries=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-07")
+async def test_when_the_budget_is_over_the_store_is_unavailable(
+    reader: SecretReader, store: ScriptedStore, clock: FakeClock
+) -> None:
+    """The store is asked several times within two seconds; then the error names the provider and no secret."""
+    store.errors[ref(1)] = SecretUnavailable("down")
+    error = await refused(reader)
+
+    assert 2.0 == BUDGET_SECONDS
+    assert 1.0 <= clock.elapsed < 2.0
+    assert len(store.fetched) >= 4
+    assert (
+        "the secret store of provider dev gave no answer within the 2 s that an attempt has: "
+        "repair it, or the connection to it" == str(error)
+    )
+    assert "down" == str(error.__cause__)
+    assert figures(misses=1, transient_failures=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-07")
+async def test_the_budget_is_for_both_secrets_of_an_attempt(
+    reader: SecretReader, store: ScriptedStore, clock: FakeClock
+) -> None:
+    """Both secrets of an attempt share one budget."""
+    store.passing = [SecretUnavailable()] * 5
+    store.errors[ref(1)] = SecretUnavailable()
+
+    with pytest.raises(SecretUnavailable):
+        await reader.read([ref(2), ref(1)], purpose=SIGNING)
+    assert ref(1) in store.fetched
+    assert clock.elapsed < 2.0
+
+
+@pytest.mark.req("SEC-07")
+async def test_a_store_that_hangs_is_unavailable_after_two_seconds(reader: SecretReader, silent: asyncio.Event) -> None:
+    """If the store hangs, all callers are refused after two seconds of real time."""
+    started = asyncio.get_running_loop().time()
+    waiters = [begun(reader) for _ in range(3)]
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+
+    assert 1.9 < asyncio.get_running_loop().time() - started < 20  # the upper bound only excludes a hang
+    assert [SecretUnavailable] * 3 == [type(outcome) for outcome in outcomes]
+    assert figures(misses=3, transient_failures=3) == reader.statistics()
+
+
+@pytest.mark.req("SEC-07")
+async def test_after_a_hang_the_store_is_asked_anew(store: ScriptedStore, silent: asyncio.Event) -> None:
+    """A request that hangs ends with its budget, and a later caller makes a new one."""
+    reader = reader_on(store, budget_seconds=SHORT_SECONDS)
+    assert SecretUnavailable is type(await refused(reader))
+    silent.set()
+
+    assert SECRET == await one(reader)
+    assert [ref(1)] * 2 == store.fetched
+
+
+@pytest.mark.req("SEC-07")
+async def test_who_joined_late_has_a_budget_of_its_own(
+    reader: SecretReader, store: ScriptedStore, clock: FakeClock, silent: asyncio.Event
+) -> None:
+    """If a shared request ends without an answer, a caller with time left makes a new one."""
+    first = begun(reader)
+    await asked(store, 1)
+    clock.elapsed = 1.5
+    second = begun(reader)
+    await settled()
+    clock.elapsed = 2.0
+    store.passing = [SecretUnavailable()]
+    silent.set()
+
+    first_outcome, second_outcome = await asyncio.gather(first, second, return_exceptions=True)
+    assert SecretUnavailable is type(first_outcome)
+    assert SECRET == second_outcome
+    assert [ref(1)] * 2 == store.fetched
+    assert figures(misses=2, transient_failures=1, entries=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-07")
+async def test_who_joined_and_has_no_time_left_is_refused(store: ScriptedStore, clock: FakeClock) -> None:
+    """If a shared request ends without an answer, a caller whose time is over is refused, too."""
+    reader = reader_on(store, clock, budget_seconds=1.0)
+    store.silent[ref(1)] = asyncio.Event()
+    store.errors[ref(1)] = SecretUnavailable()
+    waiters = [begun(reader), begun(reader)]
+    await asked(store, 1)
+    clock.elapsed = 5.0
+    store.silent[ref(1)].set()
+
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [SecretUnavailable] * 2 == [type(outcome) for outcome in outcomes]
+    assert [ref(1)] == store.fetched
+
+
+@pytest.mark.req("SEC-06", part="single-flight")
+async def test_who_asks_at_once_shares_one_asking(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
+) -> None:
+    """A hundred concurrent misses of one version make one request; another version has its own."""
+    waiters = [begun(reader) for _ in range(100)]
+    assert OTHER_SECRET == await one(reader, 2)
+    silent.set()
+
+    assert [SECRET] * 100 == await asyncio.gather(*waiters)
+    assert [ref(1), ref(2)] == sorted(store.fetched, key=str)
+    assert figures(misses=101, entries=2) == reader.statistics()
+
+
+@pytest.mark.req("SEC-06", part="single-flight")
+@pytest.mark.parametrize("error", [SecretDestroyed(), Defect()], ids=repr)
+async def test_the_outcome_is_shared_if_it_is_an_error_too(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event, error: Exception
+) -> None:
+    """All callers of a shared request get its error; a later caller makes a new request."""
+    store.errors[ref(1)] = error
+    waiters = [begun(reader) for _ in range(10)]
+    await asked(store, 1)
+    silent.set()
+
+    assert [error] * 10 == await asyncio.gather(*waiters, return_exceptions=True)
+    assert [ref(1)] == store.fetched
+    del store.errors[ref(1)]
+    assert SECRET == await one(reader)
+    definitive = 10 if isinstance(error, SecretError) else 0
+    assert figures(misses=11, definitive_failures=definitive, entries=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-06", part="single-flight")
+@pytest.mark.parametrize("leaver", [0, 1, 2])
+async def test_who_leaves_takes_nobody_along(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event, leaver: int
+) -> None:
+    """Cancelling one caller, even the first one, does not affect the others."""
+    waiters = [begun(reader) for _ in range(3)]
+    await asked(store, 1)
+    waiters[leaver].cancel()
+    await asyncio.wait({waiters[leaver]})
+    silent.set()
+
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [n == leaver for n in range(3)] == [isinstance(o, asyncio.CancelledError) for o in outcomes]
+    assert [SECRET] * 2 == [outcome for outcome in outcomes if isinstance(outcome, SecretMaterial)]
+    assert [ref(1)] == store.fetched
+    assert figures(misses=3, entries=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-06", part="single-flight")
+@pytest.mark.parametrize("error", [None, SecretDestroyed(), Defect()], ids=repr)
+async def test_an_asking_that_all_have_left_ends_whole(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event, error: Exception | None
+) -> None:
+    """If all callers are cancelled, the request still ends: an answer is cached, and the loop reports no error."""
+    if error is not None:
+        store.errors[ref(1)] = error
+    waiters = [begun(reader) for _ in range(3)]
+    await asked(store, 1)
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    del waiters, waiter
+    gc.collect()
+    running = reader._flights._running
+    assert 1 == len(running)
+    silent.set()
+    await asyncio.wait(set(running))
+
+    assert figures(misses=3, entries=0 if error else 1) == reader.statistics()
+    assert (set(), {}) == (running, reader._flights._joinable)
+
+
+@pytest.mark.req("SEC-06", part="single-flight")
+async def test_an_asking_that_is_ended_from_outside_leaves_nothing(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
+) -> None:
+    """If a request is cancelled from outside, its callers are cancelled, and nothing is cached or shared."""
+    waiter = begun(reader)
+    await asked(store, 1)
+    (flight,) = reader._flights._running
+    flight.cancel()
+
+    await asyncio.wait({waiter})
+    assert waiter.cancelled()
+    assert figures(misses=1) == reader.statistics()
+    assert (set(), {}) == (reader._flights._running, reader._flights._joinable)
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_a_higher_epoch_forgets_everything(reader: SecretReader, store: ScriptedStore) -> None:
+    """The first epoch clears nothing; each epoch above all earlier ones clears the cache once."""
+    for epoch, times in [(7, 1), (7, 1), (8, 2), (8, 2), (7, 2), (0, 2), (10, 3), (9, 3)]:
+        reader.use_epoch((0, epoch), READ_AT)
+        await one(reader)
+        assert [ref(1)] * times == store.fetched, epoch
+
+    assert figures(hits=5, misses=3, clears=2, entries=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_a_lower_epoch_that_was_read_later(reader: SecretReader, store: ScriptedStore) -> None:
+    """A lower epoch that is read after the highest one clears the cache, unless it is of a concurrent claim."""
+    highest = 10**15
+    for epoch, seconds, times in [(3, 0, 1), (highest, 10, 2), (1, 11.9, 2), (1, 12, 3), (highest, 12, 4), (2, 14, 5)]:
+        reader.use_epoch((0, epoch), READ_AT + timedelta(seconds=seconds))
+        await one(reader)
+        assert [ref(1)] * times == store.fetched, (epoch, seconds)
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_an_asking_from_before_a_clear_is_neither_joined_nor_kept(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
+) -> None:
+    """A request from before a clear answers only its own callers; later callers make a new one."""
+    reader.use_epoch((0, 1), READ_AT)
+    before = begun(reader)
+    await asked(store, 1)
+    await store.destroy(ref(1))
+    reader.use_epoch((0, 2), READ_AT)
+    store.silent = {}
+
+    assert SecretDestroyed is type(await refused(reader))
+    silent.set()
+    assert SECRET == await before
+    assert SecretDestroyed is type(await refused(reader))
+    assert figures(misses=3, definitive_failures=2, clears=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-06", part="cache-epoch")
+async def test_an_asking_from_before_a_clear_does_not_end_the_one_after_it(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
+) -> None:
+    """The end of a request from before a clear does not affect the one after it, which is still shared."""
+    reader.use_epoch((0, 1), READ_AT)
+    before = begun(reader)
+    await asked(store, 1)
+    reader.use_epoch((0, 2), READ_AT)
+    store.silent[ref(1)] = asyncio.Event()
+    after = begun(reader)
+    await asked(store, 2)
+    silent.set()
+    await before
+    joined = begun(reader)
+    store.silent[ref(1)].set()
+
+    assert [SECRET] * 2 == list(await asyncio.gather(after, joined))
+    assert [ref(1)] * 2 == store.fetched
+
+
+@pytest.mark.req("SEC-06", part="fail-closed")
+async def test_an_error_drops_what_is_held_however_old_its_question(
+    reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
+) -> None:
+    """An error of the store removes the cached secret, even if its request was made before a clear."""
+    reader.use_epoch((0, 1), READ_AT)
+    before = begun(reader)
+    await asked(store, 1)
+    reader.use_epoch((0, 2), READ_AT)
+    store.silent = {}
+    assert SECRET == await one(reader)
+    store.errors[ref(1)] = SecretDestroyed()
+    silent.set()
+
+    assert SecretDestroyed is type((await asyncio.gather(before, return_exceptions=True))[0])
+    assert SecretDestroyed is type(await refused(reader))
+    assert [ref(1)] * 3 == store.fetched
+
+
+@pytest.mark.req("SEC-06", part="cache")
+async def test_what_was_altered_in_memory_is_a_definitive_failure(reader: SecretReader, store: ScriptedStore) -> None:
+    """A cached entry that was altered in memory is refused once, and then read again."""
+    await one(reader)
+    (key, entry) = next(iter(reader._cache._entries.items()))
+    reader._cache._entries[key] = replace(entry, sealed=entry.sealed[:-1] + bytes([entry.sealed[-1] ^ 1]))
+
+    assert SecretTampered is type(await refused(reader))
+    assert SECRET == await one(reader)
+    assert figures(misses=3, definitive_failures=1, entries=1) == reader.statistics()
+
+
+@pytest.mark.req("SEC-06", part="cache")
+async def test_without_a_cache_every_read_asks(store: ScriptedStore) -> None:
+    """With a TTL of 0 every read asks the store, but concurrent reads share a request."""
+    reader = reader_on(store, ttl_seconds=0)
+    assert [SECRET, SECRET] == [await one(reader), await one(reader)]
+    assert [SECRET, SECRET] == list(await asyncio.gather(begun(reader), begun(reader)))
+
+    assert [ref(1)] * 3 == store.fetched
+    assert figures(misses=4) == reader.statistics()
+
+
+async def test_the_providers_are_those_of_the_store(reader: SecretReader, store: ScriptedStore) -> None:
+    """The reader reads refs of the providers that its store reads, and no others."""
+    assert (store.provider, store.providers) == (reader.provider, reader.providers)

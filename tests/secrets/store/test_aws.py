@@ -1,0 +1,160 @@
+"""AWS Secrets Manager: region, role, stages, and what its client logs. The server is moto, over HTTP."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiobotocore.session import AioSession
+
+from hookseal.secrets.errors import SecretDenied, SecretNotFound
+from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.store.aws import AwsApi, version_id
+from hookseal.secrets.store.provider_api import Rest
+from tests.doubles.faulty_proxy import aws_refusal, faulty_proxy
+from tests.doubles.providers import OWNER, PATIENCE_SECONDS, REGION, aws_access, prefix
+from tests.secrets.samples import NAME, TENANT
+
+pytestmark = pytest.mark.req("SEC-16")
+ROLE = "arn:aws:iam::123456789012:role/hookseal"
+FIRST, SECOND, THIRD = (SecretRef(provider=Provider.AWS, tenant=TENANT, name=NAME, version=n) for n in (1, 2, 3))
+
+
+@asynccontextmanager
+async def _api(role: str | None = None, *, own: str | None = None) -> AsyncIterator[AwsApi]:
+    access = aws_access(own or prefix(), role)
+    assert access.aws is not None
+    api = AwsApi(access.aws, prefix=access.prefix, seconds=PATIENCE_SECONDS)
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+async def _asked(operation: str, **arguments: Any) -> Any:
+    """Ask moto as somebody else."""
+    async with AioSession().create_client("secretsmanager", region_name=REGION) as client:
+        return await getattr(client, operation)(**arguments)
+
+
+async def _stages(name: str) -> dict[str, list[str]]:
+    found = (await _asked("describe_secret", SecretId=name))["VersionIdsToStages"]
+    return {version: sorted(stages) for version, stages in found.items() if stages}
+
+
+def test_the_id_of_a_version_never_changes() -> None:
+    """The id is derived from tenant, name and number; another one would lose every secret that is stored."""
+    assert "0875f3bb-3de5-5936-8057-e8d40ecb08a0" == version_id(FIRST)
+    assert len({version_id(ref) for ref in (FIRST, SECOND, replace(FIRST, name="n"))}) == 3
+    assert version_id(FIRST) == version_id(replace(FIRST, provider=Provider.DB))
+
+
+async def test_stages_move_as_aws_moves_them(aws_url: str) -> None:
+    """The newest version is current, the one before previous; all are read by their own id."""
+    own = prefix()
+    async with _api(own=own) as api:
+        for number, ref in enumerate((FIRST, SECOND, THIRD)):
+            await api.write(ref, str(number).encode(), owner=OWNER, is_first=ref is FIRST)
+        stages = await _stages(f"{own}/{TENANT}/{NAME}")
+        assert {version_id(THIRD): ["AWSCURRENT"], version_id(SECOND): ["AWSPREVIOUS"]} == stages
+        assert [b"0", b"1", b"2"] == [await api.read(ref) for ref in (FIRST, SECOND, THIRD)]
+
+
+async def test_an_abandoned_version_gives_the_current_stage_back(aws_url: str) -> None:
+    """When a version that was never used is removed, the active one is current again, and the other has no stage."""
+    own = prefix()
+    async with _api(own=own) as api:
+        for ref in (FIRST, SECOND, THIRD):
+            await api.write(ref, b"x", owner=OWNER, is_first=ref is FIRST)
+        await api.remove(THIRD, Rest(is_needed=True, active=SECOND), owner=OWNER)
+        stages = await _stages(f"{own}/{TENANT}/{NAME}")
+        assert ["AWSCURRENT"] == stages[version_id(SECOND)]
+        assert version_id(THIRD) not in stages
+        assert b"x" == await api.read(FIRST)
+
+
+async def test_somebody_who_rotates_at_aws_changes_nothing(aws_url: str) -> None:
+    """A version that somebody else adds becomes current at AWS, and the pinned versions are read as before."""
+    own = prefix()
+    async with _api(own=own) as api:
+        await api.write(FIRST, b"ours", owner=OWNER, is_first=True)
+        await _asked("put_secret_value", SecretId=f"{own}/{TENANT}/{NAME}", SecretString="theirs")
+        assert b"ours" == await api.read(FIRST)
+
+
+async def test_a_secret_that_is_scheduled_for_deletion(aws_url: str) -> None:
+    """It is not found by a read, and not written to; the errors say how to restore it."""
+    own = prefix()
+    async with _api(own=own) as api:
+        await api.write(FIRST, b"x", owner=OWNER, is_first=True)
+        await _asked("delete_secret", SecretId=f"{own}/{TENANT}/{NAME}", RecoveryWindowInDays=7)
+        with pytest.raises(SecretNotFound, match="Restore it there"):
+            await api.read(FIRST)
+        with pytest.raises(SecretDenied, match="restore-secret"):
+            await api.write(SECOND, b"y", owner=OWNER, is_first=True)
+        await api.remove(FIRST, Rest(is_needed=False), owner=OWNER)
+        await _asked("restore_secret", SecretId=f"{own}/{TENANT}/{NAME}")
+        assert b"x" == await api.read(FIRST)
+
+
+async def test_region_and_role(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are signed for the region that was given, with credentials of the role; only its own are asked for."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    async with faulty_proxy(aws_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        async with _api(ROLE) as api:
+            await api.write(FIRST, b"x", owner=OWNER, is_first=True)
+            await api.read(FIRST)
+    bodies = [body for body in proxy.bodies if b"AssumeRole" in body]
+    assert 1 == len(bodies)
+    assert b"role%2Fhookseal" in bodies[0]
+    signed = [headers["Authorization"] for headers in proxy.headers]
+    assert all(f"/{REGION}/" in each for each in signed)
+    assert not any("Credential=test/" in each for each in signed[1:]), "the role signs, not who assumed it"
+
+
+async def test_without_credentials(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has no credentials is denied, with where they are looked for."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for role in (None, ROLE):
+        async with _api(role) as api:
+            for _ in range(2):
+                with pytest.raises(SecretDenied, match=r"NoCredentialsError.*AWS_ACCESS_KEY_ID"):
+                    await api.read(FIRST)
+
+
+async def test_one_right_that_a_policy_lacks(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call that is denied names the right that it needs."""
+    denied = aws_refusal("AccessDeniedException")
+    async with faulty_proxy(aws_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        async with _api() as api:
+            proxy.fault = denied
+            for call, right in (
+                (lambda: api.write(FIRST, b"x", owner=OWNER, is_first=True), "CreateSecret"),
+                (lambda: api.write(SECOND, b"x", owner=OWNER, is_first=False), "PutSecretValue"),
+                (lambda: api.read(FIRST), "GetSecretValue"),
+                (lambda: api.remove(FIRST, Rest(is_needed=False), owner=OWNER), "DescribeSecret"),
+            ):
+                with pytest.raises(SecretDenied, match=f"grant its role or user secretsmanager:{right}"):
+                    await call()
+
+
+@pytest.mark.req("SEC-15", part="logs")
+async def test_no_log_has_a_value(aws_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Even with every logger at the level of debugging, the client logs neither what is stored nor a credential."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("botocore", "aiobotocore", "botocore.parsers", "botocore.endpoint"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    async with _api() as api:
+        await api.write(FIRST, b"canary-of-the-test", owner=OWNER, is_first=True)
+        await api.read(FIRST)
+    text = caplog.text + json.dumps([record.getMessage() for record in caplog.records])
+
+    for hidden in ("canary-of-the-test", "Y2FuYXJ5LW9mLXRoZS10ZXN0"):
+        assert hidden not in text

@@ -1,0 +1,272 @@
+"""A store outside PostgreSQL when a change fails half-way, and when somebody changes what lies at the provider."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+import asyncpg
+import grpc
+import pytest
+
+from hookseal.ground.errors import Conflict
+from hookseal.postgres.handles import Pool
+from hookseal.secrets.errors import (
+    SecretDenied,
+    SecretDestroyed,
+    SecretNotFound,
+    SecretTampered,
+    SecretUnavailable,
+)
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.store import leftovers
+from hookseal.secrets.store.external import ExternalStore
+from hookseal.secrets.store.leftovers import Removal
+from tests.doubles.google import GoogleSecrets
+from tests.doubles.providers import OWNER, external, google_api
+from tests.secrets.samples import NAME, OTHER_SECRET, SECRET, TENANT
+
+SIGNING = Purpose.WEBHOOK_SIGNING
+LEFTOVERS = "SELECT version, why FROM hookseal.secret_leftovers ORDER BY version"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A store at a Google, with one version of the endpoint's secret."""
+
+    pool: Pool
+    kept: GoogleSecrets
+    store: ExternalStore
+    ref: SecretRef
+
+    async def left(self) -> list[tuple[object, ...]]:
+        """Return the leftovers."""
+        return [tuple(row) for row in await self.pool.fetch(LEFTOVERS)]
+
+    async def remove(self, *, after: float = 0.0) -> Removal:
+        """Remove leftovers at once, as a worker does after an hour."""
+        apis = {Provider.GCP: self.store.api}
+        return await leftovers.remove(self.pool, apis, owner=OWNER, unsettled_seconds=after)
+
+    async def put(self, name: str) -> SecretRef:
+        """Put a secret of that name."""
+        return await self.store.put(TENANT, name, SECRET, purpose=SIGNING)
+
+    async def rotate(self) -> SecretRef:
+        """Rotate the secret of the endpoint."""
+        return await self.store.rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
+
+
+@pytest.fixture
+async def scene(pool: Pool) -> AsyncIterator[Scene]:
+    """Yield the scene."""
+    async with google_api() as (kept, api):
+        store = external(pool, api)
+        yield Scene(pool, kept, store, await store.put(TENANT, NAME, SECRET, purpose=SIGNING))
+
+
+async def test_nothing_is_left_after_a_change_that_succeeded(scene: Scene) -> None:
+    """A put and a rotation leave nothing to remove."""
+    await scene.rotate()
+
+    assert [] == await scene.left()
+    assert Removal(removed=0) == await scene.remove()
+
+
+@pytest.mark.req("SEC-15", part="secrets")
+async def test_neither_place_has_the_secret(scene: Scene) -> None:
+    """The secret stands neither in PostgreSQL nor at the provider, as text or as bytes."""
+    rows = repr([tuple(row) for row in await scene.pool.fetch("SELECT * FROM hookseal.secret_records")])
+    there = b"".join(version for kept in scene.kept.secrets.values() for version in kept.versions)
+
+    assert SECRET.reveal().decode() not in rows
+    assert SECRET.reveal()[6:18] not in there
+    assert len(SECRET) == len(there)
+
+
+async def test_a_rotation_that_dies_before_its_commit_burns_its_number(scene: Scene, database_url: str) -> None:
+    """What it wrote stays unused; a later rotation has the next number, and the rest is removed at the provider."""
+    doomed = await asyncpg.connect(database_url)
+    await doomed.transaction().start()
+    abandoned = await scene.store.joined_to(doomed).rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
+    doomed.terminate()
+    after = await scene.rotate()
+
+    assert (2, 3) == (abandoned.version, after.version)
+    assert [(2, "begun")] == await scene.left()
+    with pytest.raises(SecretNotFound):
+        await scene.store.get(abandoned, purpose=SIGNING)
+    assert Removal(removed=0) == await scene.remove(after=60.0), "it may still be under way"
+    assert Removal(removed=1) == await scene.remove()
+    assert [(2, "burnt")] == await scene.left()
+    assert 2 == len(scene.kept.secrets)
+    assert 4 == (await scene.rotate()).version
+    assert Removal(removed=0) == await scene.remove()
+
+
+async def test_a_put_that_is_rolled_back_leaves_the_name_free(scene: Scene) -> None:
+    """After a rolled-back put the name can be put again, with the next number."""
+    async with scene.pool.acquire() as connection:
+        outer = connection.transaction()
+        await outer.start()
+        first = await scene.store.joined_to(connection).put(TENANT, "new", SECRET, purpose=SIGNING)
+        await outer.rollback()
+
+    assert (1, 2) == (first.version, (await scene.put("new")).version)
+
+
+async def test_a_lost_reply_burns_a_number_and_nothing_else(scene: Scene) -> None:
+    """If the reply to a write is lost, the rotation fails and changes no state; a repeat has the next number."""
+
+    async def lost(method: str, context: grpc.aio.ServicerContext[object, object]) -> None:
+        if method == "AddSecretVersion":
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
+
+    scene.kept.fault = lost
+    before = await scene.store.versions(TENANT, NAME)
+    with pytest.raises(SecretUnavailable, match="Google Secret Manager does not answer"):
+        await scene.rotate()
+    scene.kept.fault = None
+
+    assert before == await scene.store.versions(TENANT, NAME)
+    assert 3 == (await scene.rotate()).version
+
+
+async def test_a_number_that_is_taken_at_the_provider_is_passed_over(scene: Scene) -> None:
+    """If PostgreSQL is older than the provider, after a restore, a rotation takes the first free number."""
+    for version in (2, 3):
+        await scene.store.api.write(replace(scene.ref, version=version), b"later", owner=OWNER, is_first=False)
+
+    assert 4 == (await scene.rotate()).version
+    await scene.remove()
+    for version in (2, 3):  # a newer copy of the database may use them
+        assert b"later" == await scene.store.api.read(replace(scene.ref, version=version))
+
+
+async def test_what_is_destroyed_is_removed_at_the_provider(scene: Scene) -> None:
+    """From `destroy` on the version is not given out; then it is removed at the provider, too."""
+    await scene.rotate()
+    await scene.store.destroy(scene.ref)
+    with pytest.raises(SecretDestroyed):
+        await scene.store.get(scene.ref, purpose=SIGNING)
+
+    assert [(1, "destroyed")] == await scene.left()
+    assert Removal(removed=1) == await scene.remove()
+    assert ([], 1) == (await scene.left(), len(scene.kept.secrets))
+
+
+async def test_a_removal_that_fails_is_tried_again_and_stops_no_other(scene: Scene) -> None:
+    """A version that the provider does not remove stays listed, with the reason; the others are removed."""
+    for name in ("a", "b"):
+        await scene.store.destroy(await scene.put(name))
+    asked: list[str] = []
+
+    async def first_fails(method: str, context: grpc.aio.ServicerContext[object, object]) -> None:
+        asked.append(method)
+        if asked == ["GetSecret"]:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+
+    scene.kept.fault = first_fails
+    removal = await scene.remove()
+
+    assert 1 == removal.removed
+    assert "grant its service account secretmanager.secrets.get" in str(removal.error)
+    assert Removal(removed=1) == await scene.remove()
+
+
+async def test_several_workers_remove_each_version_once(scene: Scene) -> None:
+    """Removals at the same time share the work."""
+    for number in range(6):
+        await scene.store.destroy(await scene.put(f"n{number}"))
+    removals = await asyncio.gather(scene.remove(), scene.remove(), scene.remove())
+
+    assert 6 == sum(removal.removed for removal in removals)
+    assert 6 == scene.kept.calls.count("DeleteSecret")
+
+
+async def test_a_secret_changed_behind_our_back_is_refused(scene: Scene) -> None:
+    """If somebody replaced the bytes at the provider, they are not used, and the error says what to do."""
+    (kept,) = scene.kept.secrets.values()
+    kept.versions[0] = SECRET.reveal()
+    with pytest.raises(SecretTampered, match=r"somebody changed it.*rotate --overlap 0"):
+        await scene.store.get(scene.ref, purpose=SIGNING)
+
+
+@pytest.mark.req("SEC-08")
+async def test_a_secret_of_another_place_is_refused(scene: Scene) -> None:
+    """If somebody exchanged two secrets at the provider, neither opens in the place of the other."""
+    other = await scene.put("other")
+    one, two = scene.kept.secrets.values()
+    one.versions, two.versions = two.versions, one.versions
+    for ref in (scene.ref, other):
+        with pytest.raises(SecretTampered):
+            await scene.store.get(ref, purpose=SIGNING)
+
+
+async def test_a_secret_removed_behind_our_back(scene: Scene) -> None:
+    """If somebody removed the secret at the provider, the error says so and what to do."""
+    scene.kept.secrets.clear()
+    with pytest.raises(SecretNotFound, match=r"somebody removed it\. Restore it there"):
+        await scene.store.get(scene.ref, purpose=SIGNING)
+
+
+async def test_a_name_that_is_taken_by_somebody_else(scene: Scene) -> None:
+    """A put under a name that somebody else has at the provider is denied, and neither side changes."""
+    theirs = replace(scene.ref, name="theirs")
+    await scene.store.api.write(theirs, b"theirs", owner="somebody-else", is_first=True)
+    with pytest.raises(SecretDenied, match="this installation of hookseal did not make it"):
+        await scene.put("theirs")
+    await scene.remove()
+
+    assert () == await scene.store.versions(TENANT, "theirs")
+    assert b"theirs" == await scene.store.api.read(theirs)
+
+
+async def test_a_conflict_writes_nothing_to_the_provider(scene: Scene) -> None:
+    """A put of a name that exists asks the provider nothing."""
+    asked = len(scene.kept.calls)
+    with pytest.raises(Conflict):
+        await scene.put(NAME)
+
+    assert asked == len(scene.kept.calls)
+    assert [] == await scene.left()
+
+
+@pytest.mark.req("SEC-11")
+async def test_a_version_put_back_is_stale(scene: Scene) -> None:
+    """A record whose state contradicts its endpoint is stale, as with `db`, and the provider is not asked."""
+    await scene.pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret_ref)"
+        " VALUES ($1, $2::text::uuid, 'https://a.example/', '{*}', $3)",
+        TENANT,
+        NAME.removeprefix("webhook-endpoint-"),
+        str(scene.ref),
+    )
+    await scene.pool.execute("UPDATE hookseal.secret_records SET state = 'retired'")
+    asked = len(scene.kept.calls)
+    with pytest.raises(SecretTampered, match="stale"):
+        await scene.store.get(scene.ref, purpose=SIGNING)
+
+    assert asked == len(scene.kept.calls)
+
+
+async def test_a_version_keeps_its_number_when_it_moves(scene: Scene) -> None:
+    """Taking over a version of another provider, also after a failure, leaves one version of that number."""
+    await scene.pool.execute(
+        "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose)"
+        " VALUES ('acme', 'n', 7, 'aws', 'integrity')"
+    )
+    before = replace(scene.ref, provider=Provider.AWS, name="n", version=7)
+    material = SecretMaterial(b"m" * 32)
+    moved = before
+    for is_kept in (False, True):
+        async with scene.pool.acquire() as connection:
+            outer = connection.transaction()
+            await outer.start()
+            store = scene.store.joined_to(connection)
+            moved = await store.take_over(connection, before, material, purpose=Purpose.INTEGRITY)
+            await (outer.commit() if is_kept else outer.rollback())
+
+    assert replace(before, provider=Provider.GCP) == moved
+    assert material == await scene.store.get(moved, purpose=Purpose.INTEGRITY)
+    assert [(7, "destroyed")] == await scene.left(), "AWS still has it"

@@ -1,0 +1,248 @@
+"""What each provider's faults mean: who must act, at once; or that waiting helps, within the time of an attempt."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+
+from hookseal.ground.clock import SystemClock
+from hookseal.postgres.handles import Pool
+from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretTampered, SecretUnavailable
+from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.store.access import CALL_SECONDS
+from hookseal.secrets.store.provider_api import ProviderApi
+from hookseal.secrets.store.providers import Providers
+from tests.doubles.faulty_proxy import FaultyProxy, Refusal, Silence, Spoilt, aws_refusal, faulty_proxy
+from tests.doubles.google import GoogleSecrets
+from tests.doubles.openbao import ROOT_TOKEN
+from tests.doubles.providers import OWNER, PATIENCE_SECONDS, aws_access, external, google_api, openbao_access, prefix
+from tests.secrets.doubles import reader_on
+from tests.secrets.samples import NAME, SECRET, TENANT
+
+SIGNING = Purpose.WEBHOOK_SIGNING
+CODE = grpc.StatusCode
+
+
+def _of_version(version: object) -> Spoilt:
+    def change(body: bytes) -> bytes:
+        answer = json.loads(body)
+        if "VersionId" in answer:
+            answer["VersionId"] = version
+        else:
+            answer["data"]["metadata"]["version"] = version
+        return json.dumps(answer).encode()
+
+    return Spoilt(change=change)
+
+
+GARBAGE = Spoilt(change=lambda _: b"<html>")
+AWS: list[tuple[Any, type[Exception], str]] = [
+    (aws_refusal("AccessDeniedException"), SecretDenied, "grant its role or user secretsmanager:GetSecretValue"),
+    (aws_refusal("AccessDeniedException", 403), SecretDenied, "grant its role or user"),
+    (aws_refusal("DecryptionFailure"), SecretDenied, "enable the KMS key"),
+    (aws_refusal("ExpiredTokenException"), SecretDenied, "have expired: give it new ones"),
+    (aws_refusal("InvalidSignatureException"), SecretDenied, "set the clock of this machine"),
+    (aws_refusal("UnrecognizedClientException"), SecretDenied, "does not know the credentials"),
+    (aws_refusal("ResourceNotFoundException"), SecretNotFound, "somebody removed it"),
+    (aws_refusal("InvalidRequestException"), SecretNotFound, "somebody removed it"),
+    (aws_refusal("SomethingNewException"), SecretDenied, "look the call up in CloudTrail"),
+    (Refusal(status=404), SecretDenied, "refused by AWS"),
+    (aws_refusal("ThrottlingException"), SecretUnavailable, "does not answer .ThrottlingException"),
+    (Refusal(status=429), SecretUnavailable, "does not answer .429"),
+    (Refusal(status=500), SecretUnavailable, "does not answer .500"),
+    (aws_refusal("InternalServiceError", 503), SecretUnavailable, "does not answer"),
+    (GARBAGE, SecretUnavailable, "does not answer"),
+    (Silence.RESET, SecretUnavailable, "does not answer"),
+    (_of_version("0f6f4f0b-7a11-4d0c-9d3b-6e2a0c9e52a3"), SecretTampered, "another version than was asked for"),
+]
+OPENBAO: list[tuple[Any, type[Exception], str]] = [
+    (Refusal(status=403, body=b'{"errors":["permission denied"]}'), SecretDenied, "give its policy that right"),
+    (Refusal(status=404, body=b'{"errors":[]}'), SecretNotFound, "somebody removed it"),
+    (Refusal(status=429, body=b'{"errors":["rate limit"]}'), SecretUnavailable, "limits requests"),
+    (Refusal(status=500, body=b'{"errors":["internal"]}'), SecretUnavailable, "fails"),
+    (Refusal(status=503, body=b'{"errors":["Vault is sealed"]}'), SecretUnavailable, "is sealed: unseal it"),
+    (
+        Refusal(status=503, body=b'{"errors":["node not active but active node not found"]}'),
+        SecretUnavailable,
+        "standby",
+    ),
+    (GARBAGE, SecretUnavailable, "cannot be read"),
+    (Silence.RESET, SecretUnavailable, "does not answer"),
+    (_of_version(2), SecretTampered, "another version than was asked for"),
+]
+GCP = [
+    (CODE.PERMISSION_DENIED, SecretDenied, "grant its service account secretmanager.versions.access"),
+    (CODE.UNAUTHENTICATED, SecretDenied, "set the clock of this machine"),
+    (CODE.NOT_FOUND, SecretNotFound, "somebody removed it"),
+    (CODE.FAILED_PRECONDITION, SecretDenied, "is disabled or destroyed: enable it"),
+    (CODE.INVALID_ARGUMENT, SecretDenied, "look the call up in the audit logs"),
+    (CODE.RESOURCE_EXHAUSTED, SecretUnavailable, "does not answer"),
+    (CODE.UNAVAILABLE, SecretUnavailable, "does not answer"),
+    (CODE.INTERNAL, SecretUnavailable, "does not answer"),
+    (CODE.DEADLINE_EXCEEDED, SecretUnavailable, "does not answer"),
+]
+
+
+def _ref(api: ProviderApi) -> SecretRef:
+    return SecretRef(provider=api.provider, tenant=TENANT, name=NAME, version=1)
+
+
+@asynccontextmanager
+async def _behind(
+    provider: Provider, url: str, monkeypatch: pytest.MonkeyPatch, *, call_seconds: float = PATIENCE_SECONDS
+) -> AsyncIterator[tuple[FaultyProxy, ProviderApi]]:
+    """Give the interface of the provider, with one version written, behind a proxy."""
+    async with faulty_proxy(url) as proxy:
+        if provider is Provider.AWS:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        access = aws_access(prefix()) if provider is Provider.AWS else openbao_access(proxy.url, prefix())
+        providers = Providers(replace(access, call_seconds=call_seconds))
+        api = providers.api(provider)
+        try:
+            await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
+            yield proxy, api
+        finally:
+            await providers.close()
+
+
+async def _require(api: ProviderApi, fails: Any, error: type[Exception], says: str, repair: Callable[[], None]) -> None:
+    with pytest.raises(error) as caught:
+        await api.read(_ref(api))
+    assert re.search(says, str(caught.value)), f"{fails}: {caught.value}"
+    for hidden in ("do not show me", ROOT_TOKEN, "payload"):
+        assert hidden not in str(caught.value)
+    repair()
+    assert b"payload" == await api.read(_ref(api))
+
+
+@pytest.mark.req("SEC-16")
+@pytest.mark.req("SEC-07", part="aws")
+async def test_aws(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each refusal of AWS names who must do what; after each the next read succeeds."""
+    async with _behind(Provider.AWS, aws_url, monkeypatch) as (proxy, api):
+        for fault, error, says in AWS:
+            proxy.fault = fault
+            await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
+
+
+@pytest.mark.req("SEC-18")
+@pytest.mark.req("SEC-07", part="openbao")
+async def test_openbao(openbao_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each refusal of OpenBao names who must do what; after each the next read succeeds."""
+    async with _behind(Provider.OPENBAO, openbao_url, monkeypatch) as (proxy, api):
+        for fault, error, says in OPENBAO:
+            proxy.fault = fault
+            await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
+
+
+@pytest.mark.req("SEC-17")
+@pytest.mark.req("SEC-07", part="gcp")
+async def test_gcp() -> None:
+    """Each refusal of Google names who must do what, and is asked once; after each the next read succeeds."""
+    async with google_api() as (kept, api):
+        await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
+        for code, error, says in GCP:
+            asked = len(kept.calls)
+
+            async def fails(_: str, context: Any, code: grpc.StatusCode = code) -> None:
+                await context.abort(code, "do not show me")
+
+            kept.fault = fails
+            await _require(api, code, error, says, lambda: setattr(kept, "fault", None))
+            assert asked + 2 == len(kept.calls), "the client must not repeat by itself"
+
+
+@pytest.mark.req("SEC-17")
+async def test_gcp_answers_that_cannot_be_trusted() -> None:
+    """A wrong checksum is not used, and neither is another version or another secret than was asked for."""
+    async with google_api() as (kept, api):
+        await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
+
+        def wrong_checksum(answer: Any) -> None:
+            answer.payload.data = b"PAYLOAD"
+
+        def other_version(answer: Any) -> None:
+            answer.name = answer.name.removesuffix("1") + "2"
+
+        def other_secret(answer: Any) -> None:
+            answer.name = answer.name.replace(NAME, "other")
+
+        for spoil, error, says in (
+            (wrong_checksum, SecretUnavailable, "checksum"),
+            (other_version, SecretTampered, "another version"),
+            (other_secret, SecretTampered, "another version"),
+        ):
+            kept.spoil = spoil
+            await _require(api, spoil, error, says, lambda: setattr(kept, "spoil", None))
+
+
+async def _hangs(_: str, __: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.req("SEC-07", part="providers")
+async def test_none_is_waited_for_longer_than_an_attempt(
+    aws_url: str, openbao_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that hangs, or answers too slowly, fails within two seconds as transient; then it is asked again."""
+    clock = SystemClock()
+
+    async def unavailable(api: ProviderApi, silence: Silence, repair: Callable[[], None]) -> None:
+        store = external(pool, api)
+        reader = reader_on(store, clock)
+        put = await store.put(TENANT, f"{api.provider}-{silence}", SECRET, purpose=SIGNING)
+        began_at = clock.monotonic()
+        await begin_fault[api]()
+        with pytest.raises(SecretUnavailable, match="gave no answer within the 2 s"):
+            await reader.read([put], purpose=SIGNING)
+        assert clock.monotonic() - began_at < 4.0  # 2 s, on a busy machine
+        repair()
+        assert (SECRET,) == await reader.read([put], purpose=SIGNING)
+
+    begin_fault: dict[ProviderApi, Callable[[], Awaitable[None]]] = {}
+    async with (
+        _behind(Provider.AWS, aws_url, monkeypatch, call_seconds=CALL_SECONDS) as (to_aws, aws),
+        _behind(Provider.OPENBAO, openbao_url, monkeypatch, call_seconds=CALL_SECONDS) as (to_openbao, openbao),
+        google_api() as (kept, google),
+    ):
+
+        def faulty(of: FaultyProxy | GoogleSecrets, fault: Any) -> Callable[[], Awaitable[None]]:
+            async def begin() -> None:
+                of.fault = fault
+
+            return begin
+
+        for silence in (Silence.HANG, Silence.SLOW):
+            begin_fault.update({aws: faulty(to_aws, silence), openbao: faulty(to_openbao, silence)})
+            begin_fault[google] = faulty(kept, _hangs)
+            await asyncio.gather(
+                unavailable(aws, silence, lambda: setattr(to_aws, "fault", None)),
+                unavailable(openbao, silence, lambda: setattr(to_openbao, "fault", None)),
+                unavailable(google, silence, lambda: setattr(kept, "fault", None)),
+            )
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_definitive_error_is_raised_at_once_and_drops_what_was_cached(pool: Pool) -> None:
+    """A denial is asked for once and not repeated, and afterwards the secret is read anew."""
+    async with google_api() as (kept, api):
+        store = external(pool, api)
+        reader = reader_on(store, ttl_seconds=0)
+        ref = await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
+
+        async def denied(_: str, context: Any) -> None:
+            await context.abort(CODE.PERMISSION_DENIED, "no")
+
+        kept.fault = denied
+        asked = len(kept.calls)
+        with pytest.raises(SecretError):
+            await reader.read([ref], purpose=SIGNING)
+        assert asked + 1 == len(kept.calls)
+        kept.fault = None
+        assert (SECRET,) == await reader.read([ref], purpose=SIGNING)

@@ -1,0 +1,90 @@
+"""Google Secret Manager: names, credentials, repeats, and what its client logs."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from hookseal.secrets.errors import SecretDenied
+from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.store.access import GcpAccess
+from hookseal.secrets.store.gcp import GcpApi, secret_id
+from tests.doubles.providers import OWNER, google_api
+from tests.secrets.samples import NAME, TENANT
+
+pytestmark = pytest.mark.req("SEC-17")
+REF = SecretRef(provider=Provider.GCP, tenant=TENANT, name=NAME, version=1)
+
+
+def test_names_never_change() -> None:
+    """The id of a secret is derived from tenant, name and number; another one would lose what is stored."""
+    assert f"hookseal__acme__{NAME}__1" == secret_id("hookseal", REF)
+    long = SecretRef(provider=Provider.GCP, tenant=TENANT, name="_" * 128, version=1)
+    assert 255 >= len(secret_id("hookseal", long)) == len("hookseal__") + 64
+
+
+def _service_account(folder: Path) -> Path:
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    file = folder / "google.json"
+    file.write_text(
+        json.dumps(
+            {
+                "type": "service_account",
+                "project_id": "tests",
+                "private_key_id": "1",
+                "private_key": pem,
+                "client_email": "hookseal@tests.iam.gserviceaccount.com",
+                "client_id": "1",
+                "token_uri": "http://127.0.0.1:1/token",
+            }
+        )
+    )
+    return file
+
+
+async def test_credentials_of_a_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a service account is found by GOOGLE_APPLICATION_CREDENTIALS; the client is made without a call."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(_service_account(tmp_path)))
+    api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
+    await api.prepare()
+    await api.close()
+
+
+async def test_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without credentials is denied, with where they are looked for."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
+    for call in (api.prepare, lambda: api.read(REF)):
+        with pytest.raises(SecretDenied, match=r"DefaultCredentialsError.*GOOGLE_APPLICATION_CREDENTIALS"):
+            await call()
+    await api.close()
+
+
+async def test_versions_are_pinned() -> None:
+    """What somebody adds later is not read: the first version is, by its number, and never `latest`."""
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+        (secret,) = kept.secrets.values()
+        secret.versions.append(b"theirs")
+        secret.states[2] = secret.states[1]
+        assert b"ours" == await api.read(REF)
+
+
+@pytest.mark.req("SEC-15", part="logs")
+async def test_no_log_has_a_value(caplog: pytest.LogCaptureFixture) -> None:
+    """Even with every logger at the level of debugging, the client does not log what is stored."""
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("google").setLevel(logging.NOTSET)
+    async with google_api() as (_, api):
+        await api.write(REF, b"canary-of-the-test", owner=OWNER, is_first=True)
+        await api.read(REF)
+    records = caplog.text + "".join(repr(vars(record)) for record in caplog.records)
+
+    for hidden in ("canary-of-the-test", "Y2FuYXJ5LW9mLXRoZS10ZXN0"):
+        assert hidden not in records

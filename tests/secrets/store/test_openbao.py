@@ -1,0 +1,107 @@
+"""OpenBao: a real server that is sealed in mid-run, a policy that lacks a right, and what others do at a path."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
+from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.store.provider_api import ProviderApi, Rest
+from hookseal.secrets.store.providers import Providers
+from tests.doubles.openbao import as_root, openbao, token_for
+from tests.doubles.providers import OWNER, PATIENCE_SECONDS, openbao_access, prefix
+from tests.secrets.samples import NAME, TENANT
+from tests.worker.waiting import eventually
+
+pytestmark = pytest.mark.req("SEC-18")
+REF = SecretRef(provider=Provider.OPENBAO, tenant=TENANT, name=NAME, version=1)
+PATH = f"{TENANT}/{NAME}.1"
+
+
+@asynccontextmanager
+async def _api(address: str, own: str, **token: str) -> AsyncIterator[ProviderApi]:
+    providers = Providers(replace(openbao_access(address, own, **token), call_seconds=PATIENCE_SECONDS))
+    try:
+        yield providers.api(Provider.OPENBAO)
+    finally:
+        await providers.close()
+
+
+async def test_sealed_in_mid_run() -> None:
+    """While the server is sealed a read is transient and says so; after it was unsealed the same client reads again."""
+    async with openbao() as server, _api(server.url, "own") as api:
+        await api.write(REF, b"x", owner=OWNER, is_first=True)
+        log = Path(f"/proc/{server.pid}/cwd/openbao.log")
+        found = await eventually(lambda: _matched(log))
+        await as_root(server.url, "PUT", "sys/seal")
+        with pytest.raises(SecretUnavailable, match="is sealed: unseal it"):
+            await api.read(REF)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(f"{server.url}/v1/sys/unseal", json={"key": found}) as answer,
+        ):
+            assert 200 == answer.status
+        assert b"x" == await api.read(REF)
+
+
+async def _matched(log: Path) -> str | None:
+    matched = re.search(r"Unseal Key: (\S+)", log.read_text())  # noqa: ASYNC240 -- a small file
+    return None if matched is None else matched[1]
+
+
+async def test_a_policy_that_lacks_one_right(openbao_url: str) -> None:
+    """With the policy of the documentation everything works; without one right of it that call is denied, and named."""
+    own = prefix()
+    rights = {
+        f"secret/data/{own}/*": ["create", "read", "update"],
+        f"secret/metadata/{own}/*": ["delete"],
+    }
+
+    def lines(without: tuple[str, str] | None = None) -> list[str]:
+        return [
+            f'path "{path}" {{ capabilities = ['
+            + ", ".join(f'"{right}"' for right in granted if (path, right) != without)
+            + "] }"
+            for path, granted in rights.items()
+        ]
+
+    async def calls(token: str, number: int) -> None:
+        ref = SecretRef(provider=Provider.OPENBAO, tenant=TENANT, name=NAME, version=number)
+        async with _api(openbao_url, own, token=token) as api:
+            await api.write(ref, b"x", owner=OWNER, is_first=True)
+            await api.read(ref)
+            await api.remove(ref, Rest(is_needed=False), owner=OWNER)
+
+    await calls((await token_for(openbao_url, *lines())).reveal().decode(), 1)
+    data, metadata = rights
+    for number, without in enumerate([(data, "create"), (data, "read"), (metadata, "delete")], 2):
+        token = await token_for(openbao_url, *lines(without))
+        with pytest.raises(SecretDenied, match="give its policy that right"):
+            await calls(token.reveal().decode(), number)
+
+
+async def test_a_version_that_somebody_adds_is_not_used(openbao_url: str) -> None:
+    """If somebody writes a second version to a path of ours, the read is refused, because it is not what we wrote."""
+    own = prefix()
+    async with _api(openbao_url, own) as api:
+        await api.write(REF, b"x", owner=OWNER, is_first=True)
+        await as_root(openbao_url, "POST", f"secret/data/{own}/{PATH}", {"data": {"value": "eA==", "owner": OWNER}})
+        with pytest.raises(SecretTampered, match="another version"):
+            await api.read(REF)
+
+
+@pytest.mark.parametrize("data", [{}, {"value": "not base64!"}, {"password": "x"}], ids=repr)
+async def test_content_of_somebody_else(openbao_url: str, data: dict[str, str]) -> None:
+    """A path with another content than hookseal writes is refused."""
+    own = prefix()
+    await as_root(openbao_url, "POST", f"secret/data/{own}/{PATH}", {"data": data})
+    async with _api(openbao_url, own) as api:
+        with pytest.raises(SecretTampered, match="another form than hookseal writes"):
+            await api.read(REF)
+        with pytest.raises(SecretDenied, match="did not make it"):
+            await api.write(REF, b"x", owner=OWNER, is_first=True)

@@ -1,0 +1,302 @@
+"""What the leader measures for the whole installation, on a real PostgreSQL and Valkey."""
+
+import asyncio
+
+import asyncpg
+import pytest
+import structlog
+
+from hookseal.queue.bell import bell
+from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.metrics.database import Measuring, Rules
+from hookseal.worker.run import cancelled
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import begin
+from tests.worker.figures import Figures, figures
+from tests.worker.producer import publish, subscribe
+from tests.worker.waiting import eventually
+
+Pool = asyncpg.Pool
+SWEEP_SECONDS = 15
+DAY_SECONDS = 86_400
+OF_THE_LEADER = (
+    "hookseal_retention_lag_seconds",
+    "hookseal_oldest_due_seconds",
+    "hookseal_due",
+    "hookseal_waiting",
+    "hookseal_breakers_open",
+    "hookseal_lanes_crowded",
+    "hookseal_replays_running",
+    "hookseal_replay_idle_seconds",
+    "hookseal_queue_depth",
+    "hookseal_master_key_records",
+    "hookseal_master_key_age_seconds",
+    "hookseal_plaintext_rows",
+    "hookseal_rotations_overdue",
+    "hookseal_workers_live",
+)
+
+OTHER_WAITS: Figures = {("hookseal_waiting", name): 0.0 for name in ("breaker", "rate", "concurrency", "order")}
+REPLAYS_AND_LANES = """
+INSERT INTO hookseal.replays (tenant_id, id, state, states, until, end_id, rate, cursor, matched, moved_at, ended_at)
+SELECT 'acme', hookseal.uuid7(), s, '{failed}', now(), gen_random_uuid(), 1, gen_random_uuid(), 1,
+       now() - interval '50 s', CASE WHEN s = 'done' THEN now() END
+FROM unnest(ARRAY['running', 'done']) AS s;
+INSERT INTO hookseal.lanes (tenant_id, endpoint_id) SELECT tenant_id, id FROM hookseal.endpoints;
+INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for)
+SELECT tenant_id, id, 'breaker' FROM hookseal.endpoints
+"""
+
+
+class Scene:
+    """A worker, its leadership, and what it measures."""
+
+    def __init__(self, pool: "Pool[asyncpg.Record]", redis_url: str, clock: FakeClock) -> None:
+        self.leads = True
+        self.bell = bell(redis_url)
+        self.meter = WorkerMeter()
+        self.measuring = Measuring(
+            pool,
+            self.bell.depth,
+            lambda: self.leads,
+            rules=Rules(seconds=SWEEP_SECONDS, retention_days=30),
+            clock=clock,
+            log=structlog.get_logger(),
+        )
+        self.measuring.report_to(self.meter)
+
+    def figures(self) -> dict[tuple[str, str | None], float]:
+        """Return the reported figures about the whole installation."""
+        return {key: value for key, value in figures(self.meter).items() if key[0] in OF_THE_LEADER}
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """The figures about the installation equal the state of the database and the queue, before and after changes."""
+    await begin(pool)
+    key_id = await pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    nothing = {
+        ("hookseal_retention_lag_seconds", None): 0.0,
+        ("hookseal_oldest_due_seconds", None): 0.0,
+        ("hookseal_due", None): 0.0,
+        ("hookseal_waiting", "secret"): 0.0,
+        ("hookseal_waiting", "endpoint_disabled"): 0.0,
+        **OTHER_WAITS,
+        ("hookseal_breakers_open", None): 0.0,
+        ("hookseal_lanes_crowded", None): 0.0,
+        ("hookseal_replays_running", None): 0.0,
+        ("hookseal_replay_idle_seconds", None): 0.0,
+        ("hookseal_queue_depth", None): 0.0,
+        ("hookseal_master_key_records", f"{key_id} active"): 2.0,
+        ("hookseal_plaintext_rows", None): 0.0,
+        ("hookseal_rotations_overdue", None): 0.0,
+        ("hookseal_workers_live", None): 0.0,
+    }
+    found = scene.figures()
+    assert 0 <= found.pop(("hookseal_master_key_age_seconds", f"{key_id} active")) < 60
+    assert nothing == found
+
+    await subscribe(pool)
+    await publish(pool, 4)
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = 'secret', next_attempt_at = now() - interval '200 s'"
+        " WHERE id = (SELECT id FROM hookseal.deliveries LIMIT 1)"
+    )
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET next_attempt_at = now() - interval '100 s' WHERE waiting_for IS NULL;"
+        "INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, finished_at)"
+        " SELECT tenant_id, gen_random_uuid(), gen_random_uuid(), event_id, 'failed', NULL,"
+        " now() - interval '30 days 50 seconds' FROM hookseal.deliveries LIMIT 1"
+    )
+    await pool.execute("UPDATE hookseal.endpoints SET secret = 'of an older system'")
+    await pool.execute("UPDATE hookseal.secret_records SET sealed = '\\x0101ffffffffffffffff' WHERE name = 'sentinel'")
+    for name, age in (("w1", 29), ("w2", 31)):
+        await pool.execute(
+            "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, beaten_at)"
+            " VALUES ($1, '1', 25, 45, '{}', now() - make_interval(secs => $2))",
+            name,
+            age,
+        )
+    await pool.execute(REPLAYS_AND_LANES)
+    await scene.bell.redis.zadd(DEFAULT_QUEUE, {"a": 1, "b": 2})
+    await scene.measuring.once()
+    found = scene.figures()
+    del found["hookseal_master_key_age_seconds", f"{key_id} active"]
+    for measured in ("hookseal_replay_idle_seconds", "hookseal_retention_lag_seconds"):
+        assert 50 <= found.pop((measured, None)) < 110
+    assert 100 <= found.pop(("hookseal_oldest_due_seconds", None)) < 160
+    assert {
+        ("hookseal_due", None): 3.0,
+        ("hookseal_waiting", "secret"): 1.0,
+        ("hookseal_waiting", "endpoint_disabled"): 0.0,
+        **OTHER_WAITS,
+        ("hookseal_breakers_open", None): 1.0,
+        ("hookseal_lanes_crowded", None): 1.0,
+        ("hookseal_replays_running", None): 1.0,
+        ("hookseal_queue_depth", None): 2.0,
+        ("hookseal_master_key_records", f"{key_id} active"): 1.0,
+        ("hookseal_master_key_records", "unregistered unregistered"): 1.0,
+        ("hookseal_plaintext_rows", None): 1.0,
+        ("hookseal_rotations_overdue", None): 0.0,
+        ("hookseal_workers_live", None): 1.0,
+    } == found
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_absent_while_another_leads(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """A worker that does not lead measures and reports nothing; within three seconds of leading it does."""
+    turns = asyncio.Event()
+
+    class Turning(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            await turns.wait()
+            turns.clear()
+
+    turning = Turning()
+    scene = Scene(pool, redis_url, turning)
+    scene.leads = False
+    task = asyncio.create_task(scene.measuring.run())
+
+    async def asleep(times: int) -> None:
+        async def look() -> bool:
+            return times == len(turning.slept)
+
+        await eventually(look)
+
+    await asleep(1)
+    assert {} == scene.figures()
+    scene.leads = True
+    turns.set()
+    await asleep(2)
+    of_keys = {"hookseal_master_key_records", "hookseal_master_key_age_seconds"}  # no key is registered here
+    assert set(OF_THE_LEADER) - of_keys == {name for name, _ in scene.figures()}
+    scene.leads = False
+    assert {} == scene.figures()
+    await cancelled([task])
+    assert [3.0, SWEEP_SECONDS] == turning.slept
+    await scene.bell.close()
+
+
+async def test_what_cannot_be_measured_is_absent(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """While PostgreSQL or Redis does not answer, only its figures are absent; each outage is logged once."""
+    with structlog.testing.capture_logs() as logs:
+        scene = Scene(pool, redis_url, FakeClock())
+        await scene.measuring.once()
+        await scene.bell.redis.set(DEFAULT_QUEUE, "no queue at all")
+        for _ in range(2):
+            await scene.measuring.once()
+        assert ("hookseal_queue_depth", None) not in scene.figures()
+        assert ("hookseal_due", None) in scene.figures()
+        await scene.bell.redis.delete(DEFAULT_QUEUE)
+        await pool.close()
+        for _ in range(2):
+            await scene.measuring.once()
+        assert {("hookseal_queue_depth", None): 0.0} == scene.figures()
+
+    assert [("measure.failed", "redis"), ("measure.failed", "postgresql"), ("measure.resumed", "redis")] == [
+        (line["event"], line["of"]) for line in logs
+    ]
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-11", part="secrets")
+async def test_how_old_master_keys_are(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """By its state, a key's age counts from its promotion, replacement, registration, retirement or destruction."""
+    for number, (state, promoted, ended) in enumerate(
+        (
+            ("destroyed", 90, 10),
+            ("retired", 80, 20),
+            ("decrypt_only", 70, None),
+            ("decrypt_only", 60, None),
+            ("active", 50, None),
+            ("staged", None, None),
+            ("retired", None, None),
+        )
+    ):
+        await pool.execute(
+            "INSERT INTO hookseal.secret_keys"
+            " (key_id, state, check_value, created_at, promoted_at, retired_at, destroyed_at) VALUES"
+            " ($1, $2, '', now() - interval '100 days', now() - make_interval(days => $3),"
+            " now() - make_interval(days => $4), now() - make_interval(days => $4))",
+            f"{number:016x}",
+            state,
+            promoted,
+            ended,
+        )
+    await pool.execute(
+        "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed)"
+        " VALUES ('acme', 'a', 1, 'db', 'p', $1), ('acme', 'b', 1, 'db', 'p', 'x'),"
+        " ('acme', 'c', 1, 'db', 'p', 'y')",
+        bytes.fromhex(f"0101{2:016x}"),
+    )
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    found = {
+        (name.removeprefix("hookseal_master_key_"), label): value // DAY_SECONDS if "age" in name else value
+        for (name, label), value in scene.figures().items()
+        if "master_key" in name and value
+    }
+    assert {
+        ("age_seconds", "0000000000000000 destroyed"): 10,
+        ("age_seconds", "0000000000000001 retired"): 20,
+        ("age_seconds", "0000000000000002 decrypt_only"): 60,
+        ("age_seconds", "0000000000000003 decrypt_only"): 50,
+        ("age_seconds", "0000000000000004 active"): 50,
+        ("age_seconds", "0000000000000005 staged"): 100,
+        ("age_seconds", "0000000000000006 retired"): 100,
+        ("records", "0000000000000002 decrypt_only"): 1.0,
+        ("records", "unregistered unregistered"): 2.0,
+    } == found
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-11", part="rotations-due")
+@pytest.mark.parametrize(
+    ("age", "announced", "overlap_ends", "overdue"),
+    [
+        ("31 days 30 minutes", None, None, False),  # its announcement is late by less than an hour
+        ("31 days 2 hours", None, None, True),
+        ("31 days 2 hours", "30 minutes", None, False),  # it was announced
+        ("31 days 2 hours", "24 hours 30 minutes", None, False),
+        ("31 days 2 hours", "25 hours 30 minutes", None, True),
+        ("30 days 2 hours", "25 hours 30 minutes", None, True),
+        ("30 days 30 minutes", "25 hours 30 minutes", None, False),
+        ("31 days 2 hours", "20 days", None, True),  # this announcement belongs to an earlier rotation
+        ("40 days", "20 days", "-1 hour", False),  # an overlap has not ended
+        ("40 days", None, "26 hours", True),
+    ],
+)
+async def test_rotations_overdue(
+    pool: "Pool[asyncpg.Record]",
+    redis_url: str,
+    *,
+    age: str,
+    announced: str | None,
+    overlap_ends: str | None,
+    overdue: bool,
+) -> None:
+    """A scheduled rotation is overdue an hour after its time, as announced or as it should have been announced."""
+    await subscribe(pool)
+    await pool.execute(
+        "UPDATE hookseal.endpoints SET rotate_every_days = 30, secret_ref = 'db:x', previous_secret_ref = 'db:y',"
+        " secret_updated_at = now() - $1::text::interval, previous_secret_expires_at = now() - $2::text::interval",
+        age,
+        overlap_ends,
+    )
+    if announced is not None:
+        await pool.execute(
+            "INSERT INTO hookseal.audit_log"
+            " (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)"
+            " SELECT tenant_id, 1, now() - $1::text::interval, 'x', 'secret.rotation_announced', 'endpoint:' || id,"
+            " '{\"generation\": 1}', '', '', '1' FROM hookseal.endpoints",
+            announced,
+        )
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    assert float(overdue) == scene.figures()["hookseal_rotations_overdue", None]
+    await scene.bell.close()

@@ -1,0 +1,68 @@
+"""The answers of a parent's probes, which depend on the states of its processes."""
+
+import pytest
+
+from hookseal.worker.processes.health import Health, ProcessState, live, of_states, ready, started
+
+FINE = ProcessState(health=Health.OK, states={"redis": "ok", "postgresql": "ok"})
+ILL = ProcessState(health=Health.UNAVAILABLE, states={"redis": "timeout", "postgresql": "ok"})
+WORSE = ProcessState(health=Health.UNAVAILABLE, states={"redis": "unavailable", "postgresql": "ok"})
+GONE = ProcessState(health=Health.SILENT)
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize(
+    ("seen", "ok", "status", "redis", "named"),
+    [
+        ((FINE, FINE), True, "ok", "ok", {"1": "ok", "2": "ok"}),
+        ((FINE, ILL), False, "degraded", "timeout", {"1": "ok", "2": "unavailable"}),
+        ((WORSE, ILL), False, "unavailable", "unavailable", {"1": "unavailable", "2": "unavailable"}),
+        ((GONE, FINE), False, "degraded", "ok", {"1": "silent", "2": "ok"}),
+    ],
+)
+def test_readyz(seen: tuple[ProcessState, ...], ok: bool, status: str, redis: str, named: dict[str, str]) -> None:
+    """A worker is ready only if all its processes are; the answer has each process and the worst of each check."""
+    for probe in (lambda found: ready(found, draining=False), started):
+        answered, body = probe(dict(enumerate(seen, 1)))
+
+        assert (ok, status, named) == (answered, body["status"], body["processes"])
+        assert {"redis": redis, "postgresql": "ok"} == body["checks"]
+
+
+def test_nothing_answers_yet() -> None:
+    """Before any process has started, the worker is not ready and says why."""
+    starting = {1: ProcessState(health=Health.STARTING), 2: ProcessState(health=Health.STARTING)}
+
+    assert (
+        False,
+        {"status": "unavailable", "checks": {}, "processes": {"1": "starting", "2": "starting"}},
+    ) == started(starting)
+
+
+def test_a_drain() -> None:
+    """During a drain the worker lives and is not ready, whatever its processes report."""
+    seen = {1: FINE, 2: ProcessState(health=Health.DRAINING, states=FINE.states)}
+
+    assert (False, "draining") == (ready(seen, draining=True)[0], ready(seen, draining=True)[1]["status"])
+    assert (True, {"status": "ok", "processes": {"1": "silent"}}) == live({1: Health.SILENT}, draining=True)
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize("health", Health)
+def test_livez(health: Health) -> None:
+    """A parent that answers lives: it replaces stuck processes, and lists them until then."""
+    ok, body = live({1: Health.OK, 2: health}, draining=False)
+    well = health in {Health.OK, Health.UNAVAILABLE, Health.DRAINING}
+
+    assert ok
+    assert {"status": "ok" if well else "degraded", "processes": {"1": "ok", "2": health.value}} == body
+
+
+def test_how_a_process_is_that_answered() -> None:
+    """A draining process is reported as draining, and one that takes no rings as stuck, whatever its checks say."""
+    fine = {"redis": "ok"}
+
+    assert Health.DRAINING is of_states({"redis": "timeout"}, draining=True, moves=True)
+    assert Health.STUCK is of_states(fine, draining=False, moves=False)
+    assert Health.UNAVAILABLE is of_states({"redis": "timeout"}, draining=False, moves=True)
+    assert Health.OK is of_states(fine, draining=False, moves=True)

@@ -1,0 +1,123 @@
+"""The HTTP port of the parent, over real sockets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+from hookseal.worker.processes.port import Port, Reply
+
+asked: list[tuple[str, str]] = []
+
+
+async def answers(path: str, accept: str) -> Reply | None:
+    """Answer `/readyz` only."""
+    asked.append((path, accept))
+    return Reply(status=503, body=b"{}", content_type="application/json") if path == "/readyz" else None
+
+
+@asynccontextmanager
+async def serving(*, most: int = 64, seconds: float = 10.0) -> AsyncIterator[tuple[str, int]]:
+    """Yield the address of a port."""
+    port = Port(answers, most=most, seconds=seconds)
+    url = urlsplit(await port.serve("127.0.0.1", 0))
+    try:
+        yield str(url.hostname), int(url.port or 0)
+    finally:
+        await port.close()
+
+
+async def said(address: tuple[str, int], text: bytes) -> bytes:
+    """Send the text and return the whole answer."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(text)
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_one_answer_and_the_end() -> None:
+    """The handler gets path and `Accept`; the answer states its length, and then the connection is closed."""
+    asked.clear()
+    async with serving() as address:
+        found = await said(address, b"GET /readyz?verbose HTTP/1.1\r\nHost: x\r\naccept:  text/plain \r\n\r\n")
+
+    assert [("/readyz", "text/plain")] == asked
+    head, _, body = found.partition(b"\r\n\r\n")
+    assert b"{}" == body
+    assert [
+        b"HTTP/1.1 503 Service Unavailable",
+        b"Content-Type: application/json",
+        b"Content-Length: 2",
+        b"Connection: close",
+    ] == head.split(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (b"GET /nothing HTTP/1.0\r\n\r\n", b"HTTP/1.1 404 "),
+        (b"POST /readyz HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 "),
+        (b"GET /readyz\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"\x16\x03\x01\xff\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"GET /readyz HTTP/1.1\r\nx: " + b"y" * 20_000 + b"\r\n\r\n", b""),  # more than the limit of a request
+    ],
+)
+async def test_what_is_no_question(text: bytes, status: bytes) -> None:
+    """An invalid request is refused, and the next request is answered."""
+    async with serving() as address:
+        found = await said(address, text)
+        after = await said(address, b"GET /readyz HTTP/1.1\r\n\r\n")
+
+    assert (status, not status) == (found[: len(status)], not found)
+    assert after.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_who_does_not_ask_in_time() -> None:
+    """A connection without a whole request is closed at its time limit."""
+    async with serving(seconds=0.05) as address:
+        assert b"" == await said(address, b"GET /rea")
+
+
+async def test_one_too_many_ends_the_oldest() -> None:
+    """A connection above the limit closes the oldest one."""
+    async with serving(most=2) as address:
+        opened = [await asyncio.open_connection(*address) for _ in range(3)]
+        oldest, _ = opened[0]
+
+        assert b"" == await oldest.read()
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_many_at_once_are_too_many() -> None:
+    """Connections that arrive in one turn of the loop do not exceed the limit either."""
+    async with serving(most=2) as address:
+        came = [socket.create_connection(address) for _ in range(8)]  # before the port accepts one
+        opened = [await asyncio.open_connection(sock=each) for each in came]
+        ended = [asyncio.create_task(reader.read()) for reader, _ in opened[:6]]
+
+        async with asyncio.timeout(5):
+            assert [b""] * 6 == await asyncio.gather(*ended)
+        assert [False, False] == [reader.at_eof() for reader, _ in opened[6:]]
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_who_opens_many_leaves_room_for_others() -> None:
+    """A connection above the limit closes one of the address with the most, not the oldest of another address."""
+    async with serving(most=3) as (host, port):
+        other, other_writer = await asyncio.open_connection(host, port, local_addr=("127.0.0.2", 0))
+        opened = [await asyncio.open_connection(host, port) for _ in range(3)]
+
+        assert b"" == await opened[0][0].read()
+        other_writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert (await other.read()).startswith(b"HTTP/1.1 503 ")
+        for writer in (other_writer, *(writer for _, writer in opened)):
+            writer.close()

@@ -1,0 +1,91 @@
+"""What a worker writes and logs about failing endpoints."""
+
+import asyncpg
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from hookseal.dispatcher.failing_endpoints import FAILING_SECONDS, FailingEndpoints, Key
+from hookseal.dispatcher.model import Outcome, Target
+from hookseal.ground.errors import Unavailable
+from hookseal.worker.endpoint_health import Disabling, HealthReports
+from hookseal.worker.metrics.counters import WorkerMeter
+from tests.doubles.claims import TARGET
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import begin
+from tests.worker.figures import figures
+
+Pool = asyncpg.Pool
+pytestmark = pytest.mark.req("DEL-08", part="health")
+
+
+@pytest.fixture
+async def target(begun_pool: "Pool[asyncpg.Record]") -> Target:
+    """Return an endpoint of acme, as a claim reads it."""
+    added = await (await begin(begun_pool)).endpoint()
+    return Target(pointer=added.pointer, enabled=True, timeout_ms=5000, retries=TARGET.retries)
+
+
+def key(target: Target) -> Key:
+    """Return its key."""
+    return target.pointer.tenant_id, target.pointer.endpoint_id
+
+
+async def failed_for_a_minute(failing: FailingEndpoints, clock: FakeClock, target: Target) -> None:
+    """Let every attempt of a minute fail."""
+    failing.attempted(target, Outcome.TIMEOUT)
+    await clock.sleep(FAILING_SECONDS)
+    failing.attempted(target, Outcome.TIMEOUT)
+
+
+async def test_written_and_logged_once(pool: "Pool[asyncpg.Record]", target: Target) -> None:
+    """A failing endpoint and its recovery are each written and logged once."""
+    clock = FakeClock()
+    failing = FailingEndpoints(clock)
+    reports = HealthReports(pool, failing, clock=clock, log=structlog.get_logger())
+    with capture_logs() as lines:
+        await failed_for_a_minute(failing, clock, target)
+        await reports.once()
+        await reports.once()
+        assert await pool.fetchval("SELECT first_failure_at IS NOT NULL FROM hookseal.endpoints")
+        failing.attempted(target, Outcome.DELIVERED)
+        await reports.once()
+        await reports.once()
+
+    assert await pool.fetchval("SELECT first_failure_at IS NULL FROM hookseal.endpoints")
+    named = dict(zip(("tenant_id", "endpoint_id"), key(target), strict=True))
+    assert [
+        {"event": "endpoint.failing", "log_level": "warning", **named},
+        {"event": "endpoint.recovered", "log_level": "info", **named},
+    ] == lines
+
+
+async def test_after_an_outage(pool: "Pool[asyncpg.Record]", target: Target) -> None:
+    """What could not be written is written at the next look."""
+    clock = FakeClock()
+    failing = FailingEndpoints(clock)
+    reports = HealthReports(pool, failing, clock=clock, log=structlog.get_logger())
+    await failed_for_a_minute(failing, clock, target)
+    await pool.execute("ALTER TABLE hookseal.endpoints RENAME TO hidden")
+    with pytest.raises(Unavailable):
+        await reports.once()
+    await pool.execute("ALTER TABLE hookseal.hidden RENAME TO endpoints")
+    await reports.once()
+
+    assert await pool.fetchval("SELECT first_failure_at IS NOT NULL FROM hookseal.endpoints")
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_only_the_leader_disables(pool: "Pool[asyncpg.Record]", target: Target, *, leads: bool) -> None:
+    """The leader disables what has failed for too long, counts it and logs why; another worker does nothing."""
+    clock, meter = FakeClock(), WorkerMeter()
+    await pool.execute(
+        "UPDATE hookseal.endpoints SET first_failure_at = now() - interval '2 h', last_failure_at = now()"
+    )
+    disabling = Disabling(pool, lambda: leads, after_seconds=3600, clock=clock, meter=meter, log=structlog.get_logger())
+    with capture_logs() as lines:
+        await disabling.once()
+
+    assert leads != await pool.fetchval("SELECT enabled FROM hookseal.endpoints")
+    assert [("endpoint.disabled", key(target)[1])] * leads == [(line["event"], line["endpoint_id"]) for line in lines]
+    assert float(leads) == figures(meter)["hookseal_endpoints_disabled_total", None]

@@ -1,0 +1,128 @@
+"""Lanes in whole workers, with real sockets: an endpoint that hangs, fails or is at its limit delays no other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES
+from hookseal.ground.ids import TenantId
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, World, held, receiving, status
+
+HEALTHY = 20
+SLOTS = 36
+_PUBLISH = "SELECT hookseal.publish($1, 'invoice.paid', '{}'::json) FROM generate_series(1, $2)"
+_COUNT = "SELECT count(*) FROM hookseal.deliveries WHERE tenant_id = $1 AND state = 'delivered'"
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Yield a receiver on this machine."""
+    async with receiving() as found:
+        yield found
+
+
+async def add(world: World, url: str, *, tenant: str, timeout_ms: int = 20_000, concurrency: int | None = None) -> None:
+    """Add an endpoint that subscribes to everything."""
+    await world.installation.add(
+        NewEndpoint(
+            tenant_id=TenantId(tenant),
+            url=url,
+            event_types=("*",),
+            timeout_ms=timeout_ms,
+            concurrency=concurrency,
+        )
+    )
+
+
+async def all_delivered(world: World, tenant: str, number: int) -> None:
+    """Return when so many deliveries of the tenant are delivered."""
+
+    async def look() -> bool:
+        return bool(number == await world.pool.fetchval(_COUNT, tenant))
+
+    await eventually(look)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_tenant_that_hangs_leaves_slots_to_others(world: World, receiver: Receiver) -> None:
+    """With 360 deliveries for twelve endpoints that never answer, those of another tenant are sent while all hang."""
+    never = asyncio.Event()
+    for number in range(12):
+        receiver.answers[f"/hang/{number}"] = held(never)
+        await add(world, f"{receiver.base_url}/hang/{number}", tenant="bad")
+    await add(world, f"{receiver.base_url}/well", tenant="good")
+    await world.pool.execute(_PUBLISH, "bad", 30)
+    async with world.worker(HOOKSEAL_CONCURRENCY=str(SLOTS)):
+        await receiver.wait_for(SLOTS * 8 // 9 - 1)
+        await world.pool.execute(_PUBLISH, "good", HEALTHY)
+        await all_delivered(world, "good", HEALTHY)
+        ended = await world.pool.fetchval("SELECT count(*) FROM hookseal.attempts WHERE tenant_id = 'bad'")
+        never.set()
+
+    assert 0 == ended, "the healthy deliveries waited for a time-out"
+
+
+def counting(most: list[int]) -> Callable[[], Awaitable[web.Response]]:
+    """Return an answer that notes how many requests are being answered at the same time."""
+    now = 0
+
+    async def answer() -> web.Response:
+        nonlocal now
+        now += 1
+        most.append(now)
+        await asyncio.sleep(0.01)  # so long is it in flight
+        now -= 1
+        return web.Response(status=200)
+
+    return answer
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_limit_of_an_endpoint_holds_over_all_workers(world: World, receiver: Receiver) -> None:
+    """With `--concurrency 3` and two workers no more than three requests are in flight, and every delivery arrives."""
+    most: list[int] = []
+    receiver.answers["/few"] = counting(most)
+    await add(world, f"{receiver.base_url}/few", tenant="acme", concurrency=3)
+
+    async def know_each_other() -> bool:
+        return bool(await world.pool.fetchval("SELECT min(beaten_at) > max(started_at) FROM hookseal.workers"))
+
+    async with world.worker(), world.worker():
+        await eventually(know_each_other)
+        await world.pool.execute(_PUBLISH, "acme", 60)
+        await all_delivered(world, "acme", 60)
+
+    assert max(most) <= 3
+    assert 60 == len(receiver.received)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_breaker_opens_and_closes(world: World, receiver: Receiver) -> None:
+    """After failures in a row the endpoint gets nothing but a probe; when that is answered, the others follow."""
+    receiver.answers["/sick"] = status(503)
+    await add(world, f"{receiver.base_url}/sick", tenant="acme")
+    await world.pool.execute(_PUBLISH, "acme", 100)
+    open_ = "SELECT count(*) FROM hookseal.held_endpoints WHERE waiting_for = 'breaker' AND released_at IS NULL"
+    attempts = "SELECT count(*) FROM hookseal.attempts"
+    async with world.worker() as worker:
+
+        async def is_open() -> bool:
+            waiting = await world.pool.fetchval("SELECT count(waiting_for) FROM hookseal.deliveries")
+            return bool(await world.pool.fetchval(open_) and waiting + await world.pool.fetchval(attempts) == 100)
+
+        await eventually(is_open)
+        failed = await world.pool.fetchval(attempts)
+        assert BREAKER_FAILURES <= failed < 100
+        assert 1.0 == (await worker.figures())["hookseal_breakers_opened_total", None]
+        receiver.answers["/sick"] = status(204)
+        await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+        await all_delivered(world, "acme", 100 - failed)
+
+    assert 0 == await world.pool.fetchval(open_)
+    assert failed == await world.pool.fetchval(
+        "SELECT sum(budget_spent) FROM hookseal.deliveries WHERE state = 'pending'"
+    )

@@ -1,0 +1,259 @@
+"""The recording of outcomes in a real ledger: batches that form by themselves, and failures within a batch."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Outcome, Recorded, Ring, State, Verdict
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Unavailable
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.worker.ledger import PersistentLedger
+from tests.doubles.stored import Installation, begin
+
+Pool = asyncpg.Pool
+ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
+DELIVERED = Verdict(state=State.DELIVERED)
+GONE = Verdict(state=State.FAILED, disable="the receiver answered 410 Gone")
+
+
+@dataclass
+class Scene:
+    """A real ledger whose batches can be made to fail, and claimed deliveries."""
+
+    installation: Installation
+    ledger: PersistentLedger
+    claims: list[Claim]
+
+    async def record(self, change: Callable[[int], tuple[Attempt, Verdict]]) -> list[Verdict | BaseException | None]:
+        """Record an outcome of each claim in one turn of the loop; return the result of each."""
+        futures = [self.ledger.record(each, *change(number), None) for number, each in enumerate(self.claims)]
+        return list(await asyncio.gather(*futures, return_exceptions=True))
+
+    async def states(self) -> list[str]:
+        """Return the states of the deliveries, in the order of the claims."""
+        rows = [await self.installation.delivery(each.ring) for each in self.claims]
+        return [row["state"] for row in rows]
+
+
+class Batching(PostgresLedger):
+    """The real ledger; `after` is called when a batch is recorded, before its answer is returned."""
+
+    after: Callable[[], None] = staticmethod(lambda: None)
+    batches: list[int]
+
+    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+        """Record a batch, and then call `after`."""
+        self.batches.append(len(made))
+        found = await super().record_all(made)
+        self.after()
+        return found
+
+
+async def scene(pool: "Pool[asyncpg.Record]", number: int) -> tuple[Scene, Batching]:
+    """Return a scene with that many claimed deliveries of one endpoint."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    rings = [(await installation.deliveries())[0] for _ in range(number)]
+    real = Batching(pool, worker="w1", lease_seconds=45)
+    real.batches = []
+    ledger = PersistentLedger(
+        real, seconds=5, clock=SystemClock(), new_token=lambda: "01900000-0000-4000-8000-00000000000f", lost=print
+    )
+    found = await ledger.claim_all(rings, most_bytes=number * MAX_BODY_BYTES)
+    by_id = {each.ring.delivery_id: each for each in found.claims}
+    return Scene(installation, ledger, [by_id[each.delivery_id] for each in rings]), real
+
+
+@pytest.mark.req("DEL-15")
+async def test_a_row_that_is_refused_costs_one_outcome(pool: "Pool[asyncpg.Record]") -> None:
+    """If PostgreSQL rejects one outcome of eight, the other seven are recorded, and only its caller gets the error."""
+    made, real = await scene(pool, 8)
+    poisoned = replace(ROW, snippet="a\x00b")  # PostgreSQL does not allow this character
+    results = await made.record(lambda number: (poisoned if number == 5 else ROW, DELIVERED))
+
+    assert [DELIVERED] * 5 == results[:5]
+    assert isinstance(results[5], asyncpg.PostgresError)
+    assert [DELIVERED] * 2 == results[6:]
+    assert ["delivered"] * 5 + ["sending"] + ["delivered"] * 2 == await made.states()
+    assert 8 == real.batches[0]
+
+
+@pytest.mark.req("DUR-02")
+async def test_a_locked_row_holds_up_no_other(pool: "Pool[asyncpg.Record]") -> None:
+    """If one of eight rows is locked, seven outcomes are recorded at once, and the eighth after the lock ends."""
+    made, _ = await scene(pool, 8)
+    async with pool.acquire() as holder:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", made.claims[3].ring.delivery_id
+        )
+        futures = [made.ledger.record(each, ROW, DELIVERED, None) for each in made.claims]
+        others = [each for number, each in enumerate(futures) if number != 3]
+        assert all(await asyncio.gather(*others))
+        assert ["delivered"] * 3 + ["sending"] + ["delivered"] * 4 == await made.states()
+        await transaction.rollback()
+    assert await futures[3]
+    assert ["delivered"] * 8 == await made.states()
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+async def test_a_locked_endpoint_holds_up_what_disables_it_alone(pool: "Pool[asyncpg.Record]") -> None:
+    """While the endpoint is locked, only the 410 that disables it waits; the other outcomes are recorded."""
+    made, _ = await scene(pool, 3)
+    async with pool.acquire() as holder:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
+        gone = made.ledger.record(made.claims[0], replace(ROW, outcome=Outcome.GONE, status=410), GONE, "410")
+        others = [made.ledger.record(each, ROW, DELIVERED, None) for each in made.claims[1:]]
+        assert all(await asyncio.gather(*others))
+        await transaction.rollback()
+    assert await gone
+    assert not await pool.fetchval("SELECT enabled FROM hookseal.endpoints")
+
+
+LOCKED = "SELECT FROM hookseal.deliveries WHERE id = ANY ($1::text[]::uuid[]) FOR UPDATE"
+ENDPOINT_LOCKED = "SELECT FROM hookseal.endpoints AS e, unnest($1::text[]) FOR UPDATE OF e"
+
+
+@pytest.mark.req("DUR-02")
+@pytest.mark.req("DEL-05", part="each-delivery")
+@pytest.mark.parametrize(
+    ("locking", "row", "verdict"),
+    [(LOCKED, ROW, DELIVERED), (ENDPOINT_LOCKED, replace(ROW, outcome=Outcome.GONE, status=410), GONE)],
+    ids=["deliveries", "endpoint"],
+)
+async def test_what_waits_for_locked_rows_leaves_connections_to_others(
+    database_url: str, pool: "Pool[asyncpg.Record]", locking: str, row: Attempt, verdict: Verdict
+) -> None:
+    """Outcomes that wait for locked rows, more than the pool has connections, do not delay other outcomes."""
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=10) as own:
+        made, _ = await scene(own, 16)
+        waiting, others = made.claims[:12], made.claims[12:]
+        async with pool.acquire() as holder:
+            transaction = holder.transaction()
+            await transaction.start()
+            await holder.execute(locking, [claim.ring.delivery_id for claim in waiting])
+            late = [made.ledger.record(claim, row, verdict, None) for claim in waiting]
+            for _ in range(100):  # enough time for them to take their connections
+                await holder.execute("SELECT")
+            prompt = [made.ledger.record(claim, ROW, DELIVERED, None) for claim in others]
+            async with asyncio.timeout(ANSWER_SECONDS / 2):  # a statement that waits for a lock gives up later
+                assert all(await asyncio.gather(*prompt))
+            await transaction.rollback()
+        assert all(await asyncio.gather(*late))
+        assert [verdict.state.value] * 12 + ["delivered"] * 4 == await made.states()
+
+
+@pytest.mark.req("SEC-08", "DUR-04")
+@pytest.mark.parametrize("is_lost", [False, True], ids=["recorded", "lease ended"])
+async def test_an_attempt_that_somebody_deletes_holds_up_no_other(pool: "Pool[asyncpg.Record]", is_lost: bool) -> None:
+    """A transaction that has deleted a forged attempt and stays open delays no outcome and no end of a lease."""
+    made, real = await scene(pool, 4)
+    forged = made.claims[1].ring
+    await pool.execute(
+        "INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
+        " VALUES ($1, $2::text::uuid, 1, now(), 'delivered', '{}', 'x')",
+        *(forged.tenant_id, forged.delivery_id),
+    )
+    if is_lost:
+        await pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now() - interval '1 s'")
+    async with pool.acquire() as holder:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("DELETE FROM hookseal.attempts")
+        if is_lost:
+            assert [State.PENDING] * 4 == await real.end_lost_leases()
+        else:
+            assert [Recorded.STORED] * 4 == await real.record_all([
+                FinishedAttempt(claim=each, attempt=ROW, verdict=DELIVERED, error=None) for each in made.claims
+            ])  # fmt: skip
+        await transaction.rollback()
+
+
+@pytest.mark.req("DEL-15", "DUR-04")
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_a_lost_answer_is_looked_up_for_the_whole_batch(pool: "Pool[asyncpg.Record]", lost: int) -> None:
+    """If the answer to a written batch was lost, its repeat finds all of it; an earlier lost lease is reported."""
+    made, real = await scene(pool, 4)
+    losing = [True]
+
+    def lose() -> None:
+        if losing and losing.pop():
+            raise Unavailable("the answer was lost")
+
+    if lost:
+        assert await made.ledger.release(made.claims[2], None)
+    real.after = lose
+    results = await made.record(lambda _: (ROW, DELIVERED))
+
+    assert [DELIVERED, DELIVERED, None if lost else DELIVERED, DELIVERED] == results
+    assert [4, 4] == real.batches
+    assert 4 - lost == await pool.fetchval("SELECT count(*) FROM hookseal.attempts")
+
+
+@pytest.mark.req("DEL-15")
+async def test_an_attempt_of_another_outcome_is_not_this_one(pool: "Pool[asyncpg.Record]") -> None:
+    """An attempt of the same number with another outcome or worker does not count as the one that is looked up."""
+    made, real = await scene(pool, 2)
+    assert [DELIVERED, DELIVERED] == await made.record(lambda _: (ROW, DELIVERED))
+    same = [FinishedAttempt(claim=each, attempt=ROW, verdict=DELIVERED, error=None) for each in made.claims]
+    other = replace(same[0], attempt=replace(ROW, outcome=Outcome.UNKNOWN))
+
+    assert {each.ring.delivery_id for each in made.claims} == await real.recorded(same)
+    assert set() == await real.recorded([other])
+    assert set() == await PostgresLedger(pool, worker="w2", lease_seconds=45).recorded(same)
+
+
+async def test_an_outcome_is_written_although_its_attempt_was_cut_off(pool: "Pool[asyncpg.Record]") -> None:
+    """An outcome that is in the batch is recorded, even if its attempt is cancelled."""
+    made, _ = await scene(pool, 1)
+    waiting = asyncio.ensure_future(made.ledger.record(made.claims[0], ROW, DELIVERED, None))
+    shielded = asyncio.shield(waiting)
+    shielded.cancel()
+    await asyncio.wait({waiting})
+
+    assert ["delivered"] == await made.states()
+
+
+class Unreadable(PostgresLedger):
+    """The real ledger, which cannot read the answer to a claim that contains one of these deliveries."""
+
+    unreadable: frozenset[str] = frozenset()
+
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+        """Claim, and fail if one cannot be read."""
+        found = await super().claim_all(rings, token, most_bytes=most_bytes)
+        if self.unreadable & {claim.ring.delivery_id for claim in found.claims}:
+            raise OverflowError("date value out of range")
+        return found
+
+
+@pytest.mark.req("SEC-08", "DUR-04")
+async def test_a_delivery_that_cannot_be_read_costs_no_other_its_claim(pool: "Pool[asyncpg.Record]") -> None:
+    """If one of eight deliveries cannot be read, the other seven are claimed once each, and the eighth is reported."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    rings = [(await installation.deliveries())[0] for _ in range(8)]
+    real = Unreadable(pool, worker="w1", lease_seconds=45)
+    real.unreadable = frozenset({rings[5].delivery_id})
+    ledger = PersistentLedger(
+        real, seconds=5, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=pytest.fail
+    )
+    found = await ledger.claim_all(rings, most_bytes=8 * MAX_BODY_BYTES)
+
+    assert {each.delivery_id for each in rings} - real.unreadable == {each.ring.delivery_id for each in found.claims}
+    assert ([], [rings[5]]) == (found.busy, [ring for ring, _ in found.faulty])
+    tokens = {each.ring.delivery_id: each.lease_token for each in found.claims}
+    for ring in rings:
+        row = await installation.delivery(ring)
+        assert ("sending", 0) == (row["state"], row["budget_spent"])
+        assert ring in [faulty for faulty, _ in found.faulty] or tokens[ring.delivery_id] == str(row["lease_token"])

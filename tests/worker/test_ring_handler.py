@@ -1,0 +1,436 @@
+"""The handling of rings: claims, requests and failures, over doubles."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+import structlog
+
+from hookseal.dispatcher.failing_endpoints import FailingEndpoints
+from hookseal.dispatcher.lanes.worker_lanes import Lanes
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Reply, Ring, State, Verdict
+from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.ports import Parts
+from hookseal.ground.errors import CannotSign, Unavailable
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.worker.inflight import InFlight
+from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.movement import Movement
+from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, MOST_KEPT, RingHandler
+from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING
+from tests.doubles.clock import FakeClock
+from tests.doubles.ledger import MemoryLedger, Row
+from tests.doubles.signers import FixedSigners
+from tests.doubles.transport import ScriptedTransport
+from tests.worker.figures import figures
+
+ANOTHER_ID = "01900000-0000-7000-8000-0000000000ff"
+GLOBEX = replace(RING, tenant_id=TenantId("globex"), endpoint_id=EndpointId(ANOTHER_ID))
+OK = Reply(status=204, snippet="")
+
+
+class FailingLedger(MemoryLedger):
+    """Raises the given error when it claims or records; reports the deliveries in `held` as busy."""
+
+    on_claim: Exception | None = None
+    on_record: Exception | None = None
+    held: frozenset[Ring] = frozenset()
+    claims = 0
+
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+        """Fail, or claim what is not in `held`."""
+        self.claims += 1
+        if self.on_claim is not None:
+            raise self.on_claim
+        found = await super().claim_all([r for r in rings if r not in self.held], token, most_bytes=most_bytes)
+        return replace(found, busy=[*found.busy, *(r for r in rings if r in self.held)])
+
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Fail, or record."""
+        if self.on_record is not None:
+            raise self.on_record
+        return await super().record(claim, attempt, verdict, error)
+
+
+@dataclass
+class Scene:
+    """A worker with four slots and one pending delivery, whose receiver answers when `reply` is set."""
+
+    reply: asyncio.Event = field(default_factory=asyncio.Event)
+    signers: FixedSigners = field(default_factory=lambda: FixedSigners("db:acme:n:1"))
+
+    def __post_init__(self) -> None:
+        self.clock = FakeClock()
+        self.ledger = FailingLedger(self.clock)
+        self.ledger.add(CLAIM)
+        self.in_flight = InFlight(4)
+        self.meter = WorkerMeter()
+        self.transport = ScriptedTransport(*[OK] * 4, during=self.reply.wait)
+        parts = Parts(
+            ledger=self.ledger,
+            transport=self.transport,
+            signers=self.signers,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+            allow_http=False,
+            longest_seconds=20,
+            user_agent="hookseal/test",
+            meter=self.meter,
+            health=FailingEndpoints(self.clock),
+            log=structlog.get_logger(),
+        )
+        self.movement = Movement(self.clock, sweep_seconds=15)
+        self.lanes = Lanes(32)
+        self.handler = RingHandler(parts, self.in_flight, self.meter, self.movement, lanes=self.lanes)
+
+    @property
+    def row(self) -> Row:
+        """Return the row of the delivery."""
+        return self.ledger.rows[DELIVERY]
+
+    def counted(self, name: str, label: str | None = None) -> float:
+        """Return a figure."""
+        return figures(self.meter)[name, label]
+
+    @property
+    def dropped(self) -> float:
+        """Return the number of dropped rings that were not due."""
+        return self.counted("hookseal_rings_dropped_total", "not_due")
+
+    def add(self, number: int, ring: Ring = RING) -> Ring:
+        """Add a pending delivery of the same endpoint as that ring; return its ring."""
+        ring = replace(ring, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
+        self.ledger.add(replace(CLAIM, ring=ring))
+        return ring
+
+    def lack(self, times: int) -> None:
+        """Make that many requests fail because no socket can be opened."""
+        self.transport = ScriptedTransport(*[NotBegun(missing_resource="EMFILE")] * times)
+        self.handler._parts = replace(self.handler._parts, transport=self.transport)
+
+    async def end(self) -> None:
+        """Let the receiver answer, and wait until nothing is in flight."""
+        self.reply.set()
+        assert 0 == await self.in_flight.drain(5)
+        assert (4, 0) == (self.in_flight.room, len(self.in_flight))
+
+
+@pytest.mark.req("DEL-03")
+async def test_the_claim_ends_and_the_requests_go_on() -> None:
+    """The handler is free after the claim; each request continues in its slot and then frees it."""
+    scene = Scene()
+    rings = [RING, scene.add(1), scene.add(2)]
+    await scene.handler.handle(rings)
+    assert [State.SENDING] * 3 == [scene.ledger.rows[each.delivery_id].state for each in rings]
+    assert (1, 1) == (scene.ledger.claims, scene.in_flight.room)
+
+    await scene.end()
+    assert [State.DELIVERED] * 3 == [scene.ledger.rows[each.delivery_id].state for each in rings]
+    assert [OK] * 3 == [OK for _ in scene.transport.sent]
+
+
+async def test_what_signs_is_had_once_for_an_endpoint() -> None:
+    """The signers of an endpoint are requested once for all of its claims in a batch."""
+    scene = Scene()
+    other = scene.add(3, GLOBEX)
+    asked: list[str] = []
+    give = scene.signers.signers
+
+    def counting(pointer: object) -> object:
+        asked.append(str(getattr(pointer, "tenant_id", "")))
+        return give(pointer)  # type: ignore[arg-type]
+
+    scene.signers.signers = counting  # type: ignore[method-assign, assignment]
+    await scene.handler.handle([RING, scene.add(1), scene.add(2), other])
+    await scene.end()
+
+    assert 2 == len(asked)
+
+
+@pytest.mark.req("SEC-08", "DEL-02")
+@pytest.mark.parametrize(
+    "forged",
+    [
+        replace(RING, tenant_id=TenantId("globex")),
+        replace(RING, endpoint_id=EndpointId(ANOTHER_ID)),
+        replace(RING, delivery_id=DeliveryId(ANOTHER_ID)),
+    ],
+)
+async def test_a_forged_ring_claims_nothing(forged: Ring) -> None:
+    """A ring with another tenant or endpoint than its delivery claims nothing, frees its slot, and is counted."""
+    scene = Scene()
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle([forged])
+
+    assert ([], State.PENDING, 4) == (logs, scene.row.state, scene.in_flight.room)
+    assert 1.0 == scene.counted("hookseal_rings_dropped_total", "not_due")
+    assert scene.handler.next_in() is None
+
+
+async def test_a_busy_delivery_is_tried_again_soon_and_is_no_failure() -> None:
+    """The ring of a locked delivery is kept for a fifth of a second and is no failure; other deliveries are sent."""
+    scene = Scene()
+    other = scene.add(1)
+    scene.ledger.held = frozenset({RING})
+    await scene.handler.handle([RING, other])
+    assert (BUSY_SECONDS, []) == (scene.handler.next_in(), scene.handler.due(4))
+    assert State.SENDING is scene.ledger.rows[other.delivery_id].state
+
+    scene.ledger.held = frozenset()
+    scene.clock.elapsed += BUSY_SECONDS
+    due = scene.handler.due(4)
+    assert [RING] == due
+    await scene.handler.handle(due)
+    await scene.end()
+    assert State.DELIVERED is scene.row.state
+    assert (0.0, 0.0) == (
+        scene.counted("hookseal_claims_failed_total"),
+        scene.counted("hookseal_rings_dropped_total", "not_due"),
+    )
+
+
+async def test_no_more_than_so_many_are_kept() -> None:
+    """At most a thousand rings of locked deliveries are kept; the sweep rings the others again."""
+    scene = Scene()
+    rings = [scene.add(number) for number in range(1, 5)]
+    scene.ledger.held = frozenset(rings)
+    scene.handler.keep([RING] * (MOST_KEPT - 3), 60)
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle(rings)
+
+    assert [("rings.left", 1)] == [(line["event"], line["rings"]) for line in logs]
+    scene.clock.elapsed += BUSY_SECONDS
+    assert rings[:3] == scene.handler.due(4)
+
+
+async def test_an_outage_at_the_claim() -> None:
+    """While PostgreSQL does not answer, rings are kept for a second, in order, and no more are taken."""
+    scene = Scene()
+    other = scene.add(1)
+    scene.ledger.on_claim = Unavailable("PostgreSQL does not answer (TimeoutError)")
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle([RING, other])
+
+    assert (4, True, FAILED_SECONDS) == (scene.in_flight.room, scene.handler.is_down, scene.handler.next_in())
+    assert [("claim.failed", 2)] == [(line["event"], line["deliveries"]) for line in logs]
+    assert (1.0, 0.0) == (
+        scene.counted("hookseal_claims_failed_total"),
+        scene.counted("hookseal_rings_dropped_total", "not_due"),
+    )
+    scene.ledger.on_claim = None
+    await scene.handler.pause(5)
+    assert (False, [RING]) == (scene.handler.is_down, scene.handler.due(1))
+    await scene.handler.handle([RING, *scene.handler.due(4)])
+    await scene.end()
+    assert (State.DELIVERED, State.DELIVERED) == (scene.row.state, scene.ledger.rows[other.delivery_id].state)
+
+
+async def test_a_defect_at_the_claim() -> None:
+    """A defect in the claim is logged, frees the slot, and ends nothing."""
+    scene = Scene()
+    scene.ledger.on_claim = KeyError("a column")
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle([RING])
+
+    assert (["claim.defect"], 4) == ([line["event"] for line in logs], scene.in_flight.room)
+    assert (1.0, 0.0) == (
+        scene.counted("hookseal_claims_failed_total"),
+        scene.counted("hookseal_rings_dropped_total", "not_due"),
+    )
+
+
+async def test_a_delivery_that_cannot_be_claimed_for_a_fault_of_ours() -> None:
+    """A delivery that a defect of hookseal keeps from its claim is logged and counted; the others are sent."""
+    scene = Scene()
+    other, error = scene.add(1), OverflowError("date value out of range")
+
+    class Faulty(FailingLedger):
+        async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+            found = await super().claim_all([r for r in rings if r != RING], token, most_bytes=most_bytes)
+            return replace(found, faulty=[(RING, error)])
+
+    scene.ledger.__class__ = Faulty
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle([RING, other])
+    await scene.end()
+
+    assert State.DELIVERED is scene.ledger.rows[other.delivery_id].state
+    [line] = [each for each in logs if each["event"] == "claim.defect"]
+    assert (DELIVERY, error) == (line["delivery_id"], line["exc_info"])
+    assert (1.0, 0.0) == (scene.counted("hookseal_claims_failed_total"), scene.dropped)
+
+
+async def test_a_claim_that_is_cut_off() -> None:
+    """A cancelled claim frees its slot, and its ring is left to another worker."""
+    scene = Scene()
+    asked = asyncio.Event()
+
+    class Hanging(FailingLedger):
+        async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+            asked.set()
+            await asyncio.Event().wait()
+            return await super().claim_all(rings, token, most_bytes=most_bytes)
+
+    scene.ledger.__class__ = Hanging
+    claiming = asyncio.create_task(scene.handler.handle([RING]))
+    await asyncio.wait_for(asked.wait(), 5)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+
+    assert (4, [RING]) == (scene.in_flight.room, scene.handler.leave())
+
+
+@pytest.mark.req("SEC-07")
+async def test_an_endpoint_that_cannot_sign_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All claims of an endpoint without a secret are held, unsent; those of another endpoint are sent."""
+    scene = Scene()
+    other = scene.add(3, GLOBEX)
+    give = scene.signers.signers
+
+    def refusing(pointer: object) -> object:
+        if getattr(pointer, "tenant_id", "") == RING.tenant_id:
+            raise CannotSign
+        return give(pointer)  # type: ignore[arg-type]
+
+    globex = replace(CLAIM.target, pointer=replace(CLAIM.target.pointer, tenant_id=TenantId("globex")))  # type: ignore[union-attr, type-var]
+    scene.ledger.target(other.delivery_id, globex)
+    monkeypatch.setattr(scene.signers, "signers", refusing)
+    mine = [RING, scene.add(1)]
+    await scene.handler.handle([*mine, other])
+    await scene.end()
+
+    assert ["secret"] * 2 == [scene.ledger.rows[each.delivery_id].waiting_for for each in mine]
+    assert State.DELIVERED is scene.ledger.rows[other.delivery_id].state
+    assert 1 == len(scene.transport.sent)
+
+
+async def test_a_group_that_is_cut_off_while_its_secret_is_fetched() -> None:
+    """If a group is cancelled while its secret is fetched, all of its claims are given back and all slots are free."""
+    scene = Scene()
+    fetching = asyncio.Event()
+
+    class Hanging:
+        async def __aenter__(self) -> object:
+            fetching.set()
+            return await asyncio.Event().wait()
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    scene.signers.signers = lambda _pointer: Hanging()  # type: ignore[method-assign, assignment, return-value]
+    rings = [RING, scene.add(1), scene.add(2)]
+    await scene.handler.handle(rings)
+    await asyncio.wait_for(fetching.wait(), 5)
+
+    assert 1 == await scene.in_flight.drain(0)
+    assert 4 == scene.in_flight.room
+    assert [State.PENDING] * 3 == [scene.ledger.rows[each.delivery_id].state for each in rings]
+
+
+@pytest.mark.req("DUR-05")
+async def test_one_that_cannot_be_given_back_keeps_no_other() -> None:
+    """If one claim of a cancelled group cannot be given back, that is logged, and the others are given back."""
+    scene = Scene()
+    fetching = asyncio.Event()
+    rings = [RING, scene.add(1), scene.add(2)]
+
+    class Failing(FailingLedger):
+        async def release(self, claim: Claim, wait: Wait | None) -> bool:
+            if claim.ring == RING:
+                raise Unavailable("PostgreSQL does not answer")
+            return await super().release(claim, wait)
+
+    class Hanging:
+        async def __aenter__(self) -> object:
+            fetching.set()
+            return await asyncio.Event().wait()
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    scene.ledger.__class__ = Failing
+    scene.signers.signers = lambda _pointer: Hanging()  # type: ignore[method-assign, assignment, return-value]
+    await scene.handler.handle(rings)
+    await asyncio.wait_for(fetching.wait(), 5)
+    with structlog.testing.capture_logs() as logs:
+        assert 1 == await scene.in_flight.drain(0)
+
+    states = [scene.ledger.rows[each.delivery_id].state for each in rings]
+    assert ([State.SENDING, State.PENDING, State.PENDING], 4) == (states, scene.in_flight.room)
+    assert [("delivery.unrecorded", DELIVERY)] == [(line["event"], line["delivery_id"]) for line in logs]
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [(Unavailable("PostgreSQL does not answer"), "delivery.unrecorded"), (KeyError("a"), "delivery.defect")],
+)
+async def test_what_cannot_be_recorded_is_logged(error: Exception, event: str) -> None:
+    """An outcome that cannot be recorded is logged with its delivery and attempt, and the slot is free."""
+    scene = Scene()
+    scene.ledger.on_record = error
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle([RING])
+        await scene.end()
+
+    [logged] = [line for line in logs if line["event"] == event]
+    assert ("acme", DELIVERY, 1, "error") == tuple(
+        logged[name] for name in ("tenant_id", "delivery_id", "attempt", "log_level")
+    )
+
+
+async def test_what_is_kept_is_left_to_others() -> None:
+    """When a worker ends, every kept ring is returned once, for other workers."""
+    scene = Scene()
+    scene.handler.keep([RING, replace(RING, endpoint_id=EndpointId(ENDPOINT))], 5)
+
+    assert [RING, RING] == scene.handler.leave()
+    assert ([], None) == (scene.handler.leave(), scene.handler.next_in())
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize("error", [None, Unavailable("PostgreSQL does not answer"), KeyError("a column")])
+async def test_a_delivery_that_came_through_the_queue(error: Exception | None) -> None:
+    """A matching ring shows that the queue moves, even if the claim fails; a forged ring does not."""
+    scene = Scene()
+    scene.clock.elapsed += scene.movement.still_seconds
+    await scene.handler.handle([replace(RING, tenant_id=TenantId("globex"))])
+    before = scene.movement.is_still
+    scene.ledger.on_claim = error
+    await scene.handler.handle([RING])
+
+    assert (True, False) == (before, scene.movement.is_still)
+    await scene.end()
+
+
+@pytest.mark.req("DEL-06")
+async def test_it_rests_while_this_machine_lacks_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor the delivery is given back, and nothing starts for a while, longer each time."""
+    scene = Scene()
+    scene.lack(9)
+    rests: list[float] = []
+    monkeypatch.setattr(scene.in_flight, "rest", rests.append)
+    with structlog.testing.capture_logs() as logs:
+        for elapsed in (0, 0, 0, 0, 0, 0, 16, 17):
+            scene.clock.elapsed += elapsed
+            await scene.handler.handle([RING])
+            await scene.end()
+
+    assert [0.5, 1, 2, 4, 8, 8, 8, 0.5] == rests
+    assert rests == [line["rests_seconds"] for line in logs if line["event"] == "worker.exhausted"]
+    assert 8.0 == scene.counted("hookseal_exhausted_total")
+    assert (State.PENDING, [], 0) == (scene.row.state, scene.row.attempts, scene.row.budget_spent)
+
+
+async def test_one_rest_at_a_time() -> None:
+    """A delivery that is given back during a pause does not make the pause longer."""
+    scene = Scene()
+    scene.lack(1)
+    await scene.handler.handle([RING])
+    scene.in_flight.rest(3_600)
+    with structlog.testing.capture_logs() as logs:
+        assert 0 == await scene.in_flight.drain(5)
+    scene.in_flight.close()
+
+    assert ["delivery.given_back"] == [line["event"] for line in logs]

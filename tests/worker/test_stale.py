@@ -1,0 +1,236 @@
+"""Rows that become stale under a running worker are found and audited once; their deliveries wait, others continue."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Refused
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.endpoint import rotation
+from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.operations.restore import accept_restore
+from hookseal.receiver import verify
+from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.signing.signer import generate_signing_secret
+from tests.worker.waiting import eventually
+from tests.worker.world import Received, Receiver, Worker, World
+
+pytestmark = pytest.mark.req("SEC-24", part="stale")
+
+_KEEP = "CREATE TABLE kept AS SELECT * FROM hookseal.{table}"
+PUT_BACK = """
+UPDATE hookseal.endpoints AS e
+   SET secret_ref = k.secret_ref, previous_secret_ref = k.previous_secret_ref, generation = k.generation, mac = k.mac,
+       previous_secret_expires_at = k.previous_secret_expires_at, previous_scheme = k.previous_scheme,
+       previous_algorithm = k.previous_algorithm, mac_key_id = k.mac_key_id, url = k.url
+  FROM kept AS k WHERE k.id = e.id
+"""
+REST_OF_THE_DATABASE = """;
+ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER;
+DELETE FROM hookseal.audit_log AS l WHERE NOT EXISTS
+    (SELECT FROM log WHERE log.tenant_id = l.tenant_id AND log.sequence = l.sequence);
+UPDATE hookseal.audit_heads AS h SET sequence = k.sequence, mac = k.mac FROM heads AS k WHERE k.tenant_id = h.tenant_id;
+DELETE FROM hookseal.audit_heads AS h WHERE NOT EXISTS (SELECT FROM heads AS k WHERE k.tenant_id = h.tenant_id);
+DELETE FROM hookseal.secret_records WHERE version = 2 AND name LIKE 'webhook%';
+UPDATE hookseal.secret_records AS s SET state = r.state FROM r WHERE r.name = s.name AND r.version = s.version;
+ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER
+"""
+
+
+async def rotated(world: World, added: AddedEndpoint, *, overlap_seconds: int = 0) -> RotationResult:
+    """Rotate the secret of the endpoint."""
+    async with world.pool.acquire() as connection:
+        return await rotation.rotate_secret(
+            world.installation.operator(connection),
+            RotationRequest(
+                tenant_id=added.pointer.tenant_id,
+                endpoint_id=added.pointer.endpoint_id,
+                overlap_seconds=overlap_seconds,
+                secret=generate_signing_secret(),
+            ),
+        )
+
+
+async def findings(world: World, endpoint: EndpointId) -> list[dict[str, Any]]:
+    """Return the audited findings about the endpoint."""
+    rows = await world.pool.fetch(
+        "SELECT after::text FROM hookseal.audit_log WHERE action = 'stale.found' AND subject = $1 ORDER BY sequence",
+        f"endpoint:{endpoint}",
+    )
+    return [json.loads(row["after"]) for row in rows]
+
+
+async def audited(world: World, worker: Worker, endpoint: EndpointId) -> dict[str, Any]:
+    """Return the only finding about the endpoint, once it is audited and counted."""
+
+    async def look() -> dict[str, Any] | None:
+        counted = (await worker.figures())["hookseal_stale_rows_found_total", None]
+        found = await findings(world, endpoint)
+        return found[0] if found and counted else None
+
+    found = await eventually(look)
+    assert 1 == len(await findings(world, endpoint))
+    return found
+
+
+def secret_of(added: AddedEndpoint | RotationResult) -> str:
+    """Return the secret as its receiver has it."""
+    assert added.secret is not None
+    return added.secret.reveal().decode()
+
+
+def signed_with(got: Received, secret: str) -> None:
+    """Fail unless that secret signed the request just now."""
+    verify(got.body, got.headers, [secret], now=SystemClock().now())
+
+
+async def test_an_endpoint_row_that_is_stale(world: World, receiver: Receiver) -> None:
+    """With an older endpoint row whose secret was revoked nothing is sent until the restore is accepted."""
+    added = await world.endpoint(f"{receiver.base_url}/old")
+    other = await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
+    endpoint = added.pointer.endpoint_id
+    await world.pool.execute(_KEEP.format(table="endpoints"))
+    await rotated(world, added)
+    await world.pool.execute(PUT_BACK)
+    async with world.worker() as worker:
+        [held], [also_held], [sent] = [await world.publish(tenant) for tenant in ("acme", "acme", "bmce")]
+        for delivery in (held, also_held):
+            waiting = await world.state(delivery, "pending", waiting_for="secret")
+            assert "stale: it has generation 1, the audit log knows 2" in waiting["last_error"]
+            assert 0 == waiting["attempts"]
+        await world.state(sent, "delivered")
+        assert 1 == (await audited(world, worker, endpoint))["found_generation"]
+        assert "/other" == (await receiver.wait_for(1)).path
+        signed_with(receiver.received[0], secret_of(other))
+
+        async with world.pool.acquire() as connection:
+            accepted = await accept_restore(world.installation.operator(connection), ())
+        assert ([endpoint], [], 2) == (
+            [one.endpoint_id for one in accepted.endpoints],
+            [*accepted.refused],
+            accepted.woken,
+        )
+        for delivery in (held, also_held):
+            await world.state(delivery, "delivered")
+    assert ["/other", "/old", "/old"] == [got.path for got in receiver.received]
+    signed_with(receiver.received[1], secret_of(added))
+    row = await world.pool.fetchrow("SELECT generation, secret_ref FROM hookseal.endpoints WHERE tenant_id = 'acme'")
+    assert (3, added.pointer.secret_ref) == tuple(row or ())
+
+
+async def test_a_worker_that_saw_more_than_the_log(world: World, receiver: Receiver) -> None:
+    """A worker that saw the database before detects that it is stale as a whole, though it is consistent in itself."""
+    added = await world.endpoint(f"{receiver.base_url}/seen")
+    for table, kept in (("endpoints", "kept"), ("audit_log", "log"), ("audit_heads", "heads"), ("secret_records", "r")):
+        await world.pool.execute(f"CREATE TABLE {kept} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
+    await rotated(world, added)
+    async with world.worker() as worker:
+        [first] = await world.publish()
+        seen = await world.state(first, "delivered")
+        await world.pool.execute(PUT_BACK + REST_OF_THE_DATABASE)
+        await eventually(lambda: later(world, seen["claimed_at"]))
+        [held] = await world.publish()
+        waiting = await world.state(held, "pending", waiting_for="secret")
+        assert "this process knows 2" in waiting["last_error"]
+        await audited(world, worker, added.pointer.endpoint_id)
+
+        async with world.pool.acquire() as connection:
+            await accept_restore(world.installation.operator(connection), ())
+        await world.state(held, "delivered")
+    signed_with(receiver.received[1], secret_of(added))
+
+
+@pytest.mark.req("SEC-14", part="append")
+async def test_a_shortened_log_stops_no_delivery(world: World, receiver: Receiver) -> None:
+    """If the last audit row of a tenant was removed, its secrets cannot be changed, but still sign."""
+    added = await world.endpoint(f"{receiver.base_url}/on")
+    new = await rotated(world, added)
+    async with world.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute("DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
+    with pytest.raises(Refused, match="hookseal audit verify"):
+        await rotated(world, added)
+    async with world.worker():
+        [sent] = await world.publish()
+        await world.state(sent, "delivered")
+    signed_with(receiver.received[0], secret_of(new))
+
+
+async def later(world: World, moment: Any) -> bool | None:
+    """Return whether claims made now are later than that moment by more than the tolerance."""
+    return bool(await world.pool.fetchval("SELECT now() > $1::timestamptz + interval '2 s'", moment)) or None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        ("SET state = 'retired'", "is retired and its endpoint has it as active"),
+        ("SET state = 'previous'", "is previous and its endpoint has it as active"),
+    ],
+)
+async def test_a_record_that_is_stale(spoil: str, says: str, world: World, receiver: Receiver) -> None:
+    """A record in another state than its endpoint needs is not used until the restore is accepted."""
+    added = await world.endpoint(f"{receiver.base_url}/old")
+    await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
+    await world.pool.execute(f"UPDATE hookseal.secret_records {spoil} WHERE tenant_id = 'acme'")
+    async with world.worker() as worker:
+        [held], [sent] = [await world.publish(tenant) for tenant in ("acme", "bmce")]
+        waiting = await world.state(held, "pending", waiting_for="secret")
+        assert says in waiting["last_error"]
+        await world.state(sent, "delivered")
+        await audited(world, worker, added.pointer.endpoint_id)
+
+        async with world.pool.acquire() as connection:
+            accepted = await accept_restore(world.installation.operator(connection), ())
+        assert ["record"] == [one.kind for one in accepted.endpoints]
+        await world.state(held, "delivered")
+
+
+async def test_an_endpoint_row_that_is_gone(world: World, receiver: Receiver) -> None:
+    """Deliveries of an endpoint whose row was removed by hand wait, and are delivered when the row is back."""
+    added = await world.endpoint(f"{receiver.base_url}/lost")
+    await world.pool.execute(_KEEP.format(table="endpoints"))
+    [held] = await world.publish(rung=False)
+    await world.pool.execute("DELETE FROM hookseal.endpoints")
+    async with world.worker():
+        waiting = await world.state(held, "pending", waiting_for="secret")
+        assert "nobody deleted it through hookseal" in waiting["last_error"]
+        columns = await world.pool.fetchval(
+            "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = 'hookseal.endpoints'::regclass"
+            " AND attnum > 0 AND attgenerated = '' AND NOT attisdropped"
+        )
+        await world.pool.execute(
+            f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept"  # noqa: S608 -- columns of ours
+        )
+        await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+        await world.state(held, "delivered")
+    signed_with(receiver.received[0], secret_of(added))
+
+
+async def test_an_endpoint_that_is_gone_for_good(world: World) -> None:
+    """When a restore without the endpoint is accepted, its deliveries are cancelled, and its deletion is audited."""
+    added = await world.endpoint("http://127.0.0.1:9/lost")
+    [held] = await world.publish(rung=False)
+    await world.pool.execute("DELETE FROM hookseal.endpoints")
+    async with world.pool.acquire() as connection:
+        operator = world.installation.operator(connection)
+        accepted = await accept_restore(operator, ())
+        again = await accept_restore(operator, ())
+
+    assert [("lost", None, 1)] == [(one.kind, one.generation, one.audited_generation) for one in accepted.endpoints]
+    assert [] == [*again.endpoints]
+    assert "cancelled" == (await world.installation.delivery(held))["state"]
+    assert ["endpoint.added", "endpoint.deleted"] == [
+        row["action"]
+        for row in await world.pool.fetch(
+            "SELECT action FROM hookseal.audit_log WHERE tenant_id = $1 ORDER BY sequence", TenantId("acme")
+        )
+    ]
+    assert ["retired"] == [
+        row["state"]
+        for row in await world.pool.fetch(
+            "SELECT state FROM hookseal.secret_records WHERE name LIKE '%' || $1", added.pointer.endpoint_id
+        )
+    ]

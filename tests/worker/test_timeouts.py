@@ -1,0 +1,59 @@
+"""Pauses and calls with a time limit."""
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from hookseal.ground.clock import SystemClock
+from hookseal.worker.timeouts import at_most, set_within
+from tests.doubles.clock import FakeClock
+
+
+async def test_an_event_ends_a_pause() -> None:
+    """A pause ends at once with its event, or at its time limit, and returns which it was."""
+    event = asyncio.Event()
+    assert not await set_within(event, 60, FakeClock())
+    asyncio.get_running_loop().call_soon(event.set)
+    assert await asyncio.wait_for(set_within(event, 3600, SystemClock()), 60)
+
+
+async def test_work_that_takes_too_long_is_left_behind() -> None:
+    """Work that exceeds its time limit is cancelled, and a later error of it causes no message."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    go_on = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            await go_on.wait()
+            ended.set()
+            raise OSError from None
+
+    with pytest.raises(TimeoutError):
+        await at_most(0, stubborn())
+    go_on.set()
+    await asyncio.wait_for(ended.wait(), 60)
+    gc.collect()
+    assert [] == complaints
+
+
+async def test_work_that_ends_in_time() -> None:
+    """Work that ends in time has run, and its error is raised."""
+
+    async def fail() -> None:
+        raise OSError("mine")
+
+    with pytest.raises(OSError, match="mine"):
+        await at_most(5, fail())
+    event = asyncio.Event()
+
+    async def act() -> None:
+        event.set()
+
+    await at_most(5, act())
+    assert event.is_set()

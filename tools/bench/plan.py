@@ -1,0 +1,108 @@
+"""What is measured, and how often: a base case, and cases that change one thing. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+HOOKSEAL: Final = "hookseal"
+ONE_PROCESS: Final = "hookseal, one process"  # beside two, in the same rounds
+BARE: Final = "bare aiohttp"
+STOCK: Final = "stock arq"
+QUEUES: Final = ("saq", "taskiq", "procrastinate", "pgqueuer")
+TRANSPORT: Final = ("transport, kept", "transport, anew")
+# In the order of a round, with hookseal next to those to which it is compared.
+ALL: Final = (BARE, HOOKSEAL, STOCK, *QUEUES)
+THREE: Final = (BARE, HOOKSEAL, STOCK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """The parameters of a scenario for every contender; the defaults are the base case."""
+
+    name: str
+    title: str
+    contenders: Sequence[str] = THREE
+    receiver_ms: int = 0
+    secure: bool = False
+    processes: int = 1
+    body_bytes: int = 1_024
+    endpoints: int = 1
+    concurrency: int = 100
+
+
+CASES: Final = (
+    Case(name="base", title="base: answers at once, HTTP kept, one process, 1 KB, one endpoint", contenders=ALL),
+    Case(name="50ms", title="the receiver takes 50 ms, 200 in flight", receiver_ms=50, concurrency=200, contenders=ALL),
+    Case(name="tls", title="TLS, kept", secure=True, contenders=(*THREE, *TRANSPORT)),
+    Case(name="two", title="two processes", processes=2, contenders=(BARE, ONE_PROCESS, HOOKSEAL, STOCK)),
+    Case(name="32kb", title="32 KB bodies", body_bytes=32_768),
+    Case(name="1000endpoints", title="1,000 endpoints", endpoints=1_000, contenders=(HOOKSEAL,)),
+)
+DURABLE: Final = Case(name="durable", title="PostgreSQL and Redis with fsync", contenders=(HOOKSEAL,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much a run measures. It ends within `deadline_seconds`; what does not fit is reported."""
+
+    name: str
+    deadline_seconds: float
+    rounds: int
+    rounds_of_cases: int
+    round_seconds: float
+    most_deliveries: int
+    publish_seconds: float
+    latency_seconds: float
+    backlogs: tuple[int, ...]
+    backlog_seconds: float
+    idle_seconds: float
+    in_flight: int
+    growth_seconds: float
+    growth_per_second: int
+    # The contenders of the other cases, where the case has them.
+    beside: Sequence[str] = (*ALL, ONE_PROCESS, *TRANSPORT)
+    crowded: int = 3  # ways of publishing at 500/s
+    # By which share of the whole time a part must end, so that a slow machine still measures the others.
+    ends: Mapping[str, float] = field(default_factory=dict)
+
+
+FULL: Final = Size(
+    name="whole",
+    deadline_seconds=1_170,
+    rounds=3,
+    rounds_of_cases=3,
+    round_seconds=2.5,
+    most_deliveries=20_000,
+    publish_seconds=2.5,
+    latency_seconds=10.0,
+    backlogs=(1_000, 100_000, 1_000_000),
+    backlog_seconds=5.0,
+    idle_seconds=15.0,
+    in_flight=500,
+    growth_seconds=600.0,
+    growth_per_second=100,
+)
+QUICK: Final = Size(
+    name="quick",
+    deadline_seconds=112,
+    rounds=1,
+    rounds_of_cases=1,
+    round_seconds=0.8,
+    most_deliveries=4_000,
+    publish_seconds=0.7,
+    latency_seconds=2.0,
+    backlogs=(1_000, 100_000),
+    backlog_seconds=2.0,
+    idle_seconds=4.0,
+    in_flight=500,
+    growth_seconds=6.0,
+    growth_per_second=50,
+    beside=(BARE, ONE_PROCESS, HOOKSEAL, STOCK),
+    crowded=1,
+    ends={"cases": 0.45, "publishing": 0.53, "latency": 0.65, "steady": 0.8, "backlogs": 0.9, "crowded": 0.95},
+)
+
+
+def deliveries_for(per_second: float, seconds: float, least: int, most: int) -> int:
+    """Return the number of deliveries that take about so many seconds at that rate, within bounds, in hundreds."""
+    return max(least, min(most, round(per_second * seconds / 100) * 100))

@@ -1,0 +1,155 @@
+"""The results of a benchmark run: every round as measured, and the medians and ratios. Pure."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import msgspec
+
+RESULTS: Final = "docs/proof/performance.json"
+WORKER: Final = "worker"
+POSTGRESQL: Final = "postgresql"
+REDIS: Final = "redis"
+RECEIVER: Final = "receiver"
+PRODUCER: Final = "producer"
+_MICROSECONDS: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round: so many deliveries in so many seconds, with the CPU seconds of each part.
+
+    `figures` has other measurements, by a name that ends in the unit. A round without deliveries (idle, memory)
+    has only those.
+    """
+
+    deliveries: int = 0
+    seconds: float = 0.0
+    cpu: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def per_second(self) -> float:
+        """Deliveries in a second; 0 if there were none."""
+        return self.deliveries / self.seconds if self.seconds else 0.0
+
+    def microseconds(self, part: str) -> float:
+        """Microseconds of CPU of that part for one delivery; 0 if it took no part."""
+        return self.cpu.get(part, 0.0) * _MICROSECONDS / self.deliveries if self.deliveries else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """All rounds of one contender in one scenario."""
+
+    scenario: str
+    contender: str
+    rounds: tuple[Round, ...]
+
+    @property
+    def per_second(self) -> float:
+        """The median rate."""
+        return median(each.per_second for each in self.rounds)
+
+    def microseconds(self, part: str) -> float:
+        """The median of the CPU of that part for one delivery."""
+        return median(each.microseconds(part) for each in self.rounds)
+
+    def figure(self, name: str) -> float | None:
+        """The median of that figure over the rounds that have it; None if none has."""
+        found = [each.figures[name] for each in self.rounds if name in each.figures]
+        return median(found) if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A measurement that was left out, and why; `is_failure` if it was tried and failed."""
+
+    scenario: str
+    contender: str
+    reason: str
+    is_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The machine of the run, without host names and paths."""
+
+    cpu: str
+    cpus: int
+    memory_mb: int
+    kernel: str
+    python: str
+    postgresql: str
+    redis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run: its commit (`is_dirty`: with uncommitted changes), its time (UTC), its machine and all its results."""
+
+    commit: str
+    is_dirty: bool
+    date: str
+    command: str
+    is_quick: bool
+    seconds: float
+    machine: Machine
+    versions: dict[str, str]
+    rows: tuple[Row, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def row(self, scenario: str, contender: str = "hookseal") -> Row | None:
+        """Return the rounds of that contender in that scenario, if it has any."""
+        found = [row for row in self.rows if (row.scenario, row.contender) == (scenario, contender)]
+        return found[0] if found else None
+
+    def rows_of(self, scenario: str) -> tuple[Row, ...]:
+        """Return the rows of a scenario, in the order of measurement."""
+        return tuple(row for row in self.rows if row.scenario == scenario)
+
+    def figure(self, scenario: str, name: str, contender: str = "hookseal") -> float | None:
+        """Return the median of a figure, if it was measured."""
+        row = self.row(scenario, contender)
+        return row.figure(name) if row is not None else None
+
+
+def ratio_of_rates(ours: Row | None, theirs: Row | None) -> float | None:
+    """Return the median over the rounds of hookseal's rate divided by the other's; None if one is missing.
+
+    Rounds alternate, so the two of one number ran one after the other: a slower minute of the machine hardly changes
+    their ratio.
+    """
+    return _ratio(_pairs(ours, theirs), lambda each: each.per_second)
+
+
+def ratio_of_cpu(ours: Row | None, theirs: Row | None, parts: Sequence[str] = (WORKER,)) -> float | None:
+    """Return the median over the rounds of hookseal's CPU a delivery in these parts, divided by the other's."""
+    return _ratio(_pairs(ours, theirs), lambda each: sum(each.microseconds(part) for part in parts))
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """Return the smallest value that at least this share of the values does not exceed. There must be a value."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def written(run: Run) -> bytes:
+    """Return the run in its stored form."""
+    return msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n"
+
+
+def read(root: Path) -> Run:
+    """Return the stored run. Raises `msgspec.DecodeError` if it has another form."""
+    return msgspec.json.decode((root / RESULTS).read_bytes(), type=Run)
+
+
+def _pairs(ours: Row | None, theirs: Row | None) -> list[tuple[Round, Round]]:
+    return list(zip(ours.rounds, theirs.rounds, strict=False)) if ours is not None and theirs is not None else []
+
+
+def _ratio(pairs: list[tuple[Round, Round]], value: Callable[[Round], float]) -> float | None:
+    found = [value(ours) / value(theirs) for ours, theirs in pairs if value(theirs)]
+    return median(found) if found else None

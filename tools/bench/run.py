@@ -1,0 +1,192 @@
+"""The whole run: every scenario on its own servers, the most important ones first."""
+
+import asyncio
+import os
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tools.bench import backlog, environments, plan, publishing, steady, throughput
+from tools.bench.environments import Environment, NotInstalled
+from tools.bench.plan import Case, Size
+from tools.bench.results import Machine, Round, Run
+from tools.bench.runner import Runner, Scenario
+from tools.bench.site import ENDPOINTS, Site, site
+from tools.governance.recording import commit_of, cpu_model, is_dirty
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PARTS: Final = ("cases", "publishing", "latency", "steady", "backlogs", "crowded", "durable", "growth")
+_KB: Final = 1_024
+_LEAST: Final = 200
+_WAVES: Final = 4
+_SPARE_SECONDS: Final = 15.0
+_STATEMENTS: Final = 1_000
+_STATEMENTS_AT_20: Final = 60
+# The rate to assume in a first round, in deliveries a second; later rounds use the measured one.
+_GUESSES: Final = {plan.BARE: 4_000.0, plan.STOCK: 500.0, plan.HOOKSEAL: 1_000.0, "procrastinate": 200.0}
+_GUESS: Final = 800.0
+
+
+class _Run:
+    """One run on one site, with the environments and the latest rate of each contender."""
+
+    def __init__(self, size: Size, runner: Runner, environments_: dict[str, Environment]) -> None:
+        self.size = size
+        self.runner = runner
+        self.environments = environments_
+        self._rates: dict[tuple[str, str], float] = {}
+
+    async def cases(self, here: Site) -> None:
+        for case in plan.CASES:
+            if case.endpoints == ENDPOINTS:
+                await self.runner.prepared(here.add_many())
+            rounds = self.size.rounds if case.name == "base" else self.size.rounds_of_cases
+            await self.case(here, case, rounds)
+
+    async def case(self, here: Site, case: Case, rounds: int) -> None:
+        scenarios = [
+            Scenario(name=case.name, contender=contender, run=partial(self._round, here, case, contender))
+            for contender in case.contenders
+            if contender in self.environments and (case.name == "base" or contender in self.size.beside)
+        ]
+        await self.runner.rounds(scenarios, rounds)
+
+    async def publishing(self, here: Site) -> None:
+        scenarios = [
+            Scenario(
+                name="publish", contender=way, run=partial(publishing.publishing, here, way, self.size.publish_seconds)
+            )
+            for way in publishing.WAYS
+        ]
+        await self.runner.rounds(scenarios, self.size.rounds_of_cases)
+
+    async def latency(self, here: Site) -> None:
+        await self._latency(here, "latency-20", len(publishing.LATENCIES))
+
+    async def crowded(self, here: Site) -> None:
+        await self._latency(here, "latency-500", self.size.crowded)
+
+    async def _latency(self, here: Site, name: str, most: int) -> None:
+        scenarios = [
+            Scenario(
+                name=asked.scenario,
+                contender=asked.title,
+                run=partial(publishing.latency, here, asked, self.size.latency_seconds),
+            )
+            for asked in publishing.LATENCIES
+            if asked.scenario == name
+        ]
+        await self.runner.rounds(scenarios[:most], 1)
+
+    async def steady(self, here: Site) -> None:
+        number = self.size.in_flight
+        await self._ours("idle", lambda: steady.idle(here, self.size.idle_seconds))
+        await self._ours("hung", lambda: steady.hung(here, publishing.HUNG_REQUESTS, self.size.idle_seconds))
+        await self._ours("statements", lambda: steady.statements(here, _STATEMENTS, None))
+        await self._ours("statements-20", lambda: steady.statements(here, _STATEMENTS_AT_20, 20.0))
+        await self._ours("memory-1kb", lambda: steady.in_flight(here, number, _KB))
+        await self._ours("memory-256kb", lambda: steady.in_flight(here, number, 256 * _KB))
+
+    async def backlogs(self, here: Site) -> None:
+        await self.runner.prepared(here.add_many())
+        for number in self.size.backlogs:
+            await self._ours(f"backlog-{number}", partial(backlog.backlog, here, number, self.size.backlog_seconds))
+        for number in set(plan.FULL.backlogs) - set(self.size.backlogs):
+            self.runner.leave_out(f"backlog-{number}", plan.HOOKSEAL, f"a {self.size.name} run does not fill it")
+
+    async def growth(self, here: Site) -> None:
+        seconds = min(self.size.growth_seconds, self.runner.seconds_left - _SPARE_SECONDS)
+        if seconds < min(self.size.growth_seconds, 60.0):
+            self.runner.leave_out("growth", plan.HOOKSEAL, "the time of the run was over")
+            return
+        await self._ours("growth", lambda: steady.growth(here, seconds, self.size.growth_per_second))
+
+    async def _ours(self, name: str, run: Callable[[], Awaitable[Round]]) -> None:
+        await self.runner.rounds([Scenario(name=name, contender=plan.HOOKSEAL, run=run)], 1)
+
+    async def _round(self, here: Site, case: Case, contender: str) -> Round:
+        rate = self._rates.get((case.name, contender), self._rates.get(("base", contender)))
+        # The first deliveries are all in flight at once: only with many more of them is the rate meaningful.
+        least = ENDPOINTS if case.endpoints == ENDPOINTS else max(_LEAST, _WAVES * case.concurrency)
+        number = plan.deliveries_for(
+            rate or _GUESSES.get(contender, _GUESS), self.size.round_seconds, least, self.size.most_deliveries
+        )
+        if contender in {plan.HOOKSEAL, plan.ONE_PROCESS}:
+            its_case = replace(case, processes=1) if contender == plan.ONE_PROCESS else case
+            measured = await throughput.ours(here, its_case, number)
+        else:
+            measured = await throughput.theirs(
+                here, case, number, contender=contender, environment=self.environments[contender]
+            )
+        self._rates[case.name, contender] = measured.per_second
+        return measured
+
+
+async def measured(size: Size, only: Sequence[str], command: str) -> Run:
+    """Measure all of it, or only the named parts, within the deadline of that size, and return the results."""
+    found, missing = _environments()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    runner = Runner(until=begun + size.deadline_seconds)
+    for contender, reason in missing.items():
+        runner.leave_out("base", contender, reason)
+    run = _Run(size, runner, found)
+    async with site() as here:
+        machine = await _machine(here)
+        for name in ("cases", "publishing", "latency", "steady", "backlogs", "crowded"):
+            if not only:
+                runner.until = begun + size.deadline_seconds * size.ends.get(name, 1.0)
+            if name in only or not only:
+                await getattr(run, name)(here)
+        runner.until = begun + size.deadline_seconds
+        if "durable" in only or (not only and not _is_quick(size)):
+            async with site(durable=True) as durable:
+                await run.case(durable, plan.DURABLE, size.rounds_of_cases)
+        if "growth" in only or not only:
+            await run.growth(here)
+    return Run(
+        commit=commit_of(ROOT),
+        is_dirty=is_dirty(ROOT),
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        command=command,
+        is_quick=_is_quick(size),
+        seconds=round(loop.time() - begun, 1),
+        machine=machine,
+        versions={name: environment.version for name, environment in found.items()},
+        rows=runner.rows(),
+        left_out=tuple(runner.left_out.values()),
+    )
+
+
+def _is_quick(size: Size) -> bool:
+    return size is plan.QUICK
+
+
+def _environments() -> tuple[dict[str, Environment], dict[str, str]]:
+    ours = environments.ours("hookseal")
+    found = dict.fromkeys((plan.HOOKSEAL, plan.ONE_PROCESS, *plan.TRANSPORT), ours)
+    found |= {plan.BARE: environments.ours("aiohttp"), plan.STOCK: environments.ours("arq")}
+    missing = {}
+    for name in plan.QUEUES:
+        try:
+            found[name] = environments.of(name)
+        except NotInstalled as error:
+            missing[name] = str(error)
+    return found, missing
+
+
+async def _machine(here: Site) -> Machine:
+    postgresql, redis = await here.versions()
+    return Machine(
+        cpu=cpu_model(),
+        cpus=len(os.sched_getaffinity(0)),
+        memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _KB**2,
+        kernel=platform.release().split("-")[0],
+        python=platform.python_version(),
+        postgresql=postgresql,
+        redis=redis,
+    )

@@ -1,0 +1,187 @@
+"""The servers of a run, and a new database for every round, so that no round affects another."""
+
+import os
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from redis.asyncio import Redis
+
+from hookseal.demo.installation import Installation, install
+from hookseal.dispatcher.endpoint_rules import MAX_CONCURRENCY
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.folders import scratch
+from hookseal.embedded.stack import Stack, stack
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoint.endpoints import add_endpoint
+from hookseal.operations.operator import Operator
+from hookseal.postgres.connect import connect
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.ref import Provider
+from tests.servers import sibling
+from tools.bench.cpu import parent_of
+from tools.bench.receiver import Receiver, receiving
+
+TENANT: Final = "bench"
+SLOW: Final = "slow"
+HELD: Final = "held"
+HUNG: Final = "hung"
+SECURE: Final = "secure"
+MANY: Final = "many"
+SLOW_MS: Final = 50
+HELD_MS: Final = 2_000
+HUNG_MS: Final = 60_000
+_TIMEOUT_MS: Final = 20_000  # no request to a receiver that hangs ends in the seconds in which it is measured
+ENDPOINTS: Final = 1_000
+_DRAIN_SECONDS: Final = 25
+_TEMPLATE: Final = "hookseal"
+_FRESH: Final = "bench_round"
+# One line for each statement, whichever protocol it came by; the text of one with several lines goes on without this.
+_STATEMENT: Final = re.compile(rb"LOG:  (?:statement|execute [^:]+): (?!BEGIN|COMMIT|ROLLBACK)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A PostgreSQL, a Valkey, a receiver, and an installation whose database is cloned for every round."""
+
+    stack: Stack
+    folder: Path
+    receiver: Receiver
+    installation: Installation
+    postgresql_pid: int
+    redis_pid: int
+
+    @asynccontextmanager
+    async def fresh(self) -> AsyncIterator[Installation]:
+        """Provide a new installation with endpoints only and an empty Redis for the length of the block."""
+        async with self.database(_TEMPLATE) as url:
+            settings = self.installation.settings | {"DATABASE_URL": url}
+            yield replace(self.installation, database_url=url, settings=settings)
+
+    @asynccontextmanager
+    async def database(self, template: str = "template1") -> AsyncIterator[str]:
+        """Provide the url of a new database and an empty Redis for the length of the block."""
+        await self._execute(f'CREATE DATABASE "{_FRESH}" TEMPLATE "{template}" STRATEGY wal_log')
+        async with Redis.from_url(self.stack.valkey.url) as client:
+            await client.flushall()
+        try:
+            yield sibling(self.stack.postgres.url, _FRESH)
+        finally:
+            await self._execute(f'DROP DATABASE "{_FRESH}" WITH (FORCE)')
+
+    @asynccontextmanager
+    async def observer(self, database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Provide a connection of the benchmark's own, whose statements are not counted."""
+        connection = await connect(database_url)
+        try:
+            await connection.execute("SET log_statement = 'none'")
+            yield connection
+        finally:
+            await connection.close()
+
+    async def log_statements(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Log every statement in this database from the next connection on, so that `statements` can count them."""
+        await connection.execute(f"ALTER DATABASE \"{_FRESH}\" SET log_statement = 'all'")
+
+    def statements(self) -> int:
+        """Return the number of logged statements so far, without BEGIN and COMMIT."""
+        return len(_STATEMENT.findall((self.folder / "postgres.log").read_bytes()))
+
+    async def redis_commands(self) -> int:
+        """Return the number of commands that Redis has run so far, without this one."""
+        async with Redis.from_url(self.stack.valkey.url) as client:
+            stats = await client.info("commandstats")
+        ours = {"info", "hello", "auth", "select", "client|setinfo", "client|setname"}
+        return sum(int(stat["calls"]) for name, stat in stats.items() if name.removeprefix("cmdstat_") not in ours)
+
+    async def versions(self) -> tuple[str, str]:
+        """Return the versions of PostgreSQL and of the Redis server."""
+        async with self.observer(self.installation.database_url) as connection:
+            postgresql = str(await connection.fetchval("SHOW server_version")).split()[0]
+        async with Redis.from_url(self.stack.valkey.url) as client:
+            server = await client.info("server")
+        valkey = server.get("valkey_version")
+        return postgresql, f"Valkey {valkey}" if valkey else f"Redis {server['redis_version']}"
+
+    async def add_many(self) -> None:
+        """Add the missing endpoints of the tenant with many endpoints, for every later database."""
+        connection = await connect(self.installation.database_url)
+        try:
+            made = await connection.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE tenant_id = $1", MANY)
+            addresses = [(MANY, self.receiver.url(name=str(number))) for number in range(made, ENDPOINTS)]
+            await _endpoints(connection, self.installation, addresses)
+        finally:
+            await connection.close()
+
+    async def _execute(self, statement: str) -> None:
+        connection = await connect(sibling(self.stack.postgres.url, "postgres"))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def site(*, durable: bool = False) -> AsyncIterator[Site]:
+    """Run the servers for the length of the block, in a temporary folder, which is then removed.
+
+    Unless `durable`, PostgreSQL writes without fsync, since the disks of benchmark machines differ too much.
+    """
+    with scratch(for_servers()) as folder:
+        async with stack(folder, durable=durable) as both, receiving() as receiver:
+            installation = await install(both, folder)
+            connection = await connect(installation.database_url)
+            try:
+                await _endpoints(connection, installation, _addresses(receiver))
+                postgresql_pid = parent_of(connection.get_server_pid())
+            finally:
+                await connection.close()
+            async with Redis.from_url(both.valkey.url) as client:
+                redis_pid = int((await client.info("server"))["process_id"])
+            yield Site(
+                stack=both,
+                folder=folder,
+                receiver=receiver,
+                installation=installation,
+                postgresql_pid=postgresql_pid,
+                redis_pid=redis_pid,
+            )
+
+
+def environment_of(installation: Installation, receiver: Receiver, concurrency: int, **more: str) -> dict[str, str]:
+    """Return the environment of a worker of that installation, with the logging of production."""
+    return installation.environment(os.environ) | {
+        "HOOKSEAL_CONCURRENCY": str(concurrency),
+        "HOOKSEAL_EGRESS_CA_FILE": str(receiver.authority),
+        "HOOKSEAL_LOG_LEVEL": "info",
+        **more,
+    }
+
+
+async def _endpoints(
+    connection: "asyncpg.Connection[asyncpg.Record]", installation: Installation, addresses: Iterable[tuple[str, str]]
+) -> None:
+    unlocked = await unlock(connection, Provider.DB, installation.keyring)
+    operator = Operator(connection=connection, unlocked=unlocked, who="bench")
+    for tenant, url in addresses:
+        new = NewEndpoint(
+            tenant_id=TenantId(tenant),
+            url=url,
+            event_types=("*",),
+            timeout_ms=_TIMEOUT_MS,
+            concurrency=MAX_CONCURRENCY,  # the contenders have no limit for an endpoint either
+        )
+        await add_endpoint(operator, new, None, own_drain_seconds=_DRAIN_SECONDS)
+
+
+def _addresses(receiver: Receiver) -> Iterable[tuple[str, str]]:
+    yield TENANT, receiver.url()
+    yield SLOW, receiver.url(delay_ms=SLOW_MS)
+    yield HELD, receiver.url(delay_ms=HELD_MS)
+    yield HUNG, receiver.url(delay_ms=HUNG_MS)
+    yield SECURE, receiver.url(secure=True)

@@ -1,0 +1,208 @@
+"""Measures with real sockets what endpoints that fail cost those of other tenants: ratios within one run."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from hookseal.demo.installation import Installation
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoint.endpoints import add_endpoint
+from hookseal.operations.operator import Operator
+from hookseal.secrets.boot import unlock
+from hookseal.secrets.ref import Provider
+from tools.bench.processes import hookseal_workers
+from tools.bench.queued import published, rung, stored_only
+from tools.bench.results import percentile
+from tools.bench.site import Site, environment_of, site
+
+BACKLOG: Final = 10_000
+TENANTS: Final = 10
+ENDPOINTS_OF_EACH: Final = 5
+PER_SECOND: Final = 40
+BAD: Final = "bad"
+_BODY_BYTES: Final = 1_024
+_CONCURRENCY: Final = 500
+_TIMEOUT_MS: Final = 5_000
+_SETTLE_SECONDS: Final = 1.0
+_WAITS: Final = """
+SELECT extract(epoch FROM min(a.started_at) - d.created_at) * 1000
+FROM hookseal.deliveries AS d JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id
+WHERE d.tenant_id LIKE 'well-%' GROUP BY d.tenant_id, d.id, d.created_at
+"""
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The milliseconds from publish to the first attempt of healthy endpoints, beside a kind of failing endpoints."""
+
+    kind: str
+    sent: int
+    published: int
+    p50_ms: float
+    p99_ms: float
+
+
+async def _hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def _reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def _throttle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await _request(reader)
+    writer.write(b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def _dribble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for each in b"HTTP/1.1 200 OK\r\n\r\n":
+        writer.write(bytes([each]))
+        await writer.drain()
+        await asyncio.sleep(1.0)
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each request of a kept connection."""
+    while await _request(reader):
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+    writer.close()
+
+
+async def _request(reader: asyncio.StreamReader) -> bool:
+    """Read one request; return whether there was one."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(size)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return False
+    return True
+
+
+# The kind of failing endpoint: what its receiver does, and how many endpoints there are.
+KINDS: Final[dict[str, tuple[Handler, int]]] = {
+    "none": (_answer, 0),
+    "black hole": (_hang, 1),
+    "refused secret": (_answer, 1),
+    "429 without end": (_throttle, 1),
+    "reset": (_reset, 1),
+    "a byte a second": (_dribble, 1),
+    "500 black holes": (_hang, 500),
+}
+
+
+@asynccontextmanager
+async def _listening(handler: Handler) -> AsyncIterator[str]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(handler(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0, backlog=_CONCURRENCY + RESERVED_DESCRIPTORS)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+
+
+async def _add(
+    connection: "asyncpg.Connection[asyncpg.Record]", installation: Installation, urls: Iterable[tuple[str, str]]
+) -> None:
+    unlocked = await unlock(connection, Provider.DB, installation.keyring)
+    operator = Operator(connection=connection, unlocked=unlocked, who="bench")
+    for tenant, url in urls:
+        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), timeout_ms=_TIMEOUT_MS)
+        await add_endpoint(operator, new, None, own_drain_seconds=25)
+
+
+async def measured(here: Site, kind: str, seconds: float) -> Found:
+    """Return what healthy endpoints wait at a steady rate, beside a backlog for failing endpoints of that kind."""
+    handler, endpoints = KINDS[kind]
+    async with (
+        here.fresh() as installation,
+        here.observer(installation.database_url) as observer,
+        _listening(_answer) as well,
+        _listening(handler) as bad,
+    ):
+        wells = [(f"well-{n % TENANTS}", f"{well}/{n}") for n in range(TENANTS * ENDPOINTS_OF_EACH)]
+        await _add(observer, installation, [*wells, *((BAD, f"{bad}/{number}") for number in range(endpoints))])
+        if kind == "refused secret":
+            await observer.execute(
+                "UPDATE hookseal.secret_records SET sealed = overlay(sealed placing '\\x00' from 20)"
+                " WHERE tenant_id = $1",
+                BAD,
+            )
+        environment = environment_of(installation, here.receiver, _CONCURRENCY)
+        async with hookseal_workers(environment, 1, here.folder / "worker.log") as pids:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            if endpoints:
+                await stored_only(observer, BAD, BACKLOG // endpoints, _BODY_BYTES)
+            number = await _steady(observer, installation, seconds)
+            await asyncio.sleep(_SETTLE_SECONDS)
+            waits = sorted(float(row[0]) for row in await observer.fetch(_WAITS))
+            for pid in pids:
+                os.kill(pid, 9)  # a drain would wait for what hangs
+    return Found(
+        kind=kind,
+        sent=len(waits),
+        published=number,
+        p50_ms=round(percentile(waits, 0.5), 2),
+        p99_ms=round(percentile(waits, 0.99), 2),
+    )
+
+
+async def _steady(observer: "asyncpg.Connection[asyncpg.Record]", installation: Installation, seconds: float) -> int:
+    """Publish one event for a tenant after another, each with five deliveries; return the number of deliveries."""
+    loop = asyncio.get_running_loop()
+    begun, number = loop.time(), 0
+    events = int(seconds * PER_SECOND / ENDPOINTS_OF_EACH)
+    for event in range(events):
+        await asyncio.sleep(max(0.0, begun + event * ENDPOINTS_OF_EACH / PER_SECOND - loop.time()))
+        queued = await published(observer, f"well-{event % TENANTS}", 1, _BODY_BYTES)
+        await rung(installation.redis_url, queued)
+        number += len(queued.rings)
+    return number
+
+
+async def run(kinds: Iterable[str], seconds: float) -> list[Found]:
+    """Return what was found for each kind, the healthy alone first, on the same servers."""
+    async with site() as here:
+        return [await measured(here, kind, seconds) for kind in ("none", *kinds)]
+
+
+def report(found: list[Found], *, as_json: bool) -> str:
+    """Return the figures, and their ratios to those of the healthy endpoints alone."""
+    alone = found[0]
+    rows = [
+        asdict(each)
+        | {"p50_ratio": round(each.p50_ms / alone.p50_ms, 2), "p99_ratio": round(each.p99_ms / alone.p99_ms, 2)}
+        for each in found
+    ]
+    if as_json:
+        return json.dumps(rows)
+    lines = [f"{'beside':18}{'sent':>12}{'p50 ms':>9}{'p99 ms':>9}{'p50 x':>8}{'p99 x':>8}"]
+    lines += [
+        f"{row['kind']:18}{row['sent']:>6}/{row['published']:<5}{row['p50_ms']:>9}{row['p99_ms']:>9}"
+        f"{row['p50_ratio']:>8}{row['p99_ratio']:>8}"
+        for row in rows
+    ]
+    return "\n".join(lines)

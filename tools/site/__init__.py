@@ -1,0 +1,1 @@
+"""`make docs-site`: what the documentation needs to be a site."""

@@ -1,0 +1,1 @@
+"""Installs the built package as users do, and tries it: `make smoke`."""

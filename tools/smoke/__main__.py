@@ -1,0 +1,61 @@
+"""Installs the wheel into a new environment of each supported Python that is here, and tries it."""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from hookseal.embedded.account import for_servers
+from hookseal.embedded.folders import scratch
+from hookseal.embedded.stack import stack
+from hookseal.postgres.schema.upgrade import upgrade
+from tools.smoke import package
+
+_PYTHONS: Final = ("python3.11", "python3.12", "python3.13", "python3.14")
+_INSTALL: Final = package.ROOT / "tools" / "install.sh"
+
+
+async def smoke() -> int:
+    """Try the package with every Python, and return the exit code."""
+    with tempfile.TemporaryDirectory() as made, scratch(for_servers()) as state:
+        folder = Path(made)
+        source, wheel = package.build(folder)
+        package.check_metadata(source, wheel)
+        print(f"built {source.name} and {wheel.name}; their metadata is complete")
+        async with stack(state) as servers:
+            await upgrade(servers.postgres.url)
+            for name in _PYTHONS:
+                tried = await asyncio.to_thread(_try, name, wheel, folder / name, servers.postgres.url)
+                print(tried, flush=True)
+    return 0
+
+
+def _try(name: str, wheel: Path, folder: Path, url: str) -> str:
+    found = _works(name)
+    if found is None:
+        return f"{name} is not here"
+    package.run(found, "-m", "venv", str(folder), at=wheel.parent)
+    python = folder / "bin" / "python"
+    lock = package.ROOT / "requirements" / "base.txt"
+    package.run("sh", str(_INSTALL), str(python), str(lock), at=package.ROOT)
+    package.install(wheel, python)
+    package.run(str(python), "-m", "pip", "check", at=folder)
+    return package.try_out(python, url).strip()
+
+
+def _works(name: str) -> str | None:
+    """Return the path of this Python on PATH or in pyenv; None if there is none that runs."""
+    pyenv = Path.home() / ".pyenv" / "versions"
+    for found in (shutil.which(name), *pyenv.glob(f"{name.removeprefix('python')}.*/bin/{name}")):
+        try:
+            package.run(str(found), "-c", "import ensurepip, venv", at=package.ROOT)
+        except (OSError, RuntimeError):
+            continue
+        return str(found)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(smoke()))

@@ -1,0 +1,55 @@
+"""Builds the package, and makes environments that contain it."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+INSTALLED: Final = Path(__file__).with_name("installed.py")
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """Build the source distribution and the wheel into the folder, and return both."""
+    run(sys.executable, "-m", "hatchling", "build", "-d", str(folder), at=ROOT)
+    (source,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return source, wheel
+
+
+def check_metadata(*files: Path) -> None:
+    """Raise an error unless the index would accept these files and render the description."""
+    run(sys.executable, "-m", "twine", "check", "--strict", *map(str, files), at=ROOT)
+
+
+def from_source(source: Path, folder: Path) -> Path:
+    """Build the wheel from the source distribution, outside of the repository."""
+    command = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation")
+    run(sys.executable, *command, "--wheel-dir", str(folder), str(source), at=folder)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def contents(wheel: Path) -> list[str]:
+    """Return the names of the files in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return sorted(archive.namelist())
+
+
+def install(wheel: Path, python: Path) -> None:
+    """Install the wheel, and nothing else, into the environment of this Python."""
+    command = ("-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index")
+    run(sys.executable, *command, str(wheel), at=python.parent)
+
+
+def try_out(python: Path, database_url: str) -> str:
+    """Run `installed.py` in the environment of this Python, outside of the repository; return what it printed."""
+    return run(str(python), "-I", str(INSTALLED), database_url, at=python.parent)
+
+
+def run(*command: str, at: Path) -> str:
+    """Run a command in this folder, and return its output. Raises `RuntimeError` with its output if it fails."""
+    ended = subprocess.run(command, cwd=at, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"{' '.join(command[:5])} ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+    return ended.stdout

@@ -1,0 +1,33 @@
+"""How long claims took, from the log of PostgreSQL, which has a sample of all statements with their durations."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from hookseal.postgres.statements import statements
+
+_FIRST_LINE: Final = statements("hookseal.dispatcher", "batches.sql")["claim_all"].splitlines()[0]
+_CLAIM: Final = re.compile(rb"duration: ([0-9.]+) ms  execute [^:]+: " + re.escape(_FIRST_LINE.encode()))
+
+
+class ClaimLog:
+    """Reads on where it ended."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._place = log.stat().st_size
+        self._rest = b""
+
+    def milliseconds(self) -> list[float]:
+        """Return the durations of the sampled claims since the last call."""
+        with self._log.open("rb") as file:
+            file.seek(self._place)
+            text = self._rest + file.read()
+            self._place = file.tell()
+        whole, _, self._rest = text.rpartition(b"\n")
+        return durations(whole)
+
+
+def durations(log: bytes) -> list[float]:
+    """Return the milliseconds of each claim in the log."""
+    return [float(found) for found in _CLAIM.findall(log)]
