@@ -1,10 +1,13 @@
 """What the ledger stores in PostgreSQL, and what the sweep asks of it."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.delivery_queries import show
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Retries, State, Verdict, WaitingFor
@@ -48,6 +51,34 @@ async def test_the_attempt_log(pool: "Pool[asyncpg.Record]") -> None:
     assert ("failed", 1, "the receiver answered 503", None, None) == tuple(
         row[name] for name in ("state", "attempts", "last_error", "lease_token", "next_attempt_at")
     )
+
+
+async def test_a_delivery_is_shown_with_the_attempts_that_it_counts(
+    pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that is recorded between two statements of `show` would be listed, and not counted."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    claim = await ledger(pool).claim(ring)
+    assert claim is not None
+
+    def then_record(read: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def run(*arguments: Any, **options: Any) -> Any:
+            found = await read(*arguments, **options)
+            monkeypatch.undo()
+            await ledger(pool).record(claim, ROW, FAILED, "the receiver answered 503")
+            return found
+
+        return run
+
+    async with pool.acquire() as reading:
+        for name in ("fetch", "fetchrow"):
+            monkeypatch.setattr(asyncpg.Connection, name, then_record(getattr(asyncpg.Connection, name)))
+        shown = await show(reading, ring.delivery_id)
+    assert (0, []) == (shown["attempts"], shown["attempt_log"])
+    shown = await show(pool, ring.delivery_id)
+    assert (1, [1]) == (shown["attempts"], [attempt["number"] for attempt in shown["attempt_log"]])
 
 
 @pytest.mark.req("DEL-03")

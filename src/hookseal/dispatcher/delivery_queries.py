@@ -23,6 +23,7 @@ _UNDELIVERED: Final = (State.DEAD_LETTER, State.FAILED, State.CANCELLED)
 _UNFINISHED: Final = (State.PENDING, State.SENDING)
 
 _SQL: Final = Statements("hookseal.dispatcher", "delivery_queries.sql", seconds=None)
+_ATTEMPT: Final = ("number", "started_at", "duration_ms", "status", "outcome", "signed_by", "worker", "snippet")
 _OF_EVENTS: Final = "page_of_events"
 # A delivery gets its id after its transaction began, which is its time: so the index of ids also finds times, with a
 # margin for long transactions.
@@ -95,11 +96,11 @@ async def show(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId 
 
     Raises `NotFound`, `Unavailable`.
     """
-    row = await _SQL.row(executor, "show", delivery_id, tenant)
-    if row is None:
+    rows = [dict(row) for row in await _SQL.rows(executor, "show", delivery_id, tenant)]
+    if not rows:
         raise NotFound("there is no delivery with this id", field="delivery")
-    attempts = await _SQL.rows(executor, "attempts", row["tenant_id"], delivery_id)
-    return {**dict(row), "attempt_log": [dict(attempt) for attempt in attempts]}
+    attempts = [{name: row.pop(name) for name in _ATTEMPT} for row in rows]
+    return rows[0] | {"attempt_log": [attempt for attempt in attempts if attempt["number"] is not None]}
 
 
 async def facts(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Facts:

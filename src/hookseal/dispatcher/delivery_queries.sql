@@ -129,21 +129,18 @@ SELECT EXISTS (SELECT FROM hookseal.endpoints AS e
     OR EXISTS (SELECT FROM hookseal.deliveries AS d
                WHERE d.endpoint_id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2))
 
--- Reads one delivery by its id.
+-- Reads one delivery by its id, with each of its attempts, oldest first. It is one statement, so that both are of the
+-- same moment.
 -- name: show
 SELECT d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.event_id, e.event_type,
        d.state, d.attempts, d.budget_spent, d.created_at, d.next_attempt_at, d.waiting_for, d.last_error,
-       d.replay_of::text AS replay_of, e.correlation_id
+       d.replay_of::text AS replay_of, e.correlation_id,
+       a.number, a.started_at, a.duration_ms, a.status, a.outcome, a.signed_by, a.worker, a.snippet
 FROM hookseal.deliveries AS d
 JOIN hookseal.events AS e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
+LEFT JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id
 WHERE d.id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2)
-
--- Reads the attempts of a delivery, oldest first.
--- name: attempts
-SELECT number, started_at, duration_ms, status, outcome, signed_by, worker, snippet
-FROM hookseal.attempts
-WHERE tenant_id = $1 AND delivery_id = $2::text::uuid
-ORDER BY number
+ORDER BY a.number
 
 -- Reads what `why` explains: the delivery, its newest attempt, its endpoint, and whether workers run.
 -- What is ahead of a delivery that waits for its order is sought among at most 10,000 pending deliveries of the endpoint.
