@@ -204,6 +204,29 @@ async def test_what_cannot_be_measured_is_absent(pool: "Pool[asyncpg.Record]", r
     await scene.bell.close()
 
 
+@pytest.mark.req("OPS-02", part="measured")
+async def test_which_endpoints_have_failed_for_longest(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """The ten enabled endpoints that have failed for longest are named, each with its time."""
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, enabled, first_failure_at)"
+        " SELECT 'acme', hookseal.uuid7(), 'https://a.example/' || n, '{*}', n <> 12,"
+        " CASE WHEN n > 0 THEN now() - make_interval(hours => n) END FROM generate_series(0, 12) AS n"
+    )
+    failing = await pool.fetch(
+        "SELECT id::text FROM hookseal.endpoints WHERE enabled AND first_failure_at IS NOT NULL"
+        " ORDER BY first_failure_at LIMIT 10"
+    )
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    found = {
+        label: value // 3600
+        for (name, label), value in figures(scene.meter).items()
+        if name == "hookseal_endpoint_failing_seconds"
+    }
+    assert {id_: float(hours) for (id_,), hours in zip(failing, range(11, 1, -1), strict=True)} == found
+    await scene.bell.close()
+
+
 @pytest.mark.req("OPS-11", part="secrets")
 async def test_how_old_master_keys_are(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """By its state, a key's age counts from its promotion, replacement, registration, retirement or destruction."""

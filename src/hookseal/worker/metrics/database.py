@@ -13,6 +13,7 @@ from hookseal.postgres.translate import translated
 from hookseal.secrets.endpoint.schedule import WARNING
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import Reading, WorkerMeter
+from hookseal.worker.metrics.failing import ENDPOINT_FAILING, ENDPOINTS_FAILING
 from hookseal.worker.metrics.lanes import BREAKERS_OPEN, LANES_CROWDED
 from hookseal.worker.metrics.metric import Metric
 from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAYS_RUNNING
@@ -20,6 +21,7 @@ from hookseal.worker.metrics.retention import RETENTION_LAG
 from hookseal.worker.outage_log import Outage
 
 COUNTED_AT_MOST: Final = 100_000
+_NAMED_AT_MOST: Final = 10  # endpoints that a metric names at once
 _LOOK_SECONDS: Final = 3.0  # a new leader measures within this time
 
 _SQL: Final = Statements("hookseal.worker.metrics", "database.sql")
@@ -30,7 +32,8 @@ _MEASURED: Final = (
     definitions.WAITING,
     BREAKERS_OPEN,
     LANES_CROWDED,
-    definitions.ENDPOINTS_FAILING,
+    ENDPOINTS_FAILING,
+    ENDPOINT_FAILING,
     REPLAYS_RUNNING,
     REPLAY_IDLE,
     definitions.QUEUE_DEPTH,
@@ -119,7 +122,8 @@ async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str
         definitions.WAITING.name: await labelled("waiting", COUNTED_AT_MOST),
         BREAKERS_OPEN.name: await number("breakers_open"),
         LANES_CROWDED.name: await number("lanes_crowded"),
-        definitions.ENDPOINTS_FAILING.name: await number("endpoints_failing"),
+        ENDPOINTS_FAILING.name: await number("endpoints_failing"),
+        ENDPOINT_FAILING.name: await labelled("longest_failing", _NAMED_AT_MOST),
         REPLAYS_RUNNING.name: await number("replays_running"),
         REPLAY_IDLE.name: await number("replay_idle_seconds"),
         definitions.RECORDS.name: await by_key("records"),

@@ -31,6 +31,14 @@ GROUP BY waiting_for
 -- name: endpoints_failing
 SELECT count(*) FROM hookseal.endpoints WHERE first_failure_at IS NOT NULL AND enabled
 
+-- Returns for how many seconds the endpoints that have failed for longest have been failing, at most $1 of them.
+-- name: longest_failing
+SELECT id::text AS label, greatest(extract(epoch FROM now() - first_failure_at), 0)::float8 AS number
+FROM hookseal.endpoints
+WHERE first_failure_at IS NOT NULL AND enabled
+ORDER BY first_failure_at
+LIMIT $1
+
 -- Counts the running replay jobs.
 -- name: replays_running
 SELECT count(*) FROM hookseal.replays WHERE state = 'running'

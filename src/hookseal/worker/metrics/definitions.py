@@ -1,7 +1,7 @@
 """The metrics of hookseal in one table, from which `page` writes docs/metrics.md.
 
-No label holds a tenant, an endpoint or a url: the values of every label are a closed set, or the registered
-master keys.
+No label holds a tenant or a url: the values of every label are a closed set, the registered master keys, or the ids
+of ten endpoints.
 """
 
 from enum import StrEnum
@@ -11,6 +11,7 @@ from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.model import Outcome, WaitingFor
 from hookseal.queue.intake import DropReason
 from hookseal.secrets.key.rules import KeyState
+from hookseal.worker.metrics.failing import ENDPOINT_FAILING, ENDPOINTS_FAILING
 from hookseal.worker.metrics.lanes import BREAKERS_OPEN, BREAKERS_OPENED, LANES_CROWDED
 from hookseal.worker.metrics.metric import Aggregation, Kind, Metric
 from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAY_SKIPPED, REPLAYED, REPLAYS_RUNNING
@@ -182,12 +183,6 @@ WAITING: Final = Metric(
     text="Deliveries that are held back, counted up to 100,000. Leader only.",
     labels={"waiting_for": tuple(WaitingFor)},
 )
-ENDPOINTS_FAILING: Final = Metric(
-    name="hookseal_endpoints_failing",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Enabled endpoints to which no attempt has succeeded for at least a minute. Leader only.",
-)
 QUEUE_DEPTH: Final = Metric(
     name="hookseal_queue_depth", kind=Kind.GAUGE, aggregation=Aggregation.MAX, text="Rings in the queue. Leader only."
 )
@@ -278,6 +273,7 @@ METRICS: Final = (
     BREAKERS_OPEN,
     LANES_CROWDED,
     ENDPOINTS_FAILING,
+    ENDPOINT_FAILING,
     REPLAYS_RUNNING,
     REPLAY_IDLE,
     QUEUE_DEPTH,
