@@ -24,6 +24,7 @@ def answer(of: Lane, outcome: Outcome, *, at: float, begun_at: float | None = No
     return of.answered(outcome, begun_at=at if begun_at is None else begun_at, now=at)
 
 
+@pytest.mark.req("DEL-05", part="throttled")
 @pytest.mark.req("DEL-09", part="lanes")
 @pytest.mark.parametrize("outcome", sorted(TROUBLE))
 def test_trouble_halves_the_limit_once_for_all_in_flight(outcome: Outcome) -> None:
