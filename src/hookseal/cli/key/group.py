@@ -8,7 +8,7 @@ import typer
 from hookseal.cli.key.compromise import compromise, versions
 from hookseal.cli.key.moves import destroy, promote, retire, stage
 from hookseal.cli.key.rewrap import rewrap
-from hookseal.cli.key.wrap import draw, printed_if_in_doubt, wrap
+from hookseal.cli.key.wrap import draw, never_lost, wrap
 from hookseal.cli.shared.operating import NEEDS, operate, operator_name, outside_of
 from hookseal.cli.shared.output import Json, emit, table
 from hookseal.cli.shared.runtime import Connection, reading, start
@@ -49,23 +49,23 @@ def init(
         raise Refused(f"--kms is for SECRETS_PROVIDER db: {settings.secrets.provider} has no master key", field="kms")
     drawn = draw(settings) if kms else None
     keyring = _first_keyring(settings) if drawn is None else KeyRing(drawn.key)
-    with printed_if_in_doubt(drawn):
+    with never_lost(drawn):
         made = reading(settings, lambda connection: _begun(settings, connection, keyring))
-    created = [str(made.integrity_ref), str(made.sentinel_ref)] if made.created else []
-    facts = {"key_id": made.key_id, "state": made.state, "created": created}
-    if drawn is not None:
-        emit(facts | drawn.facts, as_json=as_json, text=drawn.text)
-        return
-    emit(
-        facts,
-        as_json=as_json,
-        text=(
-            f"no master key: secrets are kept by {settings.secrets.provider}\n"
-            if made.key_id is None
-            else f"master key {made.key_id} is {made.state}; keep it safe: without it no stored secret can be read\n"
-        )
-        + (f"created {' and '.join(created)}" if created else "next: hookseal secret move --to db"),
+        created = [str(made.integrity_ref), str(made.sentinel_ref)] if made.created else []
+        facts = {"key_id": made.key_id, "state": made.state, "created": created}
+        if drawn is None:
+            emit(facts, as_json=as_json, text=_begun_text(settings, made, created))
+        else:
+            emit(facts | drawn.facts, as_json=as_json, text=drawn.text)
+
+
+def _begun_text(settings: Settings, made: keys.KeyStatus, created: list[str]) -> str:
+    first = (
+        f"no master key: secrets are kept by {settings.secrets.provider}"
+        if made.key_id is None
+        else f"master key {made.key_id} is {made.state}; keep it safe: without it no stored secret can be read"
     )
+    return first + "\n" + (f"created {' and '.join(created)}" if created else "next: hookseal secret move --to db")
 
 
 def _first_keyring(settings: Settings) -> KeyRing | None:

@@ -1,13 +1,11 @@
 """The transit engine of OpenBao: encrypt and decrypt, with associated data."""
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.kms.port import KmsRefused, wrong_binding
+from hookseal.secrets.kms.port import KmsRefused, unreadable, wrong_binding
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao import client
@@ -26,15 +24,18 @@ class TransitKms:
     async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
         """Return the plain key, encrypted and bound. Raises as `Kms` says."""
         answer = await self._ask("encrypt", {"plaintext": _base64(plain.reveal())}, binding)
-        return str(answer.get("ciphertext")).encode()
+        ciphertext = answer.get("ciphertext")
+        if not isinstance(ciphertext, str) or not ciphertext.isascii():
+            raise unreadable(str(self._key))
+        return ciphertext.encode()
 
     async def unwrap(self, ciphertext: bytes, binding: Binding) -> SecretMaterial:
         """Return the plain key. Raises as `Kms` says."""
         answer = await self._ask("decrypt", {"ciphertext": ciphertext.decode("ascii", "replace")}, binding)
         try:
-            return SecretMaterial(base64.b64decode(str(answer.get("plaintext")), validate=True))
-        except binascii.Error:
-            raise SecretUnavailable(f"{self._key} gives an answer that cannot be read") from None
+            return SecretMaterial(base64.b64decode(answer["plaintext"], validate=True))
+        except (KeyError, TypeError, ValueError):
+            raise unreadable(str(self._key)) from None
 
     async def _ask(self, what: str, body: Mapping[str, object], binding: Binding) -> Mapping[str, Any]:
         path = f"{self._key.part('mount')}/{what}/{self._key.part('key')}"
