@@ -1,7 +1,8 @@
 """Google Secret Manager: each version of ours is a secret of its own, with one version, which is read by its number.
 
 `AddSecretVersion` has no token that makes a repeat harmless, so a repeat may add a second version. Only the first is
-ever read: whoever wrote it owns the number, and a second one with other bytes uses up the number of its writer.
+ever read. The process that wrote it owns the number; a process that added a second one with other bytes takes the next
+number.
 """
 
 import asyncio
