@@ -1,17 +1,15 @@
 """Google Secret Manager: names, credentials, repeats, and what its client logs."""
 
-import json
 import logging
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hookseal.secrets.errors import SecretDenied
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import GcpAccess
 from hookseal.secrets.store.gcp import GcpApi, secret_id
+from tests.doubles.google import service_account
 from tests.doubles.providers import OWNER, google_api
 from tests.secrets.samples import NAME, TENANT
 
@@ -26,31 +24,11 @@ def test_names_never_change() -> None:
     assert 255 >= len(secret_id("hookseal", long)) == len("hookseal__") + 64
 
 
-def _service_account(folder: Path) -> Path:
-    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    file = folder / "google.json"
-    file.write_text(
-        json.dumps(
-            {
-                "type": "service_account",
-                "project_id": "tests",
-                "private_key_id": "1",
-                "private_key": pem,
-                "client_email": "hookseal@tests.iam.gserviceaccount.com",
-                "client_id": "1",
-                "token_uri": "http://127.0.0.1:1/token",
-            }
-        )
-    )
-    return file
-
-
 async def test_credentials_of_a_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of a service account is found by GOOGLE_APPLICATION_CREDENTIALS; the client is made without a call."""
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(_service_account(tmp_path)))
+    file = tmp_path / "google.json"
+    file.write_bytes(service_account())
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
     await api.prepare()
     await api.close()
