@@ -43,6 +43,8 @@ async def test_a_whole_story(begun: Begun) -> None:
         assert 3 == purged.json["versions"]
         settings = begun.settings | there
         del settings["SECRETS_MASTER_KEY"]
+        listed = await hookseal("key", "status", "--json", **settings)
+        assert (0, [False]) == (listed.code, [row["held"] for row in listed.json["items"]])
         rotated = await hookseal("key", "rotate-integrity", "--json", **settings)
         assert (0, "openbao:_system:integrity:2") == (rotated.code, rotated.json["integrity_ref"])
         home = await begun.run("secret", "move", "--to", "db", "--json", **back)
