@@ -139,7 +139,8 @@ AWS: list[Case] = [
 ]
 OPENBAO: list[Case] = [
     (Refusal(status=403, body=b'{"errors":["do not show me"]}'), REFUSED, "give its policy that right"),
-    (Refusal(status=404, body=b'{"errors":["no handler for route"]}'), REFUSED, "create it, or correct SECRETS_KMS"),
+    (Refusal(status=404, body=b'{"errors":[]}'), REFUSED, "create it, or correct SECRETS_KMS"),
+    (Refusal(status=404, body=b'{"errors":["no handler for route"]}'), REFUSED, "bao secrets enable -path="),
     (_spoilt("plaintext", OTHER), REFUSED, "SECRETS_KMS_INSTALLATION"),
     (Refusal(status=429, body=b'{"errors":["do not show me"]}'), AWAY, "limits requests"),
     (Refusal(status=500, body=b'{"errors":["do not show me"]}'), AWAY, "fails"),

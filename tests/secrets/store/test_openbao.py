@@ -85,6 +85,26 @@ async def test_a_policy_that_lacks_one_right(openbao_url: str) -> None:
             await calls(token.reveal().decode(), number)
 
 
+@pytest.mark.parametrize("kind", [None, "transit", "kv"])
+async def test_a_mount_of_something_else(openbao_url: str, kind: str | None) -> None:
+    """Where there is no engine KV, version 2, nothing is written or removed, and the error says what to do."""
+    own = prefix()
+    if kind is not None:
+        await as_root(openbao_url, "POST", f"sys/mounts/{own}", {"type": kind})
+    access = openbao_access(openbao_url, own)
+    assert access.openbao is not None
+    providers = Providers(replace(access, openbao=replace(access.openbao, mount=own), call_seconds=PATIENCE_SECONDS))
+    api = providers.api(Provider.OPENBAO)
+    for call in (
+        api.write(REF, b"x", owner=OWNER, is_first=True),
+        api.read(REF),
+        api.remove(REF, Rest(is_needed=False), owner=OWNER),
+    ):
+        with pytest.raises(SecretDenied, match=rf"no engine KV, version 2, at {own}.*bao secrets enable.*BAO_MOUNT"):
+            await call
+    await providers.close()
+
+
 async def test_a_version_that_somebody_adds_is_not_used(openbao_url: str) -> None:
     """If somebody writes a second version to a path of ours, the read is refused, because it is not what we wrote."""
     own = prefix()

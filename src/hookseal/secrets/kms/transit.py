@@ -9,7 +9,7 @@ from hookseal.secrets.kms.port import KmsRefused, unreadable, wrong_binding
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao import client
-from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused
+from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused, part
 from hookseal.secrets.openbao.client import OpenBao
 from hookseal.secrets.openbao.server import OpenBaoServer
 
@@ -45,11 +45,17 @@ class TransitKms:
             raise KmsRefused(str(error), field="SECRETS_KMS") from None
         except (OpenBaoNotFound, OpenBaoRefused) as error:
             raise self._meaning(error, what, binding) from None
-        data = answer.get("data")
-        return data if isinstance(data, dict) else {}
+        return part(answer, "data")
 
     def _meaning(self, error: OpenBaoNotFound | OpenBaoRefused, what: str, binding: Binding) -> KmsRefused:
         reasons = " ".join(error.reasons) if isinstance(error, OpenBaoRefused) else "not found"
+        if isinstance(error, OpenBaoNotFound) and not error.is_mounted:
+            mount = self._key.part("mount")
+            return KmsRefused(
+                f"there is no engine transit at {mount} for {self._key}: enable it (`bao secrets enable -path={mount} "
+                "transit`), or correct SECRETS_KMS",
+                field="SECRETS_KMS",
+            )
         if "not found" in reasons:
             return KmsRefused(f"{self._key} does not exist: create it, or correct SECRETS_KMS", field="SECRETS_KMS")
         if "too old" in reasons:
