@@ -2,18 +2,23 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
-from hookseal.secrets.errors import SecretDenied
+from hookseal.ground.errors import HooksealError
+from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import GcpAccess
 from hookseal.secrets.store.gcp import GcpApi, secret_id
+from hookseal.secrets.store.provider_api import Rest
 from tests.doubles.google import service_account
 from tests.doubles.providers import OWNER, google_api
 from tests.secrets.samples import NAME, TENANT
 
 pytestmark = pytest.mark.req("SEC-17")
+CODE = grpc.StatusCode
 REF = SecretRef(provider=Provider.GCP, tenant=TENANT, name=NAME, version=1)
 
 
@@ -42,6 +47,54 @@ async def test_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(SecretDenied, match=r"DefaultCredentialsError.*GOOGLE_APPLICATION_CREDENTIALS"):
             await call()
     await api.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "error", "says"),
+    [
+        ("CreateSecret", CODE.FAILED_PRECONDITION, SecretDenied, "organisation policy"),
+        ("CreateSecret", CODE.NOT_FOUND, SecretDenied, "GOOGLE_CLOUD_PROJECT"),
+        ("CreateSecret", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.secrets.create"),
+        ("GetSecret", CODE.NOT_FOUND, SecretUnavailable, "another process changes the secret"),
+        ("GetSecret", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.secrets.get"),
+        ("AddSecretVersion", CODE.NOT_FOUND, SecretUnavailable, "another process changes the secret"),
+        ("AddSecretVersion", CODE.FAILED_PRECONDITION, SecretDenied, "look the call up in the audit logs"),
+        ("AddSecretVersion", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.versions.add"),
+        ("AccessSecretVersion", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.versions.access"),
+    ],
+)
+async def test_a_write_that_fails_at_one_call(
+    method: str, code: grpc.StatusCode, error: type[HooksealError], says: str
+) -> None:
+    """Whichever call of a repeated write fails, the error says what to do; afterwards the write succeeds."""
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+        async def fails(called: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            if called == method:
+                await context.abort(code, "do not show me")
+
+        kept.fault = fails
+        with pytest.raises(error, match=says) as failed:
+            await api.write(REF, b"ours", owner=OWNER, is_first=True)
+        assert "do not show me" not in str(failed.value)
+        kept.fault = None
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+
+@pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])
+async def test_a_removal_that_fails(method: str) -> None:
+    """A removal that Google refuses is an error of ours, with what to do."""
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+        async def fails(called: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            if called == method:
+                await context.abort(CODE.FAILED_PRECONDITION, "do not show me")
+
+        kept.fault = fails
+        with pytest.raises(SecretDenied, match="look the call up in the audit logs"):
+            await api.remove(REF, Rest(is_needed=False), owner=OWNER)
 
 
 async def test_versions_are_pinned() -> None:
