@@ -75,6 +75,18 @@ async def test_aws_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
             await kms.wrap(PLAIN, BINDING)
 
 
+async def test_a_source_of_credentials_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If what gives out the credentials fails, as an agent that has not started yet, the start asks again."""
+    (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    async with aws.opened(AWS_KEY, seconds=SECONDS) as kms:
+        with pytest.raises(SecretUnavailable, match="what gives this process its credentials of AWS fails"):
+            await kms.unwrap(b"x" * 40, BINDING)
+
+
 async def test_settings_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile of AWS, or a file of Google, that is not there is an error of the settings."""
     monkeypatch.setenv("AWS_PROFILE", "of-another-machine")

@@ -82,6 +82,19 @@ async def test_a_write_that_fails_at_one_call(
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
 
 
+async def test_a_token_that_google_refuses_to_give() -> None:
+    """With a clock that is an hour off no token is given out. Google's client reports that as a server that is away."""
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+        async def fails(_: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            await context.abort(CODE.UNAVAILABLE, "Getting metadata from plugin failed with error: ('invalid_grant')")
+
+        kept.fault = fails
+        with pytest.raises(SecretDenied, match="set the clock of this machine"):
+            await api.read(REF)
+
+
 @pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])
 async def test_a_removal_that_fails(method: str) -> None:
     """A removal that Google refuses is an error of ours, with what to do."""

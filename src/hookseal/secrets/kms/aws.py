@@ -10,6 +10,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
     MetadataRetrievalError,
     NoCredentialsError,
@@ -67,25 +68,39 @@ _LOGGERS: Final = ("aiobotocore", "botocore")
 class AwsKms:
     """A symmetric key of AWS KMS."""
 
-    def __init__(self, client: Any, key: KmsKey) -> None:
-        self._client = client
+    def __init__(self, key: KmsKey, stack: AsyncExitStack, *, seconds: float) -> None:
         self._key = key
+        self._stack = stack
+        self._seconds = seconds
+        self._client: Any = None
 
     async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
         """Return the plain key, encrypted and bound. Raises as `Kms` says."""
-        with self._translated(binding):
-            answer = await self._client.encrypt(
-                KeyId=self._key.name, Plaintext=plain.reveal(), EncryptionContext=binding.pairs
-            )
+        answer = await self._ask("encrypt", binding, Plaintext=plain.reveal())
         return self._part(answer, "CiphertextBlob")
 
     async def unwrap(self, ciphertext: bytes, binding: Binding) -> SecretMaterial:
         """Return the plain key. Raises as `Kms` says."""
-        with self._translated(binding):
-            answer = await self._client.decrypt(
-                KeyId=self._key.name, CiphertextBlob=ciphertext, EncryptionContext=binding.pairs
-            )
+        answer = await self._ask("decrypt", binding, CiphertextBlob=ciphertext)
         return SecretMaterial(self._part(answer, "Plaintext"))
+
+    async def _ask(self, operation: str, binding: Binding, **arguments: bytes) -> Mapping[str, Any]:
+        with self._translated(binding):
+            ask = getattr(await self._opened(), operation)
+            answer: Mapping[str, Any] = await ask(KeyId=self._key.name, EncryptionContext=binding.pairs, **arguments)
+        return answer
+
+    async def _opened(self) -> Any:
+        """Return the client, which finds its credentials now: that may fail, and be tried again, as a call."""
+        if self._client is None:
+            seconds = self._seconds
+            config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+            try:
+                made = get_session().create_client("kms", region_name=self._key.part("region"), config=config)
+                self._client = await self._stack.enter_async_context(made)
+            except ValueError as error:  # an address that is none
+                raise _unusable(self._key, error) from None
+        return self._client
 
     def _part(self, answer: Mapping[str, Any], name: str) -> bytes:
         value = answer.get(name)
@@ -104,6 +119,11 @@ class AwsKms:
                 f"{self._key} needs credentials of AWS, and this process has none: give it a role, or "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 field="SECRETS_KMS",
+            ) from None
+        except CredentialRetrievalError as error:
+            source = error.kwargs.get("provider")
+            raise SecretUnavailable(
+                f"{self._key} cannot be asked: what gives this process its credentials of AWS fails ({source})"
             ) from None
         except (*_NO_ANSWER, OSError) as error:
             raise SecretUnavailable(f"{self._key} does not answer ({type(error).__name__})") from None
@@ -136,14 +156,8 @@ async def opened(key: KmsKey, *, seconds: float) -> AsyncIterator[AwsKms]:
     """
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
     async with AsyncExitStack() as stack:
-        try:
-            client = get_session().create_client("kms", region_name=key.part("region"), config=config)
-            kms = AwsKms(await stack.enter_async_context(client), key)
-        except (BotoCoreError, ValueError) as error:  # a profile or an endpoint that does not exist
-            raise _unusable(key, error) from None
-        yield kms
+        yield AwsKms(key, stack, seconds=seconds)
 
 
 def _unusable(key: KmsKey, error: Exception) -> KmsRefused:

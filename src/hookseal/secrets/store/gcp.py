@@ -52,6 +52,7 @@ _SHARE_OF_CALL: Final = 0.75  # so that the client reports a time-out itself; wi
 _MAX_ID: Final = 255
 _FIRST: Final = "1"  # the only version that a secret of ours has
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+_REFUSED_GRANT: Final = "invalid_grant"  # no token is given out, which the client reports as a server that is away
 _LOGGER: Final = "google"  # at the level of debugging it prints what is sent and received
 # What an answer that a precondition is not met means, by the right of the call.
 _UNMET: Final = {
@@ -218,6 +219,11 @@ def _resource(right: str) -> str:
 
 
 def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretError | SecretUnavailable:
+    if isinstance(error, Unauthenticated) or _REFUSED_GRANT in str(error):
+        return SecretDenied(
+            f"{place} is refused because Google does not accept the credentials of this process: correct them, and set "
+            "the clock of this machine"
+        )
     if isinstance(error, ServerError | ResourceExhausted | DeadlineExceeded | Aborted | Cancelled):
         return no_answer("Google Secret Manager", type(error).__name__)
     if isinstance(error, PermissionDenied):
@@ -227,9 +233,4 @@ def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretErro
         )
     if isinstance(error, FailedPrecondition) and right in _UNMET:
         return SecretDenied(f"{place} {_UNMET[right]}")
-    if isinstance(error, Unauthenticated):
-        return SecretDenied(
-            f"{place} is refused because Google does not accept the credentials of this process: correct them, and set "
-            "the clock of this machine"
-        )
     return SecretDenied(f"{place} is refused by Google ({type(error).__name__}): look the call up in the audit logs")
