@@ -141,9 +141,9 @@ async def test_aws(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.req("SEC-18")
 @pytest.mark.req("SEC-07", part="openbao")
-async def test_openbao(openbao_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_openbao(openbao_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of OpenBao names who must do what; after each the next read succeeds."""
-    async with _behind(Provider.OPENBAO, openbao_url, monkeypatch) as (proxy, api):
+    async with _behind(Provider.OPENBAO, openbao_address, monkeypatch) as (proxy, api):
         for fault, error, says in OPENBAO:
             proxy.fault = fault
             await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
@@ -196,7 +196,7 @@ async def _hangs(_: str, __: Any) -> None:
 
 @pytest.mark.req("SEC-07", part="providers")
 async def test_none_is_waited_for_longer_than_an_attempt(
-    aws_url: str, openbao_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    aws_url: str, openbao_address: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provider that hangs, or answers too slowly, fails within two seconds as transient; then it is asked again."""
     clock = SystemClock()
@@ -216,7 +216,7 @@ async def test_none_is_waited_for_longer_than_an_attempt(
     begin_fault: dict[ProviderApi, Callable[[], Awaitable[None]]] = {}
     async with (
         _behind(Provider.AWS, aws_url, monkeypatch, call_seconds=CALL_SECONDS) as (to_aws, aws),
-        _behind(Provider.OPENBAO, openbao_url, monkeypatch, call_seconds=CALL_SECONDS) as (to_openbao, openbao),
+        _behind(Provider.OPENBAO, openbao_address, monkeypatch, call_seconds=CALL_SECONDS) as (to_openbao, openbao),
         google_api() as (kept, google),
     ):
 
