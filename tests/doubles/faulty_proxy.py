@@ -48,13 +48,17 @@ Fault = Silence | Refusal | Spoilt
 
 
 class FaultyProxy:
-    """Passes requests on, or does what `fault` says. `requests` counts all of them."""
+    """Passes requests on, or does what `fault` says. `requests` counts all of them.
+
+    With `only`, the fault is for requests that call this of AWS.
+    """
 
     def __init__(self, target: str, session: aiohttp.ClientSession) -> None:
         self._target = target
         self._session = session
         self._ended = asyncio.Event()
         self.fault: Fault | None = None
+        self.only = ""
         self.requests = 0
         self.bodies: list[bytes] = []
         self.headers: list[Mapping[str, str]] = []
@@ -70,7 +74,7 @@ class FaultyProxy:
         body = await request.read()
         self.bodies.append(body)
         self.headers.append(request.headers)
-        match self.fault:
+        match self.fault if request.headers.get("X-Amz-Target", "").endswith(self.only) else None:
             case Refusal() as refusal:
                 return web.Response(status=refusal.status, body=refusal.body, content_type=refusal.content_type)
             case Silence.RESET:

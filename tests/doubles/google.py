@@ -5,6 +5,7 @@ a checksum that does not match is refused, a disabled or destroyed version is no
 permissions, no quotas and no replication.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from typing import Any, Final
 
 import google_crc32c
 import grpc
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from google.cloud.secretmanager_v1 import types
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 
@@ -143,3 +146,21 @@ async def google_secrets() -> AsyncIterator[tuple[GoogleSecrets, int]]:
         yield secrets, port
     finally:
         await server.stop(None)
+
+
+def service_account() -> bytes:
+    """Return the file of a service account, whose tokens nobody gives out."""
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    account = {
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": "1",
+        "private_key": pem,
+        "client_email": f"hookseal@{PROJECT}.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": "http://127.0.0.1:1/token",
+    }
+    return json.dumps(account).encode()

@@ -24,6 +24,7 @@ class GoogleKms:
         self.failing: grpc.StatusCode | None = None
         self.details = "as the test asks"
         self.flips_a_bit = False
+        self.opens_to: bytes | None = None  # in place of what was wrapped
         self.calls = 0
 
     def rotate(self, name: str) -> None:
@@ -56,6 +57,7 @@ class GoogleKms:
             plain = versions[text[0]].decrypt(nonce, sealed, request.additional_authenticated_data)
         except (InvalidTag, IndexError):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Decryption failed: the ciphertext is invalid.")
+        plain = plain if self.opens_to is None else self.opens_to
         return DecryptResponse(plaintext=plain, plaintext_crc32c=_checksum(plain) ^ self.flips_a_bit)
 
     async def _versions(self, name: str, context: Any) -> list[AESGCM]:

@@ -1,11 +1,15 @@
 """A KMS keeps the master key: `key wrap`, `key init --kms`, and every command with wrapped keys, on a real OpenBao."""
 
+import asyncio
+import os
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import fed, hookseal
+from tests import forked
+from tests.cli.command import DEADLINE_SECONDS, fed, hookseal
 from tests.cli.installation import Begun
 from tests.doubles.openbao import ROOT_TOKEN, token_for
 from tests.doubles.stored import MASTER_KEY_TEXT
@@ -140,3 +144,34 @@ async def test_a_start_that_the_kms_refuses(database_url: str, kms: dict[str, st
     denied = await hookseal("key", "status", **(settings | {"BAO_TOKEN": token}))
     assert (78, True) == (denied.code, "give its policy that right" in denied.err)
     assert token not in denied.err
+    worker = await hookseal("worker", **(settings | {"BAO_TOKEN": token, "REDIS_URL": "redis://127.0.0.1:1"}))
+    assert (78, "", denied.err) == (worker.code, worker.out, worker.err)
+
+
+async def test_nothing_is_half_done(database_url: str, kms: dict[str, str], openbao_address: str) -> None:
+    """What cannot be unwrapped again is not printed, and no installation begins with it."""
+    key = kms["SECRETS_KMS"].removeprefix("openbao:").replace("/", "/encrypt/")
+    token = (await token_for(openbao_address, f'path "{key}" {{ capabilities = ["update"] }}')).reveal().decode()
+    settings = kms | {"DATABASE_URL": database_url, "SECRETS_PROVIDER": "db"}
+    for words in (("wrap", "--new"), ("init", "--kms")):
+        refused = await hookseal("key", *words, **(settings | {"BAO_TOKEN": token}))
+        assert (78, "", True) == (refused.code, refused.out, "/decrypt/" in refused.err)
+        assert token not in refused.err
+    begun = await hookseal("key", "init", "--kms", **settings)
+    assert (0, "") == (begun.code, begun.err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+async def test_a_wrapped_key_that_cannot_be_printed(database_url: str, kms: dict[str, str]) -> None:
+    """If the disk is full after the key was registered, the wrapped key is on standard error and is usable."""
+    settings = kms | {"DATABASE_URL": database_url, "SECRETS_PROVIDER": "db"}
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await forked.start(
+        *("key", "init", "--kms", "--json"), env={**os.environ, **settings}, stdout=full, stderr=PIPE
+    )
+    os.close(full)
+    _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    assert 69 == process.returncode
+    _, _, wrapped = err.decode().splitlines()[0].partition("SECRETS_MASTER_KEY_WRAPPED is ")
+    shown = await hookseal("key", "status", "--json", **settings, SECRETS_MASTER_KEY_WRAPPED=wrapped)
+    assert [("active", True)] == [(row["state"], row["held"]) for row in shown.json["items"]]

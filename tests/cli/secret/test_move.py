@@ -25,7 +25,7 @@ def of_openbao(address: str, *, provider: str = "openbao") -> dict[str, str]:
 
 
 async def test_a_whole_story(begun: Begun) -> None:
-    """A dry run, a tenant, the others with hookseal's own secrets, a repeat, and the way back."""
+    """A dry run, a tenant, the others with hookseal's own secrets, a repeat, the way back, and there again at once."""
     for tenant in ("acme", "globex", "initech"):
         await begun.stored.endpoint(tenant)
     async with openbao() as server:
@@ -43,11 +43,14 @@ async def test_a_whole_story(begun: Begun) -> None:
         assert 3 == purged.json["versions"]
         settings = begun.settings | there
         del settings["SECRETS_MASTER_KEY"]
+        assert [False] == [row["held"] for row in (await hookseal("key", "status", "--json", **settings)).json["items"]]
         rotated = await hookseal("key", "rotate-integrity", "--json", **settings)
         assert (0, "openbao:_system:integrity:2") == (rotated.code, rotated.json["integrity_ref"])
         home = await begun.run("secret", "move", "--to", "db", "--json", **back)
         assert (3, 0) == (home.json["moved"], home.json["failures"])
         assert 0 == (await begun.run("key", "status", SECRETS_PROVIDER="db")).code
+        returned = await begun.run("secret", "move", "--to", "openbao", "--json", **there)
+        assert (0, 3, 3) == (returned.code, returned.json["moved"], len(returned.json["own"]))
 
 
 async def test_an_endpoint_that_fails(begun: Begun) -> None:

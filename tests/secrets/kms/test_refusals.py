@@ -1,8 +1,11 @@
 """What each KMS says when it does not answer well: transient, or an error that names who must do what."""
 
+import asyncio
 import base64
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,15 +13,18 @@ from aiohttp import web
 
 from hookseal.secrets.errors import SecretUnavailable
 from hookseal.secrets.kms import aws, transit
+from hookseal.secrets.kms.gcp import GcpKms
 from hookseal.secrets.kms.opening import opened
 from hookseal.secrets.kms.port import KmsRefused
 from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsSettings
 from hookseal.secrets.material import SecretMaterial
 from tests.doubles.aws import CREDENTIALS
+from tests.doubles.google import service_account
 from tests.doubles.openbao import as_root, token_for
 from tests.doubles.serving import serving
 from tests.secrets.kms.sites import SECONDS, aws_site, failing_gcp, openbao_server, openbao_site
 from tests.secrets.kms.test_wrapped import ARN, CRYPTO_KEY
+from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("SEC-25")
 
@@ -69,6 +75,18 @@ async def test_aws_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
             await kms.wrap(PLAIN, BINDING)
 
 
+async def test_a_source_of_credentials_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If what gives out the credentials fails, as an agent that has not started yet, the start asks again."""
+    (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    async with aws.opened(AWS_KEY, seconds=SECONDS) as kms:
+        with pytest.raises(SecretUnavailable, match="what gives this process its credentials of AWS fails"):
+            await kms.unwrap(b"x" * 40, BINDING)
+
+
 async def test_settings_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile of AWS, or a file of Google, that is not there is an error of the settings."""
     monkeypatch.setenv("AWS_PROFILE", "of-another-machine")
@@ -77,6 +95,32 @@ async def test_settings_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(KmsRefused, match=named):
             async with opened(KmsSettings(key=key, installation="production")) as kms:
                 await kms.wrap(PLAIN, BINDING)
+
+
+@pytest.mark.timeout(20)
+async def test_gcp_whose_credentials_are_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is not held up while Google's library reads credentials, or asks the machine for them."""
+    pipe = tmp_path / "google.json"
+    os.mkfifo(pipe)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(pipe))
+
+    async def found() -> bool:
+        async with opened(KmsSettings(key=GCP_KEY, installation="production")) as kms:
+            return isinstance(kms, GcpKms)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(found())
+        pipe_end = await eventually(lambda: _writable(pipe))
+        os.write(pipe_end, service_account())
+        os.close(pipe_end)
+    assert task.result()
+
+
+async def _writable(pipe: Path) -> int | None:
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:  # nobody reads it yet
+        return None
 
 
 async def test_gcp() -> None:

@@ -87,12 +87,14 @@ async def test_a_role_logs_in_again(openbao_address: str) -> None:
 
 
 async def test_a_refused_role(openbao_address: str) -> None:
-    """A wrong secret id is denied, and names the variables."""
-    role = await approle(openbao_address, ttl="60s")
+    """A wrong secret id is denied, and names the variables; so is a login that is not enabled."""
+    role = AppRole(role_id=(await approle(openbao_address, ttl="60s")).role_id, secret_id=SecretMaterial(b"x"))
+    await as_root(openbao_address, "POST", "sys/namespaces/without-logins", {})
 
-    async with opened(server(openbao_address, AppRole(role_id=role.role_id, secret_id=SecretMaterial(b"x")))) as client:
-        with pytest.raises(OpenBaoDenied, match="BAO_SECRET_ID"):
-            await client.request("GET", LOOKUP)
+    for more in ({}, {"namespace": "without-logins"}):
+        async with opened(server(openbao_address, role, **more)) as client:
+            with pytest.raises(OpenBaoDenied, match=r"bao auth enable approle.*BAO_SECRET_ID"):
+                await client.request("GET", LOOKUP)
 
 
 async def test_a_token_is_renewed(openbao_address: str) -> None:
@@ -176,11 +178,20 @@ async def test_the_authorities(tmp_path: Path) -> None:
     """A server is trusted under the given authorities, and those of the system do not count beside them."""
     ours = authority()
     context = issued("127.0.0.1", by=ours).server(tmp_path)
+    expired = issued("127.0.0.1", by=ours, days=(-2, -1)).server(tmp_path)
 
     async with answering(200, b"{}", context=context) as address:
         trusting = replace(server(address, "t"), authorities=ours.pem)
         async with opened(trusting) as client:
             assert {} == await client.request("GET", "a")
-        async with opened(replace(trusting, authorities=authority("another").pem)) as client:
-            with pytest.raises(OpenBaoUnavailable, match="does not answer"):
-                await client.request("GET", "a")
+        await _untrusted(replace(trusting, authorities=authority("another").pem))
+    async with answering(200, b"{}", context=expired) as address:
+        await _untrusted(replace(trusting, address=address))
+    async with answering(200, b"{}") as address:
+        await _untrusted(replace(trusting, address=address.replace("http:", "https:")))
+
+
+async def _untrusted(there: OpenBaoServer) -> None:
+    async with opened(there) as client:
+        with pytest.raises(OpenBaoUnavailable, match="BAO_CACERT and the clock of this machine"):
+            await client.request("GET", "a")

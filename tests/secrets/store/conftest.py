@@ -1,6 +1,6 @@
 """The stores of the conformance tests: each kind, empty, on its real server or on one that speaks its protocol."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,8 +10,6 @@ from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.port import SecretStore
 from hookseal.secrets.store.postgres import PostgresStore
 from hookseal.secrets.store.provider_api import ProviderApi
-from tests.doubles.aws_secrets import running_moto
-from tests.doubles.openbao import running_openbao
 from tests.doubles.providers import AWS_ENVIRONMENT, api_of, external
 from tests.secrets.key.registered import register
 from tests.secrets.samples import RING
@@ -27,33 +25,19 @@ def of_providers(*providers: Provider) -> list[object]:
     ]
 
 
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """The url of a Secrets Manager of these tests."""
-    with running_moto() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def openbao_url() -> Iterator[str]:
-    """The url of an OpenBao of these tests."""
-    with running_openbao() as url:
-        yield url
-
-
 @pytest.fixture
-def aws_url(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def aws_url(aws_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Make clients of AWS ask moto, and return its url."""
-    for name, value in (AWS_ENVIRONMENT | {"AWS_ENDPOINT_URL": moto_url}).items():
+    for name, value in (AWS_ENVIRONMENT | {"AWS_ENDPOINT_URL": aws_address}).items():
         monkeypatch.setenv(name, value)
-    return moto_url
+    return aws_address
 
 
 @pytest.fixture
 def where(request: pytest.FixtureRequest) -> str:
     """The url of the server of the provider of this test, which starts now, outside of an event loop."""
     parameters = request.node.callspec.params
-    servers = {Provider.OPENBAO: "openbao_url", Provider.AWS: "aws_url"}
+    servers = {Provider.OPENBAO: "openbao_address", Provider.AWS: "aws_url"}
     server = servers.get(parameters.get("store", parameters.get("api")))
     return "" if server is None else str(request.getfixturevalue(server))
 

@@ -129,20 +129,41 @@ async def test_without_credentials(aws_url: str, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_one_right_that_a_policy_lacks(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call that is denied names the right that it needs."""
-    denied = aws_refusal("AccessDeniedException")
+    """Each call that is denied names the right that it needs; with the right, the same call succeeds."""
     async with faulty_proxy(aws_url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         async with _api() as api:
-            proxy.fault = denied
             for call, right in (
                 (lambda: api.write(FIRST, b"x", owner=OWNER, is_first=True), "CreateSecret"),
-                (lambda: api.write(SECOND, b"x", owner=OWNER, is_first=False), "PutSecretValue"),
+                (lambda: api.write(SECOND, b"x", owner=OWNER, is_first=False), "DescribeSecret"),
+                (lambda: api.write(THIRD, b"x", owner=OWNER, is_first=False), "PutSecretValue"),
                 (lambda: api.read(FIRST), "GetSecretValue"),
-                (lambda: api.remove(FIRST, Rest(is_needed=False), owner=OWNER), "DescribeSecret"),
+                (
+                    lambda: api.remove(THIRD, Rest(is_needed=True, active=SECOND), owner=OWNER),
+                    "UpdateSecretVersionStage",
+                ),
+                (lambda: api.remove(FIRST, Rest(is_needed=False), owner=OWNER), "DeleteSecret"),
             ):
-                with pytest.raises(SecretDenied, match=f"grant its role or user secretsmanager:{right}"):
+                proxy.fault, proxy.only = aws_refusal("AccessDeniedException"), f".{right}"
+                with pytest.raises(SecretDenied, match=rf"grant its role or user .*secretsmanager:{right}"):
                     await call()
+                proxy.fault = None
+                await call()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"AWS_PROFILE": "of-another-machine"}, {"AWS_ENDPOINT_URL_SECRETS_MANAGER": "nothing"}], ids=str
+)
+async def test_settings_of_another_machine(
+    aws_url: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A profile that is not there, or an address that is none, does not look like a server that is away."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    async with _api() as api:
+        for call in (api.prepare, lambda: api.read(FIRST)):
+            with pytest.raises(SecretDenied, match="correct the settings of AWS, such as AWS_PROFILE"):
+                await call()
 
 
 @pytest.mark.req("SEC-15", part="logs")

@@ -22,9 +22,11 @@ from hookseal.secrets.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.store import leftovers
 from hookseal.secrets.store.external import ExternalStore
 from hookseal.secrets.store.leftovers import Removal
+from hookseal.secrets.store.postgres import PostgresStore
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.providers import OWNER, external, google_api
-from tests.secrets.samples import NAME, OTHER_SECRET, SECRET, TENANT
+from tests.secrets.key.registered import register
+from tests.secrets.samples import NAME, OTHER_SECRET, RING, SECRET, TENANT
 
 SIGNING = Purpose.WEBHOOK_SIGNING
 LEFTOVERS = "SELECT version, why FROM hookseal.secret_leftovers ORDER BY version"
@@ -270,3 +272,19 @@ async def test_a_version_keeps_its_number_when_it_moves(scene: Scene) -> None:
     assert replace(before, provider=Provider.GCP) == moved
     assert material == await scene.store.get(moved, purpose=Purpose.INTEGRITY)
     assert [(7, "destroyed")] == await scene.left(), "AWS still has it"
+
+
+async def test_a_version_that_comes_back_before_it_was_removed(scene: Scene) -> None:
+    """A version that left for PostgreSQL, and returns before its bytes were removed, finds them and is used."""
+    await register(scene.pool)
+    material, here = SecretMaterial(b"m" * 32), PostgresStore(scene.pool, RING)
+    ref = await here.put(TENANT, "n", material, purpose=Purpose.INTEGRITY)
+    stores: tuple[ExternalStore | PostgresStore, ...] = (scene.store, here, scene.store)
+    for store in stores:
+        async with scene.pool.acquire() as connection, connection.transaction():
+            joined = store.joined_to(connection)
+            ref = await joined.take_over(connection, ref, material, purpose=Purpose.INTEGRITY)
+
+    assert Provider.GCP is ref.provider
+    assert material == await scene.store.get(ref, purpose=Purpose.INTEGRITY)
+    assert [] == await scene.left()

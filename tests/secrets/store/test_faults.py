@@ -42,6 +42,7 @@ def _of_version(version: object) -> Spoilt:
 
 
 GARBAGE = Spoilt(change=lambda _: b"<html>")
+LIST = Refusal(status=200, body=b"[1]")
 AWS: list[tuple[Any, type[Exception], str]] = [
     (aws_refusal("AccessDeniedException"), SecretDenied, "grant its role or user secretsmanager:GetSecretValue"),
     (aws_refusal("AccessDeniedException", 403), SecretDenied, "grant its role or user"),
@@ -58,6 +59,8 @@ AWS: list[tuple[Any, type[Exception], str]] = [
     (Refusal(status=500), SecretUnavailable, "does not answer .500"),
     (aws_refusal("InternalServiceError", 503), SecretUnavailable, "does not answer"),
     (GARBAGE, SecretUnavailable, "does not answer"),
+    (LIST, SecretUnavailable, "does not answer"),
+    (Refusal(status=400, body=b"[1]"), SecretUnavailable, "does not answer"),
     (Silence.RESET, SecretUnavailable, "does not answer"),
     (_of_version("0f6f4f0b-7a11-4d0c-9d3b-6e2a0c9e52a3"), SecretTampered, "another version than was asked for"),
 ]
@@ -73,6 +76,9 @@ OPENBAO: list[tuple[Any, type[Exception], str]] = [
         "standby",
     ),
     (GARBAGE, SecretUnavailable, "cannot be read"),
+    (LIST, SecretUnavailable, "cannot be read"),
+    (Refusal(status=200, body=b'{"data": [1], "auth": [1]}'), SecretDenied, "no engine KV, version 2, at secret"),
+    (Refusal(status=404, body=b'{"errors": ["no handler for route"]}'), SecretDenied, "correct BAO_MOUNT"),
     (Silence.RESET, SecretUnavailable, "does not answer"),
     (_of_version(2), SecretTampered, "another version than was asked for"),
 ]
@@ -84,6 +90,8 @@ GCP = [
     (CODE.INVALID_ARGUMENT, SecretDenied, "look the call up in the audit logs"),
     (CODE.RESOURCE_EXHAUSTED, SecretUnavailable, "does not answer"),
     (CODE.UNAVAILABLE, SecretUnavailable, "does not answer"),
+    (CODE.ABORTED, SecretUnavailable, "does not answer"),
+    (CODE.CANCELLED, SecretUnavailable, "does not answer"),
     (CODE.INTERNAL, SecretUnavailable, "does not answer"),
     (CODE.DEADLINE_EXCEEDED, SecretUnavailable, "does not answer"),
 ]
@@ -133,9 +141,9 @@ async def test_aws(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.req("SEC-18")
 @pytest.mark.req("SEC-07", part="openbao")
-async def test_openbao(openbao_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_openbao(openbao_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of OpenBao names who must do what; after each the next read succeeds."""
-    async with _behind(Provider.OPENBAO, openbao_url, monkeypatch) as (proxy, api):
+    async with _behind(Provider.OPENBAO, openbao_address, monkeypatch) as (proxy, api):
         for fault, error, says in OPENBAO:
             proxy.fault = fault
             await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
@@ -188,7 +196,7 @@ async def _hangs(_: str, __: Any) -> None:
 
 @pytest.mark.req("SEC-07", part="providers")
 async def test_none_is_waited_for_longer_than_an_attempt(
-    aws_url: str, openbao_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    aws_url: str, openbao_address: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provider that hangs, or answers too slowly, fails within two seconds as transient; then it is asked again."""
     clock = SystemClock()
@@ -208,7 +216,7 @@ async def test_none_is_waited_for_longer_than_an_attempt(
     begin_fault: dict[ProviderApi, Callable[[], Awaitable[None]]] = {}
     async with (
         _behind(Provider.AWS, aws_url, monkeypatch, call_seconds=CALL_SECONDS) as (to_aws, aws),
-        _behind(Provider.OPENBAO, openbao_url, monkeypatch, call_seconds=CALL_SECONDS) as (to_openbao, openbao),
+        _behind(Provider.OPENBAO, openbao_address, monkeypatch, call_seconds=CALL_SECONDS) as (to_openbao, openbao),
         google_api() as (kept, google),
     ):
 

@@ -1,21 +1,24 @@
 """Google Secret Manager: names, credentials, repeats, and what its client logs."""
 
-import json
 import logging
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from hookseal.secrets.errors import SecretDenied
+from hookseal.ground.errors import HooksealError
+from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import GcpAccess
 from hookseal.secrets.store.gcp import GcpApi, secret_id
+from hookseal.secrets.store.provider_api import Rest
+from tests.doubles.google import service_account
 from tests.doubles.providers import OWNER, google_api
 from tests.secrets.samples import NAME, TENANT
 
 pytestmark = pytest.mark.req("SEC-17")
+CODE = grpc.StatusCode
 REF = SecretRef(provider=Provider.GCP, tenant=TENANT, name=NAME, version=1)
 
 
@@ -26,31 +29,11 @@ def test_names_never_change() -> None:
     assert 255 >= len(secret_id("hookseal", long)) == len("hookseal__") + 64
 
 
-def _service_account(folder: Path) -> Path:
-    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    file = folder / "google.json"
-    file.write_text(
-        json.dumps(
-            {
-                "type": "service_account",
-                "project_id": "tests",
-                "private_key_id": "1",
-                "private_key": pem,
-                "client_email": "hookseal@tests.iam.gserviceaccount.com",
-                "client_id": "1",
-                "token_uri": "http://127.0.0.1:1/token",
-            }
-        )
-    )
-    return file
-
-
 async def test_credentials_of_a_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of a service account is found by GOOGLE_APPLICATION_CREDENTIALS; the client is made without a call."""
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(_service_account(tmp_path)))
+    file = tmp_path / "google.json"
+    file.write_bytes(service_account())
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
     await api.prepare()
     await api.close()
@@ -64,6 +47,67 @@ async def test_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(SecretDenied, match=r"DefaultCredentialsError.*GOOGLE_APPLICATION_CREDENTIALS"):
             await call()
     await api.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "error", "says"),
+    [
+        ("CreateSecret", CODE.FAILED_PRECONDITION, SecretDenied, "organisation policy"),
+        ("CreateSecret", CODE.NOT_FOUND, SecretDenied, "GOOGLE_CLOUD_PROJECT"),
+        ("CreateSecret", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.secrets.create"),
+        ("GetSecret", CODE.NOT_FOUND, SecretUnavailable, "another process changes the secret"),
+        ("GetSecret", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.secrets.get"),
+        ("AddSecretVersion", CODE.NOT_FOUND, SecretUnavailable, "another process changes the secret"),
+        ("AddSecretVersion", CODE.FAILED_PRECONDITION, SecretDenied, "look the call up in the audit logs"),
+        ("AddSecretVersion", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.versions.add"),
+        ("AccessSecretVersion", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.versions.access"),
+    ],
+)
+async def test_a_write_that_fails_at_one_call(
+    method: str, code: grpc.StatusCode, error: type[HooksealError], says: str
+) -> None:
+    """Whichever call of a repeated write fails, the error says what to do; afterwards the write succeeds."""
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+        async def fails(called: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            if called == method:
+                await context.abort(code, "do not show me")
+
+        kept.fault = fails
+        with pytest.raises(error, match=says) as failed:
+            await api.write(REF, b"ours", owner=OWNER, is_first=True)
+        assert "do not show me" not in str(failed.value)
+        kept.fault = None
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+
+async def test_a_token_that_google_refuses_to_give() -> None:
+    """With a clock that is an hour off no token is given out. Google's client reports that as a server that is away."""
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+        async def fails(_: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            await context.abort(CODE.UNAVAILABLE, "Getting metadata from plugin failed with error: ('invalid_grant')")
+
+        kept.fault = fails
+        with pytest.raises(SecretDenied, match="set the clock of this machine"):
+            await api.read(REF)
+
+
+@pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])
+async def test_a_removal_that_fails(method: str) -> None:
+    """A removal that Google refuses is an error of ours, with what to do."""
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+
+        async def fails(called: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            if called == method:
+                await context.abort(CODE.FAILED_PRECONDITION, "do not show me")
+
+        kept.fault = fails
+        with pytest.raises(SecretDenied, match="look the call up in the audit logs"):
+            await api.remove(REF, Rest(is_needed=False), owner=OWNER)
 
 
 async def test_versions_are_pinned() -> None:

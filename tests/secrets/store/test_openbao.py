@@ -54,7 +54,7 @@ async def _matched(log: Path) -> str | None:
     return None if matched is None else matched[1]
 
 
-async def test_a_policy_that_lacks_one_right(openbao_url: str) -> None:
+async def test_a_policy_that_lacks_one_right(openbao_address: str) -> None:
     """With the policy of the documentation everything works; without one right of it that call is denied, and named."""
     own = prefix()
     rights = {
@@ -72,35 +72,55 @@ async def test_a_policy_that_lacks_one_right(openbao_url: str) -> None:
 
     async def calls(token: str, number: int) -> None:
         ref = SecretRef(provider=Provider.OPENBAO, tenant=TENANT, name=NAME, version=number)
-        async with _api(openbao_url, own, token=token) as api:
+        async with _api(openbao_address, own, token=token) as api:
             await api.write(ref, b"x", owner=OWNER, is_first=True)
             await api.read(ref)
             await api.remove(ref, Rest(is_needed=False), owner=OWNER)
 
-    await calls((await token_for(openbao_url, *lines())).reveal().decode(), 1)
+    await calls((await token_for(openbao_address, *lines())).reveal().decode(), 1)
     data, metadata = rights
     for number, without in enumerate([(data, "create"), (data, "read"), (metadata, "delete")], 2):
-        token = await token_for(openbao_url, *lines(without))
+        token = await token_for(openbao_address, *lines(without))
         with pytest.raises(SecretDenied, match="give its policy that right"):
             await calls(token.reveal().decode(), number)
 
 
-async def test_a_version_that_somebody_adds_is_not_used(openbao_url: str) -> None:
+@pytest.mark.parametrize("kind", [None, "transit", "kv"])
+async def test_a_mount_of_something_else(openbao_address: str, kind: str | None) -> None:
+    """Where there is no engine KV, version 2, nothing is written or removed, and the error says what to do."""
+    own = prefix()
+    if kind is not None:
+        await as_root(openbao_address, "POST", f"sys/mounts/{own}", {"type": kind})
+    access = openbao_access(openbao_address, own)
+    assert access.openbao is not None
+    providers = Providers(replace(access, openbao=replace(access.openbao, mount=own), call_seconds=PATIENCE_SECONDS))
+    api = providers.api(Provider.OPENBAO)
+    for call in (
+        api.write(REF, b"x", owner=OWNER, is_first=True),
+        api.read(REF),
+        api.remove(REF, Rest(is_needed=False), owner=OWNER),
+    ):
+        with pytest.raises(SecretDenied, match=rf"no engine KV, version 2, at {own}.*bao secrets enable.*BAO_MOUNT"):
+            await call
+    await providers.close()
+
+
+async def test_a_version_that_somebody_adds_is_not_used(openbao_address: str) -> None:
     """If somebody writes a second version to a path of ours, the read is refused, because it is not what we wrote."""
     own = prefix()
-    async with _api(openbao_url, own) as api:
+    async with _api(openbao_address, own) as api:
         await api.write(REF, b"x", owner=OWNER, is_first=True)
-        await as_root(openbao_url, "POST", f"secret/data/{own}/{PATH}", {"data": {"value": "eA==", "owner": OWNER}})
+        await as_root(openbao_address, "POST", f"secret/data/{own}/{PATH}", {"data": {"value": "eA==", "owner": OWNER}})
         with pytest.raises(SecretTampered, match="another version"):
             await api.read(REF)
 
 
 @pytest.mark.parametrize("data", [{}, {"value": "not base64!"}, {"password": "x"}], ids=repr)
-async def test_content_of_somebody_else(openbao_url: str, data: dict[str, str]) -> None:
+async def test_content_of_somebody_else(openbao_address: str, data: dict[str, str]) -> None:
     """A path with another content than hookseal writes is refused."""
     own = prefix()
-    await as_root(openbao_url, "POST", f"secret/data/{own}/{PATH}", {"data": data})
-    async with _api(openbao_url, own) as api:
+    await as_root(openbao_address, "POST", f"secret/data/{own}/{PATH}", {"data": data})
+    async with _api(openbao_address, own) as api:
         with pytest.raises(SecretTampered, match="another form than hookseal writes"):
             await api.read(REF)
         with pytest.raises(SecretDenied, match="did not make it"):

@@ -61,8 +61,9 @@ async def test_what_somebody_else_made_is_neither_used_nor_removed(api: Provider
     """A name that another installation has is denied with what to do, and stays as it is."""
     ref = _ref(api)
     await api.write(ref, b"theirs", owner=OTHER_OWNER, is_first=True)
-    with pytest.raises(SecretDenied, match=r"did not make it.*SECRETS_NAME_PREFIX"):
-        await api.write(ref, b"ours", owner=OWNER, is_first=True)
+    for is_first in (True, False):  # also if they replaced ours
+        with pytest.raises(SecretDenied, match=r"did not make it.*SECRETS_NAME_PREFIX"):
+            await api.write(ref, b"ours", owner=OWNER, is_first=is_first)
     await api.remove(ref, ALONE, owner=OWNER)
 
     assert b"theirs" == await api.read(ref)

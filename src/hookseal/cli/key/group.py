@@ -8,7 +8,7 @@ import typer
 from hookseal.cli.key.compromise import compromise, versions
 from hookseal.cli.key.moves import destroy, promote, retire, stage
 from hookseal.cli.key.rewrap import rewrap
-from hookseal.cli.key.wrap import draw, printed_if_in_doubt, wrap
+from hookseal.cli.key.wrap import draw, never_lost, wrap
 from hookseal.cli.shared.operating import NEEDS, operate, operator_name, outside_of
 from hookseal.cli.shared.output import Json, emit, table
 from hookseal.cli.shared.runtime import Connection, reading, start
@@ -49,27 +49,27 @@ def init(
         raise Refused(f"--kms is for SECRETS_PROVIDER db: {settings.secrets.provider} has no master key", field="kms")
     drawn = draw(settings) if kms else None
     keyring = _first_keyring(settings) if drawn is None else KeyRing(drawn.key)
-    with printed_if_in_doubt(drawn):
+    with never_lost(drawn):
         made = reading(settings, lambda connection: _begun(settings, connection, keyring))
-    created = [str(made.integrity_ref), str(made.sentinel_ref)] if made.created else []
-    facts = {"key_id": made.key_id, "state": made.state, "created": created}
-    if drawn is not None:
-        emit(facts | drawn.facts, as_json=as_json, text=drawn.text)
-        return
-    emit(
-        facts,
-        as_json=as_json,
-        text=(
-            f"no master key: secrets are kept by {settings.secrets.provider}\n"
-            if made.key_id is None
-            else f"master key {made.key_id} is {made.state}; keep it safe: without it no stored secret can be read\n"
-        )
-        + (f"created {' and '.join(created)}" if created else "next: hookseal secret move --to db"),
+        created = [str(made.integrity_ref), str(made.sentinel_ref)] if made.created else []
+        facts = {"key_id": made.key_id, "state": made.state, "created": created}
+        if drawn is None:
+            emit(facts, as_json=as_json, text=_begun_text(settings, made, created))
+        else:
+            emit(facts | drawn.facts, as_json=as_json, text=drawn.text)
+
+
+def _begun_text(settings: Settings, made: keys.KeyStatus, created: list[str]) -> str:
+    first = (
+        f"no master key: secrets are kept by {settings.secrets.provider}"
+        if made.key_id is None
+        else f"master key {made.key_id} is {made.state}; keep it safe: without it no stored secret can be read"
     )
+    return first + "\n" + (f"created {' and '.join(created)}" if created else "next: hookseal secret move --to db")
 
 
 def _first_keyring(settings: Settings) -> KeyRing | None:
-    """Return the keyring to begin with; None with a provider outside PostgreSQL."""
+    """Return the keyring of the settings; None with a provider outside PostgreSQL. Raises `Refused` with `dev`."""
     is_outside = settings.secrets.provider not in (Provider.DB, Provider.DEV)
     return None if is_outside else _keyring(settings)
 
@@ -96,14 +96,14 @@ def status(*, as_json: Json = False) -> None:
     Example: hookseal key status --json
     """
     settings = start(NEEDS)
-    keyring = _keyring(settings)
+    keyring = settings.secrets.keyring or _first_keyring(settings)
     rows, plaintext = reading(settings, lambda connection: _rows(connection, keyring))
     items = [{column: getattr(row, column) for column in (*_COLUMNS, *_TIMES)} for row in rows]
     shown = [item | {"held": "yes" if item["held"] else "no"} for item in items]
     emit(
         {"items": items, "next_cursor": None, "plaintext_endpoints": plaintext},
         as_json=as_json,
-        text=lambda: _status_text(shown, plaintext),
+        text=lambda: _status_text(settings, shown, plaintext),
     )
 
 
@@ -128,13 +128,18 @@ def rotate_integrity(*, as_json: Json = False) -> None:
     )
 
 
-async def _rows(connection: Connection, keyring: KeyRing) -> tuple[tuple[keys.KeyRow, ...], int]:
+async def _rows(connection: Connection, keyring: KeyRing | None) -> tuple[tuple[keys.KeyRow, ...], int]:
     rows = await keys.status(connection, keyring, live_seconds=LIVE_SECONDS)
     return rows, await migrate_secrets.count_plaintext(connection)
 
 
-def _status_text(shown: list[dict[str, object]], plaintext: int) -> str:
-    keyed = table(shown, _COLUMNS) if shown else "no master key yet: run `hookseal key init`"
+def _status_text(settings: Settings, shown: list[dict[str, object]], plaintext: int) -> str:
+    none = (
+        "no master key yet: run `hookseal key init`"
+        if settings.secrets.provider is Provider.DB
+        else f"no master key: secrets are kept by {settings.secrets.provider}"
+    )
+    keyed = table(shown, _COLUMNS) if shown else none
     return keyed + (
         f"\nendpoints with a plaintext secret: {plaintext} (run `hookseal migrate-secrets`)" if plaintext else ""
     )

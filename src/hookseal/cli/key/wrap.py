@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.printing import OutputLost, emit_error
 from hookseal.cli.shared.runtime import run, start
 from hookseal.cli.shared.secret_files import read_secret_text
 from hookseal.config.hardening import harden_process
@@ -16,7 +17,7 @@ from hookseal.config.keys import INSTALLATION, KMS, MASTER_KEY, WRAPPED_KEY
 from hookseal.config.load import NOTHING, load
 from hookseal.config.settings import Part, Settings
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import ConfigError, InDoubt, Malformed, Refused
+from hookseal.ground.errors import ConfigError, InDoubt, LocalFailure, Malformed, Refused
 from hookseal.secrets.kms.keys import key_wrapper
 from hookseal.secrets.kms.wrapped import KMS_FORM, KmsKey, KmsSettings, WrappedKey
 from hookseal.secrets.material import SecretMaterial
@@ -79,14 +80,19 @@ def draw(settings: Settings) -> Drawn:
 
 
 @contextmanager
-def printed_if_in_doubt(drawn: Drawn | None) -> Iterator[None]:
-    """Add the wrapped key to an `InDoubt` of the block, since the database may have registered it."""
+def never_lost(drawn: Drawn | None) -> Iterator[None]:
+    """Print the wrapped key with an error of the block, which registers the key in the database and prints it."""
     try:
         yield
     except InDoubt as error:
         if drawn is None:
             raise
         raise InDoubt(f"{error}. If it was made, {WRAPPED_KEY} is {drawn.text}") from None
+    except OutputLost:
+        if drawn is not None:  # as text: a JSON object would go to the same standard output
+            message = f"the master key is registered; keep its wrapped form: {WRAPPED_KEY} is {drawn.text}"
+            emit_error(code=LocalFailure.code, message=message, field=None, as_json=False)
+        raise
 
 
 def _wrapped(kms: KmsSettings, key: MasterKey) -> WrappedKey:

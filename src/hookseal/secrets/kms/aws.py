@@ -1,7 +1,7 @@
 """AWS KMS: Encrypt and Decrypt of a symmetric key, with an encryption context."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -10,15 +10,17 @@ from aiobotocore.session import get_session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
     MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
 
 from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.kms.port import KmsRefused, wrong_binding
+from hookseal.secrets.kms.port import KmsRefused, unreadable, wrong_binding
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
 from hookseal.secrets.material import SecretMaterial
 
@@ -36,11 +38,16 @@ _TRANSIENT: Final = frozenset(
     }
 )
 _NO_ANSWER: Final = (BotoConnectionError, HTTPClientError, MetadataRetrievalError)
+# What botocore raises for an answer that has not the form of AWS.
+_UNREADABLE: Final = (ResponseParserError, AttributeError, TypeError, ValueError)
 _WRONG_BINDING: Final = frozenset({"IncorrectKeyException", "InvalidCiphertextException"})
 _DENIED: Final = (
-    "let its key policy, or an IAM policy, give this identity kms:Decrypt (all) and kms:Encrypt (who wraps keys) for "
-    "this encryption context"
+    "let its key policy, or an IAM policy, give this identity kms:Decrypt, and kms:Encrypt if it wraps keys, for this "
+    "encryption context"
 )
+_SIGNATURE: Final = "correct the clock of this machine, of which AWS allows 5 minutes, or the credentials"
+_EXPIRED: Final = "renew the credentials, and check the clock of this machine"
+_NOT_OF_AWS: Final = "this is not an answer of AWS: look at what is between, such as a proxy, and AWS_ENDPOINT_URL_KMS"
 _ADVICE: Final = {
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
@@ -48,10 +55,9 @@ _ADVICE: Final = {
     "KMSInvalidStateException": "cancel the deletion of the key, or enable it",
     "NotFoundException": "correct SECRETS_KMS: this account and region have no such key",
     "InvalidKeyUsageException": "name a symmetric key for encryption",
-    "SignatureDoesNotMatch": "correct the credentials",
-    "InvalidSignatureException": "correct the credentials, or the clock of this machine",
-    "RequestTimeTooSkewed": "correct the clock of this machine",
-    "ExpiredTokenException": "renew the credentials, and check the clock of this machine",
+    **dict.fromkeys(("IncompleteSignature", "InvalidSignatureException", "SignatureDoesNotMatch"), _SIGNATURE),
+    **dict.fromkeys(("RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"), _SIGNATURE),
+    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"), _EXPIRED),
     "UnrecognizedClientException": "correct the credentials",
     "InvalidClientTokenId": "correct the credentials",
 }
@@ -62,26 +68,45 @@ _LOGGERS: Final = ("aiobotocore", "botocore")
 class AwsKms:
     """A symmetric key of AWS KMS."""
 
-    def __init__(self, client: Any, key: KmsKey) -> None:
-        self._client = client
+    def __init__(self, key: KmsKey, stack: AsyncExitStack, *, seconds: float) -> None:
         self._key = key
+        self._stack = stack
+        self._seconds = seconds
+        self._client: Any = None
 
     async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
         """Return the plain key, encrypted and bound. Raises as `Kms` says."""
-        with self._translated(binding):
-            answer = await self._client.encrypt(
-                KeyId=self._key.name, Plaintext=plain.reveal(), EncryptionContext=binding.pairs
-            )
-        ciphertext: bytes = answer["CiphertextBlob"]
-        return ciphertext
+        answer = await self._ask("encrypt", binding, Plaintext=plain.reveal())
+        return self._part(answer, "CiphertextBlob")
 
     async def unwrap(self, ciphertext: bytes, binding: Binding) -> SecretMaterial:
         """Return the plain key. Raises as `Kms` says."""
+        answer = await self._ask("decrypt", binding, CiphertextBlob=ciphertext)
+        return SecretMaterial(self._part(answer, "Plaintext"))
+
+    async def _ask(self, operation: str, binding: Binding, **arguments: bytes) -> Mapping[str, Any]:
         with self._translated(binding):
-            answer = await self._client.decrypt(
-                KeyId=self._key.name, CiphertextBlob=ciphertext, EncryptionContext=binding.pairs
-            )
-        return SecretMaterial(answer["Plaintext"])
+            ask = getattr(await self._opened(), operation)
+            answer: Mapping[str, Any] = await ask(KeyId=self._key.name, EncryptionContext=binding.pairs, **arguments)
+        return answer
+
+    async def _opened(self) -> Any:
+        """Return the client, which finds its credentials now: that may fail, and be tried again, as a call."""
+        if self._client is None:
+            seconds = self._seconds
+            config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+            try:
+                made = get_session().create_client("kms", region_name=self._key.part("region"), config=config)
+                self._client = await self._stack.enter_async_context(made)
+            except ValueError as error:  # an address that is none
+                raise _unusable(self._key, error) from None
+        return self._client
+
+    def _part(self, answer: Mapping[str, Any], name: str) -> bytes:
+        value = answer.get(name)
+        if not isinstance(value, bytes):
+            raise unreadable(str(self._key))
+        return value
 
     @contextmanager
     def _translated(self, binding: Binding) -> Iterator[None]:
@@ -95,10 +120,17 @@ class AwsKms:
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 field="SECRETS_KMS",
             ) from None
+        except CredentialRetrievalError as error:
+            source = error.kwargs.get("provider")
+            raise SecretUnavailable(
+                f"{self._key} cannot be asked: what gives this process its credentials of AWS fails ({source})"
+            ) from None
         except (*_NO_ANSWER, OSError) as error:
             raise SecretUnavailable(f"{self._key} does not answer ({type(error).__name__})") from None
         except BotoCoreError as error:
             raise _unusable(self._key, error) from None
+        except _UNREADABLE:
+            raise unreadable(str(self._key)) from None
 
     def _meaning(self, error: ClientError, binding: Binding) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", "unknown"))
@@ -107,7 +139,12 @@ class AwsKms:
             return SecretUnavailable(f"{self._key} cannot answer at the moment ({code})")
         if code in _WRONG_BINDING:
             return wrong_binding(str(self._key), binding)
-        advice = _ADVICE.get(code, "look the code up in the documentation of AWS KMS")
+        if error.operation_name.startswith("AssumeRole"):
+            advice = "let the trust policy of this process's role accept it, or correct the settings of AWS"
+        elif code.isdecimal():  # botocore found none
+            advice = _NOT_OF_AWS
+        else:
+            advice = _ADVICE.get(code, "look the code up in the documentation of AWS KMS")
         return KmsRefused(f"{self._key} refuses ({code}): {advice}", field="SECRETS_KMS")
 
 
@@ -119,14 +156,8 @@ async def opened(key: KmsKey, *, seconds: float) -> AsyncIterator[AwsKms]:
     """
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
     async with AsyncExitStack() as stack:
-        try:
-            client = get_session().create_client("kms", region_name=key.part("region"), config=config)
-            kms = AwsKms(await stack.enter_async_context(client), key)
-        except (BotoCoreError, ValueError) as error:  # a profile or an endpoint that does not exist
-            raise _unusable(key, error) from None
-        yield kms
+        yield AwsKms(key, stack, seconds=seconds)
 
 
 def _unusable(key: KmsKey, error: Exception) -> KmsRefused:

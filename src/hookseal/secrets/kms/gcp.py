@@ -1,14 +1,16 @@
 """Google Cloud KMS: Encrypt and Decrypt of a symmetric key, with associated data and checksums."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
+import google.auth
 import google_crc32c
 import grpc.aio
 from google.api_core import exceptions
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.kms_v1 import DecryptRequest, EncryptRequest
 from google.cloud.kms_v1.services.key_management_service import KeyManagementServiceAsyncClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcAsyncIOTransport
@@ -33,6 +35,7 @@ _ADVICE: Final = (
     (exceptions.NotFound, "correct SECRETS_KMS: this project has no such key"),
     (exceptions.FailedPrecondition, "enable the version of the key that wrapped it"),
 )
+_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 _REFUSED_GRANT: Final = "invalid_grant"
 # At DEBUG they log requests and answers, which contain keys.
 _SERVICE: Final = "google.cloud.kms_v1.services.key_management_service"
@@ -106,14 +109,21 @@ async def opened(key: KmsKey, *, seconds: float, channel: grpc.aio.Channel | Non
     for name in _LOGGERS:
         logging.getLogger(name).disabled = True
     try:
-        transport = None if channel is None else KeyManagementServiceGrpcAsyncIOTransport(channel=channel)
-        client = KeyManagementServiceAsyncClient(transport=transport)
-    except (DefaultCredentialsError, OSError, ValueError) as error:
+        client = KeyManagementServiceAsyncClient(transport=await _transport(channel))
+    except (GoogleAuthError, OSError, ValueError) as error:
         raise _no_credentials(key, error) from None
     try:
         yield GcpKms(client, key, seconds=seconds)
     finally:
         await client.transport.close()  # type: ignore[no-untyped-call]
+
+
+async def _transport(channel: grpc.aio.Channel | None) -> KeyManagementServiceGrpcAsyncIOTransport:
+    if channel is not None:
+        return KeyManagementServiceGrpcAsyncIOTransport(channel=channel)
+    # Another thread, because it may ask the machine's server of metadata, which takes 12 seconds if there is none.
+    credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
+    return KeyManagementServiceGrpcAsyncIOTransport(credentials=credentials)
 
 
 def _no_credentials(key: KmsKey, error: Exception) -> KmsRefused:

@@ -23,10 +23,14 @@ _LONGEST_DELAY_SECONDS: Final = 2.0
 
 
 class KeyWrapper:
-    """Wraps and unwraps by one KMS. It asks a KMS that is away again until `PATIENCE_SECONDS` after it was made."""
+    """Wraps and unwraps by one KMS. It asks a KMS that is away again until `PATIENCE_SECONDS` after it was made.
 
-    def __init__(self, kms: Kms, settings: KmsSettings, *, clock: Clock) -> None:
+    A call that takes longer than `call_seconds` counts as no answer, whatever the client of the KMS does meanwhile.
+    """
+
+    def __init__(self, kms: Kms, settings: KmsSettings, *, clock: Clock, call_seconds: float = CALL_SECONDS) -> None:
         self._kms = kms
+        self._call_seconds = call_seconds
         self._settings = settings
         self._clock = clock
         self._deadline = clock.monotonic() + PATIENCE_SECONDS
@@ -61,13 +65,20 @@ class KeyWrapper:
         delay = _FIRST_DELAY_SECONDS
         while True:
             try:
-                return await ask()
+                return await self._in_time(ask)
             except SecretUnavailable as error:
                 if self._clock.monotonic() + delay >= self._deadline:
                     raise away(self._settings, str(error)) from None
                 self._log.warning("kms.away", kms=str(self._settings.key), reason=str(error), again_in_seconds=delay)
             await self._clock.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+
+    async def _in_time(self, ask: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                return await ask()
+        except TimeoutError:
+            raise SecretUnavailable(f"{self._settings.key} does not answer within {self._call_seconds:g} s") from None
 
 
 @asynccontextmanager

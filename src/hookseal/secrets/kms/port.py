@@ -3,12 +3,13 @@
 from typing import Protocol
 
 from hookseal.ground.errors import ConfigError
+from hookseal.secrets.errors import SecretUnavailable
 from hookseal.secrets.kms.wrapped import Binding
 from hookseal.secrets.material import SecretMaterial
 
 
 class Kms(Protocol):
-    """A KMS with one key. Each call ends within `opening.CALL_SECONDS`, and repeats nothing by itself."""
+    """A KMS with one key. It repeats nothing by itself; `KeyWrapper` limits how long a call may take."""
 
     async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
         """Return the plain key, encrypted and bound. Raises `KmsRefused`, and `SecretUnavailable` if it is away."""
@@ -33,3 +34,8 @@ def wrong_binding(name: str, binding: Binding) -> KmsRefused:
         "and SECRETS_KMS_INSTALLATION as they were at `hookseal key wrap`, or wrap the key again",
         field="SECRETS_KMS",
     )
+
+
+def unreadable(name: str) -> SecretUnavailable:
+    """Return the error for an answer that has not what was asked for, as a page of something in between."""
+    return SecretUnavailable(f"{name} gives an answer that cannot be read: look at what is between, such as a proxy")

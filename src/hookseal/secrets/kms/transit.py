@@ -1,17 +1,15 @@
 """The transit engine of OpenBao: encrypt and decrypt, with associated data."""
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.kms.port import KmsRefused, wrong_binding
+from hookseal.secrets.kms.port import KmsRefused, unreadable, wrong_binding
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao import client
-from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused
+from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused, part
 from hookseal.secrets.openbao.client import OpenBao
 from hookseal.secrets.openbao.server import OpenBaoServer
 
@@ -26,15 +24,18 @@ class TransitKms:
     async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
         """Return the plain key, encrypted and bound. Raises as `Kms` says."""
         answer = await self._ask("encrypt", {"plaintext": _base64(plain.reveal())}, binding)
-        return str(answer.get("ciphertext")).encode()
+        ciphertext = answer.get("ciphertext")
+        if not isinstance(ciphertext, str) or not ciphertext.isascii():
+            raise unreadable(str(self._key))
+        return ciphertext.encode()
 
     async def unwrap(self, ciphertext: bytes, binding: Binding) -> SecretMaterial:
         """Return the plain key. Raises as `Kms` says."""
         answer = await self._ask("decrypt", {"ciphertext": ciphertext.decode("ascii", "replace")}, binding)
         try:
-            return SecretMaterial(base64.b64decode(str(answer.get("plaintext")), validate=True))
-        except binascii.Error:
-            raise SecretUnavailable(f"{self._key} gives an answer that cannot be read") from None
+            return SecretMaterial(base64.b64decode(answer["plaintext"], validate=True))
+        except (KeyError, TypeError, ValueError):
+            raise unreadable(str(self._key)) from None
 
     async def _ask(self, what: str, body: Mapping[str, object], binding: Binding) -> Mapping[str, Any]:
         path = f"{self._key.part('mount')}/{what}/{self._key.part('key')}"
@@ -44,11 +45,17 @@ class TransitKms:
             raise KmsRefused(str(error), field="SECRETS_KMS") from None
         except (OpenBaoNotFound, OpenBaoRefused) as error:
             raise self._meaning(error, what, binding) from None
-        data = answer.get("data")
-        return data if isinstance(data, dict) else {}
+        return part(answer, "data")
 
     def _meaning(self, error: OpenBaoNotFound | OpenBaoRefused, what: str, binding: Binding) -> KmsRefused:
         reasons = " ".join(error.reasons) if isinstance(error, OpenBaoRefused) else "not found"
+        if isinstance(error, OpenBaoNotFound) and not error.is_mounted:
+            mount = self._key.part("mount")
+            return KmsRefused(
+                f"there is no engine transit at {mount} for {self._key}: enable it (`bao secrets enable -path={mount} "
+                "transit`), or correct SECRETS_KMS",
+                field="SECRETS_KMS",
+            )
         if "not found" in reasons:
             return KmsRefused(f"{self._key} does not exist: create it, or correct SECRETS_KMS", field="SECRETS_KMS")
         if "too old" in reasons:

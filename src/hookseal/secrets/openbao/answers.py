@@ -14,12 +14,16 @@ _DENIED: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
 _TRANSIENT: Final = frozenset({408, 412, 429})  # 412: this server has not caught up with the active one yet
 _SERVER_ERROR: Final = 500
+_UNMOUNTED: Final = ("no handler for route", "unsupported path")  # nothing, or an engine without such paths
 
 
 class Absence(StrEnum):
     """Why OpenBao cannot answer at the moment."""
 
     UNREACHABLE = "does not answer"
+    UNTRUSTED = (
+        "does not prove by TLS that it is the right server: check BAO_ADDR, BAO_CACERT and the clock of this machine"
+    )
     SEALED = "is sealed: unseal it"
     STANDBY = "is a standby that does not forward requests: set BAO_ADDR to the active server or to a load balancer"
     BUSY = "limits requests: wait, or raise its rate limit quota"
@@ -43,13 +47,17 @@ class OpenBaoDenied(SecretDenied):
 
 
 class OpenBaoNotFound(SecretNotFound):
-    """There is nothing at this path. `data` has what the answer says about it: of a deleted version, its metadata."""
+    """There is nothing at this path. `data` has what the answer says about it: of a deleted version, its metadata.
+
+    `is_mounted` says whether there is an engine that serves the path.
+    """
 
     code = "openbao_not_found"
 
-    def __init__(self, message: str, data: Mapping[str, Any]) -> None:
+    def __init__(self, message: str, data: Mapping[str, Any], *, is_mounted: bool) -> None:
         super().__init__(message)
         self.data = data
+        self.is_mounted = is_mounted
 
 
 class OpenBaoRefused(SecretError):
@@ -80,7 +88,10 @@ def content(status: int, body: bytes, *, address: str, path: str) -> Mapping[str
             "the token if it has expired"
         )
     if status == _NOT_FOUND:
-        raise OpenBaoNotFound(f"OpenBao at {address} has nothing at {path}", _data(value))
+        is_mounted = not any(text in reason for reason in reasons for text in _UNMOUNTED)
+        raise OpenBaoNotFound(
+            f"OpenBao at {address} has nothing at {path}", part(value or {}, "data"), is_mounted=is_mounted
+        )
     if status in _TRANSIENT or status >= _SERVER_ERROR or value is None:
         raise OpenBaoUnavailable(address, _absence(status, reasons))
     raise OpenBaoRefused(f"OpenBao at {address} refuses the content of a request to {path} (status {status})", reasons)
@@ -110,6 +121,7 @@ def _reasons(value: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(each for each in errors if isinstance(each, str)) if isinstance(errors, list) else ()
 
 
-def _data(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    data = (value or {}).get("data")
-    return data if isinstance(data, dict) else {}
+def part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the object of that name in an answer; an empty one if there is none."""
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hookseal.ground.clock import Clock
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused
+from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused, part
 from hookseal.secrets.openbao.server import AppRole
 
 _RENEW_AFTER: Final = 2 / 3  # of its time to live
@@ -61,7 +61,7 @@ class Login:
             found = await self._send("GET", "auth/token/lookup-self", None, self._credentials)
         except (OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused):  # a token may lack this right and have all others
             return _Token(value=self._credentials, renew_at=None)
-        data = found.get("data") or {}
+        data = part(found, "data")
         return _Token(
             value=self._credentials, renew_at=self._renew_at(data.get("ttl")) if data.get("renewable") else None
         )
@@ -70,15 +70,16 @@ class Login:
         body = {"role_id": role.role_id, "secret_id": role.secret_id.reveal().decode()}
         try:
             found = await self._send("POST", "auth/approle/login", body, None)
-        except (OpenBaoRefused, OpenBaoNotFound):
+        except (OpenBaoDenied, OpenBaoRefused, OpenBaoNotFound):
             found = {}
-        auth = found.get("auth")
-        token = auth.get("client_token") if isinstance(auth, dict) else None
+        auth = part(found, "auth")
+        token = auth.get("client_token")
         if not isinstance(token, str) or not token:
             raise OpenBaoDenied(
-                "OpenBao refuses the login by AppRole: check BAO_ROLE_ID, and replace BAO_SECRET_ID if it has expired"
+                "OpenBao refuses the login by AppRole: enable it (`bao auth enable approle`), check BAO_ROLE_ID, and "
+                "replace BAO_SECRET_ID if it has expired"
             )
-        return _Token(value=SecretMaterial(token.encode()), renew_at=self._renew_at((auth or {}).get("lease_duration")))
+        return _Token(value=SecretMaterial(token.encode()), renew_at=self._renew_at(auth.get("lease_duration")))
 
     async def _renewed(self, token: _Token) -> _Token:
         if isinstance(self._credentials, AppRole):
@@ -87,7 +88,7 @@ class Login:
             found = await self._send("POST", "auth/token/renew-self", {}, token.value)
         except (OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused):  # it is used until it expires
             return _Token(value=token.value, renew_at=self._clock.monotonic() + _RETRY_SECONDS)
-        return _Token(value=token.value, renew_at=self._renew_at((found.get("auth") or {}).get("lease_duration")))
+        return _Token(value=token.value, renew_at=self._renew_at(part(found, "auth").get("lease_duration")))
 
     def _renew_at(self, seconds: object) -> float | None:
         """Return when to renew a token that lives for so many seconds; 0 is without end."""

@@ -5,25 +5,17 @@ one version. Stages move as AWS moves them: a new version is `AWSCURRENT`, the o
 """
 
 import asyncio
-import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
-from functools import partial
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from aiobotocore.config import AioConfig
-from aiobotocore.credentials import (
-    AioAssumeRoleCredentialFetcher,
-    AioCredentialResolver,
-    AioDeferredRefreshableCredentials,
-)
-from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, PartialCredentialsError
+from botocore.exceptions import ClientError
 
 from hookseal.secrets.errors import SecretDenied, SecretTampered
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS, AwsAccess
+from hookseal.secrets.store.aws_client import answered, opened
 from hookseal.secrets.store.aws_errors import meaning_of
 from hookseal.secrets.store.provider_api import (
     LABEL,
@@ -36,8 +28,6 @@ from hookseal.secrets.store.provider_api import (
 )
 
 _NAMESPACE: Final = uuid.UUID("6e2a0c9e-52a3-4d0c-9d3b-0f6f4f0b7a11")  # of the version ids, never to be changed
-_ATTEMPTS: Final = 2
-_LOGGERS: Final = ("aiobotocore", "botocore")  # at the level of debugging they print what is sent and received
 _CURRENT: Final = "AWSCURRENT"
 _EXISTS: Final = "ResourceExistsException"
 _NOT_FOUND: Final = "ResourceNotFoundException"
@@ -59,16 +49,16 @@ class AwsApi:
 
     async def prepare(self) -> None:
         """Load the client and find the credentials (see `ProviderApi`)."""
-        with _answered():
+        with answered():
             await self._opened()
 
     async def write(self, ref: SecretRef, payload: bytes, *, owner: str, is_first: bool) -> None:
         """Keep the bytes under the version (see `ProviderApi`)."""
-        if not is_first and await self._put(ref, payload):
-            return
-        if await self._create(ref, payload, owner):
-            return
-        await self._require_ours(ref, owner)
+        if is_first or not await self._is_ours(ref, owner):
+            if await self._create(ref, payload, owner):
+                return
+            if not await self._is_ours(ref, owner):
+                raise no_answer("AWS Secrets Manager", "it is still deleting a secret of this name")
         if not await self._put(ref, payload):
             raise no_answer("AWS Secrets Manager", "another process changes the secret")
 
@@ -127,7 +117,8 @@ class AwsApi:
         except ClientError as error:
             if _code(error) in {_EXISTS, _PENDING_DELETION}:
                 return False
-            raise meaning_of(error, self._place(ref), "secretsmanager:CreateSecret") from None
+            asked = "secretsmanager:CreateSecret and secretsmanager:TagResource"
+            raise meaning_of(error, self._place(ref), asked) from None
         return True
 
     async def _put(self, ref: SecretRef, payload: bytes) -> bool:
@@ -144,12 +135,13 @@ class AwsApi:
             raise meaning_of(error, self._place(ref), "secretsmanager:PutSecretValue") from None
         return True
 
-    async def _require_ours(self, ref: SecretRef, owner: str) -> None:
+    async def _is_ours(self, ref: SecretRef, owner: str) -> bool:
+        """Return whether the secret is there. Raises `SecretDenied` if it is not ours, or if it must not be used."""
         try:
             found = await self._call("describe_secret", SecretId=self._name(ref))
         except ClientError as error:
             if _code(error) == _NOT_FOUND:
-                raise no_answer("AWS Secrets Manager", "it is still deleting a secret of this name") from None
+                return False
             raise meaning_of(error, self._place(ref), "secretsmanager:DescribeSecret") from None
         if not _is_of(found, owner):
             raise of_somebody_else(self._place(ref))
@@ -158,6 +150,7 @@ class AwsApi:
                 f"{self._place(ref)} is scheduled for deletion: restore it (`aws secretsmanager restore-secret`), or "
                 "wait until it is gone"
             )
+        return True
 
     async def _unstage(self, ref: SecretRef, found: Mapping[str, Any], rest: Rest) -> None:
         """Take every stage from the version, so that AWS may drop it. The current one goes to the active version."""
@@ -175,16 +168,14 @@ class AwsApi:
 
     async def _call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         """Call AWS. Raises `ClientError` for an answer that refuses, `SecretDenied` and `SecretUnavailable`."""
-        with _answered():
+        with answered():
             answer: Mapping[str, Any] = await getattr(await self._opened(), operation)(**arguments)
         return answer
 
     async def _opened(self) -> Any:
         async with self._opening:
             if self._client is None:
-                self._client = await self._stack.enter_async_context(
-                    await _connected(self._access, self.seconds / _ATTEMPTS)
-                )
+                self._client = await self._stack.enter_async_context(opened(self._access, seconds=self.seconds))
             return self._client
 
     def _name(self, ref: SecretRef) -> str:
@@ -197,67 +188,6 @@ class AwsApi:
 def version_id(ref: SecretRef) -> str:
     """Return the id of the version at AWS, which is also the token of the request that writes it."""
     return str(uuid.uuid5(_NAMESPACE, f"{ref.tenant}:{ref.name}:{ref.version}"))
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    """Translate the errors of the client, except that of an answer that refuses."""
-    try:
-        yield
-    except ClientError:
-        raise
-    except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:
-        raise SecretDenied(
-            f"AWS Secrets Manager cannot be asked ({type(error).__name__}): give this process credentials, by a "
-            "role of its machine or pod or by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_REGION"
-        ) from None
-    except (BotoCoreError, OSError) as error:
-        raise no_answer("AWS Secrets Manager", type(error).__name__) from None
-
-
-class _RoleProvider:
-    """Gives the credentials of a role, which are asked for when they are first used and renewed in time."""
-
-    METHOD = CANONICAL_NAME = "assume-role"
-
-    def __init__(self, load: Callable[[], Awaitable[Any]]) -> None:
-        self._load = load
-
-    async def load(self) -> Any:
-        return await self._load()
-
-
-async def _connected(access: AwsAccess, seconds: float) -> Any:
-    """Return the client, not opened yet, which waits so long to connect or to read."""
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.setLevel(max(logger.level, logging.INFO))
-    session = AioSession()
-    if access.role_arn is not None:
-        role = _RoleProvider(partial(_of_role, access, access.role_arn, seconds))
-        session.register_component("credential_provider", AioCredentialResolver(providers=[role]))
-    config = AioConfig(
-        connect_timeout=seconds,
-        read_timeout=seconds,
-        retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
-        user_agent_extra="hookseal",
-    )
-    return session.create_client("secretsmanager", region_name=access.region, config=config)
-
-
-async def _of_role(access: AwsAccess, arn: str, seconds: float) -> Any:
-    source = AioSession()
-    credentials = await source.get_credentials()
-    if credentials is None:
-        raise NoCredentialsError
-    config = AioConfig(connect_timeout=seconds, read_timeout=seconds)
-    fetcher = AioAssumeRoleCredentialFetcher(
-        partial(source.create_client, region_name=access.region, config=config),
-        credentials,
-        arn,
-        extra_args={"RoleSessionName": "hookseal"},
-    )
-    return AioDeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
 
 
 def _code(error: ClientError) -> str:

@@ -146,11 +146,11 @@ class ExternalStore:
             share = await leftovers.begin(apart, moved, divide(material, context, os.urandom).share)
         halves = divide_again(share, material, context)
         await self._write(moved, halves.payload, is_first=is_first)
+        await leftovers.settle(connection, moved)
+        await leftovers.add_left(connection, ref)
         await _SQL.execute(
             connection, "take_over", ref.tenant, ref.name, ref.version, self.provider.value, halves.share
         )
-        await leftovers.settle(connection, moved)
-        await leftovers.add_left(connection, ref)
         return moved
 
     async def _written(

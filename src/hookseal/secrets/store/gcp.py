@@ -1,7 +1,8 @@
 """Google Secret Manager: each version of ours is a secret of its own, with one version, which is read by its number.
 
 `AddSecretVersion` has no token that makes a repeat harmless, so a repeat may add a second version. Only the first is
-ever read: whoever wrote it owns the number, and a second one with other bytes uses up the number of its writer.
+ever read. The process that wrote it owns the number; a process that added a second one with other bytes takes the next
+number.
 """
 
 import asyncio
@@ -15,7 +16,9 @@ import google.auth
 import google_crc32c
 import grpc
 from google.api_core.exceptions import (
+    Aborted,
     AlreadyExists,
+    Cancelled,
     DeadlineExceeded,
     FailedPrecondition,
     GoogleAPICallError,
@@ -49,7 +52,16 @@ _SHARE_OF_CALL: Final = 0.75  # so that the client reports a time-out itself; wi
 _MAX_ID: Final = 255
 _FIRST: Final = "1"  # the only version that a secret of ours has
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+_REFUSED_GRANT: Final = "invalid_grant"  # no token is given out, which the client reports as a server that is away
 _LOGGER: Final = "google"  # at the level of debugging it prints what is sent and received
+# What an answer that a precondition is not met means, by the right of the call.
+_UNMET: Final = {
+    "versions.access": (
+        "is disabled or destroyed: enable it (`gcloud secrets versions enable`), or run `hookseal endpoint rotate "
+        "--overlap 0`"
+    ),
+    "create": "cannot be created: if an organisation policy limits locations, let it permit `global`",
+}
 
 
 class GcpApi:
@@ -71,17 +83,14 @@ class GcpApi:
 
     async def write(self, ref: SecretRef, payload: bytes, *, owner: str, is_first: bool) -> None:  # noqa: ARG002 -- a secret has one version
         """Keep the bytes under the version (see `ProviderApi`)."""
-        secret = types.Secret(replication={"automatic": {}}, labels={LABEL: owner})
-        try:
-            await self._call(
-                "create_secret", {"parent": self._project, "secret_id": self._id(ref), "secret": secret}, ref, "create"
-            )
-        except AlreadyExists:
-            await self._require_ours(ref, owner)
         kept = {"data": payload, "data_crc32c": google_crc32c.value(payload)}
-        added = await self._call(
-            "add_secret_version", {"parent": self._secret(ref), "payload": kept}, ref, "versions.add"
-        )
+        try:
+            await self._create(ref, owner)
+            added = await self._call(
+                "add_secret_version", {"parent": self._secret(ref), "payload": kept}, ref, "versions.add"
+            )
+        except NotFound:  # somebody removed it in the meantime
+            raise no_answer(self._place(ref), "another process changes the secret") from None
         if not added.name.endswith(f"/versions/{_FIRST}") and await self._read(ref) != payload:
             raise NumberTaken
 
@@ -109,11 +118,6 @@ class GcpApi:
             answer = await self._call("access_secret_version", {"name": name}, ref, "versions.access")
         except NotFound:
             raise gone(self._place(ref)) from None
-        except FailedPrecondition:
-            raise SecretDenied(
-                f"{self._place(ref)} is disabled or destroyed: enable it (`gcloud secrets versions enable`), or run "
-                "`hookseal endpoint rotate --overlap 0`"
-            ) from None
         if answer.name.split("/")[2:] != name.split("/")[2:]:  # Google answers with the number of the project
             raise another_version(self._place(ref))
         data: bytes = answer.payload.data
@@ -121,23 +125,34 @@ class GcpApi:
             raise no_answer(self._place(ref), "the checksum of its answer is wrong")
         return data
 
+    async def _create(self, ref: SecretRef, owner: str) -> None:
+        """Create the secret, without a version, unless it is there and ours."""
+        secret = types.Secret(replication={"automatic": {}}, labels={LABEL: owner})
+        request: dict[str, object] = {"parent": self._project, "secret_id": self._id(ref), "secret": secret}
+        try:
+            await self._call("create_secret", request, ref, "create")
+        except AlreadyExists:
+            await self._require_ours(ref, owner)
+        except NotFound:
+            raise SecretDenied(f"Google has no {self._project}: correct GOOGLE_CLOUD_PROJECT") from None
+
     async def _require_ours(self, ref: SecretRef, owner: str) -> None:
         found = await self._call("get_secret", {"name": self._secret(ref)}, ref, "get")
         if found.labels.get(LABEL) != owner:
             raise of_somebody_else(self._place(ref))
 
     async def _call(self, operation: str, request: dict[str, object], ref: SecretRef, right: str) -> Any:
-        """Call Google once. Raises `AlreadyExists`, `NotFound` and `FailedPrecondition`, or what the answer means."""
+        """Call Google once. Raises `AlreadyExists` and `NotFound`, or what the answer means."""
         try:
             with _credentials_found():
                 client = await self._opened()
                 return await getattr(client, operation)(
                     request=request, retry=None, timeout=self.seconds * _SHARE_OF_CALL
                 )
-        except (AlreadyExists, NotFound, FailedPrecondition):
+        except (AlreadyExists, NotFound):
             raise
         except GoogleAPICallError as error:
-            raise _meaning_of(error, self._place(ref), f"secretmanager.{_resource(right)}") from None
+            raise _meaning_of(error, self._place(ref), right) from None
         except (OSError, grpc.RpcError) as error:
             raise no_answer("Google Secret Manager", type(error).__name__) from None
 
@@ -204,13 +219,18 @@ def _resource(right: str) -> str:
 
 
 def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretError | SecretUnavailable:
-    if isinstance(error, ServerError | ResourceExhausted | DeadlineExceeded):
-        return no_answer("Google Secret Manager", type(error).__name__)
-    if isinstance(error, PermissionDenied):
-        return SecretDenied(f"{place} is denied to this process: grant its service account {right} on it")
-    if isinstance(error, Unauthenticated):
+    if isinstance(error, Unauthenticated) or _REFUSED_GRANT in str(error):
         return SecretDenied(
             f"{place} is refused because Google does not accept the credentials of this process: correct them, and set "
             "the clock of this machine"
         )
+    if isinstance(error, ServerError | ResourceExhausted | DeadlineExceeded | Aborted | Cancelled):
+        return no_answer("Google Secret Manager", type(error).__name__)
+    if isinstance(error, PermissionDenied):
+        return SecretDenied(
+            f"{place} is denied to this process: grant its service account secretmanager.{_resource(right)} on it, or "
+            "enable the API of Secret Manager, if the project has not used it before"
+        )
+    if isinstance(error, FailedPrecondition) and right in _UNMET:
+        return SecretDenied(f"{place} {_UNMET[right]}")
     return SecretDenied(f"{place} is refused by Google ({type(error).__name__}): look the call up in the audit logs")

@@ -63,7 +63,10 @@ async def settle(connection: Connection, ref: SecretRef) -> None:
 
 
 async def add_left(connection: Connection, ref: SecretRef) -> None:
-    """Note that the version is not needed any more at this provider, which it has left. Raises `SecretUnavailable`."""
+    """Note that the version leaves this provider, before its row names the next one. Raises `SecretUnavailable`.
+
+    If it returns before it was removed there, what lies there is used again.
+    """
     if ref.provider is not Provider.DB:
         await _SQL.execute(connection, "add_left", ref.tenant, ref.name, ref.version, ref.provider.value)
 

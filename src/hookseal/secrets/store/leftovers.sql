@@ -26,10 +26,11 @@ UPDATE hookseal.secret_leftovers SET why = 'burnt' WHERE tenant_id = $1 AND name
 -- name: settle
 DELETE FROM hookseal.secret_leftovers WHERE tenant_id = $1 AND name = $2 AND version = $3
 
--- Notes that a version has left a provider.
+-- Notes that a version leaves a provider, with its share, by which it can return until it is removed there.
 -- name: add_left
-INSERT INTO hookseal.secret_leftovers (tenant_id, name, version, provider, why)
-VALUES ($1, $2, $3, $4, 'destroyed')
+INSERT INTO hookseal.secret_leftovers (tenant_id, name, version, provider, why, share)
+VALUES ($1, $2, $3, $4, 'destroyed',
+        (SELECT r.share FROM hookseal.secret_records AS r WHERE r.tenant_id = $1 AND r.name = $2 AND r.version = $3))
     ON CONFLICT DO NOTHING
 
 -- Notes those of these destroyed versions that lie outside PostgreSQL.

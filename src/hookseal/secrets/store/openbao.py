@@ -1,14 +1,13 @@
 """OpenBao, or Vault: each version is a secret of its own in the engine KV, version 2, written once by check-and-set."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from hookseal.ground.errors import Defect
-from hookseal.secrets.errors import SecretNotFound, SecretTampered
-from hookseal.secrets.openbao.answers import OpenBaoNotFound, OpenBaoRefused
+from hookseal.secrets.errors import SecretDenied, SecretNotFound, SecretTampered
+from hookseal.secrets.openbao.answers import OpenBaoNotFound, OpenBaoRefused, part
 from hookseal.secrets.openbao.client import OpenBao, opened
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS, OpenBaoAccess
@@ -45,18 +44,21 @@ class OpenBaoApi:
         """Keep the bytes under the version (see `ProviderApi`)."""
         content = {"value": base64.b64encode(payload).decode(), "owner": owner}
         try:
-            await self._request("POST", "data", ref, {"options": {"cas": 0}, "data": content})
+            written = await self._request("POST", "data", ref, {"options": {"cas": 0}, "data": content})
         except OpenBaoRefused as error:
             if not any("check-and-set" in reason for reason in error.reasons):
                 raise
             await self._require_same(ref, content)
+        else:
+            if "version" not in part(written, "data"):
+                raise self._no_engine()
 
     async def read(self, ref: SecretRef) -> bytes:
         """Return the bytes of the version (see `ProviderApi`)."""
         found = await self._found(ref)
         try:
-            return base64.b64decode(str(found["value"]), validate=True)
-        except (KeyError, binascii.Error, ValueError):
+            return base64.b64decode(found["value"], validate=True)
+        except (KeyError, TypeError, ValueError):
             raise SecretTampered(
                 f"{self._place(ref)} has another form than hookseal writes: find out who changed it, and restore it"
             ) from None
@@ -86,13 +88,15 @@ class OpenBaoApi:
 
     async def _found(self, ref: SecretRef) -> Mapping[str, Any]:
         try:
-            answer = (await self._request("GET", "data", ref)).get("data") or {}
+            answer = part(await self._request("GET", "data", ref), "data")
         except OpenBaoNotFound:
             raise gone(self._place(ref)) from None
-        data, metadata = answer.get("data"), answer.get("metadata") or {}
-        if metadata.get("version") != _FIRST:
+        version = part(answer, "metadata").get("version")
+        if version is None:
+            raise self._no_engine()
+        if version != _FIRST:
             raise another_version(self._place(ref))
-        return data if isinstance(data, dict) else {}
+        return part(answer, "data")
 
     async def _request(
         self, method: str, what: str, ref: SecretRef, body: Mapping[str, object] | None = None
@@ -100,7 +104,18 @@ class OpenBaoApi:
         await self.prepare()
         if self._client is None:
             raise Defect("a client of OpenBao was not opened")
-        return await self._client.request(method, f"{self._mount}/{what}/{self._path(ref)}", body)
+        try:
+            return await self._client.request(method, f"{self._mount}/{what}/{self._path(ref)}", body)
+        except OpenBaoNotFound as error:
+            if error.is_mounted and method == "GET":
+                raise
+            raise self._no_engine() from None
+
+    def _no_engine(self) -> SecretDenied:
+        return SecretDenied(
+            f"OpenBao at {self._server.address} has no engine KV, version 2, at {self._mount}: mount one (`bao secrets "
+            f"enable -path={self._mount} -version=2 kv`), or correct BAO_MOUNT"
+        )
 
     def _path(self, ref: SecretRef) -> str:
         return f"{self._prefix}/{ref.tenant}/{ref.name}.{ref.version}"  # no version has a dot, so no two refs share it

@@ -120,8 +120,8 @@ class PostgresStore:
         """Move a version of another provider here, in the caller's transaction; it keeps its number and its state."""
         moved = replace(ref, provider=self.provider)
         sealed = await self._sealed(connection, moved, material, purpose)
-        await _SQL.execute(connection, "take_over", ref.tenant, ref.name, ref.version, sealed, key_id_of(sealed))
         await leftovers.add_left(connection, ref)
+        await _SQL.execute(connection, "take_over", ref.tenant, ref.name, ref.version, sealed, key_id_of(sealed))
         return moved
 
     async def _sealed(
