@@ -218,7 +218,10 @@ class Endpoints:
     async def enable(
         self, *, tenant_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
     ) -> Changed:
-        """Send deliveries to the endpoint again, and release its held deliveries, the oldest first."""
+        """Send deliveries to the endpoint again, and release its held deliveries, the oldest first.
+
+        If it is enabled already and its deliveries are held, the oldest of them is tried now: `probed`.
+        """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.changing(actor, connection) as operator:
             enabled = await endpoints.enable_endpoint(operator, owner, wanted, own_drain_seconds=self._drain_seconds)
@@ -229,6 +232,7 @@ class Endpoints:
             disabled_reason=None,
             changed=enabled.changed,
             woken=enabled.woken,
+            probed=enabled.probed,
         )
 
     async def disable(
@@ -249,6 +253,7 @@ class Endpoints:
             disabled_reason=disabled.reason,
             changed=disabled.changed,
             woken=0,
+            probed=False,
         )
 
     async def delete(

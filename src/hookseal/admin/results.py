@@ -127,7 +127,8 @@ class UpdatedEndpoint:
 class Changed:
     """An endpoint that is enabled or disabled now. `changed`: it was not before.
 
-    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint.
+    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint. `probed`: it was enabled
+    already, and its deliveries are held; the oldest of them is tried now.
     """
 
     tenant_id: str
@@ -136,6 +137,7 @@ class Changed:
     disabled_reason: str | None
     changed: bool
     woken: int
+    probed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
