@@ -179,7 +179,8 @@ async def test_enabling_what_is_held(begun: Begun) -> None:
     """An enabled endpoint that is held is not said to be unchanged: its oldest delivery is tried now."""
     one = await endpoint(begun)
     await begun.stored.pool.execute(
-        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) VALUES ('acme', $1::text::uuid, 'breaker')",
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) "
+        "VALUES ('acme', $1::text::uuid, 'breaker')",
         one,
     )
     ended = await begun.run("endpoint", "enable", *options_of(one))

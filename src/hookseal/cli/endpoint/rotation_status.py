@@ -148,7 +148,7 @@ def _text(shown: dict[str, Any], found: Evidence | None) -> str:
         until = rfc3339(shown["previous_secret_expires_at"])
         how = f"{shown['previous_scheme']}, {shown['previous_algorithm']}"
         lines.append(f"previous      {shown['previous_secret_ref']} ({how})")
-        lines.append(f"overlap       until {until}, {shown['seconds_left']} s from now; lead {shown['lead']}")
+        lines.append(f"overlap       until {until}, {_left(shown['seconds_left'])} from now; lead {shown['lead']}")
     else:
         ended = ": the receiver has switched, so the overlap was ended" if shown["overlap_ended"] else ""
         lines.append(f"previous      none signs{ended}")
@@ -171,6 +171,13 @@ def _schedule_text(due: dict[str, Any] | None) -> list[str]:
     if due["announced_at"] is None:
         return [f"schedule      {every}; next {rfc3339(due['due_at'])}, not announced yet"]
     return [f"schedule      {every}; announced {rfc3339(due['announced_at'])}, rotates {rfc3339(due['rotates_at'])}"]
+
+
+def _left(seconds: int) -> str:
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _count(older: int | None) -> str:
