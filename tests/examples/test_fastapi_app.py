@@ -19,7 +19,7 @@ from tests.worker.environment import environment
 from tests.worker.waiting import eventually
 from tests.worker.world import World, receiving
 
-pytestmark = pytest.mark.req("DEL-18", part="manage")
+pytestmark = pytest.mark.req("DEL-18")
 
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLE: Final = ROOT / "examples" / "fastapi_app"
