@@ -17,7 +17,7 @@ from hookseal.ground.ids import TenantId
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
-pytestmark = [pytest.mark.req("DEL-18"), pytest.mark.req("DEL-20", part="search")]
+pytestmark = [pytest.mark.req("DEL-18"), pytest.mark.req("DEL-20")]
 
 JANE = "jane@product.example"
 NOW = datetime.now(UTC)

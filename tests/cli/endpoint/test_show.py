@@ -87,7 +87,7 @@ async def test_show(begun: Begun) -> None:
     } == shown
 
 
-@pytest.mark.req("DEL-20", part="search")
+@pytest.mark.req("DEL-20")
 async def test_what_failed_last(begun: Begun) -> None:
     """The last failed attempt is shown, as JSON and as text, although a later attempt of that delivery succeeded."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
