@@ -85,8 +85,9 @@ floors: $(VENV) ## who may import whom
 docs: $(VENV) ## write the generated pages
 	@$(RUN) tools.governance.validate --write
 
+# Not with --quiet: then mkdocs counts no warning, and `strict` fails at none.
 docs-site: .site/ready ## the documentation as a site, in .site/html: fail at a link that leads nowhere
-	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build
 
 recording: $(VENV) ## what a terminal shows of `hookseal up` and a publish, as docs/recording.svg
 	@$(RUN) tools.site.recording

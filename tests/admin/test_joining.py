@@ -14,7 +14,7 @@ from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
-pytestmark = pytest.mark.req("DEL-18", part="manage")
+pytestmark = pytest.mark.req("DEL-18")
 
 JANE = "jane@product.example"
 URL = "https://receiver.example/hook"

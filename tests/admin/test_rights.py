@@ -10,7 +10,7 @@ from tests.cli.listeners import closed_port
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation
 
-pytestmark = pytest.mark.req("DEL-18", part="manage")
+pytestmark = pytest.mark.req("DEL-18")
 
 NEW: dict[str, Any] = {
     "tenant_id": "acme",
@@ -79,6 +79,22 @@ async def test_the_rights_of_the_role(installation: Installation, environ: dict[
         with pytest.raises(Refused, match="hookseal_readonly"):
             async with Admin.connect(its, environ=environ):
                 pass
+
+
+@pytest.mark.req("OPS-10")
+async def test_the_rights_to_versions_and_counts(installation: Installation, environ: dict[str, str]) -> None:
+    """A reader's role sees the versions of a secret; only an operator's purges them, and counts what a replay sends."""
+    url, pool = environ["DATABASE_URL"], installation.pool
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    purged: dict[str, Any] = {"tenant_id": "acme", "actor": "jane", "older_than_days": 7}
+    async with login(pool, url, "hookseal_operator") as (_, its), Admin.connect(its, environ=environ) as admin:
+        assert 0 == await admin.secrets.purge(**purged)
+        assert 0 == (await admin.replays.count(tenant_id="acme")).would_replay
+    async with login(pool, url, "hookseal_readonly") as (_, its), Admin.connect(its, environ=environ) as admin:
+        assert 1 == len(await admin.secrets.versions(tenant_id="acme", endpoint_id=endpoint))
+        for call in (admin.secrets.purge(**purged), admin.replays.count(tenant_id="acme")):
+            with pytest.raises(Refused, match="hookseal_operator"):
+                await call
 
 
 async def test_a_database_that_cannot_be_used(empty_database_url: str) -> None:

@@ -17,7 +17,7 @@ from hookseal.ground.ids import TenantId
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
-pytestmark = [pytest.mark.req("DEL-18", part="manage"), pytest.mark.req("DEL-20", part="search")]
+pytestmark = [pytest.mark.req("DEL-18"), pytest.mark.req("DEL-20")]
 
 JANE = "jane@product.example"
 NOW = datetime.now(UTC)
@@ -113,6 +113,8 @@ async def test_replay_jobs(admin: Admin, installation: Installation) -> None:
     with pytest.raises(NotFound):
         await admin.replays.start(tenant_id="acme", actor=JANE)
     await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL")
+    counted = await admin.replays.count(tenant_id="acme", endpoint_id=ring.endpoint_id)
+    assert (1, {"endpoint_disabled": 0, "endpoint_deleted": 0}) == (counted.would_replay, counted.would_skip)
     job = await admin.replays.start(
         tenant_id="acme", actor=JANE, endpoint_id=ring.endpoint_id, states=["failed"], rate_per_second=5
     )
@@ -258,4 +260,4 @@ async def test_results_have_every_column(installation: Installation) -> None:
         (Endpoint, Delivery, Event, EndpointDetails, DeliveryDetails, EventDetails), rows, strict=True
     ):
         assert row.keys() == {each.name for each in fields(kind)}, kind
-    assert {"older_claims", "rotations"} < {each.name for each in fields(RotationStatus)}
+    assert {"older_claims", "rotations", "schedule", "canary"} < {each.name for each in fields(RotationStatus)}

@@ -11,13 +11,14 @@ import pytest
 from hookseal import Admin
 from hookseal.admin import AddedEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Conflict, InDoubt, Malformed
+from hookseal.ground.errors import Conflict, InDoubt, Malformed, NotFound, Refused
 from tests.cli.lost_commit_proxy import losing_the_commit
+from tests.cli.switching import switching
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 from tests.worker.waiting import eventually
 
-pytestmark = pytest.mark.req("DEL-18", part="manage")
+pytestmark = pytest.mark.req("DEL-18")
 
 JANE = "jane@product.example"
 NEW: dict[str, Any] = {
@@ -26,6 +27,8 @@ NEW: dict[str, Any] = {
     "event_types": ["*"],
     "actor": JANE,
 }
+
+RETIRED_LONG_AGO = "UPDATE hookseal.secret_records SET changed_at = now() - interval '8 d' WHERE state = 'retired'"
 
 
 @pytest.fixture
@@ -136,3 +139,80 @@ async def test_a_rotation_in_doubt(installation: Installation, environ: dict[str
         again = await admin.secrets.rotate(tenant_id="acme", endpoint_id=endpoint, actor=JANE, rotation_id=rotation_id)
 
     assert (True, 2) == (again.repeated, again.generation)
+
+
+async def test_the_versions(admin: Admin, added: AddedEndpoint, installation: Installation) -> None:
+    """Every version is listed with its use, on an own connection and in a transaction of the caller."""
+    rotated = await admin.secrets.rotate(**named(added))
+    wanted: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    found = await admin.secrets.versions(**wanted)
+    async with installation.pool.acquire() as connection, connection.transaction():
+        assert found == await admin.secrets.versions(**wanted, connection=connection)
+    with pytest.raises(NotFound):
+        await admin.secrets.versions(**wanted | {"tenant_id": "globex"})
+
+    assert [(added.secret_ref, True, True), (rotated.secret_ref, True, True)] == [
+        (each.ref, each.signs, each.needed) for each in found
+    ]
+
+
+async def test_the_public_keys(admin: Admin, added: AddedEndpoint) -> None:
+    """An endpoint that signs with ed25519 has a public key for each secret that signs; with hmac it has none."""
+    with pytest.raises(Refused, match="no public key"):
+        await admin.secrets.public_keys(tenant_id="acme", endpoint_id=added.endpoint_id)
+    first = await admin.secrets.rotate(**named(added, overlap_seconds=0, algorithm="ed25519"))
+    second = await admin.secrets.rotate(**named(added))
+    keys = await admin.secrets.public_keys(tenant_id="acme", endpoint_id=added.endpoint_id)
+
+    assert (second.public_key, first.public_key) == (keys.public_key, keys.previous_public_key)
+    assert (second.secret_ref, first.secret_ref) == (keys.secret_ref, keys.previous_secret_ref)
+
+
+async def test_has_the_receiver_switched(admin: Admin, installation: Installation) -> None:
+    """A probe says whether the receiver knows the new secret, is on record, and is the canary of the status."""
+    async with switching() as receiver:
+        added = await admin.endpoints.add(**NEW | {"url": receiver.url})
+        wanted: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+        assert added.secret is not None
+        receiver.secrets = [added.secret.reveal().decode()]
+        rotated = await admin.secrets.rotate(**named(added))
+        assert rotated.secret is not None
+        assert "not_switched" == (await admin.secrets.probe(**named(added))).verdict
+        receiver.secrets = [rotated.secret.reveal().decode()]
+        found = await admin.secrets.probe(**named(added, expect_generation=rotated.generation))
+        with pytest.raises(Conflict):
+            await admin.secrets.probe(**named(added, expect_generation=1))
+
+    assert ("switched", rotated.generation) == (found.verdict, found.generation)
+    assert found == (await admin.secrets.status(**wanted)).canary
+    assert (await audited(installation.pool))[-1]["who"] == JANE
+    await admin.secrets.end_overlap(**named(added, expect_generation=found.generation))
+    assert (await admin.secrets.status(**wanted)).canary is None, "it was about another generation"
+
+
+async def test_the_schedule(admin: Admin) -> None:
+    """The status has the schedule of an endpoint that has one, and when its next rotation is due."""
+    added = await admin.endpoints.add(**NEW, rotate_every_days=30)
+    status = await admin.secrets.status(tenant_id="acme", endpoint_id=added.endpoint_id)
+
+    assert status.schedule is not None
+    assert (30, None) == (status.schedule.rotate_every_days, status.schedule.announced_at)
+
+
+async def test_a_purge(admin: Admin, added: AddedEndpoint, installation: Installation) -> None:
+    """The material of retired versions of this tenant is destroyed, on record, and no other."""
+    await admin.secrets.rotate(**named(added, overlap_seconds=0))
+    await installation.pool.execute(RETIRED_LONG_AGO)
+    asked: dict[str, Any] = {"tenant_id": "acme", "actor": JANE, "older_than_days": 7}
+    assert 0 == await admin.secrets.purge(**asked | {"tenant_id": "globex"})
+    assert 0 == await admin.secrets.purge(**asked | {"older_than_days": 30})
+    assert [1, 0] == [await admin.secrets.purge(**asked) for _ in range(2)]
+    for days in (-1, 3_651, True, "7"):
+        with pytest.raises(Malformed) as caught:
+            await admin.secrets.purge(**asked | {"older_than_days": days})
+        assert "older_than_days" == caught.value.field
+
+    versions = await admin.secrets.versions(tenant_id="acme", endpoint_id=added.endpoint_id)
+    assert ["destroyed", "active"] == [each.state for each in versions]
+    last = (await audited(installation.pool))[-1]
+    assert ("secret.destroyed", JANE) == (last["action"], last["who"])

@@ -145,7 +145,7 @@ async def test_for_a_person(begun: Begun) -> None:
     assert all(len(line) <= 165 for line in page.splitlines())
 
 
-@pytest.mark.req("DEL-20", part="search")
+@pytest.mark.req("DEL-20")
 async def test_filters(begun: Begun) -> None:
     """Each filter selects what it names, and all given filters must match."""
     acme = (await begun.stored.endpoint()).pointer.endpoint_id

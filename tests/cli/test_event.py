@@ -12,7 +12,7 @@ from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 
-pytestmark = pytest.mark.req("DEL-20", part="search")
+pytestmark = pytest.mark.req("DEL-20")
 
 
 async def test_list(begun: Begun) -> None:

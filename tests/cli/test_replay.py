@@ -63,7 +63,7 @@ async def test_what_is_refused(begun: Begun) -> None:
         ((*start, "--state", "pending"), 2, "state"),
         ((*start, "--since", "yesterday"), 2, "since"),
         ((*start, "--until", "2026-01-31T12:00:00"), 2, "until"),
-        ((*start, "--event", "a b"), 2, "event_id"),
+        ((*start, "--event-id", "a b"), 2, "event_id"),
         (start, 3, None),
         (("replay", "status", UNKNOWN, "--json"), 3, "replay"),
         (("replay", "cancel", "x", "--json"), 2, "replay"),

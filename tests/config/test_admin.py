@@ -10,7 +10,7 @@ from tests.config.test_kms import MASTER, wrapped
 
 DATABASE = "postgresql://user:correct-horse@db.internal/hookseal"
 KEY = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
-pytestmark = pytest.mark.req("DEL-18", part="manage")
+pytestmark = pytest.mark.req("DEL-18")
 
 
 def test_keys_from_the_environment(tmp_path: Path) -> None:

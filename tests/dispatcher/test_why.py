@@ -52,7 +52,7 @@ FACTS = Facts(
     has_leader=True,
 )
 UNSENT = "it is held, unsent and with no attempt spent, because"
-SINCE = "This is so since 2026-03-01T11:55:00Z."
+SINCE = "This has been so since 2026-03-01T11:55:00Z."
 SWEEP = "the sweep of another worker, within HOOKSEAL_SWEEP_SECONDS: it records the attempt as unknown"
 REPLAY = f"hookseal delivery replay {ID}"
 ENABLE = f"hookseal endpoint enable {OF}"

@@ -1,6 +1,5 @@
 """The example application: a customer manages webhooks over HTTP, with a real worker, PostgreSQL and Valkey."""
 
-import asyncio
 import importlib.util
 import re
 from collections.abc import AsyncIterator
@@ -11,16 +10,16 @@ from typing import Any, Final
 import aiohttp
 import asyncpg
 import pytest
-import uvicorn
 from standardwebhooks import Webhook
 
+from tests.doubles.applications import served
 from tests.doubles.logbook import audited
 from tests.worker import world as worlds
 from tests.worker.environment import environment
 from tests.worker.waiting import eventually
 from tests.worker.world import World, receiving
 
-pytestmark = pytest.mark.req("DEL-18", part="manage")
+pytestmark = pytest.mark.req("DEL-18")
 
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLE: Final = ROOT / "examples" / "fastapi_app"
@@ -63,20 +62,8 @@ async def serving() -> AsyncIterator[Customer]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    server = uvicorn.Server(uvicorn.Config(module.app, port=0, log_level="warning", lifespan="on"))
-    running = asyncio.create_task(server.serve())
-
-    async def has_started() -> bool:
-        return server.started or running.done()
-
-    await eventually(has_started)
-    try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        async with aiohttp.ClientSession() as session:
-            yield Customer(session, f"http://127.0.0.1:{port}")
-    finally:
-        server.should_exit = True
-        await running
+    async with served(module.app) as url, aiohttp.ClientSession() as session:
+        yield Customer(session, url)
 
 
 async def refused(customer: Customer, hook: str, url: str) -> None:

@@ -19,10 +19,10 @@ def anchors(page: Path) -> set[str]:
 
 
 def leads(page: Path, link: str) -> bool:
-    """Return whether a link of that page leads somewhere in this repository."""
+    """Return whether a link of that page leads to a file of this repository, which the site can have, too."""
     file, _, anchor = link.partition("#")
     target = (page.parent / file).resolve() if file else page
-    if not target.is_relative_to(ROOT) or not target.exists():
+    if not target.is_relative_to(ROOT) or not target.is_file():
         return False
     return not anchor or anchor in anchors(target)
 
@@ -37,9 +37,19 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 def test_what_leads_nowhere_is_found(tmp_path: Path) -> None:
-    """A file that is missing, a heading that is missing and a file outside of the repository are found."""
-    page = ROOT / "README.md"
+    """A file or heading that is missing, a folder, and a file outside of the repository are found."""
+    page, outside = ROOT / "README.md", tmp_path / "outside.md"
+    outside.touch()
 
-    assert [True, False, False, False] == [
-        leads(page, link) for link in ("docs/README.md#use-it", "docs/none.md", "docs/README.md#none", str(tmp_path))
-    ]
+    assert leads(page, "docs/README.md#use-it")
+    for link in ("docs/none.md", "docs/README.md#none", "docs", str(outside)):
+        assert not leads(page, link), link
+
+
+def test_the_site_lists_every_page() -> None:
+    """Every page of docs/ is in the navigation of the site, or named as left out."""
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [name.removeprefix("docs/") for name in DOCUMENTS if name.startswith("docs/")]
+    left_out = re.compile(r"decisions/0.*")
+
+    assert [] == [page for page in pages if f" {page}\n" not in settings and not left_out.fullmatch(page)]

@@ -59,6 +59,9 @@ ONLY_READ = {
         "page",
         "unwrapped",
         "require_movable",
+        "rotation_state",
+        "versions",
+        "public_keys",
         "remove_leftovers",  # only what was audited when it was destroyed, or never was in use
     ),
 }

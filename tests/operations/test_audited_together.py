@@ -6,6 +6,7 @@ import os
 import pkgutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -16,8 +17,9 @@ from hookseal.config.admin import admin_settings
 from hookseal.dispatcher.delivery_queries import Filter
 from hookseal.ground.errors import HooksealError, Refused
 from hookseal.ground.ids import EndpointId
+from hookseal.ground.wire import Algorithm
 from hookseal.operations import deliveries, migrate_secrets, move_secrets, operator, secret
-from hookseal.operations.endpoint import endpoints, rotation
+from hookseal.operations.endpoint import endpoints, reports, rotation
 from hookseal.operations.key import keys, rewrap
 from hookseal.operations.operator import Operator
 from hookseal.operations.unwrapping import unwrapped
@@ -55,6 +57,7 @@ FIRST_ROW = """
 INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, previous_mac, mac, mac_key_id)
 VALUES ('_system', 1, now(), 'eve', 'key.initialised', 'key:x', '', '', '1')
 """
+RETIRE = "UPDATE hookseal.secret_records SET state = 'retired', changed_at = now() - interval '9 d' WHERE ref = $1"
 TABLES = """
 SELECT c.oid::regclass::text AS name,
        string_agg(format('%I', a.attname), ', ') FILTER (WHERE a.attname <> ALL ($1)) AS columns
@@ -81,6 +84,9 @@ READS: dict[str, Reading] = {
     "require_movable": lambda by, _: move_secrets.require_movable(by, Provider.DB),
     "remove_leftovers": lambda by, _: secret.remove_leftovers(by.connection, by.unlocked),
     "page": lambda by, _: deliveries.page(by.connection, Filter(tenant_id=ACME), limit=1, cursor=None),
+    "rotation_state": lambda by, endpoint: reports.rotation_state(by.connection, ACME, endpoint),
+    "versions": lambda by, endpoint: reports.versions(by.connection, ACME, endpoint),
+    "public_keys": lambda by, endpoint: reports.public_keys(by, ACME, endpoint),
     "require_usable": lambda by, _: endpoints.require_usable(by, identity(Authority().client(), None)),
 }
 
@@ -143,8 +149,9 @@ async def test_without_its_row_nothing_is_changed(pool: "Pool[asyncpg.Record]", 
 async def test_what_is_said_to_read_only_reads(name: str, pool: "Pool[asyncpg.Record]") -> None:
     """An operation without an audit row changes no row of any table."""
     installation = await begin(pool)
-    endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await pool.execute("UPDATE hookseal.secret_records SET state = 'retired', changed_at = now() - interval '9 days'")
+    endpoint = (await installation.add(replace(NEW, algorithm=Algorithm.ED25519))).pointer.endpoint_id
+    other = (await installation.endpoint(url="https://receiver.example/other")).pointer
+    await pool.execute(RETIRE, other.secret_ref)
     await pool.execute(OLDER)
     before = await everything(pool)
     async with pool.acquire() as connection:

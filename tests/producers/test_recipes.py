@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import aiohttp
 import alembic.command
 import asyncpg
 import psycopg
@@ -16,6 +17,7 @@ from hookseal.ground.errors import ConfigError, Refused
 from hookseal.postgres.schema import revision
 from hookseal.producers import django as for_django
 from hookseal.producers.schema import install
+from tests.doubles.applications import served
 from tests.doubles.logins import login
 from tests.producers.callers import ALIAS, thread, use_django
 
@@ -84,6 +86,19 @@ async def test_django(empty_database_url: str) -> None:
     async with thread() as of:
         await of(migrate)()
     assert revision.EXPECTED == await installed(empty_database_url)
+
+
+async def test_sqlalchemy(database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application of the page publishes what it commits; what PostgreSQL refuses at the commit sends nothing."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    made: dict[str, Any] = {}
+    exec(compile(recipe("from fastapi import"), str(PAGE), "exec"), made)  # noqa: S102 -- our own page
+    async with served(made["app"]) as url, aiohttp.ClientSession(url) as session:
+        answers = [await session.post("/invoices/1/paid") for _ in range(2)]
+        assert [200, 500] == [answer.status for answer in answers]
+        event = (await answers[0].json())["event_id"]
+
+    assert [event] == [row["id"] for row in await pool.fetch("SELECT id FROM hookseal.events")]
 
 
 async def test_a_server_that_refuses(empty_database_url: str, pool: Pool) -> None:

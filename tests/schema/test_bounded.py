@@ -7,9 +7,11 @@ tables grow by ten times: that adds at most one level to an index, as growing fr
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import pytest
 
 from hookseal.dispatcher.ledger import BEGINNING
 from hookseal.postgres.statements import statements
@@ -23,8 +25,9 @@ _AND_ROWS = 1_000  # another join of a table that stays small
 # No trigger and no foreign key runs: they would take most of the time.
 _GROW = """
 SET LOCAL session_replication_role = replica;
-INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
-SELECT 'acme', 'e' || n, 'invoice.paid', now() - interval '40 days' + make_interval(secs => n), '', ''
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, correlation_id, body, fingerprint)
+SELECT 'acme', 'e' || n, 'invoice.paid', now() - interval '40 days' + make_interval(secs => n),
+       CASE WHEN n % 2 = 0 THEN 'all' WHEN n % 100 = 1 THEN 'c' || n END, '', ''
 FROM generate_series({least}, {most}) AS n;
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
 SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{{*}}' FROM generate_series({least}, {most}, 100) AS n;
@@ -124,6 +127,14 @@ def _lists() -> list[Read]:
         given = (*conditions, None, _LAST, 51, signed_by, 1_000, _FIRST, None)
         return Read(room="dispatcher", file="delivery_queries", name=f"page_of_{of}", arguments=given)
 
+    def of_events(*named: str | None) -> Read:
+        given = ("acme", None, None, None, None, _LAST, 51, None, 1_000, _FIRST, None, *named)
+        return Read(room="dispatcher", file="delivery_queries", name="page_of_events", arguments=given)
+
+    def events(kind: str | None, correlation: str | None, until: datetime | None = None) -> Read:
+        given = ("acme", kind, correlation, None, until, None, None, 1_000, 51)
+        return Read(room="dispatcher", file="event_queries", name="page", arguments=given)
+
     endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
     endpoints = {"page": (None, False, None, 51), "page_of_tenant": ("nobody", None, None, 51)}
@@ -141,6 +152,15 @@ def _lists() -> list[Read]:
         Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("pending", None, 1_000)),
         Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("sending", "acme", 1_000)),
         page("few", None, None, None, "sending"),
+        of_events("e7", None),
+        of_events("no-such", None),
+        of_events(None, "c101"),
+        of_events(None, "all"),
+        events(None, None),
+        events("no.such", None),
+        events(None, "all"),
+        events("no.such", "c101"),
+        events(None, None, datetime(2020, 1, 1, tzinfo=UTC)),
         *(Read(room="audit", file="audit", name=name, arguments=given) for name, given in audit.items()),
         *(
             Read(room="dispatcher", file="endpoint_queries", name=name, arguments=given)
@@ -183,6 +203,7 @@ def _rows(plan: dict[str, Any]) -> float:
     return own + sum(_rows(inner) for inner in plan.get("Plans", ()))
 
 
+@pytest.mark.req("DEL-20")
 async def test_what_is_repeated_does_not_grow(pool: "Pool[asyncpg.Record]") -> None:
     """Claim, outbox, sweep, holding, measuring, retention and every list read as much, however much is stored."""
     few = await _grown(pool, 1, FEW)

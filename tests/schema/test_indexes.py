@@ -84,6 +84,7 @@ _PLACES = [
 ]
 
 
+@pytest.mark.req("DEL-20")
 async def test_each_look_up_has_its_index(pool: "Pool[asyncpg.Record]") -> None:
     """No look-up of a publish, an operator or the leader scans or sorts a whole table."""
     await pool.execute(_GROWN)

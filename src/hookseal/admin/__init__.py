@@ -9,12 +9,7 @@ from hookseal.admin.results import (
     EndpointDetails,
     FailedAttempt,
     Page,
-    PastRotation,
     Ping,
-    RevealedSecret,
-    Rotation,
-    RotationStatus,
-    SigningSecrets,
     UpdatedEndpoint,
 )
 from hookseal.admin.search_results import (
@@ -26,8 +21,20 @@ from hookseal.admin.search_results import (
     EventDelivery,
     EventDetails,
     PeriodStats,
+    ReplayCount,
     ReplayedDelivery,
     ReplayJob,
+)
+from hookseal.admin.secret_results import (
+    Canary,
+    PastRotation,
+    PublicKeys,
+    RevealedSecret,
+    Rotation,
+    RotationSchedule,
+    RotationStatus,
+    SecretVersion,
+    SigningSecrets,
 )
 from hookseal.dispatcher.why import Explanation
 
@@ -35,6 +42,7 @@ __all__ = [
     "AddedEndpoint",
     "Admin",
     "AttemptRecord",
+    "Canary",
     "Changed",
     "DeletedEndpoint",
     "Delivery",
@@ -51,11 +59,15 @@ __all__ = [
     "PastRotation",
     "PeriodStats",
     "Ping",
+    "PublicKeys",
+    "ReplayCount",
     "ReplayJob",
     "ReplayedDelivery",
     "RevealedSecret",
     "Rotation",
+    "RotationSchedule",
     "RotationStatus",
+    "SecretVersion",
     "SigningSecrets",
     "UpdatedEndpoint",
 ]

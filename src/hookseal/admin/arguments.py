@@ -16,6 +16,7 @@ from hookseal.secrets.endpoint import rotation as rotations
 from hookseal.secrets.extras import tls_identity
 from hookseal.secrets.extras.header_values import Headers
 from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.store.retention import MOST_DAYS
 
 T = TypeVar("T")
 Member = TypeVar("Member", bound=StrEnum)
@@ -137,6 +138,15 @@ def overlap_seconds(value: int) -> int:
     """Return the overlap if it is 0 to 604,800 s. Raises `Malformed`."""
     whole(value, "overlap_seconds")
     return _parsed(overlap.require_overlap, value, "overlap_seconds")
+
+
+def days(value: int) -> int:
+    """Return `older_than_days`, 0 to 3,650. Raises `Malformed`."""
+    _require(int, value, "older_than_days")
+    whole(value, "older_than_days")
+    if not 0 <= value <= MOST_DAYS:
+        raise Malformed(f"older_than_days must be 0 to {MOST_DAYS}", field="older_than_days")
+    return value
 
 
 def moment(at: datetime | None, name: str) -> datetime | None:

@@ -1,8 +1,7 @@
 """The endpoints of an Admin: where the events of a tenant are sent."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from hookseal.admin import arguments, translation
 from hookseal.admin.arguments import UNSET, Text, Unset
@@ -23,16 +22,12 @@ from hookseal.admin.session import Session
 from hookseal.dispatcher import endpoint_queries, endpoint_stats
 from hookseal.dispatcher.endpoint_queries import EndpointFilter
 from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations import sending
 from hookseal.operations.endpoint import endpoints, probe, update, values
 from hookseal.postgres.handles import Connection
 from hookseal.secrets.material import SecretMaterial
-
-_TESTS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
 
 
 class Endpoints:
@@ -47,7 +42,6 @@ class Endpoints:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._testing = asyncio.Semaphore(_TESTS_AT_ONCE)
 
     async def add(
         self,
@@ -218,7 +212,10 @@ class Endpoints:
     async def enable(
         self, *, tenant_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
     ) -> Changed:
-        """Send deliveries to the endpoint again, and release its held deliveries, the oldest first."""
+        """Send deliveries to the endpoint again, and release its held deliveries, the oldest first.
+
+        If it is enabled already and its deliveries are held, the oldest of them is tried now: `probed`.
+        """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.changing(actor, connection) as operator:
             enabled = await endpoints.enable_endpoint(operator, owner, wanted, own_drain_seconds=self._drain_seconds)
@@ -229,6 +226,7 @@ class Endpoints:
             disabled_reason=None,
             changed=enabled.changed,
             woken=enabled.woken,
+            probed=enabled.probed,
         )
 
     async def disable(
@@ -249,6 +247,7 @@ class Endpoints:
             disabled_reason=disabled.reason,
             changed=disabled.changed,
             woken=0,
+            probed=False,
         )
 
     async def delete(
@@ -267,13 +266,7 @@ class Endpoints:
         five are sent at once.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        egress, clock = self._session.settings.egress, SystemClock()
-        async with (
-            self._testing,
-            self._session.changing(actor) as operator,
-            sending.transport(egress, clock) as opened,
-        ):
-            how = sending.as_worker(opened, egress, clock)
+        async with self._session.pinging(actor) as (operator, how):
             return translation.ping(await probe.send_ping(operator, how, tenant=owner, endpoint_id=wanted))
 
     @property

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from hookseal.admin import arguments
 from hookseal.admin.results import Page, of_row
-from hookseal.admin.search_results import ReplayJob
+from hookseal.admin.search_results import ReplayCount, ReplayJob
 from hookseal.admin.session import Session
 from hookseal.dispatcher import replay_jobs
 from hookseal.dispatcher.model import State
@@ -41,19 +41,46 @@ class Replays:
         of the tenant run already.
         """
         arguments.whole(rate_per_second, "rate_per_second")
-        selection = Selection(
-            tenant_id=arguments.tenant_id(tenant_id),
-            endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
-            event_type=arguments.optional(arguments.event_type, event_type),
-            event_id=arguments.optional(arguments.event_id, event_id),
-            states=tuple(arguments.choice(State, state, "states") for state in states),
-            since=arguments.moment(since, "since"),
-            until=arguments.moment(until, "until"),
+        selection = _selection(
+            tenant_id,
+            endpoint_id=endpoint_id,
+            event_type=event_type,
+            event_id=event_id,
+            states=states,
+            since=since,
+            until=until,
         )
         allowed = rate(str(rate_per_second))
         async with self._session.changing(actor, connection) as operator:
             job = await start_replay(operator, selection, rate=allowed)
         return of_row(ReplayJob, job.shown())
+
+    async def count(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str | None = None,
+        event_type: str | None = None,
+        event_id: str | None = None,
+        states: Sequence[str] = NOT_DELIVERED,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        connection: Connection | None = None,
+    ) -> ReplayCount:
+        """Return how many deliveries such a job would send again; it changes nothing."""
+        selection = _selection(
+            tenant_id,
+            endpoint_id=endpoint_id,
+            event_type=event_type,
+            event_id=event_id,
+            states=states,
+            since=since,
+            until=until,
+        )
+        async with self._session.reading(connection) as chosen:
+            found = await replay_jobs.count(chosen, selection)
+        skipped = {"endpoint_disabled": found.disabled, "endpoint_deleted": found.deleted}
+        return ReplayCount(would_replay=found.replayed, would_skip=skipped)
 
     async def get(self, *, tenant_id: str, replay_id: str, connection: Connection | None = None) -> ReplayJob:
         """Return how far a job of the tenant is."""
@@ -86,3 +113,24 @@ class Replays:
         async with self._session.changing(actor, connection) as operator:
             job = await cancel_replay(operator, wanted, tenant=owner)
         return of_row(ReplayJob, job.shown())
+
+
+def _selection(
+    tenant_id: str,
+    *,
+    endpoint_id: str | None,
+    event_type: str | None,
+    event_id: str | None,
+    states: Sequence[str],
+    since: datetime | None,
+    until: datetime | None,
+) -> Selection:
+    return Selection(
+        tenant_id=arguments.tenant_id(tenant_id),
+        endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
+        event_type=arguments.optional(arguments.event_type, event_type),
+        event_id=arguments.optional(arguments.event_id, event_id),
+        states=tuple(arguments.choice(State, state, "states") for state in states),
+        since=arguments.moment(since, "since"),
+        until=arguments.moment(until, "until"),
+    )

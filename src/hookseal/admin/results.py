@@ -127,7 +127,8 @@ class UpdatedEndpoint:
 class Changed:
     """An endpoint that is enabled or disabled now. `changed`: it was not before.
 
-    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint.
+    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint. `probed`: it was enabled
+    already, and its deliveries are held; the oldest of them is tried now.
     """
 
     tenant_id: str
@@ -136,6 +137,7 @@ class Changed:
     disabled_reason: str | None
     changed: bool
     woken: int
+    probed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,85 +169,6 @@ class Ping:
     snippet: str | None = field(repr=False)
     dialled: str | None
     signed_by: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningSecrets:
-    """The secrets that sign for an endpoint after a change, by reference.
-
-    `older_claims` is the number of requests in flight that may still be signed with a secret that was retired; None if
-    it is not known.
-    """
-
-    tenant_id: str
-    endpoint_id: str
-    secret_ref: str
-    previous_secret_ref: str | None
-    previous_secret_expires_at: datetime | None
-    generation: int
-    older_claims: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rotation(SigningSecrets):
-    """A rotation. `secret.reveal()` is what the receiver needs; for ed25519 that is the `public_key` instead.
-
-    `repeated`: a rotation with this id was made before, and nothing was changed now. Its `secret` is then None unless
-    it is still the current one.
-    """
-
-    rotation_id: str
-    repeated: bool
-    secret: SecretMaterial | None
-    public_key: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastRotation:
-    """A rotation that was made, and the version of the secret that it made."""
-
-    rotation_id: str
-    version: int
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RotationStatus:
-    """Which secrets sign for an endpoint, the rest of its overlap, and its last ten rotations, newest first.
-
-    `older_claims` counts requests in flight from before the last change.
-    """
-
-    tenant_id: str
-    endpoint_id: str
-    generation: int
-    scheme: str
-    algorithm: str
-    lead: str
-    secret_ref: str | None
-    previous_secret_ref: str | None
-    previous_scheme: str | None
-    previous_algorithm: str | None
-    previous_secret_expires_at: datetime | None
-    overlapping: bool
-    seconds_left: int | None
-    stale: bool
-    rotations: tuple[PastRotation, ...]
-    older_claims: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RevealedSecret:
-    """The current secret of an endpoint. For ed25519 `secret` is None, and the receiver needs the `public_key`."""
-
-    tenant_id: str
-    endpoint_id: str
-    secret_ref: str | None
-    scheme: str
-    algorithm: str
-    generation: int
-    secret: SecretMaterial | None
-    public_key: str | None
 
 
 def of_row(kind: "type[Result]", row: Mapping[str, Any], **more: Any) -> "Result":

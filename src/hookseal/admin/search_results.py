@@ -83,6 +83,14 @@ class ReplayJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayCount:
+    """How many deliveries a replay job would send again, and how many it would skip, by the reason."""
+
+    would_replay: int
+    would_skip: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """An event in a list, without its payload."""
 

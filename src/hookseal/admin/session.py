@@ -1,5 +1,6 @@
 """What every operation of an Admin needs: a connection, unlocked secrets for a change, and errors for its caller."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
@@ -7,8 +8,11 @@ from typing import Final
 
 from hookseal.admin import arguments
 from hookseal.config.settings import Settings
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused
+from hookseal.operations import sending
 from hookseal.operations.operator import Operator
+from hookseal.operations.sending import Sending
 from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
 from hookseal.postgres.handles import Connection, Pool, connected
 from hookseal.postgres.savepoint import part_with_our_path
@@ -29,6 +33,7 @@ _ARGUMENTS: Final = {
     "remove_client_cert": "client_cert",
     "tenant": "tenant_id",
 }
+_PINGS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
 
 
 class Session:
@@ -37,6 +42,7 @@ class Session:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self.pool = pool
         self.settings = settings
+        self._pings = asyncio.Semaphore(_PINGS_AT_ONCE)
 
     @asynccontextmanager
     async def reading(self, connection: Connection | None = None) -> AsyncIterator[Connection]:
@@ -65,6 +71,13 @@ class Session:
                 unlocked = await self._unlocked(found)
                 async with self._chosen(connection) as chosen:
                     yield Operator(connection=chosen, unlocked=unlocked, who=who)
+
+    @asynccontextmanager
+    async def pinging(self, actor: str) -> AsyncIterator[tuple[Operator, Sending]]:
+        """Give an operator, and a sender that works as a worker with these settings does; at most five at once."""
+        egress, clock = self.settings.egress, SystemClock()
+        async with self._pings, self.changing(actor) as operator, sending.transport(egress, clock) as opened:
+            yield operator, sending.as_worker(opened, egress, clock)
 
     @contextmanager
     def failures(self) -> Iterator[None]:

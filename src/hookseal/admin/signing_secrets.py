@@ -1,12 +1,23 @@
 """The secrets of an Admin: what signs the requests to an endpoint."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
-from hookseal.admin.results import PastRotation, RevealedSecret, Rotation, RotationStatus, SigningSecrets, of_row
+from hookseal.admin.results import of_row
+from hookseal.admin.secret_results import (
+    Canary,
+    PastRotation,
+    PublicKeys,
+    RevealedSecret,
+    Rotation,
+    RotationSchedule,
+    RotationStatus,
+    SecretVersion,
+    SigningSecrets,
+)
 from hookseal.admin.session import Session
 from hookseal.dispatcher import held_deliveries
 from hookseal.ground.clock import SystemClock
@@ -14,15 +25,18 @@ from hookseal.ground.errors import HooksealError, InDoubt
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import secret as secret_operations
+from hookseal.operations.endpoint import reports
 from hookseal.operations.endpoint import rotation as operations
+from hookseal.operations.endpoint.probe import ask_whether_switched
 from hookseal.operations.operator import OfEndpoint
 from hookseal.postgres.handles import Connection
-from hookseal.secrets.endpoint import rotation
+from hookseal.secrets.endpoint import canary_results
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.store.retention import BATCH
 
-_ROTATIONS: Final = 10
+_NOBODY: Final = "-"  # reads with the master key, and leaves nothing on record
 
 
 class Secrets:
@@ -151,13 +165,65 @@ class Secrets:
             )
 
     async def status(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> RotationStatus:
-        """Return which secrets sign for the endpoint, the rest of its overlap, and its last ten rotations."""
+        """Return which secrets sign for the endpoint, the rest of its overlap, its schedule, and its last rotations."""
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.reading(connection) as chosen:
-            state = await rotation.status(chosen, owner, wanted, limit=_ROTATIONS)
-            older = await held_deliveries.older_claims(chosen, owner, wanted, state["generation"])
-        made = tuple(of_row(PastRotation, each) for each in state["rotations"])
-        return of_row(RotationStatus, state, older_claims=older, rotations=made)
+            state = await reports.rotation_state(chosen, owner, wanted)
+            last = await canary_results.last(chosen, owner, wanted, state["generation"])
+        return of_row(
+            RotationStatus,
+            state,
+            rotations=tuple(of_row(PastRotation, each) for each in state["rotations"]),
+            schedule=None if state["schedule"] is None else of_row(RotationSchedule, state["schedule"]),
+            canary=None if last is None else of_row(Canary, asdict(last)),
+        )
+
+    async def probe(
+        self, *, tenant_id: str, endpoint_id: str, actor: str, expect_generation: int | None = None
+    ) -> Canary:
+        """Ask the receiver whether it has switched to the current secret, by one or two signed pings.
+
+        If it has, `end_overlap` with the `generation` of the answer ends the overlap. It joins no transaction, because
+        it waits for the receiver. Raises `Conflict` for another generation than the expected one, and `Refused` if the
+        endpoint is disabled.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.pinging(actor) as (operator, how):
+            found = await ask_whether_switched(
+                operator, how, tenant=owner, endpoint_id=wanted, expect_generation=expect_generation
+            )
+        return of_row(Canary, asdict(found))
+
+    async def versions(
+        self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None
+    ) -> tuple[SecretVersion, ...]:
+        """Return every version of the secret, oldest first, without its material: its use, and if it is needed."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.reading(connection) as chosen:
+            found = await reports.versions(chosen, owner, wanted)
+        return tuple(of_row(SecretVersion, each) for each in found)
+
+    async def public_keys(
+        self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None
+    ) -> PublicKeys:
+        """Return the public keys with which the receiver verifies. Raises `Refused` if the endpoint has none."""
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.changing(_NOBODY, connection) as operator:
+            return of_row(PublicKeys, await reports.public_keys(operator, owner, wanted))
+
+    async def purge(self, *, tenant_id: str, actor: str, older_than_days: int) -> int:
+        """Destroy the material of the tenant's versions that were retired so many days ago; return how many.
+
+        It destroys no version that still signs or that a request in flight may need. It joins no transaction, because
+        each batch is one. Workers do it by themselves.
+        """
+        owner, days = arguments.tenant_id(tenant_id), arguments.days(older_than_days)
+        destroyed, batch = 0, BATCH
+        async with self._session.changing(actor) as operator:
+            while batch == BATCH:
+                batch = await secret_operations.purge_batch(operator, owner, days=days)
+                destroyed += batch
+        return destroyed
 
     async def reveal(self, *, tenant_id: str, endpoint_id: str, actor: str) -> RevealedSecret:
         """Return the current secret of the endpoint, or its public key; the audit log records it.

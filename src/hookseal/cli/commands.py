@@ -14,7 +14,11 @@ from hookseal.ground.errors import Malformed
 from hookseal.ground.version import VERSION
 
 _EPILOG: Final = """\
-First steps, with the settings of docs/settings.md in the environment:
+To try it on this machine: hookseal up
+
+First steps with servers of your own, which the environment names in
+
+DATABASE_URL, REDIS_URL, SECRETS_PROVIDER and SECRETS_MASTER_KEY_FILE:
 
 1. hookseal db upgrade
 

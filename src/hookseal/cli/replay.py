@@ -32,6 +32,7 @@ app: Final = typer.Typer(help="Send many finished deliveries again, by a job.", 
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 _NEEDS: Final = frozenset({Part.DATABASE})
+_FINAL: Final = "|".join(FINAL)
 _LOOK_SECONDS: Final = 1.0
 _DEFAULT: Final = f"{DEFAULT_RATE}/s"
 _COLUMNS: Final = ("replay_id", "tenant_id", "state", "matched", "replayed", "skipped", "remaining", "started_at")
@@ -43,14 +44,21 @@ def start_(
     tenant: Annotated[str, typer.Option(help="The tenant whose deliveries are replayed.")],
     endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
-    event: Annotated[str | None, typer.Option(help="Only this event.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="Only this event.")] = None,
     state: Annotated[
         list[State] | None,
-        typer.Option(help="Only this final state; may be repeated. Without it: dead_letter, failed and cancelled."),
+        typer.Option(
+            metavar=_FINAL,
+            help="Only this final state; may be repeated. Without it: dead_letter, failed and cancelled.",
+        ),
     ] = None,
     all_states: Annotated[bool, typer.Option("--all-states", help="What was delivered, too.")] = False,
-    since: Annotated[str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only deliveries made before; by default until now.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only deliveries made before this time, as --since; by default now.")
+    ] = None,
     per_second: Annotated[
         str, typer.Option("--rate", metavar="N/s", help="Deliveries a second, 1 to 1000.")
     ] = _DEFAULT,
@@ -62,13 +70,13 @@ def start_(
     Every given condition must be true. Deliveries that never had an attempt are included. Those of a disabled or
     deleted endpoint are skipped and counted. The workers execute the job: the command does not wait for it.
 
-    Example: hookseal replay start --tenant acme --since 2026-01-31T12:00:00Z --rate 50/s
+    Example: hookseal replay start --tenant acme --since 1h --rate 50/s
     """
     selection = Selection(
         tenant_id=ids.owner_id(tenant),
         endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
         event_type=None if event_type is None else ids.event_type(event_type),
-        event_id=None if event is None else ids.event_id(event),
+        event_id=None if event_id is None else ids.event_id(event_id),
         states=_states(state, all_states=all_states),
         since=moment(since, "since"),
         until=moment(until, "until"),

@@ -17,12 +17,12 @@ async def release(connection: Connection, tenant: TenantId, endpoint_id: Endpoin
     await _execute(connection, "release", tenant, endpoint_id)
 
 
-async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
-    """Make the leader probe the endpoint within a second after this is committed.
+async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> bool:
+    """Make the leader probe the endpoint within a second after this is committed; return whether it is held.
 
     Once the probe was signed, the other deliveries that wait for a secret are released. Raises `Unavailable`.
     """
-    await _execute(connection, "probe", tenant, endpoint_id)
+    return await _execute(connection, "probe", tenant, endpoint_id) > 0
 
 
 async def probe_all(connection: Connection) -> int:

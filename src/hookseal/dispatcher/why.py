@@ -47,7 +47,7 @@ def explain(facts: Facts) -> Explanation:
     standing = _standing(facts)
     sentences = [
         f"Delivery {facts.delivery_id}: {standing.what}.",
-        f"This is so since {_at(standing.since)}." if standing.since is not None else "",
+        f"This has been so since {_at(standing.since)}." if standing.since is not None else "",
         f"It is released by {standing.released_by}." if standing.released_by is not None else "",
         standing.advice if standing.command is None else f"{standing.advice}: `{standing.command}`.",
     ]

@@ -152,7 +152,8 @@ async def test_disable_and_enable(begun: Begun) -> None:
     assert 1 == (await begun.run("endpoint", "show", *options_of(one), "--json")).json["waiting_deliveries"]
 
     enabled = await begun.run("endpoint", "enable", *options_of(one), "--json")
-    shape = {"tenant_id": "acme", "endpoint_id": one, "enabled": True, "changed": True, "woken": 1, "replay": None}
+    named = {"tenant_id": "acme", "endpoint_id": one, "enabled": True}
+    shape = named | {"changed": True, "woken": 1, "probed": False, "replay": None}
     assert shape == enabled.json
     again = await begun.run("endpoint", "enable", *options_of(one), "--json")
     assert (0, shape | {"changed": False, "woken": 0}) == (again.code, again.json)
@@ -172,6 +173,20 @@ async def test_for_a_person(begun: Begun) -> None:
     ):
         ended = await begun.run("endpoint", command, *options_of(one), *(("--yes",) if command == "delete" else ()))
         assert (0, f"endpoint {one} {said}\n", "") == (ended.code, ended.out, ended.err)
+
+
+async def test_enabling_what_is_held(begun: Begun) -> None:
+    """An enabled endpoint that is held is not said to be unchanged: its oldest delivery is tried now."""
+    one = await endpoint(begun)
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) "
+        "VALUES ('acme', $1::text::uuid, 'breaker')",
+        one,
+    )
+    ended = await begun.run("endpoint", "enable", *options_of(one))
+
+    said = "was enabled already; its deliveries are held, and the oldest of them is tried now"
+    assert (0, f"endpoint {one} {said}\n") == (ended.code, ended.out)
 
 
 @pytest.mark.req("OPS-04", part="json")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,14 @@ async def test_the_shape(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-10")
 async def test_an_overlap_of_a_day(begun: Begun) -> None:
-    """By default both secrets sign for 24 hours."""
+    """By default both secrets sign for 24 hours; the text has the rest in hours and minutes."""
     endpoint = await added(begun)
     await run(begun, "rotate", endpoint)
     left = (await run(begun, "rotation-status", endpoint)).json["seconds_left"]
+    shown = await begun.run("endpoint", "rotation-status", "--tenant", "acme", "--endpoint", endpoint)
 
     assert 24 * 3600 - 60 < left <= 24 * 3600
+    assert re.search(r"Z, (23 h 59 min|24 h 0 min) from now; lead previous$", shown.out, re.MULTILINE)
 
 
 @pytest.mark.req("SEC-09")

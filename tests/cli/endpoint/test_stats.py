@@ -9,6 +9,7 @@ from tests.cli.installation import Begun
 from tests.dispatcher.test_endpoint_stats import UNKNOWN, counted
 
 
+@pytest.mark.req("DEL-20")
 @pytest.mark.req("DEL-08")
 @pytest.mark.req("OPS-04", part="json")
 async def test_stats(begun: Begun) -> None:

@@ -12,7 +12,7 @@ CLOCK = FakeClock()
 NOW = CLOCK.now()
 
 
-@pytest.mark.req("DEL-20", part="search")
+@pytest.mark.req("DEL-20")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

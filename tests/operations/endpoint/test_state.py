@@ -67,7 +67,7 @@ async def test_enabling(installation: Installation) -> None:
         "UPDATE hookseal.deliveries SET rung_at = now(), next_attempt_at = now() + interval '1 hour'"
     )
 
-    assert Enabled(changed=True, woken=1) == await enabled(installation, endpoint)
+    assert Enabled(changed=True, woken=1, probed=False) == await enabled(installation, endpoint)
     await installation.settle()
 
     woken, other = await installation.delivery(waiting), await installation.delivery(late)
@@ -91,11 +91,24 @@ async def test_enabling(installation: Installation) -> None:
 async def test_twice_is_as_once(installation: Installation) -> None:
     """Repeating it changes neither state nor reason, and is not audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    assert Enabled(changed=False, woken=0) == await enabled(installation, endpoint)
+    assert Enabled(changed=False, woken=0, probed=False) == await enabled(installation, endpoint)
     await disabled(installation, endpoint, "first")
     assert Disabled(changed=False, reason="first") == await disabled(installation, endpoint, "second")
 
     assert ["endpoint.added", "endpoint.disabled"] == [row["action"] for row in await audited(installation.pool)]
+
+
+async def test_an_enabled_endpoint_that_is_held(installation: Installation) -> None:
+    """Enabling it again says that the oldest of its held deliveries is tried now, and makes its probe due."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, probe_at) "
+        "VALUES ('acme', $1::text::uuid, 'breaker', now() + interval '1 hour')",
+        endpoint,
+    )
+
+    assert Enabled(changed=False, woken=0, probed=True) == await enabled(installation, endpoint)
+    assert await installation.pool.fetchval("SELECT probe_at <= now() FROM hookseal.held_endpoints")
 
 
 @pytest.mark.req("SEC-08")

@@ -23,6 +23,8 @@ from hookseal.ground import ids
 app: Final = typer.Typer(help="Add, change and show the endpoints of a tenant.", no_args_is_help=True)
 
 _NEEDS: Final = frozenset({Part.DATABASE})
+_FREE: Final = "free"  # a lane that nothing waits for
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _WITHOUT_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _ONLY_IF_TRUE: Final = frozenset({"has_plaintext", "stale"})
 
@@ -82,10 +84,11 @@ def _show_text(found: dict[str, Any]) -> str:
     if found["previous_secret_ref"] is None:
         del found["lead"]  # it has an effect only while two secrets sign
     if found["retry_schedule"] is not None:
-        waits = [f"{seconds}s" for seconds in found["retry_schedule"]]
+        waits = ",".join(map(_delay, found["retry_schedule"]))  # as the option takes it
         found = {name: fact for name, fact in found.items() if name not in _WITHOUT_SCHEDULE} | {
             "retry_schedule": waits
         }
+    found["lane"] = found["lane"] or _FREE
     if (failure := found.pop("last_failure")) is not None:
         answer = failure["outcome"] if failure["status"] is None else f"{failure['status']} ({failure['outcome']})"
         found["last_failure"] = f"{rfc3339(failure['started_at'])} {answer}, delivery {failure['delivery_id']}"
@@ -94,6 +97,11 @@ def _show_text(found: dict[str, Any]) -> str:
         *tls_lines(found["tls"]),
     ]
     return "\n".join(shown)
+
+
+def _delay(seconds: int) -> str:
+    size, unit = next(each for each in _UNITS if seconds % each[0] == 0)
+    return f"{seconds // size}{unit}"
 
 
 def _standing(item: dict[str, Any]) -> str:
@@ -105,6 +113,6 @@ def _standing(item: dict[str, Any]) -> str:
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
     if not items:
         return "no endpoints"
-    rows = [item | {"enabled": _standing(item), "lane": item["lane"] or "open"} for item in items]
+    rows = [item | {"enabled": _standing(item), "lane": item["lane"] or _FREE} for item in items]
     shown = table(rows, ["tenant_id", "endpoint_id", "url", "enabled", "lane"])
     return shown if following is None else f"{shown}\nmore: --cursor {following}"

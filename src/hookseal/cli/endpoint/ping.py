@@ -127,7 +127,7 @@ def _text(shown: dict[str, Any]) -> str:
     ]
     lines += [f"address    {each['address']}  {each['reason'] or 'allowed'}" for each in shown["addresses"]]
     lines += [] if shown["addresses_error"] is None else [f"address    {shown['addresses_error']}"]
-    lines.append(f"dialled    {shown['dialled'] or 'no request was written'}")
+    lines.append(f"connected  {shown['dialled'] or 'to none: no request was sent'}")
     if tls is not None:
         until = "-" if tls["expires_at"] is None else rfc3339(tls["expires_at"])
         lines.append(f"tls        {tls['version']}  {tls['cipher']}")

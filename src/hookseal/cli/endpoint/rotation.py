@@ -78,6 +78,8 @@ def rollback(
 ) -> None:
     """Make the previous secret current again while its overlap runs; then both sign for another overlap.
 
+    A second rollback undoes the first. --expect-generation refuses one that somebody else has made already.
+
     Example: hookseal endpoint rollback --tenant acme --endpoint ID
     """
     settings = start(NEEDS)

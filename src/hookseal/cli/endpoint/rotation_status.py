@@ -12,19 +12,17 @@ from hookseal.cli.shared.operating import NEEDS, OperatorSession, operator_sessi
 from hookseal.cli.shared.output import Json, emit, rfc3339
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part, Settings
-from hookseal.dispatcher import held_deliveries
 from hookseal.dispatcher.probe import CanaryVerdict
 from hookseal.ground import ids
 from hookseal.ground.errors import Conflict
 from hookseal.operations.endpoint import rotation as operations
+from hookseal.operations.endpoint.reports import rotation_state
 from hookseal.operations.operator import Operator
 from hookseal.postgres.handles import Connection
-from hookseal.secrets.endpoint import canary_results, rotation, schedule
+from hookseal.secrets.endpoint import canary_results
 from hookseal.secrets.endpoint.canary_results import Evidence
-from hookseal.secrets.endpoint.schedule import Scheduled
 
 _LOOKING_NEEDS: Final = frozenset({Part.DATABASE})
-_ROTATIONS: Final = 10
 _NONE_SENT: Final = "none at this generation: --probe sends one"
 
 
@@ -91,7 +89,7 @@ def _answer(found: _Found, left: int | None, *, as_json: bool) -> None:
 
 
 async def _read(connection: Connection, tenant: ids.TenantId, endpoint: ids.EndpointId) -> _Found:
-    state = await _read_state(connection, tenant, endpoint)
+    state = await rotation_state(connection, tenant, endpoint)
     last = await canary_results.last(connection, tenant, endpoint, state["generation"])
     return _Found(state=state, canary=last)
 
@@ -99,12 +97,12 @@ async def _read(connection: Connection, tenant: ids.TenantId, endpoint: ids.Endp
 async def _ask(
     settings: Settings, operator: Operator, tenant: ids.TenantId, endpoint: ids.EndpointId, *, ending: bool
 ) -> _Found:
-    state = await _read_state(operator.connection, tenant, endpoint)
+    state = await rotation_state(operator.connection, tenant, endpoint)
     if ending and not state["overlapping"]:
         raise Conflict("no overlap is running, so none can be ended; --probe asks the receiver", field="endpoint")
     found = await canary.probed(settings, operator, tenant, endpoint, expect_generation=state["generation"])
     ended_at = await end_if_switched(operator, found) if ending else None
-    state = await _read_state(operator.connection, tenant, endpoint)
+    state = await rotation_state(operator.connection, tenant, endpoint)
     return _Found(state=state, canary=found, ended_at=ended_at)
 
 
@@ -121,22 +119,6 @@ async def end_if_switched(operator: Operator, found: Evidence) -> int | None:
     return after.generation
 
 
-async def _read_state(connection: Connection, tenant: ids.TenantId, endpoint: ids.EndpointId) -> dict[str, Any]:
-    state = await rotation.status(connection, tenant, endpoint, limit=_ROTATIONS)
-    older = await held_deliveries.older_claims(connection, tenant, endpoint, state["generation"])
-    due = await schedule.of_endpoint(connection, tenant, endpoint)
-    return state | {"older_claims": older, "schedule": None if due is None else _schedule(due)}
-
-
-def _schedule(due: Scheduled) -> dict[str, Any]:
-    return {
-        "rotate_every_days": due.rotate_every_days,
-        "due_at": due.due_at,
-        "announced_at": due.announced_at if due.is_announced else None,
-        "rotates_at": due.rotates_at if due.is_announced else None,
-    }
-
-
 def _text(shown: dict[str, Any], found: Evidence | None) -> str:
     lines = (
         ["STALE         an older copy replaced the row, so nothing is signed: run `hookseal restore check`"]
@@ -148,7 +130,7 @@ def _text(shown: dict[str, Any], found: Evidence | None) -> str:
         until = rfc3339(shown["previous_secret_expires_at"])
         how = f"{shown['previous_scheme']}, {shown['previous_algorithm']}"
         lines.append(f"previous      {shown['previous_secret_ref']} ({how})")
-        lines.append(f"overlap       until {until}, {shown['seconds_left']} s from now; lead {shown['lead']}")
+        lines.append(f"overlap       until {until}, {_left(shown['seconds_left'])} from now; lead {shown['lead']}")
     else:
         ended = ": the receiver has switched, so the overlap was ended" if shown["overlap_ended"] else ""
         lines.append(f"previous      none signs{ended}")
@@ -171,6 +153,13 @@ def _schedule_text(due: dict[str, Any] | None) -> list[str]:
     if due["announced_at"] is None:
         return [f"schedule      {every}; next {rfc3339(due['due_at'])}, not announced yet"]
     return [f"schedule      {every}; announced {rfc3339(due['announced_at'])}, rotates {rfc3339(due['rotates_at'])}"]
+
+
+def _left(seconds: int) -> str:
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _count(older: int | None) -> str:

@@ -26,12 +26,14 @@ def enable(
         str | None,
         typer.Option(
             help="Also start a replay job for its deliveries that were made since then and not delivered: "
-            "2026-01-31T12:00:00Z."
+            "2026-01-31T12:00:00Z, or 1h, 7d (ago)."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Send deliveries to an endpoint again, and release its held deliveries, the oldest first.
+
+    If it is enabled and its breaker is open, or its secret is refused, its oldest delivery is tried now.
 
     Example: hookseal endpoint enable --tenant acme --endpoint ID --since 2026-01-31T12:00:00Z
     """
@@ -51,6 +53,7 @@ def enable(
             "enabled": True,
             "changed": enabled.changed,
             "woken": enabled.woken,
+            "probed": enabled.probed,
             "replay": None if job is None else job.shown(),
         },
         as_json=as_json,
@@ -59,13 +62,14 @@ def enable(
 
 
 def _enabled_text(endpoint: ids.EndpointId, enabled: Enabled, job: ReplayJob | None) -> str:
-    done = (
-        f"endpoint {endpoint} is enabled; held deliveries that are released: {enabled.woken}"
-        if enabled.changed
-        else f"endpoint {endpoint} was enabled already{'' if job else ': nothing was changed'}"
-    )
+    if enabled.changed:
+        done = f"is enabled; held deliveries that are released: {enabled.woken}"
+    elif enabled.probed:
+        done = "was enabled already; its deliveries are held, and the oldest of them is tried now"
+    else:
+        done = f"was enabled already{'' if job else ': nothing was changed'}"
     replayed = "" if job is None else f"\nreplay job {job.replay_id} runs: {job.matched} deliveries"
-    return done + replayed
+    return f"endpoint {endpoint} {done}{replayed}"
 
 
 def disable(

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -14,8 +14,6 @@ from hookseal.ground.errors import Malformed, Refused
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, purgeable
 from hookseal.secrets.store import retention
-
-_MOST_DAYS: Final = 3_650
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +90,6 @@ def _say(text: str) -> None:
 
 
 def _days(given: int) -> int:
-    if not 0 <= given <= _MOST_DAYS:
-        raise Malformed(f"older-than must be 0 to {_MOST_DAYS} days", field="older_than")
+    if not 0 <= given <= retention.MOST_DAYS:
+        raise Malformed(f"older-than must be 0 to {retention.MOST_DAYS} days", field="older_than")
     return given

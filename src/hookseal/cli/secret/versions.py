@@ -4,13 +4,10 @@ from typing import Any, Final
 
 from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.shared.output import Json, emit, rfc3339, table
-from hookseal.cli.shared.runtime import Connection, reading, start
+from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part
-from hookseal.dispatcher import secret_usage
-from hookseal.dispatcher.secret_usage import Use
 from hookseal.ground import ids
-from hookseal.secrets.store import version_report
-from hookseal.secrets.store.port import VersionState
+from hookseal.operations.endpoint import reports
 
 _NEEDS: Final = frozenset({Part.DATABASE})
 _COLUMNS: Final = ("ref", "state", "scheme", "signs", "attempts", "needed")
@@ -24,33 +21,8 @@ def versions(*, tenant: Tenant, endpoint: Endpoint, as_json: Json = False) -> No
     Example: hookseal secret versions --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
     owner, wanted = ids.owner_id(tenant), ids.endpoint_id(endpoint)
-    items = reading(start(_NEEDS), lambda connection: _versions(connection, owner, wanted))
+    items = reading(start(_NEEDS), lambda connection: reports.versions(connection, owner, wanted))
     emit({"items": items, "next_cursor": None}, as_json=as_json, text=lambda: _text(items))
-
-
-async def _versions(connection: Connection, tenant: ids.TenantId, wanted: ids.EndpointId) -> list[dict[str, Any]]:
-    # In one snapshot, so that the versions that sign and the requests in flight fit each other.
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        found = await version_report.of_endpoint(connection, tenant, wanted)
-        uses = await secret_usage.of_endpoint(connection, tenant, wanted)
-    return [_item(version, uses.get(version["ref"], Use())) for version in found]
-
-
-def _item(version: dict[str, Any], use: Use) -> dict[str, Any]:
-    need = version_report.need(
-        VersionState(version["state"]),
-        signs=version["signs"],
-        signs_until=version["signs_until"],
-        claims_in_flight=use.claims_in_flight,
-        named_by_old_row=version.pop("named_by_old_row"),
-    )
-    return version | {
-        "claims_in_flight": use.claims_in_flight,
-        "attempts": use.attempts,
-        "last_signed_at": use.last_signed_at,
-        "needed": need.needed,
-        "reason": need.reason,
-    }
 
 
 def _text(items: list[dict[str, Any]]) -> str:

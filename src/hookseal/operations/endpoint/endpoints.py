@@ -183,10 +183,14 @@ def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enabled:
-    """An enabled endpoint. `changed`: it was disabled before. `woken`: how many deliveries waited for it."""
+    """An enabled endpoint. `changed`: it was disabled before. `woken`: how many deliveries waited for it.
+
+    `probed`: it was enabled, and its deliveries are held; the oldest of them is tried now.
+    """
 
     changed: bool
     woken: int
+    probed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,8 +212,8 @@ async def enable_endpoint(
     async with operator.changing() as connection:
         found = await endpoints.locked(connection, tenant, endpoint_id)
         if found.enabled:
-            await held_deliveries.probe(connection, tenant, endpoint_id)
-            return Enabled(changed=False, woken=0)
+            probed = await held_deliveries.probe(connection, tenant, endpoint_id)
+            return Enabled(changed=False, woken=0, probed=probed)
         await require_drainable(operator, found.timeout_ms, own_drain_seconds=own_drain_seconds)
         await endpoints.enable(connection, tenant, endpoint_id)
         await held_deliveries.release(connection, tenant, endpoint_id)
@@ -221,7 +225,7 @@ async def enable_endpoint(
             before={"enabled": False, "disabled_reason": found.disabled_reason},
             after={"enabled": True, "disabled_reason": None},
         )
-    return Enabled(changed=True, woken=woken)
+    return Enabled(changed=True, woken=woken, probed=False)
 
 
 async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, reason: str) -> Disabled:

@@ -16,6 +16,7 @@ from hookseal.secrets.store import leftovers
 
 PAGE: Final = 100
 BATCH: Final = 50  # a batch locks the tenant's audit log
+MOST_DAYS: Final = 3_650  # that an operator may name
 
 _SQL: Final = statements("retention.sql", package="hookseal.secrets.store", seconds=ANSWER_SECONDS)
 _PURPOSES: Final = [Purpose.WEBHOOK_SIGNING.value, Purpose.ENDPOINT_HEADERS.value, Purpose.ENDPOINT_TLS.value]

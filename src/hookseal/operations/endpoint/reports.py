@@ -1,0 +1,111 @@
+"""Reports to an operator which secrets sign for an endpoint, which versions there are, and their public keys."""
+
+from contextlib import nullcontext
+from typing import Any, Final
+
+from hookseal.dispatcher import held_deliveries, secret_usage
+from hookseal.dispatcher.secret_usage import Use
+from hookseal.ground.errors import Refused
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm
+from hookseal.operations.operator import Operator
+from hookseal.postgres.handles import Connection
+from hookseal.secrets.endpoint import pointer, rotation, schedule
+from hookseal.secrets.endpoint.schedule import Scheduled
+from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.signing.signer import Signer, public_key_of
+from hookseal.secrets.store import version_report
+from hookseal.secrets.store.port import VersionState
+
+_ROTATIONS: Final = 10
+
+
+async def rotation_state(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
+    """Return which secrets sign, the rest of the overlap, older claims, the schedule, and the last ten rotations.
+
+    Raises `NotFound`, `SecretUnavailable` and `Unavailable`.
+    """
+    state = await rotation.status(connection, tenant, endpoint_id, limit=_ROTATIONS)
+    older = await held_deliveries.older_claims(connection, tenant, endpoint_id, state["generation"])
+    due = await schedule.of_endpoint(connection, tenant, endpoint_id)
+    return state | {"older_claims": older, "schedule": None if due is None else _schedule(due)}
+
+
+async def versions(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> list[dict[str, Any]]:
+    """Return every version of the endpoint's secret, oldest first, without material: its use, and if it is needed.
+
+    Raises `NotFound`, `SecretUnavailable` and `Unavailable`.
+    """
+    # In one snapshot, so that the versions that sign and the requests in flight fit each other.
+    is_joined = connection.is_in_transaction()
+    snapshot = nullcontext() if is_joined else connection.transaction(isolation="repeatable_read", readonly=True)
+    async with snapshot:
+        found = await version_report.of_endpoint(connection, tenant, endpoint_id)
+        uses = await secret_usage.of_endpoint(connection, tenant, endpoint_id)
+    return [_version(version, uses.get(version["ref"], Use())) for version in found]
+
+
+async def public_keys(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
+    """Return the public key of the current secret, and of the previous one while an overlap runs.
+
+    Raises `NotFound`, `Refused` if neither has one, `CannotSign` for a row that was altered, and `Unavailable`.
+    """
+    async with operator.changing() as connection:  # the row is locked, so that no rotation changes it meanwhile
+        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        async with operator.unlocked.service.signers(found) as signers:  # checks the row and its references first
+            keys = [await _public_key(operator, signer) for signer in signers]
+    if not any(keys):
+        raise Refused(
+            f"the endpoint signs with {Algorithm.HMAC}, which has no public key: "
+            f"`hookseal endpoint rotate --algorithm {Algorithm.ED25519}` gives it one",
+            field="endpoint",
+        )
+    return _public_keys(found, keys)
+
+
+def _schedule(due: Scheduled) -> dict[str, Any]:
+    return {
+        "rotate_every_days": due.rotate_every_days,
+        "due_at": due.due_at,
+        "announced_at": due.announced_at if due.is_announced else None,
+        "rotates_at": due.rotates_at if due.is_announced else None,
+    }
+
+
+def _version(version: dict[str, Any], use: Use) -> dict[str, Any]:
+    need = version_report.need(
+        VersionState(version["state"]),
+        signs=version["signs"],
+        signs_until=version["signs_until"],
+        claims_in_flight=use.claims_in_flight,
+        named_by_old_row=version.pop("named_by_old_row"),
+    )
+    return version | {
+        "claims_in_flight": use.claims_in_flight,
+        "attempts": use.attempts,
+        "last_signed_at": use.last_signed_at,
+        "needed": need.needed,
+        "reason": need.reason,
+    }
+
+
+async def _public_key(operator: Operator, signer: Signer) -> str | None:
+    if signer.algorithm is not Algorithm.ED25519:
+        return None
+    store = operator.unlocked.store_on(operator.connection)
+    return public_key_of(await store.get(SecretRef.parse(signer.ref), purpose=Purpose.WEBHOOK_SIGNING))
+
+
+def _public_keys(found: Pointer, keys: list[str | None]) -> dict[str, Any]:
+    current, previous = keys if found.previous_due else (keys[0], None)
+    return {
+        "tenant_id": found.tenant_id,
+        "endpoint_id": found.endpoint_id,
+        "generation": found.generation,
+        "secret_ref": found.secret_ref,
+        "public_key": current,
+        "previous_secret_ref": found.previous_secret_ref if found.previous_due else None,
+        "previous_secret_expires_at": found.previous_secret_expires_at if found.previous_due else None,
+        "previous_public_key": previous,
+    }
