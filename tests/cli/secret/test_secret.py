@@ -41,7 +41,7 @@ async def versions(begun: Begun, endpoint: str) -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_versions(begun: Begun) -> None:
+async def test_every_version_is_listed(begun: Begun) -> None:
     """Every version is listed; the current one signs, and during an overlap the previous one, too."""
     pointer = (await begun.stored.endpoint()).pointer
     endpoint = pointer.endpoint_id
@@ -75,7 +75,7 @@ async def test_versions(begun: Begun) -> None:
     assert [("3", "previous", False), ("4", "active", True)] == (await versions(begun, endpoint))[2:]
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_is_a_table(begun: Begun) -> None:
     """The text is a table; an endpoint of an older system without a sealed secret has no versions."""
     pointer = (await begun.stored.endpoint()).pointer
     table = (await begun.run("secret", "versions", *wanted(pointer.endpoint_id))).out.splitlines()
@@ -92,7 +92,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-08")
 @pytest.mark.req("OPS-04", part="errors")
-async def test_not_there(begun: Begun) -> None:
+async def test_another_tenants_endpoint_is_not_found(begun: Begun) -> None:
     """For another tenant's endpoint the answer is the same as for one that does not exist."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     others = await begun.run("secret", "versions", *wanted(endpoint, "globex"), "--json")
@@ -103,7 +103,7 @@ async def test_not_there(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 @pytest.mark.parametrize(("options", "field"), [(wanted("x"), "endpoint"), (wanted(UNKNOWN, "_system"), "tenant")])
-async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_value_names_its_field(options: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("secret", "versions", *options, "--json", **NOWHERE)
     assert (2, field) == (ended.code, ended.json["error"]["field"])
@@ -111,7 +111,7 @@ async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.req("OPS-10")
-async def test_cache_clear(begun: Begun) -> None:
+async def test_cache_clear_raises_the_epoch(begun: Begun) -> None:
     """Each call raises the cache epoch by one, prints it and audits it."""
     ended = await begun.run("secret", "cache-clear", "--json")
     assert (0, {"epoch": 1, "woken": 0}) == (ended.code, ended.json)
@@ -121,6 +121,6 @@ async def test_cache_clear(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize("command", ["versions", "cache-clear"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal secret {command}" in (await hookseal("secret", command, "--help")).out

@@ -43,7 +43,7 @@ def ids(ended: Ended) -> list[str]:
 
 
 @pytest.mark.req("SEC-23")
-async def test_pages_of_what_it_signed(begun: Begun) -> None:
+async def test_deliveries_are_listed_by_the_version_that_signed(begun: Begun) -> None:
     """Deliveries that a version signed are listed in pages, also with the options that the ref implies."""
     pointer = (await begun.stored.endpoint()).pointer
     one, two = str(pointer.secret_ref), f"{str(pointer.secret_ref)[:-1]}2"
@@ -63,7 +63,7 @@ async def test_pages_of_what_it_signed(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_says_why_a_version_is_needed(begun: Begun) -> None:
     """The text lists what the version signed, or that it signed nothing, and why each version is needed or not."""
     pointer = (await begun.stored.endpoint()).pointer
     one = str(pointer.secret_ref)
@@ -81,7 +81,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_history_stays(begun: Begun) -> None:
+async def test_a_destroyed_version_still_lists_its_deliveries(begun: Begun) -> None:
     """What a destroyed version or one of a deleted endpoint signed is still listed."""
     kept = (await begun.stored.endpoint()).pointer
     gone = (await begun.stored.endpoint(url="https://gone.example/")).pointer
@@ -110,7 +110,7 @@ async def test_history_stays(begun: Begun) -> None:
 @pytest.mark.req("SEC-23")
 @pytest.mark.req("SEC-08")
 @pytest.mark.req("OPS-04", part="errors")
-async def test_a_version_that_never_was(begun: Begun) -> None:
+async def test_an_absent_version_is_not_found(begun: Begun) -> None:
     """An absent version, and one of another tenant, is not found, always with the same answer."""
     ref = str((await begun.stored.endpoint()).pointer.secret_ref)
     provider, tenant, name, _ = ref.split(":")
@@ -137,7 +137,7 @@ async def test_a_version_that_never_was(begun: Begun) -> None:
         (f"db:acme:{NAME}:1", ("--endpoint", f"{UNKNOWN[:-1]}5")),
     ],
 )
-async def test_refs_that_cannot_be(ref: str, options: tuple[str, ...]) -> None:
+async def test_a_malformed_or_contradicting_ref_is_refused(ref: str, options: tuple[str, ...]) -> None:
     """A malformed ref, or one that contradicts `--tenant` or `--endpoint`, exits 2 before a database is contacted."""
     ended = await hookseal("delivery", "list", "--signed-by", ref, *options, "--json", **NOWHERE)
     assert (2, "signed_by") == (ended.code, ended.json["error"]["field"])
