@@ -14,7 +14,7 @@ UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 pytestmark = [pytest.mark.req("DEL-07", part="jobs"), pytest.mark.req("OPS-04", part="json")]
 
 
-async def test_a_job_from_start_to_end(begun: Begun) -> None:
+async def test_a_job_is_started_shown_and_cancelled(begun: Begun) -> None:
     """A dry run counts and changes nothing; a job is started, shown, listed and cancelled, and is audited."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     await dead(begun.stored, 3)
@@ -41,7 +41,7 @@ async def test_a_job_from_start_to_end(begun: Begun) -> None:
     assert ["replay.started", "replay.cancelled"] == actions[1:]
 
 
-async def test_waiting_for_the_end(begun: Begun) -> None:
+async def test_wait_reports_progress(begun: Begun) -> None:
     """With --wait the command returns when the job is done, and reports on standard error how far it is."""
     await begun.stored.endpoint()
     await dead(begun.stored, 3)
@@ -55,7 +55,7 @@ async def test_waiting_for_the_end(begun: Begun) -> None:
     assert 2 == (await begun.run("replay", "status", "--wait")).code
 
 
-async def test_what_is_refused(begun: Begun) -> None:
+async def test_a_wrong_value_names_its_field(begun: Begun) -> None:
     """Wrong values are usage errors that name their field; what is unknown or has nothing to replay is not found."""
     start = ("replay", "start", "--tenant", "acme", "--json")
     for words, code, field in (
@@ -73,7 +73,7 @@ async def test_what_is_refused(begun: Begun) -> None:
     assert 2 == (await hookseal("replay", "start")).code
 
 
-async def test_enabling_an_endpoint(begun: Begun) -> None:
+async def test_enable_with_since_replays_what_was_missed(begun: Begun) -> None:
     """With --since the endpoint is enabled and what it missed is replayed; without it no job is started."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     await dead(begun.stored, 2)
