@@ -46,7 +46,7 @@ async def row(stored: Installation, key: Key) -> asyncpg.Record:
     return found
 
 
-async def test_the_first_failure_stays(stored: Installation) -> None:
+async def test_failing_again_moves_the_last_failure_only(stored: Installation) -> None:
     """Failing again moves only the last failure, and is reported once; a recovery clears both."""
     key = await added(stored)
 
@@ -61,7 +61,7 @@ async def test_the_first_failure_stays(stored: Installation) -> None:
     assert (None, None) == (after["first_failure_at"], after["last_failure_at"])
 
 
-async def test_a_locked_row(stored: Installation) -> None:
+async def test_a_locked_row_is_left_out(stored: Installation) -> None:
     """A row that another transaction has locked is left out; the others are written."""
     locked, free = await added(stored), await added(stored, "https://receiver.example/other")
     async with stored.pool.acquire() as other, other.transaction():
@@ -70,7 +70,7 @@ async def test_a_locked_row(stored: Installation) -> None:
         assert [free] == await mark_failing(stored.pool, [locked, free])
 
 
-async def test_what_a_claim_reads(stored: Installation) -> None:
+async def test_a_claim_says_whether_the_endpoint_is_failing(stored: Installation) -> None:
     """A claim says whether the row calls the endpoint failing."""
     key = await added(stored)
     ledger = PostgresLedger(stored.pool, worker="w1", lease_seconds=45)
@@ -95,7 +95,7 @@ async def test_what_a_claim_reads(stored: Installation) -> None:
         pytest.param(30, 24, True, id="it failed long enough, long ago"),
     ],
 )
-async def test_failing_for_too_long(
+async def test_an_endpoint_that_fails_too_long_is_disabled(
     stored: Installation, *, first_days: float, last_days: float, is_disabled: bool
 ) -> None:
     """An endpoint is disabled if at least five days lie between its first and its last failure."""
@@ -112,7 +112,7 @@ async def test_failing_for_too_long(
     assert [] == await disable_failing(stored.pool, after_seconds=5 * DAY)
 
 
-async def test_what_is_published_then(stored: Installation) -> None:
+async def test_a_disabled_endpoints_delivery_waits(stored: Installation) -> None:
     """A delivery that is published for the disabled endpoint waits."""
     key = await added(stored)
     await failed(stored, key, first_days=6, last_days=0)
@@ -122,7 +122,7 @@ async def test_what_is_published_then(stored: Installation) -> None:
     assert "endpoint_disabled" == await stored.pool.fetchval("SELECT waiting_for FROM hookseal.deliveries")
 
 
-async def test_batches(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endpoints_are_disabled_in_batches(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most `BATCH` endpoints are disabled at a time, those first that have failed for longest."""
     monkeypatch.setattr(endpoint_health, "BATCH", 2)
     keys = [await added(stored, f"https://receiver.example/{number}") for number in range(3)]
@@ -134,7 +134,7 @@ async def test_batches(stored: Installation, monkeypatch: pytest.MonkeyPatch) ->
     assert 1 == len(await disable_failing(stored.pool, after_seconds=5 * DAY))
 
 
-async def test_a_new_beginning(stored: Installation) -> None:
+async def test_enabling_or_a_new_url_ends_the_failing(stored: Installation) -> None:
     """Enabling the endpoint, or giving it another url, ends its failing; disabling it does not."""
     key = await added(stored)
     await mark_failing(stored.pool, [key])

@@ -46,7 +46,7 @@ def counted(delivered: int, *durations: int) -> Counts:
     return counts
 
 
-async def test_the_same_bounds(stored: Installation) -> None:
+async def test_postgresql_and_workers_have_equal_bounds(stored: Installation) -> None:
     """PostgreSQL and the worker count by the same bounds."""
     assert list(BOUNDS_MS) == await stored.pool.fetchval("SELECT hookseal.duration_bounds()")
 
@@ -63,7 +63,7 @@ async def test_the_same_bounds(stored: Installation) -> None:
         ([0] * 26 + [5], 0.5, 20_000.0),
     ],
 )
-async def test_percentiles(
+async def test_a_percentile_lies_between_its_bounds(
     pool: "asyncpg.Pool[asyncpg.Record]", counts: Sequence[int], share: float, expected: float | None
 ) -> None:
     """A percentile lies between the bounds of its count; what took longest counts as 20 s."""
@@ -71,7 +71,7 @@ async def test_percentiles(
     assert expected == (None if found is None else pytest.approx(found))
 
 
-async def test_hour_and_day(stored: Installation) -> None:
+async def test_hour_and_day_add_up_what_was_written(stored: Installation) -> None:
     """Counts of several writes are added up; the hour and the day have what is in them, and the rest is forgotten."""
     one = (await stored.endpoint()).pointer.endpoint_id
     two = (await stored.endpoint(url="https://receiver.example/two")).pointer.endpoint_id
@@ -97,7 +97,7 @@ async def test_hour_and_day(stored: Installation) -> None:
     assert 3 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.attempt_counts")
 
 
-async def test_what_is_left_to_do(stored: Installation) -> None:
+async def test_statistics_have_state_and_waiting_deliveries(stored: Installation) -> None:
     """The state of the endpoint, its pending and waiting deliveries, and since when the oldest is due."""
     endpoint = (await stored.endpoint()).pointer.endpoint_id
     [due], [held], [later] = [await stored.deliveries() for _ in range(3)]
@@ -126,7 +126,7 @@ async def test_what_is_left_to_do(stored: Installation) -> None:
         assert state == item["state"]
 
 
-async def test_pages(stored: Installation) -> None:
+async def test_the_cursor_leads_to_the_next_page(stored: Installation) -> None:
     """A page ends at its limit, and its cursor leads to the next; another tenant's endpoint is not found."""
     added = [await stored.endpoint(url=f"https://receiver.example/{n}") for n in range(3)]
     await stored.endpoint("globex")
@@ -140,7 +140,7 @@ async def test_pages(stored: Installation) -> None:
         await endpoint_stats.page(stored.pool, ACME, None, limit=0, cursor=None)
 
 
-async def test_what_it_costs(stored: Installation) -> None:
+async def test_statistics_read_only_their_endpoint(stored: Installation) -> None:
     """The statistics of an endpoint read only its own counts and pending deliveries, by their indexes."""
     await stored.pool.execute(_GROWN)
     endpoint = await stored.pool.fetchval("SELECT md5('1')::uuid::text")
@@ -155,7 +155,7 @@ async def test_what_it_costs(stored: Installation) -> None:
     assert "attempt_counts_oldest" in oldest, oldest
 
 
-async def test_the_reader_may_look(stored: Installation) -> None:
+async def test_the_read_only_role_reads_both_views(stored: Installation) -> None:
     """The read-only role reads both views, with everything that they call."""
     await stored.endpoint()
     async with stored.pool.acquire() as connection, connection.transaction():
