@@ -89,7 +89,7 @@ def test_a_record_of_no_commit_proves_nothing() -> None:
 @pytest.mark.parametrize("status", [CLAIMED, PLANNED])
 def test_a_record_of_another_history_is_unsound(status: Requirement) -> None:
     """A record of a commit outside the history of this tree cannot be repeated, even if nothing is claimed."""
-    found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, strange={"c" * 40})
+    found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, unknown={"c" * 40})
 
     said = "its commit is not in the history of this tree, so the measurement cannot be repeated"
     assert [f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`"] == found

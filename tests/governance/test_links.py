@@ -36,7 +36,7 @@ def test_links_lead_somewhere(name: str) -> None:
     assert [] == [link for link in links if not leads(page, link)]
 
 
-def test_what_leads_nowhere_is_found(tmp_path: Path) -> None:
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
     """A file that is missing, a heading that is missing and a file outside of the repository are found."""
     page = ROOT / "README.md"
 
