@@ -181,7 +181,7 @@ async def test_a_failed_row_is_reported_and_the_others_are_migrated(begun: Begun
     dry_run = await begun.run("migrate-secrets", "--dry-run", "--json")
     assert (1, 1, 2) == (dry_run.code, dry_run.json["present"], dry_run.json["failures"])
     # Once these rows are repaired, a repeat migrates them.
-    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'mended' WHERE secret_ref IS NULL")
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'repaired' WHERE secret_ref IS NULL")
     assert (0, shape(migrated=2, present=1)) == (
         (again := await begun.run("migrate-secrets", "--json")).code,
         again.json,

@@ -103,7 +103,7 @@ async def rotated(installation: Installation, endpoint_id: EndpointId, *, overla
         await rotate_secret(installation.operator(connection), request)
 
 
-async def test_there_and_back(scene: Scene) -> None:
+async def test_the_same_secrets_sign_after_a_move_and_return(scene: Scene) -> None:
     """After a move, and after the way back, the same secrets sign, and the overlap ends at the same time."""
     before, signs = await scene.pointer(), await scene.signatures(await scene.unlocked(DB))
     changed_at = "SELECT secret_updated_at, secret_provider FROM hookseal.endpoints"
@@ -129,7 +129,7 @@ async def test_there_and_back(scene: Scene) -> None:
     assert [None, keyring().sealing.key_id] == [entry["after"]["key_id"] for entry in moves]
 
 
-async def test_a_repeat_changes_nothing(scene: Scene) -> None:
+async def test_a_moved_endpoint_is_left_alone(scene: Scene) -> None:
     """An endpoint that is there already is left alone, and so is one that is gone."""
     await scene.moved()
     there, calls = await scene.pointer(), len(scene.kept.calls)
@@ -141,7 +141,7 @@ async def test_a_repeat_changes_nothing(scene: Scene) -> None:
     assert Movement.GONE == await scene.moved()
 
 
-async def test_a_provider_that_fails_half_way(scene: Scene) -> None:
+async def test_a_failed_move_leaves_the_endpoint(scene: Scene) -> None:
     """If the provider fails at any call, the endpoint stays where it was; a repeat then moves all of it."""
     signs = await scene.signatures(await scene.unlocked(DB))
     for fails_at in range(1, 9):
@@ -163,7 +163,7 @@ async def test_a_provider_that_fails_half_way(scene: Scene) -> None:
     assert signs == await scene.signatures(await scene.unlocked())
 
 
-async def test_the_overlap_works_on_after_a_move(scene: Scene) -> None:
+async def test_an_overlap_continues_after_a_move(scene: Scene) -> None:
     """After the move a rollback works as before, and a rotation adds a version at the new provider."""
     await scene.moved()
     unlocked = await scene.unlocked()

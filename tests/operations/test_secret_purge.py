@@ -79,7 +79,7 @@ async def epoch(installation: Installation) -> int:
     return found
 
 
-async def test_only_what_was_retired_for_long(installation: Installation) -> None:
+async def test_only_long_retired_versions_are_destroyed(installation: Installation) -> None:
     """Only retired versions are destroyed, after their retention, once and audited; the others still sign."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotated(installation, endpoint)
@@ -113,7 +113,7 @@ async def test_only_what_was_retired_for_long(installation: Installation) -> Non
 
 
 @pytest.mark.parametrize("column", ["secret_ref", "previous_secret_ref", "headers_ref"])
-async def test_not_what_a_pointer_names(installation: Installation, column: str) -> None:
+async def test_a_version_in_a_pointer_is_kept(installation: Installation, column: str) -> None:
     """A version in a pointer is not destroyed, even if its record is retired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotated(installation, endpoint)
@@ -126,7 +126,7 @@ async def test_not_what_a_pointer_names(installation: Installation, column: str)
     assert 1 == await purged(installation)
 
 
-async def test_not_what_a_claim_may_need(installation: Installation) -> None:
+async def test_a_version_in_a_claim_is_kept(installation: Installation) -> None:
     """A version in a claim is not destroyed until the claim has ended or its lease has expired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=45)
@@ -159,7 +159,7 @@ async def headed(installation: Installation, endpoint: EndpointId) -> None:
         await pointer.move(connection, installation.unlocked.integrity, found, headers_ref=str(ref))
 
 
-async def test_header_values(installation: Installation) -> None:
+async def test_header_values_are_purged(installation: Installation) -> None:
     """Header values are purged, too, but not while a claim from before their replacement is in flight."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await headed(installation, endpoint)
@@ -187,7 +187,7 @@ async def test_header_values(installation: Installation) -> None:
     assert 2 == await purged(installation, days=0)
 
 
-async def test_never_its_own_secrets(installation: Installation) -> None:
+async def test_the_installations_secrets_are_kept(installation: Installation) -> None:
     """Secrets of the installation are never purged, in whatever state their records are."""
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'retired', changed_at = now() - interval '900 days'"
@@ -196,7 +196,7 @@ async def test_never_its_own_secrets(installation: Installation) -> None:
     assert 0 == await purged(installation, SYSTEM_TENANT, days=0)
 
 
-async def test_a_deleted_endpoint(installation: Installation) -> None:
+async def test_a_deleted_endpoints_secrets_are_purged(installation: Installation) -> None:
     """The secrets of a deleted endpoint are purged; what they signed stays on record."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
@@ -206,7 +206,7 @@ async def test_a_deleted_endpoint(installation: Installation) -> None:
     assert ["destroyed"] == await states(installation)
 
 
-async def test_many_go_in_batches(installation: Installation) -> None:
+async def test_a_long_list_is_purged_in_batches(installation: Installation) -> None:
     """Batches destroy a long list, each raises the cache epoch once, and another tenant's are not touched."""
     name = endpoint_secret_name((await installation.endpoint()).pointer.endpoint_id)
     await installation.endpoint("globex")
@@ -250,7 +250,7 @@ async def test_cut_off_before_any_statement(installation: Installation, database
     assert ["destroyed", "destroyed", "active"] == await states(installation)
 
 
-async def test_no_audit_no_end(installation: Installation) -> None:
+async def test_without_its_audit_row_nothing_is_destroyed(installation: Installation) -> None:
     """If the log of the tenant refuses rows, nothing is destroyed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotated(installation, endpoint)
@@ -264,7 +264,7 @@ async def test_no_audit_no_end(installation: Installation) -> None:
     assert "destroyed" not in json.dumps([row["after"] for row in rows])
 
 
-async def test_what_somebody_holds_is_left(installation: Installation) -> None:
+async def test_a_locked_version_is_skipped(installation: Installation) -> None:
     """A locked version is skipped until the next purge, without waiting."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):

@@ -13,7 +13,7 @@ from hookseal.worker.replaying import LOGGED_SECONDS, Replaying
 from tests.doubles.clock import FakeClock
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation, begin
-from tests.operations.test_replay_jobs import dead, in_state, started
+from tests.operations.test_replay_jobs import dead_letters, in_state, started
 from tests.worker.figures import figures
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, status
@@ -55,10 +55,10 @@ async def stored(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> Installation:
     return await begin(begun_pool)
 
 
-async def test_the_steps_of_a_job(stored: Installation) -> None:
+async def test_each_look_replays_what_a_second_allows(stored: Installation) -> None:
     """Each look replays what a second allows; the first, the end, and once a minute its progress is logged, counted."""
     await stored.endpoint()
-    await dead(stored, 5)
+    await dead_letters(stored, 5)
     leader = Leader(stored)
     await started(stored, rate=2)
     with capture_logs() as logged:
@@ -71,10 +71,10 @@ async def test_the_steps_of_a_job(stored: Installation) -> None:
     assert not await leader.look()
 
 
-async def test_once_a_minute(stored: Installation) -> None:
+async def test_progress_is_logged_once_a_minute(stored: Installation) -> None:
     """The progress of a long job is logged once a minute."""
     await stored.endpoint()
-    await dead(stored, 9)
+    await dead_letters(stored, 9)
     leader = Leader(stored)
     await started(stored, rate=1)
     with capture_logs() as logged:
@@ -84,11 +84,11 @@ async def test_once_a_minute(stored: Installation) -> None:
     assert [1, 3] == [line["replayed"] for line in logged]
 
 
-async def test_a_job_that_fails(stored: Installation) -> None:
+async def test_a_failed_job_delays_no_other(stored: Installation) -> None:
     """A job whose end cannot be audited is logged once and delays no other; it ends when it can."""
     await stored.endpoint()
     await stored.endpoint("globex")
-    await dead(stored, 1)
+    await dead_letters(stored, 1)
     await stored.deliveries("globex")
     await stored.pool.execute(_FAILED)
     await started(stored, Selection(tenant_id=TenantId("globex")))
@@ -104,10 +104,10 @@ async def test_a_job_that_fails(stored: Installation) -> None:
     assert 2 == len(await in_state(stored, "pending"))
 
 
-async def test_who_does_not_lead(stored: Installation) -> None:
+async def test_only_the_leader_takes_steps(stored: Installation) -> None:
     """A worker that stopped leading takes no step."""
     await stored.endpoint()
-    await dead(stored, 1)
+    await dead_letters(stored, 1)
     leader = Leader(stored)
     await started(stored)
     leader.leads = False
@@ -115,12 +115,12 @@ async def test_who_does_not_lead(stored: Installation) -> None:
     assert 1 == len(await in_state(stored, "dead_letter"))
 
 
-async def test_whole(world: World, receiver: Receiver) -> None:
+async def test_a_worker_executes_a_job(world: World, receiver: Receiver) -> None:
     """A worker executes a job that a command started: the receiver gets each dead letter again, counted."""
     receiver.answers["/hook"] = status(204)
     await world.endpoint(f"{receiver.base_url}/hook")
     stored = await begin(world.pool)
-    deliveries = await dead(stored, 3)
+    deliveries = await dead_letters(stored, 3)
     job = await started(stored)
 
     async def is_done() -> bool:

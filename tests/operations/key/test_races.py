@@ -63,7 +63,7 @@ async def rotate(installation: Installation, endpoint: EndpointId) -> None:
         await rotation.rotate_secret(installation.operator(connection), request)
 
 
-async def test_many_promote_two_keys(installation: Installation) -> None:
+async def test_concurrent_promotions_leave_one_active_key(installation: Installation) -> None:
     """Of ten concurrent promotions of two keys each effective one is audited, and one key is active."""
     await stage(installation, NEW)
     await stage(installation, NEWER)
@@ -82,7 +82,7 @@ async def test_many_promote_two_keys(installation: Installation) -> None:
     await require_sound_log(process)
 
 
-async def test_many_stage(installation: Installation) -> None:
+async def test_concurrent_stagings_register_each_key_once(installation: Installation) -> None:
     """Of ten concurrent stagings of two keys each key is registered and audited once."""
     await asyncio.gather(*(stage(installation, (NEW, NEWER)[number % 2]) for number in range(10)))
 
@@ -90,7 +90,7 @@ async def test_many_stage(installation: Installation) -> None:
     assert {f"key:{NEW.key_id}": 1, f"key:{NEWER.key_id}": 1} == Counter(subjects)
 
 
-async def test_every_move_at_once(installation: Installation) -> None:
+async def test_concurrent_moves_are_done_or_refused(installation: Installation) -> None:
     """Concurrent stage, promote, retire and destroy of one key are each done or refused, in some order."""
     process = await changed(installation, OLD, NEW)
     await replaced(process, OLD)
@@ -119,7 +119,7 @@ async def test_every_move_at_once(installation: Installation) -> None:
     await require_sound_log(without)
 
 
-async def test_who_seals_meanwhile(installation: Installation) -> None:
+async def test_a_promotion_waits_for_a_running_sealing(installation: Installation) -> None:
     """A promotion waits for an uncommitted sealing; a sealing after it uses the new key."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await stage(installation, NEW)
@@ -159,7 +159,7 @@ async def compromised(process: Installation, key: MasterKey) -> None:
         (compromised, OLD),
     ],
 )
-async def test_every_move_waits_for_who_seals(
+async def test_every_move_waits_for_running_sealings(
     installation: Installation, move: Callable[[Installation, MasterKey], Coroutine[Any, Any, Any]], key: MasterKey
 ) -> None:
     """A move begins once every running sealing has ended, and what it decides by cannot change until it is done."""
@@ -173,7 +173,7 @@ async def test_every_move_waits_for_who_seals(
     await moving
 
 
-async def test_the_end_of_a_re_wrap_beside_the_way_back(installation: Installation) -> None:
+async def test_a_re_promoted_key_is_not_drained(installation: Installation) -> None:
     """A key that is promoted again while a re-wrap is about to end is not recorded as drained."""
     process = await changed(installation, OLD, NEW)
     await master_keys.rewrap(process, OLD)

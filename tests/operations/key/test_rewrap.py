@@ -100,7 +100,7 @@ async def signed(unlocked: Unlocked, of: Sequence[Pointer]) -> list[list[str]]:
     return found
 
 
-async def test_each_batch_is_one_row(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_batch_is_one_audit_row(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is audited with the new key, its size and a digest of the new heads; the end is audited once."""
     monkeypatch.setattr(rewrap, "BATCH", 4)
     before = await many.pool.fetch(ORDERED)
@@ -131,7 +131,7 @@ async def test_each_batch_is_one_row(many: Installation, monkeypatch: pytest.Mon
     await require_sound_log(process)
 
 
-async def test_bodies_and_times_stay(many: Installation) -> None:
+async def test_a_re_wrap_changes_no_body(many: Installation) -> None:
     """The body of every record is unchanged byte for byte, as are all other columns."""
     before = {tuple(row)[:3]: row for row in await many.pool.fetch("SELECT * FROM hookseal.secret_records")}
     process = await changed(many, OLD, NEW)
@@ -185,7 +185,7 @@ async def test_nothing_looks_stale(many: Installation, history: list[tuple[Maste
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_one_key_change_meets_the_next(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_under_two_key_changes_open(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that were re-wrapped twice and records that were re-wrapped once all open, and none is stale."""
     monkeypatch.setattr(rewrap, "BATCH", 3)
     before = await opened(many)
@@ -206,7 +206,7 @@ async def test_one_key_change_meets_the_next(many: Installation, monkeypatch: py
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_record_that_is_stale(many: Installation) -> None:
+async def test_a_stale_record_is_re_wrapped_once_accepted(many: Installation) -> None:
     """A record from before the re-wrap is listed and does not sign; once accepted, it is re-wrapped again."""
     await many.pool.execute(KEEP)
     before = await opened(many)
@@ -239,7 +239,7 @@ async def test_a_record_that_is_stale(many: Installation) -> None:
 
 @pytest.mark.req("SEC-24", part="accept")
 @pytest.mark.parametrize("whose", ["r.tenant_id = '_system'", "r.name IN (SELECT 'webhook-endpoint-' || $1)"])
-async def test_what_no_endpoint_has_is_accepted_too(many: Installation, whose: str) -> None:
+async def test_records_without_an_endpoint_are_accepted(many: Installation, whose: str) -> None:
     """Stale records without an endpoint are also accepted and then re-wrapped."""
     await many.pool.execute(KEEP)
     process = await changed(many, OLD, NEW)
@@ -264,7 +264,9 @@ async def test_what_no_endpoint_has_is_accepted_too(many: Installation, whose: s
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_put_back_in_the_middle(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_record_restored_meanwhile_is_re_wrapped_again(
+    many: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A record that is put back during the re-wrap is the same version, and is re-wrapped again."""
     monkeypatch.setattr(rewrap, "BATCH", 4)
     await many.pool.execute(KEEP)
@@ -291,7 +293,7 @@ async def forge(installation: Installation, pointer: Pointer, key: MasterKey) ->
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_key_that_no_re_wrap_led_to(many: Installation) -> None:
+async def test_a_record_under_an_unexpected_key_is_refused(many: Installation) -> None:
     """A record under a key to which no batch moved it is refused and listed."""
     process = await changed(many, OLD, NEW)
     process = await changed(process, OLD, NEW, NEWER)
@@ -305,7 +307,7 @@ async def test_a_key_that_no_re_wrap_led_to(many: Installation) -> None:
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_record_under_a_drained_key(many: Installation) -> None:
+async def test_a_record_under_a_drained_key_is_refused(many: Installation) -> None:
     """A record under a drained key is refused and listed."""
     process = await changed(many, OLD, NEW)
     await replaced(process, OLD)
@@ -318,7 +320,7 @@ async def test_a_record_under_a_drained_key(many: Installation) -> None:
     assert 1 == await finish(process, OLD)
 
 
-async def test_a_record_that_names_a_key_that_never_sealed_it(many: Installation) -> None:
+async def test_a_record_with_a_wrong_key_id_prevents_the_end(many: Installation) -> None:
     """It was altered: the key that sealed it is neither drained nor retired until somebody has repaired the record."""
     process = await changed(many, OLD, NEW)
     ref = SecretRef.parse((await pointers(process))[0].secret_ref or "")
@@ -340,7 +342,7 @@ async def test_a_record_that_names_a_key_that_never_sealed_it(many: Installation
     assert 1 == await replaced(process, OLD)
 
 
-async def test_who_may_re_wrap(many: Installation) -> None:
+async def test_a_re_wrap_needs_the_older_key(many: Installation) -> None:
     """The active key is refused, as is a process without the older key; a key that sealed nothing has no batch."""
     with pytest.raises(Conflict, match="is the active one"):
         await master_keys.batch(many, OLD)
@@ -375,7 +377,7 @@ async def without_old(installation: Installation) -> Installation:
 
 
 @pytest.mark.req("SEC-24", part="accept")
-async def test_what_is_under_a_retired_key_stays_so(many: Installation) -> None:
+async def test_a_record_under_a_retired_key_is_not_accepted(many: Installation) -> None:
     """Such a record cannot be accepted, the reason has the repair, and the time of draining stays."""
     await many.pool.execute(KEEP)
     process = await changed(many, OLD, NEW)
