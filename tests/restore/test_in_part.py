@@ -58,7 +58,9 @@ def shell_of(at: Site, folder: Path, redis_url: str) -> Shell:
     return sh
 
 
-async def test_endpoints(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_older_endpoint_rows_are_held_until_accepted(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
     """Deliveries of older rows are held, others are sent; once accepted, old rows count and lost ones are deleted.
 
     The audit log cannot be restored in this way: it is append-only, even for its owner.
@@ -89,7 +91,9 @@ async def test_endpoints(old: Site, redis_url: str, receiver: Receiver, tmp_path
     assert ["/stays", "/rotated", "/deleted"] == [got.path for got in receiver.received]
 
 
-async def test_secret_records(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_older_secret_records_are_refused_with_their_repair(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
     """A missing secret is refused with its repair; no record of a deleted endpoint stays active."""
     async with begun(old, redis_url, tmp_path) as world:
         part = Part(world, receiver, shell_of(old, tmp_path, redis_url))

@@ -76,7 +76,7 @@ async def later(world: World) -> None:
     await eventually(lambda: world.pool.fetchval("SELECT clock_timestamp() > $1::timestamptz + interval '2 s'", began))
 
 
-async def test_what_it_saw_newer_waits_until_it_is_accepted(
+async def test_an_endpoint_seen_newer_is_held_until_accepted(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """Deliveries of an endpoint that it saw newer are held until it is accepted, without a restart; others are sent."""
@@ -117,7 +117,7 @@ async def waits_until_accepted(after: World, pending: Ring, swapping: Swap) -> N
         await after.state(ring, "delivered")
 
 
-async def test_what_was_in_flight(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_request_in_flight_is_sent_again(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
     """A request in flight while its database was replaced has no record, and is sent again with the same id."""
     swapping = swap(old, tmp_path, redis_url)
     answer = asyncio.Event()
@@ -137,7 +137,7 @@ async def test_what_was_in_flight(old: Site, redis_url: str, receiver: Receiver,
     assert [pending.delivery_id] * 2 == [one.headers["webhook-id"] for one in receiver.received]
 
 
-async def test_it_writes_nothing_that_nobody_can_verify(
+async def test_it_uses_the_restored_integrity_key(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """It knows an integrity key version that the restore removed, and writes with the restored one."""
@@ -183,7 +183,7 @@ async def findings(world: World) -> int:
     return count
 
 
-async def test_a_number_that_was_given_again_before_it_was_accepted(
+async def test_a_reused_version_number_signs_with_the_new_secret(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """A new version with the number of a lost, cached one is used to sign."""

@@ -181,14 +181,14 @@ class _TakenBack(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Came:
+class CaseResult:
     """The result of a case, without values that differ between endpoints, and whether acme's rows changed."""
 
     said: str
     moved: bool
 
 
-async def came(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> Came:
+async def run_case(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> CaseResult:
     """Return the result of the case, and roll back what it did."""
     said, moved = "", False
     async with two.installation.pool.acquire() as connection:
@@ -203,7 +203,7 @@ async def came(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> C
                     said = f"{type(error).__name__}: {error}"
                 moved = before != await owned(connection, ACME)
                 raise _TakenBack
-    return Came(said=_VARYING.sub("_", said), moved=moved)
+    return CaseResult(said=_VARYING.sub("_", said), moved=moved)
 
 
 async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint: EndpointId) -> Asked:
@@ -226,9 +226,9 @@ async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint
 async def test_asked_for_another_tenants(two: Two) -> None:
     """A call of rival for acme's endpoint has the result of one for a missing endpoint, and changes nothing of acme."""
     for name in CASES:
-        theirs = await came(two, name, RIVAL, two.own)
-        assert theirs == await came(two, name, RIVAL, NOBODY), name
+        theirs = await run_case(two, name, RIVAL, two.own)
+        assert theirs == await run_case(two, name, RIVAL, NOBODY), name
         assert not theirs.moved, name
-        assert name in SAME_FOR_ALL or theirs != await came(two, name, ACME, two.own), (
+        assert name in SAME_FOR_ALL or theirs != await run_case(two, name, ACME, two.own), (
             f"{name}: the case cannot distinguish tenants"
         )
