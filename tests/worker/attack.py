@@ -34,7 +34,7 @@ class Attack:
     """One attack, and the state in which it leaves the victim's delivery; `says` is part of the reason stored there."""
 
     name: str
-    spoil: str
+    sql: str
     says: str
     state: str = "pending"
     waiting_for: str | None = "secret"
@@ -42,7 +42,7 @@ class Attack:
 
 def row(name: str, to: str, says: str = ALTERED) -> Attack:
     """Return an attack that changes the victim's row."""
-    return Attack(name=name, spoil=_ROW.substitute(to=to), says=says)
+    return Attack(name=name, sql=_ROW.substitute(to=to), says=says)
 
 
 def whole_row(of: str, *, table: str = "hookseal.endpoints") -> str:
@@ -52,12 +52,12 @@ def whole_row(of: str, *, table: str = "hookseal.endpoints") -> str:
 
 def record(name: str, to: str, says: str, *, of: str = "{signing}", version: int = 2) -> Attack:
     """Return an attack that changes one of the victim's secret records."""
-    return Attack(name=name, spoil=_RECORD.substitute(to=to, name=of, version=version), says=says)
+    return Attack(name=name, sql=_RECORD.substitute(to=to, name=of, version=version), says=says)
 
 
 def delivery(name: str, to: str) -> Attack:
     """Return an attack on the victim's delivery that does not keep it from arriving."""
-    return idle(Attack(name=name, spoil=_DELIVERY.substitute(to=to), says=""))
+    return idle(Attack(name=name, sql=_DELIVERY.substitute(to=to), says=""))
 
 
 def ending(attack: Attack) -> Attack:

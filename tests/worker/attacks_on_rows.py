@@ -65,12 +65,12 @@ _RE_POINTED: Final = (
 )
 
 _MOVED: Final = (
-    Attack(name="row deleted", spoil="DELETE FROM hookseal.endpoints WHERE id = '{victim}'", says=LOST),
+    Attack(name="row deleted", sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}'", says=LOST),
     row("row under another id", "id = hookseal.uuid7()", LOST),
     row("row moved to another tenant", "tenant_id = 'rival'", LOST),
     Attack(
         name="row replaced by a copy of the sibling's",
-        spoil="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
+        sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret_ref, generation, mac, mac_key_id)"
         " SELECT tenant_id, '{victim}', '{thief}', event_types, secret_ref, generation, mac, mac_key_id"
         " FROM hookseal.endpoints WHERE id = '{sibling}'",
@@ -78,7 +78,7 @@ _MOVED: Final = (
     ),
     Attack(
         name="secret of its own for a copy of the row",
-        spoil="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
+        sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
         " VALUES ('{tenant}', '{victim}', '{thief}', '{{*}}', 'whsec_' || repeat('A', 32))",
         says="has no secret yet",
@@ -120,7 +120,7 @@ _IDLE: Final = tuple(
 )
 _DISABLED: Final = Attack(
     name="disabled",
-    spoil="UPDATE hookseal.endpoints SET enabled = false WHERE id = '{victim}'",
+    sql="UPDATE hookseal.endpoints SET enabled = false WHERE id = '{victim}'",
     says="is disabled",
     waiting_for="endpoint_disabled",
 )

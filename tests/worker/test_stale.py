@@ -86,7 +86,7 @@ def signed_with(got: Received, secret: str) -> None:
     verify(got.body, got.headers, [secret], now=SystemClock().now())
 
 
-async def test_an_endpoint_row_that_is_stale(world: World, receiver: Receiver) -> None:
+async def test_a_stale_row_sends_nothing_until_accepted(world: World, receiver: Receiver) -> None:
     """With an older endpoint row whose secret was revoked nothing is sent until the restore is accepted."""
     added = await world.endpoint(f"{receiver.base_url}/old")
     other = await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
@@ -120,7 +120,7 @@ async def test_an_endpoint_row_that_is_stale(world: World, receiver: Receiver) -
     assert (3, added.pointer.secret_ref) == tuple(row or ())
 
 
-async def test_a_worker_that_saw_more_than_the_log(world: World, receiver: Receiver) -> None:
+async def test_a_worker_detects_a_restored_database(world: World, receiver: Receiver) -> None:
     """A worker that saw the database before detects that it is stale as a whole, though it is consistent in itself."""
     added = await world.endpoint(f"{receiver.base_url}/seen")
     for table, kept in (("endpoints", "kept"), ("audit_log", "log"), ("audit_heads", "heads"), ("secret_records", "r")):
@@ -164,17 +164,19 @@ async def later(world: World, moment: Any) -> bool | None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("alteration", "says"),
     [
         ("SET state = 'retired'", "is retired and its endpoint has it as active"),
         ("SET state = 'previous'", "is previous and its endpoint has it as active"),
     ],
 )
-async def test_a_record_that_is_stale(spoil: str, says: str, world: World, receiver: Receiver) -> None:
+async def test_a_stale_record_is_not_used_until_accepted(
+    alteration: str, says: str, world: World, receiver: Receiver
+) -> None:
     """A record in another state than its endpoint needs is not used until the restore is accepted."""
     added = await world.endpoint(f"{receiver.base_url}/old")
     await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
-    await world.pool.execute(f"UPDATE hookseal.secret_records {spoil} WHERE tenant_id = 'acme'")
+    await world.pool.execute(f"UPDATE hookseal.secret_records {alteration} WHERE tenant_id = 'acme'")
     async with world.worker() as worker:
         [held], [sent] = [await world.publish(tenant) for tenant in ("acme", "bmce")]
         waiting = await world.state(held, "pending", waiting_for="secret")
@@ -188,7 +190,7 @@ async def test_a_record_that_is_stale(spoil: str, says: str, world: World, recei
         await world.state(held, "delivered")
 
 
-async def test_an_endpoint_row_that_is_gone(world: World, receiver: Receiver) -> None:
+async def test_a_removed_rows_deliveries_wait(world: World, receiver: Receiver) -> None:
     """Deliveries of an endpoint whose row was removed by hand wait, and are delivered when the row is back."""
     added = await world.endpoint(f"{receiver.base_url}/lost")
     await world.pool.execute(_KEEP.format(table="endpoints"))
@@ -209,7 +211,7 @@ async def test_an_endpoint_row_that_is_gone(world: World, receiver: Receiver) ->
     signed_with(receiver.received[0], secret_of(added))
 
 
-async def test_an_endpoint_that_is_gone_for_good(world: World) -> None:
+async def test_an_accepted_loss_cancels_the_deliveries(world: World) -> None:
     """When a restore without the endpoint is accepted, its deliveries are cancelled, and its deletion is audited."""
     added = await world.endpoint("http://127.0.0.1:9/lost")
     [held] = await world.publish(rung=False)

@@ -35,7 +35,7 @@ async def put_back(world: World, receiver: Receiver) -> None:
     await eventually(lambda: later(world, seen["claimed_at"]))
 
 
-async def test_to_before_a_restore_that_was_accepted(world: World, receiver: Receiver) -> None:
+async def test_a_database_from_before_an_accepted_restore_is_detected(world: World, receiver: Receiver) -> None:
     """A database from before an accepted restore is detected, and accepting it takes effect at once."""
     added = await backed_up(world, receiver)
     await accept(world)
@@ -50,7 +50,7 @@ async def test_to_before_a_restore_that_was_accepted(world: World, receiver: Rec
     signed_with(receiver.received[1], secret_of(added))
 
 
-async def test_a_number_that_is_given_again_after_it(world: World, receiver: Receiver) -> None:
+async def test_a_reused_version_number_replaces_the_cached_secret(world: World, receiver: Receiver) -> None:
     """A version made after the restore replaces the lost one of the same number that the worker has cached."""
     added = await backed_up(world, receiver)
     lost = await rotated(world, added)
