@@ -1,4 +1,4 @@
-"""`hookseal demo` runs and verifies the whole story in a real process, and leaves nothing behind."""
+"""`hookseal demo` verifies every chapter in a real process, and leaves no process and no file."""
 
 import asyncio
 import json

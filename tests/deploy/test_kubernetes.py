@@ -56,7 +56,7 @@ def test_kustomizations_list_every_manifest() -> None:
 
 
 def test_no_namespace_is_named() -> None:
-    """No manifest has a namespace: whoever applies it chooses one."""
+    """No manifest has a namespace: it is chosen when the manifest is applied."""
     assert [] == [file for file, document in _everything() if "namespace" in document["metadata"]]
 
 

@@ -1,4 +1,4 @@
-"""What becomes of an attempt that is late or cancelled, or whose lease was lost."""
+"""How an attempt ends that is late or cancelled, or whose lease was lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

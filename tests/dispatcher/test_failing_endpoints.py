@@ -48,7 +48,7 @@ async def test_a_minute_of_failures_is_failing() -> None:
 
 
 async def test_a_success_restarts_the_minute() -> None:
-    """A success begins the minute anew, and costs no statement if nothing was written."""
+    """A success restarts the minute, and costs no statement if nothing was written."""
     worker = Worker()
     await worker.after(0, Outcome.TIMEOUT)
 
@@ -72,7 +72,7 @@ async def test_a_success_clears_another_workers_row() -> None:
 
 
 async def test_an_unknown_outcome_changes_nothing() -> None:
-    """An attempt that was cut off says nothing about the endpoint."""
+    """The outcome of a cancelled attempt changes nothing for the endpoint."""
     worker = Worker()
     await worker.after(0, Outcome.UNKNOWN)
 
@@ -98,7 +98,7 @@ async def test_unwritten_states_are_kept() -> None:
 
 
 async def test_the_number_of_endpoints_is_bounded() -> None:
-    """Beyond the limit the endpoint that failed first is forgotten, and its minute begins anew."""
+    """Beyond the limit the endpoint that failed first is forgotten, and its minute restarts."""
     worker = Worker()
     await worker.after(0, Outcome.TIMEOUT)
     for number in range(MOST_REMEMBERED):

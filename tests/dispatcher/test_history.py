@@ -144,7 +144,7 @@ async def test_finished_deliveries_leave_after_the_retention(stored: History) ->
 
 @pytest.mark.req("DEL-16")
 async def test_the_retention_counts_from_the_end(stored: History) -> None:
-    """Whoever ends a delivery, its retention begins then, even if it was published long before; a replay ends that."""
+    """The retention begins at the end of a delivery, not at its publish; a replay cancels it."""
     await stored.event("e")
     ring = await stored.delivery("e", "pending", ended=None)
     finished = "SELECT finished_at FROM hookseal.deliveries WHERE id = $1::text::uuid"
@@ -210,7 +210,7 @@ async def test_a_statement_removes_one_batch(stored: History) -> None:
 
 @pytest.mark.req("DEL-16")
 async def test_events_of_one_time_are_in_one_batch(stored: History) -> None:
-    """More events with the same time than a batch are looked at in one batch, so that the walk goes on after them."""
+    """Events of one time are examined in one batch, however many, so that the search continues after them."""
     await stored.pool.execute(
         "INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)"
         " SELECT 'acme', 'e' || n, 'x', '2020-01-01Z', '', '' FROM generate_series(1, $1) AS n",

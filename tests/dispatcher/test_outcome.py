@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.dispatcher.model import Failure, FailureKind, Outcome, Reply
-from hookseal.dispatcher.outcome import RULES, Consequence, Otherwise, classify, consequence, explain, hundred
+from hookseal.dispatcher.outcome import RULES, Consequence, OtherCondition, classify, consequence, explain, hundred
 
 TRIED_AGAIN: Final = {
     *(Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.UNEXPECTED_STATUS, Outcome.TIMEOUT),
@@ -89,7 +89,7 @@ def test_a_cancelled_request_is_unknown() -> None:
 def test_every_outcome_has_one_rule() -> None:
     """The table has one row for each outcome, and each failure and each other case is in exactly one row."""
     assert Counter(Outcome) == Counter(rule.outcome for rule in RULES)
-    assert Counter([*FailureKind, *Otherwise]) == Counter(
+    assert Counter([*FailureKind, *OtherCondition]) == Counter(
         rule.when for rule in RULES if not isinstance(rule.when, frozenset)
     )
 

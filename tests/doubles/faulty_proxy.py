@@ -1,4 +1,4 @@
-"""A proxy between a client and an HTTP server of a provider, which answers in its place, hangs, or spoils answers."""
+"""A proxy between a client and an HTTP server of a provider, which answers in its place, hangs, or alters answers."""
 
 import asyncio
 import json

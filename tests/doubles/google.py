@@ -68,7 +68,7 @@ class GoogleSecrets:
     async def access_secret_version(
         self, request: types.AccessSecretVersionRequest, context: Any
     ) -> types.AccessSecretVersionResponse:
-        """Give out a version by its number."""
+        """Return a version by its number."""
         secret, _, number = request.name.partition("/versions/")
         kept = await self._of(secret, context)
         if not number.isdecimal() or int(number) > len(kept.versions):

@@ -98,7 +98,7 @@ class Fleet:
         return [member for member in self.members if member.is_running and member.ready]
 
     async def start(self, *, fault: str = "", wait: bool = True, **settings: str) -> Member:
-        """Start a worker with these settings changed and, unless told otherwise, wait until it is ready.
+        """Start a worker with these settings changed and, by default, wait until it is ready.
 
         With a `fault` (`tests/faults/fault.py`) it causes that fault in itself.
         """

@@ -1,4 +1,4 @@
-"""The commits that a record may name: those before HEAD, as far as the clone can tell."""
+"""The commits that a record may name: those before HEAD, as far as the clone knows."""
 
 import subprocess
 from pathlib import Path

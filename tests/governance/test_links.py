@@ -19,7 +19,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def leads(page: Path, link: str) -> bool:
-    """Return whether a link of that page leads somewhere in this repository."""
+    """Return whether the target of a link of that page exists in this repository."""
     file, _, anchor = link.partition("#")
     target = (page.parent / file).resolve() if file else page
     if not target.is_relative_to(ROOT) or not target.exists():

@@ -1,4 +1,4 @@
-"""An operator that stands still in the middle of a change blocks others for a few seconds only."""
+"""An operator that stops in the middle of a change blocks others for a few seconds only."""
 
 import asyncio
 

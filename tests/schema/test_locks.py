@@ -127,7 +127,7 @@ async def test_the_wait_of_an_upgrade_is_limited(
 async def test_a_waiting_upgrade_delays_nobody(
     pool: "Pool[asyncpg.Record]", database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody reads a table for long, as a dump does: the upgrade names them in the end; publishing goes on."""
+    """While a table is read for long, as by a dump, publishing continues; the upgrade fails and names the reader."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 6)
     make_later(tmp_path, monkeypatch, "ALTER TABLE hookseal.deliveries ADD COLUMN note text")
     async with session(database_url, "SELECT count(*) FROM hookseal.attempts") as reader:

@@ -1,6 +1,6 @@
-"""An attack by somebody with write access to all tables: its SQL, and what becomes of the victim's delivery.
+"""An attack by somebody with write access to all tables: its SQL, and how the victim's delivery ends.
 
-In the SQL, `{victim}` and `{sibling}` are two endpoints of `{tenant}`, `{stranger}` is one of the tenant `rival`,
+In the SQL, `{victim}` and `{sibling}` are two endpoints of `{tenant}`, `{other_tenant}` is one of the tenant `rival`,
 `{signing}` and `{headers}` name the victim's secrets, and `{thief}` is a URL of the attacker. Each endpoint has two
 versions of its secret, which both sign, and header values. `old_endpoints` and `old_secret_records` are copies of the
 rows before the second version.

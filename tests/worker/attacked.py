@@ -57,13 +57,13 @@ class Stage:
 
     world: World
     scenes: tuple[Scene, ...]
-    stranger: AttackedEndpoint
+    other_tenant: AttackedEndpoint
     thief: str
 
     @property
     def parties(self) -> dict[str, AttackedEndpoint]:
         """Every endpoint by the path of its URL."""
-        found = [self.stranger]
+        found = [self.other_tenant]
         for scene in self.scenes:
             found += [scene.victim, scene.sibling]
         return {party.path: party for party in found}
@@ -76,7 +76,7 @@ class Stage:
                 tenant=scene.victim.tenant,
                 victim=victim,
                 sibling=scene.sibling.endpoint_id,
-                stranger=self.stranger.endpoint_id,
+                other_tenant=self.other_tenant.endpoint_id,
                 signing=f"webhook-endpoint-{victim}",
                 headers=f"endpoint-headers-{victim}",
                 thief=f"{self.thief}/{scene.victim.tenant}",
@@ -154,7 +154,7 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
         for tenant, attack in zip(tenants, attacks, strict=True)
         for part in ("victim", "sibling")
     }
-    begun[RIVAL, "stranger"] = await _begun(world, RIVAL, "stranger", base_url, TLS)
+    begun[RIVAL, "other_tenant"] = await _begun(world, RIVAL, "other_tenant", base_url, TLS)
     await world.pool.execute(
         "CREATE TABLE old_endpoints AS SELECT * FROM hookseal.endpoints;"
         "CREATE TABLE old_secret_records AS SELECT * FROM hookseal.secret_records"
@@ -166,7 +166,7 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
         Scene(attack=attack, victim=parties[tenant, "victim"], sibling=parties[tenant, "sibling"])
         for tenant, attack in zip(tenants, attacks, strict=True)
     ]
-    return Stage(world=world, scenes=tuple(scenes), stranger=parties[RIVAL, "stranger"], thief=thief)
+    return Stage(world=world, scenes=tuple(scenes), other_tenant=parties[RIVAL, "other_tenant"], thief=thief)
 
 
 async def _begun(world: World, tenant: str, part: str, base_url: str, tls: TlsIdentity) -> tuple[EndpointId, str]:

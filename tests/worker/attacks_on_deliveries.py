@@ -13,7 +13,7 @@ ON_DELIVERIES: Final = (
         name="delivery sent to another tenant",
         sql='INSERT INTO hookseal.events SELECT (jsonb_populate_record(e, \'{{"tenant_id": "rival"}}\')).*'
         " FROM hookseal.events AS e WHERE tenant_id = '{tenant}';"
-        "UPDATE hookseal.deliveries SET tenant_id = 'rival', endpoint_id = '{stranger}'"
+        "UPDATE hookseal.deliveries SET tenant_id = 'rival', endpoint_id = '{other_tenant}'"
         " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
         says="",
         state="delivered",
@@ -21,7 +21,7 @@ ON_DELIVERIES: Final = (
     ),
     Attack(
         name="delivery of a tenant sent to another's endpoint",
-        sql="UPDATE hookseal.deliveries SET endpoint_id = '{stranger}'"
+        sql="UPDATE hookseal.deliveries SET endpoint_id = '{other_tenant}'"
         " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
         says="the endpoint is gone",
         state="cancelled",

@@ -25,7 +25,7 @@ def sealed_of(tenant: str, name: str, version: int) -> str:
 _RECORDS: Final = (
     record("sealed is the older version's", sealed_of("{tenant}", "{signing}", 1), MISPLACED),
     record("sealed is the sibling's", sealed_of("{tenant}", "webhook-endpoint-{sibling}", 2), MISPLACED),
-    record("sealed is another tenant's", sealed_of("rival", "webhook-endpoint-{stranger}", 2), MISPLACED),
+    record("sealed is another tenant's", sealed_of("rival", "webhook-endpoint-{other_tenant}", 2), MISPLACED),
     record("sealed is the header values", sealed_of("{tenant}", "{headers}", 1), MISPLACED),
     record("sealed is the integrity key", sealed_of("_system", "integrity", 1), MISPLACED),
     record(
@@ -43,7 +43,7 @@ _RECORDS: Final = (
     ),
     record(
         "header values are another tenant's",
-        sealed_of("rival", "endpoint-headers-{stranger}", 1),
+        sealed_of("rival", "endpoint-headers-{other_tenant}", 1),
         MISPLACED,
         of="{headers}",
         version=1,

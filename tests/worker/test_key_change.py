@@ -143,7 +143,7 @@ async def rotations(world: World) -> list[tuple[str, str, str]]:
 
 @dataclass(kw_only=True)
 class Change:
-    """The steps of a change of the master key, each under the traffic of the story."""
+    """The steps of a change of the master key, each under traffic."""
 
     story: Story
     workers: Fleet

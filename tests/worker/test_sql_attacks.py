@@ -83,7 +83,9 @@ async def test_attacks_on_a_worker_without_caches(world: World, receiver: Receiv
             await stage.settled()
             await wait_for_expected_deliveries(stage, deliveries)
             await require_alarms(stage, worker)
-            [later] = [ring for ring in await world.publish(RIVAL) if ring.endpoint_id == stage.stranger.endpoint_id]
+            [later] = [
+                ring for ring in await world.publish(RIVAL) if ring.endpoint_id == stage.other_tenant.endpoint_id
+            ]
             await world.state(later, "delivered")
             stage.require_genuine_requests(receiver)
 

@@ -165,7 +165,7 @@ class World:
         return await self.installation.add(new, secret)
 
     async def publish(self, tenant: str = "acme", *, rung: bool = True) -> tuple[Ring, ...]:
-        """Publish an event, ring its due deliveries unless told otherwise, and return all deliveries."""
+        """Publish an event, ring its due deliveries by default, and return all deliveries."""
         published = await self.installation.published(tenant)
         if rung:
             ringing = bell(self.redis_url)

@@ -25,7 +25,7 @@ def problems(
 ) -> list[str]:
     """Return one line for every problem, which says who must do what; none if everything is proven.
 
-    `strange` are the commits that are not in the history of this tree.
+    `unknown` are the commits that are not in the history of this tree.
     """
     known = {requirement.id: requirement for requirement in requirements}
     found = [

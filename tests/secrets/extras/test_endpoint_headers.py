@@ -140,7 +140,7 @@ async def test_a_missing_or_invalid_record_is_an_error(connection: Connection, s
     with pytest.raises(SecretNotFound):
         await stored.opened(store, stored.HEADERS, replace(BARE, headers_ref=str(ref(1))))
     await store.put(TENANT, HEADERS, SecretMaterial(b"no headers"), purpose=Purpose.ENDPOINT_HEADERS)
-    with pytest.raises(SecretUnusable, match="set them anew"):
+    with pytest.raises(SecretUnusable, match="set them again"):
         await stored.opened(store, stored.HEADERS, replace(BARE, headers_ref=str(ref(1))))
 
 

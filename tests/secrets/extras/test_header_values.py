@@ -17,8 +17,8 @@ def test_a_change_adds_and_removes_headers() -> None:
     change = header_values.HeaderChange(given=given, removed=frozenset({"x-key"}))
     anew = header_values.HeaderChange(given=given, replaces_all=True)
 
-    assert (False, {"authorization", "x-new"}) == (change.decides_all, set(change.applied(HEADERS)))
-    assert (True, given) == (anew.decides_all, anew.applied(HEADERS))
+    assert (False, {"authorization", "x-new"}) == (change.replaces_all, set(change.applied(HEADERS)))
+    assert (True, given) == (anew.replaces_all, anew.applied(HEADERS))
 
 
 def test_headers_are_read_back_masked() -> None:
@@ -53,6 +53,6 @@ def test_a_forbidden_value_is_not_written(value: bytes) -> None:
 )
 def test_another_content_is_not_read(content: bytes) -> None:
     """A record with any other content is unusable, and the error does not repeat the content."""
-    with pytest.raises(SecretUnusable, match="set them anew") as refused:
+    with pytest.raises(SecretUnusable, match="set them again") as refused:
         header_values.read(SecretMaterial(content))
     assert None is refused.value.__cause__

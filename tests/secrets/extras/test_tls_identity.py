@@ -89,7 +89,7 @@ def test_each_form_of_a_key_is_read(key: rsa.RSAPrivateKey, form: PrivateFormat)
 
 
 def test_the_key_must_match_the_first_certificate() -> None:
-    """The key must belong to the first certificate; the error tells whether it belongs to a later one or to none."""
+    """The key must belong to the first certificate; the error says whether it belongs to a later one or to none."""
     assert ("client_key", "the private key does not belong to the certificate") == refused(ONE.certificate, OTHER.key)
     turned = refused(AUTHORITY.pem + ONE.certificate, ONE.key)
     assert ("client_cert", "the certificate of the key must come first, then those that certify it") == turned
@@ -212,7 +212,7 @@ def spliced(chain_of: bytes, key_of: bytes) -> bytes:
 )
 def test_an_invalid_record_is_unusable(content: bytes) -> None:
     """A record that opens but is no identity, or has the key of another certificate, is unusable."""
-    with pytest.raises(SecretUnusable, match="set it anew"):
+    with pytest.raises(SecretUnusable, match="set it again"):
         read(SecretMaterial(content))
 
 

@@ -144,7 +144,7 @@ async def test_a_number_that_is_taken_at_the_provider_is_passed_over(scene: Scen
 
 
 async def test_what_is_destroyed_is_removed_at_the_provider(scene: Scene) -> None:
-    """From `destroy` on the version is not given out; then it is removed at the provider, too."""
+    """After `destroy` the version cannot be read; then it is removed at the provider, too."""
     await scene.rotate()
     await scene.store.destroy(scene.ref)
     with pytest.raises(SecretDestroyed):

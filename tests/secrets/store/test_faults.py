@@ -230,7 +230,7 @@ async def test_none_is_waited_for_longer_than_an_attempt(
 
 @pytest.mark.req("SEC-09")
 async def test_a_definitive_error_is_raised_at_once_and_drops_what_was_cached(pool: Pool) -> None:
-    """A denial is asked for once and not repeated, and afterwards the secret is read anew."""
+    """A denial is asked for once and not repeated, and afterwards the secret is read again."""
     async with google_api() as (kept, api):
         store = external(pool, api)
         reader = reader_on(store, ttl_seconds=0)
