@@ -85,18 +85,6 @@ def ref(held: PlaintextEndpoint, version: int = 1) -> SecretRef:
     return SecretRef(provider=Provider.DB, tenant=held.tenant_id, name=name, version=version)
 
 
-async def rotated(installation: Installation, held: PlaintextEndpoint, *, overlap: int = 0) -> None:
-    """Rotate the endpoint's secret."""
-    request = RotationRequest(
-        tenant_id=held.tenant_id,
-        endpoint_id=held.endpoint_id,
-        overlap_seconds=overlap,
-        secret=generate_signing_secret(),
-    )
-    async with operating(installation) as operator:
-        await rotate_secret(operator, request)
-
-
 async def broken(installation: Installation) -> Sequence[str]:
     """Return the tenants whose audit log does not verify."""
     return [
@@ -240,9 +228,9 @@ async def test_later_plaintext_must_be_a_secret_of_the_endpoint(installation: In
     """A plaintext beside a ref is accepted only if it is a current or earlier secret of that endpoint."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
-    await rotated(installation, endpoint, overlap=60)
+    await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id, overlap_seconds=60)
     assert Migration.PRESENT is await migrated(installation, endpoint)
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id)
     assert Migration.PRESENT is await migrated(installation, endpoint)
     await installation.pool.execute("UPDATE hookseal.endpoints SET secret = 'another one, of the older product'")
 
@@ -277,7 +265,7 @@ async def test_plaintext_of_a_destroyed_version_has_its_repair(installation: Ins
     """If versions were destroyed the error gives both possible explanations and the repair."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id)
     async with operating(installation) as operator:
         assert 1 == await purge_batch(operator, endpoint.tenant_id, days=0)
 

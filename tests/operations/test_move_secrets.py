@@ -11,8 +11,7 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import ConfigError, Conflict, Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import Algorithm
-from hookseal.operations.endpoint.rotation import roll_back, rotate_secret
+from hookseal.operations.endpoint.rotation import roll_back
 from hookseal.operations.key.keys import begin as begin_installation
 from hookseal.operations.move_secrets import Movement, move_endpoint, move_own, require_movable
 from hookseal.operations.operator import Operator
@@ -20,12 +19,10 @@ from hookseal.operations.secret import purge_batch, remove_leftovers
 from hookseal.postgres.handles import Pool
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.key import compromise
 from hookseal.secrets.key.stores import Outside
 from hookseal.secrets.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.logbook import audited
 from tests.doubles.providers import google_outside
@@ -86,21 +83,9 @@ async def scene(begun_pool: Pool) -> AsyncIterator[Scene]:
     installation = await begin(begun_pool)
     new = NewEndpoint(tenant_id=ACME, url="https://acme.example/", event_types=("*",), rotate_every_days=7)
     added = await installation.add(new, headers={"x-own": b"value"}, tls=TLS)
-    await rotated(installation, added.pointer.endpoint_id)
+    await installation.rotate(added.pointer.endpoint_id, overlap_seconds=3_600)
     async with google_outside(begun_pool) as (kept, outside):
         yield Scene(begun_pool, kept, outside, added.pointer.endpoint_id)
-
-
-async def rotated(installation: Installation, endpoint_id: EndpointId, *, overlap_seconds: int = 3_600) -> None:
-    """Rotate the secret of the endpoint."""
-    request = RotationRequest(
-        tenant_id=ACME,
-        endpoint_id=endpoint_id,
-        overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(Algorithm.HMAC),
-    )
-    async with installation.pool.acquire() as connection:
-        await rotate_secret(installation.operator(connection), request)
 
 
 async def test_the_same_secrets_sign_after_a_move_and_return(scene: Scene) -> None:
@@ -172,7 +157,7 @@ async def test_an_overlap_continues_after_a_move(scene: Scene) -> None:
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
         after = await roll_back(operator, tenant=ACME, endpoint_id=scene.endpoint_id, overlap_seconds=60)
         assert (there.previous_secret_ref, there.secret_ref) == (after.secret_ref, after.previous_secret_ref)
-        await rotated(Installation(pool=scene.pool, unlocked=unlocked), scene.endpoint_id, overlap_seconds=0)
+        await Installation(pool=scene.pool, unlocked=unlocked).rotate(scene.endpoint_id)
 
     assert [("gcp", "retired"), ("gcp", "retired"), ("gcp", "active")] == (await scene.states())[2:]
     assert 2 == len(await scene.signatures(unlocked))
@@ -184,7 +169,7 @@ async def test_before_the_move_a_rotation_goes_to_the_new_provider(scene: Scene)
     async with scene.pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
         await roll_back(operator, tenant=ACME, endpoint_id=scene.endpoint_id, overlap_seconds=0)
-    await rotated(Installation(pool=scene.pool, unlocked=unlocked), scene.endpoint_id)
+    await Installation(pool=scene.pool, unlocked=unlocked).rotate(scene.endpoint_id, overlap_seconds=3_600)
 
     assert ("gcp", "active") == (await scene.states())[-1]
     assert 3 == len(await scene.signatures(unlocked))

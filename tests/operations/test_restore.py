@@ -20,12 +20,10 @@ from hookseal.operations.restore import Accepted, accept_endpoint, accept_restor
 from hookseal.operations.secret import purge_batch
 from hookseal.secrets import restore
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.dispatcher.test_ledger_race import somebody_waits
 from tests.doubles.stored import Installation, keyring
 
@@ -122,15 +120,6 @@ async def accepted(installation: Installation) -> Accepted:
         return await accept_restore(installation.operator(connection), ())
 
 
-async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> None:
-    """Rotate the endpoint's secret."""
-    request = RotationRequest(
-        tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
-
-
 @pytest.mark.parametrize(
     "statement",
     [
@@ -147,9 +136,9 @@ async def test_an_endpoint_without_its_secret_is_not_accepted(installation: Inst
         assert ([], ["record"]) == ([*answer.endpoints], [found.kind for found, _ in answer.refused])
         assert "rotate it with --overlap 0" in answer.refused[0][1]
     with pytest.raises(Conflict, match="rotate with --overlap 0"):
-        await rotate(installation, endpoint, overlap_seconds=60)
+        await installation.rotate(endpoint, overlap_seconds=60)
 
-    await rotate(installation, endpoint, overlap_seconds=0)
+    await installation.rotate(endpoint, overlap_seconds=0)
 
     answer = await accepted(installation)
     assert ([], []) == ([*answer.endpoints], [*answer.refused])
@@ -194,7 +183,7 @@ async def test_a_missing_secret_has_its_repair(installation: Installation, which
     """The error names the missing secret and its repair, which works; before it nothing is audited."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     endpoint = (await installation.add(new, headers={"x-key": b"value"})).pointer.endpoint_id
-    await rotate(installation, endpoint, overlap_seconds=600)
+    await installation.rotate(endpoint, overlap_seconds=600)
     ref = await installation.pool.fetchval(f"SELECT {which} FROM hookseal.endpoints")  # noqa: S608 -- ours
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE ref = $1",
@@ -230,7 +219,7 @@ async def test_an_old_row_without_its_secret_is_accepted_once(installation: Inst
     """Its row is accepted once, so that it can be repaired, and the error says that a rotation is still needed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
-    await rotate(installation, endpoint, overlap_seconds=0)
+    await installation.rotate(endpoint, overlap_seconds=0)
     columns = await installation.pool.fetchval(_COLUMNS)
     await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme' AND version = 1")
     await installation.pool.execute("DELETE FROM hookseal.endpoints")
@@ -248,7 +237,7 @@ async def test_an_old_row_without_its_secret_is_accepted_once(installation: Inst
         )
     assert 3 == await installation.pool.fetchval("SELECT generation FROM hookseal.endpoints")
 
-    await rotate(installation, endpoint, overlap_seconds=0)
+    await installation.rotate(endpoint, overlap_seconds=0)
     answer = await accepted(installation)
     assert ([], []) == ([*answer.endpoints], [*answer.refused])
 
@@ -322,7 +311,7 @@ async def test_each_finding_is_audited_once(installation: Installation) -> None:
 async def test_secrets_of_a_deleted_endpoint(purged: bool, state: str, installation: Installation) -> None:
     """Records that come back without their endpoint are listed, and accepting retires or destroys them again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotate(installation, endpoint, overlap_seconds=60)
+    await installation.rotate(endpoint, overlap_seconds=60)
     await installation.pool.execute(
         "CREATE TABLE kept AS SELECT * FROM hookseal.secret_records WHERE tenant_id = 'acme'"
     )

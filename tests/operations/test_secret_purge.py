@@ -11,16 +11,14 @@ from hookseal.audit import log
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.errors import HooksealError, Refused
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
-from hookseal.operations.endpoint import endpoints, rotation
+from hookseal.operations.endpoint import endpoints
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, purgeable
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.extras import header_values
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name
-from hookseal.secrets.signing.signer import generate_signing_secret
 from hookseal.secrets.store import retention, versions
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -30,19 +28,6 @@ pytestmark = pytest.mark.req("SEC-11")
 
 TENANT = TenantId("acme")
 DAYS = 90
-
-
-async def rotated(installation: Installation, endpoint: EndpointId, *, overlap: int = 0) -> None:
-    """Rotate, with `force` in a running overlap."""
-    request = RotationRequest(
-        tenant_id=TENANT,
-        endpoint_id=endpoint,
-        overlap_seconds=overlap,
-        secret=generate_signing_secret(),
-        force=True,
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
 
 
 async def aged(installation: Installation, *, days: int = DAYS) -> None:
@@ -82,8 +67,8 @@ async def epoch(installation: Installation) -> int:
 async def test_only_long_retired_versions_are_destroyed(installation: Installation) -> None:
     """Only retired versions are destroyed, after their retention, once and audited; the others still sign."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
-    await rotated(installation, endpoint, overlap=60)
+    await installation.rotate(endpoint, force=True)
+    await installation.rotate(endpoint, overlap_seconds=60, force=True)
     assert ["retired", "previous", "active"] == await states(installation)
     await aged(installation, days=DAYS - 1)
     assert 0 == await purged(installation)
@@ -116,7 +101,7 @@ async def test_only_long_retired_versions_are_destroyed(installation: Installati
 async def test_a_version_in_a_pointer_is_kept(installation: Installation, column: str) -> None:
     """A version in a pointer is not destroyed, even if its record is retired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     await aged(installation)
     ref = f"db:acme:{endpoint_secret_name(endpoint)}:1"
     update = f"UPDATE hookseal.endpoints SET {column} = $1 WHERE id = $2::text::uuid"  # noqa: S608 -- our columns
@@ -133,13 +118,13 @@ async def test_a_version_in_a_claim_is_kept(installation: Installation) -> None:
     [ring] = await installation.deliveries()
     claim = await ledger.claim(ring)
     assert claim is not None
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     assert 0 == await purged(installation, days=0)
     assert await ledger.release(claim, None)
     assert 1 == await purged(installation, days=0)
 
     assert await ledger.claim(ring) is not None
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     assert 0 == await purged(installation, days=0)
     await installation.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")
     assert 1 == await purged(installation, days=0)
@@ -231,7 +216,7 @@ async def test_cut_off_before_any_statement(installation: Installation, database
     """Cut before any of its statements, a batch has destroyed nothing; the next one destroys all."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):
-        await rotated(installation, endpoint)
+        await installation.rotate(endpoint, force=True)
     await aged(installation)
     before: dict[str, list[dict[str, Any]]] = await content(installation)
     for statements in count():
@@ -253,7 +238,7 @@ async def test_cut_off_before_any_statement(installation: Installation, database
 async def test_without_its_audit_row_nothing_is_destroyed(installation: Installation) -> None:
     """If the log of the tenant refuses rows, nothing is destroyed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     await aged(installation)
     await installation.pool.execute("UPDATE hookseal.audit_heads SET sequence = 1 WHERE tenant_id = 'acme'")
     async with installation.pool.acquire() as connection:
@@ -268,7 +253,7 @@ async def test_a_locked_version_is_skipped(installation: Installation) -> None:
     """A locked version is skipped until the next purge, without waiting."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):
-        await rotated(installation, endpoint)
+        await installation.rotate(endpoint, force=True)
     await aged(installation)
     async with installation.pool.acquire() as connection, connection.transaction():
         await connection.execute(

@@ -8,15 +8,13 @@ import pytest
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Ring
-from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.errors import KeyRetired, StaleRow
 from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
@@ -31,21 +29,6 @@ pytestmark = [pytest.mark.req("SEC-24", part="sql-attacks"), pytest.mark.req("SE
 
 TENANT = TenantId("acme")
 NEW = NewEndpoint(tenant_id=TENANT, url="https://receiver.example/hook", event_types=("*",))
-
-
-async def rotated(
-    installation: Installation, endpoint: EndpointId, *, rotation_id: str | None = None, overlap_seconds: int = 0
-) -> RotationResult:
-    """Rotate, with the overlap if one is given."""
-    request = RotationRequest(
-        tenant_id=TENANT,
-        endpoint_id=endpoint,
-        overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(),
-        rotation_id=rotation_id,
-    )
-    async with installation.pool.acquire() as connection:
-        return await rotation.rotate_secret(installation.operator(connection), request)
 
 
 async def claimed(installation: Installation) -> Pointer:
@@ -79,13 +62,13 @@ async def test_a_version_number_is_not_used_again(installation: Installation) ->
     """Deleting records frees no version number, so a cached secret never passes for a newer version."""
     added = await installation.add(NEW)
     endpoint = added.pointer.endpoint_id
-    leaked = await rotated(installation, endpoint)
+    leaked = await installation.rotate(endpoint)
     assert [signature_by(leaked.secret, added.pointer)] == await signed(
         installation.unlocked, await claimed(installation)
     )
 
     await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE version = 2 AND tenant_id = 'acme'")
-    revoked = await rotated(installation, endpoint)
+    revoked = await installation.rotate(endpoint)
 
     assert str(replace(SecretRef.parse(leaked.secret_ref), version=3)) == revoked.secret_ref
     assert [signature_by(revoked.secret, added.pointer)] == await signed(
@@ -118,7 +101,7 @@ async def test_a_deleted_endpoint_stays_deleted(installation: Installation) -> N
     """A deleted row that is put back is refused, even if its generation was lowered before the deletion."""
     added = await installation.add(NEW)
     endpoint = added.pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint)
     [ring] = await installation.deliveries()
     await installation.pool.execute(
         "CREATE TABLE kept AS SELECT * FROM hookseal.endpoints;"
@@ -157,14 +140,14 @@ async def test_a_forged_public_key_is_not_returned(installation: Installation) -
     """A repeated rotation returns the public key of the signing version, whatever the table of rotations contains."""
     added = await installation.add(replace(NEW, algorithm=Algorithm.ED25519))
     endpoint = added.pointer.endpoint_id
-    first = await rotated(installation, endpoint, rotation_id="r-1")
+    first = await installation.rotate(endpoint, rotation_id="r-1")
     answer = json.loads(await installation.pool.fetchval("SELECT answer FROM hookseal.secret_rotations"))
     await installation.pool.execute(
         "UPDATE hookseal.secret_rotations SET answer = $1", json.dumps(answer | {"public_key": "whpk_of-the-attacker"})
     )
 
     assert first.public_key is not None
-    assert first.public_key == (await rotated(installation, endpoint, rotation_id="r-1")).public_key
+    assert first.public_key == (await installation.rotate(endpoint, rotation_id="r-1")).public_key
 
 
 async def two_keys(installation: Installation, old: MasterKey) -> Unlocked:
@@ -220,7 +203,7 @@ async def test_a_forged_maximal_generation_refuses_one_endpoint(deleted: bool, i
     """A forged maximal generation refuses that endpoint's acceptance only, and the reason says so."""
     added = await installation.add(NEW)
     other = await installation.add(replace(NEW, url="https://receiver.example/other"))
-    await rotated(installation, other.pointer.endpoint_id)
+    await installation.rotate(other.pointer.endpoint_id)
     await installation.pool.execute(FORGED, f"endpoint:{added.pointer.endpoint_id}")
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'previous' WHERE name = $1 AND version = 2",

@@ -20,7 +20,6 @@ from tests.restore.sites import (
     deleted,
     is_signed_with,
     restored,
-    rotated,
     secret_of,
     shell,
 )
@@ -57,8 +56,8 @@ async def after_the_dump(world: World, receiver: Receiver, at: Site, before: Bef
     async with world.worker(DATABASE_URL=at.url(WORKER)):
         for ring in before.pending.values():
             await world.state(ring, "delivered")
-        await rotated(world, before.endpoints["rotated"], overlap_seconds=3600)
-        await rotated(world, before.endpoints["revoked"])
+        await world.rotate(before.endpoints["rotated"], overlap_seconds=3600)
+        await world.rotate(before.endpoints["revoked"])
         await deleted(world, before.endpoints["deleted"])
         await world.endpoint(f"{receiver.base_url}/added", tenant="added")
         [lost] = await world.publish("added")

@@ -8,7 +8,7 @@ from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.secrets import restore
 from tests.cli.command import Ended
 from tests.restore.documented import Shell, documented
-from tests.restore.sites import OWNER, Site, begun, deleted, is_signed_with, rotated, secret_of, shell
+from tests.restore.sites import OWNER, Site, begun, deleted, is_signed_with, secret_of, shell
 from tests.worker.world import Receiver, World
 
 pytestmark = pytest.mark.req("SEC-21", part="in-part")
@@ -33,7 +33,7 @@ class Part:
         """Make the dump; then rotate one endpoint, delete one, add one."""
         await self.add("rotated", "deleted", "stays")
         await self._sh.done(documented("Back up")[0])
-        await rotated(self.world, self.endpoints["rotated"])
+        await self.world.rotate(self.endpoints["rotated"])
         await deleted(self.world, self.endpoints["deleted"])
         await self._sh.done(documented("Back up")[2])
         await self.add("added")
@@ -112,7 +112,7 @@ async def test_older_secret_records_are_refused_with_their_repair(
             assert {"rotated", "added"} == {one["tenant_id"] for one in refused.json["refused"]}
             assert {True} == {"rotate it with --overlap 0" in one["reason"] for one in refused.json["refused"]}
             for tenant in ("rotated", "added"):
-                await rotated(world, part.endpoints[tenant])
+                await world.rotate(part.endpoints[tenant])
             for ring in (held, lost):
                 await world.state(ring, "delivered")
         assert {} == await part.kinds()

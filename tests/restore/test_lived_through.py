@@ -13,7 +13,7 @@ from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.secrets.endpoint.rotation import RotationResult
 from tests.restore.documented import Shell, documented
-from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, rotated, secret_of, shell
+from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, secret_of, shell
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World, held
 
@@ -86,7 +86,7 @@ async def test_an_endpoint_seen_newer_is_held_until_accepted(
         await world.endpoint(f"{receiver.base_url}/stays", tenant="bmce")
         [pending] = await world.publish(rung=False)
         await swapping.dump()
-        newer = await rotated(world, moved)
+        newer = await world.rotate(moved)
         async with world.worker() as worker:
             for ring in (pending, *await world.publish(), *await world.publish("bmce")):
                 await world.state(ring, "delivered")
@@ -147,7 +147,7 @@ async def test_it_uses_the_restored_integrity_key(
         await swapping.dump()
         async with world.pool.acquire() as connection:
             await rotate_integrity_key(world.installation.operator(connection), os.urandom)
-        await rotated(world, moved)
+        await world.rotate(moved)
         async with world.worker() as worker:
             await world.state((await world.publish())[0], "delivered")
             await later(world)
@@ -171,7 +171,7 @@ async def under_a_new_integrity_key(world: World, moved: AddedEndpoint) -> Rotat
     """Rotate both keys: the new integrity key version has a number that the worker knew before."""
     async with world.pool.acquire() as connection:
         await rotate_integrity_key(world.installation.operator(connection), os.urandom)
-    newest = await rotated(world, moved)
+    newest = await world.rotate(moved)
     assert newest.after is not None
     assert "2" == newest.after.mac_key_id
     return newest
@@ -191,13 +191,13 @@ async def test_a_reused_version_number_signs_with_the_new_secret(
     async with begun(old, redis_url, tmp_path) as world:
         moved = await world.endpoint(f"{receiver.base_url}/moved")
         await swapping.dump()
-        lost = await rotated(world, moved)
+        lost = await world.rotate(moved)
         async with world.worker() as worker:
             await world.state((await world.publish())[0], "delivered")
             await swapping.drop(worker)
             await swapping.restore()
             async with restored(old, redis_url, tmp_path) as after:
-                new = await rotated(after, moved)
+                new = await after.rotate(moved)
                 assert (lost.secret_ref, lost.generation) == (new.secret_ref, new.generation)
                 [pending] = await after.publish()
                 await after.state(pending, "delivered")

@@ -13,11 +13,8 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import HooksealError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import producers
-from hookseal.operations.endpoint import rotation
 from hookseal.postgres.handles import Connection
 from hookseal.secrets.endpoint import canary_results, pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin
 from tests.secrets.asked_for_another import CASES, TLS, Asked, proven
@@ -142,22 +139,13 @@ async def two(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIte
         ids.append(added.pointer.endpoint_id)
         await installation.deliveries(tenant)
         for overlap_seconds in (0, 3600) if tenant == RIVAL else (0, 0, 3600):
-            await rotated(installation, tenant, ids[-1], overlap_seconds=overlap_seconds)
+            await installation.rotate(ids[-1], tenant=tenant, overlap_seconds=overlap_seconds)
     async with login(begun_pool, database_url) as (role, _):
         async with begun_pool.acquire() as connection:
             await canary_results.keep(connection, proven(ACME, ids[-1], generation=2))
             await producers.grant(installation.operator(connection), role, ACME)
         await begun_pool.execute("UPDATE hookseal.endpoints SET secret = 'plaintext of ' || tenant_id")
         yield Two(installation=installation, own=ids[-1], role=role)
-
-
-async def rotated(installation: Installation, tenant: TenantId, endpoint: EndpointId, *, overlap_seconds: int) -> None:
-    """Rotate the endpoint's secret."""
-    wanted = RotationRequest(
-        tenant_id=tenant, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), wanted)
 
 
 async def owned(connection: Any, tenant: TenantId) -> dict[str, list[str]]:

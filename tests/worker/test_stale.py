@@ -8,12 +8,10 @@ import pytest
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Refused
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.restore import accept_restore
 from hookseal.receiver import verify
-from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.endpoint.rotation import RotationResult
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, Worker, World
 
@@ -37,20 +35,6 @@ DELETE FROM hookseal.secret_records WHERE version = 2 AND name LIKE 'webhook%';
 UPDATE hookseal.secret_records AS s SET state = r.state FROM r WHERE r.name = s.name AND r.version = s.version;
 ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER
 """
-
-
-async def rotated(world: World, added: AddedEndpoint, *, overlap_seconds: int = 0) -> RotationResult:
-    """Rotate the secret of the endpoint."""
-    async with world.pool.acquire() as connection:
-        return await rotation.rotate_secret(
-            world.installation.operator(connection),
-            RotationRequest(
-                tenant_id=added.pointer.tenant_id,
-                endpoint_id=added.pointer.endpoint_id,
-                overlap_seconds=overlap_seconds,
-                secret=generate_signing_secret(),
-            ),
-        )
 
 
 async def findings(world: World, endpoint: EndpointId) -> list[dict[str, Any]]:
@@ -92,7 +76,7 @@ async def test_a_stale_row_sends_nothing_until_accepted(world: World, receiver: 
     other = await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
     endpoint = added.pointer.endpoint_id
     await world.pool.execute(_KEEP.format(table="endpoints"))
-    await rotated(world, added)
+    await world.rotate(added)
     await world.pool.execute(PUT_BACK)
     async with world.worker() as worker:
         [held], [also_held], [sent] = [await world.publish(tenant) for tenant in ("acme", "acme", "bmce")]
@@ -125,7 +109,7 @@ async def test_a_worker_detects_a_restored_database(world: World, receiver: Rece
     added = await world.endpoint(f"{receiver.base_url}/seen")
     for table, kept in (("endpoints", "kept"), ("audit_log", "log"), ("audit_heads", "heads"), ("secret_records", "r")):
         await world.pool.execute(f"CREATE TABLE {kept} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
-    await rotated(world, added)
+    await world.rotate(added)
     async with world.worker() as worker:
         [first] = await world.publish()
         seen = await world.state(first, "delivered")
@@ -146,12 +130,12 @@ async def test_a_worker_detects_a_restored_database(world: World, receiver: Rece
 async def test_a_shortened_log_stops_no_delivery(world: World, receiver: Receiver) -> None:
     """If the last audit row of a tenant was removed, its secrets cannot be changed, but still sign."""
     added = await world.endpoint(f"{receiver.base_url}/on")
-    new = await rotated(world, added)
+    new = await world.rotate(added)
     async with world.pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute("DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
     with pytest.raises(Refused, match="hookseal audit verify"):
-        await rotated(world, added)
+        await world.rotate(added)
     async with world.worker():
         [sent] = await world.publish()
         await world.state(sent, "delivered")

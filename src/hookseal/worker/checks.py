@@ -20,7 +20,7 @@ _SQL: Final = Statements("hookseal.worker", "checks.sql", seconds=None)
 
 
 def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check]:
-    """Return the checks of `/readyz`: every dependency answers, deliveries come through the queue, no role is untrusted.
+    """Return the checks of `/readyz`: every dependency answers, deliveries move, and no role is untrusted.
 
     An untrusted role could add functions that the statements of a worker call.
     """

@@ -8,15 +8,12 @@ from hookseal.cli.endpoint.rotation_status import end_if_switched
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.probe import ask_whether_switched
 from hookseal.operations.sending import Sending
 from hookseal.secrets import restore
 from hookseal.secrets.endpoint import canary_results, pointer
 from hookseal.secrets.endpoint.canary_results import MOST_KEPT, Evidence
-from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.stored import Installation
 from tests.doubles.transport import ScriptedTransport
@@ -61,15 +58,6 @@ async def probed(
         )
 
 
-async def rotated(installation: Installation, endpoint: EndpointId) -> None:
-    """Rotate with an overlap."""
-    async with installation.pool.acquire() as connection:
-        request = RotationRequest(
-            tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=60, secret=generate_signing_secret(), force=True
-        )
-        await rotation.rotate_secret(installation.operator(connection), request)
-
-
 async def canary_count(installation: Installation) -> int:
     """Return the number of recorded canaries."""
     count: int = await installation.pool.fetchval("SELECT count(*) FROM hookseal.rotation_canaries")
@@ -80,7 +68,7 @@ async def canary_count(installation: Installation) -> int:
 async def endpoint(installation: Installation) -> EndpointId:
     """Return an endpoint in an overlap, at generation 2."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, overlap_seconds=60, force=True)
     return endpoint
 
 
@@ -126,9 +114,11 @@ async def test_a_changed_generation_proves_nothing(
     installation: Installation, endpoint: EndpointId, answers: tuple[Answer, ...], during: int | None
 ) -> None:
     """If the generation is not the requested one, or changes meanwhile, nothing is proven or recorded."""
-    transport = ScriptedTransport(*answers, during=lambda: rotated(installation, endpoint))
+    transport = ScriptedTransport(
+        *answers, during=lambda: installation.rotate(endpoint, overlap_seconds=60, force=True)
+    )
     if during is None:
-        await rotated(installation, endpoint)
+        await installation.rotate(endpoint, overlap_seconds=60, force=True)
     with pytest.raises(Conflict, match="generation 3, not 2"):
         await probed(installation, endpoint, transport, expect_generation=2)
 
@@ -138,7 +128,7 @@ async def test_a_changed_generation_proves_nothing(
 async def test_an_older_generations_proof_ends_no_overlap(installation: Installation, endpoint: EndpointId) -> None:
     """A proof ends the overlap of its own generation, and no overlap that began later."""
     found = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, overlap_seconds=60, force=True)
     async with installation.pool.acquire() as connection:
         with pytest.raises(Conflict, match="generation 3, not 2"):
             await end_if_switched(installation.operator(connection), found)

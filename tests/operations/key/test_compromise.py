@@ -19,7 +19,7 @@ from hookseal.operations.key import compromise
 from hookseal.operations.key.compromise import CompromiseOptions, Replaced, drill
 from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.key.compromise import Exposed, Remedy
 from hookseal.secrets.material import SecretMaterial
@@ -48,15 +48,6 @@ pytestmark = pytest.mark.req("SEC-22")
 ACME, BMCE = TenantId("acme"), TenantId("bmce")
 HOW = CompromiseOptions(overlap_seconds=0, force=False, dry_run=False, random_bytes=os.urandom)
 DAY = 86_400
-
-
-async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> RotationResult:
-    """Rotate the secret of an endpoint of acme."""
-    request = RotationRequest(
-        tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
-    )
-    async with installation.pool.acquire() as connection:
-        return await rotation.rotate_secret(installation.operator(connection), request)
 
 
 async def replace_exposed(process: Installation, how: CompromiseOptions = HOW) -> list[Replaced]:
@@ -96,7 +87,7 @@ async def test_everything_the_key_sealed_is_replaced(installation: Installation)
     """Current secrets and the integrity key are replaced, re-wrapped or not; older versions are only listed."""
     one = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):
-        await rotate(installation, one, overlap_seconds=0)
+        await installation.rotate(one, overlap_seconds=0)
     other = (await installation.endpoint("bmce")).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
     await replaced(process, OLD)  # the records are now under the new key, but an older copy opens with the leaked one
@@ -178,7 +169,7 @@ async def test_a_newer_secret_is_not_replaced(installation: Installation) -> Non
     """A secret already under another key is not replaced again; `--overlap 0` ends the overlap with its predecessor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
-    await rotate(process, endpoint, overlap_seconds=DAY)
+    await process.rotate(endpoint, overlap_seconds=DAY)
     found = await replace_exposed(process, replace(HOW, overlap_seconds=60))
     expected = ("previous", Remedy.END_OF_OVERLAP, None)
     assert [expected] == [
@@ -200,10 +191,10 @@ async def test_a_newer_secret_is_not_replaced(installation: Installation) -> Non
 async def test_one_rotation_replaces_both_secrets(installation: Installation) -> None:
     """If both secrets of an overlap were exposed one rotation replaces both; after the overlap nothing is needed."""
     both = (await installation.endpoint()).pointer.endpoint_id
-    await rotate(installation, both, overlap_seconds=DAY)
+    await installation.rotate(both, overlap_seconds=DAY)
     over = (await installation.endpoint(url="https://r.example/over")).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
-    await rotate(process, over, overlap_seconds=1)
+    await process.rotate(over, overlap_seconds=1)
 
     async def is_over() -> bool:
         return not (await pointer_of(process, over)).previous_due
@@ -226,7 +217,7 @@ async def test_one_rotation_replaces_both_secrets(installation: Installation) ->
 async def test_a_running_overlap_needs_force(installation: Installation) -> None:
     """A running overlap is not ended without `force`: it is reported as failed, and the others are replaced."""
     busy = (await installation.endpoint()).pointer.endpoint_id
-    await rotate(installation, busy, overlap_seconds=DAY)
+    await installation.rotate(busy, overlap_seconds=DAY)
     free = (await installation.endpoint("bmce")).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
     how = replace(HOW, overlap_seconds=60)
@@ -408,7 +399,7 @@ async def test_a_concurrently_rotated_endpoint_is_not_rotated_again(
 
     async def beside(operator: object, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
         if exposed.remedy is Remedy.ROTATION:
-            await rotate(process, endpoint, overlap_seconds=0)
+            await process.rotate(endpoint, overlap_seconds=0)
         await replace_one(operator, key_id, exposed, how)
 
     monkeypatch.setattr(compromise, "_replace", beside)
@@ -428,7 +419,7 @@ async def test_a_concurrent_run_is_a_conflict(installation: Installation, monkey
         if exposed.remedy is Remedy.ROTATION:
             async with other.pool.acquire() as connection:
                 await rotate_integrity_key(other.operator(connection), os.urandom)
-            await rotate(other, endpoint, overlap_seconds=0)
+            await other.rotate(endpoint, overlap_seconds=0)
         await replace_one(operator, key_id, exposed, how)
 
     with monkeypatch.context() as patched:

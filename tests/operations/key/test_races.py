@@ -11,17 +11,14 @@ import pytest
 
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.key.compromise import CompromiseOptions, drill
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.key import moves as key_moves
 from hookseal.secrets.key.rules import KeyState
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose
 from hookseal.secrets.sealing import active_key
 from hookseal.secrets.sealing.keyring import MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (
@@ -54,13 +51,6 @@ DEADLOCKS = "SELECT pg_stat_clear_snapshot(), deadlocks FROM pg_stat_database WH
 async def states(installation: Installation) -> dict[str, str]:
     """Return the state of every key."""
     return {row["key_id"]: row["state"] for row in await installation.pool.fetch(STATES)}
-
-
-async def rotate(installation: Installation, endpoint: EndpointId) -> None:
-    """Rotate the endpoint's secret without an overlap."""
-    request = RotationRequest(tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=0, secret=generate_signing_secret())
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
 
 
 async def test_concurrent_promotions_leave_one_active_key(installation: Installation) -> None:
@@ -132,7 +122,7 @@ async def test_a_promotion_waits_for_a_running_sealing(installation: Installatio
             assert OLD.key_id == await process.unlocked.sealing_key_id(sealing)
             promoting = asyncio.create_task(promote(process, NEW))
             await blocked(installation)
-            after = asyncio.create_task(rotate(process, endpoint))
+            after = asyncio.create_task(process.rotate(endpoint))
             assert OLD.key_id == await process.unlocked.sealing_key_id(sealing)
         await asyncio.gather(promoting, after)
 
@@ -226,7 +216,7 @@ class Traffic:
 
     async def _rotate(self, endpoint: EndpointId) -> None:
         while not self._done:
-            await rotate(self._process, endpoint)
+            await self._process.rotate(endpoint)
             self._rotations += 1
 
     async def _come_and_go(self) -> None:

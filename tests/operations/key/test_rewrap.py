@@ -12,18 +12,15 @@ from hookseal.ground.errors import Conflict, Refused
 from hookseal.ground.framing import framed
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.key.rewrap import altered
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import KeyRetired, StaleRow
 from hookseal.secrets.key import rewrap
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose, SecretContext, SecretRef
 from hookseal.secrets.sealing.envelope import HEAD_BYTES, seal
 from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (
@@ -51,19 +48,6 @@ ACME = TenantId("acme")
 ORDERED = "SELECT * FROM hookseal.secret_records WHERE sealed IS NOT NULL ORDER BY tenant_id, name, version"
 
 
-async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> None:
-    """Rotate the secret of an endpoint of acme."""
-    request = RotationRequest(
-        tenant_id=ACME,
-        endpoint_id=endpoint,
-        overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(),
-        force=True,
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
-
-
 async def add(installation: Installation, number: int, **headers: bytes) -> EndpointId:
     """Add an endpoint of acme with these header values."""
     new = NewEndpoint(tenant_id=ACME, url=f"https://receiver.example/{number}", event_types=("*",))
@@ -74,10 +58,10 @@ async def add(installation: Installation, number: int, **headers: bytes) -> Endp
 async def many(installation: Installation) -> Installation:
     """An installation with records in every state, of two tenants and its own; one was destroyed."""
     await add(installation, 0, token=b"header value")
-    await rotate(installation, await add(installation, 1), overlap_seconds=600)
+    await installation.rotate(await add(installation, 1), overlap_seconds=600, force=True)
     revoked = await add(installation, 2)
     for _ in range(3):
-        await rotate(installation, revoked, overlap_seconds=0)
+        await installation.rotate(revoked, overlap_seconds=0, force=True)
     await installation.endpoint("bmce")
     ref = SecretRef.parse(f"db:acme:webhook-endpoint-{revoked}:1")
     await installation.unlocked.store.destroy(ref)
@@ -173,7 +157,7 @@ async def test_nothing_looks_stale(many: Installation, history: list[tuple[Maste
         warm = await holding(many, *held)
         assert signatures == await signed(warm.unlocked, known)
         await promote(warm, newer)
-        await rotate(warm, await add(warm, 10 + number, token=b"v"), overlap_seconds=60)
+        await warm.rotate(await add(warm, 10 + number, token=b"v"), overlap_seconds=60, force=True)
         assert [] == await stale_now(many)
         before = await opened(warm)
         await replaced(warm, older)
@@ -194,7 +178,7 @@ async def test_records_under_two_key_changes_open(many: Installation, monkeypatc
     assert first is not None
     assert (3, NEW.key_id) == (first.moved, first.to)
     process = await changed(process, OLD, NEW, NEWER)
-    await rotate(process, await add(process, 9), overlap_seconds=60)
+    await process.rotate(await add(process, 9), overlap_seconds=60, force=True)
     assert [] == await stale_now(many)
     for key, moved in ((NEW, 3), (OLD, len(before) - 3)):
         assert moved == await replaced(process, key)
@@ -394,4 +378,4 @@ async def test_a_record_under_a_retired_key_is_not_accepted(many: Installation) 
     for pointer in known:
         with pytest.raises(KeyRetired):
             await signed(process.unlocked, [pointer])
-        await rotate(process, pointer.endpoint_id, overlap_seconds=0)
+        await process.rotate(pointer.endpoint_id, overlap_seconds=0, force=True)

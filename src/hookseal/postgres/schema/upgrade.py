@@ -55,8 +55,8 @@ async def upgrade(database_url: str) -> str:
 
     If plaintext secrets are forbidden, their column is removed. It may be run again after every error: `Refused` if the
     role may not create schema or roles, if an untrusted role may add to the schema, or if the server is older than
-    PostgreSQL 14; `ConfigError` if the database is newer than this version of hookseal; `Busy`, which names the holder, if a lock
-    is not available within 30 seconds (5 for the removal of that column).
+    PostgreSQL 14; `ConfigError` if the database is newer than this version of hookseal; `Busy`, which names the holder,
+    if a lock is not available within 30 seconds (5 for the removal of that column).
     """
 
     async def connected() -> _Driver:
