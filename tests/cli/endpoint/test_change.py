@@ -11,7 +11,7 @@ import pytest
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
@@ -25,11 +25,6 @@ NOWHERE = {
     "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
 }
 NAMED = ("--tenant", "acme", "--endpoint", UNKNOWN)
-
-
-def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", tenant, "--endpoint", endpoint)
 
 
 async def endpoint(begun: Begun) -> str:

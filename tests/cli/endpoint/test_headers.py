@@ -8,7 +8,7 @@ import pytest
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.secrets.endpoint import pointer
 from tests.cli.command import Ended, hookseal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.doubles.stored import MASTER_KEY_TEXT
 
 ADD = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*")
@@ -19,11 +19,6 @@ NOWHERE = {
     "SECRETS_PROVIDER": "db",
     "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
 }
-
-
-def options_of(endpoint: str) -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", "acme", "--endpoint", endpoint)
 
 
 async def sent(begun: Begun, endpoint: str) -> dict[str, str]:

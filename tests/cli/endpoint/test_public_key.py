@@ -9,7 +9,7 @@ from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
 from tests.cli.command import Ended, hookseal, on_a_terminal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.doubles.stored import MASTER_KEY_TEXT
 
 pytestmark = pytest.mark.req("DEL-04", part="standard-ed25519")
@@ -22,11 +22,6 @@ NOWHERE = {
     "SECRETS_PROVIDER": "db",
     "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
 }
-
-
-def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", tenant, "--endpoint", endpoint)
 
 
 async def ed25519(begun: Begun) -> tuple[str, str | None]:

@@ -6,7 +6,7 @@ import pytest
 
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from tests.cli.command import hookseal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.cli.listeners import closed_port
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
@@ -14,11 +14,6 @@ from tests.doubles.stored import MASTER_KEY_TEXT
 pytestmark = pytest.mark.timeout(300)  # runs many commands one after the other
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
-
-
-def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", tenant, "--endpoint", endpoint)
 
 
 async def listed(begun: Begun, *options: str) -> list[str]:

@@ -9,8 +9,8 @@ from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from tests.cli.command import Ended, hookseal
 from tests.cli.endpoint.test_add import NOWHERE
-from tests.cli.installation import Begun
-from tests.cli.secret.test_secret import rotated, wanted
+from tests.cli.installation import Begun, options_of
+from tests.cli.secret.test_secret import rotated
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 NAME = f"webhook-endpoint-{UNKNOWN}"
@@ -53,7 +53,7 @@ async def test_deliveries_are_listed_by_the_version_that_signed(begun: Begun) ->
         await attempted(begun, ring, *refs)
     first, second, third = (ring.delivery_id for ring in rings)
     assert [second, first] == ids(await asked(begun, one))
-    assert [third, second] == ids(await asked(begun, two, *wanted(pointer.endpoint_id), "--state", "delivered"))
+    assert [third, second] == ids(await asked(begun, two, *options_of(pointer.endpoint_id), "--state", "delivered"))
     assert [] == ids(await asked(begun, two, "--state", "pending"))
     page = (await asked(begun, two, "--limit", "1")).json
     following = await asked(begun, two, "--limit", "1", "--cursor", page["next_cursor"])
@@ -72,7 +72,7 @@ async def test_the_text_says_why_a_version_is_needed(begun: Begun) -> None:
     await attempted(begun, ring, one)
     assert ring.delivery_id in (await begun.run("delivery", "list", "--signed-by", one)).out
     await rotated(begun, pointer.endpoint_id, overlap=3_600)
-    of = ("secret", "versions", *wanted(pointer.endpoint_id))
+    of = ("secret", "versions", *options_of(pointer.endpoint_id))
     until = (await begun.run(*of, "--json")).json["items"][0]["signs_until"]
     first, second = (await begun.run(*of)).out.splitlines()[-2:]
     assert f"version 1: every attempt is signed with it too, until its overlap ends ({until})" == first.split("; ")[0]
@@ -101,7 +101,7 @@ async def test_a_destroyed_version_still_lists_its_deliveries(begun: Begun) -> N
     assert [rings[1].delivery_id] == ids(await asked(begun, str(gone.secret_ref)))
     assert [] == ids(await asked(begun, str(never_used.secret_ref)))
     for pointer, attempts in ((kept, 1), (gone, 1), (never_used, 0)):
-        items = (await begun.run("secret", "versions", *wanted(pointer.endpoint_id), "--json")).json["items"]
+        items = (await begun.run("secret", "versions", *options_of(pointer.endpoint_id), "--json")).json["items"]
         shape = {"state": "destroyed", "signs": False, "attempts": attempts, "needed": False}
         assert shape == {name: items[0][name] for name in shape}
         assert "its material was destroyed; what it signed stays on record" == items[0]["reason"]

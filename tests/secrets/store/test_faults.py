@@ -179,7 +179,7 @@ async def test_gcp_answers_that_cannot_be_trusted() -> None:
             (other_secret, SecretTampered, "another version"),
         ):
             kept.alter_answer = alter_answer
-            await _require(api, alter_answer, error, says, lambda: setattr(kept, "spoil", None))
+            await _require(api, alter_answer, error, says, lambda: setattr(kept, "alter_answer", None))
 
 
 async def _hangs(_: str, __: Any) -> None:
