@@ -35,7 +35,7 @@ HELD = Found(laps=(LAP, LAP, LAP), failures=0, left=0, unopened=0)
 
 async def test_a_run_has_every_round() -> None:
     """On its own servers with a real worker: all rounds of both sides exist, nothing failed, all records decrypt."""
-    load = Load(records=40, rounds=2, deliveries_per_second=40.0, quiet_seconds=1.0)
+    load = Load(records=40, rounds=2, deliveries_per_second=40.0, quiet_seconds=0.3)
     before = set(asyncio.all_tasks())
     found = await measured(load)
 

@@ -202,7 +202,7 @@ def test_a_record_of_another_form_is_none(tmp_path: Path, content: str) -> None:
     assert {"PERF-06": None} == read(tmp_path)
 
 
-def test_where_there_is_no_folder_there_is_no_record(tmp_path: Path) -> None:
+def test_without_a_folder_there_is_no_record(tmp_path: Path) -> None:
     """A tree without evidence has no records."""
     assert {} == read(tmp_path)
 

@@ -27,7 +27,7 @@ from tests.doubles.google import GoogleSecrets
 from tests.doubles.logbook import audited
 from tests.doubles.providers import google_outside
 from tests.doubles.stored import Installation, begin, keyring
-from tests.secrets.asked_for_another import TLS
+from tests.secrets.cross_tenant_calls import TLS
 
 pytestmark = pytest.mark.req("SEC-01", part="move")
 ACME = TenantId("acme")
@@ -203,7 +203,7 @@ async def test_a_running_worker_follows_the_installation(scene: Scene) -> None:
     assert "gcp:_system:sentinel:1" == str(running.sentinel)
 
 
-async def test_what_is_left_behind_at_a_provider_is_removed(scene: Scene) -> None:
+async def test_leftovers_at_a_provider_are_removed(scene: Scene) -> None:
     """After the way back and a purge nothing of this installation is left at the provider."""
     for to in (GCP, DB):
         await scene.moved(to)
@@ -244,7 +244,7 @@ async def test_versions_in_use_that_a_process_cannot_reach(scene: Scene) -> None
 
 
 @pytest.mark.req("SEC-05")
-async def test_what_a_leaked_master_key_exposes_stays_known(scene: Scene) -> None:
+async def test_moved_secrets_of_a_leaked_key_stay_known(scene: Scene) -> None:
     """The drill for a leaked master key still names the secrets that were sealed under it and have moved."""
     await scene.moved()
     async with scene.pool.acquire() as connection:

@@ -400,7 +400,9 @@ ANALYZE;
         (["dead_letter"], "e100", "deliveries_once"),
     ],
 )
-async def test_what_a_step_reads(installation: Installation, states: list[str], event: str | None, index: str) -> None:
+async def test_a_step_reads_by_indexes(
+    installation: Installation, states: list[str], event: str | None, index: str
+) -> None:
     """A step on a large table reads what it looks at, by an index, and nothing else."""
     await installation.pool.execute(_GROWN)
     walk = statements("hookseal.dispatcher", "replay_jobs.sql")["walk"]

@@ -17,7 +17,7 @@ from hookseal.postgres.handles import Connection
 from hookseal.secrets.endpoint import canary_results, pointer
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin
-from tests.secrets.asked_for_another import CASES, TLS, Asked, proven
+from tests.secrets.cross_tenant_calls import CASES, TLS, Asked, proven
 from tests.secrets.tenant_takers import tenant_takers
 
 pytestmark = pytest.mark.req("SEC-08")
@@ -211,7 +211,7 @@ async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint
     )
 
 
-async def test_asked_for_another_tenants(two: Two) -> None:
+async def test_a_call_for_another_tenants_endpoint_does_nothing(two: Two) -> None:
     """A call of rival for acme's endpoint has the result of one for a missing endpoint, and changes nothing of acme."""
     for name in CASES:
         theirs = await run_case(two, name, RIVAL, two.own)

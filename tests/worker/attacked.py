@@ -34,7 +34,7 @@ class AttackedEndpoint:
     secrets: tuple[str, str]
     header: str
 
-    def require_genuine_requests(self, got: Received) -> None:
+    def require_genuine(self, got: Received) -> None:
         """Fail unless the request is signed with exactly the two secrets, and has this header."""
         signatures = got.headers["webhook-signature"].split(" ")
         for signature, secret in zip(signatures, self.secrets, strict=True):
@@ -104,11 +104,11 @@ class Stage:
             at_delivered,
         )
 
-    def require_genuine_requests(self, receiver: Receiver) -> None:
+    def require_genuine(self, receiver: Receiver) -> None:
         """Fail unless every request arrived at the URL of an endpoint, signed with the two secrets of that endpoint."""
         parties = self.parties
         for got in receiver.received:
-            parties[got.path].require_genuine_requests(got)
+            parties[got.path].require_genuine(got)
 
     async def settled(self) -> None:
         """Return when every delivery has ended or waits."""

@@ -87,7 +87,7 @@ async def test_attacks_on_a_worker_without_caches(world: World, receiver: Receiv
                 ring for ring in await world.publish(RIVAL) if ring.endpoint_id == stage.other_tenant.endpoint_id
             ]
             await world.state(later, "delivered")
-            stage.require_genuine_requests(receiver)
+            stage.require_genuine(receiver)
 
             await stage.restore()
             await world.pool.execute("UPDATE hookseal.endpoints SET enabled = true")
@@ -98,7 +98,7 @@ async def test_attacks_on_a_worker_without_caches(world: World, receiver: Receiv
                 if scene.attack.state == "pending"
             }
             assert {"delivered"} == set(rows.values()), rows
-            stage.require_genuine_requests(receiver)
+            stage.require_genuine(receiver)
         assert [] == thief.received
 
 
@@ -114,11 +114,11 @@ async def test_attacks_on_a_worker_with_full_caches(world: World, receiver: Rece
                 await stage.attack(scene)
             await stage.retry_all(at_delivered=True, cached=True)
             await stage.settled()
-            stage.require_genuine_requests(receiver)
+            stage.require_genuine(receiver)
             await stage.retry_all(at_delivered=True)
             await stage.settled()
             await wait_for_expected_deliveries(stage, deliveries, attempts=2)
-            stage.require_genuine_requests(receiver)
+            stage.require_genuine(receiver)
         assert [] == thief.received
 
 

@@ -88,7 +88,7 @@ def _refusal_at(place: int) -> type[RecordRefused]:
 
 
 @given(st.binary(min_size=1, max_size=300), CONTEXTS)
-def test_what_is_sealed_opens(secret: bytes, context: SecretContext) -> None:
+def test_a_sealed_record_opens(secret: bytes, context: SecretContext) -> None:
     """Any secret and context can be sealed and opened again; a record is 226 bytes longer than its secret."""
     sealed = seal(RING, SecretMaterial(secret), context)
 
@@ -278,7 +278,7 @@ def test_nonces_and_salts_are_never_repeated() -> None:
 @pytest.mark.req("SEC-05")
 @given(st.binary(min_size=1, max_size=300), CONTEXTS)
 @settings(max_examples=50)
-def test_what_is_re_wrapped_opens_under_the_new_key_only(secret: bytes, context: SecretContext) -> None:
+def test_a_re_wrapped_record_opens_under_the_new_key_only(secret: bytes, context: SecretContext) -> None:
     """A re-wrapped record, the new head with the old body, opens with the new key only."""
     sealed = seal(RING, SecretMaterial(secret), context)
     anew = rewrapped(BOTH, sealed[:HEAD_BYTES], context, of=FIRST.key_id) + sealed[HEAD_BYTES:]
