@@ -19,6 +19,7 @@ from hookseal.embedded.server import Server
 from hookseal.embedded.valkey import valkey
 from tests.doubles.aws import running_aws
 from tests.doubles.openbao import running_openbao
+from tests.doubles.stored import Installation, begin
 from tests.fresh import fresh_postgres
 from tests.memory import servers_state
 from tests.servers import (
@@ -142,6 +143,12 @@ async def pool(database_url: str) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]
 def begun_pool(pool: "asyncpg.Pool[asyncpg.Record]") -> "asyncpg.Pool[asyncpg.Record]":
     """Return the same pool, on a database with an initialised installation, which makes `begin` cheaper."""
     return pool
+
+
+@pytest.fixture
+async def installation(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> Installation:
+    """Return an installation that has begun."""
+    return await begin(begun_pool)
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ def main() -> NoReturn:
         message = interrupted.NOT_BEGUN
         from hookseal.cli.main import answer  # noqa: PLC0415 -- loading it takes longer than many a command runs
     except KeyboardInterrupt:
-        _tell("interrupted", message)
+        _print_error("interrupted", message)
         _end(_INTERRUPTED)
     except ModuleNotFoundError as error:
         if (missing := incomplete.message(error)) is None:
             raise
-        _tell("configuration", missing)
+        _print_error("configuration", missing)
         _end(incomplete.EXIT_CODE)
     _end(answer(arguments))
 
@@ -39,7 +39,7 @@ def _end(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _tell(code: str, message: str) -> None:
+def _print_error(code: str, message: str) -> None:
     if "--json" in takewhile("--".__ne__, sys.argv[1:]):
         sys.stdout.write(f'{{"error":{{"code":"{code}","message":"{message}","field":null}}}}\n')
     else:

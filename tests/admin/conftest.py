@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from hookseal import Admin
-from tests.doubles.stored import MASTER_KEY_TEXT, Installation, begin
+from tests.doubles.stored import MASTER_KEY_TEXT, Installation
 
 
 @pytest.fixture
@@ -21,12 +20,6 @@ def environ(database_url: str) -> dict[str, str]:
         "HOOKSEAL_ALLOW_HTTP": "true",
         "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8",
     }
-
-
-@pytest.fixture
-async def installation(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> Installation:
-    """Return an installation that has begun."""
-    return await begin(begun_pool)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ URL = "https://receiver.example/hook"
 NEW: dict[str, Any] = {"tenant_id": "acme", "url": URL, "event_types": ["invoice.*", "invoice.*"], "actor": JANE}
 
 
-async def test_the_life_of_an_endpoint(admin: Admin, installation: Installation) -> None:
+async def test_each_step_of_an_endpoint_is_audited(admin: Admin, installation: Installation) -> None:
     """An endpoint is added, found, changed, disabled, enabled and deleted, each on record with the caller's user."""
     added = await admin.endpoints.add(**NEW)
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
@@ -51,7 +51,7 @@ async def test_the_life_of_an_endpoint(admin: Admin, installation: Installation)
     assert [(f"endpoint.{action}", JANE) for action in ("added", "updated", "disabled", "enabled", "deleted")] == done
 
 
-async def test_everything_that_can_be_set(admin: Admin) -> None:
+async def test_every_setting_is_set_and_removed(admin: Admin) -> None:
     """Retries, headers and TLS are set and removed again; header values and keys are sealed, and never shown."""
     authority = Authority()
     client = authority.client("hookseal of acme")
@@ -92,7 +92,7 @@ async def test_everything_that_can_be_set(admin: Admin) -> None:
     )
 
 
-async def test_what_cannot_be(admin: Admin) -> None:
+async def test_a_refusal_names_its_field_and_changes_nothing(admin: Admin) -> None:
     """Each refusal has its class, with the argument in its field, and nothing is changed."""
     added = await admin.endpoints.add(**NEW)
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE}
@@ -158,7 +158,9 @@ async def test_what_cannot_be(admin: Admin) -> None:
         ("list", {"cursor": "!"}, "cursor"),
     ],
 )
-async def test_what_is_malformed(admin: Admin, method: str, given: dict[str, Any], field: str | None) -> None:
+async def test_a_malformed_argument_is_named(
+    admin: Admin, method: str, given: dict[str, Any], field: str | None
+) -> None:
     """A malformed argument is refused by its name."""
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"}
     whole: dict[str, Any] = {
@@ -174,7 +176,7 @@ async def test_what_is_malformed(admin: Admin, method: str, given: dict[str, Any
     assert field == caught.value.field
 
 
-async def test_a_ping(admin: Admin, installation: Installation) -> None:
+async def test_a_ping_is_signed_and_audited(admin: Admin, installation: Installation) -> None:
     """A ping is signed as a delivery is, its answer is the result, and it is on record."""
     async with listening(status(204)) as listener:
         added = await admin.endpoints.add(**NEW | {"url": listener.url})
@@ -193,7 +195,7 @@ async def test_a_ping(admin: Admin, installation: Installation) -> None:
     assert (False, "connection", None) == (gone.delivered, gone.outcome, gone.status)
 
 
-async def test_statistics(admin: Admin) -> None:
+async def test_statistics_are_those_of_the_command(admin: Admin) -> None:
     """The statistics of the last hour and day are those of the command; another tenant has none."""
     added = await admin.endpoints.add(**NEW)
     [found] = (await admin.endpoints.stats(tenant_id="acme", endpoint_id=added.endpoint_id)).items
@@ -204,7 +206,7 @@ async def test_statistics(admin: Admin) -> None:
         await admin.endpoints.stats(tenant_id="globex", endpoint_id=added.endpoint_id)
 
 
-async def test_results_do_not_change(admin: Admin) -> None:
+async def test_results_are_frozen(admin: Admin) -> None:
     """A result is frozen, and so are the lists in it."""
     added = await admin.endpoints.add(**NEW)
     found = await admin.endpoints.get(tenant_id="acme", endpoint_id=added.endpoint_id)

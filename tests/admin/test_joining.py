@@ -45,7 +45,9 @@ async def added_by_hand(connection: Connection) -> None:
     await connection.execute("INSERT INTO customers VALUES (1)")
 
 
-async def test_a_commit_and_a_rollback(admin: Admin, installation: Installation) -> None:
+async def test_a_change_is_committed_or_rolled_back_with_its_audit_row(
+    admin: Admin, installation: Installation
+) -> None:
     """A change exists after the caller's commit, with its audit row, and not before; after a rollback it never does."""
     async with installation.pool.acquire() as connection:
         rolled_back = connection.transaction()
@@ -70,7 +72,9 @@ async def test_a_commit_and_a_rollback(admin: Admin, installation: Installation)
 
 
 @pytest.mark.parametrize("begun_by", ["asyncpg", "statement"])
-async def test_an_error_undoes_only_itself(admin: Admin, installation: Installation, begun_by: str) -> None:
+async def test_a_refused_change_leaves_the_transaction_usable(
+    admin: Admin, installation: Installation, begun_by: str
+) -> None:
     """After a refused change the caller's transaction continues, however it was begun, and its own work is kept."""
     await admin.endpoints.add(**NEW)
     async with installation.pool.acquire() as connection:
@@ -85,7 +89,7 @@ async def test_an_error_undoes_only_itself(admin: Admin, installation: Installat
     assert (1, 2) == (await customers(installation), len((await admin.endpoints.list(tenant_id="acme")).items))
 
 
-async def test_the_settings_of_the_caller(admin: Admin, installation: Installation) -> None:
+async def test_the_callers_settings_are_not_used_and_are_restored(admin: Admin, installation: Installation) -> None:
     """The caller's search path is not used for our statements, and is back afterwards, as is its lock time-out."""
     await installation.pool.execute(HOSTILE)
     async with installation.pool.acquire() as connection, connection.transaction():
@@ -103,7 +107,7 @@ async def test_the_settings_of_the_caller(admin: Admin, installation: Installati
     assert ("evil, pg_catalog, public", "77ms", "5s") == tuple(settings)
 
 
-async def test_codecs_of_the_caller(admin: Admin, installation: Installation) -> None:
+async def test_a_connection_with_json_codecs_works(admin: Admin, installation: Installation) -> None:
     """A connection that turns JSON into objects, as many applications set it up, serves as well."""
     authority = Authority()
     client = authority.client("hookseal of acme")
@@ -126,7 +130,7 @@ async def test_codecs_of_the_caller(admin: Admin, installation: Installation) ->
     assert "hookseal of acme" in found.tls["client_certificate"]["subject"]
 
 
-async def test_a_revocation_in_a_transaction(admin: Admin, installation: Installation) -> None:
+async def test_a_revocation_in_a_transaction_returns_at_once(admin: Admin, installation: Installation) -> None:
     """It cannot be complete before the commit, so it returns at once; after the commit the caller waits for it."""
     added = await admin.endpoints.add(**NEW)
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
@@ -137,7 +141,7 @@ async def test_a_revocation_in_a_transaction(admin: Admin, installation: Install
     assert rotated.older_claims is None
 
 
-async def test_connections_that_cannot_be_joined(admin: Admin, installation: Installation) -> None:
+async def test_a_connection_without_a_usable_transaction_is_refused(admin: Admin, installation: Installation) -> None:
     """A connection without a transaction, or with a failed one, is refused by its name."""
     async with installation.pool.acquire() as connection:
         with pytest.raises(Malformed, match="no transaction is open") as none:
@@ -153,7 +157,7 @@ async def test_connections_that_cannot_be_joined(admin: Admin, installation: Ins
     assert [] == await audited(installation.pool)
 
 
-async def test_many_at_once(admin: Admin, installation: Installation) -> None:
+async def test_more_tasks_than_connections(admin: Admin, installation: Installation) -> None:
     """More tasks than connections use one Admin at once."""
     urls = [f"{URL}/{number}" for number in range(25)]
     await asyncio.gather(*(admin.endpoints.add(**NEW | {"url": url}) for url in urls))

@@ -20,7 +20,9 @@ NEW: dict[str, Any] = {
 }
 
 
-async def test_without_a_master_key(installation: Installation, environ: dict[str, str]) -> None:
+async def test_without_a_master_key_only_keyless_calls_work(
+    installation: Installation, environ: dict[str, str]
+) -> None:
     """Everything that needs no key works; a change says which variables this process needs."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
@@ -42,7 +44,7 @@ async def test_without_a_master_key(installation: Installation, environ: dict[st
 
 
 @pytest.mark.req("SEC-19")
-async def test_the_provider_dev(database_url: str) -> None:
+async def test_the_provider_dev_only_reads(database_url: str) -> None:
     """With keys that end with this process everything can be read; a change is refused, with the provider to set."""
     async with Admin.connect(database_url, environ={"HOOKSEAL_ENV": "test", "SECRETS_PROVIDER": "dev"}) as admin:
         assert () == (await admin.endpoints.list(tenant_id="*")).items
@@ -51,7 +53,7 @@ async def test_the_provider_dev(database_url: str) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_rights_of_the_role(installation: Installation, environ: dict[str, str]) -> None:
+async def test_the_rights_are_those_of_the_role(installation: Installation, environ: dict[str, str]) -> None:
     """An operator's role may do everything, a reader's only read, and another role not even that."""
     url, pool = environ["DATABASE_URL"], installation.pool
     async with login(pool, url, "hookseal_operator") as (_, its), Admin.connect(its, environ=environ) as admin:
@@ -97,7 +99,7 @@ async def test_the_rights_to_versions_and_counts(installation: Installation, env
                 await call
 
 
-async def test_a_database_that_cannot_be_used(empty_database_url: str) -> None:
+async def test_an_unusable_database_is_named(empty_database_url: str) -> None:
     """Without a schema the error names the command that makes it; without an answer it names the address."""
     with pytest.raises(ConfigError, match="hookseal db upgrade"):
         async with Admin.connect(empty_database_url, environ={}):
@@ -108,7 +110,7 @@ async def test_a_database_that_cannot_be_used(empty_database_url: str) -> None:
             pass
 
 
-async def test_a_closed_admin(admin: Admin, environ: dict[str, str]) -> None:
+async def test_a_closed_admin_refuses(admin: Admin, environ: dict[str, str]) -> None:
     """After its block an Admin refuses, and says where to use it."""
     async with Admin.connect(environ=environ) as closed:
         pass

@@ -37,7 +37,7 @@ async def finished(installation: Installation, ring: Ring, ref: str) -> None:
     await installation.pool.execute(ATTEMPT, ring.delivery_id, [ref])
 
 
-async def test_deliveries(admin: Admin, installation: Installation) -> None:
+async def test_each_filter_selects_deliveries(admin: Admin, installation: Installation) -> None:
     """Each filter selects what it names, and a delivery is shown with its attempts."""
     endpoint = (await installation.endpoint()).pointer
     await installation.endpoint("globex")
@@ -72,7 +72,7 @@ async def test_deliveries(admin: Admin, installation: Installation) -> None:
     assert ("corr-1", 204, (endpoint.secret_ref,)) == (shown.correlation_id, attempt.status, attempt.signed_by)
 
 
-async def test_a_replay(admin: Admin, installation: Installation) -> None:
+async def test_a_replay_makes_a_delivery_due_again(admin: Admin, installation: Installation) -> None:
     """A finished delivery is due again, under its id or a new one, on record; both are found by the event."""
     endpoint = (await installation.endpoint()).pointer
     (ring,) = (published := await installation.published()).deliveries
@@ -93,7 +93,7 @@ async def test_a_replay(admin: Admin, installation: Installation) -> None:
     assert ("delivery.replayed", JANE) == (last["action"], last["who"])
 
 
-async def test_why(admin: Admin, installation: Installation) -> None:
+async def test_why_explains_as_the_command_does(admin: Admin, installation: Installation) -> None:
     """The Admin explains where a delivery stands, as the command does."""
     added = await installation.endpoint()
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.pointer.endpoint_id, "actor": JANE}
@@ -106,7 +106,7 @@ async def test_why(admin: Admin, installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_replay_jobs(admin: Admin, installation: Installation) -> None:
+async def test_replay_jobs_are_started_found_and_cancelled(admin: Admin, installation: Installation) -> None:
     """A job for what ended undelivered is started, found, and cancelled, on record; another tenant finds nothing."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
@@ -139,7 +139,7 @@ async def test_replay_jobs(admin: Admin, installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_another_tenants(admin: Admin, installation: Installation) -> None:
+async def test_another_tenants_data_is_not_found(admin: Admin, installation: Installation) -> None:
     """What belongs to another tenant is not found, and the error says nothing about it."""
     await installation.endpoint()
     (ring,) = (published := await installation.published()).deliveries
@@ -157,7 +157,7 @@ async def test_another_tenants(admin: Admin, installation: Installation) -> None
     assert () == (await admin.events.list(tenant_id="globex")).items
 
 
-async def test_events(admin: Admin, installation: Installation) -> None:
+async def test_events_are_found_page_by_page(admin: Admin, installation: Installation) -> None:
     """Events are found by type, correlation and time, the newest first, and page by page each exactly once."""
     published = [await installation.published(event_type=f"a.{number % 2}") for number in range(5)]
     ids, hour = [each.event_id for each in reversed(published)], timedelta(hours=1)
@@ -182,7 +182,7 @@ async def test_events(admin: Admin, installation: Installation) -> None:
     assert ids == seen
 
 
-async def test_a_page_that_searches_no_further(installation: Installation) -> None:
+async def test_a_page_ends_after_what_it_may_read(installation: Installation) -> None:
     """A page ends after the number of events that it may read, and its cursor continues behind them."""
     published = [await installation.published(event_type="a.rare" if number == 0 else "a.b") for number in range(4)]
     wanted = event_queries.EventFilter(tenant_id=TenantId("acme"), event_type="a.rare")
@@ -195,7 +195,7 @@ async def test_a_page_that_searches_no_further(installation: Installation) -> No
     assert ([published[0].event_id], 3) == (found, pages)
 
 
-async def test_a_payload_is_audited(admin: Admin, installation: Installation) -> None:
+async def test_reading_a_payload_is_audited(admin: Admin, installation: Installation) -> None:
     """The payload is returned as it is sent, and who read it is on record; the record has nothing of it."""
     published = await installation.published()
     body = await admin.events.payload(tenant_id="acme", event_id=published.event_id, actor=JANE)
@@ -232,7 +232,7 @@ async def test_a_payload_is_audited(admin: Admin, installation: Installation) ->
         ("events", {"limit": 1001}, "limit"),
     ],
 )
-async def test_what_is_malformed(admin: Admin, group: str, given: dict[str, Any], field: str) -> None:
+async def test_a_malformed_filter_is_named(admin: Admin, group: str, given: dict[str, Any], field: str) -> None:
     """A malformed filter is refused by its name."""
     with pytest.raises(Malformed) as caught:
         await getattr(admin, group).list(**({"tenant_id": "acme"} | given))

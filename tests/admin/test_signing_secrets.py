@@ -42,7 +42,9 @@ def named(added: AddedEndpoint, **more: Any) -> dict[str, Any]:
     return {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE} | more
 
 
-async def test_a_rotation_and_the_way_back(admin: Admin, added: AddedEndpoint, installation: Installation) -> None:
+async def test_a_rotation_is_rolled_back_and_ended(
+    admin: Admin, added: AddedEndpoint, installation: Installation
+) -> None:
     """Both secrets sign for the overlap; it is rolled back, ended, and each step is on record."""
     rotated = await admin.secrets.rotate(**named(added))
     assert (2, added.secret_ref, 0, False) == (
@@ -67,7 +69,7 @@ async def test_a_rotation_and_the_way_back(admin: Admin, added: AddedEndpoint, i
     ]
 
 
-async def test_a_repeat(admin: Admin, added: AddedEndpoint) -> None:
+async def test_a_repeated_rotation_id_rotates_nothing(admin: Admin, added: AddedEndpoint) -> None:
     """The same rotation id rotates nothing and returns the same secret; with other arguments it is a conflict."""
     first = await admin.secrets.rotate(**named(added, rotation_id="r-1"))
     again = await admin.secrets.rotate(**named(added, rotation_id="r-1"))
@@ -78,7 +80,9 @@ async def test_a_repeat(admin: Admin, added: AddedEndpoint) -> None:
     assert "rotation_id" == caught.value.field
 
 
-async def test_a_revocation_waits(admin: Admin, added: AddedEndpoint, installation: Installation) -> None:
+async def test_a_revocation_waits_for_older_requests(
+    admin: Admin, added: AddedEndpoint, installation: Installation
+) -> None:
     """Overlap 0 returns once no older request can begin; without waiting it returns how many there are."""
     (ring,) = await installation.deliveries()
     ledger = PostgresLedger(installation.pool, worker="w", lease_seconds=45.0)
@@ -97,7 +101,7 @@ async def test_a_revocation_waits(admin: Admin, added: AddedEndpoint, installati
     assert (3, 0) == ((await waiting).generation, waiting.result().older_claims)
 
 
-async def test_ed25519(admin: Admin) -> None:
+async def test_only_the_public_key_is_returned(admin: Admin) -> None:
     """A receiver of ed25519 gets the public key; the private one is in no result."""
     added = await admin.endpoints.add(**NEW, algorithm="ed25519")
     revealed = await admin.secrets.reveal(**named(added))
@@ -109,7 +113,7 @@ async def test_ed25519(admin: Admin) -> None:
 
 
 @pytest.mark.req("SEC-15")
-async def test_no_secret_in_a_repr(admin: Admin) -> None:
+async def test_no_result_or_error_shows_a_secret(admin: Admin) -> None:
     """A secret is in no repr, text, copy or pickle of a result or an error."""
     canary = "whsec_" + base64.b64encode(b"canary-of-a-secret-4f1d-77").decode()
     added = await admin.endpoints.add(**NEW, secret=canary)
@@ -128,7 +132,9 @@ async def test_no_secret_in_a_repr(admin: Admin) -> None:
                 take(result)
 
 
-async def test_a_rotation_in_doubt(installation: Installation, environ: dict[str, str], database_url: str) -> None:
+async def test_a_lost_commit_names_the_rotation_id(
+    installation: Installation, environ: dict[str, str], database_url: str
+) -> None:
     """If the answer to the commit is lost, the error names the rotation id that returns the rotation."""
     async with losing_the_commit(database_url) as url, Admin.connect(url, environ=environ) as admin:
         endpoint = (await installation.endpoint()).pointer.endpoint_id

@@ -71,7 +71,7 @@ def linked(row: Row, key: IntegrityKey = KEY) -> tuple[Row, bytes]:
 
 @pytest.mark.req("SEC-14", part="append")
 @pytest.mark.parametrize("case", KNOWN["macs"], ids=lambda case: case["comment"])
-def test_macs_are_as_known(case: dict[str, Any]) -> None:
+def test_macs_equal_a_second_implementation(case: dict[str, Any]) -> None:
     """The MAC of a row equals that of a second implementation, and a recorded one."""
     assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["row"])
     row = Row(**{**case["row"], "previous_mac": bytes.fromhex(case["row"]["previous_mac"])})
@@ -82,19 +82,19 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
 
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_no_field_can_change_under_a_mac(changes: dict[str, Any]) -> None:
+def test_every_field_is_covered_by_the_mac(changes: dict[str, Any]) -> None:
     """A change of any field changes the authenticated bytes and so the MAC."""
     assert {*changes} <= {*Row.__dataclass_fields__}
     assert not KEY.is_authentic(mac_message(replace(ROW, **changes)), KEY.authenticate(mac_message(ROW)), "1")
 
 
-def test_every_field_is_tried() -> None:
+def test_the_table_of_changes_has_every_field() -> None:
     """The table of changes above contains every field of a row."""
     assert {*Row.__dataclass_fields__} == {name for changes in CHANGES for name in changes}
 
 
 @given(st.lists(st.tuples(*[st.text("ab", max_size=2)] * 3, *[st.none() | st.text("ab", max_size=1)] * 3), min_size=2))
-def test_no_two_rows_have_one_message(rows: list[tuple[Any, ...]]) -> None:
+def test_text_cannot_move_between_fields(rows: list[tuple[Any, ...]]) -> None:
     """Text that moves from one field to the next changes the authenticated bytes."""
     names = ("actor", "action", "subject", "before", "after", "correlation_id")
     made = [replace(ROW, **dict(zip(names, row, strict=True))) for row in rows]
@@ -102,7 +102,7 @@ def test_no_two_rows_have_one_message(rows: list[tuple[Any, ...]]) -> None:
     assert len({*made}) == len({mac_message(row) for row in made})
 
 
-def test_a_row_is_never_taken_for_something_else() -> None:
+def test_a_row_begins_with_its_own_label() -> None:
     """The authenticated bytes of a row begin with a label that no other use of the key has."""
     beginning = framed(*[b"hookseal.audit.row.v1"] * 12)[: 2 + 4 + 21]
 
@@ -111,7 +111,7 @@ def test_a_row_is_never_taken_for_something_else() -> None:
 
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.parametrize("length", [0, 1, 3])
-def test_an_intact_chain_is_followed_to_its_end(length: int) -> None:
+def test_an_intact_chain_verifies_in_any_batches(length: int) -> None:
     """An intact chain is followed to its last row, however it is split into batches."""
     rows = list(links(length))
     end = Link(length, rows[-1][1]) if rows else ORIGIN
@@ -123,7 +123,7 @@ def test_an_intact_chain_is_followed_to_its_end(length: int) -> None:
 
 
 @pytest.mark.req("SEC-14", part="verify")
-def test_where_a_chain_breaks() -> None:
+def test_the_first_wrong_row_is_named() -> None:
     """The first row that does not belong there is named with the reason, and the rows before it are valid."""
     one, two, three = links(3)
     other_two = linked(replace(two[0], subject="endpoint:other"))
@@ -163,14 +163,12 @@ def test_where_a_chain_breaks() -> None:
         (Link(2, b"2"), None, (2, Flaw.HEAD)),
     ],
 )
-def test_the_end_of_a_chain_is_where_its_head_says(
-    last: Link, head: Link | None, expected: tuple[int, Flaw] | None
-) -> None:
+def test_the_head_must_match_the_last_row(last: Link, head: Link | None, expected: tuple[int, Flaw] | None) -> None:
     """A head with a later number means missing rows; any other disagreement means that the head was changed."""
     assert expected == check_end(last, head)
 
 
-def test_facts_are_written_compactly() -> None:
+def test_facts_are_compact_ascii_json() -> None:
     """Facts become compact JSON in ASCII, in their order; times are RFC 3339 in UTC with microseconds."""
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     facts = {
@@ -195,7 +193,7 @@ def test_facts_are_written_compactly() -> None:
 @pytest.mark.parametrize(
     "value", [SecretMaterial(b"canary"), b"canary", {1}, object()], ids=["secret", "bytes", "set", "object"]
 )
-def test_what_json_cannot_say_is_not_written(value: object) -> None:
+def test_values_without_json_form_are_refused(value: object) -> None:
     """A secret, bytes and other objects are refused, and the error does not show them."""
     with pytest.raises(TypeError) as refused:
         json_text({"value": value})

@@ -40,7 +40,7 @@ async def rows(pool: "Pool[asyncpg.Record]") -> Rows:
     return await exported(pool)
 
 
-async def test_an_export_holds_what_the_table_held(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_export_verifies_as_its_table(pool: "Pool[asyncpg.Record]") -> None:
     """For facts of every kind, the verification of the export gives the result of the verification of the table."""
     await chain(pool, 1_001)
     odd = {"text": "a\n\u00e9\U0001f511", "number": 1.5, "none": None, "list": [["a", 1, True]], "large": 2**70}
@@ -77,7 +77,7 @@ async def test_an_export_holds_what_the_table_held(pool: "Pool[asyncpg.Record]")
         (lambda rows: rows[4].update(tenant_id="acme", sequence=5), (5, Flaw.ALTERED)),
     ],
 )
-def test_what_was_altered_is_found(
+def test_an_altered_line_is_named(
     rows: Rows, alter: Callable[[Rows], object], expected: tuple[int, Flaw] | None
 ) -> None:
     """Wherever a line was altered, removed, repeated or moved, the first such row is named."""
@@ -86,7 +86,7 @@ def test_what_was_altered_is_found(
     assert expected == acme.broken
 
 
-def test_another_key_vouches_for_nothing(rows: Rows) -> None:
+def test_another_key_verifies_no_row(rows: Rows) -> None:
     """Under another key no row is valid; each tenant is verified separately, in any order of lines."""
     assert [(1, Flaw.ALTERED)] * 2 == [each.broken for each in verify_export(lines(rows), FORGERS_KEY)[0]]
     mixed = [rows[0], rows[4], rows[1], rows[5], rows[2], rows[3]]
@@ -95,7 +95,7 @@ def test_another_key_vouches_for_nothing(rows: Rows) -> None:
     ]
 
 
-async def test_heads_tell_what_an_export_lacks(pool: "Pool[asyncpg.Record]", rows: Rows) -> None:
+async def test_saved_heads_reveal_missing_rows(pool: "Pool[asyncpg.Record]", rows: Rows) -> None:
     """A truncated chain, a missing tenant and another history contradict the saved heads."""
     heads = await log.heads(pool)
     assert ([], 2) == (verify_export(lines(rows), KEY, heads)[1], len(heads))
@@ -106,7 +106,7 @@ async def test_heads_tell_what_an_export_lacks(pool: "Pool[asyncpg.Record]", row
     assert [(forked[0], Contradiction.FORKED)] == verify_export(lines(rows), KEY, forked)[1]
 
 
-async def test_a_restore_that_was_accepted_is_no_contradiction(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_accepted_restore_is_no_contradiction(pool: "Pool[asyncpg.Record]") -> None:
     """Heads that an authentic system row accepts as lost are left out; rows of tenants cannot accept any."""
     await chain(pool, 1)
     lost = Head(tenant_id="acme", sequence=9, mac=bytes(32))
@@ -157,7 +157,7 @@ async def test_a_restore_that_was_accepted_is_no_contradiction(pool: "Pool[async
     ],
     ids=lambda line: str(line)[:30],
 )
-def test_what_no_export_printed_is_refused(rows: Rows, line: bytes | dict[str, Any]) -> None:
+def test_a_line_of_no_export_is_refused(rows: Rows, line: bytes | dict[str, Any]) -> None:
     """A line that is not of an export, such as the error that ended one, is refused with its number."""
     altered = line if isinstance(line, bytes) else json.dumps(rows[1] | line).encode()
     with pytest.raises(Malformed, match="line 2 ") as refused:
@@ -167,7 +167,7 @@ def test_what_no_export_printed_is_refused(rows: Rows, line: bytes | dict[str, A
 
 @pytest.mark.parametrize("more", ['"actor":"eve"', '"note":"eve"', '"after":{"generation":2,"generation":2}'])
 @pytest.mark.parametrize("place", ["before", "behind"])
-def test_a_line_says_each_thing_once(rows: Rows, more: str, place: str) -> None:
+def test_a_duplicate_or_extra_name_is_refused(rows: Rows, more: str, place: str) -> None:
     """A line with a duplicate name or an extra one, which no MAC covers, is refused."""
     line = json.dumps(rows[1])
     altered = f"{{{more},{line[1:]}" if place == "before" else f"{line[:-1]},{more}}}"
@@ -175,7 +175,7 @@ def test_a_line_says_each_thing_once(rows: Rows, more: str, place: str) -> None:
         verify_export([*lines(rows[:1]), altered.encode()], KEY)
 
 
-async def test_heads_are_read_without_rows(pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_chain_has_a_head(pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chain with a row has a head, for one tenant or all; too many for a file are refused."""
     assert [] == await log.heads(pool)
     for tenant in ("globex", "acme"):

@@ -31,7 +31,7 @@ def printed(**changes: Any) -> str:
 ONE = json.dumps({"tenant_id": "acme", "head_sequence": 3, "head_mac": MAC.hex()})
 
 
-def test_a_file_of_heads() -> None:
+def test_the_output_of_verify_is_read() -> None:
     """The output of `audit verify --json` is read; a chain without a head or without a row is left out."""
     assert (HEAD,) == parse_heads(printed())
     without = json.loads(printed(tenant_id="b", head_sequence=None, head_mac=None))["tenants"]
@@ -62,7 +62,7 @@ def test_a_file_of_heads() -> None:
         printed(head_mac=MAC.hex().upper()),
     ],
 )
-def test_what_is_no_file_of_heads(text: str) -> None:
+def test_another_file_is_refused(text: str) -> None:
     """A file that is not such an output is refused, and the error names the command that writes one."""
     with pytest.raises(Malformed, match="audit verify --json"):
         parse_heads(text)
@@ -72,7 +72,7 @@ def test_what_is_no_file_of_heads(text: str) -> None:
     "changes",
     [{"tenant_id": "Acme \u202e"}, {"tenant_id": ""}, {"head_mac": "00"}, {"head_mac": ""}, {"head_sequence": -1}],
 )
-def test_a_head_that_hookseal_never_wrote(changes: dict[str, Any]) -> None:
+def test_a_forged_head_is_contradicted(changes: dict[str, Any]) -> None:
     """A head that hookseal never wrote stays as it is and does not affect the others; every log contradicts it."""
     odd, ours = parse_heads(json.dumps({"tenants": json.loads(printed(**changes))["tenants"] + [json.loads(ONE)]}))
 
@@ -80,7 +80,7 @@ def test_a_head_that_hookseal_never_wrote(changes: dict[str, Any]) -> None:
     assert find_contradiction(odd, ends_at=3, mac_there=None, accepted=()) is not None
 
 
-def test_too_many_heads() -> None:
+def test_the_number_of_heads_is_limited() -> None:
     """A file has a maximum number of heads."""
     [chain] = json.loads(printed())["tenants"]
 
@@ -103,14 +103,14 @@ def test_too_many_heads() -> None:
         (2, None, (Head(tenant_id="bmce", sequence=3, mac=MAC),), Contradiction.OLDER),
     ],
 )
-def test_contradiction(
+def test_an_older_or_different_log_contradicts_a_head(
     ends_at: int, mac_there: bytes | None, accepted: tuple[Head, ...], expected: Contradiction | None
 ) -> None:
     """A log that ends before a head is older, one with another row there has another history; unless accepted."""
     assert expected is find_contradiction(HEAD, ends_at=ends_at, mac_there=mac_there, accepted=accepted)
 
 
-def test_heads_in_an_audit_row() -> None:
+def test_heads_are_read_back_from_an_audit_row() -> None:
     """The heads in the row of an accepted restore are read back; other facts contain none."""
     facts = {"heads": json.loads(json.dumps(heads_to_json([HEAD])))}
 

@@ -22,7 +22,7 @@ async def stored(pool: "Pool[asyncpg.Record]", tenant: str = "acme") -> list[asy
 
 @pytest.mark.req("SEC-14", part="append")
 @pytest.mark.req("OPS-10")
-async def test_a_row_tells_who_did_what(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_row_has_change_time_and_actor(pool: "Pool[asyncpg.Record]") -> None:
     """A row has the change, the database's time and, as actor, the role that logged in and the given name."""
     before = await pool.fetchval("SELECT clock_timestamp()")
     async with pool.acquire() as connection, connection.transaction():
@@ -61,7 +61,7 @@ async def test_concurrent_appends_follow_each_other(pool: "Pool[asyncpg.Record]"
 
 
 @pytest.mark.req("SEC-14", part="append")
-async def test_who_appends_waits_for_who_appended(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_append_waits_for_the_tenants_other_append(pool: "Pool[asyncpg.Record]") -> None:
     """Until a transaction with an append ends, others wait to append for the same tenant, but not for another one."""
     async with pool.acquire() as first, pool.acquire() as second:
         async with first.transaction():
@@ -89,7 +89,7 @@ async def test_a_change_that_is_rolled_back_leaves_no_row_and_no_gap(pool: "Pool
     assert None is await broken(pool)
 
 
-async def test_there_is_no_row_without_a_transaction(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_append_outside_a_transaction_is_refused(pool: "Pool[asyncpg.Record]") -> None:
     """An append outside a transaction, whose row could outlive a failed change, is refused."""
     async with pool.acquire() as connection:
         with pytest.raises(Defect, match="transaction"):
@@ -100,7 +100,7 @@ async def test_there_is_no_row_without_a_transaction(pool: "Pool[asyncpg.Record]
 
 @pytest.mark.req("SEC-14", part="append")
 @pytest.mark.parametrize(
-    "lie",
+    "forged_head",
     [
         "UPDATE hookseal.audit_heads SET sequence = 1",
         "DELETE FROM hookseal.audit_heads",
@@ -128,10 +128,10 @@ async def test_there_is_no_row_without_a_transaction(pool: "Pool[asyncpg.Record]
         "all rows removed, head set back but for its mac",
     ],
 )
-async def test_without_its_row_a_change_does_not_happen(lie: str, pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_wrong_head_refuses_the_change(forged_head: str, pool: "Pool[asyncpg.Record]") -> None:
     """If the head does not match the last row in number and MAC, the append and so the change is refused."""
     await chain(pool, 2)
-    await tamper(pool, lie)
+    await tamper(pool, forged_head)
     await pool.execute("CREATE TABLE changed (n integer)")
 
     async def changing() -> None:
@@ -167,7 +167,7 @@ async def test_a_role_without_the_right_is_refused(pool: "Pool[asyncpg.Record]")
         await connection.execute("RESET ROLE")
 
 
-async def test_an_outage_is_told_as_one(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_an_outage_fails_the_append_and_the_commit(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """If PostgreSQL ends the session, the append fails, and so does the commit."""
     connection = await asyncpg.connect(database_url)
     await connection.execute("BEGIN")
@@ -200,7 +200,7 @@ async def test_the_log_is_append_only_even_for_its_owner(statement: str, pool: "
     assert None is await broken(pool)
 
 
-async def test_pages(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_cursor_visits_every_row_once(pool: "Pool[asyncpg.Record]") -> None:
     """The cursor visits every row exactly once, newest first, over all tenants, during concurrent appends."""
     for number in range(1, 6):
         await append(pool, change(number, "acme" if number % 2 else "globex"))
@@ -216,7 +216,7 @@ async def test_pages(pool: "Pool[asyncpg.Record]") -> None:
     assert [f"endpoint:{number}" for number in (5, 4, 3, 2, 1)] == seen
 
 
-async def test_filters(pool: "Pool[asyncpg.Record]") -> None:
+async def test_tenant_and_action_filter_the_rows(pool: "Pool[asyncpg.Record]") -> None:
     """Tenant and action each filter the rows, also together."""
     await append(
         pool,
@@ -240,14 +240,14 @@ async def test_filters(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1001, -1])
-async def test_pages_that_cannot_be(limit: int, pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_page_size_out_of_range_is_refused(limit: int, pool: "Pool[asyncpg.Record]") -> None:
     """A page has 1 to 1000 rows."""
     with pytest.raises(Malformed, match="1 to 1000"):
         await log.page(pool, limit=limit, cursor=None)
 
 
 @pytest.mark.req("SEC-14", part="export")
-async def test_an_export_can_be_verified_by_others(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_export_has_what_its_macs_need(pool: "Pool[asyncpg.Record]") -> None:
     """Every row is exported, oldest first, and the same MACs can be computed from it with the key."""
     await chain(pool, 1_001)
     await append(pool, change(1, "aaa"), change(1, "globex"))
@@ -268,7 +268,7 @@ async def test_an_export_can_be_verified_by_others(pool: "Pool[asyncpg.Record]")
 
 @pytest.mark.req("SEC-14", part="export")
 @pytest.mark.parametrize("at", ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31"])
-async def test_a_row_that_was_spoilt_by_hand_is_still_shown(at: str, pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_altered_row_is_still_shown(at: str, pool: "Pool[asyncpg.Record]") -> None:
     """A time out of Python's range and facts that are not JSON stop neither a page nor an export."""
     await chain(pool, 3)
     await tamper(pool, altered(at=f"'{at}'", before="' [1e999]'"))

@@ -15,7 +15,7 @@ Pool = asyncpg.Pool
 WITHOUT_KEYS = "ALTER TABLE hookseal.audit_log DROP CONSTRAINT audit_log_pkey, DROP CONSTRAINT audit_log_sequence_check"
 
 
-async def keep(pool: "Pool[asyncpg.Record]") -> None:
+async def copy_log(pool: "Pool[asyncpg.Record]") -> None:
     """Copy the log and its heads, as an attacker does who wants to restore them later."""
     await pool.execute("CREATE TABLE kept_log AS SELECT * FROM hookseal.audit_log")
     await pool.execute("ALTER TABLE kept_log DROP COLUMN generation")
@@ -54,7 +54,7 @@ async def test_an_altered_row_is_found(column: str, value: str, pool: "Pool[asyn
     assert (1, (2, Flaw.ALTERED)) == (verified.rows, verified.broken)
 
 
-async def test_every_column_is_among_those_that_a_mac_covers(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_mac_covers_every_column(pool: "Pool[asyncpg.Record]") -> None:
     """The MAC covers every column, except the generation, which is derived from `after`."""
     columns = await pool.fetch(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'hookseal.audit_log'::regclass AND attnum > 0"
@@ -103,7 +103,7 @@ async def test_every_column_is_among_those_that_a_mac_covers(pool: "Pool[asyncpg
     ],
     ids=lambda value: " ".join(str(value).split()[:9]),
 )
-async def test_rows_removed_inserted_or_moved_are_found(
+async def test_removed_inserted_and_moved_rows_are_found(
     statements: list[str], expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
 ) -> None:
     """The first place where the chain differs from what was appended is named, with the reason."""
@@ -125,7 +125,7 @@ async def test_a_row_of_another_tenant_is_found(pool: "Pool[asyncpg.Record]") ->
 
 
 @pytest.mark.parametrize(("forger", "expected"), [(FORGERS_KEY, (1, Flaw.ALTERED)), (NEXT_KEY, (1, Flaw.UNKNOWN_KEY))])
-async def test_a_chain_that_was_written_without_the_key_is_found(
+async def test_a_chain_rewritten_without_the_key_is_found(
     forger: IntegrityKey, expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
 ) -> None:
     """A chain that was rewritten with its head, but without the key, is broken at its first row."""
@@ -136,7 +136,7 @@ async def test_a_chain_that_was_written_without_the_key_is_found(
     assert expected == await broken(pool)
 
 
-async def test_a_mac_made_anew_without_the_key_is_found(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_mac_under_another_key_is_found(pool: "Pool[asyncpg.Record]") -> None:
     """An altered last row with a MAC under another key is found, even if the head was changed, too."""
     await chain(pool, 2)
     record = await pool.fetchrow("SELECT * FROM hookseal.audit_log WHERE sequence = 2")
@@ -153,10 +153,10 @@ async def test_a_mac_made_anew_without_the_key_is_found(pool: "Pool[asyncpg.Reco
     assert (2, Flaw.ALTERED) == await broken(pool)
 
 
-async def test_a_row_of_another_history_is_found(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_former_row_breaks_the_chain(pool: "Pool[asyncpg.Record]") -> None:
     """A former row of hookseal, in place of the row that has its number now, breaks the chain."""
     await chain(pool, 2)
-    await keep(pool)
+    await copy_log(pool)
     await tamper(
         pool,
         "DELETE FROM hookseal.audit_log WHERE sequence = 2",
@@ -170,10 +170,10 @@ async def test_a_row_of_another_history_is_found(pool: "Pool[asyncpg.Record]") -
     assert (3, Flaw.UNCHAINED) == await broken(pool)
 
 
-async def test_a_log_put_back_as_a_whole_contradicts_a_head_that_was_kept(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_restored_log_contradicts_a_saved_head(pool: "Pool[asyncpg.Record]") -> None:
     """A log that was restored with its heads to an older state is consistent: only a later saved head shows it."""
     await chain(pool, 2)
-    await keep(pool)
+    await copy_log(pool)
     await append(pool, change(3))
     (later,) = await log.verify(pool, KEY)
     await tamper(
@@ -188,7 +188,7 @@ async def test_a_log_put_back_as_a_whole_contradicts_a_head_that_was_kept(pool: 
     assert (3, 2) == (later.head_sequence, now.head_sequence)
 
 
-async def test_batches(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_chain_is_verified_in_batches(pool: "Pool[asyncpg.Record]") -> None:
     """A chain is verified in batches of 1,000 rows, with progress after each; an error in a later batch is found."""
     progress: list[tuple[str, int]] = []
     for length, reported in ((1_000, [1_000, 1_000]), (1_001, [1_000, 1_001]), (2_000, [1_000, 2_000, 2_000])):
@@ -205,7 +205,7 @@ async def test_batches(pool: "Pool[asyncpg.Record]") -> None:
     assert (999, Flaw.MISSING) == await broken(pool)
 
 
-async def test_tenants(pool: "Pool[asyncpg.Record]") -> None:
+async def test_every_tenant_is_verified(pool: "Pool[asyncpg.Record]") -> None:
     """Every tenant with rows or a head is verified, or the given one, which may have none."""
     assert [] == await log.verify(pool, KEY)
     for tenant in ("globex", "acme", "_system"):

@@ -28,3 +28,8 @@ class Begun:
             ended = await fed(standard_input, *arguments, **settings)
         assert MASTER_KEY_TEXT not in ended.out + ended.err
         return ended
+
+
+def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
+    """Return the options that name an endpoint."""
+    return ("--tenant", tenant, "--endpoint", endpoint)

@@ -53,7 +53,7 @@ async def tamper(begun: Begun, statement: str) -> None:
 
 @pytest.mark.req("OPS-04", part="json")
 @pytest.mark.req("SEC-14", part="append")
-async def test_list(begun: Begun) -> None:
+async def test_the_newest_change_is_listed_first(begun: Begun) -> None:
     """The newest change is first, with its actor, its facts and its time to the microsecond."""
     await changed(begun, 1, 2)
     ended = await begun.run("audit", "list", "--tenant", "acme", "--json")
@@ -77,7 +77,7 @@ async def test_list(begun: Begun) -> None:
     assert at == datetime.fromisoformat(second["at"])
 
 
-async def test_list_filters_and_pages(begun: Begun) -> None:
+async def test_list_has_filters_and_pages(begun: Begun) -> None:
     """Tenant, action and page size filter the rows, and the cursor continues after the page."""
     await changed(begun, 1, 2, 3)
     await changed(begun, 4, action=Action.CACHE_CLEARED)
@@ -96,7 +96,7 @@ async def test_list_filters_and_pages(begun: Begun) -> None:
     assert None is rest["next_cursor"]
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     """The text is a table with a note on further pages; values cannot control the terminal."""
     assert "no audit rows\n" == (await begun.run("audit", "list", "--tenant", "acme")).out
     await changed(begun, 1, 2)
@@ -110,7 +110,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.req("OPS-04", part="json")
-async def test_verify(begun: Begun) -> None:
+async def test_a_broken_log_exits_1_with_its_first_broken_row(begun: Begun) -> None:
     """An intact log exits 0 with each chain's rows and head; a broken one exits 1 and names the first broken row."""
     await changed(begun, 1, 2, 3)
     await changed(begun, 1, tenant="globex")
@@ -130,7 +130,7 @@ async def test_verify(begun: Begun) -> None:
     assert 0 == (await begun.run("audit", "verify", "--tenant", "globex", "--json")).code
 
 
-async def test_verify_for_a_person(begun: Begun) -> None:
+async def test_verify_has_one_line_for_each_chain(begun: Begun) -> None:
     """The text has one line for each chain: its last row and MAC, or what is broken and where."""
     await changed(begun, 1, 2)
     await changed(begun, 1, tenant="globex")
@@ -156,7 +156,7 @@ async def test_verify_for_a_person(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-14", part="verify")
-async def test_verify_shows_its_progress_on_a_terminal(begun: Begun) -> None:
+async def test_verify_shows_progress_on_a_terminal(begun: Begun) -> None:
     """On a terminal, standard error counts the verified rows, and the line is removed at the end."""
     await changed(begun, 1, 2)
     ours, theirs = pty.openpty()
@@ -192,7 +192,7 @@ async def test_verify_needs_the_keys(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-14", part="export")
-async def test_export(begun: Begun) -> None:
+async def test_export_writes_one_object_a_line(begun: Begun) -> None:
     """Every row is one JSON object on one line, oldest first, with its MACs in hex, with and without `--json`."""
     await changed(begun, 1, 2, 3)
     await changed(begun, 1, tenant="globex")
@@ -215,7 +215,7 @@ async def test_export(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-14", part="append")
-async def test_reading_needs_no_keys_and_little_right(begun: Begun) -> None:
+async def test_list_and_export_need_no_key(begun: Begun) -> None:
     """`list` and `export` need no key, and only the right to read the log."""
     await changed(begun, 1)
     await begun.stored.pool.execute(
@@ -246,21 +246,21 @@ async def quoted(begun: Begun) -> str:
         (("export", "--tenant", "a b"), "tenant"),
     ],
 )
-async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("audit", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
 @pytest.mark.parametrize(("options", "field"), [(("--limit", "0"), "limit"), (("--cursor", "!"), "cursor")])
-async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun: Begun) -> None:
+async def test_an_invalid_page_names_its_field(options: tuple[str, ...], field: str, begun: Begun) -> None:
     """A page size out of range and an invalid cursor exit 2 with their field."""
     ended = await begun.run("audit", "list", *options, "--json")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
 @pytest.mark.parametrize("command", ["list", "export"])
-async def test_without_a_database(command: str, empty_database_url: str) -> None:
+async def test_a_missing_database_or_schema_is_named(command: str, empty_database_url: str) -> None:
     """Without a schema the error names the command that creates it; without an answer it names the address."""
     empty = await hookseal("audit", command, "--json", DATABASE_URL=empty_database_url)
     assert 78 == empty.code
@@ -272,6 +272,6 @@ async def test_without_a_database(command: str, empty_database_url: str) -> None
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "export"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal audit {command}" in (await hookseal("audit", command, "--help")).out

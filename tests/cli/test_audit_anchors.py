@@ -18,7 +18,7 @@ DEEP = '{"a":' + "[" * 900 + "]" * 900 + "}"
 
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.req("OPS-04", part="json")
-async def test_heads(begun: Begun) -> None:
+async def test_heads_need_no_key(begun: Begun) -> None:
     """`audit heads` prints each chain's last number and MAC, like `verify`, without a key and with read-only rights."""
     await changed(begun, 1, 2)
     await changed(begun, 1, tenant="globex")
@@ -36,14 +36,14 @@ async def test_heads(begun: Begun) -> None:
     assert (3, "tenant") == (nobody.code, nobody.json["error"]["field"])
 
 
-async def test_heads_of_an_empty_log(begun: Begun) -> None:
+async def test_an_empty_log_has_no_heads(begun: Begun) -> None:
     """A log without rows has no heads."""
     assert {"tenants": []} == (await begun.run("audit", "heads", "--json")).json
     assert "no audit rows\n" == (await begun.run("audit", "heads")).out
 
 
 @pytest.mark.req("SEC-14", part="verify")
-async def test_what_heads_prints_is_what_others_take(begun: Begun, tmp_path: Path) -> None:
+async def test_other_commands_read_the_output_of_heads(begun: Begun, tmp_path: Path) -> None:
     """`audit verify --head` and `restore accept --head` read its output, from a file or standard input."""
     await changed(begun, 1, 2)
     heads = await begun.run("audit", "heads", "--json")
@@ -57,7 +57,7 @@ async def test_what_heads_prints_is_what_others_take(begun: Begun, tmp_path: Pat
 
 
 @pytest.mark.req("SEC-14", part="verify")
-async def test_a_head_that_somebody_spoilt(begun: Begun, tmp_path: Path) -> None:
+async def test_an_altered_head_is_reported(begun: Begun, tmp_path: Path) -> None:
     """`audit heads` and comparisons report an altered head; all other heads are compared as usual."""
     await changed(begun, 1, 2)
     await changed(begun, 1, tenant="globex")
@@ -90,7 +90,7 @@ async def test_a_head_that_somebody_spoilt(begun: Begun, tmp_path: Path) -> None
 
 
 @pytest.mark.req("SEC-14", part="export")
-async def test_an_export_outlives_its_table(begun: Begun, tmp_path: Path) -> None:
+async def test_an_export_verifies_without_its_table(begun: Begun, tmp_path: Path) -> None:
     """Without table and heads, an export is still verified with the installation's key, and compared with heads."""
     await changed(begun, 1, 2, 3)
     await changed(begun, 1, tenant="globex")
@@ -125,7 +125,7 @@ async def test_an_export_outlives_its_table(begun: Begun, tmp_path: Path) -> Non
 
 
 @pytest.mark.req("SEC-14", part="export")
-async def test_an_export_piped_into_its_verification(begun: Begun) -> None:
+async def test_an_export_verifies_from_standard_input(begun: Begun) -> None:
     """An export is verified while it is read from standard input; a forged row in it is found."""
     await changed(begun, 1, 2)
     exported = (await begun.run("audit", "export")).out
@@ -140,7 +140,7 @@ async def test_an_export_piped_into_its_verification(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_files_that_are_no_exports(begun: Begun, tmp_path: Path) -> None:
+async def test_another_file_than_an_export_is_refused(begun: Begun, tmp_path: Path) -> None:
     """An absent or empty file, a wrong or too long line, and two files on one input exit 2."""
     (tmp_path / "empty").touch()
     (tmp_path / "other").write_text('{"tenant_id": "acme"}\n', encoding="utf-8")
@@ -160,7 +160,7 @@ async def test_files_that_are_no_exports(begun: Begun, tmp_path: Path) -> None:
     assert (2, "from_export") == (both.code, both.json["error"]["field"])
 
 
-async def test_an_export_needs_the_key(begun: Begun, tmp_path: Path) -> None:
+async def test_an_export_verifies_with_the_installations_key_only(begun: Begun, tmp_path: Path) -> None:
     """Only the installation's key verifies: another master key exits 78 before the file is read."""
     await changed(begun, 1)
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
@@ -171,7 +171,7 @@ async def test_an_export_needs_the_key(begun: Begun, tmp_path: Path) -> None:
     assert 78 == other.code
 
 
-async def test_an_export_shows_its_progress_on_a_terminal(begun: Begun, tmp_path: Path) -> None:
+async def test_the_verification_of_an_export_shows_progress(begun: Begun, tmp_path: Path) -> None:
     """On a terminal, standard error counts the verified rows, and the line is removed at the end."""
     await changed(begun, *range(1, 1_001))
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
@@ -196,6 +196,6 @@ async def test_an_export_shows_its_progress_on_a_terminal(begun: Begun, tmp_path
     assert "\r\x1b[Kacme: 1000 rows\r\x1b[K" == progress
 
 
-async def test_help_teaches() -> None:
+async def test_help_has_an_example() -> None:
     """The help has an example."""
     assert "Example: hookseal audit heads --json" in (await hookseal("audit", "heads", "--help")).out

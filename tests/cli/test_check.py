@@ -33,21 +33,21 @@ async def probed(check: Check) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def saying(answer: bytes) -> AsyncIterator[str]:
+async def answering(answer: bytes) -> AsyncIterator[str]:
     """Yield the url of a server that is no worker and answers this."""
 
-    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(say, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer_raw, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 @pytest.mark.req("OPS-01")
-async def test_a_real_worker(begun: Begun) -> None:
+async def test_a_ready_worker_exits_0(begun: Begun) -> None:
     """A ready worker exits 0 with every check by name; its port may be in the environment."""
     async with working(begun.settings) as (_, ready):
         url = ready["health_url"]
@@ -64,7 +64,7 @@ async def test_a_real_worker(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-01")
-async def test_not_ready() -> None:
+async def test_an_unready_worker_exits_69() -> None:
     """A worker that is not ready exits 69 with the reason; `/livez` can be checked, too."""
     async with probed(broken) as url:
         ended = await hookseal("check", "--url", url)
@@ -75,11 +75,11 @@ async def test_not_ready() -> None:
         assert (0, {"status": "ok"}) == (alive.code, alive.json)
 
 
-async def test_one_of_several_processes_is_not_ready() -> None:
+async def test_each_process_is_named() -> None:
     """For a worker of several processes each one is named, including one that does not answer."""
     body = b'{"status":"degraded","checks":{"redis":"ok"},"processes":{"1":"ok","2":"silent"}}'
     head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
-    async with saying(head + body) as url:
+    async with answering(head + body) as url:
         ended = await hookseal("check", "--url", url)
     assert (69, "degraded\nredis: ok\nprocess 1: ok\nprocess 2: silent\n") == (ended.code, ended.out)
 
@@ -93,13 +93,13 @@ async def test_one_of_several_processes_is_not_ready() -> None:
         ("worker.internal", "http://worker.internal:9"),
     ],
 )
-def test_every_interface_is_asked_on_this_machine(host: str, url: str) -> None:
+def test_a_worker_on_all_interfaces_is_asked_on_loopback(host: str, url: str) -> None:
     """If a worker listens on all interfaces, loopback is used; an IPv6 address is in brackets."""
     assert url == own_url({"HOOKSEAL_HEALTH_HOST": host, "HOOKSEAL_HEALTH_PORT": "9"})
 
 
 @pytest.mark.req("OPS-01")
-async def test_nobody_answers() -> None:
+async def test_a_silent_address_exits_69() -> None:
     """A closed port and a server that never answers exit 69 within seconds, with the address."""
     async with black_hole() as (hole, called):
         for port in (closed_port(), hole):
@@ -119,9 +119,9 @@ async def test_nobody_answers() -> None:
         b"",
     ],
 )
-async def test_somebody_else_answers(answer: bytes) -> None:
+async def test_another_server_is_not_ready(answer: bytes) -> None:
     """A server that is no worker is not ready, whatever it answers."""
-    async with saying(answer) as url:
+    async with answering(answer) as url:
         ended = await hookseal("check", "--url", url)
     assert (69, "") == (ended.code, ended.out)
     assert f"the program at {url} is no hookseal worker" in ended.err
@@ -130,21 +130,21 @@ async def test_somebody_else_answers(answer: bytes) -> None:
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8080", "https://127.0.0.1:8080", "http://", "http://127.0.0.1", "http://a:b", "http://u@h:1"]
 )
-async def test_a_malformed_url(url: str) -> None:
+async def test_a_malformed_url_exits_2(url: str) -> None:
     """A url of another form than a worker prints exits 2."""
     ended = await hookseal("check", "--json", "--url", url)
     assert (2, "malformed", "url") == (ended.code, ended.json["error"]["code"], ended.json["error"]["field"])
 
 
 @pytest.mark.parametrize("port", ["0", "", "http", "-1"])
-async def test_a_port_that_is_none(port: str) -> None:
+async def test_an_unknown_port_asks_for_the_url(port: str) -> None:
     """If only the worker knows its port, the error says that `--url` is needed."""
     ended = await hookseal("check", HOOKSEAL_HEALTH_PORT=port)
     assert 78 == ended.code
     assert "give with --url the health_url" in ended.err
 
 
-async def test_a_path_that_is_no_probe() -> None:
+async def test_another_path_asks_for_the_health_url() -> None:
     """If the path is no probe, the error asks for the health_url and does not call the worker absent."""
     async with probed(broken) as url:
         ended = await hookseal("check", "--url", f"{url}/ready")
@@ -152,12 +152,12 @@ async def test_a_path_that_is_no_probe() -> None:
     assert "give the worker's health_url with --url" in ended.err
 
 
-async def test_short_help() -> None:
+async def test_h_shows_the_help() -> None:
     """It accepts `-h`, as the other commands do."""
     assert (0, "") == ((ended := await hookseal("check", "-h")).code, ended.err)
 
 
-def test_the_defaults_are_those_of_the_worker() -> None:
+def test_the_default_url_is_the_workers() -> None:
     """Its default url is where a worker listens by default."""
     expected: list[Any] = [DEFAULT_HOST, int(DEFAULT_PORT)]
     assert expected == [NAMES[name].default for name in ("HOOKSEAL_HEALTH_HOST", "HOOKSEAL_HEALTH_PORT")]

@@ -37,12 +37,12 @@ async def completed(*words: str) -> list[str]:
         (("audit", "verify", "--ten"), ["--tenant"]),
     ],
 )
-async def test_what_is_completed(words: tuple[str, ...], expected: list[str]) -> None:
+async def test_commands_and_options_are_completed(words: tuple[str, ...], expected: list[str]) -> None:
     """Commands, subcommands and options are completed without settings and without a database."""
     assert expected == [word for word in await completed(*words) if word.startswith(words[-1])]
 
 
-async def test_only_what_is_completed_is_loaded() -> None:
+async def test_only_the_named_command_is_loaded() -> None:
     """Only the named command is loaded, since the shell waits for it each time TAB is pressed."""
     line = {"_HOOKSEAL_COMPLETE": "complete_bash", "COMP_WORDS": "hookseal endpoint ro", "COMP_CWORD": "2"}
     ended: Ended = await python("-X", "importtime", "-m", "hookseal", **line)
@@ -57,7 +57,7 @@ async def test_only_what_is_completed_is_loaded() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not here")
-def test_bash_takes_it() -> None:
+def test_bash_completes_with_the_script() -> None:
     """A bash that has read the script completes with it."""
     script = BY_BASH.format(words="hookseal endpoint rota", last=2)
     run = subprocess.run(
@@ -67,9 +67,9 @@ def test_bash_takes_it() -> None:
     assert (0, ["rotate", "rotation-status"], "") == (run.returncode, run.stdout.split(), run.stderr)
 
 
-def test_it_is_shown_and_installed(tmp_path: Path) -> None:
+def test_the_script_is_shown_and_installed(tmp_path: Path) -> None:
     """`--show-completion` prints the script, and `--install-completion` makes the shell read it at its start."""
-    shown, installed = by_a_shell("--show-completion", tmp_path), by_a_shell("--install-completion", tmp_path)
+    shown, installed = run_from_bash("--show-completion", tmp_path), run_from_bash("--install-completion", tmp_path)
 
     assert (0, 0) == (shown.returncode, installed.returncode)
     assert "_HOOKSEAL_COMPLETE=complete_bash" in shown.stdout
@@ -77,10 +77,10 @@ def test_it_is_shown_and_installed(tmp_path: Path) -> None:
     assert str(tmp_path / ".bash_completions" / "hookseal.sh") in (tmp_path / ".bashrc").read_text(encoding="utf-8")
 
 
-def test_it_cannot_be_installed(tmp_path: Path) -> None:
+def test_a_failed_installation_names_the_file(tmp_path: Path) -> None:
     """If the file cannot be written, the error names it and says what to do; it is no internal error."""
     (tmp_path / ".bash_completions").write_text("a file, where the folder would be", encoding="utf-8")
-    run = by_a_shell("--install-completion", tmp_path)
+    run = run_from_bash("--install-completion", tmp_path)
 
     assert (5, "") == (run.returncode, run.stdout)
     assert "the completion cannot be installed" in run.stderr
@@ -88,7 +88,7 @@ def test_it_cannot_be_installed(tmp_path: Path) -> None:
     assert "--show-completion" in run.stderr
 
 
-def by_a_shell(option: str, home: Path) -> subprocess.CompletedProcess[str]:
+def run_from_bash(option: str, home: Path) -> subprocess.CompletedProcess[str]:
     """Run hookseal from a bash with that home; typer detects the shell by its parent process."""
     command = f"hookseal {option}; exit $?"
     environment = {"PATH": PATH, "HOME": str(home), "SHELL": "/bin/bash"}

@@ -18,7 +18,7 @@ def rows(content: bytes) -> list[CsvRow]:
     return list(csv_rows(BytesIO(content), required=REQUIRED, known=KNOWN))
 
 
-def test_rows_with_their_lines() -> None:
+def test_rows_have_line_numbers() -> None:
     """Columns may be in any order, empty cells are omitted, and a row has the number of its first line."""
     found = rows(b'\xef\xbb\xbfb, a ,c\r\n1,2,3\r\n\r\n"x ""y"", \n z",,\n\xc3\xa4,5,\n')
 
@@ -44,7 +44,7 @@ def test_rows_with_their_lines() -> None:
         (b"a," * MOST_LINE_BYTES, "no CSV in UTF-8"),
     ],
 )
-def test_a_header_that_is_none(content: bytes, said: str) -> None:
+def test_a_missing_header_is_refused(content: bytes, said: str) -> None:
     """Without a first line that names the columns nothing is read, and the error does not repeat the line."""
     with pytest.raises(Malformed) as caught:
         csv_rows(BytesIO(content), required=REQUIRED, known=KNOWN)
@@ -56,7 +56,7 @@ def test_a_header_that_is_none(content: bytes, said: str) -> None:
 
 
 @pytest.mark.parametrize("broken", [f"{CANARY}", f"{CANARY},{CANARY},{CANARY},{CANARY}"])
-def test_a_row_of_another_length(broken: str) -> None:
+def test_a_row_of_another_length_is_reported(broken: str) -> None:
     """A row with too few or too many cells is reported by its line, and the other rows are read."""
     first, wrong, last = rows(f"a,b\n1,2\n{broken}\n3,4\n".encode())
 
@@ -78,7 +78,7 @@ def test_a_row_of_another_length(broken: str) -> None:
     ],
     ids=["behind a quote", "a quote without end", "no UTF-8", "a line that is too long", "a cell that is too long"],
 )
-def test_what_is_no_csv_ends_the_reading(broken: bytes) -> None:
+def test_invalid_csv_ends_the_reading(broken: bytes) -> None:
     """Invalid CSV ends the reading, since row boundaries are then unknown; earlier rows count."""
     first, wrong = rows(b"a,b\n1,2\n" + broken + b"3,4\n")
 
@@ -88,7 +88,7 @@ def test_what_is_no_csv_ends_the_reading(broken: bytes) -> None:
     assert "canary" not in str(wrong.problem)
 
 
-def test_it_is_read_as_it_is_needed() -> None:
+def test_a_file_is_read_as_needed() -> None:
     """A file of any length is read only as far as rows are requested, plus one buffer."""
     file = BytesIO(b"a,b\n" + b"1,2\n" * 1_000_000)
     read = csv_rows(file, required=REQUIRED, known=KNOWN)
@@ -97,7 +97,7 @@ def test_it_is_read_as_it_is_needed() -> None:
     assert file.tell() < 100_000
 
 
-def test_a_row_does_not_show_itself() -> None:
+def test_a_row_shows_only_its_line() -> None:
     """The text form of a row is its line number."""
     [row] = rows(f"a,b\n1,{CANARY}\n".encode())
 

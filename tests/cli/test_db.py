@@ -15,7 +15,7 @@ main()
 
 
 @pytest.mark.req("OPS-04", part="db")
-async def test_upgrade_and_status(empty_database_url: str) -> None:
+async def test_upgrade_may_be_repeated(empty_database_url: str) -> None:
     """`status` exits 1 on an empty database and 0 after `upgrade`, which may be repeated."""
     before = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert 1 == before.code
@@ -38,7 +38,7 @@ async def test_upgrade_and_status(empty_database_url: str) -> None:
     assert expected | {"plaintext_column": "there"} == after.json
 
 
-async def test_for_a_person(empty_database_url: str) -> None:
+async def test_the_text_says_what_to_do(empty_database_url: str) -> None:
     """The text says which revision exists, which is needed and what to do."""
     before = await hookseal("db", "status", DATABASE_URL=empty_database_url)
     expected = f"revision none, this version needs {revision.EXPECTED}: run `hookseal db upgrade`\n"
@@ -49,7 +49,7 @@ async def test_for_a_person(empty_database_url: str) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 @pytest.mark.parametrize("command", ["upgrade", "status"])
-async def test_nobody_listens(command: str) -> None:
+async def test_an_unreachable_database_is_named_without_its_password(command: str) -> None:
     """If the database does not answer it exits 69 with the address and without the password."""
     port = closed_port()
     ended = await hookseal("db", command, "--json", DATABASE_URL=f"postgresql://user:hunter2@127.0.0.1:{port}/db")
@@ -60,7 +60,7 @@ async def test_nobody_listens(command: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["alembic", "sqlalchemy"])
-async def test_without_the_extra(module: str, empty_database_url: str) -> None:
+async def test_upgrade_names_the_missing_extra(module: str, empty_database_url: str) -> None:
     """Without the extra `migrate`, `upgrade` names the extra; `status` does not need it."""
     ended = await python("-c", _WITHOUT, module, "db", "upgrade", DATABASE_URL=empty_database_url)
     expected = f"hookseal: {module} is not installed: from the checkout, pip install '.[migrate]'\n"
@@ -69,7 +69,7 @@ async def test_without_the_extra(module: str, empty_database_url: str) -> None:
     assert (1, "") == (ended.code, ended.err)
 
 
-async def test_only_the_database_is_needed() -> None:
+async def test_only_database_url_is_required() -> None:
     """Only DATABASE_URL is required, but every setting that is present is checked."""
     ended = await hookseal("db", "status", SECRETS_PROVIDER="none")
     assert 78 == ended.code

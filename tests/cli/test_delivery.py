@@ -45,7 +45,7 @@ async def listed(begun: Begun, *options: str) -> list[str]:
 
 @pytest.mark.req("DEL-15")
 @pytest.mark.req("OPS-04", part="json")
-async def test_show(begun: Begun) -> None:
+async def test_a_delivery_is_shown_with_its_attempts(begun: Begun) -> None:
     """A delivery is shown with every attempt: time, duration, status, outcome, snippet, secrets and worker."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     (ring,) = await begun.stored.deliveries()
@@ -88,7 +88,7 @@ async def test_show(begun: Begun) -> None:
     assert expected | changes == shown
 
 
-async def test_a_snippet_cannot_steer_a_terminal(begun: Begun) -> None:
+async def test_a_snippet_cannot_control_the_terminal(begun: Begun) -> None:
     """Control characters of an answer are escaped, as text, on a terminal and in JSON."""
     await begun.stored.endpoint()
     (ring,) = await begun.stored.deliveries()
@@ -103,7 +103,7 @@ async def test_a_snippet_cannot_steer_a_terminal(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-12", part="delivery-why")
 @pytest.mark.req("OPS-04", part="json")
-async def test_why(begun: Begun) -> None:
+async def test_why_explains_what_a_delivery_waits_for(begun: Begun) -> None:
     """The command explains in one paragraph, or in fields, what a delivery waits for; an unknown id is not found."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     of = ("--tenant", "acme", "--endpoint", endpoint)
@@ -123,7 +123,7 @@ async def test_why(begun: Begun) -> None:
     assert 3 == (await begun.run("delivery", "why", UNKNOWN, "--json")).code
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_is_a_table(begun: Begun) -> None:
     """The text is a table with a note on further pages, or says that there is nothing."""
     assert "no deliveries\n" == (await begun.run("delivery", "list")).out
     await begun.stored.endpoint()
@@ -146,7 +146,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-20")
-async def test_filters(begun: Begun) -> None:
+async def test_all_filters_must_match(begun: Begun) -> None:
     """Each filter selects what it names, and all given filters must match."""
     acme = (await begun.stored.endpoint()).pointer.endpoint_id
     (first,) = await begun.stored.deliveries()
@@ -186,7 +186,7 @@ async def test_filters(begun: Begun) -> None:
         assert expected == await listed(begun, *options), options
 
 
-async def test_an_endpoint_that_is_not_there(begun: Begun) -> None:
+async def test_an_absent_endpoint_is_not_found(begun: Begun) -> None:
     """An absent endpoint and another tenant's are not found; one without deliveries has an empty list."""
     acme = (await begun.stored.endpoint()).pointer.endpoint_id
     assert [] == await listed(begun, "--endpoint", acme)
@@ -195,7 +195,7 @@ async def test_an_endpoint_that_is_not_there(begun: Begun) -> None:
         assert (3, "endpoint") == (ended.code, ended.json["error"]["field"])
 
 
-async def test_the_history_outlives_an_endpoint(begun: Begun) -> None:
+async def test_a_deleted_endpoints_deliveries_are_listed(begun: Begun) -> None:
     """A deleted endpoint's deliveries are listed, and an empty list of one is no error."""
     acme = (await begun.stored.endpoint()).pointer.endpoint_id
     (ring,) = await begun.stored.deliveries()
@@ -204,7 +204,7 @@ async def test_the_history_outlives_an_endpoint(begun: Begun) -> None:
     assert [] == await listed(begun, "--endpoint", acme, "--state", "failed")
 
 
-async def test_pages(begun: Begun) -> None:
+async def test_the_cursor_lists_every_delivery_once(begun: Begun) -> None:
     """Following the cursor lists every delivery exactly once, newest first, while others are added."""
     await begun.stored.endpoint()
     made = [(await begun.stored.deliveries())[0].delivery_id for _ in range(5)]
@@ -242,7 +242,7 @@ async def test_pages(begun: Begun) -> None:
         (("show", "x"), "delivery"),
     ],
 )
-async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("delivery", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
@@ -259,7 +259,7 @@ async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str)
         (("--cursor", "bm90aGluZw=="), "cursor"),
     ],
 )
-async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun: Begun) -> None:
+async def test_an_invalid_page_names_its_field(options: tuple[str, ...], field: str, begun: Begun) -> None:
     """A page size out of range and an invalid cursor exit 2 with their field."""
     ended = await begun.run("delivery", "list", *options, "--json")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
@@ -267,7 +267,7 @@ async def test_pages_that_cannot_be(options: tuple[str, ...], field: str, begun:
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.req("OPS-04", part="json")
-async def test_replay(begun: Begun) -> None:
+async def test_a_replay_is_due_without_redis(begun: Begun) -> None:
     """A finished delivery is pending again, without Redis; with a new id it is a separate delivery."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     (ring,) = await begun.stored.deliveries()
@@ -297,7 +297,7 @@ async def test_replay(begun: Begun) -> None:
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.req("OPS-10")
-async def test_replay_for_a_person(begun: Begun) -> None:
+async def test_the_text_of_a_replay_says_what_is_due(begun: Begun) -> None:
     """The text says what is due, and the operator is on record."""
     await begun.stored.endpoint()
     (ring,) = await begun.stored.deliveries()
@@ -309,7 +309,7 @@ async def test_replay_for_a_person(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_a_replay_that_cannot_be(begun: Begun) -> None:
+async def test_each_refused_replay_has_its_exit_code(begun: Begun) -> None:
     """An absent delivery exits 3, a disabled endpoint 5 with the command that enables it, a deleted endpoint 3."""
     await begun.stored.endpoint()
     (ring,) = await begun.stored.deliveries()
@@ -326,7 +326,7 @@ async def test_a_replay_that_cannot_be(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_a_delivery_that_is_not_there(begun: Begun) -> None:
+async def test_an_absent_delivery_is_not_found(begun: Begun) -> None:
     """A delivery that does not exist is not found."""
     ended = await begun.run("delivery", "show", UNKNOWN, "--json")
     assert (3, "delivery") == (ended.code, ended.json["error"]["field"])
@@ -335,7 +335,7 @@ async def test_a_delivery_that_is_not_there(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("show", UNKNOWN)])
-async def test_without_a_database(arguments: tuple[str, ...], empty_database_url: str) -> None:
+async def test_a_missing_database_or_schema_is_named(arguments: tuple[str, ...], empty_database_url: str) -> None:
     """Without a schema the error names the command that creates it; without an answer it names the address."""
     empty = await hookseal("delivery", *arguments, "--json", DATABASE_URL=empty_database_url)
     assert 78 == empty.code
@@ -347,6 +347,6 @@ async def test_without_a_database(arguments: tuple[str, ...], empty_database_url
 
 
 @pytest.mark.parametrize("command", ["list", "show", "replay"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal delivery {command}" in (await hookseal("delivery", command, "--help")).out

@@ -1,4 +1,4 @@
-"""`hookseal demo` runs and verifies the whole story in a real process, and leaves nothing behind."""
+"""`hookseal demo` verifies every chapter in a real process, and leaves no process and no file."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def demo(folder: Path, *options: str, **settings: str) -> Ended:
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.req("OPS-04", part="json")
-async def test_the_whole_story(servers_folder: Path) -> None:
+async def test_every_chapter_is_verified_and_nothing_is_left(servers_folder: Path) -> None:
     """Every chapter is verified, settings in the environment are ignored, and nothing is left."""
     settings = {
         "DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:1/db",
@@ -107,7 +107,7 @@ def tried(seen: dict[str, Any]) -> list[tuple[int, int, str]]:
 
 
 @pytest.mark.req("OPS-08")
-async def test_for_a_person(servers_folder: Path) -> None:
+async def test_the_text_has_each_step_and_result(servers_folder: Path) -> None:
     """The text has each step, a table and the result of each chapter, in lines of at most 80 columns."""
     ended = await demo(servers_folder)
     assert 0 == ended.code, ended.err
@@ -126,7 +126,7 @@ async def test_for_a_person(servers_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("verified", "missing", "code"), [(3, (), 0), (2, (), 1), (3, ("the replay", "the delivery"), 1)]
 )
-def test_one_chapter_or_signature_is_missing(
+def test_a_missing_verification_exits_1(
     verified: int, missing: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If a delivery or a chapter is not verified, it exits 1 and says what is missing."""
@@ -137,15 +137,15 @@ def test_one_chapter_or_signature_is_missing(
 
     with pytest.raises(typer.Exit) as ended:
         show(result, as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert (code, code == 0) == (ended.value.exit_code, told["ok"])
+    printed = json.loads(capsys.readouterr().out)
+    assert (code, code == 0) == (ended.value.exit_code, printed["ok"])
     assert {
         "name": "dead letter",
         "ok": not missing,
         "detail": "dead_letter",
         "missing": list(missing),
         "seen": {"delivery_ids": 1},
-    } == told["chapters"][1]
+    } == printed["chapters"][1]
 
     with pytest.raises(typer.Exit) as ended:
         show(result, as_json=False)
@@ -175,21 +175,21 @@ async def interrupted(folder: Path, number: signal.Signals, when: Callable[[byte
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_interrupted(number: signal.Signals, servers_folder: Path) -> None:
+async def test_a_signal_ends_it_and_nothing_is_left(number: signal.Signals, servers_folder: Path) -> None:
     """SIGINT or SIGTERM in the middle ends it with 130, and nothing is left."""
     assert 130 == await interrupted(servers_folder, number, lambda line: b"starting a worker" in line)
     assert [] == files_in(servers_folder)
     assert [] == processes_in(servers_folder)
 
 
-async def test_without_the_extra() -> None:
+async def test_the_missing_extra_is_named() -> None:
     """Without the extra `embedded` the error names the extra."""
     ended = await python("-c", _WITHOUT, "demo")
     expected = "hookseal: standardwebhooks is not installed: from the checkout, pip install '.[embedded]'\n"
     assert (69, expected) == (ended.code, ended.err)
 
 
-async def test_help_teaches() -> None:
+async def test_help_says_what_is_verified() -> None:
     """The help says what is verified and how, and that nothing is left."""
     out = " ".join((await hookseal("demo", "--help")).out.split())
     assert all(words in out for words in ("exit 0 only if all are verified", "standardwebhooks", "Nothing stays"))

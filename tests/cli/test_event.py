@@ -15,7 +15,7 @@ from tests.doubles.logins import login
 pytestmark = pytest.mark.req("DEL-20")
 
 
-async def test_list(begun: Begun) -> None:
+async def test_events_are_listed_by_every_filter(begun: Begun) -> None:
     """Events are listed newest first, by every filter, page by page, as JSON and as text."""
     assert "no events\n" == (await begun.run("event", "list", "--tenant", "acme")).out
     first, second = [await begun.stored.published(event_type=kind) for kind in ("invoice.paid", "user.created")]
@@ -39,7 +39,7 @@ async def test_list(begun: Begun) -> None:
     ][0].keys()
 
 
-async def test_show(begun: Begun) -> None:
+async def test_a_payload_is_shown_on_request_and_audited(begun: Begun) -> None:
     """An event is shown with its deliveries and, only if asked for, with its payload, which is audited."""
     await begun.stored.endpoint()
     published = await begun.stored.published()
@@ -58,7 +58,7 @@ async def test_show(begun: Begun) -> None:
     assert '"data":{"n": 1}}' in text
 
 
-async def test_a_payload_that_is_no_text(begun: Begun) -> None:
+async def test_a_binary_payload_is_shown_in_base64(begun: Begun) -> None:
     """A raw body that is not UTF-8 is shown in base64."""
     event = Event(tenant_id=TenantId("acme"), event_type="a.b", event_id=EventId("e1"))
     await publish_raw(begun.stored.pool, event, b"\xff\x00")
@@ -68,7 +68,7 @@ async def test_a_payload_that_is_no_text(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_who_may_read_a_payload(begun: Begun) -> None:
+async def test_a_read_only_role_sees_no_payload(begun: Begun) -> None:
     """A role that may only look sees the event, and not its payload."""
     event = (await begun.stored.published()).event_id
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_readonly") as (_, url):
@@ -78,7 +78,7 @@ async def test_who_may_read_a_payload(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_what_is_not_there(begun: Begun) -> None:
+async def test_an_absent_event_is_not_found(begun: Begun) -> None:
     """An event that does not exist, or is of another tenant, is not found."""
     event = (await begun.stored.published("globex")).event_id
     for more in ((), ("--payload",)):
@@ -96,13 +96,13 @@ async def test_what_is_not_there(begun: Begun) -> None:
         (("show", "a b", "--tenant", "acme"), "event_id"),
     ],
 )
-async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("event", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
 @pytest.mark.parametrize("command", ["list", "show"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal event {command}" in (await hookseal("event", command, "--help")).out

@@ -71,7 +71,7 @@ async def count(begun: Begun) -> int:
 
 
 @pytest.mark.req("OPS-10")
-async def test_a_whole_story(begun: Begun, tmp_path: Path) -> None:
+async def test_each_row_is_imported_once(begun: Begun, tmp_path: Path) -> None:
     """The operator role can do a dry run, the import and a repeat; each row is sealed and audited once."""
     path = file(tmp_path, row(1), row(2, tenant_id="globex", secret="short"), row(3, endpoint_id=OLD_ID.upper()))
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_operator") as (_, url):
@@ -96,7 +96,7 @@ async def test_a_whole_story(begun: Begun, tmp_path: Path) -> None:
     assert 0 == (await begun.run("audit", "verify")).code
 
 
-async def test_a_secret_of_standard_webhooks(begun: Begun, tmp_path: Path) -> None:
+async def test_a_whsec_secret_needs_a_scheme(begun: Begun, tmp_path: Path) -> None:
     """A `whsec_` without a scheme is refused; the scheme of the row takes precedence over `--scheme`."""
     whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     rows = (row(1, secret=whsec), row(2), row(3, secret=whsec, scheme="x-webhook"), row(4, secret=f" {whsec}"))
@@ -125,7 +125,7 @@ async def test_a_secret_of_standard_webhooks(begun: Begun, tmp_path: Path) -> No
     ]
 
 
-async def test_every_column(begun: Begun, tmp_path: Path) -> None:
+async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
     """Every column of a row is stored; a disabled endpoint is disabled from the beginning."""
     whsec = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     path = file(
@@ -208,7 +208,7 @@ WRONG: list[tuple[dict[str, str], str, str]] = [
 ]
 
 
-async def test_rows_that_are_wrong(begun: Begun, tmp_path: Path) -> None:
+async def test_a_wrong_row_is_reported_by_line(begun: Begun, tmp_path: Path) -> None:
     """Each kind of bad cell is reported by line, code and column, without its value; good rows are imported."""
     rows = [row(number, **cells) for number, (cells, _, _) in enumerate(WRONG)]
     path = file(tmp_path, row(100), *rows, row(101))
@@ -221,7 +221,7 @@ async def test_rows_that_are_wrong(begun: Begun, tmp_path: Path) -> None:
     assert 2 == await count(begun)
 
 
-async def test_what_is_there_already(begun: Begun, tmp_path: Path) -> None:
+async def test_an_existing_endpoint_is_not_changed(begun: Begun, tmp_path: Path) -> None:
     """An existing endpoint that differs from its row, or has a plaintext, is not changed."""
     await imported(
         begun, file(tmp_path, row(1), row(2), row(3, secret="canary" * 4), row(5, endpoint_id=OLD_ID), row(7))
@@ -247,7 +247,7 @@ async def test_what_is_there_already(begun: Begun, tmp_path: Path) -> None:
     assert before == await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints ORDER BY id")
 
 
-async def test_an_id_that_was_used_before(begun: Begun, tmp_path: Path) -> None:
+async def test_a_deleted_endpoints_id_is_refused(begun: Begun, tmp_path: Path) -> None:
     """The id of a deleted endpoint is refused, since its secrets and audit rows still belong to it."""
     await imported(begun, file(tmp_path, row(1, endpoint_id=OLD_ID)))
     await begun.run("endpoint", "delete", "--tenant", "acme", "--endpoint", OLD_ID, "--yes")
@@ -259,7 +259,7 @@ async def test_an_id_that_was_used_before(begun: Begun, tmp_path: Path) -> None:
     assert 0 == await count(begun)
 
 
-async def test_the_same_endpoint_twice(begun: Begun, tmp_path: Path) -> None:
+async def test_the_first_of_equal_rows_counts(begun: Begun, tmp_path: Path) -> None:
     """Of rows with one tenant and url, or one id, the first counts; each other is reported with both lines."""
     first, other = row(1), row(1, secret="canary of another")
     path = file(
@@ -278,7 +278,7 @@ async def test_the_same_endpoint_twice(begun: Begun, tmp_path: Path) -> None:
     assert SECRET.encode() == await opened(begun, "https://receiver.example/1")
 
 
-async def test_an_id_of_another_tenant(begun: Begun, tmp_path: Path) -> None:
+async def test_another_tenants_id_is_a_conflict(begun: Begun, tmp_path: Path) -> None:
     """An id of another tenant's endpoint is a conflict of that row, and the error does not name the tenant."""
     await imported(begun, file(tmp_path, row(1, tenant_id="globex", endpoint_id=OLD_ID)))
     before = await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints")
@@ -303,14 +303,14 @@ async def test_an_id_of_another_tenant(begun: Begun, tmp_path: Path) -> None:
     ],
     ids=["empty", "no header", "a column is missing", "a column is unknown", "a column twice", "no text"],
 )
-async def test_a_file_that_cannot_be_read(begun: Begun, tmp_path: Path, content: bytes) -> None:
+async def test_a_wrong_header_imports_nothing(begun: Begun, tmp_path: Path, content: bytes) -> None:
     """A wrong header exits 2 before anything is imported."""
     ended = await imported(begun, raw(tmp_path, content))
 
     assert (2, "malformed", "from_csv") == (ended.code, ended.json["error"]["code"], ended.json["error"]["field"])
 
 
-async def test_where_the_csv_ends_to_be_one(begun: Begun, tmp_path: Path) -> None:
+async def test_rows_before_invalid_csv_are_imported(begun: Begun, tmp_path: Path) -> None:
     """Rows before invalid CSV are imported, none after it, and its line is named."""
     content = b"tenant_id,url,event_types,secret\nacme,https://receiver.example/1,*,abc\n"
     ended = await imported(begun, raw(tmp_path, content + b'acme,https://receiver.example/2,*,"canary"x\n'))
@@ -319,7 +319,7 @@ async def test_where_the_csv_ends_to_be_one(begun: Begun, tmp_path: Path) -> Non
 
 
 @pytest.mark.req("SEC-15")
-async def test_a_file_that_others_may_read(begun: Begun, tmp_path: Path) -> None:
+async def test_a_file_that_others_may_read_is_refused(begun: Begun, tmp_path: Path) -> None:
     """A file that others may read is refused (5), an absent one is malformed (2); nothing is imported."""
     ended = await imported(begun, file(tmp_path, row(), mode=0o640))
     assert (5, "from_csv") == (ended.code, ended.json["error"]["field"])
@@ -328,7 +328,7 @@ async def test_a_file_that_others_may_read(begun: Begun, tmp_path: Path) -> None
     assert 0 == await count(begun)
 
 
-async def test_from_standard_input(begun: Begun) -> None:
+async def test_rows_are_read_from_standard_input(begun: Begun) -> None:
     """With `-` the rows are read from standard input."""
     content = b"tenant_id,url,event_types,secret\nacme,https://receiver.example/1,*,abc\n"
     ended = await begun.fed(content, "import-endpoints", "--from-csv", "-", "--json")
@@ -336,13 +336,13 @@ async def test_from_standard_input(begun: Begun) -> None:
     assert (0, shape(added=1)) == (ended.code, json.loads(ended.out))
 
 
-async def test_a_person_reads(begun: Begun, tmp_path: Path) -> None:
+async def test_the_text_has_three_lines(begun: Begun, tmp_path: Path) -> None:
     """Without `--json` three lines report the result."""
     ended = await begun.run("import-endpoints", "--from-csv", file(tmp_path, row()))
     assert (0, "added  1\nexisting  0\nfailed  0\n") == (ended.code, ended.out)
 
 
-async def test_a_time_out_that_no_drain_lets_end(begun: Begun, tmp_path: Path) -> None:
+async def test_a_time_out_must_fit_the_drain(begun: Begun, tmp_path: Path) -> None:
     """A time-out longer than a worker's drain allows fails its row, also in a dry run."""
     path = file(tmp_path, row(timeout_ms="15000"))
     for more in (("--dry-run",), ()):

@@ -86,13 +86,13 @@ def signed(secret: SecretMaterial, *, at: int, algorithm: Algorithm = Algorithm.
     return standard_headers("msg_1", at, (signature,))
 
 
-def in_the_other_scheme(at: int) -> dict[str, str]:
+def signed_in_x_webhook(at: int) -> dict[str, str]:
     """Return the headers of a request signed in `x-webhook`."""
     signature = Signer("r", TEXT, Scheme.X_WEBHOOK, Algorithm.HMAC).sign(x_webhook_content(at, BODY))
     return {"x-webhook-timestamp": str(at), "x-webhook-delivery-id": "d-1", "x-webhook-signature": signature}
 
 
-async def test_verified_and_refused(tmp_path: Path) -> None:
+async def test_a_request_is_verified_or_refused_with_its_reason(tmp_path: Path) -> None:
     """A signature by any of its secrets, scheme or public key gets 204; any other gets 401 with the reason."""
     public = str(public_key_of(PAIR)).encode()
     secrets = file(tmp_path, OTHER.reveal(), SECRET.reveal(), b"", TEXT.reveal(), public)
@@ -104,7 +104,7 @@ async def test_verified_and_refused(tmp_path: Path) -> None:
         found.url = ready["url"]
         for headers, number, scheme in (
             (signed(SECRET, at=now), 2, "standard"),
-            (in_the_other_scheme(now), 3, "x-webhook"),
+            (signed_in_x_webhook(now), 3, "x-webhook"),
             (signed(PAIR, at=now, algorithm=Algorithm.ED25519), 4, "standard"),
         ):
             assert 204 == await found.post(headers | {"authorization": "Bearer canary-4f1d"})
@@ -131,7 +131,7 @@ async def test_verified_and_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_ends(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
     """Without secrets every request is accepted and printed as not verified; a signal ends it with 0."""
     async with listening(folder=tmp_path) as found:
         ready = await found.line()
@@ -145,7 +145,7 @@ async def test_ends(tmp_path: Path, number: signal.Signals) -> None:
         assert (0, b"", b"") == (found.process.returncode, out, err)
 
 
-async def test_refused_at_start(tmp_path: Path) -> None:
+async def test_an_unusable_file_or_port_is_refused_at_start(tmp_path: Path) -> None:
     """A file that others may read (5), one without a secret or with too many (2), and a busy port (69) are refused."""
     open_file = file(tmp_path, SECRET.reveal(), mode=0o644)
     ended = await hookseal("listen", "--secret-file", open_file)
@@ -163,7 +163,7 @@ async def test_refused_at_start(tmp_path: Path) -> None:
         assert (69, True) == (ended.code, f"cannot listen on 127.0.0.1:{port}" in ended.err)
 
 
-async def test_what_a_worker_sends(
+async def test_a_workers_request_verifies(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """What a real worker sends verifies with the secret that `endpoint add` returned."""

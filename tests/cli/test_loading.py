@@ -22,7 +22,7 @@ def modules(ended: Ended) -> set[str]:
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--version", "--json"), ("--json", "--version")])
-async def test_the_version(words: tuple[str, ...]) -> None:
+async def test_version_loads_little(words: tuple[str, ...]) -> None:
     """`--version` loads nothing of what parses commands, and no machinery."""
     ended = await python("-X", "importtime", "-m", "hookseal", *words)
 
@@ -32,7 +32,7 @@ async def test_the_version(words: tuple[str, ...]) -> None:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("words", [(), ("--json",), ("--url", "{url}"), ("--json", "--url={url}")])
-async def test_a_probe(words: tuple[str, ...]) -> None:
+async def test_check_loads_little(words: tuple[str, ...]) -> None:
     """`check` as a probe runs it, every few seconds, loads nothing of what parses commands, and no machinery."""
     url = f"http://127.0.0.1:{closed_port()}"
     given = [word.format(url=url) for word in words]
@@ -43,7 +43,7 @@ async def test_a_probe(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("words", [("key", "status"), ("endpoint", "list", "--tenant", "acme")])
-async def test_an_operator_who_sends_nothing(words: tuple[str, ...], begun: Begun) -> None:
+async def test_a_reading_command_loads_no_transport(words: tuple[str, ...], begun: Begun) -> None:
     """A command that only reads PostgreSQL does not load what sends requests."""
     found = loaded(await python("-X", "importtime", "-m", "hookseal", *words, **begun.settings))
 

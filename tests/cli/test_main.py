@@ -59,7 +59,9 @@ def failing(error: BaseException) -> typer.Typer:
         (ConfigError(["m", "n"]), 78, "configuration"),
     ],
 )
-def test_each_class(error: HooksealError, code: int, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_error_class_has_its_exit_code(
+    error: HooksealError, code: int, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each class of error has its exit code, and is reported once, as text or as JSON."""
     assert code == answer([], failing(error))
     shown = capsys.readouterr()
@@ -71,20 +73,20 @@ def test_each_class(error: HooksealError, code: int, name: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort(), EOFError()])
-def test_interrupted(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_exits_130(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     """An interrupted command exits 130 and says so."""
     assert 130 == answer(["--json"], failing(error))
     assert "interrupted" == json.loads(capsys.readouterr().out)["error"]["code"]
 
 
-def test_the_answer_of_a_command() -> None:
+def test_a_negative_answer_exits_1() -> None:
     """A command that succeeds exits 0, and one whose answer is no exits 1."""
     assert 1 == answer([], failing(typer.Exit(1)))
     assert 0 == answer([], failing(typer.Exit()))
 
 
 @pytest.mark.req("OPS-04", part="errors")
-def test_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_internal_error_shows_only_its_class(capsys: pytest.CaptureFixture[str]) -> None:
     """An unexpected error exits 70 and is reported by its class, without its text or a traceback."""
     assert 70 == answer([], failing(KeyError("a value")))
     shown = capsys.readouterr()
@@ -96,7 +98,7 @@ def test_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.req("OPS-04", part="errors")
 @pytest.mark.parametrize(("missing", "code"), [("arq", 78), ("redis.asyncio", 78), ("hookseal.nothing", 70)])
-def test_a_package_that_is_not_installed(missing: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_package_is_named(missing: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     """If a package of the extra `worker` is missing, the message says in one line what to install."""
     assert code == answer([], failing(ModuleNotFoundError(name=missing)))
     (line,) = capsys.readouterr().err.splitlines()
@@ -129,7 +131,9 @@ def test_a_traceback_is_masked(
         (["nothing", "--json"], None, "No such command 'nothing'"),
     ],
 )
-def test_usage(arguments: list[str], field: str | None, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_exits_2(
+    arguments: list[str], field: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An unknown command or a usage error exits 2, with JSON if `--json` was given."""
     assert 2 == answer(arguments)
     error = json.loads(capsys.readouterr().out)["error"]
@@ -151,38 +155,38 @@ def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> Non
     assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
 
 
-def test_usage_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_says_where_help_is(capsys: pytest.CaptureFixture[str]) -> None:
     """The text of a usage error says where help is."""
     assert 2 == answer(["db"])
     assert ["hookseal: Missing command.", "hookseal: Try 'hookseal db --help'."] == capsys.readouterr().err.splitlines()
 
 
-def test_a_group_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_group_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     """A group without a command shows its help, and says in words what is missing."""
     assert 2 == answer(["endpoint"])
     assert "hookseal: Missing command." == capsys.readouterr().err.splitlines()[0]
 
 
-def test_help_of_any_width() -> None:
+def test_a_help_paragraph_is_one_line() -> None:
     """A paragraph of a help text is one line, so that it wraps only at the width of the terminal."""
     texts = [getattr(command, "help", "") for _, command in leaves(typer.main.get_command(tree(None)), "hookseal")]
     assert [] == [text for text in texts if "\n" in text.replace("\n\n", "")]
     assert any("\n\n" in text for text in texts)
 
 
-def test_json_belongs_to_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_before_the_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """`--json` before the command has no meaning and is refused, in JSON."""
     assert 2 == answer(["--json", "db", "status"])
     assert "malformed" == json.loads(capsys.readouterr().out)["error"]["code"]
 
 
-def test_json_behind_two_dashes_is_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_after_two_dashes_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     """After `--` nothing is an option."""
     assert 2 == answer(["db", "status", "--", "--json"])
     assert "" == capsys.readouterr().out
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """The version is printed as text or JSON."""
     assert 0 == answer(["--version"])
     assert 0 == answer(["--version", "--json"])
@@ -191,7 +195,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_help_teaches(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_first_steps(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The help shows the first steps in order, and the meaning of exit codes."""
     assert 0 == answer(arguments)
     out = capsys.readouterr().out
@@ -201,7 +205,7 @@ def test_help_teaches(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     assert [] == [line for line in out.splitlines() if len(line) > 80]
 
 
-def test_every_command_knows_json_and_explains_itself() -> None:
+def test_every_command_has_json_and_help() -> None:
     """Every command of every group has `--json` and a help text."""
     assert [] == [
         path for path, command in leaves(typer.main.get_command(tree(None)), "hookseal") if not is_complete(command)
@@ -231,7 +235,7 @@ def is_complete(command: object) -> bool:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_a_process_without_settings() -> None:
+async def test_every_missing_setting_is_reported_at_once() -> None:
     """A real process reports all problems at once on standard error, or as one object, and exits 78."""
     ended = await hookseal("key", "init", SECRETS_PROVIDR="db")
     assert (78, "") == (ended.code, ended.out)
@@ -243,7 +247,7 @@ async def test_a_process_without_settings() -> None:
     assert 3 == len(ended.json["error"]["message"].splitlines())
 
 
-async def test_an_interrupted_process() -> None:
+async def test_sigint_ends_a_waiting_command() -> None:
     """SIGINT ends a waiting command with 130, without a traceback."""
     async with black_hole() as (port, called):
         process = await asyncio.create_subprocess_exec(
@@ -275,7 +279,7 @@ sys.meta_path.insert(0, Interrupts())
 @pytest.mark.parametrize(
     "module", ["hookseal.cli.main", "typer", "hookseal.cli.commands", "hookseal.cli.endpoint.group"]
 )
-async def test_interrupted_while_it_is_loaded(module: str, tmp_path: Path) -> None:
+async def test_sigint_while_loading_exits_130(module: str, tmp_path: Path) -> None:
     """SIGINT before a command has begun also exits 130, with one line or object: nothing was changed."""
     (tmp_path / "sitecustomize.py").write_text(_INTERRUPTED_AT.format(module=module))
     shown = await hookseal("endpoint", "add", PYTHONPATH=str(tmp_path))
@@ -287,7 +291,7 @@ async def test_interrupted_while_it_is_loaded(module: str, tmp_path: Path) -> No
     assert (130, expected, "") == (as_json.code, as_json.json, as_json.err)
 
 
-def test_what_an_interrupted_command_leaves() -> None:
+def test_an_interrupt_says_whether_anything_changed() -> None:
     """The message says if a command only reads or can be resumed; any other may have made its change."""
     leaf = dict(leaves(typer.main.get_command(tree(None)), ""))
     assert {f" {' '.join(words)}" for words in KNOWN} <= leaf.keys()
@@ -304,7 +308,7 @@ def test_what_an_interrupted_command_leaves() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.req("OPS-04", part="errors")
 @pytest.mark.parametrize("words", [("--version",), ("--help",), ("db", "status", "--json"), ("check", "--json")])
-async def test_a_full_disk(words: tuple[str, ...]) -> None:
+async def test_unwritable_output_exits_69(words: tuple[str, ...]) -> None:
     """If standard output cannot be written, the command exits 69 and says so on standard error, as any error."""
     full = os.open("/dev/full", os.O_WRONLY)
     process = await forked.start(*words, env=dict(os.environ), stdout=full, stderr=PIPE)
@@ -315,7 +319,7 @@ async def test_a_full_disk(words: tuple[str, ...]) -> None:
     assert 1 == err.count(b"\n")
 
 
-def test_a_closed_pipe() -> None:
+def test_a_closed_pipe_ends_it_silently() -> None:
     """If the reader of its output ends, the command ends as any program in a pipe, without a message."""
     read, write = os.pipe()
     os.close(read)

@@ -29,13 +29,13 @@ def shape(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def decides(begun: Begun) -> AsyncIterator[Begun]:
+async def operator_installation(begun: Begun) -> AsyncIterator[Begun]:
     """Yield the installation with a login that has only the operator role."""
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_operator") as (_, url):
         yield replace(begun, settings=begun.settings | {"DATABASE_URL": url})
 
 
-async def older(begun: Begun, number: int, secret: str = SECRET) -> PlaintextEndpoint:
+async def insert_plaintext_endpoint(begun: Begun, number: int, secret: str = SECRET) -> PlaintextEndpoint:
     """Insert an endpoint of an older system."""
     return await legacy(begun.stored.pool, secret, tenant=f"t{number}", url=f"https://receiver.example/{number}")
 
@@ -47,59 +47,64 @@ async def refs(begun: Begun) -> list[str]:
 
 
 @pytest.mark.req("OPS-10")
-async def test_a_whole_story(decides: Begun) -> None:
+async def test_plaintext_is_migrated_once(operator_installation: Begun) -> None:
     """The operator role can do a dry run, the migration and a repeat; an early `--finalize` is refused."""
-    endpoints = [await older(decides, number) for number in range(3)]
-    dry_run = await decides.run("migrate-secrets", "--dry-run", "--json")
+    endpoints = [await insert_plaintext_endpoint(operator_installation, number) for number in range(3)]
+    dry_run = await operator_installation.run("migrate-secrets", "--dry-run", "--json")
     assert (0, shape(dry_run=True, migrated=3)) == (dry_run.code, dry_run.json)
     assert all(
         f"hookseal: {each.tenant_id} {each.endpoint_id}: would be migrated\n" in dry_run.err for each in endpoints
     )
     assert dry_run.err.endswith("hookseal: 3 of 3 endpoints: 3 would be migrated\n")
-    assert [None] * 3 == await refs(decides)
-    early = await decides.run("migrate-secrets", "--finalize", "--json")
+    assert [None] * 3 == await refs(operator_installation)
+    early = await operator_installation.run("migrate-secrets", "--finalize", "--json")
     assert (5, "refused") == (early.code, early.json["error"]["code"])
     assert "3 endpoints have a plaintext secret" in early.json["error"]["message"]
 
-    done = await decides.run("migrate-secrets")
+    done = await operator_installation.run("migrate-secrets")
     assert (0, "hookseal: 3 of 3 endpoints: 3 migrated\n") == (done.code, done.err)
     assert "migrated  3\n" in done.out
     assert "hookseal migrate-secrets --finalize" in done.out
-    again = await decides.run("migrate-secrets", "--json")
+    again = await operator_installation.run("migrate-secrets", "--json")
     assert (0, shape(present=3)) == (again.code, again.json)
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_end_of_the_story(decides: Begun, database_url: str) -> None:
+async def test_finalizing_lets_the_upgrade_drop_the_column(operator_installation: Begun, database_url: str) -> None:
     """An operator finalizes after a dry run; then the owner's upgrade drops the column, and nothing is left to do."""
-    endpoints = [await older(decides, number) for number in range(3)]
-    await decides.run("migrate-secrets")
+    endpoints = [await insert_plaintext_endpoint(operator_installation, number) for number in range(3)]
+    await operator_installation.run("migrate-secrets")
     for dry_run in (True, False):
-        final = await decides.run("migrate-secrets", "--finalize", "--json", *(["--dry-run"] if dry_run else []))
+        final = await operator_installation.run(
+            "migrate-secrets", "--finalize", "--json", *(["--dry-run"] if dry_run else [])
+        )
         assert 0 == final.code
         expected = shape(finalize=True, dry_run=dry_run, present=3)
         assert (expected if dry_run else expected | {"emptied": 3, "column": "forbidden"}) == final.json
-    assert [None] * 3 == [(await row(decides.stored.pool, each))["secret"] for each in endpoints]
-    assert None not in await refs(decides)
-    nothing = await decides.run("migrate-secrets", "--finalize", "--json")
+    assert [None] * 3 == [(await row(operator_installation.stored.pool, each))["secret"] for each in endpoints]
+    assert None not in await refs(operator_installation)
+    nothing = await operator_installation.run("migrate-secrets", "--finalize", "--json")
     assert (0, shape(finalize=True, column="forbidden")) == (nothing.code, nothing.json)
-    assert 1 == [each["action"] for each in await audited(decides.stored.pool, "_system")].count(
+    assert 1 == [each["action"] for each in await audited(operator_installation.stored.pool, "_system")].count(
         "secret.plaintext_forbidden"
     )
 
     url = {"DATABASE_URL": database_url}
-    before = await decides.run("db", "status", **url)
+    before = await operator_installation.run("db", "status", **url)
     assert (0, True) == (before.code, "`hookseal db upgrade` removes their column" in before.out)
-    assert "gone" == (await decides.run("db", "upgrade", "--json", **url)).json["plaintext_column"]
-    gone = await decides.run("migrate-secrets", "--json")
+    assert "gone" == (await operator_installation.run("db", "upgrade", "--json", **url)).json["plaintext_column"]
+    gone = await operator_installation.run("migrate-secrets", "--json")
     assert (0, shape(column="gone")) == (gone.code, gone.json)
-    assert "the column of plaintext secrets is gone: nothing to do\n" == (await decides.run("migrate-secrets")).out
-    assert "gone" == (await decides.run("db", "status", "--json")).json["plaintext_column"]
+    assert (
+        "the column of plaintext secrets is gone: nothing to do\n"
+        == (await operator_installation.run("migrate-secrets")).out
+    )
+    assert "gone" == (await operator_installation.run("db", "status", "--json")).json["plaintext_column"]
 
 
-async def test_what_it_says_in_the_end(begun: Begun) -> None:
+async def test_finalize_says_where_old_values_remain(begun: Begun) -> None:
     """`--finalize` says where the old values still exist, and how to make them worthless."""
-    await older(begun, 1)
+    await insert_plaintext_endpoint(begun, 1)
     await begun.run("migrate-secrets")
     out = (await begun.run("migrate-secrets", "--finalize")).out
 
@@ -107,9 +112,12 @@ async def test_what_it_says_in_the_end(begun: Begun) -> None:
         assert word in out
 
 
-async def test_secrets_that_could_be_of_standard_webhooks(begun: Begun, tmp_path: Path) -> None:
+async def test_a_whsec_secret_signs_as_x_webhook_with_a_warning(begun: Begun, tmp_path: Path) -> None:
     """A `whsec_` signs as x-webhook with its text unchanged; every run warns until the scheme is changed."""
-    endpoints = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
+    endpoints = [
+        await insert_plaintext_endpoint(begun, number, secret)
+        for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))
+    ]
     dry_run = await begun.run("migrate-secrets", "--dry-run", "--json")
     assert (0, shape(dry_run=True, migrated=3, also_standard=1)) == (dry_run.code, dry_run.json)
     said = (await begun.run("migrate-secrets", "--dry-run")).out
@@ -131,9 +139,12 @@ async def test_secrets_that_could_be_of_standard_webhooks(begun: Begun, tmp_path
     assert "could be one of Standard Webhooks" not in again.out
 
 
-async def test_a_table_of_standard_webhooks(begun: Begun) -> None:
+async def test_scheme_standard_needs_whsec_secrets(begun: Begun) -> None:
     """With `--scheme standard` each secret must be a `whsec_`; others fail and can be migrated as x-webhook."""
-    endpoints = [await older(begun, number, secret) for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))]
+    endpoints = [
+        await insert_plaintext_endpoint(begun, number, secret)
+        for number, secret in enumerate((WHSEC, SECRET, "whsec_short"))
+    ]
     for more in (("--dry-run",), ()):
         ended = await begun.run("migrate-secrets", "--scheme", "standard", "--json", *more)
         assert (1, 1, 2, 0) == (
@@ -149,10 +160,10 @@ async def test_a_table_of_standard_webhooks(begun: Begun) -> None:
     assert ["standard"] == [each["scheme"] for each in facts]
 
 
-async def test_rows_that_fail(begun: Begun) -> None:
+async def test_a_failed_row_is_reported_and_the_others_are_migrated(begun: Begun) -> None:
     """Each failure is reported with its endpoint and reason, without a value; all others are migrated; it exits 1."""
-    bad = [await older(begun, 1, ""), await older(begun, 2, "canary" * 50)]
-    good = await older(begun, 3)
+    bad = [await insert_plaintext_endpoint(begun, 1, ""), await insert_plaintext_endpoint(begun, 2, "canary" * 50)]
+    good = await insert_plaintext_endpoint(begun, 3)
     ended = await begun.run("migrate-secrets", "--json")
     expected = [
         {"tenant_id": each.tenant_id, "endpoint_id": each.endpoint_id, "code": code}
@@ -170,16 +181,16 @@ async def test_rows_that_fail(begun: Begun) -> None:
     dry_run = await begun.run("migrate-secrets", "--dry-run", "--json")
     assert (1, 1, 2) == (dry_run.code, dry_run.json["present"], dry_run.json["failures"])
     # Once these rows are repaired, a repeat migrates them.
-    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'mended' WHERE secret_ref IS NULL")
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'repaired' WHERE secret_ref IS NULL")
     assert (0, shape(migrated=2, present=1)) == (
         (again := await begun.run("migrate-secrets", "--json")).code,
         again.json,
     )
 
 
-async def test_what_is_not_finalized(begun: Begun) -> None:
+async def test_unsealed_plaintext_prevents_the_end(begun: Begun) -> None:
     """While one plaintext is none of its endpoint's secrets, no column is emptied and plaintext is not forbidden."""
-    endpoints = [await older(begun, number) for number in range(2)]
+    endpoints = [await insert_plaintext_endpoint(begun, number) for number in range(2)]
     await begun.run("migrate-secrets")
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'later' WHERE tenant_id = 't1'")
     ended = await begun.run("migrate-secrets", "--finalize", "--json")
@@ -189,7 +200,7 @@ async def test_what_is_not_finalized(begun: Begun) -> None:
     assert 2 == await begun.stored.pool.fetchval("SELECT count(secret) FROM hookseal.endpoints")
 
 
-async def test_many(begun: Begun) -> None:
+async def test_many_rows_are_counted_in_batches(begun: Begun) -> None:
     """More rows than a page and than the answer lists are all counted, with progress, and every batch is emptied."""
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
@@ -216,9 +227,9 @@ async def test_many(begun: Begun) -> None:
     assert [50, 100, 100] == sorted(emptied)
 
 
-async def test_a_tenant_whose_log_is_broken(begun: Begun) -> None:
+async def test_a_broken_audit_log_keeps_its_tenants_plaintext(begun: Begun) -> None:
     """If a tenant's audit log refuses rows, its plaintext stays; the other tenants are migrated."""
-    endpoints = [await older(begun, number) for number in range(2)]
+    endpoints = [await insert_plaintext_endpoint(begun, number) for number in range(2)]
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.audit_heads VALUES ('t0', 0, '\\x00');"
         " INSERT INTO hookseal.audit_log"
@@ -238,10 +249,10 @@ async def test_a_tenant_whose_log_is_broken(begun: Begun) -> None:
     assert (None, SECRET) == (stored["secret_ref"], stored["secret"])
 
 
-async def test_two_at_once(begun: Begun) -> None:
+async def test_concurrent_migrations_share_the_rows(begun: Begun) -> None:
     """Two operators who migrate at the same time share the rows, and neither fails."""
     for number in range(40):
-        await older(begun, number)
+        await insert_plaintext_endpoint(begun, number)
     both = await asyncio.gather(*(begun.run("migrate-secrets", "--json") for _ in range(2)))
 
     assert [0, 0] == [each.code for each in both]
@@ -251,9 +262,9 @@ async def test_two_at_once(begun: Begun) -> None:
     )
 
 
-async def test_an_endpoint_is_usable_by_its_old_id(begun: Begun) -> None:
+async def test_a_migrated_endpoint_keeps_its_id(begun: Begun) -> None:
     """A migrated endpoint keeps its UUID of any version, and every command accepts it."""
-    endpoint = await older(begun, 1)
+    endpoint = await insert_plaintext_endpoint(begun, 1)
     await begun.run("migrate-secrets")
     of = ("--tenant", endpoint.tenant_id, "--endpoint", endpoint.endpoint_id, "--json")
     assert "4" == endpoint.endpoint_id[14]
@@ -266,10 +277,10 @@ async def test_an_endpoint_is_usable_by_its_old_id(begun: Begun) -> None:
 
 @pytest.mark.req("OPS-10")
 @pytest.mark.parametrize("group", ["hookseal_worker", "hookseal_readonly"])
-async def test_who_may_not(begun: Begun, group: str) -> None:
+async def test_other_roles_are_refused_once(begun: Begun, group: str) -> None:
     """Worker and read-only roles are refused once (5), not row by row, and nothing is changed."""
     for number in range(3):
-        await older(begun, number)
+        await insert_plaintext_endpoint(begun, number)
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"], group) as (_, url):
         for more in ((), ("--dry-run",), ("--finalize",)):
             ended = await begun.run("migrate-secrets", "--json", *more, DATABASE_URL=url)
@@ -278,9 +289,9 @@ async def test_who_may_not(begun: Begun, group: str) -> None:
     assert [None] * 3 == await refs(begun)
 
 
-async def test_a_database_that_leaves(begun: Begun) -> None:
+async def test_a_lost_session_is_an_outage(begun: Begun) -> None:
     """A session that PostgreSQL ends is an outage (69), not a failed row; a repeat continues."""
-    await older(begun, 1)
+    await insert_plaintext_endpoint(begun, 1)
     await begun.stored.pool.execute(
         "CREATE FUNCTION public.end_it() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;"
@@ -292,9 +303,9 @@ async def test_a_database_that_leaves(begun: Begun) -> None:
     assert 1 == (await begun.run("migrate-secrets", "--json")).json["migrated"]
 
 
-async def test_a_trigger_of_theirs(begun: Begun) -> None:
+async def test_a_failing_trigger_fails_only_its_row(begun: Begun) -> None:
     """A failing trigger of the older system is reported by its class only, and other rows are migrated."""
-    endpoints = [await older(begun, number) for number in range(2)]
+    endpoints = [await insert_plaintext_endpoint(begun, number) for number in range(2)]
     await begun.stored.pool.execute(
         "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN RAISE EXCEPTION 'no: %', NEW.secret; END $$;"
@@ -308,7 +319,7 @@ async def test_a_trigger_of_theirs(begun: Begun) -> None:
     assert SECRET[:20] not in ended.out + ended.err
 
 
-async def test_nothing_there(begun: Begun) -> None:
+async def test_without_plaintext_there_is_nothing_to_migrate(begun: Begun) -> None:
     """An installation without an older system has nothing to migrate, and can be finalized at once."""
     await begun.stored.endpoint()
     none = await begun.run("migrate-secrets", "--json")
@@ -318,7 +329,7 @@ async def test_nothing_there(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_where_it_cannot_begin(begun: Begun) -> None:
+async def test_it_does_not_begin_without_database_or_durable_provider(begun: Begun) -> None:
     """Without an answer of the database it exits 69; the provider `dev`, whose secrets are not durable, exits 5."""
     assert 69 == (await hookseal("migrate-secrets", "--json", **NOWHERE)).code
     dev = begun.settings | {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}
@@ -327,7 +338,7 @@ async def test_where_it_cannot_begin(begun: Begun) -> None:
     assert (5, "refused") == (ended.code, ended.json["error"]["code"])
 
 
-async def test_help_teaches() -> None:
+async def test_help_has_an_example() -> None:
     """The help has an example and says when it exits 1."""
     out = (await hookseal("migrate-secrets", "--help")).out
     assert all(word in out for word in ("Example: hookseal migrate-secrets", "--finalize", "Exit 1"))

@@ -80,7 +80,7 @@ async def commands(begun: Begun, tmp_path: Path) -> AsyncIterator[Commands]:
         yield Commands(begun, tmp_path, process)
 
 
-async def found_in(commands: Commands) -> list[str]:
+async def leaked_secrets(commands: Commands) -> list[str]:
     """Return which secrets are in the collected output."""
     begun = commands.begun
     known = await all_canaries(begun.stored, begun.settings["DATABASE_URL"], begun.settings["REDIS_URL"])
@@ -97,7 +97,7 @@ async def found_in(commands: Commands) -> list[str]:
 
 
 @pytest.mark.req("SEC-15")
-async def test_what_succeeds(commands: Commands) -> None:
+async def test_a_success_prints_only_requested_secrets(commands: Commands) -> None:
     """A successful command prints a secret only if it was asked to print it."""
     hmac = await commands.added("hmac", HMAC.reveal())
     text = await commands.added("text", TEXT.reveal(), "--scheme", "x-webhook")
@@ -116,11 +116,11 @@ async def test_what_succeeds(commands: Commands) -> None:
     await commands.run(0, "audit", "export")
     await commands.run(0, "audit", "verify", "--json")
     await with_client_keys(commands, hmac, text, pair)
-    assert [] == await found_in(commands)
+    assert [] == await leaked_secrets(commands)
     # The search does find the secret that was requested.
     await commands.run(0, "secret", "reveal", *text, "--print-secret", "--json")
     assert ["x-webhook secret"] == sorted(
-        {line.split(": ")[1].partition(" as ")[0] for line in await found_in(commands)}
+        {line.split(": ")[1].partition(" as ")[0] for line in await leaked_secrets(commands)}
     )
     assert TEXT.reveal() + b"\n" == read(out)
 
@@ -136,7 +136,7 @@ async def with_client_keys(commands: Commands, hmac: Named, text: Named, pair: N
 
 
 @pytest.mark.req("SEC-15")
-async def test_what_is_refused(commands: Commands) -> None:
+async def test_a_failure_prints_no_secret(commands: Commands) -> None:
     """A command that is refused, or has an internal error, prints no secret that it has read."""
     hmac = await commands.added("hmac", HMAC.reveal())
     text = await commands.added("text", TEXT.reveal(), "--scheme", "x-webhook")
@@ -170,12 +170,12 @@ async def test_what_is_refused(commands: Commands) -> None:
         (4, ("key", "init", "--json")),
     ):
         await commands.run(expected, *arguments)
-    assert [] == await found_in(commands)
+    assert [] == await leaked_secrets(commands)
     assert any(b"Traceback" in printed and b"a fault of ours" in printed for printed in commands.printed.values())
 
 
 @pytest.mark.req("SEC-12", "SEC-15")
-async def test_what_an_older_system_had(commands: Commands) -> None:
+async def test_migration_and_import_print_no_secret(commands: Commands) -> None:
     """Migration and import print no secret, successful or not; afterwards no table contains one in the clear."""
     pool = commands.begun.stored.pool
     for number, secret in enumerate((TEXT.reveal(), MALFORMED * 9, MALFORMED_WHPK)):
@@ -202,7 +202,7 @@ async def test_what_an_older_system_had(commands: Commands) -> None:
         (70, ("import-endpoints", "--scheme", "standard", "--from-csv", defect)),
     ):
         await commands.run(expected, *arguments)
-    assert [] == await found_in(commands)
+    assert [] == await leaked_secrets(commands)
     assert any(b"Traceback" in printed and b"a fault of ours" in printed for printed in commands.printed.values())
 
     await pool.execute("UPDATE hookseal.endpoints SET secret = NULL WHERE secret_ref IS NULL")
@@ -212,7 +212,7 @@ async def test_what_an_older_system_had(commands: Commands) -> None:
 
 
 @pytest.mark.req("SEC-15")
-async def test_settings_that_are_wrong(commands: Commands) -> None:
+async def test_wrong_settings_print_no_key_or_password(commands: Commands) -> None:
     """A worker or a command with wrong settings does not print their key or password."""
     other = base64.b64encode(OTHER_KEY).decode()
     url = urlsplit(commands.begun.settings["DATABASE_URL"])
@@ -224,7 +224,7 @@ async def test_settings_that_are_wrong(commands: Commands) -> None:
     await commands.run(69, "audit", "list", DATABASE_URL=refused)
     await commands.run(69, "worker", "--json", DATABASE_URL=nobody)
     await commands.run(69, "worker", REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{closed_port()}/0")
-    assert [] == await found_in(commands)
+    assert [] == await leaked_secrets(commands)
 
 
 def read(path: str) -> bytes:

@@ -42,7 +42,7 @@ async def test_grant_list_and_revoke(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_what_is_not_there(begun: Begun) -> None:
+async def test_an_absent_role_or_right_is_not_found(begun: Begun) -> None:
     """A role that does not exist, and a right that was not granted, exit 3."""
     for command in ("grant", "revoke"):
         ended = await begun.run("producer", command, "--role", "nobody-of-this-name", "--tenant", "acme", "--json")
@@ -52,7 +52,7 @@ async def test_what_is_not_there(begun: Begun) -> None:
     assert {"items": [], "next_cursor": None} == (await begun.run("producer", "list", "--json")).json
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_is_a_table(begun: Begun) -> None:
     """The text is a table."""
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
         await begun.run("producer", "grant", "--role", role, "--tenant", "acme")
@@ -62,7 +62,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_who_may_not_grant(begun: Begun) -> None:
+async def test_a_refused_grant_prints_its_statement(begun: Begun) -> None:
     """Without the right to grant, the error has the statement that a privileged user can run."""
     pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
     async with login(pool, database_url) as (clerk, clerks_url), login(pool, database_url) as (role, _):
@@ -88,7 +88,7 @@ async def test_who_may_not_grant(begun: Begun) -> None:
         (("--role", "app", "--tenant", "a*"), 2, "tenant"),
     ],
 )
-async def test_values_that_are_malformed(options: tuple[str, ...], code: int, field: str) -> None:
+async def test_a_malformed_value_names_its_field(options: tuple[str, ...], code: int, field: str) -> None:
     """Each kind of bad value exits with its code and its field, before a database is contacted."""
     for command in ("grant", "revoke", "list"):
         ended = await hookseal("producer", command, *options, "--json", **NOWHERE)
@@ -96,6 +96,6 @@ async def test_values_that_are_malformed(options: tuple[str, ...], code: int, fi
 
 
 @pytest.mark.parametrize("command", ["grant", "revoke", "list"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal producer {command}" in (await hookseal("producer", command, "--help")).out

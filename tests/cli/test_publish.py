@@ -26,7 +26,7 @@ async def body(begun: Begun, ended: Ended) -> bytes:
 
 @pytest.mark.req("OPS-04", part="json")
 @pytest.mark.req("DEL-01")
-async def test_the_shape_and_the_ring(begun: Begun) -> None:
+async def test_each_subscriber_has_one_rung_delivery(begun: Begun) -> None:
     """Each endpoint that subscribes has one delivery, and each delivery was rung."""
     endpoints = {
         (await begun.stored.endpoint(url=url)).pointer.endpoint_id
@@ -52,7 +52,7 @@ async def test_the_shape_and_the_ring(begun: Begun) -> None:
     assert (0, "", 2) == (ended.code, ended.err, len(ended.json["deliveries"])), "it warns although a worker lives"
 
 
-async def test_where_the_payload_comes_from(begun: Begun, tmp_path: Path) -> None:
+async def test_a_payload_has_three_sources(begun: Begun, tmp_path: Path) -> None:
     """JSON comes from the argument, a file or standard input and is wrapped unchanged; raw bytes are not wrapped."""
     data, raw = tmp_path / "data.json", tmp_path / "raw"
     data.write_text('{"b": 1.0, "a": "é"}', encoding="utf-8")
@@ -72,7 +72,7 @@ async def test_where_the_payload_comes_from(begun: Begun, tmp_path: Path) -> Non
     "sources",
     [(), ("--data", "1", "--file", "-"), ("--file", "-", "--raw-file", "-"), ("--data", "1", "--raw-file", "-")],
 )
-async def test_one_payload(sources: tuple[str, ...]) -> None:
+async def test_exactly_one_payload_is_accepted(sources: tuple[str, ...]) -> None:
     """Exactly one payload is accepted."""
     ended = await hookseal(*PUBLISH, *sources, "--json", **NOWHERE)
     assert (2, "data") == (ended.code, ended.json["error"]["field"])
@@ -92,13 +92,13 @@ async def test_one_payload(sources: tuple[str, ...]) -> None:
         (("--data", '"\udcff"'), "data"),
     ],
 )
-async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_value_names_its_field(options: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal(*PUBLISH, *options, "--json", **NOWHERE)
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
-async def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+async def test_an_unusable_file_is_refused(tmp_path: Path) -> None:
     """An absent file is not found, and one that is not UTF-8 is no JSON."""
     missing = await hookseal(*PUBLISH, "--file", str(tmp_path / "nothing"), "--json", **NOWHERE)
     assert (2, "file") == (missing.code, missing.json["error"]["field"])
@@ -115,7 +115,7 @@ async def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         ('"\\ud800"', "contains a lone surrogate, which is not a character: remove it"),
     ],
 )
-async def test_what_json_does_not_have(begun: Begun, value: str, says: str) -> None:
+async def test_invalid_json_names_its_path(begun: Begun, value: str, says: str) -> None:
     """Invalid JSON exits 2 with its path, from an argument and from a file; nothing is stored."""
     data = f'{{"items": [{{"price": 1}}, {{"price": {value}}}]}}'
     for ended in (
@@ -128,7 +128,7 @@ async def test_what_json_does_not_have(begun: Begun, value: str, says: str) -> N
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_what_postgresql_refuses(begun: Begun) -> None:
+async def test_what_postgresql_refuses_names_its_field(begun: Begun) -> None:
     """A payload or correlation id that PostgreSQL refuses exits 2 with its field, and nothing is stored."""
     for data in ("", "{", "{'id': 1}", "NaN", "1 2"):
         ended = await begun.run(*PUBLISH, "--data", data, "--json")
@@ -139,7 +139,7 @@ async def test_what_postgresql_refuses(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_the_limit(begun: Begun) -> None:
+async def test_the_size_of_a_body_is_limited(begun: Begun) -> None:
     """A body of the maximum size is stored; one byte more exits 2 and names the body, for raw bytes and JSON."""
     fits = await begun.fed(b"x" * MAX_BODY_BYTES, *PUBLISH, "--raw-file", "-", "--json")
     assert MAX_BODY_BYTES == len(await body(begun, fits))
@@ -155,7 +155,7 @@ async def test_the_limit(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_the_same_event_again(begun: Begun) -> None:
+async def test_a_repeat_returns_the_first_answer(begun: Begun) -> None:
     """A repeat returns the first answer; the same id with other data is a conflict."""
     await begun.stored.endpoint()
     first = await begun.run(*PUBLISH, "--event-id", "evt-1", "--data", '{"id": 1}', "--json")
@@ -170,7 +170,7 @@ async def test_the_same_event_again(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_nobody_subscribes(begun: Begun) -> None:
+async def test_an_event_without_subscribers_is_stored(begun: Begun) -> None:
     """Without a subscriber, also for an unknown tenant, the event is stored without deliveries."""
     await begun.stored.endpoint("globex")
     for tenant in ("acme", "never-seen"):
@@ -181,7 +181,7 @@ async def test_nobody_subscribes(begun: Begun) -> None:
     assert shown.out.endswith("no endpoint of tenant acme subscribes to invoice.paid: nothing is sent\n")
 
 
-async def test_redis_does_not_answer(begun: Begun) -> None:
+async def test_without_redis_the_event_is_stored(begun: Begun) -> None:
     """Without Redis, absent or silent, the event is still stored within seconds, and the lost ring is reported."""
     await begun.stored.endpoint()
     async with black_hole() as (hole, called):
@@ -200,7 +200,7 @@ async def test_redis_does_not_answer(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_postgresql_does_not_answer() -> None:
+async def test_without_postgresql_it_exits_69() -> None:
     """Without PostgreSQL it exits 69 with the address within seconds, and nothing is stored."""
     async with black_hole() as (hole, called):
         for port in (closed_port(), hole):
@@ -213,13 +213,13 @@ async def test_postgresql_does_not_answer() -> None:
             assert "hunter2" not in ended.out + ended.err
 
 
-async def test_without_a_schema(empty_database_url: str) -> None:
+async def test_a_missing_schema_names_the_command(empty_database_url: str) -> None:
     """Without the schema the error names the command that creates it."""
     ended = await hookseal(*PUBLISH, "--data", "1", "--json", **(NOWHERE | {"DATABASE_URL": empty_database_url}))
     assert 78 == ended.code
     assert "hookseal db upgrade" in ended.json["error"]["message"]
 
 
-async def test_help_teaches() -> None:
+async def test_help_has_an_example() -> None:
     """The help has an example."""
     assert "Example: hookseal publish" in (await hookseal("publish", "--help")).out

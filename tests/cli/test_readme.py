@@ -18,7 +18,7 @@ import pytest
 
 from hookseal.embedded.server import ports
 from tests.cli.command import DEADLINE_SECONDS, Ended
-from tests.cli.test_up import Terminal, delivered, to_its_end
+from tests.cli.test_up import Terminal, delivered, finished
 
 README: Final = Path(__file__).parents[2] / "README.md"
 FASTAPI: Final = "A FastAPI application"
@@ -55,12 +55,12 @@ async def shell(terminal: Terminal, commands: str) -> Process:
 
 async def done(terminal: Terminal, commands: str) -> Ended:
     """Run these commands to their end; each must succeed."""
-    ended = await to_its_end(await shell(terminal, commands))
+    ended = await finished(await shell(terminal, commands))
     assert 0 == ended.code, f"{commands}{ended.out}{ended.err}"
     return ended
 
 
-async def test_five_minutes(terminal: Terminal) -> None:
+async def test_the_first_five_minutes_run_as_written(terminal: Terminal) -> None:
     """The commands of the section run line by line, and the shown delivery is delivered."""
     start, commands = documented("Five minutes with `hookseal up`", "sh")
     assert ".venv/bin/hookseal up\n" == start
@@ -93,7 +93,7 @@ async def serving(terminal: Terminal, command: str) -> AsyncIterator[None]:
         await process.communicate()
 
 
-async def test_the_fastapi_application(terminal: Terminal) -> None:
+async def test_the_fastapi_application_publishes_and_receives(terminal: Terminal) -> None:
     """The application publishes in its own transaction, stores verified requests, and refuses others."""
     [program], [prepare, pay] = documented(FASTAPI, "python"), documented(FASTAPI, "sh")
     install, add, serve = prepare.splitlines()
@@ -109,7 +109,7 @@ async def test_the_fastapi_application(terminal: Terminal) -> None:
             first, again = await _posted(session, url), await _posted(session, url)
             assert (200, 1) == (first[0], first[1]["deliveries"])
             assert 500 == again[0]  # the invoice exists already: neither it nor another event is stored
-            [delivery] = (await terminal.pointed("delivery", "list"))["items"]
+            [delivery] = (await terminal.run_on_stack("delivery", "list"))["items"]
             shown = await delivered(terminal, delivery["delivery_id"])
             forged = await _posted(session, f"http://{here}/hooks", **_forged(delivery["delivery_id"]))
             assert 401 == forged[0]

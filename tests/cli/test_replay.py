@@ -8,16 +8,16 @@ from tests.cli.command import hookseal
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
-from tests.operations.test_replay_jobs import dead, ended, started
+from tests.operations.test_replay_jobs import dead_letters, ended, started
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 pytestmark = [pytest.mark.req("DEL-07", part="jobs"), pytest.mark.req("OPS-04", part="json")]
 
 
-async def test_a_job_from_start_to_end(begun: Begun) -> None:
+async def test_a_job_is_started_shown_and_cancelled(begun: Begun) -> None:
     """A dry run counts and changes nothing; a job is started, shown, listed and cancelled, and is audited."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    await dead(begun.stored, 3)
+    await dead_letters(begun.stored, 3)
     what = ("replay", "start", "--tenant", "acme", "--endpoint", endpoint, "--since", "2026-01-01T00:00:00Z")
     would = {"would_replay": 3, "would_skip": {"endpoint_disabled": 0, "endpoint_deleted": 0}}
     assert would == (await begun.run(*what, "--dry-run", "--json")).json
@@ -41,10 +41,10 @@ async def test_a_job_from_start_to_end(begun: Begun) -> None:
     assert ["replay.started", "replay.cancelled"] == actions[1:]
 
 
-async def test_waiting_for_the_end(begun: Begun) -> None:
+async def test_wait_reports_progress(begun: Begun) -> None:
     """With --wait the command returns when the job is done, and reports on standard error how far it is."""
     await begun.stored.endpoint()
-    await dead(begun.stored, 3)
+    await dead_letters(begun.stored, 3)
     job = await started(begun.stored)
     waiting = asyncio.create_task(begun.run("replay", "status", job.replay_id, "--wait", "--json"))
     await ended(begun.stored, job)
@@ -55,7 +55,7 @@ async def test_waiting_for_the_end(begun: Begun) -> None:
     assert 2 == (await begun.run("replay", "status", "--wait")).code
 
 
-async def test_what_is_refused(begun: Begun) -> None:
+async def test_a_wrong_value_names_its_field(begun: Begun) -> None:
     """Wrong values are usage errors that name their field; what is unknown or has nothing to replay is not found."""
     start = ("replay", "start", "--tenant", "acme", "--json")
     for words, code, field in (
@@ -73,10 +73,10 @@ async def test_what_is_refused(begun: Begun) -> None:
     assert 2 == (await hookseal("replay", "start")).code
 
 
-async def test_enabling_an_endpoint(begun: Begun) -> None:
+async def test_enable_with_since_replays_what_was_missed(begun: Begun) -> None:
     """With --since the endpoint is enabled and what it missed is replayed; without it no job is started."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    await dead(begun.stored, 2)
+    await dead_letters(begun.stored, 2)
     enable = ("endpoint", "enable", "--tenant", "acme", "--endpoint", endpoint)
     await begun.run("endpoint", "disable", *enable[2:])
     shown = (await begun.run(*enable, "--since", "2026-01-01T00:00:00Z", "--json")).json

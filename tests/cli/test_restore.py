@@ -36,7 +36,7 @@ async def put_back(begun: Begun) -> None:
     )
 
 
-async def test_nothing_is_stale(begun: Begun) -> None:
+async def test_without_stale_rows_check_exits_0(begun: Begun) -> None:
     """If nothing is stale, `restore check` exits 0 and lists nothing, as text and JSON."""
     await rotated(begun)
 
@@ -48,7 +48,7 @@ async def test_nothing_is_stale(begun: Begun) -> None:
     assert {"items": [], "next_cursor": None} == (await begun.run("restore", "check", "--json")).json
 
 
-async def test_an_endpoint_is_accepted(begun: Begun, tmp_path: Path) -> None:
+async def test_a_stale_endpoint_works_once_accepted(begun: Begun, tmp_path: Path) -> None:
     """A stale row is listed (1) and cannot be changed until it is accepted; then it works as before."""
     endpoint = await rotated(begun)
     heads = tmp_path / "heads.json"
@@ -83,7 +83,7 @@ async def test_an_endpoint_is_accepted(begun: Begun, tmp_path: Path) -> None:
     assert ["_system", "acme"] == sorted(item["tenant_id"] for item in listed)
 
 
-async def test_an_endpoint_in_an_overlap_is_accepted(begun: Begun, tmp_path: Path) -> None:
+async def test_an_accepted_overlap_row_matches_its_records(begun: Begun, tmp_path: Path) -> None:
     """A row from an overlap that was revoked later is accepted, and the states of both records match it."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
@@ -107,7 +107,7 @@ async def test_an_endpoint_in_an_overlap_is_accepted(begun: Begun, tmp_path: Pat
     assert {"1": "previous", "2": "active", "3": "retired"} == states
 
 
-async def test_a_row_that_is_not_genuine_is_not_accepted(begun: Begun, tmp_path: Path) -> None:
+async def test_an_altered_row_is_not_accepted(begun: Begun, tmp_path: Path) -> None:
     """A stale row that was also altered stays refused (1) with the reason; the others are accepted."""
     endpoint = await rotated(begun)
     await put_back(begun)
@@ -124,7 +124,7 @@ async def test_a_row_that_is_not_genuine_is_not_accepted(begun: Begun, tmp_path:
 
 
 @pytest.mark.req("SEC-24", part="whole-database")
-async def test_a_log_that_is_stale(begun: Begun, tmp_path: Path) -> None:
+async def test_a_stored_head_shows_a_stale_log(begun: Begun, tmp_path: Path) -> None:
     """A stored head shows that the log is older (1) until that is accepted, or that its history differs."""
     await rotated(begun)
     heads = tmp_path / "heads.json"
@@ -149,7 +149,7 @@ async def test_a_log_that_is_stale(begun: Begun, tmp_path: Path) -> None:
     assert 0 == (await begun.run("audit", "verify", "--head", str(heads))).code
 
 
-async def test_files_that_are_no_heads(begun: Begun, tmp_path: Path) -> None:
+async def test_another_file_than_heads_is_refused(begun: Begun, tmp_path: Path) -> None:
     """An absent file or one of another form is refused (2), and the error says how to make one."""
     other = tmp_path / "other"
     for content in (None, b"\xff", b"{}"):
@@ -170,7 +170,7 @@ async def test_files_that_are_no_heads(begun: Begun, tmp_path: Path) -> None:
 
 
 @pytest.mark.req("SEC-24", part="integrity-key")
-async def test_rotate_integrity(begun: Begun) -> None:
+async def test_the_integrity_key_is_rotated_and_audited(begun: Begun) -> None:
     """A new version of the integrity key is audited; older rows still verify, and new rows are made with it."""
     endpoint = await rotated(begun)
     made = await begun.run("key", "rotate-integrity", "--json")
@@ -196,20 +196,20 @@ async def test_a_forged_acceptance_accepts_nothing(begun: Begun, tmp_path: Path)
     heads = tmp_path / "heads.json"
     mac = "ab" * 32
     heads.write_text(json.dumps({"tenants": [{"tenant_id": "acme", "head_sequence": 9, "head_mac": mac}]}))
-    for told in ([["acme", 9, mac]], [["acme"]]):
+    for printed in ([["acme", 9, mac]], [["acme"]]):
         await begun.stored.pool.execute(
             "INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac,"
             " mac_key_id) VALUES"
             " ('_system', $2, now(), 'x/y', 'restore.accepted', 'restore', $1::text::json, '', '', '1')",
-            json.dumps({"epoch": 1, "heads": told}, separators=(",", ":")),
-            90 + len(told[0]),
+            json.dumps({"epoch": 1, "heads": printed}, separators=(",", ":")),
+            90 + len(printed[0]),
         )
         ended = await begun.run("audit", "verify", "--tenant", "acme", "--head", str(heads), "--json")
         assert (1, ["older"]) == (ended.code, [one["is"] for one in ended.json["contradicted"]])
 
 
 @pytest.mark.parametrize("tenants", [[], [{"tenant_id": "a\0b", "head_sequence": 1, "head_mac": "ab" * 32}]])
-async def test_heads_that_cannot_be_compared(begun: Begun, tmp_path: Path, tenants: list[object]) -> None:
+async def test_a_file_without_a_comparable_head_is_refused(begun: Begun, tmp_path: Path, tenants: list[object]) -> None:
     """A file without a head, or with an invalid tenant, is refused, since nothing would be compared."""
     heads = tmp_path / "heads.json"
     heads.write_text(json.dumps({"tenants": tenants}))
@@ -217,7 +217,7 @@ async def test_heads_that_cannot_be_compared(begun: Begun, tmp_path: Path, tenan
     assert (2, "head") == (ended.code, ended.json["error"]["field"])
 
 
-async def test_one_endpoint_is_accepted_and_no_other(begun: Begun, tmp_path: Path) -> None:
+async def test_endpoint_accepts_one_endpoint_only(begun: Begun, tmp_path: Path) -> None:
     """With `--endpoint` only that endpoint is accepted, and the restore epoch stays."""
     endpoints = [await rotated(begun)]
     await begun.stored.pool.execute("DROP TABLE kept")
@@ -238,7 +238,7 @@ async def test_one_endpoint_is_accepted_and_no_other(begun: Begun, tmp_path: Pat
     assert (0, []) == (again.code, again.json["accepted"])
 
 
-async def test_an_altered_row_is_listed_and_shown(begun: Begun) -> None:
+async def test_an_altered_row_is_listed_once(begun: Begun) -> None:
     """A row that does not match its MAC is listed once (1); commands that show a stale row say so."""
     endpoint = await rotated(begun)
     of = ("--tenant", "acme", "--endpoint", endpoint)
@@ -264,7 +264,7 @@ async def test_an_altered_row_is_listed_and_shown(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_material_that_came_back_is_found(begun: Begun, tmp_path: Path) -> None:
+async def test_a_restored_record_is_destroyed_again(begun: Begun, tmp_path: Path) -> None:
     """A destroyed record that came back is listed and, once accepted, destroyed again; a deleted one is listed."""
     endpoint = await rotated(begun)
     of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
@@ -290,7 +290,7 @@ async def test_material_that_came_back_is_found(begun: Begun, tmp_path: Path) ->
 
 
 @pytest.mark.req("SEC-24", part="integrity-key")
-async def test_a_version_of_the_integrity_key_is_not_given_twice(begun: Begun) -> None:
+async def test_an_integrity_key_number_is_not_used_twice(begun: Begun) -> None:
     """A version number whose record was deleted is not used again, since old MACs would then not verify."""
     await begun.run("key", "rotate-integrity")
     await begun.stored.pool.execute("DELETE FROM hookseal.secret_records WHERE name = 'integrity' AND version = 2")

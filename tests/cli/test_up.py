@@ -41,9 +41,9 @@ class Terminal:
 
     async def hookseal(self, *arguments: str, **settings: str) -> Ended:
         """Run the command in this folder to its end."""
-        return await to_its_end(await self.start(*arguments, **settings))
+        return await finished(await self.start(*arguments, **settings))
 
-    async def pointed(self, *arguments: str) -> dict[str, Any]:
+    async def run_on_stack(self, *arguments: str) -> dict[str, Any]:
         """Run a command with the settings of the running stack, and return its output."""
         settings = (await self.hookseal("up", "env", "--json")).json
         ended = await self.hookseal(*arguments, "--json", **settings)
@@ -65,7 +65,7 @@ class Terminal:
             await process.communicate()
 
 
-async def to_its_end(process: Process) -> Ended:
+async def finished(process: Process) -> Ended:
     """Return the exit code and the output of the process."""
     out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
     return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
@@ -80,7 +80,7 @@ def terminal(servers_folder: Path) -> Terminal:
 async def delivered(terminal: Terminal, delivery: str) -> dict[str, Any]:
     """Return the delivery once it is delivered."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while (shown := await terminal.pointed("delivery", "show", delivery))["state"] != "delivered":
+        while (shown := await terminal.run_on_stack("delivery", "show", delivery))["state"] != "delivered":
             pass
     return shown
 
@@ -92,18 +92,18 @@ async def ended(process: Process, number: signal.Signals) -> tuple[int | None, b
     return process.returncode, out, err
 
 
-async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
+async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
     """An event published from a second terminal is delivered, reported, and on record at the next start."""
     async with terminal.up() as (process, ready):
         assert {"event", "receiver_url", "health_url", "worker_log"} == ready.keys()
         assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
         where = ("--tenant", "acme", "--url", ready["receiver_url"] + "hook", "--event-type", "*")
-        added = await terminal.pointed("endpoint", "add", *where)
-        published = await terminal.pointed("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
+        added = await terminal.run_on_stack("endpoint", "add", *where)
+        published = await terminal.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
         (delivery,) = published["deliveries"]
         assert added["endpoint_id"] == delivery["endpoint_id"]
         shown = await delivered(terminal, delivery["delivery_id"])
-        assert "ok" == (await terminal.pointed("check"))["status"]
+        assert "ok" == (await terminal.run_on_stack("check"))["status"]
         assert [[added["secret_ref"]]] == [attempt["signed_by"] for attempt in shown["attempt_log"]]
 
         code, out, err = await ended(process, signal.SIGINT)
@@ -115,12 +115,12 @@ async def test_a_second_terminal_works_on_it(terminal: Terminal) -> None:
     assert [] == processes_in(terminal.temporary)
 
     async with terminal.up() as (process, _):
-        assert shown == await terminal.pointed("delivery", "show", delivery["delivery_id"])
+        assert shown == await terminal.run_on_stack("delivery", "show", delivery["delivery_id"])
         assert 0 == (await ended(process, signal.SIGTERM))[0]
     assert [] == processes_in(terminal.temporary)
 
 
-async def test_what_it_prints_may_be_copied(terminal: Terminal) -> None:
+async def test_the_printed_lines_may_be_copied(terminal: Terminal) -> None:
     """The printed lines for a second terminal work there without an active virtual environment."""
     process = await terminal.start("up")
     assert process.stdout is not None
@@ -134,7 +134,7 @@ async def test_what_it_prints_may_be_copied(terminal: Terminal) -> None:
             stdout=PIPE,
             stderr=PIPE,
         )
-        copied = await to_its_end(shell)
+        copied = await finished(shell)
     finally:
         process.terminate()
         await process.communicate()
@@ -150,7 +150,7 @@ async def until(stream: asyncio.StreamReader, prefix: bytes) -> AsyncIterator[by
             return
 
 
-async def test_what_it_keeps_is_private(terminal: Terminal) -> None:
+async def test_its_files_are_private(terminal: Terminal) -> None:
     """Its folder and files are private, and the printed lines name the key by its file."""
     async with terminal.up():
         assert 0o700 == stat.S_IMODE(terminal.state.stat().st_mode)
@@ -174,7 +174,7 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()]
 
 
-async def test_only_one_in_a_folder(terminal: Terminal) -> None:
+async def test_a_second_up_in_a_folder_is_refused(terminal: Terminal) -> None:
     """A second `up` in the same folder is refused, and the first one continues."""
     async with terminal.up() as (process, _):
         second = await terminal.hookseal("up", "--json")
@@ -183,7 +183,7 @@ async def test_only_one_in_a_folder(terminal: Terminal) -> None:
         assert 0 == (await terminal.hookseal("up", "env")).code
 
 
-async def test_one_that_was_killed(terminal: Terminal) -> None:
+async def test_a_killed_up_leaves_no_process(terminal: Terminal) -> None:
     """A killed `up` leaves no process, `up env` says that nothing runs, and the next one starts."""
     async with terminal.up() as (process, _):
         process.kill()
@@ -191,14 +191,14 @@ async def test_one_that_was_killed(terminal: Terminal) -> None:
         async with asyncio.timeout(DEADLINE_SECONDS):
             while await asyncio.to_thread(processes_in, terminal.temporary):
                 pass
-    told = await terminal.hookseal("up", "env", "--json")
-    assert (69, "unavailable") == (told.code, told.json["error"]["code"])
+    failed = await terminal.hookseal("up", "env", "--json")
+    assert (69, "unavailable") == (failed.code, failed.json["error"]["code"])
     async with terminal.up() as (process, _):
         assert 0 == (await ended(process, signal.SIGHUP))[0]
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_nothing_is_up(terminal: Terminal) -> None:
+async def test_up_env_says_that_nothing_runs(terminal: Terminal) -> None:
     """If nothing runs, `up env` says so on standard error, prints nothing for a shell, and creates nothing."""
     ended = await terminal.hookseal("up", "env")
     expected = "hookseal: nothing is up in this folder: run `hookseal up` here, in another terminal\n"
@@ -206,7 +206,7 @@ async def test_nothing_is_up(terminal: Terminal) -> None:
     assert not terminal.state.exists()
 
 
-async def test_a_spoilt_state(terminal: Terminal) -> None:
+async def test_an_altered_state_file_is_named(terminal: Terminal) -> None:
     """A state file that was altered is reported by name."""
     async with terminal.up():
         (terminal.state / "up.json").write_text('{"pid"')
@@ -215,7 +215,7 @@ async def test_a_spoilt_state(terminal: Terminal) -> None:
         assert f"{terminal.state / 'up.json'} was changed" in ended.json["error"]["message"]
 
 
-async def test_help_teaches() -> None:
+async def test_help_explains_the_second_terminal() -> None:
     """The help says how to use a second terminal, and how to end it."""
     for command in (("up",), ("up", "env")):
         assert 'eval "$(hookseal up env)"' in " ".join((await hookseal(*command, "--help")).out.split())
@@ -224,7 +224,7 @@ async def test_help_teaches() -> None:
     assert "one JSON object a line" in text
 
 
-def test_a_terminal_that_points_elsewhere() -> None:
+def test_contradicting_variables_are_unset() -> None:
     """Only variables that would override or contradict the settings of the stack are unset."""
     settings = {"DATABASE_URL": "postgresql://h/d", "SECRETS_MASTER_KEY_FILE": "/a key"}
     lines = ["export DATABASE_URL=postgresql://h/d", "export SECRETS_MASTER_KEY_FILE='/a key'"]

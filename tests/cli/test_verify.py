@@ -51,7 +51,7 @@ def files(tmp_path: Path) -> Kept:
     return Kept(tmp_path)
 
 
-async def test_a_request_that_verifies(files: Kept) -> None:
+async def test_a_valid_request_exits_0(files: Kept) -> None:
     """It exits 0 and prints what was verified, without any setting in the environment."""
     ended = await files.verified(*NOW, "--json")
     assert (0, "") == (ended.code, ended.err)
@@ -64,7 +64,7 @@ async def test_a_request_that_verifies(files: Kept) -> None:
     ) == shown.out
 
 
-async def test_x_webhook_and_several_secrets(files: Kept) -> None:
+async def test_the_number_of_the_matching_secret_is_printed(files: Kept) -> None:
     """`--secret-file` may be repeated, and the number of the secret that matched is printed."""
     headers = files.write("x", json.dumps(x_webhook()))
     another = files.write("another", X_SECRET, mode=0o600)
@@ -77,7 +77,7 @@ async def test_x_webhook_and_several_secrets(files: Kept) -> None:
 @pytest.mark.req("SEC-20")
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize(("mode", "end"), [(0o600, "\n"), (0o640, ""), (0o644, "\n"), (0o644, "\r\n")])
-async def test_a_public_key(files: Kept, mode: int, end: str) -> None:
+async def test_a_public_key_verifies_ed25519(files: Kept, mode: int, end: str) -> None:
     """A file with a public key verifies ed25519, also beside secrets; others may read it."""
     headers = files.write("asymmetric", json.dumps(standard(ASYMMETRIC)))
     public = files.write("public", PUBLIC + end, mode=mode)
@@ -102,7 +102,7 @@ async def test_a_public_key(files: Kept, mode: int, end: str) -> None:
         "",
     ],
 )
-async def test_what_others_may_read_is_a_public_key_only(files: Kept, content: str | bytes) -> None:
+async def test_only_a_public_key_may_be_readable_by_others(files: Kept, content: str | bytes) -> None:
     """A file that others may read is refused unless it has exactly one public key; its content is not shown."""
     ended = await files.verified(*NOW, "--json", secret_file=files.write("open", content, mode=0o644))
 
@@ -111,7 +111,7 @@ async def test_what_others_may_read_is_a_public_key_only(files: Kept, content: s
 
 
 @pytest.mark.req("SEC-20")
-async def test_a_key_that_is_no_good(files: Kept) -> None:
+async def test_an_unusable_key_is_refused_with_its_reason(files: Kept) -> None:
     """A private key and a malformed public key are refused with the reason, not as a wrong signature."""
     private = await files.verified(*NOW, secret_file=files.write("private", PRIVATE, mode=0o600))
     cut = await files.verified(*NOW, secret_file=files.write("cut", PUBLIC[:-4]))
@@ -122,7 +122,7 @@ async def test_a_key_that_is_no_good(files: Kept) -> None:
     assert "secret 1 is not a public key" in cut.out
 
 
-async def test_a_request_that_is_stale(files: Kept) -> None:
+async def test_an_old_request_exits_1_with_its_age(files: Kept) -> None:
     """An old request exits 1 with its age, and says that its signature matches; `--tolerance` accepts it."""
     ended = await files.verified("--at", str(AT + 400), "--json")
     assert (1, "") == (ended.code, ended.err)
@@ -149,7 +149,7 @@ async def test_a_request_that_is_stale(files: Kept) -> None:
     assert 0 == (await files.verified("--at", str(AT + 400), "--tolerance", "400")).code
 
 
-async def test_now_is_now(files: Kept) -> None:
+async def test_the_default_time_is_now(files: Kept) -> None:
     """Without `--at` the current time counts, so a request of 2021 is years old."""
     ended = await files.verified("--json")
 
@@ -168,7 +168,7 @@ async def test_now_is_now(files: Kept) -> None:
         (x_webhook(signature="sha256="), "no_matching_signature", ("x-webhook", DELIVERY, AT)),
     ],
 )
-async def test_requests_that_do_not_verify(
+async def test_an_invalid_request_exits_1_with_its_reason(
     files: Kept, headers: dict[str, str], reason: str, stated: tuple[str | None, str | None, int | None]
 ) -> None:
     """It exits 1 with the reason and the request's own values, with control characters escaped."""
@@ -183,7 +183,7 @@ async def test_requests_that_do_not_verify(
     assert "\x1b" not in ended.out + shown.out
 
 
-async def test_another_secret(files: Kept) -> None:
+async def test_a_wrong_secret_does_not_match(files: Kept) -> None:
     """A wrong secret does not match, and an invalid secret is a separate reason."""
     for text, reason in (
         (OTHER_SECRET, "no_matching_signature"),
@@ -194,7 +194,7 @@ async def test_another_secret(files: Kept) -> None:
         assert (1, reason) == (ended.code, ended.json["reason"])
 
 
-async def test_another_body(files: Kept) -> None:
+async def test_an_added_newline_breaks_the_signature(files: Kept) -> None:
     """One newline added by an editor makes the signature wrong."""
     ended = await files.verified(*NOW, "--json", body_file=files.write("other", BODY + b"\n"))
 
@@ -210,7 +210,7 @@ async def test_another_body(files: Kept) -> None:
         ("", ""),
     ],
 )
-async def test_headers_as_they_came(files: Kept, first: str, after: str) -> None:
+async def test_raw_http_headers_are_read(files: Kept, first: str, after: str) -> None:
     """A first line of HTTP is ignored, and nothing after the empty line is a header."""
     lines = "".join(f"{name.title()}:\t {value} \r\n" for name, value in standard().items())
     ended = await files.verified(*NOW, headers_file=files.write("dump", f"{first}Host: a\r\n{lines}{after}"))
@@ -219,7 +219,7 @@ async def test_headers_as_they_came(files: Kept, first: str, after: str) -> None
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \n"])
-async def test_headers_as_json(files: Kept, mark: bytes) -> None:
+async def test_headers_are_read_from_json(files: Kept, mark: bytes) -> None:
     """A JSON object is accepted, with a string or a list of strings for each name."""
     headers = {name: [value] for name, value in standard().items()} | {"host": "a"}
     ended = await files.verified(*NOW, headers_file=files.write("json", mark + json.dumps(headers).encode()))
@@ -227,7 +227,7 @@ async def test_headers_as_json(files: Kept, mark: bytes) -> None:
     assert (0, "") == (ended.code, ended.err)
 
 
-async def test_a_header_that_is_repeated(files: Kept) -> None:
+async def test_values_of_a_repeated_header_are_joined(files: Kept) -> None:
     """Values of one name are joined, as servers do: two ids are an invalid one."""
     twice = "".join(f"{name}: {value}\n" for name, value in standard().items()) + "Webhook-Id: other\n"
     as_lines = await files.verified(*NOW, "--json", headers_file=files.write("lines", twice))
@@ -243,7 +243,7 @@ async def test_a_header_that_is_repeated(files: Kept) -> None:
     "content",
     ["webhook-id", ": value\n", "a: b\n c: d\n", "{", '{"a": 1}', '{"a": [1]}', "{}{}", '{"a":' + "[" * 9_000],
 )
-async def test_headers_that_are_none(files: Kept, content: str) -> None:
+async def test_text_without_headers_is_refused(files: Kept, content: str) -> None:
     """Text that is neither header lines nor an object of strings exits 2 and names the option."""
     ended = await files.verified("--json", headers_file=files.write("others", content))
 
@@ -251,7 +251,7 @@ async def test_headers_that_are_none(files: Kept, content: str) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_files_that_cannot_be_taken(files: Kept) -> None:
+async def test_an_unusable_file_names_its_option(files: Kept) -> None:
     """An absent file exits 3, a secret that others may read 5, a too large file 2; each names its option."""
     absent = str(files.folder / "absent")
     for option in ("secret_file", "headers_file", "body_file"):
@@ -265,7 +265,7 @@ async def test_files_that_cannot_be_taken(files: Kept) -> None:
         assert str(most) in ended.json["error"]["message"]
 
 
-async def test_standard_input(files: Kept) -> None:
+async def test_one_file_may_be_standard_input(files: Kept) -> None:
     """One of the files may be standard input, and only one."""
     contents = {
         "--secret-file": SECRET.encode(),
@@ -281,6 +281,6 @@ async def test_standard_input(files: Kept) -> None:
     assert "once" in twice.json["error"]["message"]
 
 
-async def test_help_teaches() -> None:
+async def test_help_has_an_example() -> None:
     """The help has an example."""
     assert "Example: hookseal verify" in (await hookseal("verify", "--help")).out

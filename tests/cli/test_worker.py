@@ -55,7 +55,7 @@ async def get(url: str) -> bytes:
 @pytest.mark.req("OPS-04", part="json")
 @pytest.mark.parametrize("options", [(), ("--json",)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_ready_until_it_is_told(options: tuple[str, ...], number: signal.Signals, begun: Begun) -> None:
+async def test_a_worker_is_ready_until_a_signal(options: tuple[str, ...], number: signal.Signals, begun: Begun) -> None:
     """One line reports readiness and the address of the probes; a signal ends it with 0 and no more output."""
     async with working(begun.settings, *options) as (process, ready):
         assert {"event", "worker_id", "pid", "health_url"} == ready.keys()
@@ -71,7 +71,7 @@ async def test_ready_until_it_is_told(options: tuple[str, ...], number: signal.S
         assert not is_open(int(ready["health_url"].rpartition(":")[2]))
 
 
-async def test_it_works_on_what_the_commands_made(begun: Begun) -> None:
+async def test_a_published_event_is_delivered(begun: Begun) -> None:
     """An event published while it runs is sent, and its outcome is on record."""
     settings = {"HOOKSEAL_ALLOW_HTTP": "true", "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8"}
     url = f"http://127.0.0.1:{closed_port()}/"
@@ -81,14 +81,14 @@ async def test_it_works_on_what_the_commands_made(begun: Begun) -> None:
         published = await begun.run("publish", "--tenant", "acme", "--event-type", "a", "--data", "1", "--json")
         delivery = published.json["deliveries"][0]["delivery_id"]
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while not (shown := (await begun.run("delivery", "show", delivery, "--json")).json)["attempt_log"]:
+            while not (shown := (await begun.run("delivery", "show", delivery, "--json")).json)["attempts"]:
                 pass
     (attempt,) = shown["attempt_log"]
     assert ("connection", None, 1) == (attempt["outcome"], attempt["status"], shown["attempts"])
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_every_problem_of_the_settings_at_once() -> None:
+async def test_every_wrong_setting_is_reported_at_once() -> None:
     """Wrong settings exit 78 with one line for each problem, or one object, without a value."""
     settings = {"HOOKSEAL_CONCURENCY": "7", "HOOKSEAL_LEASE_SECONDS": "hunter2", "SECRETS_PROVIDER": "dev"}
     ended = await hookseal("worker", **settings)
@@ -103,7 +103,7 @@ async def test_every_problem_of_the_settings_at_once() -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_postgresql_does_not_answer() -> None:
+async def test_without_postgresql_it_exits_within_seconds() -> None:
     """If PostgreSQL is absent or silent, it exits within seconds and names the address."""
     async with black_hole() as (hole, called):
         for port in (closed_port(), hole):
@@ -117,7 +117,7 @@ async def test_postgresql_does_not_answer() -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_redis_does_not_answer(begun: Begun) -> None:
+async def test_without_redis_it_exits_within_seconds(begun: Begun) -> None:
     """If Redis is absent or silent, it exits within seconds and names the address."""
     async with black_hole() as (hole, called):
         for port in (closed_port(), hole):
@@ -130,7 +130,7 @@ async def test_redis_does_not_answer(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_the_port_of_the_probes_is_taken(processes: str, begun: Begun) -> None:
+async def test_a_busy_port_names_the_setting(processes: str, begun: Begun) -> None:
     """A busy port is reported with the setting that changes it."""
     taken, port = taken_port()
     with taken:
@@ -143,7 +143,9 @@ async def test_the_port_of_the_probes_is_taken(processes: str, begun: Begun) -> 
 
 
 @pytest.mark.req("SEC-04", part="key-init")
-async def test_before_the_installation_has_begun(empty_database_url: str, database_url: str, redis_url: str) -> None:
+async def test_a_missing_schema_or_key_names_the_command(
+    empty_database_url: str, database_url: str, redis_url: str
+) -> None:
     """Without the schema, or without the first key, it does not start and names the command."""
     for url, command in ((empty_database_url, "hookseal db upgrade"), (database_url, "hookseal key init")):
         ended = await hookseal("worker", "--json", DATABASE_URL=url, REDIS_URL=redis_url, **SETTINGS)
@@ -151,7 +153,7 @@ async def test_before_the_installation_has_begun(empty_database_url: str, databa
         assert command in ended.json["error"]["message"]
 
 
-async def test_several_refuse_as_one_does(database_url: str, redis_url: str) -> None:
+async def test_several_processes_report_one_refusal(database_url: str, redis_url: str) -> None:
     """With several processes a failed start has the same exit code and object, reported once."""
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **SETTINGS}
     one = await hookseal("worker", "--json", **settings)
@@ -161,7 +163,7 @@ async def test_several_refuse_as_one_does(database_url: str, redis_url: str) -> 
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_nobody_can_be_told_that_it_is_ready(processes: str, begun: Begun) -> None:
+async def test_unwritable_output_ends_the_worker(processes: str, begun: Begun) -> None:
     """If its output cannot be written, one worker or several end with that error."""
     settings = {**os.environ, **SETTINGS, **begun.settings, "HOOKSEAL_PROCESSES": processes}
     full = os.open("/dev/full", os.O_WRONLY)
@@ -175,7 +177,7 @@ async def test_nobody_can_be_told_that_it_is_ready(processes: str, begun: Begun)
 
 
 @pytest.mark.parametrize("number", ["0", "65", "two"])
-async def test_how_many_processes_there_may_be(number: str) -> None:
+async def test_the_number_of_processes_is_limited(number: str) -> None:
     """`--processes` and its setting accept 1 to 64."""
     option = await hookseal("worker", "--processes", number, **SETTINGS)
     setting = await hookseal("worker", HOOKSEAL_PROCESSES=number, **SETTINGS)
@@ -186,7 +188,7 @@ async def test_how_many_processes_there_may_be(number: str) -> None:
     assert "HOOKSEAL_PROCESSES must be a whole number from 1 to 64" in setting.err
 
 
-async def test_help_teaches() -> None:
+async def test_help_describes_the_ready_line() -> None:
     """The help describes the ready line, the probes, and how it ends."""
     out = (await hookseal("worker", "--help")).out
     assert all(

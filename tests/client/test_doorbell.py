@@ -7,7 +7,7 @@ from hookseal.queue.rings import DEFAULT_QUEUE, rings
 from tests.doubles.claims import DELIVERY, RING
 
 
-async def test_what_is_rung(redis_url: str) -> None:
+async def test_a_doorbell_rings_the_given_deliveries(redis_url: str) -> None:
     """A doorbell rings the given deliveries and reports no loss."""
     lost: list[str] = []
     doorbell = Doorbell(rings(redis_url), lost.append)
@@ -19,7 +19,7 @@ async def test_what_is_rung(redis_url: str) -> None:
     assert [] == lost
 
 
-async def test_closed_twice(redis_url: str) -> None:
+async def test_a_doorbell_may_be_closed_twice(redis_url: str) -> None:
     """A closed doorbell rings nothing, and may be closed again."""
     doorbell = Doorbell(rings(redis_url), print)
     await doorbell.close()

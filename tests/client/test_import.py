@@ -16,14 +16,14 @@ print(hookseal.Publisher.__name__, hookseal.Published.__name__, "asyncpg" in sys
 """
 
 
-def test_importing_is_cheap() -> None:
+def test_an_import_loads_no_library() -> None:
     """Importing hookseal loads none of its libraries; the first use of the Publisher loads what publishing needs."""
     run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=False)
 
     assert ("[]\nPublisher Published True False\n", "") == (run.stdout, run.stderr)
 
 
-def test_what_is_not_there() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     """Everything in `__all__` exists, and another name is an AttributeError."""
     assert all(hasattr(hookseal, name) for name in hookseal.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Publishr'"):

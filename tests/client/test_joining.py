@@ -33,7 +33,7 @@ async def orders(stored: Stored) -> int:
     return count
 
 
-async def test_a_commit(publisher: Publisher, stored: Stored) -> None:
+async def test_event_and_order_exist_after_the_commit(publisher: Publisher, stored: Stored) -> None:
     """Event and order exist after the caller's commit, not before; nothing is rung before the caller asks for it."""
     async with stored.pool.acquire() as connection:
         async with connection.transaction():
@@ -46,7 +46,7 @@ async def test_a_commit(publisher: Publisher, stored: Stored) -> None:
     assert ids(published.deliveries) == await stored.delivery_ids() == await stored.rung()
 
 
-async def test_a_connection_of_another_kind(publisher: Publisher, stored: Stored) -> None:
+async def test_a_connection_of_another_library_is_refused(publisher: Publisher, stored: Stored) -> None:
     """A connection that is not of asyncpg is refused by the argument's name, before anything is stored."""
     another: Any = object()
     with pytest.raises(Malformed, match="asyncpg") as caught:
@@ -55,7 +55,7 @@ async def test_a_connection_of_another_kind(publisher: Publisher, stored: Stored
     assert ("connection", 0) == (caught.value.field, await stored.count())
 
 
-async def test_a_rollback(publisher: Publisher, stored: Stored) -> None:
+async def test_a_rollback_publishes_nothing(publisher: Publisher, stored: Stored) -> None:
     """After a rollback nothing is published; a ring for it does no harm."""
     async with stored.pool.acquire() as connection:
         transaction = connection.transaction()
@@ -69,7 +69,7 @@ async def test_a_rollback(publisher: Publisher, stored: Stored) -> None:
 
 
 @pytest.mark.parametrize("begun_by", ["asyncpg", "statement"])
-async def test_a_conflict_undoes_only_itself(publisher: Publisher, stored: Stored, begun_by: str) -> None:
+async def test_a_conflict_leaves_the_transaction_usable(publisher: Publisher, stored: Stored, begun_by: str) -> None:
     """After a conflict the caller's transaction continues, and its own work is kept."""
     await publisher.publish(**EVENT, event_id="evt-1")
     async with stored.pool.acquire() as connection:
@@ -86,7 +86,7 @@ async def test_a_conflict_undoes_only_itself(publisher: Publisher, stored: Store
     assert (1, 2) == (await orders(stored), await stored.count())
 
 
-async def test_a_cancelled_publish_undoes_only_itself(publisher: Publisher, stored: Stored) -> None:
+async def test_a_cancelled_publish_leaves_the_transaction_usable(publisher: Publisher, stored: Stored) -> None:
     """A publish that is cancelled while it waits for a lock leaves the caller's transaction usable."""
     async with stored.pool.acquire() as other, stored.pool.acquire() as connection:
         holding = other.transaction()
@@ -105,7 +105,7 @@ async def test_a_cancelled_publish_undoes_only_itself(publisher: Publisher, stor
     assert (1, 1) == (await orders(stored), await stored.count())
 
 
-async def test_a_connection_that_is_lost(publisher: Publisher, stored: Stored) -> None:
+async def test_a_lost_connection_is_an_outage(publisher: Publisher, stored: Stored) -> None:
     """If the caller's connection is lost during a publish, the error says that PostgreSQL does not answer."""
     async with stored.pool.acquire() as other, stored.pool.acquire() as connection:
         holding = other.transaction()
@@ -123,7 +123,7 @@ async def test_a_connection_that_is_lost(publisher: Publisher, stored: Stored) -
     assert 0 == await stored.count()
 
 
-async def test_a_connection_that_is_closed(publisher: Publisher, stored: Stored, database_url: str) -> None:
+async def test_a_closed_connection_is_an_outage(publisher: Publisher, stored: Stored, database_url: str) -> None:
     """A closed connection is reported as PostgreSQL that does not answer, and nothing is stored."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()
@@ -133,7 +133,7 @@ async def test_a_connection_that_is_closed(publisher: Publisher, stored: Stored,
     assert 0 == await stored.count()
 
 
-async def test_without_a_transaction(publisher: Publisher, stored: Stored) -> None:
+async def test_without_a_transaction_the_event_is_stored_at_once(publisher: Publisher, stored: Stored) -> None:
     """On a connection without a transaction the event is stored at once, and rung when the caller asks for it."""
     async with stored.pool.acquire() as connection:
         published = await publisher.publish(**EVENT, connection=connection)
@@ -150,7 +150,7 @@ async def _is_blocked(stored: Stored) -> bool:
     return found
 
 
-async def test_a_transaction_that_has_failed_already(publisher: Publisher, stored: Stored) -> None:
+async def test_a_failed_transaction_is_a_conflict(publisher: Publisher, stored: Stored) -> None:
     """Publishing in a transaction that has already failed is a conflict that says so, and stores nothing."""
     async with stored.pool.acquire() as connection:
         await connection.execute("BEGIN")

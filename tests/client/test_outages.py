@@ -20,7 +20,7 @@ EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "dat
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_redis_does_not_answer(
+async def test_without_redis_the_event_is_stored(
     database_url: str, stored: Stored, caplog: pytest.LogCaptureFixture, silent: bool
 ) -> None:
     """With Redis down or silent, the event is stored without delay; the lost ring is logged, not raised."""
@@ -37,7 +37,7 @@ async def test_redis_does_not_answer(
     assert "hunter2" not in caplog.text
 
 
-async def test_a_url_that_redis_does_not_know(
+async def test_a_failed_ring_raises_nothing(
     database_url: str, stored: Stored, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever makes a ring fail, the event is stored and no error is raised."""
@@ -48,7 +48,7 @@ async def test_a_url_that_redis_does_not_know(
     assert 1 == len(caplog.records)
 
 
-async def test_a_slow_redis(database_url: str, stored: Stored) -> None:
+async def test_concurrent_publishes_share_the_wait_for_redis(database_url: str, stored: Stored) -> None:
     """Concurrent publishes together wait for a silent Redis no longer than a single one."""
     async with black_hole() as (hole, _), Publisher.connect(database_url, f"redis://127.0.0.1:{hole}/0") as publisher:
         began = asyncio.get_running_loop().time()
@@ -58,7 +58,7 @@ async def test_a_slow_redis(database_url: str, stored: Stored) -> None:
     assert 50 == await stored.count()
 
 
-async def test_redis_comes_back(database_url: str, stored: Stored, own_valkey: Server) -> None:
+async def test_a_publisher_rings_again_after_an_outage(database_url: str, stored: Stored, own_valkey: Server) -> None:
     """Once a frozen Redis continues, the same Publisher rings again."""
     async with Publisher.connect(database_url, own_valkey.url) as publisher, Redis.from_url(own_valkey.url) as redis:
         first = await publisher.publish(**EVENT)
@@ -73,7 +73,9 @@ async def test_redis_comes_back(database_url: str, stored: Stored, own_valkey: S
     assert ids(first.deliveries + last.deliveries) <= rung <= await stored.delivery_ids()
 
 
-async def test_no_redis(database_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_url_of_redis_nothing_is_rung(
+    database_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With no url of Redis, or an empty one, nothing is rung and no error occurs."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", "")
@@ -86,7 +88,7 @@ async def test_no_redis(database_url: str, stored: Stored, monkeypatch: pytest.M
     assert set() == await stored.rung()
 
 
-async def test_the_environment(
+async def test_urls_and_queue_come_from_the_environment(
     database_url: str, redis_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both urls and the queue may come from the environment."""
@@ -99,7 +101,7 @@ async def test_the_environment(
     assert ids(published.deliveries) == await stored.rung("another:queue")
 
 
-async def test_settings_that_cannot_be_used(database_url: str) -> None:
+async def test_wrong_settings_are_reported_before_connecting(database_url: str) -> None:
     """Wrong settings are reported before anything is connected, and without a value."""
     for url, message in ((None, "DATABASE_URL is not set"), ("mysql://u:hunter2@h/d", "DATABASE_URL must be ")):
         with pytest.raises(ConfigError, match=message) as caught:
@@ -120,7 +122,7 @@ async def test_settings_that_cannot_be_used(database_url: str) -> None:
             raise AssertionError
 
 
-async def test_urls_of_other_clients(database_url: str, redis_url: str, stored: Stored) -> None:
+async def test_urls_of_other_clients_work(database_url: str, redis_url: str, stored: Stored) -> None:
     """The urls of an app for SQLAlchemy, libpq and Valkey work unchanged: the event is stored and rung."""
     of_libpq = "connect_timeout=10&keepalives=1&channel_binding=prefer&gssencmode=prefer&application_name=shop"
     url = f"{database_url.replace('postgresql://', 'postgresql+asyncpg://')}?ssl=prefer&{of_libpq}"
@@ -131,7 +133,7 @@ async def test_urls_of_other_clients(database_url: str, redis_url: str, stored: 
     assert (1, True) == (len(names), ids(published.deliveries) == await stored.rung())
 
 
-async def test_postgresql_does_not_answer() -> None:
+async def test_without_postgresql_connecting_fails() -> None:
     """With PostgreSQL down, silent or refusing, connecting fails with its address and without the password."""
     async with black_hole() as (hole, _), refusing("28P01", "no") as password, refusing("57P03", "later") as starting:
         for port in (closed_port(), hole, password, starting):
@@ -144,7 +146,7 @@ async def test_postgresql_does_not_answer() -> None:
             assert "hunter2" not in str(caught.value)
 
 
-async def test_a_database_that_is_not_there(database_url: str, empty_database_url: str) -> None:
+async def test_a_missing_database_or_schema_is_named(database_url: str, empty_database_url: str) -> None:
     """A missing database is reported with the address, a missing schema with the command that creates it."""
     with pytest.raises(
         Unavailable, match=r"has no such database \(InvalidCatalogNameError\): create it or correct DATABASE_URL"
@@ -156,7 +158,7 @@ async def test_a_database_that_is_not_there(database_url: str, empty_database_ur
             raise AssertionError
 
 
-async def test_postgresql_stands_still(own_postgres: Server) -> None:
+async def test_a_frozen_postgresql_is_unavailable(own_postgres: Server) -> None:
     """A frozen PostgreSQL is `Unavailable` within seconds; once it continues, the same Publisher publishes."""
     async with Publisher.connect(own_postgres.url) as publisher:
         own_postgres.freeze()
@@ -171,7 +173,7 @@ async def test_postgresql_stands_still(own_postgres: Server) -> None:
         assert not (await publisher.publish(**EVENT)).duplicate
 
 
-async def test_a_publisher_that_is_closed(database_url: str) -> None:
+async def test_a_closed_publisher_says_so(database_url: str) -> None:
     """After its block a Publisher reports that it is closed, and blames no server."""
     async with Publisher.connect(database_url) as publisher:
         pass
@@ -180,7 +182,7 @@ async def test_a_publisher_that_is_closed(database_url: str) -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_rights(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_another_role_than_a_producer_is_refused(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
     """A role that is not a producer is refused at once, and so is a producer for a tenant that it was not granted."""
     role = "hookseal_test_" + (await pool.fetchval("SELECT current_database()"))[-24:]
     url = f"postgresql://{role}:p@{database_url.partition('@')[2]}"

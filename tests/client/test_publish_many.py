@@ -40,7 +40,7 @@ async def test_all_are_stored_and_rung(publisher: Publisher, stored: Stored) -> 
 
 
 @pytest.mark.req("DEL-01")
-async def test_what_may_come_with_an_event(publisher: Publisher, stored: Stored) -> None:
+async def test_an_event_of_a_batch_has_every_field(publisher: Publisher, stored: Stored) -> None:
     """An event of a batch may have all that a single one may: any data, None too, or bytes, and the other fields."""
     published = await publisher.publish_many(
         tenant_id="acme",
@@ -62,7 +62,7 @@ async def test_what_may_come_with_an_event(publisher: Publisher, stored: Stored)
 
 
 @pytest.mark.req("DEL-01")
-async def test_one_is_as_one_of_many(publisher: Publisher, stored: Stored) -> None:
+async def test_a_single_event_is_a_repeat_in_a_batch(publisher: Publisher, stored: Stored) -> None:
     """A single event is a repeat in a batch, with the first result, and the other way round."""
     alone = await publisher.publish(tenant_id="acme", event_type=PAID, data={"id": 1}, event_id="e1")
     published = await publisher.publish_many(tenant_id="acme", events=numbered(1, 2))
@@ -90,7 +90,7 @@ async def test_one_is_as_one_of_many(publisher: Publisher, stored: Stored) -> No
         ({"data": 1, "traceparent": "nonsense"}, "traceparent", "traceparent must be"),
     ],
 )
-async def test_what_is_malformed(
+async def test_a_malformed_event_is_named(
     publisher: Publisher, stored: Stored, given: dict[str, Any], field: str, says: str
 ) -> None:
     """A malformed event is refused with its index and field, and nothing of the batch is stored or rung."""
@@ -103,7 +103,7 @@ async def test_what_is_malformed(
 
 
 @pytest.mark.parametrize("given", [{"event_type": PAID, "data": 1}, "text", None])
-async def test_what_is_no_event(publisher: Publisher, stored: Stored, given: Any) -> None:
+async def test_another_value_than_an_event_is_refused(publisher: Publisher, stored: Stored, given: Any) -> None:
     """A dict, as SQL accepts it, or anything else that is not an `Event` is refused with its index and its type."""
     with pytest.raises(Malformed, match=rf"^events\[1\] must be an Event, not {type(given).__name__}") as caught:
         await publisher.publish_many(tenant_id="acme", events=[*numbered(1, 1), given])
@@ -112,7 +112,7 @@ async def test_what_is_no_event(publisher: Publisher, stored: Stored, given: Any
 
 
 @pytest.mark.req("DEL-01")
-async def test_a_conflict(publisher: Publisher, stored: Stored) -> None:
+async def test_a_used_event_id_is_a_conflict(publisher: Publisher, stored: Stored) -> None:
     """An event id of another event is a conflict with its index; nothing of the batch is stored."""
     await publisher.publish_many(tenant_id="acme", events=numbered(5, 5))
     other = Event(event_type=PAID, data={"id": 6}, event_id="e5")
@@ -123,7 +123,7 @@ async def test_a_conflict(publisher: Publisher, stored: Stored) -> None:
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_too_many(publisher: Publisher, stored: Stored) -> None:
+async def test_the_number_of_events_is_limited(publisher: Publisher, stored: Stored) -> None:
     """More than 1,000 events are refused as soon as the 1,001st is read, even from an endless iterator."""
 
     def endless() -> Iterator[Event]:
@@ -135,7 +135,7 @@ async def test_too_many(publisher: Publisher, stored: Stored) -> None:
     assert ("events", None, 0) == (caught.value.field, caught.value.index, await stored.count())
 
 
-async def test_no_events(publisher: Publisher, stored: Stored) -> None:
+async def test_an_empty_batch_stores_nothing(publisher: Publisher, stored: Stored) -> None:
     """An empty batch is published without a query; a malformed tenant is refused all the same."""
     published = await publisher.publish_many(tenant_id="acme", events=[])
     await published.ring()
@@ -146,7 +146,7 @@ async def test_no_events(publisher: Publisher, stored: Stored) -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_in_a_transaction(publisher: Publisher, stored: Stored) -> None:
+async def test_a_batch_joins_the_transaction(publisher: Publisher, stored: Stored) -> None:
     """A batch joins the caller's transaction, rings when the caller asks for it, and undoes only itself on an error."""
     async with stored.pool.acquire() as connection:
         async with connection.transaction():
@@ -169,7 +169,7 @@ async def test_in_a_transaction(publisher: Publisher, stored: Stored) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_waits_is_not_rung(publisher: Publisher, stored: Stored) -> None:
+async def test_held_deliveries_are_not_rung(publisher: Publisher, stored: Stored) -> None:
     """Deliveries for a disabled endpoint are returned and not rung."""
     await stored.endpoint()
     await stored.pool.execute(
@@ -210,7 +210,7 @@ async def _commands(redis: Redis) -> dict[str, int]:
 
 
 @pytest.mark.req("DEL-01")
-async def test_batches_at_once(publisher: Publisher, stored: Stored) -> None:
+async def test_concurrent_batches_create_each_event_once(publisher: Publisher, stored: Stored) -> None:
     """Concurrent batches with the same events, in any order, create each event once and return the same results."""
     batches = [numbered(1, 40), numbered(1, 40)[::-1], numbered(21, 60), numbered(21, 60)[::-1]] * 5
     published = await asyncio.gather(*(publisher.publish_many(tenant_id="acme", events=batch) for batch in batches))
@@ -224,7 +224,7 @@ async def test_batches_at_once(publisher: Publisher, stored: Stored) -> None:
     assert 60 == await stored.count() == await stored.count("deliveries")
 
 
-async def test_a_publisher_that_is_closed(database_url: str) -> None:
+async def test_a_closed_publisher_refuses(database_url: str) -> None:
     """A closed Publisher refuses."""
     async with Publisher.connect(database_url) as publisher:
         pass

@@ -34,7 +34,7 @@ async def test_an_event_is_stored_and_rung(publisher: Publisher, stored: Stored)
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_waits_is_not_rung(publisher: Publisher, stored: Stored) -> None:
+async def test_a_held_delivery_is_not_rung(publisher: Publisher, stored: Stored) -> None:
     """A delivery for a disabled endpoint is returned and not rung; a repeat does not ring one that has ended."""
     await stored.endpoint()
     await stored.pool.execute(
@@ -63,7 +63,7 @@ async def test_what_waits_is_not_rung(publisher: Publisher, stored: Stored) -> N
         (((1, "a"), [2]), '[[1,"a"],[2]]'),
     ],
 )
-async def test_data(publisher: Publisher, stored: Stored, data: object, text: str) -> None:
+async def test_data_is_any_json_value(publisher: Publisher, stored: Stored, data: object, text: str) -> None:
     """Data may be any JSON value, and its keys keep their order."""
     published = await publisher.publish(**EVENT, data=data)
     body = (await stored.body(published.event_id)).decode()
@@ -73,14 +73,14 @@ async def test_data(publisher: Publisher, stored: Stored, data: object, text: st
 
 
 @pytest.mark.req("DEL-01")
-async def test_a_body(publisher: Publisher, stored: Stored) -> None:
+async def test_a_body_is_stored_byte_for_byte(publisher: Publisher, stored: Stored) -> None:
     """A body is stored byte for byte."""
     for body in (b"\xff\xfe\x00binary", b""):
         assert body == await stored.body((await publisher.publish(**EVENT, body=body)).event_id)
 
 
 @pytest.mark.req("DEL-01")
-async def test_nobody_subscribes(publisher: Publisher, stored: Stored) -> None:
+async def test_an_event_without_subscribers_is_stored(publisher: Publisher, stored: Stored) -> None:
     """An event without subscribers is stored, has no deliveries, and rings nothing."""
     published = await publisher.publish(tenant_id="never-seen", event_type="a", data={})
     await published.ring()
@@ -108,7 +108,9 @@ async def test_nobody_subscribes(publisher: Publisher, stored: Stored) -> None:
         ({"data": 1, "traceparent": "nonsense"}, "traceparent"),
     ],
 )
-async def test_what_is_malformed(publisher: Publisher, stored: Stored, given: dict[str, Any], field: str) -> None:
+async def test_a_malformed_argument_is_named(
+    publisher: Publisher, stored: Stored, given: dict[str, Any], field: str
+) -> None:
     """A malformed argument is refused by its name, and nothing is stored."""
     with pytest.raises(Malformed) as caught:
         await publisher.publish(**(EVENT | given))
@@ -117,7 +119,7 @@ async def test_what_is_malformed(publisher: Publisher, stored: Stored, given: di
     assert 0 == await stored.count()
 
 
-async def test_data_without_end(publisher: Publisher) -> None:
+async def test_data_that_contains_itself_is_refused(publisher: Publisher) -> None:
     """Data that contains itself is refused with the path."""
     data: list[object] = []
     data.append(data)
@@ -140,7 +142,9 @@ async def test_data_without_end(publisher: Publisher) -> None:
     ],
     ids=["nan", "infinity", "decimal", "bytes", "set", "datetime", "key", "surrogate"],
 )
-async def test_what_json_does_not_have(publisher: Publisher, stored: Stored, value: object, says: str) -> None:
+async def test_a_value_without_json_form_is_refused(
+    publisher: Publisher, stored: Stored, value: object, says: str
+) -> None:
     """A value that JSON does not have is refused with its path and an alternative; nothing is stored."""
     data = {"items": [{"price": 1}, {"price": value}]}
     with pytest.raises(Malformed) as caught:
@@ -150,7 +154,7 @@ async def test_what_json_does_not_have(publisher: Publisher, stored: Stored, val
     assert 0 == await stored.count()
 
 
-async def test_a_body_that_is_text(publisher: Publisher, stored: Stored) -> None:
+async def test_a_body_must_be_bytes(publisher: Publisher, stored: Stored) -> None:
     """A body must be bytes: text is refused, not published as data."""
     body: Any = '{"id": 1}'
     with pytest.raises(Malformed) as caught:
@@ -160,7 +164,7 @@ async def test_a_body_that_is_text(publisher: Publisher, stored: Stored) -> None
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_the_limit(publisher: Publisher, stored: Stored) -> None:
+async def test_the_size_of_a_body_is_limited(publisher: Publisher, stored: Stored) -> None:
     """A body of 262,144 bytes as sent is accepted and one byte more is not, for a body and for data."""
     most = MAX_BODY_BYTES - ENVELOPE_BYTES - len('""')
     for fits in ({"body": b"x" * MAX_BODY_BYTES}, {"data": "x" * most}):
@@ -174,7 +178,7 @@ async def test_the_limit(publisher: Publisher, stored: Stored) -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_the_same_event_again(publisher: Publisher, stored: Stored) -> None:
+async def test_a_repeat_returns_the_first_result(publisher: Publisher, stored: Stored) -> None:
     """A repeat returns the first result, marked as duplicate; the same id with other data is a conflict."""
     first = await publisher.publish(**EVENT, data={"id": 1}, event_id="evt-1")
     again = await publisher.publish(**EVENT, data={"id": 1}, event_id="evt-1")
@@ -188,7 +192,7 @@ async def test_the_same_event_again(publisher: Publisher, stored: Stored) -> Non
 
 
 @pytest.mark.req("DEL-01")
-async def test_many_at_once(publisher: Publisher, stored: Stored) -> None:
+async def test_concurrent_publishes_create_one_event(publisher: Publisher, stored: Stored) -> None:
     """200 concurrent publishes of one event create one event, which one of them reports, over five connections."""
     published: list[Published] = await asyncio.gather(
         *(publisher.publish(**EVENT, data={"id": 1}, event_id="evt-1") for _ in range(200))
@@ -201,7 +205,7 @@ async def test_many_at_once(publisher: Publisher, stored: Stored) -> None:
     assert 1 <= await _connections(stored) <= 5
 
 
-async def test_nothing_stays_open(database_url: str, redis_url: str, stored: Stored) -> None:
+async def test_after_its_block_nothing_is_open(database_url: str, redis_url: str, stored: Stored) -> None:
     """After its block a Publisher has no open connection, and `ring` of an earlier result rings nothing."""
     async with Publisher.connect(database_url, redis_url) as publisher:
         async with stored.pool.acquire() as connection:

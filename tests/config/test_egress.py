@@ -32,7 +32,7 @@ def problems(environ: dict[str, str]) -> list[str]:
         ("http://u:@h:65535", EgressProxy(host="h", port=65_535, credentials=b"u:")),
     ],
 )
-def test_a_proxy(text: str, expected: EgressProxy) -> None:
+def test_a_proxy_url_is_parsed(text: str, expected: EgressProxy) -> None:
     """Host and port are read from the url, and the percent-encoded credentials are decoded."""
     assert expected == proxy(text)
 
@@ -50,7 +50,7 @@ def test_a_proxy(text: str, expected: EgressProxy) -> None:
         *(f"http://u:{CANARY}@x@h:1", f"http://u:{CANARY}\r\n@h:1", f"http://h:1?{CANARY}", "http://:1", CANARY),
     ],
 )
-def test_not_a_proxy(text: str) -> None:
+def test_another_url_is_refused_without_its_value(text: str) -> None:
     """Any other url is refused by the name of the variable, without its value."""
     [problem] = problems({"HOOKSEAL_EGRESS_PROXY": text})
 
@@ -59,7 +59,7 @@ def test_not_a_proxy(text: str) -> None:
 
 
 @pytest.mark.req("SEC-15", part="settings")
-def test_credentials_are_not_shown(tmp_path: Path) -> None:
+def test_proxy_credentials_are_masked(tmp_path: Path) -> None:
     """The credentials of the proxy, here from a file, are in no repr, and cannot be copied or pickled."""
     path = tmp_path / "proxy"
     path.write_text(f"http://user:{CANARY}@proxy.internal:3128\n")
@@ -72,7 +72,7 @@ def test_credentials_are_not_shown(tmp_path: Path) -> None:
         pickle.dumps(settings.egress)
 
 
-def test_authorities(tmp_path: Path) -> None:
+def test_every_certificate_is_read(tmp_path: Path) -> None:
     """Every certificate of the file is read, without the text between them."""
     one, other = authority("one"), authority("other")
     path = tmp_path / "ca.pem"
@@ -82,7 +82,7 @@ def test_authorities(tmp_path: Path) -> None:
     assert f"{one.pem}{other.pem}".strip() == settings.egress.trusted == certificates(str(path))
 
 
-def test_no_authorities(tmp_path: Path) -> None:
+def test_an_unusable_certificate_file_is_refused(tmp_path: Path) -> None:
     """A file that is absent, not regular, too large or without a certificate is refused by the variable's name."""
     broken = authority().pem.replace("MII", "AAA")
     texts = {"empty": "", "words": "words", "broken": broken, "large": "x" * 1_048_577}

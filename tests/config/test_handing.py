@@ -10,7 +10,7 @@ from tests.config.test_load import KEY, PASSWORD, environment
 
 
 @pytest.mark.req("SEC-01", part="db")
-def test_nothing_of_ours_stays_in_the_environment() -> None:
+def test_no_setting_stays_in_the_environment() -> None:
     """The environment has no variable of hookseal left, except the log level."""
     given = split_environment(
         environment(HOOKSEAL_LOG_LEVEL="debug", HOOKSEAL_QUEUE="q", LANG="C", HOOKSEAL_DATABASE_URL=None)
@@ -22,7 +22,7 @@ def test_nothing_of_ours_stays_in_the_environment() -> None:
     assert PASSWORD not in repr(given)
 
 
-def test_they_load_the_same_settings(tmp_path: Path) -> None:
+def test_a_child_loads_the_same_settings(tmp_path: Path) -> None:
     """A value from a file is passed as the value, under the name that was used; overridden variables are left out."""
     key = tmp_path / "key"
     key.write_text(KEY + "\n")

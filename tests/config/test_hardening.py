@@ -14,7 +14,7 @@ print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_GET_DUMPABLE is Linux's")
-async def test_a_hardened_process() -> None:
+async def test_a_hardened_process_cannot_be_dumped() -> None:
     """The kernel reports the process as not dumpable, and core files cannot be enabled again."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
@@ -29,7 +29,7 @@ print(raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
-async def test_the_limit_of_files_is_raised() -> None:
+async def test_the_file_limit_is_raised() -> None:
     """The process may open as many files as the system permits."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _FILES, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()

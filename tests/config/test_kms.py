@@ -47,7 +47,7 @@ def by_openbao(**changes: str | None) -> dict[str, str]:
     return by_kms(**(settings | changes))
 
 
-def test_wrapped_keys() -> None:
+def test_wrapped_keys_replace_plain_ones() -> None:
     """Wrapped keys take the place of the plain ones; nothing uses them before they are unwrapped."""
     settings = load(
         by_kms(
@@ -104,13 +104,13 @@ def test_wrapped_keys() -> None:
         ),
     ],
 )
-def test_what_does_not_fit(changes: dict[str, str | None], expected: str) -> None:
+def test_a_wrong_combination_is_named(changes: dict[str, str | None], expected: str) -> None:
     """Each mistake is reported by name, with what to do."""
     [found] = problems(by_kms(**changes))
     assert found.startswith(expected)
 
 
-def test_a_plain_key_that_is_wrapped_too() -> None:
+def test_the_next_key_may_be_wrapped_alone() -> None:
     """The next key may be wrapped while the current one is plain, which is how a KMS is introduced."""
     assert [] == problems(
         environment(SECRETS_KMS=ARN, SECRETS_KMS_INSTALLATION="a", SECRETS_MASTER_KEY_NEXT_WRAPPED=wrapped(NEXT))
@@ -121,7 +121,7 @@ def test_a_plain_key_that_is_wrapped_too() -> None:
     assert found.startswith("SECRETS_MASTER_KEY_NEXT_WRAPPED repeats the key of SECRETS_MASTER_KEY:")
 
 
-def test_a_command_that_draws_the_key() -> None:
+def test_a_drawn_key_needs_settings_without_one() -> None:
     """It needs settings without a master key, plain or wrapped."""
     needs = frozenset({Part.DATABASE, Part.SECRETS})
     assert load(by_kms(SECRETS_MASTER_KEY_WRAPPED=None), needs=needs, draws_key=True).secrets.keyring is None
@@ -130,7 +130,7 @@ def test_a_command_that_draws_the_key() -> None:
             load(environ, needs=needs, draws_key=True)
 
 
-def test_a_child_gets_the_keys() -> None:
+def test_a_child_gets_unwrapped_keys_only() -> None:
     """A child process gets the keys by the pipe, and neither what was wrapped nor the KMS: it asks nobody."""
     environ = by_openbao(
         SECRETS_MASTER_KEY_NEXT_WRAPPED=wrapped(NEXT),
@@ -154,7 +154,7 @@ def test_a_child_gets_the_keys() -> None:
     assert plain is plain.with_unwrapped(load(environment()).secrets)
 
 
-def test_openbao(tmp_path: Path) -> None:
+def test_openbao_settings_are_read(tmp_path: Path) -> None:
     """The variables of OpenBao say where it is and who asks; credentials leave the environment."""
     pem = authority().pem
     (tmp_path / "ca.pem").write_text(pem)
@@ -170,7 +170,7 @@ def test_openbao(tmp_path: Path) -> None:
     assert isinstance(role.credentials, AppRole)
 
 
-def test_the_names_of_vault(tmp_path: Path) -> None:
+def test_vaults_names_are_a_fallback(tmp_path: Path) -> None:
     """The variables of Vault count if those of OpenBao are not set; the others are not even read."""
     (tmp_path / "token").write_text(TOKEN + "\n")
     (tmp_path / "token").chmod(0o400)
@@ -183,7 +183,7 @@ def test_the_names_of_vault(tmp_path: Path) -> None:
     assert ["VAULT_ADDR must be https://HOST:PORT"] == problems(by_openbao(BAO_ADDR=None, VAULT_ADDR="v:1"))
 
 
-def test_openbao_of_another_program() -> None:
+def test_openbaos_variables_are_ignored_unless_named() -> None:
     """Where nothing names OpenBao, its variables belong to another program."""
     for environ in (environment, by_kms):
         theirs = environ(BAO_ADDR="", VAULT_TOKEN_FILE="/nowhere", VAULT_ADDR="x", BAO_TOKEN=TOKEN)
@@ -204,7 +204,7 @@ def test_openbao_of_another_program() -> None:
         ({"BAO_CACERT": "/nowhere"}, "BAO_CACERT names a file that cannot be read"),
     ],
 )
-def test_openbao_that_does_not_fit(changes: dict[str, str | None], expected: str) -> None:
+def test_a_wrong_openbao_setting_is_named(changes: dict[str, str | None], expected: str) -> None:
     """Each mistake is reported by name."""
     [found] = problems(by_openbao(**changes))
     assert found.startswith(expected)
@@ -213,7 +213,7 @@ def test_openbao_that_does_not_fit(changes: dict[str, str | None], expected: str
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:8200", "http://localhost", "http://[::1]:8200", "https://bao/prefix"]
 )
-def test_addresses(address: str) -> None:
+def test_a_plain_connection_must_be_local_in_production(address: str) -> None:
     """In production a plain connection stays on this machine."""
     found = load(by_openbao(BAO_ADDR=address), needs=NOTHING)
     assert found.openbao is not None
@@ -221,7 +221,7 @@ def test_addresses(address: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["BAO_TOKEN", "VAULT_TOKEN"])
-def test_a_token_that_others_may_read(tmp_path: Path, name: str) -> None:
+def test_a_token_file_must_be_private_in_production(tmp_path: Path, name: str) -> None:
     """What unwraps the master key is protected as the key is: in production nobody else may read its file."""
     file = tmp_path / "token"
     file.write_text(TOKEN)

@@ -48,7 +48,7 @@ def problems(environ: dict[str, str], *, needs: frozenset[Part] = EVERYTHING) ->
     return []
 
 
-def test_defaults() -> None:
+def test_unset_variables_have_their_defaults() -> None:
     """Variables that are not set have their documented defaults; the environment is production."""
     settings = load(environment())
     assert Environment.PRODUCTION is settings.environment
@@ -95,7 +95,7 @@ def test_finished_deliveries_are_kept_for_30_days_by_default() -> None:
     assert 3_650 == load(environment(HOOKSEAL_RETENTION_DAYS="3650")).worker.retention_days
 
 
-def test_values() -> None:
+def test_a_set_value_has_its_type() -> None:
     """A value that is set is returned in its type."""
     settings = load(
         environment(
@@ -240,13 +240,13 @@ def test_values() -> None:
         ({"HOOKSEAL_CONCURENCY": "5"}, "HOOKSEAL_CONCURENCY is not a setting of hookseal, did you mean HOOKSEAL_CONC"),
     ],
 )
-def test_each_problem(changes: dict[str, str | None], expected: str) -> None:
+def test_each_problem_names_its_variable(changes: dict[str, str | None], expected: str) -> None:
     """Every kind of bad setting is one problem that begins with the name of the variable."""
     found = problems(environment(**changes))
     assert [True] == [text.startswith(expected) for text in found], found
 
 
-def test_an_empty_variable_that_this_command_does_not_need() -> None:
+def test_an_unneeded_empty_variable_is_not_required() -> None:
     """Where a part is not needed, its empty variable is not called required."""
     (found,) = problems(environment(REDIS_URL=""), needs=frozenset({Part.DATABASE, Part.SECRETS}))
     assert "REDIS_URL is empty: give it a value or remove it" == found
@@ -254,7 +254,7 @@ def test_an_empty_variable_that_this_command_does_not_need() -> None:
     assert "SECRETS_MASTER_KEY is empty: give it a value or remove it" == found
 
 
-def test_urls_of_ours_win() -> None:
+def test_prefixed_urls_take_precedence() -> None:
     """`HOOKSEAL_DATABASE_URL` and `HOOKSEAL_REDIS_URL` take precedence over the plain names of an app."""
     ours = {"HOOKSEAL_DATABASE_URL": "postgresql://ours/db", "HOOKSEAL_REDIS_URL": "valkeys://ours/1"}
     settings = load(environment(DATABASE_URL="mysql://an.app", REDIS_URL="", **ours))
@@ -272,13 +272,13 @@ def test_urls_of_ours_win() -> None:
         ("postgresql://u:p/w@h/d", "HOOKSEAL_DATABASE_URL has an '@' after the first '/' or '?'"),
     ],
 )
-def test_a_problem_has_the_name_that_was_given(url: str, says: str) -> None:
+def test_a_problem_names_the_variable_with_the_url(url: str, says: str) -> None:
     """A problem with a url names the variable that has the url."""
     (found,) = problems(environment(DATABASE_URL=None, HOOKSEAL_DATABASE_URL=url))
     assert found.startswith(says)
 
 
-def test_all_problems_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     """Problems of names, of forms and of rules between variables are reported together."""
     found = problems(
         environment(
@@ -303,7 +303,7 @@ def test_all_problems_at_once() -> None:
 
 
 @pytest.mark.parametrize("part", list(Part))
-def test_a_part_that_is_not_needed(part: Part) -> None:
+def test_an_unneeded_part_is_checked_and_not_used(part: Part) -> None:
     """A part that is not needed may be absent, is checked if present, and must not be used."""
     needs = EVERYTHING - {part}
     assert [] == problems(environment(**{part.value: None, "SECRETS_MASTER_KEY": KEY}), needs=needs)
@@ -314,19 +314,19 @@ def test_a_part_that_is_not_needed(part: Part) -> None:
         getattr(settings, parts[part])
 
 
-def test_nothing_needed() -> None:
+def test_an_empty_environment_suffices_if_nothing_is_needed() -> None:
     """An empty environment is enough if no part is needed."""
     assert Environment.PRODUCTION is load({}, needs=NOTHING).environment
 
 
-def test_dev() -> None:
+def test_dev_works_outside_production_only() -> None:
     """The provider dev needs no key, and works outside production only."""
     settings = load(environment(SECRETS_PROVIDER="dev", SECRETS_MASTER_KEY=None, HOOKSEAL_ENV="test"))
     assert (Provider.DEV, None) == (settings.secrets.provider, settings.secrets.master_key)
 
 
 @pytest.mark.req("SEC-15", part="settings")
-def test_nothing_shows_a_password_or_a_key() -> None:
+def test_no_repr_shows_a_password_or_key() -> None:
     """No repr shows a password or a key, and the key cannot be pickled."""
     settings = load(environment(SECRETS_MASTER_KEY_NEXT=OTHER, SECRETS_MASTER_KEY_PREVIOUS=THIRD))
     for shown in (repr(settings), repr(settings.secrets), repr(settings.secrets.keyring)):
@@ -350,7 +350,7 @@ def test_nothing_shows_a_password_or_a_key() -> None:
         {"SECRETS_MASTER_KEY_PREVIOUS": f"{OTHER},{KEY}"},
     ],
 )
-def test_key_material_leaves_the_environment(changes: dict[str, str]) -> None:
+def test_keys_are_removed_from_the_environment(changes: dict[str, str]) -> None:
     """After a load, successful or not, no key is left in the environment, and everything else is."""
     environ = environment(**changes)
     problems(environ)
@@ -359,7 +359,7 @@ def test_key_material_leaves_the_environment(changes: dict[str, str]) -> None:
     assert "/usr/bin" == environ["PATH"]
 
 
-def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a mapping the settings come from the environment of the process, and the key is removed from it."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
@@ -368,7 +368,7 @@ def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.req("SEC-04", part="file")
-def test_a_key_from_a_file(tmp_path: Path) -> None:
+def test_a_key_file_must_be_private_in_production(tmp_path: Path) -> None:
     """The key may be in a file; in production no other user may be able to read it."""
     file = tmp_path / "key"
     file.write_text(KEY + "\n")
@@ -386,7 +386,7 @@ def test_a_key_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.req("SEC-04")
 @pytest.mark.parametrize("name", ["SECRETS_MASTER_KEY_NEXT", "SECRETS_MASTER_KEY_PREVIOUS"])
-def test_the_other_keys_from_files(name: str, tmp_path: Path) -> None:
+def test_other_key_files_must_be_private_in_production(name: str, tmp_path: Path) -> None:
     """The other keys of a change may be in files, too; in production no other user may be able to read them."""
     file = tmp_path / "keys"
     file.write_text(f"{OTHER},{THIRD}\n" if name == "SECRETS_MASTER_KEY_PREVIOUS" else f"{OTHER}\n")
@@ -412,7 +412,7 @@ def test_the_other_keys_from_files(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.req("SEC-04")
-def test_the_ring_of_a_change() -> None:
+def test_the_keyring_has_the_configured_keys() -> None:
     """The keyring has all configured keys, or all but the next one where that may not be registered yet."""
     environ = environment(SECRETS_MASTER_KEY_NEXT=OTHER, SECRETS_MASTER_KEY_PREVIOUS=THIRD)
     secrets = load(environ).secrets
@@ -428,7 +428,7 @@ def test_the_ring_of_a_change() -> None:
     assert (None, None) == (none.keyring, none.registered_keyring)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_one_problem(tmp_path: Path) -> None:
     """A file that cannot be read is one problem, which names the variable and not the path."""
     missing = environment(DATABASE_URL=None, DATABASE_URL_FILE=str(tmp_path / "missing"))
     assert ["DATABASE_URL_FILE names a file that cannot be read (FileNotFoundError)"] == problems(missing)
@@ -477,7 +477,7 @@ NAMES = st.one_of(
     environ=st.dictionaries(NAMES, SHAPES.map(lambda shape: shape.format(CANARY)), max_size=12),
     needs=st.sets(st.sampled_from(Part)).map(frozenset),
 )
-def test_no_environment_shows_a_value(environ: dict[str, str], needs: frozenset[Part]) -> None:
+def test_no_error_shows_a_value(environ: dict[str, str], needs: frozenset[Part]) -> None:
     """For any environment, load returns settings, or raises a `ConfigError` without a value or another error."""
     refused: ConfigError | None = None
     try:
@@ -493,7 +493,7 @@ def test_no_environment_shows_a_value(environ: dict[str, str], needs: frozenset[
         assert refused.__cause__ is refused.__context__ is None
 
 
-def test_a_url_to_listen_by() -> None:
+def test_the_listen_url_is_checked() -> None:
     """The url for LISTEN is checked like that of the database, under its own name, and is not shown."""
     url = "postgresql://user:hunter2@db.example:5433/app"
     settings = load(environment(HOOKSEAL_LISTEN_URL=url))

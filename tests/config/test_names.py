@@ -20,7 +20,7 @@ from hookseal.config import names
         ("SECRETS_WORKER_SERVICE_HOST", "10.0.0.1"),
     ],
 )
-def test_what_kubernetes_injects(name: str, value: str) -> None:
+def test_an_injected_name_is_recognised(name: str, value: str) -> None:
     """The name of a service with a value of that kind looks injected, and is not near a known name."""
     assert names.looks_injected(name, value)
     assert not names.is_near_known(name)
@@ -37,12 +37,12 @@ def test_what_kubernetes_injects(name: str, value: str) -> None:
         ("HOOKSEAL_HEALTH_PORT", "8080"),
     ],
 )
-def test_what_it_does_not(name: str, value: str) -> None:
+def test_name_or_value_alone_is_not_injected(name: str, value: str) -> None:
     """Neither the form of the name alone nor that of the value is enough."""
     assert not names.looks_injected(name, value)
 
 
-def test_near_ours() -> None:
+def test_two_edits_are_a_typing_error() -> None:
     """Two edits from a known name make a typing error, whatever the value is; three do not."""
     assert names.is_near_known("HOOKSEAL_HEALTHY_PORTS")
     assert not names.is_near_known("HOOKSEAL_WEALTHY_PORTS")
@@ -52,7 +52,7 @@ def test_near_ours() -> None:
     ("one", "other", "number"),
     [("", "", 0), ("", "ab", 2), ("abc", "abc", 0), ("abc", "axc", 1), ("kitten", "sitting", 3)],
 )
-def test_edits(one: str, other: str, number: int) -> None:
+def test_the_edit_distance_is_symmetric(one: str, other: str, number: int) -> None:
     """The distance is the same in both directions."""
     assert number == names.edit_distance(one, other) == names.edit_distance(other, one)
 
@@ -68,17 +68,17 @@ def test_edits(one: str, other: str, number: int) -> None:
         ("HOOKSEAL_LOGLEVEL", "HOOKSEAL_LOG_LEVEL"),
     ],
 )
-def test_did_you_mean(name: str, meant: str) -> None:
+def test_a_similar_name_is_suggested(name: str, meant: str) -> None:
     """For a name similar to a known one, even under another prefix, that one is suggested."""
     assert f", did you mean {meant}?" == names.did_you_mean(name)
 
 
-def test_no_guess() -> None:
+def test_an_unsimilar_name_has_no_suggestion() -> None:
     """Nothing is suggested for a name that is similar to no known one."""
     assert "" == names.did_you_mean("HOOKSEAL_COLOUR")
 
 
-def test_what_is_claimed() -> None:
+def test_known_names_and_prefixes_are_claimed() -> None:
     """Known names and all with the prefixes are for hookseal, except those of its tests and of other programs."""
     assert all(map(names.is_for_hookseal, ("DATABASE_URL", "REDIS_URL_FILE", "HOOKSEAL_X", "SECRETS_X")))
     assert not any(

@@ -4,13 +4,13 @@ from hookseal.config.names import KNOWN
 from hookseal.config.page import settings_page
 
 
-def test_the_page_names_everything() -> None:
+def test_the_page_has_every_variable() -> None:
     """The page has every variable."""
     page = settings_page()
     assert [] == [name for name in KNOWN if f"`{name}`" not in page]
 
 
-def test_a_row() -> None:
+def test_a_row_has_name_default_form_and_meaning() -> None:
     """A row has name, default, form and meaning."""
     rows = settings_page().splitlines()
     assert any(row.startswith("| `HOOKSEAL_HEALTH_PORT` | `8080` | a whole number from 0 to 65535 |") for row in rows)

@@ -25,7 +25,7 @@ def _access(**changes: str | None) -> Access:
     return load(environment(**changes)).secrets.access
 
 
-def test_aws() -> None:
+def test_the_region_of_aws_is_read() -> None:
     """The region comes from AWS_REGION, else from AWS_DEFAULT_REGION; the role is optional."""
     assert AwsAccess(region="eu-central-1") == _access(**AWS).aws
     role = {"AWS_SECRET_MANAGER_ROLE_ARN": ARN, "AWS_DEFAULT_REGION": "us-east-1"}
@@ -33,12 +33,12 @@ def test_aws() -> None:
     assert AwsAccess(region="us-east-1", role_arn=ARN) == _access(**AWS | {"AWS_REGION": None}, **role).aws
 
 
-def test_gcp() -> None:
+def test_gcp_needs_a_project() -> None:
     """The project is all that is needed."""
     assert GcpAccess(project="acme-prod") == _access(**GCP).gcp
 
 
-def test_openbao() -> None:
+def test_openbao_or_vault_variables_are_read() -> None:
     """The server and its mount come from the variables of OpenBao, else of Vault; nothing shows the token."""
     found = _access(**BAO, BAO_MOUNT="kv/hooks").openbao
     assert found is not None
@@ -62,7 +62,7 @@ def test_a_token_leaves_the_environment() -> None:
     assert TOKEN not in environ.values()
 
 
-def test_several_at_the_same_time() -> None:
+def test_several_providers_are_read_during_a_move() -> None:
     """During a move the other providers are read as well; the master key may be there or not."""
     found = _access(**AWS | {"SECRETS_ALSO_READ": "gcp , openbao", "SECRETS_MASTER_KEY": KEY}, **GCP_ONLY, **BAO_ONLY)
     assert frozenset({Provider.AWS, Provider.GCP, Provider.OPENBAO}) == found.providers
@@ -70,7 +70,7 @@ def test_several_at_the_same_time() -> None:
     assert (frozenset({Provider.AWS}), Provider.DB) == (back.access.providers, back.provider)
 
 
-def test_a_process_that_shares_its_environment() -> None:
+def test_an_unused_providers_variables_are_not_read() -> None:
     """Without these providers their variables are not read, whatever another program has in them."""
     foreign: dict[str, str | None] = {
         "AWS_REGION": "",
@@ -85,7 +85,7 @@ def test_a_process_that_shares_its_environment() -> None:
     assert foreign.items() <= split_environment(environ).environment.items()
 
 
-def test_the_prefix_of_names() -> None:
+def test_a_prefix_separates_installations() -> None:
     """Two installations in one account have names of their own by a prefix."""
     assert ("hookseal", "staging") == (_access(**AWS).prefix, _access(**AWS, SECRETS_NAME_PREFIX="staging").prefix)
 
@@ -107,12 +107,12 @@ def test_the_prefix_of_names() -> None:
         (AWS | {"SECRETS_NAME_PREFIX": "Hook_Seal"}, "SECRETS_NAME_PREFIX must be 1 to 32 characters"),
     ],
 )
-def test_problems(changes: dict[str, str | None], problem: str) -> None:
+def test_each_problem_names_its_variable(changes: dict[str, str | None], problem: str) -> None:
     """Each problem names the variable and what it must be."""
     [found] = problems(environment(**changes))
     assert found.startswith(problem)
 
 
-def test_a_command_without_secrets() -> None:
+def test_a_command_without_secrets_needs_no_provider() -> None:
     """A command that needs no secrets runs without the settings of the provider."""
     assert [] == problems(environment(**AWS | {"AWS_REGION": None}), needs=frozenset({Part.DATABASE}))

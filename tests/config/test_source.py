@@ -7,7 +7,7 @@ import pytest
 from hookseal.config.source import FileText, is_debugging, is_exposed, read_environment, read_file
 
 
-def test_values_and_files() -> None:
+def test_variables_and_their_files_are_read() -> None:
     """Variables of hookseal are read, from the environment or the file that it names; others are ignored."""
     source = read_environment(
         {"PATH": "/bin", "HOOKSEAL_ENV": "test", "REDIS_URL_FILE": "/a", "HOOKSEAL_TEST_REDIS_URL": "x"},
@@ -19,13 +19,13 @@ def test_values_and_files() -> None:
     assert "REDIS_URL" in source.present
 
 
-def test_both() -> None:
+def test_a_variable_and_its_file_are_refused() -> None:
     """A variable that is set both directly and by a file is refused, whatever the file contains."""
     source = read_environment({"REDIS_URL": "redis://h", "REDIS_URL_FILE": "/nowhere"})
     assert ("REDIS_URL and REDIS_URL_FILE are both set: remove one",) == source.problems
 
 
-def test_names_that_win() -> None:
+def test_overridden_names_are_not_read() -> None:
     """Overridden plain names are neither read nor checked, whether they have a value or a file."""
     files = {"HOOKSEAL_REDIS_URL_FILE": "/ours", "REDIS_URL": "", "REDIS_URL_FILE": "/nowhere"}
     source = read_environment(
@@ -37,7 +37,7 @@ def test_names_that_win() -> None:
     assert ((), True) == (source.problems, {"DATABASE_URL", "REDIS_URL"} <= source.present)
 
 
-def test_names_that_win_and_are_wrong() -> None:
+def test_an_empty_preferred_name_has_no_fallback() -> None:
     """An empty preferred variable does not fall back to the plain one; two forms of one are refused by their names."""
     both = {"HOOKSEAL_REDIS_URL": "redis://h", "HOOKSEAL_REDIS_URL_FILE": "/a"}
     source = read_environment({"HOOKSEAL_DATABASE_URL": "", "DATABASE_URL": "postgresql://h/d"} | both)
@@ -47,13 +47,13 @@ def test_names_that_win_and_are_wrong() -> None:
     ) == source.problems
 
 
-def test_injected_names_pass() -> None:
+def test_injected_names_are_ignored() -> None:
     """What Kubernetes injects is neither a value nor a problem."""
     source = read_environment({"HOOKSEAL_SERVICE_HOST": "10.0.0.1", "HOOKSEAL_PORT": "tcp://10.0.0.1:80"})
     assert ({}, ()) == (source.values, source.problems)
 
 
-def test_a_name_cannot_steer_a_terminal() -> None:
+def test_control_characters_in_a_name_are_escaped() -> None:
     """Control characters in an unknown name are escaped."""
     (problem,) = read_environment({"HOOKSEAL_\x1b[2J": "x"}).problems
     assert problem.startswith(r"HOOKSEAL_\x1b[2J is not a setting of hookseal")
@@ -71,7 +71,7 @@ def test_one_newline_is_removed(tmp_path: Path, content: bytes, text: str) -> No
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"a" * 16_385])
-def test_what_is_no_text(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_text_is_not_shown(tmp_path: Path, content: bytes) -> None:
     """A file that is not UTF-8 or too long cannot be read, and its content is not shown."""
     file = tmp_path / "file"
     file.write_bytes(content)
@@ -79,7 +79,7 @@ def test_what_is_no_text(tmp_path: Path, content: bytes) -> None:
     assert [True] == [text.startswith("DATABASE_URL_FILE names a file that cannot be read") for text in source.problems]
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
+def test_an_empty_file_is_reported(tmp_path: Path) -> None:
     """An empty file is reported as such."""
     file = tmp_path / "file"
     file.write_text("\n")
@@ -89,7 +89,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "exposed"), [(0o400, False), (0o600, False), (0o440, True), (0o604, True)])
-def test_rights_of_our_own_file(tmp_path: Path, mode: int, *, exposed: bool) -> None:
+def test_an_own_file_is_exposed_if_others_may_read_it(tmp_path: Path, mode: int, *, exposed: bool) -> None:
     """A file of this user is exposed if the group or others may read it."""
     file = tmp_path / "file"
     file.write_text("text")
@@ -107,12 +107,12 @@ def test_rights_of_our_own_file(tmp_path: Path, mode: int, *, exposed: bool) -> 
         (0o400, 0, 0, False),
     ],
 )
-def test_rights_of_a_mounted_file(mode: int, owner: int, reader: int, *, exposed: bool) -> None:
+def test_a_mounted_file_may_be_readable_by_its_group(mode: int, owner: int, reader: int, *, exposed: bool) -> None:
     """A file of root that the group may read, as Kubernetes mounts it, is exposed only if others may read it."""
     assert exposed == is_exposed(mode, owner=owner, reader=reader)
 
 
-def test_debugging() -> None:
+def test_the_log_level_is_known_without_settings() -> None:
     """The log level debug is known without loading the settings."""
     assert is_debugging({"HOOKSEAL_LOG_LEVEL": "debug"})
     assert is_debugging({"HOOKSEAL_LOG_LEVEL": "DEBUG"})

@@ -37,7 +37,7 @@ def problem(query: str) -> str:
     return str(caught.value)
 
 
-def test_every_parameter_of_libpq() -> None:
+def test_every_libpq_parameter_is_listed_once() -> None:
     """Each is in the tables exactly once, and on the settings page."""
     tables = [SUPPORTED, SSLMODE_ALIASES, IGNORED, UNSUPPORTED]
     names = LIBPQ.split()
@@ -63,7 +63,7 @@ def test_every_parameter_of_libpq() -> None:
         ("replication=false&application_name=a%20b%26c", "?application_name=a%20b%26c"),
     ],
 )
-def test_what_the_driver_is_given(query: str, given: str | None) -> None:
+def test_supported_parameters_reach_the_driver(query: str, given: str | None) -> None:
     """Supported parameters stay, ignored ones are removed, and aliases are translated."""
     assert (f"?{query}" if given is None else given.removesuffix("?")) == with_query(query).removesuffix("?")
 
@@ -76,7 +76,7 @@ def test_what_the_driver_is_given(query: str, given: str | None) -> None:
         ("postgres+asyncpg://h/d", "postgres://h/d"),
     ],
 )
-def test_urls_of_sqlalchemy(url: str, given: str) -> None:
+def test_sqlalchemys_driver_name_is_removed(url: str, given: str) -> None:
     """The name of a driver is removed."""
     assert given == urls.database(url).url
 
@@ -120,18 +120,18 @@ def test_urls_of_sqlalchemy(url: str, given: str) -> None:
         ("sslcert=/canary&sslkey=/canary", "the parameter sslcert, whose file cannot be read "),
     ],
 )
-def test_what_is_refused(query: str, says: str) -> None:
+def test_an_unsupported_parameter_is_named(query: str, says: str) -> None:
     """An unsupported parameter and a missing file are refused by the name of the parameter."""
     assert problem(query).startswith(f"DATABASE_URL has {says}")
 
 
-def test_a_file_that_is_not_needed() -> None:
+def test_an_unneeded_file_may_be_missing() -> None:
     """As in libpq, a missing file is no problem if nothing is verified with it or nothing is encrypted."""
     for query in ("sslmode=prefer&sslrootcert=/nowhere", "sslmode=disable&sslcert=/nowhere&sslkey=/nowhere"):
         assert f"?{query}" == with_query(query)
 
 
-def test_files_that_hold_something_else(tmp_path: Path) -> None:
+def test_an_unusable_file_is_reported_before_connecting(tmp_path: Path) -> None:
     """A file without a certificate, or a key that does not match, is reported before anything is connected."""
     issuer = authority()
     one, other = issued("a.example", by=issuer), issued("b.example", by=issuer)
@@ -149,7 +149,7 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
     assert f"?{query}" == with_query(query)
 
 
-def test_the_authorities_of_the_system() -> None:
+def test_system_is_the_ca_file_of_this_system() -> None:
     """`system` is the CA file of this system, and the name in the certificate is checked, as in libpq."""
     file = ssl.get_default_verify_paths().cafile
     if not file:
@@ -161,7 +161,7 @@ def test_the_authorities_of_the_system() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES[:3])
-async def test_the_driver_takes_them(database_url: str, mode: str) -> None:
+async def test_a_connection_uses_the_parameters(database_url: str, mode: str) -> None:
     """A connection with all that a careful user of libpq writes works, and has the application name of the url."""
     query = (
         f"sslmode={mode}&application_name=shop&connect_timeout=3&keepalives=1&channel_binding=prefer&gssencmode=prefer"

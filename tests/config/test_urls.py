@@ -59,7 +59,7 @@ def test_the_address_of_redis(url: str, address: str) -> None:
         "mysql+asyncpg://host/db",
     ],
 )
-def test_not_of_postgresql(url: str) -> None:
+def test_another_scheme_is_refused_without_the_url(url: str) -> None:
     """A url of another scheme is refused, and the error does not contain the url."""
     with pytest.raises(ValueError, match=r"^$"):
         urls.database(url)
@@ -97,7 +97,7 @@ BAD_HOST = "has a host that is neither a name nor an address: correct it, or per
         ("postgresql:///db?host=a&port=70000", "has the parameter port, which is not a number from 1 to 65535"),
     ],
 )
-def test_the_part_of_a_url_that_is_wrong(url: str, says: str) -> None:
+def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, says: str) -> None:
     """The error says which part of the url is wrong and how to correct it, without any of its text."""
     with pytest.raises(PydanticCustomError) as caught:
         urls.database(url)
@@ -117,7 +117,7 @@ def test_the_part_of_a_url_that_is_wrong(url: str, says: str) -> None:
         ("unix:///", "names no socket: write unix:///PATH"),
     ],
 )
-def test_the_part_of_a_url_of_redis_that_is_wrong(url: str, says: str) -> None:
+def test_the_wrong_part_of_a_redis_url_is_named(url: str, says: str) -> None:
     """The same is true of a url of Redis."""
     with pytest.raises(PydanticCustomError) as caught:
         urls.redis(url)

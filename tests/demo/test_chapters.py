@@ -48,7 +48,7 @@ X_SIGNED = x_webhook.Seen(deliveries=5, delivered=5, verified=5, refused=0)
 
 
 @pytest.mark.req("OPS-08")
-def test_chapters_that_hold() -> None:
+def test_a_chapter_that_saw_everything_passes() -> None:
     """If everything was seen, the chapter passes, nothing is missing, and its line fits into 80 columns."""
     chapters = [
         rotation.judge(ROTATED),
@@ -79,7 +79,7 @@ def test_chapters_that_hold() -> None:
         (replace(ROTATED, delivered=64), "1 deliveries on record"),
     ],
 )
-def test_a_rotation_that_does_not_hold(miss: rotation.Seen, missing: str) -> None:
+def test_a_rotation_with_one_deviation_fails(miss: rotation.Seen, missing: str) -> None:
     """If one thing was not seen, or should not have been, the chapter fails."""
     chapter = rotation.judge(miss)
     assert not chapter.holds
@@ -109,7 +109,7 @@ def test_a_rotation_that_does_not_hold(miss: rotation.Seen, missing: str) -> Non
         (replace(RETRIED, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_retries_that_do_not_hold(miss: retries.Seen, missing: str) -> None:
+def test_retries_with_one_deviation_fail(miss: retries.Seen, missing: str) -> None:
     """With an unexpected attempt, wait or signature the chapter fails."""
     chapter = retries.judge(miss)
     assert not chapter.holds
@@ -127,7 +127,7 @@ def test_retries_that_do_not_hold(miss: retries.Seen, missing: str) -> None:
         (replace(REPLAYED, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_a_dead_letter_that_does_not_hold(miss: dead_letter.Seen, missing: str) -> None:
+def test_a_dead_letter_with_one_deviation_fails(miss: dead_letter.Seen, missing: str) -> None:
     """With an unexpected state, attempt or id the chapter fails."""
     chapter = dead_letter.judge(miss)
     assert not chapter.holds
@@ -144,34 +144,45 @@ def test_a_dead_letter_that_does_not_hold(miss: dead_letter.Seen, missing: str) 
         (replace(X_SIGNED, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_an_x_webhook_that_does_not_hold(miss: x_webhook.Seen, missing: str) -> None:
+def test_an_unverified_x_webhook_request_fails(miss: x_webhook.Seen, missing: str) -> None:
     """With one request that is not verified or not recorded the chapter fails."""
     chapter = x_webhook.judge(miss)
     assert not chapter.holds
     assert (missing,) == chapter.missing
 
 
-def came(*secrets: int) -> Arrival:
+def arrival(*secrets: int) -> Arrival:
     """Return a request that these secrets verify."""
     return Arrival(delivery_id="id", verified_by=frozenset(secrets), status=204 if secrets else 401)
 
 
-def test_what_the_requests_of_a_rotation_say() -> None:
+def test_requests_are_counted_by_the_verifying_secrets() -> None:
     """Requests are counted by the secrets that verify them, and after the revocation by whether one was older."""
-    arrivals = [came(1), came(1), came(1, 2), came(2), came(), came(3), came(3), came(1, 2), came(), came(2, 3)]
+    arrivals = [
+        arrival(1),
+        arrival(1),
+        arrival(1, 2),
+        arrival(2),
+        arrival(),
+        arrival(3),
+        arrival(3),
+        arrival(1, 2),
+        arrival(),
+        arrival(2, 3),
+    ]
     seen = rotation.summarise(arrivals, 6, {"delivered": 7, "pending": 2})
     assert (9, 7) == (seen.deliveries, seen.delivered)
     assert (2, 2, 2, 2, 2) == (seen.old, seen.both, seen.new, seen.other, seen.refused)
     assert (True, 4, 2) == (seen.complete, seen.after, seen.older_after)
 
 
-def test_a_revocation_that_never_was_complete() -> None:
+def test_no_request_follows_an_incomplete_revocation() -> None:
     """Then no request counts as after it."""
-    seen = rotation.summarise([came(1), came(3)], None, {})
+    seen = rotation.summarise([arrival(1), arrival(3)], None, {})
     assert (False, 0, 0) == (seen.complete, seen.after, seen.older_after)
 
 
-def test_how_long_an_attempt_waited() -> None:
+def test_a_wait_begins_at_the_end_of_the_previous_attempt() -> None:
     """The wait begins at the end of the previous attempt, or at its start if its end is unknown."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     log = [
@@ -208,7 +219,7 @@ def test_how_long_an_attempt_waited() -> None:
         (replace(STALE, refused=1), "a valid signature in each request: 1 refused"),
     ],
 )
-def test_a_stale_row_that_does_not_hold(miss: stale.Seen, missing: str) -> None:
+def test_a_stale_row_with_one_deviation_fails(miss: stale.Seen, missing: str) -> None:
     """If a revoked secret signed, or the restore was not accepted, the chapter fails."""
     chapter = stale.judge(miss)
     assert not chapter.holds
@@ -229,7 +240,7 @@ def test_a_stale_row_that_does_not_hold(miss: stale.Seen, missing: str) -> None:
         (replace(CHANGED, delivered=49), "1 deliveries on record"),
     ],
 )
-def test_a_change_of_the_master_key_that_does_not_hold(miss: master_key.Seen, missing: str) -> None:
+def test_a_key_change_with_one_deviation_fails(miss: master_key.Seen, missing: str) -> None:
     """With a secret under the old key, a step without traffic or a failed delivery the chapter fails."""
     chapter = master_key.judge(miss)
     assert not chapter.holds

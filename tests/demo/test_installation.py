@@ -11,7 +11,7 @@ from hookseal.embedded.stack import Stack
 from tests.doubles.stored import keyring
 
 
-def test_the_environment_is_its_own() -> None:
+def test_the_environment_has_no_foreign_setting() -> None:
     """The environment has no setting of another installation; other variables stay."""
     installation = Installation(database_url="d", redis_url="r", keyring=keyring(), settings={"DATABASE_URL": "new"})
     inherited = {
@@ -25,7 +25,7 @@ def test_the_environment_is_its_own() -> None:
     assert {"PATH": "/bin", "DATABASE_URL": "new"} == installation.environment(inherited)
 
 
-async def test_begun_once(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> None:
+async def test_a_second_start_creates_nothing(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> None:
     """The second time the key is the same, and nothing is created."""
     stack = Stack(postgres=own_postgres, valkey=own_valkey)
     first = await install(stack, tmp_path)

@@ -16,7 +16,7 @@ from tests.doubles.stored import begin
 from tests.embedded.processes import is_alive
 
 
-async def test_a_worker_that_cannot_start(tmp_path: Path) -> None:
+async def test_a_failed_start_shows_the_workers_log(tmp_path: Path) -> None:
     """The error contains the end of the worker's log, and the log is private."""
     log = tmp_path / "worker.log"
     with pytest.raises(Unavailable, match="did not become ready:\nDATABASE_URL is not set"):
@@ -25,7 +25,9 @@ async def test_a_worker_that_cannot_start(tmp_path: Path) -> None:
     assert 0o600 == stat.S_IMODE(log.stat().st_mode)
 
 
-async def test_a_worker_that_is_ended(pool: object, database_url: str, redis_url: str, tmp_path: Path) -> None:
+async def test_a_worker_ended_from_outside_is_an_error(
+    pool: object, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
     """It is ready within the block and has drained after it; if it is ended from outside, that is an error."""
     await begin(pool)  # type: ignore[arg-type]
     environment = {**os.environ, **SETTINGS, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
@@ -45,7 +47,7 @@ async def test_a_worker_that_is_ended(pool: object, database_url: str, redis_url
             await worker.ended_or(asyncio.Event())
 
 
-async def test_a_start_that_is_cancelled(tmp_path: Path, redis_url: str) -> None:
+async def test_a_cancelled_start_leaves_no_process(tmp_path: Path, redis_url: str) -> None:
     """A cancelled start leaves no process."""
     async with black_hole() as (port, called):
         environment = {**os.environ, **SETTINGS, "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/db"}

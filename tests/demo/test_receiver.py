@@ -50,7 +50,7 @@ async def answered(receiver: Receiver, path: str, headers: dict[str, str], body:
 
 
 @pytest.mark.req("OPS-08")
-async def test_a_signature_that_holds() -> None:
+async def test_a_valid_signature_is_accepted() -> None:
     """A request signed with the secret of its path is accepted, and its delivery is counted once."""
     async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/a", SECRET)
@@ -67,7 +67,7 @@ async def test_a_signature_that_holds() -> None:
 
 
 @pytest.mark.req("OPS-08")
-async def test_each_secret_alone() -> None:
+async def test_each_secret_is_tried_separately() -> None:
     """Each of several secrets is tried separately, and the numbers of those that verify are recorded."""
     async with run_receiver(SystemClock()) as receiver:
         for secret in (SECRET, OTHER, THIRD):
@@ -98,7 +98,7 @@ async def test_each_secret_alone() -> None:
         ("/x", signed(SECRET), "{}"),
     ],
 )
-async def test_a_signature_that_does_not_hold(path: str, headers: dict[str, str], body: str) -> None:
+async def test_an_invalid_signature_is_refused(path: str, headers: dict[str, str], body: str) -> None:
     """A wrong secret, body, id, time, scheme or path is answered with 401, counted, and never verified."""
     async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/a", SECRET)
@@ -111,7 +111,7 @@ async def test_a_signature_that_does_not_hold(path: str, headers: dict[str, str]
 
 
 @pytest.mark.req("OPS-08")
-async def test_the_scheme_before_hookseal() -> None:
+async def test_an_x_webhook_path_accepts_that_scheme() -> None:
     """A path of the scheme `x-webhook` accepts requests that are signed with the text of the secret."""
     async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/x", SECRET, Scheme.X_WEBHOOK)
@@ -120,7 +120,7 @@ async def test_the_scheme_before_hookseal() -> None:
     assert {"id-1"} == receiver.verified("/x")
 
 
-async def test_what_it_answers() -> None:
+async def test_a_path_gives_its_configured_answers() -> None:
     """A path gives its configured answers, one for each verified request, and then 204."""
     async with run_receiver(SystemClock()) as receiver:
         receiver.expect("/a", SECRET)

@@ -16,7 +16,7 @@ def result(*lines: Line, chapters: tuple[Chapter, ...] = (CHAPTER,)) -> Result:
 
 
 @pytest.mark.req("OPS-08")
-def test_it_holds() -> None:
+def test_a_complete_result_passes() -> None:
     """If all are delivered and verified, none is refused and every chapter passed, the demo passes."""
     other = replace(LINE, tenant="globex", deliveries=1, delivered=1, verified=1)
     assert result(LINE, other, chapters=(CHAPTER, replace(CHAPTER, name="retries"))).holds
@@ -35,7 +35,7 @@ def test_it_holds() -> None:
         replace(LINE, deliveries=0, delivered=0, verified=0),  # no deliveries
     ],
 )
-def test_it_does_not_hold(miss: Line) -> None:
+def test_one_failure_fails_the_demo(miss: Line) -> None:
     """With one failure of any kind at one endpoint, the demo fails."""
     for ended in (result(LINE, miss), result(miss, LINE)):
         assert not ended.all_verified
@@ -43,7 +43,7 @@ def test_it_does_not_hold(miss: Line) -> None:
 
 
 @pytest.mark.req("OPS-08")
-def test_one_chapter_that_does_not_hold() -> None:
+def test_one_failed_chapter_fails_the_demo() -> None:
     """If one chapter misses something, the demo fails, though all deliveries were verified."""
     miss = replace(CHAPTER, missing=("the replay",))
     for chapters in ((CHAPTER, miss), (miss, CHAPTER)):
@@ -53,13 +53,13 @@ def test_one_chapter_that_does_not_hold() -> None:
 
 
 @pytest.mark.req("OPS-08")
-def test_a_story_of_nothing_does_not_hold() -> None:
+def test_an_empty_result_fails() -> None:
     """Without endpoints or without chapters, the demo fails."""
     assert not result().holds
     assert not result(LINE, chapters=()).holds
 
 
-def test_what_is_lacking() -> None:
+def test_the_false_checks_are_returned() -> None:
     """The sentences of the false checks are returned, in order."""
     assert ("a", "c") == failed_checks((False, "a"), (True, "b"), (False, "c"))
     assert () == failed_checks((True, "a"))

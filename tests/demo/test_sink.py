@@ -19,7 +19,7 @@ from tests.doubles.stored import begin
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 
-async def test_what_is_told() -> None:
+async def test_each_request_is_reported() -> None:
     """Each request is reported with the id of its delivery in either scheme, and whether it is a retry."""
     reported: list[dict[str, object]] = []
     async with run_sink(reported.append) as url, aiohttp.ClientSession() as session:
@@ -31,17 +31,17 @@ async def test_what_is_told() -> None:
         ):
             async with session.post(url + "hook", headers=headers, data="{}") as answer:
                 assert 204 == answer.status
-    came = {"event": "request.received", "path": "/hook", "bytes": 2}
+    request = {"event": "request.received", "path": "/hook", "bytes": 2}
     assert [
-        came | {"webhook_id": "a", "attempt": "1", "retry": False},
-        came | {"webhook_id": "a", "attempt": "2", "retry": True},
-        came | {"webhook_id": "b", "attempt": "11", "retry": True},
-        came | {"webhook_id": None, "attempt": None, "retry": False},
+        request | {"webhook_id": "a", "attempt": "1", "retry": False},
+        request | {"webhook_id": "a", "attempt": "2", "retry": True},
+        request | {"webhook_id": "b", "attempt": "11", "retry": True},
+        request | {"webhook_id": None, "attempt": None, "retry": False},
     ] == reported
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
-async def test_the_verdict_of_up(begun_pool: Pool, algorithm: Algorithm) -> None:
+async def test_each_request_is_verified(begun_pool: Pool, algorithm: Algorithm) -> None:
     """The receiver of `up` reports whether a secret of an endpoint with the url of the request verifies it."""
     installation = await begin(begun_pool)
     url = "http://127.0.0.1:9/hook?a=b"
@@ -63,7 +63,7 @@ async def test_the_verdict_of_up(begun_pool: Pool, algorithm: Algorithm) -> None
     assert [True, False, None] == answers
 
 
-async def test_a_port_that_is_taken() -> None:
+async def test_a_busy_port_is_named() -> None:
     """A port in use is reported by its number."""
     async with run_sink(print) as url:
         port = int(url.rstrip("/").rpartition(":")[2])

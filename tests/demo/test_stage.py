@@ -8,7 +8,7 @@ from hookseal.demo.stage import side_by_side, time_limit
 from hookseal.ground.errors import Unavailable
 
 
-async def test_side_by_side() -> None:
+async def test_chapters_run_concurrently() -> None:
     """They run at the same time, and their results keep their order."""
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -25,7 +25,7 @@ async def test_side_by_side() -> None:
     assert [1, 2] == await asyncio.wait_for(side_by_side(one(), two()), 5)
 
 
-async def test_one_that_raises() -> None:
+async def test_an_error_ends_the_others_first() -> None:
     """An error is raised unchanged, after the others have ended."""
     ended = asyncio.Event()
     begun = asyncio.Event()
@@ -46,18 +46,18 @@ async def test_one_that_raises() -> None:
     assert ended.is_set()
 
 
-async def test_patience_ends() -> None:
+async def test_the_time_limit_ends_a_block_silently() -> None:
     """The time limit ends a block silently, but does not suppress a cancellation from outside."""
     async with asyncio.timeout(60), time_limit(0):
         await asyncio.Event().wait()
 
-    async def patiently() -> None:
+    async def limited() -> None:
         async with time_limit():
             begun.set()
             await asyncio.Event().wait()
 
     begun = asyncio.Event()
-    waiting = asyncio.create_task(patiently())
+    waiting = asyncio.create_task(limited())
     await begun.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

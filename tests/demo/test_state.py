@@ -12,7 +12,7 @@ from hookseal.ground.errors import Refused, Unavailable
 SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1/db"}
 
 
-def test_what_is_published(tmp_path: Path) -> None:
+def test_settings_are_readable_while_they_are_published(tmp_path: Path) -> None:
     """The settings can be read while they are published in a locked folder, and not after."""
     folder = tmp_path / "state"
     with state.lock_folder(folder):
@@ -28,7 +28,7 @@ def test_what_is_published(tmp_path: Path) -> None:
             state.settings(folder)
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
+def test_a_locked_folder_is_refused(tmp_path: Path) -> None:
     """A locked folder is refused to another `up`, and is free afterwards."""
     with state.lock_folder(tmp_path / "state"):
         with pytest.raises(Refused, match="running in this folder already"), state.lock_folder(tmp_path / "state"):
@@ -39,7 +39,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_a_killed_ups_files_do_not_count(tmp_path: Path) -> None:
     """The files of a killed `up` do not count as running, and the next one removes them."""
     (tmp_path / "up.json").write_text('{"DATABASE_URL": "old"}')
     tmp_path.chmod(0o700)
@@ -49,7 +49,7 @@ def test_what_a_killed_one_left(tmp_path: Path) -> None:
         state.settings(tmp_path)
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_reading_creates_nothing(tmp_path: Path) -> None:
     """In a folder without `up` nothing runs, and reading creates nothing."""
     for folder in (tmp_path / "nothing", tmp_path / "file" / "state"):
         (tmp_path / "file").write_text("")
@@ -59,7 +59,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b'{"a": 1}', b"\xff"])
-def test_a_spoilt_file(content: bytes, tmp_path: Path) -> None:
+def test_an_altered_file_is_named(content: bytes, tmp_path: Path) -> None:
     """A changed file is reported by its name, with what to do."""
     with state.lock_folder(tmp_path / "state"), state.publish_settings(tmp_path / "state", SETTINGS):
         (tmp_path / "state" / "up.json").write_bytes(content)
@@ -67,7 +67,7 @@ def test_a_spoilt_file(content: bytes, tmp_path: Path) -> None:
             state.settings(tmp_path / "state")
 
 
-def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_refused(tmp_path: Path) -> None:
     """A folder that others may enter, a file in its place, and one that cannot be created are refused."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o755)
@@ -82,14 +82,14 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert "mine" == (tmp_path / "file").read_text()
 
 
-def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path) -> None:
     """A folder that may not be read is reported as such."""
     (tmp_path / "up.lock").symlink_to("up.lock")  # refused even to root
     with pytest.raises(Unavailable, match=f"cannot be read \\({os.strerror(40)}\\)"):
         state.settings(tmp_path)
 
 
-def test_the_receiver_stays_where_it_is(tmp_path: Path) -> None:
+def test_the_receivers_port_is_chosen_once(tmp_path: Path) -> None:
     """The port is chosen once, in a private file; a damaged file leads to a new port."""
     port = state.receiver_port(tmp_path)
     assert port == state.receiver_port(tmp_path)

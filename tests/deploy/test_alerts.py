@@ -44,7 +44,7 @@ def _texts() -> list[str]:
 
 
 @pytest.mark.parametrize("text", _texts())
-def test_it_is_about_what_is_measured(text: str) -> None:
+def test_every_metric_and_label_exists(text: str) -> None:
     """Every metric and label value exists, since an alert with a misspelled one would never fire."""
     found = list(_selectors(text))
 
@@ -59,7 +59,7 @@ def test_it_is_about_what_is_measured(text: str) -> None:
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
-def test_counters_are_looked_at_as_rates(rule: dict[str, Any]) -> None:
+def test_counters_are_used_as_rates(rule: dict[str, Any]) -> None:
     """A counter or histogram is used inside `rate` or `increase`, a gauge never."""
     bare = re.sub(r"\b(?:rate|increase)\([^)]*\)", "", rule["expr"])
     kinds = {name: metric.kind for name, _ in _selectors(rule["expr"]) if (metric := _metric(name)) is not None}
@@ -69,7 +69,7 @@ def test_counters_are_looked_at_as_rates(rule: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
-def test_it_says_who_must_do_what(rule: dict[str, Any]) -> None:
+def test_an_alert_names_who_must_act(rule: dict[str, Any]) -> None:
     """It has a severity, a summary, a description that names who must act, and a runbook section."""
     annotations = rule["annotations"]
 
@@ -80,14 +80,14 @@ def test_it_says_who_must_do_what(rule: dict[str, Any]) -> None:
     assert re.fullmatch(r"\d+[mh]", rule["for"])
 
 
-def test_the_runbook_has_a_section_for_each() -> None:
+def test_each_alert_has_a_runbook_section() -> None:
     """The runbook has one section for each alert, in the order of the alerts, and no other."""
     headings = re.findall(r"^## (\w+)$", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
 
     assert [rule["alert"] for rule in alerts()] == headings
 
 
-def test_links_between_the_runbooks_lead_somewhere() -> None:
+def test_every_runbook_link_has_its_section() -> None:
     """Every link to an anchor of a runbook leads to a section."""
     anchors = {
         page.name: {
@@ -103,7 +103,7 @@ def test_links_between_the_runbooks_lead_somewhere() -> None:
 
 
 @pytest.mark.req("OPS-11", part="secrets")
-def test_what_is_asked_of_secrets_is_watched() -> None:
+def test_each_problem_of_secrets_has_an_alert() -> None:
     """Secret failures, hit rate, rotations due and failed, plaintext, keys and the log each have an alert."""
     watched = {name for rule in alerts() for name, _ in _selectors(rule["expr"])}
 
@@ -121,7 +121,7 @@ def test_what_is_asked_of_secrets_is_watched() -> None:
     }
 
 
-def test_what_is_given_up_is_watched() -> None:
+def test_each_undelivered_end_has_an_alert() -> None:
     """Each way in which a delivery ends undelivered has an alert, since an operator must then replay it."""
     watched = {name for rule in alerts() for name, _ in _selectors(rule["expr"])}
 

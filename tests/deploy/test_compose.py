@@ -28,7 +28,7 @@ OURS = ("db-upgrade", "key-init", "worker", "operator")
 SECRETS = "/run/secrets"
 
 
-def test_our_services_may_do_little() -> None:
+def test_services_are_restricted() -> None:
     """Every container of hookseal has a read-only root, no capabilities or escalation, and a process limit."""
     for name in OURS:
         service = compose()["services"][name]
@@ -40,7 +40,7 @@ def test_our_services_may_do_little() -> None:
         assert f"hookseal:{hookseal.__version__}" == service["image"]
 
 
-def test_nothing_is_open_to_the_world() -> None:
+def test_one_port_is_published_on_loopback() -> None:
     """The one port is published on this machine only, and the databases are in an internal network."""
     content = compose()
     ports = [port for service in content["services"].values() for port in service.get("ports", ())]
@@ -59,14 +59,14 @@ def test_a_stop_waits_for_the_drain() -> None:
     assert seconds(service["stop_grace_period"]) >= int(service["environment"]["HOOKSEAL_DRAIN_SECONDS"]) + 10
 
 
-def test_what_rings_is_never_evicted() -> None:
+def test_valkey_never_evicts_a_ring() -> None:
     """A full Valkey refuses writes and drops no rings, and it stores them over a restart."""
     words = compose()["services"]["valkey"]["command"]
 
     assert {("--maxmemory-policy", "noeviction"), ("--appendonly", "yes")} <= set(pairwise(words))
 
 
-def test_the_order_of_a_start() -> None:
+def test_services_start_in_order() -> None:
     """The worker starts once the servers are healthy, the schema exists and the keys are created."""
     services = compose()["services"]
     order = {
@@ -84,7 +84,7 @@ def test_the_order_of_a_start() -> None:
     assert all("test" in services[name]["healthcheck"] for name in ("postgres", "valkey"))
 
 
-def test_secrets_are_mounted_where_they_are_named() -> None:
+def test_each_service_mounts_the_secrets_it_names() -> None:
     """A service mounts exactly the secrets that its variables name, and the script creates each of them."""
     content = compose()
     made = {Path(secret["file"]).name for secret in content["secrets"].values()}
@@ -95,7 +95,7 @@ def test_secrets_are_mounted_where_they_are_named() -> None:
     assert made == set(_script_files())
 
 
-def test_secrets_are_made_once_and_fit(tmp_path: Path) -> None:
+def test_the_script_makes_valid_secrets_once(tmp_path: Path) -> None:
     """The script creates a master key and urls that are valid in production, and never overwrites a file.
 
     It also prints what root has to do.
@@ -138,7 +138,7 @@ async def test_it_begins_an_installation_as_written(own_postgres: Server, redis_
         assert 0 == process.returncode
 
 
-async def test_keys_that_cannot_be_made_stop_the_start(redis_url: str, tmp_path: Path) -> None:
+async def test_failed_keys_stop_the_start(redis_url: str, tmp_path: Path) -> None:
     """Only keys that exist already are no error: a database that does not answer is reported as such."""
     mounted = await _mounted(None, redis_url, tmp_path)
     once = await ended(_words("key-init"), _variables("key-init", mounted, closed_port()), tmp_path)

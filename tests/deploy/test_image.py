@@ -20,24 +20,24 @@ from tests.doubles.stored import MASTER_KEY_TEXT, begin
 pytestmark = pytest.mark.req("OPS-05", part="image")
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_reports_nothing() -> None:
     """The linter of Dockerfiles reports nothing, not even style."""
     run = subprocess.run([program("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
 
     assert (0, "", "") == (run.returncode, run.stdout, run.stderr)
 
 
-def test_it_runs_as_nobody_of_the_host() -> None:
+def test_it_runs_as_a_numeric_user() -> None:
     """User and group are numeric, so that Kubernetes can verify they are not root; SIGTERM ends it."""
     assert (f"{WORKER_UID}:{WORKER_UID}", "SIGTERM") == (image().user, image().stop_signal)
 
 
-def test_its_probes_can_be_reached_from_outside() -> None:
+def test_probes_listen_on_all_interfaces() -> None:
     """The image listens on all interfaces, since 127.0.0.1 is the container itself."""
     assert "0.0.0.0" == image().environment["HOOKSEAL_HEALTH_HOST"]  # noqa: S104 -- that is the point
 
 
-def test_what_it_copies_reaches_the_builder() -> None:
+def test_every_copied_file_reaches_the_builder() -> None:
     """Every source of a COPY exists and is not excluded by .dockerignore; no other file is included."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
@@ -49,7 +49,7 @@ def test_what_it_copies_reaches_the_builder() -> None:
     assert not any(fnmatch(source, pattern) for source in let_in for pattern in patterns[1:] if pattern[0] != "!")
 
 
-def test_its_build_tools_are_those_of_the_lock() -> None:
+def test_build_tools_have_locked_versions() -> None:
     """The build tools in the image have the locked versions."""
     pinned = {
         file: {line.split(" ")[0] for line in (ROOT / "requirements" / file).read_text().splitlines() if "==" in line}
@@ -60,7 +60,7 @@ def test_its_build_tools_are_those_of_the_lock() -> None:
     assert any(name.startswith("hatchling==") for name in pinned["build.txt"])
 
 
-async def test_it_is_run_as_written(
+async def test_its_commands_run_as_written(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """Entry point and default command run a worker; health check and probes report it ready, and SIGTERM ends it.

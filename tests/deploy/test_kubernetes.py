@@ -40,13 +40,13 @@ def _worker() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_schema_of_kubernetes_takes_it(version: str) -> None:
+def test_every_manifest_is_valid(version: str) -> None:
     """Every manifest is valid, without a field that this version does not have."""
     for _, document in _everything():
         assert version == kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_kustomize_is_told_of_everything() -> None:
+def test_kustomizations_list_every_manifest() -> None:
     """Each kustomization lists all manifests in its folder but the example, and sets the image of this version."""
     for file, (kustomization,) in (item for item in manifests().items() if item[0].endswith("kustomization.yaml")):
         beside = {other for other in manifests() if Path(other).parent == Path(file).parent}
@@ -56,7 +56,7 @@ def test_kustomize_is_told_of_everything() -> None:
 
 
 def test_no_namespace_is_named() -> None:
-    """No manifest has a namespace: whoever applies it chooses one."""
+    """No manifest has a namespace: it is chosen when the manifest is applied."""
     assert [] == [file for file, document in _everything() if "namespace" in document["metadata"]]
 
 
@@ -92,7 +92,7 @@ def test_a_stop_waits_for_the_drain() -> None:
     assert spec["replicas"] >= 2
 
 
-def test_who_is_selected() -> None:
+def test_selectors_match_their_pods() -> None:
     """Every selector of the worker matches its pods, the policy of the jobs theirs, and the port has that name."""
     labels = _worker()["spec"]["template"]["metadata"]["labels"]
     service, policies = resources("Service")[0], {p["metadata"]["name"]: p for p in resources("NetworkPolicy")}
@@ -111,7 +111,7 @@ def test_who_is_selected() -> None:
     assert [service["spec"]["ports"][0]["targetPort"]] == ports
 
 
-def test_the_worker_reaches_what_it_may_dial_and_no_more() -> None:
+def test_the_worker_reaches_public_addresses_only() -> None:
     """Besides its own servers a worker reaches exactly the public addresses of the egress guard, at port 443."""
     (policy,) = (p for p in resources("NetworkPolicy") if p["metadata"]["name"] == "hookseal-worker")
     rules = policy["spec"]["egress"]
@@ -134,7 +134,7 @@ def _widest(networks: list[IPv4Network] | list[IPv6Network]) -> set[IPv4Network 
 
 
 @pytest.mark.parametrize("pod", pods(), ids=lambda pod: container(pod)["name"])
-def test_mounted_secrets_can_be_read_and_are_not_exposed(pod: dict[str, Any]) -> None:
+def test_mounted_secrets_are_private(pod: dict[str, Any]) -> None:
     """Files of root that the group of the pod may read are accepted by hookseal as private."""
     context = pod["spec"]["securityContext"]
     for volume in pod["spec"]["volumes"]:
@@ -145,7 +145,7 @@ def test_mounted_secrets_can_be_read_and_are_not_exposed(pod: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("pod", pods(), ids=lambda pod: container(pod)["name"])
-def test_every_file_that_is_named_is_mounted(pod: dict[str, Any]) -> None:
+def test_every_named_file_is_mounted(pod: dict[str, Any]) -> None:
     """Each variable with a file names a mounted key of the example secrets."""
     example = {s["metadata"]["name"]: set(s["stringData"]) for s in resources("Secret")}
     mounted: set[str] = set()
@@ -162,7 +162,7 @@ def test_every_file_that_is_named_is_mounted(pod: dict[str, Any]) -> None:
     assert [MOUNT] == [mount["mountPath"] for mount in container(pod)["volumeMounts"]]
 
 
-def test_the_worker_loads_what_is_mounted(tmp_path: Path) -> None:
+def test_mounted_settings_load(tmp_path: Path) -> None:
     """With real values in the secrets, the settings of the deployment load in production."""
     values = {
         "database_url": "postgresql://hookseal_app:password@postgres:5432/app",
@@ -172,7 +172,7 @@ def test_the_worker_loads_what_is_mounted(tmp_path: Path) -> None:
     assert "postgres:5432" == load(_mounted(values, tmp_path)).database.address
 
 
-def test_the_example_is_refused(tmp_path: Path) -> None:
+def test_placeholders_are_refused(tmp_path: Path) -> None:
     """Every placeholder of the example is reported as invalid, and nothing starts."""
     (example,) = (secret for secret in resources("Secret") if secret["metadata"]["name"] == "hookseal")
     with pytest.raises(ConfigError) as refused:

@@ -26,12 +26,12 @@ _COMMAND = re.compile(r"(?:`|    |^|/)hookseal((?: [a-z][a-z-]*)+)", re.MULTILIN
 
 
 @pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.name)
-def test_every_setting_is_one_of_ours(file: Path) -> None:
+def test_every_named_setting_exists(file: Path) -> None:
     """Every named setting is known to hookseal, which would otherwise refuse to start."""
     assert set() == set(_SETTING.findall(file.read_text(encoding="utf-8"))) - KNOWN
 
 
-def test_what_is_set_is_read() -> None:
+def test_every_set_variable_is_read() -> None:
     """Every variable of a process of hookseal is a setting of hookseal or of Python."""
     environments = [image().environment, unit_environment(), *(container_environment(pod) for pod in pods())]
     services = (service for service in compose()["services"].values() if service["image"].startswith("hookseal:"))
@@ -42,7 +42,7 @@ def test_what_is_set_is_read() -> None:
 
 
 @pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
-def test_every_command_is_there(file: Path) -> None:
+def test_every_written_command_exists(file: Path) -> None:
     """Every written command exists."""
     lines = _COMMAND.findall(file.read_text(encoding="utf-8"))
 
@@ -51,7 +51,7 @@ def test_every_command_is_there(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
-def test_links_lead_somewhere(file: Path) -> None:
+def test_every_linked_file_exists(file: Path) -> None:
     """Every linked file exists."""
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
 

@@ -64,18 +64,18 @@ def is_safe(command: str) -> bool:
         ("docker run hookseal secret reveal --secret-out /out/file", True),
     ],
 )
-def test_what_is_safe(command: str, safe: bool) -> None:
+def test_only_terminal_and_file_output_is_safe(command: str, safe: bool) -> None:
     """Output to a terminal or a file is safe; a pipe, a redirection and container output are not."""
     assert safe is is_safe(command)
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
-def test_documented_commands(file: Path) -> None:
+def test_no_documented_command_prints_a_secret(file: Path) -> None:
     """No documented command outputs a secret elsewhere."""
     assert [] == [command for command in commands(file.read_text(encoding="utf-8")) if not is_safe(command)]
 
 
-def test_there_are_such_commands() -> None:
+def test_documents_have_commands_that_output_secrets() -> None:
     """The documents contain commands that output secrets, in containers and on a terminal."""
     found = [
         each for file in DOCUMENTS for each in commands(file.read_text(encoding="utf-8")) if GIVES_OUT.search(each)
@@ -83,7 +83,7 @@ def test_there_are_such_commands() -> None:
     assert {True, False} == {CONTAINED.search(each) is not None for each in found}
 
 
-def test_what_is_deployed() -> None:
+def test_nothing_deployed_prints_a_secret() -> None:
     """No job, service or script of deploy/ runs such a command or uses `--print-secret`."""
     run = [*arguments(resources("Job")), *arguments(resources("Deployment"))]
     run += [service.get("command", []) for service in compose()["services"].values()]
@@ -92,6 +92,6 @@ def test_what_is_deployed() -> None:
     assert [] == [file.name for file, text in texts.items() if "secrets" not in file.parts and "--print-secret" in text]
 
 
-def test_the_operator_of_compose_has_no_log() -> None:
+def test_composes_operator_service_has_no_log() -> None:
     """The service for operators does not log the output of their terminal."""
     assert {"driver": "none"} == compose()["services"]["operator"]["logging"]

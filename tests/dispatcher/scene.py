@@ -77,7 +77,7 @@ class Scene:
         """Change the lease, as the sweep does once it has expired."""
         self.row.lease = "another"
 
-    async def told(self) -> list[Any]:
+    async def run_logged(self) -> list[Any]:
         """Process one ring and return what was logged."""
         with structlog.testing.capture_logs() as logs:
             await self.run()

@@ -27,14 +27,14 @@ PUBLIC = ["1.1.1.1", "8.8.8.8", "172.15.255.255", "172.32.0.0", "2001:4860:4860:
 
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("address", REFUSED)
-def test_refused(address: str) -> None:
+def test_special_addresses_are_refused(address: str) -> None:
     """A special-purpose or multicast address, or one that embeds another address, is refused with a reason."""
     assert refusal(address, frozenset())
 
 
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("address", PUBLIC)
-def test_public(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     """A globally routable address may be dialled."""
     assert refusal(address, frozenset()) is None
 
@@ -47,7 +47,7 @@ def test_only_plain_addresses(text: str) -> None:
 
 
 @pytest.mark.req("DEL-12")
-def test_allowed_network() -> None:
+def test_an_allowed_network_may_be_dialled() -> None:
     """An address in an allowed network may be dialled, but not in the IPv6 form that embeds it."""
     loopback = frozenset({ip_network("127.0.0.0/8")})
 
@@ -57,7 +57,7 @@ def test_allowed_network() -> None:
 
 
 @pytest.mark.req("DEL-12")
-def test_allowed_for_one_tenant() -> None:
+def test_a_network_is_allowed_for_one_tenant() -> None:
     """A network that is allowed for one tenant is not allowed for another; one without a tenant is allowed for all."""
     everyone, acme_only, globex_only = map(ip_network, ("10.0.0.0/8", "127.0.0.0/8", "192.168.0.0/16"))
     allowed = [(everyone, None), (acme_only, TenantId("acme")), (globex_only, TenantId("globex"))]
@@ -143,7 +143,7 @@ def test_every_entry_of_the_registries(data: st.DataObject, entry: str) -> None:
 
 @pytest.mark.req("DEL-12")
 @given(st.integers(0, 2**32 - 1))
-def test_no_wrapping_gets_through(number: int) -> None:
+def test_embedded_addresses_are_refused(number: int) -> None:
     """An IPv4 address, private or public, is refused in every IPv6 form that embeds it."""
     for prefix in ("::", "::ffff:0:0", "::ffff:0:0:0", "64:ff9b::", "2606:4700::5efe:0:0", "2606:4700::200:5efe:0:0"):
         assert refusal(str(IPv6Address(int(IPv6Address(prefix)) + number)), frozenset())
@@ -153,7 +153,7 @@ def test_no_wrapping_gets_through(number: int) -> None:
 
 @pytest.mark.req("DEL-12")
 @given(st.ip_addresses(v=6))
-def test_one_address_one_answer(address: IPv6Address) -> None:
+def test_the_spelling_of_an_address_does_not_matter(address: IPv6Address) -> None:
     """The answer for an IPv6 address does not depend on its spelling: full, short or in capitals."""
     answers = {refusal(text, frozenset()) for text in (str(address), address.exploded, address.exploded.upper())}
 

@@ -75,7 +75,7 @@ async def instance(base: type) -> object:
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-async def test_the_private_parts_are_there(name: str) -> None:
+async def test_each_private_name_exists(name: str) -> None:
     """Each private name of aiohttp that a class of ours uses is in the list and exists in aiohttp, and no other private
     name of ours overwrites one of aiohttp.
     """
@@ -96,7 +96,7 @@ async def test_the_private_parts_are_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("owner", UNDOCUMENTED, ids=lambda owner: owner.__name__)
-async def test_the_undocumented_parts_are_there(owner: type) -> None:
+async def test_each_undocumented_name_exists(owner: type) -> None:
     """Each public name that we use of an undocumented class exists."""
     found = owner if owner in {RawResponseMessage, aiohttp.StreamReader} else await instance(owner)
     names = {*dir(found), *getattr(owner, "__annotations__", {})}
@@ -105,7 +105,7 @@ async def test_the_undocumented_parts_are_there(owner: type) -> None:
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_what_is_overridden_takes_what_it_took(name: str) -> None:
+def test_overridden_methods_keep_their_parameters(name: str) -> None:
     """The methods that we override still have the parameters that our versions accept."""
     method, expected = PARAMETERS[name]
 
@@ -114,7 +114,7 @@ def test_what_is_overridden_takes_what_it_took(name: str) -> None:
     )
 
 
-def test_what_is_called_takes_what_we_pass() -> None:
+def test_called_functions_have_our_parameters() -> None:
     """The parameters of a request exist, and the key of a kept connection has its fields in this order."""
     parameters = inspect.signature(ResponseHandler.set_response_params).parameters
 

@@ -28,7 +28,7 @@ def key(endpoint: str) -> Key:
     return TenantId("acme"), EndpointId(endpoint)
 
 
-def test_what_is_counted() -> None:
+def test_a_duration_is_counted_at_its_bound() -> None:
     """A duration is counted at the first bound that it does not exceed; what was taken is counted no more."""
     counts = AttemptCounts()
     for attempt in (DELIVERED, FAILED, replace(DELIVERED, duration_ms=8), replace(FAILED, duration_ms=None)):
@@ -43,7 +43,7 @@ def test_what_is_counted() -> None:
     assert {} == counts.take()
 
 
-def test_what_could_not_be_written() -> None:
+def test_returned_counts_are_added() -> None:
     """What is put back is added to what was counted meanwhile."""
     counts = AttemptCounts()
     counts.add(made(DELIVERED))
@@ -56,7 +56,7 @@ def test_what_could_not_be_written() -> None:
     assert (2, 3, 2) == (again.delivered, sum(again.durations), again.durations[BOUNDS_MS.index(7)])
 
 
-def test_no_more_than_fit() -> None:
+def test_the_number_of_endpoints_is_bounded() -> None:
     """Beyond the bound no further endpoint is counted; those that are counted go on."""
     counts = AttemptCounts(most=1)
     counts.add(made(DELIVERED))

@@ -26,7 +26,7 @@ def signature_headers(found: Target, *signers: EchoSigner) -> dict[str, str]:
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
-def test_request() -> None:
+def test_the_request_has_body_id_time_and_signatures() -> None:
     """The frozen bytes are sent unchanged, with the id, the time of the claim and every signature, in order."""
     request = compose(
         CLAIM,
@@ -82,7 +82,7 @@ def test_no_request_outlasts_the_lease() -> None:
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
-def test_x_webhook() -> None:
+def test_x_webhook_has_its_own_headers() -> None:
     """An `x-webhook` endpoint gets the headers of that scheme and the common ones, and none of `standard`."""
     signer = EchoSigner("only", Scheme.X_WEBHOOK)
     request = compose(CLAIM, target(scheme="x-webhook"), [signer], user_agent="u", start_by=1, longest_seconds=20)
@@ -102,7 +102,7 @@ def test_x_webhook() -> None:
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize(("lead", "plain"), [("previous", "old"), ("current", "new")])
-def test_an_overlap_of_x_webhook(lead: str, plain: str) -> None:
+def test_an_x_webhook_overlap_names_both_signatures(lead: str, plain: str) -> None:
     """Each of the two signatures has its own header, and the plain header repeats the one that `lead` names."""
     found = overlapping("x-webhook", "x-webhook", lead=lead)
 
@@ -120,7 +120,7 @@ def test_an_overlap_of_x_webhook(lead: str, plain: str) -> None:
 @pytest.mark.parametrize(
     ("current", "previous"), [(Scheme.STANDARD, Scheme.X_WEBHOOK), (Scheme.X_WEBHOOK, Scheme.STANDARD)]
 )
-def test_an_overlap_of_two_schemes(current: Scheme, previous: Scheme, lead: str) -> None:
+def test_an_overlap_of_two_schemes_sends_both(current: Scheme, previous: Scheme, lead: str) -> None:
     """Both sets of headers are sent, each signed once, with the secret of its scheme, whatever `lead` is."""
     refs = {current: "new", previous: "old"}
 

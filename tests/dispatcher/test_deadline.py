@@ -32,13 +32,13 @@ async def test_a_block_ends_at_its_deadline_and_not_before() -> None:
     assert not task.cancelling()
 
 
-async def test_a_deadline_that_is_over_ends_the_block_where_it_waits() -> None:
+async def test_a_passed_deadline_ends_the_block_at_its_first_wait() -> None:
     """A block whose deadline has passed already ends with `TimeoutError` at its first wait."""
     with pytest.raises(TimeoutError), Deadlines().at(asyncio.get_running_loop().time() - 1):
         await never()
 
 
-async def test_what_ended_in_time_is_not_cut_off() -> None:
+async def test_a_finished_block_is_not_affected() -> None:
     """Each block with a shared timer ends by itself, and one that has ended in time is not affected."""
     deadlines, when = Deadlines(), soon()
 
@@ -54,13 +54,13 @@ async def test_what_ended_in_time_is_not_cut_off() -> None:
     assert [TimeoutError] * 3 == [type(each) for each in ended]
 
 
-async def test_an_error_of_the_block_is_its_own() -> None:
+async def test_an_error_of_the_block_is_unchanged() -> None:
     """An error that the block raises is passed on unchanged."""
     with pytest.raises(ZeroDivisionError), Deadlines().at(soon()):
         raise ZeroDivisionError
 
 
-async def test_who_cancels_the_task_cancels_it() -> None:
+async def test_a_cancellation_from_outside_stays_one() -> None:
     """A cancellation from outside remains a cancellation, even if the deadline passes before it takes effect."""
     begun = asyncio.Event()
 
@@ -81,7 +81,7 @@ async def test_who_cancels_the_task_cancels_it() -> None:
     assert task.cancelled()
 
 
-async def test_those_of_one_moment_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_near_deadlines_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     """All deadlines within 0.1 s share one timer, which fires before the first of them."""
     loop, deadlines = asyncio.get_running_loop(), Deadlines()
     moment = (loop.time() // MOMENT_SECONDS + 100) * MOMENT_SECONDS

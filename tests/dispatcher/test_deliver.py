@@ -15,7 +15,7 @@ from tests.doubles.transport import ScriptedTransport
 
 
 @pytest.mark.req("DEL-03", "DEL-15")
-async def test_delivers() -> None:
+async def test_a_2xx_ends_the_delivery() -> None:
     """A 2xx ends the delivery, with one attempt on record that names the secrets that signed it, current first."""
     scene = Scene()
     await scene.run()
@@ -41,7 +41,7 @@ async def test_delivers() -> None:
         (Failure(kind=FailureKind.FORBIDDEN_ADDRESS, detail="no"), "forbidden_address", "no"),
     ],
 )
-async def test_fails(answer: Answer, outcome: str, error: str) -> None:
+async def test_a_receivers_fault_is_an_outcome(answer: Answer, outcome: str, error: str) -> None:
     """Any fault of the receiver is an outcome on record, never an exception, and the delivery is tried again."""
     scene = Scene(answers=[answer])
     await scene.run()
@@ -60,7 +60,7 @@ async def test_fails(answer: Answer, outcome: str, error: str) -> None:
         (Failure(kind=FailureKind.TIMEOUT, detail="no answer within 5 s"), 0, 30),
     ],
 )
-async def test_is_due_again_after_the_back_off(answer: Answer, spent: int, seconds: int) -> None:
+async def test_a_failed_delivery_is_due_after_its_back_off(answer: Answer, spent: int, seconds: int) -> None:
     """A failed delivery is due after its back-off, or after `Retry-After` if that is longer, and no sooner."""
     scene = Scene(answers=[answer])
     scene.row.budget_spent = spent
@@ -88,7 +88,7 @@ class Stepped(FakeClock):
 
 @pytest.mark.req("DUR-07", "DEL-06")
 @pytest.mark.parametrize("hours", [-30, 30])
-async def test_retry_after_a_date_on_a_clock_that_is_wrong(hours: int) -> None:
+async def test_a_date_in_retry_after_uses_the_ledgers_clock(hours: int) -> None:
     """A date in `Retry-After` is compared with the clock of the ledger: that of the worker may be hours off."""
     asked = Reply(status=503, snippet="", retry_after=("Fri, 02 Jan 2026 03:19:05 GMT",))
     scene = Scene(answers=[asked], during=lambda: setattr(scene.clock, "elapsed", 100.0))  # the duration of the request
@@ -103,7 +103,7 @@ async def test_retry_after_a_date_on_a_clock_that_is_wrong(hours: int) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_the_endpoints_own_schedule_counts() -> None:
+async def test_the_endpoints_schedule_is_used() -> None:
     """The waits and the number of attempts come from the endpoint row that the claim read."""
     scene = Scene(answers=[Reply(status=500, snippet="")] * 2)
     scene.ledger.target(DELIVERY, target(retries=replace(RETRIES, attempts_allowed=2, schedule=(5,))))
@@ -115,11 +115,11 @@ async def test_the_endpoints_own_schedule_counts() -> None:
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
-async def test_the_last_attempt_ends_in_the_dead_letter() -> None:
+async def test_the_last_attempt_makes_a_dead_letter() -> None:
     """A failure that spends the last attempt of the budget makes a dead letter, which is never due again."""
     scene = Scene(answers=[Reply(status=500, snippet="")])
     scene.row.budget_spent = RETRIES.attempts_allowed - 1
-    logs = await scene.told()
+    logs = await scene.run_logged()
     scene.clock.elapsed += 1e6
 
     assert (State.DEAD_LETTER, "the receiver answered 500") == (scene.row.state, scene.row.error)
@@ -128,10 +128,10 @@ async def test_the_last_attempt_ends_in_the_dead_letter() -> None:
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
-async def test_gone_disables_the_endpoint() -> None:
+async def test_a_410_disables_the_endpoint() -> None:
     """A 410 fails the delivery and disables its endpoint, which is logged as a warning after the attempt."""
     scene = Scene(answers=[GONE])
-    logs = await scene.told()
+    logs = await scene.run_logged()
 
     assert (State.FAILED, "gone") == (scene.row.state, scene.row.attempts[0].outcome)
     assert scene.row.claim.target is not None
@@ -149,7 +149,7 @@ async def test_an_unrecorded_410_disables_nothing() -> None:
     """If the lease was lost, the endpoint stays enabled, and no log line says that it was disabled."""
     scene = Scene(answers=[GONE])
     scene.parts = replace(scene.parts, transport=ScriptedTransport(GONE, during=scene.lose_lease))
-    logs = await scene.told()
+    logs = await scene.run_logged()
 
     assert ["delivery.attempted"] == [line["event"] for line in logs]
     assert ([], 1) == (scene.meter.verdicts, scene.meter.leases_lost)
@@ -172,7 +172,7 @@ async def test_an_overlap_of_two_schemes_sends_both() -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_claims_once() -> None:
+async def test_a_claimed_delivery_is_not_claimed_again() -> None:
     """A ring for a delivery that is claimed or finished claims nothing."""
     scene = Scene()
     first = await take(RING, scene.parts)
@@ -184,7 +184,7 @@ async def test_claims_once() -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_no_secret_no_request() -> None:
+async def test_without_its_secret_a_delivery_waits() -> None:
     """A delivery without its secret is not sent and spends no attempt: it waits, and its row says for what."""
     scene = Scene(signers=FixedSigners(error=CannotSign("the record was altered")))
     await scene.run()
@@ -202,7 +202,7 @@ async def test_no_secret_no_request() -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_never_unsigned() -> None:
+async def test_without_signers_nothing_is_sent() -> None:
     """An empty set of signers is a defect: no request is sent, no attempt is spent, and the delivery is due later."""
     scene = Scene(signers=FixedSigners())
 
@@ -233,7 +233,7 @@ async def test_signers_are_closed_before_sending() -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_disabled_endpoint_waits() -> None:
+async def test_a_disabled_endpoints_delivery_waits() -> None:
     """A delivery for a disabled endpoint is not sent, and waits."""
     scene = Scene()
     scene.ledger.target(DELIVERY, target(enabled=False))
@@ -247,7 +247,7 @@ async def test_disabled_endpoint_waits() -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_gone_endpoint_cancels() -> None:
+async def test_a_missing_endpoint_cancels_the_delivery() -> None:
     """A delivery whose endpoint is missing is cancelled."""
     scene = Scene()
     scene.ledger.target(DELIVERY, None)

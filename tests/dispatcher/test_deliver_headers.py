@@ -30,7 +30,7 @@ def with_headers(signers: FixedSigners, during: Callable[[], object] | None = No
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_they_are_sent_beside_ours() -> None:
+async def test_own_headers_are_sent_beside_hookseals() -> None:
     """The request has the values, masked, and our own headers, which are the same with and without them."""
     scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN))
     await scene.run()
@@ -42,7 +42,7 @@ async def test_they_are_sent_beside_ours() -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_what_signs_is_gone_and_values_are_held() -> None:
+async def test_signers_end_before_and_values_after_the_request() -> None:
     """While the request is sent, the values are in memory and no signer is; while it is recorded, neither is."""
     in_memory: list[tuple[str, int, int]] = []
     signers = FixedSigners("db:acme:n:2", headers=OWN)
@@ -63,7 +63,7 @@ async def test_what_signs_is_gone_and_values_are_held() -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_no_values_no_request() -> None:
+async def test_without_header_values_a_delivery_waits() -> None:
     """If the headers are not available, the delivery waits as without a secret: unsent, unspent, and counted."""
     scene = with_headers(FixedSigners("db:acme:n:2", headers_error=CannotSign("the record was altered")))
     await scene.run()
@@ -96,7 +96,7 @@ class SlowHeaders(FixedSigners):
             yield values
 
 
-async def test_an_endpoint_without_them_asks_for_nothing() -> None:
+async def test_an_endpoint_without_headers_fetches_none() -> None:
     """If an endpoint has no headers of its own, none are fetched."""
     scene = Scene(signers=SlowHeaders(lambda: pytest.fail("headers were fetched")))
     await scene.run()
@@ -106,7 +106,7 @@ async def test_an_endpoint_without_them_asks_for_nothing() -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 @pytest.mark.parametrize(("seconds", "begins"), [(START_WITHIN_SECONDS - 0.5, True), (START_WITHIN_SECONDS, False)])
-async def test_the_time_they_take_counts(seconds: float, begins: bool) -> None:
+async def test_fetching_headers_counts_against_the_time_to_begin(seconds: float, begins: bool) -> None:
     """A request begins within two seconds of its claim, including the time for the headers; else it is given back."""
     scene = with_headers(SlowHeaders(lambda: scene.clock.sleep(seconds)))
     await scene.run()
@@ -117,7 +117,7 @@ async def test_the_time_they_take_counts(seconds: float, begins: bool) -> None:
     assert 0 == scene.signers.headers_open
 
 
-async def cut_off_at(scene: Scene, reached: asyncio.Event) -> None:
+async def cancel_at(scene: Scene, reached: asyncio.Event) -> None:
     """Start one delivery, and cancel it once it has reached this point."""
     task = asyncio.create_task(scene.run())
     await asyncio.wait_for(reached.wait(), 60)
@@ -127,7 +127,7 @@ async def cut_off_at(scene: Scene, reached: asyncio.Event) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_cut_off_while_they_are_fetched() -> None:
+async def test_a_delivery_cancelled_before_its_headers_is_given_back() -> None:
     """A delivery that is cancelled before its headers are fetched is given back, due at once, without an attempt."""
     fetching = asyncio.Event()
 
@@ -136,14 +136,14 @@ async def test_cut_off_while_they_are_fetched() -> None:
         await asyncio.Event().wait()
 
     scene = with_headers(SlowHeaders(hang))
-    await cut_off_at(scene, fetching)
+    await cancel_at(scene, fetching)
 
     assert (State.PENDING, [], []) == (scene.row.state, scene.row.attempts, scene.transport.sent)
     assert await take(RING, scene.parts) is not None
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_cut_off_while_they_are_sent() -> None:
+async def test_a_request_cancelled_with_headers_is_unknown() -> None:
     """A request that is cancelled is on record as unknown, and its values are no longer in memory."""
     sending = asyncio.Event()
 
@@ -152,7 +152,7 @@ async def test_cut_off_while_they_are_sent() -> None:
         await asyncio.Event().wait()
 
     scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN), during=hang)
-    await cut_off_at(scene, sending)
+    await cancel_at(scene, sending)
 
     assert (State.PENDING, ["unknown"]) == (scene.row.state, [kept.outcome for kept in scene.row.attempts])
     assert 0 == scene.signers.headers_open
@@ -163,7 +163,7 @@ async def test_cut_off_while_they_are_sent() -> None:
     ("name", "value"),
     [("webhook-signature", b"v1,forged"), ("X-Api-Key", b"k"), ("x-api-key", b"k\r\nx-admin: 1"), ("x-api-key", b"")],
 )
-async def test_what_may_not_be_sent_is_our_fault(name: str, value: bytes) -> None:
+async def test_invalid_own_headers_are_a_defect(name: str, value: bytes) -> None:
     """Invalid own headers are a defect: nothing is sent, no attempt is spent, and the delivery is due later.
 
     The operator is referred to the log, without the value.
@@ -180,13 +180,13 @@ async def test_what_may_not_be_sent_is_our_fault(name: str, value: bytes) -> Non
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_nothing_that_is_told_holds_a_value() -> None:
+async def test_no_log_or_record_has_a_value() -> None:
     """Neither the log of an attempt, nor its record, nor the repr of the request contains the value."""
     reprs: list[str] = []
     scene = with_headers(FixedSigners("db:acme:n:2", headers=OWN))
     scene.transport = ScriptedTransport(OK, during=lambda: reprs.append(repr(scene.transport.sent[0])))
     scene.parts = replace(scene.parts, transport=scene.transport)
-    logs = await scene.told()
+    logs = await scene.run_logged()
 
     assert 1 == len(reprs)
     assert "canary" not in f"{logs} {scene.row} {reprs}"

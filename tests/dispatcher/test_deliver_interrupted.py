@@ -1,4 +1,4 @@
-"""What becomes of an attempt that is late or cancelled, or whose lease was lost."""
+"""How an attempt ends that is late or cancelled, or whose lease was lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -36,7 +36,7 @@ async def test_an_old_claim_is_given_back() -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_what_this_machine_lacks_spends_nothing() -> None:
+async def test_a_missing_descriptor_spends_nothing() -> None:
     """A request without a free descriptor is given back, due at once; the error is raised to the caller."""
     scene = Scene(answers=[NotBegun(missing_resource="EMFILE"), OK])
     with pytest.raises(Exhausted, match=r"none left of what a connection takes \(EMFILE\)"):
@@ -49,7 +49,7 @@ async def test_what_this_machine_lacks_spends_nothing() -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_what_its_tls_context_takes_is_lacking() -> None:
+async def test_missing_resources_for_tls_spend_nothing() -> None:
     """If resources for a TLS context are lacking, the delivery is given back, due at once; the error is raised."""
     scene = with_identity(Exhausted("the TLS context cannot be made (EMFILE)"))
     with pytest.raises(Exhausted, match=r"cannot be made \(EMFILE\)"):
@@ -66,7 +66,7 @@ async def test_what_its_tls_context_takes_is_lacking() -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_a_failure_of_this_worker_alone_is_tried_again() -> None:
+async def test_a_failure_of_one_worker_is_retried_unspent() -> None:
     """After a failure of this worker alone, the delivery is given back unspent and due later; no endpoint is held."""
     scene = with_identity(LocalFailure("too many are asked for: run more workers"))
     await scene.run()
@@ -106,7 +106,7 @@ class StallingSigners(FixedSigners):
 
 
 @pytest.mark.req("DUR-02", "DUR-07")
-async def test_a_process_that_stands_still_while_it_signs() -> None:
+async def test_a_stalled_process_sends_nothing_late() -> None:
     """If the process stalls after a request was prepared in time, the request is not sent late: it is given back."""
     signers = StallingSigners("db:acme:n:1")
     scene = Scene(signers=signers)
@@ -126,7 +126,7 @@ async def test_a_process_that_stands_still_while_it_signs() -> None:
 
 
 @pytest.mark.req("DEL-03", "DEL-15")
-async def test_cut_off_in_mid_send() -> None:
+async def test_a_request_cancelled_while_sending_is_unknown() -> None:
     """A request that is cancelled is on record as unknown, and its delivery is due again after the back-off."""
     sending = asyncio.Event()
 
@@ -151,7 +151,7 @@ async def test_a_lost_lease_writes_nothing() -> None:
     """A worker that lost its lease while it sent records neither attempt nor state, and logs this."""
     scene = Scene()
     scene.parts = replace(scene.parts, transport=ScriptedTransport(OK, during=scene.lose_lease))
-    logs = await scene.told()
+    logs = await scene.run_logged()
 
     assert (State.SENDING, []) == (scene.row.state, scene.row.attempts)
     assert [("delivery.attempted", "warning", False)] == [
@@ -192,7 +192,7 @@ class HangingSigners(FixedSigners):
 
 
 @pytest.mark.req("DEL-03")
-async def test_cut_off_while_the_secret_is_fetched() -> None:
+async def test_a_delivery_cancelled_before_its_request_is_given_back() -> None:
     """A delivery that is cancelled before its request exists is given back, due at once, without an attempt."""
     signers = HangingSigners()
     scene = Scene()
@@ -227,7 +227,7 @@ class SlowLedger(MemoryLedger):
         return await super().release(claim, wait)
 
 
-def over(scene: Scene, ledger: MemoryLedger) -> Scene:
+def with_ledger(scene: Scene, ledger: MemoryLedger) -> Scene:
     """Return the pipeline with this ledger."""
     scene.ledger = ledger
     ledger.add(CLAIM)
@@ -235,10 +235,10 @@ def over(scene: Scene, ledger: MemoryLedger) -> Scene:
     return scene
 
 
-async def cut_off_while_writing(scene: Scene) -> None:
+async def cancel_while_writing(scene: Scene) -> None:
     """Cancel the delivery while its write to the ledger waits, and then let it write."""
     ledger = SlowLedger(scene.clock)
-    task = asyncio.create_task(over(scene, ledger).run())
+    task = asyncio.create_task(with_ledger(scene, ledger).run())
     await asyncio.wait_for(ledger.writing.wait(), 60)
     task.cancel()
     ledger.may_write.set()
@@ -247,18 +247,18 @@ async def cut_off_while_writing(scene: Scene) -> None:
 
 
 @pytest.mark.req("DEL-03", "DEL-15")
-async def test_cut_off_while_recording() -> None:
+async def test_a_delivery_cancelled_while_recording_is_recorded() -> None:
     """A delivery that is cancelled while its outcome is written is recorded, counted and logged first."""
     scene = Scene()
-    await cut_off_while_writing(scene)
+    await cancel_while_writing(scene)
 
     assert (State.DELIVERED, 1, 1) == (scene.row.state, len(scene.row.attempts), len(scene.meter.attempts))
 
 
-async def test_cut_off_while_it_is_held_back() -> None:
+async def test_a_release_ends_before_the_cancellation() -> None:
     """A cancellation during the release of a delivery takes effect after the release."""
     scene = Scene(signers=FixedSigners("db:acme:n:1", error=CannotSign()))
-    await cut_off_while_writing(scene)
+    await cancel_while_writing(scene)
 
     assert (State.PENDING, []) == (scene.row.state, scene.row.attempts)
 
@@ -275,21 +275,21 @@ class UnreachableLedger(MemoryLedger):
         raise Unavailable("PostgreSQL does not answer")
 
 
-async def test_an_outcome_that_cannot_be_recorded() -> None:
+async def test_a_failed_record_is_raised_and_not_counted() -> None:
     """If an outcome cannot be recorded, the error is raised, and the attempt is not counted or logged as recorded."""
     scene = Scene()
-    over(scene, UnreachableLedger(scene.clock))
+    with_ledger(scene, UnreachableLedger(scene.clock))
     with pytest.raises(Unavailable):
         await scene.run()
 
     assert ([], State.SENDING) == (scene.meter.attempts, scene.row.state)
 
 
-async def test_cut_off_and_not_given_back() -> None:
+async def test_a_failed_give_back_is_logged() -> None:
     """If a cancelled claim cannot be given back, its delivery id is logged, and the cancellation continues."""
     signers = HangingSigners()
     scene = Scene()
-    over(scene, UnreachableLedger(scene.clock))
+    with_ledger(scene, UnreachableLedger(scene.clock))
     scene.parts = replace(scene.parts, signers=signers)
     task = asyncio.create_task(scene.run())
     await asyncio.wait_for(signers.fetching.wait(), 60)

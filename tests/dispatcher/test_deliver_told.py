@@ -13,7 +13,7 @@ from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 
 
-async def test_attempts_are_counted() -> None:
+async def test_each_attempt_is_counted_with_its_duration() -> None:
     """Each attempt is counted with its outcome and duration; the first one also with the age of its delivery."""
     scene = Scene()
 
@@ -35,7 +35,7 @@ async def test_attempts_are_counted() -> None:
 
 
 @pytest.mark.parametrize("waiting_for", [WaitingFor.SECRET, WaitingFor.ENDPOINT_DISABLED])
-async def test_what_is_held_back_is_counted(waiting_for: WaitingFor) -> None:
+async def test_a_waiting_delivery_is_counted_by_its_reason(waiting_for: WaitingFor) -> None:
     """A delivery that waits is counted by what it waits for, and not as an attempt."""
     scene = Scene(signers=FixedSigners(error=CannotSign()))
     scene.ledger.target(DELIVERY, target(enabled=waiting_for is WaitingFor.SECRET))
@@ -46,7 +46,7 @@ async def test_what_is_held_back_is_counted(waiting_for: WaitingFor) -> None:
 
 @pytest.mark.req("OPS-03", part="logs")
 @pytest.mark.req("OPS-03", part="correlation-id")
-async def test_one_wide_event() -> None:
+async def test_an_attempt_is_logged_once() -> None:
     """An attempt is logged once, with all its facts except the path of the URL, which may contain a token."""
     scene = Scene()
     with structlog.testing.capture_logs() as logs:
@@ -78,7 +78,7 @@ async def test_one_wide_event() -> None:
 
 
 @pytest.mark.req("OPS-03", part="logs")
-async def test_a_late_410_is_told_as_what_it_did() -> None:
+async def test_a_late_410_is_logged_as_a_due_delivery() -> None:
     """A 410 of an endpoint that was changed meanwhile is logged as a due delivery, and nothing as disabled."""
     scene = Scene(answers=[GONE])
 
@@ -86,7 +86,7 @@ async def test_a_late_410_is_told_as_what_it_did() -> None:
         scene.ledger.target(DELIVERY, target(generation=2))
 
     scene.parts = replace(scene.parts, transport=ScriptedTransport(GONE, during=move))
-    [line] = await scene.told()
+    [line] = await scene.run_logged()
 
     assert ("delivery.attempted", "gone", "pending", 0.0, True) == tuple(
         line[name] for name in ("event", "outcome", "state", "retry_in_seconds", "recorded")
@@ -95,10 +95,10 @@ async def test_a_late_410_is_told_as_what_it_did() -> None:
 
 
 @pytest.mark.req("OPS-03", part="logs")
-async def test_a_retry_is_told() -> None:
+async def test_a_failed_attempt_is_logged_with_its_reason() -> None:
     """A failed attempt is logged as a warning with its reason and the seconds until the next attempt."""
     scene = Scene(answers=[Reply(status=500, snippet="")])
-    logs = await scene.told()
+    logs = await scene.run_logged()
 
     assert [("warning", "server_error", "pending", 30.0, "the receiver answered 500", True)] == [
         tuple(line[name] for name in ("log_level", "outcome", "state", "retry_in_seconds", "detail", "recorded"))

@@ -45,7 +45,7 @@ async def _followed(pool: "Pool[asyncpg.Record]", wanted: Filter, *, limit: int,
 
 
 @pytest.mark.req("DEL-15")
-async def test_every_match_is_listed_once(pool: "Pool[asyncpg.Record]") -> None:
+async def test_pages_have_every_match_once(pool: "Pool[asyncpg.Record]") -> None:
     """Pages of any length, that read any number of deliveries, have together what the conditions select."""
     kinds = list(product(_TENANTS, _ENDPOINTS, _TYPES, _STATES))
     stored = {
@@ -83,14 +83,14 @@ async def test_a_page_ends_after_what_it_may_read(pool: "Pool[asyncpg.Record]") 
 
 
 @pytest.mark.parametrize("since", [datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, tzinfo=UTC)])
-async def test_since_before_there_were_ids(pool: "Pool[asyncpg.Record]", since: datetime) -> None:
+async def test_a_time_before_the_first_id_selects_all(pool: "Pool[asyncpg.Record]", since: datetime) -> None:
     """A time before the first id that can be selects everything."""
     delivery = await pool.fetchval(_STORED, "acme", 1, _TYPES[0], _ENDPOINTS[0], "delivered", _created(1))
     items, _ = await page(pool, Filter(since=since), limit=10, cursor=None)
     assert [delivery] == [item["delivery_id"] for item in items]
 
 
-async def test_since_in_the_far_future(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_time_after_the_last_id_selects_nothing(pool: "Pool[asyncpg.Record]") -> None:
     """A time after the last id that can be selects nothing."""
     await pool.fetchval(_STORED, "acme", 1, _TYPES[0], _ENDPOINTS[0], "delivered", _created(1))
     assert ([], None) == await page(pool, Filter(since=datetime.max.replace(tzinfo=UTC)), limit=10, cursor=None)

@@ -9,7 +9,7 @@ from hookseal.dispatcher.failing_endpoints import Key
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import disable_endpoint, enable_endpoint
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation
 
 Pool = asyncpg.Pool
 pytestmark = pytest.mark.req("DEL-08", part="health")
@@ -17,20 +17,14 @@ ACME = TenantId("acme")
 DAY = 86_400
 
 
-@pytest.fixture
-async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
-    """Return an installation without an endpoint."""
-    return await begin(begun_pool)
-
-
-async def added(stored: Installation, url: str = "https://receiver.example/hook") -> Key:
+async def added(installation: Installation, url: str = "https://receiver.example/hook") -> Key:
     """Add an endpoint of acme."""
-    return ACME, (await stored.endpoint(url=url)).pointer.endpoint_id
+    return ACME, (await installation.endpoint(url=url)).pointer.endpoint_id
 
 
-async def failed(stored: Installation, key: Key, *, first_days: float, last_days: float) -> None:
+async def failed(installation: Installation, key: Key, *, first_days: float, last_days: float) -> None:
     """Make the row say that the first and the last failure were so many days ago."""
-    await stored.pool.execute(
+    await installation.pool.execute(
         "UPDATE hookseal.endpoints SET first_failure_at = now() - $2 * interval '1 day',"
         " last_failure_at = now() - $3 * interval '1 day' WHERE id = $1::text::uuid",
         key[1],
@@ -39,49 +33,49 @@ async def failed(stored: Installation, key: Key, *, first_days: float, last_days
     )
 
 
-async def row(stored: Installation, key: Key) -> asyncpg.Record:
+async def row(installation: Installation, key: Key) -> asyncpg.Record:
     """Return the row of the endpoint."""
-    found = await stored.pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", key[1])
+    found = await installation.pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", key[1])
     assert found is not None
     return found
 
 
-async def test_the_first_failure_stays(stored: Installation) -> None:
+async def test_failing_again_moves_the_last_failure_only(installation: Installation) -> None:
     """Failing again moves only the last failure, and is reported once; a recovery clears both."""
-    key = await added(stored)
+    key = await added(installation)
 
-    assert [key] == await mark_failing(stored.pool, [key])
-    first = await row(stored, key)
-    assert [] == await mark_failing(stored.pool, [key])
-    again = await row(stored, key)
+    assert [key] == await mark_failing(installation.pool, [key])
+    first = await row(installation, key)
+    assert [] == await mark_failing(installation.pool, [key])
+    again = await row(installation, key)
     assert first["first_failure_at"] == again["first_failure_at"] < again["last_failure_at"]
-    assert [key] == await mark_recovered(stored.pool, [key])
-    assert [] == await mark_recovered(stored.pool, [key])
-    after = await row(stored, key)
+    assert [key] == await mark_recovered(installation.pool, [key])
+    assert [] == await mark_recovered(installation.pool, [key])
+    after = await row(installation, key)
     assert (None, None) == (after["first_failure_at"], after["last_failure_at"])
 
 
-async def test_a_locked_row(stored: Installation) -> None:
+async def test_a_locked_row_is_left_out(installation: Installation) -> None:
     """A row that another transaction has locked is left out; the others are written."""
-    locked, free = await added(stored), await added(stored, "https://receiver.example/other")
-    async with stored.pool.acquire() as other, other.transaction():
+    locked, free = await added(installation), await added(installation, "https://receiver.example/other")
+    async with installation.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints WHERE id = $1::text::uuid FOR UPDATE", locked[1])
 
-        assert [free] == await mark_failing(stored.pool, [locked, free])
+        assert [free] == await mark_failing(installation.pool, [locked, free])
 
 
-async def test_what_a_claim_reads(stored: Installation) -> None:
+async def test_a_claim_says_whether_the_endpoint_is_failing(installation: Installation) -> None:
     """A claim says whether the row calls the endpoint failing."""
-    key = await added(stored)
-    ledger = PostgresLedger(stored.pool, worker="w1", lease_seconds=45)
+    key = await added(installation)
+    ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=45)
     found = []
     for _ in range(2):
-        [ring] = await stored.deliveries()
+        [ring] = await installation.deliveries()
         claim = await ledger.claim(ring)
         assert claim is not None
         assert claim.target is not None
         found.append(claim.target.is_failing)
-        await mark_failing(stored.pool, [key])
+        await mark_failing(installation.pool, [key])
 
     assert [False, True] == found
 
@@ -95,56 +89,56 @@ async def test_what_a_claim_reads(stored: Installation) -> None:
         pytest.param(30, 24, True, id="it failed long enough, long ago"),
     ],
 )
-async def test_failing_for_too_long(
-    stored: Installation, *, first_days: float, last_days: float, is_disabled: bool
+async def test_an_endpoint_that_fails_too_long_is_disabled(
+    installation: Installation, *, first_days: float, last_days: float, is_disabled: bool
 ) -> None:
     """An endpoint is disabled if at least five days lie between its first and its last failure."""
-    key = await added(stored)
-    await failed(stored, key, first_days=first_days, last_days=last_days)
-    found = await disable_failing(stored.pool, after_seconds=5 * DAY)
-    after = await row(stored, key)
+    key = await added(installation)
+    await failed(installation, key, first_days=first_days, last_days=last_days)
+    found = await disable_failing(installation.pool, after_seconds=5 * DAY)
+    after = await row(installation, key)
 
     assert is_disabled == (not after["enabled"])
     assert [after["disabled_reason"]] * is_disabled == [each.reason for each in found]
     if is_disabled:
         assert after["disabled_reason"].startswith("no attempt has succeeded since 20")
         assert after["disabled_reason"].endswith("(HOOKSEAL_DISABLE_AFTER_SECONDS is 432000)")
-    assert [] == await disable_failing(stored.pool, after_seconds=5 * DAY)
+    assert [] == await disable_failing(installation.pool, after_seconds=5 * DAY)
 
 
-async def test_what_is_published_then(stored: Installation) -> None:
+async def test_a_disabled_endpoints_delivery_waits(installation: Installation) -> None:
     """A delivery that is published for the disabled endpoint waits."""
-    key = await added(stored)
-    await failed(stored, key, first_days=6, last_days=0)
-    await disable_failing(stored.pool, after_seconds=5 * DAY)
-    await stored.deliveries()
+    key = await added(installation)
+    await failed(installation, key, first_days=6, last_days=0)
+    await disable_failing(installation.pool, after_seconds=5 * DAY)
+    await installation.deliveries()
 
-    assert "endpoint_disabled" == await stored.pool.fetchval("SELECT waiting_for FROM hookseal.deliveries")
+    assert "endpoint_disabled" == await installation.pool.fetchval("SELECT waiting_for FROM hookseal.deliveries")
 
 
-async def test_batches(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endpoints_are_disabled_in_batches(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most `BATCH` endpoints are disabled at a time, those first that have failed for longest."""
     monkeypatch.setattr(endpoint_health, "BATCH", 2)
-    keys = [await added(stored, f"https://receiver.example/{number}") for number in range(3)]
+    keys = [await added(installation, f"https://receiver.example/{number}") for number in range(3)]
     for number, key in enumerate(keys):
-        await failed(stored, key, first_days=10 + number, last_days=0)
+        await failed(installation, key, first_days=10 + number, last_days=0)
 
-    found = await disable_failing(stored.pool, after_seconds=5 * DAY)
+    found = await disable_failing(installation.pool, after_seconds=5 * DAY)
     assert {keys[1][1], keys[2][1]} == {each.endpoint_id for each in found}
-    assert 1 == len(await disable_failing(stored.pool, after_seconds=5 * DAY))
+    assert 1 == len(await disable_failing(installation.pool, after_seconds=5 * DAY))
 
 
-async def test_a_new_beginning(stored: Installation) -> None:
+async def test_enabling_or_a_new_url_ends_the_failing(installation: Installation) -> None:
     """Enabling the endpoint, or giving it another url, ends its failing; disabling it does not."""
-    key = await added(stored)
-    await mark_failing(stored.pool, [key])
-    await stored.pool.execute("UPDATE hookseal.endpoints SET url = 'https://receiver.example/new', name = 'new'")
-    assert (await row(stored, key))["first_failure_at"] is None
-    await mark_failing(stored.pool, [key])
-    async with stored.pool.acquire() as connection:
-        operator = stored.operator(connection)
+    key = await added(installation)
+    await mark_failing(installation.pool, [key])
+    await installation.pool.execute("UPDATE hookseal.endpoints SET url = 'https://receiver.example/new', name = 'new'")
+    assert (await row(installation, key))["first_failure_at"] is None
+    await mark_failing(installation.pool, [key])
+    async with installation.pool.acquire() as connection:
+        operator = installation.operator(connection)
         await disable_endpoint(operator, ACME, EndpointId(key[1]), reason="maintenance")
-        assert (await row(stored, key))["first_failure_at"] is not None
+        assert (await row(installation, key))["first_failure_at"] is not None
         await enable_endpoint(operator, ACME, EndpointId(key[1]), own_drain_seconds=25)
 
-    assert (await row(stored, key))["first_failure_at"] is None
+    assert (await row(installation, key))["first_failure_at"] is None

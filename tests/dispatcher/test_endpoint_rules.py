@@ -26,7 +26,7 @@ DAY = 86_400
         (",".join(["1d"] * 30), (DAY,) * 30),
     ],
 )
-def test_schedules(text: str, expected: tuple[int, ...]) -> None:
+def test_a_valid_schedule_is_read(text: str, expected: tuple[int, ...]) -> None:
     """A schedule is up to 30 delays with units, each up to 7 days, up to 30 days in all."""
     assert expected == rules.retry_schedule(text)
 
@@ -40,7 +40,7 @@ def test_schedules(text: str, expected: tuple[int, ...]) -> None:
         *("9999999d", ",".join(["1s"] * 31), ",".join(["7d"] * 4 + ["3d"]), "none"),
     ],
 )
-def test_what_is_no_schedule(text: str) -> None:
+def test_an_invalid_schedule_states_the_rule(text: str) -> None:
     """A text that is not a valid schedule is malformed, and the error states the rule."""
     with pytest.raises(Malformed, match=r"1 to 30 delays as in 5s,5m,2h .* each 1 s to 7 d, of 30 d in all") as caught:
         rules.retry_schedule(text)
@@ -50,14 +50,14 @@ def test_what_is_no_schedule(text: str) -> None:
 
 @pytest.mark.req("DEL-06")
 @given(st.lists(st.integers(1, 7 * DAY), min_size=1, max_size=30).filter(lambda delays: sum(delays) <= 30 * DAY))
-def test_every_schedule_can_be_spelled(delays: list[int]) -> None:
+def test_every_schedule_can_be_written_in_seconds(delays: list[int]) -> None:
     """Every schedule that the table accepts can be written in seconds."""
     assert tuple(delays) == rules.retry_schedule(",".join(f"{delay}s" for delay in delays))
 
 
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("seconds", [(), (0,), (-1,), (7 * DAY + 1,), (1,) * 31, (7 * DAY,) * 5])
-def test_seconds_that_are_no_schedule(seconds: tuple[int, ...]) -> None:
+def test_a_schedule_in_seconds_has_the_same_limits(seconds: tuple[int, ...]) -> None:
     """A schedule that is given in seconds has the same limits."""
     assert (5, 300) == rules.retry_delays([5, 300])
     with pytest.raises(Malformed, match="1 to 30 delays"):
@@ -87,7 +87,7 @@ def test_any_text_is_a_schedule_or_malformed(text: str) -> None:
         (rules.concurrency, 1, 1_000),
     ],
 )
-def test_numbers(rule: Callable[[int], int], least: int, most: int) -> None:
+def test_a_number_out_of_range_names_its_field(rule: Callable[[int], int], least: int, most: int) -> None:
     """Both ends of a range are accepted; a number outside of it is malformed, and the error names its field."""
     assert (least, most) == (rule(least), rule(most))
     for beyond in (least - 1, most + 1):
@@ -96,7 +96,7 @@ def test_numbers(rule: Callable[[int], int], least: int, most: int) -> None:
         assert rule.__name__ == caught.value.field
 
 
-async def test_the_table_has_the_same_limits(pool: "Pool[asyncpg.Record]") -> None:
+async def test_rules_and_table_have_equal_limits(pool: "Pool[asyncpg.Record]") -> None:
     """The table refuses the same numbers as these rules, so that no other way of writing has wider limits."""
     add = (
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, {0})"
@@ -118,7 +118,7 @@ async def test_the_table_has_the_same_limits(pool: "Pool[asyncpg.Record]") -> No
 
 
 @pytest.mark.parametrize(("name", "most"), [("name", 128), ("reason", 256)])
-def test_texts_for_people(name: str, most: int) -> None:
+def test_a_name_is_printable_and_limited(name: str, most: int) -> None:
     """A name and a reason are printable and have a maximum length; an endpoint may have no name."""
     rule = {"name": rules.endpoint_name, "reason": rules.disabled_reason}[name]
     assert "ü" * most == rule("ü" * most)
@@ -129,7 +129,7 @@ def test_texts_for_people(name: str, most: int) -> None:
         assert name == caught.value.field
 
 
-def test_a_drain() -> None:
+def test_a_time_out_is_shorter_than_the_drain() -> None:
     """A time-out is accepted if it is at least five seconds shorter than the drain."""
     rules.require_drainable(5_000, 10)
     with pytest.raises(Refused, match="at most 5000 ms, 5 s less than HOOKSEAL_DRAIN_SECONDS"):
@@ -137,7 +137,7 @@ def test_a_drain() -> None:
 
 
 @pytest.mark.req("DEL-10")
-def test_a_rate() -> None:
+def test_a_rate_is_limited() -> None:
     """A rate is a number of requests a second, from 1 to 10,000."""
     assert [1, 50, 10_000] == [rules.rate(text) for text in ("1/s", " 50/s", "10000/s")]
     for text in ("", "5", "0/s", "10001/s", "-1/s", "1.5/s", "5/m", "5 /s", "\u0665/s"):
@@ -146,7 +146,7 @@ def test_a_rate() -> None:
         assert "rate" == caught.value.field
 
 
-def test_a_rate_as_a_number() -> None:
+def test_a_numeric_rate_has_the_same_limits() -> None:
     """It has the same limits."""
     assert [1, 10_000] == [rules.requests_a_second(value) for value in (1, 10_000)]
     for value in (0, 10_001):

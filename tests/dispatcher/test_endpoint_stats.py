@@ -11,7 +11,7 @@ from hookseal.dispatcher.attempt_counts import BOUNDS_MS, Counts
 from hookseal.ground.errors import Malformed, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.postgres.statements import statements
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation
 
 pytestmark = pytest.mark.req("DEL-08")
 
@@ -32,12 +32,6 @@ ANALYZE;
 """
 
 
-@pytest.fixture
-async def stored(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> Installation:
-    """Return an installation that has begun."""
-    return await begin(begun_pool)
-
-
 def counted(delivered: int, *durations: int) -> Counts:
     """Return counts with one attempt of each of these durations."""
     counts = Counts(delivered=delivered)
@@ -46,9 +40,9 @@ def counted(delivered: int, *durations: int) -> Counts:
     return counts
 
 
-async def test_the_same_bounds(stored: Installation) -> None:
+async def test_postgresql_and_workers_have_equal_bounds(installation: Installation) -> None:
     """PostgreSQL and the worker count by the same bounds."""
-    assert list(BOUNDS_MS) == await stored.pool.fetchval("SELECT hookseal.duration_bounds()")
+    assert list(BOUNDS_MS) == await installation.pool.fetchval("SELECT hookseal.duration_bounds()")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +57,7 @@ async def test_the_same_bounds(stored: Installation) -> None:
         ([0] * 26 + [5], 0.5, 20_000.0),
     ],
 )
-async def test_percentiles(
+async def test_a_percentile_lies_between_its_bounds(
     pool: "asyncpg.Pool[asyncpg.Record]", counts: Sequence[int], share: float, expected: float | None
 ) -> None:
     """A percentile lies between the bounds of its count; what took longest counts as 20 s."""
@@ -71,19 +65,19 @@ async def test_percentiles(
     assert expected == (None if found is None else pytest.approx(found))
 
 
-async def test_hour_and_day(stored: Installation) -> None:
+async def test_hour_and_day_add_up_what_was_written(installation: Installation) -> None:
     """Counts of several writes are added up; the hour and the day have what is in them, and the rest is forgotten."""
-    one = (await stored.endpoint()).pointer.endpoint_id
-    two = (await stored.endpoint(url="https://receiver.example/two")).pointer.endpoint_id
-    await endpoint_stats.add(stored.pool, {(ACME, one): counted(1, 10), (ACME, two): counted(0, 5)})
-    await endpoint_stats.add(stored.pool, {(ACME, one): counted(1, 10, 10)})
-    await stored.pool.execute(
+    one = (await installation.endpoint()).pointer.endpoint_id
+    two = (await installation.endpoint(url="https://receiver.example/two")).pointer.endpoint_id
+    await endpoint_stats.add(installation.pool, {(ACME, one): counted(1, 10), (ACME, two): counted(0, 5)})
+    await endpoint_stats.add(installation.pool, {(ACME, one): counted(1, 10, 10)})
+    await installation.pool.execute(
         "INSERT INTO hookseal.attempt_counts"
         " SELECT tenant_id, endpoint_id, since - make_interval(mins => age), 1, durations"
         " FROM hookseal.attempt_counts, unnest(ARRAY[90, 1530]) AS age WHERE endpoint_id = $1::text::uuid",
         one,
     )
-    items, following = await endpoint_stats.page(stored.pool, ACME, None, limit=5, cursor=None)
+    items, following = await endpoint_stats.page(installation.pool, ACME, None, limit=5, cursor=None)
     first, second = items[1], items[0]
     assert (two, one, None) == (second["endpoint_id"], first["endpoint_id"], following)
     assert {
@@ -93,22 +87,23 @@ async def test_hour_and_day(stored: Installation) -> None:
     assert (6, 3, 0.5) == tuple(first["last_day"][name] for name in ("attempts", "delivered", "success_rate"))
     assert (1, 0, 0.0) == tuple(second["last_hour"][name] for name in ("attempts", "delivered", "success_rate"))
 
-    assert (1, 0) == (await endpoint_stats.forget(stored.pool), await endpoint_stats.forget(stored.pool))
-    assert 3 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.attempt_counts")
+    assert (1, 0) == (await endpoint_stats.forget(installation.pool), await endpoint_stats.forget(installation.pool))
+    assert 3 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.attempt_counts")
 
 
-async def test_what_is_left_to_do(stored: Installation) -> None:
+async def test_statistics_have_state_and_waiting_deliveries(installation: Installation) -> None:
     """The state of the endpoint, its pending and waiting deliveries, and since when the oldest is due."""
-    endpoint = (await stored.endpoint()).pointer.endpoint_id
-    [due], [held], [later] = [await stored.deliveries() for _ in range(3)]
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    [due], [held], [later] = [await installation.deliveries() for _ in range(3)]
     since = datetime(2026, 1, 2, tzinfo=UTC)
     for ring, change in (
         (due, f"next_attempt_at = '{since.isoformat()}'"),
         (held, "waiting_for = 'secret', next_attempt_at = '2026-01-01Z'"),
         (later, "next_attempt_at = now() + interval '1 h'"),
     ):
-        await stored.pool.execute(f"UPDATE hookseal.deliveries SET {change} WHERE id::text = '{ring.delivery_id}'")  # noqa: S608
-    [item], _ = await endpoint_stats.page(stored.pool, ACME, endpoint, limit=1, cursor=None)
+        statement = f"UPDATE hookseal.deliveries SET {change} WHERE id::text = $1"  # noqa: S608
+        await installation.pool.execute(statement, ring.delivery_id)
+    [item], _ = await endpoint_stats.page(installation.pool, ACME, endpoint, limit=1, cursor=None)
     assert {
         "tenant_id": "acme", "endpoint_id": endpoint, "state": "healthy", "pending": 3, "waiting": 1,
         "oldest_due_at": since, "last_hour": NOTHING, "last_day": NOTHING,
@@ -121,44 +116,44 @@ async def test_what_is_left_to_do(stored: Installation) -> None:
         ),
         ("UPDATE hookseal.endpoints SET enabled = false", "disabled"),
     ):
-        await stored.pool.execute(change)
-        [item], _ = await endpoint_stats.page(stored.pool, ACME, endpoint, limit=1, cursor=None)
+        await installation.pool.execute(change)
+        [item], _ = await endpoint_stats.page(installation.pool, ACME, endpoint, limit=1, cursor=None)
         assert state == item["state"]
 
 
-async def test_pages(stored: Installation) -> None:
+async def test_the_cursor_leads_to_the_next_page(installation: Installation) -> None:
     """A page ends at its limit, and its cursor leads to the next; another tenant's endpoint is not found."""
-    added = [await stored.endpoint(url=f"https://receiver.example/{n}") for n in range(3)]
-    await stored.endpoint("globex")
-    first, cursor = await endpoint_stats.page(stored.pool, ACME, None, limit=2, cursor=None)
-    rest, end = await endpoint_stats.page(stored.pool, ACME, None, limit=2, cursor=cursor)
+    added = [await installation.endpoint(url=f"https://receiver.example/{n}") for n in range(3)]
+    await installation.endpoint("globex")
+    first, cursor = await endpoint_stats.page(installation.pool, ACME, None, limit=2, cursor=None)
+    rest, end = await endpoint_stats.page(installation.pool, ACME, None, limit=2, cursor=cursor)
     newest = sorted((each.pointer.endpoint_id for each in added), reverse=True)
     assert (newest, None) == ([item["endpoint_id"] for item in first + rest], end)
     with pytest.raises(NotFound):
-        await endpoint_stats.page(stored.pool, TenantId("globex"), newest[0], limit=1, cursor=None)
+        await endpoint_stats.page(installation.pool, TenantId("globex"), newest[0], limit=1, cursor=None)
     with pytest.raises(Malformed):
-        await endpoint_stats.page(stored.pool, ACME, None, limit=0, cursor=None)
+        await endpoint_stats.page(installation.pool, ACME, None, limit=0, cursor=None)
 
 
-async def test_what_it_costs(stored: Installation) -> None:
+async def test_statistics_read_only_their_endpoint(installation: Installation) -> None:
     """The statistics of an endpoint read only its own counts and pending deliveries, by their indexes."""
-    await stored.pool.execute(_GROWN)
-    endpoint = await stored.pool.fetchval("SELECT md5('1')::uuid::text")
+    await installation.pool.execute(_GROWN)
+    endpoint = await installation.pool.fetchval("SELECT md5('1')::uuid::text")
     texts = statements("hookseal.dispatcher", "endpoint_stats.sql")
-    rows = await stored.pool.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {texts['page']}", "acme", endpoint, None, 2)
+    rows = await installation.pool.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {texts['page']}", "acme", endpoint, None, 2)
     plan = "\n".join(row[0] for row in rows)
     for index in ("attempt_counts_pkey", "deliveries_pending", "endpoints_id_key"):
         assert index in plan, plan
     for name in ("deliveries", "attempt_counts", "endpoints"):
         assert f"Seq Scan on {name}" not in plan, plan
-    oldest = "\n".join(row[0] for row in await stored.pool.fetch(f"EXPLAIN {texts['forget']}", 1_000))
+    oldest = "\n".join(row[0] for row in await installation.pool.fetch(f"EXPLAIN {texts['forget']}", 1_000))
     assert "attempt_counts_oldest" in oldest, oldest
 
 
-async def test_the_reader_may_look(stored: Installation) -> None:
+async def test_the_read_only_role_reads_both_views(installation: Installation) -> None:
     """The read-only role reads both views, with everything that they call."""
-    await stored.endpoint()
-    async with stored.pool.acquire() as connection, connection.transaction():
+    await installation.endpoint()
+    async with installation.pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL ROLE hookseal_readonly")
         assert 2 == len(await connection.fetch("SELECT * FROM hookseal.endpoint_stats"))
         assert 1 == len(await connection.fetch("SELECT * FROM hookseal.endpoint_backlog"))

@@ -36,7 +36,7 @@ class Worker:
         return self.failing.take()
 
 
-async def test_only_failures_for_a_minute() -> None:
+async def test_a_minute_of_failures_is_failing() -> None:
     """An endpoint is failing after a minute with failures only, and this is written again after ten minutes."""
     worker = Worker()
 
@@ -47,8 +47,8 @@ async def test_only_failures_for_a_minute() -> None:
     assert [KEY] == (await worker.after(1, Outcome.TIMEOUT, MARKED)).failing
 
 
-async def test_a_success_in_between() -> None:
-    """A success begins the minute anew, and costs no statement if nothing was written."""
+async def test_a_success_restarts_the_minute() -> None:
+    """A success restarts the minute, and costs no statement if nothing was written."""
     worker = Worker()
     await worker.after(0, Outcome.TIMEOUT)
 
@@ -57,7 +57,7 @@ async def test_a_success_in_between() -> None:
 
 
 @pytest.mark.parametrize("target", [TARGET, MARKED])
-async def test_a_recovery(target: Target) -> None:
+async def test_a_success_clears_a_failing_row(target: Target) -> None:
     """A success is written if the row says failing, or if this worker has written that since the claim."""
     worker = Worker()
     await worker.after(0, Outcome.TIMEOUT)
@@ -66,20 +66,20 @@ async def test_a_recovery(target: Target) -> None:
     assert Changes(failing=[], recovered=[KEY]) == await worker.after(1, Outcome.DELIVERED, target)
 
 
-async def test_a_recovery_that_another_worker_wrote_about() -> None:
+async def test_a_success_clears_another_workers_row() -> None:
     """A worker that has seen no failure clears what another worker wrote."""
     assert [KEY] == (await Worker().after(0, Outcome.DELIVERED, MARKED)).recovered
 
 
-async def test_an_unknown_outcome() -> None:
-    """An attempt that was cut off says nothing about the endpoint."""
+async def test_an_unknown_outcome_changes_nothing() -> None:
+    """The outcome of a cancelled attempt changes nothing for the endpoint."""
     worker = Worker()
     await worker.after(0, Outcome.UNKNOWN)
 
     assert NOTHING == await worker.after(FAILING_SECONDS, Outcome.UNKNOWN)
 
 
-async def test_what_could_not_be_written() -> None:
+async def test_unwritten_states_are_kept() -> None:
     """It is kept, but not against what was noticed since."""
     worker = Worker()
     await worker.after(0, Outcome.TIMEOUT)
@@ -97,8 +97,8 @@ async def test_what_could_not_be_written() -> None:
     assert NOTHING == worker.failing.take()
 
 
-async def test_bounded_memory() -> None:
-    """Beyond the limit the endpoint that failed first is forgotten, and its minute begins anew."""
+async def test_the_number_of_endpoints_is_bounded() -> None:
+    """Beyond the limit the endpoint that failed first is forgotten, and its minute restarts."""
     worker = Worker()
     await worker.after(0, Outcome.TIMEOUT)
     for number in range(MOST_REMEMBERED):

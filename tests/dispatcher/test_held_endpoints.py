@@ -108,7 +108,7 @@ async def test_the_first_refusal_holds_the_endpoint(stored: Installation) -> Non
     ("error", "holds"),
     [(CannotSign("altered"), True), (Exhausted("no descriptor"), False), (LocalFailure("too many"), False)],
 )
-async def test_what_one_worker_lacks_holds_no_endpoint(error: Exception, holds: bool, stored: Installation) -> None:
+async def test_a_failure_of_one_worker_holds_no_endpoint(error: Exception, holds: bool, stored: Installation) -> None:
     """A refused secret holds the endpoint for all workers; a failure of one worker holds nothing."""
     rings = [(await stored.deliveries())[0] for _ in range(2)]
     parts = replace(Scene(signers=FixedSigners("db:acme:n:1", error=error)).parts, ledger=ledger(stored.pool))
@@ -124,7 +124,7 @@ async def test_what_one_worker_lacks_holds_no_endpoint(error: Exception, holds: 
 
 
 @pytest.mark.req("SEC-07")
-async def test_one_probe_at_a_time_ever_further_apart(stored: Installation) -> None:
+async def test_probes_come_one_at_a_time_with_growing_distance(stored: Installation) -> None:
     """Only the oldest delivery is the probe, after 15 s, 30 s and so on, in the end at least every five minutes."""
     rings = await held(stored, 3)
     await ledger(stored.pool).release(await claimed(stored, rings[1]), BEHIND_IT)
@@ -146,7 +146,7 @@ async def test_one_probe_at_a_time_ever_further_apart(stored: Installation) -> N
 
 
 @pytest.mark.req("SEC-07")
-async def test_a_refused_probe_says_why(stored: Installation) -> None:
+async def test_a_refused_probe_gives_the_reason(stored: Installation) -> None:
     """If an endpoint was held without a reason, later deliveries get the reason of the refused probe."""
     [ring] = await stored.deliveries()
     await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'secret'")
@@ -218,7 +218,7 @@ async def test_a_refusal_while_it_is_released_holds_it_again(stored: Installatio
 
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("change", ["rotate", "cache-clear"])
-async def test_a_refusal_of_before_holds_nothing(stored: Installation, change: str) -> None:
+async def test_a_refusal_from_before_a_rotation_holds_nothing(stored: Installation, change: str) -> None:
     """A refusal from before a rotation or `cache-clear` holds nothing afterwards: the delivery is due at once."""
     [ring] = await stored.deliveries()
     claim = await claimed(stored, ring)
@@ -240,7 +240,7 @@ async def test_a_refusal_of_before_holds_nothing(stored: Installation, change: s
 
 
 @pytest.mark.req("SEC-07")
-async def test_a_store_that_answers_again(stored: Installation) -> None:
+async def test_a_recovered_store_probes_its_endpoints(stored: Installation) -> None:
     """After an outage of the store, all endpoints that it did not answer for are probed at once, and no others."""
     await held(stored, wait=UNANSWERED)
     for tenant, wait in (("globex", UNANSWERED), ("initech", REFUSED)):
@@ -260,7 +260,7 @@ async def test_a_store_that_answers_again(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_disabled_is_a_pause(stored: Installation) -> None:
+async def test_a_disabled_endpoint_loses_nothing(stored: Installation) -> None:
     """Deliveries of a disabled endpoint wait and are released when it is enabled: none is lost."""
     [before] = await stored.deliveries()
     await disable(stored)
@@ -389,7 +389,7 @@ async def test_a_held_endpoint_that_is_deleted(stored: Installation) -> None:
     assert 0 == await stored.pool.fetchval("SELECT count(waiting_for) FROM hookseal.deliveries")
 
 
-async def test_a_probe_time_that_is_not_ours(stored: Installation) -> None:
+async def test_a_forged_probe_time_does_not_prevent_the_probe(stored: Installation) -> None:
     """A probe time later than any that hookseal sets does not prevent the probe."""
     await held(stored)
     await stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now() + interval '1 y'")
@@ -398,7 +398,7 @@ async def test_a_probe_time_that_is_not_ours(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_since_when_it_waits_is_always_known(stored: Installation) -> None:
+async def test_held_at_is_set_for_waiting_deliveries(stored: Installation) -> None:
     """The database sets `held_at` for every delivery that waits, and for no other, even if the writer leaves it out."""
     [ring] = await stored.deliveries()
     write = "UPDATE hookseal.deliveries SET waiting_for = $1"
@@ -420,7 +420,7 @@ async def test_since_when_it_waits_is_always_known(stored: Installation) -> None
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_waits_for_too_long_is_cancelled(stored: Installation) -> None:
+async def test_a_delivery_held_too_long_is_cancelled(stored: Installation) -> None:
     """A delivery of a disabled endpoint is cancelled after HOOKSEAL_HELD_DAYS; one that waits for a secret never is."""
     await disable(stored)
     old, young = [(await stored.deliveries())[0] for _ in range(2)]
@@ -443,7 +443,7 @@ async def test_what_waits_for_too_long_is_cancelled(stored: Installation) -> Non
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_was_enabled_is_not_cancelled(stored: Installation) -> None:
+async def test_an_enabled_endpoints_delivery_is_not_cancelled(stored: Installation) -> None:
     """After `enable`, a delivery that is not yet released is not cancelled, however long it has waited."""
     await disable(stored)
     [ring] = await stored.deliveries()

@@ -124,7 +124,7 @@ def stored(pool: "Pool[asyncpg.Record]") -> History:
 
 
 @pytest.mark.req("DEL-16")
-async def test_what_leaves(stored: History) -> None:
+async def test_finished_deliveries_leave_after_the_retention(stored: History) -> None:
     """A delivery leaves with its attempts when it ended 30 days ago, however it ended; no other one ever leaves."""
     for state in ("delivered", "dead_letter", "failed", "cancelled"):
         await stored.event(state)
@@ -143,8 +143,8 @@ async def test_what_leaves(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_the_end_counts_and_not_the_publish(stored: History) -> None:
-    """Whoever ends a delivery, its retention begins then, even if it was published long before; a replay ends that."""
+async def test_the_retention_counts_from_the_end(stored: History) -> None:
+    """The retention begins at the end of a delivery, not at its publish; a replay cancels it."""
     await stored.event("e")
     ring = await stored.delivery("e", "pending", ended=None)
     finished = "SELECT finished_at FROM hookseal.deliveries WHERE id = $1::text::uuid"
@@ -159,7 +159,7 @@ async def test_the_end_counts_and_not_the_publish(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_an_event_stays_as_long_as_a_delivery_of_it(stored: History) -> None:
+async def test_an_event_leaves_with_its_last_delivery(stored: History) -> None:
     """An event leaves with the last of its deliveries, replays included; one without any, 30 days after its publish."""
     await stored.event("shared")
     await stored.delivery("shared")
@@ -191,7 +191,7 @@ async def test_an_event_id_is_idempotent_for_the_retention(stored: History) -> N
 
 
 @pytest.mark.req("DEL-16")
-async def test_batches(stored: History) -> None:
+async def test_a_statement_removes_one_batch(stored: History) -> None:
     """One statement removes at most a batch, the oldest first, and a walk through the events passes those in use."""
     await stored.pool.execute(MANY, 2 * BATCH + 1)
     await stored.event("older")
@@ -209,8 +209,8 @@ async def test_batches(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_events_of_one_moment_are_not_passed_by(stored: History) -> None:
-    """More events with the same time than a batch are looked at in one batch, so that the walk goes on after them."""
+async def test_events_of_one_time_are_in_one_batch(stored: History) -> None:
+    """Events of one time are examined in one batch, however many, so that the search continues after them."""
     await stored.pool.execute(
         "INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)"
         " SELECT 'acme', 'e' || n, 'x', '2020-01-01Z', '', '' FROM generate_series(1, $1) AS n",
@@ -220,7 +220,7 @@ async def test_events_of_one_moment_are_not_passed_by(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_two_workers_and_a_lock(stored: History) -> None:
+async def test_two_leaders_remove_each_row_once(stored: History) -> None:
     """Two leaders at once remove each row once, and neither they nor a row that is locked make the other wait."""
     await stored.pool.execute(MANY, 2 * BATCH)
     await stored.event("locked")
@@ -237,7 +237,7 @@ async def test_two_workers_and_a_lock(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_a_worker_that_dies_loses_nothing(stored: History) -> None:
+async def test_an_uncommitted_batch_removes_nothing(stored: History) -> None:
     """A batch that is not committed has removed nothing, and the next leader removes it whole."""
     await stored.event("e")
     await stored.pool.execute(_ATTEMPTS, await stored.delivery("e"), 2)
@@ -253,7 +253,7 @@ async def test_a_worker_that_dies_loses_nothing(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_what_is_gone_cannot_be_replayed(begun_pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_removed_delivery_is_not_replayed(begun_pool: "Pool[asyncpg.Record]") -> None:
     """A replay that begins before the removal wins; one after it finds nothing."""
     stored, installation = History(begun_pool), await begin(begun_pool)
     added = await installation.endpoint()
@@ -297,7 +297,7 @@ async def test_the_rights_of_a_worker(stored: History) -> None:
         await connection.execute("RESET ROLE")
 
 
-async def test_counting() -> None:
+async def test_counts_add_up() -> None:
     """Sums of what was removed; nothing removed is false."""
     assert not Removed()
     assert Removed(events=1)

@@ -82,7 +82,7 @@ async def test_a_delivery_is_shown_with_the_attempts_that_it_counts(
 
 
 @pytest.mark.req("DEL-03")
-async def test_what_a_claim_stores(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_claim_stores_what_its_attempt_needs(pool: "Pool[asyncpg.Record]") -> None:
     """A claim stores its owner, number, start, refs and generation, from which an attempt can be written later."""
     installation = await begin(pool)
     added = await installation.endpoint()
@@ -181,7 +181,7 @@ async def test_a_lease_ends_at_its_time(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-15")
-async def test_what_is_on_record(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_attempt_is_recorded_if_all_matches(pool: "Pool[asyncpg.Record]") -> None:
     """An attempt counts as recorded only if delivery, number, worker and outcome match."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -289,7 +289,7 @@ async def test_plaintext_of_an_older_system_stays_in_its_row(pool: "Pool[asyncpg
         "UPDATE hookseal.endpoints SET previous_secret_expires_at = '20000-01-01Z'",
     ],
 )
-async def test_rows_that_nobody_could_read_are_refused(pool: "Pool[asyncpg.Record]", change: str) -> None:
+async def test_unreadable_rows_are_refused(pool: "Pool[asyncpg.Record]", change: str) -> None:
     """The tables refuse a manual change that a claim or a sweep could not read."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -301,7 +301,7 @@ async def test_rows_that_nobody_could_read_are_refused(pool: "Pool[asyncpg.Recor
         await pool.execute(change)
 
 
-async def test_longest_timeout(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_longest_timeout_is_of_enabled_endpoints(pool: "Pool[asyncpg.Record]") -> None:
     """The longest time-out is that of the enabled endpoints."""
     installation = await begin(pool)
     assert 0 == await ledger(pool).longest_timeout_ms()

@@ -63,7 +63,7 @@ async def test_a_late_410_disables_nothing(pool: "Pool[asyncpg.Record]") -> None
     assert not await pool.fetchval("SELECT enabled FROM hookseal.endpoints")
 
 
-async def test_a_410_waits_for_who_moves_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_410_waits_for_a_change_of_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
     """A 410 that is recorded while the URL is being changed waits for that change, and sees the new endpoint."""
     installation = await begin(pool)
     claim = await in_flight(installation)
@@ -81,7 +81,7 @@ async def test_a_410_waits_for_who_moves_the_endpoint(pool: "Pool[asyncpg.Record
     assert await pool.fetchval("SELECT enabled FROM hookseal.endpoints")
 
 
-async def test_a_410_of_what_was_deleted(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_410_of_a_deleted_endpoint_fails_the_delivery(pool: "Pool[asyncpg.Record]") -> None:
     """If the endpoint was deleted meanwhile, a 410 fails the delivery, and there is nothing to disable."""
     installation = await begin(pool)
     claim = await in_flight(installation)

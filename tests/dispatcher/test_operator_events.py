@@ -126,7 +126,9 @@ Change = Callable[[Installation, Key], Awaitable[None]]
         (announce, "secret.expiring", {"generation", "secret_ref", "rotate_every_days", "rotates_at"}),
     ],
 )
-async def test_each_kind(stored: Installation, key: Key, *, change: Change, kind: str, names: set[str]) -> None:
+async def test_each_change_is_published_once(
+    stored: Installation, key: Key, *, change: Change, kind: str, names: set[str]
+) -> None:
     """Each change is published once, with the ids of the endpoint, and its url without the query."""
     await change(stored, key)
 
@@ -136,7 +138,7 @@ async def test_each_kind(stored: Installation, key: Key, *, change: Change, kind
     assert "https://receiver.example/hook" == data.get("url", "https://receiver.example/hook")
 
 
-async def test_at_most_one_of_a_kind_in_ten_minutes(stored: Installation, key: Key) -> None:
+async def test_repeats_within_ten_minutes_are_counted(stored: Installation, key: Key) -> None:
     """Further ones are counted, and the next one that is published says how many there were."""
     for _ in range(3):
         await exhaust(stored, key)
@@ -151,7 +153,7 @@ async def test_at_most_one_of_a_kind_in_ten_minutes(stored: Installation, key: K
     assert ("message.attempt.exhausted", 2) == (kind, data["suppressed"])
 
 
-async def test_while_another_transaction_publishes(stored: Installation, key: Key) -> None:
+async def test_an_outcome_waits_for_no_other_publish(stored: Installation, key: Key) -> None:
     """An outcome does not wait for another transaction that publishes about the same endpoint."""
     rings = [(await stored.deliveries())[0] for _ in range(2)]
     await exhausted(stored, rings[0])
@@ -162,7 +164,7 @@ async def test_while_another_transaction_publishes(stored: Installation, key: Ke
     assert "dead_letter" == (await stored.delivery(rings[1]))["state"]
 
 
-async def test_an_event_that_cannot_be_published(stored: Installation, key: Key) -> None:
+async def test_a_failed_event_keeps_the_change(stored: Installation, key: Key) -> None:
     """It does not undo the change: the outcome of an attempt matters more."""
     await stored.pool.execute("ALTER TABLE hookseal.events ADD CHECK (tenant_id <> '_operator')")
     [ring] = await stored.deliveries()
@@ -172,7 +174,7 @@ async def test_an_event_that_cannot_be_published(stored: Installation, key: Key)
     assert [] == await events(stored)
 
 
-async def test_the_operator_itself(stored: Installation) -> None:
+async def test_the_operators_own_endpoints_publish_nothing(stored: Installation) -> None:
     """What happens to an endpoint of the operator is not published: it would cause the next event."""
     own = OPERATOR_TENANT, (await stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints"))
     await recover(stored, own)
@@ -192,7 +194,9 @@ async def test_the_operator_itself(stored: Installation) -> None:
         ("secret.rotated", []),
     ],
 )
-async def test_subscriptions(stored: Installation, key: Key, *, subscription: str, kinds: list[str]) -> None:
+async def test_only_subscribed_events_are_stored(
+    stored: Installation, key: Key, *, subscription: str, kinds: list[str]
+) -> None:
     """Only what an endpoint of the operator subscribes to is stored."""
     await stored.pool.execute(
         "UPDATE hookseal.endpoints SET event_types = $1 WHERE tenant_id = '_operator'", [subscription]
@@ -206,7 +210,7 @@ async def test_subscriptions(stored: Installation, key: Key, *, subscription: st
     )
 
 
-async def test_a_change_that_is_rolled_back(stored: Installation, key: Key) -> None:
+async def test_a_rolled_back_change_leaves_no_event(stored: Installation, key: Key) -> None:
     """It leaves no event."""
     async with stored.pool.acquire() as connection:
         change = connection.transaction()
@@ -217,7 +221,7 @@ async def test_a_change_that_is_rolled_back(stored: Installation, key: Key) -> N
     assert [] == await events(stored)
 
 
-async def test_a_deleted_endpoint(stored: Installation, key: Key) -> None:
+async def test_a_deleted_endpoint_leaves_nothing(stored: Installation, key: Key) -> None:
     """Nothing is remembered about it."""
     await fail(stored, key)
     async with stored.pool.acquire() as connection:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.dispatcher.model import Failure, FailureKind, Outcome, Reply
-from hookseal.dispatcher.outcome import RULES, Consequence, Otherwise, classify, consequence, explain, hundred
+from hookseal.dispatcher.outcome import RULES, Consequence, OtherCondition, classify, consequence, explain, hundred
 
 TRIED_AGAIN: Final = {
     *(Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.UNEXPECTED_STATUS, Outcome.TIMEOUT),
@@ -53,7 +53,7 @@ TRIED_AGAIN: Final = {
         (0, Outcome.UNEXPECTED_STATUS),
     ],
 )
-def test_statuses(status: int, outcome: Outcome) -> None:
+def test_each_status_has_its_outcome(status: int, outcome: Outcome) -> None:
     """Only 2xx is delivered; a redirect is not; 410, 429, 502, 503 and 504 have outcomes of their own."""
     assert outcome is classify(Reply(status=status, snippet=""))
 
@@ -70,7 +70,7 @@ def test_only_2xx_is_delivered(status: int) -> None:
 @pytest.mark.req("DEL-03")
 @pytest.mark.req("DEL-05", part="each-delivery")
 @pytest.mark.parametrize("kind", list(FailureKind))
-def test_failures(kind: FailureKind) -> None:
+def test_each_failure_has_its_outcome(kind: FailureKind) -> None:
     """Every kind of failure has its own outcome, of the same name, and its detail is the explanation."""
     failure = Failure(kind=kind, detail="how")
 
@@ -79,7 +79,7 @@ def test_failures(kind: FailureKind) -> None:
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
-def test_cut_off() -> None:
+def test_a_cancelled_request_is_unknown() -> None:
     """A request that was cancelled has no answer; its outcome is `unknown`."""
     assert Outcome.UNKNOWN is classify(None)
     assert "the worker was stopped before the answer came" == explain(None)
@@ -89,14 +89,14 @@ def test_cut_off() -> None:
 def test_every_outcome_has_one_rule() -> None:
     """The table has one row for each outcome, and each failure and each other case is in exactly one row."""
     assert Counter(Outcome) == Counter(rule.outcome for rule in RULES)
-    assert Counter([*FailureKind, *Otherwise]) == Counter(
+    assert Counter([*FailureKind, *OtherCondition]) == Counter(
         rule.when for rule in RULES if not isinstance(rule.when, frozenset)
     )
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_consequences(outcome: Outcome) -> None:
+def test_each_outcome_has_its_consequence(outcome: Outcome) -> None:
     """`gone` disables the endpoint, `throttled` throttles, `invalid_url` fails, and the others are tried again."""
     expected = {
         Outcome.DELIVERED: Consequence.DELIVERED,
@@ -109,12 +109,12 @@ def test_consequences(outcome: Outcome) -> None:
     assert expected[outcome] is consequence(outcome)
 
 
-def test_hundred() -> None:
+def test_hundred_is_a_class_of_statuses() -> None:
     """`hundred(4)` is the statuses 400 to 499."""
     assert (100, 400, 499) == (len(hundred(4)), min(hundred(4)), max(hundred(4)))
 
 
-def test_explain() -> None:
+def test_a_reply_is_explained_by_its_status() -> None:
     """The explanation of a failed reply is its status only; a delivered one has none."""
     assert explain(Reply(status=204, snippet="")) is None
     assert "the receiver answered 503" == explain(Reply(status=503, snippet="secret words"))

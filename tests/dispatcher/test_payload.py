@@ -92,7 +92,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_a_reader_gets_what_was_given(data: object) -> None:
+def test_json_values_are_read_back_unchanged(data: object) -> None:
     """Every JSON value is accepted as data and as text, and is read back unchanged."""
     text = encoded(data)
     assert data == json.loads(text)
@@ -110,7 +110,7 @@ def test_a_reader_gets_what_was_given(data: object) -> None:
         ([[1]] * 300, "[" + ",".join(["[1]"] * 300) + "]"),
     ],
 )
-def test_data(data: object, text: str) -> None:
+def test_tuples_and_enumerations_are_converted(data: object, text: str) -> None:
     """A tuple becomes a list, an enumeration its text or number, and the same list may occur twice."""
     assert text == encoded(data)
 
@@ -144,7 +144,7 @@ def test_data(data: object, text: str) -> None:
         ({"\ud800": 1}, "contains a lone surrogate, which is not a character: remove it"),
     ],
 )
-def test_what_json_does_not_have(value: object, says: str) -> None:
+def test_a_value_without_json_form_names_its_path(value: object, says: str) -> None:
     """A value that JSON does not have is refused with its path and an alternative; the value is not repeated."""
     for data, path in (
         (value, "data"),
@@ -157,7 +157,7 @@ def test_what_json_does_not_have(value: object, says: str) -> None:
         assert CANARY not in str(caught.value)
 
 
-def test_values_whose_comparison_goes_wrong() -> None:
+def test_a_value_with_a_failing_comparison_is_checked() -> None:
     """A value whose comparison raises an error is checked like any other."""
 
     class Wrong(dict[str, Any]):
@@ -183,7 +183,7 @@ def test_data_that_contains_itself() -> None:
 
 
 @pytest.mark.parametrize("inside", [1, "]" * 5])
-def test_the_levels(inside: object) -> None:
+def test_the_depth_is_limited(inside: object) -> None:
     """MOST_LEVELS levels are accepted as data and as text, one more is refused, and the path in the error is short."""
     text = encoded(nested(MOST_LEVELS, inside))
     require_json(text)
@@ -198,7 +198,7 @@ def test_the_levels(inside: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["]" * 400, '"]' * 400, "}" * 400])
-def test_brackets_within_texts_are_no_levels(text: str) -> None:
+def test_brackets_in_texts_do_not_count(text: str) -> None:
     """Brackets inside texts do not count as levels, neither opening nor closing ones."""
     for data in ({"a": text, "b": nested(MOST_LEVELS)}, {"a": nested(MOST_LEVELS), "b": text}, [text, nested(400)]):
         for refusing in (lambda data=data: encoded(data), lambda data=data: require_json(json.dumps(data))):
@@ -212,7 +212,7 @@ def test_brackets_within_texts_are_no_levels(text: str) -> None:
         require_json(encoded(taken))
 
 
-def test_what_is_no_json_for_another_reason() -> None:
+def test_huge_numbers_and_texts_are_refused() -> None:
     """A number with more digits than Python writes and a text longer than a body are refused, too."""
     with pytest.raises(Malformed, match=r"and cannot be written as JSON$"):
         encoded([10**5_000])
@@ -232,7 +232,7 @@ def test_what_is_no_json_for_another_reason() -> None:
         ('{"a": "\\ud800"}', "data.a contains a lone surrogate"),
     ],
 )
-def test_text_that_is_refused(text: str, says: str) -> None:
+def test_refused_text_names_its_path(text: str, says: str) -> None:
     """The same rules apply to JSON text, and the error has the path of the refused value."""
     with pytest.raises(Malformed) as caught:
         require_json(text)
@@ -240,6 +240,6 @@ def test_text_that_is_refused(text: str, says: str) -> None:
     assert ("data", True) == (caught.value.field, str(caught.value).startswith(says))
 
 
-def test_numbers_in_text() -> None:
+def test_numbers_in_text_have_any_length() -> None:
     """In JSON text a number of any length is accepted: PostgreSQL stores it as it is written."""
     require_json(f"[1e400, 1.10, {'9' * 5_000}]")

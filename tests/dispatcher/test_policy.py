@@ -19,27 +19,27 @@ def admitted(given_target: Target | None) -> Target | Wait | End:
 
 
 @pytest.mark.req("DEL-03")
-def test_admits() -> None:
+def test_a_valid_claim_may_be_sent() -> None:
     """A claim of an enabled endpoint with a valid row may be sent."""
     assert TARGET is admit(CLAIM, allow_http=False, jitter=0.5)
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("scheme", ["standard", "x-webhook"])
-def test_admits_both_schemes(scheme: str) -> None:
+def test_both_schemes_may_be_sent(scheme: str) -> None:
     """Both schemes may be sent, signed with hmac."""
     usable = target(scheme=scheme, algorithm="hmac")
 
     assert usable is admitted(usable)
 
 
-def test_endpoint_gone() -> None:
+def test_a_missing_endpoint_cancels() -> None:
     """A delivery without an endpoint is cancelled."""
     assert End(state=State.CANCELLED, reason="the endpoint is gone") == admitted(None)
 
 
 @pytest.mark.req("SEC-24", part="stale")
-def test_endpoint_lost() -> None:
+def test_a_lost_endpoint_waits() -> None:
     """If the endpoint is missing though no command deleted it, the delivery waits, and the reason names a command."""
     verdict = admit(claim(target=None, endpoint_lost=True), allow_http=False, jitter=0.5)
 
@@ -50,7 +50,7 @@ def test_endpoint_lost() -> None:
 
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize(("is_probe", "waits"), [(None, False), (True, False), (False, True)])
-def test_of_a_held_endpoint_the_probe_alone_goes_out(*, is_probe: bool | None, waits: bool) -> None:
+def test_only_the_probe_of_a_held_endpoint_is_sent(*, is_probe: bool | None, waits: bool) -> None:
     """Of a held endpoint only the probe is sent; other deliveries wait without asking for the secret."""
     verdict = admit(claim(is_probe=is_probe), allow_http=False, jitter=0.5)
 
@@ -59,7 +59,7 @@ def test_of_a_held_endpoint_the_probe_alone_goes_out(*, is_probe: bool | None, w
         assert (WaitingFor.SECRET, 15.0, False) == (verdict.waiting_for, verdict.seconds, verdict.is_refusal)
 
 
-def test_endpoint_disabled() -> None:
+def test_a_disabled_endpoint_waits() -> None:
     """A delivery for a disabled endpoint waits, 15 seconds without jitter."""
     assert Wait(waiting_for=WaitingFor.ENDPOINT_DISABLED, seconds=15.0, reason="the endpoint is disabled") == admitted(
         target(enabled=False)
@@ -76,7 +76,7 @@ def test_endpoint_disabled() -> None:
         {"algorithm": "none"},
     ],
 )
-def test_spoilt_row(row: dict[str, Any]) -> None:
+def test_an_invalid_row_fails_without_its_values(row: dict[str, Any]) -> None:
     """A delivery whose endpoint row is invalid fails; the reason contains no value of the row."""
     verdict = admitted(target(**row))
 
@@ -85,7 +85,7 @@ def test_spoilt_row(row: dict[str, Any]) -> None:
     assert next(iter(row.values())) not in verdict.reason
 
 
-def test_http_where_only_https_is_allowed() -> None:
+def test_a_forbidden_http_url_waits() -> None:
     """A delivery for an http url waits until the url or the worker is changed: it does not fail for good."""
     verdict = admitted(target(url="http://receiver.example/"))
 
@@ -95,13 +95,13 @@ def test_http_where_only_https_is_allowed() -> None:
     assert isinstance(admit(claim(target=target(url="http://receiver.example/")), allow_http=True, jitter=0.5), Target)
 
 
-def test_await_secret() -> None:
+def test_a_missing_secret_waits() -> None:
     """A delivery without its secret waits for it, with the given reason."""
     assert Wait(waiting_for=WaitingFor.SECRET, seconds=11.25, reason="why") == await_secret("why", 0.0)
 
 
 @given(st.floats(min_value=0, max_value=1, exclude_max=True))
-def test_again_is_bounded(jitter: float) -> None:
+def test_the_wait_has_bounded_jitter(jitter: float) -> None:
     """The wait of a delivery that waits is 15 seconds, plus or minus a quarter."""
     assert 11.25 <= again(jitter) <= 18.75
 
@@ -133,7 +133,7 @@ def scheduled(*schedule: int) -> Retries:
 @pytest.mark.req("DEL-03")
 @pytest.mark.req("DEL-05", part="each-delivery")
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_what_follows(outcome: Outcome) -> None:
+def test_each_outcome_has_its_verdict(outcome: Outcome) -> None:
     """`delivered` ends a delivery, `gone` disables, `invalid_url` fails, and the others are due after the back-off."""
     expected = {
         Outcome.DELIVERED: Verdict(state=State.DELIVERED),
@@ -147,7 +147,7 @@ def test_what_follows(outcome: Outcome) -> None:
 @pytest.mark.req("DEL-06")
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("outcome", RETRIED)
-def test_dead_letter(outcome: Outcome) -> None:
+def test_the_last_attempt_makes_a_dead_letter(outcome: Outcome) -> None:
     """The last attempt of the budget makes a dead letter, whatever `Retry-After` is; the one before does not."""
     assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, budget_spent=9, retry_after=("60",))
     assert State.PENDING is verdict(outcome, budget_spent=8).state
@@ -164,13 +164,13 @@ def test_fewer_attempts_than_were_made(outcome: Outcome) -> None:
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("spent", [9, 10, 1_000])
 @pytest.mark.parametrize("outcome", sorted(SPARE))
-def test_a_last_attempt_may_end_well(outcome: Outcome, spent: int) -> None:
+def test_a_final_outcome_of_the_last_attempt_counts(outcome: Outcome, spent: int) -> None:
     """An outcome that ends a delivery also does so on the last attempt: it never makes a dead letter."""
     assert verdict(outcome) == verdict(outcome, budget_spent=spent)
 
 
 @pytest.mark.req("DEL-06")
-def test_the_delays_of_back_off() -> None:
+def test_back_off_doubles() -> None:
     """Without a schedule the delay doubles: those between ten attempts add up to 4 h 15 min 30 s without jitter."""
     delays = [verdict(budget_spent=spent).retry_in_seconds for spent in range(9)]
 
@@ -179,7 +179,7 @@ def test_the_delays_of_back_off() -> None:
 
 
 @pytest.mark.req("DEL-06")
-def test_the_cap() -> None:
+def test_no_delay_exceeds_the_cap() -> None:
     """No delay exceeds the cap, except by jitter, after any number of attempts."""
     endless = replace(RETRIES, attempts_allowed=10**30)
 
@@ -213,13 +213,13 @@ def test_back_off_is_bounded(base: int, cap: int, made: int, jitter: float) -> N
 
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 22.5), (0.25, 26.25), (0.5, 30.0), (0.75, 33.75)])
-def test_jitter(jitter: float, seconds: float) -> None:
+def test_jitter_is_a_quarter_either_way(jitter: float, seconds: float) -> None:
     """Jitter spreads a delay evenly, from a quarter below to a quarter above."""
     assert seconds == verdict(jitter=jitter).retry_in_seconds
 
 
 @pytest.mark.req("DEL-06")
-def test_a_schedule_of_its_own() -> None:
+def test_a_schedule_replaces_base_and_cap() -> None:
     """A schedule replaces base and cap, entry by entry; an entry may be longer than a day."""
     days = scheduled(5, 300, 604_800)
     found = [verdict(budget_spent=spent, retries=days) for spent in range(4)]
@@ -230,7 +230,7 @@ def test_a_schedule_of_its_own() -> None:
 
 
 @pytest.mark.req("DEL-06")
-def test_the_end_of_a_schedule() -> None:
+def test_a_schedules_last_entry_is_repeated() -> None:
     """After the end of a schedule its last entry is repeated; an empty schedule counts as none."""
     assert 300 == back_off(scheduled(5, 300), 7, 0.5)
     assert 30 == back_off(replace(RETRIES, schedule=()), 1, 0.5)
@@ -269,14 +269,14 @@ def test_retry_after_shortens_nothing() -> None:
 
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("outcome", sorted(SPARE))
-def test_retry_after_is_for_what_is_tried_again(outcome: Outcome) -> None:
+def test_retry_after_needs_a_retry(outcome: Outcome) -> None:
     """`Retry-After` has no effect on an outcome that is not tried again."""
     assert verdict(outcome) == verdict(outcome, retry_after=("60",))
 
 
 @pytest.mark.req("DEL-06")
 @given(st.sampled_from(Outcome), st.lists(st.text() | st.integers().map(str)), st.integers(0, 10**6), JITTER)
-def test_a_verdict_can_be_written(outcome: Outcome, values: list[str], spent: int, jitter: float) -> None:
+def test_every_verdict_is_within_its_bounds(outcome: Outcome, values: list[str], spent: int, jitter: float) -> None:
     """For any answer, the wait is within its bounds, and only a pending delivery has one."""
     found = verdict(outcome, retry_after=tuple(values), budget_spent=spent, jitter=jitter)
 

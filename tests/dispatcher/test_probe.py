@@ -38,7 +38,7 @@ def composed(found: Target) -> Request:
     return compose_ping(ping, (EchoSigner("db:acme:x:2", scheme),), **given)
 
 
-def test_the_request() -> None:
+def test_a_ping_has_the_form_of_a_delivery() -> None:
     """A ping has the form of a delivery: its id, the time of the reading, one signature, and our headers."""
     request = composed(TARGET)
     body = json.loads(request.body)
@@ -89,13 +89,13 @@ def test_only_the_current_secret_signs(lead: str) -> None:
         (target(scheme="none"), "does not sign"),
     ],
 )
-def test_what_is_not_sent(found: Target, reason: str) -> None:
+def test_an_endpoint_without_deliveries_gets_no_ping(found: Target, reason: str) -> None:
     """An endpoint that may get no delivery gets no ping, and the error says why."""
     with pytest.raises(Refused, match=reason):
         composed(found)
 
 
-def test_it_begins_as_soon_as_a_delivery_does() -> None:
+def test_a_ping_has_a_deliverys_time_to_begin() -> None:
     """A ping must begin within the same time after reading its pointer as a delivery after its claim."""
     assert prepare.START_WITHIN_SECONDS == probe.START_WITHIN_SECONDS
 
@@ -109,7 +109,7 @@ def test_it_begins_as_soon_as_a_delivery_does() -> None:
         (429, UNKNOWN), (499, REFUSED), (500, UNKNOWN), (503, UNKNOWN), (700, UNKNOWN),
     ],
 )  # fmt: skip
-def test_what_a_status_says(status: int, says: Reaction) -> None:
+def test_a_status_means_accepted_refused_or_neither(status: int, says: Reaction) -> None:
     """A 2xx means accepted, a 4xx refused unless it means "not now"; any other status means neither."""
     assert says is reaction_to(reply(status))
 
@@ -151,7 +151,7 @@ def test_what_a_status_says(status: int, says: Reaction) -> None:
         (NotBegun(missing_resource="EMFILE"), None, "no_answer", "signed: this machine had no socket for it"),
     ],
 )
-def test_what_is_proven(first: Answer, second: Answer | None, verdict: str, detail: str) -> None:
+def test_each_pair_of_answers_has_its_verdict(first: Answer, second: Answer | None, verdict: str, detail: str) -> None:
     """Each pair of answers has its verdict, its statuses and an explanation in our words."""
     judged = judge(first, second)
 
@@ -161,7 +161,7 @@ def test_what_is_proven(first: Answer, second: Answer | None, verdict: str, deta
 
 
 @given(ANSWERS, st.one_of(st.none(), ANSWERS))
-def test_switched_is_proven_or_not_said(first: Answer, second: Answer | None) -> None:
+def test_switched_needs_a_2xx_and_a_4xx(first: Answer, second: Answer | None) -> None:
     """Any pair of answers has a verdict; "switched" needs a 2xx to the canary and a definite 4xx to the control."""
     judged = judge(first, second)
     taken = isinstance(first, Reply) and 200 <= first.status < 300
@@ -174,6 +174,6 @@ def test_switched_is_proven_or_not_said(first: Answer, second: Answer | None) ->
 
 
 @given(ANSWERS.filter(lambda answer: not needs_control(answer)), ANSWERS)
-def test_a_control_that_is_not_needed(first: Answer, second: Answer) -> None:
+def test_the_control_counts_after_an_accepted_canary_only(first: Answer, second: Answer) -> None:
     """If the canary was not accepted, the answer to a control does not change the verdict."""
     assert judge(first, None).verdict is judge(first, second).verdict

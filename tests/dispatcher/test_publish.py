@@ -43,7 +43,7 @@ async def stored_body(pool: "Pool[asyncpg.Record]", event_id_: str) -> bytes:
 
 
 @pytest.mark.req("DEL-01")
-async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
+async def test_each_subscriber_gets_one_delivery(pool: "Pool[asyncpg.Record]") -> None:
     """Each endpoint of the tenant that subscribes to the type gets one delivery, and no other endpoint does.
 
     Only the delivery for a disabled endpoint waits.
@@ -66,7 +66,7 @@ async def test_fan_out(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_case_counts(pool: "Pool[asyncpg.Record]") -> None:
+async def test_case_of_tenants_and_types_counts(pool: "Pool[asyncpg.Record]") -> None:
     """Tenants and event types may have capital letters, and two that differ only in case are different."""
     capital = await endpoint(pool, "Org_2aB", "Invoice.*", "user.sign-in")
     await endpoint(pool, "org_2ab", "*")
@@ -80,7 +80,7 @@ async def test_case_counts(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_nobody_subscribes(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_event_without_subscribers_is_stored(pool: "Pool[asyncpg.Record]") -> None:
     """An event without subscribers is stored, with an id of its own."""
     published = await publish_json(pool, event(), "{}")
 
@@ -105,7 +105,7 @@ async def test_the_body_is_frozen(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_raw(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_raw_body_is_stored_byte_for_byte(pool: "Pool[asyncpg.Record]") -> None:
     """A raw body is stored byte for byte."""
     published = await publish_raw(pool, event(), b"\xff\xfe\x00binary")
 
@@ -114,7 +114,7 @@ async def test_raw(pool: "Pool[asyncpg.Record]") -> None:
 
 @pytest.mark.req("DEL-01")
 @pytest.mark.parametrize("raw", [False, True])
-async def test_idempotent(pool: "Pool[asyncpg.Record]", raw: bool) -> None:
+async def test_a_repeat_returns_the_first_result(pool: "Pool[asyncpg.Record]", raw: bool) -> None:
     """Publishing the same event id, type and data again returns the first result and creates nothing."""
     await endpoint(pool, "acme", "*")
     given = event(event_id=EventId("e1"))
@@ -198,7 +198,7 @@ async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.parametrize("data", ["", "{", "{} {}", "\x00", '{"a": 1,}', "[" * 200_000, '"\udc80"'])
-async def test_not_json(pool: "Pool[asyncpg.Record]", data: str) -> None:
+async def test_other_data_than_json_is_malformed(pool: "Pool[asyncpg.Record]", data: str) -> None:
     """Data that is not JSON is malformed."""
     with pytest.raises(Malformed) as caught:
         await publish_json(pool, event(), data)

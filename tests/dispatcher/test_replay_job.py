@@ -30,13 +30,13 @@ JOB = ReplayJob(
 
 
 @pytest.mark.parametrize(("text", "number"), [("1/s", 1), ("100", 100), ("1000/s", 1_000)])
-def test_a_rate(text: str, number: int) -> None:
+def test_a_rate_is_1_to_1000(text: str, number: int) -> None:
     """A rate is 1 to 1000 deliveries a second."""
     assert number == replay_job.rate(text)
 
 
 @pytest.mark.parametrize("text", ["", "0/s", "1001/s", "5/m", "-1/s", "1.5/s", "1/s ", "٣/s", "9999999/s"])
-def test_what_is_no_rate(text: str) -> None:
+def test_an_invalid_rate_names_the_limits(text: str) -> None:
     """Everything else is refused, naming the limits."""
     with pytest.raises(Malformed, match="1/s to 1000/s") as caught:
         replay_job.rate(text)
@@ -54,14 +54,14 @@ def test_what_is_no_rate(text: str) -> None:
         ({"since": NOW, "until": NOW}, "since"),
     ],
 )
-def test_what_selects_nothing(given: dict[str, Any], field: str) -> None:
+def test_an_impossible_condition_is_refused(given: dict[str, Any], field: str) -> None:
     """Unfinished states, and times that PostgreSQL or Python cannot use, are refused."""
     with pytest.raises(Malformed) as caught:
         Selection(tenant_id=ACME, **given)
     assert field == caught.value.field
 
 
-def test_by_default() -> None:
+def test_the_default_selects_what_was_not_delivered() -> None:
     """Without conditions a selection is everything of the tenant that is finished and was not delivered."""
     assert set(State) - {State.PENDING, State.SENDING, State.DELIVERED} == set(NOT_DELIVERED)
     assert {
@@ -80,7 +80,9 @@ def test_by_default() -> None:
         (JobState.DONE, 5, 0, 0),
     ],
 )
-def test_progress(state: JobState, matched: int, remaining: int, changed: int) -> None:
+def test_remaining_deliveries_are_known_until_the_end(
+    state: JobState, matched: int, remaining: int, changed: int
+) -> None:
     """What is not looked at remains while the job runs; when it is done, it has changed or is gone."""
     shown = replace(JOB, state=state, matched=matched).shown()
 

@@ -25,7 +25,7 @@ REQUEST = Request(
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 @pytest.mark.parametrize("shown", [repr, str, "{}".format, "{0!r}".format, lambda it: repr(it.sealed_headers)])
-def test_nothing_shows_a_value(shown: Callable[[Request], str]) -> None:
+def test_no_text_form_shows_a_value(shown: Callable[[Request], str]) -> None:
     """No text form of a request contains a value of the endpoint's own headers."""
     text = shown(REQUEST)
 
@@ -35,13 +35,13 @@ def test_nothing_shows_a_value(shown: Callable[[Request], str]) -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy, asdict])
-def test_nothing_copies_a_value(copied: Callable[[Request], object]) -> None:
+def test_a_request_is_not_pickled_or_copied(copied: Callable[[Request], object]) -> None:
     """A request with such values can be neither pickled nor copied."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         copied(REQUEST)
 
 
-def test_a_request_has_none_unless_they_are_given() -> None:
+def test_the_default_is_no_own_headers() -> None:
     """By default a request has no own headers, and no two requests share the empty mapping."""
     one, other = (
         Request(tenant_id=TenantId("acme"), url="u", headers={}, body=b"", start_by=2, timeout_seconds=5)

@@ -36,7 +36,7 @@ MOMENTS: Final = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime
         ("0." + "9" * 10_000, 1),
     ],
 )
-def test_seconds(value: str, expected: float) -> None:
+def test_seconds_are_rounded_up_to_a_day(value: str, expected: float) -> None:
     """A number is seconds, a fraction is rounded up, and the result is at most a day."""
     assert expected == seconds((value,), NOW)
 
@@ -51,7 +51,7 @@ def test_seconds(value: str, expected: float) -> None:
         "Sunday, 29-Feb-15 07:28:00 GMT",
     ],
 )
-def test_what_cannot_be_read(value: str) -> None:
+def test_an_unreadable_value_is_ignored(value: str) -> None:
     """A negative number, another notation of numbers and an invalid date are ignored."""
     assert seconds((value,), NOW) is None
 
@@ -65,13 +65,13 @@ def test_what_cannot_be_read(value: str) -> None:
         "Wed, 21 Oct 2015 09:28:00 +0200",
     ],
 )
-def test_dates(value: str) -> None:
+def test_each_form_of_a_date_is_read(value: str) -> None:
     """A date in each of the three forms of HTTP, or with another zone, is the time until then."""
     assert 120 == seconds((value,), NOW)
 
 
 @pytest.mark.parametrize("value", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"])
-def test_the_day_of_the_month_may_have_one_digit(value: str) -> None:
+def test_a_one_digit_day_is_read(value: str) -> None:
     """The RFC's own example is the same time in all its forms; asctime has a space for the missing digit."""
     before = datetime(1994, 11, 6, 8, 49, 30, 500_000, tzinfo=UTC)
 
@@ -81,12 +81,12 @@ def test_the_day_of_the_month_may_have_one_digit(value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["Wed, 21 Oct 2015 07:25:59 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Thu Jan  1 00:00:00 1970"]
 )
-def test_the_past(value: str) -> None:
+def test_a_past_date_is_no_wait(value: str) -> None:
     """A date in the past is a wait of zero."""
     assert 0 == seconds((value,), NOW)
 
 
-def test_the_far_future() -> None:
+def test_a_far_date_is_a_wait_of_one_day() -> None:
     """A date more than a day ahead is a wait of one day."""
     assert DAY == seconds(("Thu, 22 Oct 2015 07:26:01 GMT",), NOW)
     assert DAY == seconds(("Fri, 31 Dec 9999 23:59:59 GMT",), NOW)
@@ -106,12 +106,12 @@ def test_the_far_future() -> None:
         (datetime(2100, 1, 1, tzinfo=UTC), "99", 0),  # 2099
     ],
 )
-def test_years_of_two_digits(now: datetime, year: str, expected: float) -> None:
+def test_a_two_digit_year_is_at_most_50_years_ahead(now: datetime, year: str, expected: float) -> None:
     """A year of two digits is the latest that is at most 50 years ahead (RFC 9110, section 5.6.7)."""
     assert expected == seconds((f"Sunday, 06-Nov-{year} 08:49:37 GMT",), now)
 
 
-def test_a_leap_day_that_is_none() -> None:
+def test_an_invalid_leap_day_is_no_date() -> None:
     """The 29th of February of a year that is not a leap year is not a date."""
     assert seconds(("Monday, 29-Feb-00 00:00:00 GMT",), datetime(2099, 12, 31, tzinfo=UTC)) is None
 
@@ -128,7 +128,7 @@ def test_a_leap_day_that_is_none() -> None:
         (("0", "bad"), 0),
     ],
 )
-def test_several_headers(values: tuple[str, ...], expected: float | None) -> None:
+def test_the_longest_wait_counts(values: tuple[str, ...], expected: float | None) -> None:
     """Of several values the longest wait counts; an unreadable value does not affect the others."""
     assert expected == seconds(values, NOW)
 

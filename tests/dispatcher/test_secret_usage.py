@@ -66,7 +66,7 @@ async def listed(
 
 
 @pytest.mark.req("SEC-23")
-async def test_each_delivery_once(installation: Installation) -> None:
+async def test_each_signed_delivery_is_listed_once(installation: Installation) -> None:
     """A delivery that a version signed in any attempt is listed once, newest first; others are not listed."""
     rings = [await sent(installation, *refs) for refs in (((ONE,),), ((ONE,), (TWO, ONE)), ((TWO,), (TWO,)))]
     endpoint = rings[0].endpoint_id
@@ -79,7 +79,7 @@ async def test_each_delivery_once(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_other_conditions(installation: Installation) -> None:
+async def test_all_conditions_must_hold(installation: Installation) -> None:
     """The other conditions restrict the list further: all of them must hold."""
     ring = await sent(installation, (ONE,))
     row = await installation.delivery(ring)
@@ -94,7 +94,7 @@ async def test_other_conditions(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_pages_end(installation: Installation) -> None:
+async def test_the_cursor_ends_with_the_last_page(installation: Installation) -> None:
     """For any page size and search limit, following the cursor returns each delivery once, in no extra page."""
     rings = [await sent(installation, (ref,)) for ref in (ONE, TWO, TWO, ONE, ONE, TWO, ONE)]
     ones = [ring.delivery_id for ring, at in zip(rings, range(7), strict=True) if at in {0, 3, 4, 6}]
@@ -108,7 +108,7 @@ async def test_pages_end(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-23")
 @pytest.mark.req("SEC-08")
-async def test_others_are_left_alone(installation: Installation) -> None:
+async def test_other_endpoints_are_not_counted(installation: Installation) -> None:
     """Deliveries of another endpoint or tenant are neither listed nor counted, whatever their rows contain."""
     ring = await sent(installation, (ONE,))
     await installation.pool.execute("DELETE FROM hookseal.endpoints")
@@ -125,7 +125,7 @@ async def test_others_are_left_alone(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_in_flight(installation: Installation) -> None:
+async def test_a_claim_counts_until_its_lease_ends(installation: Installation) -> None:
     """A claim in flight counts until its lease ends, and its delivery is listed; after it is given back, neither."""
     [ring] = await installation.deliveries()
     owner = EndpointId(ring.endpoint_id)
@@ -146,7 +146,7 @@ async def test_in_flight(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_counts(installation: Installation) -> None:
+async def test_each_attempt_counts_for_its_signers(installation: Installation) -> None:
     """Every attempt counts for each version that signed it, and the newest one gives the time."""
     rings = [await sent(installation, *refs) for refs in (((ONE,),), ((ONE,), (TWO, ONE)), ((TWO,), (TWO,)))]
     owner = EndpointId(rings[0].endpoint_id)
@@ -159,7 +159,7 @@ async def test_counts(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_what_a_page_reads(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_page_reads_by_indexes(pool: "Pool[asyncpg.Record]") -> None:
     """A page reads the endpoint's own deliveries by an index and their attempts by key."""
     await pool.execute(
         "INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)"

@@ -114,7 +114,7 @@ async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]
 
 
 @pytest.mark.req("DEL-03")
-async def test_current_first(case: Case) -> None:
+async def test_the_current_secret_signs_first(case: Case) -> None:
     """Every secret that is due signs, the current one first, each under its ref."""
     async with case.signers.signers(case.pointer) as signers:
         assert case.refs == tuple(signer.ref for signer in signers)
@@ -135,7 +135,7 @@ async def test_signatures_are_header_words(case: Case) -> None:
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("current", Scheme)
 @pytest.mark.parametrize("previous", Scheme)
-async def test_each_signs_in_the_scheme_of_its_own_secret(case: Case, current: Scheme, previous: Scheme) -> None:
+async def test_each_secret_signs_in_its_scheme(case: Case, current: Scheme, previous: Scheme) -> None:
     """Each of the two secrets signs in the scheme that the pointer names for it."""
     spelled = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
     pointer = case.sealed(replace(case.pointer, scheme=current.value, previous_scheme=previous.value))
@@ -149,14 +149,14 @@ async def test_each_signs_in_the_scheme_of_its_own_secret(case: Case, current: S
 
 
 @pytest.mark.req("SEC-07")
-async def test_all_or_none(case: Case) -> None:
+async def test_all_signers_or_none_are_yielded(case: Case) -> None:
     """If one secret that is due is not available, no signer is handed out."""
     with pytest.raises(CannotSign):
         async with case.broken.signers(case.unusable):
             pytest.fail("a signer was handed out")
 
 
-async def test_many_at_once(case: Case) -> None:
+async def test_blocks_of_one_pointer_may_overlap(case: Case) -> None:
     """Several blocks for the same pointer may be open at the same time."""
     async with case.signers.signers(case.pointer) as one, case.signers.signers(case.pointer) as other:
         assert [signer.sign(b"x") for signer in one] == [signer.sign(b"x") for signer in other]
@@ -178,7 +178,7 @@ async def test_no_headers_without_a_ref(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_header_values_go_with_the_block(case: Case) -> None:
+async def test_header_values_end_with_the_block(case: Case) -> None:
     """After the block, however it ends, the mapping is empty."""
     async with case.signers.headers(case.carrying) as values:
         assert OWN.keys() == values.keys()
@@ -190,7 +190,7 @@ async def test_header_values_go_with_the_block(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_no_header_values_no_block(case: Case) -> None:
+async def test_missing_header_values_are_an_error(case: Case) -> None:
     """If an endpoint's headers are not available, entering the block raises an error and yields no empty mapping."""
     with pytest.raises(CannotSign):
         async with case.broken.headers(case.headless):
@@ -198,7 +198,7 @@ async def test_no_header_values_no_block(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_many_header_blocks_at_once(case: Case) -> None:
+async def test_header_blocks_may_overlap(case: Case) -> None:
     """Several blocks for the same pointer may be open at once, and the end of one does not affect the other."""
     async with case.signers.headers(case.carrying) as one:
         async with case.signers.headers(case.carrying) as other:
@@ -207,7 +207,7 @@ async def test_many_header_blocks_at_once(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-13", part="client-keys")
-async def test_what_is_dialled_with(case: Case) -> None:
+async def test_an_identity_has_one_context(case: Case) -> None:
     """An endpoint with a TLS identity has one context under its ref, in all blocks; one without has none."""
     async with case.signers.tls(case.carrying) as one, case.signers.tls(case.carrying) as other:
         assert one is not None
@@ -218,7 +218,7 @@ async def test_what_is_dialled_with(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-13", part="client-keys")
-async def test_no_identity_no_block(case: Case) -> None:
+async def test_a_missing_identity_is_an_error(case: Case) -> None:
     """If an endpoint's TLS identity is not available, entering the block raises an error and does not yield None."""
     with pytest.raises(CannotSign):
         async with case.broken.tls(case.headless):

@@ -21,7 +21,7 @@ from hookseal.ground.errors import HooksealError, Malformed, Refused
         *("https://1.a.example/", "https://a-b.0x7f.example/", "https://a.example?x=@y", "https://a:1"),
     ],
 )
-def test_accepts(url: str) -> None:
+def test_https_urls_are_accepted_unchanged(url: str) -> None:
     """HTTPS URLs to names and public literals are accepted unchanged."""
     assert url == endpoint_url(url, allow_http=False, allowed=frozenset())
 
@@ -59,7 +59,7 @@ def test_accepts(url: str) -> None:
         "https://a.example/" + "x" * 2048,
     ],
 )
-def test_malformed(url: str) -> None:
+def test_another_form_is_malformed(url: str) -> None:
     """A URL that is not of the form https://host[:port]/path is malformed."""
     with pytest.raises(Malformed) as caught:
         endpoint_url(url, allow_http=True, allowed=frozenset())
@@ -70,7 +70,7 @@ def test_malformed(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://user:pass@a.example/", "https://user@a.example/", "https://@a.example/", "https://a.example/#x"]
 )
-def test_credentials_and_fragments(url: str) -> None:
+def test_credentials_and_fragments_are_malformed(url: str) -> None:
     """Credentials, which would be stored unencrypted, and fragments, never sent, are malformed, and not repeated."""
     with pytest.raises(Malformed) as caught:
         endpoint_url(url, allow_http=True, allowed=frozenset())
@@ -94,14 +94,14 @@ def test_http_only_where_allowed() -> None:
         *("localhost", "LOCALHOST", "localhost.", "a.localhost", "localhost.localdomain", "[fd00:ec2::254]"),
     ],
 )
-def test_forbidden_literals(host: str) -> None:
+def test_a_forbidden_literal_is_refused(host: str) -> None:
     """A literal address that may not be dialled is refused when the endpoint is added."""
     with pytest.raises(Refused):
         endpoint_url(f"https://{host}/", allow_http=False, allowed=frozenset())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_allowed_literal(host: str) -> None:
+def test_an_allowed_literal_is_accepted(host: str) -> None:
     """A literal in an allowed network is accepted, and `localhost` where loopback is allowed."""
     assert endpoint_url(f"https://{host}/", allow_http=False, allowed=frozenset({ip_network("127.0.0.0/8")}))
 
@@ -117,7 +117,7 @@ DISGUISED = [
 
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("host", DISGUISED)
-def test_disguised(host: str) -> None:
+def test_a_disguised_address_is_refused(host: str) -> None:
     """An address in any but its standard form is refused when the endpoint is added, whatever is allowed."""
     everything = frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")})
     with pytest.raises(Malformed):
@@ -155,7 +155,7 @@ def test_every_parser_sees_the_same_host(url: str) -> None:
 
 
 @given(st.text(max_size=60) | st.text(max_size=40).map(lambda text: f"https://{text}"))
-def test_total(url: str) -> None:
+def test_any_text_is_accepted_or_refused(url: str) -> None:
     """Any text is accepted or refused with an error of ours, and an accepted one has no problem."""
     try:
         assert url == endpoint_url(url, allow_http=False, allowed=frozenset())

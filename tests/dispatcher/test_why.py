@@ -335,7 +335,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("facts", "since", "command", "text"), CASES)
-def test_what_is_said(facts: dict[str, Any], since: datetime | None, command: str | None, text: str) -> None:
+def test_each_state_is_explained(facts: dict[str, Any], since: datetime | None, command: str | None, text: str) -> None:
     """The paragraph says it all, and the other fields say the same."""
     found = explain(replace(FACTS, **facts))
 
@@ -346,13 +346,13 @@ def test_what_is_said(facts: dict[str, Any], since: datetime | None, command: st
     assert found.released_by is None or f"It is released by {found.released_by}." in found.text
 
 
-def test_nothing_is_left_out() -> None:
+def test_every_state_and_reason_has_a_case() -> None:
     """Every state and every reason to wait has a case, so that a new one needs its sentence."""
     assert set(State) == {facts.get("state", State.PENDING) for facts, *_ in CASES}
     assert {None, *WaitingFor} == {facts.get("waiting_for") for facts, *_ in CASES}
 
 
-async def test_the_database_knows_no_other(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+async def test_states_and_reasons_are_those_of_the_table(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """The states and reasons of the table are those that are explained."""
     rows = await pool.fetch(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
@@ -364,7 +364,7 @@ async def test_the_database_knows_no_other(pool: "asyncpg.Pool[asyncpg.Record]")
     assert set(WaitingFor) in lists
 
 
-async def test_what_is_read(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+async def test_the_facts_are_those_of_the_tables(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """The facts are those of the tables: lease, newest attempt, probe, and what is ahead in the order."""
     stored = await begin(begun_pool)
     await stored.endpoint()

@@ -1,4 +1,4 @@
-"""A proxy between a client and an HTTP server of a provider, which answers in its place, hangs, or spoils answers."""
+"""A proxy between a client and an HTTP server of a provider, which answers in its place, hangs, or alters answers."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spoilt:
+class AlteredAnswer:
     """The answer of the server, with its body changed."""
 
     change: Callable[[bytes], bytes]
@@ -44,7 +44,7 @@ def aws_refusal(code: str, status: int = 400) -> Refusal:
     return Refusal(status=status, body=body, content_type="application/x-amz-json-1.1")
 
 
-Fault = Silence | Refusal | Spoilt
+Fault = Silence | Refusal | AlteredAnswer
 
 
 class FaultyProxy:
@@ -93,7 +93,7 @@ class FaultyProxy:
             case fault:
                 return await self._passed_on(request, body, fault)
 
-    async def _passed_on(self, request: web.Request, body: bytes, fault: Spoilt | None) -> web.Response:
+    async def _passed_on(self, request: web.Request, body: bytes, fault: AlteredAnswer | None) -> web.Response:
         async with self._session.request(
             request.method, self._target + request.path_qs, data=body, headers=request.headers
         ) as answer:

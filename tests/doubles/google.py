@@ -37,7 +37,7 @@ class GoogleSecrets:
         self.secrets: dict[str, _Kept] = {}
         self.calls: list[str] = []
         self.fault: Callable[[str, grpc.aio.ServicerContext[Any, Any]], Any] | None = None
-        self.spoil: Callable[[types.AccessSecretVersionResponse], None] | None = None
+        self.alter_answer: Callable[[types.AccessSecretVersionResponse], None] | None = None
 
     async def create_secret(self, request: types.CreateSecretRequest, context: Any) -> types.Secret:
         """Create a secret without a version."""
@@ -71,7 +71,7 @@ class GoogleSecrets:
     async def access_secret_version(
         self, request: types.AccessSecretVersionRequest, context: Any
     ) -> types.AccessSecretVersionResponse:
-        """Give out a version by its number."""
+        """Return a version by its number."""
         secret, _, number = request.name.partition("/versions/")
         kept = await self._of(secret, context)
         if not number.isdecimal() or int(number) > len(kept.versions):
@@ -82,8 +82,8 @@ class GoogleSecrets:
         answer = types.AccessSecretVersionResponse(
             name=_answered(request.name), payload={"data": data, "data_crc32c": google_crc32c.value(data)}
         )
-        if self.spoil is not None:
-            self.spoil(answer)
+        if self.alter_answer is not None:
+            self.alter_answer(answer)
         return answer
 
     def handler(self) -> grpc.GenericRpcHandler:

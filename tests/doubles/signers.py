@@ -87,10 +87,10 @@ class FixedSigners:
             return
         if self._headers_error is not None:
             raise self._headers_error
-        yield None if self._tls is None else Lent(self._tls)
+        yield None if self._tls is None else FixedTls(self._tls)
 
 
-class Lent:
+class FixedTls:
     """A TLS identity in the form in which the secrets room yields it."""
 
     def __init__(self, identity: TlsIdentity) -> None:

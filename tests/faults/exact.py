@@ -9,7 +9,7 @@ from tests.faults.balance import Balance
 from tests.faults.fault import Action, Fault
 from tests.faults.points import SENT_AND_NOT_RECORDED, expected
 from tests.faults.site import Site
-from tests.faults.steps import become, struck
+from tests.faults.steps import outcomes_by_point, strike_each
 from tests.worker.waiting import eventually
 
 SETTLES_WITHIN = 60.0
@@ -17,12 +17,12 @@ SETTLES_WITHIN = 60.0
 
 async def killed(site: Site, points: Collection[str]) -> Balance:
     """Kill -9 at each of the points: nothing is lost, and only what was sent and not recorded is sent again."""
-    doomed, deliveries = await struck(site, [Fault(point=point, action=Action.KILL) for point in points])
+    doomed, deliveries = await strike_each(site, [Fault(point=point, action=Action.KILL) for point in points])
     await site.fleet.start()
     await site.settled(within=SETTLES_WITHIN)
 
     assert {-signal.SIGKILL} == {member.process.returncode for member in doomed.values()}
-    _require(await become(site, deliveries))
+    _require(await outcomes_by_point(site, deliveries))
     return await _balance(site, points)
 
 
@@ -31,20 +31,20 @@ async def paused(site: Site, points: Collection[str]) -> Balance:
 
     The continued worker sends nothing new, records nothing, and stops normally.
     """
-    still, deliveries = await struck(site, [Fault(point=point, action=Action.PAUSE) for point in points])
+    still, deliveries = await strike_each(site, [Fault(point=point, action=Action.PAUSE) for point in points])
     await site.fleet.start()
 
     async def done() -> bool:
         return not await site.unsettled()
 
     await eventually(done, within=SETTLES_WITHIN)
-    _require(await become(site, deliveries))
+    _require(await outcomes_by_point(site, deliveries))
     for member in still.values():
         member.send(signal.SIGCONT)
     assert [0] * len(still) == await asyncio.gather(*(site.fleet.stop(member) for member in still.values()))
     await site.settled(within=SETTLES_WITHIN)
 
-    _require(await become(site, deliveries))
+    _require(await outcomes_by_point(site, deliveries))
     return await _balance(site, points)
 
 

@@ -26,7 +26,7 @@ from tests.faults.fault import Action, Fault
 PURE = {"admit": prepare, "compose": prepare, "classify": deliver, "decide": deliver}
 
 
-class Strike:
+class FaultTrigger:
     """Called at every point; causes the fault at its point, when the point is passed for the given time."""
 
     def __init__(self, fault: Fault) -> None:
@@ -49,27 +49,27 @@ class Strike:
                 time.sleep(self._fault.seconds)  # blocking the event loop is the fault
 
 
-def around(step: str, does: Callable[..., Any], strike: Strike) -> Callable[..., Any]:
+def around(step: str, does: Callable[..., Any], trigger: FaultTrigger) -> Callable[..., Any]:
     """Return the same function, with the points before and after it."""
     if inspect.iscoroutinefunction(does):
 
         @wraps(does)
         async def waiting(*args: Any, **kwargs: Any) -> Any:
-            strike(f"{step}.before")
+            trigger(f"{step}.before")
             result = await does(*args, **kwargs)
-            strike(f"{step}.after")
+            trigger(f"{step}.after")
             return result
 
         return waiting
 
     @wraps(does)
     def deciding(*args: Any, **kwargs: Any) -> Any:
-        strike(f"{step}.before")
+        trigger(f"{step}.before")
         result = does(*args, **kwargs)
         if isinstance(result, asyncio.Future):
-            result.add_done_callback(lambda _: strike(f"{step}.after"))
+            result.add_done_callback(lambda _: trigger(f"{step}.after"))
         else:
-            strike(f"{step}.after")
+            trigger(f"{step}.after")
         return result
 
     return deciding
@@ -78,31 +78,31 @@ def around(step: str, does: Callable[..., Any], strike: Strike) -> Callable[...,
 class Around:
     """The same part, with the points before and after each of its methods that is a step."""
 
-    def __init__(self, part: Any, steps: Mapping[str, str], strike: Strike) -> None:
+    def __init__(self, part: Any, steps: Mapping[str, str], trigger: FaultTrigger) -> None:
         self._part = part
         self._steps = steps
-        self._strike = strike
+        self._trigger = trigger
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the part."""
         found = getattr(self._part, name)
-        return around(self._steps[name], found, self._strike) if name in self._steps else found
+        return around(self._steps[name], found, self._trigger) if name in self._steps else found
 
 
 class Signers:
     """The same signers: resolving them is a step, and so is each signature."""
 
-    def __init__(self, signers: Any, strike: Strike) -> None:
+    def __init__(self, signers: Any, trigger: FaultTrigger) -> None:
         self._signers = signers
-        self._strike = strike
+        self._trigger = trigger
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Any, ...]]:
         """Yield the signers."""
-        self._strike("resolve.before")
+        self._trigger("resolve.before")
         async with self._signers.signers(pointer) as given:
-            self._strike("resolve.after")
-            yield tuple(Around(each, {"sign": "sign"}, self._strike) for each in given)
+            self._trigger("resolve.after")
+            yield tuple(Around(each, {"sign": "sign"}, self._trigger) for each in given)
 
     def headers(self, pointer: Pointer) -> Any:
         """Return the endpoint's own headers."""
@@ -116,9 +116,9 @@ class Signers:
 class Log:
     """The same log: the line about an attempt is the end of the step `tell`."""
 
-    def __init__(self, log: Any, strike: Strike) -> None:
+    def __init__(self, log: Any, trigger: FaultTrigger) -> None:
         self._log = log
-        self._strike = strike
+        self._trigger = trigger
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the log."""
@@ -127,7 +127,7 @@ class Log:
         def logged(event: str, **values: Any) -> None:
             write(event, **values)
             if event == "delivery.attempted":
-                self._strike("tell.after")
+                self._trigger("tell.after")
 
         return logged if name in {"info", "warning"} else write
 
@@ -135,37 +135,37 @@ class Log:
 class Meter:
     """The same meter: the count of an attempt is the beginning of the step `tell`."""
 
-    def __init__(self, meter: Any, strike: Strike) -> None:
+    def __init__(self, meter: Any, trigger: FaultTrigger) -> None:
         self._meter = meter
-        self._strike = strike
+        self._trigger = trigger
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the meter."""
         if name == "attempted":
-            self._strike("tell.before")
+            self._trigger("tell.before")
         return getattr(self._meter, name)
 
 
-def arm(fault: Fault) -> None:
+def install_fault(fault: Fault) -> None:
     """Make the pipeline of this process pass every point from now on."""
-    strike = Strike(fault)
+    trigger = FaultTrigger(fault)
     for step, room in PURE.items():
-        setattr(room, step, around(step, getattr(room, step), strike))
+        setattr(room, step, around(step, getattr(room, step), trigger))
     put_together = resources._parts
 
     def armed(*args: Any, **kwargs: Any) -> Parts:
         parts = put_together(*args, **kwargs)
-        ledger: Any = Around(parts.ledger, {"claim_all": "claim", "record": "record"}, strike)
-        transport: Any = Around(parts.transport, {"send": "send"}, strike)
-        signers: Any = Signers(parts.signers, strike)
-        meter: Any = Meter(parts.meter, strike)
-        log = Log(parts.log, strike)
+        ledger: Any = Around(parts.ledger, {"claim_all": "claim", "record": "record"}, trigger)
+        transport: Any = Around(parts.transport, {"send": "send"}, trigger)
+        signers: Any = Signers(parts.signers, trigger)
+        meter: Any = Meter(parts.meter, trigger)
+        log = Log(parts.log, trigger)
         return replace(parts, ledger=ledger, transport=transport, signers=signers, meter=meter, log=log)
 
     resources._parts = armed
 
 
 if __name__ == "__main__":
-    arm(Fault.parse(os.environ.pop("FAULT")))
+    install_fault(Fault.parse(os.environ.pop("FAULT")))
     sys.argv[0] = "hookseal"
     main()

@@ -47,16 +47,16 @@ class Member:
         lines = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
-    def told(self, event: str) -> list[dict[str, Any]]:
+    def logged(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of its log about this event."""
         return [line for line in self.log if line["event"] == event]
 
-    async def say_ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Return when it is ready. Fails with the end of its log if it ends before."""
-        is_ready = await self.said()
+        is_ready = await self.was_ready()
         assert is_ready, f"a worker did not become ready:\n{self.log_file.read_text(encoding='utf-8')[-2000:]}"
 
-    async def said(self) -> bool:
+    async def was_ready(self) -> bool:
         """Return, when it is ready or has ended, whether it was ready. It claims nothing before its ready line."""
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -98,26 +98,26 @@ class Fleet:
         return [member for member in self.members if member.is_running and member.ready]
 
     async def start(self, *, fault: str = "", wait: bool = True, **settings: str) -> Member:
-        """Start a worker with these settings changed and, unless told otherwise, wait until it is ready.
+        """Start a worker with these settings changed and, by default, wait until it is ready.
 
         With a `fault` (`tests/faults/fault.py`) it causes that fault in itself.
         """
         member = await self._started(settings, fault)
         if wait:
-            await member.say_ready()
+            await member.wait_until_ready()
         return member
 
     async def start_many(self, number: int, **settings: str) -> list[Member]:
         """Start that many workers at once and wait until all are ready."""
         members = [await self._started(settings) for _ in range(number)]
-        await asyncio.gather(*(member.say_ready() for member in members))
+        await asyncio.gather(*(member.wait_until_ready() for member in members))
         return members
 
     async def kill(self, member: Member) -> None:
         """Kill it with SIGKILL and wait until it has ended; its attempts may then be recorded as unknown."""
         member.send(signal.SIGKILL)
         await member.ended()
-        if member.ready or await member.said():
+        if member.ready or await member.was_ready():
             self.dead.add(member.worker_id)
 
     async def stop(self, member: Member) -> int:

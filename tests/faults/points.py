@@ -1,4 +1,4 @@
-"""What becomes of a delivery whose worker dies, or stands still for longer than its lease, at each point."""
+"""How a delivery ends whose worker is killed, or paused for longer than its lease, at each point."""
 
 from typing import Final
 

@@ -68,7 +68,7 @@ async def killed(site: Site, size: Size, chance: Random) -> Balance:
         while sum(member.is_running for member in site.fleet.members) < WORKERS + 1:
             points.append(points.pop(0))
             doomed = Fault(point=points[0], action=Action.KILL, number=chance.randint(1, 200))
-            starting.add(asyncio.create_task((await site.fleet.start(fault=str(doomed), wait=False)).said()))
+            starting.add(asyncio.create_task((await site.fleet.start(fault=str(doomed), wait=False)).was_ready()))
         return 1
 
     await under_load(site, size, harm)

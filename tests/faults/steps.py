@@ -21,14 +21,14 @@ _RUNG = (
 )
 
 
-async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member], dict[str, str]]:
+async def strike_each(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member], dict[str, str]]:
     """Cause each fault in a worker of its own, during a delivery; return worker and delivery of each point.
 
     All workers start together and are stopped; then each in turn continues, alone with one ring, until it has died or
     is stopped again.
     """
     started = [(fault, await site.fleet.start(fault=str(fault), wait=False, **ALONE)) for fault in faults]
-    await asyncio.gather(*(member.say_ready() for _, member in started))
+    await asyncio.gather(*(member.wait_until_ready() for _, member in started))
     await asyncio.gather(*(_stand_still(member) for _, member in started))
     rings = await _published(site, len(started))
     ringing = bell(site.redis_url)
@@ -47,7 +47,7 @@ async def struck(site: Site, faults: Iterable[Fault]) -> tuple[dict[str, Member]
     return dict(zip(points, members, strict=True)), dict(zip(points, deliveries, strict=True))
 
 
-async def become(site: Site, deliveries: dict[str, str]) -> dict[str, tuple[int, list[str]]]:
+async def outcomes_by_point(site: Site, deliveries: dict[str, str]) -> dict[str, tuple[int, list[str]]]:
     """Return, for each point, how often its delivery was seen, and its recorded outcomes in order."""
     rows = await site.pool.fetch(
         "SELECT delivery_id::text, array_agg(outcome ORDER BY number) AS outcomes"

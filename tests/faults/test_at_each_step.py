@@ -20,13 +20,13 @@ async def lone_site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncI
 
 
 @pytest.mark.req("DUR-03")
-async def test_kill(lone_site: Site) -> None:
+async def test_a_kill_at_any_step_loses_nothing(lone_site: Site) -> None:
     """After a kill at any point nothing is lost, and only what was sent and not recorded is sent again."""
     await exact.killed(lone_site, FIRST_AND_LATER)
 
 
 @pytest.mark.req("DUR-02")
 @pytest.mark.req("DUR-07", part="pauses")
-async def test_pause(lone_site: Site) -> None:
+async def test_a_pause_at_any_step_loses_nothing(lone_site: Site) -> None:
     """After a pause at any point another worker has finished the delivery; the paused one sends and records nothing."""
     await exact.paused(lone_site, FIRST_AND_LATER)

@@ -40,7 +40,7 @@ def delivery(**changes: object) -> Callable[[Books], Books]:
     return lambda books: replace(books, deliveries=(replace(DELIVERY, **changes),))  # type: ignore[arg-type]
 
 
-def test_true_books_balance() -> None:
+def test_correct_books_balance() -> None:
     """A request that was sent and not recorded is a duplicate that the record explains."""
     found = balance(TRUE)
     found.require(deliveries=1, requests=2, lost=0, duplicates=1, unexplained=0, unknown=1, wrong=0)
@@ -72,7 +72,7 @@ def test_true_books_balance() -> None:
         pytest.param(lambda b: replace(b, redis_keys=("arq:job:d",)), "left in Redis", id="redis"),
     ],
 )
-def test_false_books(falsify: Callable[[Books], Books], law: str) -> None:
+def test_every_false_entry_breaks_a_law(falsify: Callable[[Books], Books], law: str) -> None:
     """Every false entry breaks a law, which the report names."""
     found = balance(falsify(TRUE))
     assert 0 < found.counts["wrong"]
@@ -81,7 +81,7 @@ def test_false_books(falsify: Callable[[Books], Books], law: str) -> None:
         found.require()
 
 
-def test_counts_can_be_required() -> None:
+def test_another_count_fails() -> None:
     """A count that differs from the required one fails, with both numbers."""
     with pytest.raises(AssertionError, match=r"'duplicates': \(0, 1\)"):
         balance(TRUE).require(duplicates=0)

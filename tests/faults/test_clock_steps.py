@@ -21,7 +21,7 @@ _SOONEST = (
 
 @pytest.mark.timeout(300)
 @pytest.mark.req("DUR-07")
-async def test_the_clock_of_a_worker_is_set(database_url: str, tmp_path: Path) -> None:
+async def test_a_workers_clock_changes_no_delivery(database_url: str, tmp_path: Path) -> None:
     """Whatever its clock shows, a worker delivers all once, with valid signatures, and retries no earlier than due."""
     preloaded = library()
     if preloaded is None:

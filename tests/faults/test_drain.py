@@ -32,7 +32,7 @@ def first_held(site: Site, number: int) -> asyncio.Event:
 
 
 @pytest.mark.req("DUR-05")
-async def test_the_rest_is_given_back(database_url: str, redis_url: str, tmp_path: Path) -> None:
+async def test_a_stopped_worker_gives_back_the_rest(database_url: str, redis_url: str, tmp_path: Path) -> None:
     """A stopped worker finishes what is in flight, and other workers meanwhile deliver what it gave back."""
     long: Any = {"HOOKSEAL_DRAIN_SECONDS": "30", "HOOKSEAL_LEASE_SECONDS": "40"}
     async with opened(database_url, redis_url, tmp_path, calm=True, **long) as site:
@@ -64,7 +64,7 @@ async def _stopped_while_full(site: Site) -> None:
 
 
 @pytest.mark.req("DUR-03")
-async def test_what_a_dead_worker_asked_for_is_done(calm_site: Site) -> None:
+async def test_a_killed_workers_record_counts(calm_site: Site) -> None:
     """If a worker is killed after its record reached PostgreSQL, the attempt is recorded and not sent again."""
     site = calm_site
     answer = first_held(site, 1)

@@ -12,7 +12,7 @@ from tests.faults.ways import way_to_redis
 
 @pytest.mark.timeout(300)
 @pytest.mark.req("DUR-04", "DUR-01")
-async def test_redis(database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_survives_every_outage_of_redis(database_url: str, tmp_path: Path) -> None:
     """One worker survives every outage of Redis: nothing is lost and nothing is sent twice."""
     every = outages.of_redis([Moment.HALF_SAID, Moment.UNANSWERED])
     async with way_to_redis(database_url, tmp_path) as way:

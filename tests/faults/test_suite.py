@@ -9,7 +9,7 @@ from tools.faults.__main__ import main, proven_by, table
 from tools.governance.benchmarks import BENCHMARKS
 
 
-def test_a_fault_is_read_as_it_was_written() -> None:
+def test_a_fault_is_read_back() -> None:
     """A fault that is written as text and read again is the same; an unknown point or action is refused."""
     for point in POINTS:
         fault = Fault(point=point, action=Action.STALL, number=17, seconds=9.5)
@@ -20,7 +20,7 @@ def test_a_fault_is_read_as_it_was_written() -> None:
             Fault.parse(text)
 
 
-def test_the_whole_suite_proves_every_claim_that_it_is_for() -> None:
+def test_the_whole_suite_proves_its_claims() -> None:
     """Each scenario is part of a proof, all have 100,000 deliveries, and a proof needs all of its scenarios."""
     wanted = proven_by(set(SUITE))
     suites = {name: suite for name in wanted if (suite := BENCHMARKS[name].suite) is not None}
@@ -47,7 +47,7 @@ def test_the_table_shows_every_count() -> None:
     ]
 
 
-def test_a_part_of_the_size_leaves_no_record(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_smaller_run_is_not_recorded(capsys: pytest.CaptureFixture[str]) -> None:
     """`--record` with a smaller size is refused before anything runs."""
     with pytest.raises(SystemExit) as ended:
         main(["--record", "--scale", "0.5"])

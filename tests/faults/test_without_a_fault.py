@@ -3,7 +3,7 @@
 from tests.faults.site import Site
 
 
-async def test_the_books_balance(own_site: Site) -> None:
+async def test_without_a_fault_the_books_balance(own_site: Site) -> None:
     """Without a fault the books balance, and nothing is sent twice."""
     await own_site.fleet.start_many(2)
     await own_site.publish(200)

@@ -153,8 +153,8 @@ async def says(member: Member, **wanted: str) -> None:
     ready = all(state == "ok" for state in wanted.values())
 
     async def look() -> bool:
-        status, said = await probed(member, "/readyz")
-        return (status == 200) is ready and wanted.items() <= said["checks"].items()
+        status, was_ready = await probed(member, "/readyz")
+        return (status == 200) is ready and wanted.items() <= was_ready["checks"].items()
 
     await eventually(look, within=PATIENCE_SECONDS)
     assert (200, {"status": "ok"}) == await probed(member, "/livez")

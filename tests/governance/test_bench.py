@@ -55,12 +55,12 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 
 
 @pytest.mark.parametrize(("per_second", "expected"), [(10, 200), (400, 1_000), (1_230, 3_100), (1e6, 20_000), (0, 200)])
-def test_a_round_has_as_many_deliveries_as_its_time_takes(per_second: float, expected: int) -> None:
+def test_a_round_fits_its_time(per_second: float, expected: int) -> None:
     """In hundreds, and within bounds for any earlier measurement."""
     assert expected == deliveries_for(per_second, 2.5, 200, 20_000)
 
 
-def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_run_is_read_back(tmp_path: Path) -> None:
     """Writing and reading lose nothing."""
     (tmp_path / results.RESULTS).parent.mkdir(parents=True)
     (tmp_path / results.RESULTS).write_bytes(results.written(a_run()))
@@ -68,7 +68,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert a_run() == results.read(tmp_path)
 
 
-def test_the_page_says_of_what_and_where_it_is() -> None:
+def test_the_page_names_commit_and_machine() -> None:
     """The page has commit, date, machine, versions, the command that repeats it, and whether the tree was clean."""
     run = a_run()
     text = page.performance(run)
@@ -91,7 +91,7 @@ def test_the_page_has_the_figures_of_its_run() -> None:
     assert "| PERF-04: CPU, two processes to one | <= 1.15x | - | - |" in lines
 
 
-def test_what_hangs_is_held_to_what_does_not() -> None:
+def test_latency_with_hung_requests_is_divided_by_that_without() -> None:
     """The target for hung requests divides the latency with them by that without."""
     rows = [
         Row(scenario="latency-20", contender=contender, rounds=(Round(figures={"p50_ms": 5.0, "p99_ms": p99}),))
@@ -102,7 +102,7 @@ def test_what_hangs_is_held_to_what_does_not() -> None:
     assert "| PERF-03: p99 at 20/s, 400 hung to none | <= 2.00x | 1.50x | met |" in page.performance(run)
 
 
-def test_what_was_left_out_is_named() -> None:
+def test_a_missing_contender_is_named() -> None:
     """A contender that could not be installed, and one that failed, are listed with the reason."""
     text = page.performance(a_run())
 
@@ -111,7 +111,7 @@ def test_what_was_left_out_is_named() -> None:
     assert len(LEFT_OUT) == sum(line.startswith("- ") and ": " in line for line in _section(text, "Not measured"))
 
 
-def test_a_missed_bar_says_so() -> None:
+def test_a_bar_is_met_missed_or_not_measured() -> None:
     """A target is met at its limit, missed beyond it, and neither if it was not measured."""
     slow = replace(a_run(), rows=(Row(scenario="idle", contender="hookseal", rounds=ROUNDS["idle, busy"]),))
 
@@ -121,7 +121,7 @@ def test_a_missed_bar_says_so() -> None:
     assert not any(bar.is_met(bar.gate * (0.9 if bar.is_least else 1.1)) for bar in BARS)
 
 
-def test_bars_that_are_ratios() -> None:
+def test_ratios_of_cpu() -> None:
     """PostgreSQL is compared with bare aiohttp's CPU; a backlog counts worker and PostgreSQL together."""
     backlogs = (
         Row(
@@ -141,7 +141,7 @@ def test_bars_that_are_ratios() -> None:
     assert (None, None) == (backlog_ratio(a_run()), postgresql_to_bare(replace(a_run(), rows=())))
 
 
-def test_a_run_of_nothing_makes_pages() -> None:
+def test_an_empty_run_makes_pages() -> None:
     """If everything failed, the pages still describe the run, and nothing divides by zero."""
     nothing = replace(a_run(), rows=(), left_out=())
 
@@ -164,19 +164,19 @@ def test_the_picture_has_a_bar_for_each_contender() -> None:
     ("value", "text"),
     [(None, "-"), (0, "0"), (0.456, "0.46"), (12.34, "12.3"), (1234.5, "1,234"), (-3.21, "-3.21")],
 )
-def test_a_number_has_the_digits_that_mean_something(value: float | None, text: str) -> None:
+def test_a_number_has_significant_digits(value: float | None, text: str) -> None:
     """Two decimals below ten, one below a hundred, none above; a dash if it was not measured."""
     assert text == number(value)
 
 
-def test_a_table_is_as_wide_in_every_line() -> None:
+def test_each_line_of_a_table_has_as_many_cells() -> None:
     """Each line has as many cells as the head."""
     lines = table(("a", "b"), [("1", "2")]).splitlines()
 
     assert [3, 3, 3] == [line.count("|") for line in lines]
 
 
-def test_the_pages_that_stand_in_docs_are_of_the_run_that_is_kept() -> None:
+def test_the_pages_in_docs_are_of_the_stored_run() -> None:
     """The page, its picture and docs/scaling.md are written from docs/proof/performance.json of a known commit."""
     run = results.read(ROOT)
 
@@ -188,7 +188,7 @@ def test_the_pages_that_stand_in_docs_are_of_the_run_that_is_kept() -> None:
     }
 
 
-def test_the_client_and_the_loop_are_the_same_for_all() -> None:
+def test_every_contender_has_the_same_client_and_loop() -> None:
     """Each contender's lock pins the same aiohttp and uvloop as hookseal, all with hashes, and names no host."""
     pins = re.compile(r"^(aiohttp|uvloop)==\S+", re.MULTILINE)
     ours = {match[0] for match in pins.finditer((ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8"))}

@@ -33,9 +33,9 @@ LAP = Lap(
 HELD = Found(laps=(LAP, LAP, LAP), failures=0, left=0, unopened=0)
 
 
-async def test_a_run() -> None:
+async def test_a_run_has_every_round() -> None:
     """On its own servers with a real worker: all rounds of both sides exist, nothing failed, all records decrypt."""
-    load = Load(records=40, rounds=2, deliveries_per_second=40.0, quiet_seconds=1.0)
+    load = Load(records=40, rounds=2, deliveries_per_second=40.0, quiet_seconds=0.3)
     before = set(asyncio.all_tasks())
     found = await measured(load)
 
@@ -46,7 +46,7 @@ async def test_a_run() -> None:
     assert before == set(asyncio.all_tasks())
 
 
-async def test_a_lap_and_its_baseline(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_baseline_changes_no_row(pool: "Pool[asyncpg.Record]") -> None:
     """The baseline touches every row and changes none; the lap re-wraps each, and all decrypt under the new key."""
     old, new = (MasterKey(SecretMaterial(os.urandom(KEY_BYTES))) for _ in range(2))
     async with pool.acquire() as connection:
@@ -70,7 +70,7 @@ async def test_a_lap_and_its_baseline(pool: "Pool[asyncpg.Record]") -> None:
         )
 
 
-async def test_a_record_that_does_not_open_is_left(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_altered_record_fails_the_lap(pool: "Pool[asyncpg.Record]") -> None:
     """An altered record does not count as opened, and the lap fails."""
     old, new = (MasterKey(SecretMaterial(os.urandom(KEY_BYTES))) for _ in range(2))
     async with pool.acquire() as connection:
@@ -90,7 +90,7 @@ async def test_a_record_that_does_not_open_is_left(pool: "Pool[asyncpg.Record]")
         assert 2 == await records.opened(connection, KeyRing(old, (new,)))
 
 
-def test_what_is_shown() -> None:
+def test_rates_are_shown_with_their_baselines() -> None:
     """Rows and deliveries a second are shown with their baselines; a good run misses nothing."""
     figures = figures_of(HELD.laps, 50_000)
     shown = table(HELD, figures).splitlines()
@@ -111,12 +111,12 @@ def test_what_is_shown() -> None:
         (replace(HELD, unopened=3), "3 records do not open to what they were"),
     ],
 )
-def test_what_does_not_hold(found: Found, said: str) -> None:
+def test_a_slow_row_or_a_failure_is_a_miss(found: Found, said: str) -> None:
     """A row that took too long, or any failure, is a miss."""
     assert [said] == missed(found, figures_of(found.laps, 50_000))
 
 
-def test_a_while() -> None:
+def test_a_period_uses_the_databases_clock() -> None:
     """A period is measured by the clock of the database."""
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     assert 1.5 == While(begin=begin, end=begin + timedelta(seconds=1.5)).seconds

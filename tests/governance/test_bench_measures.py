@@ -51,7 +51,7 @@ async def test_contenders_take_turns() -> None:
     assert [("a", 2), ("b", 2)] == [(row.contender, len(row.rounds)) for row in runner.rows()]
 
 
-async def test_one_that_fails_is_named_and_the_others_go_on() -> None:
+async def test_a_failed_contender_is_named_once() -> None:
     """The first line of the error is reported once, and the contender is not tried again."""
     runner, ran = _runner(), list[str]()
 
@@ -67,7 +67,7 @@ async def test_one_that_fails_is_named_and_the_others_go_on() -> None:
     )
 
 
-async def test_what_does_not_fit_into_the_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_round_beyond_the_deadline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A round is cut off at the deadline, and none is started after it; that is not a failure."""
     monkeypatch.setattr("tools.bench.runner._LEAST_SECONDS", 0.0)
     runner, ran = _runner(0.1), list[str]()
@@ -84,7 +84,7 @@ async def test_what_does_not_fit_into_the_time_is_named(monkeypatch: pytest.Monk
     ]
 
 
-async def test_one_that_waits_in_vain_is_a_failure() -> None:
+async def test_a_time_out_before_the_deadline_is_a_failure() -> None:
     """A contender that ends by its own time-out, before the deadline of the run, has failed."""
 
     async def impatient() -> Round:

@@ -29,7 +29,7 @@ async def test_rate_and_memory_are_measured_beside_the_baseline() -> None:
     assert min(found.rows_per_second, *found.baseline_rows_per_second, found.ratio, found.early_mb) > 0
 
 
-def test_what_is_missed_is_said() -> None:
+def test_a_missed_bound_is_reported() -> None:
     """The bounds are two minutes for 100,000 rows, and ten megabytes more than after the first 10,000."""
     assert [] == FOUND.missed
     assert ["it took 121.0 s, 120.0 s are allowed"] == replace(FOUND, seconds=121.0).missed

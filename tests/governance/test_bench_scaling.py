@@ -43,7 +43,7 @@ def test_costs_are_those_of_the_run() -> None:
     assert costs_of(replace(a_run(), rows=a_run().rows[3:])) is None
 
 
-def test_the_journal_is_that_with_fsync_if_it_was_measured() -> None:
+def test_the_wal_size_is_that_with_full_page_writes() -> None:
     """Only a run with full-page writes has the WAL size of a production server."""
     durable = a_round(per_second=1_000, worker_us=300, wal_bytes=9_000, publish_wal_bytes=4_000)
     costs = costs_of(
@@ -65,7 +65,7 @@ def test_workers_cost_more_when_two_share_the_work() -> None:
     assert pytest.approx(360) == costs.worker_us
 
 
-def test_the_first_wall_comes_first() -> None:
+def test_the_lowest_limit_comes_first() -> None:
     """Each limit is the capacity, times the planned load, divided by the cost."""
     found = {wall.resource.split(":")[0]: wall.per_second for wall in walls(COSTS, ASSUMED)}
 
@@ -76,7 +76,7 @@ def test_the_first_wall_comes_first() -> None:
     assert pytest.approx(16e12 / (2_500 * 86_400 * 30)) == found["PostgreSQL, disk"]
 
 
-def test_a_fleet_has_what_the_rate_takes() -> None:
+def test_a_fleet_is_as_large_as_its_rate_needs() -> None:
     """Processes by the worker's cost, servers by their lowest limit, queues by Redis."""
     assert Fleet(per_second=100_000, processes=50, servers=3, cores_each=28, queues=7) == fleet(COSTS, ASSUMED, 100_000)
     assert pytest.approx(16e12 * 3 / (100_000 * 2_500 * 86_400)) == days_kept(
@@ -86,7 +86,7 @@ def test_a_fleet_has_what_the_rate_takes() -> None:
 
 
 @pytest.mark.parametrize("per_second", TARGETS)
-def test_a_planned_fleet_gets_through_the_hour(per_second: int) -> None:
+def test_a_planned_fleet_handles_burst_and_outage(per_second: int) -> None:
     """The burst delays nothing for long, and the backlog of a two-minute outage is sent within five minutes."""
     hour = simulate(COSTS, ASSUMED, fleet(COSTS, ASSUMED, per_second))
 
@@ -95,7 +95,7 @@ def test_a_planned_fleet_gets_through_the_hour(per_second: int) -> None:
     assert hour.most_waiting <= 121 * per_second
 
 
-def test_a_fleet_that_is_too_small_does_not() -> None:
+def test_a_small_fleet_leaves_deliveries_waiting() -> None:
     """With half of the needed processes, deliveries wait at the end, and the page would say so."""
     planned = fleet(COSTS, ASSUMED, 10_000)
     hour = simulate(COSTS, ASSUMED, replace(planned, processes=planned.processes // 3))
@@ -116,7 +116,7 @@ def test_the_load_loses_nothing() -> None:
     assert pytest.approx(3_600 * 100 + 300 * 25) == sum(arriving for arriving, _ in load(100))
 
 
-def test_the_model_is_held_to_the_machine_of_the_run() -> None:
+def test_the_model_is_compared_with_the_run() -> None:
     """A process uses at most one core, and all share the cores of the machine."""
     (base,) = checked(a_run())
 
@@ -136,7 +136,7 @@ def test_the_page_names_the_first_limit_and_what_to_do() -> None:
     assert a_run().commit[:12] in text
 
 
-def test_what_costs_nothing_is_no_wall() -> None:
+def test_a_resource_without_cost_is_no_limit() -> None:
     """A run too short to measure Redis does not divide by zero."""
     quiet = replace(
         a_run(), rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows)

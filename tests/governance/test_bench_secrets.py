@@ -20,7 +20,7 @@ async def test_every_bound_is_measured_beside_its_baseline(pool: "asyncpg.Pool[a
     assert {(3, 3)} == {(len(one.rounds_us), len(one.baseline_rounds_us)) for one in found.values()}
 
 
-async def test_what_is_resolved_comes_from_the_cache(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+async def test_resolved_secrets_come_from_the_cache(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """After one pass over all endpoints, both secrets come from the cache and the store is not read."""
     installation = await installed(pool)
     signing = {contest.name: contest for contest in await contests(installation, Load(open=1, sign=1, fetch=1))}

@@ -89,7 +89,7 @@ def test_a_record_of_no_commit_proves_nothing() -> None:
 @pytest.mark.parametrize("status", [CLAIMED, PLANNED])
 def test_a_record_of_another_history_is_unsound(status: Requirement) -> None:
     """A record of a commit outside the history of this tree cannot be repeated, even if nothing is claimed."""
-    found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, strange={"c" * 40})
+    found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, unknown={"c" * 40})
 
     said = "its commit is not in the history of this tree, so the measurement cannot be repeated"
     assert [f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`"] == found
@@ -202,7 +202,7 @@ def test_a_record_of_another_form_is_none(tmp_path: Path, content: str) -> None:
     assert {"PERF-06": None} == read(tmp_path)
 
 
-def test_where_there_is_no_folder_there_is_no_record(tmp_path: Path) -> None:
+def test_without_a_folder_there_is_no_record(tmp_path: Path) -> None:
     """A tree without evidence has no records."""
     assert {} == read(tmp_path)
 

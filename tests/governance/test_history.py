@@ -1,11 +1,11 @@
-"""The commits that a record may name: those before HEAD, as far as the clone can tell."""
+"""The commits that a record may name: those before HEAD, as far as the clone knows."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tools.governance.history import strange
+from tools.governance.history import unknown_commits
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
@@ -37,7 +37,7 @@ def test_only_what_is_before_head_is_known(root: Path) -> None:
     _git(root, "checkout", "--quiet", "--detach", second)
 
     no_commit = _git(root, "rev-parse", "HEAD^{tree}")
-    assert {aside, NOWHERE, no_commit} == strange(root, [first, second, aside, NOWHERE, no_commit])
+    assert {aside, NOWHERE, no_commit} == unknown_commits(root, [first, second, aside, NOWHERE, no_commit])
 
 
 def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
     (without := tmp_path / "without").mkdir()
 
     for place in (tmp_path / "shallow", within, without, empty):
-        assert frozenset() == strange(place, [first, NOWHERE])
-        assert {"HEAD", "--help"} == strange(place, ["HEAD", "--help", first])
+        assert frozenset() == unknown_commits(place, [first, NOWHERE])
+        assert {"HEAD", "--help"} == unknown_commits(place, ["HEAD", "--help", first])
 
 
 def test_without_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,4 +59,4 @@ def test_without_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _commit(root)
     monkeypatch.setenv("PATH", "")
 
-    assert frozenset() == strange(root, [NOWHERE])
+    assert frozenset() == unknown_commits(root, [NOWHERE])

@@ -29,7 +29,7 @@ def _functions(files: list[Path]) -> Iterator[tuple[str, Function]]:
                 yield f"{file.relative_to(ROOT)}:{node.lineno} {node.name}", node
 
 
-def _circle(graph: dict[str, set[str]]) -> CycleError | None:
+def _cycle(graph: dict[str, set[str]]) -> CycleError | None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -66,16 +66,16 @@ def _named(nodes: Iterable[ast.AST]) -> Iterator[str]:
                 yield from _named(ast.iter_child_nodes(node))
 
 
-def test_secrets_is_the_standard_library() -> None:
+def test_no_folder_shadows_the_module_secrets() -> None:
     """No folder shadows the standard library's `secrets`, which asyncpg needs at login."""
     assert Path(ast.__file__).parent == Path(secrets.__file__).parent
     assert 3 == len(secrets.token_bytes(3))
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
+def test_no_import_cycle_exists() -> None:
     """Each module of hookseal can be imported first: no module imports itself through others."""
     graph = {name: set(_imported(name)) for name in MODULES}
-    circle: list[str] = next((error.args[1] for error in [_circle(graph)] if error is not None), [])
+    circle: list[str] = next((error.args[1] for error in [_cycle(graph)] if error is not None), [])
 
     assert [] == circle
     assert {"hookseal.secrets.sealing.active_key", "hookseal.secrets.sealing.keyring"} <= graph[
@@ -83,10 +83,10 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     ]
 
 
-def test_a_circle_is_found() -> None:
+def test_an_import_cycle_is_found() -> None:
     """Two modules that import each other form a cycle, also through the package of one of them."""
-    assert _circle({"a": {"b"}, "b": {"a"}}) is not None
-    assert _circle({"a": {"b"}, "b": set()}) is None
+    assert _cycle({"a": {"b"}, "b": {"a"}}) is not None
+    assert _cycle({"a": {"b"}, "b": set()}) is None
     assert ["hookseal.client"] == _run_by("hookseal.client.publisher", for_module="hookseal.worker.run")
     assert [] == _run_by("hookseal.client.publisher", for_module="hookseal.client.doorbell")
 
@@ -98,7 +98,7 @@ def test_every_test_folder_is_a_package() -> None:
     assert [] == sorted(str(folder) for folder in folders if not (folder / "__init__.py").is_file())
 
 
-def test_every_test_says_what_it_proves() -> None:
+def test_every_test_has_a_docstring() -> None:
     """Every test has a docstring."""
     tests = ((place, node) for place, node in _functions(TESTS) if node.name.startswith("test_"))
 

@@ -23,7 +23,7 @@ def _judge(*cases: Case, of: tuple[Requirement, ...] = (), may_skip: frozenset[s
     return problems(of, Report(tree="t", cases=cases), may_skip, {})
 
 
-def test_promises_that_are_borne_out_give_no_problem() -> None:
+def test_proven_claims_are_no_problem() -> None:
     """A claimed id and every named part with a passing test, and a planned id without, are no problem."""
     cases = (
         _case("a", Mark(id="SEC-03"), Mark(id="SEC-01", part="dev")),
@@ -86,7 +86,7 @@ def test_every_failed_test_is_a_problem() -> None:
     assert ["tests/test_x.py::a[3]: failed: fix the code or the test, then run `make test`"] == found
 
 
-def test_a_skip_that_nobody_allowed_is_a_problem() -> None:
+def test_an_unlisted_skip_is_a_problem() -> None:
     """A skipped test that is not in the list of allowed skips is a problem."""
     (line,) = _judge(_case("a", outcome=Outcome.SKIPPED), _case("b"))
 

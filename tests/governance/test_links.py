@@ -19,7 +19,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def leads(page: Path, link: str) -> bool:
-    """Return whether a link of that page leads to a file of this repository, which the site can have, too."""
+    """Return whether a link of that page leads to a file of this repository, so that the site has it, too."""
     file, _, anchor = link.partition("#")
     target = (page.parent / file).resolve() if file else page
     if not target.is_relative_to(ROOT) or not target.is_file():
@@ -36,7 +36,7 @@ def test_links_lead_somewhere(name: str) -> None:
     assert [] == [link for link in links if not leads(page, link)]
 
 
-def test_what_leads_nowhere_is_found(tmp_path: Path) -> None:
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
     """A file or heading that is missing, a folder, and a file outside of the repository are found."""
     page, outside = ROOT / "README.md", tmp_path / "outside.md"
     outside.touch()

@@ -42,7 +42,7 @@ def _tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_table_is_about_this_tree() -> None:
+def test_the_table_matches_this_tree() -> None:
     """Every old text occurs exactly once, every test exists, and the laws of the issue are covered."""
     table = mutants()
 
@@ -73,7 +73,7 @@ def test_the_table_is_about_this_tree() -> None:
         ({"tests": ("tests/test_one.py::test_on",)}, "the test tests/test_one.py::test_on does not exist"),
     ],
 )
-def test_what_is_stale(change: dict[str, object], problem: str, tree: Path) -> None:
+def test_an_outdated_row_is_reported(change: dict[str, object], problem: str, tree: Path) -> None:
     """A row that no longer matches the tree is reported, with what to do."""
     assert [] == problems([TRIED], tree)
     assert [f"n: {problem}"] == problems([replace(TRIED, **change)], tree)  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_a_function_that_a_later_migration_replaces(tree: Path) -> None:
     assert [] == problems([outside], tree)
 
 
-def test_two_of_one_name(tree: Path) -> None:
+def test_the_name_of_a_mutant_is_unique(tree: Path) -> None:
     """The name of a mutant is unique."""
     assert ["n: the name is not unique"] == problems([TRIED, TRIED], tree)
 
@@ -104,7 +104,9 @@ def test_two_of_one_name(tree: Path) -> None:
     ("new", "verdict"),
     [("return 2\n", Verdict.KILLED), ("return 0 + 1\n", Verdict.SURVIVED), ("return (\n", Verdict.BROKEN)],
 )
-def test_a_trial(new: str, verdict: Verdict, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_test_kills_the_mutant(
+    new: str, verdict: Verdict, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A failing test kills the mutant, a passing one does not, one that cannot run does neither. The tree stays."""
     monkeypatch.setenv(
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
@@ -118,18 +120,18 @@ def test_a_trial(new: str, verdict: Verdict, tree: Path, monkeypatch: pytest.Mon
     assert not copy.exists()
 
 
-def test_a_run_that_hangs() -> None:
+def test_a_run_that_takes_too_long_proves_nothing() -> None:
     """A run that takes too long proves nothing."""
     assert Verdict.BROKEN is Ended(None, "it took longer than 600 s").verdict
 
 
-def test_who_asks_for_a_mutant_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_mutant_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown mutant is reported by name, and nothing is run."""
     assert 1 == main(["--only", "no-such"])
     assert "no-such: this mutant does not exist\n" == capsys.readouterr().err
 
 
-def test_the_command() -> None:
+def test_make_mutants_runs_the_table() -> None:
     """`make mutants` runs the whole table."""
     done = subprocess.run(
         [sys.executable, "-m", "tools.mutants", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -82,7 +82,7 @@ def test_a_full_run_is_recorded(project: Path, processes: str) -> None:
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_a_module_that_cannot_be_imported_never_goes_missing(project: Path, processes: str) -> None:
+def test_a_module_that_cannot_be_imported_is_a_failure(project: Path, processes: str) -> None:
     """Tests that could not be collected either prevent the record or are recorded as a failure."""
     (project / "checks" / "test_broken.py").write_text("import no_such_module\n")
     recorded = _run(project, "-n", processes)
@@ -109,7 +109,7 @@ def test_a_run_that_leaves_something_out_is_not_recorded(project: Path, argument
     assert None is _run(project, *arguments)
 
 
-def test_a_run_under_which_the_tree_moved_is_not_recorded(project: Path) -> None:
+def test_a_run_with_a_changed_tree_is_not_recorded(project: Path) -> None:
     """If a file changes during the run, the run belongs to neither tree."""
     (project / "checks" / "test_probe.py").write_text("def test_writes():\n    open('new.txt', 'w').close()\n")
 

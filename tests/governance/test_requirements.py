@@ -38,7 +38,7 @@ def test_a_status_of_another_form_is_refused(status: str) -> None:
         parse(f"| SEC-01 | {status} | text | seed |")
 
 
-def test_an_id_stands_in_one_row() -> None:
+def test_a_repeated_id_is_refused() -> None:
     """The same id in two rows is refused."""
     with pytest.raises(UnreadableRequirements, match=r"^SEC-01 is in more than one row$"):
         parse("| SEC-01 | planned | x |\n| SEC-01 | claimed | x |")

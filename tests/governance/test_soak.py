@@ -55,7 +55,7 @@ def test_a_flat_soak_meets_its_bounds() -> None:
     assert (100.0, 100.0) == (FLAT.delivered_per_second, FLAT.removed_per_second)
 
 
-def test_what_happens_before_the_first_removals_does_not_count() -> None:
+def test_growth_before_the_first_removals_does_not_count() -> None:
     """The database grows until two retentions have passed, and that is no growth."""
     young = [_sample(number, size_mb=10.0 * number, p99_ms=0.1) for number in range(1, 12)]
     assert [] == problems(_soak(*young, *FLAT.samples[11:]))
@@ -71,7 +71,7 @@ def test_growth_and_slowness_are_missed() -> None:
 
 
 @pytest.mark.parametrize("samples", [(), FLAT.samples[:13]])
-def test_too_short(samples: tuple[Sample, ...]) -> None:
+def test_a_short_soak_has_no_verdict(samples: tuple[Sample, ...]) -> None:
     """A soak that ended too early says so, in place of a verdict."""
     [text] = problems(_soak(*samples))
     assert "give it more deliveries" in text

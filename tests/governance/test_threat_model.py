@@ -13,7 +13,7 @@ ATTACKS = dict(re.findall(r"^## (A\d+) .*?\n(.*?)(?=^## |\Z)", PAGE, flags=re.MU
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED, ids=[f"{file}::{test}" for file, test in NAMED])
-def test_it_exists(file: str, test: str) -> None:
+def test_every_named_test_exists(file: str, test: str) -> None:
     """A test that the page names is in that file."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -21,7 +21,7 @@ def test_it_exists(file: str, test: str) -> None:
     assert test in found
 
 
-def test_every_attack_is_told_in_full() -> None:
+def test_every_attack_has_all_parts() -> None:
     """A1 to A19 each say what the attacker does, what prevents it, which tests show it, and what remains."""
     assert [f"A{number}" for number in range(1, 20)] == list(ATTACKS)
     for name, text in ATTACKS.items():
@@ -30,6 +30,6 @@ def test_every_attack_is_told_in_full() -> None:
         assert re.search(r"^- `tests/.+::test_", text, re.MULTILINE), name
 
 
-def test_whatever_looks_like_a_test_is_one() -> None:
+def test_no_named_test_is_overlooked() -> None:
     """No test is named in a form that the check would miss."""
     assert len(re.findall(r"test_\w+\.py::", PAGE)) == len(re.findall(r"`tests/[\w/]+\.py::\w+`", PAGE))

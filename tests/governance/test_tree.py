@@ -43,7 +43,7 @@ def test_every_change_is_seen(tree: Path, with_git: bool, change: Callable[[Path
     assert before != identity(tree)
 
 
-def test_what_git_ignores_does_not_count(tree: Path) -> None:
+def test_ignored_files_do_not_count(tree: Path) -> None:
     """Ignored files and the generated page do not change the identity, and it is the same without git."""
     before = identity(tree)
     for name in (".venv/lib/x.py", "src/__pycache__/a.cpython-311.pyc", "src/b.pyc", "docs/TRACEABILITY.md"):

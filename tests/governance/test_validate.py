@@ -37,7 +37,7 @@ def _run(root: Path, *arguments: str) -> int:
     return main(root, list(arguments), {"docs/settings.md": lambda: "# Settings\n"})
 
 
-def test_a_tree_that_holds_passes(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_proven_tree_passes(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """With a current page everything is proven without another test run, and the summary counts the claims."""
     written, validated = _run(root, "--write"), _run(root)
 
@@ -48,7 +48,7 @@ def test_a_tree_that_holds_passes(root: Path, capfd: pytest.CaptureFixture[str])
     assert not (root / ".reports" / "was-run").exists()
 
 
-def test_a_page_that_was_not_written_anew_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_outdated_page_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A page that is missing, or differs in one byte, is out of date."""
     missing = _run(root)
     _run(root, "--write")
@@ -72,7 +72,7 @@ def test_a_page_made_from_the_sources_fails_when_stale(root: Path, capfd: pytest
     assert "# Settings\n" == (root / "docs" / "settings.md").read_text()
 
 
-def test_the_pages_that_are_made_from_the_sources() -> None:
+def test_pages_are_written_from_the_sources() -> None:
     """Settings, outcomes and metrics are written from the tables that the product uses."""
     assert {
         "docs/metrics.md": metrics_page,

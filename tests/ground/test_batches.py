@@ -30,7 +30,7 @@ async def turns() -> None:
 
 
 @pytest.mark.req("DUR-03")
-async def test_batches_form_by_themselves() -> None:
+async def test_items_of_one_turn_form_a_batch() -> None:
     """Items of one turn form a batch; items that arrive while it runs form the next one, or a large second one."""
     work = Work()
     batches = Batches(work.do)
@@ -52,7 +52,7 @@ async def test_batches_form_by_themselves() -> None:
     assert [3, SECOND_BATCH_ITEMS, MAX_ITEMS, 2] == work.batches
 
 
-async def test_each_gets_its_own_answer() -> None:
+async def test_each_caller_gets_its_own_answer() -> None:
     """A cancelled caller gets no answer and does not affect the others; an error reaches only its own caller."""
     work = Work()
     work.may_answer.set()

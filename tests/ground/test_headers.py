@@ -71,7 +71,7 @@ def test_protected_names(name: str) -> None:
         *("\u00fc", "x\u00e4", "\u212aey", "webhoo\u212a-id", "\u0130d", "x\ud800", "a" * 65),
     ],
 )
-def test_what_is_no_name(name: str) -> None:
+def test_an_invalid_name_is_not_repeated(name: str) -> None:
     """A text that is not a header name is malformed and not repeated, even if its lower case would be valid."""
     with pytest.raises(Malformed, match="a header name must be 1 to 64") as caught:
         header_name(name)
@@ -117,7 +117,7 @@ def test_values(value: str) -> None:
         *(f"{CANARY}\u00fc", f"{CANARY}\u2028x", f"{CANARY}\ud800", CANARY + "x" * 4_096),
     ],
 )
-def test_values_that_may_not_be_sent(value: str) -> None:
+def test_an_unsendable_value_is_not_repeated(value: str) -> None:
     """A line break, a NUL, a blank at either end or a non-ASCII character is refused by name, without the value."""
     with pytest.raises(Malformed, match="the value of header x-key must be 1 to 4096 visible") as caught:
         require_headers({"x-key": value})
@@ -158,7 +158,7 @@ def test_no_character_that_breaks_a_line_gets_through(before: str, bad: str, aft
 
 @pytest.mark.req("DEL-14", part="headers")
 @given(st.dictionaries(st.from_regex("own-[a-z]{1,8}", fullmatch=True), st.just("v"), max_size=30))
-def test_as_many_as_the_limit(headers: dict[str, str]) -> None:
+def test_the_number_of_headers_is_limited(headers: dict[str, str]) -> None:
     """Twenty headers pass, one more does not."""
     if len(headers) <= MAX_HEADERS:
         require_headers(headers)
@@ -168,7 +168,7 @@ def test_as_many_as_the_limit(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.req("DEL-14", part="headers")
-def test_all_of_them_together() -> None:
+def test_the_total_size_is_limited() -> None:
     """Names and values have a limit in total: at the limit they pass, with one more character they do not."""
     values = {f"h{number}": "v" * (MAX_VALUE_CHARACTERS - 2) for number in range(4)}
     assert sum(len(name) + len(value) for name, value in values.items()) == MAX_ALL_CHARACTERS
@@ -178,7 +178,7 @@ def test_all_of_them_together() -> None:
 
 
 @pytest.mark.req("DEL-14", part="headers")
-def test_names_that_were_not_kept_in_lower_case() -> None:
+def test_names_that_differ_in_case_are_one() -> None:
     """Stored and sent names are in lower case, so two that differ in case only are one."""
     require_headers({})
     with pytest.raises(Malformed, match="header X-Key must be in lower case"):
@@ -187,7 +187,7 @@ def test_names_that_were_not_kept_in_lower_case() -> None:
         require_headers({"webhook-id": "v"})
 
 
-def test_one_too_many() -> None:
+def test_one_header_too_many_is_refused() -> None:
     """The largest number of headers is accepted, and one more is refused."""
     require_headers({f"x-{number}": "v" for number in range(MAX_HEADERS)})
     with pytest.raises(Malformed, match=f"at most {MAX_HEADERS} headers"):

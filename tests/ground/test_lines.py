@@ -49,7 +49,7 @@ async def test_the_lines_of_one_turn_are_written_together() -> None:
     assert 2 == stream.writes
 
 
-async def test_portions_that_a_pipe_takes_whole() -> None:
+async def test_no_write_is_longer_than_a_pipe_accepts() -> None:
     """No write is longer than a pipe accepts as a whole, except for a single long line; no line is split."""
     stream = Stream()
     lines = LineWriter(stream)
@@ -76,7 +76,7 @@ async def test_a_line_of_another_thread_is_written_at_once() -> None:
     assert "loop\nthread\n" == stream.getvalue()
 
 
-def test_what_waits_at_the_end_is_written() -> None:
+def test_flush_writes_waiting_lines() -> None:
     """If the loop ends in the turn of a line, the line still waits; `flush`, which runs at exit, writes it."""
     stream = Stream()
     lines = LineWriter(stream)

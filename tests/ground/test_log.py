@@ -47,7 +47,7 @@ def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         {"thing": ValueError(f"bad {SECRET}")},
     ],
 )
-def test_masks(capsys: pytest.CaptureFixture[str], bound: dict[str, object]) -> None:
+def test_secrets_are_masked(capsys: pytest.CaptureFixture[str], bound: dict[str, object]) -> None:
     """No value under the name of a secret, and no secret within a text, reaches the log."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("something.happened", **bound)
@@ -59,7 +59,7 @@ def test_masks(capsys: pytest.CaptureFixture[str], bound: dict[str, object]) -> 
 
 
 @pytest.mark.req("OPS-03", part="logs")
-def test_what_is_no_text_stays(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_values_than_text_are_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers, booleans and None are logged unchanged, also within lists and objects."""
     log.configure(level="info", style="json")
     bound = {"numbers": [1, 2.5, True, None], "of": {"attempt": 3}}
@@ -69,7 +69,7 @@ def test_what_is_no_text_stays(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.req("OPS-03", part="logs")
-def test_masks_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_secrets_in_tracebacks_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
     """A secret in the message of an exception is masked in the traceback."""
     log.configure(level="info", style="json")
     try:
@@ -99,7 +99,7 @@ def test_arq_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.req("OPS-03", part="logs")
-def test_libraries_speak_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_logs_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     """A library's log line, with its traceback, is one JSON object and masked as any other."""
     log.configure(level="info", style="json")
     try:

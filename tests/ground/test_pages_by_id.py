@@ -11,7 +11,7 @@ IDS = [f"0197c1f0-5e6a-7c3b-9d2e-4f506172839{number}" for number in range(3)]
 ROWS = [{"id": each} for each in IDS]
 
 
-def test_a_full_page() -> None:
+def test_a_full_page_has_a_cursor() -> None:
     """If more rows are left, the cursor contains the id of the last row of the page."""
     items, cursor = paged(list(ROWS), 2, "id")
 
@@ -20,14 +20,14 @@ def test_a_full_page() -> None:
 
 
 @pytest.mark.parametrize("rows", [ROWS[:2], ROWS[:1], []])
-def test_the_last_page(rows: list[dict[str, str]]) -> None:
+def test_the_last_page_has_no_cursor(rows: list[dict[str, str]]) -> None:
     """If no more rows are left, there is no cursor."""
     assert (rows, None) == paged(rows, 2, "id")
     assert before(None) is None
 
 
 @pytest.mark.parametrize("text", ["", "x", IDS[0].upper(), IDS[0].replace("-", ""), "{" + IDS[0] + "}", "\udcff"])
-def test_what_no_page_gave(text: str) -> None:
+def test_a_foreign_cursor_is_malformed(text: str) -> None:
     """A cursor that is not the canonical form of one id is malformed, encoded or not."""
     for cursor in (base64.urlsafe_b64encode(text.encode(errors="surrogatepass")).decode(), text or "!"):
         with pytest.raises(Malformed):

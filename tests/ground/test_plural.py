@@ -6,6 +6,6 @@ from hookseal.ground.plural import plural
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 workers do"), (1, "1 worker does"), (2, "2 workers do")])
-def test_words_go_with_their_number(number: int, said: str) -> None:
+def test_one_takes_the_singular(number: int, said: str) -> None:
     """One takes the singular, any other number the plural."""
     assert said == plural(number, "worker does", "workers do")

@@ -46,7 +46,7 @@ def test_a_value_is_masked(spell: Callable[[str], str]) -> None:
 
 
 @given(PRINTABLE, st.text(max_size=40), st.text(max_size=40))
-def test_no_eight_characters_of_it_are_left(value: str, before: str, after: str) -> None:
+def test_no_eight_characters_are_left(value: str, before: str, after: str) -> None:
     """Whatever surrounds a value, no 8 consecutive characters of it are left."""
     found = redact_echo(before + value + after, [value])
     left = found.replace("[masked]", "\0")
@@ -55,7 +55,7 @@ def test_no_eight_characters_of_it_are_left(value: str, before: str, after: str)
 
 
 @given(st.text(max_size=60), PRINTABLE)
-def test_what_repeats_nothing_stays(text: str, value: str) -> None:
+def test_other_text_is_unchanged(text: str, value: str) -> None:
     """A text that shares no character with a value is returned unchanged."""
     other = "".join(character for character in text if character not in value)
 
@@ -77,13 +77,13 @@ def test_what_repeats_nothing_stays(text: str, value: str) -> None:
         ("k9Qx7Zr1", "", ""),
     ],
 )
-def test_borders(value: str, text: str, left: str) -> None:
+def test_a_truncated_value_is_masked(value: str, text: str, left: str) -> None:
     """A value of 4 or more characters is masked, also truncated to 4 or more characters at the end of the text."""
     assert left == redact_echo(text, [value])
 
 
 @pytest.mark.parametrize("said", ["no user svc:hunter22", "wrong password hunter22 for svc"])
-def test_what_basic_credentials_stand_for(said: str) -> None:
+def test_decoded_basic_credentials_are_masked(said: str) -> None:
     """User and password are masked in their decoded form."""
     value = "Basic " + base64.b64encode(b"svc:hunter22").decode()
 
@@ -91,7 +91,7 @@ def test_what_basic_credentials_stand_for(said: str) -> None:
     assert "no user" in redact_echo("no user x", [value])
 
 
-def test_basic_that_stands_for_nothing() -> None:
+def test_invalid_basic_credentials_are_masked() -> None:
     """A Basic value that is not base64 is masked as it is."""
     assert "[masked]!" == redact_echo("basic ?????!", ["basic ?????"])
 
@@ -158,7 +158,7 @@ def test_it_finds_what_a_naive_search_finds(case: tuple[str, list[str]]) -> None
 
 
 @pytest.mark.parametrize("alphabet", ["abcdefghijklmnopqrstuvwxyz0123456789 ", "\"'", '\u00e9"&\u00ff/ '])
-def test_what_it_costs(alphabet: str) -> None:
+def test_it_is_faster_than_a_naive_search(alphabet: str) -> None:
     """For 16 KiB of values it takes less than half of the time of a search at every position, in any encoding."""
     chance = random.Random(16)
     values = ["".join(chance.choices(alphabet, k=819)) for _ in range(20)]

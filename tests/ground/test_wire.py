@@ -59,7 +59,7 @@ def test_x_webhook_headers() -> None:
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("lead", ["previous", "current"])
-def test_one_signature_stands_alone(lead: str) -> None:
+def test_outside_an_overlap_one_header_is_sent(lead: str) -> None:
     """Outside an overlap there is one signature header, whatever `lead` is."""
     assert {"x-webhook-signature": "sha256=aa"} == x_webhook_signatures(("sha256=aa",), lead=lead)
 

@@ -66,7 +66,7 @@ def test_without_the_option_a_newer_version_gets_in_the_way(index: Index, tmp_pa
     assert "coverage-99999.0-py3-none-any.whl (from pytest-cov==" in run.stderr
 
 
-def test_every_command_that_installs_from_a_lock_takes_it_as_it_stands() -> None:
+def test_every_install_command_uses_the_lock_unchanged() -> None:
     """Scripts, image and pages install with the options that these tests use."""
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in names(ROOT) if name.endswith(INSTALLED_FROM)}
     commands = [
@@ -81,7 +81,7 @@ def test_every_command_that_installs_from_a_lock_takes_it_as_it_stands() -> None
     assert [] == [name for name, options in commands if not {"--no-deps", "--require-hashes"} <= options]
 
 
-def test_every_lock_is_a_part_of_that_of_development() -> None:
+def test_every_lock_is_a_part_of_the_development_lock() -> None:
     """No version changes when a command needs more of .venv than the one before it."""
     of_development = {str(requirement) for requirement in locked("dev.txt")}
 

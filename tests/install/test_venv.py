@@ -81,7 +81,7 @@ def test_a_command_builds_what_it_needs_and_keeps_what_there_is(checkout: Path, 
     assert "is up to date" not in _make("--dry-run", checkout, index, ".venv/demo").stdout
 
 
-def test_no_python_fits(checkout: Path) -> None:
+def test_without_a_supported_python_the_error_names_what_was_tried(checkout: Path) -> None:
     """Without a working Python of a supported version, the error has what was tried and how to name another."""
     expected = (
         "hookseal: needs Python 3.11, 3.12, 3.13 or 3.14, and found none that runs (tried: /no/python). "
@@ -91,7 +91,7 @@ def test_no_python_fits(checkout: Path) -> None:
     assert (1, "", expected) == _venv(checkout, "/no/python")
 
 
-def test_no_python_makes_environments(checkout: Path) -> None:
+def test_a_python_without_ensurepip_is_named(checkout: Path) -> None:
     """A Python without `ensurepip` is named with the distribution package that has it."""
     python = checkout / "python"
     python.write_text(

@@ -138,7 +138,7 @@ async def test_javascript(
     assert [REFUSED] * len(others) == await in_javascript(others)
 
 
-def test_what_is_pinned() -> None:
+def test_every_package_is_pinned() -> None:
     """Every package of the lock file has its digest, and no address."""
     packages = json.loads((FOLDER / "package-lock.json").read_bytes())["packages"]
     named = {name: package for name, package in packages.items() if name}

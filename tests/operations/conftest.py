@@ -2,18 +2,11 @@
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation
 from tests.operations import every_await
 from tests.operations.every_await import Place, Program
-
-
-@pytest.fixture
-async def installation(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> Installation:
-    """Return an installation that has begun."""
-    return await begin(begun_pool)
 
 
 @pytest.fixture

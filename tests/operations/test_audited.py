@@ -121,9 +121,9 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     return [
         (Action.ENDPOINT_ADDED, add, lambda by: added(by, other)),
         (Action.DELIVERY_REPLAYED, again, lambda by: again(by, delivery, new_id=False)),
-        (Action.REPLAY_STARTED, replay.start_replay, dead_again),
+        (Action.REPLAY_STARTED, replay.start_replay, started_job),
         (Action.REPLAY_ENDED, replay.take_step, stepped),
-        (Action.REPLAY_STARTED, replay.start_replay, dead_again),
+        (Action.REPLAY_STARTED, replay.start_replay, started_job),
         (Action.REPLAY_CANCELLED, replay.cancel_replay, cancelled),
         (Action.PAYLOAD_READ, events.read_payload, payload_read),
         (
@@ -231,7 +231,7 @@ async def pinged(operator: Operator, endpoint: EndpointId) -> object:
     return await probe.send_ping(operator, how, tenant=ACME, endpoint_id=endpoint)
 
 
-async def dead_again(operator: Operator) -> object:
+async def started_job(operator: Operator) -> object:
     """Start a replay job for what was replayed before."""
     async with operator.connection.transaction():  # so that a job that is refused leaves the delivery unchanged
         await operator.connection.execute(
@@ -293,7 +293,7 @@ async def dead(installation: Installation) -> DeliveryId:
 
 
 @pytest.mark.req("OPS-10")
-async def test_each_is_told_once(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_every_operation_is_audited_once(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
     """Every operation writes one audit row with its action and actor, and every action is covered."""
     async with (
         pool.acquire() as connection,

@@ -52,7 +52,7 @@ Pool = asyncpg.Pool
 # Columns that the steps set themselves as a precondition of an operation.
 BY_THE_STEPS = {"secret_updated_at", "rotate_every_days", "changed_at"}
 BREAK = "UPDATE hookseal.audit_heads SET sequence = sequence - 1"
-MEND = "UPDATE hookseal.audit_heads SET sequence = sequence + 1"
+RESTORE_HEADS = "UPDATE hookseal.audit_heads SET sequence = sequence + 1"
 FIRST_ROW = """
 INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, previous_mac, mac, mac_key_id)
 VALUES ('_system', 1, now(), 'eve', 'key.initialised', 'key:x', '', '', '1')
@@ -76,7 +76,7 @@ READS: dict[str, Reading] = {
         by.connection, tenant=ACME, endpoint_id=endpoint, generation=9, clock=FakeClock(), report=lambda _: None
     ),
     "limit_transaction": lambda by, _: operator.limit_transaction(by.connection),
-    "preview": lambda by, _: foretold(by),
+    "preview": lambda by, _: preview_migration(by),
     "records_of": lambda by, _: rewrap.records_of(by, keyring().sealing.key_id),
     "altered": lambda by, _: rewrap.altered(by, keyring().sealing.key_id),
     "purgeable": lambda by, _: secret.purgeable(by, ACME, days=0),
@@ -91,7 +91,7 @@ READS: dict[str, Reading] = {
 }
 
 
-async def foretold(by: Operator) -> object:
+async def preview_migration(by: Operator) -> object:
     """Do a dry run for the endpoint of an older system."""
     return await migrate_secrets.preview(by, await older(by))
 
@@ -112,7 +112,7 @@ async def broken(pool: "Pool[asyncpg.Record]") -> AsyncIterator[None]:
     before = await everything(pool)
     yield
     assert before == await everything(pool)
-    await pool.execute(MEND)
+    await pool.execute(RESTORE_HEADS)
 
 
 async def test_without_its_row_nothing_is_changed(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
@@ -146,7 +146,7 @@ async def test_without_its_row_nothing_is_changed(pool: "Pool[asyncpg.Record]", 
 
 
 @pytest.mark.parametrize("name", sorted(ONLY_READ))
-async def test_what_is_said_to_read_only_reads(name: str, pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_operation_without_an_audit_row_only_reads(name: str, pool: "Pool[asyncpg.Record]") -> None:
     """An operation without an audit row changes no row of any table."""
     installation = await begin(pool)
     endpoint = (await installation.add(replace(NEW, algorithm=Algorithm.ED25519))).pointer.endpoint_id
@@ -169,7 +169,7 @@ def of_the_room() -> Iterator[tuple[str, Any]]:
                 yield f"{module.name.removeprefix('hookseal.operations.')}.{name}", value
 
 
-def test_no_operation_escapes_the_look() -> None:
+def test_every_operation_is_found() -> None:
     """Every operation is a plain coroutine function, as the search for them expects.
 
     None is in a class, in a generator or behind a decorator, except for what writes audit rows, and what opens

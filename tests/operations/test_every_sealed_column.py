@@ -49,7 +49,7 @@ async def test_every_column_of_bytes_is_known(pool: Pool) -> None:
     assert set() == SEALED & set(NOTHING_SEALED)
 
 
-async def test_nothing_is_left_under_the_older_key(installation: Installation) -> None:
+async def test_a_re_wrap_leaves_no_column_under_the_older_key(installation: Installation) -> None:
     """With a row of every purpose and state, no column names the older key after a re-wrap."""
     new = NewEndpoint(tenant_id=TenantId("acme"), url="https://receiver.example/hook", event_types=("*",))
     added = await installation.add(new, headers={"x-token": b"bearer"}, tls=identity(Authority().client(), None))

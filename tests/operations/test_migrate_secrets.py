@@ -85,18 +85,6 @@ def ref(held: PlaintextEndpoint, version: int = 1) -> SecretRef:
     return SecretRef(provider=Provider.DB, tenant=held.tenant_id, name=name, version=version)
 
 
-async def rotated(installation: Installation, held: PlaintextEndpoint, *, overlap: int = 0) -> None:
-    """Rotate the endpoint's secret."""
-    request = RotationRequest(
-        tenant_id=held.tenant_id,
-        endpoint_id=held.endpoint_id,
-        overlap_seconds=overlap,
-        secret=generate_signing_secret(),
-    )
-    async with operating(installation) as operator:
-        await rotate_secret(operator, request)
-
-
 async def broken(installation: Installation) -> Sequence[str]:
     """Return the tenants whose audit log does not verify."""
     return [
@@ -104,7 +92,7 @@ async def broken(installation: Installation) -> Sequence[str]:
     ]
 
 
-async def test_a_row_of_five_columns(installation: Installation) -> None:
+async def test_a_plaintext_secret_is_sealed_and_signs(installation: Installation) -> None:
     """The secret is sealed byte for byte, signs as x-webhook and is audited; a repeat changes nothing."""
     endpoint = await legacy(installation.pool)
     assert Migration.MIGRATED is await migrated(installation, endpoint)
@@ -143,7 +131,7 @@ async def test_a_row_of_five_columns(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("secret", ["x", "\u00e4", " with spaces ", "line\n", "x" * 256, "whsec_" + "A" * 40, "'\";--"])
-async def test_whatever_an_older_system_had(installation: Installation, secret: str) -> None:
+async def test_any_text_of_1_to_256_bytes_is_sealed(installation: Installation, secret: str) -> None:
     """A text of 1 to 256 bytes is sealed unchanged, and its signatures verify as before."""
     endpoint = await legacy(installation.pool, secret)
     assert Migration.MIGRATED is await migrated(installation, endpoint)
@@ -166,7 +154,9 @@ async def test_whatever_an_older_system_had(installation: Installation, secret: 
     ],
     ids=["empty", "long", "long in bytes", "too long to seal", "public", "private"],
 )
-async def test_what_cannot_sign(installation: Installation, secret: str, error: type[HooksealError], said: str) -> None:
+async def test_a_text_that_cannot_sign_is_refused(
+    installation: Installation, secret: str, error: type[HooksealError], said: str
+) -> None:
     """A text that cannot sign as x-webhook is refused with the reason and without the value."""
     reason = await refused(installation, await legacy(installation.pool, secret))
 
@@ -187,7 +177,7 @@ async def test_what_cannot_sign(installation: Installation, secret: str, error: 
         "mac = '\\x00', mac_key_id = '1'",
     ],
 )
-async def test_a_row_that_hookseal_did_not_write_so(installation: Installation, change: str) -> None:
+async def test_a_row_with_other_columns_set_is_refused(installation: Installation, change: str) -> None:
     """A row without a ref but with other columns of hookseal set is refused."""
     endpoint = await legacy(installation.pool)
     await installation.pool.execute(f"UPDATE hookseal.endpoints SET {change}")  # noqa: S608 -- ours
@@ -199,7 +189,7 @@ async def test_a_row_that_hookseal_did_not_write_so(installation: Installation, 
 
 @pytest.mark.req("SEC-24")
 @pytest.mark.parametrize("named", ["", "vault:acme/1", "db:acme:webhook-endpoint-1:1"])
-async def test_a_reference_that_hookseal_did_not_write(installation: Installation, named: str) -> None:
+async def test_a_ref_without_a_mac_has_its_repair(installation: Installation, named: str) -> None:
     """For a row with a ref and without a MAC the error has the repair, and does not suggest a repeat."""
     endpoint = await legacy(installation.pool)
     await installation.pool.execute("UPDATE hookseal.endpoints SET secret_ref = $1", named)
@@ -212,7 +202,7 @@ async def test_a_reference_that_hookseal_did_not_write(installation: Installatio
 
 @pytest.mark.req("SEC-24")
 @pytest.mark.parametrize("also", ["", ", generation = 0, scheme = 'standard', previous_secret_ref = NULL, mac = NULL"])
-async def test_a_row_that_was_emptied_to_be_migrated(installation: Installation, also: str) -> None:
+async def test_a_row_without_its_former_refs_is_refused(installation: Installation, also: str) -> None:
     """A plaintext in a row whose refs were removed is not sealed, since the audit log has the refs."""
     added = await installation.endpoint()
     held = PlaintextEndpoint(added.pointer.tenant_id, added.pointer.endpoint_id)
@@ -223,7 +213,7 @@ async def test_a_row_that_was_emptied_to_be_migrated(installation: Installation,
     assert "the audit log knows this endpoint" in str(reason)
 
 
-async def test_a_record_without_a_row(installation: Installation) -> None:
+async def test_an_existing_record_is_not_used(installation: Installation) -> None:
     """An existing secret under the endpoint's name is neither used nor replaced."""
     endpoint = await legacy(installation.pool)
     name, material = endpoint_secret_name(endpoint.endpoint_id), SecretMaterial(SECRET.encode())
@@ -234,13 +224,13 @@ async def test_a_record_without_a_row(installation: Installation) -> None:
     assert "sealed already" in str(reason)
 
 
-async def test_a_plaintext_that_was_written_later(installation: Installation) -> None:
+async def test_later_plaintext_must_be_a_secret_of_the_endpoint(installation: Installation) -> None:
     """A plaintext beside a ref is accepted only if it is a current or earlier secret of that endpoint."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
-    await rotated(installation, endpoint, overlap=60)
+    await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id, overlap_seconds=60)
     assert Migration.PRESENT is await migrated(installation, endpoint)
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id)
     assert Migration.PRESENT is await migrated(installation, endpoint)
     await installation.pool.execute("UPDATE hookseal.endpoints SET secret = 'another one, of the older product'")
 
@@ -260,7 +250,7 @@ async def test_a_plaintext_that_was_written_later(installation: Installation) ->
     ],
     ids=["rotated", "short", "empty", "long", "public"],
 )
-async def test_what_to_do_about_one_that_was_written_later(installation: Installation, later: str, said: str) -> None:
+async def test_later_plaintext_has_its_repair(installation: Installation, later: str, said: str) -> None:
     """The error says how the later plaintext can sign, only if it is a valid secret."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
@@ -271,11 +261,11 @@ async def test_what_to_do_about_one_that_was_written_later(installation: Install
     assert (len(later) == 16) is ("--secret-file" in reason)
 
 
-async def test_a_plaintext_whose_sealed_version_was_destroyed(installation: Installation) -> None:
+async def test_plaintext_of_a_destroyed_version_has_its_repair(installation: Installation) -> None:
     """If versions were destroyed the error gives both possible explanations and the repair."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id)
     async with operating(installation) as operator:
         assert 1 == await purge_batch(operator, endpoint.tenant_id, days=0)
 
@@ -288,7 +278,7 @@ async def test_a_plaintext_whose_sealed_version_was_destroyed(installation: Inst
 
 
 @pytest.mark.req("SEC-24")
-async def test_a_row_that_was_altered(installation: Installation) -> None:
+async def test_an_altered_row_is_refused(installation: Installation) -> None:
     """A plaintext beside a ref is refused if the row is not genuine, since nothing proves that it is sealed."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
@@ -297,7 +287,7 @@ async def test_a_row_that_was_altered(installation: Installation) -> None:
     assert isinstance(await refused(installation, endpoint), SecretTampered)
 
 
-async def test_what_is_gone_meanwhile(installation: Installation) -> None:
+async def test_a_deleted_endpoint_is_no_failure(installation: Installation) -> None:
     """An endpoint that was deleted or emptied meanwhile is no failure."""
     endpoint = await legacy(installation.pool)
     assert Migration.GONE is await migrated(installation, NO_ROW)
@@ -305,7 +295,7 @@ async def test_what_is_gone_meanwhile(installation: Installation) -> None:
     assert Migration.GONE is await migrated(installation, endpoint)
 
 
-async def test_what_waits_goes_out(installation: Installation) -> None:
+async def test_a_held_delivery_is_released(installation: Installation) -> None:
     """A delivery held for the secret is released, unspent."""
     endpoint = await legacy(installation.pool)
     [ring] = await installation.deliveries()
@@ -324,7 +314,7 @@ async def test_what_waits_goes_out(installation: Installation) -> None:
         assert [str(ref(endpoint))] == [signer.ref for signer in signers]
 
 
-async def test_two_at_once(installation: Installation) -> None:
+async def test_of_concurrent_migrations_one_migrates(installation: Installation) -> None:
     """Of two concurrent migrations of one endpoint one migrates it, and the other finds it done."""
     endpoint = await legacy(installation.pool)
 
@@ -339,7 +329,7 @@ async def test_two_at_once(installation: Installation) -> None:
     assert [] == await broken(installation)
 
 
-async def test_beside_a_deletion(installation: Installation) -> None:
+async def test_a_migration_waits_for_a_deletion(installation: Installation) -> None:
     """A migration waits for a concurrent deletion, and then seals nothing."""
     endpoint = await legacy(installation.pool)
     async with operating(installation) as bob, installation.pool.acquire() as other:
@@ -355,7 +345,7 @@ async def test_beside_a_deletion(installation: Installation) -> None:
     )
 
 
-async def test_beside_a_rotation(installation: Installation) -> None:
+async def test_a_rotation_waits_for_the_migration(installation: Installation) -> None:
     """A rotation waits for the migration; the plaintext is then the previous secret."""
     endpoint = await legacy(installation.pool)
     request = RotationRequest(
@@ -378,7 +368,7 @@ async def test_beside_a_rotation(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-15")
-async def test_what_postgresql_says_of_a_row_stays_with_it(installation: Installation) -> None:
+async def test_a_failed_constraints_message_is_not_repeated(installation: Installation) -> None:
     """The message of a failed constraint, which contains the row, is not repeated anywhere."""
     endpoint = await legacy(installation.pool)
     await installation.pool.execute("ALTER TABLE hookseal.endpoints ADD CONSTRAINT theirs CHECK (scheme = 'standard')")
@@ -394,7 +384,7 @@ async def test_what_postgresql_says_of_a_row_stays_with_it(installation: Install
     )
 
 
-async def test_a_row_that_somebody_holds(installation: Installation) -> None:
+async def test_a_locked_row_is_unavailable(installation: Installation) -> None:
     """A locked row is waited for up to five seconds; then it is unavailable, and nothing is changed."""
     endpoint = await legacy(installation.pool)
     async with operating(installation) as operator, installation.pool.acquire() as other, other.transaction():
@@ -406,7 +396,7 @@ async def test_a_row_that_somebody_holds(installation: Installation) -> None:
 
 @pytest.mark.req("OPS-10")
 @pytest.mark.parametrize("group", ["hookseal_worker", "hookseal_readonly"])
-async def test_who_may_not_read_plaintext(installation: Installation, database_url: str, group: str) -> None:
+async def test_other_roles_cannot_migrate(installation: Installation, database_url: str, group: str) -> None:
     """Worker and read-only roles cannot migrate, since they cannot read the column."""
     endpoint = await legacy(installation.pool)
     async with login(installation.pool, database_url, group) as (_, url):
@@ -418,7 +408,7 @@ async def test_who_may_not_read_plaintext(installation: Installation, database_u
             await connection.close()
 
 
-async def test_the_end_of_plaintext(installation: Installation) -> None:
+async def test_the_column_is_emptied_and_forbidden(installation: Installation) -> None:
     """Once all is sealed the column is emptied and forbids plaintext, each step audited; a repeat changes nothing."""
     endpoints = [await legacy(installation.pool, url=f"https://receiver.example/{number}") for number in range(3)]
     for each in endpoints:
@@ -441,7 +431,7 @@ async def test_the_end_of_plaintext(installation: Installation) -> None:
         assert str(ref(each)) == (await pointed(installation, each)).secret_ref
 
 
-async def test_a_batch_with_one_that_is_not_sealed(installation: Installation) -> None:
+async def test_a_batch_with_an_unsealed_row_is_not_emptied(installation: Installation) -> None:
     """A batch with a row that is not migrated, or has another plaintext, is not emptied, and the row is named."""
     endpoints = [await legacy(installation.pool, url=f"https://receiver.example/{number}") for number in range(2)]
     await migrated(installation, endpoints[0])
@@ -457,7 +447,7 @@ async def test_a_batch_with_one_that_is_not_sealed(installation: Installation) -
     assert 2 == await installation.pool.fetchval("SELECT count(secret) FROM hookseal.endpoints")
 
 
-async def test_a_plaintext_that_is_written_meanwhile(installation: Installation) -> None:
+async def test_concurrent_plaintext_prevents_the_end(installation: Installation) -> None:
     """If an endpoint has a plaintext, also one written concurrently, plaintext is not forbidden."""
     await legacy(installation.pool)
     async with operating(installation) as operator:
@@ -480,7 +470,7 @@ async def test_a_plaintext_that_is_written_meanwhile(installation: Installation)
     assert [] == await audited(installation.pool, "_system")
 
 
-async def test_a_table_that_is_in_use(installation: Installation) -> None:
+async def test_a_table_lock_is_waited_for_two_seconds(installation: Installation) -> None:
     """A lock on the table is waited for up to two seconds, so that no other session waits behind it."""
     async with operating(installation) as operator, installation.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints")

@@ -49,12 +49,12 @@ async def test_killed_at_every_await(installation: Installation, program: Progra
             assert await is_migrated(installation, endpoint)
             break
         endings.append(await is_migrated(installation, endpoint))
-        await goes_on(installation, endpoint, done=endings[-1])
+        await require_repeatable(installation, endpoint, done=endings[-1])
 
     require_one_moment(endings, least=10)
 
 
-async def goes_on(installation: Installation, held: PlaintextEndpoint, *, done: bool) -> None:
+async def require_repeatable(installation: Installation, held: PlaintextEndpoint, *, done: bool) -> None:
     """Fail unless a repeat completes the migration, or finds it done."""
     async with installation.pool.acquire() as connection:
         again = await migrate_endpoint(installation.operator(connection), held)

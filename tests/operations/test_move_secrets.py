@@ -11,8 +11,7 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import ConfigError, Conflict, Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import Algorithm
-from hookseal.operations.endpoint.rotation import roll_back, rotate_secret
+from hookseal.operations.endpoint.rotation import roll_back
 from hookseal.operations.key.keys import begin as begin_installation
 from hookseal.operations.move_secrets import Movement, move_endpoint, move_own, require_movable
 from hookseal.operations.operator import Operator
@@ -20,17 +19,15 @@ from hookseal.operations.secret import purge_batch, remove_leftovers
 from hookseal.postgres.handles import Pool
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.key import compromise
 from hookseal.secrets.key.stores import Outside
 from hookseal.secrets.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.logbook import audited
 from tests.doubles.providers import google_outside
 from tests.doubles.stored import Installation, begin, keyring
-from tests.secrets.asked_for_another import TLS
+from tests.secrets.cross_tenant_calls import TLS
 
 pytestmark = pytest.mark.req("SEC-01", part="move")
 ACME = TenantId("acme")
@@ -86,24 +83,12 @@ async def scene(begun_pool: Pool) -> AsyncIterator[Scene]:
     installation = await begin(begun_pool)
     new = NewEndpoint(tenant_id=ACME, url="https://acme.example/", event_types=("*",), rotate_every_days=7)
     added = await installation.add(new, headers={"x-own": b"value"}, tls=TLS)
-    await rotated(installation, added.pointer.endpoint_id)
+    await installation.rotate(added.pointer.endpoint_id, overlap_seconds=3_600)
     async with google_outside(begun_pool) as (kept, outside):
         yield Scene(begun_pool, kept, outside, added.pointer.endpoint_id)
 
 
-async def rotated(installation: Installation, endpoint_id: EndpointId, *, overlap_seconds: int = 3_600) -> None:
-    """Rotate the secret of the endpoint."""
-    request = RotationRequest(
-        tenant_id=ACME,
-        endpoint_id=endpoint_id,
-        overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(Algorithm.HMAC),
-    )
-    async with installation.pool.acquire() as connection:
-        await rotate_secret(installation.operator(connection), request)
-
-
-async def test_there_and_back(scene: Scene) -> None:
+async def test_the_same_secrets_sign_after_a_move_and_return(scene: Scene) -> None:
     """After a move, and after the way back, the same secrets sign, and the overlap ends at the same time."""
     before, signs = await scene.pointer(), await scene.signatures(await scene.unlocked(DB))
     changed_at = "SELECT secret_updated_at, secret_provider FROM hookseal.endpoints"
@@ -129,7 +114,7 @@ async def test_there_and_back(scene: Scene) -> None:
     assert [None, keyring().sealing.key_id] == [entry["after"]["key_id"] for entry in moves]
 
 
-async def test_a_repeat_changes_nothing(scene: Scene) -> None:
+async def test_a_moved_endpoint_is_left_alone(scene: Scene) -> None:
     """An endpoint that is there already is left alone, and so is one that is gone."""
     await scene.moved()
     there, calls = await scene.pointer(), len(scene.kept.calls)
@@ -141,7 +126,7 @@ async def test_a_repeat_changes_nothing(scene: Scene) -> None:
     assert Movement.GONE == await scene.moved()
 
 
-async def test_a_provider_that_fails_half_way(scene: Scene) -> None:
+async def test_a_failed_move_leaves_the_endpoint(scene: Scene) -> None:
     """If the provider fails at any call, the endpoint stays where it was; a repeat then moves all of it."""
     signs = await scene.signatures(await scene.unlocked(DB))
     for fails_at in range(1, 9):
@@ -163,7 +148,7 @@ async def test_a_provider_that_fails_half_way(scene: Scene) -> None:
     assert signs == await scene.signatures(await scene.unlocked())
 
 
-async def test_the_overlap_works_on_after_a_move(scene: Scene) -> None:
+async def test_an_overlap_continues_after_a_move(scene: Scene) -> None:
     """After the move a rollback works as before, and a rotation adds a version at the new provider."""
     await scene.moved()
     unlocked = await scene.unlocked()
@@ -172,7 +157,7 @@ async def test_the_overlap_works_on_after_a_move(scene: Scene) -> None:
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
         after = await roll_back(operator, tenant=ACME, endpoint_id=scene.endpoint_id, overlap_seconds=60)
         assert (there.previous_secret_ref, there.secret_ref) == (after.secret_ref, after.previous_secret_ref)
-        await rotated(Installation(pool=scene.pool, unlocked=unlocked), scene.endpoint_id, overlap_seconds=0)
+        await Installation(pool=scene.pool, unlocked=unlocked).rotate(scene.endpoint_id)
 
     assert [("gcp", "retired"), ("gcp", "retired"), ("gcp", "active")] == (await scene.states())[2:]
     assert 2 == len(await scene.signatures(unlocked))
@@ -184,7 +169,7 @@ async def test_before_the_move_a_rotation_goes_to_the_new_provider(scene: Scene)
     async with scene.pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
         await roll_back(operator, tenant=ACME, endpoint_id=scene.endpoint_id, overlap_seconds=0)
-    await rotated(Installation(pool=scene.pool, unlocked=unlocked), scene.endpoint_id)
+    await Installation(pool=scene.pool, unlocked=unlocked).rotate(scene.endpoint_id, overlap_seconds=3_600)
 
     assert ("gcp", "active") == (await scene.states())[-1]
     assert 3 == len(await scene.signatures(unlocked))
@@ -218,7 +203,7 @@ async def test_a_running_worker_follows_the_installation(scene: Scene) -> None:
     assert "gcp:_system:sentinel:1" == str(running.sentinel)
 
 
-async def test_what_is_left_behind_at_a_provider_is_removed(scene: Scene) -> None:
+async def test_leftovers_at_a_provider_are_removed(scene: Scene) -> None:
     """After the way back and a purge nothing of this installation is left at the provider."""
     for to in (GCP, DB):
         await scene.moved(to)
@@ -259,7 +244,7 @@ async def test_versions_in_use_that_a_process_cannot_reach(scene: Scene) -> None
 
 
 @pytest.mark.req("SEC-05")
-async def test_what_a_leaked_master_key_exposes_stays_known(scene: Scene) -> None:
+async def test_moved_secrets_of_a_leaked_key_stay_known(scene: Scene) -> None:
     """The drill for a leaked master key still names the secrets that were sealed under it and have moved."""
     await scene.moved()
     async with scene.pool.acquire() as connection:

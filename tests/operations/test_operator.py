@@ -1,4 +1,4 @@
-"""An operator that stands still in the middle of a change blocks others for a few seconds only."""
+"""An operator that stops in the middle of a change blocks others for a few seconds only."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ Pool = asyncpg.Pool
 
 
 @pytest.mark.req("SEC-09")
-async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_idle_or_waiting_change_ends(pool: "Pool[asyncpg.Record]") -> None:
     """PostgreSQL ends a change that is idle for five seconds, and one that waits five seconds for a row."""
     installation = await begin(pool)
     async with pool.acquire() as connection:
@@ -34,7 +34,7 @@ async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
     assert (["5s", "5s"], "0") == (bounds, after)
 
 
-async def test_whoever_waits_too_long_is_told(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_long_wait_is_unavailable(pool: "Pool[asyncpg.Record]") -> None:
     """A row that is locked for longer raises `Unavailable`, and nothing is changed."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -53,7 +53,7 @@ async def test_whoever_waits_too_long_is_told(pool: "Pool[asyncpg.Record]") -> N
 
 
 @pytest.mark.req("SEC-08")
-async def test_a_planted_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_forged_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") -> None:
     """A recorded answer that names another tenant's secret is denied, since the table of rotations has no MAC."""
     installation = await begin(pool)
     own = (await installation.endpoint()).pointer
@@ -78,7 +78,7 @@ async def test_a_planted_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") ->
 
 
 @pytest.mark.req("SEC-10")
-async def test_no_rollback_to_what_was_destroyed(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_rollback_to_a_destroyed_version_is_refused(pool: "Pool[asyncpg.Record]") -> None:
     """A rollback to a destroyed version is refused, and the pointer is not changed."""
     installation = await begin(pool)
     own = (await installation.endpoint()).pointer
@@ -101,7 +101,7 @@ async def test_no_rollback_to_what_was_destroyed(pool: "Pool[asyncpg.Record]") -
     assert 2 == await pool.fetchval("SELECT generation FROM hookseal.endpoints")
 
 
-async def test_a_change_that_stood_still_too_long_was_not_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_a_stalled_change_is_not_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """If PostgreSQL ended the session before the commit, the error says that nothing was changed."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -109,13 +109,13 @@ async def test_a_change_that_stood_still_too_long_was_not_made(pool: "Pool[async
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())
 
-    async def stand_still() -> None:
+    async def stall() -> None:
         async with Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk").changing():
             await connection.execute("UPDATE hookseal.endpoints SET name = 'x'")
             await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
             await ended.wait()
 
     with pytest.raises(Unavailable, match="nothing was changed") as caught:
-        await asyncio.wait_for(stand_still(), 60)
+        await asyncio.wait_for(stall(), 60)
     assert not isinstance(caught.value, InDoubt)
     assert await pool.fetchval("SELECT name FROM hookseal.endpoints") is None

@@ -50,7 +50,7 @@ async def publishes(url: str, tenant: TenantId = ACME) -> bool:
 
 
 @pytest.mark.req("OPS-10")
-async def test_granting_and_revoking(installation: Installation, database_url: str) -> None:
+async def test_a_granted_role_publishes_until_revoked(installation: Installation, database_url: str) -> None:
     """A role publishes for the granted tenants until revoked; its membership ends with its last right."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
@@ -78,7 +78,7 @@ async def test_granting_and_revoking(installation: Installation, database_url: s
     ]
 
 
-async def test_granting_twice(installation: Installation, database_url: str) -> None:
+async def test_a_repeated_grant_changes_nothing(installation: Installation, database_url: str) -> None:
     """A repeated grant changes and audits nothing, but restores a lost membership."""
     async with login(installation.pool, database_url) as (role, url):
         first = await granted(installation, role)
@@ -92,7 +92,7 @@ async def test_granting_twice(installation: Installation, database_url: str) -> 
 
 
 @pytest.mark.parametrize("suffix", ['"; DROP ROLE x; --', "'", " ä", "%I", "$1", "\\"])
-async def test_a_name_that_must_be_quoted(installation: Installation, database_url: str, suffix: str) -> None:
+async def test_a_role_may_have_any_name(installation: Installation, database_url: str, suffix: str) -> None:
     """A role may have any name that PostgreSQL accepts: it is never parsed as SQL."""
     async with login(installation.pool, database_url, suffix=suffix) as (role, _):
         await granted(installation, role)
@@ -101,7 +101,7 @@ async def test_a_name_that_must_be_quoted(installation: Installation, database_u
         assert not await installation.pool.fetchval(_IS_MEMBER, role)
 
 
-async def test_not_there(installation: Installation, database_url: str) -> None:
+async def test_an_absent_role_or_right_is_not_found(installation: Installation, database_url: str) -> None:
     """A role that does not exist, and a right that was not granted, are not found."""
     with pytest.raises(NotFound, match="no role of this name"):
         await granted(installation, "nobody-of-this-name")
@@ -113,7 +113,7 @@ async def test_not_there(installation: Installation, database_url: str) -> None:
     assert 1 == len(await audited(installation.pool))
 
 
-async def test_a_role_that_was_dropped(installation: Installation, database_url: str) -> None:
+async def test_a_dropped_roles_right_is_revoked(installation: Installation, database_url: str) -> None:
     """The right of a dropped role can be revoked, so that no later role of that name has it."""
     async with login(installation.pool, database_url) as (role, _):
         await granted(installation, role)
@@ -126,21 +126,21 @@ async def test_a_role_that_was_dropped(installation: Installation, database_url:
     assert [] == await rules.every(installation.pool, role=None, tenant=None)
 
 
-async def made_anew(pool: Pool, role: str) -> None:
+async def recreate_role(pool: Pool, role: str) -> None:
     """Drop the role and create another of its name that may call the function."""
     await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT hookseal_producer TO {role}")
 
 
 @pytest.mark.req("OPS-10")
-async def test_another_role_of_the_name(installation: Installation, database_url: str) -> None:
+async def test_a_new_role_of_the_name_has_no_right(installation: Installation, database_url: str) -> None:
     """A new role of the same name has no right until it is granted one, which is audited."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
         await granted(installation, role)
         await granted(installation, role, EVERY_TENANT)
         assert await publishes(url)
-        await made_anew(pool, role)
+        await recreate_role(pool, role)
         assert not await publishes(url)
         rows = await rules.every(pool, role=role, tenant=None)
         assert [(True, True)] * 2 == [(row["role_exists"], row["stale"]) for row in rows]
@@ -158,7 +158,7 @@ async def test_another_role_of_the_name(installation: Installation, database_url
 
 
 @pytest.mark.req("OPS-10")
-async def test_a_renamed_role(installation: Installation, database_url: str) -> None:
+async def test_a_renamed_role_has_no_right(installation: Installation, database_url: str) -> None:
     """Name and id of the role must both match the grant: a renamed role has no right until renamed back."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
@@ -170,7 +170,7 @@ async def test_a_renamed_role(installation: Installation, database_url: str) -> 
 
 
 @pytest.mark.req("OPS-10")
-async def test_a_member_that_inherits_nothing(installation: Installation, database_url: str) -> None:
+async def test_a_member_publishes_after_set_role(installation: Installation, database_url: str) -> None:
     """A member without inheritance may publish after SET ROLE to the granted role."""
     pool = installation.pool
     async with login(pool, database_url) as (role, _), login(pool, database_url) as (member, url):
@@ -187,7 +187,7 @@ async def test_a_member_that_inherits_nothing(installation: Installation, databa
 
 
 @pytest.mark.req("OPS-10")
-async def test_an_operator_who_may_not_grant(installation: Installation, database_url: str) -> None:
+async def test_a_refused_grant_has_its_statement(installation: Installation, database_url: str) -> None:
     """Without the right to grant, the error has the statement and nothing is changed; a revocation still counts."""
     pool = installation.pool
     rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hookseal"
@@ -209,7 +209,7 @@ async def test_an_operator_who_may_not_grant(installation: Installation, databas
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_operators_role(installation: Installation, database_url: str) -> None:
+async def test_the_operator_role_suffices(installation: Installation, database_url: str) -> None:
     """The operator role grants and revokes, without a right of its own over other roles."""
     pool = installation.pool
     async with (
@@ -226,7 +226,7 @@ async def test_the_operators_role(installation: Installation, database_url: str)
             await connection.close()
 
 
-async def test_granting_and_revoking_at_the_same_time(installation: Installation, database_url: str) -> None:
+async def test_concurrent_grants_and_revocations_agree(installation: Installation, database_url: str) -> None:
     """After concurrent grants and revocations, a role with a right is a member."""
     async with login(installation.pool, database_url) as (role, url):
         await granted(installation, role)
@@ -238,7 +238,7 @@ async def test_granting_and_revoking_at_the_same_time(installation: Installation
 
 
 @pytest.mark.parametrize("text", ["", "x" * 64, "ü" * 32, "a\x00b", "a\nb", "\udcff"])
-def test_what_is_no_role(text: str) -> None:
+def test_an_impossible_role_name_is_malformed(text: str) -> None:
     """A name that PostgreSQL cannot have is malformed."""
     with pytest.raises(Malformed) as caught:
         rules.role_name(text)
@@ -246,14 +246,14 @@ def test_what_is_no_role(text: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_our_own_roles(role: str) -> None:
+def test_hookseals_own_roles_are_refused(role: str) -> None:
     """A group role of hookseal is refused, since revoking would remove rights of the migrations."""
     with pytest.raises(Refused):
         rules.role_name(role)
 
 
 @pytest.mark.parametrize("text", ["**", "_system", "ac me", ""])
-def test_what_is_no_tenant(text: str) -> None:
+def test_a_reserved_or_invalid_tenant_is_refused(text: str) -> None:
     """The tenant is a valid one or `*`, and never a reserved one."""
     assert "*" == rules.producer_tenant("*")
     with pytest.raises(Malformed):

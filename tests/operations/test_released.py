@@ -65,7 +65,7 @@ async def deliver(ledger: PostgresLedger, ring: Ring) -> None:
 
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("change", [rotate, roll_back, end_overlap, update, clear, accept])
-async def test_what_releases(installation: Installation, change: Change) -> None:
+async def test_each_change_probes_held_deliveries(installation: Installation, change: Change) -> None:
     """After the change one delivery is due; once it is signed all are. A rolled-back change releases nothing."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:

@@ -33,7 +33,7 @@ async def claimed(installation: Installation, ring: Ring) -> Claim:
     return claim
 
 
-async def over(installation: Installation, state: State = State.DEAD_LETTER) -> Ring:
+async def in_state(installation: Installation, state: State = State.DEAD_LETTER) -> Ring:
     """Return a delivery that is in that state after one attempt."""
     (ring,) = await installation.deliveries()
     claim = await claimed(installation, ring)
@@ -49,10 +49,10 @@ async def replayed(installation: Installation, ring: Ring, *, new_id: bool = Fal
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("state", [State.DELIVERED, State.DEAD_LETTER, State.FAILED])
-async def test_under_its_own_id(installation: Installation, state: State) -> None:
+async def test_a_replay_has_a_new_budget(installation: Installation, state: State) -> None:
     """It is due and unrung with a new budget, its attempt numbers continue, and the log has the actor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    ring = await over(installation, state)
+    ring = await in_state(installation, state)
     answer = await replayed(installation, ring)
 
     assert (ring.delivery_id, endpoint, None, "acme") == (
@@ -76,10 +76,10 @@ async def test_under_its_own_id(installation: Installation, state: State) -> Non
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
-async def test_under_a_new_id(installation: Installation) -> None:
+async def test_a_replay_with_a_new_id_is_a_new_delivery(installation: Installation) -> None:
     """The delivery is unchanged; a new one of the same event refers to it and begins with attempt 1."""
     await installation.endpoint()
-    ring = await over(installation)
+    ring = await in_state(installation)
     answers = [await replayed(installation, ring, new_id=True) for _ in range(2)]
 
     made = {answer.delivery_id for answer in answers}
@@ -99,7 +99,7 @@ async def renewed(installation: Installation, ring: Ring) -> Ring:
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
-async def test_what_is_to_be_tried_later(installation: Installation) -> None:
+async def test_a_delivery_in_back_off_is_due_at_once(installation: Installation) -> None:
     """A delivery in its back-off is due at once with its budget as it is; with a new id it is not repeated."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
@@ -113,10 +113,10 @@ async def test_what_is_to_be_tried_later(installation: Installation) -> None:
     assert (2, 1) == (claim.number, claim.budget_spent)
 
 
-async def test_a_replay_of_a_replay(installation: Installation) -> None:
+async def test_a_replay_can_be_replayed(installation: Installation) -> None:
     """A replay can be replayed: under its own id it still refers to the delivery that it repeats."""
     await installation.endpoint()
-    ring = await over(installation)
+    ring = await in_state(installation)
     first = (await replayed(installation, ring, new_id=True)).delivery_id
     new = Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=first)
     claim = await claimed(installation, new)
@@ -129,7 +129,7 @@ async def test_a_replay_of_a_replay(installation: Installation) -> None:
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("new_id", [False, True])
-async def test_what_is_on_its_way(installation: Installation, new_id: bool) -> None:
+async def test_an_unfinished_delivery_is_not_replayed(installation: Installation, new_id: bool) -> None:
     """A pending or sending delivery is not replayed, since it will still be sent."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
@@ -143,10 +143,10 @@ async def test_what_is_on_its_way(installation: Installation, new_id: bool) -> N
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
-async def test_where_it_cannot_go(installation: Installation) -> None:
+async def test_a_replay_needs_an_enabled_endpoint(installation: Installation) -> None:
     """An unknown delivery or one without its endpoint is not found; a disabled endpoint is refused with the repair."""
     added = await installation.endpoint()
-    ring = await over(installation)
+    ring = await in_state(installation)
     (cancelled,) = await installation.deliveries()
     unknown = Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=UNKNOWN)
     with pytest.raises(NotFound) as caught:
@@ -167,7 +167,7 @@ async def test_where_it_cannot_go(installation: Installation) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_was_disabled_for_too_long(installation: Installation) -> None:
+async def test_a_cancelled_delivery_is_replayed(installation: Installation) -> None:
     """A delivery cancelled because its endpoint was disabled is replayed once the endpoint is enabled."""
     await installation.endpoint()
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
@@ -182,10 +182,10 @@ async def test_what_was_disabled_for_too_long(installation: Installation) -> Non
     assert await ledger(installation).claim(ring) is not None
 
 
-async def test_at_the_same_time(installation: Installation) -> None:
+async def test_of_concurrent_replays_one_succeeds(installation: Installation) -> None:
     """Of many concurrent replays of one delivery one succeeds; the others find it pending."""
     await installation.endpoint()
-    ring = await over(installation)
+    ring = await in_state(installation)
     ended = await asyncio.gather(*(replayed(installation, ring) for _ in range(5)), return_exceptions=True)
 
     assert (1, 4) == (
@@ -194,10 +194,10 @@ async def test_at_the_same_time(installation: Installation) -> None:
     )
 
 
-async def test_while_its_endpoint_is_deleted(installation: Installation) -> None:
+async def test_a_replay_and_a_deletion_are_ordered(installation: Installation) -> None:
     """A replay and the deletion of its endpoint are ordered: a delivery made due is cancelled."""
     added = await installation.endpoint()
-    ring = await over(installation)
+    ring = await in_state(installation)
     async with installation.pool.acquire() as connection, installation.pool.acquire() as other:
         transaction = connection.transaction()
         await transaction.start()
@@ -212,10 +212,10 @@ async def test_while_its_endpoint_is_deleted(installation: Installation) -> None
     assert "cancelled" == (await installation.delivery(ring))["state"]
 
 
-async def test_a_repeated_event_does_not_answer_with_replays(installation: Installation) -> None:
+async def test_a_repeated_event_returns_no_replays(installation: Installation) -> None:
     """Publishing the event again returns its own deliveries and not their replays."""
     await installation.endpoint()
-    ring = await over(installation)
+    ring = await in_state(installation)
     await replayed(installation, ring, new_id=True)
     event_id = (await installation.delivery(ring))["event_id"]
     rows = await installation.pool.fetch(
@@ -225,10 +225,10 @@ async def test_a_repeated_event_does_not_answer_with_replays(installation: Insta
     assert [(ring.delivery_id, True)] == [(str(row["delivery_id"]), row["duplicate"]) for row in rows]
 
 
-async def test_without_a_log(installation: Installation) -> None:
+async def test_without_its_audit_row_nothing_is_replayed(installation: Installation) -> None:
     """If it cannot be audited, nothing is replayed."""
     await installation.endpoint()
-    ring = await over(installation)
+    ring = await in_state(installation)
     await installation.pool.execute("ALTER TABLE hookseal.audit_log ADD CHECK (action <> 'delivery.replayed')")
     with pytest.raises(asyncpg.CheckViolationError):
         await replayed(installation, ring)

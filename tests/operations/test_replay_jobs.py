@@ -41,7 +41,7 @@ WHERE id = $1::text::uuid RETURNING id::text
 """
 
 
-async def dead(installation: Installation, number: int, event_type: str = "invoice.paid") -> list[str]:
+async def dead_letters(installation: Installation, number: int, event_type: str = "invoice.paid") -> list[str]:
     """Publish so many events, and return their deliveries as dead letters, oldest first."""
     await installation.pool.execute(_PUBLISH, number, event_type)
     rows = await installation.pool.fetch(f"{_DEAD} RETURNING id::text")
@@ -76,10 +76,10 @@ async def ended(installation: Installation, job: ReplayJob) -> ReplayJob:
     return await replay_jobs.show(installation.pool, job.replay_id)
 
 
-async def test_dead_letters(installation: Installation) -> None:
+async def test_dead_letters_are_replayed(installation: Installation) -> None:
     """Each is due and unrung with a new budget under its own id; start and end are audited with their actors."""
     await installation.endpoint()
-    deliveries = await dead(installation, 3)
+    deliveries = await dead_letters(installation, 3)
     job = await started(installation, rate=7)
     assert (JobState.RUNNING, 3, 3, Tally()) == (job.state, job.matched, job.remaining, job.tally)
     done = await ended(installation, job)
@@ -99,14 +99,14 @@ async def test_dead_letters(installation: Installation) -> None:
     ] == [(row["action"], row["who"], row["after"]) for row in (await audited(installation.pool))[1:]]
 
 
-async def test_each_condition(installation: Installation) -> None:
+async def test_each_condition_selects(installation: Installation) -> None:
     """Tenant, endpoint, type, event, state and time each select, and all that are given must be true."""
     one = (await installation.endpoint()).pointer.endpoint_id
     await installation.endpoint("globex")
-    [ours] = await dead(installation, 1)
+    [ours] = await dead_letters(installation, 1)
     await installation.deliveries("globex")
-    await dead(installation, 0)
-    [other] = await dead(installation, 1, "user.created")
+    await dead_letters(installation, 0)
+    [other] = await dead_letters(installation, 1, "user.created")
     earlier = datetime(2026, 1, 2, tzinfo=UTC)
     [old] = [row[0] for row in await installation.pool.fetch(_MADE_AT, other, earlier)]
     other = old
@@ -144,10 +144,10 @@ async def test_each_condition(installation: Installation) -> None:
         )
 
 
-async def test_what_was_delivered_only_if_asked(installation: Installation) -> None:
+async def test_delivered_ones_are_replayed_on_request_only(installation: Installation) -> None:
     """By default only what never reached the receiver is replayed, never attempted or not; on request all of it."""
     await installation.endpoint()
-    deliveries = await dead(installation, 4)
+    deliveries = await dead_letters(installation, 4)
     for delivery, state in zip(deliveries, FINAL, strict=True):
         await installation.pool.execute(
             "UPDATE hookseal.deliveries SET state = $2, attempts = 0 WHERE id = $1::text::uuid", delivery, state.value
@@ -158,10 +158,10 @@ async def test_what_was_delivered_only_if_asked(installation: Installation) -> N
     assert Tally(replayed=1) == (await ended(installation, await started(installation, everything))).tally
 
 
-async def test_an_event_and_its_copies(installation: Installation) -> None:
+async def test_a_job_of_an_event_includes_its_replays(installation: Installation) -> None:
     """A job about an event also replays the deliveries that `delivery replay --new-id` made of it."""
     await installation.endpoint()
-    [delivery] = await dead(installation, 1)
+    [delivery] = await dead_letters(installation, 1)
     async with installation.pool.acquire() as connection:
         await replay_delivery(installation.operator(connection), DeliveryId(delivery), new_id=True)
     await installation.pool.execute(_DEAD)
@@ -170,11 +170,11 @@ async def test_an_event_and_its_copies(installation: Installation) -> None:
     assert Tally(replayed=2) == (await ended(installation, job)).tally
 
 
-async def test_what_is_skipped(installation: Installation) -> None:
+async def test_disabled_and_deleted_endpoints_are_skipped(installation: Installation) -> None:
     """Deliveries of disabled and deleted endpoints, and those that changed meanwhile, are counted and left alone."""
     urls = [f"https://receiver.example/{n}" for n in range(3)]
     endpoints = [(await installation.endpoint(url=url)).pointer.endpoint_id for url in urls]
-    deliveries = await dead(installation, 2)
+    deliveries = await dead_letters(installation, 2)
     async with installation.pool.acquire() as connection:
         await disable_endpoint(installation.operator(connection), ACME, endpoints[0], reason="it moves")
         await delete_endpoint(installation.operator(connection), ACME, endpoints[1])
@@ -191,10 +191,10 @@ async def test_what_is_skipped(installation: Installation) -> None:
     assert set(await in_state(installation, "pending")) < set(deliveries)
 
 
-async def test_where_nothing_can_be_replayed(installation: Installation) -> None:
+async def test_a_disabled_or_unknown_endpoint_is_refused(installation: Installation) -> None:
     """A disabled endpoint is refused with the command that enables it; an unknown one is not found."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await dead(installation, 1)
+    await dead_letters(installation, 1)
     async with installation.pool.acquire() as connection:
         await disable_endpoint(installation.operator(connection), ACME, endpoint, reason="it moves")
     with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {endpoint}"):
@@ -206,10 +206,10 @@ async def test_where_nothing_can_be_replayed(installation: Installation) -> None
     assert 0 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.replays")
 
 
-async def test_what_is_held_stays_held(installation: Installation) -> None:
+async def test_a_held_endpoints_delivery_waits(installation: Installation) -> None:
     """A delivery of an endpoint whose secret is refused waits with the others, and costs no claim."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    [delivery] = await dead(installation, 1)
+    [delivery] = await dead_letters(installation, 1)
     await installation.pool.execute(
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, reason) VALUES ('acme', $1::text::uuid, 'lost')",
         endpoint,
@@ -219,10 +219,10 @@ async def test_what_is_held_stays_held(installation: Installation) -> None:
     assert (delivery, "pending", "secret", "lost") == tuple(row or ())
 
 
-async def test_the_rate(installation: Installation) -> None:
+async def test_a_step_replays_what_the_rate_allows(installation: Installation) -> None:
     """A step replays what the rate allows for the time since the last one; what was not used for 2 s is lost."""
     await installation.endpoint()
-    await dead(installation, 40)
+    await dead_letters(installation, 40)
     job = await started(installation, rate=10)
     counts = []
     for after in (0.05, 0.5, 0.5, 60.0):
@@ -233,10 +233,10 @@ async def test_the_rate(installation: Installation) -> None:
     assert [0, 5, 5, 20] == counts
 
 
-async def test_many_steps(installation: Installation) -> None:
+async def test_small_steps_replay_all_once(installation: Installation) -> None:
     """Steps that look at two deliveries each replay all of them once, oldest first."""
     await installation.endpoint()
-    deliveries = await dead(installation, 7)
+    deliveries = await dead_letters(installation, 7)
     job = await started(installation)
     seen: list[list[str]] = []
     running = RunningJob(ACME, job.replay_id)
@@ -252,10 +252,10 @@ async def test_many_steps(installation: Installation) -> None:
     assert JobState.DONE == step.job.state
 
 
-async def test_a_job_in_two_hands(installation: Installation) -> None:
+async def test_one_worker_at_a_time_steps_a_job(installation: Installation) -> None:
     """While one worker takes a step, another takes none of the same job."""
     await installation.endpoint()
-    await dead(installation, 2)
+    await dead_letters(installation, 2)
     running = RunningJob(ACME, (await started(installation)).replay_id)
     await installation.pool.execute(_WAITED, 60.0)
     async with installation.pool.acquire() as one, installation.pool.acquire() as two, one.transaction():
@@ -264,12 +264,12 @@ async def test_a_job_in_two_hands(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_a_job_of_another_tenant(installation: Installation) -> None:
+async def test_a_step_needs_the_jobs_tenant(installation: Installation) -> None:
     """A step is taken only under the tenant of the job, and replays nothing of another tenant."""
     await installation.endpoint()
     await installation.endpoint("globex")
     await installation.deliveries("globex")
-    await dead(installation, 1)
+    await dead_letters(installation, 1)
     job = await started(installation)
     await installation.pool.execute(_WAITED, 60.0)
     async with installation.pool.acquire() as connection:
@@ -280,10 +280,10 @@ async def test_a_job_of_another_tenant(installation: Installation) -> None:
     assert [("acme", "pending"), ("globex", "dead_letter")] == [tuple(row) for row in rows]
 
 
-async def test_cancelling(installation: Installation) -> None:
+async def test_a_cancelled_job_replays_nothing(installation: Installation) -> None:
     """A cancelled job replays nothing more, keeps its counts, and cannot be cancelled again; it is audited."""
     await installation.endpoint()
-    await dead(installation, 3)
+    await dead_letters(installation, 3)
     job = await started(installation, rate=1)
     assert await stepped(installation, job, after=1.5) is not None
     async with installation.pool.acquire() as connection:
@@ -302,10 +302,10 @@ async def test_cancelling(installation: Installation) -> None:
     )  # fmt: skip
 
 
-async def test_how_many_run(installation: Installation) -> None:
+async def test_a_tenant_has_at_most_five_running_jobs(installation: Installation) -> None:
     """A tenant has at most five running jobs, also if they are started at the same time; one more is refused whole."""
     await installation.endpoint()
-    await dead(installation, 1)
+    await dead_letters(installation, 1)
     results = await asyncio.gather(*(started(installation) for _ in range(MAX_RUNNING + 2)), return_exceptions=True)
     assert MAX_RUNNING == len([job for job in results if isinstance(job, ReplayJob)])
     assert 2 == len([error for error in results if isinstance(error, Conflict)])
@@ -315,10 +315,10 @@ async def test_how_many_run(installation: Installation) -> None:
     assert MAX_RUNNING == [row["action"] for row in await audited(installation.pool)].count("replay.started")
 
 
-async def test_without_a_log(installation: Installation) -> None:
+async def test_without_its_audit_row_a_job_does_not_end(installation: Installation) -> None:
     """If its end cannot be audited, the last step is not done; the job continues when it can."""
     await installation.endpoint()
-    await dead(installation, 1)
+    await dead_letters(installation, 1)
     job = await started(installation)
     await installation.pool.execute("ALTER TABLE hookseal.audit_log ADD CONSTRAINT no CHECK (action <> 'replay.ended')")
     with pytest.raises(asyncpg.CheckViolationError):
@@ -328,10 +328,10 @@ async def test_without_a_log(installation: Installation) -> None:
     assert Tally(replayed=1) == (await ended(installation, job)).tally
 
 
-async def test_enabling_since(installation: Installation) -> None:
+async def test_enabling_starts_the_job_in_one_transaction(installation: Installation) -> None:
     """Enabling an endpoint with what it missed enables and starts the job in one transaction, or does neither."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    [delivery] = await dead(installation, 1)
+    [delivery] = await dead_letters(installation, 1)
     missed = Selection(tenant_id=ACME, endpoint_id=endpoint, since=datetime(2026, 1, 1, tzinfo=UTC))
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
@@ -355,10 +355,10 @@ async def test_enabling_since(installation: Installation) -> None:
 async def test_killed_at_every_statement(installation: Installation, database_url: str) -> None:
     """Whenever a worker is killed, deliveries and cursor agree, and the job ends with each delivery replayed once."""
     await installation.endpoint()
-    await dead(installation, 2)
+    await dead_letters(installation, 2)
     job = await started(installation, rate=2)
     moved, stored = 0, job
-    for end in (End.CUT, End.UNHEARD):
+    for end in (End.CUT, End.ANSWER_LOST):
         at, was_reached = 0, True
         while was_reached:
             at += 1
@@ -400,7 +400,9 @@ ANALYZE;
         (["dead_letter"], "e100", "deliveries_once"),
     ],
 )
-async def test_what_a_step_reads(installation: Installation, states: list[str], event: str | None, index: str) -> None:
+async def test_a_step_reads_by_indexes(
+    installation: Installation, states: list[str], event: str | None, index: str
+) -> None:
     """A step on a large table reads what it looks at, by an index, and nothing else."""
     await installation.pool.execute(_GROWN)
     walk = statements("hookseal.dispatcher", "replay_jobs.sql")["walk"]

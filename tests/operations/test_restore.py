@@ -20,12 +20,10 @@ from hookseal.operations.restore import Accepted, accept_endpoint, accept_restor
 from hookseal.operations.secret import purge_batch
 from hookseal.secrets import restore
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.dispatcher.test_ledger_race import somebody_waits
 from tests.doubles.stored import Installation, keyring
 
@@ -37,7 +35,7 @@ WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0 AND attgenerated 
 """
 
 
-async def test_a_row_that_came_back_meanwhile_stays(installation: Installation) -> None:
+async def test_a_row_restored_meanwhile_is_not_deleted(installation: Installation) -> None:
     """A missing row that comes back before its loss is accepted is not treated as deleted."""
     pool = installation.pool
     await installation.endpoint("aaaa")
@@ -62,7 +60,7 @@ async def test_a_row_that_came_back_meanwhile_stays(installation: Installation) 
     ]
 
 
-async def test_many_accept_at_once(installation: Installation) -> None:
+async def test_of_concurrent_acceptances_one_records_the_deletion(installation: Installation) -> None:
     """Of many concurrent acceptances of the same lost endpoint one records its deletion."""
     added = await installation.endpoint()
     await installation.pool.execute("DELETE FROM hookseal.endpoints")
@@ -78,7 +76,7 @@ async def test_many_accept_at_once(installation: Installation) -> None:
     )
 
 
-async def test_the_log_vouches_for_no_generation_that_nobody_verified(installation: Installation) -> None:
+async def test_an_update_audits_no_unverified_generation(installation: Installation) -> None:
     """An update outside of the pointer does not audit a generation, which may be forged."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
@@ -90,7 +88,7 @@ async def test_the_log_vouches_for_no_generation_that_nobody_verified(installati
         assert [] == [one async for one in restore.find_stale(connection)]
 
 
-async def test_who_wakes_waits_for_nobody_in_a_circle(installation: Installation) -> None:
+async def test_concurrent_releases_do_not_deadlock(installation: Installation) -> None:
     """Concurrent probes of one endpoint, of all endpoints, and their releases never deadlock."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.deliveries()
@@ -122,15 +120,6 @@ async def accepted(installation: Installation) -> Accepted:
         return await accept_restore(installation.operator(connection), ())
 
 
-async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> None:
-    """Rotate the endpoint's secret."""
-    request = RotationRequest(
-        tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
-
-
 @pytest.mark.parametrize(
     "statement",
     [
@@ -138,7 +127,7 @@ async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_se
         "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE tenant_id = 'acme'",
     ],
 )
-async def test_material_that_is_gone(installation: Installation, statement: str) -> None:
+async def test_an_endpoint_without_its_secret_is_not_accepted(installation: Installation, statement: str) -> None:
     """An endpoint whose secret is missing is not accepted, and the repair in the error is the only one that works."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(statement)
@@ -147,9 +136,9 @@ async def test_material_that_is_gone(installation: Installation, statement: str)
         assert ([], ["record"]) == ([*answer.endpoints], [found.kind for found, _ in answer.refused])
         assert "rotate it with --overlap 0" in answer.refused[0][1]
     with pytest.raises(Conflict, match="rotate with --overlap 0"):
-        await rotate(installation, endpoint, overlap_seconds=60)
+        await installation.rotate(endpoint, overlap_seconds=60)
 
-    await rotate(installation, endpoint, overlap_seconds=0)
+    await installation.rotate(endpoint, overlap_seconds=0)
 
     answer = await accepted(installation)
     assert ([], []) == ([*answer.endpoints], [*answer.refused])
@@ -161,7 +150,7 @@ async def test_material_that_is_gone(installation: Installation, statement: str)
     ]
 
 
-async def test_header_values_that_are_stale(installation: Installation) -> None:
+async def test_accepting_activates_header_values(installation: Installation) -> None:
     """Accepting makes the record of header values active again, and the audit row has its master key."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     added = await installation.add(new, headers={"x-key": b"value"})
@@ -190,11 +179,11 @@ async def test_header_values_that_are_stale(installation: Installation) -> None:
         ("headers_ref", "--headers-file"),
     ],
 )
-async def test_each_ref_whose_material_is_gone(installation: Installation, which: str, todo: str) -> None:
+async def test_a_missing_secret_has_its_repair(installation: Installation, which: str, todo: str) -> None:
     """The error names the missing secret and its repair, which works; before it nothing is audited."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     endpoint = (await installation.add(new, headers={"x-key": b"value"})).pointer.endpoint_id
-    await rotate(installation, endpoint, overlap_seconds=600)
+    await installation.rotate(endpoint, overlap_seconds=600)
     ref = await installation.pool.fetchval(f"SELECT {which} FROM hookseal.endpoints")  # noqa: S608 -- ours
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE ref = $1",
@@ -226,11 +215,11 @@ async def test_each_ref_whose_material_is_gone(installation: Installation, which
     assert ([], []) == ([*answer.endpoints], [*answer.refused])
 
 
-async def test_an_old_row_whose_material_is_gone(installation: Installation) -> None:
+async def test_an_old_row_without_its_secret_is_accepted_once(installation: Installation) -> None:
     """Its row is accepted once, so that it can be repaired, and the error says that a rotation is still needed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
-    await rotate(installation, endpoint, overlap_seconds=0)
+    await installation.rotate(endpoint, overlap_seconds=0)
     columns = await installation.pool.fetchval(_COLUMNS)
     await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme' AND version = 1")
     await installation.pool.execute("DELETE FROM hookseal.endpoints")
@@ -248,7 +237,7 @@ async def test_an_old_row_whose_material_is_gone(installation: Installation) -> 
         )
     assert 3 == await installation.pool.fetchval("SELECT generation FROM hookseal.endpoints")
 
-    await rotate(installation, endpoint, overlap_seconds=0)
+    await installation.rotate(endpoint, overlap_seconds=0)
     answer = await accepted(installation)
     assert ([], []) == ([*answer.endpoints], [*answer.refused])
 
@@ -274,7 +263,7 @@ async def test_rows_under_a_newer_integrity_key(alone: bool, installation: Insta
     assert (["record"], []) == ([found.kind for found in answer.endpoints], [*answer.refused])
 
 
-async def test_rows_that_move_under_a_newer_integrity_key_meanwhile(installation: Installation) -> None:
+async def test_the_final_check_uses_newer_versions(installation: Installation) -> None:
     """The final check uses versions made since the first one."""
     await installation.endpoint("aaaa")
     endpoint = (await installation.endpoint()).pointer.endpoint_id
@@ -289,7 +278,7 @@ async def test_rows_that_move_under_a_newer_integrity_key_meanwhile(installation
     assert (["lost"], []) == ([found.kind for found in answer.endpoints], [*answer.refused])
 
 
-async def test_what_was_altered_or_never_was(installation: Installation) -> None:
+async def test_an_altered_or_unknown_endpoint_is_not_accepted(installation: Installation) -> None:
     """An altered row is never accepted, alone or with all others; an unknown endpoint is not found."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
@@ -322,7 +311,7 @@ async def test_each_finding_is_audited_once(installation: Installation) -> None:
 async def test_secrets_of_a_deleted_endpoint(purged: bool, state: str, installation: Installation) -> None:
     """Records that come back without their endpoint are listed, and accepting retires or destroys them again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotate(installation, endpoint, overlap_seconds=60)
+    await installation.rotate(endpoint, overlap_seconds=60)
     await installation.pool.execute(
         "CREATE TABLE kept AS SELECT * FROM hookseal.secret_records WHERE tenant_id = 'acme'"
     )

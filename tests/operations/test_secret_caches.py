@@ -13,7 +13,7 @@ from tests.doubles.stored import Installation
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.req("OPS-10")
-async def test_clearing(installation: Installation) -> None:
+async def test_clearing_raises_the_epoch_and_releases(installation: Installation) -> None:
     """Later claims read a newer epoch; deliveries held for a secret are released, and no others."""
     await installation.endpoint()
     rings = [(await installation.deliveries())[0] for _ in range(3)]
@@ -54,7 +54,7 @@ async def test_clearing(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
-async def test_the_highest_epoch(installation: Installation) -> None:
+async def test_the_maximal_epoch_still_changes(installation: Installation) -> None:
     """If a writer has set the epoch to its maximum, each command of an incident still changes it."""
     pool = installation.pool
     await pool.execute("UPDATE hookseal.control SET epoch = $1", 10**15)

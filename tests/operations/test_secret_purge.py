@@ -11,16 +11,14 @@ from hookseal.audit import log
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.errors import HooksealError, Refused
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
-from hookseal.operations.endpoint import endpoints, rotation
+from hookseal.operations.endpoint import endpoints
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, purgeable
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.extras import header_values
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name
-from hookseal.secrets.signing.signer import generate_signing_secret
 from hookseal.secrets.store import retention, versions
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -30,19 +28,6 @@ pytestmark = pytest.mark.req("SEC-11")
 
 TENANT = TenantId("acme")
 DAYS = 90
-
-
-async def rotated(installation: Installation, endpoint: EndpointId, *, overlap: int = 0) -> None:
-    """Rotate, with `force` in a running overlap."""
-    request = RotationRequest(
-        tenant_id=TENANT,
-        endpoint_id=endpoint,
-        overlap_seconds=overlap,
-        secret=generate_signing_secret(),
-        force=True,
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
 
 
 async def aged(installation: Installation, *, days: int = DAYS) -> None:
@@ -79,11 +64,11 @@ async def epoch(installation: Installation) -> int:
     return found
 
 
-async def test_only_what_was_retired_for_long(installation: Installation) -> None:
+async def test_only_long_retired_versions_are_destroyed(installation: Installation) -> None:
     """Only retired versions are destroyed, after their retention, once and audited; the others still sign."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
-    await rotated(installation, endpoint, overlap=60)
+    await installation.rotate(endpoint, force=True)
+    await installation.rotate(endpoint, overlap_seconds=60, force=True)
     assert ["retired", "previous", "active"] == await states(installation)
     await aged(installation, days=DAYS - 1)
     assert 0 == await purged(installation)
@@ -113,10 +98,10 @@ async def test_only_what_was_retired_for_long(installation: Installation) -> Non
 
 
 @pytest.mark.parametrize("column", ["secret_ref", "previous_secret_ref", "headers_ref"])
-async def test_not_what_a_pointer_names(installation: Installation, column: str) -> None:
+async def test_a_version_in_a_pointer_is_kept(installation: Installation, column: str) -> None:
     """A version in a pointer is not destroyed, even if its record is retired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     await aged(installation)
     ref = f"db:acme:{endpoint_secret_name(endpoint)}:1"
     update = f"UPDATE hookseal.endpoints SET {column} = $1 WHERE id = $2::text::uuid"  # noqa: S608 -- our columns
@@ -126,20 +111,20 @@ async def test_not_what_a_pointer_names(installation: Installation, column: str)
     assert 1 == await purged(installation)
 
 
-async def test_not_what_a_claim_may_need(installation: Installation) -> None:
+async def test_a_version_in_a_claim_is_kept(installation: Installation) -> None:
     """A version in a claim is not destroyed until the claim has ended or its lease has expired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=45)
     [ring] = await installation.deliveries()
     claim = await ledger.claim(ring)
     assert claim is not None
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     assert 0 == await purged(installation, days=0)
     assert await ledger.release(claim, None)
     assert 1 == await purged(installation, days=0)
 
     assert await ledger.claim(ring) is not None
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     assert 0 == await purged(installation, days=0)
     await installation.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")
     assert 1 == await purged(installation, days=0)
@@ -159,7 +144,7 @@ async def headed(installation: Installation, endpoint: EndpointId) -> None:
         await pointer.move(connection, installation.unlocked.integrity, found, headers_ref=str(ref))
 
 
-async def test_header_values(installation: Installation) -> None:
+async def test_header_values_are_purged(installation: Installation) -> None:
     """Header values are purged, too, but not while a claim from before their replacement is in flight."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await headed(installation, endpoint)
@@ -187,7 +172,7 @@ async def test_header_values(installation: Installation) -> None:
     assert 2 == await purged(installation, days=0)
 
 
-async def test_never_its_own_secrets(installation: Installation) -> None:
+async def test_the_installations_secrets_are_kept(installation: Installation) -> None:
     """Secrets of the installation are never purged, in whatever state their records are."""
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'retired', changed_at = now() - interval '900 days'"
@@ -196,7 +181,7 @@ async def test_never_its_own_secrets(installation: Installation) -> None:
     assert 0 == await purged(installation, SYSTEM_TENANT, days=0)
 
 
-async def test_a_deleted_endpoint(installation: Installation) -> None:
+async def test_a_deleted_endpoints_secrets_are_purged(installation: Installation) -> None:
     """The secrets of a deleted endpoint are purged; what they signed stays on record."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
@@ -206,7 +191,7 @@ async def test_a_deleted_endpoint(installation: Installation) -> None:
     assert ["destroyed"] == await states(installation)
 
 
-async def test_many_go_in_batches(installation: Installation) -> None:
+async def test_a_long_list_is_purged_in_batches(installation: Installation) -> None:
     """Batches destroy a long list, each raises the cache epoch once, and another tenant's are not touched."""
     name = endpoint_secret_name((await installation.endpoint()).pointer.endpoint_id)
     await installation.endpoint("globex")
@@ -231,7 +216,7 @@ async def test_cut_off_before_any_statement(installation: Installation, database
     """Cut before any of its statements, a batch has destroyed nothing; the next one destroys all."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):
-        await rotated(installation, endpoint)
+        await installation.rotate(endpoint, force=True)
     await aged(installation)
     before: dict[str, list[dict[str, Any]]] = await content(installation)
     for statements in count():
@@ -250,10 +235,10 @@ async def test_cut_off_before_any_statement(installation: Installation, database
     assert ["destroyed", "destroyed", "active"] == await states(installation)
 
 
-async def test_no_audit_no_end(installation: Installation) -> None:
+async def test_without_its_audit_row_nothing_is_destroyed(installation: Installation) -> None:
     """If the log of the tenant refuses rows, nothing is destroyed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, force=True)
     await aged(installation)
     await installation.pool.execute("UPDATE hookseal.audit_heads SET sequence = 1 WHERE tenant_id = 'acme'")
     async with installation.pool.acquire() as connection:
@@ -264,11 +249,11 @@ async def test_no_audit_no_end(installation: Installation) -> None:
     assert "destroyed" not in json.dumps([row["after"] for row in rows])
 
 
-async def test_what_somebody_holds_is_left(installation: Installation) -> None:
+async def test_a_locked_version_is_skipped(installation: Installation) -> None:
     """A locked version is skipped until the next purge, without waiting."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):
-        await rotated(installation, endpoint)
+        await installation.rotate(endpoint, force=True)
     await aged(installation)
     async with installation.pool.acquire() as connection, connection.transaction():
         await connection.execute(

@@ -39,7 +39,7 @@ async def rotated(installation: Installation, endpoint: EndpointId, algorithm: A
     return request
 
 
-async def test_the_current_one(installation: Installation) -> None:
+async def test_the_current_secret_is_revealed_and_audited(installation: Installation) -> None:
     """In an overlap the newer secret is returned; each time is audited, without the secret."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     wanted = await rotated(installation, endpoint, Algorithm.HMAC)
@@ -53,7 +53,7 @@ async def test_the_current_one(installation: Installation) -> None:
     ]
 
 
-async def test_of_a_key_pair_the_public_key_only(installation: Installation) -> None:
+async def test_a_key_pair_reveals_its_public_key_only(installation: Installation) -> None:
     """An ed25519 private key is never returned, since a receiver needs only the public key."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     wanted = await rotated(installation, endpoint, Algorithm.ED25519)
@@ -71,7 +71,7 @@ async def test_of_a_key_pair_the_public_key_only(installation: Installation) -> 
         "UPDATE hookseal.endpoints SET mac_key_id = '7'",
     ],
 )
-async def test_not_of_an_altered_row(installation: Installation, altered: str) -> None:
+async def test_an_altered_row_reveals_nothing(installation: Installation, altered: str) -> None:
     """An altered row is refused, and nothing is audited as revealed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(altered)
@@ -81,7 +81,7 @@ async def test_not_of_an_altered_row(installation: Installation, altered: str) -
 
 
 @pytest.mark.req("SEC-08")
-async def test_not_what_belongs_to_another(installation: Installation) -> None:
+async def test_another_tenants_secret_is_not_revealed(installation: Installation) -> None:
     """Another tenant's endpoint is not found; a genuine row with another endpoint's ref is denied."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     victim = (await installation.endpoint(url="https://receiver.example/other")).pointer
@@ -94,7 +94,7 @@ async def test_not_what_belongs_to_another(installation: Installation) -> None:
         await revealed(installation, endpoint)
 
 
-async def test_nothing_there_yet(installation: Installation) -> None:
+async def test_an_unsealed_endpoint_has_nothing_to_reveal(installation: Installation) -> None:
     """An endpoint of an older system without a sealed secret has nothing to reveal."""
     endpoint = EndpointId("01900000-0000-7000-8000-000000000001")
     await installation.pool.execute(
@@ -106,7 +106,7 @@ async def test_nothing_there_yet(installation: Installation) -> None:
         await revealed(installation, endpoint)
 
 
-async def test_not_without_a_record(installation: Installation) -> None:
+async def test_without_its_audit_row_nothing_is_revealed(installation: Installation) -> None:
     """If the log refuses rows, nothing is returned."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = 'acme'")

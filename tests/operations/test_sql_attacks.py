@@ -8,15 +8,13 @@ import pytest
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Ring
-from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.errors import KeyRetired, StaleRow
 from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
@@ -33,28 +31,13 @@ TENANT = TenantId("acme")
 NEW = NewEndpoint(tenant_id=TENANT, url="https://receiver.example/hook", event_types=("*",))
 
 
-async def rotated(
-    installation: Installation, endpoint: EndpointId, *, rotation_id: str | None = None, overlap_seconds: int = 0
-) -> RotationResult:
-    """Rotate, with the overlap if one is given."""
-    request = RotationRequest(
-        tenant_id=TENANT,
-        endpoint_id=endpoint,
-        overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(),
-        rotation_id=rotation_id,
-    )
-    async with installation.pool.acquire() as connection:
-        return await rotation.rotate_secret(installation.operator(connection), request)
-
-
 async def claimed(installation: Installation) -> Pointer:
     """Publish, claim one delivery, and return the claimed pointer."""
     [ring] = await installation.deliveries()
-    return await read(installation, ring)
+    return await claimed_pointer(installation, ring)
 
 
-async def read(installation: Installation, ring: Ring) -> Pointer:
+async def claimed_pointer(installation: Installation, ring: Ring) -> Pointer:
     """Claim the delivery and return the claimed pointer."""
     claim = await PostgresLedger(installation.pool, worker="w-1", lease_seconds=45).claim(ring)
     assert claim is not None
@@ -68,7 +51,7 @@ async def signed(unlocked: Unlocked, pointer: Pointer) -> list[str]:
         return [signer.sign(b"x") for signer in signers]
 
 
-def by(secret: SecretMaterial | None, pointer: Pointer) -> str:
+def signature_by(secret: SecretMaterial | None, pointer: Pointer) -> str:
     """Return the signature of this secret."""
     assert secret is not None
     signer = Signer("db:x:x:1", secret, Scheme(pointer.scheme), Algorithm.HMAC)
@@ -79,17 +62,21 @@ async def test_a_version_number_is_not_used_again(installation: Installation) ->
     """Deleting records frees no version number, so a cached secret never passes for a newer version."""
     added = await installation.add(NEW)
     endpoint = added.pointer.endpoint_id
-    leaked = await rotated(installation, endpoint)
-    assert [by(leaked.secret, added.pointer)] == await signed(installation.unlocked, await claimed(installation))
+    leaked = await installation.rotate(endpoint)
+    assert [signature_by(leaked.secret, added.pointer)] == await signed(
+        installation.unlocked, await claimed(installation)
+    )
 
     await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE version = 2 AND tenant_id = 'acme'")
-    revoked = await rotated(installation, endpoint)
+    revoked = await installation.rotate(endpoint)
 
     assert str(replace(SecretRef.parse(leaked.secret_ref), version=3)) == revoked.secret_ref
-    assert [by(revoked.secret, added.pointer)] == await signed(installation.unlocked, await claimed(installation))
+    assert [signature_by(revoked.secret, added.pointer)] == await signed(
+        installation.unlocked, await claimed(installation)
+    )
 
 
-async def test_header_values_that_were_deleted(installation: Installation) -> None:
+async def test_deleted_header_values_are_not_sent(installation: Installation) -> None:
     """After deletion of their records, cached header values are not sent in place of newer ones."""
     added = await installation.add(NEW, headers={"x-token": b"old"})
     async with installation.unlocked.service.headers(await claimed(installation)) as values:
@@ -114,7 +101,7 @@ async def test_a_deleted_endpoint_stays_deleted(installation: Installation) -> N
     """A deleted row that is put back is refused, even if its generation was lowered before the deletion."""
     added = await installation.add(NEW)
     endpoint = added.pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint)
     [ring] = await installation.deliveries()
     await installation.pool.execute(
         "CREATE TABLE kept AS SELECT * FROM hookseal.endpoints;"
@@ -135,11 +122,11 @@ async def test_a_deleted_endpoint_stays_deleted(installation: Installation) -> N
         "UPDATE hookseal.deliveries SET state = 'pending', next_attempt_at = now()"
     )
     with pytest.raises(StaleRow, match="stale: it has generation 2, the audit log knows 3"):
-        await signed(installation.unlocked, await read(installation, ring))
+        await signed(installation.unlocked, await claimed_pointer(installation, ring))
 
 
 @pytest.mark.parametrize("generation", [2**63 - 1, -(2**63)])
-async def test_an_endpoint_of_any_generation_is_deleted(generation: int, installation: Installation) -> None:
+async def test_a_row_with_any_generation_is_deleted(generation: int, installation: Installation) -> None:
     """A row with an extreme generation can still be deleted."""
     added = await installation.add(NEW)
     await installation.pool.execute("UPDATE hookseal.endpoints SET generation = $1", generation)
@@ -149,18 +136,18 @@ async def test_an_endpoint_of_any_generation_is_deleted(generation: int, install
     assert 0 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
 
 
-async def test_a_public_key_of_the_attacker(installation: Installation) -> None:
+async def test_a_forged_public_key_is_not_returned(installation: Installation) -> None:
     """A repeated rotation returns the public key of the signing version, whatever the table of rotations contains."""
     added = await installation.add(replace(NEW, algorithm=Algorithm.ED25519))
     endpoint = added.pointer.endpoint_id
-    first = await rotated(installation, endpoint, rotation_id="r-1")
+    first = await installation.rotate(endpoint, rotation_id="r-1")
     answer = json.loads(await installation.pool.fetchval("SELECT answer FROM hookseal.secret_rotations"))
     await installation.pool.execute(
         "UPDATE hookseal.secret_rotations SET answer = $1", json.dumps(answer | {"public_key": "whpk_of-the-attacker"})
     )
 
     assert first.public_key is not None
-    assert first.public_key == (await rotated(installation, endpoint, rotation_id="r-1")).public_key
+    assert first.public_key == (await installation.rotate(endpoint, rotation_id="r-1")).public_key
 
 
 async def two_keys(installation: Installation, old: MasterKey) -> Unlocked:
@@ -181,7 +168,7 @@ async def forged(installation: Installation, added_ref: str, old: MasterKey) -> 
     await installation.pool.execute("UPDATE hookseal.secret_records SET sealed = $1 WHERE tenant_id = 'acme'", sealed)
 
 
-async def test_a_record_under_a_leaked_older_key(installation: Installation) -> None:
+async def test_a_record_forged_under_an_older_key_does_not_sign(installation: Installation) -> None:
     """A forged secret under an older master key, which still opens, does not sign."""
     added = await installation.add(NEW)
     unlocked = await two_keys(installation, SECOND)
@@ -191,7 +178,7 @@ async def test_a_record_under_a_leaked_older_key(installation: Installation) -> 
         await signed(unlocked, await claimed(installation))
 
 
-async def test_a_key_that_was_closed_since(installation: Installation) -> None:
+async def test_a_retired_key_opens_nothing(installation: Installation) -> None:
     """A record under a key that was retired after the process started does not open."""
     added = await installation.add(NEW)
     unlocked = await two_keys(installation, SECOND)
@@ -212,11 +199,11 @@ VALUES ('acme', 1000, now(), 'x', 'secret.rotated', $1, '{"generation": 92233720
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-async def test_a_generation_that_none_is_above(deleted: bool, installation: Installation) -> None:
+async def test_a_forged_maximal_generation_refuses_one_endpoint(deleted: bool, installation: Installation) -> None:
     """A forged maximal generation refuses that endpoint's acceptance only, and the reason says so."""
     added = await installation.add(NEW)
     other = await installation.add(replace(NEW, url="https://receiver.example/other"))
-    await rotated(installation, other.pointer.endpoint_id)
+    await installation.rotate(other.pointer.endpoint_id)
     await installation.pool.execute(FORGED, f"endpoint:{added.pointer.endpoint_id}")
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'previous' WHERE name = $1 AND version = 2",

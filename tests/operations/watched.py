@@ -17,7 +17,7 @@ class End(StrEnum):
 
     CUT = "cut"  # the connection ends before it is sent
     RAISED = "raised"  # an error of hookseal, or a cancellation, before it is sent
-    UNHEARD = "unheard"  # it was executed, and its answer is lost
+    ANSWER_LOST = "answer lost"  # it was executed, and its answer is lost
 
 
 class Broken(Exception):
@@ -57,7 +57,7 @@ class Watched(asyncpg.Connection):
         async def raised() -> None:
             raise Broken
 
-        async def unheard() -> None:
+        async def answer_lost() -> None:
             self.terminate()
             raise ConnectionResetError
 
@@ -66,13 +66,13 @@ class Watched(asyncpg.Connection):
                 self.watch(at, before=cut)
             case End.RAISED:
                 self.watch(at, before=raised)
-            case End.UNHEARD:
-                self.watch(at, after=unheard)
+            case End.ANSWER_LOST:
+                self.watch(at, after=answer_lost)
 
     def pause(self, at: int) -> "Pause":
         """Pause the next operation before its statement of that number, until it is resumed."""
         pause = Pause()
-        self.watch(at, before=pause.stand)
+        self.watch(at, before=pause.wait_here)
         return pause
 
     @property
@@ -131,7 +131,7 @@ class Pause:
         self.reached = asyncio.Event()
         self._go = asyncio.Event()
 
-    async def stand(self) -> None:
+    async def wait_here(self) -> None:
         """Report that the point is reached, and wait."""
         self.reached.set()
         await self._go.wait()
@@ -142,7 +142,7 @@ class Pause:
         await asyncio.wait({stands, task}, return_when=asyncio.FIRST_COMPLETED)
         stands.cancel()
 
-    def let_go(self) -> None:
+    def resume(self) -> None:
         """Resume the waiting task."""
         self._go.set()
 

@@ -72,7 +72,7 @@ def test_fragments() -> None:
     assert found["time_after"].endswith("$1)")
 
 
-async def test_ways_to_run_one(pool: Pool) -> None:
+async def test_a_statement_returns_rows_row_value_or_count(pool: Pool) -> None:
     """A statement can return its rows, its first row, its first value or the number of changed rows, on any source."""
     async with pool.acquire() as connection:
         for source in (pool, connection):
@@ -85,7 +85,7 @@ async def test_ways_to_run_one(pool: Pool) -> None:
             assert 0 == await SQL.execute(source, "none")
 
 
-async def test_each_ends_in_time(pool: Pool) -> None:
+async def test_a_statement_has_a_time_limit(pool: Pool) -> None:
     """A statement fails after its time limit; without a limit it runs to its end."""
     hasty, patient = (Statements("tests.postgres", "some.sql", seconds=seconds) for seconds in (0.05, None))
 
@@ -112,7 +112,7 @@ async def test_transactions(pool: Pool) -> None:
         assert not bare.is_in_transaction()
 
 
-async def test_what_fails_in_a_transaction_is_translated(pool: Pool) -> None:
+async def test_an_error_in_a_transaction_is_translated(pool: Pool) -> None:
     """An outage inside the block is translated like that of a statement; another error is passed on."""
     for giving in (SQL.transaction, SQL.one_write, SQL.connected):
         with pytest.raises(Unavailable, match=r"^PostgreSQL does not answer \(ConnectionResetError\)$"):

@@ -87,7 +87,7 @@ async def test_its_errors_leave_the_transaction_usable(opened: Opened, url: str,
     assert (1, 2) == await stored(pool)
 
 
-async def test_outside_of_a_transaction(opened: Opened, url: str, pool: Pool) -> None:
+async def test_outside_of_a_transaction_the_event_is_stored_at_once(opened: Opened, url: str, pool: Pool) -> None:
     """A connection that is in no transaction and commits by itself stores the event at once, and the answer says so."""
     async with opened(url, True) as caller:
         published = await caller.publish(**EVENT)
@@ -97,7 +97,7 @@ async def test_outside_of_a_transaction(opened: Opened, url: str, pool: Pool) ->
         assert (await caller.publish(**EVENT)).duplicate
 
 
-async def test_a_role_that_may_not(opened: Opened, url: str, pool: Pool) -> None:
+async def test_a_role_without_the_right_is_refused(opened: Opened, url: str, pool: Pool) -> None:
     """A role without the right to publish is refused, and the error says who must grant it."""
     async with login(pool, url) as (_, own_url), opened(own_url, False) as caller:
         with pytest.raises(Refused, match="hookseal producer grant --role"):

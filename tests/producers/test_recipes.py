@@ -57,7 +57,7 @@ async def installed(url: str) -> str | None:
         await connection.close()
 
 
-async def test_alembic(empty_database_url: str, tmp_path: Path) -> None:
+async def test_alembics_revision_installs_the_schema(empty_database_url: str, tmp_path: Path) -> None:
     """The revision of the page installs the schema, although Alembic runs inside of Alembic."""
     (tmp_path / "versions").mkdir()
     (tmp_path / "env.py").write_text(_ENV)
@@ -71,7 +71,7 @@ async def test_alembic(empty_database_url: str, tmp_path: Path) -> None:
     assert revision.EXPECTED == await installed(empty_database_url)
 
 
-async def test_django(empty_database_url: str) -> None:
+async def test_djangos_migration_installs_the_schema(empty_database_url: str) -> None:
     """The migration of the page installs the schema."""
     made: dict[str, Any] = {}
     exec(compile(recipe("from django.db import migrations"), str(PAGE), "exec"), made)  # noqa: S102 -- our own page
@@ -101,14 +101,14 @@ async def test_sqlalchemy(database_url: str, pool: Pool, monkeypatch: pytest.Mon
     assert [event] == [row["id"] for row in await pool.fetch("SELECT id FROM hookseal.events")]
 
 
-async def test_a_server_that_refuses(empty_database_url: str, pool: Pool) -> None:
+async def test_a_refused_upgrade_prints_its_statements(empty_database_url: str, pool: Pool) -> None:
     """What `hookseal db upgrade` refuses is refused, with the statements to run."""
     async with login(pool, empty_database_url) as (_, url):
         with pytest.raises(Refused, match="may not"):
             install(url)
 
 
-def test_a_url_that_is_none() -> None:
+def test_another_url_is_refused_without_its_text() -> None:
     """A url of another kind is refused with the name of what is wrong, and without its text."""
     with pytest.raises(ConfigError, match="DATABASE_URL") as caught:
         install("mysql://u:hunter2@h/d")
@@ -116,7 +116,7 @@ def test_a_url_that_is_none() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-async def test_on_commit_of_django(database_url: str, pool: Pool) -> None:
+async def test_djangos_on_commit_finds_the_event(database_url: str, pool: Pool) -> None:
     """A function of `on_commit` finds the event stored, and may publish another, which is stored at once."""
     event: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": 1, "using": ALIAS}
     use_django(database_url)

@@ -89,7 +89,7 @@ async def test_a_job_expires(ringing: Bell) -> None:
     assert 3_590_000 < await ringing.redis.pttl(JOB_KEY) <= 3_600_000
 
 
-async def test_ringing_again(ringing: Bell) -> None:
+async def test_a_queued_id_is_not_queued_twice(ringing: Bell) -> None:
     """An id that is queued is not queued twice, keeps its earlier time, and its job lives for another hour."""
     assert 2 == await ringing.ring([RING, RING])
     await ringing.redis.zadd(DEFAULT_QUEUE, {DELIVERY: 1})
@@ -100,7 +100,7 @@ async def test_ringing_again(ringing: Bell) -> None:
     assert 3_590_000 < await ringing.redis.pttl(JOB_KEY) <= 3_600_000
 
 
-async def test_ringing_brings_forward(ringing: Bell) -> None:
+async def test_a_ring_for_later_becomes_due(ringing: Bell) -> None:
     """An id that is queued for later becomes due now."""
     await ringing.ring([RING])
     await ringing.redis.zadd(DEFAULT_QUEUE, {DELIVERY: FAR})
@@ -111,7 +111,7 @@ async def test_ringing_brings_forward(ringing: Bell) -> None:
     assert score <= await now_ms(ringing)
 
 
-async def test_ringing_brings_back(ringing: Bell) -> None:
+async def test_an_id_without_a_queue_entry_is_queued_again(ringing: Bell) -> None:
     """An id that has only a job key is queued again."""
     await ringing.ring([RING])
     await ringing.redis.zrem(DEFAULT_QUEUE, DELIVERY)
@@ -121,7 +121,7 @@ async def test_ringing_brings_back(ringing: Bell) -> None:
 
 
 @pytest.mark.req("DEL-02")
-async def test_a_stock_worker_takes_what_was_rung(ringing: Bell) -> None:
+async def test_an_unmodified_arq_worker_takes_rings(ringing: Bell) -> None:
     """An unmodified arq worker calls `deliver` once for each ring, with the three ids."""
     calls: list[tuple[str, ...]] = []
 
@@ -146,7 +146,7 @@ async def test_a_stock_worker_takes_what_was_rung(ringing: Bell) -> None:
 
 
 @pytest.mark.req("DEL-02")
-async def test_many_at_once(own_valkey: Server) -> None:
+async def test_many_rings_take_few_round_trips(own_valkey: Server) -> None:
     """Many rings take few round trips; those of a tenant are due one ms after another, whatever a worker's clock."""
     ringing = bell(own_valkey.url)
     rings = many(1_201)
@@ -164,7 +164,7 @@ async def test_many_at_once(own_valkey: Server) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_tenant_is_taken_between_the_many_of_another(own_valkey: Server) -> None:
+async def test_few_rings_are_not_behind_the_many_of_another_tenant(own_valkey: Server) -> None:
     """Of many rings of one tenant and a few of another, rung together, the few are taken among the first."""
     ringing = bell(own_valkey.url)
     big = many(1_000)
@@ -178,7 +178,7 @@ async def test_a_tenant_is_taken_between_the_many_of_another(own_valkey: Server)
     await ringing.close()
 
 
-async def test_what_was_rung_stays_rung(own_valkey: Server) -> None:
+async def test_accepted_rings_survive_a_full_redis(own_valkey: Server) -> None:
     """A Redis that becomes full during a ring is `Unavailable`; the accepted rings remain."""
     ringing = bell(own_valkey.url)
 
@@ -196,14 +196,14 @@ async def test_what_was_rung_stays_rung(own_valkey: Server) -> None:
     await ringing.close()
 
 
-async def test_nothing_to_ring(ringing: Bell, redis_url: str) -> None:
+async def test_no_rings_write_nothing(ringing: Bell, redis_url: str) -> None:
     """Without rings there are no write commands."""
     nothing: list[Ring] = []
     assert 0 == await ringing.ring(nothing)
     assert {} == await contents(redis_url)
 
 
-async def test_a_queue_of_its_own(redis_url: str) -> None:
+async def test_a_bell_rings_its_own_queue(redis_url: str) -> None:
     """A bell rings its own queue."""
     ringing = bell(redis_url, "another:queue")
     await ringing.ring([RING])
@@ -212,7 +212,7 @@ async def test_a_queue_of_its_own(redis_url: str) -> None:
     assert {b"another:queue", JOB_KEY.encode()} == set(await contents(redis_url))
 
 
-async def test_nobody_listens() -> None:
+async def test_a_missing_redis_is_unavailable() -> None:
     """A missing Redis is `Unavailable` with the class of the error, without the password."""
     ringing = bell(f"redis://:hunter2@127.0.0.1:{closed_port()}/0")
     with pytest.raises(Unavailable, match="Redis does not answer") as raised:
@@ -222,7 +222,7 @@ async def test_nobody_listens() -> None:
     assert "hunter2" not in str(raised.value)
 
 
-async def test_a_frozen_redis(own_valkey: Server) -> None:
+async def test_a_frozen_redis_is_unavailable(own_valkey: Server) -> None:
     """A frozen Redis is `Unavailable` within seconds; once it continues, the same bell rings."""
     ringing = bell(own_valkey.url)
     await ringing.ping()
@@ -238,7 +238,7 @@ async def test_a_frozen_redis(own_valkey: Server) -> None:
 
 
 @pytest.mark.req("DEL-02")
-async def test_who_was_rung_first_is_taken_first(ringing: Bell) -> None:
+async def test_rings_are_taken_in_order(ringing: Bell) -> None:
     """What is rung repeatedly is queued behind earlier rings, whatever their ids: nothing starves."""
     await ringing.ring([OTHER])
     await until_later(ringing)
@@ -250,7 +250,7 @@ async def test_who_was_rung_first_is_taken_first(ringing: Bell) -> None:
 
 
 @pytest.mark.req("DUR-07")
-async def test_due_for_a_worker_whose_clock_is_behind(ringing: Bell) -> None:
+async def test_a_ring_is_due_whatever_a_workers_clock(ringing: Bell) -> None:
     """A ring is due for a worker whose clock is years behind that of Redis."""
     await ringing.ring([RING])
     score = await ringing.redis.zscore(DEFAULT_QUEUE, RING.delivery_id)
@@ -266,16 +266,20 @@ ANOTHER_KIND = (f"SET {DEFAULT_QUEUE} x", f"DEL {DEFAULT_QUEUE}")
 
 
 @pytest.mark.req("DUR-04", "OPS-01")
-@pytest.mark.parametrize(("spoil", "mend"), [FULL, STANDBY, ANOTHER_KIND], ids=["full", "standby", "another-kind"])
-async def test_a_redis_that_takes_no_rings(own_valkey: Server, spoil: str, mend: str) -> None:
+@pytest.mark.parametrize(
+    ("break_redis", "repair_redis"), [FULL, STANDBY, ANOTHER_KIND], ids=["full", "standby", "another-kind"]
+)
+async def test_a_redis_that_accepts_no_rings_is_unavailable(
+    own_valkey: Server, break_redis: str, repair_redis: str
+) -> None:
     """A Redis that answers but accepts no rings is `Unavailable`, with another message than a silent one."""
     ringing = bell(own_valkey.url)
     await ringing.ping()
-    await cast("Command", ringing.redis.execute_command)(*spoil.split())
+    await cast("Command", ringing.redis.execute_command)(*break_redis.split())
     for asks in (ringing.ping, partial(ringing.ring, [RING])):
         with pytest.raises(Unavailable, match="Redis refuses"):
             await asks()
-    await cast("Command", ringing.redis.execute_command)(*mend.split())
+    await cast("Command", ringing.redis.execute_command)(*repair_redis.split())
     await ringing.redis.delete(JOB_KEY)
     await ringing.ping()
 
@@ -285,7 +289,7 @@ async def test_a_redis_that_takes_no_rings(own_valkey: Server, spoil: str, mend:
 
 
 @pytest.mark.req("OPS-01")
-async def test_a_redis_that_runs_no_scripts(own_valkey: Server) -> None:
+async def test_a_redis_without_scripts_is_unavailable(own_valkey: Server) -> None:
     """A Redis that lets this user write but run no scripts is `Unavailable`: no ring could be taken."""
     ringing = bell(own_valkey.url)
     await ringing.ping()
@@ -296,7 +300,7 @@ async def test_a_redis_that_runs_no_scripts(own_valkey: Server) -> None:
 
 
 @pytest.mark.req("DUR-06")
-async def test_what_others_leave_at_our_keys(ringing: Bell) -> None:
+async def test_foreign_values_break_nothing(ringing: Bell) -> None:
     """Foreign values at the keys of rings, of any type and size, break neither the probe nor the search for losses."""
     await ringing.ring([RING])
     await ringing.redis.set(f"arq:in-progress:{DELIVERY}", b"\x00" * 10_000_000)
@@ -316,7 +320,7 @@ async def until_later(ringing: Bell) -> None:
         pass
 
 
-def test_a_job_is_the_one_that_arq_makes() -> None:
+def test_a_job_is_as_arq_stores_it() -> None:
     """The job of a ring is what arq stores: a producer makes it without arq."""
     called_with = (RING.tenant_id, RING.endpoint_id, RING.delivery_id)
 

@@ -42,7 +42,7 @@ def intake(ringing: Bell) -> Intake:
 
 
 @pytest.mark.req("DEL-02")
-async def test_the_earliest_are_taken_and_gone(ringing: Bell, intake: Intake, redis_url: str) -> None:
+async def test_the_earliest_rings_are_taken(ringing: Bell, intake: Intake, redis_url: str) -> None:
     """As many as requested are taken, in the order of their rings, and nothing of them is left in Redis."""
     rings = [ring(number) for number in range(5)]
     for each in rings:
@@ -55,7 +55,7 @@ async def test_the_earliest_are_taken_and_gone(ringing: Bell, intake: Intake, re
 
 
 @pytest.mark.req("DEL-02")
-async def test_what_any_arq_pool_enqueues_is_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
+async def test_an_arq_pools_job_is_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
     """`enqueue_job` with the serializer of hookseal makes a ring, for any time: PostgreSQL decides what is due."""
     for each, later in ((ring(1), None), (ring(2), 3600)):
         arguments = (each.tenant_id, each.endpoint_id, each.delivery_id)
@@ -65,7 +65,7 @@ async def test_what_any_arq_pool_enqueues_is_a_ring(ringing: Bell, intake: Intak
     assert {} == await contents(redis_url)
 
 
-async def test_a_wait_ends_with_a_ring_or_its_time(ringing: Bell, intake: Intake, redis_url: str) -> None:
+async def test_a_wait_ends_with_a_ring_or_at_its_limit(ringing: Bell, intake: Intake, redis_url: str) -> None:
     """It takes all rings together with the first one, and returns none when the time is over."""
     await ringing.ring([ring(number) for number in range(4)])
 
@@ -128,7 +128,7 @@ async def _a_list(client: Redis) -> None:
         pytest.param(_value(_job(), score=float("-inf"), member=b"x"), DropReason.NOT_AN_ID, id="due-before-all-time"),
     ],
 )
-async def test_a_poison_is_thrown_out(
+async def test_an_invalid_job_is_dropped(
     poison: Poison, reason: DropReason, ringing: Bell, intake: Intake, redis_url: str
 ) -> None:
     """An invalid job is dropped at once with its reason, and the ring behind it is taken in the same call."""
@@ -156,7 +156,7 @@ async def test_a_poison_is_thrown_out(
     ],
     ids=["no-time", "time-that-is-no-number", "many-tries", "no-number-of-tries", "0", "-inf", "far-ahead", "inf"],
 )
-async def test_tries_and_times_do_not_count(poison: Poison, intake: Intake, redis_url: str) -> None:
+async def test_tries_and_times_of_a_job_are_ignored(poison: Poison, intake: Intake, redis_url: str) -> None:
     """A job's number of tries and its times are ignored: the claim decides what is due."""
     async with Redis.from_url(redis_url) as client:
         await poison(client)
@@ -166,7 +166,7 @@ async def test_tries_and_times_do_not_count(poison: Poison, intake: Intake, redi
 
 
 @pytest.mark.req("DUR-06")
-async def test_what_is_thrown_out_is_counted_by_reason(intake: Intake, redis_url: str) -> None:
+async def test_dropped_jobs_are_counted_by_reason(intake: Intake, redis_url: str) -> None:
     """A thousand forged ids are one line, with one of them; those that cannot be shown are not."""
     forged = [f"01900000-0000-7000-8000-{number:012x}" for number in range(1_000)]
     async with Redis.from_url(redis_url) as client:
@@ -179,7 +179,7 @@ async def test_what_is_thrown_out_is_counted_by_reason(intake: Intake, redis_url
 
 
 @pytest.mark.req("DUR-06")
-async def test_a_large_id_that_comes_while_it_waits(ringing: Bell, intake: Intake, redis_url: str) -> None:
+async def test_a_large_id_is_not_loaded(ringing: Bell, intake: Intake, redis_url: str) -> None:
     """It is not loaded into memory: the connection ends, the id has left the queue, and the next ring is taken."""
     waiting = asyncio.create_task(intake.wait(1, 5))
     async with Redis.from_url(redis_url) as client:

@@ -14,7 +14,7 @@ JOB: dict[str, Any] = {"t": None, "f": "deliver", "a": ["acme", "e", "d"], "k": 
 
 
 @pytest.mark.req("DEL-02")
-def test_round_trip() -> None:
+def test_a_job_is_read_as_it_was_written() -> None:
     """A job is read as it was written, by hookseal and by any msgpack reader."""
     raw = job_serializer(JOB)
 
@@ -22,7 +22,7 @@ def test_round_trip() -> None:
 
 
 @pytest.mark.req("DEL-02")
-def test_arqs_own_functions_take_it() -> None:
+def test_arqs_functions_read_and_write_jobs() -> None:
     """With it, the functions of arq write and read a job."""
     raw = serialize_job("deliver", ("acme", "e", "d"), {}, None, 1_700_000_000_000, serializer=job_serializer)
     job = deserialize_job(raw, deserializer=job_deserializer)
@@ -43,14 +43,14 @@ def test_pickle_is_refused(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xc1", msgspec.msgpack.encode([1]), job_serializer(JOB)[:-1], b"\x81\x01\x01"])
-def test_what_is_no_job_is_refused(raw: bytes) -> None:
+def test_other_values_than_a_job_are_refused(raw: bytes) -> None:
     """Anything but a whole msgpack map with text keys is not a job."""
     with pytest.raises(msgspec.DecodeError):
         job_deserializer(raw)
 
 
 @pytest.mark.req("DEL-02")
-def test_an_exception_is_its_name() -> None:
+def test_an_exception_is_written_as_its_class() -> None:
     """An exception as a result is written as the name of its class, without its text."""
     raw = serialize_result(
         *("deliver", ("acme",), {}, 1, 0, False, ValueError("postgresql://u:hunter2@h/d"), 0, 0, "ref", "queue"),
@@ -64,7 +64,7 @@ def test_an_exception_is_its_name() -> None:
 
 
 @pytest.mark.req("DEL-02")
-def test_a_secret_is_its_name() -> None:
+def test_a_secret_is_written_as_its_class() -> None:
     """A secret that is put into a job by mistake is written as the name of its class."""
     raw = job_serializer({**JOB, "a": [SecretMaterial(b"whsec_canary")]})
 

@@ -77,7 +77,7 @@ def _fits(key: bytes, signature: bytes, content: bytes) -> bool:
 
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["comment"])
-def test_signatures_that_are_known(case: dict[str, Any]) -> None:
+def test_known_signatures_verify(case: dict[str, Any]) -> None:
     """The public key verifies known ed25519 signatures of other programs, for any bytes of a body."""
     verified = verify(bytes.fromhex(case["body"]), standard(case), [case["public_key"]], now=case["timestamp"])
 
@@ -93,7 +93,7 @@ def test_signatures_that_are_known(case: dict[str, Any]) -> None:
     st.integers(0, 2**37),
     st.binary(max_size=100),
 )
-def test_whatever_a_private_key_signs(seed: bytes, delivery: str, at: int, body: bytes) -> None:
+def test_every_private_keys_signature_verifies(seed: bytes, delivery: str, at: int, body: bytes) -> None:
     """A signature by any private key is verified by its public key."""
     key = Ed25519PrivateKey.from_private_bytes(seed)
     signature = _spelled("v1a,", key.sign(f"{delivery}.{at}.".encode() + body))
@@ -144,7 +144,7 @@ def test_two_private_keys_in_an_overlap() -> None:
 @pytest.mark.parametrize(
     ("seconds", "is_accepted"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)]
 )
-def test_tolerance(seconds: int, is_accepted: bool) -> None:
+def test_the_signed_time_may_differ_by_300_seconds(seconds: int, is_accepted: bool) -> None:
     """The signed time may be 300 seconds from now in either direction, and not 301."""
     if is_accepted:
         assert AT == verify(BODY, standard(ASYMMETRIC), [PUBLIC], now=AT + seconds).timestamp
@@ -158,7 +158,7 @@ def _flipped(value: bytes) -> Iterator[bytes]:
         yield bytes([*value[: n // 8], value[n // 8] ^ 1 << n % 8, *value[n // 8 + 1 :]])
 
 
-def test_every_bit_counts() -> None:
+def test_a_flipped_bit_does_not_match() -> None:
     """Another body or signature, even by one bit, another time and another id do not match."""
     for body in (*_flipped(BODY), BODY + b"\n", BODY[:-1], b""):
         with pytest.raises(NoMatchingSignature):
@@ -193,7 +193,7 @@ def test_every_bit_counts() -> None:
         "v1a," + "\u00e4" * 88,
     ],
 )
-def test_signatures_that_are_none(signature: str) -> None:
+def test_a_malformed_signature_does_not_match(signature: str) -> None:
     """A truncated signature, or one of another version or encoding, does not match, and no other error occurs."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(signature=signature), [PUBLIC], now=AT)
@@ -227,7 +227,7 @@ def test_a_private_key_is_refused(key: str, headers: dict[str, str]) -> None:
     ],
 )
 @pytest.mark.parametrize("headers", [standard(ASYMMETRIC), standard(), x_webhook()])
-def test_a_public_key_of_another_form(key: str, headers: dict[str, str]) -> None:
+def test_a_public_key_has_one_form(key: str, headers: dict[str, str]) -> None:
     """A public key has one valid form; similar texts are neither ignored nor used as an HMAC text."""
     with pytest.raises(UnusableSecret, match=r"^secret 3 is not a public key .* base64 of 32 bytes"):
         verify(BODY, headers, [SECRET, X_SECRET, key], now=AT)
@@ -271,7 +271,7 @@ def test_a_key_of_hmac_verifies_no_ed25519(prefix: str, half: slice) -> None:
         verify(BODY, standard(signature=SIGNATURE.replace("v1a,", "v1,")), [secret, PUBLIC], now=AT)
 
 
-def test_what_is_told_of_the_other_kind() -> None:
+def test_a_key_of_the_other_kind_names_the_missing_one() -> None:
     """If keys and signatures are of different kinds, the error says which key is missing."""
     with pytest.raises(
         NoMatchingSignature, match=r"with ed25519 only \(v1a\): pass the endpoint's public key \(whpk_\)"
@@ -285,7 +285,7 @@ def test_what_is_told_of_the_other_kind() -> None:
         verify(BODY, standard(signature="v2,AAAA"), [PUBLIC, SECRET], now=AT)
 
 
-def test_a_header_cannot_ask_for_endless_verifications() -> None:
+def test_the_number_of_signatures_is_limited() -> None:
     """16 signatures are tried; with 17 the header is refused before the first is verified, but not for HMAC."""
     wrong = [_spelled("v1a,", bytes([n]) * 64) for n in range(16)]
     headers = standard(signature=" ".join([*wrong[:15], SIGNATURE]))
@@ -309,7 +309,7 @@ def _forged(key: bytes) -> tuple[str, bytes] | None:
 
 
 @pytest.mark.parametrize("key", [*SMALL_ORDER, *NOT_CANONICAL])
-def test_a_public_key_that_proves_nothing(key: str) -> None:
+def test_a_key_of_small_order_is_refused(key: str) -> None:
     """A key of small order, in any encoding, is refused: the cipher library accepts it, and anybody can sign for it."""
     forged = _forged(bytes.fromhex(key))
     assert forged is not None
@@ -321,20 +321,20 @@ def test_a_public_key_that_proves_nothing(key: str) -> None:
 
 @pytest.mark.parametrize("sign", [0, 1 << 255])
 @pytest.mark.parametrize("y", range(FIELD_PRIME, 2**255))
-def test_a_public_key_that_is_not_in_its_one_spelling(y: int, sign: int) -> None:
+def test_a_non_canonical_key_is_refused(y: int, sign: int) -> None:
     """A y that is not below the prime of the field is refused, as in RFC 8032, 5.1.3."""
     with pytest.raises(UnusableSecret, match="for which anybody can sign"):
         verify(BODY, standard(ASYMMETRIC), [_spelled("whpk_", (y | sign).to_bytes(32, "little"))], now=AT)
 
 
-def test_a_public_key_that_is_no_point() -> None:
+def test_a_key_off_the_curve_verifies_nothing() -> None:
     """A key that is not a point of the curve verifies nothing: the cipher library refuses every signature."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(ASYMMETRIC), [_spelled("whpk_", (2).to_bytes(32, "little"))], now=AT)
 
 
 @pytest.mark.parametrize("times", range(1, 15))
-def test_a_signature_has_one_scalar(times: int) -> None:
+def test_a_large_scalar_is_refused(times: int) -> None:
     """A signature whose scalar is not below the order of the group is refused, as in RFC 8032, 5.1.7."""
     genuine = _decoded(SIGNATURE)
     scalar = int.from_bytes(genuine[32:], "little") + times * ORDER
@@ -352,7 +352,7 @@ def _with_neutral_point(point: bytes) -> bytes:
     return point + (challenge * private % ORDER).to_bytes(32, "little")
 
 
-def test_a_signature_has_one_spelling_of_its_point() -> None:
+def test_a_non_canonical_point_is_refused() -> None:
     """The point of a signature, too, is accepted in its canonical encoding only."""
     one_spelling = _with_neutral_point((1).to_bytes(32, "little"))
     headers = standard(signature=_spelled("v1a,", one_spelling))

@@ -74,7 +74,7 @@ def test_every_text_that_may_sign_may_verify(text: str, body: bytes) -> None:
     st.sampled_from(["whpk_", "whsk_", "WHPK_", "whSK_", "whp\u212a_", "wh\u017fk_", "awhpk_", "whpk-"]),
     st.text(st.characters(codec="ascii"), min_size=16, max_size=50),
 )
-def test_both_sides_have_one_idea_of_what_is_a_key_of_ed25519(before: str, prefix: str, after: str) -> None:
+def test_both_sides_refuse_the_same_ed25519_texts(before: str, prefix: str, after: str) -> None:
     """A text that looks like an ed25519 key is refused as an HMAC text by both sides or by neither."""
     text = before + prefix + after
     headers = _x_webhook(b"", Signer("ref", SecretMaterial(b"x" * 16), Scheme.X_WEBHOOK, Algorithm.HMAC))

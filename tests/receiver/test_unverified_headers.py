@@ -20,6 +20,6 @@ from tests.receiver.requests import AT, DELIVERY, KNOWN, standard, x_webhook
         (x_webhook() | standard(), UnverifiedHeaders(scheme=Scheme.STANDARD, delivery_id=KNOWN["id"], timestamp=AT)),
     ],
 )
-def test_what_the_headers_say(headers: dict[str, str], expected: UnverifiedHeaders) -> None:
+def test_scheme_id_and_time_are_read(headers: dict[str, str], expected: UnverifiedHeaders) -> None:
     """The result is the preferred scheme with a signature, and id and time if they are well formed."""
     assert expected == unverified_headers(headers)

@@ -53,7 +53,7 @@ print(sorted({"aiohttp", "arq", "asyncpg", "cryptography", "pydantic", "redis", 
 
 
 @pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
-def test_standard_signatures_that_are_known(case: dict[str, Any]) -> None:
+def test_known_standard_signatures_verify(case: dict[str, Any]) -> None:
     """Signatures of the public libraries are verified, for any bytes of a body."""
     verified = verify(bytes.fromhex(case["body"]), standard(case), [case["secret"]], now=case["timestamp"])
 
@@ -64,7 +64,7 @@ def test_standard_signatures_that_are_known(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
-def test_x_webhook_signatures_that_are_known(case: dict[str, Any]) -> None:
+def test_known_x_webhook_signatures_verify(case: dict[str, Any]) -> None:
     """Signatures by openssl with the text of the secret are verified."""
     verified = verify(bytes.fromhex(case["body"]), x_webhook(case), [case["secret"]], now=case["timestamp"])
 
@@ -80,7 +80,7 @@ def test_x_webhook_signatures_that_are_known(case: dict[str, Any]) -> None:
     st.text(),
     st.binary(min_size=24, max_size=64),
 )
-def test_whatever_the_public_library_signs(delivery: str, at: int, body: str, key: bytes) -> None:
+def test_the_public_librarys_signatures_verify(delivery: str, at: int, body: str, key: bytes) -> None:
     """Any signature of the public library of Standard Webhooks is verified."""
     secret = "whsec_" + base64.b64encode(key).decode()
     signature = Webhook(secret).sign(delivery, EPOCH + timedelta(seconds=at), body)
@@ -94,7 +94,7 @@ def test_whatever_the_public_library_signs(delivery: str, at: int, body: str, ke
     st.lists(st.text(min_size=1)),
     st.binary(),
 )
-def test_whatever_comes_is_refused(headers: dict[str, str], secrets: list[str], body: bytes) -> None:
+def test_arbitrary_headers_are_refused(headers: dict[str, str], secrets: list[str], body: bytes) -> None:
     """Arbitrary headers lead to a refusal and to no other error."""
     with pytest.raises(VerificationError):
         verify(body, headers, secrets, now=AT)
@@ -102,7 +102,7 @@ def test_whatever_comes_is_refused(headers: dict[str, str], secrets: list[str], 
 
 @pytest.mark.parametrize("spell", [str.upper, str.title, str.lower])
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
-def test_names_of_headers(headers: dict[str, str], secret: str, spell: Any) -> None:
+def test_the_case_of_header_names_does_not_matter(headers: dict[str, str], secret: str, spell: Any) -> None:
     """The case of header names does not matter, and other headers are ignored."""
     spelled = {spell(name): value for name, value in headers.items()} | {"Host": "a", "HOST": "b"}
 
@@ -128,7 +128,7 @@ def test_x_webhook_needs_three_headers(name: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [standard() | {"Webhook-Id": "other"}, x_webhook() | {"X-WEBHOOK-SIGNATURE": ""}])
-def test_a_header_that_is_there_twice(headers: dict[str, str]) -> None:
+def test_a_repeated_header_is_refused(headers: dict[str, str]) -> None:
     """A header of the scheme that occurs twice is refused: other software might read the other one."""
     with pytest.raises(MalformedHeader, match="more than once"):
         verify(BODY, headers, [SECRET, X_SECRET], now=AT)
@@ -137,7 +137,7 @@ def test_a_header_that_is_there_twice(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "text", ["hello", "", "-1", "+1614265330", "01614265330", "1614265330.0", "1_614_265_330", " 1614265330", "1e9"]
 )
-def test_a_time_that_is_none(text: str) -> None:
+def test_another_form_of_time_is_refused(text: str) -> None:
     """A time is whole unix seconds in one form."""
     for headers, secret in ((standard(timestamp=text), SECRET), (x_webhook(timestamp=text), X_SECRET)):
         with pytest.raises(MalformedHeader, match="timestamp must be whole unix seconds"):
@@ -145,21 +145,21 @@ def test_a_time_that_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["١٦١٤٢٦٥٣٣٠", "1614265330\n", "9" * 5_000])
-def test_a_time_that_python_would_take(text: str) -> None:
+def test_pythons_other_numbers_are_no_time(text: str) -> None:
     """Digits of other scripts, a trailing newline and very long numbers are not a time."""
     with pytest.raises(MalformedHeader):
         verify(BODY, standard(timestamp=text), [SECRET], now=AT)
 
 
 @pytest.mark.parametrize("text", ["", "msg.1", "a b", "zoë", "a\n", "x" * 257])
-def test_an_id_that_is_none(text: str) -> None:
+def test_a_malformed_id_is_refused(text: str) -> None:
     """An id is visible ASCII without a dot, since a dot would make the signed bytes ambiguous."""
     for headers, secret in ((standard(id=text), SECRET), (x_webhook(delivery_id=text), X_SECRET)):
         with pytest.raises(MalformedHeader, match="without a dot"):
             verify(BODY, headers, [secret], now=AT)
 
 
-def test_what_was_signed_cannot_be_cut_in_another_place() -> None:
+def test_id_time_and_body_cannot_be_divided_differently() -> None:
     """A raw body that begins with a number and a dot cannot be presented under another id and time."""
     known: dict[str, Any] = KNOWN | {"id": f"{KNOWN['id']}.{AT}"}
     with pytest.raises(VerificationError):
@@ -170,7 +170,9 @@ def test_what_was_signed_cannot_be_cut_in_another_place() -> None:
     ("seconds", "is_accepted"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)]
 )
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
-def test_tolerance(headers: dict[str, str], secret: str, seconds: int, is_accepted: bool) -> None:
+def test_the_signed_time_may_differ_by_300_seconds(
+    headers: dict[str, str], secret: str, seconds: int, is_accepted: bool
+) -> None:
     """A time may be 300 seconds from now in either direction, and not 301; the error says how old it is."""
     if is_accepted:
         assert AT == verify(BODY, headers, [secret], now=AT + seconds).timestamp
@@ -179,7 +181,7 @@ def test_tolerance(headers: dict[str, str], secret: str, seconds: int, is_accept
         verify(BODY, headers, [secret], now=AT + seconds)
 
 
-def test_another_tolerance() -> None:
+def test_the_receiver_chooses_the_tolerance() -> None:
     """The receiver chooses the tolerance; with a negative one no request is accepted."""
     assert AT == verify(BODY, standard(), [SECRET], now=AT + 86_400, tolerance_seconds=86_400).timestamp
     for age, tolerance in ((1, 0), (0.5, 0.25), (0, -1)):
@@ -188,14 +190,14 @@ def test_another_tolerance() -> None:
 
 
 @pytest.mark.parametrize(("now", "tolerance"), [(nan, 300), (inf, 300), (-inf, 300), (AT, nan)])
-def test_numbers_that_are_none(now: float, tolerance: float) -> None:
+def test_nan_and_infinity_are_refused(now: float, tolerance: float) -> None:
     """A time that is NaN or infinite, and a tolerance that is NaN, lead to a refusal."""
     with pytest.raises(OutsideTolerance):
         verify(BODY, standard(), [SECRET], now=now, tolerance_seconds=tolerance)
 
 
 @pytest.mark.parametrize("hours", [-5, 0, 7, 13])
-def test_time_zones(hours: int) -> None:
+def test_now_needs_a_time_zone(hours: int) -> None:
     """Now may be a datetime in any time zone, but not one without a time zone."""
     now = datetime.fromtimestamp(AT, UTC).astimezone(timezone(timedelta(hours=hours)))
 
@@ -224,7 +226,7 @@ def test_time_zones(hours: int) -> None:
         "v1,Zoë \udcff",
     ],
 )
-def test_standard_signatures_that_do_not_fit(signature: str) -> None:
+def test_a_malformed_standard_signature_does_not_match(signature: str) -> None:
     """A signature that is truncated, in another encoding or of another version, and a list of such, do not match."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(signature=signature), [SECRET], now=AT)
@@ -233,7 +235,7 @@ def test_standard_signatures_that_do_not_fit(signature: str) -> None:
 @pytest.mark.parametrize(
     "before", ["v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc=", "v1a,AAAA", "v2,AAAA", "no_comma", "v1", "", "v1,é"]
 )
-def test_a_list_of_signatures(before: str) -> None:
+def test_one_matching_signature_of_a_list_is_enough(before: str) -> None:
     """One matching signature of a list is enough; entries without a comma or of another version are ignored."""
     for signature in (f"{before} {KNOWN['signature']}", f"{KNOWN['signature']} {before}"):
         assert AT == verify(BODY, standard(signature=signature), [SECRET], now=AT).timestamp
@@ -243,14 +245,14 @@ def test_a_list_of_signatures(before: str) -> None:
     "signature",
     ["", "sha256=", X_KNOWN["signature"][:-1], X_KNOWN["signature"].removeprefix("sha256="), "sha256=é", "sha1=00"],
 )
-def test_x_webhook_signatures_that_do_not_fit(signature: str) -> None:
+def test_a_malformed_x_webhook_signature_does_not_match(signature: str) -> None:
     """A truncated signature, or one in another encoding, does not match."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, x_webhook(signature=signature), [X_SECRET], now=AT)
 
 
 @pytest.mark.parametrize("name", ["signature", "signature_current", "signature_previous"])
-def test_any_of_the_three_headers_may_fit(name: str) -> None:
+def test_any_of_the_three_headers_may_match(name: str) -> None:
     """In an overlap three headers contain signatures, and a match in any of them is enough."""
     wrong = "sha256=" + "0" * 64
     others = dict.fromkeys(("signature", "signature_current", "signature_previous"), wrong)
@@ -263,7 +265,7 @@ def test_any_of_the_three_headers_may_fit(name: str) -> None:
 
 
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
-def test_several_secrets(headers: dict[str, str], secret: str) -> None:
+def test_any_of_several_secrets_may_match(headers: dict[str, str], secret: str) -> None:
     """Any of several secrets may have signed, and its number is returned, counted from 1."""
     assert 1 == verify(BODY, headers, [secret, OTHER_SECRET], now=AT).secret_number
     assert 2 == verify(BODY, headers, [OTHER_SECRET, secret], now=AT).secret_number
@@ -272,7 +274,7 @@ def test_several_secrets(headers: dict[str, str], secret: str) -> None:
 
 
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
-def test_every_bit_of_the_body_counts(headers: dict[str, str], secret: str) -> None:
+def test_an_altered_body_does_not_match(headers: dict[str, str], secret: str) -> None:
     """Another body, even by one bit, an added newline or a missing byte, does not match."""
     flipped = [bytes([*BODY[:n], BODY[n] ^ 1 << bit, *BODY[n + 1 :]]) for n in range(len(BODY)) for bit in range(8)]
     for body in (*flipped, BODY + b"\n", BODY[:-1], b""):
@@ -280,7 +282,7 @@ def test_every_bit_of_the_body_counts(headers: dict[str, str], secret: str) -> N
             verify(body, headers, [secret], now=AT)
 
 
-def test_what_else_is_signed() -> None:
+def test_another_time_or_id_does_not_match() -> None:
     """Another time does not match; another id does not in `standard`, but `x-webhook` does not sign the id."""
     for headers in (standard(timestamp=str(AT + 1)), standard(id="msg_other"), x_webhook(timestamp=str(AT + 1))):
         with pytest.raises(NoMatchingSignature):
@@ -289,12 +291,12 @@ def test_what_else_is_signed() -> None:
 
 
 @pytest.mark.parametrize("secret", [SECRET.removeprefix("whsec_"), SECRET + "=", SECRET])
-def test_how_a_secret_is_spelled(secret: str) -> None:
+def test_prefix_and_padding_are_optional(secret: str) -> None:
     """A secret of `standard` may be written with or without its prefix and padding."""
     assert AT == verify(BODY, standard(), [secret], now=AT).timestamp
 
 
-def test_a_secret_without_padding() -> None:
+def test_base64_without_padding_is_accepted() -> None:
     """Base64 without padding is accepted, as by the public library in Python."""
     secret, signature = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr", "v1,yK2tMbA6BHPrMEJ1lLv7UlJJbgFoqGenJkiajZ29evg="
     assert AT == verify(BODY, standard(signature=signature), [secret], now=AT).timestamp
@@ -308,14 +310,14 @@ def test_a_secret_without_padding() -> None:
         ("AA==", "v1,AAAA"),
     ],
 )
-def test_a_secret_that_is_too_short(secret: str, signature: str) -> None:
+def test_a_short_key_is_refused(secret: str, signature: str) -> None:
     """A key of less than 24 bytes is refused even if it made the signature, since it can be guessed."""
     with pytest.raises(UnusableSecret):
         verify(BODY, standard(signature=signature), [secret], now=AT)
 
 
 @pytest.mark.parametrize("secrets", [[], [""], ["whsec_"], [" "], ["whsec_ \n"], [SECRET, ""], [X_SECRET, "whsec_"]])
-def test_a_secret_that_is_empty(secrets: list[str]) -> None:
+def test_an_empty_secret_verifies_nothing(secrets: list[str]) -> None:
     """No secret, or an empty one among others, verifies nothing: anybody could sign with it."""
     for headers in (standard(), x_webhook()):
         with pytest.raises(UnusableSecret):
@@ -324,7 +326,7 @@ def test_a_secret_that_is_empty(secrets: list[str]) -> None:
 
 @pytest.mark.parametrize("padded", ["{}\n", "{}\r\n", " {}", "\t{}", "{} "], ids=repr)
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
-def test_a_secret_with_white_space_around_it(headers: dict[str, str], secret: str, padded: str) -> None:
+def test_white_space_around_a_secret_is_named(headers: dict[str, str], secret: str, padded: str) -> None:
     """If no secret matches and one has white space around it, the error says which one and what to do."""
     with pytest.raises(UntrimmedSecret, match=r"secret 2 begins or ends with white space.*strip it") as caught:
         verify(BODY, headers, [OTHER_SECRET, padded.format(secret)], now=AT)
@@ -342,7 +344,7 @@ def test_white_space_may_be_part_of_an_x_webhook_secret(secret: str) -> None:
 
 
 @pytest.mark.parametrize("secret", ["not base64!", "zoë", "whsec_%", "whsec_====", "\udcff" * 24])
-def test_no_secret_of_the_scheme(secret: str) -> None:
+def test_a_secret_of_another_form_is_skipped(secret: str) -> None:
     """A text that is not base64 cannot sign `standard`; it is skipped if another secret matches."""
     with pytest.raises(UnusableSecret):
         verify(BODY, standard(), [secret], now=AT)
@@ -351,13 +353,13 @@ def test_no_secret_of_the_scheme(secret: str) -> None:
         verify(BODY, x_webhook(), [secret], now=AT)
 
 
-def test_one_secret_is_no_list() -> None:
+def test_a_text_in_place_of_a_list_is_an_error() -> None:
     """A text in place of a list is an error: its characters would count as secrets."""
     with pytest.raises(TypeError, match="list of secrets"):
         verify(BODY, standard(), SECRET, now=AT)
 
 
-def test_both_schemes_at_once() -> None:
+def test_either_secret_verifies_a_request_in_both_schemes() -> None:
     """The holder of either secret accepts a request that is signed in both schemes; `standard` comes first."""
     both = standard() | x_webhook()
 
@@ -366,7 +368,7 @@ def test_both_schemes_at_once() -> None:
     assert Scheme.X_WEBHOOK == verify(BODY, both, [OTHER_SECRET, X_SECRET], now=AT).scheme
 
 
-def test_what_is_told_of_both_schemes() -> None:
+def test_the_error_is_that_of_the_scheme_that_went_further() -> None:
     """For a request that is signed in both schemes, the error is that of the scheme whose checks went further."""
     both = standard() | x_webhook()
 
@@ -381,7 +383,7 @@ def test_what_is_told_of_both_schemes() -> None:
 
 
 @pytest.mark.req("SEC-15", part="tracebacks")
-def test_no_message_holds_a_secret() -> None:
+def test_no_error_has_a_secret() -> None:
     """An error contains no secret and no signature, and has a one-word reason and a message."""
     refusals = []
     for headers, secrets in (
@@ -431,7 +433,7 @@ def test_signatures_are_compared_in_constant_time(
 
 
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
-def test_it_needs_nothing_but_itself(headers: dict[str, str], secret: str) -> None:
+def test_verifying_hmac_loads_no_library(headers: dict[str, str], secret: str) -> None:
     """A receiver that verifies HMAC loads no client of a database, a queue or the web, and no cipher library."""
     request = json.dumps([BODY.decode(), headers, [secret], AT])
     run = subprocess.run([sys.executable, "-c", IMPORT], input=request, capture_output=True, text=True, check=False)

@@ -10,14 +10,12 @@ import asyncpg
 
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, delete_endpoint
 from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.receiver import VerificationError, verify
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.endpoint.rotation import RotationResult
 from hookseal.secrets.ref import Provider
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation, keyring
 from tests.fresh import fresh_postgres
 from tests.restore.documented import Shell
@@ -93,20 +91,6 @@ async def restored(at: Site, redis_url: str, folder: Path) -> AsyncIterator[Worl
     async with asyncpg.create_pool(at.url(OWNER), min_size=1, max_size=4) as pool:
         installation = Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
         yield World(installation=installation, database_url=at.url(OWNER), redis_url=redis_url, folder=folder)
-
-
-async def rotated(world: World, added: AddedEndpoint, *, overlap_seconds: int = 0) -> RotationResult:
-    """Rotate the endpoint's secret."""
-    async with world.pool.acquire() as connection:
-        return await rotation.rotate_secret(
-            world.installation.operator(connection),
-            RotationRequest(
-                tenant_id=added.pointer.tenant_id,
-                endpoint_id=added.pointer.endpoint_id,
-                overlap_seconds=overlap_seconds,
-                secret=generate_signing_secret(),
-            ),
-        )
 
 
 async def deleted(world: World, added: AddedEndpoint) -> None:

@@ -19,7 +19,7 @@ NEW_KEY = base64.b64encode(bytes(range(140, 172))).decode()
 BOTH = {"SECRETS_MASTER_KEY": NEW_KEY, "SECRETS_MASTER_KEY_PREVIOUS": MASTER_KEY_TEXT}
 
 
-async def test_it_goes_on_with_the_old_key(
+async def test_an_older_dump_works_with_the_old_key(
     old: Site, new: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """With the new key nothing starts; with the old one pending deliveries verify, and the key can be changed again."""
@@ -29,24 +29,24 @@ async def test_it_goes_on_with_the_old_key(
         added = await world.endpoint(f"{receiver.base_url}/hook")
         [pending] = await world.publish(rung=False)
         await sh.done(*documented("Back up")[:2])
-        key_id = await changed(sh, world, old, pending)
+        key_id = await change_key(sh, world, old, pending)
     new.introduce(sh)
     sh.variables.update(RESTORED=new.bare_url(), DATABASE_URL=new.url(OWNER))
     await sh.done(*documented("1. The roles"))
     await new.let_in(make=False)
     await sh.done(*documented("2. The database")[:3])
-    await refused(sh, key_id)
+    await require_refused(sh, key_id)
 
     del sh.variables["SECRETS_MASTER_KEY_PREVIOUS"]
     sh.variables["SECRETS_MASTER_KEY"] = MASTER_KEY_TEXT
-    await accepted(sh)
+    await check_and_accept(sh)
     async with restored(new, redis_url, tmp_path) as world, world.worker(DATABASE_URL=new.url(WORKER)):
         await world.state(pending, "delivered")
-    verified(receiver, added)
-    await changed_again(sh, key_id)
+    require_verified(receiver, added)
+    await change_key_again(sh, key_id)
 
 
-async def changed(sh: Shell, world: World, at: Site, pending: Ring) -> str:
+async def change_key(sh: Shell, world: World, at: Site, pending: Ring) -> str:
     """Change the master key completely, deliver under the new one, store the heads; return the id of the new key."""
     sh.variables.update(DATABASE_URL=at.url(OWNER), SECRETS_MASTER_KEY_NEXT=NEW_KEY)
     [staged] = await sh.done("hookseal key stage --json")
@@ -60,7 +60,7 @@ async def changed(sh: Shell, world: World, at: Site, pending: Ring) -> str:
     return key_id
 
 
-async def refused(sh: Shell, key_id: str) -> None:
+async def require_refused(sh: Shell, key_id: str) -> None:
     """Fail unless nothing starts with a key that the restored table does not have."""
     for command in ("worker", "restore accept --head heads.json --json"):
         ended = await sh.run(f"hookseal {command}")
@@ -68,19 +68,19 @@ async def refused(sh: Shell, key_id: str) -> None:
         assert f"master key {key_id} is not registered" in ended.out + ended.err
 
 
-async def accepted(sh: Shell) -> None:
+async def check_and_accept(sh: Shell) -> None:
     """Check what was lost, which is the change of keys, and accept it."""
     older = await sh.run("hookseal audit verify --head heads.json --json")
     assert (1, ["_system"]) == (older.code, [one["tenant_id"] for one in older.json["contradicted"]])
     await sh.done(*documented("5. Accept it"))
 
 
-def verified(receiver: Receiver, added: AddedEndpoint) -> None:
+def require_verified(receiver: Receiver, added: AddedEndpoint) -> None:
     """Fail unless it was delivered before and after, signed with the secret of the endpoint each time."""
     assert [True, True] == [is_signed_with(got, secret_of(added)) for got in receiver.received]
 
 
-async def changed_again(sh: Shell, key_id: str) -> None:
+async def change_key_again(sh: Shell, key_id: str) -> None:
     """Change to the same key again: no record is left under the old one, and none looks stale."""
     sh.variables["SECRETS_MASTER_KEY_NEXT"] = NEW_KEY
     await sh.done("hookseal key stage", f"hookseal key promote {key_id}", f"hookseal key rewrap {OLD}")

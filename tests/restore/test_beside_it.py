@@ -41,7 +41,7 @@ async def publish(publisher: Publisher, event_id: str, number: int) -> Published
     return await publisher.publish(tenant_id="acme", event_type="invoice.paid", data={"n": number}, event_id=event_id)
 
 
-async def swapped(old: Site, swapping: Swap, publisher: Publisher) -> None:
+async def replace_database(old: Site, swapping: Swap, publisher: Publisher) -> None:
     """Drop the database, publish meanwhile, and restore it in place of an empty one."""
     await swapping.drop()
     with pytest.raises(Unavailable):
@@ -53,7 +53,9 @@ async def swapped(old: Site, swapping: Swap, publisher: Publisher) -> None:
     await swapping.restore()
 
 
-async def test_publishing(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_dump_during_publishing_has_whole_events(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
     """A dump during publishing has whole events; publishing without a database fails, and may be repeated."""
     swapping = swap(old, tmp_path, redis_url)
     async with begun(old, redis_url, tmp_path) as world:
@@ -66,7 +68,7 @@ async def test_publishing(old: Site, redis_url: str, receiver: Receiver, tmp_pat
             dumped.set()
             published = await busy
             last = await publish(publisher, "last", 1)
-            await swapped(old, swapping, publisher)
+            await replace_database(old, swapping, publisher)
 
             again = await publish(publisher, "last", 1)
             assert (False, True) == (again.duplicate, again.deliveries != last.deliveries)
@@ -81,7 +83,9 @@ async def test_publishing(old: Site, redis_url: str, receiver: Receiver, tmp_pat
     assert whole["events"] == len({got.headers["webhook-id"] for got in receiver.received})
 
 
-async def test_what_the_dump_has_in_flight(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_dumped_claim_expires_and_is_retried(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
     """Its lease expires, its outcome is unknown, and it is retried or a dead letter; another worker is the leader."""
     swapping = swap(old, tmp_path, redis_url)
     never = asyncio.Event()
@@ -91,7 +95,7 @@ async def test_what_the_dump_has_in_flight(old: Site, redis_url: str, receiver: 
         async with world.worker(**_QUICK_LEASES) as dead:
             [again], [last] = [await world.publish(tenant) for tenant in _ATTEMPTS]
             await receiver.wait_for(2)
-            await killed_over(swapping, dead)
+            await dump_and_kill(swapping, dead)
         await swapping.drop()
     never.set()
     receiver.answers.clear()
@@ -111,7 +115,7 @@ async def test_what_the_dump_has_in_flight(old: Site, redis_url: str, receiver: 
     assert [again.delivery_id] * 2 == [got.headers["webhook-id"] for got in receiver.received if got.path == "/again"]
 
 
-async def killed_over(swapping: Swap, worker: Worker) -> None:
+async def dump_and_kill(swapping: Swap, worker: Worker) -> None:
     """Make the dump while the worker is stopped, so that it records nothing first, then kill it."""
     os.kill(worker.pid, signal.SIGSTOP)
     await swapping.dump()

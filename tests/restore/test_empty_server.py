@@ -20,7 +20,6 @@ from tests.restore.sites import (
     deleted,
     is_signed_with,
     restored,
-    rotated,
     secret_of,
     shell,
 )
@@ -57,8 +56,8 @@ async def after_the_dump(world: World, receiver: Receiver, at: Site, before: Bef
     async with world.worker(DATABASE_URL=at.url(WORKER)):
         for ring in before.pending.values():
             await world.state(ring, "delivered")
-        await rotated(world, before.endpoints["rotated"], overlap_seconds=3600)
-        await rotated(world, before.endpoints["revoked"])
+        await world.rotate(before.endpoints["rotated"], overlap_seconds=3600)
+        await world.rotate(before.endpoints["revoked"])
         await deleted(world, before.endpoints["deleted"])
         await world.endpoint(f"{receiver.base_url}/added", tenant="added")
         [lost] = await world.publish("added")
@@ -71,11 +70,11 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-async def looked_at(sh: Shell) -> None:
+async def check_restored(sh: Shell) -> None:
     """Check the restored database as the page says: it is intact, and older than the stored heads."""
-    status, key_status, verified, checked = documented("3. Look")[:4]
+    status, key_status, require_verified, checked = documented("3. Look")[:4]
     await sh.done(status, key_status)
-    older = await sh.run(f"{verified} --json")
+    older = await sh.run(f"{require_verified} --json")
     assert (1, False) == (older.code, older.json["intact"])
     assert {None} == {one["broken"] for one in older.json["tenants"]}
     assert [("added", "older"), ("deleted", "older"), ("revoked", "older"), ("rotated", "older")] == sorted(
@@ -95,7 +94,7 @@ async def looked_at(sh: Shell) -> None:
     assert [None] == [row["after"]["previous_secret_ref"] for row in lost if row["tenant_id"] == "revoked"]
 
 
-async def test_it_goes_on_where_the_dump_was_made(
+async def test_a_restored_installation_continues(
     old: Site, new: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """Pending deliveries are sent and verify; lost changes are reported, and once accepted contradict nothing."""
@@ -115,17 +114,17 @@ async def test_it_goes_on_where_the_dump_was_made(
     await sh.done(*documented("1. The roles"))
     await new.let_in(make=False)
     await sh.done(*documented("2. The database")[:3])
-    await looked_at(sh)
-    await put_right(sh, before)
+    await check_restored(sh)
+    await repeat_lost_changes(sh, before)
     await sh.done(*documented("5. Accept it"))
     async with restored(new, redis_url, tmp_path) as world, world.worker(DATABASE_URL=new.url(WORKER)) as worker:
-        await goes_on(world, worker, before, lost)
+        await require_continued(world, worker, before, lost)
         await sh.done(PUBLISH, DATABASE_URL=new.url(PRODUCER))
         await receiver.wait_for(seen + 4)
-    verified(receiver.received[seen:], before, (tmp_path / "new.secret").read_text().strip())
+    require_verified(receiver.received[seen:], before, (tmp_path / "new.secret").read_text().strip())
 
 
-async def put_right(sh: Shell, before: Before) -> None:
+async def repeat_lost_changes(sh: Shell, before: Before) -> None:
     """Revoke and delete again what the restore has undone."""
     endpoint = {tenant: added.pointer.endpoint_id for tenant, added in before.endpoints.items()}
     revoke = f"--tenant revoked --endpoint {endpoint['revoked']} --overlap 0 --secret-out new.secret"
@@ -135,7 +134,7 @@ async def put_right(sh: Shell, before: Before) -> None:
     )
 
 
-async def goes_on(world: World, worker: Worker, before: Before, lost: Ring) -> None:
+async def require_continued(world: World, worker: Worker, before: Before, lost: Ring) -> None:
     """Fail unless the pending deliveries are delivered, and a ring of a lost delivery is dropped and counted."""
     ringing = bell(world.redis_url)
     await ringing.ring([lost])
@@ -150,7 +149,7 @@ async def goes_on(world: World, worker: Worker, before: Before, lost: Ring) -> N
     await eventually(dropped)
 
 
-def verified(got: list[Received], before: Before, new_secret: str) -> None:
+def require_verified(got: list[Received], before: Before, new_secret: str) -> None:
     """Fail unless each request verifies with its receiver's secret and has its former id."""
     assert ["/kept", "/kept", "/revoked", "/rotated"] == sorted(one.path for one in got)
     assert {before.pending[tenant].delivery_id for tenant in ("kept", "rotated", "revoked")} < {

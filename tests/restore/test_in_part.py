@@ -8,7 +8,7 @@ from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.secrets import restore
 from tests.cli.command import Ended
 from tests.restore.documented import Shell, documented
-from tests.restore.sites import OWNER, Site, begun, deleted, is_signed_with, rotated, secret_of, shell
+from tests.restore.sites import OWNER, Site, begun, deleted, is_signed_with, secret_of, shell
 from tests.worker.world import Receiver, World
 
 pytestmark = pytest.mark.req("SEC-21", part="in-part")
@@ -33,7 +33,7 @@ class Part:
         """Make the dump; then rotate one endpoint, delete one, add one."""
         await self.add("rotated", "deleted", "stays")
         await self._sh.done(documented("Back up")[0])
-        await rotated(self.world, self.endpoints["rotated"])
+        await self.world.rotate(self.endpoints["rotated"])
         await deleted(self.world, self.endpoints["deleted"])
         await self._sh.done(documented("Back up")[2])
         await self.add("added")
@@ -58,7 +58,9 @@ def shell_of(at: Site, folder: Path, redis_url: str) -> Shell:
     return sh
 
 
-async def test_endpoints(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_older_endpoint_rows_are_held_until_accepted(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
     """Deliveries of older rows are held, others are sent; once accepted, old rows count and lost ones are deleted.
 
     The audit log cannot be restored in this way: it is append-only, even for its owner.
@@ -89,7 +91,9 @@ async def test_endpoints(old: Site, redis_url: str, receiver: Receiver, tmp_path
     assert ["/stays", "/rotated", "/deleted"] == [got.path for got in receiver.received]
 
 
-async def test_secret_records(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_older_secret_records_are_refused_with_their_repair(
+    old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
+) -> None:
     """A missing secret is refused with its repair; no record of a deleted endpoint stays active."""
     async with begun(old, redis_url, tmp_path) as world:
         part = Part(world, receiver, shell_of(old, tmp_path, redis_url))
@@ -108,7 +112,7 @@ async def test_secret_records(old: Site, redis_url: str, receiver: Receiver, tmp
             assert {"rotated", "added"} == {one["tenant_id"] for one in refused.json["refused"]}
             assert {True} == {"rotate it with --overlap 0" in one["reason"] for one in refused.json["refused"]}
             for tenant in ("rotated", "added"):
-                await rotated(world, part.endpoints[tenant])
+                await world.rotate(part.endpoints[tenant])
             for ring in (held, lost):
                 await world.state(ring, "delivered")
         assert {} == await part.kinds()

@@ -13,7 +13,7 @@ from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.secrets.endpoint.rotation import RotationResult
 from tests.restore.documented import Shell, documented
-from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, rotated, secret_of, shell
+from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, secret_of, shell
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World, held
 
@@ -76,7 +76,7 @@ async def later(world: World) -> None:
     await eventually(lambda: world.pool.fetchval("SELECT clock_timestamp() > $1::timestamptz + interval '2 s'", began))
 
 
-async def test_what_it_saw_newer_waits_until_it_is_accepted(
+async def test_an_endpoint_seen_newer_is_held_until_accepted(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """Deliveries of an endpoint that it saw newer are held until it is accepted, without a restart; others are sent."""
@@ -86,7 +86,7 @@ async def test_what_it_saw_newer_waits_until_it_is_accepted(
         await world.endpoint(f"{receiver.base_url}/stays", tenant="bmce")
         [pending] = await world.publish(rung=False)
         await swapping.dump()
-        newer = await rotated(world, moved)
+        newer = await world.rotate(moved)
         async with world.worker() as worker:
             for ring in (pending, *await world.publish(), *await world.publish("bmce")):
                 await world.state(ring, "delivered")
@@ -117,7 +117,7 @@ async def waits_until_accepted(after: World, pending: Ring, swapping: Swap) -> N
         await after.state(ring, "delivered")
 
 
-async def test_what_was_in_flight(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_request_in_flight_is_sent_again(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
     """A request in flight while its database was replaced has no record, and is sent again with the same id."""
     swapping = swap(old, tmp_path, redis_url)
     answer = asyncio.Event()
@@ -137,7 +137,7 @@ async def test_what_was_in_flight(old: Site, redis_url: str, receiver: Receiver,
     assert [pending.delivery_id] * 2 == [one.headers["webhook-id"] for one in receiver.received]
 
 
-async def test_it_writes_nothing_that_nobody_can_verify(
+async def test_it_uses_the_restored_integrity_key(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """It knows an integrity key version that the restore removed, and writes with the restored one."""
@@ -147,7 +147,7 @@ async def test_it_writes_nothing_that_nobody_can_verify(
         await swapping.dump()
         async with world.pool.acquire() as connection:
             await rotate_integrity_key(world.installation.operator(connection), os.urandom)
-        await rotated(world, moved)
+        await world.rotate(moved)
         async with world.worker() as worker:
             await world.state((await world.publish())[0], "delivered")
             await later(world)
@@ -171,7 +171,7 @@ async def under_a_new_integrity_key(world: World, moved: AddedEndpoint) -> Rotat
     """Rotate both keys: the new integrity key version has a number that the worker knew before."""
     async with world.pool.acquire() as connection:
         await rotate_integrity_key(world.installation.operator(connection), os.urandom)
-    newest = await rotated(world, moved)
+    newest = await world.rotate(moved)
     assert newest.after is not None
     assert "2" == newest.after.mac_key_id
     return newest
@@ -183,7 +183,7 @@ async def findings(world: World) -> int:
     return count
 
 
-async def test_a_number_that_was_given_again_before_it_was_accepted(
+async def test_a_reused_version_number_signs_with_the_new_secret(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """A new version with the number of a lost, cached one is used to sign."""
@@ -191,13 +191,13 @@ async def test_a_number_that_was_given_again_before_it_was_accepted(
     async with begun(old, redis_url, tmp_path) as world:
         moved = await world.endpoint(f"{receiver.base_url}/moved")
         await swapping.dump()
-        lost = await rotated(world, moved)
+        lost = await world.rotate(moved)
         async with world.worker() as worker:
             await world.state((await world.publish())[0], "delivered")
             await swapping.drop(worker)
             await swapping.restore()
             async with restored(old, redis_url, tmp_path) as after:
-                new = await rotated(after, moved)
+                new = await after.rotate(moved)
                 assert (lost.secret_ref, lost.generation) == (new.secret_ref, new.generation)
                 [pending] = await after.publish()
                 await after.state(pending, "delivered")

@@ -20,7 +20,7 @@ SELECT DISTINCT proowner::regrole::text FROM pg_proc
 """
 
 
-async def test_the_schema_alone_as_plain_sql(
+async def test_the_schema_alone_works_in_another_database(
     old: Site, new: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """The schema of hookseal works in another database, beside other tables."""
@@ -57,7 +57,7 @@ async def owners(at: Site) -> list[str]:
         await connection.close()
 
 
-async def test_as_the_owner_without_a_superuser(old: Site, redis_url: str, tmp_path: Path) -> None:
+async def test_upgrade_restores_the_publishing_owner(old: Site, redis_url: str, tmp_path: Path) -> None:
     """With `--no-owner` the restoring role owns the publishing functions; `db upgrade` restores their owner."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), OWNED=old.bare_url(OWNER))
     old.introduce(sh)
@@ -100,7 +100,7 @@ async def publish(at: Site, login: str) -> None:
         await connection.close()
 
 
-async def test_without_its_owner_as_a_superuser(old: Site, redis_url: str, tmp_path: Path) -> None:
+async def test_a_schema_of_the_superuser_is_refused(old: Site, redis_url: str, tmp_path: Path) -> None:
     """After `--no-owner` by a superuser the schema is the superuser's, and `db upgrade` refuses its old owner."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), OWNED=old.bare_url())
     old.introduce(sh)

@@ -21,7 +21,7 @@ NEED_THE_KEY = (  # one of each kind: all commands that change or verify anythin
 )
 
 
-async def test_nothing_starts(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+async def test_nothing_starts_without_the_key(old: Site, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
     """With another key, worker and commands exit 78 with both ids; without a key, with the variable."""
     sh = shell(
         tmp_path,

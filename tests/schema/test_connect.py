@@ -45,7 +45,7 @@ async def path(connection: Connection) -> str:
 
 
 @pytest.mark.parametrize("query", ["", "?search_path=public", "?options=-csearch_path%3Dpublic"])
-async def test_whatever_the_url_says(database_url: str, query: str) -> None:
+async def test_the_url_cannot_change_the_search_path(database_url: str, query: str) -> None:
     """The search path is ours, whatever the URL says, and stays so after a reset of the session."""
     async with opened(database_url + query) as connection:
         assert SEARCH_PATH == await path(connection)
@@ -53,7 +53,7 @@ async def test_whatever_the_url_says(database_url: str, query: str) -> None:
         assert SEARCH_PATH == await path(connection)
 
 
-async def test_whatever_role_and_database_say(pool: Pool, database_url: str) -> None:
+async def test_role_and_database_cannot_change_the_search_path(pool: Pool, database_url: str) -> None:
     """Defaults of the role or the database do not change the search path."""
     name = await pool.fetchval("SELECT quote_ident(current_database())")
     async with login(pool, database_url) as (role, url):
@@ -64,7 +64,7 @@ async def test_whatever_role_and_database_say(pool: Pool, database_url: str) -> 
             assert SEARCH_PATH == await path(connection)
 
 
-async def test_a_pool(database_url: str) -> None:
+async def test_each_connection_of_a_pool_has_the_search_path(database_url: str) -> None:
     """Each connection of a pool has our search path, and is returned to the pool without a statement."""
     sent: list[str] = []
     async with connection_pool(database_url, size=2) as pool:
@@ -77,7 +77,7 @@ async def test_a_pool(database_url: str) -> None:
     assert [] == sent
 
 
-async def test_a_transaction_that_was_left_open(database_url: str) -> None:
+async def test_an_open_transaction_is_rolled_back(database_url: str) -> None:
     """An open transaction is rolled back when its connection is returned to the pool."""
     async with connection_pool(database_url, size=1) as pool:
         async with pool.acquire() as connection:
@@ -86,7 +86,7 @@ async def test_a_transaction_that_was_left_open(database_url: str) -> None:
         assert await pool.fetchval("SELECT to_regclass('hookseal.left_open') IS NULL")
 
 
-async def test_a_proxy_that_drops_the_setting(database_url: str) -> None:
+async def test_a_dropped_setting_is_set_by_a_statement(database_url: str) -> None:
     """If a proxy drops the setting but keeps the session, a statement sets the path once for the connection."""
     async with pooler(database_url, drops=True) as between, connection_pool(between.url, size=1) as pool:
         assert [SEARCH_PATH] == between.dropped
@@ -95,7 +95,7 @@ async def test_a_proxy_that_drops_the_setting(database_url: str) -> None:
                 assert SEARCH_PATH == await path(connection)
 
 
-async def test_a_pooler_that_drops_the_setting(pool: Pool, database_url: str) -> None:
+async def test_a_pooler_that_changes_sessions_is_refused(pool: Pool, database_url: str) -> None:
     """If a pooler drops the setting and changes sessions, the connection is refused, with the statement to run."""
     async with login(pool, database_url) as (role, url), pooler(url, drops=True, hides=True) as between:
         with pytest.raises(SearchPathRefused, match="drops the setting search_path") as refused:
@@ -108,7 +108,7 @@ async def test_a_pooler_that_drops_the_setting(pool: Pool, database_url: str) ->
             assert SEARCH_PATH == await path(connection)
 
 
-async def test_a_pooler_that_refuses_the_setting(pool: Pool, database_url: str) -> None:
+async def test_a_refused_parameter_is_treated_as_dropped(pool: Pool, database_url: str) -> None:
     """If a pooler refuses the parameter, the connection is tried without it and judged as if it were dropped."""
     async with login(pool, database_url) as (role, url), pooler(url, refuses=True, hides=True) as between:
         with pytest.raises(SearchPathRefused):
@@ -118,7 +118,7 @@ async def test_a_pooler_that_refuses_the_setting(pool: Pool, database_url: str) 
             assert SEARCH_PATH == await path(connection)
 
 
-async def test_a_command_behind_such_a_pooler(database_url: str) -> None:
+async def test_a_command_behind_a_refused_pooler_exits_78(database_url: str) -> None:
     """Behind such a pooler a command ends with 78 and names the address and the statement."""
     async with pooler(database_url, drops=True, hides=True) as between:
         ended = await hookseal("db", "status", DATABASE_URL=between.url)
@@ -128,7 +128,7 @@ async def test_a_command_behind_such_a_pooler(database_url: str) -> None:
     assert f"PostgreSQL at {between.address}" in ended.err
 
 
-async def test_a_worker_behind_such_a_pooler(database_url: str, redis_url: str) -> None:
+async def test_a_worker_behind_a_refused_pooler_exits_78(database_url: str, redis_url: str) -> None:
     """Behind such a pooler a worker ends with 78 and names the statement, too."""
     async with pooler(database_url, drops=True, hides=True) as between:
         ended = await hookseal(
@@ -143,7 +143,7 @@ async def test_a_worker_behind_such_a_pooler(database_url: str, redis_url: str) 
     assert "ALTER ROLE" in ended.err
 
 
-async def test_qualified_statements(database_url: str) -> None:
+async def test_a_qualified_pool_keeps_the_logins_search_path(database_url: str) -> None:
     """A pool that sends only qualified statements accepts the login's search path and does not change it."""
     async with (
         pooler(database_url, drops=True, hides=True) as between,
@@ -173,7 +173,7 @@ def _opening(file: Path) -> list[str]:
     ]
 
 
-def test_nothing_else_opens_a_connection() -> None:
+def test_one_module_opens_connections() -> None:
     """In hookseal and its tools only one module opens connections with asyncpg."""
     assert THE_PLACE.is_file()
     assert _opening(THE_PLACE)

@@ -63,7 +63,9 @@ async def waits(url: str) -> bool:
 
 @pytest.mark.req("SEC-05")
 @pytest.mark.parametrize("group", ["hookseal_producer", "hookseal_readonly", None])
-async def test_a_login_with_few_rights(pool: "Pool[asyncpg.Record]", database_url: str, group: str | None) -> None:
+async def test_a_login_with_few_rights_delays_nothing(
+    pool: "Pool[asyncpg.Record]", database_url: str, group: str | None
+) -> None:
     """A login with few rights cannot delay sealing, moves of keys or upgrades, not even with advisory locks."""
     await register(pool)
     async with login(pool, database_url, *([group] if group else [])) as (_, url):
@@ -84,7 +86,7 @@ async def test_a_login_with_few_rights(pool: "Pool[asyncpg.Record]", database_ur
 
 
 @pytest.mark.req("SEC-05")
-async def test_the_wait_of_who_seals(
+async def test_the_wait_to_seal_is_limited(
     pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait to seal ends and names process, role and application of the holder; the caller's settings stay."""
@@ -106,7 +108,7 @@ async def test_the_wait_of_who_seals(
 
 
 @pytest.mark.req("OPS-09", part="one-at-a-time")
-async def test_the_wait_of_an_upgrade(
+async def test_the_wait_of_an_upgrade_is_limited(
     pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait of an upgrade for another one ends and names the holder."""
@@ -122,10 +124,10 @@ async def test_the_wait_of_an_upgrade(
 
 
 @pytest.mark.req("OPS-09", part="under-load")
-async def test_an_upgrade_that_waits_holds_nobody_up(
+async def test_a_waiting_upgrade_delays_nobody(
     pool: "Pool[asyncpg.Record]", database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody reads a table for long, as a dump does: the upgrade names them in the end; publishing goes on."""
+    """While a table is read for long, as by a dump, publishing continues; the upgrade fails and names the reader."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 6)
     make_later(tmp_path, monkeypatch, "ALTER TABLE hookseal.deliveries ADD COLUMN note text")
     async with session(database_url, "SELECT count(*) FROM hookseal.attempts") as reader:
@@ -142,7 +144,9 @@ async def test_an_upgrade_that_waits_holds_nobody_up(
 
 
 @pytest.mark.req("OPS-09", part="one-at-a-time")
-async def test_the_wait_of_the_first_upgrade(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_of_the_first_upgrade_is_limited(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In an empty database the second upgrade waits for the first one's schema, and names its process."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 0.2)
     first = await connect(empty_database_url, application_name="hookseal db upgrade")
@@ -162,7 +166,7 @@ async def test_the_wait_of_the_first_upgrade(empty_database_url: str, monkeypatc
 
 
 @pytest.mark.req("OPS-09", part="one-at-a-time")
-async def test_nothing_outlives_an_upgrade(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_no_lock_outlives_an_upgrade(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """No session keeps a lock of an upgrade: behind a pooler it would delay the next upgrade."""
     connection = await connect(database_url)
     try:

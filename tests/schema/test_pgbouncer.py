@@ -37,7 +37,7 @@ async def between(database_url: str, **changes: str) -> AsyncIterator[Server]:
 
 
 @NAMES
-async def test_an_upgrade_from_nothing(empty_database_url: str, kept: str) -> None:
+async def test_the_first_upgrade_works(empty_database_url: str, kept: str) -> None:
     """`db upgrade` creates the schema through PgBouncer, twice, and leaves no prepared statement in a session."""
     async with between(empty_database_url, max_prepared_statements=kept, default_pool_size="2") as server:
         for _ in range(2):
@@ -63,7 +63,7 @@ async def sessions(url: str, *, number: int) -> list[set[str]]:
 
 
 @NAMES
-async def test_more_clients_than_sessions(database_url: str, kept: str) -> None:
+async def test_each_statement_gets_its_own_result(database_url: str, kept: str) -> None:
     """With 8 connections on 3 sessions each statement gets its own result, inside a transaction and outside."""
     errors: Counter[str] = Counter()
     async with (
@@ -91,7 +91,7 @@ async def test_more_clients_than_sessions(database_url: str, kept: str) -> None:
     assert ({True} if kept != "0" else set()) == {name.startswith("PGBOUNCER_") for name in names}
 
 
-async def test_a_statement_that_takes_too_long(pool: Pool, database_url: str) -> None:
+async def test_a_slow_statement_is_cancelled(pool: Pool, database_url: str) -> None:
     """At its time-out a statement is cancelled in PostgreSQL, and the connection stays usable."""
     running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^SELECT pg_sleep'"
 
@@ -123,7 +123,7 @@ async def test_the_search_path_is_passed_on(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("ignored", ["search_path", ""])
-async def test_a_search_path_that_is_dropped_or_refused(database_url: str, ignored: str) -> None:
+async def test_a_dropped_search_path_is_refused(database_url: str, ignored: str) -> None:
     """If PgBouncer drops or refuses the search path, the connection is refused, with the statement to run."""
     async with pgbouncer(database_url, ignore_startup_parameters=ignored) as server:
         with pytest.raises(SearchPathRefused, match="ALTER ROLE"):
@@ -140,7 +140,9 @@ async def test_a_search_path_that_is_dropped_or_refused(database_url: str, ignor
         ({"max_client_conn": "1"}, "", 69, "takes no connection now"),
     ],
 )
-async def test_what_it_refuses(database_url: str, changes: Mapping[str, str], query: str, code: int, said: str) -> None:
+async def test_a_refusal_of_pgbouncer_has_its_exit_code(
+    database_url: str, changes: Mapping[str, str], query: str, code: int, said: str
+) -> None:
     """An error of PgBouncer itself ends a command with the code and message of the same error of PostgreSQL."""
     async with between(database_url, **changes) as server:
         holds = await asyncpg.connect(server.url)

@@ -34,7 +34,7 @@ async def state(pool: "Pool[asyncpg.Record]") -> PlaintextColumn | None:
         return await plaintext.state(connection)
 
 
-async def test_it_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_the_column_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """An upgrade keeps the column until plaintext is forbidden, then removes it; a further upgrade does nothing."""
     before = await columns(pool)
     await upgrade(database_url)
@@ -49,7 +49,7 @@ async def test_it_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record]", data
     assert after == await made(database_url)
 
 
-async def test_before_anything_is_installed(empty_database_url: str) -> None:
+async def test_without_a_schema_there_is_no_column(empty_database_url: str) -> None:
     """Without a schema the column has no state, and its removal does nothing."""
     connection = await asyncpg.connect(empty_database_url)
     try:
@@ -59,7 +59,7 @@ async def test_before_anything_is_installed(empty_database_url: str) -> None:
         await connection.close()
 
 
-async def test_a_new_installation_whose_column_is_gone(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_without_the_column_endpoints_work(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """Without the column endpoints are added, shown and counted as before, and none can claim to have plaintext."""
     await pool.execute(FORBID)
     await upgrade(database_url)
@@ -77,7 +77,7 @@ async def test_a_new_installation_whose_column_is_gone(pool: "Pool[asyncpg.Recor
         await legacy(pool)
 
 
-async def test_the_index_stays(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_the_index_stays_after_the_removal(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """After the removal, the index that counts rows with plaintext still exists."""
     await pool.execute(FORBID)
     await upgrade(database_url)
@@ -86,7 +86,7 @@ async def test_the_index_stays(pool: "Pool[asyncpg.Record]", database_url: str) 
 
 
 @pytest.mark.req("OPS-10")
-async def test_rights_stay(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_other_columns_keep_their_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """Every role keeps its rights to every other column, including `has_plaintext`."""
     await pool.execute(FORBID)
     await upgrade(database_url)
@@ -97,7 +97,7 @@ async def test_rights_stay(pool: "Pool[asyncpg.Record]", database_url: str) -> N
     }
 
 
-async def test_at_the_same_time(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_concurrent_upgrades_remove_the_column_once(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """Concurrent upgrades remove the column once, without an error."""
     await pool.execute(FORBID)
     await asyncio.gather(*(upgrade(database_url) for _ in range(3)))
@@ -105,7 +105,7 @@ async def test_at_the_same_time(pool: "Pool[asyncpg.Record]", database_url: str)
     assert PlaintextColumn.GONE is await state(pool)
 
 
-async def test_while_somebody_uses_the_table(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_a_locked_table_is_busy(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """If the table stays locked, the upgrade ends as `Busy` without a change, and can be repeated."""
     await pool.execute(FORBID)
     async with pool.acquire() as other, other.transaction():
@@ -117,7 +117,7 @@ async def test_while_somebody_uses_the_table(pool: "Pool[asyncpg.Record]", datab
     assert PlaintextColumn.GONE is await state(pool)
 
 
-async def test_only_the_owner(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_only_the_owner_removes_the_column(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """A role that does not own the schema cannot remove the column."""
     await pool.execute(FORBID)
     name = urlsplit(database_url).path.removeprefix("/")

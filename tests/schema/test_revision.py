@@ -7,7 +7,7 @@ from hookseal.postgres.schema import revision
 
 
 @pytest.mark.req("OPS-09", part="compared")
-async def test_current(database_url: str, empty_database_url: str) -> None:
+async def test_a_migrated_database_has_the_current_revision(database_url: str, empty_database_url: str) -> None:
     """An empty database has no revision; a migrated one has the revision of this version."""
     found = []
     for url in (empty_database_url, database_url):

@@ -113,7 +113,7 @@ _READS = "SELECT has_column_privilege($1, 'hookseal.' || split_part($2, '.', 1),
 
 
 @pytest.mark.req("OPS-10")
-async def test_tables(pool: "Pool[asyncpg.Record]") -> None:
+async def test_each_role_has_its_table_rights(pool: "Pool[asyncpg.Record]") -> None:
     """Each role has exactly the listed rights to whole tables."""
     found: dict[str, dict[str, str]] = {role: defaultdict(str) for role in ROLES}
     for row in await pool.fetch(_RIGHTS, list(ROLES)):
@@ -125,7 +125,7 @@ async def test_tables(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_columns(pool: "Pool[asyncpg.Record]") -> None:
+async def test_each_role_has_its_column_rights(pool: "Pool[asyncpg.Record]") -> None:
     """Each role has exactly the listed rights to single columns."""
     rows = await pool.fetch(_PARTS, list(ROLES))
 
@@ -145,13 +145,13 @@ async def test_columns(pool: "Pool[asyncpg.Record]") -> None:
         ("hookseal_operator", ["endpoints.secret", *_HALVES, "secret_keys.check_value", "events.body"]),
     ],
 )
-async def test_what_is_secret(pool: "Pool[asyncpg.Record]", role: str, reads: list[str]) -> None:
+async def test_secrets_are_readable_by_few_roles(pool: "Pool[asyncpg.Record]", role: str, reads: list[str]) -> None:
     """Only the operator reads plaintext secrets; only the operator and the worker read a body or a sealed secret."""
     assert reads == [column for column in _SECRET if await pool.fetchval(_READS, role, column)]
 
 
 @pytest.mark.req("OPS-10")
-async def test_functions(pool: "Pool[asyncpg.Record]") -> None:
+async def test_publishing_functions_have_their_callers(pool: "Pool[asyncpg.Record]") -> None:
     """Only the roles of producers, publishers and operators may call the functions that publish."""
     rows = await pool.fetch(
         "SELECT f.proname, array_agg(r.rolname::text ORDER BY r.rolname) FROM pg_roles AS r, pg_proc AS f"

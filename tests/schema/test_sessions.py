@@ -52,12 +52,12 @@ def _leaving(file: Path) -> bool:
         ("UPDATE t\nSET state = 'x', b = 1", False),
     ],
 )
-def test_what_leaves_something(statement: str, leaves: bool) -> None:
+def test_the_pattern_matches_lasting_effects(statement: str, leaves: bool) -> None:
     """The pattern matches what outlives its transaction, and nothing else."""
     assert leaves == bool(_LEAVES.search(statement))
 
 
-def test_no_statement_leaves_anything() -> None:
+def test_no_statement_has_a_lasting_effect() -> None:
     """No effect of a statement outlives its transaction, except the search path and the listener's own connection."""
     files = [*SOURCE.rglob("*.sql"), *SOURCE.rglob("*.py")]
     assert _leaving(THE_PATH)

@@ -19,7 +19,7 @@ from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
         f"{{{','.join(['1'] * 31)}}}",
     ],
 )
-async def test_what_is_no_schedule(pool: "asyncpg.Pool[asyncpg.Record]", schedule: str) -> None:
+async def test_an_invalid_schedule_is_refused(pool: "asyncpg.Pool[asyncpg.Record]", schedule: str) -> None:
     """The database refuses a retry schedule unless it has 1 to 30 entries of 1 s to 7 d, at most 30 d in all."""
     with pytest.raises(asyncpg.CheckViolationError):
         await pool.execute(
@@ -52,7 +52,7 @@ async def test_a_schedule_says_how_many_attempts(pool: "asyncpg.Pool[asyncpg.Rec
 
 @pytest.mark.req("SEC-22")
 @pytest.mark.parametrize("column", ["ref", "endpoint_id", "key_id"])
-async def test_what_a_record_is_of_cannot_be_written(pool: "asyncpg.Pool[asyncpg.Record]", column: str) -> None:
+async def test_generated_columns_cannot_be_written(pool: "asyncpg.Pool[asyncpg.Record]", column: str) -> None:
     """Nobody, not even the owner, can write the columns that are generated from a record."""
     with pytest.raises(asyncpg.GeneratedAlwaysError):
         await pool.execute(f"UPDATE hookseal.secret_records SET {column} = NULL")  # noqa: S608 -- ours
@@ -77,7 +77,7 @@ async def test_what_a_record_is_of_cannot_be_written(pool: "asyncpg.Pool[asyncpg
         ("integrity", None),
     ],
 )
-async def test_of_which_endpoint_a_record_is(
+async def test_the_endpoint_of_a_record_is_read_from_its_name(
     pool: "asyncpg.Pool[asyncpg.Record]", name: str, endpoint: str | None
 ) -> None:
     """The endpoint of a record is read from its name, if well formed; its ref and key come from the row itself."""

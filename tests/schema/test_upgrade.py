@@ -58,7 +58,7 @@ def as_role(url: str, role: str) -> str:
     return parts._replace(netloc=f"{role}:hunter2@{parts.hostname}:{parts.port}").geturl()
 
 
-async def test_twice_is_as_once(empty_database_url: str) -> None:
+async def test_a_second_upgrade_creates_nothing(empty_database_url: str) -> None:
     """A second upgrade returns the same revision and creates nothing."""
     assert revision.EXPECTED == await upgrade(empty_database_url)
     first = await made(empty_database_url)
@@ -68,7 +68,7 @@ async def test_twice_is_as_once(empty_database_url: str) -> None:
     assert len(first) > 20
 
 
-async def test_many_at_the_same_time(empty_database_url: str) -> None:
+async def test_concurrent_upgrades_succeed(empty_database_url: str) -> None:
     """Concurrent upgrades of one database wait for each other, and all succeed."""
     ended = await asyncio.gather(*(upgrade(empty_database_url) for _ in range(4)))
 
@@ -95,7 +95,7 @@ async def test_a_newer_database_is_refused(database_url: str) -> None:
     assert before == await made(database_url)
 
 
-async def test_a_plain_owner_that_may_create_roles(bare_postgres: Server) -> None:
+async def test_an_owner_that_may_create_roles_can_upgrade(bare_postgres: Server) -> None:
     """A database owner who may create roles, without being a superuser, can upgrade and publish."""
     url = await owned(bare_postgres, "CREATEROLE")
 
@@ -104,7 +104,7 @@ async def test_a_plain_owner_that_may_create_roles(bare_postgres: Server) -> Non
     await execute(url, "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
 
 
-async def test_a_plain_owner_that_may_not(bare_postgres: Server) -> None:
+async def test_an_owner_without_the_right_gets_the_statements(bare_postgres: Server) -> None:
     """An owner who may not create roles gets the statements to run, and can upgrade afterwards."""
     url = await owned(bare_postgres)
     with pytest.raises(Refused) as caught:
@@ -120,7 +120,7 @@ async def test_a_plain_owner_that_may_not(bare_postgres: Server) -> None:
     await execute(url, "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
 
 
-async def test_a_second_installation_of_a_server(bare_postgres: Server) -> None:
+async def test_a_second_installation_gets_one_statement(bare_postgres: Server) -> None:
     """If the roles exist and the owner may not grant them, the error has the one statement that allows it."""
     await upgrade(bare_postgres.url)
     url = await owned(bare_postgres, "CREATEROLE")
@@ -133,7 +133,7 @@ async def test_a_second_installation_of_a_server(bare_postgres: Server) -> None:
     assert revision.EXPECTED == await upgrade(url)
 
 
-async def test_a_stranger(own_postgres: Server) -> None:
+async def test_a_role_without_rights_is_refused(own_postgres: Server) -> None:
     """A role without rights to the database is refused, whether the schema exists or not."""
     await execute(
         own_postgres.url, "CREATE ROLE stranger LOGIN PASSWORD 'hunter2' NOSUPERUSER", "CREATE DATABASE another"
@@ -153,7 +153,7 @@ async def test_a_schema_of_another_role_is_refused(bare_postgres: Server) -> Non
     assert set() == await made(bare_postgres.url)
 
 
-async def test_a_schema_that_may_not_be_written(bare_postgres: Server) -> None:
+async def test_a_schema_without_the_right_to_create_is_refused(bare_postgres: Server) -> None:
     """A role without the right to create in its schema is refused, and the error says what helps."""
     url = await owned(bare_postgres, "CREATEROLE")
     await execute(url, "CREATE SCHEMA hookseal", "REVOKE CREATE ON SCHEMA hookseal FROM owner")

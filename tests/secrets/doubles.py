@@ -27,7 +27,7 @@ def reader_on(
     return SecretReader(store, cache, clock=clock, budget_seconds=budget_seconds)
 
 
-async def settled() -> None:
+async def tasks_idle() -> None:
     """Return once every task waits for something outside of the process."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)

@@ -82,7 +82,7 @@ async def test_the_right_key_unlocks_without_a_write(begun: Pool) -> None:
     assert Provider.DB == unlocked.store.provider
 
 
-async def test_a_secret_goes_all_the_way_round(begun: Pool) -> None:
+async def test_a_stored_secret_signs_for_its_endpoint(begun: Pool) -> None:
     """A secret that was stored and set in the caller's transaction signs for its endpoint."""
     unlocked = await unlock(begun, Provider.DB, RING)
     async with begun.acquire() as connection, connection.transaction():
@@ -205,7 +205,7 @@ async def test_the_active_version_of_the_sentinel_is_the_one_that_is_opened(begu
     assert 2 == (await unlock(begun, Provider.DB, RING)).sentinel.version
 
 
-async def test_the_sentinel_tells_when_the_store_stops_answering(begun: Pool) -> None:
+async def test_a_silent_store_fails_the_readiness_check(begun: Pool) -> None:
     """If the database is gone, the readiness check raises a transient error."""
     unlocked = await unlock(begun, Provider.DB, RING)
     await begun.close()

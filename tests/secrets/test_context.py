@@ -39,7 +39,7 @@ def test_encoding_is_injective(one: SecretContext, other: SecretContext) -> None
     assert (one == other) == (one.encode() == other.encode())
 
 
-def test_a_border_cannot_move() -> None:
+def test_text_cannot_move_between_parts() -> None:
     """`a/b` with `c` and `a` with `b/c` are two different contexts."""
     one = SecretContext(tenant=TenantId("a/b"), name="c", version=1, purpose=Purpose.SENTINEL)
     other = SecretContext(tenant=TenantId("a"), name="b/c", version=1, purpose=Purpose.SENTINEL)

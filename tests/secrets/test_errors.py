@@ -1,4 +1,4 @@
-"""The errors: their class tells a caller whether a retry can help."""
+"""The class of an error says whether a retry can help."""
 
 import pytest
 

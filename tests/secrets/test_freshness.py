@@ -30,7 +30,7 @@ pytestmark = pytest.mark.req("SEC-24", part="stale")
         ("active", "active", "a", "a", True, "that a re-wrap left no record of"),
     ],
 )
-def test_known(
+def test_a_contradicting_record_is_stale(
     *, state: str, pointed: str | None, key_id: str, audited: str | None, drained: bool, problem: str | None
 ) -> None:
     """A record is stale if its state contradicts its endpoint's row, or its master key the audit log or a re-wrap."""
@@ -69,14 +69,14 @@ def test_claims_at_the_same_time_may_be_served_in_either_order() -> None:
         seen.require_newest(read(1, after=timedelta(seconds=62)))
 
 
-def test_a_move_begins_the_two_seconds_anew() -> None:
+def test_a_move_restarts_the_tolerance() -> None:
     """The two seconds count from when the highest generation was first read, not from when the endpoint was."""
     seen = GenerationsSeen()
     for generation, seconds in ((1, 0), (2, 10), (1, 11)):
         seen.require_newest(read(generation, after=timedelta(seconds=seconds)))
 
 
-def test_to_read_it_again_begins_nothing_anew() -> None:
+def test_reading_again_does_not_restart_the_tolerance() -> None:
     """Reading the highest generation again does not restart the two seconds."""
     seen = GenerationsSeen()
     for seconds in (0, 10):
@@ -86,7 +86,7 @@ def test_to_read_it_again_begins_nothing_anew() -> None:
         seen.require_newest(read(1, after=timedelta(seconds=11)))
 
 
-def test_endpoints_and_tenants_are_apart() -> None:
+def test_endpoints_do_not_affect_each_other() -> None:
     """The generation of one endpoint does not affect another endpoint or tenant."""
     seen = GenerationsSeen()
     seen.require_newest(read(5))
@@ -95,7 +95,7 @@ def test_endpoints_and_tenants_are_apart() -> None:
     seen.require_newest(read(1, after=APART, endpoint_id=OTHER_ENDPOINT))
 
 
-def test_an_accepted_restore_begins_anew() -> None:
+def test_an_accepted_restore_discards_what_was_seen() -> None:
     """A newer restore epoch discards what was seen; a concurrent claim of the older epoch is accepted."""
     seen = GenerationsSeen()
     seen.require_newest(read(5))
@@ -106,7 +106,7 @@ def test_an_accepted_restore_begins_anew() -> None:
         seen.require_newest(read(1, after=2 * APART, restore_epoch=1))
 
 
-def test_a_database_of_before_an_accepted_restore() -> None:
+def test_a_lower_restore_epoch_is_stale() -> None:
     """A lower restore epoch, two seconds after a higher one was read, means a stale database."""
     seen = GenerationsSeen()
     seen.require_newest(read(5, restore_epoch=1))
@@ -115,7 +115,7 @@ def test_a_database_of_before_an_accepted_restore() -> None:
         seen.require_newest(read(9, after=APART, restore_epoch=0))
 
 
-def test_what_was_seen_least_recently_leaves() -> None:
+def test_the_least_recently_seen_endpoint_is_forgotten() -> None:
     """Above the limit the least recently seen endpoint is forgotten."""
     seen = GenerationsSeen(most=2)
     for endpoint in (BARE.endpoint_id, OTHER_ENDPOINT, BARE.endpoint_id):

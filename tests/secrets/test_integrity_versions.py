@@ -26,7 +26,7 @@ class CountingStore(DevStore):
         return await super().versions(tenant, name)
 
 
-class Spoilt(DevStore):
+class UnreadableStore(DevStore):
     """A store that lists the versions of another one, and can open none of them."""
 
     def __init__(self, other: DevStore) -> None:
@@ -70,7 +70,7 @@ async def test_every_version_is_known() -> None:
     ]
 
 
-async def test_without_one_nothing_starts() -> None:
+async def test_without_an_integrity_key_nothing_starts() -> None:
     """An installation without an integrity key is refused."""
     with pytest.raises(SecretNotFound, match="_system/integrity"):
         await integrity_key(DevStore())
@@ -96,7 +96,7 @@ async def test_learning_is_bounded() -> None:
     assert 4 == store.asked
 
 
-async def test_what_comes_within_the_second_is_learned() -> None:
+async def test_a_version_made_within_the_second_is_learned() -> None:
     """A version that is created just after a failed look-up is learned by the next caller."""
     clock, store = FakeClock(), CountingStore()
     await put(store)
@@ -126,7 +126,7 @@ async def test_a_store_that_lost_versions() -> None:
     assert ("1", False) == (key.key_id, key.knows("3"))
 
 
-async def test_a_number_that_was_given_again() -> None:
+async def test_a_reused_version_number_is_read_again() -> None:
     """`refresh` reads the newest version again, `read_again` all of them."""
     await put(before := DevStore(), rotated=2)
     await put(restored := DevStore())
@@ -143,14 +143,14 @@ async def test_a_number_that_was_given_again() -> None:
     assert theirs.authenticate(b"framed", under="2") == key.authenticate(b"framed", under="2")
 
 
-async def test_versions_that_are_gone_or_do_not_open() -> None:
+async def test_missing_or_altered_versions_stop_no_known_key() -> None:
     """If the stored versions are missing or altered, a known key still makes and verifies MACs."""
     await put(store := DevStore(), rotated=1)
     key = await integrity_key(store)
-    for store_of in (DevStore(), Spoilt(store)):
+    for store_of in (DevStore(), UnreadableStore(store)):
         await IntegrityVersions(store_of, key, clock=FakeClock()).read_again()
         assert ("2", True) == (key.key_id, key.knows("1"))
     await IntegrityVersions(DevStore(), key, clock=FakeClock()).refresh()
     assert "2" == key.key_id
     with pytest.raises(RecordTampered):
-        await IntegrityVersions(Spoilt(store), key, clock=FakeClock()).refresh()
+        await IntegrityVersions(UnreadableStore(store), key, clock=FakeClock()).refresh()

@@ -13,14 +13,11 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import HooksealError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import producers
-from hookseal.operations.endpoint import rotation
 from hookseal.postgres.handles import Connection
 from hookseal.secrets.endpoint import canary_results, pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin
-from tests.secrets.asked_for_another import CASES, TLS, Asked, proven
+from tests.secrets.cross_tenant_calls import CASES, TLS, Asked, proven
 from tests.secrets.tenant_takers import tenant_takers
 
 pytestmark = pytest.mark.req("SEC-08")
@@ -142,22 +139,13 @@ async def two(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIte
         ids.append(added.pointer.endpoint_id)
         await installation.deliveries(tenant)
         for overlap_seconds in (0, 3600) if tenant == RIVAL else (0, 0, 3600):
-            await rotated(installation, tenant, ids[-1], overlap_seconds=overlap_seconds)
+            await installation.rotate(ids[-1], tenant=tenant, overlap_seconds=overlap_seconds)
     async with login(begun_pool, database_url) as (role, _):
         async with begun_pool.acquire() as connection:
             await canary_results.keep(connection, proven(ACME, ids[-1], generation=2))
             await producers.grant(installation.operator(connection), role, ACME)
         await begun_pool.execute("UPDATE hookseal.endpoints SET secret = 'plaintext of ' || tenant_id")
         yield Two(installation=installation, own=ids[-1], role=role)
-
-
-async def rotated(installation: Installation, tenant: TenantId, endpoint: EndpointId, *, overlap_seconds: int) -> None:
-    """Rotate the endpoint's secret."""
-    wanted = RotationRequest(
-        tenant_id=tenant, endpoint_id=endpoint, overlap_seconds=overlap_seconds, secret=generate_signing_secret()
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), wanted)
 
 
 async def owned(connection: Any, tenant: TenantId) -> dict[str, list[str]]:
@@ -181,14 +169,14 @@ class _TakenBack(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Came:
+class CaseResult:
     """The result of a case, without values that differ between endpoints, and whether acme's rows changed."""
 
     said: str
     moved: bool
 
 
-async def came(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> Came:
+async def run_case(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> CaseResult:
     """Return the result of the case, and roll back what it did."""
     said, moved = "", False
     async with two.installation.pool.acquire() as connection:
@@ -203,7 +191,7 @@ async def came(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> C
                     said = f"{type(error).__name__}: {error}"
                 moved = before != await owned(connection, ACME)
                 raise _TakenBack
-    return Came(said=_VARYING.sub("_", said), moved=moved)
+    return CaseResult(said=_VARYING.sub("_", said), moved=moved)
 
 
 async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint: EndpointId) -> Asked:
@@ -223,12 +211,12 @@ async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint
     )
 
 
-async def test_asked_for_another_tenants(two: Two) -> None:
+async def test_a_call_for_another_tenants_endpoint_does_nothing(two: Two) -> None:
     """A call of rival for acme's endpoint has the result of one for a missing endpoint, and changes nothing of acme."""
     for name in CASES:
-        theirs = await came(two, name, RIVAL, two.own)
-        assert theirs == await came(two, name, RIVAL, NOBODY), name
+        theirs = await run_case(two, name, RIVAL, two.own)
+        assert theirs == await run_case(two, name, RIVAL, NOBODY), name
         assert not theirs.moved, name
-        assert name in SAME_FOR_ALL or theirs != await came(two, name, ACME, two.own), (
+        assert name in SAME_FOR_ALL or theirs != await run_case(two, name, ACME, two.own), (
             f"{name}: the case cannot distinguish tenants"
         )

@@ -144,7 +144,7 @@ REFS = st.builds(
 
 
 @given(tenant=st.one_of(st.just(TENANT), TENANTS), endpoint=ENDPOINTS, current=REFS, previous=REFS, headers=REFS)
-async def test_nothing_is_asked_for_another(
+async def test_a_foreign_ref_is_refused_before_the_store_is_asked(
     tenant: TenantId, endpoint: EndpointId, current: SecretRef, previous: SecretRef, headers: SecretRef
 ) -> None:
     """A row with a valid MAC and a foreign ref is refused before the store is asked."""

@@ -72,7 +72,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 @pytest.mark.req("SEC-15", part="secrets")
 @pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS.keys())
-def test_no_refusal_holds_the_value(refuse: Callable[[], object]) -> None:
+def test_no_error_has_the_value(refuse: Callable[[], object]) -> None:
     """Neither the error, nor its causes, nor its traceback contains the value, in plaintext or base64."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 -- its content is tested, not its class
         refuse()

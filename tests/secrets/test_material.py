@@ -27,7 +27,7 @@ LEAVING: list[Callable[[object], object]] = [
 ]
 
 
-def test_reveal_is_the_way_out() -> None:
+def test_reveal_returns_the_bytes() -> None:
     """`reveal` returns the original bytes, and the length is known."""
     assert CANARY == MATERIAL.reveal()
     assert len(CANARY) == len(MATERIAL)
@@ -39,7 +39,7 @@ def test_every_way_to_show_it_shows_the_mask(show: Callable[[object], str]) -> N
     assert "SecretMaterial([masked])" == show(MATERIAL)
 
 
-def test_what_holds_material_masks_it_too() -> None:
+def test_containers_mask_material() -> None:
     """A container, an integrity key, a master key, a key ring and a signer are masked, too."""
     shown = repr(
         [[MATERIAL], {"a": MATERIAL}, INTEGRITY, FIRST, RING, Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC)]
@@ -57,14 +57,14 @@ def test_what_holds_material_masks_it_too() -> None:
     [MATERIAL, FIRST, Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC)],
     ids=lambda value: type(value).__name__,
 )
-def test_nothing_with_a_key_in_it_is_copied_or_pickled(leave: Callable[[object], object], value: object) -> None:
+def test_keys_are_not_copied_or_pickled(leave: Callable[[object], object], value: object) -> None:
     """Objects with key bytes refuse pickling, copying and the hooks beneath them."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         leave(value)
 
 
 @pytest.mark.parametrize("value", [RING, INTEGRITY, [MATERIAL]], ids=lambda value: type(value).__name__)
-def test_what_holds_it_is_not_pickled_either(value: object) -> None:
+def test_containers_of_keys_are_not_pickled(value: object) -> None:
     """A key ring, an integrity key or a container with key bytes cannot be pickled either."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         pickle.dumps(value)

@@ -61,14 +61,14 @@ MALFORMED = [
 
 @given(REFS)
 @example(SecretRef(provider=Provider.OPENBAO, tenant=TenantId("t" * 63), name="n" * 128, version=MAX_VERSION))
-def test_parse_undoes_format(ref: SecretRef) -> None:
+def test_a_formatted_ref_is_parsed_back(ref: SecretRef) -> None:
     """The text of a ref parses to the same ref, and has at most 512 bytes."""
     assert ref == SecretRef.parse(str(ref))
     assert 512 >= len(str(ref).encode())
 
 
 @given(st.one_of(st.text(), st.from_regex(r"[a-z]{0,8}:[a-z_.\n-]*:[a-z/.]*:[0-9\u0660-\u0669+]*")))
-def test_whatever_parses_is_spelled_in_the_one_way(text: str) -> None:
+def test_a_ref_has_one_text_form(text: str) -> None:
     """Any text is either the only text form of a ref or malformed."""
     with suppress(Malformed):
         assert text == str(SecretRef.parse(text))
@@ -99,7 +99,7 @@ def test_a_ref_of_the_operator_parses() -> None:
     assert OPERATOR_TENANT == SecretRef.parse("db:_operator:name:1").tenant
 
 
-def test_reserved_means_those_two_tenants() -> None:
+def test_only_two_tenants_are_reserved() -> None:
     """Any other tenant with a leading underscore is malformed, even with `reserved`."""
     with pytest.raises(Malformed, match="its tenant"):
         SecretRef.parse("db:_other:name:1", reserved=True)

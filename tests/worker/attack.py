@@ -1,6 +1,6 @@
-"""An attack by somebody with write access to all tables: its SQL, and what becomes of the victim's delivery.
+"""An attack by somebody with write access to all tables: its SQL, and how the victim's delivery ends.
 
-In the SQL, `{victim}` and `{sibling}` are two endpoints of `{tenant}`, `{stranger}` is one of the tenant `rival`,
+In the SQL, `{victim}` and `{sibling}` are two endpoints of `{tenant}`, `{other_tenant}` is one of the tenant `rival`,
 `{signing}` and `{headers}` name the victim's secrets, and `{thief}` is a URL of the attacker. Each endpoint has two
 versions of its secret, which both sign, and header values. `old_endpoints` and `old_secret_records` are copies of the
 rows before the second version.
@@ -34,7 +34,7 @@ class Attack:
     """One attack, and the state in which it leaves the victim's delivery; `says` is part of the reason stored there."""
 
     name: str
-    spoil: str
+    sql: str
     says: str
     state: str = "pending"
     waiting_for: str | None = "secret"
@@ -42,7 +42,7 @@ class Attack:
 
 def row(name: str, to: str, says: str = ALTERED) -> Attack:
     """Return an attack that changes the victim's row."""
-    return Attack(name=name, spoil=_ROW.substitute(to=to), says=says)
+    return Attack(name=name, sql=_ROW.substitute(to=to), says=says)
 
 
 def whole_row(of: str, *, table: str = "hookseal.endpoints") -> str:
@@ -52,12 +52,12 @@ def whole_row(of: str, *, table: str = "hookseal.endpoints") -> str:
 
 def record(name: str, to: str, says: str, *, of: str = "{signing}", version: int = 2) -> Attack:
     """Return an attack that changes one of the victim's secret records."""
-    return Attack(name=name, spoil=_RECORD.substitute(to=to, name=of, version=version), says=says)
+    return Attack(name=name, sql=_RECORD.substitute(to=to, name=of, version=version), says=says)
 
 
 def delivery(name: str, to: str) -> Attack:
     """Return an attack on the victim's delivery that does not keep it from arriving."""
-    return idle(Attack(name=name, spoil=_DELIVERY.substitute(to=to), says=""))
+    return idle(Attack(name=name, sql=_DELIVERY.substitute(to=to), says=""))
 
 
 def ending(attack: Attack) -> Attack:

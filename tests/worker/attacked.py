@@ -25,7 +25,7 @@ KEPT = ("endpoints", "secret_records", "audit_heads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Party:
+class AttackedEndpoint:
     """An endpoint with two versions of its secret that both sign, the current one first, and a header of its own."""
 
     tenant: str
@@ -47,8 +47,8 @@ class Scene:
     """An attack on one endpoint of a tenant, and a second endpoint that must not be affected."""
 
     attack: Attack
-    victim: Party
-    sibling: Party
+    victim: AttackedEndpoint
+    sibling: AttackedEndpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,42 +57,42 @@ class Stage:
 
     world: World
     scenes: tuple[Scene, ...]
-    stranger: Party
+    other_tenant: AttackedEndpoint
     thief: str
 
     @property
-    def parties(self) -> dict[str, Party]:
+    def parties(self) -> dict[str, AttackedEndpoint]:
         """Every endpoint by the path of its URL."""
-        found = [self.stranger]
+        found = [self.other_tenant]
         for scene in self.scenes:
             found += [scene.victim, scene.sibling]
         return {party.path: party for party in found}
 
-    async def spoil(self, scene: Scene) -> None:
+    async def attack(self, scene: Scene) -> None:
         """Execute the SQL of the attack."""
         victim = scene.victim.endpoint_id
         await self.world.pool.execute(
-            scene.attack.spoil.format(
+            scene.attack.sql.format(
                 tenant=scene.victim.tenant,
                 victim=victim,
                 sibling=scene.sibling.endpoint_id,
-                stranger=self.stranger.endpoint_id,
+                other_tenant=self.other_tenant.endpoint_id,
                 signing=f"webhook-endpoint-{victim}",
                 headers=f"endpoint-headers-{victim}",
                 thief=f"{self.thief}/{scene.victim.tenant}",
             )
         )
 
-    async def mend(self) -> None:
+    async def restore(self) -> None:
         """Restore every row as it was before the attacks, and make everything that waits due now."""
         async with self.world.pool.acquire() as connection, connection.transaction():
             await connection.execute("SET LOCAL session_replication_role = replica")  # else triggers refuse it
             await connection.execute("DELETE FROM hookseal.audit_log WHERE sequence = 1000000")
             for table in KEPT:
                 await put_back(connection, table)
-        await self.look_again()
+        await self.retry_all()
 
-    async def look_again(self, *, at_delivered: bool = False, cached: bool = False) -> None:
+    async def retry_all(self, *, at_delivered: bool = False, cached: bool = False) -> None:
         """Make what waits due now, and what was delivered if asked for; unless `cached`, discard all caches."""
         if not cached:
             await self.world.pool.execute("UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'")
@@ -150,11 +150,11 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
     """
     tenants = [f"t{number}" for number, _ in enumerate(attacks)]
     begun = {
-        (tenant, part): await _begun(world, tenant, part, base_url, TLS if "tls" in attack.spoil else NONE)
+        (tenant, part): await _begun(world, tenant, part, base_url, TLS if "tls" in attack.sql else NONE)
         for tenant, attack in zip(tenants, attacks, strict=True)
         for part in ("victim", "sibling")
     }
-    begun[RIVAL, "stranger"] = await _begun(world, RIVAL, "stranger", base_url, TLS)
+    begun[RIVAL, "other_tenant"] = await _begun(world, RIVAL, "other_tenant", base_url, TLS)
     await world.pool.execute(
         "CREATE TABLE old_endpoints AS SELECT * FROM hookseal.endpoints;"
         "CREATE TABLE old_secret_records AS SELECT * FROM hookseal.secret_records"
@@ -166,7 +166,7 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
         Scene(attack=attack, victim=parties[tenant, "victim"], sibling=parties[tenant, "sibling"])
         for tenant, attack in zip(tenants, attacks, strict=True)
     ]
-    return Stage(world=world, scenes=tuple(scenes), stranger=parties[RIVAL, "stranger"], thief=thief)
+    return Stage(world=world, scenes=tuple(scenes), other_tenant=parties[RIVAL, "other_tenant"], thief=thief)
 
 
 async def _begun(world: World, tenant: str, part: str, base_url: str, tls: TlsIdentity) -> tuple[EndpointId, str]:
@@ -177,14 +177,14 @@ async def _begun(world: World, tenant: str, part: str, base_url: str, tls: TlsId
     return added.pointer.endpoint_id, added.secret.reveal().decode()
 
 
-async def _rotated(world: World, tenant: str, part: str, endpoint_id: EndpointId, first: str) -> Party:
+async def _rotated(world: World, tenant: str, part: str, endpoint_id: EndpointId, first: str) -> AttackedEndpoint:
     wanted = RotationRequest(
         tenant_id=TenantId(tenant), endpoint_id=endpoint_id, overlap_seconds=3600, secret=generate_signing_secret()
     )
     async with world.pool.acquire() as connection:
         rotated = await rotation.rotate_secret(world.installation.operator(connection), wanted)
     assert rotated.secret is not None
-    return Party(
+    return AttackedEndpoint(
         tenant=tenant,
         endpoint_id=endpoint_id,
         path=f"/{tenant}/{part}",

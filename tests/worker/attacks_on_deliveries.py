@@ -11,9 +11,9 @@ ON_DELIVERIES: Final = (
     delivery("delivery sent to the sibling", "endpoint_id = '{sibling}', replay_of = id"),
     Attack(
         name="delivery sent to another tenant",
-        spoil='INSERT INTO hookseal.events SELECT (jsonb_populate_record(e, \'{{"tenant_id": "rival"}}\')).*'
+        sql='INSERT INTO hookseal.events SELECT (jsonb_populate_record(e, \'{{"tenant_id": "rival"}}\')).*'
         " FROM hookseal.events AS e WHERE tenant_id = '{tenant}';"
-        "UPDATE hookseal.deliveries SET tenant_id = 'rival', endpoint_id = '{stranger}'"
+        "UPDATE hookseal.deliveries SET tenant_id = 'rival', endpoint_id = '{other_tenant}'"
         " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
         says="",
         state="delivered",
@@ -21,7 +21,7 @@ ON_DELIVERIES: Final = (
     ),
     Attack(
         name="delivery of a tenant sent to another's endpoint",
-        spoil="UPDATE hookseal.deliveries SET endpoint_id = '{stranger}'"
+        sql="UPDATE hookseal.deliveries SET endpoint_id = '{other_tenant}'"
         " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
         says="the endpoint is gone",
         state="cancelled",
@@ -33,7 +33,7 @@ ON_DELIVERIES: Final = (
     idle(
         Attack(
             name="an attempt that was not made",
-            spoil="INSERT INTO hookseal.attempts"
+            sql="INSERT INTO hookseal.attempts"
             " (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
             " SELECT tenant_id, id, 1, now(), 'delivered', '{{db:rival:webhook-endpoint-x:1}}', 'x'"
             " FROM hookseal.deliveries WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",

@@ -25,7 +25,7 @@ def sealed_of(tenant: str, name: str, version: int) -> str:
 _RECORDS: Final = (
     record("sealed is the older version's", sealed_of("{tenant}", "{signing}", 1), MISPLACED),
     record("sealed is the sibling's", sealed_of("{tenant}", "webhook-endpoint-{sibling}", 2), MISPLACED),
-    record("sealed is another tenant's", sealed_of("rival", "webhook-endpoint-{stranger}", 2), MISPLACED),
+    record("sealed is another tenant's", sealed_of("rival", "webhook-endpoint-{other_tenant}", 2), MISPLACED),
     record("sealed is the header values", sealed_of("{tenant}", "{headers}", 1), MISPLACED),
     record("sealed is the integrity key", sealed_of("_system", "integrity", 1), MISPLACED),
     record(
@@ -43,21 +43,21 @@ _RECORDS: Final = (
     ),
     record(
         "header values are another tenant's",
-        sealed_of("rival", "endpoint-headers-{stranger}", 1),
+        sealed_of("rival", "endpoint-headers-{other_tenant}", 1),
         MISPLACED,
         of="{headers}",
         version=1,
     ),
     Attack(
         name="versions swapped",
-        spoil="UPDATE hookseal.secret_records AS r SET sealed = o.sealed FROM hookseal.secret_records AS o"
+        sql="UPDATE hookseal.secret_records AS r SET sealed = o.sealed FROM hookseal.secret_records AS o"
         " WHERE r.tenant_id = '{tenant}' AND r.name = '{signing}' AND o.tenant_id = r.tenant_id AND o.name = r.name"
         " AND o.version = 3 - r.version",
         says=MISPLACED,
     ),
     Attack(
         name="header values and secret swapped",
-        spoil="UPDATE hookseal.secret_records AS r SET sealed = o.sealed FROM hookseal.secret_records AS o"
+        sql="UPDATE hookseal.secret_records AS r SET sealed = o.sealed FROM hookseal.secret_records AS o"
         " WHERE r.tenant_id = '{tenant}' AND o.tenant_id = r.tenant_id"
         " AND ((r.name = '{signing}' AND r.version = 2 AND o.name = '{headers}')"
         "  OR (r.name = '{headers}' AND o.name = '{signing}' AND o.version = 2))",
@@ -96,7 +96,7 @@ _RECORDS: Final = (
     record("under another name", "name = name || '.'", GONE),
     Attack(
         name="records of before",
-        spoil="UPDATE hookseal.secret_records SET state = 'retired'"
+        sql="UPDATE hookseal.secret_records SET state = 'retired'"
         " WHERE tenant_id = '{tenant}' AND name = '{signing}' AND version = 2;"
         "UPDATE hookseal.secret_records AS r SET state = o.state, sealed = o.sealed"
         " FROM old_secret_records AS o"
@@ -106,12 +106,12 @@ _RECORDS: Final = (
     ),
     Attack(
         name="every record deleted",
-        spoil="DELETE FROM hookseal.secret_records WHERE tenant_id = '{tenant}' AND name = '{signing}'",
+        sql="DELETE FROM hookseal.secret_records WHERE tenant_id = '{tenant}' AND name = '{signing}'",
         says=GONE,
     ),
     Attack(
         name="header values deleted",
-        spoil="DELETE FROM hookseal.secret_records WHERE tenant_id = '{tenant}' AND name = '{headers}'",
+        sql="DELETE FROM hookseal.secret_records WHERE tenant_id = '{tenant}' AND name = '{headers}'",
         says=GONE,
     ),
 )
@@ -128,14 +128,14 @@ _IDLE: Final = tuple(
 _OLD_ROW: Final = row("", whole_row("{victim}", table="old_endpoints"))
 BROKEN_LOG: Final = Attack(
     name="an old row and a head that is wrong",
-    spoil=f"{_OLD_ROW.spoil}; UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = '{{tenant}}'",  # noqa: S608
+    sql=f"{_OLD_ROW.sql}; UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = '{{tenant}}'",  # noqa: S608
     says=STALE,
 )
 
 _AUDIT: Final = (
     Attack(
         name="a generation that never was",
-        spoil="INSERT INTO hookseal.audit_log"
+        sql="INSERT INTO hookseal.audit_log"
         " (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)"
         " VALUES ('{tenant}', 1000000, now(), 'x', 'secret.rotated', 'endpoint:{victim}',"
         " '{{\"generation\": 9223372036854775807}}', '', '', '1')",
@@ -143,7 +143,7 @@ _AUDIT: Final = (
     ),
     Attack(
         name="a master key that never sealed it",
-        spoil="INSERT INTO hookseal.audit_log"
+        sql="INSERT INTO hookseal.audit_log"
         " (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)"
         " VALUES ('{tenant}', 1000000, now(), 'x', 'secret.rotated', 'endpoint:{victim}',"
         " json_build_object('secret_ref', 'db:{tenant}:{signing}:2', 'key_id', 'ffffffffffffffff'), '', '', '1')",

@@ -6,13 +6,13 @@ from tests.worker.attack import ALTERED, LOST, STALE, UNKNOWN_KEY, Attack, endin
 
 _RE_POINTED: Final = (
     row("url of the attacker", "url = '{thief}'"),
-    row("url of another tenant", "url = (SELECT url FROM hookseal.endpoints WHERE id = '{stranger}')"),
+    row("url of another tenant", "url = (SELECT url FROM hookseal.endpoints WHERE id = '{other_tenant}')"),
     row("url in other spelling", "url = url || '?'"),
     row("current is none", "secret_ref = NULL"),
     row("current is the older version", "secret_ref = 'db:{tenant}:{signing}:1'"),
     row("current is a version to come", "secret_ref = 'db:{tenant}:{signing}:3'"),
     row("current is the sibling's", "secret_ref = 'db:{tenant}:webhook-endpoint-{sibling}:2'"),
-    row("current is another tenant's", "secret_ref = 'db:rival:webhook-endpoint-{stranger}:2'"),
+    row("current is another tenant's", "secret_ref = 'db:rival:webhook-endpoint-{other_tenant}:2'"),
     row("current is the header values", "secret_ref = headers_ref"),
     row("current is the integrity key", "secret_ref = 'db:_system:integrity:1'"),
     row("current is at another provider", "secret_ref = 'dev:{tenant}:{signing}:2'"),
@@ -21,7 +21,7 @@ _RE_POINTED: Final = (
     row("current and previous swapped", "secret_ref = previous_secret_ref, previous_secret_ref = secret_ref"),
     row("previous is none", "previous_secret_ref = NULL"),
     row("previous is nothing at all", "previous_secret_ref = NULL, previous_secret_expires_at = NULL"),
-    row("previous is another tenant's", "previous_secret_ref = 'db:rival:webhook-endpoint-{stranger}:1'"),
+    row("previous is another tenant's", "previous_secret_ref = 'db:rival:webhook-endpoint-{other_tenant}:1'"),
     row("previous is the current", "previous_secret_ref = secret_ref"),
     row("previous signs for ever", "previous_secret_expires_at = '8999-12-31Z'"),
     row("previous signs no more", "previous_secret_expires_at = '2000-01-01Z'"),
@@ -35,12 +35,12 @@ _RE_POINTED: Final = (
     row("lead", "lead = 'current'"),
     row("headers are none", "headers_ref = NULL"),
     row("headers are the sibling's", "headers_ref = 'db:{tenant}:endpoint-headers-{sibling}:1'"),
-    row("headers are another tenant's", "headers_ref = 'db:rival:endpoint-headers-{stranger}:1'"),
+    row("headers are another tenant's", "headers_ref = 'db:rival:endpoint-headers-{other_tenant}:1'"),
     row("headers are the signing secret", "headers_ref = secret_ref"),
     row("headers are no ref", "headers_ref = 'x'"),
     row("TLS identity is none", "tls_ref = NULL"),
     row("TLS identity is the sibling's", "tls_ref = 'db:{tenant}:endpoint-tls-{sibling}:1'"),
-    row("TLS identity is another tenant's", "tls_ref = 'db:rival:endpoint-tls-{stranger}:1'"),
+    row("TLS identity is another tenant's", "tls_ref = 'db:rival:endpoint-tls-{other_tenant}:1'"),
     row("TLS identity is the header values", "tls_ref = headers_ref"),
     row("TLS identity in the place of the header values", "headers_ref = tls_ref, tls_ref = NULL"),
     row("TLS identity is no ref", "tls_ref = 'x'"),
@@ -54,23 +54,23 @@ _RE_POINTED: Final = (
     row("MAC with a bit flipped", "mac = set_bit(mac, 7, 1 - get_bit(mac, 7))"),
     row("MAC cut", "mac = substring(mac FROM 1 FOR 31)"),
     row("MAC of the sibling", "mac = (SELECT mac FROM hookseal.endpoints WHERE id = '{sibling}')"),
-    row("MAC of another tenant", "mac = (SELECT mac FROM hookseal.endpoints WHERE id = '{stranger}')"),
+    row("MAC of another tenant", "mac = (SELECT mac FROM hookseal.endpoints WHERE id = '{other_tenant}')"),
     row("MAC under no key", "mac_key_id = NULL", UNKNOWN_KEY),
     row("MAC under a key to come", "mac_key_id = '2'", UNKNOWN_KEY),
     row("MAC under a key that is no number", "mac_key_id = ''", UNKNOWN_KEY),
     row("all of the sibling's", whole_row("{sibling}")),
-    row("all of another tenant's", whole_row("{stranger}")),
+    row("all of another tenant's", whole_row("{other_tenant}")),
     row("all of before", whole_row("{victim}", table="old_endpoints"), STALE),
     row("plaintext in its place", "secret = 'whsec_' || repeat('A', 32), secret_ref = NULL"),
 )
 
 _MOVED: Final = (
-    Attack(name="row deleted", spoil="DELETE FROM hookseal.endpoints WHERE id = '{victim}'", says=LOST),
+    Attack(name="row deleted", sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}'", says=LOST),
     row("row under another id", "id = hookseal.uuid7()", LOST),
     row("row moved to another tenant", "tenant_id = 'rival'", LOST),
     Attack(
         name="row replaced by a copy of the sibling's",
-        spoil="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
+        sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret_ref, generation, mac, mac_key_id)"
         " SELECT tenant_id, '{victim}', '{thief}', event_types, secret_ref, generation, mac, mac_key_id"
         " FROM hookseal.endpoints WHERE id = '{sibling}'",
@@ -78,7 +78,7 @@ _MOVED: Final = (
     ),
     Attack(
         name="secret of its own for a copy of the row",
-        spoil="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
+        sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
         " VALUES ('{tenant}', '{victim}', '{thief}', '{{*}}', 'whsec_' || repeat('A', 32))",
         says="has no secret yet",
@@ -120,7 +120,7 @@ _IDLE: Final = tuple(
 )
 _DISABLED: Final = Attack(
     name="disabled",
-    spoil="UPDATE hookseal.endpoints SET enabled = false WHERE id = '{victim}'",
+    sql="UPDATE hookseal.endpoints SET enabled = false WHERE id = '{victim}'",
     says="is disabled",
     waiting_for="endpoint_disabled",
 )

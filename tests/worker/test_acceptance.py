@@ -55,7 +55,7 @@ SECRET_LOOKS_SECONDS = 30.0  # a held endpoint gets a probe about every 15 s
 @pytest.mark.req("DEL-04", part="standard-hmac")
 @pytest.mark.req("OPS-03", part="correlation-id")
 @pytest.mark.req("OPS-03", part="logs")
-async def test_delivers(world: World, receiver: Receiver) -> None:
+async def test_an_event_is_delivered_once(world: World, receiver: Receiver) -> None:
     """An event is delivered once, unchanged, verified by the public library, recorded and logged."""
     added = await world.endpoint(f"{receiver.base_url}/hook?token=abc")
     [ring] = await world.publish()
@@ -152,7 +152,7 @@ async def _hang() -> web.Response:
 
 
 @pytest.mark.req("DEL-03", "DEL-15")
-async def test_receivers_that_do_wrong(world: World, receiver: Receiver) -> None:
+async def test_a_receivers_failure_is_recorded_and_retried(world: World, receiver: Receiver) -> None:
     """A failure of the receiver is recorded as its outcome and tried again later; a redirect is not followed."""
     cases = {
         "/500": ("server_error", 500, "the receiver answered 500", status(500)),
@@ -180,7 +180,7 @@ async def test_receivers_that_do_wrong(world: World, receiver: Receiver) -> None
 
 
 @pytest.mark.req("DEL-12")
-async def test_a_forbidden_address(world: World) -> None:
+async def test_a_forbidden_address_is_not_dialled(world: World) -> None:
     """No connection is made to a forbidden address, and the attempt is recorded as `forbidden_address`."""
     connected: list[object] = []
 
@@ -207,7 +207,7 @@ async def test_a_forbidden_address(world: World) -> None:
 @pytest.mark.req("SEC-07")
 @pytest.mark.req("SEC-24", part="pointer-mac")
 @pytest.mark.req("DEL-03")
-async def test_what_was_altered_by_hand_waits_until_it_is_restored(world: World, receiver: Receiver) -> None:
+async def test_an_altered_row_waits_until_it_is_restored(world: World, receiver: Receiver) -> None:
     """A delivery whose row or secret was altered waits, is counted, and is delivered after the restoration."""
     added = {f"/altered/{what}": await world.endpoint(f"{receiver.base_url}/altered/{what}") for what in ALTERED}
     await world.endpoint(f"{receiver.base_url}/untouched")
@@ -252,7 +252,7 @@ async def test_a_published_event_needs_no_ring(world: World, receiver: Receiver)
 
 
 @pytest.mark.req("DEL-03", "DUR-01")
-async def test_redis_may_be_emptied(world: World, receiver: Receiver) -> None:
+async def test_an_emptied_redis_loses_no_event(world: World, receiver: Receiver) -> None:
     """If Redis loses all rings, every published event is delivered nevertheless."""
     await world.endpoint(f"{receiver.base_url}/hook")
     rings = [ring for _ in range(20) for ring in await world.publish()]
@@ -267,7 +267,7 @@ async def test_redis_may_be_emptied(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("DUR-05")
-async def test_sigterm_in_mid_send(world: World, receiver: Receiver) -> None:
+async def test_sigterm_finishes_what_is_in_flight(world: World, receiver: Receiver) -> None:
     """After SIGTERM a worker finishes and records what is in flight, claims nothing more, and exits with 0."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
@@ -298,7 +298,7 @@ async def test_sigterm_in_mid_send(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("DUR-05")
-async def test_what_hangs_ends_before_the_drain(world: World, receiver: Receiver) -> None:
+async def test_a_hanging_request_ends_before_the_drain(world: World, receiver: Receiver) -> None:
     """A request that hangs ends before the drain, whatever timeout its row has by now: no delivery stays `sending`."""
     receiver.answers["/hang"] = _hang
     await world.endpoint(f"{receiver.base_url}/hang", timeout_ms=100)
@@ -314,7 +314,7 @@ async def test_what_hangs_ends_before_the_drain(world: World, receiver: Receiver
 
 
 @pytest.mark.req("DUR-05")
-async def test_a_restart_under_load(world: World, receiver: Receiver) -> None:
+async def test_a_restart_under_load_leaves_nothing_claimed(world: World, receiver: Receiver) -> None:
     """A worker that stops with hundreds of deliveries due leaves none claimed; the next worker sends the rest once."""
     events = 400
     await world.endpoint(f"{receiver.base_url}/hook")
@@ -344,7 +344,7 @@ async def test_a_restart_under_load(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("DEL-15", "DEL-03", "DUR-03")
-async def test_kill_in_mid_send(world: World, receiver: Receiver) -> None:
+async def test_a_killed_workers_attempt_is_unknown(world: World, receiver: Receiver) -> None:
     """After a kill the lease expires, the attempt is recorded as unknown, and another worker sends the same id."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
@@ -370,7 +370,7 @@ async def test_kill_in_mid_send(world: World, receiver: Receiver) -> None:
     assert [[added.pointer.secret_ref]] * 2 == [row["signed_by"] for row in kept]
 
 
-async def test_ready(world: World) -> None:
+async def test_a_ready_worker_has_id_and_probes(world: World) -> None:
     """The ready line has the id of the worker and the URL of its probes, which report that it lives and is ready."""
     async with world.worker() as worker:
         ready = worker.process.ready
@@ -384,7 +384,7 @@ async def test_ready(world: World) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"not a job"])
-async def test_a_poisoned_queue(body: bytes, world: World, receiver: Receiver) -> None:
+async def test_foreign_queue_entries_stop_no_delivery(body: bytes, world: World, receiver: Receiver) -> None:
     """Foreign entries in the queue do not keep a worker from delivering."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with Redis.from_url(world.redis_url) as client:
@@ -396,14 +396,14 @@ async def test_a_poisoned_queue(body: bytes, world: World, receiver: Receiver) -
         assert 200 == (await worker.get("/readyz"))[0]
 
 
-async def test_no_secret_anywhere(world: World, receiver: Receiver) -> None:
+async def test_no_output_or_row_has_the_secret(world: World, receiver: Receiver) -> None:
     """After successes and failures at DEBUG, no log, probe, Redis key or row contains the secret in any encoding."""
     canary = os.urandom(32)
     text = b"whsec_" + base64.b64encode(canary)
     receiver.answers["/410"] = status(410)
     await world.endpoint(f"{receiver.base_url}/hook", secret=SecretMaterial(text))
     await world.endpoint(f"{receiver.base_url}/410", secret=SecretMaterial(text))
-    altered = await world.endpoint(f"{receiver.base_url}/spoilt", secret=SecretMaterial(text))
+    altered = await world.endpoint(f"{receiver.base_url}/altered", secret=SecretMaterial(text))
     await world.pool.execute(
         "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1) WHERE name = $1",
         f"webhook-endpoint-{altered.pointer.endpoint_id}",

@@ -34,7 +34,7 @@ async def publish_unrung(world: World) -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_a_leader_that_is_killed_is_followed(world: World, receiver: Receiver) -> None:
+async def test_a_killed_leader_is_replaced(world: World, receiver: Receiver) -> None:
     """When the leader is killed, another worker leads after the lease has expired, and rings unrung deliveries."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with AsyncExitStack() as stack:
@@ -50,7 +50,7 @@ async def test_a_leader_that_is_killed_is_followed(world: World, receiver: Recei
         assert first.process.ready["worker_id"] in await live(world)
 
 
-async def test_a_leader_that_stops_is_followed_at_once(world: World, receiver: Receiver) -> None:
+async def test_a_stopped_leader_is_replaced_at_once(world: World, receiver: Receiver) -> None:
     """A worker that is stopped gives up the lead and deletes its row; another leads before the lease expires."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with AsyncExitStack() as stack:
@@ -87,7 +87,9 @@ async def test_a_due_retry_needs_no_sweep(world: World, receiver: Receiver) -> N
 
 @pytest.mark.req("DEL-01")
 @pytest.mark.parametrize(("listen", "notifies"), [("true", True), ("false", False)])
-async def test_listening_is_asked_for(listen: str, notifies: bool, world: World, receiver: Receiver) -> None:
+async def test_notifications_are_requested_only_if_set(
+    listen: str, notifies: bool, world: World, receiver: Receiver
+) -> None:
     """With HOOKSEAL_LISTEN a worker asks for notifications, without it does not; events are delivered in both cases."""
     await world.endpoint(f"{receiver.base_url}/hook")
     until = "SELECT until IS NOT NULL FROM hookseal.control WHERE name = 'notify'"
@@ -105,12 +107,12 @@ async def test_listening_is_asked_for(listen: str, notifies: bool, world: World,
 
 
 @pytest.mark.req("OPS-02", part="scraped")
-async def test_the_figures_of_a_known_story(world: World, receiver: Receiver) -> None:
+async def test_the_figures_count_each_event(world: World, receiver: Receiver) -> None:
     """After one delivery, one failure, one 410 and one held delivery, the figures say exactly that, without ids."""
     receiver.answers |= {"/500": status(500), "/410": status(410)}
     for path in ("/hook", "/500", "/410"):
         await world.endpoint(receiver.base_url + path)
-    altered = await world.endpoint(f"{receiver.base_url}/spoilt")
+    altered = await world.endpoint(f"{receiver.base_url}/altered")
     await world.pool.execute(
         "UPDATE hookseal.endpoints SET generation = generation + 1 WHERE id = $1::text::uuid",
         altered.pointer.endpoint_id,
@@ -160,7 +162,7 @@ async def test_the_figures_of_a_known_story(world: World, receiver: Receiver) ->
     assert [] == [each for each in labels for ring in rings if each in {ring.tenant_id, ring.endpoint_id}]
 
 
-async def test_one_tells_of_the_installation(world: World) -> None:
+async def test_only_the_leader_reports_the_installation(world: World) -> None:
     """Of two workers only the leader reports the figures of the whole installation."""
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(world.worker()) for _ in range(2)]

@@ -58,11 +58,11 @@ TELLINGS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.req("SEC-15")
 @pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("telling", TELLINGS)
-def test_every_telling_is_found(telling: str, secret: str) -> None:
+@pytest.mark.parametrize("form", TELLINGS)
+def test_every_form_is_found(form: str, secret: str) -> None:
     """A secret that was planted in that form is found in its place, and nowhere else."""
     value = SECRETS[secret]
-    places = {"here": b"before " + TELLINGS[telling](value) + b" after", "elsewhere": os.urandom(4096)}
+    places = {"here": b"before " + TELLINGS[form](value) + b" after", "elsewhere": os.urandom(4096)}
     found = search(places, [Canary("planted", (value,))])
 
     assert found
@@ -102,7 +102,7 @@ def test_the_public_half_of_a_pair_is_no_secret() -> None:
 
 
 @pytest.mark.req("SEC-15")
-def test_the_key_of_a_record_is_the_one_that_seals_it() -> None:
+def test_the_data_key_of_a_record_is_found() -> None:
     """The canary of a data key is the key that opens the data of its record."""
     sealed = seal(keyring(), SecretMaterial(b"sealed"), CONTEXT)
     [key] = canary.data_key("planted", keyring(), sealed, CONTEXT).values

@@ -46,7 +46,7 @@ async def one_delivery(world: World) -> Ring:
     return ring
 
 
-async def test_a_queue_that_stands_still(world: World) -> None:
+async def test_a_stuck_queue_fails_the_check(world: World) -> None:
     """The check fails if a delivery has been rung and due for 90 s and this worker has claimed none for as long."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
@@ -72,7 +72,7 @@ async def test_a_queue_that_stands_still(world: World) -> None:
         pytest.param("waiting_for = 'secret'", id="held-back"),
     ],
 )
-async def test_what_is_no_matter_of_the_queue(change: str, world: World) -> None:
+async def test_other_delays_do_not_fail_the_check(change: str, world: World) -> None:
     """A delivery that is finished, due for less time, held or unrung does not make the check fail."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
@@ -85,7 +85,7 @@ async def test_what_is_no_matter_of_the_queue(change: str, world: World) -> None
 
 
 @pytest.mark.parametrize("table", ["deliveries", "endpoints"])
-async def test_what_somebody_changes_is_not_stuck(table: str, world: World) -> None:
+async def test_a_locked_delivery_does_not_fail_the_check(table: str, world: World) -> None:
     """A delivery that cannot be claimed because it or its endpoint is locked does not make the check fail."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
@@ -100,7 +100,7 @@ async def test_what_somebody_changes_is_not_stuck(table: str, world: World) -> N
             await check()
 
 
-async def test_a_full_worker_waits_for_room(world: World) -> None:
+async def test_a_full_worker_passes_the_check(world: World) -> None:
     """While slow receivers fill every slot the check passes, however long; then the time starts again."""
     clock, in_flight = FakeClock(), InFlight(1)
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
@@ -135,7 +135,7 @@ async def test_a_full_worker_waits_for_room(world: World) -> None:
             await asyncio.wait_for(running, 10)
 
 
-async def test_a_database_that_stands_still(own_postgres: Server) -> None:
+async def test_a_frozen_database_fails_its_own_check_only(own_postgres: Server) -> None:
     """While PostgreSQL does not answer, only its own check fails, not that of the queue."""
     clock = FakeClock()
     movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)

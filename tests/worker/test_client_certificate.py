@@ -42,7 +42,7 @@ async def refused(world: World, ring: Ring) -> tuple[str, str]:
     return attempt["outcome"], (await world.installation.delivery(ring))["last_error"]
 
 
-async def test_each_endpoint_is_its_own(world: World, tmp_path: Path) -> None:
+async def test_each_endpoint_shows_its_own_certificate(world: World, tmp_path: Path) -> None:
     """Two endpoints of one host each show their own certificate, on connections that they never share."""
     async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         for path, client in (("/one", FIRST), ("/two", SECOND)):
@@ -71,7 +71,7 @@ UNTRUSTED = "the certificate comes from an authority that is not trusted"
         pytest.param(identity(None, AUTHORITY), (WANTED, REFUSED), id="no certificate"),
     ],
 )
-async def test_who_is_trusted(
+async def test_an_endpoints_authorities_replace_the_systems(
     world: World, tmp_path: Path, tls: TlsIdentity, words: str | tuple[str, str], version: ssl.TLSVersion
 ) -> None:
     """The authorities of an endpoint replace those of the system, and a TLS failure says which side refused."""
@@ -86,7 +86,7 @@ async def test_who_is_trusted(
         assert [] == listener.requests
 
 
-async def test_the_installations_trust(world: World, tmp_path: Path) -> None:
+async def test_the_installations_authorities_are_the_default(world: World, tmp_path: Path) -> None:
     """An endpoint with a certificate and no authorities of its own trusts those of the installation."""
     (trusted := tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
     (served := tmp_path / "served").mkdir()
@@ -98,7 +98,7 @@ async def test_the_installations_trust(world: World, tmp_path: Path) -> None:
     assert ["first"] == listener.clients
 
 
-async def test_replaced_under_a_running_worker(world: World, tmp_path: Path) -> None:
+async def test_a_replaced_certificate_is_used_from_the_next_claim(world: World, tmp_path: Path) -> None:
     """A replaced certificate is used from the next claim on, on a new connection."""
     async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
@@ -114,7 +114,7 @@ async def test_replaced_under_a_running_worker(world: World, tmp_path: Path) -> 
     assert ["first", "second"] == listener.clients
 
 
-async def test_spoilt_and_mended(world: World, tmp_path: Path) -> None:
+async def test_an_altered_identity_waits_until_it_is_restored(world: World, tmp_path: Path) -> None:
     """A delivery whose TLS identity was altered waits, unspent, and is sent after the restoration."""
     async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
@@ -130,7 +130,7 @@ async def test_spoilt_and_mended(world: World, tmp_path: Path) -> None:
     assert ["first"] == listener.clients
 
 
-async def test_expired_since(world: World, tmp_path: Path) -> None:
+async def test_an_expired_certificate_is_still_shown(world: World, tmp_path: Path) -> None:
     """A certificate that has expired since it was stored is still shown; the receiver's refusal is the error."""
     with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))

@@ -152,7 +152,7 @@ async def test_a_minute_is_one_row_for_a_tenant(scene: Scene) -> None:
     assert 0.0 == figures(scene.meter)[REFUSED]
 
 
-async def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counts_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers of named endpoints and tenants are bounded; all others are counted without a name under `_system`."""
     assert (10, 1_000) == (MOST_ENDPOINTS, MOST_TENANTS)
     monkeypatch.setattr(audit_reports, "MOST_TENANTS", 2)
@@ -172,7 +172,7 @@ async def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyP
     assert {"worker", "from", "to", "denied"} == rest["after"].keys()
 
 
-async def test_an_outage_loses_nothing(scene: Scene) -> None:
+async def test_counts_survive_an_outage(scene: Scene) -> None:
     """While PostgreSQL does not answer, refusals are counted on; afterwards each is audited once."""
     async with asyncpg.create_pool(scene.url, min_size=1, max_size=1) as pool:
         other = scene.counting(pool=pool)
@@ -190,7 +190,7 @@ async def test_an_outage_loses_nothing(scene: Scene) -> None:
     assert [{"secret_denied": 1}, {"secret_tampered": 2}] == [row["denied"] for row in await scene.rows()]
 
 
-async def test_one_chain_that_is_held_holds_up_no_other(scene: Scene) -> None:
+async def test_a_locked_audit_log_delays_no_other_tenant(scene: Scene) -> None:
     """A tenant whose audit log is locked keeps its counts for the next time; the other tenants are audited."""
     for tenant in ("acme", "bbbb", "cccc"):
         scene.denials.add(of(tenant), SecretDenied())
@@ -206,7 +206,7 @@ async def test_one_chain_that_is_held_holds_up_no_other(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("was_done", [True, False])
-async def test_a_commit_that_was_not_answered(scene: Scene, was_done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unanswered_commit_is_looked_up(scene: Scene, was_done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a commit without an answer the row is looked up: it and all later refusals are audited once."""
     scene.denials.add(of(), SecretDenied())
 
@@ -228,7 +228,7 @@ async def test_a_commit_that_was_not_answered(scene: Scene, was_done: bool, monk
     assert [{"secret_denied": 1}, {"secret_tampered": 1}] == [row["denied"] for row in await scene.rows()]
 
 
-async def test_what_the_log_does_not_take_is_logged_and_counted(scene: Scene) -> None:
+async def test_a_broken_audit_log_is_logged_and_counted(scene: Scene) -> None:
     """If a broken audit log accepts no row, the counts are logged once instead; other tenants are audited."""
     scene.denials.add(of(), SecretDenied())
     await scene.denials.once()
@@ -272,7 +272,7 @@ async def test_the_loop_writes_once_a_minute(scene: Scene) -> None:
     assert ["denials.failed", "denials.resumed"] == [line["event"] for line in logs]
 
 
-async def test_who_is_cut_off_keeps_what_it_counted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counts_survive_a_cancellation(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts survive a cancellation within a row: they and later ones are written when the worker ends."""
     monkeypatch.setattr(audit_reports, "_END_SECONDS", 30.0)  # the machine may be slow
     scene.denials.add(of(), SecretDenied())
@@ -297,7 +297,7 @@ async def test_who_is_cut_off_keeps_what_it_counted(scene: Scene, monkeypatch: p
     assert [{"secret_denied": 1}, {"secret_tampered": 1}] == [row["denied"] for row in await scene.rows()]
 
 
-async def test_the_end_does_not_wait_for_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_of_the_worker_is_not_delayed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts that cannot be written when the worker ends are logged in full, and the worker ends without delay."""
     monkeypatch.setattr(audit_reports, "_END_SECONDS", 0.05)
     scene.denials.add(of(), SecretDenied())

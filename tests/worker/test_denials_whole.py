@@ -31,7 +31,7 @@ async def more_refused(world: World, worker: Worker, before: float) -> float:
 @pytest.mark.req("SEC-14", part="counted")
 async def test_a_drain_writes_what_was_counted(world: World, receiver: Receiver) -> None:
     """The refusals are one audit row, written by the drain; the audit log is intact, and others are delivered."""
-    altered = await world.endpoint(f"{receiver.base_url}/spoilt")
+    altered = await world.endpoint(f"{receiver.base_url}/altered")
     await world.endpoint(f"{receiver.base_url}/other", tenant="globex")
     await world.pool.execute(_ALTERED, altered.pointer.endpoint_id)
     async with world.worker() as worker:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.req("SEC-19")
 DEV = {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}
 
 
-async def test_dev_says_that_it_forgets(
+async def test_dev_warns_and_stores_nothing(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """A worker with `dev` is ready, warns at the start, and stores no key and no secret in the database."""

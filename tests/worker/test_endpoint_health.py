@@ -38,7 +38,7 @@ async def failed_for_a_minute(failing: FailingEndpoints, clock: FakeClock, targe
     failing.attempted(target, Outcome.TIMEOUT)
 
 
-async def test_written_and_logged_once(pool: "Pool[asyncpg.Record]", target: Target) -> None:
+async def test_a_failing_endpoint_is_written_and_logged_once(pool: "Pool[asyncpg.Record]", target: Target) -> None:
     """A failing endpoint and its recovery are each written and logged once."""
     clock = FakeClock()
     failing = FailingEndpoints(clock)
@@ -60,7 +60,7 @@ async def test_written_and_logged_once(pool: "Pool[asyncpg.Record]", target: Tar
     ] == lines
 
 
-async def test_after_an_outage(pool: "Pool[asyncpg.Record]", target: Target) -> None:
+async def test_an_unwritten_state_is_written_later(pool: "Pool[asyncpg.Record]", target: Target) -> None:
     """What could not be written is written at the next look."""
     clock = FakeClock()
     failing = FailingEndpoints(clock)

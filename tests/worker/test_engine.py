@@ -140,7 +140,7 @@ class Holding(Noting):
 
 
 @pytest.mark.req("DUR-04")
-async def test_what_is_kept_again_and_again_starves_no_other(redis_url: str) -> None:
+async def test_kept_rings_starve_no_other(redis_url: str) -> None:
     """Kept rings that are due again and again, more than one look takes, do not keep a new ring from being handled."""
     held = [ring(number) for number in range(1, 2 * MOST_AT_ONCE)]
     noting = Holding()
@@ -223,7 +223,7 @@ async def test_a_worker_without_postgresql_takes_nothing(redis_url: str) -> None
 
 
 @pytest.mark.req("DUR-06")
-async def test_a_poison_is_dropped_and_what_comes_after_it_handled(redis_url: str) -> None:
+async def test_an_invalid_entry_is_dropped(redis_url: str) -> None:
     """A queue entry without a job is dropped once, and the loop continues."""
     noting = Noting()
     with structlog.testing.capture_logs() as logs:
@@ -239,7 +239,7 @@ async def test_a_poison_is_dropped_and_what_comes_after_it_handled(redis_url: st
 
 
 @pytest.mark.req("DUR-06")
-async def test_what_another_program_holds_is_of_no_account(redis_url: str) -> None:
+async def test_arqs_own_keys_stop_no_ring(redis_url: str) -> None:
     """Keys by which arq marks jobs as in progress, retried or aborted do not stop a ring, however many there are."""
     noting = Noting()
     rings = [ring(number) for number in range(1_200)]
@@ -252,7 +252,7 @@ async def test_what_another_program_holds_is_of_no_account(redis_url: str) -> No
         await noting.hears(*rings)
 
 
-async def test_connections_that_are_cut(own_valkey: Server) -> None:
+async def test_closed_connections_are_opened_again(own_valkey: Server) -> None:
     """Connections that Redis closes are opened again, and rings are handled."""
     noting = Noting()
     async with running(own_valkey.url, noting) as (_, ringing), Redis.from_url(own_valkey.url) as client:
@@ -262,7 +262,7 @@ async def test_connections_that_are_cut(own_valkey: Server) -> None:
             await client.client_kill_filter(_type="normal", skipme=True)
 
 
-async def test_a_redis_that_stood_still(own_valkey: Server) -> None:
+async def test_the_loop_restarts_after_a_frozen_redis(own_valkey: Server) -> None:
     """A loop that ended because Redis was frozen is restarted and logged; rings are handled once Redis continues."""
     noting = Noting()
     with structlog.testing.capture_logs() as logs:
@@ -296,7 +296,7 @@ async def test_kept_rings_survive_an_outage_of_redis(own_valkey: Server) -> None
             own_valkey.thaw()
 
 
-async def test_stop_leaves_nothing(redis_url: str) -> None:
+async def test_stop_leaves_no_task(redis_url: str) -> None:
     """After `stop` no task of the engine remains."""
     before = asyncio.all_tasks()
     async with running(redis_url, Noting()):
@@ -305,7 +305,7 @@ async def test_stop_leaves_nothing(redis_url: str) -> None:
     assert before == asyncio.all_tasks()
 
 
-async def test_stop_before_the_first_turn(redis_url: str) -> None:
+async def test_a_stopped_engine_does_not_start(redis_url: str) -> None:
     """An engine that is stopped before it runs does not start."""
     ringing = bell(redis_url)
     engine = Engine(ringing, Noting(), clock=SystemClock(), log=structlog.get_logger())
@@ -315,7 +315,7 @@ async def test_stop_before_the_first_turn(redis_url: str) -> None:
 
 
 @pytest.mark.req("DUR-05")
-async def test_stop_under_load(redis_url: str) -> None:
+async def test_stop_returns_unhandled_rings(redis_url: str) -> None:
     """When `stop` returns, no batch is being handled and none will be; all unhandled rings are in the queue again."""
     ringing = bell(redis_url)
     await ringing.ring([ring(number) for number in range(1_000)])
@@ -349,7 +349,7 @@ class Waiting(Noting):
 
 
 @pytest.mark.req("DUR-05")
-async def test_what_waits_for_its_turn_at_the_stop_is_rung_again(redis_url: str) -> None:
+async def test_rings_that_wait_at_the_stop_are_rung_again(redis_url: str) -> None:
     """Rings that were taken and wait for their turn when the worker stops are not handled, but rung again."""
     noting = Waiting()
     async with running(redis_url, noting) as (engine, ringing):
@@ -365,7 +365,7 @@ async def test_what_waits_for_its_turn_at_the_stop_is_rung_again(redis_url: str)
 
 
 @pytest.mark.parametrize("wrong", ["burst", "cron_jobs", "allow_abort_jobs", "on_startup"])
-async def test_it_takes_nothing_else_of_arq(redis_url: str, wrong: str) -> None:
+async def test_other_features_of_arq_are_refused(redis_url: str, wrong: str) -> None:
     """The features of arq that the loop does not support (burst, cron, aborts, hooks) cannot be enabled."""
     ringing = bell(redis_url)
     engine = Engine(ringing, Noting(), clock=SystemClock(), log=structlog.get_logger())

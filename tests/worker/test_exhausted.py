@@ -24,7 +24,7 @@ def few_files(worker: Worker) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_more_receivers_than_descriptors(world: World, receiver: Receiver) -> None:
+async def test_a_delivery_waits_for_a_descriptor_unspent(world: World, receiver: Receiver) -> None:
     """A delivery without a free descriptor waits for one, unspent, and probes are answered meanwhile."""
     answer_now = asyncio.Event()
     receiver.answers["/held"] = held(answer_now)
@@ -56,7 +56,7 @@ async def test_more_receivers_than_descriptors(world: World, receiver: Receiver)
 
 
 @pytest.mark.parametrize(("limit", "warned"), [(755, True), (756, False)])
-def test_too_few_for_its_concurrency(limit: int, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_low_descriptor_limit_is_logged(limit: int, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the start a descriptor limit below the need of HOOKSEAL_CONCURRENCY is logged, with what to change."""
     monkeypatch.setattr(run, "raise_descriptor_limit", lambda: limit)
     with structlog.testing.capture_logs() as logs:

@@ -32,7 +32,7 @@ def endpoint(url: str) -> NewEndpoint:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_every_attempt_carries_them(world: World) -> None:
+async def test_every_attempt_carries_the_headers(world: World) -> None:
     """Every attempt carries each value once, unchanged, and verifies; no log and no table contains a value."""
     replies = iter([b"500 no", b"500 no", b"204 yes"])
 
@@ -59,9 +59,9 @@ async def test_every_attempt_carries_them(world: World) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_a_spoilt_record_holds_back_its_own_endpoint_only(world: World, receiver: Receiver) -> None:
+async def test_altered_headers_hold_their_endpoint_only(world: World, receiver: Receiver) -> None:
     """A delivery whose headers were altered waits, unspent, and only it; after the restoration it is sent with them."""
-    altered = await world.installation.add(endpoint(f"{receiver.base_url}/spoilt"), headers=OWN)
+    altered = await world.installation.add(endpoint(f"{receiver.base_url}/altered"), headers=OWN)
     await world.installation.add(endpoint(f"{receiver.base_url}/whole"), headers=OWN)
     await world.pool.execute(FLIP_A_BIT, altered.pointer.endpoint_id)
     rings = await world.publish()
@@ -79,7 +79,7 @@ async def test_a_spoilt_record_holds_back_its_own_endpoint_only(world: World, re
         got.append(await receiver.wait_for(2))
         await world.state(waiting, "delivered")
 
-    assert ["/whole", "/spoilt"] == [request.path for request in got]
+    assert ["/whole", "/altered"] == [request.path for request in got]
     assert (0, 1) == (held["attempts"], len(await world.installation.attempts(waiting)))
     for request in got:
         headers = {name.lower(): value for name, value in request.headers.items()}

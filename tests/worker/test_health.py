@@ -63,13 +63,13 @@ async def get(url: str) -> Answer:
     ("silence", "status", "said"),
     [(0.0, 200, "ok"), (BEAT_SECONDS - 0.1, 200, "ok"), (BEAT_SECONDS, 503, "stuck"), (1e6, 503, "stuck")],
 )
-async def test_livez(silence: float, status: int, said: str) -> None:
+async def test_a_worker_lives_while_its_loop_moves(silence: float, status: int, said: str) -> None:
     """A worker lives while its loop moves, whatever its dependencies do."""
     async with serving(probes({"redis": broken}, silence=silence)) as url:
         assert (status, {"status": said}) == await get(f"{url}/livez")
 
 
-async def test_livez_in_a_drain() -> None:
+async def test_a_draining_worker_lives() -> None:
     """A worker that drains takes no rings on purpose, and lives however long the drain lasts."""
     made = probes({}, silence=3_600)
     made.draining = True
@@ -79,7 +79,7 @@ async def test_livez_in_a_drain() -> None:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])
-async def test_readyz(path: str) -> None:
+async def test_a_worker_is_ready_if_every_check_passes(path: str) -> None:
     """A worker is ready when every check passes, and the answer lists each check."""
     async with serving(probes({"postgresql": fine, "redis": fine})) as url:
         expected = {"status": "ok", "checks": {"postgresql": "ok", "redis": "ok"}}
@@ -89,7 +89,7 @@ async def test_readyz(path: str) -> None:
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("name", ["postgresql", "redis", "secrets"])
 @pytest.mark.parametrize("check", [broken, cut_off])
-async def test_one_that_fails(name: str, check: Any) -> None:
+async def test_a_failed_check_is_listed_without_its_text(name: str, check: Any) -> None:
     """A dependency that fails makes the worker unready and is listed, without the text of its error."""
     checks = {"postgresql": fine, "redis": fine, "secrets": fine} | {name: check}
     async with serving(probes(checks)) as url:
@@ -99,7 +99,7 @@ async def test_one_that_fails(name: str, check: Any) -> None:
 
 
 @pytest.mark.req("OPS-01")
-async def test_one_that_hangs() -> None:
+async def test_a_hanging_check_is_a_timeout() -> None:
     """A check that hangs is reported as a timeout after a second, and is not started again before it has ended."""
     go_on = asyncio.Event()
     begun: list[float] = []
@@ -125,7 +125,7 @@ async def test_one_that_hangs() -> None:
     assert 3 >= len(begun) > 1
 
 
-async def test_one_that_fails_after_its_time() -> None:
+async def test_a_late_failure_causes_no_message() -> None:
     """A check that fails after its timeout causes no message about an unretrieved exception."""
     fail = asyncio.Event()
     complaints: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ async def test_one_that_fails_after_its_time() -> None:
 
 
 @pytest.mark.req("OPS-01")
-async def test_draining() -> None:
+async def test_a_draining_worker_is_not_ready() -> None:
     """A worker that drains lives and is not ready, although all checks pass."""
     made = probes({"redis": fine})
     made.draining = True
@@ -155,7 +155,7 @@ async def test_draining() -> None:
         assert 200 == (await get(f"{url}/livez"))[0]
 
 
-async def test_a_busy_port() -> None:
+async def test_a_busy_port_is_an_os_error() -> None:
     """A port in use is an `OSError`, and no server stays open."""
     made = probes({})
     async with serving(made) as url:
@@ -165,7 +165,7 @@ async def test_a_busy_port() -> None:
         assert 200 == (await get(f"{url}/livez"))[0]
 
 
-async def test_port_zero_is_told() -> None:
+async def test_the_url_has_the_chosen_port() -> None:
     """With port 0 the URL contains the chosen port; other paths than probes are 404."""
     async with serving(probes({})) as url:
         assert url.startswith(f"http://{HOST}:")
@@ -176,7 +176,7 @@ async def test_port_zero_is_told() -> None:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("name", ["schema", "keys"])
-async def test_startupz(name: str) -> None:
+async def test_startupz_has_the_checks_of_the_start(name: str) -> None:
     """`/startupz` checks what must fit at the start, and does not depend on the checks of `/readyz`."""
     checks = {"schema": fine, "keys": fine}
     async with serving(probes({"redis": broken}, checks)) as url:
@@ -188,7 +188,7 @@ async def test_startupz(name: str) -> None:
 
 
 @pytest.mark.req("OPS-02", part="scraped")
-async def test_metrics() -> None:
+async def test_metrics_report_each_check() -> None:
     """`/metrics` runs the checks and reports each result in the format of Prometheus."""
     async with (
         serving(probes({"postgresql": fine, "redis": broken, "secrets": fine})) as url,

@@ -35,7 +35,7 @@ async def ids(pool: "Pool[asyncpg.Record]") -> list[str]:
     return [row["id"] for row in await pool.fetch("SELECT id FROM hookseal.workers ORDER BY id")]
 
 
-async def test_present_for_the_length_of_the_block(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_row_exists_during_the_block(pool: "Pool[asyncpg.Record]") -> None:
     """During the block the row has version, times and keys of the worker; afterwards it is deleted."""
     async with heartbeat(pool).present():
         row = await pool.fetchrow("SELECT * FROM hookseal.workers")
@@ -45,7 +45,7 @@ async def test_present_for_the_length_of_the_block(pool: "Pool[asyncpg.Record]")
     assert [] == await ids(pool)
 
 
-async def test_it_beats_every_five_seconds(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_row_is_updated_every_five_seconds(pool: "Pool[asyncpg.Record]") -> None:
     """Every five seconds the row is updated, or inserted again if missing; rows older than an hour are deleted."""
     clock = YieldingClock()
     beating = heartbeat(pool, clock)
@@ -72,7 +72,7 @@ async def test_it_beats_every_five_seconds(pool: "Pool[asyncpg.Record]") -> None
     assert {BEAT_SECONDS} == set(clock.slept)
 
 
-async def test_without_postgresql(database_url: str) -> None:
+async def test_without_postgresql_it_does_not_start(database_url: str) -> None:
     """A worker that cannot write its row does not start; a later outage is logged once and does not delay the stop."""
     pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)
     clock = YieldingClock()

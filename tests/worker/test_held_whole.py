@@ -30,7 +30,7 @@ async def waiting(world: World, number: int, waiting_for: str) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_is_published_while_it_is_disabled(world: World, receiver: Receiver) -> None:
+async def test_a_disabled_endpoints_events_arrive_after_enable(world: World, receiver: Receiver) -> None:
     """Events for a disabled endpoint wait, neither rung nor sent, and are delivered after `enable`, like later ones."""
     endpoint = (await world.endpoint(f"{receiver.base_url}/hook")).pointer.endpoint_id
     async with world.pool.acquire() as connection:
@@ -50,7 +50,7 @@ async def test_what_is_published_while_it_is_disabled(world: World, receiver: Re
 
 @pytest.mark.req("DEL-22")
 @pytest.mark.req("DEL-05", part="each-delivery")
-async def test_what_is_published_after_a_410(world: World, receiver: Receiver) -> None:
+async def test_events_after_a_410_arrive_after_enable(world: World, receiver: Receiver) -> None:
     """A 410 fails its own delivery and disables the endpoint; the others wait, and arrive after `enable`."""
     receiver.answers["/hook"] = status(410)
     endpoint = (await world.endpoint(f"{receiver.base_url}/hook")).pointer.endpoint_id
@@ -67,7 +67,7 @@ async def test_what_is_published_after_a_410(world: World, receiver: Receiver) -
 
 
 @pytest.mark.req("SEC-07")
-async def test_a_refused_secret_beside_another_tenant(world: World, receiver: Receiver) -> None:
+async def test_a_refused_secret_delays_no_other_tenant(world: World, receiver: Receiver) -> None:
     """While a secret is refused its deliveries wait and another tenant's arrive; `cache-clear` releases them."""
     altered = (await world.endpoint(f"{receiver.base_url}/hook")).pointer.endpoint_id
     await world.endpoint(f"{receiver.base_url}/other", tenant="globex")

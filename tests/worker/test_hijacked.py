@@ -49,7 +49,7 @@ def settings(world: World, login: str) -> dict[str, str]:
     }
 
 
-async def test_a_worker(hostile: World, receiver: Receiver) -> None:
+async def test_a_worker_calls_no_foreign_function(hostile: World, receiver: Receiver) -> None:
     """A worker claims, delivers and sweeps without calling any of them."""
     await hostile.endpoint(f"{receiver.base_url}/hook")
     async with hostile.worker(DATABASE_URL=url(hostile, "runs"), HOOKSEAL_LISTEN="true") as worker:
@@ -74,7 +74,7 @@ COMMANDS = (
 )
 
 
-async def test_commands(hostile: World) -> None:
+async def test_commands_call_no_foreign_function(hostile: World) -> None:
     """Commands of an operator and of a reader work without calling any of them."""
     await hostile.endpoint("https://receiver.example/hook")
     async with many(settings(hostile, "decides")) as commands:
@@ -84,7 +84,7 @@ async def test_commands(hostile: World) -> None:
             assert [] == await hijacked.called(hostile.pool), command
 
 
-async def test_publishing_by_whoever_has_them_on_the_path(hostile: World) -> None:
+async def test_publishing_ignores_the_callers_search_path(hostile: World) -> None:
     """The functions that publish set their own search path, so that the caller's path has no effect."""
     await hostile.endpoint("https://receiver.example/hook")
     await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
@@ -98,7 +98,7 @@ async def test_publishing_by_whoever_has_them_on_the_path(hostile: World) -> Non
     assert [] == await hijacked.called(hostile.pool)
 
 
-async def test_publishing_on_a_callers_connection(hostile: World) -> None:
+async def test_the_publisher_calls_no_foreign_function(hostile: World) -> None:
     """The statements of the Publisher on a caller's connection name the types of PostgreSQL with their schema."""
     sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
     try:
@@ -111,7 +111,7 @@ async def test_publishing_on_a_callers_connection(hostile: World) -> None:
     assert [] == await hijacked.called(hostile.pool)
 
 
-async def test_an_upgrade(hostile: World) -> None:
+async def test_an_upgrade_calls_no_foreign_function(hostile: World) -> None:
     """`db upgrade` of an existing schema and of an empty database calls none of them."""
     await upgrade(hostile.database_url)
     await hostile.pool.execute("DROP SCHEMA hookseal CASCADE")

@@ -150,7 +150,7 @@ async def test_a_refused_secret_costs_one_claim_a_round(site: Site) -> None:
 
 
 @pytest.mark.req("SEC-07")
-async def test_what_was_rung_before_is_not_signed_for(site: Site) -> None:
+async def test_deliveries_rung_before_a_refusal_are_claimed_once(site: Site) -> None:
     """Each delivery that was rung before the first refusal is claimed once; only the first one asks the store."""
     await site.stored.pool.execute(_PUBLISH, IN_FLIGHT)
     site.signers = FixedSigners(error=CannotSign("the record was altered"))
@@ -165,7 +165,7 @@ async def test_what_was_rung_before_is_not_signed_for(site: Site) -> None:
 
 
 @pytest.mark.req("SEC-07")
-async def test_it_goes_out_by_itself(site: Site) -> None:
+async def test_an_available_secret_releases_all(site: Site) -> None:
     """When the secret is available again, the next probe is delivered, and then all others, each with one claim."""
     await site.stored.pool.execute(_PUBLISH, IN_FLIGHT)
     site.signers = FixedSigners(error=CannotSign("the store does not answer"))
@@ -191,7 +191,7 @@ async def forget(operator: Operator, _endpoint: EndpointId) -> object:
 
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize(("change", "backlog"), [(rotate, BACKLOG), (clear, FEW), (accept, FEW), (forget, BACKLOG)])
-async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: Change, backlog: int) -> None:
+async def test_a_release_costs_one_claim_while_the_secret_is_refused(site: Site, change: Change, backlog: int) -> None:
     """A release of an endpoint whose secret is still refused costs one claim; when it signs, all are delivered.
 
     Released deliveries, and waiting ones without a row for their endpoint, become due in batches.
@@ -231,7 +231,7 @@ async def test_one_delivery_asks_whether_the_secret_is_back(site: Site, change: 
 
 
 @pytest.mark.req("DEL-22")
-async def test_too_long_is_counted_and_told(site: Site) -> None:
+async def test_cancelled_deliveries_are_counted_and_logged(site: Site) -> None:
     """Deliveries held too long for a disabled endpoint are cancelled, counted and logged in batches, every minute."""
     pool = site.stored.pool
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false")
@@ -251,7 +251,7 @@ async def test_too_long_is_counted_and_told(site: Site) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_is_cancelled_holds_up_nothing(site: Site) -> None:
+async def test_cancellations_delay_no_release(site: Site) -> None:
     """However many deliveries are cancelled, those that another endpoint released become due after one batch."""
     pool = site.stored.pool
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'acme'")
@@ -298,7 +298,7 @@ class Turning(FakeClock):
             raise Ended
 
 
-async def test_who_does_not_lead_does_nothing(site: Site) -> None:
+async def test_only_the_leader_looks_at_held_endpoints(site: Site) -> None:
     """Only the leader looks at held endpoints, and it finishes what another leader left."""
     pool = site.stored.pool
     left = "SELECT count(*) FROM hookseal.held_endpoints"

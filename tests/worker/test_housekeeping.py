@@ -84,7 +84,7 @@ def events(logs: list[Any]) -> list[str]:
     return [line["event"] for line in logs]
 
 
-async def test_the_whole_of_it_as_a_worker(scene: Scene) -> None:
+async def test_a_workers_rights_suffice(scene: Scene) -> None:
     """With the rights of a worker it announces, rotates and destroys; each change is audited by its name and logged."""
     endpoint_id = (await scene.scheduling.endpoint(days=30)).pointer.endpoint_id
     keeper = await scene.keeper(FakeClock())
@@ -126,7 +126,7 @@ async def altered_endpoints(scene: Scene) -> None:
         await scene.scheduling.pool.execute(alters)
 
 
-async def test_one_that_fails_holds_up_no_other(scene: Scene) -> None:
+async def test_a_failed_endpoint_delays_no_other(scene: Scene) -> None:
     """A failure at one endpoint is logged once, not at every look, and does not delay other endpoints."""
     await altered_endpoints(scene)
     keeper = await scene.keeper(FakeClock())
@@ -142,7 +142,7 @@ async def test_one_that_fails_holds_up_no_other(scene: Scene) -> None:
 
 
 @pytest.mark.req("SEC-14", part="append")
-async def test_a_shortened_log_stops_the_schedule(scene: Scene) -> None:
+async def test_a_shortened_audit_log_stops_its_tenants_rotations(scene: Scene) -> None:
     """If the last audit row of a tenant was removed, its secrets are not rotated: logged, counted; others are."""
     pool = scene.scheduling.pool
     for tenant in ("acme", "acme", "globex"):
@@ -166,7 +166,7 @@ async def test_a_shortened_log_stops_the_schedule(scene: Scene) -> None:
 
 
 @pytest.mark.req("OPS-11", part="rotations-due")
-async def test_how_many_fail(scene: Scene) -> None:
+async def test_the_number_of_failed_endpoints_is_reported(scene: Scene) -> None:
     """The figure is the number of endpoints that failed at the last look; a worker that does not lead reports none."""
     await altered_endpoints(scene)
     keeper = await scene.keeper(FakeClock())
@@ -181,7 +181,7 @@ async def test_how_many_fail(scene: Scene) -> None:
     assert ("hookseal_rotations_failing", None) not in figures(meter)
 
 
-async def test_a_tenant_that_cannot_be_purged(scene: Scene) -> None:
+async def test_a_broken_audit_log_prevents_its_tenants_purge(scene: Scene) -> None:
     """If the audit log of a tenant accepts no row, its secret is kept, logged once; other tenants are purged."""
     pool = scene.scheduling.pool
     for tenant in ("acme", "globex"):
@@ -200,7 +200,7 @@ async def test_a_tenant_that_cannot_be_purged(scene: Scene) -> None:
     assert {"acme": "retired", "globex": "destroyed"} == {row["tenant_id"]: row["state"] for row in rows}
 
 
-async def test_the_life_of_a_version(scene: Scene) -> None:
+async def test_a_version_is_retired_and_destroyed_once(scene: Scene) -> None:
     """A version is previous during its overlap, retired an hour later and destroyed after its retention, each once."""
     endpoint_id = (await scene.scheduling.endpoint(days=30)).pointer.endpoint_id
     keeper = await scene.keeper(FakeClock())
@@ -229,7 +229,7 @@ async def test_the_life_of_a_version(scene: Scene) -> None:
     ]
 
 
-async def test_what_cannot_be_retired(scene: Scene) -> None:
+async def test_an_altered_row_is_not_retired(scene: Scene) -> None:
     """An altered row is logged once and left; the next one is retired; a deleted endpoint is no failure."""
     for number in range(3):
         await scene.scheduling.endpoint(days=1, number=number)
@@ -250,7 +250,7 @@ async def test_what_cannot_be_retired(scene: Scene) -> None:
         assert not await retire_ended_overlap(operator, last)
 
 
-async def test_two_workers_race(scene: Scene) -> None:
+async def test_two_leaders_do_each_step_once(scene: Scene) -> None:
     """If two workers both believe that they lead, each step is done once."""
     for number in range(6):
         await scene.scheduling.endpoint(days=1, number=number)
@@ -266,7 +266,7 @@ async def test_two_workers_race(scene: Scene) -> None:
     assert "secret.revealed" not in actions
 
 
-async def test_a_key_that_was_rotated_meanwhile(scene: Scene) -> None:
+async def test_the_newest_integrity_key_is_used(scene: Scene) -> None:
     """Changes are authenticated by the newest integrity key, even if it was made after the worker started."""
     await scene.scheduling.endpoint(days=1)
     keeper = await scene.keeper(FakeClock())
@@ -308,7 +308,7 @@ class Turning(FakeClock):
         await eventually(look)
 
 
-async def test_only_who_leads_looks(scene: Scene) -> None:
+async def test_only_the_leader_looks(scene: Scene) -> None:
     """Only the leader looks: within three seconds after it begins to lead, and then every minute."""
     await scene.scheduling.endpoint(days=1)
     await scene.scheduling.pass_(DAY / 2)
@@ -326,7 +326,7 @@ async def test_only_who_leads_looks(scene: Scene) -> None:
     assert [3.0, 60.0, 60.0] == clock.slept
 
 
-async def test_it_purges_hourly(scene: Scene) -> None:
+async def test_it_purges_once_an_hour(scene: Scene) -> None:
     """Retired versions are purged at the first look, and again an hour later."""
     clock = FakeClock()
     keeper = await scene.keeper(clock)
@@ -363,7 +363,7 @@ async def test_an_outage_is_survived(scene: Scene) -> None:
     assert ["secret.rotation_announced", "housekeeping.resumed"] == events(logs)[-2:]
 
 
-async def test_a_row_that_is_held_is_left_for_later(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_row_is_left_for_later(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint whose row is locked for too long is logged and left; the same look handles the next endpoint."""
     for number in range(2):
         await scene.scheduling.endpoint(days=30, number=number)
@@ -378,7 +378,7 @@ async def test_a_row_that_is_held_is_left_for_later(scene: Scene, monkeypatch: p
     assert ["secret.scheduled_rotation_failed", *["secret.rotation_announced"] * 2] == events(logs)
 
 
-async def test_many_that_are_held_are_an_outage(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_three_locked_rows_end_the_look(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """After three locked rows in a row the look ends, because each further one would wait for the same time."""
     for number in range(5):
         await scene.scheduling.endpoint(days=30, number=number)
@@ -399,7 +399,7 @@ async def test_many_that_are_held_are_an_outage(scene: Scene, monkeypatch: pytes
     ]
 
 
-async def test_a_defect_is_told_and_survived(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_is_logged_and_survived(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect at one endpoint is logged with its traceback, and the next endpoint is handled."""
     for number in range(2):
         await scene.scheduling.endpoint(days=30, number=number)
@@ -420,7 +420,7 @@ async def test_a_defect_is_told_and_survived(scene: Scene, monkeypatch: pytest.M
     assert ["secret.scheduled_rotation_defect", "secret.rotation_announced"] == events(logs)
 
 
-async def test_deliveries_go_on_beside_it(scene: Scene) -> None:
+async def test_deliveries_continue_during_housekeeping(scene: Scene) -> None:
     """While housekeeping waits for a lock of one tenant, a delivery of another tenant is claimed at once."""
     await scene.scheduling.endpoint(days=30, number=0)
     await scene.scheduling.endpoint(days=None, number=1, tenant="globex")

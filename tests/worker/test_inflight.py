@@ -13,7 +13,7 @@ async def hold(until: asyncio.Event) -> None:
     await until.wait()
 
 
-async def test_slots_bound_what_is_in_flight() -> None:
+async def test_slots_bound_requests_in_flight() -> None:
     """With every slot taken there is no room; when one request has ended there is."""
     end = asyncio.Event()
     in_flight = InFlight(2)
@@ -31,7 +31,7 @@ async def test_slots_bound_what_is_in_flight() -> None:
     assert 1 == await in_flight.drain(0)
 
 
-async def test_bytes_bound_what_is_in_flight() -> None:
+async def test_bytes_bound_requests_in_flight() -> None:
     """There is room for as many requests as fit with bodies of the largest size, however many slots are free."""
     end = asyncio.Event()
     in_flight = InFlight(10, most_bytes=2 * MAX_BODY_BYTES)
@@ -52,7 +52,7 @@ async def test_bytes_bound_what_is_in_flight() -> None:
 
 
 @pytest.mark.req("DUR-05")
-async def test_what_waits_for_room_when_it_closes_waits_no_longer() -> None:
+async def test_close_ends_every_wait() -> None:
     """After `close` everything that waits for room continues at once."""
     in_flight = InFlight(1)
     in_flight.take(1)
@@ -66,7 +66,7 @@ async def test_what_waits_for_room_when_it_closes_waits_no_longer() -> None:
     assert 1 == await in_flight.drain(0)
 
 
-async def test_who_waits_for_several_slots_gets_them_together() -> None:
+async def test_several_slots_are_taken_together() -> None:
     """A wait for several slots ends when that many are free, or with fewer at its time limit."""
     in_flight = InFlight(3)
     in_flight.take(3)
@@ -109,7 +109,7 @@ async def test_unused_slots_are_given_back() -> None:
     assert 2 == in_flight.room
 
 
-async def test_drain_waits() -> None:
+async def test_a_drain_waits_for_requests() -> None:
     """A drain waits for what ends in time, including what was started meanwhile, and cancels nothing."""
     end = asyncio.Event()
     in_flight = InFlight(2)
@@ -126,12 +126,12 @@ async def test_drain_waits() -> None:
     assert (0, 2) == (len(in_flight), in_flight.room)
 
 
-async def test_drain_of_nothing() -> None:
+async def test_an_empty_drain_returns_at_once() -> None:
     """A drain of nothing returns at once."""
     assert 0 == await InFlight(1).drain(5)
 
 
-async def test_drain_cuts_off() -> None:
+async def test_a_drain_cancels_late_requests() -> None:
     """A drain cancels and counts what does not end in time, and waits until it has handled the cancellation."""
     handled: list[str] = []
 
@@ -156,7 +156,7 @@ async def test_drain_cuts_off() -> None:
 
 
 @pytest.mark.req("DUR-05")
-async def test_what_is_cut_off_before_it_began_begins() -> None:
+async def test_a_task_cancelled_at_its_start_still_runs() -> None:
     """A task that is started in the turn of the cancellation runs, sees it, and can give back its claim."""
     written: list[str] = []
 
@@ -179,7 +179,7 @@ async def test_what_is_cut_off_before_it_began_begins() -> None:
     assert (["given back", "given back"], 0, 2) == (written, len(in_flight), in_flight.room)
 
 
-async def test_a_work_that_fails_gives_its_slot_back() -> None:
+async def test_a_failed_task_frees_its_slot() -> None:
     """A task that fails frees its slot and its bytes."""
 
     async def fail() -> None:
@@ -196,7 +196,7 @@ async def test_a_work_that_fails_gives_its_slot_back() -> None:
     assert (0, 1, room) == (len(in_flight), in_flight.room, in_flight.bytes_room)
 
 
-async def test_a_rest() -> None:
+async def test_there_is_no_room_during_a_rest() -> None:
     """During a rest there is no room although slots are free; requests in flight continue; `close` ends the rest."""
     end = asyncio.Event()
     in_flight = InFlight(3)

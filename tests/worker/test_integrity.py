@@ -47,7 +47,7 @@ async def test_workers_learn_a_new_version(world: World, receiver: Receiver) -> 
     assert [None] * 4 == [each.broken for each in await log.verify(world.pool, world.installation.unlocked.integrity)]
 
 
-async def test_a_version_that_nobody_made(world: World, receiver: Receiver) -> None:
+async def test_an_unknown_version_waits(world: World, receiver: Receiver) -> None:
     """A delivery whose row names an unknown version of the integrity key waits; others are delivered."""
     added = await world.endpoint(f"{receiver.base_url}/forged")
     await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")

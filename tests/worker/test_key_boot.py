@@ -57,7 +57,7 @@ async def everything(world: World) -> dict[str, list[object]]:
     }
 
 
-async def test_a_key_that_nobody_registered(world: World) -> None:
+async def test_an_unregistered_key_is_refused(world: World) -> None:
     """A worker or command with an unregistered key, alone or beside the active one, is refused (78), without writes."""
     await world.endpoint("https://receiver.example/")
     other = another()
@@ -72,7 +72,7 @@ async def test_a_key_that_nobody_registered(world: World) -> None:
     assert before == await everything(world)
 
 
-async def test_without_the_active_key(world: World) -> None:
+async def test_a_worker_without_the_active_key_is_refused(world: World) -> None:
     """A worker without the active key is refused (78), with the id of that key, and is not counted as live."""
     new = another()
     await stage(world, new)
@@ -82,7 +82,7 @@ async def test_without_the_active_key(world: World) -> None:
     assert 0 == await world.pool.fetchval("SELECT count(*) FROM hookseal.workers")
 
 
-async def test_without_a_key_that_records_need(world: World) -> None:
+async def test_a_worker_without_a_needed_key_is_refused(world: World) -> None:
     """While records are under the old key, a worker without it is refused (78), with its id; afterwards it starts."""
     new = another()
     await stage(world, new)
@@ -94,7 +94,7 @@ async def test_without_a_key_that_records_need(world: World) -> None:
         pass
 
 
-async def test_with_a_key_that_nobody_staged(world: World) -> None:
+async def test_an_unstaged_next_key_is_refused(world: World) -> None:
     """A worker with an unregistered next key is refused (78), with the command that registers the key."""
     new = another()
     ended = await started(world, **staged(new))
@@ -126,7 +126,7 @@ async def locked(world: World, statement: str) -> AsyncIterator[asyncio.Event]:
         await holding
 
 
-async def test_a_promotion_between_its_first_check_and_its_heartbeat(world: World) -> None:
+async def test_a_promotion_before_the_heartbeat_is_noticed(world: World) -> None:
     """If the key is promoted between a worker's first check and its heartbeat, its second check refuses it (78)."""
     new = another()
     await stage(world, new)
@@ -139,7 +139,7 @@ async def test_a_promotion_between_its_first_check_and_its_heartbeat(world: Worl
     assert 0 == await world.pool.fetchval("SELECT count(*) FROM hookseal.workers")
 
 
-async def test_a_promotion_that_is_not_over_and_did_not_see_it(world: World) -> None:
+async def test_a_running_promotion_is_waited_for(world: World) -> None:
     """A worker whose heartbeat follows the check of a promotion waits for its commit, and is refused (78)."""
     new = another()
     await stage(world, new)
@@ -156,7 +156,7 @@ async def test_a_promotion_that_is_not_over_and_did_not_see_it(world: World) -> 
     assert (78, True) == (ended.code, f"master key {id_of(new)} is the active one" in ended.err)
 
 
-async def test_a_destruction_that_is_not_over_and_did_not_see_it(world: World) -> None:
+async def test_a_running_destruction_is_waited_for(world: World) -> None:
     """A worker with a key that is being destroyed waits for the commit as well, and is refused (78)."""
     new = another()
     await stage(world, new)
@@ -179,7 +179,7 @@ async def test_a_destruction_that_is_not_over_and_did_not_see_it(world: World) -
     assert (78, True) == (ended.code, f"master key {id_of(OLD)} was destroyed" in ended.err)
 
 
-async def test_a_retired_key_that_is_still_held(world: World, receiver: Receiver) -> None:
+async def test_a_retired_key_may_be_held(world: World, receiver: Receiver) -> None:
     """A worker may have a retired key until it is destroyed, so the key can be removed from workers one by one."""
     new = another()
     await world.endpoint(f"{receiver.base_url}/hook")

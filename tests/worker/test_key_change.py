@@ -143,7 +143,7 @@ async def rotations(world: World) -> list[tuple[str, str, str]]:
 
 @dataclass(kw_only=True)
 class Change:
-    """The steps of a change of the master key, each under the traffic of the story."""
+    """The steps of a change of the master key, each under traffic."""
 
     story: Story
     workers: Fleet
@@ -217,7 +217,7 @@ class Change:
 @pytest.mark.timeout(600)
 @pytest.mark.req("SEC-05", part="under-traffic")
 @pytest.mark.req("SEC-05", part="resumed")
-async def test_from_end_to_end(world: World, receiver: Receiver) -> None:
+async def test_no_delivery_fails_during_a_key_change(world: World, receiver: Receiver) -> None:
     """In a complete change of the master key no delivery fails, waits, or has a wrong signature."""
     story = Story(world=world, receiver=receiver)
     plain, other, by_schedule = [await story.add(path) for path in ("/plain", "/other", "/scheduled")]
@@ -259,10 +259,10 @@ async def _each_once_and_signed_right(story: Story) -> None:
         "  LEFT JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id"
     )
     assert {("delivered", 1, "delivered")} == {(row["state"], row["attempts"], row["outcome"]) for row in rows}
-    came = {_header(got, "webhook-id"): got for got in story.receiver.received}
-    assert story.published == len(rows) == len(came) == len(story.receiver.received)
+    arrived = {_header(got, "webhook-id"): got for got in story.receiver.received}
+    assert story.published == len(rows) == len(arrived) == len(story.receiver.received)
     signed = {row["id"]: row["signed_by"] for row in rows}
-    for delivery_id, got in came.items():
+    for delivery_id, got in arrived.items():
         refs = signed[delivery_id]
         assert len(refs) == len(got.headers["webhook-signature"].split())
         assert all(verifies(story.secrets[ref], got) for ref in refs)

@@ -13,12 +13,12 @@ _SIGNED = (
 )
 
 
-async def over(world: World) -> bool:
+async def overlaps_ended(world: World) -> bool:
     """Return whether the overlap of every endpoint has ended."""
     return bool(await world.pool.fetchval(_OVER))
 
 
-async def drilled(world: World, receiver: Receiver, *keys: str, refs: set[str]) -> None:
+async def run_compromise(world: World, receiver: Receiver, *keys: str, refs: set[str]) -> None:
     """Run the drill under traffic until its overlap has ended; later claims must be signed with new secrets only."""
     new = staged(keys[0])
     async with traffic(world):
@@ -27,7 +27,7 @@ async def drilled(world: World, receiver: Receiver, *keys: str, refs: set[str]) 
         assert (4, 2, True, []) == tuple(
             result[name] for name in ("versions", "rotated", "integrity_rotated", "failed")
         )
-        await eventually(lambda: over(world))
+        await eventually(lambda: overlaps_ended(world))
         since = await world.pool.fetchval("SELECT now()")
         await more(receiver, 40)
     await eventually(lambda: nothing_left(world))
@@ -40,7 +40,7 @@ async def drilled(world: World, receiver: Receiver, *keys: str, refs: set[str]) 
 
 @pytest.mark.timeout(600)
 @pytest.mark.req("SEC-22", part="under-traffic")
-async def test_under_traffic(world: World, receiver: Receiver) -> None:
+async def test_no_exposed_secret_signs_after_the_overlap(world: World, receiver: Receiver) -> None:
     """Deliveries continue with both signatures during the overlap; after it no exposed secret signs."""
     old = {}
     for path in ("/one", "/two"):
@@ -53,7 +53,7 @@ async def test_under_traffic(world: World, receiver: Receiver) -> None:
         await rewrap(world, new)  # not enough: the key and a copy of the table reveal the secrets
         exposed = (await command(world, "key", "versions", id_of(OLD), keys=staged(new)))["items"]
         assert old.keys() == {item["ref"] for item in exposed if item["used_as"] == "current"}
-        await drilled(world, receiver, new, refs=set(old))
+        await run_compromise(world, receiver, new, refs=set(old))
         assert [] == [line for line in worker.log if line["event"] in {"delivery.waiting", "stale.found"}]
 
     await arrived_once_at_the_first_attempt(world, receiver)

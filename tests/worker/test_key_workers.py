@@ -43,7 +43,7 @@ async def rotated(world: World, added: AddedEndpoint, new: str) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.req("SEC-05", part="under-traffic")
-async def test_a_worker_that_froze_through_a_promotion(world: World, receiver: Receiver) -> None:
+async def test_a_frozen_worker_holds_what_it_cannot_open(world: World, receiver: Receiver) -> None:
     """A worker frozen during a promotion signs what it can open, and holds the rest for a worker with the new key."""
     moved = await world.endpoint(f"{receiver.base_url}/moved")
     kept = await world.endpoint(f"{receiver.base_url}/kept", tenant="bmce")
@@ -83,7 +83,7 @@ def _startup(answer: tuple[int, dict[str, object]]) -> tuple[int, object]:
 
 
 @pytest.mark.req("SEC-06", part="purge")
-async def test_retiring_a_key_purges_what_was_cached_under_it(world: World, receiver: Receiver) -> None:
+async def test_retiring_a_key_empties_the_caches(world: World, receiver: Receiver) -> None:
     """Promotion and re-wrap leave the caches unchanged, because no version changes; a retirement empties each cache."""
     await world.endpoint(f"{receiver.base_url}/hook")
     new = another()
@@ -99,7 +99,7 @@ async def test_retiring_a_key_purges_what_was_cached_under_it(world: World, rece
 
 @pytest.mark.req("SEC-06", part="purge")
 @pytest.mark.req("SEC-22", part="under-traffic")
-async def test_the_drill_purges_what_was_cached_under_the_key(world: World, receiver: Receiver) -> None:
+async def test_compromise_empties_the_caches(world: World, receiver: Receiver) -> None:
     """The drill empties the caches: in the overlap the exposed version is read again, like the new one."""
     await world.endpoint(f"{receiver.base_url}/hook")
     new = another()
@@ -120,7 +120,7 @@ async def asked(world: World, worker: Worker) -> tuple[float, float]:
 
 
 @pytest.mark.req("SEC-04", part="keyring")
-async def test_a_record_under_a_key_that_nobody_registered(world: World, receiver: Receiver) -> None:
+async def test_a_record_under_an_unregistered_key_waits(world: World, receiver: Receiver) -> None:
     """Only the endpoint of a record under an unregistered key waits; status and figures report the record."""
     added = await world.endpoint(f"{receiver.base_url}/quarantined")
     await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
@@ -152,7 +152,7 @@ async def test_a_record_under_a_key_that_nobody_registered(world: World, receive
 
 
 @pytest.mark.req("SEC-05", part="audited")
-async def test_a_re_wrap_is_audited_by_its_batches(world: World, receiver: Receiver) -> None:
+async def test_each_batch_of_a_re_wrap_is_audited(world: World, receiver: Receiver) -> None:
     """Each batch of a re-wrap is one audit row of the installation, none of a tenant, and the records stay usable."""
     added = await world.endpoint(f"{receiver.base_url}/hook")
     new = another()

@@ -86,7 +86,7 @@ async def claimed() -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
 
 
 @pytest.mark.req("DEL-15")
-async def test_two_failures_and_a_success_are_one_record() -> None:
+async def test_a_repeated_write_is_stored_once() -> None:
     """A write that fails twice succeeds at the third try, after pauses, and is stored once."""
     flaky, ledger, clock, claim = await claimed()
     flaky.failures = 2
@@ -108,7 +108,7 @@ async def test_every_write_is_tried_again(write: Write) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES, ids=["record", "release", "end"])
-async def test_until_the_time_is_over(write: Write) -> None:
+async def test_a_write_ends_at_its_time_limit(write: Write) -> None:
     """After its time limit a write raises the outage, at most one pause late, and after many tries."""
     flaky, ledger, clock, claim = await claimed()
     flaky.failures = 1_000_000
@@ -167,7 +167,7 @@ async def test_a_lost_lease_is_not_tried_again() -> None:
 
 @pytest.mark.req("DEL-15")
 @pytest.mark.parametrize("repeats", [0, 1])
-async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
+async def test_a_repeat_finds_the_first_record(repeats: int) -> None:
     """If the answer to a written record was lost, its repeat returns the verdict; after a lost lease None."""
     clock = FakeClock()
 
@@ -193,7 +193,7 @@ async def test_a_repeat_that_finds_its_own_first_try(repeats: int) -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("no answer"), asyncio.CancelledError()])
-async def test_a_claim_without_an_answer_is_told(error: BaseException) -> None:
+async def test_a_claim_without_an_answer_is_reported(error: BaseException) -> None:
     """The token of a claim without an answer is reported as lost; that of an answered claim is not."""
     clock = FakeClock()
     lost: list[str] = []

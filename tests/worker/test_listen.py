@@ -73,7 +73,7 @@ async def notified(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_what_is_published_is_rung_at_once(
+async def test_a_published_event_is_rung_at_once(
     pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
 ) -> None:
     """With a listener, an event published by SQL is rung at once, long before the next look of the outbox."""
@@ -109,7 +109,7 @@ async def test_what_is_published_is_rung_at_once(
     await ringing.close()
 
 
-async def test_publish_is_asked_to_tell_for_ten_seconds(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_notifications_are_requested_for_ten_seconds(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """The listener requests notifications for ten seconds at a time, so that they end soon after the listener."""
     async with listening(database_url, Woken()):
         await notified(pool)
@@ -133,7 +133,7 @@ async def test_a_lost_connection_is_replaced(pool: "Pool[asyncpg.Record]", datab
             await woken.more_than(before)
 
 
-async def test_an_outage_is_told_once(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_an_outage_is_logged_once(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """While the listener cannot connect it tries again and logs the outage once; then it logs that it listens again."""
     clock = FakeClock()
 
@@ -153,7 +153,7 @@ async def test_an_outage_is_told_once(pool: "Pool[asyncpg.Record]", database_url
     assert 1 == woken.count
 
 
-def test_it_is_off_unless_asked_for(database_url: str, redis_url: str) -> None:
+def test_listening_is_off_by_default(database_url: str, redis_url: str) -> None:
     """Listening is off unless HOOKSEAL_LISTEN enables it."""
     assert [False, False, True] == [
         settings(database_url, redis_url, **changes).worker.listen

@@ -33,7 +33,7 @@ async def lag(*late: float) -> float:
     return pulse.lag_seconds
 
 
-async def test_the_longest_of_the_last_half_minute_is_told() -> None:
+async def test_the_longest_delay_of_half_a_minute_is_reported() -> None:
     """The lag is the longest delay of a sleep within the last half minute; waking early is no lag."""
     assert [0.0, 2.0, 2.0, 0.25, 0.0] == [
         await lag(),

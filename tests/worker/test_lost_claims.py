@@ -22,7 +22,7 @@ def looking(ledger: PostgresLedger, clock: FakeClock) -> LostClaims:
 
 
 @pytest.mark.req("DEL-03")
-async def test_given_back_unspent(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_lost_claim_is_given_back_unspent(pool: "Pool[asyncpg.Record]") -> None:
     """The delivery of a lost claim is due at once, unrung, without an attempt; its next claim has the same number."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -43,7 +43,7 @@ async def test_given_back_unspent(pool: "Pool[asyncpg.Record]") -> None:
     assert 1 == again.number
 
 
-async def test_others_are_left_alone(pool: "Pool[asyncpg.Record]") -> None:
+async def test_other_claims_are_left_alone(pool: "Pool[asyncpg.Record]") -> None:
     """A claim with another token is not given back."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -65,7 +65,7 @@ class Away(PostgresLedger):
         raise Unavailable("PostgreSQL does not answer")
 
 
-async def test_looked_for_until_a_lease_after_the_outage(pool: "Pool[asyncpg.Record]") -> None:
+async def test_tokens_are_kept_for_a_lease_after_an_outage(pool: "Pool[asyncpg.Record]") -> None:
     """Tokens are kept during an outage, and discarded when PostgreSQL has answered for the length of a lease."""
     away = Away(pool, worker="w1", lease_seconds=LEASE_SECONDS)
     back = PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS)
@@ -84,7 +84,7 @@ async def test_looked_for_until_a_lease_after_the_outage(pool: "Pool[asyncpg.Rec
     assert 0 == len(lost)
 
 
-async def test_bounded(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_number_of_tokens_is_bounded(pool: "Pool[asyncpg.Record]") -> None:
     """At most ten thousand tokens are kept."""
     lost = looking(PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS), FakeClock())
     for _ in range(10_001):

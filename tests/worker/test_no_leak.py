@@ -165,7 +165,9 @@ def _url(worker: Worker) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.req("SEC-15")
-async def test_nobody_is_told(own_postgres: Server, own_valkey: Server, receiver: Receiver, tmp_path: Path) -> None:
+async def test_only_receivers_get_secrets(
+    own_postgres: Server, own_valkey: Server, receiver: Receiver, tmp_path: Path
+) -> None:
     """After deliveries to every end, outages and a stop during a delivery, only receivers have the secrets."""
     servers = (own_postgres, own_valkey)
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
@@ -198,7 +200,7 @@ async def test_nobody_is_told(own_postgres: Server, own_valkey: Server, receiver
 
 
 @pytest.mark.req("SEC-15")
-async def test_a_worker_that_aborts(world: World, receiver: Receiver) -> None:
+async def test_an_abort_leaves_no_secret(world: World, receiver: Receiver) -> None:
     """A worker that aborts during a delivery writes no core file and no secret to its log."""
     async with world.worker(**made_loud(world.folder / "loud", worker=True), **private(world)) as worker:
         await in_mid_delivery(world, receiver, "/aborted")
@@ -213,7 +215,7 @@ async def test_a_worker_that_aborts(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("SEC-15")
-async def test_where_the_settings_come_from(world: World) -> None:
+async def test_settings_in_files_leave_no_trace(world: World) -> None:
     """With settings in files neither arguments nor environment contain a secret; variables are in the environment."""
     known = await all_canaries(world.installation, world.database_url, world.redis_url)
     async with world.started_worker(**private(world)) as worker:

@@ -9,7 +9,7 @@ from hookseal.queue.outage import translate_redis_errors
 from hookseal.worker.outage_log import Outage
 
 
-def test_told_once_and_over_once() -> None:
+def test_an_outage_and_its_end_are_logged_once() -> None:
     """Repeated failures for the same reason are logged once, and so is the end of the outage."""
     with structlog.testing.capture_logs() as logs:
         outage = Outage("loop", structlog.get_logger())
@@ -35,7 +35,7 @@ def test_told_once_and_over_once() -> None:
 
 
 @pytest.mark.parametrize("error", [RedisConnectionError("redis://:hunter2@host"), OSError("x"), TimeoutError()])
-def test_what_redis_raises(error: Exception) -> None:
+def test_redis_errors_become_unavailable(error: Exception) -> None:
     """An error of the Redis client becomes `Unavailable` with the class of the error, without its text."""
     with pytest.raises(Unavailable, match=type(error).__name__) as raised, translate_redis_errors():
         raise error

@@ -36,7 +36,7 @@ async def ready(worker: Worker) -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_postgresql_stands_still(
+async def test_a_worker_lives_while_postgresql_is_frozen(
     own_postgres: Server, redis_url: str, tmp_path: Path, receiver: Receiver
 ) -> None:
     """While PostgreSQL is frozen a worker lives and is unready; afterwards it records what it sent, and continues."""
@@ -62,7 +62,7 @@ async def test_postgresql_stands_still(
     assert [in_flight.delivery_id, later.delivery_id] == [each.headers["webhook-id"] for each in receiver.received]
 
 
-async def test_postgresql_drops_every_connection(world: World, receiver: Receiver) -> None:
+async def test_dropped_connections_are_opened_again(world: World, receiver: Receiver) -> None:
     """Connections that PostgreSQL ends are opened again, and deliveries continue."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with world.worker() as worker:
@@ -76,7 +76,7 @@ async def test_postgresql_drops_every_connection(world: World, receiver: Receive
         await ready(worker)
 
 
-async def test_redis_stands_still(
+async def test_a_worker_lives_while_redis_is_frozen(
     pool: "Pool[asyncpg.Record]", database_url: str, own_valkey: Server, tmp_path: Path, receiver: Receiver
 ) -> None:
     """While Redis is frozen a worker lives and is unready; afterwards events published meanwhile are delivered."""
@@ -93,7 +93,9 @@ async def test_redis_stands_still(
         await ready(worker)
 
 
-async def test_a_stop_while_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
+async def test_a_stop_does_not_wait_for_a_frozen_postgresql(
+    own_postgres: Server, redis_url: str, tmp_path: Path
+) -> None:
     """A worker that is stopped while PostgreSQL is frozen does not wait for it, and exits with 0."""
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
         installed = await world(pool, own_postgres.url, redis_url, tmp_path)

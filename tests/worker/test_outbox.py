@@ -94,7 +94,7 @@ async def running(*outboxes: Outbox, poll_seconds: float = 0.1) -> AsyncIterator
 
 
 @pytest.mark.req("DEL-01")
-async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_an_unrung_delivery_is_rung_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """Deliveries of events published by SQL are put into the queue once, and are counted."""
     await subscribe(pool)
     ids = await publish(pool, 3)
@@ -106,7 +106,7 @@ async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]", ringi
     assert 3.0 == figures(leader._meter)["hookseal_rings_total", "outbox"]
 
 
-async def test_whoever_publishes_is_left_time_to_ring(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_a_publisher_has_time_to_ring(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """A delivery that has just become due is left to its publisher."""
     await subscribe(pool)
     await publish(pool, 1)
@@ -116,7 +116,7 @@ async def test_whoever_publishes_is_left_time_to_ring(pool: "Pool[asyncpg.Record
     assert 1 == await rings(leader, ringing)
 
 
-async def test_it_looks_seldom_while_nothing_is_left_to_it(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_it_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """After a ring the outbox polls fast for ten seconds, and then as slowly as before."""
     await subscribe(pool)
     clock = FakeClock()
@@ -160,7 +160,7 @@ async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringi
     assert 2 * SWEEP_BATCH + 1 == len(ringing.rung)
 
 
-async def test_one_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_one_of_two_workers_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """Of two workers one leads; the other rings nothing until the leader steps down, and then leads at once."""
     await subscribe(pool)
     clock = FakeClock()
@@ -178,7 +178,7 @@ async def test_one_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> N
     assert "w1" == await pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
 
 
-async def test_a_frozen_leader_loses_by_the_clock(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_a_frozen_leader_is_replaced(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """A frozen leader is replaced when its lease has expired, and rings nothing, although it believes that it leads."""
     await subscribe(pool)
     frozen = outbox(pool, ringing, "w1", seconds=0.5, clock=FakeClock())
@@ -200,9 +200,7 @@ async def test_a_frozen_leader_loses_by_the_clock(pool: "Pool[asyncpg.Record]", 
     assert 1 == len(ringing.rung)
 
 
-async def test_a_leader_that_cannot_renew_stops_saying_that_it_leads(
-    pool: "Pool[asyncpg.Record]", ringing: NotingBell
-) -> None:
+async def test_a_leader_that_cannot_renew_stops_leading(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """A leader that cannot renew its lease stops leading by its own clock when the lease has expired."""
     clock = FakeClock()
     leader = outbox(pool, ringing, "w1", clock=clock)
@@ -244,7 +242,7 @@ async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", ringing: Noting
         await eventually(all_rung)
 
 
-async def test_woken_it_looks_at_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_a_wake_rings_at_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """After `wake` the leader rings at once, without waiting for its next look or for the publisher."""
     await subscribe(pool)
     leader = outbox(pool, ringing, "w1")
@@ -263,7 +261,7 @@ async def test_woken_it_looks_at_once(pool: "Pool[asyncpg.Record]", ringing: Not
         await eventually(rung)
 
 
-async def test_an_outage_of_redis_is_told_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_an_outage_of_redis_is_logged_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
     """An outage of Redis is logged once; deliveries that are published meanwhile are rung after it, none twice."""
     await subscribe(pool)
     ringing.broken = True
@@ -294,7 +292,7 @@ async def test_an_outage_of_redis_is_told_once(pool: "Pool[asyncpg.Record]", rin
     assert len(ringing.rung) == len(set(ringing.rung))
 
 
-async def test_an_outage_of_postgresql_is_told_once(database_url: str, ringing: NotingBell) -> None:
+async def test_an_outage_of_postgresql_is_logged_once(database_url: str, ringing: NotingBell) -> None:
     """While PostgreSQL does not answer, the loop continues and logs the outage once, and `step_down` returns."""
     pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)
     await pool.close()

@@ -72,7 +72,7 @@ async def scene(pool: "Pool[asyncpg.Record]", number: int) -> tuple[Scene, Batch
 
 
 @pytest.mark.req("DEL-15")
-async def test_a_row_that_is_refused_costs_one_outcome(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_refused_outcome_costs_no_other(pool: "Pool[asyncpg.Record]") -> None:
     """If PostgreSQL rejects one outcome of eight, the other seven are recorded, and only its caller gets the error."""
     made, real = await scene(pool, 8)
     poisoned = replace(ROW, snippet="a\x00b")  # PostgreSQL does not allow this character
@@ -86,7 +86,7 @@ async def test_a_row_that_is_refused_costs_one_outcome(pool: "Pool[asyncpg.Recor
 
 
 @pytest.mark.req("DUR-02")
-async def test_a_locked_row_holds_up_no_other(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_locked_row_delays_no_other(pool: "Pool[asyncpg.Record]") -> None:
     """If one of eight rows is locked, seven outcomes are recorded at once, and the eighth after the lock ends."""
     made, _ = await scene(pool, 8)
     async with pool.acquire() as holder:
@@ -105,7 +105,7 @@ async def test_a_locked_row_holds_up_no_other(pool: "Pool[asyncpg.Record]") -> N
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
-async def test_a_locked_endpoint_holds_up_what_disables_it_alone(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_locked_endpoint_delays_only_its_410(pool: "Pool[asyncpg.Record]") -> None:
     """While the endpoint is locked, only the 410 that disables it waits; the other outcomes are recorded."""
     made, _ = await scene(pool, 3)
     async with pool.acquire() as holder:
@@ -131,7 +131,7 @@ ENDPOINT_LOCKED = "SELECT FROM hookseal.endpoints AS e, unnest($1::text[]) FOR U
     [(LOCKED, ROW, DELIVERED), (ENDPOINT_LOCKED, replace(ROW, outcome=Outcome.GONE, status=410), GONE)],
     ids=["deliveries", "endpoint"],
 )
-async def test_what_waits_for_locked_rows_leaves_connections_to_others(
+async def test_waiting_outcomes_leave_connections_to_others(
     database_url: str, pool: "Pool[asyncpg.Record]", locking: str, row: Attempt, verdict: Verdict
 ) -> None:
     """Outcomes that wait for locked rows, more than the pool has connections, do not delay other outcomes."""
@@ -155,7 +155,7 @@ async def test_what_waits_for_locked_rows_leaves_connections_to_others(
 
 @pytest.mark.req("SEC-08", "DUR-04")
 @pytest.mark.parametrize("is_lost", [False, True], ids=["recorded", "lease ended"])
-async def test_an_attempt_that_somebody_deletes_holds_up_no_other(pool: "Pool[asyncpg.Record]", is_lost: bool) -> None:
+async def test_a_deleted_attempt_delays_no_other(pool: "Pool[asyncpg.Record]", is_lost: bool) -> None:
     """A transaction that has deleted a forged attempt and stays open delays no outcome and no end of a lease."""
     made, real = await scene(pool, 4)
     forged = made.claims[1].ring
@@ -213,7 +213,7 @@ async def test_an_attempt_of_another_outcome_is_not_this_one(pool: "Pool[asyncpg
     assert set() == await PostgresLedger(pool, worker="w2", lease_seconds=45).recorded(same)
 
 
-async def test_an_outcome_is_written_although_its_attempt_was_cut_off(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_cancelled_attempts_outcome_is_recorded(pool: "Pool[asyncpg.Record]") -> None:
     """An outcome that is in the batch is recorded, even if its attempt is cancelled."""
     made, _ = await scene(pool, 1)
     waiting = asyncio.ensure_future(made.ledger.record(made.claims[0], ROW, DELIVERED, None))
@@ -238,7 +238,7 @@ class Unreadable(PostgresLedger):
 
 
 @pytest.mark.req("SEC-08", "DUR-04")
-async def test_a_delivery_that_cannot_be_read_costs_no_other_its_claim(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_unreadable_delivery_costs_no_other_claim(pool: "Pool[asyncpg.Record]") -> None:
     """If one of eight deliveries cannot be read, the other seven are claimed once each, and the eighth is reported."""
     installation = await begin(pool)
     await installation.endpoint()

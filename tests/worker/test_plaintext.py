@@ -41,7 +41,7 @@ async def test_production_waits_for_the_migration(world: World) -> None:
 
 @pytest.mark.req("SEC-13")
 @pytest.mark.parametrize("name", ["development", "test"])
-async def test_elsewhere_it_is_told(world: World, name: str) -> None:
+async def test_outside_production_it_is_logged(world: World, name: str) -> None:
     """In development and test a worker starts, and its log says how many rows wait and which command to run."""
     await legacy(world.pool)
     async with world.worker(HOOKSEAL_ENV=name) as worker:
@@ -54,7 +54,7 @@ async def test_elsewhere_it_is_told(world: World, name: str) -> None:
 @pytest.mark.req("SEC-13")
 @pytest.mark.req("SEC-12")
 @pytest.mark.parametrize("name", ["development", "test"])
-async def test_a_row_that_appears_later(world: World, receiver: Receiver, name: str) -> None:
+async def test_a_later_plaintext_row_waits(world: World, receiver: Receiver, name: str) -> None:
     """Only the endpoint of a plaintext row waits, unspent; the worker stays ready, and sends after the migration."""
     await world.endpoint(f"{receiver.base_url}/ours")
     async with world.worker(HOOKSEAL_ENV=name) as worker:
@@ -80,7 +80,7 @@ async def test_a_row_that_appears_later(world: World, receiver: Receiver, name: 
 
 
 @pytest.mark.req("SEC-12")
-async def test_without_the_column(world: World, receiver: Receiver) -> None:
+async def test_a_worker_continues_without_the_column(world: World, receiver: Receiver) -> None:
     """A running worker continues when the plaintext column is dropped, and later workers deliver as before."""
     held = await legacy(world.pool, url=f"{receiver.base_url}/theirs")
     settings = environment(world.database_url, world.redis_url)
@@ -107,7 +107,7 @@ async def test_without_the_column(world: World, receiver: Receiver) -> None:
     assert not (await hookseal("endpoint", "show", *of, **settings)).json["has_plaintext"]
 
 
-async def test_why_it_did_not_become_ready(world: World) -> None:
+async def test_a_refused_worker_ends(world: World) -> None:
     """A worker process that refuses to start ends and does not hang."""
     await legacy(world.pool)
     with pytest.raises(Unavailable, match="migrate-secrets"):

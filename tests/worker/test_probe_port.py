@@ -50,7 +50,7 @@ async def answered(streams: Streams) -> bytes:
     return await reader.read()
 
 
-async def test_a_crowd_keeps_nobody_else_out() -> None:
+async def test_many_connections_keep_no_other_client_out() -> None:
     """Connections above the limit are closed, and a client at another address is answered."""
     port = ProbePort()
     async with serving(port) as number, AsyncExitStack() as open_ones:
@@ -86,7 +86,7 @@ async def test_each_is_answered_once() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\nhost:"])
-async def test_who_asks_nothing_has_its_time(said: bytes) -> None:
+async def test_a_silent_connection_is_closed(said: bytes) -> None:
     """A connection without a whole request is closed at its time limit."""
     port = ProbePort(seconds=0.05)
     async with serving(port) as number, opened(number, "127.0.0.1") as (reader, writer):
@@ -95,7 +95,7 @@ async def test_who_asks_nothing_has_its_time(said: bytes) -> None:
         assert 0 == len(port)
 
 
-async def test_a_port_that_is_taken() -> None:
+async def test_a_busy_port_is_an_error() -> None:
     """A port in use is an error."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         await ProbePort().serve(web.Application(), "127.0.0.1", taken.getsockname()[1])

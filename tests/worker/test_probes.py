@@ -36,7 +36,7 @@ async def says(worker: Worker, path: str, **changes: str) -> None:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize(
-    ("path", "check", "spoil", "mend"),
+    ("path", "check", "alteration", "restoration"),
     [
         pytest.param(
             "/readyz",
@@ -70,22 +70,22 @@ async def says(worker: Worker, path: str, **changes: str) -> None:
         ),
     ],
 )
-async def test_what_is_spoilt_by_hand_turns_its_check(
-    path: str, check: str, spoil: str, mend: str, world: World
+async def test_an_alteration_fails_its_own_check(
+    path: str, check: str, alteration: str, restoration: str, world: World
 ) -> None:
     """An altered sentinel, schema, right or key check fails its own check, until it is restored."""
     other = next(each for each in FINE if each != path)
     async with world.worker() as worker:
         await says(worker, path)
-        await world.pool.execute(spoil)
+        await world.pool.execute(alteration)
         await says(worker, path, **{check: "unavailable"})
         await says(worker, other)
-        await world.pool.execute(mend)
+        await world.pool.execute(restoration)
         await says(worker, path)
 
 
 @pytest.mark.req("OPS-01")
-async def test_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
+async def test_a_frozen_postgresql_fails_its_checks(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
     """While PostgreSQL is frozen the checks that use it are timeouts, and those of Redis pass; afterwards all pass."""
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=2) as pool:
         installed = await world(pool, own_postgres.url, redis_url, tmp_path)
@@ -104,7 +104,7 @@ async def test_postgresql_stands_still(own_postgres: Server, redis_url: str, tmp
 
 
 @pytest.mark.req("OPS-01")
-async def test_redis_stands_still(
+async def test_a_frozen_redis_fails_its_check(
     pool: "Pool[asyncpg.Record]", database_url: str, own_valkey: Server, tmp_path: Path
 ) -> None:
     """While Redis is frozen only its check is a timeout; afterwards all pass."""

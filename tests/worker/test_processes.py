@@ -56,7 +56,7 @@ async def all_ready(worker: Worker) -> dict[str, Any]:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.req("SEC-01", part="db")
-async def test_two_are_one_worker(world: World, receiver: Receiver) -> None:
+async def test_two_processes_are_one_worker(world: World, receiver: Receiver) -> None:
     """Two processes share the work, are two live workers behind one port, and get the keys through a socket."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with world.worker(HOOKSEAL_PROCESSES="2") as worker:
@@ -122,7 +122,7 @@ def _shows_no_key(pid: int, world: World) -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_all_drain(world: World, receiver: Receiver) -> None:
+async def test_a_signal_drains_every_process(world: World, receiver: Receiver) -> None:
     """After a signal every process finishes what is in flight, then all end with 0; further signals change nothing."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
@@ -149,7 +149,7 @@ async def _is_draining(worker: Worker) -> bool:
 
 
 @pytest.mark.req("DEL-03")
-async def test_one_is_killed(world: World, receiver: Receiver) -> None:
+async def test_a_killed_process_is_replaced(world: World, receiver: Receiver) -> None:
     """A killed process is replaced, its delivery is attempted again, and no counter of the worker decreases."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
@@ -182,7 +182,7 @@ async def test_one_is_killed(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_the_parent_is_killed(world: World, receiver: Receiver) -> None:
+async def test_processes_end_with_their_parent(world: World, receiver: Receiver) -> None:
     """If the parent is killed, its processes notice it, finish what is in flight, and end."""
     answer = asyncio.Event()
     receiver.answers["/held"] = held(answer)
@@ -191,7 +191,7 @@ async def test_the_parent_is_killed(world: World, receiver: Receiver) -> None:
         [ring] = await world.publish()
         await receiver.wait_for(1)
         os.kill(worker.pid, signal.SIGKILL)
-        await eventually(lambda: _told(worker, "worker.draining", 2))
+        await eventually(lambda: _log_lines(worker, "worker.draining", 2))
         answer.set()
         for process in processes(worker):
             await ended(process["pid"])
@@ -200,11 +200,11 @@ async def test_the_parent_is_killed(world: World, receiver: Receiver) -> None:
     assert {1, 2} == {line["process"] for line in worker.log if line["event"] == "process.orphaned"}
 
 
-async def _told(worker: Worker, event: str, times: int) -> bool:
+async def _log_lines(worker: Worker, event: str, times: int) -> bool:
     return [line["event"] for line in worker.log].count(event) == times
 
 
-async def test_the_installation_no_longer_fits(world: World) -> None:
+async def test_a_process_that_cannot_restart_ends_the_worker(world: World) -> None:
     """If a process cannot start again until an operator changes something, the worker ends with its message."""
     async with world.worker(HOOKSEAL_PROCESSES="2") as worker:
         await world.pool.execute("UPDATE hookseal.alembic_version SET version_num = '9999'")
@@ -216,7 +216,7 @@ async def test_the_installation_no_longer_fits(world: World) -> None:
     await ended(processes(worker)[1]["pid"])
 
 
-async def test_nobody_reads_that_it_is_ready(world: World) -> None:
+async def test_an_unwritable_ready_line_ends_the_worker(world: World) -> None:
     """If the ready line cannot be written, the worker drains and ends with an error about its output."""
     reads, writes = os.pipe()
     os.close(reads)

@@ -50,7 +50,7 @@ async def listed(world: World, ref: str, *options: str) -> list[str]:
     return [item["delivery_id"] for item in page["items"]]
 
 
-async def stands(world: World, of: tuple[str, ...]) -> list[tuple[Any, ...]]:
+async def version_states(world: World, of: tuple[str, ...]) -> list[tuple[Any, ...]]:
     """Return for each version: state, whether it signs, claims in flight, attempts, whether it is needed."""
     items = (await command(world, "secret", "versions", *of))["items"]
     wanted = ("state", "signs", "claims_in_flight", "attempts", "needed")
@@ -58,14 +58,14 @@ async def stands(world: World, of: tuple[str, ...]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.req("SEC-23")
-async def test_an_overlap(world: World, receiver: Receiver) -> None:
+async def test_an_overlap_records_both_versions(world: World, receiver: Receiver) -> None:
     """During an overlap an attempt records both versions, the current one first; before and after it one."""
     of, [one, two, *_] = await begun(world, receiver)
     async with world.worker():
         before = await delivered(world)
         await command(world, "endpoint", "rotate", *of, "--overlap", "3600")
         within = await delivered(world)
-        overlapping = await stands(world, of)
+        overlapping = await version_states(world, of)
         await command(world, "endpoint", "end-overlap", *of)
         after = await delivered(world)
 
@@ -75,11 +75,11 @@ async def test_an_overlap(world: World, receiver: Receiver) -> None:
     assert [within.delivery_id, before.delivery_id] == await listed(world, one)
     assert [after.delivery_id, within.delivery_id] == await listed(world, two, *of)
     assert [("previous", True, 0, 2, True), ("active", True, 0, 1, True)] == overlapping
-    assert [("retired", False, 0, 2, False), ("active", True, 0, 2, True)] == await stands(world, of)
+    assert [("retired", False, 0, 2, False), ("active", True, 0, 2, True)] == await version_states(world, of)
 
 
 @pytest.mark.req("SEC-23")
-async def test_later_attempts(world: World, receiver: Receiver) -> None:
+async def test_each_attempt_records_its_own_versions(world: World, receiver: Receiver) -> None:
     """A retry and a replay are signed with the versions of their time; each attempt keeps the record of its own."""
     receiver.answers["/hook"] = status(500)
     of, [one, two, three, _] = await begun(world, receiver)
@@ -106,7 +106,7 @@ async def test_later_attempts(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_a_worker_that_died(world: World, receiver: Receiver) -> None:
+async def test_claims_in_flight_need_their_versions(world: World, receiver: Receiver) -> None:
     """Claims in flight need their versions until the lease ends; then the unknown attempt keeps their references."""
     answer = asyncio.Event()
     receiver.answers["/hook"] = held(answer)
@@ -123,7 +123,7 @@ async def test_a_worker_that_died(world: World, receiver: Receiver) -> None:
     assert [[ring.delivery_id]] * 2 == [await listed(world, ref) for ref in (one, two)]
     assert [] == await listed(world, three)
     holding = ("retired", False, 1, 0, True)
-    assert [holding, holding, ("active", True, 0, 0, True)] == await stands(world, of)
+    assert [holding, holding, ("active", True, 0, 0, True)] == await version_states(world, of)
 
     async with world.worker():
         await world.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")  # its lease has expired
@@ -132,4 +132,4 @@ async def test_a_worker_that_died(world: World, receiver: Receiver) -> None:
     assert [[two, one], [three]] == await signed(world, ring)
     assert [[ring.delivery_id]] * 3 == [await listed(world, ref) for ref in (one, two, three)]
     over = ("retired", False, 0, 1, False)
-    assert [over, over, ("active", True, 0, 1, True)] == await stands(world, of)
+    assert [over, over, ("active", True, 0, 1, True)] == await version_states(world, of)

@@ -18,7 +18,7 @@ SEALED = Refusal(status=503, body=b'{"errors":["Vault is sealed"]}')
 
 @pytest.mark.req("SEC-18")
 @pytest.mark.req("SEC-07", part="whole")
-async def test_an_outage_of_the_provider(world: World, receiver: Receiver) -> None:
+async def test_a_provider_outage_holds_its_deliveries_only(world: World, receiver: Receiver) -> None:
     """While the provider is sealed its deliveries wait unspent and others arrive; then they go out by themselves."""
     moved = (await world.endpoint(f"{receiver.base_url}/hook")).pointer
     await world.endpoint(f"{receiver.base_url}/other", tenant="globex")

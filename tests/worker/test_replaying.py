@@ -1,6 +1,5 @@
 """The leader takes the steps of replay jobs, on a clock that the test moves; a worker does so from start to end."""
 
-import asyncpg
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -13,7 +12,7 @@ from hookseal.worker.replaying import LOGGED_SECONDS, Replaying
 from tests.doubles.clock import FakeClock
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation, begin
-from tests.operations.test_replay_jobs import dead, in_state, started
+from tests.operations.test_replay_jobs import dead_letters, in_state, started
 from tests.worker.figures import figures
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, status
@@ -28,14 +27,14 @@ _NO_LOG = "ALTER TABLE hookseal.audit_log ADD CONSTRAINT no CHECK (tenant_id <> 
 class Leader:
     """A leading worker that takes steps when the test says so."""
 
-    def __init__(self, stored: Installation) -> None:
+    def __init__(self, installation: Installation) -> None:
         self.clock = FakeClock()
         self.meter = WorkerMeter()
         self.leads = True
-        self._stored = stored
+        self._stored = installation
         self.replaying = Replaying(
-            stored.pool,
-            lambda connection: Operator(connection=connection, unlocked=stored.unlocked, who="worker/w-1"),
+            installation.pool,
+            lambda connection: Operator(connection=connection, unlocked=installation.unlocked, who="worker/w-1"),
             lambda: self.leads,
             clock=self.clock,
             meter=self.meter,
@@ -49,34 +48,28 @@ class Leader:
         return await self.replaying.once()
 
 
-@pytest.fixture
-async def stored(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> Installation:
-    """Return an installation that has begun."""
-    return await begin(begun_pool)
-
-
-async def test_the_steps_of_a_job(stored: Installation) -> None:
+async def test_each_look_replays_what_a_second_allows(installation: Installation) -> None:
     """Each look replays what a second allows; the first, the end, and once a minute its progress is logged, counted."""
-    await stored.endpoint()
-    await dead(stored, 5)
-    leader = Leader(stored)
-    await started(stored, rate=2)
+    await installation.endpoint()
+    await dead_letters(installation, 5)
+    leader = Leader(installation)
+    await started(installation, rate=2)
     with capture_logs() as logged:
         assert [False] * 3 == [await leader.look() for _ in range(3)]
     assert [("replay.moved", 2, 3), ("replay.ended", 5, None)] == [
         (line["event"], line["replayed"], line.get("remaining")) for line in logged
     ]
     assert 5 == figures(leader.meter)["hookseal_replayed_total", None]
-    assert {"worker/w-1"} == {row["who"] for row in await audited(stored.pool) if row["action"] == "replay.ended"}
+    assert {"worker/w-1"} == {row["who"] for row in await audited(installation.pool) if row["action"] == "replay.ended"}
     assert not await leader.look()
 
 
-async def test_once_a_minute(stored: Installation) -> None:
+async def test_progress_is_logged_once_a_minute(installation: Installation) -> None:
     """The progress of a long job is logged once a minute."""
-    await stored.endpoint()
-    await dead(stored, 9)
-    leader = Leader(stored)
-    await started(stored, rate=1)
+    await installation.endpoint()
+    await dead_letters(installation, 9)
+    leader = Leader(installation)
+    await started(installation, rate=1)
     with capture_logs() as logged:
         for seconds in (0.0, 0.0, LOGGED_SECONDS):
             leader.clock.elapsed += seconds
@@ -84,48 +77,48 @@ async def test_once_a_minute(stored: Installation) -> None:
     assert [1, 3] == [line["replayed"] for line in logged]
 
 
-async def test_a_job_that_fails(stored: Installation) -> None:
+async def test_a_failed_job_delays_no_other(installation: Installation) -> None:
     """A job whose end cannot be audited is logged once and delays no other; it ends when it can."""
-    await stored.endpoint()
-    await stored.endpoint("globex")
-    await dead(stored, 1)
-    await stored.deliveries("globex")
-    await stored.pool.execute(_FAILED)
-    await started(stored, Selection(tenant_id=TenantId("globex")))
-    await started(stored)
-    await stored.pool.execute(_NO_LOG)
-    leader = Leader(stored)
+    await installation.endpoint()
+    await installation.endpoint("globex")
+    await dead_letters(installation, 1)
+    await installation.deliveries("globex")
+    await installation.pool.execute(_FAILED)
+    await started(installation, Selection(tenant_id=TenantId("globex")))
+    await started(installation)
+    await installation.pool.execute(_NO_LOG)
+    leader = Leader(installation)
     with capture_logs() as logged:
         for _ in range(3):
             await leader.look()
-        await stored.pool.execute("ALTER TABLE hookseal.audit_log DROP CONSTRAINT no")
+        await installation.pool.execute("ALTER TABLE hookseal.audit_log DROP CONSTRAINT no")
         await leader.look()
     assert ["replay.defect", "replay.ended", "replay.ended"] == [line["event"] for line in logged]
-    assert 2 == len(await in_state(stored, "pending"))
+    assert 2 == len(await in_state(installation, "pending"))
 
 
-async def test_who_does_not_lead(stored: Installation) -> None:
+async def test_only_the_leader_takes_steps(installation: Installation) -> None:
     """A worker that stopped leading takes no step."""
-    await stored.endpoint()
-    await dead(stored, 1)
-    leader = Leader(stored)
-    await started(stored)
+    await installation.endpoint()
+    await dead_letters(installation, 1)
+    leader = Leader(installation)
+    await started(installation)
     leader.leads = False
     assert not await leader.look()
-    assert 1 == len(await in_state(stored, "dead_letter"))
+    assert 1 == len(await in_state(installation, "dead_letter"))
 
 
-async def test_whole(world: World, receiver: Receiver) -> None:
+async def test_a_worker_executes_a_job(world: World, receiver: Receiver) -> None:
     """A worker executes a job that a command started: the receiver gets each dead letter again, counted."""
     receiver.answers["/hook"] = status(204)
     await world.endpoint(f"{receiver.base_url}/hook")
-    stored = await begin(world.pool)
-    deliveries = await dead(stored, 3)
-    job = await started(stored)
+    installation = await begin(world.pool)
+    deliveries = await dead_letters(installation, 3)
+    job = await started(installation)
 
     async def is_done() -> bool:
         state = await world.pool.fetchval("SELECT state FROM hookseal.replays WHERE id = $1::text::uuid", job.replay_id)
-        return bool(state == JobState.DONE and deliveries == await in_state(stored, "delivered"))
+        return bool(state == JobState.DONE and deliveries == await in_state(installation, "delivered"))
 
     async with world.worker():
         await eventually(is_done)

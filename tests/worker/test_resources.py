@@ -43,7 +43,7 @@ async def refusal(asked: Settings) -> HooksealError:
     return refused.value
 
 
-async def test_all_that_fits(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_every_resource_is_opened(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
     """Every resource answers within the block, and every worker gets its own id."""
     await begin(pool)
     ids = set()
@@ -57,7 +57,9 @@ async def test_all_that_fits(pool: "Pool[asyncpg.Record]", database_url: str, re
 
 
 @pytest.mark.req("DEL-03")
-async def test_what_the_block_raises_passes(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_an_error_of_the_block_is_unchanged(
+    pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
+) -> None:
     """An error inside the block is raised unchanged, not as a refusal to start."""
     await begin(pool)
     for error in (TimeoutError("mine"), OSError("mine")):
@@ -66,7 +68,7 @@ async def test_what_the_block_raises_passes(pool: "Pool[asyncpg.Record]", databa
                 raise error
 
 
-async def test_no_postgresql(redis_url: str) -> None:
+async def test_a_missing_postgresql_is_named(redis_url: str) -> None:
     """A missing PostgreSQL is reported by its address."""
     port = closed_port()
     refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
@@ -76,7 +78,7 @@ async def test_no_postgresql(redis_url: str) -> None:
     assert "DATABASE_URL" in str(refused)
 
 
-async def test_a_postgresql_that_never_answers(redis_url: str) -> None:
+async def test_a_silent_postgresql_is_named(redis_url: str) -> None:
     """A PostgreSQL that accepts connections and never answers is reported in time, by its address."""
     async with black_hole() as (port, _):
         refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
@@ -93,7 +95,7 @@ async def test_a_postgresql_that_never_answers(redis_url: str) -> None:
         ("57P03", "starting up hunter2", "takes no connection now (CannotConnectNowError): try again once it does"),
     ],
 )
-async def test_a_postgresql_that_refuses(sqlstate: str, message: str, said: str, redis_url: str) -> None:
+async def test_a_refused_login_has_its_reason(sqlstate: str, message: str, said: str, redis_url: str) -> None:
     """If PostgreSQL refuses the login, the error says why and does not repeat the server's message."""
     async with refusing(sqlstate, message) as port:
         refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
@@ -102,7 +104,7 @@ async def test_a_postgresql_that_refuses(sqlstate: str, message: str, said: str,
     assert f"PostgreSQL at 127.0.0.1:{port} {said}" in str(refused)
 
 
-async def test_no_tls_where_it_is_demanded(database_url: str, redis_url: str) -> None:
+async def test_missing_tls_is_named(database_url: str, redis_url: str) -> None:
     """If the URL requires TLS and PostgreSQL offers none, the error says so."""
     refused = await refusal(settings(f"{database_url}?sslmode=require", redis_url))
 
@@ -110,7 +112,7 @@ async def test_no_tls_where_it_is_demanded(database_url: str, redis_url: str) ->
     assert "offers no TLS, and DATABASE_URL asks for it (sslmode): turn it on there" in str(refused)
 
 
-async def test_a_postgresql_that_hangs_up(redis_url: str) -> None:
+async def test_a_closing_server_is_named(redis_url: str) -> None:
     """A server that closes every connection at once is reported as a PostgreSQL that does not answer."""
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -125,7 +127,7 @@ async def test_a_postgresql_that_hangs_up(redis_url: str) -> None:
     assert f"PostgreSQL at 127.0.0.1:{port}" in str(refused)
 
 
-async def test_no_redis(database_url: str) -> None:
+async def test_a_missing_redis_is_named(database_url: str) -> None:
     """A missing Redis is reported by its address."""
     port = closed_port()
     refused = await refusal(settings(database_url, f"redis://:hunter2@127.0.0.1:{port}/0"))
@@ -135,7 +137,7 @@ async def test_no_redis(database_url: str) -> None:
     assert "REDIS_URL" in str(refused)
 
 
-async def test_a_redis_that_never_answers(database_url: str) -> None:
+async def test_a_silent_redis_is_named(database_url: str) -> None:
     """A Redis that accepts connections and never answers is reported in time, by its address."""
     async with black_hole() as (port, _):
         refused = await refusal(settings(database_url, f"redis://:hunter2@127.0.0.1:{port}/0"))
@@ -144,7 +146,7 @@ async def test_a_redis_that_never_answers(database_url: str) -> None:
     assert f"Redis at 127.0.0.1:{port}" in str(refused)
 
 
-async def test_a_redis_with_another_password(database_url: str, redis_url: str) -> None:
+async def test_a_refused_password_is_not_shown(database_url: str, redis_url: str) -> None:
     """If Redis refuses the password, the error contains its address and not the password."""
     address = redis_url.rpartition("@")[2]
     refused = await refusal(settings(database_url, f"redis://:hunter2@{address}"))
@@ -162,7 +164,9 @@ async def test_a_redis_with_another_password(database_url: str, redis_url: str) 
         ("at revision 9999", "install a newer hookseal"),
     ],
 )
-async def test_another_schema(found: str, remedy: str, empty_database_url: str, redis_url: str) -> None:
+async def test_another_schema_revision_is_refused(
+    found: str, remedy: str, empty_database_url: str, redis_url: str
+) -> None:
     """A database at another schema revision is refused, with the remedy."""
     if found != "no schema":
         connection = await asyncpg.connect(empty_database_url)
@@ -176,7 +180,7 @@ async def test_another_schema(found: str, remedy: str, empty_database_url: str, 
     assert remedy in str(refused)
 
 
-async def test_not_begun(database_url: str, redis_url: str) -> None:
+async def test_an_installation_without_keys_is_refused(database_url: str, redis_url: str) -> None:
     """An installation without keys is refused, with the command that makes them."""
     refused = await refusal(settings(database_url, redis_url))
 
@@ -185,7 +189,7 @@ async def test_not_begun(database_url: str, redis_url: str) -> None:
 
 
 @pytest.mark.req("SEC-04", part="check-at-boot")
-async def test_another_master_key(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_another_master_key_is_refused(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
     """A worker with another master key than the installation's is refused, with the ids of both keys."""
     await begin(pool)
     registered = await pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
@@ -199,7 +203,7 @@ async def test_another_master_key(pool: "Pool[asyncpg.Record]", database_url: st
 
 
 @pytest.mark.req("SEC-04", part="check-at-boot")
-async def test_dev_on_an_installation_that_was_begun(
+async def test_dev_is_refused_where_keys_are_registered(
     pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
 ) -> None:
     """Where master keys are registered, a worker with the provider `dev` is refused (78), with the setting to use."""
@@ -210,7 +214,7 @@ async def test_dev_on_an_installation_that_was_begun(
 
 
 @pytest.mark.req("DUR-02")
-async def test_a_timeout_that_outlasts_the_drain(
+async def test_a_timeout_longer_than_the_drain_is_refused(
     pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
 ) -> None:
     """An enabled endpoint whose timeout is longer than the drain is refused, with the value that is needed."""
@@ -229,7 +233,7 @@ async def test_a_timeout_that_outlasts_the_drain(
         pass
 
 
-async def test_a_busy_port(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_a_busy_port_names_the_setting(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
     """A worker whose probes cannot listen does not start; the error names the port and the setting."""
     await begin(pool)
     async with black_hole() as (port, _):

@@ -121,7 +121,7 @@ async def test_only_the_leader_removes(site: Site) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_events_are_walked_once_an_hour(site: Site) -> None:
+async def test_events_are_searched_once_an_hour(site: Site) -> None:
     """An event that may leave after the walk has passed it leaves with the next walk, an hour later."""
     await site.run(1)
     await site.pool.execute(_OLD_EVENT)

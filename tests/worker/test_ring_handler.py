@@ -117,7 +117,7 @@ class Scene:
 
 
 @pytest.mark.req("DEL-03")
-async def test_the_claim_ends_and_the_requests_go_on() -> None:
+async def test_requests_continue_after_the_claim() -> None:
     """The handler is free after the claim; each request continues in its slot and then frees it."""
     scene = Scene()
     rings = [RING, scene.add(1), scene.add(2)]
@@ -130,7 +130,7 @@ async def test_the_claim_ends_and_the_requests_go_on() -> None:
     assert [OK] * 3 == [OK for _ in scene.transport.sent]
 
 
-async def test_what_signs_is_had_once_for_an_endpoint() -> None:
+async def test_signers_are_requested_once_for_an_endpoint() -> None:
     """The signers of an endpoint are requested once for all of its claims in a batch."""
     scene = Scene()
     other = scene.add(3, GLOBEX)
@@ -190,7 +190,7 @@ async def test_a_busy_delivery_is_tried_again_soon_and_is_no_failure() -> None:
     )
 
 
-async def test_no_more_than_so_many_are_kept() -> None:
+async def test_the_number_of_kept_rings_is_limited() -> None:
     """At most a thousand rings of locked deliveries are kept; the sweep rings the others again."""
     scene = Scene()
     rings = [scene.add(number) for number in range(1, 5)]
@@ -204,7 +204,7 @@ async def test_no_more_than_so_many_are_kept() -> None:
     assert rings[:3] == scene.handler.due(4)
 
 
-async def test_an_outage_at_the_claim() -> None:
+async def test_an_outage_keeps_the_rings() -> None:
     """While PostgreSQL does not answer, rings are kept for a second, in order, and no more are taken."""
     scene = Scene()
     other = scene.add(1)
@@ -226,7 +226,7 @@ async def test_an_outage_at_the_claim() -> None:
     assert (State.DELIVERED, State.DELIVERED) == (scene.row.state, scene.ledger.rows[other.delivery_id].state)
 
 
-async def test_a_defect_at_the_claim() -> None:
+async def test_a_defect_in_the_claim_is_logged() -> None:
     """A defect in the claim is logged, frees the slot, and ends nothing."""
     scene = Scene()
     scene.ledger.on_claim = KeyError("a column")
@@ -240,7 +240,7 @@ async def test_a_defect_at_the_claim() -> None:
     )
 
 
-async def test_a_delivery_that_cannot_be_claimed_for_a_fault_of_ours() -> None:
+async def test_a_defect_costs_no_other_delivery() -> None:
     """A delivery that a defect of hookseal keeps from its claim is logged and counted; the others are sent."""
     scene = Scene()
     other, error = scene.add(1), OverflowError("date value out of range")
@@ -261,7 +261,7 @@ async def test_a_delivery_that_cannot_be_claimed_for_a_fault_of_ours() -> None:
     assert (1.0, 0.0) == (scene.counted("hookseal_claims_failed_total"), scene.dropped)
 
 
-async def test_a_claim_that_is_cut_off() -> None:
+async def test_a_cancelled_claim_frees_its_slot() -> None:
     """A cancelled claim frees its slot, and its ring is left to another worker."""
     scene = Scene()
     asked = asyncio.Event()
@@ -306,7 +306,7 @@ async def test_an_endpoint_that_cannot_sign_costs_no_other(monkeypatch: pytest.M
     assert 1 == len(scene.transport.sent)
 
 
-async def test_a_group_that_is_cut_off_while_its_secret_is_fetched() -> None:
+async def test_a_cancelled_group_is_given_back() -> None:
     """If a group is cancelled while its secret is fetched, all of its claims are given back and all slots are free."""
     scene = Scene()
     fetching = asyncio.Event()
@@ -330,7 +330,7 @@ async def test_a_group_that_is_cut_off_while_its_secret_is_fetched() -> None:
 
 
 @pytest.mark.req("DUR-05")
-async def test_one_that_cannot_be_given_back_keeps_no_other() -> None:
+async def test_a_failed_give_back_keeps_no_other() -> None:
     """If one claim of a cancelled group cannot be given back, that is logged, and the others are given back."""
     scene = Scene()
     fetching = asyncio.Event()
@@ -366,7 +366,7 @@ async def test_one_that_cannot_be_given_back_keeps_no_other() -> None:
     ("error", "event"),
     [(Unavailable("PostgreSQL does not answer"), "delivery.unrecorded"), (KeyError("a"), "delivery.defect")],
 )
-async def test_what_cannot_be_recorded_is_logged(error: Exception, event: str) -> None:
+async def test_an_unrecorded_outcome_is_logged(error: Exception, event: str) -> None:
     """An outcome that cannot be recorded is logged with its delivery and attempt, and the slot is free."""
     scene = Scene()
     scene.ledger.on_record = error
@@ -380,7 +380,7 @@ async def test_what_cannot_be_recorded_is_logged(error: Exception, event: str) -
     )
 
 
-async def test_what_is_kept_is_left_to_others() -> None:
+async def test_kept_rings_are_returned_at_the_end() -> None:
     """When a worker ends, every kept ring is returned once, for other workers."""
     scene = Scene()
     scene.handler.keep([RING, replace(RING, endpoint_id=EndpointId(ENDPOINT))], 5)
@@ -391,7 +391,7 @@ async def test_what_is_kept_is_left_to_others() -> None:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("error", [None, Unavailable("PostgreSQL does not answer"), KeyError("a column")])
-async def test_a_delivery_that_came_through_the_queue(error: Exception | None) -> None:
+async def test_a_matching_ring_moves_the_queue(error: Exception | None) -> None:
     """A matching ring shows that the queue moves, even if the claim fails; a forged ring does not."""
     scene = Scene()
     scene.clock.elapsed += scene.movement.still_seconds
@@ -405,7 +405,7 @@ async def test_a_delivery_that_came_through_the_queue(error: Exception | None) -
 
 
 @pytest.mark.req("DEL-06")
-async def test_it_rests_while_this_machine_lacks_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_pauses_without_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a free descriptor the delivery is given back, and nothing starts for a while, longer each time."""
     scene = Scene()
     scene.lack(9)
@@ -423,7 +423,7 @@ async def test_it_rests_while_this_machine_lacks_descriptors(monkeypatch: pytest
     assert (State.PENDING, [], 0) == (scene.row.state, scene.row.attempts, scene.row.budget_spent)
 
 
-async def test_one_rest_at_a_time() -> None:
+async def test_a_pause_is_not_extended() -> None:
     """A delivery that is given back during a pause does not make the pause longer."""
     scene = Scene()
     scene.lack(1)

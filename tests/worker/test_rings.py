@@ -45,7 +45,7 @@ async def held_for_a_day(client: Redis) -> None:
 
 @pytest.mark.req("DUR-06")
 @pytest.mark.parametrize("poison", [held_for_ever, held_for_a_day])
-async def test_rings_that_are_held_too_long(poison: Poison, redis_url: str) -> None:
+async def test_forged_ids_in_progress_stop_nothing(poison: Poison, redis_url: str) -> None:
     """A thousand forged ids marked as in progress stop nothing, and all of their keys are deleted."""
     noting = Noting()
     async with Redis.from_url(redis_url) as client, running(redis_url, noting) as (_, ringing):
@@ -77,7 +77,7 @@ async def _large_holds(client: Redis) -> None:
 
 @pytest.mark.req("DUR-06")
 @pytest.mark.parametrize("poison", [_large_jobs, _large_ids, _large_holds])
-async def test_what_is_too_large_is_not_loaded(poison: Poison, own_valkey: Server) -> None:
+async def test_large_values_are_not_loaded(poison: Poison, own_valkey: Server) -> None:
     """Jobs, ids and in-progress keys of 20 MB are deleted without being sent to the worker."""
     noting = Noting()
     async with Redis.from_url(own_valkey.url) as client:
@@ -95,7 +95,7 @@ async def test_what_is_too_large_is_not_loaded(poison: Poison, own_valkey: Serve
 
 
 @pytest.mark.req("DUR-06")
-async def test_the_documented_rights(own_valkey: Server) -> None:
+async def test_the_documented_redis_rights_suffice(own_valkey: Server) -> None:
     """A Redis user with the rights documented in docs/guide/running.md can run a worker."""
     [line] = [each for each in RUNNING.read_text(encoding="utf-8").splitlines() if "ACL SETUSER" in each]
     async with Redis.from_url(own_valkey.url) as client:
@@ -113,7 +113,7 @@ async def test_the_documented_rights(own_valkey: Server) -> None:
 
 
 @pytest.mark.req("OPS-01")
-async def test_a_distant_redis(own_valkey: Server) -> None:
+async def test_a_distant_redis_does_not_stop_the_beat(own_valkey: Server) -> None:
     """With Redis 10 ms away and hundreds of rings due, the beat of the loop never stops for long."""
     noting, rings = Noting(), [ring(number) for number in range(300)]
     ringing = bell(own_valkey.url)

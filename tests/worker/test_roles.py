@@ -77,7 +77,7 @@ async def published(world: World, receiver: Receiver, answer: int, state: str) -
 @pytest.mark.req("OPS-10")
 @pytest.mark.req("DEL-16")
 @pytest.mark.req("SEC-14", part="append")
-async def test_each_does_its_work(roles: World, receiver: Receiver) -> None:
+async def test_each_role_can_do_its_work(roles: World, receiver: Receiver) -> None:
     """Operators add, grant, rotate, replay, enable; producers publish; workers deliver, disable and remove history."""
     await roles.pool.execute(MANY, 1)
     add = ("endpoint", "add", "--tenant", "acme", "--event-type", "*", "--max-attempts", "1", "--url")
@@ -106,7 +106,7 @@ async def test_each_does_its_work(roles: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_reader_looks(roles: World, receiver: Receiver) -> None:
+async def test_the_read_only_role_shows_everything(roles: World, receiver: Receiver) -> None:
     """The read-only role can list and show everything."""
     added = await roles.endpoint(f"{receiver.base_url}/hook")
     [ring] = await roles.publish(rung=False)
@@ -129,7 +129,7 @@ async def test_the_reader_looks(roles: World, receiver: Receiver) -> None:
 
 @pytest.mark.req("OPS-10")
 @pytest.mark.req("SEC-14", part="append")
-async def test_a_workers_login_that_holds_the_key(roles: World) -> None:
+async def test_the_workers_role_with_the_key_is_audited(roles: World) -> None:
     """With the master key the worker's role may reveal a secret and disable an endpoint; both are audited."""
     added = await roles.endpoint("https://receiver.example/")
     of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
@@ -147,7 +147,7 @@ async def test_a_workers_login_that_holds_the_key(roles: World) -> None:
 
 @pytest.mark.req("OPS-10")
 @pytest.mark.parametrize("login", ["runs", "looks", "sells"])
-async def test_no_other_changes_anything(roles: World, receiver: Receiver, login: str) -> None:
+async def test_no_other_role_changes_anything(roles: World, receiver: Receiver, login: str) -> None:
     """Neither worker, reader nor producer can do what an operator does, and nothing is changed.
 
     The exception is a rotation by the worker's role, because a worker rotates on schedule (decision 11).

@@ -102,7 +102,7 @@ async def arrived_once_at_the_first_attempt(world: World, receiver: Receiver) ->
 
 
 @pytest.mark.req("SEC-10", "SEC-09")
-async def test_in_mid_traffic(world: World, receiver: Receiver) -> None:
+async def test_no_request_fails_during_a_rotation(world: World, receiver: Receiver) -> None:
     """During the overlap each request verifies with both secrets; after a revocation only with the newest."""
     added = await world.endpoint(f"{receiver.base_url}/hook", timeout_ms=15_000)
     endpoint, first = added.pointer.endpoint_id, added.secret.reveal().decode()

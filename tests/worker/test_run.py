@@ -21,7 +21,7 @@ from tests.worker.world import World
 
 
 @pytest.mark.req("OPS-01")
-async def test_a_claim_loop_that_stands_still(world: World) -> None:
+async def test_a_stuck_loop_does_not_live(world: World) -> None:
     """A worker whose loop has taken no rings for 30 s does not live, and lives when the loop moves again."""
     clock, log = FakeClock(), structlog.get_logger()
     async with opened(settings(world.database_url, world.redis_url), SystemClock(), log) as resources:
@@ -70,6 +70,6 @@ async def test_a_lost_cancellation_is_repeated() -> None:
     assert isinstance(tasks[1].exception(), OSError)
 
 
-async def test_nothing_to_end() -> None:
+async def test_without_loops_it_returns() -> None:
     """Without loops it returns at once."""
     await asyncio.wait_for(cancelled([]), 60)

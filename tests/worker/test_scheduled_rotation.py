@@ -54,7 +54,7 @@ async def actions(world: World) -> list[str]:
     return [row["action"] for row in await audited(world.pool)]
 
 
-async def test_before_and_after(shifting: World, receiver: Receiver) -> None:
+async def test_a_scheduled_rotation_is_announced_and_made(shifting: World, receiver: Receiver) -> None:
     """A worker announces the rotation in log and audit log, rotates when it is due, then signs with both secrets."""
     endpoint_id = await scheduled(shifting, receiver)
     await announced(shifting)
@@ -70,7 +70,7 @@ async def test_before_and_after(shifting: World, receiver: Receiver) -> None:
     }
 
 
-async def test_killed_in_the_middle(shifting: World, receiver: Receiver) -> None:
+async def test_a_kill_during_a_rotation_changes_nothing(shifting: World, receiver: Receiver) -> None:
     """If a worker is killed during a rotation, nothing is changed; of two later workers one rotates, once."""
     await scheduled(shifting, receiver)
     await announced(shifting)

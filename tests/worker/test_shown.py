@@ -22,7 +22,7 @@ from tests.worker.world import World
 
 
 @pytest.mark.req("SEC-15")
-async def test_no_part_of_a_worker_shows_itself(world: World) -> None:
+async def test_no_object_of_a_worker_shows_a_secret(world: World) -> None:
     """Objects of a worker and of a command are shown, formatted, copied and pickled without their secrets."""
     added = await world.installation.add(
         NewEndpoint(tenant_id=ACME, url="https://receiver.example/x", event_types=("*",)), HMAC, headers=OWN

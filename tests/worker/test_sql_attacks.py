@@ -20,7 +20,7 @@ Deliveries = Mapping[str, tuple[Ring, Ring]]
 Pool = asyncpg.Pool
 
 
-async def otherwise(stage: Stage, deliveries: Deliveries, *, attempts: int = 0) -> dict[str, object]:
+async def unexpected_deliveries(stage: Stage, deliveries: Deliveries, *, attempts: int = 0) -> dict[str, object]:
     """Return, by attack, each delivery that is not as the attack says, or has more attempts than allowed."""
     found: dict[str, object] = {}
     rows = await stage.world.pool.fetch(
@@ -41,7 +41,7 @@ async def otherwise(stage: Stage, deliveries: Deliveries, *, attempts: int = 0) 
     return found
 
 
-async def as_attacked(stage: Stage, deliveries: Deliveries, *, attempts: int = 0) -> None:
+async def wait_for_expected_deliveries(stage: Stage, deliveries: Deliveries, *, attempts: int = 0) -> None:
     """Return when every delivery is as its attack says; fail with the others at the deadline.
 
     One that waits is tried again from time to time, and for that moment it does not count as waiting.
@@ -50,7 +50,7 @@ async def as_attacked(stage: Stage, deliveries: Deliveries, *, attempts: int = 0
 
     async def look() -> bool:
         nonlocal found
-        found = await otherwise(stage, deliveries, attempts=attempts)
+        found = await unexpected_deliveries(stage, deliveries, attempts=attempts)
         return not found
 
     with suppress(AssertionError):
@@ -58,7 +58,7 @@ async def as_attacked(stage: Stage, deliveries: Deliveries, *, attempts: int = 0
     assert {} == found
 
 
-async def alarmed(stage: Stage, worker: Worker) -> None:
+async def require_alarms(stage: Stage, worker: Worker) -> None:
     """Return when every stale row is logged, and audited unless the log of its tenant is broken."""
     stale = {scene.victim.tenant: scene.attack for scene in stage.scenes if "is stale" in scene.attack.says}
 
@@ -72,22 +72,24 @@ async def alarmed(stage: Stage, worker: Worker) -> None:
     assert audited == {row["tenant_id"] for row in found}
 
 
-async def test_on_a_worker_that_knows_nothing(world: World, receiver: Receiver) -> None:
+async def test_attacks_on_a_worker_without_caches(world: World, receiver: Receiver) -> None:
     """Altered deliveries wait, unspent, with the reason, and arrive after the restoration; all others arrive."""
     async with receiving() as thief:
         stage = await arranged(world, ATTACKS, base_url=receiver.base_url, thief=thief.base_url)
         deliveries = await stage.published()
         for scene in stage.scenes:
-            await stage.spoil(scene)
+            await stage.attack(scene)
         async with world.worker() as worker:
             await stage.settled()
-            await as_attacked(stage, deliveries)
-            await alarmed(stage, worker)
-            [later] = [ring for ring in await world.publish(RIVAL) if ring.endpoint_id == stage.stranger.endpoint_id]
+            await wait_for_expected_deliveries(stage, deliveries)
+            await require_alarms(stage, worker)
+            [later] = [
+                ring for ring in await world.publish(RIVAL) if ring.endpoint_id == stage.other_tenant.endpoint_id
+            ]
             await world.state(later, "delivered")
             stage.require_genuine(receiver)
 
-            await stage.mend()
+            await stage.restore()
             await world.pool.execute("UPDATE hookseal.endpoints SET enabled = true")
             await stage.settled()
             rows = {
@@ -100,7 +102,7 @@ async def test_on_a_worker_that_knows_nothing(world: World, receiver: Receiver) 
         assert [] == thief.received
 
 
-async def test_on_a_worker_that_knows_all(world: World, receiver: Receiver) -> None:
+async def test_attacks_on_a_worker_with_full_caches(world: World, receiver: Receiver) -> None:
     """A worker with every secret cached uses only valid ones, and discards them when the cache epoch changes."""
     attacks = [attack for attack in ATTACKS if attack.waiting_for == "secret"]
     async with receiving() as thief:
@@ -109,25 +111,25 @@ async def test_on_a_worker_that_knows_all(world: World, receiver: Receiver) -> N
         async with world.worker():
             await stage.settled()
             for scene in stage.scenes:
-                await stage.spoil(scene)
-            await stage.look_again(at_delivered=True, cached=True)
+                await stage.attack(scene)
+            await stage.retry_all(at_delivered=True, cached=True)
             await stage.settled()
             stage.require_genuine(receiver)
-            await stage.look_again(at_delivered=True)
+            await stage.retry_all(at_delivered=True)
             await stage.settled()
-            await as_attacked(stage, deliveries, attempts=2)
+            await wait_for_expected_deliveries(stage, deliveries, attempts=2)
             stage.require_genuine(receiver)
         assert [] == thief.received
 
 
 @pytest.mark.parametrize("table", ["endpoints", "secret_records"])
-async def test_every_column(table: str, pool: "Pool[asyncpg.Record]") -> None:
+async def test_every_column_is_attacked(table: str, pool: "Pool[asyncpg.Record]") -> None:
     """At least one attack writes each column of the tables that decide what is signed, by which secret and for whom."""
     columns = await pool.fetch(
         "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND attgenerated = ''"
         " AND NOT attisdropped",
         f"hookseal.{table}",
     )
-    written = " ".join(attack.spoil for attack in ATTACKS if f"UPDATE hookseal.{table} " in attack.spoil)
+    written = " ".join(attack.sql for attack in ATTACKS if f"UPDATE hookseal.{table} " in attack.sql)
 
     assert [] == [column["attname"] for column in columns if not re.search(rf"\b{column['attname']} = ", written)]

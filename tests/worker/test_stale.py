@@ -8,12 +8,10 @@ import pytest
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Refused
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.restore import accept_restore
 from hookseal.receiver import verify
-from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.endpoint.rotation import RotationResult
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, Worker, World
 
@@ -37,20 +35,6 @@ DELETE FROM hookseal.secret_records WHERE version = 2 AND name LIKE 'webhook%';
 UPDATE hookseal.secret_records AS s SET state = r.state FROM r WHERE r.name = s.name AND r.version = s.version;
 ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER
 """
-
-
-async def rotated(world: World, added: AddedEndpoint, *, overlap_seconds: int = 0) -> RotationResult:
-    """Rotate the secret of the endpoint."""
-    async with world.pool.acquire() as connection:
-        return await rotation.rotate_secret(
-            world.installation.operator(connection),
-            RotationRequest(
-                tenant_id=added.pointer.tenant_id,
-                endpoint_id=added.pointer.endpoint_id,
-                overlap_seconds=overlap_seconds,
-                secret=generate_signing_secret(),
-            ),
-        )
 
 
 async def findings(world: World, endpoint: EndpointId) -> list[dict[str, Any]]:
@@ -86,13 +70,13 @@ def signed_with(got: Received, secret: str) -> None:
     verify(got.body, got.headers, [secret], now=SystemClock().now())
 
 
-async def test_an_endpoint_row_that_is_stale(world: World, receiver: Receiver) -> None:
+async def test_a_stale_row_sends_nothing_until_accepted(world: World, receiver: Receiver) -> None:
     """With an older endpoint row whose secret was revoked nothing is sent until the restore is accepted."""
     added = await world.endpoint(f"{receiver.base_url}/old")
     other = await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
     endpoint = added.pointer.endpoint_id
     await world.pool.execute(_KEEP.format(table="endpoints"))
-    await rotated(world, added)
+    await world.rotate(added)
     await world.pool.execute(PUT_BACK)
     async with world.worker() as worker:
         [held], [also_held], [sent] = [await world.publish(tenant) for tenant in ("acme", "acme", "bmce")]
@@ -120,12 +104,12 @@ async def test_an_endpoint_row_that_is_stale(world: World, receiver: Receiver) -
     assert (3, added.pointer.secret_ref) == tuple(row or ())
 
 
-async def test_a_worker_that_saw_more_than_the_log(world: World, receiver: Receiver) -> None:
+async def test_a_worker_detects_a_restored_database(world: World, receiver: Receiver) -> None:
     """A worker that saw the database before detects that it is stale as a whole, though it is consistent in itself."""
     added = await world.endpoint(f"{receiver.base_url}/seen")
     for table, kept in (("endpoints", "kept"), ("audit_log", "log"), ("audit_heads", "heads"), ("secret_records", "r")):
         await world.pool.execute(f"CREATE TABLE {kept} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
-    await rotated(world, added)
+    await world.rotate(added)
     async with world.worker() as worker:
         [first] = await world.publish()
         seen = await world.state(first, "delivered")
@@ -146,12 +130,12 @@ async def test_a_worker_that_saw_more_than_the_log(world: World, receiver: Recei
 async def test_a_shortened_log_stops_no_delivery(world: World, receiver: Receiver) -> None:
     """If the last audit row of a tenant was removed, its secrets cannot be changed, but still sign."""
     added = await world.endpoint(f"{receiver.base_url}/on")
-    new = await rotated(world, added)
+    new = await world.rotate(added)
     async with world.pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute("DELETE FROM hookseal.audit_log WHERE tenant_id = 'acme' AND sequence = 2")
     with pytest.raises(Refused, match="hookseal audit verify"):
-        await rotated(world, added)
+        await world.rotate(added)
     async with world.worker():
         [sent] = await world.publish()
         await world.state(sent, "delivered")
@@ -164,17 +148,19 @@ async def later(world: World, moment: Any) -> bool | None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("alteration", "says"),
     [
         ("SET state = 'retired'", "is retired and its endpoint has it as active"),
         ("SET state = 'previous'", "is previous and its endpoint has it as active"),
     ],
 )
-async def test_a_record_that_is_stale(spoil: str, says: str, world: World, receiver: Receiver) -> None:
+async def test_a_stale_record_is_not_used_until_accepted(
+    alteration: str, says: str, world: World, receiver: Receiver
+) -> None:
     """A record in another state than its endpoint needs is not used until the restore is accepted."""
     added = await world.endpoint(f"{receiver.base_url}/old")
     await world.endpoint(f"{receiver.base_url}/other", tenant="bmce")
-    await world.pool.execute(f"UPDATE hookseal.secret_records {spoil} WHERE tenant_id = 'acme'")
+    await world.pool.execute(f"UPDATE hookseal.secret_records {alteration} WHERE tenant_id = 'acme'")
     async with world.worker() as worker:
         [held], [sent] = [await world.publish(tenant) for tenant in ("acme", "bmce")]
         waiting = await world.state(held, "pending", waiting_for="secret")
@@ -188,7 +174,7 @@ async def test_a_record_that_is_stale(spoil: str, says: str, world: World, recei
         await world.state(held, "delivered")
 
 
-async def test_an_endpoint_row_that_is_gone(world: World, receiver: Receiver) -> None:
+async def test_a_removed_rows_deliveries_wait(world: World, receiver: Receiver) -> None:
     """Deliveries of an endpoint whose row was removed by hand wait, and are delivered when the row is back."""
     added = await world.endpoint(f"{receiver.base_url}/lost")
     await world.pool.execute(_KEEP.format(table="endpoints"))
@@ -209,7 +195,7 @@ async def test_an_endpoint_row_that_is_gone(world: World, receiver: Receiver) ->
     signed_with(receiver.received[0], secret_of(added))
 
 
-async def test_an_endpoint_that_is_gone_for_good(world: World) -> None:
+async def test_an_accepted_loss_cancels_the_deliveries(world: World) -> None:
     """When a restore without the endpoint is accepted, its deliveries are cancelled, and its deletion is audited."""
     added = await world.endpoint("http://127.0.0.1:9/lost")
     [held] = await world.publish(rung=False)

@@ -4,7 +4,7 @@ import pytest
 
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.restore import accept_restore
-from tests.worker.test_stale import PUT_BACK, REST_OF_THE_DATABASE, later, rotated, secret_of, signed_with
+from tests.worker.test_stale import PUT_BACK, REST_OF_THE_DATABASE, later, secret_of, signed_with
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World
 
@@ -35,11 +35,11 @@ async def put_back(world: World, receiver: Receiver) -> None:
     await eventually(lambda: later(world, seen["claimed_at"]))
 
 
-async def test_to_before_a_restore_that_was_accepted(world: World, receiver: Receiver) -> None:
+async def test_a_database_from_before_an_accepted_restore_is_detected(world: World, receiver: Receiver) -> None:
     """A database from before an accepted restore is detected, and accepting it takes effect at once."""
     added = await backed_up(world, receiver)
     await accept(world)
-    await rotated(world, added)
+    await world.rotate(added)
     async with world.worker():
         await put_back(world, receiver)
         [held] = await world.publish()
@@ -50,15 +50,15 @@ async def test_to_before_a_restore_that_was_accepted(world: World, receiver: Rec
     signed_with(receiver.received[1], secret_of(added))
 
 
-async def test_a_number_that_is_given_again_after_it(world: World, receiver: Receiver) -> None:
+async def test_a_reused_version_number_replaces_the_cached_secret(world: World, receiver: Receiver) -> None:
     """A version made after the restore replaces the lost one of the same number that the worker has cached."""
     added = await backed_up(world, receiver)
-    lost = await rotated(world, added)
+    lost = await world.rotate(added)
     async with world.worker():
         await world.pool.execute("UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'")
         await put_back(world, receiver)
         await accept(world)
-        new = await rotated(world, added)
+        new = await world.rotate(added)
         assert lost.secret_ref == new.secret_ref
         [second] = await world.publish()
         await world.state(second, "delivered")

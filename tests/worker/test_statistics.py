@@ -17,7 +17,7 @@ _DELIVERED = "SELECT sum(delivered)::integer FROM hookseal.attempt_counts"
 _OLDER = "UPDATE hookseal.attempt_counts SET since = since - interval '26 h'"
 
 
-async def test_what_is_written(pool: "Pool[asyncpg.Record]") -> None:
+async def test_counts_survive_a_failed_write(pool: "Pool[asyncpg.Record]") -> None:
     """Counts survive a failed write, and are written once."""
     counts = AttemptCounts()
     statistics = Statistics(pool, counts, lambda: False, clock=FakeClock(), log=structlog.get_logger())
@@ -31,7 +31,7 @@ async def test_what_is_written(pool: "Pool[asyncpg.Record]") -> None:
     assert 2 == await pool.fetchval(_DELIVERED)
 
 
-async def test_what_is_deleted(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_leader_deletes_old_counts(pool: "Pool[asyncpg.Record]") -> None:
     """The leader deletes old counts every five minutes; another worker does not."""
     counts, clock, standing = AttemptCounts(), FakeClock(), [False]
     statistics = Statistics(pool, counts, lambda: standing[0], clock=clock, log=structlog.get_logger())

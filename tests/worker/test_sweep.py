@@ -91,7 +91,7 @@ async def test_everything_due_is_rung(pool: "Pool[asyncpg.Record]", redis_url: s
 
 
 @pytest.mark.req("DUR-01")
-async def test_what_just_came_due_is_left_to_the_outbox(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_a_new_delivery_is_left_to_the_outbox(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """The sweep rings an unrung delivery only after two seconds, and does not count it as a ring that Redis lost."""
     rings = await three_deliveries(await begin(pool))
     ringing = bell(redis_url)
@@ -111,7 +111,7 @@ async def test_what_just_came_due_is_left_to_the_outbox(pool: "Pool[asyncpg.Reco
     assert [3.0, 3.0] == [found["hookseal_rings_total", by] for by in ("outbox", "sweep")]
 
 
-async def test_what_redis_lost_is_rung_again(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_a_lost_ring_is_rung_again(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """If Redis was emptied, every due delivery is rung again one sweep later."""
     rings = await three_deliveries(await begin(pool))
     ringing = bell(redis_url)
@@ -202,14 +202,14 @@ async def test_a_backlog_is_rung_no_faster_than_it_is_taken(pool: "Pool[asyncpg.
 
 @pytest.mark.req("DUR-01")
 @pytest.mark.parametrize(
-    "spoil",
+    "alter_ring",
     [
         pytest.param(lambda redis, each: redis.zrem(DEFAULT_QUEUE, each), id="lost"),
         pytest.param(lambda redis, each: redis.zadd(DEFAULT_QUEUE, {each: 4e12}), id="for-a-century-later"),
     ],
 )
-async def test_a_ring_that_nobody_may_take_is_given_again(
-    spoil: Callable[[Any, str], Awaitable[object]], pool: "Pool[asyncpg.Record]", redis_url: str
+async def test_an_unusable_ring_is_rung_again(
+    alter_ring: Callable[[Any, str], Awaitable[object]], pool: "Pool[asyncpg.Record]", redis_url: str
 ) -> None:
     """A sweep rings an old delivery again only if its ring is missing or cannot be taken."""
     ring, *_ = await three_deliveries(await begin(pool))
@@ -217,7 +217,7 @@ async def test_a_ring_that_nobody_may_take_is_given_again(
     sweeping = sweep(pool, ringing)
     assert (0, 3) == await sweeping.once()
     await pool.execute(AGED)
-    await spoil(ringing.redis, ring.delivery_id)
+    await alter_ring(ringing.redis, ring.delivery_id)
 
     assert (0, 1) == await sweeping.once()
     assert 4e12 > (await ringing.redis.zscore(DEFAULT_QUEUE, ring.delivery_id) or 4e12)
@@ -242,7 +242,7 @@ async def test_a_lost_lease_is_ended_and_rung(pool: "Pool[asyncpg.Record]", redi
     await ringing.close()
 
 
-async def test_what_is_taken_back_and_rung_is_counted(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_ended_leases_and_rings_are_counted(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """Ended leases, the dead letters among them and the rings of a sweep are counted."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -340,7 +340,7 @@ async def test_a_defect_is_survived() -> None:
     assert ["sweep.defect", "sweep.failed", "sweep.defect"] == halves
 
 
-async def test_one_half_does_not_hold_up_the_other(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_a_failed_lease_search_stops_no_ring(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """If expired leases cannot be ended, due deliveries are rung nevertheless."""
 
     class Broken(PostgresLedger):

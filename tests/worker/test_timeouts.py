@@ -19,7 +19,7 @@ async def test_an_event_ends_a_pause() -> None:
     assert await asyncio.wait_for(set_within(event, 3600, SystemClock()), 60)
 
 
-async def test_work_that_takes_too_long_is_left_behind() -> None:
+async def test_slow_work_is_cancelled() -> None:
     """Work that exceeds its time limit is cancelled, and a later error of it causes no message."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
@@ -42,7 +42,7 @@ async def test_work_that_takes_too_long_is_left_behind() -> None:
     assert [] == complaints
 
 
-async def test_work_that_ends_in_time() -> None:
+async def test_finished_work_raises_its_error() -> None:
     """Work that ends in time has run, and its error is raised."""
 
     async def fail() -> None:

@@ -20,6 +20,7 @@ from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
+from hookseal.secrets.endpoint.rotation import RotationResult
 from hookseal.secrets.material import SecretMaterial
 from tests import forked
 from tests.doubles.serving import serving
@@ -164,8 +165,13 @@ class World:
         new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), timeout_ms=timeout_ms)
         return await self.installation.add(new, secret)
 
+    async def rotate(self, added: AddedEndpoint, *, overlap_seconds: int = 0) -> RotationResult:
+        """Rotate the secret of the endpoint; by default the previous one is revoked."""
+        of = added.pointer
+        return await self.installation.rotate(of.endpoint_id, tenant=of.tenant_id, overlap_seconds=overlap_seconds)
+
     async def publish(self, tenant: str = "acme", *, rung: bool = True) -> tuple[Ring, ...]:
-        """Publish an event, ring its due deliveries unless told otherwise, and return all deliveries."""
+        """Publish an event, ring its due deliveries by default, and return all deliveries."""
         published = await self.installation.published(tenant)
         if rung:
             ringing = bell(self.redis_url)

@@ -127,14 +127,14 @@ def _details(run: Run, name: str) -> str:
     row = run.row(name)
     if row is None:
         return ""
-    told = (
+    figures = (
         ("wal_bytes", "bytes of journal (WAL) a delivery"),
         ("publish_wal_bytes", "to publish it"),
         ("stored_bytes", "bytes on disk"),
         ("redis_commands", "Redis commands"),
         ("connections_per_1000", "connections for 1,000 requests"),
     )
-    found = [f"{number(value)} {what}" for figure, what in told if (value := row.figure(figure)) is not None]
+    found = [f"{number(value)} {what}" for figure, what in figures if (value := row.figure(figure)) is not None]
     return f"\n\nhookseal: {', '.join(found)}; rounds: {len(row.rounds)}." if found else ""
 
 

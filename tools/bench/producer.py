@@ -213,7 +213,7 @@ async def main(order: Order) -> None:
         before, begun = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         calls = await (at_a_rate(way, order) if order.per_second else as_fast_as_it_can(way, order))
         seconds, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF)
-    told = {
+    result = {
         "events": calls.events,
         "failed": calls.failed,
         "before": ahead,
@@ -222,7 +222,7 @@ async def main(order: Order) -> None:
         "p50_ms": percentile(calls.milliseconds, 0.5),
         "p99_ms": percentile(calls.milliseconds, 0.99),
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -70,17 +70,17 @@ async def publishing(site: Site, way: str, seconds: float) -> Round:
             seconds=seconds,
             body_bytes=_BODY_BYTES,
         )
-        told = await _produced(site, installation, order)
+        result = await _produced(site, installation, order)
         cpu, counts = before.until(await meter.read())
-    events = int(told["events"])
+    events = int(result["events"])
     return Round(
         deliveries=events,
-        seconds=told["seconds"],
-        cpu={PRODUCER: told["cpu_seconds"], POSTGRESQL: cpu[POSTGRESQL], REDIS: cpu[REDIS]},
+        seconds=result["seconds"],
+        cpu={PRODUCER: result["cpu_seconds"], POSTGRESQL: cpu[POSTGRESQL], REDIS: cpu[REDIS]},
         figures={
-            "p50_ms": told["p50_ms"],
-            "p99_ms": told["p99_ms"],
-            "wal_bytes": counts["wal_bytes"] / (events + told["before"]),
+            "p50_ms": result["p50_ms"],
+            "p99_ms": result["p99_ms"],
+            "wal_bytes": counts["wal_bytes"] / (events + result["before"]),
         },
     )
 
@@ -108,21 +108,21 @@ async def latency(site: Site, asked: Latency, seconds: float) -> Round:
             )
             meter = Meter(site, observer, pids)
             before = meter.cpu()
-            told = await _produced(site, installation, order)
-            milliseconds = await _arrived(site, int(told["events"]), _PATIENCE * seconds)
+            result = await _produced(site, installation, order)
+            milliseconds = await _arrived(site, int(result["events"]), _PATIENCE * seconds)
             cpu = {part: now - before[part] for part, now in meter.cpu().items()}
             if asked.hung:
                 kill(pids)
     return Round(
         deliveries=len(milliseconds),
-        seconds=told["seconds"],
+        seconds=result["seconds"],
         cpu={part: used for part, used in cpu.items() if part != RECEIVER},
         figures={
             "p50_ms": percentile(milliseconds, 0.5),
             "p99_ms": percentile(milliseconds, 0.99),
-            "unsent": float(told["events"] - len(milliseconds)),
-            "refused": float(told["failed"]),
-            "published_per_second": told["events"] / told["seconds"],
+            "unsent": float(result["events"] - len(milliseconds)),
+            "refused": float(result["failed"]),
+            "published_per_second": result["events"] / result["seconds"],
         },
     )
 
@@ -144,7 +144,7 @@ async def _produced(site: Site, installation: Installation, order: Order) -> dic
         process = await module(Path(sys.executable), "tools.bench.producer", environment=environment, log=log)
     try:
         async with asyncio.timeout(order.seconds + _PATIENCE_SECONDS):
-            told: dict[str, Any] = json.loads(await line(process, log_file))
-        return told
+            result: dict[str, Any] = json.loads(await line(process, log_file))
+        return result
     finally:
         await ended(process)

@@ -40,13 +40,13 @@ class _Count:
             self.milliseconds.append((now - float(rest.split(b",", 1)[0].rstrip(b"} "))) * 1e3)
 
     def answer(self) -> bytes:
-        told = {
+        counts = {
             "requests": self.requests,
             "connections": self.connections,
             "seconds": self.last - self.first,
             "milliseconds": self.milliseconds,
         }
-        body = json.dumps(told).encode()
+        body = json.dumps(counts).encode()
         return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 

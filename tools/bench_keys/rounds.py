@@ -93,7 +93,7 @@ async def measured(load: Load) -> Found:
         old, new = _turned(scene.keys, load.rounds)
         async with scene.pool.acquire() as connection:
             return Found(
-                laps=tuple([await _told(scene.pool, one) for one in found[1:]]),
+                laps=tuple([await _measured(scene.pool, one) for one in found[1:]]),
                 failures=await steady.failures(scene.pool, scene.metrics_url, scene.log()),
                 left=await records.under(connection, old.key_id),
                 unopened=load.records - await records.opened(connection, KeyRing(new)),
@@ -129,7 +129,7 @@ async def _timed(connection: Connection, lap: Callable[[], Awaitable[int]], leas
     return While(begin=begin, end=await connection.fetchval("SELECT clock_timestamp()")), took
 
 
-async def _told(pool: Pool, timed: _Timed) -> Lap:
+async def _measured(pool: Pool, timed: _Timed) -> Lap:
     took, bare, meanwhile, quiet = timed
     return Lap(
         seconds=took,

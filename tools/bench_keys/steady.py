@@ -111,6 +111,6 @@ async def stream(pool: Pool, of: While) -> Stream:
 async def failures(pool: Pool, metrics_url: str, log: str) -> int:
     """Return how often a secret was not available: by the worker's metrics, its log, and failed or held deliveries."""
     async with aiohttp.ClientSession() as session, session.get(metrics_url) as response:
-        told = sum(float(value) for value in _FAILURES.findall(await response.text()))
+        refused = sum(float(value) for value in _FAILURES.findall(await response.text()))
     waited = log.count('"delivery.waiting"')
-    return int(told) + waited + int(await pool.fetchval(_NOT_AT_ONCE))
+    return int(refused) + waited + int(await pool.fetchval(_NOT_AT_ONCE))

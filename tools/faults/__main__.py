@@ -29,17 +29,17 @@ def proven_by(names: set[str]) -> list[str]:
     return [name for name, suite in ours.items() if set(suite.scenarios) <= names]
 
 
-async def suffered(name: str, scenario: Scenario, chance: Random) -> Balance:
+async def run_scenario(name: str, scenario: Scenario, chance: Random) -> Balance:
     """Run one scenario to its end, and print its progress."""
     async with founded(scenario) as site:
-        telling = asyncio.create_task(_tell(name, site))
+        telling = asyncio.create_task(_print_progress(name, site))
         try:
             return await scenario.run(site, scenario.size, chance)
         finally:
             telling.cancel()
 
 
-async def _tell(name: str, site: Site) -> None:
+async def _print_progress(name: str, site: Site) -> None:
     while True:
         await asyncio.sleep(_TELL_SECONDS)  # the interval of progress lines
         published, seen, workers = len(site.published), len(site.witness.seen), len(site.fleet.members)
@@ -52,7 +52,7 @@ def run(wanted: Mapping[str, Scenario], seed: int) -> dict[str, Balance]:
     for name, scenario in wanted.items():
         began = time.monotonic()
         chance = Random(f"{seed} {name}")  # noqa: S311 -- it decides when to kill, and can be had again
-        found[name] = asyncio.run(suffered(name, scenario, chance))
+        found[name] = asyncio.run(run_scenario(name, scenario, chance))
         print(f"{name}, {time.monotonic() - began:.0f} s, {found[name]}", file=sys.stderr, flush=True)
     return found
 

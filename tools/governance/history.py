@@ -9,8 +9,8 @@ from typing import Final
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
-def strange(root: Path, commits: Iterable[str]) -> frozenset[str]:
-    """Return the names that are no commit in the history of HEAD, as far as this clone can tell.
+def unknown_commits(root: Path, commits: Iterable[str]) -> frozenset[str]:
+    """Return the names that are no commit in the history of HEAD, as far as this clone knows.
 
     Without git, or in a clone without the whole history, only names that cannot be a commit's are returned.
     """

@@ -21,18 +21,18 @@ def problems(
     may_skip: Collection[str],
     evidence: Evidence,
     *,
-    strange: Collection[str] = frozenset(),
+    unknown: Collection[str] = frozenset(),
 ) -> list[str]:
     """Return one line for every problem, which says who must do what; none if everything is proven.
 
-    `strange` are the commits that are not in the history of this tree.
+    `unknown` are the commits that are not in the history of this tree.
     """
     known = {requirement.id: requirement for requirement in requirements}
     found = [
         *_failures(report),
         *_silent_skips(report, may_skip),
         *(f"{case.name}: {fault}" for case, mark in _marked(report) if (fault := _fault(mark, known.get(mark.id)))),
-        *(f"{place(name)}: {fault}" for name, of in evidence.items() for fault in _unsound(name, of, known, strange)),
+        *(f"{place(name)}: {fault}" for name, of in evidence.items() for fault in _unsound(name, of, known, unknown)),
         *(line for requirement in requirements for line in _unproven(requirement, report, evidence)),
     ]
     return list(dict.fromkeys(found))
@@ -103,7 +103,7 @@ def _fault(mark: Mark, requirement: Requirement | None) -> str | None:
             assert_never(never)
 
 
-def _unsound(name: str, record: Record | None, known: Collection[str], strange: Collection[str]) -> Iterator[str]:
+def _unsound(name: str, record: Record | None, known: Collection[str], unknown: Collection[str]) -> Iterator[str]:
     """Yield what is wrong with a record, even if nothing is claimed."""
     if name not in known:
         yield f"docs/requirements.md does not know {name}: remove the file"
@@ -112,7 +112,7 @@ def _unsound(name: str, record: Record | None, known: Collection[str], strange: 
     elif record is None or record.id != name:
         yield f"is not a valid record of {name}: run `{BENCHMARKS[name].command}`"
     else:
-        found = [*([_NOT_IN_HISTORY] if record.commit in strange else []), *contradictions(record)]
+        found = [*([_NOT_IN_HISTORY] if record.commit in unknown else []), *contradictions(record)]
         yield from (f"{line}: run `{BENCHMARKS[name].command}`" for line in found)
 
 

@@ -60,10 +60,12 @@ def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[]
     try:
         requirements = parse((root / REQUIREMENTS).read_text(encoding="utf-8"))
     except UnreadableRequirements as error:
-        return _tell([f"{REQUIREMENTS}: {line}: correct it" for line in str(error).splitlines()])
+        return _print_lines([f"{REQUIREMENTS}: {line}: correct it" for line in str(error).splitlines()])
     run = _report_of(root)
     if run is None:
-        return _tell(["the test run wrote no report of this tree: fix what it printed above, then run this again"])
+        return _print_lines(
+            ["the test run wrote no report of this tree: fix what it printed above, then run this again"]
+        )
     may_skip = may_skip_names((root / MAY_SKIP).read_text(encoding="utf-8"))
     records = evidence.read(root)
     _write(root, {page.LIST: page.render_list(requirements, run, may_skip, records)})
@@ -75,9 +77,9 @@ def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[]
     if is_writing:
         _write(root, of_run)
         return 0
-    strangers = history.strange(root, (record.commit for record in records.values() if record is not None))
-    found = [*problems(requirements, run, may_skip, records, strange=strangers), *_stale(root, pages)]
-    return _tell(found) if found else _summary(requirements, run)
+    unknown = history.unknown_commits(root, (record.commit for record in records.values() if record is not None))
+    found = [*problems(requirements, run, may_skip, records, unknown=unknown), *_stale(root, pages)]
+    return _print_lines(found) if found else _summary(requirements, run)
 
 
 def may_skip_names(text: str) -> frozenset[str]:
@@ -110,7 +112,7 @@ def _stale(root: Path, pages: Mapping[str, str]) -> list[str]:
     return [f"{name} is stale: run `make docs` and commit it" for name in pages if is_stale(name)]
 
 
-def _tell(lines: list[str]) -> int:
+def _print_lines(lines: list[str]) -> int:
     for line in lines:
         print(f"validate: {line}", file=sys.stderr)
     print(f"validate: {len(lines)} to do", file=sys.stderr)
@@ -119,8 +121,8 @@ def _tell(lines: list[str]) -> int:
 
 def _summary(requirements: tuple[Requirement, ...], run: Report) -> int:
     counts = {status: sum(r.status is status for r in requirements) for status in {r.status for r in requirements}}
-    told = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
-    print(f"validate: {len(run.cases)} tests prove {len(requirements)} requirements ({told})")
+    by_status = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
+    print(f"validate: {len(run.cases)} tests prove {len(requirements)} requirements ({by_status})")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Takes pages and files from outside docs/ into the site, so that the links to them lead somewhere there, too.
+"""Takes pages and files from outside docs/ into the site, so that links to them work there, too.
 
 MkDocs calls these functions (https://www.mkdocs.org/user-guide/configuration/#hooks).
 """

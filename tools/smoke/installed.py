@@ -33,10 +33,10 @@ async def publish(url: str) -> str:
     return published.event_id
 
 
-def require(holds: object, otherwise: str) -> None:
+def require(condition: object, message: str) -> None:
     """End with this message unless the first argument is true."""
-    if not holds:
-        sys.exit(otherwise)
+    if not condition:
+        sys.exit(message)
 
 
 def run(*arguments: str) -> tuple[int, str]:

@@ -84,7 +84,7 @@ def start_(
     limit = rate(per_second)
     if dry_run:
         found = reading(start(_NEEDS), lambda connection: replay_jobs.count(connection, selection))
-        emit(_would(found), as_json=as_json, text=lambda: "\n".join(key_values(_flat(_would(found)))))
+        emit(_dry_run_shape(found), as_json=as_json, text=lambda: "\n".join(key_values(_flat(_dry_run_shape(found)))))
         return
     job = operate(start(NEEDS), lambda operator: start_replay(operator, selection, rate=limit))
     emit(
@@ -163,7 +163,7 @@ def _states(given: Sequence[State] | None, *, all_states: bool) -> tuple[State, 
     return tuple(dict.fromkeys(given)) if given else NOT_DELIVERED
 
 
-def _would(found: Tally) -> dict[str, Any]:
+def _dry_run_shape(found: Tally) -> dict[str, Any]:
     skipped = {"endpoint_disabled": found.disabled, "endpoint_deleted": found.deleted}
     return {"would_replay": found.replayed, "would_skip": skipped}
 

@@ -45,7 +45,7 @@ class FailingEndpoints:
         self._recovered: set[Key] = set()
 
     def attempted(self, target: Target, outcome: Outcome) -> None:
-        """Notice the outcome of an attempt that was recorded. An unknown outcome says nothing about the endpoint."""
+        """Notice the outcome of an attempt that was recorded. An unknown outcome changes nothing."""
         if outcome is Outcome.DELIVERED:
             if target.is_failing or self._failing:
                 self._succeeded(_key(target), is_marked=target.is_failing)

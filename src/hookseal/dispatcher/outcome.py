@@ -20,7 +20,7 @@ class Consequence(StrEnum):
     RETRY = "retry"
 
 
-class Otherwise(StrEnum):
+class OtherCondition(StrEnum):
     """The condition of a rule that has neither a status nor a kind of failure."""
 
     OTHER_STATUS = "other_status"
@@ -31,11 +31,11 @@ class Otherwise(StrEnum):
 class Rule:
     """One row of the table: the outcome, its condition, what follows, and an explanation for people.
 
-    `when` is a set of statuses, a kind of failure, or one of `Otherwise`.
+    `when` is a set of statuses, a kind of failure, or one of `OtherCondition`.
     """
 
     outcome: Outcome
-    when: frozenset[int] | FailureKind | Otherwise
+    when: frozenset[int] | FailureKind | OtherCondition
     consequence: Consequence
     meaning: str
 
@@ -88,7 +88,7 @@ RULES: Final = (
     ),
     Rule(
         outcome=Outcome.UNEXPECTED_STATUS,
-        when=Otherwise.OTHER_STATUS,
+        when=OtherCondition.OTHER_STATUS,
         consequence=Consequence.RETRY,
         meaning="The receiver answered with a status that is not a final answer.",
     ),
@@ -143,7 +143,7 @@ RULES: Final = (
     ),
     Rule(
         outcome=Outcome.UNKNOWN,
-        when=Otherwise.CUT_OFF,
+        when=OtherCondition.CUT_OFF,
         consequence=Consequence.RETRY,
         meaning="The worker stopped or died before it could record an answer. The receiver may have the request.",
     ),
@@ -159,11 +159,11 @@ def classify(answer: Reply | Failure | None) -> Outcome:
     """Return the outcome of an answer; None means that the request was cancelled."""
     match answer:
         case Reply(status=status):
-            return _BY_STATUS.get(status, _BY_WHEN[Otherwise.OTHER_STATUS])
+            return _BY_STATUS.get(status, _BY_WHEN[OtherCondition.OTHER_STATUS])
         case Failure(kind=kind):
             return _BY_WHEN[kind]
         case None:
-            return _BY_WHEN[Otherwise.CUT_OFF]
+            return _BY_WHEN[OtherCondition.CUT_OFF]
         case _:
             assert_never(answer)
 

@@ -3,7 +3,7 @@
 from typing import Final, assert_never
 
 from hookseal.dispatcher.model import FailureKind
-from hookseal.dispatcher.outcome import RULES, Consequence, Otherwise, hundred
+from hookseal.dispatcher.outcome import RULES, Consequence, OtherCondition, hundred
 from hookseal.dispatcher.policy import SPREAD
 from hookseal.dispatcher.retry_after import LONGEST_SECONDS
 
@@ -45,16 +45,16 @@ def outcomes_page() -> str:
     return _HEAD + "".join(rows) + _TAIL
 
 
-def _when(when: frozenset[int] | FailureKind | Otherwise) -> str:
+def _when(when: frozenset[int] | FailureKind | OtherCondition) -> str:
     match when:
         case frozenset():
             digit = min(when) // 100
             return f"{digit}xx" if when == hundred(digit) else ", ".join(str(status) for status in sorted(when))
         case FailureKind():
             return "no status"
-        case Otherwise.OTHER_STATUS:
+        case OtherCondition.OTHER_STATUS:
             return "any other status"
-        case Otherwise.CUT_OFF:
+        case OtherCondition.CUT_OFF:
             return "no answer on record"
         case _:
             assert_never(when)

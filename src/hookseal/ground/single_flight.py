@@ -40,7 +40,7 @@ class SingleFlight(Generic[_Key, _Answer]):
         return len(self._running)
 
     def forget(self) -> None:
-        """Let nobody else join what is under way: who comes from now on begins anew."""
+        """Let no later caller join a running request: the next caller begins a new one."""
         self._joinable.clear()
 
     def _ended(self, key: _Key, flight: asyncio.Task[_Answer]) -> None:

@@ -220,5 +220,5 @@ async def _require_ours(connection: _Connection, session: _Session, seconds: flo
         "a pooler in front of PostgreSQL drops the setting search_path, without which functions of other roles could "
         "be called in place of PostgreSQL's own: connect without it, or run\n"
         f'  ALTER ROLE "{role}" SET search_path = {SEARCH_PATH};\n'
-        "(for a login that only hookseal uses) and have the pooler connect anew"
+        "(for a login that only hookseal uses) and have the pooler reconnect"
     )

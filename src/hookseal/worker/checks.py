@@ -7,7 +7,7 @@ from typing import Final
 
 from hookseal.ground.errors import Unavailable
 from hookseal.postgres.handles import Pool
-from hookseal.postgres.schema import revision, strangers
+from hookseal.postgres.schema import revision, untrusted_roles
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import OUTAGES
 from hookseal.secrets.key.stores import arrange_keyring
@@ -20,15 +20,15 @@ _SQL: Final = Statements("hookseal.worker", "checks.sql", seconds=None)
 
 
 def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check]:
-    """Return the checks of `/readyz`: every dependency answers, deliveries come through the queue, and no stranger.
+    """Return the checks of `/readyz`: every dependency answers, deliveries move, and no role is untrusted.
 
-    A stranger could add functions that the statements of a worker call.
+    An untrusted role could add functions that the statements of a worker call.
     """
     unlocked = replace(resources.unlocked, store=resources.unlocked.store_on(resources.probing))
     return {
         "postgresql": lambda: _takes_writes(resources.probing),
         "redis": resources.bell.ping,
-        "schema": lambda: strangers.refuse(resources.probing),
+        "schema": lambda: untrusted_roles.refuse(resources.probing),
         "secrets": unlocked.check_sentinel,
         "queue": lambda: _moves(resources.probing, movement),
     }

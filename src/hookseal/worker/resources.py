@@ -29,7 +29,7 @@ from hookseal.operations import sending
 from hookseal.operations.unlocking import outside
 from hookseal.postgres import opening
 from hookseal.postgres.handles import connected
-from hookseal.postgres.schema import revision, strangers
+from hookseal.postgres.schema import revision, untrusted_roles
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import translate_redis_errors
 from hookseal.secrets import migrate_secrets
@@ -92,8 +92,8 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
     """Open and check all resources; they are closed when the block ends.
 
     Raises `Unavailable` within five seconds. Raises `ConfigError` if schema, keys or time-outs do not fit or, in
-    production, if an endpoint has a plaintext secret that is not migrated. Raises `Refused` if a stranger may create
-    objects in the schema.
+    production, if an endpoint has a plaintext secret that is not migrated. Raises `Refused` if an untrusted role may
+    create objects in the schema.
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
     async with _connections(settings) as (pool, probing, ringing, found):
@@ -244,7 +244,7 @@ async def _require_answer(ringing: Bell, settings: Settings) -> None:
 
 async def _require_schema(settings: Settings, pool: _Pool, log: Any) -> None:
     await revision.require(pool)
-    await strangers.refuse(pool)
+    await untrusted_roles.refuse(pool)
     await _require_migrated(settings, pool, log)
 
 

@@ -39,7 +39,7 @@ def problem(ended: Ended) -> tuple[int, str]:
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_the_shape(begun: Begun) -> None:
+async def test_the_json_has_the_documented_fields(begun: Begun) -> None:
     """The JSON has exactly the fields of docs/commands.md, and a secret only with `--print-secret`."""
     ended = await begun.run(*ADD, "--json")
     assert (0, "") == (ended.code, ended.err)
@@ -75,7 +75,7 @@ async def test_what_is_stored(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-08", part="operator-events")
-async def test_for_the_operator(begun: Begun) -> None:
+async def test_the_operator_owns_endpoints(begun: Begun) -> None:
     """The operator's own endpoints belong to the tenant `_operator`, for which nobody can publish."""
     ended = await begun.run(*changed("--tenant", "_operator"), "--json")
     assert (0, "_operator") == (ended.code, ended.json["tenant_id"])
@@ -84,7 +84,7 @@ async def test_for_the_operator(begun: Begun) -> None:
     assert (2, "tenant") == (refused.code, refused.json["error"]["field"])
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_omits_the_secret(begun: Begun) -> None:
     """Without a terminal the text omits the secret and names the command that reveals it."""
     ended = await begun.run(*ADD)
     assert (0, "") == (ended.code, ended.err)
@@ -96,7 +96,7 @@ async def test_for_a_person(begun: Begun) -> None:
     assert "\nsecret    whsec_" in printed.out
 
 
-async def test_on_a_terminal(begun: Begun) -> None:
+async def test_a_terminal_shows_the_secret_once(begun: Begun) -> None:
     """On a terminal the secret is printed once; with `--json` or `--secret-out` it is not printed."""
     ended = await on_a_terminal(*ADD, **begun.settings)
     assert (0, 1) == (ended.code, ended.out.count("whsec_"))
@@ -105,7 +105,7 @@ async def test_on_a_terminal(begun: Begun) -> None:
     assert as_json.json["secret"] is None
 
 
-async def test_secret_out(begun: Begun, tmp_path: Path) -> None:
+async def test_the_secret_is_written_to_a_private_file(begun: Begun, tmp_path: Path) -> None:
     """The secret is written to a new file that only the user may read, and the file is never overwritten."""
     path = tmp_path / "secret"
     ended = await begun.run(*ADD, "--secret-out", str(path))
@@ -123,7 +123,7 @@ async def test_secret_out(begun: Begun, tmp_path: Path) -> None:
     assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
 
 
-async def test_secret_out_of_a_failure(begun: Begun, tmp_path: Path) -> None:
+async def test_a_failure_removes_the_secret_file(begun: Begun, tmp_path: Path) -> None:
     """If the command fails after it has created the file, it removes the file."""
     await begun.run(*ADD)
     path = tmp_path / "secret"
@@ -136,7 +136,7 @@ async def test_secret_out_of_a_failure(begun: Begun, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_a_secret_that_is_given(begun: Begun, tmp_path: Path) -> None:
+async def test_a_given_secret_signs(begun: Begun, tmp_path: Path) -> None:
     """The endpoint signs with the secret from a file or from standard input."""
     path = tmp_path / "given"
     path.write_text(GIVEN + "\n")
@@ -151,7 +151,7 @@ async def test_a_secret_that_is_given(begun: Begun, tmp_path: Path) -> None:
 
 
 @pytest.mark.req("SEC-15", part="secrets")
-async def test_a_given_secret_that_cannot_be_used(tmp_path: Path) -> None:
+async def test_an_unusable_secret_file_is_refused(tmp_path: Path) -> None:
     """An absent file, one that others may read, or one without a secret is refused; nothing of it is printed."""
     path = tmp_path / "given"
     path.write_text(GIVEN)
@@ -200,7 +200,7 @@ async def test_a_given_secret_that_cannot_be_used(tmp_path: Path) -> None:
         ("--url", "https://169.254.169.254/latest/", 5, "url"),
     ],
 )
-async def test_what_cannot_be_added(option: str, value: str, code: int, field: str) -> None:
+async def test_a_bad_value_names_its_option(option: str, value: str, code: int, field: str) -> None:
     """Each kind of bad value exits with its code and names its option, before a database is contacted."""
     ended = await hookseal(*changed(option, value), "--json", **NOWHERE)
     assert (code, field) == problem(ended)
@@ -208,14 +208,14 @@ async def test_what_cannot_be_added(option: str, value: str, code: int, field: s
 
 
 @pytest.mark.parametrize("option", ["--max-attempts", "--backoff-base-seconds", "--backoff-cap-seconds"])
-async def test_back_off_beside_a_schedule(option: str) -> None:
+async def test_back_off_with_a_schedule_is_refused(option: str) -> None:
     """The options of back-off are refused together with `--retry-schedule`, which replaces them."""
     ended = await hookseal(*ADD, "--retry-schedule", "5s", option, "5", "--json", **NOWHERE)
     assert (2, "retry_schedule") == problem(ended)
     assert option in ended.json["error"]["message"]
 
 
-async def test_a_url_that_must_be_allowed(begun: Begun) -> None:
+async def test_loopback_and_http_must_be_allowed(begun: Begun) -> None:
     """Loopback and http are accepted only where the settings allow them."""
     arguments = changed("--url", "http://127.0.0.1:8080/")
     allowed = {"HOOKSEAL_ALLOW_HTTP": "true", "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8@acme"}
@@ -227,7 +227,7 @@ async def test_a_url_that_must_be_allowed(begun: Begun) -> None:
     assert (5, "url") == problem(without_http)
 
 
-async def test_a_time_out_that_a_drain_would_cut(begun: Begun) -> None:
+async def test_a_time_out_must_fit_the_drain(begun: Begun) -> None:
     """A time-out must be 5 s less than the drain, ours or a live worker's; the error says what to raise."""
     ended = await begun.run(*ADD, "--timeout-ms", "5001", "--json", HOOKSEAL_DRAIN_SECONDS="10")
     assert (5, "timeout_ms") == problem(ended)
@@ -243,7 +243,7 @@ async def test_a_time_out_that_a_drain_would_cut(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
-async def test_x_webhook(begun: Begun) -> None:
+async def test_x_webhook_accepts_any_text(begun: Begun) -> None:
     """An x-webhook endpoint accepts any text of 16 bytes as its secret, unchanged except for one trailing newline."""
     given = "sechzehn Bytes äö"
     arguments = (*ADD, "--scheme", "x-webhook", "--secret-file", "-", "--json", "--print-secret")
@@ -261,7 +261,7 @@ async def test_x_webhook(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_retries(begun: Begun) -> None:
+async def test_retries_have_back_off_or_a_schedule(begun: Begun) -> None:
     """Retries are configured by back-off, or by a schedule instead; without either there is a default schedule."""
     backoff = ("--max-attempts", "3", "--backoff-base-seconds", "1", "--backoff-cap-seconds", "2")
     assert 0 == (await begun.run(*ADD, *backoff)).code
@@ -277,7 +277,7 @@ async def test_retries(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_who_added_it(begun: Begun) -> None:
+async def test_the_audit_row_names_the_actor(begun: Begun) -> None:
     """The audit row names the database role, the user and the machine."""
     await begun.run(*ADD)
     role = await begun.stored.pool.fetchval("SELECT session_user")
@@ -285,14 +285,14 @@ async def test_who_added_it(begun: Begun) -> None:
     assert f"{role}/{getpass.getuser()}@{socket.gethostname()}" == actor
 
 
-async def test_the_same_url_twice(begun: Begun) -> None:
+async def test_a_url_is_unique_within_a_tenant(begun: Begun) -> None:
     """A tenant has at most one endpoint for each url; another tenant may use the same url."""
     assert 0 == (await begun.run(*ADD)).code
     assert (4, "url") == problem(await begun.run(*ADD, "--json"))
     assert 0 == (await begun.run(*changed("--tenant", "globex"))).code
 
 
-async def test_dev() -> None:
+async def test_the_provider_dev_is_refused() -> None:
     """The provider `dev` is refused, since its secrets end with the command; the error names the provider to use."""
     ended = await hookseal(
         *ADD,
@@ -306,14 +306,14 @@ async def test_dev() -> None:
 
 
 @pytest.mark.req("SEC-04", part="key-init")
-async def test_before_key_init(database_url: str) -> None:
+async def test_without_the_first_key_nothing_is_written(database_url: str) -> None:
     """Without the first key nothing is written, and the error names the command that creates it."""
     ended = await hookseal(*ADD, "--json", **(NOWHERE | {"DATABASE_URL": database_url}))
     assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
     assert "hookseal key init" in ended.json["error"]["message"]
 
 
-async def test_another_key(begun: Begun) -> None:
+async def test_another_installations_key_writes_nothing(begun: Begun) -> None:
     """With a master key of another installation nothing is written."""
     other = base64.b64encode(bytes(range(50, 82))).decode()
     ended = await begun.run(*ADD, "--json", SECRETS_MASTER_KEY=other)
@@ -321,7 +321,7 @@ async def test_another_key(begun: Begun) -> None:
     assert 0 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
 
 
-async def test_without_a_schema(empty_database_url: str) -> None:
+async def test_a_missing_schema_names_the_command(empty_database_url: str) -> None:
     """Without the schema the error names the command that creates it."""
     ended = await hookseal(*ADD, "--json", **(NOWHERE | {"DATABASE_URL": empty_database_url}))
     assert 78 == ended.code
@@ -329,7 +329,7 @@ async def test_without_a_schema(empty_database_url: str) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_nobody_answers() -> None:
+async def test_an_unreachable_database_is_named_without_its_password() -> None:
     """If the database does not answer, the error has its address without the password."""
     async with black_hole() as (hole, _):
         for port in (closed_port(), hole):
@@ -340,7 +340,7 @@ async def test_nobody_answers() -> None:
             assert "hunter2" not in ended.out
 
 
-async def test_help_teaches() -> None:
+async def test_help_has_an_example() -> None:
     """The help has an example and says where the secret is output."""
     ended = await hookseal("endpoint", "add", "--help")
     assert "Example: hookseal endpoint add" in ended.out

@@ -90,7 +90,7 @@ async def evidence(begun: Begun) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-async def signs(begun: Begun) -> tuple[int, bool]:
+async def overlap_state(begun: Begun) -> tuple[int, bool]:
     """Return the generation of the endpoint, and whether it has a previous secret."""
     row = await begun.stored.pool.fetchrow("SELECT generation, previous_secret_ref FROM hookseal.endpoints")
     assert row is not None
@@ -107,7 +107,7 @@ async def signs(begun: Begun) -> tuple[int, bool]:
         ),
     ],
 )
-async def test_every_receiver(
+async def test_each_receiver_has_its_verdict(
     sending: Begun,
     receiver: Switching,
     tmp_path: Path,
@@ -139,7 +139,7 @@ async def test_every_receiver(
     ]
 
 
-async def test_a_dead_receiver(sending: Begun, tmp_path: Path) -> None:
+async def test_a_dead_receiver_has_no_answer(sending: Begun, tmp_path: Path) -> None:
     """Without a listening receiver the verdict is `no_answer`, and the rotation is still made."""
     async with switching() as gone:
         endpoint = await added(sending, gone.url, tmp_path)
@@ -150,17 +150,17 @@ async def test_a_dead_receiver(sending: Begun, tmp_path: Path) -> None:
         *(ended.json["canary"][name] for name in ("verdict", "status", "control_status")),
     )
     assert "the connection failed" in ended.json["canary"]["detail"]
-    assert (2, True) == await signs(sending)
+    assert (2, True) == await overlap_state(sending)
 
 
-async def test_the_shape(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_the_json_of_a_canary(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """The JSON of a canary has its verdict, generation, statuses and time; without a canary it is null."""
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]
     assert (await rotated(sending, endpoint, tmp_path)).json["canary"] is None
     looked = await run(sending, "rotation-status", endpoint)
     assert (None, False) == (looked.json["canary"], looked.json["overlap_ended"])
-    asked = await run(sending, "rotation-status", endpoint, "--probe")
+    has_request = await run(sending, "rotation-status", endpoint, "--probe")
     [row] = await evidence(sending)
 
     assert {
@@ -170,18 +170,20 @@ async def test_the_shape(sending: Begun, receiver: Switching, tmp_path: Path) ->
         "detail": "the receiver accepted what only the current secret signed, and refused an invalid signature",
         "sent_at": row["sent_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "generation": 2,
-    } == asked.json["canary"]
-    assert asked.json == (await run(sending, "rotation-status", endpoint)).json | {
-        "seconds_left": asked.json["seconds_left"]
+    } == has_request.json["canary"]
+    assert has_request.json == (await run(sending, "rotation-status", endpoint)).json | {
+        "seconds_left": has_request.json["seconds_left"]
     }
-    assert looked.json.keys() == asked.json.keys()
+    assert looked.json.keys() == has_request.json.keys()
     assert (f"db:acme:webhook-endpoint-{endpoint}:2", receiver.received[0][0]["webhook-id"]) == (
         row["secret_ref"],
         str(row["id"]),
     )
 
 
-async def test_what_the_receiver_gets(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_canary_and_control_differ_only_in_id_time_and_signature(
+    sending: Begun, receiver: Switching, tmp_path: Path
+) -> None:
     """Canary and control differ only in id, time and signature, and both have the endpoint's own headers."""
     endpoint = await added(sending, receiver.url, tmp_path, "--header", "Authorization: Bearer t0ken")
     receiver.secrets = [NEW]
@@ -202,7 +204,7 @@ async def test_what_the_receiver_gets(sending: Begun, receiver: Switching, tmp_p
     assert body != other
 
 
-async def test_ends_when_switched(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_a_switched_receiver_ends_the_overlap(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """Until the receiver has switched it exits 1 and changes nothing; then it ends the overlap, which is audited."""
     endpoint = await added(sending, receiver.url, tmp_path)
     await rotated(sending, endpoint, tmp_path)
@@ -215,7 +217,7 @@ async def test_ends_when_switched(sending: Begun, receiver: Switching, tmp_path:
             ended.json["overlap_ended"],
             ended.json["overlapping"],
         )
-    assert (2, True) == await signs(sending)
+    assert (2, True) == await overlap_state(sending)
 
     receiver.always, receiver.secrets = None, [NEW]
     ended = await run(sending, "rotation-status", endpoint, "--end-when-switched")
@@ -225,13 +227,13 @@ async def test_ends_when_switched(sending: Begun, receiver: Switching, tmp_path:
         ended.json["canary"]["generation"],
         *(ended.json[name] for name in ("overlap_ended", "generation", "previous_secret_ref", "older_claims")),
     )
-    assert (3, False) == await signs(sending)
+    assert (3, False) == await overlap_state(sending)
     assert "secret.overlap_ended" == await sending.stored.pool.fetchval(
         "SELECT action FROM hookseal.audit_log WHERE tenant_id = 'acme' ORDER BY sequence DESC LIMIT 1"
     )
 
 
-async def test_no_overlap_to_end(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_without_an_overlap_there_is_nothing_to_end(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """Without a previous secret `--end-when-switched` exits 4 without a request; `--probe` still sends one."""
     endpoint = await added(sending, receiver.url, tmp_path)
     ended = await run(sending, "rotation-status", endpoint, "--end-when-switched")
@@ -240,7 +242,7 @@ async def test_no_overlap_to_end(sending: Begun, receiver: Switching, tmp_path: 
     assert ("switched", 204, 401) == await probed(sending, endpoint)
 
 
-async def test_evidence_of_another_generation(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_an_older_generations_canary_does_not_count(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """A canary of an older generation is not shown, and does not end an overlap."""
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]
@@ -249,10 +251,10 @@ async def test_evidence_of_another_generation(sending: Begun, receiver: Switchin
 
     assert (await run(sending, "rotation-status", endpoint)).json["canary"] is None
     assert 1 == (await run(sending, "rotation-status", endpoint, "--end-when-switched")).code
-    assert (3, True) == await signs(sending)
+    assert (3, True) == await overlap_state(sending)
 
 
-async def test_a_canary_that_cannot_be_sent(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_a_disabled_endpoint_gets_no_canary(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """A disabled endpoint gets no canary: the rotation is made and reports that; `--probe` exits 5."""
     endpoint = await added(sending, receiver.url, tmp_path)
     await sending.run("endpoint", "disable", "--tenant", "acme", "--endpoint", endpoint)
@@ -274,7 +276,9 @@ async def test_a_canary_that_cannot_be_sent(sending: Begun, receiver: Switching,
     assert ([], []) == (receiver.received, await evidence(sending))
 
 
-async def test_a_repeat_of_an_older_rotation(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_a_repeat_of_an_older_rotation_sends_no_canary(
+    sending: Begun, receiver: Switching, tmp_path: Path
+) -> None:
     """A repeated rotation id with `--verify` sends no canary if a later rotation has been made."""
     endpoint = await added(sending, receiver.url, tmp_path)
     await run(sending, "rotate", endpoint, "--rotation-id", "r1")
@@ -297,7 +301,9 @@ async def test_a_repeat_of_an_older_rotation(sending: Begun, receiver: Switching
         pytest.param("UPDATE hookseal.endpoints SET secret_ref = previous_secret_ref", id="secret"),
     ],
 )
-async def test_a_spoilt_row(sending: Begun, receiver: Switching, tmp_path: Path, statement: str) -> None:
+async def test_an_altered_row_gets_no_request(
+    sending: Begun, receiver: Switching, tmp_path: Path, statement: str
+) -> None:
     """No request is sent for an endpoint row that was altered (5)."""
     endpoint = await added(sending, receiver.url, tmp_path)
     await rotated(sending, endpoint, tmp_path)
@@ -307,7 +313,9 @@ async def test_a_spoilt_row(sending: Begun, receiver: Switching, tmp_path: Path,
     assert (5, "secret_tampered", []) == (ended.code, ended.json["error"]["code"], receiver.received)
 
 
-async def test_as_other_roles(sending: Begun, receiver: Switching, tmp_path: Path, database_url: str) -> None:
+async def test_only_the_operator_role_may_probe(
+    sending: Begun, receiver: Switching, tmp_path: Path, database_url: str
+) -> None:
     """The operator role may probe and record; the read-only role sees the canary and may not probe (5)."""
     endpoint = await added(sending, receiver.url, tmp_path)
     pool = sending.stored.pool
@@ -321,7 +329,7 @@ async def test_as_other_roles(sending: Begun, receiver: Switching, tmp_path: Pat
         assert 5 == (await run(only, "rotation-status", endpoint, "--probe")).code
 
 
-async def test_no_secret_is_shown(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_no_output_shows_a_secret(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """No output at any log level, and no recorded canary, contains a secret."""
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]
@@ -336,7 +344,7 @@ async def test_no_secret_is_shown(sending: Begun, receiver: Switching, tmp_path:
     assert not [secret for secret in (OLD, NEW) if secret.removeprefix("whsec_") in seen]
 
 
-async def test_interrupted(sending: Begun, tmp_path: Path) -> None:
+async def test_an_interrupted_rotation_still_prints_its_answer(sending: Begun, tmp_path: Path) -> None:
     """If it is interrupted while it waits for the receiver, `rotate` still prints its answer: the rotation was made."""
     async with listening(hang) as silent:
         endpoint = await added(sending, silent.url, tmp_path, "--timeout-ms", "20000")
@@ -349,10 +357,10 @@ async def test_interrupted(sending: Begun, tmp_path: Path) -> None:
         )
         try:
 
-            async def asked() -> bool:
+            async def has_request() -> bool:
                 return bool(silent.requests)
 
-            await eventually(asked)
+            await eventually(has_request)
             process.send_signal(signal.SIGINT)
             out, err = await asyncio.wait_for(process.communicate(), 60)
         finally:
@@ -371,7 +379,7 @@ async def test_interrupted(sending: Begun, tmp_path: Path) -> None:
     assert b"not known: interrupted" in err
 
 
-async def test_for_a_person(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_the_text_states_the_verdict(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """The text of both commands states the verdict in a sentence."""
     endpoint = await added(sending, receiver.url, tmp_path)
     of = ("--tenant", "acme", "--endpoint", endpoint)
@@ -387,7 +395,7 @@ async def test_for_a_person(sending: Begun, receiver: Switching, tmp_path: Path)
     assert "neither accepted nor refused what only the current secret signed: it answered 429" in probe.out
 
 
-async def test_one_connection_for_all_steps(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_all_steps_share_one_connection(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """Rotation, waiting for older claims and the probe use one connection, and unlock the secrets once."""
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]
@@ -399,7 +407,9 @@ async def test_one_connection_for_all_steps(sending: Begun, receiver: Switching,
     assert 1 == counted.connections
 
 
-async def test_a_connection_that_is_lost_while_it_waits(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_a_lost_connection_leaves_older_claims_unknown(
+    sending: Begun, receiver: Switching, tmp_path: Path
+) -> None:
     """The number of older claims is then unknown (69), and the probe uses a new connection."""
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]

@@ -11,7 +11,7 @@ import pytest
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
@@ -27,11 +27,6 @@ NOWHERE = {
 NAMED = ("--tenant", "acme", "--endpoint", UNKNOWN)
 
 
-def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", tenant, "--endpoint", endpoint)
-
-
 async def endpoint(begun: Begun) -> str:
     """Add an endpoint and return its id."""
     return (await begun.stored.endpoint()).pointer.endpoint_id
@@ -43,7 +38,7 @@ async def row(begun: Begun) -> Any:
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_update(begun: Begun) -> None:
+async def test_an_update_changes_only_the_given_fields(begun: Begun) -> None:
     """Only the given fields change; the answer names the changed fields and the generation."""
     one = await endpoint(begun)
     options = (
@@ -76,7 +71,7 @@ async def test_update(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-10")
-async def test_the_limits_of_a_lane(begun: Begun) -> None:
+async def test_lane_limits_are_set_and_removed(begun: Begun) -> None:
     """Concurrency and rate are set, and removed by `none`; each change is audited."""
     one = await endpoint(begun)
     limits = await begun.run("endpoint", "update", *options_of(one), "--concurrency", "5", "--rate", "20/s")
@@ -88,7 +83,7 @@ async def test_the_limits_of_a_lane(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_updates_that_cannot_be(begun: Begun) -> None:
+async def test_each_refused_update_has_its_exit_code(begun: Begun) -> None:
     """Another generation and a url in use exit 4, an altered row 5, an absent endpoint 3."""
     one = await endpoint(begun)
     other = (await begun.stored.endpoint(url="https://other.example/")).pointer.endpoint_id
@@ -132,14 +127,14 @@ async def test_updates_that_cannot_be(begun: Begun) -> None:
         (("delete", "--tenant", "acme", "--endpoint", "x"), "endpoint"),
     ],
 )
-async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str | None) -> None:
+async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], field: str | None) -> None:
     """Each kind of bad value, and an update without a field, exits 2 before a database is contacted."""
     ended = await hookseal("endpoint", *arguments, "--json", **NOWHERE)
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_disable_and_enable(begun: Begun) -> None:
+async def test_disable_and_enable_report_the_state(begun: Begun) -> None:
     """Each reports the state and whether it changed it; repeating it is no error."""
     one = await endpoint(begun)
     await begun.stored.deliveries()
@@ -161,7 +156,7 @@ async def test_disable_and_enable(begun: Begun) -> None:
     assert ["endpoint.added", "endpoint.disabled", "endpoint.enabled"] == actions
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_reports_the_result(begun: Begun) -> None:
     """The text reports the result in one line."""
     one = await endpoint(begun)
     for command, said in (
@@ -190,7 +185,7 @@ async def test_enabling_what_is_held(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_delete(begun: Begun) -> None:
+async def test_a_deleted_endpoint_keeps_its_deliveries(begun: Begun) -> None:
     """The deliveries stay on record, and the deleted endpoint is not found."""
     one = await endpoint(begun)
     (ring,) = await begun.stored.deliveries()
@@ -208,7 +203,7 @@ async def test_delete(begun: Begun) -> None:
         assert (3, "endpoint") == (gone.code, gone.json["error"]["field"])
 
 
-async def test_delete_where_nobody_can_be_asked(begun: Begun) -> None:
+async def test_deletion_without_a_terminal_needs_yes(begun: Begun) -> None:
     """Without a terminal, deletion needs `--yes`."""
     one = await endpoint(begun)
     ended = await begun.run("endpoint", "delete", *options_of(one), "--json")
@@ -220,7 +215,9 @@ async def test_delete_where_nobody_can_be_asked(begun: Begun) -> None:
 @pytest.mark.parametrize(
     ("typed", "options", "code", "left"), [("n\n", (), 1, 1), ("y\n", (), 0, 0), ("", ("--yes",), 0, 0)]
 )
-async def test_delete_at_a_terminal(begun: Begun, typed: str, options: tuple[str, ...], code: int, left: int) -> None:
+async def test_deletion_on_a_terminal_asks(
+    begun: Begun, typed: str, options: tuple[str, ...], code: int, left: int
+) -> None:
     """On a terminal, deletion asks for confirmation, except with `--yes`."""
     one = await endpoint(begun)
     ended, out = await typing(typed, "endpoint", "delete", *options_of(one), *options, **begun.settings)
@@ -232,7 +229,7 @@ async def test_delete_at_a_terminal(begun: Begun, typed: str, options: tuple[str
 
 @pytest.mark.req("SEC-08")
 @pytest.mark.parametrize("command", ["update", "enable", "disable", "delete"])
-async def test_another_tenants(begun: Begun, command: str) -> None:
+async def test_another_tenants_endpoint_is_not_found(begun: Begun, command: str) -> None:
     """For another tenant's endpoint the answer is the same as for one that does not exist, and nothing changes."""
     one = await endpoint(begun)
     before = dict(await row(begun))
@@ -246,7 +243,7 @@ async def test_another_tenants(begun: Begun, command: str) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_operators_role(begun: Begun) -> None:
+async def test_the_operator_role_suffices(begun: Begun) -> None:
     """Membership in the operator role is sufficient for all of these commands."""
     pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
     async with login(pool, database_url, "hookseal_operator") as (role, url):

@@ -34,13 +34,13 @@ def revealed(lines: list[str] | None, file: str | None = None) -> dict[str, str]
         ("#x: y", ("#x", "y")),
     ],
 )
-def test_a_line(line: str, expected: tuple[str, str], tmp_path: Path) -> None:
+def test_a_header_is_a_name_and_a_value(line: str, expected: tuple[str, str], tmp_path: Path) -> None:
     """A header is a name, a colon and a value without surrounding blanks, as an argument or a line of a file."""
     name, value = expected
     assert {name: value} == revealed([line]) == revealed(None, private(tmp_path, line.encode() + b"\n"))
 
 
-def test_a_file(tmp_path: Path) -> None:
+def test_a_file_has_one_header_a_line(tmp_path: Path) -> None:
     """A file has one header a line, with any line ending and with empty lines; arguments are added to them."""
     path = private(tmp_path, b"\na: 1\r\n \t\nb: 2\n\nc: 3")
     assert {"a": "1", "b": "2", "c": "3", "d": "4"} == revealed(["d: 4"], path)
@@ -48,7 +48,7 @@ def test_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\t\n"])
-def test_a_file_without_a_header(content: bytes, tmp_path: Path) -> None:
+def test_a_file_without_a_header_is_refused(content: bytes, tmp_path: Path) -> None:
     """A file without a header is refused, since the program that was to write it may have failed."""
     with pytest.raises(Malformed, match="--remove-header") as caught:
         read_headers(["a: 1"], private(tmp_path, content))
@@ -77,7 +77,7 @@ def test_a_file_without_a_header(content: bytes, tmp_path: Path) -> None:
         f"{'x' * 65}: {CANARY}",
     ],
 )
-def test_what_is_no_header(line: str) -> None:
+def test_an_invalid_header_is_not_repeated(line: str) -> None:
     """Any other text is malformed, and the error does not repeat a value."""
     with pytest.raises(Malformed) as caught:
         read_headers([line], None)
@@ -95,7 +95,7 @@ def test_what_is_no_header(line: str) -> None:
         b"\xef\xbb\xbfx: y",
     ],
 )
-def test_what_is_no_header_in_a_file(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_header_in_a_file_is_not_repeated(content: bytes, tmp_path: Path) -> None:
     """In a file, too, bytes that are not visible ASCII are refused, without the value."""
     with pytest.raises(Malformed) as caught:
         read_headers(None, private(tmp_path, content))
@@ -103,7 +103,7 @@ def test_what_is_no_header_in_a_file(content: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.req("DEL-14", part="headers")
-def test_too_much(tmp_path: Path) -> None:
+def test_number_and_size_are_limited(tmp_path: Path) -> None:
     """The limits are 20 headers and 65,536 bytes a file; a name is given once, ignoring its case."""
     assert 20 == len(read_headers([f"h{number}: x" for number in range(20)], None))
     for lines, file, field in (
@@ -121,7 +121,7 @@ def test_too_much(tmp_path: Path) -> None:
 
 @pytest.mark.req("SEC-15", part="secrets")
 @pytest.mark.parametrize("mode", [0o640, 0o604])
-def test_a_file_that_others_may_read(mode: int, tmp_path: Path) -> None:
+def test_a_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
     """A file that any other user may read or write is refused; an absent file is malformed."""
     expected: list[tuple[str, type[HooksealError]]] = [
         (private(tmp_path, b"a: 1", mode), Refused),
@@ -133,7 +133,7 @@ def test_a_file_that_others_may_read(mode: int, tmp_path: Path) -> None:
         assert "headers_file" == caught.value.field
 
 
-def test_changes(tmp_path: Path) -> None:
+def test_only_named_headers_change(tmp_path: Path) -> None:
     """Without options nothing changes; a file replaces all headers; single options change only the named ones."""
     assert header_change(None, None, None) is None
     one = header_change(["A: 1"], None, ["B", "b"])
@@ -153,7 +153,7 @@ def test_changes(tmp_path: Path) -> None:
         (None, False, ["a b"], "header"),
     ],
 )
-def test_changes_that_contradict(
+def test_contradicting_changes_are_refused(
     given: list[str] | None, from_file: bool, removed: list[str], field: str, tmp_path: Path
 ) -> None:
     """A header cannot be set and removed at once, nor removed when a file replaces all; removal takes a name."""

@@ -8,7 +8,7 @@ import pytest
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.secrets.endpoint import pointer
 from tests.cli.command import Ended, hookseal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.doubles.stored import MASTER_KEY_TEXT
 
 ADD = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*")
@@ -19,11 +19,6 @@ NOWHERE = {
     "SECRETS_PROVIDER": "db",
     "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
 }
-
-
-def options_of(endpoint: str) -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", "acme", "--endpoint", endpoint)
 
 
 async def sent(begun: Begun, endpoint: str) -> dict[str, str]:
@@ -48,7 +43,7 @@ def problem(ended: Ended) -> tuple[int, str | None]:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_added_and_changed(begun: Begun, tmp_path: Path) -> None:
+async def test_only_names_of_headers_are_shown(begun: Begun, tmp_path: Path) -> None:
     """Headers are added from arguments and a file, set and removed; only their names are ever shown."""
     path = tmp_path / "headers"
     path.write_text(f"Authorization: Bearer {CANARY}\n\nX-Team: billing\n")
@@ -79,7 +74,7 @@ async def test_added_and_changed(begun: Begun, tmp_path: Path) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_replaced_and_removed(begun: Begun) -> None:
+async def test_a_file_replaces_all_headers(begun: Begun) -> None:
     """A file replaces all headers; the text says which were and are set, or that only values changed."""
     one = (await begun.run(*ADD, "--header", f"a: {CANARY}", "--header", "b: 2", "--json")).json["endpoint_id"]
     update = ("endpoint", "update", *options_of(one))
@@ -116,14 +111,14 @@ async def test_replaced_and_removed(begun: Begun) -> None:
         (("--rotate-every", "1" * 5_000), "rotate_every_days"),
     ],
 )
-async def test_what_is_malformed(options: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_header_names_its_field(options: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted, in `add` and `update`."""
     for command in (ADD, ("endpoint", "update", *options_of(UNKNOWN))):
         assert (2, field) == problem(await hookseal(*command, *options, "--json", **NOWHERE))
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_what_contradicts(tmp_path: Path) -> None:
+async def test_contradicting_options_are_refused(tmp_path: Path) -> None:
     """Standard input cannot be two files, a file of values must be private, and no header is both set and removed."""
     path = tmp_path / "headers"
     path.write_text("x: y")
@@ -139,7 +134,7 @@ async def test_what_contradicts(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_what_is_not_there_is_not_removed(begun: Begun) -> None:
+async def test_removing_an_absent_header_is_refused(begun: Begun) -> None:
     """Removing an absent header exits 3, and no other part of the update is made."""
     one = (await begun.run(*ADD, "--header", f"x: {CANARY}", "--json")).json["endpoint_id"]
     ended = await begun.run("endpoint", "update", *options_of(one), "--remove-header", "y", "--name", "n", "--json")

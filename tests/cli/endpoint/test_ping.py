@@ -55,7 +55,7 @@ async def asked(begun: Begun, endpoint: EndpointId | str, *more: str) -> Ended:
     return await begun.run("endpoint", "test", "--tenant", "acme", "--endpoint", endpoint, *(more or ("--json",)))
 
 
-async def test_plain(sending: Begun) -> None:
+async def test_a_ping_shows_connection_bytes_and_answer(sending: Begun) -> None:
     """It shows the connection, the exact signed bytes and the answer; the sent request verifies; it is audited."""
     async with listening(status(204)) as listener:
         endpoint = await added(sending, listener.url)
@@ -90,7 +90,9 @@ async def test_plain(sending: Begun) -> None:
 @pytest.mark.parametrize(
     ("scheme", "algorithm"), [(Scheme.X_WEBHOOK, Algorithm.HMAC), (Scheme.STANDARD, Algorithm.ED25519)]
 )
-async def test_other_schemes(sending: Begun, scheme: Scheme, algorithm: Algorithm) -> None:
+async def test_other_schemes_show_what_a_receiver_verifies(
+    sending: Begun, scheme: Scheme, algorithm: Algorithm
+) -> None:
     """In the other scheme and algorithm, too, the shown content is what a receiver verifies."""
     secret = TEXT if scheme is Scheme.X_WEBHOOK else None
     async with listening(status(200, b"thank you")) as listener:
@@ -109,7 +111,7 @@ async def test_other_schemes(sending: Begun, scheme: Scheme, algorithm: Algorith
         assert "whpk_" in signed["receiver_computes"]
 
 
-async def test_tls(sending: Begun, tmp_path: Path) -> None:
+async def test_a_ping_over_tls_shows_the_certificate(sending: Begun, tmp_path: Path) -> None:
     """For a TLS receiver it shows version, cipher and certificate, and it presents the client certificate."""
     with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         endpoint = await added(sending, listener.url, identity(CLIENT, AUTHORITY))
@@ -125,7 +127,7 @@ async def test_tls(sending: Begun, tmp_path: Path) -> None:
     assert tls["expires_at"] > "2026"
 
 
-async def test_tls_that_is_not_trusted(sending: Begun, tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_gets_no_request(sending: Begun, tmp_path: Path) -> None:
     """An untrusted certificate is named, no request is written, and it exits 1."""
     with Telling(serving(AUTHORITY.server(), tmp_path)) as listener:
         endpoint = await added(sending, listener.url)
@@ -139,7 +141,7 @@ async def test_tls_that_is_not_trusted(sending: Begun, tmp_path: Path) -> None:
     assert "authority that is not trusted" in ended.json["answer"]["detail"]
 
 
-async def test_addresses_that_may_not_be_dialled(begun: Begun) -> None:
+async def test_a_forbidden_address_has_its_reason(begun: Begun) -> None:
     """If this machine is not allowed, each address has the reason why it is not dialled, and it exits 1."""
     settings = begun.settings | {"HOOKSEAL_ENV": "development", "HOOKSEAL_ALLOW_HTTP": "true"}
     endpoint = await added(begun, "http://localhost:9/hook")
@@ -150,7 +152,7 @@ async def test_addresses_that_may_not_be_dialled(begun: Begun) -> None:
     assert ("forbidden_address", None) == (ended.json["answer"]["outcome"], ended.json["dialled"])
 
 
-async def test_answers_that_say_no(sending: Begun) -> None:
+async def test_each_failure_is_reported(sending: Begun) -> None:
     """Any other status, a closed port and an unresolvable name are reported as such (1)."""
     async with listening(status(500, b"no")) as listener:
         refusing = await added(sending, listener.url)
@@ -168,7 +170,7 @@ async def test_answers_that_say_no(sending: Begun) -> None:
     assert "resolved" in ended.json["addresses_error"]
 
 
-async def test_disabled_spoilt_and_unknown(sending: Begun) -> None:
+async def test_disabled_altered_and_unknown_endpoints(sending: Begun) -> None:
     """A disabled endpoint is tested; with an altered secret nothing is sent (5); an unknown endpoint exits 3."""
     async with listening(status(204)) as listener:
         endpoint = (await added(sending, listener.url)).pointer.endpoint_id
@@ -183,7 +185,7 @@ async def test_disabled_spoilt_and_unknown(sending: Begun) -> None:
         assert 3 == ended.code
 
 
-async def test_for_people_and_without_secrets(sending: Begun, tmp_path: Path) -> None:
+async def test_no_form_shows_a_secret(sending: Begun, tmp_path: Path) -> None:
     """The text has the same facts; no form shows a secret, a header value or the client key, at any log level."""
     debug = replace(sending, settings=sending.settings | {"HOOKSEAL_LOG_LEVEL": "debug"})
     with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:

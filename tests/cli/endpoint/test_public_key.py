@@ -9,7 +9,7 @@ from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
 from tests.cli.command import Ended, hookseal, on_a_terminal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.doubles.stored import MASTER_KEY_TEXT
 
 pytestmark = pytest.mark.req("DEL-04", part="standard-ed25519")
@@ -22,11 +22,6 @@ NOWHERE = {
     "SECRETS_PROVIDER": "db",
     "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
 }
-
-
-def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", tenant, "--endpoint", endpoint)
 
 
 async def ed25519(begun: Begun) -> tuple[str, str | None]:
@@ -42,7 +37,7 @@ async def public_key(begun: Begun, endpoint: str, tenant: str = "acme") -> Ended
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_added(begun: Begun, tmp_path: Path) -> None:
+async def test_an_added_endpoint_shows_the_public_key_only(begun: Begun, tmp_path: Path) -> None:
     """The answer and the file have the public key and never the private key, even with `--print-secret`."""
     path = tmp_path / "key"
     ended = await begun.run(*ADD, "--url", URL, "--secret-out", str(path), "--print-secret", "--json")
@@ -66,7 +61,7 @@ async def test_added(begun: Begun, tmp_path: Path) -> None:
     assert ["ed25519"] == [item["algorithm"] for item in listed.json["items"]]
 
 
-async def test_for_a_person(begun: Begun, tmp_path: Path) -> None:
+async def test_the_text_shows_the_public_key(begun: Begun, tmp_path: Path) -> None:
     """The text shows the public key, on a terminal or not, and how to show it again; never the private key."""
     for url, run in ((URL, begun.run), (f"{URL}/2", lambda *arguments: on_a_terminal(*arguments, **begun.settings))):
         ended = await run(*ADD, "--url", url)
@@ -79,7 +74,7 @@ async def test_for_a_person(begun: Begun, tmp_path: Path) -> None:
     assert f"public    {path.read_text()}          also in {path}\n" in kept.out
 
 
-async def test_a_pair_that_is_given(begun: Begun, tmp_path: Path) -> None:
+async def test_a_given_key_pair_is_accepted(begun: Begun, tmp_path: Path) -> None:
     """A `whsk_` is accepted from a private file; an HMAC secret and a `whpk_` are refused."""
     pair = generate_signing_secret(Algorithm.ED25519)
     path = tmp_path / "pair"
@@ -93,7 +88,7 @@ async def test_a_pair_that_is_given(begun: Begun, tmp_path: Path) -> None:
         assert wrong.decode() not in refused.out
 
 
-async def test_in_an_overlap(begun: Begun) -> None:
+async def test_an_overlap_shows_both_public_keys(begun: Begun) -> None:
     """While both secrets sign, the public key of each ed25519 secret is shown; afterwards only the current one."""
     one, first = await ed25519(begun)
     rotated = await begun.run("endpoint", "rotate", *options_of(one), "--overlap", "600", "--json")
@@ -113,7 +108,7 @@ async def test_in_an_overlap(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_there_is_none(begun: Begun) -> None:
+async def test_an_hmac_endpoint_has_no_public_key(begun: Begun) -> None:
     """An endpoint that signs with HMAC exits 5 and names the command that changes it; an unknown one exits 3."""
     hmac = (await begun.stored.endpoint()).pointer.endpoint_id
     refused = await public_key(begun, hmac)
@@ -124,7 +119,7 @@ async def test_there_is_none(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
-async def test_a_row_that_was_altered(begun: Begun) -> None:
+async def test_an_altered_row_shows_no_key(begun: Begun) -> None:
     """No key of an altered row is shown, because it may be another endpoint's."""
     one, _ = await ed25519(begun)
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
@@ -133,14 +128,14 @@ async def test_a_row_that_was_altered(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_the_other_scheme() -> None:
+async def test_x_webhook_has_no_ed25519() -> None:
     """With x-webhook it exits 2 before a database is contacted, and names both alternatives."""
     ended = await hookseal(*ADD, "--url", URL, "--scheme", "x-webhook", "--json", **NOWHERE)
     assert (2, "algorithm") == (ended.code, ended.json["error"]["field"])
     assert "--algorithm hmac, or --scheme standard" in ended.json["error"]["message"]
 
 
-async def test_help_teaches() -> None:
+async def test_help_has_an_example() -> None:
     """The help says what `--secret-out` contains, and has an example."""
     text = " ".join((await hookseal("endpoint", "add", "--help", COLUMNS="300")).out.split())
     assert "for ed25519 it gets the public key" in text

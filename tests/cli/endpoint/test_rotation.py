@@ -56,7 +56,7 @@ def ref(endpoint: str, version: int) -> str:
 
 @pytest.mark.req("SEC-09")
 @pytest.mark.req("OPS-04", part="json")
-async def test_the_shape(begun: Begun) -> None:
+async def test_the_json_has_the_documented_fields(begun: Begun) -> None:
     """The JSON is that of docs/commands.md, with the configured overlap, and a secret only with `--print-secret`."""
     endpoint = await added(begun)
     ended = await run(begun, "rotate", endpoint, "--rotation-id", "r1")
@@ -81,7 +81,7 @@ async def test_the_shape(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-10")
-async def test_an_overlap_of_a_day(begun: Begun) -> None:
+async def test_the_default_overlap_is_a_day(begun: Begun) -> None:
     """By default both secrets sign for 24 hours; the text has the rest in hours and minutes."""
     endpoint = await added(begun)
     await run(begun, "rotate", endpoint)
@@ -93,7 +93,7 @@ async def test_an_overlap_of_a_day(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-09")
-async def test_a_repeat_fills_its_file_with_what_was_given_out(begun: Begun, tmp_path: Path) -> None:
+async def test_a_repeat_writes_the_first_answers_secret(begun: Begun, tmp_path: Path) -> None:
     """A repeated rotation id with a file writes the secret of the first answer to it, for its owner only."""
     endpoint = await added(begun)
     first, second = tmp_path / "first", tmp_path / "second"
@@ -107,7 +107,7 @@ async def test_a_repeat_fills_its_file_with_what_was_given_out(begun: Begun, tmp
 
 
 @pytest.mark.req("SEC-09")
-async def test_a_repeat_whose_version_is_not_active_leaves_no_file(begun: Begun, tmp_path: Path) -> None:
+async def test_a_repeat_without_an_active_version_writes_no_file(begun: Begun, tmp_path: Path) -> None:
     """If the version is no longer active, a repeat writes no file and its secret is null."""
     endpoint = await added(begun)
     await run(begun, "rotate", endpoint, "--rotation-id", "r1")
@@ -118,7 +118,7 @@ async def test_a_repeat_whose_version_is_not_active_leaves_no_file(begun: Begun,
 
 
 @pytest.mark.req("SEC-10")
-async def test_a_revocation_returns_once_older_claims_have_ended(begun: Begun) -> None:
+async def test_a_revocation_waits_for_older_claims(begun: Begun) -> None:
     """With `--overlap 0` the command waits for older claims; with `--no-wait` it reports their number."""
     endpoint = await added(begun)
     event = Event(tenant_id=TenantId("acme"), event_type="invoice.paid")
@@ -134,11 +134,11 @@ async def test_a_revocation_returns_once_older_claims_have_ended(begun: Begun) -
     waiting = asyncio.create_task(run(begun, "rotate", endpoint, "--overlap", "0"))
     asked: set[Any] = set()
 
-    async def asked_again() -> bool:
+    async def has_asked_again() -> bool:
         asked.update(await begun.stored.pool.fetch(ASKS_FOR_OLDER_CLAIMS))
         return len(asked) > 2
 
-    await eventually(asked_again)
+    await eventually(has_asked_again)
     assert not waiting.done()
     assert 3 == await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints")
     await ledger.release(claim, None)
@@ -147,7 +147,7 @@ async def test_a_revocation_returns_once_older_claims_have_ended(begun: Begun) -
 
 
 @pytest.mark.req("SEC-10")
-async def test_inside_an_overlap(begun: Begun) -> None:
+async def test_a_second_rotation_in_an_overlap_is_a_conflict(begun: Begun) -> None:
     """A second rotation is a conflict (4); rollback and end-overlap work, and status reports the overlap."""
     endpoint = await added(begun)
     await run(begun, "rotate", endpoint, "--overlap", "3600")
@@ -181,7 +181,7 @@ async def test_inside_an_overlap(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-09")
-async def test_a_given_secret(begun: Begun, tmp_path: Path) -> None:
+async def test_a_given_secret_signs(begun: Begun, tmp_path: Path) -> None:
     """A secret from a file signs from then on; one of the wrong scheme (2) or that others may read (5) is refused."""
     endpoint = await added(begun)
     file = tmp_path / "secret"
@@ -221,7 +221,7 @@ async def test_a_given_secret(begun: Begun, tmp_path: Path) -> None:
         (("--expect-generation", "7"), 4, "expect_generation"),
     ],
 )
-async def test_what_is_refused(begun: Begun, options: tuple[str, ...], code: int, field: str) -> None:
+async def test_a_refusal_names_its_option(begun: Begun, options: tuple[str, ...], code: int, field: str) -> None:
     """Each refusal names its option, and nothing is rotated."""
     endpoint = await added(begun)
     ended = await run(begun, "rotate", endpoint, *options)
@@ -232,7 +232,7 @@ async def test_what_is_refused(begun: Begun, options: tuple[str, ...], code: int
 
 @pytest.mark.req("SEC-08")
 @pytest.mark.parametrize("command", ["rotate", "rollback", "end-overlap", "rotation-status"])
-async def test_what_is_not_there(begun: Begun, command: str) -> None:
+async def test_an_absent_endpoint_is_not_found(begun: Begun, command: str) -> None:
     """An absent endpoint and one of another tenant exit 3 with the same answer."""
     endpoint = await added(begun)
     missing = await run(begun, command, MISSING)
@@ -242,7 +242,7 @@ async def test_what_is_not_there(begun: Begun, command: str) -> None:
     assert missing.json == foreign.json
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_says_which_secrets_sign(begun: Begun) -> None:
     """The text says which secrets sign, until when, and how to show a secret that was not printed."""
     endpoint = await added(begun)
     arguments: tuple[Any, ...] = ("--tenant", "acme", "--endpoint", endpoint)

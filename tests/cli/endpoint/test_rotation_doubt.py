@@ -32,7 +32,7 @@ async def test_an_empty_secret_is_refused(begun: Begun, given: bytes) -> None:
 
 
 @pytest.mark.req("SEC-10")
-async def test_force_tells_of_older_claims(begun: Begun) -> None:
+async def test_force_counts_older_claims(begun: Begun) -> None:
     """A forced rotation retires the previous version at once and counts the claims made before."""
     endpoint = await added(begun)
     await run(begun, "rotate", endpoint, "--overlap", "60")
@@ -44,7 +44,7 @@ async def test_force_tells_of_older_claims(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize(("error", "stays"), [(InDoubt(), True), (KeyboardInterrupt(), True), (Conflict(), False)])
-def test_a_file_stays_where_it_may_be_needed(tmp_path: Path, error: BaseException, stays: bool) -> None:
+def test_the_secret_file_stays_if_the_commit_is_in_doubt(tmp_path: Path, error: BaseException, stays: bool) -> None:
     """The file of the secret stays if the commit is in doubt, and is removed after a refusal."""
     file = tmp_path / "secret"
     with (
@@ -57,7 +57,7 @@ def test_a_file_stays_where_it_may_be_needed(tmp_path: Path, error: BaseExceptio
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_an_argument_that_is_no_utf8(begun: Begun) -> None:
+async def test_an_argument_that_is_not_utf8_is_one_error(begun: Begun) -> None:
     """An argument that is not UTF-8 gives one JSON error with the usual exit code."""
     endpoint = await added(begun)
     ended = await run(begun, "rotate", endpoint, "--secret-file", "\udcff")
@@ -67,7 +67,7 @@ async def test_an_argument_that_is_no_utf8(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-09")
-async def test_the_answer_to_the_commit_is_lost(begun: Begun, tmp_path: Path) -> None:
+async def test_a_lost_commit_keeps_the_secret_file(begun: Begun, tmp_path: Path) -> None:
     """It exits 69 and says how to find out the result; the file stays, and its secret is in use."""
     endpoint = await added(begun)
     first, second = tmp_path / "first", tmp_path / "second"
@@ -85,7 +85,7 @@ async def test_the_answer_to_the_commit_is_lost(begun: Begun, tmp_path: Path) ->
 
 
 @pytest.mark.req("SEC-09")
-async def test_a_new_endpoint_in_doubt(begun: Begun, tmp_path: Path) -> None:
+async def test_a_lost_commit_of_a_new_endpoint_keeps_the_secret_file(begun: Begun, tmp_path: Path) -> None:
     """`endpoint add` does the same, and the file of the secret stays, since the endpoint exists."""
     file = tmp_path / "secret"
     async with losing_the_commit(begun.settings["DATABASE_URL"]) as url:

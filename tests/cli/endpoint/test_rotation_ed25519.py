@@ -13,7 +13,7 @@ from tests.cli.installation import Begun
 pytestmark = pytest.mark.req("DEL-04", part="standard-ed25519")
 
 
-async def test_the_public_key_is_the_answer(begun: Begun, tmp_path: Path) -> None:
+async def test_a_rotation_outputs_the_public_key_only(begun: Begun, tmp_path: Path) -> None:
     """The file and the answer have the public key of the signing version; the private key is in neither."""
     endpoint, file = await added(begun), tmp_path / "key"
     ended = await run(begun, "rotate", endpoint, "--algorithm", "ed25519", "--secret-out", str(file), "--print-secret")
@@ -27,7 +27,7 @@ async def test_the_public_key_is_the_answer(begun: Begun, tmp_path: Path) -> Non
     assert ("ed25519", "hmac") == tuple(row or ())
 
 
-async def test_an_endpoint_that_signs_with_it_already(begun: Begun, tmp_path: Path) -> None:
+async def test_an_ed25519_endpoint_stays_ed25519(begun: Begun, tmp_path: Path) -> None:
     """Without `--algorithm` it stays with ed25519, and file and repeat have the new public key."""
     endpoint = await added(begun)
     first = await run(begun, "rotate", endpoint, "--algorithm", "ed25519", "--overlap", "0")
@@ -46,7 +46,7 @@ async def test_an_endpoint_that_signs_with_it_already(begun: Begun, tmp_path: Pa
     )
 
 
-async def test_back_to_hmac(begun: Begun, tmp_path: Path) -> None:
+async def test_a_rotation_to_hmac_outputs_a_secret(begun: Begun, tmp_path: Path) -> None:
     """With `--algorithm hmac` it outputs a secret again."""
     endpoint, file = await added(begun), tmp_path / "secret"
     await run(begun, "rotate", endpoint, "--algorithm", "ed25519", "--overlap", "0")
@@ -55,7 +55,7 @@ async def test_back_to_hmac(begun: Begun, tmp_path: Path) -> None:
     assert (0, None, True) == (ended.code, ended.json["public_key"], file.read_text().startswith("whsec_"))
 
 
-async def test_a_given_pair(begun: Begun, tmp_path: Path) -> None:
+async def test_a_given_key_pair_signs(begun: Begun, tmp_path: Path) -> None:
     """A key pair from a file signs from then on; only its public key is output."""
     endpoint, file = await added(begun), tmp_path / "pair"
     pair = generate_signing_secret(Algorithm.ED25519)
@@ -66,7 +66,7 @@ async def test_a_given_pair(begun: Begun, tmp_path: Path) -> None:
     assert (0, public_key_of(pair), None) == (ended.code, ended.json["public_key"], ended.json["secret"])
 
 
-async def test_for_a_person(begun: Begun, tmp_path: Path) -> None:
+async def test_the_text_shows_the_public_key(begun: Begun, tmp_path: Path) -> None:
     """The text shows the public key, the file with it, and who needs it."""
     endpoint, file = await added(begun), tmp_path / "key"
     of = ("--tenant", "acme", "--endpoint", endpoint, "--algorithm", "ed25519", "--secret-out", str(file))
@@ -76,7 +76,7 @@ async def test_for_a_person(begun: Begun, tmp_path: Path) -> None:
     assert f"public key {file.read_text()}           also in {file}\nGive the public key to the receiver." in ended.out
 
 
-async def test_x_webhook_has_no_ed25519(begun: Begun) -> None:
+async def test_x_webhook_with_ed25519_is_refused(begun: Begun) -> None:
     """The scheme x-webhook with ed25519 is refused (2), and nothing is rotated."""
     endpoint = await added(begun)
     ended = await run(begun, "rotate", endpoint, "--scheme", "x-webhook", "--algorithm", "ed25519")

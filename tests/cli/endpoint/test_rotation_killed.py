@@ -56,7 +56,7 @@ async def rotating(begun: Begun, endpoint: EndpointId, file: Path) -> AsyncItera
         await process.wait()
 
 
-async def gone(begun: Begun) -> None:
+async def sessions_ended(begun: Begun) -> None:
     """Return once PostgreSQL has ended every session of the command."""
 
     async def none_left() -> bool:
@@ -98,7 +98,7 @@ async def claimed(begun: Begun) -> Claim:
         pytest.param("LOCK TABLE hookseal.audit_log IN SHARE MODE", id="as-it-tells-the-audit-log"),
     ],
 )
-async def test_before_its_commit(begun: Begun, tmp_path: Path, lock: str) -> None:
+async def test_a_kill_before_the_commit_changes_nothing(begun: Begun, tmp_path: Path, lock: str) -> None:
     """Killed before its commit it has changed nothing, and its file is of no use; run again it rotates."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     before = await content(begun.stored)
@@ -108,7 +108,7 @@ async def test_before_its_commit(begun: Begun, tmp_path: Path, lock: str) -> Non
         async with rotating(begun, endpoint, first) as process:
             await blocked(begun.stored)
             assert process.returncode is None
-    await gone(begun)
+    await sessions_ended(begun)
 
     assert before == await content(begun.stored)
     assert secret_in(first).startswith("whsec_")
@@ -118,7 +118,7 @@ async def test_before_its_commit(begun: Begun, tmp_path: Path, lock: str) -> Non
 
 
 @pytest.mark.req("SEC-09")
-async def test_in_its_commit(begun: Begun, tmp_path: Path) -> None:
+async def test_a_kill_during_the_commit_stores_all(begun: Begun, tmp_path: Path) -> None:
     """Killed while PostgreSQL commits, everything is stored, and its file has the signing secret."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     before = await content(begun.stored)
@@ -128,30 +128,30 @@ async def test_in_its_commit(begun: Begun, tmp_path: Path) -> None:
         async with rotating(begun, endpoint, tmp_path / "secret"):
             await blocked(begun.stored)
             assert 1 == await begun.stored.pool.fetchval(ITS_SESSIONS)
-    await gone(begun)
+    await sessions_ended(begun)
 
-    await all_new(begun, before, tmp_path / "secret")
+    await require_rotated(begun, before, tmp_path / "secret")
 
 
 @pytest.mark.req("SEC-09")
-async def test_while_it_waits(begun: Begun, tmp_path: Path) -> None:
+async def test_a_kill_after_the_commit_stores_all(begun: Begun, tmp_path: Path) -> None:
     """Killed after its commit, while it waits for older claims, all is stored, and its file has the signing secret."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     await claimed(begun)
     before = await content(begun.stored)
     async with rotating(begun, endpoint, tmp_path / "secret") as process:
 
-        async def asks() -> bool:
+        async def is_waiting() -> bool:
             return bool(await begun.stored.pool.fetchval(ASKS))
 
-        await eventually(asks)
+        await eventually(is_waiting)
         assert process.returncode is None
-    await gone(begun)
+    await sessions_ended(begun)
 
-    await all_new(begun, before, tmp_path / "secret")
+    await require_rotated(begun, before, tmp_path / "secret")
 
 
-async def all_new(begun: Begun, before: dict[str, list[dict[str, object]]], file: Path) -> None:
+async def require_rotated(begun: Begun, before: dict[str, list[dict[str, object]]], file: Path) -> None:
     """Fail unless every table has the rotation once, and deliveries are signed with the secret in the file."""
     after = await content(begun.stored)
     assert all(before[table] != after[table] for table in TABLES)

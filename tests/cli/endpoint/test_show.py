@@ -6,7 +6,7 @@ import pytest
 
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from tests.cli.command import hookseal
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.cli.listeners import closed_port
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
@@ -14,11 +14,6 @@ from tests.doubles.stored import MASTER_KEY_TEXT
 pytestmark = pytest.mark.timeout(300)  # runs many commands one after the other
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
-
-
-def options_of(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", tenant, "--endpoint", endpoint)
 
 
 async def listed(begun: Begun, *options: str) -> list[str]:
@@ -31,7 +26,7 @@ async def listed(begun: Begun, *options: str) -> list[str]:
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_show(begun: Begun) -> None:
+async def test_show_has_every_setting(begun: Begun) -> None:
     """One endpoint is shown with all its settings, its refs, and the number of pending and held deliveries."""
     pointer = (await begun.stored.endpoint()).pointer
     for _ in range(3):
@@ -88,7 +83,7 @@ async def test_show(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-20")
-async def test_what_failed_last(begun: Begun) -> None:
+async def test_the_last_failed_attempt_is_shown(begun: Begun) -> None:
     """The last failed attempt is shown, as JSON and as text, although a later attempt of that delivery succeeded."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     rings = [(await begun.stored.deliveries())[0] for _ in range(2)]
@@ -115,7 +110,7 @@ async def test_what_failed_last(begun: Begun) -> None:
     assert f"2026-03-01T12:02:00.000Z 404 (client_error), delivery {rings[1].delivery_id}" in text
 
 
-async def test_a_plaintext_is_not_shown(begun: Begun) -> None:
+async def test_plaintext_is_reported_and_not_shown(begun: Begun) -> None:
     """A plaintext secret of an older system is reported as present, and not shown."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET secret = 'hunter2hunter2hunter2'")
@@ -131,7 +126,7 @@ async def test_a_plaintext_is_not_shown(begun: Begun) -> None:
     assert (await begun.run("endpoint", "show", *options_of(endpoint), "--json")).json["has_plaintext"]
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     """The text has facts, a table and a note on further pages; values cannot control the terminal."""
     assert "no endpoints\n" == (await begun.run("endpoint", "list")).out
     first = (await begun.stored.endpoint()).pointer.endpoint_id
@@ -151,7 +146,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_what_an_endpoint_waits_for(begun: Begun) -> None:
+async def test_a_crowded_or_held_endpoint_is_reported(begun: Begun) -> None:
     """`list` and `show` say if the lane of an endpoint is crowded, or held, which comes first."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     for table, waiting_for in (("lanes", "rate"), ("held_endpoints", "breaker")):
@@ -165,7 +160,7 @@ async def test_what_an_endpoint_waits_for(begun: Begun) -> None:
         assert waiting_for == listed["lane"] == shown["lane"]
 
 
-async def test_a_schedule_for_a_person(begun: Begun) -> None:
+async def test_the_text_shows_the_schedule(begun: Begun) -> None:
     """The text has the waits of a schedule as the option takes them, without the settings that it replaces."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     changed = await begun.run("endpoint", "update", *options_of(endpoint), "--retry-schedule", "5s,2m")
@@ -176,7 +171,7 @@ async def test_a_schedule_for_a_person(begun: Begun) -> None:
     assert set() == {"max attempts", "backoff base seconds", "backoff cap seconds"} & facts.keys()
 
 
-async def test_filters_and_pages(begun: Begun) -> None:
+async def test_each_filter_selects_and_the_cursor_lists_all(begun: Begun) -> None:
     """Each filter selects what it names; following the cursor lists every endpoint once, newest first."""
     acme = [
         (await begun.stored.endpoint(url=f"https://receiver.example/{number}")).pointer.endpoint_id
@@ -207,7 +202,7 @@ async def test_filters_and_pages(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-08")
 @pytest.mark.req("OPS-04", part="errors")
-async def test_not_there(begun: Begun) -> None:
+async def test_another_tenants_endpoint_is_not_found(begun: Begun) -> None:
     """For another tenant's endpoint the answer is the same as for one that does not exist."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     others = await begun.run("endpoint", "show", *options_of(endpoint, "globex"), "--json")
@@ -217,7 +212,7 @@ async def test_not_there(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_read_only(begun: Begun) -> None:
+async def test_read_rights_suffice(begun: Begun) -> None:
     """Read rights on the database are sufficient, and nothing is changed."""
     pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
@@ -251,13 +246,13 @@ async def test_read_only(begun: Begun) -> None:
         (("show", "--tenant", "acme"), "endpoint"),
     ],
 )
-async def test_values_that_are_malformed(arguments: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("endpoint", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
-async def test_pages_that_cannot_be(begun: Begun) -> None:
+async def test_an_invalid_page_names_its_field(begun: Begun) -> None:
     """A page size out of range and an invalid cursor exit 2 with their field."""
     for options, field in ((("--limit", "0"), "limit"), (("--limit", "1001"), "limit"), (("--cursor", "!"), "cursor")):
         ended = await begun.run("endpoint", "list", *options, "--json")
@@ -265,7 +260,7 @@ async def test_pages_that_cannot_be(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("show", *options_of(UNKNOWN))])
-async def test_without_a_database(arguments: tuple[str, ...], empty_database_url: str) -> None:
+async def test_a_missing_database_or_schema_is_named(arguments: tuple[str, ...], empty_database_url: str) -> None:
     """Without a schema the error names the command that creates it; without an answer it names the address."""
     empty = await hookseal("endpoint", *arguments, "--json", DATABASE_URL=empty_database_url)
     assert 78 == empty.code
@@ -276,6 +271,6 @@ async def test_without_a_database(arguments: tuple[str, ...], empty_database_url
 
 
 @pytest.mark.parametrize("command", ["list", "show", "update", "enable", "disable", "delete"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal endpoint {command}" in (await hookseal("endpoint", command, "--help")).out

@@ -12,7 +12,7 @@ from tests.dispatcher.test_endpoint_stats import UNKNOWN, counted
 @pytest.mark.req("DEL-20")
 @pytest.mark.req("DEL-08")
 @pytest.mark.req("OPS-04", part="json")
-async def test_stats(begun: Begun) -> None:
+async def test_stats_has_the_documented_fields(begun: Begun) -> None:
     """The object has the documented fields; the text is a table, or a list for one endpoint."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     await begun.stored.deliveries()

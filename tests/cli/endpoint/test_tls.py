@@ -59,7 +59,7 @@ async def tls_of(begun: Begun, endpoint: str) -> Any:
     return ended.json["tls"]
 
 
-async def test_given_shown_and_removed(begun: Begun, files: Files) -> None:
+async def test_an_identity_is_shown_and_removed(begun: Begun, files: Files) -> None:
     """It is shown by subject, fingerprint and expiry, as JSON and text, and each part can be removed."""
     ended = await add(begun, *files.client(), "--ca-file", files.file(AUTHORITY.pem, mode=0o644))
     assert 0 == ended.code, ended
@@ -85,7 +85,7 @@ async def test_given_shown_and_removed(begun: Begun, files: Files) -> None:
     assert (0, True) == (again.code, "tls: - -> client certificate: CN=hookseal of acme" in again.out)
 
 
-async def test_refused(begun: Begun, files: Files) -> None:
+async def test_an_unusable_certificate_is_refused(begun: Begun, files: Files) -> None:
     """A malformed, expired or mismatched certificate is refused (2) with its field; a key that others may read (5)."""
     expired = AUTHORITY.client(days=(-9, -1))
     certificate, key = files.file(CLIENT.certificate), files.file(CLIENT.key)
@@ -108,7 +108,7 @@ async def test_refused(begun: Begun, files: Files) -> None:
     assert 0 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
 
 
-async def test_one_thing_at_a_time(begun: Begun, files: Files) -> None:
+async def test_a_part_cannot_be_set_and_removed_at_once(begun: Begun, files: Files) -> None:
     """The same part cannot be set and removed in one command (2)."""
     endpoint = (await add(begun, *files.client())).json["endpoint_id"]
     ca = ("--ca-file", files.file(AUTHORITY.pem))

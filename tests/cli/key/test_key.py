@@ -24,7 +24,7 @@ async def key(*arguments: str, url: str, **changes: str) -> Ended:
 
 
 @pytest.mark.req("SEC-04", part="key-commands")
-async def test_init_and_status(database_url: str) -> None:
+async def test_init_registers_the_key_once(database_url: str) -> None:
     """`init` registers the key and creates the two secrets of the installation, once; `status` shows the key."""
     empty = await key("status", "--json", url=database_url)
     assert {"items": [], "next_cursor": None, "plaintext_endpoints": 0} == empty.json
@@ -60,7 +60,7 @@ async def test_init_is_audited(pool: "asyncpg.Pool[asyncpg.Record]", database_ur
     assert ("key.initialised", f"key:{made.json['key_id']}", who) == (entry["action"], entry["subject"], entry["who"])
 
 
-async def test_for_a_person(database_url: str) -> None:
+async def test_the_text_says_to_keep_the_key(database_url: str) -> None:
     """The text says that there is no key yet, and afterwards to keep the one that was registered."""
     empty = await key("status", url=database_url)
     assert (0, "no master key yet: run `hookseal key init`\n") == (empty.code, empty.out)
@@ -69,7 +69,7 @@ async def test_for_a_person(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["init", "status"])
-async def test_no_schema(command: str, empty_database_url: str) -> None:
+async def test_a_missing_schema_names_the_command(command: str, empty_database_url: str) -> None:
     """Without the schema it exits 78 and names the command that creates it."""
     ended = await key(command, "--json", url=empty_database_url)
     assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
@@ -77,7 +77,7 @@ async def test_no_schema(command: str, empty_database_url: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["init", "status"])
-async def test_dev(command: str) -> None:
+async def test_the_provider_dev_has_no_durable_keys(command: str) -> None:
     """The provider `dev` has no durable keys, and the error names the one that has."""
     ended = await hookseal(
         *("key", command, "--json"),
@@ -101,7 +101,7 @@ async def test_dev(command: str) -> None:
         ({"HOOKSEAL_ALLOW_HTTP": "true"}, "HOOKSEAL_ALLOW_HTTP may be true only outside production"),
     ],
 )
-async def test_settings_that_cannot_be_used(changes: dict[str, str], expected: str) -> None:
+async def test_a_bad_setting_is_named_without_its_value(changes: dict[str, str], expected: str) -> None:
     """Each kind of bad setting ends a real process with 78, with its name and no value."""
     ended = await key("init", url="postgresql://127.0.0.1:1/db", **changes)
     assert (78, "") == (ended.code, ended.out)
@@ -110,6 +110,6 @@ async def test_settings_that_cannot_be_used(changes: dict[str, str], expected: s
 
 
 @pytest.mark.parametrize("command", ["init", "status"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal key {command}" in (await hookseal("key", command, "--help")).out

@@ -80,7 +80,7 @@ async def keys(begun: Begun) -> Keys:
     return Keys(begun)
 
 
-async def test_the_whole_story_for_programs(keys: Keys) -> None:
+async def test_each_step_returns_one_object_and_may_be_repeated(keys: Keys) -> None:
     """Each step exits 0 with one JSON object of its form, and 0 again when it is repeated."""
     old, new = OLD.key_id, NEXT.key_id
     moved = NEVER | {"key_id": new, "state": "staged", "was": None}
@@ -112,14 +112,14 @@ async def test_the_whole_story_for_programs(keys: Keys) -> None:
     assert ["key.staged", "key.promoted", "key.rewrapped", "key.drained", "key.retired", "key.destroyed"] == reported
 
 
-async def test_a_key_that_is_active_already(keys: Keys) -> None:
+async def test_promoting_the_active_key_changes_nothing(keys: Keys) -> None:
     """Promoting the active key changes nothing, and the answer has no older key."""
     ended = await keys.run("promote", OLD.key_id)
     expected = "was active already: nothing was changed. No other key has records to re-wrap."
     assert (0, f"master key {OLD.key_id} {expected}\n") == (ended.code, ended.out)
 
 
-async def test_the_whole_story_for_a_person(keys: Keys) -> None:
+async def test_the_text_of_each_step_says_what_comes_next(keys: Keys) -> None:
     """Each step says what comes next, and the last one which backups still need the older key."""
     old, new = OLD.key_id, NEXT.key_id
     staged = await keys.run("stage", by=WITH_NEXT)
@@ -150,7 +150,7 @@ async def test_the_whole_story_for_a_person(keys: Keys) -> None:
     assert [0] * 5 == [each.code for each in (staged, promoted, rewrapped, retired, destroyed)]
 
 
-async def test_a_key_that_never_sealed(keys: Keys) -> None:
+async def test_a_staged_key_is_needed_by_no_backup(keys: Keys) -> None:
     """Retiring a staged key says that no backup needs it; staging it again is a conflict (4)."""
     await keys.done("stage", by=WITH_NEXT)
     retired = await keys.run("retire", NEXT.key_id)
@@ -160,7 +160,7 @@ async def test_a_key_that_never_sealed(keys: Keys) -> None:
     assert "give SECRETS_MASTER_KEY_NEXT a new key" in staged.json["error"]["message"]
 
 
-async def test_a_key_without_a_re_wrap(keys: Keys) -> None:
+async def test_backups_since_the_promotion_need_a_key_without_a_re_wrap(keys: Keys) -> None:
     """If no record was re-wrapped, the backups that need the key are those made since its promotion."""
     await keys.promoted()
     await keys.begun.stored.pool.execute(
@@ -173,7 +173,7 @@ async def test_a_key_without_a_re_wrap(keys: Keys) -> None:
 
 
 @pytest.mark.req("SEC-04", part="key-commands")
-async def test_status(keys: Keys) -> None:
+async def test_status_shows_state_records_and_holders(keys: Keys) -> None:
     """Each key has its state, its records, and whether this process and how many live workers hold it."""
     await keys.promoted()
     await keys.worker("w-both", OLD, NEXT)
@@ -212,7 +212,7 @@ async def refused(keys: Keys, code: int, said: str, *arguments: str, by: Mapping
     assert before == [await pool.fetch(f"SELECT * FROM hookseal.{table} ORDER BY 1, 2") for table in tables]  # noqa: S608
 
 
-async def test_what_is_refused_before_the_promotion(keys: Keys) -> None:
+async def test_a_step_out_of_order_is_refused(keys: Keys) -> None:
     """A step out of order is refused with its code, and says what to do."""
     old, new = OLD.key_id, NEXT.key_id
     await refused(keys, 5, "SECRETS_MASTER_KEY_NEXT is not set", "stage")
@@ -227,7 +227,7 @@ async def test_what_is_refused_before_the_promotion(keys: Keys) -> None:
     await refused(keys, 4, "retire it first", "destroy", old)
 
 
-async def test_what_is_refused_after_the_promotion(keys: Keys) -> None:
+async def test_a_harmful_step_is_refused(keys: Keys) -> None:
     """A step that would do harm, or whose process lacks a needed key, is refused."""
     old, new = OLD.key_id, NEXT.key_id
     await keys.promoted()
@@ -247,7 +247,7 @@ async def test_what_is_refused_after_the_promotion(keys: Keys) -> None:
     await refused(keys, 4, "1 live worker holds master key", "destroy", old, by=DONE)
 
 
-async def test_what_is_no_id(keys: Keys) -> None:
+async def test_a_malformed_key_id_is_refused(keys: Keys) -> None:
     """A malformed key id exits 2 before PostgreSQL is contacted."""
     for command in COMMANDS[1:]:
         for wrong in ("", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg", "é"):
@@ -259,7 +259,7 @@ async def test_what_is_no_id(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_every_end(keys: Keys, command: str) -> None:
+async def test_every_failure_has_its_exit_code(keys: Keys, command: str) -> None:
     """The help has an example; each kind of failure (unknown key, no PostgreSQL, no master keys) has its exit code."""
     named = [] if command == "stage" else ["0123456789abcdef"]
     assert f"hookseal key {command}" in (await keys.run(command, "--help")).out.partition("Example:")[2]
@@ -274,7 +274,7 @@ async def test_every_end(keys: Keys, command: str) -> None:
     assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
 
 
-async def test_keys_in_files(keys: Keys, tmp_path: Path) -> None:
+async def test_keys_are_read_from_private_files(keys: Keys, tmp_path: Path) -> None:
     """Each of the three variables accepts a file; in production no other user may be able to read it."""
 
     def file(name: str, text: str, *, mode: int = 0o400) -> str:
@@ -306,7 +306,7 @@ async def test_keys_in_files(keys: Keys, tmp_path: Path) -> None:
         ("sealed = set_byte(sealed, 5, 255 - get_byte(sealed, 5))", "key_unknown"),
     ],
 )
-async def test_a_record_that_is_spoilt(keys: Keys, alteration: str, code: str) -> None:
+async def test_an_altered_record_is_not_re_wrapped(keys: Keys, alteration: str, code: str) -> None:
     """An altered record is not re-wrapped and is named in the answer and on stderr (1); the others are re-wrapped."""
     await keys.promoted()
     await keys.begun.stored.pool.execute(f"UPDATE hookseal.secret_records SET {alteration} WHERE tenant_id = 'acme'")  # noqa: S608
@@ -325,7 +325,7 @@ async def test_a_record_that_is_spoilt(keys: Keys, alteration: str, code: str) -
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_what_is_stale_afterwards(keys: Keys, tmp_path: Path) -> None:
+async def test_a_stale_record_is_re_wrapped_once_accepted(keys: Keys, tmp_path: Path) -> None:
     """Stale records are not re-wrapped (1), and the text names the command; once accepted they are re-wrapped."""
     pool = keys.begun.stored.pool
     await pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.secret_records")
@@ -351,7 +351,7 @@ async def test_what_is_stale_afterwards(keys: Keys, tmp_path: Path) -> None:
 
 
 @pytest.mark.req("SEC-22")
-async def test_the_drill(keys: Keys) -> None:
+async def test_compromise_reports_what_is_replaced(keys: Keys) -> None:
     """Dry run, run and repeat report what is replaced, and the header values that owners must replace (1)."""
     pool = keys.begun.stored.pool
     await keys.promoted()
@@ -395,7 +395,7 @@ async def test_the_drill(keys: Keys) -> None:
 
 
 @pytest.mark.req("SEC-22")
-async def test_an_exposed_secret_that_is_previous(keys: Keys) -> None:
+async def test_an_exposed_previous_secret_is_counted(keys: Keys) -> None:
     """An exposed secret that still signs in an overlap is counted; `--overlap 0` ends that overlap."""
     pool = keys.begun.stored.pool
     await pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'bmce'")
@@ -414,7 +414,7 @@ async def test_an_exposed_secret_that_is_previous(keys: Keys) -> None:
 
 
 @pytest.mark.req("SEC-22")
-async def test_what_the_drill_could_not_do(keys: Keys) -> None:
+async def test_compromise_names_what_it_could_not_replace(keys: Keys) -> None:
     """An altered endpoint is named with the reason (1); once it is repaired the same command succeeds (0)."""
     pool = keys.begun.stored.pool
     await pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'bmce'")
@@ -436,7 +436,7 @@ async def test_what_the_drill_could_not_do(keys: Keys) -> None:
 
 
 @pytest.mark.req("SEC-22")
-async def test_versions_in_pages(keys: Keys) -> None:
+async def test_the_pages_list_each_version_once(keys: Keys) -> None:
     """The pages list each version once; an empty list says so; an invalid cursor is malformed."""
     items, cursor = [], None
     while True:
@@ -458,7 +458,7 @@ async def test_versions_in_pages(keys: Keys) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_operators_role_is_enough(keys: Keys) -> None:
+async def test_the_operator_role_suffices(keys: Keys) -> None:
     """Membership in `hookseal_operator` is sufficient for every step and for `compromise`."""
     pool, url = keys.begun.stored.pool, keys.begun.settings["DATABASE_URL"]
     async with login(pool, url, "hookseal_operator") as (role, theirs):
@@ -493,7 +493,7 @@ async def test_no_other_role_moves_keys(keys: Keys, group: str) -> None:
     assert before == await pool.fetch("SELECT * FROM hookseal.secret_keys ORDER BY 1")
 
 
-async def test_a_bar_on_a_terminal(keys: Keys, tmp_path: Path) -> None:
+async def test_a_terminal_shows_a_progress_bar(keys: Keys, tmp_path: Path) -> None:
     """On a terminal progress is a bar, and standard output still has the one object."""
     await keys.promoted()
     ours, theirs = pty.openpty()

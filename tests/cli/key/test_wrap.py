@@ -32,7 +32,7 @@ async def kms(openbao_address: str) -> AsyncIterator[dict[str, str]]:
         }
 
 
-async def test_a_master_key_that_nobody_sees(database_url: str, kms: dict[str, str]) -> None:
+async def test_an_installation_begins_and_moves_with_wrapped_keys(database_url: str, kms: dict[str, str]) -> None:
     """An installation begins with a wrapped key, moves to another one, and retires the first, all by the KMS."""
     base = {"DATABASE_URL": database_url, "SECRETS_PROVIDER": "db", **kms}
     made = await hookseal("key", "init", "--kms", "--json", **base)
@@ -70,7 +70,7 @@ async def test_a_master_key_that_nobody_sees(database_url: str, kms: dict[str, s
     }
 
 
-async def test_a_key_that_is_there_already(begun: Begun, kms: dict[str, str], tmp_path: Path) -> None:
+async def test_an_existing_key_is_wrapped(begun: Begun, kms: dict[str, str], tmp_path: Path) -> None:
     """The key of an installation is wrapped from its settings, a file or standard input, and serves as well."""
     file, wrapped = tmp_path / "master.key", tmp_path / "wrapped"
     file.write_text(MASTER_KEY_TEXT + "\n")
@@ -101,7 +101,7 @@ async def test_a_key_that_is_there_already(begun: Begun, kms: dict[str, str], tm
         (("--new",), None, 5, "SECRETS_KMS is not set"),
     ],
 )
-async def test_what_cannot_be_wrapped(
+async def test_a_missing_or_wrong_input_is_named(
     kms: dict[str, str], arguments: tuple[str, ...], text: str | None, code: int, said: str
 ) -> None:
     """What is missing or wrong is named."""
@@ -109,7 +109,7 @@ async def test_what_cannot_be_wrapped(
     assert (code, True) == (ended.code, said in ended.err)
 
 
-async def test_to_another_kms(kms: dict[str, str], openbao_address: str) -> None:
+async def test_a_key_moves_to_another_kms_and_back(kms: dict[str, str], openbao_address: str) -> None:
     """With `--to` the key of the settings moves to another KMS, and back again as the same key."""
     async with openbao_site(openbao_address) as other:
         made = await hookseal("key", "wrap", "--new", "--json", **kms)
@@ -128,7 +128,9 @@ async def test_to_another_kms(kms: dict[str, str], openbao_address: str) -> None
         assert made.json["key_id"] == back.json["key_id"]
 
 
-async def test_a_start_that_the_kms_refuses(database_url: str, kms: dict[str, str], openbao_address: str) -> None:
+async def test_a_refusal_of_the_kms_ends_the_command(
+    database_url: str, kms: dict[str, str], openbao_address: str
+) -> None:
     """Another installation, or a token without the right, ends each command with 78, before it connects."""
     made = await hookseal("key", "wrap", "--new", "--json", **kms)
     settings = kms | {

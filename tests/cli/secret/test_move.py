@@ -24,7 +24,7 @@ def of_openbao(address: str, *, provider: str = "openbao") -> dict[str, str]:
     return both | {"BAO_ADDR": address, "BAO_TOKEN": ROOT_TOKEN, "HOOKSEAL_ENV": "development"}
 
 
-async def test_a_whole_story(begun: Begun) -> None:
+async def test_all_secrets_move_and_return(begun: Begun) -> None:
     """A dry run, a tenant, the others with hookseal's own secrets, a repeat, the way back, and there again at once."""
     for tenant in ("acme", "globex", "initech"):
         await begun.stored.endpoint(tenant)
@@ -53,7 +53,7 @@ async def test_a_whole_story(begun: Begun) -> None:
         assert (0, 3, 3) == (returned.code, returned.json["moved"], len(returned.json["own"]))
 
 
-async def test_an_endpoint_that_fails(begun: Begun) -> None:
+async def test_a_failed_endpoint_is_reported_and_stays(begun: Begun) -> None:
     """An altered row is reported and stays, and the others are moved; hookseal's own wait for a run without error."""
     await begun.stored.endpoint("acme")
     bad = (await begun.stored.endpoint("globex")).pointer
@@ -65,7 +65,7 @@ async def test_an_endpoint_that_fails(begun: Begun) -> None:
     assert ("globex", bad.endpoint_id) == (failed["tenant_id"], failed["endpoint_id"])
 
 
-async def test_a_worker_that_would_not_find_them(begun: Begun) -> None:
+async def test_a_worker_without_the_provider_prevents_the_move(begun: Begun) -> None:
     """The command is refused while a live worker does not read the provider."""
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids)"
@@ -77,7 +77,7 @@ async def test_a_worker_that_would_not_find_them(begun: Begun) -> None:
     assert "host-7" in ended.json["error"]["message"]
 
 
-async def test_a_provider_without_settings(begun: Begun) -> None:
+async def test_a_provider_without_settings_is_refused(begun: Begun) -> None:
     """The command is refused if this process does not use the provider, and says what is missing."""
     ended = await begun.run("secret", "move", "--to", "openbao", "--json")
     assert (5, "to") == (ended.code, ended.json["error"]["field"])
@@ -85,7 +85,7 @@ async def test_a_provider_without_settings(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize("to", ["dev", "vault", ""])
-async def test_no_such_provider(to: str) -> None:
+async def test_an_unknown_provider_is_refused(to: str) -> None:
     """Another word than the name of a provider is a mistake in the call."""
     ended = await hookseal("secret", "move", "--to", to, "--json", **NOWHERE)
     assert (2, "to") == (ended.code, ended.json["error"]["field"])

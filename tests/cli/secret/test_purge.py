@@ -40,7 +40,7 @@ def shape(**changes: Any) -> dict[str, Any]:
     return {"tenant_id": None, "older_than_days": 90, "dry_run": False, "versions": 0, "failed": []} | changes
 
 
-async def test_a_whole_story(begun: Begun) -> None:
+async def test_a_purge_destroys_what_was_retired_long_ago(begun: Begun) -> None:
     """A dry run, then the purge tenant by tenant with progress, then nothing is left; an option sets the age."""
     for tenant, days in (("acme", 91), ("globex", 91), ("initech", 10)):
         await retired(begun, tenant, days=days)
@@ -62,7 +62,7 @@ async def test_a_whole_story(begun: Begun) -> None:
     ]
 
 
-async def test_as_the_settings_say(begun: Begun) -> None:
+async def test_the_settings_give_the_age(begun: Begun) -> None:
     """Without `--older-than` the settings decide how long retired secrets are stored."""
     await retired(begun, "acme", days=10)
     kept = await begun.run("secret", "purge", "--json", SECRETS_RETIRED_RETENTION_DAYS="11")
@@ -71,7 +71,7 @@ async def test_as_the_settings_say(begun: Begun) -> None:
     assert shape(older_than_days=10, versions=1) == gone.json
 
 
-async def test_a_tenant_that_fails(begun: Begun) -> None:
+async def test_a_broken_audit_log_keeps_its_tenants_secrets(begun: Begun) -> None:
     """If a tenant's audit log is broken, only that tenant's secrets are not destroyed, and it exits 1."""
     for tenant in ("acme", "globex"):
         await retired(begun, tenant, days=91)
@@ -88,12 +88,12 @@ async def test_a_tenant_that_fails(begun: Begun) -> None:
     ("options", "field"),
     [(("--older-than", "3651"), "older_than"), (("--older-than", "-1"), "older_than"), (("--tenant", "_x"), "tenant")],
 )
-async def test_malformed_values(options: tuple[str, ...], field: str) -> None:
+async def test_a_malformed_value_names_its_field(options: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("secret", "purge", *options, "--json", **NOWHERE)
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
-async def test_help_teaches() -> None:
+async def test_help_has_an_example() -> None:
     """The help has an example."""
     assert "Example: hookseal secret purge" in (await hookseal("secret", "purge", "--help")).out

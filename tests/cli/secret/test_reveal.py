@@ -30,7 +30,7 @@ async def revealed(begun: Begun) -> int:
     return [row["action"] for row in await audited(begun.stored.pool)].count("secret.revealed")
 
 
-async def test_each_way_out(begun: Begun, tmp_path: Path) -> None:
+async def test_a_reveal_is_output_and_audited(begun: Begun, tmp_path: Path) -> None:
     """The secret goes to a file for its owner only, to a terminal, or is printed on request; each time is audited."""
     added = await begun.stored.endpoint()
     endpoint, secret = added.pointer.endpoint_id, added.secret.reveal().decode()
@@ -57,7 +57,7 @@ async def test_each_way_out(begun: Begun, tmp_path: Path) -> None:
     assert 5 == await revealed(begun)
 
 
-async def test_no_way_out(begun: Begun) -> None:
+async def test_a_reveal_without_an_output_is_refused(begun: Begun) -> None:
     """Without a terminal and without an option nothing is output or audited, and the error names the option."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     text, as_json = await begun.run(*of(endpoint)), await begun.run(*of(endpoint), "--json")
@@ -66,7 +66,7 @@ async def test_no_way_out(begun: Begun) -> None:
     assert 0 == await revealed(begun)
 
 
-async def test_a_file_that_is_there(begun: Begun, tmp_path: Path) -> None:
+async def test_an_existing_file_is_not_changed(begun: Begun, tmp_path: Path) -> None:
     """An existing file is not changed, and nothing is audited."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     file = tmp_path / "current"
@@ -76,7 +76,7 @@ async def test_a_file_that_is_there(begun: Begun, tmp_path: Path) -> None:
     assert 0 == await revealed(begun)
 
 
-async def test_of_a_key_pair(begun: Begun, tmp_path: Path) -> None:
+async def test_a_key_pair_reveals_its_public_key_only(begun: Begun, tmp_path: Path) -> None:
     """Of an ed25519 key pair only the public key is ever output."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     pair = generate_signing_secret(Algorithm.ED25519)
@@ -95,7 +95,7 @@ async def test_of_a_key_pair(begun: Begun, tmp_path: Path) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_what_is_refused(begun: Begun) -> None:
+async def test_unknown_and_altered_endpoints_are_refused(begun: Begun) -> None:
     """An unknown endpoint exits 3, an altered row 5."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     assert 3 == (await begun.run(*of(UNKNOWN), "--print-secret", "--json")).code
@@ -106,7 +106,7 @@ async def test_what_is_refused(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_a_malformed_value() -> None:
+async def test_a_malformed_id_names_its_field() -> None:
     """A malformed id exits 2 with its field, before a database is contacted."""
     ended = await hookseal(*of("x"), "--print-secret", "--json", **NOWHERE)
     assert (2, "endpoint") == (ended.code, ended.json["error"]["field"])
@@ -115,7 +115,7 @@ async def test_a_malformed_value() -> None:
 
 @pytest.mark.req("SEC-14", part="append")
 @pytest.mark.parametrize("where", ["a" * 300, "nowhere/file"])
-async def test_a_file_that_cannot_be_made(begun: Begun, tmp_path: Path, where: str) -> None:
+async def test_a_failed_output_is_not_audited(begun: Begun, tmp_path: Path, where: str) -> None:
     """A secret that could not be output is not audited as revealed."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     of = ("--tenant", "acme", "--endpoint", endpoint)
@@ -125,7 +125,7 @@ async def test_a_file_that_cannot_be_made(begun: Begun, tmp_path: Path, where: s
     assert 0 == await revealed(begun)
 
 
-async def test_what_goes_wrong_leaves_no_file(begun: Begun, tmp_path: Path) -> None:
+async def test_a_failure_removes_the_file(begun: Begun, tmp_path: Path) -> None:
     """If the secret cannot be revealed, the file that was already created is removed."""
     file = tmp_path / "secret"
     missing = "01890a5d-ac96-774b-bcce-b302099a8057"

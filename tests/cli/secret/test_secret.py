@@ -8,15 +8,10 @@ from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.cli.command import hookseal
 from tests.cli.endpoint.test_add import NOWHERE
-from tests.cli.installation import Begun
+from tests.cli.installation import Begun, options_of
 from tests.doubles.logbook import audited
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
-
-
-def wanted(endpoint: str, tenant: str = "acme") -> tuple[str, ...]:
-    """Return the options that name an endpoint."""
-    return ("--tenant", tenant, "--endpoint", endpoint)
 
 
 async def rotated(begun: Begun, endpoint: EndpointId, *, overlap: int) -> None:
@@ -36,16 +31,16 @@ async def rotated(begun: Begun, endpoint: EndpointId, *, overlap: int) -> None:
 
 async def versions(begun: Begun, endpoint: str) -> list[tuple[str, str, bool]]:
     """Return version, state and whether it signs, for each version, oldest first."""
-    items = (await begun.run("secret", "versions", *wanted(endpoint), "--json")).json["items"]
+    items = (await begun.run("secret", "versions", *options_of(endpoint), "--json")).json["items"]
     return [(item["ref"].rpartition(":")[2], item["state"], item["signs"]) for item in items]
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_versions(begun: Begun) -> None:
+async def test_every_version_is_listed(begun: Begun) -> None:
     """Every version is listed; the current one signs, and during an overlap the previous one, too."""
     pointer = (await begun.stored.endpoint()).pointer
     endpoint = pointer.endpoint_id
-    ended = await begun.run("secret", "versions", *wanted(endpoint), "--json")
+    ended = await begun.run("secret", "versions", *options_of(endpoint), "--json")
     (item,) = ended.json["items"]
     assert item["created_at"] == item["changed_at"]
     shape = {
@@ -75,10 +70,10 @@ async def test_versions(begun: Begun) -> None:
     assert [("3", "previous", False), ("4", "active", True)] == (await versions(begun, endpoint))[2:]
 
 
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_is_a_table(begun: Begun) -> None:
     """The text is a table; an endpoint of an older system without a sealed secret has no versions."""
     pointer = (await begun.stored.endpoint()).pointer
-    table = (await begun.run("secret", "versions", *wanted(pointer.endpoint_id))).out.splitlines()
+    table = (await begun.run("secret", "versions", *options_of(pointer.endpoint_id))).out.splitlines()
     assert ["ref", "state", "scheme", "signs", "attempts", "needed"] == table[0].split()
     assert [pointer.secret_ref, "active", "standard", "yes", "0", "yes"] == table[1].split()
     assert ["", "version 1: every attempt is signed with it"] == table[2:]
@@ -87,23 +82,25 @@ async def test_for_a_person(begun: Begun) -> None:
         " VALUES ('acme', $1, 'https://x/', '{*}', 's')",
         UNKNOWN,
     )
-    assert "the endpoint has no sealed secret\n" == (await begun.run("secret", "versions", *wanted(UNKNOWN))).out
+    assert "the endpoint has no sealed secret\n" == (await begun.run("secret", "versions", *options_of(UNKNOWN))).out
 
 
 @pytest.mark.req("SEC-08")
 @pytest.mark.req("OPS-04", part="errors")
-async def test_not_there(begun: Begun) -> None:
+async def test_another_tenants_endpoint_is_not_found(begun: Begun) -> None:
     """For another tenant's endpoint the answer is the same as for one that does not exist."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    others = await begun.run("secret", "versions", *wanted(endpoint, "globex"), "--json")
-    nobodys = await begun.run("secret", "versions", *wanted(UNKNOWN), "--json")
+    others = await begun.run("secret", "versions", *options_of(endpoint, "globex"), "--json")
+    nobodys = await begun.run("secret", "versions", *options_of(UNKNOWN), "--json")
     assert (3, "endpoint") == (others.code, others.json["error"]["field"])
     assert (3, others.out) == (nobodys.code, nobodys.out)
 
 
 @pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(("options", "field"), [(wanted("x"), "endpoint"), (wanted(UNKNOWN, "_system"), "tenant")])
-async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "field"), [(options_of("x"), "endpoint"), (options_of(UNKNOWN, "_system"), "tenant")]
+)
+async def test_a_malformed_value_names_its_field(options: tuple[str, ...], field: str) -> None:
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("secret", "versions", *options, "--json", **NOWHERE)
     assert (2, field) == (ended.code, ended.json["error"]["field"])
@@ -111,7 +108,7 @@ async def test_values_that_are_malformed(options: tuple[str, ...], field: str) -
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.req("OPS-10")
-async def test_cache_clear(begun: Begun) -> None:
+async def test_cache_clear_raises_the_epoch(begun: Begun) -> None:
     """Each call raises the cache epoch by one, prints it and audits it."""
     ended = await begun.run("secret", "cache-clear", "--json")
     assert (0, {"epoch": 1, "woken": 0}) == (ended.code, ended.json)
@@ -121,6 +118,6 @@ async def test_cache_clear(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize("command", ["versions", "cache-clear"])
-async def test_help_teaches(command: str) -> None:
+async def test_help_has_an_example(command: str) -> None:
     """The help has an example."""
     assert f"Example: hookseal secret {command}" in (await hookseal("secret", command, "--help")).out

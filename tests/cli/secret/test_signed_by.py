@@ -9,8 +9,8 @@ from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from tests.cli.command import Ended, hookseal
 from tests.cli.endpoint.test_add import NOWHERE
-from tests.cli.installation import Begun
-from tests.cli.secret.test_secret import rotated, wanted
+from tests.cli.installation import Begun, options_of
+from tests.cli.secret.test_secret import rotated
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 NAME = f"webhook-endpoint-{UNKNOWN}"
@@ -43,7 +43,7 @@ def ids(ended: Ended) -> list[str]:
 
 
 @pytest.mark.req("SEC-23")
-async def test_pages_of_what_it_signed(begun: Begun) -> None:
+async def test_deliveries_are_listed_by_the_version_that_signed(begun: Begun) -> None:
     """Deliveries that a version signed are listed in pages, also with the options that the ref implies."""
     pointer = (await begun.stored.endpoint()).pointer
     one, two = str(pointer.secret_ref), f"{str(pointer.secret_ref)[:-1]}2"
@@ -53,7 +53,7 @@ async def test_pages_of_what_it_signed(begun: Begun) -> None:
         await attempted(begun, ring, *refs)
     first, second, third = (ring.delivery_id for ring in rings)
     assert [second, first] == ids(await asked(begun, one))
-    assert [third, second] == ids(await asked(begun, two, *wanted(pointer.endpoint_id), "--state", "delivered"))
+    assert [third, second] == ids(await asked(begun, two, *options_of(pointer.endpoint_id), "--state", "delivered"))
     assert [] == ids(await asked(begun, two, "--state", "pending"))
     page = (await asked(begun, two, "--limit", "1")).json
     following = await asked(begun, two, "--limit", "1", "--cursor", page["next_cursor"])
@@ -63,7 +63,7 @@ async def test_pages_of_what_it_signed(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_for_a_person(begun: Begun) -> None:
+async def test_the_text_says_why_a_version_is_needed(begun: Begun) -> None:
     """The text lists what the version signed, or that it signed nothing, and why each version is needed or not."""
     pointer = (await begun.stored.endpoint()).pointer
     one = str(pointer.secret_ref)
@@ -72,7 +72,7 @@ async def test_for_a_person(begun: Begun) -> None:
     await attempted(begun, ring, one)
     assert ring.delivery_id in (await begun.run("delivery", "list", "--signed-by", one)).out
     await rotated(begun, pointer.endpoint_id, overlap=3_600)
-    of = ("secret", "versions", *wanted(pointer.endpoint_id))
+    of = ("secret", "versions", *options_of(pointer.endpoint_id))
     until = (await begun.run(*of, "--json")).json["items"][0]["signs_until"]
     first, second = (await begun.run(*of)).out.splitlines()[-2:]
     assert f"version 1: every attempt is signed with it too, until its overlap ends ({until})" == first.split("; ")[0]
@@ -81,7 +81,7 @@ async def test_for_a_person(begun: Begun) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_history_stays(begun: Begun) -> None:
+async def test_a_destroyed_version_still_lists_its_deliveries(begun: Begun) -> None:
     """What a destroyed version or one of a deleted endpoint signed is still listed."""
     kept = (await begun.stored.endpoint()).pointer
     gone = (await begun.stored.endpoint(url="https://gone.example/")).pointer
@@ -101,7 +101,7 @@ async def test_history_stays(begun: Begun) -> None:
     assert [rings[1].delivery_id] == ids(await asked(begun, str(gone.secret_ref)))
     assert [] == ids(await asked(begun, str(never_used.secret_ref)))
     for pointer, attempts in ((kept, 1), (gone, 1), (never_used, 0)):
-        items = (await begun.run("secret", "versions", *wanted(pointer.endpoint_id), "--json")).json["items"]
+        items = (await begun.run("secret", "versions", *options_of(pointer.endpoint_id), "--json")).json["items"]
         shape = {"state": "destroyed", "signs": False, "attempts": attempts, "needed": False}
         assert shape == {name: items[0][name] for name in shape}
         assert "its material was destroyed; what it signed stays on record" == items[0]["reason"]
@@ -110,7 +110,7 @@ async def test_history_stays(begun: Begun) -> None:
 @pytest.mark.req("SEC-23")
 @pytest.mark.req("SEC-08")
 @pytest.mark.req("OPS-04", part="errors")
-async def test_a_version_that_never_was(begun: Begun) -> None:
+async def test_an_absent_version_is_not_found(begun: Begun) -> None:
     """An absent version, and one of another tenant, is not found, always with the same answer."""
     ref = str((await begun.stored.endpoint()).pointer.secret_ref)
     provider, tenant, name, _ = ref.split(":")
@@ -137,7 +137,7 @@ async def test_a_version_that_never_was(begun: Begun) -> None:
         (f"db:acme:{NAME}:1", ("--endpoint", f"{UNKNOWN[:-1]}5")),
     ],
 )
-async def test_refs_that_cannot_be(ref: str, options: tuple[str, ...]) -> None:
+async def test_a_malformed_or_contradicting_ref_is_refused(ref: str, options: tuple[str, ...]) -> None:
     """A malformed ref, or one that contradicts `--tenant` or `--endpoint`, exits 2 before a database is contacted."""
     ended = await hookseal("delivery", "list", "--signed-by", ref, *options, "--json", **NOWHERE)
     assert (2, "signed_by") == (ended.code, ended.json["error"]["field"])

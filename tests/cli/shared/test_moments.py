@@ -26,13 +26,13 @@ NOW = CLOCK.now()
         ("2026-01-31T12:00:00+02:00", datetime(2026, 1, 31, 10, tzinfo=UTC)),
     ],
 )
-def test_moments(text: str | None, expected: datetime | None) -> None:
+def test_a_time_is_absolute_or_so_long_ago(text: str | None, expected: datetime | None) -> None:
     """A time is absolute, with its time zone, or so many seconds, minutes, hours or days ago."""
     assert expected == moment(text, "since", clock=CLOCK)
 
 
 @pytest.mark.parametrize("text", ["", "1w", "-1h", "1.5h", "h", "123456d", "2026-01-31T12:00:00"])
-def test_what_is_no_moment(text: str) -> None:
+def test_an_invalid_time_names_its_option(text: str) -> None:
     """Everything else is refused by the name of the option."""
     with pytest.raises(Malformed) as caught:
         moment(text, "until", clock=CLOCK)

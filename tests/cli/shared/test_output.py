@@ -38,7 +38,7 @@ def on_a_terminal() -> Iterator[Terminal]:
 
 
 @pytest.mark.req("OPS-04", part="json")
-def test_one_object_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON is one line, with times in UTC to the millisecond, at any depth."""
     identity = uuid.UUID(int=7)
     emit(
@@ -54,14 +54,14 @@ def test_one_object_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("value", [b"secret", bytearray(b"secret"), object()])
-def test_what_is_not_printed(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_of_unknown_types_are_refused(value: object, capsys: pytest.CaptureFixture[str]) -> None:
     """Bytes and values of unknown types raise an error and are not printed."""
     with pytest.raises(TypeError):
         emit({"value": value}, as_json=True, text="")
     assert "" == capsys.readouterr().out
 
 
-def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_may_be_a_function(capsys: pytest.CaptureFixture[str]) -> None:
     """Text may be passed as such or as a function, which is called only if text is printed."""
     emit({}, as_json=False, text="given")
     emit({}, as_json=False, text=lambda: "made")
@@ -69,7 +69,7 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "given\nmade\n{}\n" == capsys.readouterr().out
 
 
-def test_rfc3339() -> None:
+def test_every_time_is_printed_in_utc() -> None:
     """Every time is printed in UTC; one without a time zone is refused."""
     assert "2026-03-01T10:00:00.005Z" == rfc3339(NOON.replace(tzinfo=timezone(timedelta(hours=2))))
     with pytest.raises(ValueError, match="time zone"):
@@ -77,7 +77,7 @@ def test_rfc3339() -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-def test_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_object_or_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """An error is one JSON object on standard output, or its lines on standard error."""
     emit_error(code="refused", message="one\ntwo", field="url", as_json=True)
     assert {"error": {"code": "refused", "message": "one\ntwo", "field": "url"}} == json.loads(capsys.readouterr().out)
@@ -86,13 +86,13 @@ def test_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("", "hookseal: one\nhookseal: \\x1b[2Jtwo\n") == (shown.out, shown.err)
 
 
-def test_what_is_to_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+def test_indented_lines_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
     """Indented lines of an error, such as SQL for a superuser, are printed so that they can be copied."""
     emit_error(code="refused", message="run this:\n  CREATE ROLE a;\n  CREATE ROLE b;", field=None, as_json=False)
     assert "hookseal: run this:\n  CREATE ROLE a;\n  CREATE ROLE b;\n" == capsys.readouterr().err
 
 
-def test_printable() -> None:
+def test_control_characters_are_escaped() -> None:
     """Control characters are escaped, and all other characters are unchanged."""
     assert r"\x1b[31m \u202e h\xf6flich".replace(r"\xf6", "ö") == printable("\x1b[31m \u202e höflich")
 
@@ -104,7 +104,7 @@ ROWS: list[dict[str, object]] = [
 COLUMNS = ("key_id", "state", "held", "at", "refs")
 
 
-def test_a_table_in_a_pipe() -> None:
+def test_a_table_in_a_pipe_is_plain() -> None:
     """Without a terminal a table is plain and aligned."""
     with redirect_stdout(io.StringIO()):
         text = table(ROWS, COLUMNS)
@@ -115,7 +115,7 @@ def test_a_table_in_a_pipe() -> None:
     ] == text.splitlines()
 
 
-def test_a_table_on_a_terminal() -> None:
+def test_a_table_on_a_terminal_is_wrapped() -> None:
     """On a terminal a table is wrapped at its width, and markup in a value is printed literally."""
     with on_a_terminal():
         text = table([{"name": "[red]" + "x" * 100, "url": "y" * 100}], ("name", "url"))

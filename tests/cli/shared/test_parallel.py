@@ -33,7 +33,7 @@ async def ran(begun: Begun, items: AsyncGenerator[int, None], work: Any) -> None
         await side_by_side(settings, begun.stored.operator(connection), items, work)
 
 
-async def test_each_once_on_connections_of_their_own(begun: Begun) -> None:
+async def test_each_item_is_processed_once(begun: Begun) -> None:
     """Every item is processed once, by as many operators as lanes, each on its own connection."""
     done: list[int] = []
     sessions: set[int] = set()
@@ -49,7 +49,7 @@ async def test_each_once_on_connections_of_their_own(begun: Begun) -> None:
     assert LANES == len(sessions)
 
 
-async def test_no_more_is_held_than_is_worked_on(begun: Begun) -> None:
+async def test_items_are_requested_as_needed(begun: Begun) -> None:
     """Only a few items are requested before the first one is finished."""
     taken: list[int] = []
     begins, goes_on = asyncio.Event(), asyncio.Event()
@@ -68,7 +68,7 @@ async def test_no_more_is_held_than_is_worked_on(begun: Begun) -> None:
     assert 1_000 == len(taken)
 
 
-async def test_the_first_error_ends_all(begun: Begun) -> None:
+async def test_the_first_error_ends_the_run(begun: Begun) -> None:
     """The error itself is raised, and no further item is requested."""
     taken: list[int] = []
 
@@ -89,7 +89,7 @@ async def outcome(error: Exception | None = None) -> str:
     return "done"
 
 
-async def test_what_counts_as_a_failure(begun: Begun, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_refusal_fails_its_row(begun: Begun, capsys: pytest.CaptureFixture[str]) -> None:
     """A refusal fails its row; up to ten unavailable rows in succession fail, the eleventh is an outage."""
     tally = Tally("rows", total=99)
     async with begun.stored.pool.acquire() as connection:
@@ -110,7 +110,7 @@ async def test_what_counts_as_a_failure(begun: Begun, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("error", [InDoubt("?"), Defect("!"), ValueError("?")])
-async def test_what_ends_all(begun: Begun, error: Exception) -> None:
+async def test_an_unexpected_error_ends_the_run(begun: Begun, error: Exception) -> None:
     """A commit in doubt, an internal error and an unexpected error end the run and are no failed row."""
     tally = Tally("rows")
     async with begun.stored.pool.acquire() as connection:
@@ -119,7 +119,7 @@ async def test_what_ends_all(begun: Begun, error: Exception) -> None:
     assert 0 == tally.failures
 
 
-async def test_a_connection_that_is_gone(begun: Begun) -> None:
+async def test_a_closed_connection_is_an_outage(begun: Begun) -> None:
     """On a closed connection the first unavailable row is an outage."""
     tally = Tally("rows")
     connection = await asyncpg.connect(begun.settings["DATABASE_URL"])

@@ -43,7 +43,7 @@ async def refusal(database_url: str) -> HooksealError:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_nobody_listens() -> None:
+async def test_a_closed_port_is_reported_at_once() -> None:
     """A closed port is reported at once, with the address and what to do."""
     port = closed_port()
     expected = (
@@ -54,7 +54,7 @@ async def test_nobody_listens() -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_nobody_answers() -> None:
+async def test_a_silent_server_is_reported_within_seconds() -> None:
     """If a server accepts and never answers, the attempt ends within seconds."""
     async with black_hole() as (port, _):
         began = time.monotonic()
@@ -73,7 +73,7 @@ async def test_nobody_answers() -> None:
         ("57P03", "takes no connection now (CannotConnectNowError): try again once it does"),
     ],
 )
-async def test_a_server_that_refuses(sqlstate: str, expected: str) -> None:
+async def test_a_refusal_has_a_message_of_hookseal(sqlstate: str, expected: str) -> None:
     """A refusal of the server is reported in a message of hookseal, not of the server."""
     async with refusing(sqlstate, f'user "user" with {PASSWORD}') as port:
         error = await refusal(url(port))
@@ -81,25 +81,25 @@ async def test_a_server_that_refuses(sqlstate: str, expected: str) -> None:
     assert f"PostgreSQL at 127.0.0.1:{port} {expected}" == str(error)
 
 
-async def test_a_database_that_is_not_there(database_url: str) -> None:
+async def test_a_missing_database_is_reported(database_url: str) -> None:
     """With a real server, an absent database is reported."""
     error = await refusal(database_url.rpartition("/")[0] + "/not_there")
     assert "has no such database" in str(error)
 
 
-async def test_a_password_that_is_wrong(database_url: str) -> None:
+async def test_a_wrong_password_is_reported(database_url: str) -> None:
     """With a real server, a wrong password is reported."""
     error = await refusal(f"postgresql://hookseal:{PASSWORD}@{database_url.rpartition('@')[2]}")
     assert "refuses the user or the password (InvalidPasswordError)" in str(error)
 
 
-async def test_no_socket(tmp_path: Path) -> None:
+async def test_a_missing_socket_is_reported(tmp_path: Path) -> None:
     """A missing socket is reported with its folder."""
     error = await refusal(f"postgresql://u:{PASSWORD}@/db?host={tmp_path}")
     assert f"PostgreSQL at the socket in {tmp_path} does not answer" in str(error)
 
 
-async def test_a_parameter_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_libpq_variable_that_is_refused_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A libpq variable that the driver refuses is a configuration error, like the same parameter in the url."""
     monkeypatch.setenv("PGTARGETSESSIONATTRS", PASSWORD)
     error = await refusal(url(1))
@@ -107,7 +107,7 @@ async def test_a_parameter_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) 
     assert (78, expected) == (error.exit_code, str(error))
 
 
-async def test_a_setting_that_the_server_refuses(database_url: str) -> None:
+async def test_a_refused_server_setting_is_named(database_url: str) -> None:
     """A server setting in the url that the server does not know is reported by name, without its value."""
     error = await refusal(f"{database_url}?options=-c%20work_mum%3D{PASSWORD}")
     address = urls.database(database_url).address
@@ -118,14 +118,14 @@ async def test_a_setting_that_the_server_refuses(database_url: str) -> None:
     assert (78, expected) == (error.exit_code, str(error))
 
 
-async def test_a_pooler_that_does_not_take_a_setting() -> None:
+async def test_a_parameter_that_pgbouncer_refuses_is_named() -> None:
     """A parameter that PgBouncer refuses is reported by name."""
     async with refusing("08P01", "unsupported startup parameter: search_path") as port:
         error = await refusal(url(port))
     assert (78, True) == (error.exit_code, "refuses the setting search_path of the connection" in str(error))
 
 
-async def test_no_tls_where_it_is_demanded(database_url: str) -> None:
+async def test_missing_tls_is_reported(database_url: str) -> None:
     """If the url requires TLS and the server has none, the error says what to change."""
     database = replace(urls.database(f"{database_url}?sslmode=require"), variable="HOOKSEAL_DATABASE_URL")
     with pytest.raises(Unavailable) as caught:
@@ -138,7 +138,7 @@ async def test_no_tls_where_it_is_demanded(database_url: str) -> None:
     assert expected == str(caught.value)
 
 
-async def test_only_tls() -> None:
+async def test_required_tls_is_reported() -> None:
     """If the server accepts this user with TLS only, the error names the parameter to set."""
     said = 'no pg_hba.conf entry for host "127.0.0.1", user "user", database "nowhere", no encryption'
     async with refusing("28000", said) as port:
@@ -147,7 +147,7 @@ async def test_only_tls() -> None:
     assert f"{expected}DATABASE_URL" == str(error)
 
 
-async def test_certificates(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_is_reported(tmp_path: Path) -> None:
     """An untrusted certificate and one for another host are reported with the reason; a valid one passes."""
     issuer, file = authority(), tmp_path / "ca.pem"
     file.write_text(issuer.pem)
@@ -165,14 +165,14 @@ async def test_certificates(tmp_path: Path) -> None:
         assert (True, True) == (reason in errors[port], errors[port].endswith(ending))
 
 
-async def test_what_is_no_tls() -> None:
+async def test_a_failed_handshake_has_its_reason() -> None:
     """A handshake that fails for another reason is reported with that reason."""
     async with speaking_tls(None) as port:
         error = str(await refusal(f"{url(port)}?sslmode=require"))
     assert error.startswith(f"TLS with PostgreSQL at 127.0.0.1:{port} fails (WRONG_VERSION_NUMBER): correct sslmode, ")
 
 
-async def test_files_for_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_tls_file_is_a_configuration_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A TLS file that is absent or was not named is a configuration error, not an outage of the server."""
     monkeypatch.setenv("HOME", str(tmp_path))
     none = await refusal(f"{url(1)}?sslmode=verify-ca")
@@ -183,14 +183,14 @@ async def test_files_for_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (78, True) == (gone.exit_code, str(gone).startswith(f"{expected}DATABASE_URL"))
 
 
-async def test_no_server_of_that_kind(database_url: str) -> None:
+async def test_no_server_with_the_wanted_attributes(database_url: str) -> None:
     """If no server matches `target_session_attrs`, the error says so."""
     error = await refusal(f"{database_url}?target_session_attrs=standby")
     assert isinstance(error, Unavailable)
     assert "has no server that is as target_session_attrs asks" in str(error)
 
 
-async def test_a_server_that_goes_away(database_url: str) -> None:
+async def test_a_lost_connection_is_an_outage(database_url: str) -> None:
     """A connection that ends during a command is an outage, reported with the address."""
     database = urls.database(database_url)
     with pytest.raises(Unavailable) as caught:
@@ -199,7 +199,7 @@ async def test_a_server_that_goes_away(database_url: str) -> None:
     assert f"PostgreSQL at {database.address} does not answer" in str(caught.value)
 
 
-async def test_a_fault_of_ours_stays_one(database_url: str) -> None:
+async def test_a_wrong_statement_is_no_outage(database_url: str) -> None:
     """A wrong statement is no outage, and an error of hookseal is not changed."""
     database = urls.database(database_url)
     with pytest.raises(asyncpg.PostgresSyntaxError):
@@ -210,7 +210,7 @@ async def test_a_fault_of_ours_stays_one(database_url: str) -> None:
             raise Malformed
 
 
-async def test_a_connection_is_closed(database_url: str) -> None:
+async def test_the_connection_is_closed_after_the_block(database_url: str) -> None:
     """The connection has an application name, and is closed after the block."""
     async with connect(urls.database(database_url)) as connection:
         assert "hookseal" == await connection.fetchval("SHOW application_name")
@@ -237,13 +237,13 @@ async def test_a_connection_is_closed(database_url: str) -> None:
         (Malformed(), None),
     ],
 )
-def test_translate(error: Exception, expected: type[HooksealError] | None) -> None:
+def test_each_error_is_translated_or_passed_on(error: Exception, expected: type[HooksealError] | None) -> None:
     """An unanswered request is an outage, a missing right is a refusal, and other errors are not translated."""
     known = translate(error)
     assert (expected is None and known is None) or (expected is type(known) and type(error).__name__ in str(known))
 
 
-def test_run() -> None:
+def test_run_returns_the_result() -> None:
     """The result of the command is returned, and errors of other libraries are translated."""
 
     async def give(error: Exception | None) -> int:
@@ -269,7 +269,9 @@ def test_run() -> None:
         ("DROP TABLE hookseal.alembic_version", "the database has no schema of hookseal: run `hookseal db upgrade`"),
     ],
 )
-async def test_require_schema(database_url: str, change: str | None, expected: str | None) -> None:
+async def test_another_schema_version_is_a_configuration_error(
+    database_url: str, change: str | None, expected: str | None
+) -> None:
     """A schema of another version is a configuration error that says what to do."""
     async with connect(urls.database(database_url)) as connection:
         if change is None or expected is None:
@@ -282,7 +284,7 @@ async def test_require_schema(database_url: str, change: str | None, expected: s
 
 
 @pytest.mark.req("SEC-15", part="settings")
-async def test_who_holds_a_key_is_hardened() -> None:
+async def test_a_process_with_a_key_cannot_be_dumped() -> None:
     """A process with a key cannot be dumped, and passes the key to no child process."""
     key = "3q2+796tvu/erb7v3q2+796tvu/erb7v3q2+AAECAwQ="
     ended = await python(

@@ -26,14 +26,14 @@ def private(folder: Path, content: bytes, mode: int = 0o600) -> str:
 
 @pytest.mark.parametrize("size", [24, 64])
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
-def test_a_secret_is_read(size: int, ending: str, tmp_path: Path) -> None:
+def test_a_secret_is_read_unchanged(size: int, ending: str, tmp_path: Path) -> None:
     """A secret is read unchanged, except for one trailing newline."""
     found = read_secret(private(tmp_path, (whsec(size) + ending).encode()))
     assert found is not None
     assert whsec(size).encode() == found.reveal()
 
 
-def test_no_file_is_no_secret() -> None:
+def test_without_a_file_there_is_no_secret() -> None:
     """Without a named file there is no secret."""
     assert read_secret(None) is None
 
@@ -56,7 +56,7 @@ def test_no_file_is_no_secret() -> None:
         b"whsec_" + b"A" * 5_000,
     ],
 )
-def test_what_is_no_secret(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_secret_is_not_repeated(content: bytes, tmp_path: Path) -> None:
     """An invalid signing secret is malformed, and the error does not repeat it."""
     with pytest.raises(Malformed) as caught:
         read_secret(private(tmp_path, content))
@@ -67,14 +67,14 @@ def test_what_is_no_secret(content: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.req("SEC-15", part="secrets")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660])
-def test_a_file_that_others_may_read(mode: int, tmp_path: Path) -> None:
+def test_a_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
     """A file that any other user may read or write is refused, and the error says how to correct it."""
     path = private(tmp_path, whsec(24).encode(), mode)
     with pytest.raises(Refused, match=r"others may read .*: chmod 600 it first"):
         read_secret(path)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_malformed(tmp_path: Path) -> None:
     """A file that cannot be read, for any reason, is a malformed argument."""
     for path in (tmp_path / "nothing", private_folder(tmp_path)):
         with pytest.raises(Malformed) as caught:
@@ -89,7 +89,7 @@ def private_folder(folder: Path) -> Path:
     return made
 
 
-def test_a_secret_is_written(tmp_path: Path) -> None:
+def test_a_secret_is_written_to_a_private_file(tmp_path: Path) -> None:
     """Within the block the file has one line and is private; it stays if the block succeeds."""
     path = tmp_path / "out"
     with SecretOutput(path, print_it=False, as_json=True).keeping(SecretMaterial(whsec(24).encode())) as shown:
@@ -100,7 +100,7 @@ def test_a_secret_is_written(tmp_path: Path) -> None:
     assert whsec(24) + "\n" == path.read_text()
 
 
-def test_a_secret_that_was_not_stored(tmp_path: Path) -> None:
+def test_a_failure_removes_the_file(tmp_path: Path) -> None:
     """If the block fails, the file of the secret is removed."""
     output = SecretOutput(tmp_path / "out", print_it=False, as_json=True)
     with pytest.raises(Conflict), output.keeping(SecretMaterial(whsec(24).encode())):
@@ -109,7 +109,7 @@ def test_a_secret_that_was_not_stored(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_full_disk() -> None:
+def test_a_full_disk_refuses_the_command() -> None:
     """If the file of the secret cannot be written, the command is refused."""
     with pytest.raises(Refused) as caught:
         _write(os.open("/dev/full", os.O_WRONLY), whsec(24))
@@ -119,7 +119,7 @@ def test_a_full_disk() -> None:
 
 @pytest.mark.parametrize(("print_it", "expected"), [(True, whsec(24)), (False, None)])
 @pytest.mark.parametrize("as_json", [True, False])
-def test_what_may_be_printed(print_it: bool, expected: str | None, as_json: bool) -> None:
+def test_a_secret_is_printed_only_on_request(print_it: bool, expected: str | None, as_json: bool) -> None:
     """Without a terminal a secret is printed only on request."""
     output = SecretOutput(None, print_it=print_it, as_json=as_json)
     with output.keeping(SecretMaterial(whsec(24).encode())) as shown:
@@ -127,7 +127,7 @@ def test_what_may_be_printed(print_it: bool, expected: str | None, as_json: bool
 
 
 @pytest.mark.parametrize(("name", "expected"), [("there", Conflict), ("nowhere/out", Refused)])
-def test_a_place_that_cannot_be_taken(name: str, expected: type[HooksealError], tmp_path: Path) -> None:
+def test_an_existing_file_is_never_overwritten(name: str, expected: type[HooksealError], tmp_path: Path) -> None:
     """An existing file is never overwritten, and one that cannot be created is refused."""
     (tmp_path / "there").write_text("mine")
     output = SecretOutput(tmp_path / name, print_it=False, as_json=True)
@@ -138,7 +138,7 @@ def test_a_place_that_cannot_be_taken(name: str, expected: type[HooksealError], 
 
 
 @pytest.mark.req("SEC-15")
-def test_a_secret_in_place_of_its_file(tmp_path: Path) -> None:
+def test_a_secret_in_place_of_a_file_name_is_not_repeated(tmp_path: Path) -> None:
     """A secret given where a file name belongs is not repeated; `-` is no file to write."""
     with pytest.raises(Malformed) as caught:
         read_secret(whsec(24))

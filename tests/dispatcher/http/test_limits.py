@@ -12,7 +12,7 @@ from hookseal.worker import probe_port, ring_handler
 PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[3] / "docs" / "transport.md").read_text(encoding="utf-8"))
 
 
-def test_the_page_has_the_numbers() -> None:
+def test_the_page_states_every_limit() -> None:
     """The page states every limit of the code, in the expected words."""
     limits = Limits()
     sentences = [

@@ -43,7 +43,7 @@ def constantly(address: str) -> Callable[[str], Addresses]:
 @pytest.mark.parametrize(
     "found", [("10.0.0.1", "127.0.0.1"), ("127.0.0.1", "10.0.0.1"), ("::1", "fd00::1", "127.0.0.1")]
 )
-async def test_a_name_with_a_private_address_too(found: Addresses) -> None:
+async def test_only_allowed_addresses_of_a_name_are_dialled(found: Addresses) -> None:
     """Only the allowed addresses of a name are dialled, in whatever order the resolver returns them."""
     async with listening(status(204)) as listener, transport(HERE_ONLY, lambda _: found) as sending:
         answer = await sending.send(request_to(f"http://both.example:{listener.port}/"))
@@ -52,7 +52,7 @@ async def test_a_name_with_a_private_address_too(found: Addresses) -> None:
 
 
 @pytest.mark.req("DEL-12")
-async def test_a_rebinding_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rebinding_name_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that first resolves to an allowed address, and then to a forbidden one, is not dialled the second time."""
     monkeypatch.setattr(resolver, "KNOWN_SECONDS", 0)
     found = iter([("127.0.0.1",), ("127.0.0.2",)])
@@ -120,7 +120,7 @@ def hanging() -> Iterator[threading.Event]:
 
 
 @pytest.mark.req("DEL-12")
-async def test_a_slow_name_server_spends_the_attempt(hanging: threading.Event) -> None:
+async def test_a_slow_look_up_is_a_failed_attempt(hanging: threading.Event) -> None:
     """A name that is not resolved in time is a failed attempt: the delivery is not given back again and again."""
 
     def look_up(_host: str) -> Addresses:
@@ -135,7 +135,7 @@ async def test_a_slow_name_server_spends_the_attempt(hanging: threading.Event) -
 
 
 @pytest.mark.req("DEL-11", part="bounds")
-async def test_a_tenant_cannot_hold_up_the_names_of_another(hanging: threading.Event) -> None:
+async def test_hanging_look_ups_delay_no_other_tenant(hanging: threading.Event) -> None:
     """While the look-ups of one tenant hang, those of another are answered; the number of threads is bounded."""
     asked: Counter[str] = Counter()
 
@@ -171,7 +171,7 @@ async def test_a_tenant_cannot_hold_up_the_names_of_another(hanging: threading.E
 
 
 @pytest.mark.req("DEL-11", part="bounds")
-def test_of_many_addresses_the_first_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_addresses_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the addresses that a name server returns, only the first MAX_ADDRESSES are used, in their order."""
     many = [f"1.1.{number // 250}.{number % 250}" for number in range(4_000)]
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in many for _ in range(2)]
@@ -180,7 +180,7 @@ def test_of_many_addresses_the_first_count(monkeypatch: pytest.MonkeyPatch) -> N
     assert tuple(many[: resolver.MAX_ADDRESSES]) == resolver.system_look_up("many.example")
 
 
-async def test_look_ups_wait_for_their_turn() -> None:
+async def test_look_ups_are_limited() -> None:
     """A look-up above the limit per tenant, or in all, waits until another one has ended, and then starts."""
     turns = {name: threading.Event() for name in ("a", "b", "c", "d")}
     asked: list[str] = []
@@ -213,7 +213,7 @@ async def test_look_ups_wait_for_their_turn() -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_each_tenant_waits_for_its_own_look_up() -> None:
+async def test_look_ups_are_shared_within_a_tenant_only() -> None:
     """Concurrent look-ups of one name are shared within a tenant, and not between tenants."""
     turn = threading.Barrier(3, timeout=10)
     asked: list[str] = []
@@ -230,7 +230,7 @@ async def test_each_tenant_waits_for_its_own_look_up() -> None:
     assert [("2",)] * 3 == await asyncio.gather(*waiting)
 
 
-async def test_who_does_not_wait_leaves_nothing_behind(hanging: threading.Event) -> None:
+async def test_a_cancelled_look_up_is_never_started(hanging: threading.Event) -> None:
     """A queued look-up is never started if all callers that waited for it were cancelled."""
     asked: list[str] = []
 
@@ -252,7 +252,7 @@ async def test_who_does_not_wait_leaves_nothing_behind(hanging: threading.Event)
     assert ["0", "last"] == asked
 
 
-async def test_a_name_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_is_cached_and_an_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Concurrent callers share a look-up, and later ones its cached answer; an error is not cached."""
     asked: list[str] = []
 
@@ -284,7 +284,7 @@ async def test_a_name_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> N
         (OSError("x"), FailureKind.CONNECTION),
     ],
 )
-async def test_a_look_up_that_fails(error: Exception, kind: FailureKind) -> None:
+async def test_a_failed_look_up_is_a_value(error: Exception, kind: FailureKind) -> None:
     """Any exception of a look-up becomes a failure of the right kind, and is not raised."""
 
     def look_up(_host: str) -> Addresses:

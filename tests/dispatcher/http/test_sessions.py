@@ -47,7 +47,7 @@ async def closed(connector: aiohttp.BaseConnector) -> bool:
 
 
 @pytest.mark.req("DEL-12")
-async def test_who_shares(sessions: Sessions) -> None:
+async def test_equal_networks_and_identity_share_a_session(sessions: Sessions) -> None:
     """Requests share a session if they have the same allowed networks and the same identity, and only then."""
     acme = identity("acme")
     taken = [
@@ -59,7 +59,7 @@ async def test_who_shares(sessions: Sessions) -> None:
     assert [0, 1, 2, 0, 1, 5, 6, 7, 5, 6] == [taken.index(session) for session in taken]
 
 
-async def test_a_new_context_takes_the_place_of_the_old(sessions: Sessions) -> None:
+async def test_a_new_context_replaces_the_session(sessions: Sessions) -> None:
     """A new context under a known key gets a new session; the old session is closed once no request uses it."""
     old = sessions.take(NOWHERE, identity("acme"))
     new = sessions.take(NOWHERE, identity("acme"))
@@ -72,7 +72,7 @@ async def test_a_new_context_takes_the_place_of_the_old(sessions: Sessions) -> N
 
 
 @pytest.mark.parametrize("used", [False, True])
-async def test_an_expired_identity_is_let_go(sessions: Sessions, used: bool) -> None:
+async def test_an_expired_identitys_session_is_closed(sessions: Sessions, used: bool) -> None:
     """When its identity expires, a session is removed and closed; if it is in use, it is closed after that use."""
     shared = sessions.take(NOWHERE, identity("acme", expires_in=0.01))
     if not used:
@@ -89,7 +89,7 @@ async def test_an_expired_identity_is_let_go(sessions: Sessions, used: bool) -> 
     assert await closed(shared.connector)
 
 
-async def test_there_are_not_too_many(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_least_recently_used_session_is_closed(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit, the least recently used idle session is closed, and never one in use."""
     monkeypatch.setattr(rules, "MAX_SESSIONS", 2)
     used, first, second = (sessions.take(NOWHERE, identity(key)) for key in "abc")
@@ -104,7 +104,7 @@ async def test_there_are_not_too_many(sessions: Sessions, monkeypatch: pytest.Mo
     assert 2 == len(sessions)
 
 
-async def test_what_is_not_used_is_closed(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unused_session_is_closed(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that was not used for UNUSED_SECONDS is closed; one in use is not."""
     monkeypatch.setattr(rules, "UNUSED_SECONDS", 0.01)
     used, unused = sessions.take(NOWHERE, None), sessions.take(LOOPBACK, None)
@@ -114,7 +114,7 @@ async def test_what_is_not_used_is_closed(sessions: Sessions, monkeypatch: pytes
     assert not used.connector.closed
 
 
-async def test_the_end_closes_all(sessions: Sessions) -> None:
+async def test_close_closes_every_session(sessions: Sessions) -> None:
     """`close` closes every session, also one in use and one that was retired while in use."""
     retired = sessions.take(NOWHERE, identity("acme"))
     taken = [retired, sessions.take(NOWHERE, identity("acme")), sessions.take(LOOPBACK, None)]

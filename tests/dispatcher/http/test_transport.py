@@ -48,7 +48,7 @@ async def sent(script: Script, request_body: bytes = b'{"a": 1}', *, seconds: fl
 
 
 @pytest.mark.req("DEL-03")
-async def test_the_bytes_on_the_wire() -> None:
+async def test_a_request_is_sent_unchanged() -> None:
     """The receiver gets one POST with our headers and the unchanged bytes of the body, without cookie or encoding."""
     body = b'{"z": 1,  "a": "\xc3\xab"}\x00\xff'
     _, listener = await sent(status(204), body)
@@ -66,7 +66,7 @@ async def test_the_bytes_on_the_wire() -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost."]
 )
-async def test_nothing_is_dialled_that_is_not_allowed(host: str) -> None:
+async def test_loopback_is_not_dialled(host: str) -> None:
     """Loopback in any spelling is a forbidden address or an invalid host, and no connection is made."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules()) as transport:
         answer = await transport.send(request_to(f"http://{host}:{listener.port}/"))
@@ -77,7 +77,7 @@ async def test_nothing_is_dialled_that_is_not_allowed(host: str) -> None:
 
 
 @pytest.mark.req("DEL-12")
-async def test_literal_and_name_are_forbidden_alike() -> None:
+async def test_literal_and_name_fail_alike() -> None:
     """A literal, which no resolver sees, and a name both fail as a forbidden address; the detail has the reason."""
     async with HttpTransport(AddressRules()) as transport:
         literal = await transport.send(request_to("http://127.0.0.1:9/"))
@@ -92,7 +92,7 @@ async def test_literal_and_name_are_forbidden_alike() -> None:
 
 
 @pytest.mark.req("DEL-12")
-async def test_a_kept_connection_is_not_shared_with_another_tenant() -> None:
+async def test_kept_connections_are_not_shared_between_tenants() -> None:
     """A tenant without the permission cannot use the kept connection of a tenant that may dial the address."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules(ACME_ONLY)) as transport:
         allowed = await transport.send(request_to(listener.url, tenant="acme"))
@@ -105,7 +105,7 @@ async def test_a_kept_connection_is_not_shared_with_another_tenant() -> None:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-async def test_no_request_begins_too_late(kept: bool) -> None:
+async def test_a_late_request_is_not_dialled_or_written(kept: bool) -> None:
     """After its time to begin, a request is neither dialled nor written on a kept connection."""
     async with listening(status(200, b"ok")) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         if kept:
@@ -116,7 +116,7 @@ async def test_no_request_begins_too_late(kept: bool) -> None:
     assert int(kept) == len(listener.requests) == listener.connections
 
 
-async def test_a_slow_name_is_not_dialled_too_late() -> None:
+async def test_resolving_counts_against_the_time_to_begin() -> None:
     """The time for resolving counts: after the time to begin, nothing is dialled."""
     async with (
         listening(status(204)) as listener,
@@ -129,7 +129,7 @@ async def test_a_slow_name_is_not_dialled_too_late() -> None:
 
 
 @pytest.mark.req("DUR-07")
-async def test_a_loop_that_stands_still_before_the_dial() -> None:
+async def test_a_blocked_loop_counts_against_the_time_to_begin() -> None:
     """The time in which the event loop was blocked counts, although the loop does not notice it: nothing is dialled."""
     async with (
         listening(status(204)) as listener,
@@ -164,7 +164,7 @@ async def test_a_proxy_is_not_dialled_too_late() -> None:
     assert [] == proxy.heads
 
 
-async def test_connections_are_kept() -> None:
+async def test_successive_requests_share_a_connection() -> None:
     """Two successive requests share a connection."""
     async with listening(status(200, b"ok")) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         for _ in range(2):
@@ -184,7 +184,7 @@ async def test_redirects_are_not_followed(code: int) -> None:
     assert 0 == elsewhere.connections
 
 
-async def test_an_endless_body_is_cut() -> None:
+async def test_an_endless_body_is_read_to_the_limit() -> None:
     """An endless body is read up to the limit, then the connection is closed; 2 KiB are kept."""
     answer, _ = await sent(endless())
 
@@ -207,7 +207,7 @@ async def test_stalled_headers_time_out() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"nonsense\r\n\r\n", b"HTTP/1.1 two OK\r\n\r\n", b"SSH-2.0-x\r\n\r\n"])
-async def test_not_http(raw: bytes) -> None:
+async def test_an_answer_that_is_not_http_is_a_protocol_failure(raw: bytes) -> None:
     """An answer that is not HTTP is a protocol failure, and its text is not repeated."""
     answer, _ = await sent(answers(raw))
 
@@ -230,7 +230,7 @@ async def test_not_http(raw: bytes) -> None:
         (b"retry-after: \xff\r\n", ("\udcff",)),
     ],
 )
-async def test_retry_after(headers: bytes, expected: tuple[str, ...]) -> None:
+async def test_retry_after_is_returned_unchanged(headers: bytes, expected: tuple[str, ...]) -> None:
     """Values of `Retry-After` are returned unchanged: at most four, each of at most 64 characters."""
     answer, _ = await sent(status(503, b"later", headers))
 
@@ -256,7 +256,7 @@ async def test_the_path_is_sent_as_it_is_stored(path: str) -> None:
     assert listener.requests[0].startswith(f"POST {path} HTTP/1.1\r\n".encode())
 
 
-async def test_nobody_listens() -> None:
+async def test_refused_connection_and_unknown_name_differ() -> None:
     """A refused connection and an unknown name are failures of two different kinds."""
     async with HttpTransport(AddressRules(LOOPBACK)) as transport:
         refused = await transport.send(request_to(f"http://127.0.0.1:{closed_port()}/"))
@@ -267,7 +267,7 @@ async def test_nobody_listens() -> None:
     assert (FailureKind.CONNECTION, FailureKind.DNS) == (refused.kind, unknown.kind)
 
 
-async def test_the_limit_leaves_a_neighbour_alone() -> None:
+async def test_a_body_below_the_limit_keeps_the_connection() -> None:
     """After a body just below the limit, the connection is used again."""
     async with listening(status(200, b"x" * (RESPONSE_BYTES_READ - 1))) as listener:
         async with HttpTransport(AddressRules(LOOPBACK)) as transport:

@@ -45,7 +45,7 @@ async def test_an_echo_is_masked() -> None:
 
 
 @pytest.mark.req("SEC-15")
-async def test_a_receiver_that_shows_its_secrets() -> None:
+async def test_a_secret_on_an_error_page_is_masked() -> None:
     """A signing secret or a password in a URL on a receiver's error page is masked for every endpoint."""
     page = b"WEBHOOK_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw DATABASE_URL=postgresql://u:hunter2@db/app"
 
@@ -60,7 +60,7 @@ async def test_a_receiver_that_shows_its_secrets() -> None:
 
 
 @pytest.mark.req("SEC-15")
-async def test_an_echo_to_an_endpoint_without_headers_stays() -> None:
+async def test_an_answer_without_own_headers_is_kept() -> None:
     """The answer to an endpoint without headers of its own is kept unchanged."""
 
     async def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

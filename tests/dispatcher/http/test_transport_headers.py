@@ -40,7 +40,7 @@ def lines(raw: bytes) -> list[bytes]:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_they_arrive_byte_for_byte() -> None:
+async def test_own_headers_arrive_byte_for_byte() -> None:
     """Each value arrives once and unchanged, on a new and on a kept connection; our headers do not change."""
     async with listening(status(200, b"ok")) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         for request in (request_to(listener.url), with_own(listener.url), with_own(listener.url)):
@@ -53,7 +53,7 @@ async def test_they_arrive_byte_for_byte() -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_they_are_one_requests() -> None:
+async def test_own_headers_belong_to_one_request() -> None:
     """The next request on the same connection contains none of the previous request's own headers."""
     async with listening(status(200, b"ok")) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         await transport.send(with_own(listener.url))
@@ -65,7 +65,7 @@ async def test_they_are_one_requests() -> None:
 
 
 @pytest.mark.req("DEL-13", part="rules")
-async def test_ours_win() -> None:
+async def test_hookseals_headers_take_precedence() -> None:
     """If both have a header of the same name, only ours is sent."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         request = with_own(listener.url, {"x-both": b"theirs"})
@@ -88,7 +88,7 @@ async def test_ours_win() -> None:
         ("x-api-key", CANARY.encode() + b"v" * 4096),
     ],
 )
-async def test_what_may_not_be_sent_is_not_dialled(name: str, value: bytes) -> None:
+async def test_a_forbidden_header_is_a_defect_before_dialling(name: str, value: bytes) -> None:
     """A reserved or malformed name, or a value that could end its line, is a `Defect` before anything is dialled."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         with pytest.raises(Defect) as caught:
@@ -124,7 +124,7 @@ def shown_by(error: BaseException) -> str:
         stalls_after(b"HTTP/1.1 200 OK\r\nx: "),
     ],
 )
-async def test_no_answer_holds_a_value(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_answer_or_log_has_a_value(script: Script, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever the receiver does, neither the answer nor the log of any library contains a header value."""
     caplog.set_level(logging.DEBUG)
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
@@ -135,12 +135,12 @@ async def test_no_answer_holds_a_value(script: Script, caplog: pytest.LogCapture
     assert CANARY not in f"{answer!r} {caplog.text}"
 
 
-async def _mistaken(transport: HttpTransport, request: Request, _arrived: asyncio.Event) -> None:
+async def send_wrong_body(transport: HttpTransport, request: Request, _arrived: asyncio.Event) -> None:
     """Send a request whose body is not bytes."""
     await transport.send(replace(request, body="x"))  # type: ignore[arg-type]
 
 
-async def _cut_off(transport: HttpTransport, request: Request, arrived: asyncio.Event) -> None:
+async def cancel_request(transport: HttpTransport, request: Request, arrived: asyncio.Event) -> None:
     """Cancel a request that has arrived and is not answered."""
     sending = asyncio.create_task(transport.send(request))
     await asyncio.wait_for(arrived.wait(), 60)
@@ -152,8 +152,8 @@ GoWrong = Callable[[HttpTransport, Request, asyncio.Event], Awaitable[None]]
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-@pytest.mark.parametrize(("go_wrong", "within"), [(_mistaken, "transport.py"), (_cut_off, "streams.py")])
-async def test_no_error_holds_a_value(go_wrong: GoWrong, within: str) -> None:
+@pytest.mark.parametrize(("go_wrong", "within"), [(send_wrong_body, "transport.py"), (cancel_request, "streams.py")])
+async def test_no_traceback_has_a_value(go_wrong: GoWrong, within: str) -> None:
     """An error that passes through the transport leaves no header value in the frames of its traceback."""
     arrived = asyncio.Event()
 
@@ -170,7 +170,7 @@ async def test_no_error_holds_a_value(go_wrong: GoWrong, within: str) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_nothing_keeps_a_value() -> None:
+async def test_no_object_keeps_a_value() -> None:
     """After a request, sent or not, no object of the process refers to a header value, on a kept connection either."""
 
     def made() -> str:

@@ -29,7 +29,7 @@ ENDINGS = [
 @pytest.mark.req("DEL-13", part="injection")
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("header", ["{}", "x-name{}"])
-async def test_ours_end_no_line(header: str, ending: str) -> None:
+async def test_a_line_break_in_a_header_is_a_defect(header: str, ending: str) -> None:
     """A line break in one of our headers is a `Defect` that does not repeat the value, and nothing is dialled."""
     own = {header.format(ending): "v"} if "name" in header else {"x-correlation-id": f"canary{ending}"}
     async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
@@ -43,7 +43,7 @@ async def test_ours_end_no_line(header: str, ending: str) -> None:
 
 @pytest.mark.req("DEL-13", part="injection")
 @pytest.mark.parametrize("ending", [*ENDINGS, " HTTP/1.1\r\nx: y", "\u0100", " "])
-async def test_a_url_ends_no_line(ending: str) -> None:
+async def test_a_line_break_in_a_url_is_refused(ending: str) -> None:
     """A URL with a line break is refused when it is stored and when it is sent, and nothing is dialled."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         for url in (f"{listener.url}{ending}", f"http://127.0.0.1:{listener.port}{ending}/"):
@@ -64,7 +64,7 @@ VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size
 
 @pytest.mark.req("DEL-13", part="injection")
 @given(path=PATHS, value=VALUES, body=st.binary(max_size=50))
-async def test_one_request_is_one_request(path: str, value: str, body: bytes) -> None:
+async def test_exactly_one_request_arrives_or_none(path: str, value: str, body: bytes) -> None:
     """For any path, header value and body, exactly one request arrives, or none."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK), trust=NOBODY) as transport:
         request = request_to(f"http://127.0.0.1:{listener.port}/{path}", body=body)

@@ -55,7 +55,7 @@ def blocking() -> Iterator[Blocking]:
 
 
 @pytest.mark.req("DEL-11", part="reuse")
-async def test_a_stale_connection_is_not_written_on(blocking: Blocking) -> None:
+async def test_a_closed_connection_is_not_used(blocking: Blocking) -> None:
     """A connection that the receiver has closed is not used, even before the event loop has noticed."""
     url = f"http://127.0.0.1:{blocking.port}/"
     async with HttpTransport(AddressRules(LOOPBACK)) as transport:
@@ -70,7 +70,7 @@ async def test_a_stale_connection_is_not_written_on(blocking: Blocking) -> None:
 
 @pytest.mark.req("DEL-11", part="reuse")
 @pytest.mark.parametrize("cut", [resets_after(b""), resets_after(b"HTTP/1.1 2")])
-async def test_what_may_have_arrived_is_not_sent_again(cut: Script) -> None:
+async def test_a_written_request_is_not_sent_again(cut: Script) -> None:
     """A request whose kept connection broke after the write is not sent again: the receiver may have it."""
     count = 0
 
@@ -90,7 +90,7 @@ async def test_what_may_have_arrived_is_not_sent_again(cut: Script) -> None:
 
 
 @pytest.mark.req("DEL-11", part="reuse")
-async def test_what_a_receiver_says_unasked_is_no_answer() -> None:
+async def test_unrequested_bytes_are_no_answer() -> None:
     """Bytes that arrive on a kept connection before a request are not taken as its answer: the connection is closed."""
     first_is_answered = asyncio.Event()
     count = 0
@@ -114,7 +114,7 @@ async def test_what_a_receiver_says_unasked_is_no_answer() -> None:
 
 
 @pytest.mark.req("DEL-11", part="reuse")
-async def test_a_connection_that_is_taken_at_once() -> None:
+async def test_a_kept_connection_may_be_taken_at_once() -> None:
     """A request can take a kept connection before the previous request's task has seen the end of its answer."""
     go_on = asyncio.Event()
 
@@ -140,7 +140,7 @@ async def test_a_connection_that_is_taken_at_once() -> None:
     assert (1, 2) == (listener.connections, len(listener.requests))
 
 
-async def test_a_receiver_that_closes_is_dialled_anew() -> None:
+async def test_a_closing_receiver_gets_new_connections() -> None:
     """If a receiver closes each connection after its answer, each request gets a new connection."""
     script = status(204, headers=b"connection: close\r\n")
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
@@ -153,7 +153,7 @@ async def test_a_receiver_that_closes_is_dialled_anew() -> None:
 
 @pytest.mark.req("DEL-11", part="reuse")
 @pytest.mark.parametrize(("limits", "kept"), [(Limits(idle_each=3), 3), (Limits(idle=2), 2), (Limits(), 6)])
-async def test_so_many_are_kept(limits: Limits, kept: int) -> None:
+async def test_the_number_of_kept_connections_is_limited(limits: Limits, kept: int) -> None:
     """After concurrent requests, no more connections are kept than the limits per receiver and in all allow."""
     arrived = 0
     all_are_here = asyncio.Event()
@@ -191,7 +191,7 @@ async def test_the_longest_unused_goes_first() -> None:
         assert 1 == connections_to(other.port)
 
 
-async def test_what_is_unused_is_closed() -> None:
+async def test_an_unused_connection_is_closed() -> None:
     """A kept connection that is not used again is closed after `idle_seconds`."""
     async with (
         listening(status(204)) as listener,
@@ -207,7 +207,7 @@ async def test_what_is_unused_is_closed() -> None:
 
 
 @pytest.mark.req("DEL-11", part="bounds")
-async def test_no_connection_is_made_in_time() -> None:
+async def test_connecting_has_a_time_out() -> None:
     """A receiver whose system accepts no more connections is a time-out after `connect_seconds`."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))

@@ -81,7 +81,7 @@ def progress() -> Iterator[Progress]:
 
 
 @pytest.mark.req("DEL-12")
-def test_the_guard_itself_refuses(progress: Progress) -> None:
+def test_the_guard_checks_the_address_again(progress: Progress) -> None:
     """The guard checks the address again when it creates the socket, whatever was checked before."""
     with pytest.raises(ForbiddenAddressError):
         Guard(frozenset()).socket(HERE)
@@ -92,7 +92,7 @@ def test_the_guard_itself_refuses(progress: Progress) -> None:
 
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_only_reserved_ones_are_left(host: str) -> None:
+async def test_a_request_takes_no_reserved_descriptor(host: str) -> None:
     """A request never takes a reserved descriptor: it is not begun, and is sent once another one is free."""
     async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as sending:
         request = request_to(f"http://{host}:{listener.port}/")
@@ -103,7 +103,7 @@ async def test_only_reserved_ones_are_left(host: str) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_a_kept_connection_gives_way() -> None:
+async def test_a_kept_connection_frees_its_descriptor() -> None:
     """If a request lacks a descriptor, an idle kept connection is closed to free one."""
     async with (
         listening(status(204)) as listener,
@@ -123,7 +123,7 @@ async def test_a_kept_connection_gives_way() -> None:
 
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "unknown.invalid"])
-async def test_none_is_left(host: str) -> None:
+async def test_a_missing_descriptor_is_no_failure_of_the_receiver(host: str) -> None:
     """Without a descriptor, neither an address nor a name is reported as failed: the request is not begun."""
     async with HttpTransport(AddressRules(LOOPBACK)) as sending:
         with none_left():
@@ -131,7 +131,7 @@ async def test_none_is_left(host: str) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_the_way_to_a_proxy() -> None:
+async def test_a_missing_descriptor_is_no_failure_of_the_proxy() -> None:
     """If no descriptor is left to dial the proxy, this is not reported as a failure of the proxy."""
     proxy = EgressProxy(host="127.0.0.1", port=9)
     async with HttpTransport(AddressRules(LOOPBACK), proxy=proxy) as sending:
@@ -140,7 +140,7 @@ async def test_the_way_to_a_proxy() -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_one_address_of_several() -> None:
+async def test_a_missing_descriptor_for_the_next_address() -> None:
     """If one address refuses and no descriptor is left for the next one, the request is not begun."""
     asked = 0
 
@@ -160,7 +160,7 @@ async def test_one_address_of_several() -> None:
     assert 2 == asked
 
 
-async def test_no_thread_for_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_thread_is_no_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no thread can be started for a look-up, the request is not begun: the name is not reported as unknown."""
 
     def refused(_thread: threading.Thread) -> None:
@@ -172,14 +172,14 @@ async def test_no_thread_for_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_what_is_ours(code: int) -> None:
+def test_codes_of_exhaustion(code: int) -> None:
     """These codes mean that this machine lacks a resource; errors of a connection or of a name do not."""
     assert errno.errorcode[code] == exhausted_resource(OSError(code, ""))
     others = [OSError(), ConnectionRefusedError(errno.ECONNREFUSED, ""), ValueError(), socket.gaierror(-2, "")]
     assert [None] * 4 == [exhausted_resource(error) for error in others]
 
 
-def test_whether_one_is_left(progress: Progress) -> None:
+def test_exhaustion_is_reported_without_a_descriptor(progress: Progress) -> None:
     """`exhaustion_error` reports EMFILE if no descriptor is left, and nothing otherwise; `begun_socket` raises then."""
     assert exhaustion_error() is None
     with none_left():

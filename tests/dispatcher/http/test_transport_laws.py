@@ -75,7 +75,7 @@ def sealed(headers: Mapping[str, bytes]) -> dict[str, SecretMaterial]:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 @pytest.mark.parametrize("kind", ["scripted", "http"])
-async def test_sealed_headers_are_left_alone(kind: str) -> None:
+async def test_own_headers_are_not_changed(kind: str) -> None:
     """A request with the endpoint's own headers is sent, and its headers are unchanged afterwards."""
     own = {"x-api-key": b"k", "x-inside": b"a b"}
     async with listening(status(204)) as listener:
@@ -95,7 +95,7 @@ async def test_sealed_headers_are_left_alone(kind: str) -> None:
 @pytest.mark.parametrize(
     "own", [{"webhook-id": b"v"}, {"X-Api-Key": b"v"}, {"x-api-key": b"v\r\nx-admin: 1"}, {"x-api-key": b"v\x00"}]
 )
-async def test_what_may_not_be_sent_is_a_defect(kind: str, own: dict[str, bytes]) -> None:
+async def test_a_forbidden_header_is_a_defect(kind: str, own: dict[str, bytes]) -> None:
     """A forbidden own header raises `Defect`, and no request is begun."""
     scripted = ScriptedTransport()
     async with listening(status(204)) as listener, HttpTransport(AddressRules(LOOPBACK)) as http:

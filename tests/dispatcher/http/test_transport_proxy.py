@@ -42,7 +42,7 @@ async def test_a_request_goes_through_a_tunnel() -> None:
 
 @pytest.mark.req("DEL-11", part="proxy")
 @pytest.mark.parametrize("names", [("localhost",), ("other.example", "127.0.0.1")])
-async def test_tls_within_the_tunnel_is_by_name(names: tuple[str, ...], tmp_path: Path) -> None:
+async def test_tls_in_the_tunnel_checks_the_host_name(names: tuple[str, ...], tmp_path: Path) -> None:
     """In the tunnel, the certificate must be for the host name of the URL: one for the tunnel's address is refused."""
     vouching = authority()
     server = issued(*names, by=vouching).server(tmp_path)
@@ -63,7 +63,7 @@ async def test_tls_within_the_tunnel_is_by_name(names: tuple[str, ...], tmp_path
 
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.1", "169.254.169.254", "[::1]"])
-async def test_a_forbidden_address_is_not_asked_for(host: str) -> None:
+async def test_a_forbidden_address_is_not_requested_from_the_proxy(host: str) -> None:
     """An address that may not be dialled, such as the proxy's own, is not requested from the proxy either."""
     async with (
         proxying() as proxy,
@@ -77,7 +77,7 @@ async def test_a_forbidden_address_is_not_asked_for(host: str) -> None:
 
 
 @pytest.mark.req("DEL-12")
-async def test_only_the_proxy_itself_is_exempt() -> None:
+async def test_only_the_proxys_address_is_exempt() -> None:
     """The proxy is dialled although loopback is not allowed; public addresses are requested from it."""
     async with proxying() as proxy, HttpTransport(AddressRules(), proxy=proxy.settings()) as transport:
         proxy.answer = b"HTTP/1.1 403 no\r\n\r\n"
@@ -113,7 +113,7 @@ async def test_only_the_proxy_itself_is_exempt() -> None:
         (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 20_000, FailureKind.PROXY, "the egress proxy answered with too much"),
     ],
 )
-async def test_what_a_proxy_answers(answer: bytes, kind: FailureKind, detail: str) -> None:
+async def test_a_refused_tunnel_blames_proxy_or_receiver(answer: bytes, kind: FailureKind, detail: str) -> None:
     """Without a tunnel, the proxy or the receiver is blamed, by status; the text of the answer is not repeated."""
     async with (
         listening(status(204)) as listener,
@@ -130,7 +130,7 @@ async def test_what_a_proxy_answers(answer: bytes, kind: FailureKind, detail: st
     assert 0 == listener.connections
 
 
-async def test_a_proxy_that_is_not_there() -> None:
+async def test_an_unreachable_proxy_is_a_proxy_failure() -> None:
     """A proxy that is down, hangs or has no address is a proxy failure, within the time for connecting."""
 
     def look_up(host: str) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ async def test_a_proxy_that_is_not_there() -> None:
     ] == found
 
 
-async def test_credentials_are_for_the_proxy_alone() -> None:
+async def test_only_the_proxy_gets_credentials() -> None:
     """The proxy gets its credentials; the receiver does not."""
     async with (
         listening(status(204)) as listener,

@@ -103,7 +103,7 @@ def cases() -> dict[str, tuple[Callable[[], Script], FailureKind | int]]:
 NAMES = list(cases())
 
 
-def came_to(answer: Answer) -> FailureKind | int | None:
+def kind_or_status(answer: Answer) -> FailureKind | int | None:
     """Return the kind of failure or the status."""
     match answer:
         case Failure(kind=kind):
@@ -136,7 +136,7 @@ async def let_go(port: int, *, kept: int = 0) -> None:
 
 @pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", NAMES)
-async def test_each_has_its_outcome(name: str) -> None:
+async def test_each_receiver_has_its_outcome(name: str) -> None:
     """Each misbehaving receiver has one outcome; afterwards no connection is open, and the peak of memory is small."""
     made, expected = cases()[name]
     script = made()
@@ -151,7 +151,7 @@ async def test_each_has_its_outcome(name: str) -> None:
         finally:
             tracemalloc.stop()
 
-        assert expected == came_to(answer)
+        assert expected == kind_or_status(answer)
         assert MEMORY_BYTES > peak
         assert 1 == len(listener.requests), "the request was not sent exactly once"
         await let_go(listener.port, kept=len(transport._options.idle))
@@ -161,7 +161,7 @@ async def test_each_has_its_outcome(name: str) -> None:
 
 @pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-async def test_a_receiver_that_does_not_read() -> None:
+async def test_a_receiver_that_does_not_read_times_out() -> None:
     """A connection whose receiver does not read the request is closed at the time-out.
 
     The system buffers more on loopback than on a network, so the body is large.
@@ -190,7 +190,7 @@ async def test_a_receiver_that_does_not_read() -> None:
     ],
 )
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-async def test_where_a_redirect_leads_is_not_asked(location: str, code: int) -> None:
+async def test_a_redirects_target_is_not_dialled(location: str, code: int) -> None:
     """A redirect to loopback or to a metadata service is returned as a reply, and its target is not dialled."""
     async with listening(status(204)) as elsewhere:
         header = b"location: %b\r\n" % location.format(port=elsewhere.port).encode("ascii")
@@ -215,7 +215,7 @@ async def test_where_a_redirect_leads_is_not_asked(location: str, code: int) -> 
         (b"gzip", zlib.compress(b"x" * 4_000, wbits=31), "x" * 2_048),
     ],
 )
-async def test_what_is_compressed_is_read(encoding: bytes, body: bytes, expected: str) -> None:
+async def test_compressed_answers_are_decompressed_to_the_limit(encoding: bytes, body: bytes, expected: str) -> None:
     """An answer in gzip or deflate is decompressed up to the size of the snippet; other encodings give an empty one."""
     script = status(500, body, b"content-encoding: %b\r\n" % encoding)
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
@@ -226,7 +226,7 @@ async def test_what_is_compressed_is_read(encoding: bytes, body: bytes, expected
 
 
 @pytest.mark.req("DEL-11", part="bounds")
-async def test_a_neighbour_is_served_beside_them_all() -> None:
+async def test_a_healthy_receiver_is_not_delayed() -> None:
     """While misbehaving receivers have requests, a healthy one answers all of its own, over one connection."""
     scripts = {name: made() for name, (made, _) in cases().items()}
     ended = asyncio.Event()

@@ -32,12 +32,12 @@ SECONDS_TO_LIVE = 0.5
 QUICK = Limits(handshake_seconds=0.3)
 
 
-def of(*names: str, days: tuple[int, int] = (-1, 1), by: Issued | None = VOUCHING) -> Issued:
+def certificate_for(*names: str, days: tuple[int, int] = (-1, 1), by: Issued | None = VOUCHING) -> Issued:
     """Return a certificate, by default from the authority that is trusted here."""
     return issued(*names, by=by, days=days)
 
 
-async def asked(server: ssl.SSLContext, *, trust: ssl.SSLContext | None = None) -> tuple[Answer, Listener]:
+async def send_request(server: ssl.SSLContext, *, trust: ssl.SSLContext | None = None) -> tuple[Answer, Listener]:
     """Send one request to a receiver with this context."""
     async with (
         listening(status(204), tls=server) as listener,
@@ -50,29 +50,29 @@ async def asked(server: ssl.SSLContext, *, trust: ssl.SSLContext | None = None) 
 @pytest.mark.parametrize(
     ("certificate", "detail"),
     [
-        (of("localhost", days=(-9, -2)), "the certificate has expired"),
-        (of("localhost", days=(2, 9)), "the certificate is not valid yet"),
-        (of("other.example", "127.0.0.1"), "the certificate is for another name"),
-        (of("localhost", by=None), "the certificate is self-signed"),
+        (certificate_for("localhost", days=(-9, -2)), "the certificate has expired"),
+        (certificate_for("localhost", days=(2, 9)), "the certificate is not valid yet"),
+        (certificate_for("other.example", "127.0.0.1"), "the certificate is for another name"),
+        (certificate_for("localhost", by=None), "the certificate is self-signed"),
         (
-            of("localhost", by=authority("nobody's")),
+            certificate_for("localhost", by=authority("nobody's")),
             UNTRUSTED,
         ),
     ],
     ids=["expired", "not yet valid", "another name", "self-signed", "untrusted"],
 )
-async def test_a_certificate_that_is_not_good(certificate: Issued, detail: str, tmp_path: Path) -> None:
+async def test_a_bad_certificate_gets_no_request(certificate: Issued, detail: str, tmp_path: Path) -> None:
     """If the certificate is expired, for another name or not trusted, the failure says which, and nothing is sent."""
-    answer, listener = await asked(certificate.server(tmp_path))
+    answer, listener = await send_request(certificate.server(tmp_path))
 
     assert Failure(kind=FailureKind.TLS, detail=detail) == answer
     assert [] == listener.requests
 
 
-async def test_a_certificate_for_another_address(tmp_path: Path) -> None:
+async def test_a_certificate_must_be_for_the_address(tmp_path: Path) -> None:
     """A receiver that is addressed by an IP address must have a certificate for that address."""
     found = []
-    for certificate in (of("localhost"), of("127.0.0.1")):
+    for certificate in (certificate_for("localhost"), certificate_for("127.0.0.1")):
         async with (
             listening(status(204), tls=certificate.server(tmp_path)) as listener,
             HttpTransport(AddressRules(LOOPBACK), trust=trusting(VOUCHING)) as transport,
@@ -84,11 +84,11 @@ async def test_a_certificate_for_another_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("DEL-11", part="tls")
-async def test_the_system_decides_by_default(tmp_path: Path) -> None:
+async def test_the_systems_authorities_are_the_default(tmp_path: Path) -> None:
     """By default only the system's authorities are trusted; the operator can add others, or trust only the others."""
-    server = of("localhost").server(tmp_path)
-    unknown, _ = await asked(server, trust=client_context())
-    known, _ = await asked(server, trust=client_context(extra=VOUCHING.pem))
+    server = certificate_for("localhost").server(tmp_path)
+    unknown, _ = await send_request(server, trust=client_context())
+    known, _ = await send_request(server, trust=client_context(extra=VOUCHING.pem))
 
     assert isinstance(unknown, Failure)
     assert FailureKind.TLS is unknown.kind
@@ -111,9 +111,9 @@ def old(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
 
 @pytest.mark.req("DEL-11", part="tls")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-async def test_old_tls(version: ssl.TLSVersion, tmp_path: Path) -> None:
+async def test_old_tls_gets_no_request(version: ssl.TLSVersion, tmp_path: Path) -> None:
     """A receiver with TLS 1.1 or older gets no request, and the failure says why."""
-    with blocking_tls(old(of("localhost").server(tmp_path), version)) as receiver:
+    with blocking_tls(old(certificate_for("localhost").server(tmp_path), version)) as receiver:
         async with HttpTransport(AddressRules(LOOPBACK), trust=trusting(VOUCHING)) as transport:
             answer = await transport.send(request_to(receiver.url))
 
@@ -122,11 +122,11 @@ async def test_old_tls(version: ssl.TLSVersion, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_new_tls(version: ssl.TLSVersion, tmp_path: Path) -> None:
+async def test_new_tls_is_supported(version: ssl.TLSVersion, tmp_path: Path) -> None:
     """TLS 1.2 and 1.3 are supported."""
-    server = of("localhost").server(tmp_path)
+    server = certificate_for("localhost").server(tmp_path)
     server.minimum_version = server.maximum_version = version
-    answer, _ = await asked(server)
+    answer, _ = await send_request(server)
 
     assert Reply(status=204, snippet="") == answer
 
@@ -162,7 +162,7 @@ async def raw(kind: str) -> AsyncIterator[Listener]:
         ("silent", Failure(kind=FailureKind.TIMEOUT, detail="no TLS handshake within 0.3 s")),
     ],
 )
-async def test_no_tls_where_it_is_expected(kind: str, expected: Failure) -> None:
+async def test_a_receiver_without_tls_gets_no_plaintext(kind: str, expected: Failure) -> None:
     """A receiver without TLS never gets a request in plaintext; the handshake has a time limit of its own."""
     limits = QUICK if kind == "silent" else Limits()  # on a busy machine an answer needs time
     async with raw(kind) as listener, HttpTransport(AddressRules(LOOPBACK), limits=limits) as transport:
@@ -172,12 +172,12 @@ async def test_no_tls_where_it_is_expected(kind: str, expected: Failure) -> None
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_client_certificate_is_wanted(version: ssl.TLSVersion, tmp_path: Path) -> None:
+async def test_a_missing_client_certificate_is_a_tls_failure(version: ssl.TLSVersion, tmp_path: Path) -> None:
     """If the receiver requires a client certificate and the endpoint has none, the attempt is a TLS failure.
 
     In TLS 1.3 the receiver refuses after our side of the handshake, so the failure can say what is missing.
     """
-    server = of("localhost").server(tmp_path)
+    server = certificate_for("localhost").server(tmp_path)
     server.minimum_version = server.maximum_version = version
     server.verify_mode = ssl.CERT_REQUIRED
     server.load_verify_locations(cadata=VOUCHING.pem)
@@ -194,7 +194,7 @@ async def test_a_client_certificate_is_wanted(version: ssl.TLSVersion, tmp_path:
 
 
 @pytest.mark.req("DEL-11", part="tls")
-async def test_an_identity_of_its_own(tmp_path: Path) -> None:
+async def test_an_identity_shares_no_connection(tmp_path: Path) -> None:
     """The authorities of one endpoint are trusted for its requests only, and no other request uses its connections."""
     private = authority("private")
     server = issued("localhost", by=private).server(tmp_path)
@@ -215,7 +215,7 @@ async def test_an_identity_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.req("DEL-11", part="tls")
 async def test_a_new_context_makes_new_connections(tmp_path: Path) -> None:
     """Once an identity has a new context, no request uses a connection that was made with the old one."""
-    server = of("localhost").server(tmp_path)
+    server = certificate_for("localhost").server(tmp_path)
     async with (
         listening(status(204), tls=server) as listener,
         HttpTransport(AddressRules(LOOPBACK)) as transport,
@@ -230,9 +230,9 @@ async def test_a_new_context_makes_new_connections(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("DEL-11", part="tls")
-async def test_a_context_is_let_go_of(tmp_path: Path) -> None:
+async def test_an_expired_context_is_released(tmp_path: Path) -> None:
     """After an identity has expired, the transport and its kept connections no longer refer to its context."""
-    server = of("localhost").server(tmp_path)
+    server = certificate_for("localhost").server(tmp_path)
     async with (
         listening(status(204), tls=server) as listener,
         HttpTransport(AddressRules(LOOPBACK)) as transport,
@@ -252,7 +252,7 @@ async def test_a_context_is_let_go_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "is_read"), [(b"no certificate", False), (b"", True)])
-def test_what_the_system_trusts_cannot_be_read(
+def test_unreadable_system_authorities_are_an_error(
     content: bytes, is_read: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """If OpenSSL cannot read the authorities of the system, which it does not report, no context is made.

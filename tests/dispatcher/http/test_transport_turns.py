@@ -93,7 +93,7 @@ async def all_of(transport: HttpTransport, url: str, count: int) -> list[object]
 
 @pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_no_turn_of_the_loop_is_long(name: str, watch: Watch) -> None:
+async def test_no_turn_parses_more_than_a_slice(name: str, watch: Watch) -> None:
     """However many receivers send costly answers, no turn of the loop parses more than a few KiB.
 
     Connections have at most two turns between two counts of the loop.
@@ -111,7 +111,7 @@ async def test_no_turn_of_the_loop_is_long(name: str, watch: Watch) -> None:
     ("name", "most"),
     [("interim replies", SLICE_BYTES), ("chunks of one byte", CHUNK_BYTES * len(CHUNK) // 5 + 2 * SLICE_BYTES)],
 )
-async def test_five_hundred_deliveries_cost_little(name: str, most: int, watch: Watch) -> None:
+async def test_five_hundred_costly_answers_are_parsed_to_the_limit(name: str, most: int, watch: Watch) -> None:
     """Only a few KiB of each costly answer are parsed before its connection is closed, for 500 deliveries."""
     script = HOSTILE[name]
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
@@ -124,7 +124,7 @@ async def test_five_hundred_deliveries_cost_little(name: str, most: int, watch: 
 
 @pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_little_memory_is_taken(name: str) -> None:
+async def test_costly_answers_use_little_memory(name: str) -> None:
     """Thirty such receivers at once use no more memory than the buffers of their answers may have."""
     script = HOSTILE[name]
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
@@ -141,12 +141,12 @@ async def test_little_memory_is_taken(name: str) -> None:
 
 @pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_neighbour_waits_for_its_turn_only(name: str, watch: Watch) -> None:
+async def test_a_healthy_answer_waits_one_slice_of_each(name: str, watch: Watch) -> None:
     """The answer of a healthy receiver waits for at most one slice of each answer that arrived before it."""
-    came: list[int] = []
+    parsed_before: list[int] = []
 
     async def noted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.append(sum(watch.of.values()))
+        parsed_before.append(sum(watch.of.values()))
         writer.write(OK)
 
     async with (
@@ -158,7 +158,7 @@ async def test_a_neighbour_waits_for_its_turn_only(name: str, watch: Watch) -> N
         while not watch.of:  # noqa: ASYNC110 -- no event, and the next turn matters
             await asyncio.sleep(0)
         answer = await transport.send(request_to(healthy.url, timeout_seconds=PATIENCE))
-        waited = sum(watch.of.values()) - came[0]
+        waited = sum(watch.of.values()) - parsed_before[0]
         await floods
 
     assert Reply(status=204, snippet="") == answer
@@ -167,7 +167,7 @@ async def test_a_neighbour_waits_for_its_turn_only(name: str, watch: Watch) -> N
 
 
 @pytest.mark.req("DEL-11", part="bounds")
-async def test_so_many_interim_replies() -> None:
+async def test_sixteen_interim_replies_are_accepted() -> None:
     """Sixteen interim replies are accepted before an answer; after one more the connection is closed."""
     for count, expected in (
         (INTERIM_REPLIES, Reply(status=204, snippet="")),
@@ -188,7 +188,7 @@ async def test_so_many_interim_replies() -> None:
 
 
 @pytest.mark.req("DEL-11", part="bounds")
-async def test_too_much_before_the_answer() -> None:
+async def test_too_many_headers_end_the_attempt() -> None:
     """Headers that are each within their limit, but together above that of an answer, end the attempt."""
     header = b"x: " + b"y" * 8_000 + b"\r\n"
     script = answers(b"HTTP/1.1 200 OK\r\n" + header * (ANSWER_BYTES // len(header) + 1) + b"\r\n")
@@ -200,7 +200,7 @@ async def test_too_much_before_the_answer() -> None:
 
 
 @pytest.mark.req("DEL-11", part="bounds")
-async def test_as_many_chunks_as_it_likes() -> None:
+async def test_an_answer_in_many_chunks_is_read() -> None:
     """An answer in a thousand chunks is read to its end, and its connection is kept."""
     script = answers(CHUNKED + b"5\r\nhello\r\n" * 1_000 + b"0\r\n\r\n")
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
@@ -212,7 +212,7 @@ async def test_as_many_chunks_as_it_likes() -> None:
 
 @pytest.mark.req("DEL-11", part="reuse")
 @pytest.mark.parametrize("more", [OK, OK * 5_000, INTERIM * 40])
-async def test_what_follows_an_answer(more: bytes, watch: Watch) -> None:
+async def test_bytes_after_an_answer_close_the_connection(more: bytes, watch: Watch) -> None:
     """If a receiver sends more after its answer, its connection is not used again, so no other request gets it."""
     async with listening(answers(OK + more)) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         found = [await transport.send(request_to(listener.url, timeout_seconds=PATIENCE)) for _ in range(2)]
@@ -223,7 +223,7 @@ async def test_what_follows_an_answer(more: bytes, watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("length", [b"", b"content-length: 60000\r\n"])
-async def test_the_end_does_not_overtake_what_came_before_it(length: bytes, watch: Watch) -> None:
+async def test_an_answer_before_the_end_is_read_whole(length: bytes, watch: Watch) -> None:
     """Answers that still wait to be parsed when their connections end are read completely."""
     head = b"HTTP/1.1 500 no\r\nconnection: close\r\n" + length + b"\r\n"
 
@@ -241,7 +241,7 @@ async def test_the_end_does_not_overtake_what_came_before_it(length: bytes, watc
     assert {len(head) + 60_000} == set(watch.of.values())
 
 
-async def test_what_came_before_the_request_comes_first() -> None:
+async def test_earlier_bytes_are_parsed_first() -> None:
     """Bytes that arrived before the request are parsed in their order of arrival, however many there are."""
     body = b"x" * 30_000
 
@@ -262,7 +262,7 @@ async def test_what_came_before_the_request_comes_first() -> None:
     assert body == await content.read()
 
 
-async def test_a_time_out_while_much_waits() -> None:
+async def test_a_cancelled_request_drops_its_turn() -> None:
     """If a request is cancelled while its answer waits to be parsed, its connection is closed and its turn dropped."""
 
     async def half(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -283,7 +283,7 @@ async def test_a_time_out_while_much_waits() -> None:
         assert not turns._waiting
 
 
-async def test_a_fault_of_one_does_not_end_the_turns_of_others() -> None:
+async def test_an_error_in_one_connection_stops_no_other() -> None:
     """An error in one connection does not stop the parsing of others."""
 
     class Bytes:

@@ -114,7 +114,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class PointerRow:
     """The endpoint row: the version numbers, and how each of the two signs."""
 
     generation: int
@@ -138,7 +138,7 @@ class Model:
     lead: str = "previous"
     answers: dict[str, tuple[Rotate, Answer]] = field(default_factory=dict)
     rotations: int = 0
-    told: list[tuple[str, int | None]] = field(default_factory=lambda: [("endpoint.added", 1)])
+    audited: list[tuple[str, int | None]] = field(default_factory=lambda: [("endpoint.added", 1)])
 
     def due(self) -> tuple[int, ...]:
         """Return the versions that a claim now signs with, current first."""
@@ -146,9 +146,9 @@ class Model:
             return (self.current,)
         return (self.current, self.previous)
 
-    def standing(self) -> Standing:
+    def row(self) -> PointerRow:
         """Return the expected row."""
-        return Standing(
+        return PointerRow(
             generation=self.generation,
             current=self._how(self.current),
             previous=None if self.previous is None else self._how(self.previous),
@@ -222,7 +222,7 @@ class Model:
             raise _Refused(Conflict, "rotation_id")
         shows = answer.shows and answer.current == self.current
         if shows:
-            self.told.append(("secret.revealed", None))  # the answer omits a generation that the row cannot prove
+            self.audited.append(("secret.revealed", None))  # the answer omits a generation that the row cannot prove
         return replace(answer, fresh=False, shows=shows)
 
     def _roll_back(self, asked: RollBack) -> Answer:
@@ -240,7 +240,7 @@ class Model:
         self.expires_at = self.now + timedelta(seconds=overlap_seconds) if overlap_seconds else None
         self.current = current
         self.generation += 1
-        self.told.append((action, self.generation))
+        self.audited.append((action, self.generation))
         return Answer(
             generation=self.generation, current=self.current, previous=self.previous, expires_at=self.expires_at
         )

@@ -11,9 +11,9 @@ from hookseal.secrets.endpoint import pointer, rotation
 from hookseal.secrets.endpoint.rotation import RotationResult
 from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from tests.doubles.stored import Installation
-from tests.operations.endpoint.rotation_model import Answer, Standing
+from tests.operations.endpoint.rotation_model import Answer, PointerRow
 
-_TOLD = """
+_AUDITED = """
 SELECT action, (after ->> 'generation')::bigint FROM hookseal.audit_log WHERE tenant_id = $1 ORDER BY sequence
 """
 _ROTATIONS = """
@@ -25,11 +25,11 @@ SELECT rotation_id FROM hookseal.secret_rotations WHERE tenant_id = $1 AND endpo
 class Stored:
     """Everything that PostgreSQL stores of an endpoint."""
 
-    standing: Standing
+    row: PointerRow
     audited_generation: int | None
     states: dict[int, str]
     schemes: dict[int, str | None]
-    told: list[tuple[str, int | None]]
+    audited: list[tuple[str, int | None]]
     is_chained: bool
     rotations: list[str]
     older_claims: int
@@ -46,11 +46,11 @@ async def stored(installation: Installation, tenant: TenantId, endpoint: Endpoin
             found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint)
         unlocked.integrity.verify(found)
         return Stored(
-            standing=_standing(found),
+            row=_row(found),
             audited_generation=found.audited_generation,
             states={version.ref.version: version.state.value for version in versions},
             schemes={version.ref.version: version.scheme for version in versions},
-            told=[tuple(row) for row in await connection.fetch(_TOLD, tenant)],
+            audited=[tuple(row) for row in await connection.fetch(_AUDITED, tenant)],
             is_chained=chain.broken is None,
             rotations=[row["rotation_id"] for row in await connection.fetch(_ROTATIONS, *here)],
             older_claims=await held_deliveries.older_claims(connection, *here, found.generation),
@@ -58,10 +58,10 @@ async def stored(installation: Installation, tenant: TenantId, endpoint: Endpoin
         )
 
 
-def _standing(found: Pointer) -> Standing:
+def _row(found: Pointer) -> PointerRow:
     signing = (found.secret_ref, found.scheme, found.algorithm)
     previous = (found.previous_secret_ref, found.previous_scheme or "", found.previous_algorithm or "")
-    return Standing(
+    return PointerRow(
         generation=found.generation,
         current=(_number(signing[0]) or 0, *signing[1:]),
         previous=None if (number := _number(previous[0])) is None else (number, *previous[1:]),

@@ -104,7 +104,7 @@ class Site:
             else:
                 await bob.locks.wait()
             is_first = one.done() or ada.has_locked
-            pause.let_go()
+            pause.resume()
         ada.watch()
         both = [(first, one.result()), (second, other.result())]
         return both if is_first else both[::-1]
@@ -124,7 +124,7 @@ class Site:
             is_held = ada.has_locked and not one.done()
             is_after = one.done()
             [claim] = await asyncio.gather(self.claim(ring), return_exceptions=True)
-            pause.let_go()
+            pause.resume()
         ada.watch()
         if is_held:
             assert isinstance(claim, Busy), claim

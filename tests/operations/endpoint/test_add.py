@@ -34,7 +34,7 @@ async def records(installation: Installation) -> int:
     return found
 
 
-async def test_what_is_stored(installation: Installation) -> None:
+async def test_the_row_has_the_given_values(installation: Installation) -> None:
     """The row has the given values, the ref of a sealed record and a valid MAC, and no plaintext."""
     added = await installation.add(NEW)
 
@@ -59,7 +59,7 @@ async def test_what_is_stored(installation: Installation) -> None:
     assert added.secret.reveal() not in record["sealed"]
 
 
-async def test_the_secret_signs(installation: Installation) -> None:
+async def test_a_given_or_generated_secret_signs(installation: Installation) -> None:
     """A given secret is stored unchanged; without one, each endpoint gets a new one."""
     given = generate_signing_secret()
     added = [
@@ -78,7 +78,7 @@ async def test_the_secret_signs(installation: Installation) -> None:
     assert 3 == len({each.reveal() for each in kept})
 
 
-async def test_the_same_url_twice(installation: Installation) -> None:
+async def test_a_url_in_use_is_a_conflict(installation: Installation) -> None:
     """A second endpoint with the url of another is a conflict, and stores neither row nor secret."""
     await installation.endpoint(url=URL)
     with pytest.raises(Conflict) as caught:
@@ -91,7 +91,7 @@ async def test_the_same_url_twice(installation: Installation) -> None:
     )
 
 
-async def test_the_same_url_at_the_same_time(installation: Installation) -> None:
+async def test_of_concurrent_additions_one_succeeds(installation: Installation) -> None:
     """Of many concurrent additions of one url one succeeds, and one secret is stored."""
     ended = await asyncio.gather(*(installation.endpoint(url=URL) for _ in range(6)), return_exceptions=True)
 
@@ -115,7 +115,7 @@ async def test_two_tenants_share_a_url(installation: Installation) -> None:
             pass
 
 
-async def test_all_or_nothing(installation: Installation) -> None:
+async def test_without_a_secret_there_is_no_endpoint(installation: Installation) -> None:
     """If the secret cannot be stored, there is no endpoint either."""
     await installation.pool.execute("ALTER TABLE hookseal.secret_records ADD CHECK (tenant_id <> 'acme')")
     with pytest.raises(asyncpg.CheckViolationError):
@@ -127,7 +127,7 @@ async def test_all_or_nothing(installation: Installation) -> None:
     )
 
 
-async def test_inside_the_callers_transaction(installation: Installation) -> None:
+async def test_it_joins_the_callers_transaction(installation: Installation) -> None:
     """In a caller's transaction nothing is visible before its commit, and nothing is stored after a rollback."""
     async with installation.pool.acquire() as connection:
         transaction = connection.transaction()
@@ -142,7 +142,7 @@ async def test_inside_the_callers_transaction(installation: Installation) -> Non
     )
 
 
-async def test_an_outage(installation: Installation, database_url: str) -> None:
+async def test_a_closed_connection_is_unavailable(installation: Installation, database_url: str) -> None:
     """A closed connection raises `Unavailable`."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()
@@ -151,7 +151,7 @@ async def test_an_outage(installation: Installation, database_url: str) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_adding_is_audited(installation: Installation) -> None:
+async def test_an_addition_is_audited_without_its_secret(installation: Installation) -> None:
     """The audit row has the actor and the settings, only the host of the url, and no secret."""
     new = replace(NEW, url="https://receiver.example:8443/hook?token=hunter2", retry_schedule=(5, 300))
     added = await installation.add(new)
@@ -190,7 +190,7 @@ async def test_adding_is_audited(installation: Installation) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_what_cannot_be_audited_is_not_done(installation: Installation) -> None:
+async def test_without_its_audit_row_nothing_is_changed(installation: Installation) -> None:
     """If the audit row cannot be written, nothing is changed."""
     await installation.endpoint(url=f"{URL}/first")
     await installation.pool.execute("UPDATE hookseal.audit_heads SET sequence = 0")
@@ -204,7 +204,7 @@ async def test_what_cannot_be_audited_is_not_done(installation: Installation) ->
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
-async def test_x_webhook(installation: Installation) -> None:
+async def test_an_x_webhook_endpoint_signs_in_its_scheme(installation: Installation) -> None:
     """An x-webhook endpoint has its scheme under the MAC and with its secret, and signs with it."""
     secret = SecretMaterial("sechzehn Bytes äö".encode())
     added = await installation.add(replace(NEW, scheme=Scheme.X_WEBHOOK), secret)
@@ -240,7 +240,9 @@ async def test_retries_are_stored(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize(("silent_seconds", "longest"), [(0, 5_000), (31, 20_000)])
-async def test_the_smallest_live_drain(installation: Installation, silent_seconds: int, longest: int) -> None:
+async def test_a_time_out_must_fit_the_shortest_live_drain(
+    installation: Installation, silent_seconds: int, longest: int
+) -> None:
     """A time-out must fit the shortest drain of the live workers, or ours if there is none."""
     await installation.pool.executemany(
         "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, beaten_at)"

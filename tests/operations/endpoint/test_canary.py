@@ -8,15 +8,12 @@ from hookseal.cli.endpoint.rotation_status import end_if_switched
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.probe import ask_whether_switched
 from hookseal.operations.sending import Sending
 from hookseal.secrets import restore
 from hookseal.secrets.endpoint import canary_results, pointer
 from hookseal.secrets.endpoint.canary_results import MOST_KEPT, Evidence
-from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.stored import Installation
 from tests.doubles.transport import ScriptedTransport
@@ -61,16 +58,7 @@ async def probed(
         )
 
 
-async def rotated(installation: Installation, endpoint: EndpointId) -> None:
-    """Rotate with an overlap."""
-    async with installation.pool.acquire() as connection:
-        request = RotationRequest(
-            tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=60, secret=generate_signing_secret(), force=True
-        )
-        await rotation.rotate_secret(installation.operator(connection), request)
-
-
-async def kept(installation: Installation) -> int:
+async def canary_count(installation: Installation) -> int:
     """Return the number of recorded canaries."""
     count: int = await installation.pool.fetchval("SELECT count(*) FROM hookseal.rotation_canaries")
     return count
@@ -80,11 +68,11 @@ async def kept(installation: Installation) -> int:
 async def endpoint(installation: Installation) -> EndpointId:
     """Return an endpoint in an overlap, at generation 2."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, overlap_seconds=60, force=True)
     return endpoint
 
 
-async def test_what_is_returned_is_on_record(installation: Installation, endpoint: EndpointId) -> None:
+async def test_the_answer_is_recorded(installation: Installation, endpoint: EndpointId) -> None:
     """The answer is recorded as the newest canary of its generation only."""
     first = await probed(installation, endpoint, ScriptedTransport(REFUSED))
     second = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
@@ -96,7 +84,7 @@ async def test_what_is_returned_is_on_record(installation: Installation, endpoin
     assert None is await canary_results.last(installation.pool, TenantId("globex"), endpoint, 2)
 
 
-async def test_signed_by_the_current_secret_and_by_nobody(installation: Installation, endpoint: EndpointId) -> None:
+async def test_the_canary_is_signed_and_the_control_is_not(installation: Installation, endpoint: EndpointId) -> None:
     """The canary is signed by the current secret, the control by no stored secret."""
     transport = ScriptedTransport(TAKEN, REFUSED)
     await probed(installation, endpoint, transport)
@@ -122,23 +110,25 @@ async def test_signed_by_the_current_secret_and_by_nobody(installation: Installa
         pytest.param((REFUSED,), None, id="before-the-canary"),
     ],
 )
-async def test_somebody_moves_the_pointer(
+async def test_a_changed_generation_proves_nothing(
     installation: Installation, endpoint: EndpointId, answers: tuple[Answer, ...], during: int | None
 ) -> None:
     """If the generation is not the requested one, or changes meanwhile, nothing is proven or recorded."""
-    transport = ScriptedTransport(*answers, during=lambda: rotated(installation, endpoint))
+    transport = ScriptedTransport(
+        *answers, during=lambda: installation.rotate(endpoint, overlap_seconds=60, force=True)
+    )
     if during is None:
-        await rotated(installation, endpoint)
+        await installation.rotate(endpoint, overlap_seconds=60, force=True)
     with pytest.raises(Conflict, match="generation 3, not 2"):
         await probed(installation, endpoint, transport, expect_generation=2)
 
-    assert (during or 0, 0) == (len(transport.sent), await kept(installation))
+    assert (during or 0, 0) == (len(transport.sent), await canary_count(installation))
 
 
-async def test_proof_of_an_older_generation_ends_nothing(installation: Installation, endpoint: EndpointId) -> None:
+async def test_an_older_generations_proof_ends_no_overlap(installation: Installation, endpoint: EndpointId) -> None:
     """A proof ends the overlap of its own generation, and no overlap that began later."""
     found = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
-    await rotated(installation, endpoint)
+    await installation.rotate(endpoint, overlap_seconds=60, force=True)
     async with installation.pool.acquire() as connection:
         with pytest.raises(Conflict, match="generation 3, not 2"):
             await end_if_switched(installation.operator(connection), found)
@@ -154,7 +144,7 @@ async def test_proof_of_an_older_generation_ends_nothing(installation: Installat
         pytest.param(Slow(1.5), (TAKEN, REFUSED), 2, "refused an invalid signature", id="neither"),
     ],
 )
-async def test_too_late(
+async def test_neither_request_begins_late(
     installation: Installation,
     endpoint: EndpointId,
     clock: Slow,
@@ -171,7 +161,7 @@ async def test_too_late(
     assert all(request.start_by <= clock.monotonic() + 2 for request in transport.sent)
 
 
-async def test_a_receiver_that_fails_is_a_value(installation: Installation, endpoint: EndpointId) -> None:
+async def test_a_failed_request_is_an_outcome(installation: Installation, endpoint: EndpointId) -> None:
     """A request without a status is no error: its outcome is returned."""
     failure = Failure(kind=FailureKind.TLS, detail="the TLS handshake failed")
     found = await probed(installation, endpoint, ScriptedTransport(failure))
@@ -180,7 +170,7 @@ async def test_a_receiver_that_fails_is_a_value(installation: Installation, endp
     assert "the TLS handshake failed" in (found.detail or "")
 
 
-async def test_no_such_endpoint(installation: Installation) -> None:
+async def test_an_absent_endpoint_gets_no_request(installation: Installation) -> None:
     """An absent endpoint is not found, and nothing is sent."""
     transport = ScriptedTransport(TAKEN)
     with pytest.raises(NotFound):
@@ -206,7 +196,7 @@ async def test_the_newest_hundred_are_kept(installation: Installation, endpoint:
     assert {(endpoint, MOST_KEPT, False), (other, 1, False)} == {tuple(row) for row in counts}
 
 
-async def test_an_endpoint_that_is_deleted_meanwhile(installation: Installation, endpoint: EndpointId) -> None:
+async def test_nothing_is_recorded_after_a_deletion(installation: Installation, endpoint: EndpointId) -> None:
     """After a deletion nothing is recorded for the endpoint: its deletion stays the last audit row."""
 
     async def gone() -> None:
@@ -217,4 +207,4 @@ async def test_an_endpoint_that_is_deleted_meanwhile(installation: Installation,
         await probed(installation, endpoint, ScriptedTransport(REFUSED, during=gone))
 
     assert [] == [found async for found in restore.find_stale(installation.pool)]
-    assert 0 == await kept(installation)
+    assert 0 == await canary_count(installation)

@@ -35,7 +35,7 @@ async def states(installation: Installation) -> list[str]:
 
 
 @pytest.mark.req("OPS-10")
-async def test_what_becomes_of_it(installation: Installation) -> None:
+async def test_a_deletion_cancels_and_retires(installation: Installation) -> None:
     """The row is gone, the url is free, pending deliveries are cancelled, secrets are retired, the history stays."""
     added = await installation.endpoint()
     other = await installation.endpoint("globex")
@@ -78,7 +78,7 @@ async def test_what_becomes_of_it(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_not_there(installation: Installation) -> None:
+async def test_an_absent_endpoint_is_not_found(installation: Installation) -> None:
     """An absent, deleted or other tenant's endpoint is not found, and nothing is audited."""
     endpoint = (await installation.endpoint("globex")).pointer.endpoint_id
     for wanted in (UNKNOWN, endpoint):
@@ -100,7 +100,7 @@ async def test_not_there(installation: Installation) -> None:
         "scheme = 'unheard-of'",
     ],
 )
-async def test_a_row_that_was_altered(installation: Installation, alteration: str) -> None:
+async def test_an_altered_row_is_deleted(installation: Installation, alteration: str) -> None:
     """An altered row, which gets no requests, can still be deleted, and its own secret is retired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(
@@ -115,7 +115,7 @@ async def test_a_row_that_was_altered(installation: Installation, alteration: st
     )
 
 
-async def test_what_is_in_flight(installation: Installation) -> None:
+async def test_a_delivery_in_flight_is_recorded(installation: Installation) -> None:
     """A delivery in flight is still recorded; if it would need a retry it is cancelled instead."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     first, second = [(await installation.deliveries())[0] for _ in range(2)]
@@ -136,7 +136,7 @@ async def test_what_is_in_flight(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-10")
-async def test_a_claim_at_the_same_moment(installation: Installation) -> None:
+async def test_a_claim_during_the_deletion_takes_nothing(installation: Installation) -> None:
     """A claim during the deletion takes nothing, so its delivery is cancelled."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
@@ -153,7 +153,7 @@ async def test_a_claim_at_the_same_moment(installation: Installation) -> None:
     assert await ledger(installation.pool).claim(ring) is None
 
 
-async def test_many_at_the_same_time(installation: Installation) -> None:
+async def test_of_concurrent_deletions_one_succeeds(installation: Installation) -> None:
     """Of many concurrent deletions of one endpoint one succeeds."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ended = await asyncio.gather(*(deleted(installation, endpoint) for _ in range(5)), return_exceptions=True)

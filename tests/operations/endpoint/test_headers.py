@@ -85,7 +85,7 @@ async def everything(pool: "asyncpg.Pool[asyncpg.Record]") -> str:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_added(installation: Installation) -> None:
+async def test_header_values_are_stored_sealed(installation: Installation) -> None:
     """The row has the names and a ref under its MAC, a worker can open them, and no table has a value in the clear."""
     endpoint = await added(installation, authorization="Bearer x", x_key="k")
     found = endpoint.pointer
@@ -114,7 +114,7 @@ async def test_headers_that_may_not_be_sent_add_nothing(installation: Installati
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_changed(installation: Installation) -> None:
+async def test_a_change_makes_one_version(installation: Installation) -> None:
     """Setting, replacing and removing makes one new version, raises the generation by one, and is audited by name."""
     endpoint = (await added(installation, a="1", b="2", c="3")).pointer.endpoint_id
     change = HeaderChange(given=values(b="9", d="4"), removed=frozenset({"c"}))
@@ -145,7 +145,7 @@ async def test_changed(installation: Installation) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_all_removed_and_set_again(installation: Installation) -> None:
+async def test_version_numbers_continue_after_a_removal(installation: Installation) -> None:
     """Without headers the row has no ref; setting one again continues the version numbers."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await updated(installation, endpoint, HeaderChange(given={}, removed=frozenset({"a"})))
@@ -161,7 +161,7 @@ async def test_all_removed_and_set_again(installation: Installation) -> None:
     assert ["retired", "active"] == await states(installation)
 
 
-async def test_what_is_so_already(installation: Installation) -> None:
+async def test_present_headers_change_nothing(installation: Installation) -> None:
     """A change to the present headers, single or as a whole, makes no version and no audit row."""
     endpoint = (await added(installation, a="1", b="2")).pointer.endpoint_id
     for change in (
@@ -174,7 +174,7 @@ async def test_what_is_so_already(installation: Installation) -> None:
     assert 1 == len(await audited(installation.pool))
 
 
-async def test_what_cannot_be_changed(installation: Installation) -> None:
+async def test_a_refused_change_changes_nothing(installation: Installation) -> None:
     """Removing an absent header, or exceeding a limit, changes nothing."""
     endpoint = (await added(installation, a="1", **{f"h{number}": "x" for number in range(19)})).pointer.endpoint_id
     with pytest.raises(NotFound, match="no header zz"):
@@ -190,7 +190,7 @@ async def test_what_cannot_be_changed(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
-async def test_a_row_that_was_altered(installation: Installation) -> None:
+async def test_an_altered_row_gives_no_headers(installation: Installation) -> None:
     """No headers are opened or replaced through a row with an invalid MAC."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
@@ -200,7 +200,7 @@ async def test_a_row_that_was_altered(installation: Installation) -> None:
     assert ["active"] == await states(installation)
 
 
-async def test_values_that_are_spoilt(installation: Installation) -> None:
+async def test_replacing_all_repairs_an_altered_record(installation: Installation) -> None:
     """A record that does not open refuses single changes; replacing all headers repairs it."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await installation.pool.execute(
@@ -215,7 +215,7 @@ async def test_values_that_are_spoilt(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-09")
-async def test_one_winner(installation: Installation) -> None:
+async def test_of_concurrent_changes_one_succeeds(installation: Installation) -> None:
     """Of changes that expect one generation exactly one succeeds; without an expectation all do, one after another."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     ended = await asyncio.gather(
@@ -232,7 +232,7 @@ async def test_one_winner(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-07")
-async def test_what_waits_is_woken(installation: Installation) -> None:
+async def test_new_values_release_a_held_delivery(installation: Installation) -> None:
     """Changing the values releases a delivery held because they were unavailable; changing the name does not."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await installation.deliveries()
@@ -250,7 +250,7 @@ async def test_what_waits_is_woken(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
-async def test_deleted_and_put_back(installation: Installation) -> None:
+async def test_a_restored_row_is_refused_as_stale(installation: Installation) -> None:
     """Deletion retires the header values, and a row that is put back afterwards is refused as stale."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     columns = await installation.pool.fetchval(
@@ -273,7 +273,7 @@ async def test_deleted_and_put_back(installation: Installation) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_operators_role(installation: Installation, database_url: str) -> None:
+async def test_the_operator_role_suffices(installation: Installation, database_url: str) -> None:
     """The operator role alone can add, change and remove headers and the rotation period."""
     async with login(installation.pool, database_url, "hookseal_operator") as (_, url):
         connection = await asyncpg.connect(url)
@@ -295,7 +295,7 @@ async def test_the_operators_role(installation: Installation, database_url: str)
             await connection.close()
 
 
-async def test_the_period(installation: Installation) -> None:
+async def test_the_rotation_period_is_audited(installation: Installation) -> None:
     """The rotation period is stored and audited, and changing it leaves the generation."""
     endpoint = (await installation.add(replace(NEW, rotate_every_days=30))).pointer.endpoint_id
     stored = "SELECT rotate_every_days FROM hookseal.endpoints"

@@ -96,7 +96,7 @@ async def claim(installation: Installation, *, lease_seconds: float = 45) -> tup
 @pytest.mark.req("SEC-09", "SEC-10")
 @pytest.mark.req("SEC-14", part="append")
 @pytest.mark.req("OPS-10")
-async def test_rotates(installation: Installation, endpoint: EndpointId) -> None:
+async def test_a_rotation_keeps_the_previous_secret(installation: Installation, endpoint: EndpointId) -> None:
     """The new version is current, the old one previous during the overlap, the MAC is valid, and it is audited once."""
     answer = await rotated(installation, wanted(endpoint, rotation_id="r1"))
     found = await row(installation, endpoint)
@@ -122,7 +122,7 @@ async def test_rotates(installation: Installation, endpoint: EndpointId) -> None
 
 
 @pytest.mark.req("SEC-10")
-async def test_overlap_zero_revokes(installation: Installation, endpoint: EndpointId) -> None:
+async def test_overlap_zero_retires_every_older_version(installation: Installation, endpoint: EndpointId) -> None:
     """Without an overlap every older version is retired, also in a running overlap, without `force`."""
     await rotated(installation, wanted(endpoint))
     answer = await rotated(installation, wanted(endpoint, overlap_seconds=0))
@@ -146,7 +146,7 @@ async def test_overlap_zero_revokes(installation: Installation, endpoint: Endpoi
 
 
 @pytest.mark.req("SEC-10")
-async def test_a_second_rotation_inside_an_overlap(installation: Installation, endpoint: EndpointId) -> None:
+async def test_a_second_rotation_in_an_overlap_needs_force(installation: Installation, endpoint: EndpointId) -> None:
     """It is refused without `force`; with it the older previous version is retired at once."""
     await rotated(installation, wanted(endpoint))
     before = dict(await row(installation, endpoint)) | {"seconds_left": None}
@@ -159,7 +159,7 @@ async def test_a_second_rotation_inside_an_overlap(installation: Installation, e
 
 
 @pytest.mark.req("SEC-09")
-async def test_one_of_a_hundred_wins(installation: Installation, endpoint: EndpointId) -> None:
+async def test_of_a_hundred_concurrent_rotations_one_succeeds(installation: Installation, endpoint: EndpointId) -> None:
     """Of 100 concurrent rotations that expect one generation exactly one succeeds; the others change nothing."""
     results = await asyncio.gather(
         *(rotated(installation, wanted(endpoint, expect_generation=1)) for _ in range(100)), return_exceptions=True
@@ -176,7 +176,7 @@ async def test_one_of_a_hundred_wins(installation: Installation, endpoint: Endpo
 
 
 @pytest.mark.req("SEC-09")
-async def test_idempotent_by_rotation_id(installation: Installation, endpoint: EndpointId) -> None:
+async def test_one_rotation_id_rotates_once(installation: Installation, endpoint: EndpointId) -> None:
     """Twenty concurrent requests and a later one with one id rotate once and get the same answer and secret."""
     first = await asyncio.gather(*(rotated(installation, wanted(endpoint, rotation_id="r1")) for _ in range(20)))
     again = await rotated(installation, wanted(endpoint, rotation_id="r1"))
@@ -204,7 +204,7 @@ async def test_a_repeat_reveals_only_what_is_active(installation: Installation, 
 @pytest.mark.parametrize(
     "changes", [{"overlap_seconds": 60}, {"scheme": Scheme.X_WEBHOOK}, {"lead": "current"}, {"given": True}]
 )
-async def test_a_rotation_id_means_one_thing(
+async def test_a_rotation_id_with_other_arguments_is_refused(
     installation: Installation, endpoint: EndpointId, changes: dict[str, Any]
 ) -> None:
     """The same id with other arguments is refused."""
@@ -231,7 +231,7 @@ async def test_a_rotation_id_belongs_to_one_endpoint(installation: Installation,
 
 
 @pytest.mark.req("SEC-08", "SEC-09")
-async def test_another_tenants_endpoint_is_not_there(installation: Installation, endpoint: EndpointId) -> None:
+async def test_another_tenants_endpoint_is_not_found(installation: Installation, endpoint: EndpointId) -> None:
     """An endpoint of another tenant is not found, and nothing is changed."""
     with pytest.raises(NotFound):
         await rotated(installation, wanted(endpoint, tenant_id=TenantId("globex")))
@@ -249,7 +249,7 @@ async def test_an_altered_row_is_not_rotated(installation: Installation, endpoin
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
-async def test_rotates_to_another_scheme(installation: Installation, endpoint: EndpointId) -> None:
+async def test_each_version_signs_in_its_scheme(installation: Installation, endpoint: EndpointId) -> None:
     """In the overlap each version signs by the scheme it was made for."""
     given = SecretMaterial(b"sixteen bytes or more of text")
     await rotated(installation, wanted(endpoint, scheme=Scheme.X_WEBHOOK, secret=given, given=True))
@@ -270,7 +270,7 @@ async def test_a_given_secret_must_fit_its_scheme(installation: Installation, en
 
 @pytest.mark.req("SEC-10")
 @pytest.mark.req("OPS-10")
-async def test_rolls_back(installation: Installation, endpoint: EndpointId) -> None:
+async def test_a_rollback_exchanges_the_secrets(installation: Installation, endpoint: EndpointId) -> None:
     """In an overlap the previous secret becomes current again, and the other one signs for a new overlap."""
     await rotated(installation, wanted(endpoint))
     async with installation.pool.acquire() as connection:
@@ -294,7 +294,9 @@ async def test_rolls_back(installation: Installation, endpoint: EndpointId) -> N
 
 @pytest.mark.req("SEC-10")
 @pytest.mark.req("OPS-10")
-async def test_ends_an_overlap(installation: Installation, endpoint: EndpointId) -> None:
+async def test_the_end_of_an_overlap_retires_the_previous_secret(
+    installation: Installation, endpoint: EndpointId
+) -> None:
     """The previous secret is retired without a new one; with another expected generation it stays."""
     await rotated(installation, wanted(endpoint))
     async with installation.pool.acquire() as connection:
@@ -309,7 +311,7 @@ async def test_ends_an_overlap(installation: Installation, endpoint: EndpointId)
 
 
 @pytest.mark.req("SEC-10")
-async def test_complete_once_every_older_claim_has_ended(installation: Installation, endpoint: EndpointId) -> None:
+async def test_a_revocation_waits_for_older_claims(installation: Installation, endpoint: EndpointId) -> None:
     """A revocation is complete once every older claim is recorded; newer claims do not count."""
     ledger, older = await claim(installation)
     answer = await rotated(installation, wanted(endpoint, overlap_seconds=0))
@@ -342,9 +344,7 @@ async def test_complete_once_every_older_claim_has_ended(installation: Installat
 
 
 @pytest.mark.req("SEC-10")
-async def test_an_older_claim_whose_lease_ran_out_does_not_count(
-    installation: Installation, endpoint: EndpointId
-) -> None:
+async def test_an_expired_claim_does_not_delay_a_revocation(installation: Installation, endpoint: EndpointId) -> None:
     """A dead worker's claim delays a revocation until its lease ends, since it may not send after that."""
     await claim(installation, lease_seconds=0.5)
     answer = await rotated(installation, wanted(endpoint, overlap_seconds=0))
@@ -364,7 +364,7 @@ async def test_an_older_claim_whose_lease_ran_out_does_not_count(
 
 
 @pytest.mark.req("SEC-07")
-async def test_wakes_what_waits_for_a_secret(installation: Installation, endpoint: EndpointId) -> None:
+async def test_a_rotation_releases_a_held_delivery(installation: Installation, endpoint: EndpointId) -> None:
     """A rotation releases a held delivery, due and unrung, so that the outbox rings it."""
     [ring] = await installation.deliveries()
     await _held(installation, ring)
@@ -412,7 +412,9 @@ async def test_a_repeat_after_the_integrity_key_was_rotated(installation: Instal
         await rotated(installation, wanted(endpoint, given=True, rotation_id="r-1"))
 
 
-async def test_a_repeat_whose_fingerprint_nobody_can_check(installation: Installation, endpoint: EndpointId) -> None:
+async def test_a_repeat_with_an_unknown_fingerprint_is_refused(
+    installation: Installation, endpoint: EndpointId
+) -> None:
     """A repeat whose fingerprint is under an unknown integrity key version is refused as a different request."""
     asked = wanted(endpoint, rotation_id="r-1")
     await rotated(installation, asked)

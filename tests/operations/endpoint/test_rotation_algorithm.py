@@ -78,7 +78,7 @@ async def added(installation: Installation, endpoint: NewEndpoint = ED25519) -> 
     return await installation.add(endpoint)
 
 
-async def test_an_endpoint_is_added(installation: Installation) -> None:
+async def test_an_added_endpoint_returns_its_public_key(installation: Installation) -> None:
     """A new pair is drawn, only its public key is returned, and its signatures verify with it."""
     one = await added(installation)
 
@@ -105,7 +105,7 @@ async def test_an_endpoint_is_added(installation: Installation) -> None:
         ({"algorithm": Algorithm.HMAC}, generate_signing_secret(Algorithm.ED25519)),
     ],
 )
-async def test_what_cannot_be_added(
+async def test_an_unfit_secret_is_refused(
     installation: Installation, changes: dict[str, Any], secret: SecretMaterial | None
 ) -> None:
     """The scheme x-webhook, an HMAC secret, a public key, and a pair for HMAC are refused; nothing is stored."""
@@ -115,7 +115,7 @@ async def test_what_cannot_be_added(
 
 
 @pytest.mark.req("SEC-09")
-async def test_from_hmac_and_back(installation: Installation) -> None:
+async def test_an_overlap_signs_with_both_algorithms(installation: Installation) -> None:
     """In each overlap both secrets sign, each with its own algorithm, current first."""
     one = await installation.endpoint()
     first = await rotated(installation, one.pointer.endpoint_id, algorithm=Algorithm.ED25519)
@@ -134,7 +134,7 @@ async def test_from_hmac_and_back(installation: Installation) -> None:
     verify(previous, first.public_key)
 
 
-async def test_the_algorithm_stays(installation: Installation) -> None:
+async def test_a_rotation_keeps_the_algorithm(installation: Installation) -> None:
     """Without a requested algorithm a rotation stays with ed25519, even if the drawn secret is for HMAC."""
     one = await added(installation)
     drawn = generate_signing_secret()
@@ -149,7 +149,7 @@ async def test_the_algorithm_stays(installation: Installation) -> None:
     assert (await rotated(installation, other.pointer.endpoint_id, secret=drawn)).secret == drawn
 
 
-async def test_a_secret_that_was_drawn_is_used(installation: Installation) -> None:
+async def test_a_drawn_or_given_pair_signs(installation: Installation) -> None:
     """A pair that was drawn or given for ed25519 is the one that signs."""
     endpoint = (await added(installation)).pointer.endpoint_id
     for given in (False, True):
@@ -158,7 +158,7 @@ async def test_a_secret_that_was_drawn_is_used(installation: Installation) -> No
         assert public_key_of(pair) == answer.public_key
 
 
-async def test_the_other_scheme(installation: Installation) -> None:
+async def test_x_webhook_needs_hmac(installation: Installation) -> None:
     """A change to x-webhook needs a change to HMAC in the same rotation; otherwise nothing is changed."""
     endpoint = (await added(installation)).pointer.endpoint_id
     for changes in ({}, {"algorithm": Algorithm.ED25519}):
@@ -176,7 +176,7 @@ async def test_the_other_scheme(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("secret", [generate_signing_secret(), SecretMaterial(b"a text of more than sixteen bytes")])
-async def test_a_given_secret_must_fit(installation: Installation, secret: SecretMaterial) -> None:
+async def test_a_given_hmac_secret_is_refused(installation: Installation, secret: SecretMaterial) -> None:
     """A given HMAC secret is refused for ed25519 and not replaced by a drawn one."""
     endpoint = (await added(installation)).pointer.endpoint_id
     with pytest.raises(Malformed, match="whsk_"):
@@ -185,7 +185,7 @@ async def test_a_given_secret_must_fit(installation: Installation, secret: Secre
 
 
 @pytest.mark.req("SEC-10")
-async def test_rolled_back(installation: Installation) -> None:
+async def test_a_rollback_exchanges_the_algorithms(installation: Installation) -> None:
     """A rollback from ed25519 to HMAC exchanges the algorithms, and the audit row has both."""
     one = await installation.endpoint()
     first = await rotated(installation, one.pointer.endpoint_id, algorithm=Algorithm.ED25519)
@@ -206,7 +206,7 @@ async def test_rolled_back(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-09")
 @pytest.mark.req("OPS-10")
-async def test_a_repeat(installation: Installation) -> None:
+async def test_a_repeat_returns_the_public_key(installation: Installation) -> None:
     """A repeat returns the public key, active or not, and reveals nothing; with another algorithm it is refused."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     first = await rotated(installation, endpoint, algorithm=Algorithm.ED25519, rotation_id="r1")
@@ -225,7 +225,7 @@ async def test_a_repeat(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-09")
 @pytest.mark.parametrize("altered", ["null", '"whpk_AAAA"'])
-async def test_an_answer_that_was_altered(installation: Installation, altered: str) -> None:
+async def test_an_altered_answer_reveals_nothing(installation: Installation, altered: str) -> None:
     """An altered row of rotations neither changes the returned public key nor reveals the private one."""
     endpoint = (await added(installation)).pointer.endpoint_id
     first = await rotated(installation, endpoint, rotation_id="r1")
@@ -238,7 +238,7 @@ async def test_an_answer_that_was_altered(installation: Installation, altered: s
     assert (None, first.public_key) == (again.secret, again.public_key)
 
 
-async def test_a_repeat_once_the_pair_is_destroyed(installation: Installation) -> None:
+async def test_a_destroyed_pair_has_no_public_key(installation: Installation) -> None:
     """For a destroyed pair a repeat returns the answer without its public key."""
     endpoint = (await added(installation)).pointer.endpoint_id
     first = await rotated(installation, endpoint, rotation_id="r1")
@@ -250,7 +250,7 @@ async def test_a_repeat_once_the_pair_is_destroyed(installation: Installation) -
 
 
 @pytest.mark.req("OPS-10")
-async def test_what_the_log_says(installation: Installation) -> None:
+async def test_the_audit_row_has_both_algorithms(installation: Installation) -> None:
     """The audit row has both algorithms and the master key of the new secret, and no secret."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     pair = generate_signing_secret(Algorithm.ED25519)

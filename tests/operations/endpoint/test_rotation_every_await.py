@@ -45,7 +45,7 @@ BACK = Expected(
 ENDED = Expected(
     generation=3, signing=(2,), states=("retired", "active"), actions=(*OVERLAP.actions, "secret.overlap_ended")
 )
-TOLD = Expected(generation=2, signing=(2, 1), states=OVERLAP.states, actions=(*OVERLAP.actions, "secret.revealed"))
+REVEALED = Expected(generation=2, signing=(2, 1), states=OVERLAP.states, actions=(*OVERLAP.actions, "secret.revealed"))
 
 
 @pytest.mark.req("SEC-09", "SEC-10")
@@ -54,7 +54,7 @@ TOLD = Expected(generation=2, signing=(2, 1), states=OVERLAP.states, actions=(*O
     [
         pytest.param("rotate", FIRST, OVERLAP, 1, id="rotate"),
         pytest.param("revoke", FIRST, REVOKED, 2, id="revoke"),
-        pytest.param("rotate", OVERLAP, TOLD, 2, id="ask-again"),
+        pytest.param("rotate", OVERLAP, REVEALED, 2, id="ask-again"),
         pytest.param("roll_back", OVERLAP, BACK, 2, id="roll-back"),
         pytest.param("end_overlap", OVERLAP, ENDED, 2, id="end-overlap"),
     ],
@@ -76,7 +76,7 @@ async def test_killed_at_every_await(
             assert await is_done(installation, endpoint, old, new)
             break
         endings.append(await is_done(installation, endpoint, old, new))
-        await goes_on(installation, name, endpoint, new, done=endings[-1])
+        await require_repeatable(installation, name, endpoint, new, done=endings[-1])
 
     require_one_moment(endings, least=20 // steps)
 
@@ -98,7 +98,7 @@ async def rotated(installation: Installation, endpoint: EndpointId, *, overlap_s
 
 async def is_done(installation: Installation, endpoint: EndpointId, old: Expected, new: Expected) -> bool:
     """Return whether everything stored shows the operation as done; fail if it disagrees."""
-    found = await stands(installation, endpoint)
+    found = await stored_state(installation, endpoint)
     assert found in {old, new}
     [chain] = await log.verify(installation.pool, installation.unlocked.integrity, tenant=TENANT)
     assert chain.broken is None
@@ -110,7 +110,7 @@ async def is_done(installation: Installation, endpoint: EndpointId, old: Expecte
     return found == new
 
 
-async def stands(installation: Installation, endpoint: EndpointId) -> Expected:
+async def stored_state(installation: Installation, endpoint: EndpointId) -> Expected:
     """Return the stored state: the row with a valid MAC, its versions, and its audit rows."""
     pointer = await claimed(installation, endpoint)
     async with installation.unlocked.service.signers(pointer) as signers:
@@ -138,7 +138,9 @@ async def claimed(installation: Installation, endpoint: EndpointId) -> Pointer:
     return claim.target.pointer
 
 
-async def goes_on(installation: Installation, name: str, endpoint: EndpointId, new: Expected, *, done: bool) -> None:
+async def require_repeatable(
+    installation: Installation, name: str, endpoint: EndpointId, new: Expected, *, done: bool
+) -> None:
     """Fail unless a repeat finds the operation done once, and a claim signs with the answered secret."""
     if name in {"rotate", "revoke"}:
         answer = await rotated(installation, endpoint, overlap_seconds=60 if name == "rotate" else 0)
@@ -152,7 +154,7 @@ async def goes_on(installation: Installation, name: str, endpoint: EndpointId, n
                 await again
         else:
             await again
-    assert new == await stands(installation, endpoint)
+    assert new == await stored_state(installation, endpoint)
 
 
 async def signs_as_answered(installation: Installation, endpoint: EndpointId, answer: RotationResult) -> None:

@@ -192,11 +192,11 @@ class Rotations(RuleBasedStateMachine):
         assert states.count("previous") <= 1
         assert model.states() == stored.states
         assert {number: version.scheme for number, version in model.versions.items()} == stored.schemes
-        assert model.standing() == stored.standing
+        assert model.row() == stored.row
         assert model.generation == stored.audited_generation
         assert stored.is_chained
-        assert model.told == stored.told
-        moves = [generation for action, generation in stored.told if action != "secret.revealed"]
+        assert model.audited == stored.audited
+        moves = [generation for action, generation in stored.audited if action != "secret.revealed"]
         assert list(range(1, model.generation + 1)) == moves
         assert model.rotations == len(stored.rotations)
         assert set(model.answers) <= set(stored.rotations)

@@ -40,7 +40,7 @@ async def scene(database_url: str) -> AsyncIterator[Scheduling]:
         yield made
 
 
-async def test_announced_and_then_made(scene: Scheduling) -> None:
+async def test_a_rotation_is_announced_and_made_once(scene: Scheduling) -> None:
     """A rotation is announced once, a day before it is due, made once when it is due, and both are audited."""
     endpoint_id = (await scene.endpoint(days=30)).pointer.endpoint_id
     await scene.pass_(29 * DAY - HOUR)
@@ -75,7 +75,7 @@ async def test_announced_and_then_made(scene: Scheduling) -> None:
     assert [None] == [each.broken for each in await log.verify(scene.pool, scene.installation.unlocked.integrity)]
 
 
-async def test_every_period_anew(scene: Scheduling) -> None:
+async def test_each_period_has_its_rotation(scene: Scheduling) -> None:
     """Each period has its own announcement and rotation, and its overlap ends by itself in between."""
     endpoint_id = (await scene.endpoint(days=1)).pointer.endpoint_id
     for _ in range(3):
@@ -90,7 +90,7 @@ async def test_every_period_anew(scene: Scheduling) -> None:
 
 
 @pytest.mark.parametrize("age", [31, 200])
-async def test_long_overdue(scene: Scheduling, age: int) -> None:
+async def test_an_overdue_rotation_is_announced_a_day_ahead(scene: Scheduling, age: int) -> None:
     """An overdue rotation is also announced a full day before it is made."""
     await scene.endpoint(days=30)
     await scene.pass_(age * DAY)
@@ -101,7 +101,7 @@ async def test_long_overdue(scene: Scheduling, age: int) -> None:
     assert [RotatedBySchedule] == [type(turn) for turn in await scene.turns()]
 
 
-async def test_what_moves_between(scene: Scheduling) -> None:
+async def test_a_manual_rotation_restarts_the_period(scene: Scheduling) -> None:
     """Changing the url does not delay a scheduled rotation; rotating by hand does, and it is announced again."""
     added = await scene.endpoint(days=30)
     endpoint_id = added.pointer.endpoint_id
@@ -126,7 +126,7 @@ async def test_what_moves_between(scene: Scheduling) -> None:
     assert [Turn.ANNOUNCE] == [each.turn for each in await scene.near()]
 
 
-async def test_many_workers_do_it_once(scene: Scheduling) -> None:
+async def test_of_concurrent_workers_one_rotates(scene: Scheduling) -> None:
     """Of many concurrent workers one announces and one rotates; the others change and reveal nothing."""
     await scene.endpoint(days=30)
     for passed, kind in ((29 * DAY, Announced), (DAY, RotatedBySchedule)):
@@ -140,7 +140,7 @@ async def test_many_workers_do_it_once(scene: Scheduling) -> None:
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
-async def test_what_stays(scene: Scheduling, algorithm: Algorithm) -> None:
+async def test_scheme_algorithm_and_lead_stay(scene: Scheduling, algorithm: Algorithm) -> None:
     """Scheme, algorithm and lead stay; a disabled endpoint without traffic is rotated, too."""
     endpoint_id = (await scene.endpoint(days=1)).pointer.endpoint_id
     request = RotationRequest(
@@ -164,7 +164,7 @@ async def test_what_stays(scene: Scheduling, algorithm: Algorithm) -> None:
     assert ["3", "2"] == await scene.signed_by(endpoint_id)
 
 
-async def test_an_altered_row_is_not_even_announced(scene: Scheduling) -> None:
+async def test_an_altered_row_is_not_announced(scene: Scheduling) -> None:
     """An altered row is refused and not audited, since that would make the genuine row look stale."""
     endpoint_id = (await scene.endpoint(days=30)).pointer.endpoint_id
     await scene.pass_(29 * DAY)
@@ -183,7 +183,7 @@ async def test_an_altered_row_is_not_even_announced(scene: Scheduling) -> None:
     assert 1 == await scene.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE tenant_id = 'acme'")
 
 
-async def test_a_row_that_is_stale(scene: Scheduling) -> None:
+async def test_a_stale_row_is_refused(scene: Scheduling) -> None:
     """A genuine row of an older generation is refused, since its rotation was announced before."""
     await scene.endpoint(days=1)
     old = await scene.pool.fetchrow("SELECT secret_ref, mac, secret_updated_at FROM hookseal.endpoints")
@@ -202,7 +202,7 @@ async def test_a_row_that_is_stale(scene: Scheduling) -> None:
         await scene.turn(each)
 
 
-async def test_an_id_that_was_used_before(scene: Scheduling) -> None:
+async def test_a_used_rotation_id_is_refused(scene: Scheduling) -> None:
     """If the id of this rotation has an answer already, it is refused: an operator must look at it."""
     endpoint_id = (await scene.endpoint(days=1)).pointer.endpoint_id
     request = RotationRequest(
@@ -229,7 +229,7 @@ async def test_an_id_that_was_used_before(scene: Scheduling) -> None:
     assert before == await content(scene.installation)
 
 
-async def test_an_endpoint_that_is_gone(scene: Scheduling) -> None:
+async def test_a_deleted_endpoint_is_not_found(scene: Scheduling) -> None:
     """A deleted endpoint is not found; one whose schedule was turned off is not rotated."""
     added = await scene.endpoint(days=1)
     await scene.pass_(DAY)
@@ -272,7 +272,7 @@ async def test_cut_off_before_any_statement(scene: Scheduling, database_url: str
     assert (kind, 1) == (type(done), len(after["audit_log"]) - len(before["audit_log"]))
 
 
-async def test_turned_off_and_on_again(scene: Scheduling) -> None:
+async def test_a_resumed_schedule_announces_again(scene: Scheduling) -> None:
     """A schedule that was turned off and on again announces its rotation again."""
     endpoint_id = (await scene.endpoint(days=30)).pointer.endpoint_id
 

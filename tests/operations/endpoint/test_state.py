@@ -27,7 +27,7 @@ async def disabled(installation: Installation, endpoint: EndpointId, reason: str
 
 
 @pytest.mark.req("OPS-10")
-async def test_disabling(installation: Installation) -> None:
+async def test_disabling_holds_new_deliveries(installation: Installation) -> None:
     """From the next claim on nothing is sent, new deliveries are held, and the audit row has the reason."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
@@ -54,7 +54,7 @@ async def test_disabling(installation: Installation) -> None:
 
 
 @pytest.mark.req("OPS-10")
-async def test_enabling(installation: Installation) -> None:
+async def test_enabling_releases_held_deliveries(installation: Installation) -> None:
     """Held deliveries are due and unrung, the reason is removed, and the audit row has the actor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     waiting, late = [(await installation.deliveries())[0] for _ in range(2)]
@@ -88,7 +88,7 @@ async def test_enabling(installation: Installation) -> None:
     } == entry
 
 
-async def test_twice_is_as_once(installation: Installation) -> None:
+async def test_a_repeat_changes_nothing(installation: Installation) -> None:
     """Repeating it changes neither state nor reason, and is not audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     assert Enabled(changed=False, woken=0, probed=False) == await enabled(installation, endpoint)
@@ -112,7 +112,7 @@ async def test_an_enabled_endpoint_that_is_held(installation: Installation) -> N
 
 
 @pytest.mark.req("SEC-08")
-async def test_another_tenants(installation: Installation) -> None:
+async def test_another_tenants_endpoint_is_not_found(installation: Installation) -> None:
     """Another tenant's endpoint is not found, enabled or disabled, and is not changed."""
     endpoint = (await installation.endpoint("globex")).pointer.endpoint_id
     with pytest.raises(NotFound):
@@ -124,7 +124,7 @@ async def test_another_tenants(installation: Installation) -> None:
     assert not await installation.pool.fetchval("SELECT enabled FROM hookseal.endpoints")
 
 
-async def test_a_time_out_that_no_drain_lets_end(installation: Installation) -> None:
+async def test_a_time_out_that_fits_no_drain_prevents_enabling(installation: Installation) -> None:
     """An endpoint whose time-out does not fit a live worker's drain cannot be enabled."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await disabled(installation, endpoint)

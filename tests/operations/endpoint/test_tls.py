@@ -29,7 +29,7 @@ from tests.doubles.master_keys import OLD as OLD_KEY
 from tests.doubles.master_keys import changed, holding, replaced
 from tests.doubles.stored import Installation
 from tests.operations.endpoint.test_headers import everything
-from tests.operations.key.test_compromise import drilled
+from tests.operations.key.test_compromise import replace_exposed
 from tests.worker.canary import client_key, search
 
 pytestmark = pytest.mark.req("DEL-13", part="client-keys")
@@ -60,7 +60,7 @@ async def pointed(installation: Installation, endpoint: EndpointId) -> Pointer:
         return await pointer.lock(connection, tenant=TENANT, endpoint_id=endpoint)
 
 
-async def lent(installation: Installation, endpoint: EndpointId) -> EndpointTls | None:
+async def identity_of(installation: Installation, endpoint: EndpointId) -> EndpointTls | None:
     """Return the TLS identity that a worker would use now."""
     async with installation.unlocked.service.tls(await pointed(installation, endpoint)) as found:
         return found
@@ -79,14 +79,14 @@ async def shown_in_the_row(installation: Installation) -> Any:
     return json.loads(await installation.pool.fetchval("SELECT tls_shown FROM hookseal.endpoints") or "null")
 
 
-async def test_added(installation: Installation) -> None:
+async def test_an_identity_is_stored_sealed(installation: Installation) -> None:
     """The row has the ref under its MAC and readable facts, a worker gets a context, and no table has the key."""
     found = await added(installation)
 
     assert f"db:acme:endpoint-tls-{found.endpoint_id}:1" == found.tls_ref
     installation.unlocked.integrity.verify(found)
     assert shown(BOTH) == await shown_in_the_row(installation)
-    tls = await lent(installation, found.endpoint_id)
+    tls = await identity_of(installation, found.endpoint_id)
     assert tls is not None
     assert (found.tls_ref, 1) == (tls.key, len(tls.context.get_ca_certs()))
     (entry,) = await audited(installation.pool)
@@ -95,7 +95,7 @@ async def test_added(installation: Installation) -> None:
     assert [] == search({"all rows": (await everything(installation.pool)).encode()}, canaries)
 
 
-async def test_refused(installation: Installation) -> None:
+async def test_an_invalid_certificate_adds_nothing(installation: Installation) -> None:
     """A certificate that has expired, or is not valid yet, adds no endpoint and seals nothing."""
     for days in ((-9, -1), (1, 9)):
         with pytest.raises(Malformed, match="certificate 1 of the file"):
@@ -106,10 +106,10 @@ async def test_refused(installation: Installation) -> None:
     )
 
 
-async def test_changed(installation: Installation) -> None:
+async def test_each_part_is_replaced_kept_or_removed(installation: Installation) -> None:
     """Each part can be replaced, kept or removed: a new version, one generation, audited by fingerprint."""
     endpoint = (await added(installation)).endpoint_id
-    first = await lent(installation, endpoint)
+    first = await identity_of(installation, endpoint)
     after = identity(NEXT, AUTHORITY)
     assert after.client is not None
     answer = await updated(installation, endpoint, TlsChange(client=after.client))
@@ -120,7 +120,7 @@ async def test_changed(installation: Installation) -> None:
         answer.after["tls"],
     )
     assert ["retired", "active"] == await states(installation)
-    second = await lent(installation, endpoint)
+    second = await identity_of(installation, endpoint)
     assert first is not None
     assert second is not None
     assert (first.key, first.context) != (second.key, second.context)
@@ -140,14 +140,14 @@ async def test_changed(installation: Installation) -> None:
     )
     await updated(installation, endpoint, TlsChange(without_authorities=True))
     assert None is (await pointed(installation, endpoint)).tls_ref
-    assert (None, None) == (await lent(installation, endpoint), await shown_in_the_row(installation))
+    assert (None, None) == (await identity_of(installation, endpoint), await shown_in_the_row(installation))
     assert {"retired"} == set(await states(installation))
     for change in (TlsChange(without_client=True), TlsChange(without_authorities=True)):
         with pytest.raises(NotFound):
             await updated(installation, endpoint, change)
 
 
-async def test_what_waits_is_woken(installation: Installation) -> None:
+async def test_a_new_identity_releases_a_held_delivery(installation: Installation) -> None:
     """A new identity releases a held delivery, also if the stored one was altered."""
     endpoint = (await added(installation)).endpoint_id
     [ring] = await installation.deliveries()
@@ -167,7 +167,7 @@ async def test_what_waits_is_woken(installation: Installation) -> None:
     assert row["next_attempt_at"] <= datetime.now(UTC) + timedelta(seconds=1)
 
 
-async def test_a_database_writer_moves_no_trust(installation: Installation) -> None:
+async def test_a_database_writer_cannot_change_an_identity(installation: Installation) -> None:
     """A database writer cannot remove an identity, use another endpoint's, or restore an older one."""
     found = await added(installation)
     stranger = replace(NEW, url="https://receiver.example/other")
@@ -191,24 +191,24 @@ async def test_a_database_writer_moves_no_trust(installation: Installation) -> N
         " FROM kept AS k WHERE k.id = e.id"
     )
     with pytest.raises(StaleRow):
-        await lent(installation, found.endpoint_id)
+        await identity_of(installation, found.endpoint_id)
 
 
-async def test_a_record_that_is_stale(installation: Installation) -> None:
+async def test_a_stale_record_is_refused_until_accepted(installation: Installation) -> None:
     """A record whose state contradicts the endpoint is refused; once accepted it has its former state."""
     found = await added(installation)
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'retired' WHERE name LIKE 'endpoint-tls-%'"
     )
     with pytest.raises(StaleRow, match="is retired and its endpoint has it as active"):
-        await lent(installation, found.endpoint_id)
+        await identity_of(installation, found.endpoint_id)
     async with installation.pool.acquire() as connection:
         accepted = await accept_endpoint(installation.operator(connection), TENANT, found.endpoint_id)
     assert (1, 0) == (len(accepted.endpoints), len(accepted.refused))
-    assert await lent(installation, found.endpoint_id) is not None
+    assert await identity_of(installation, found.endpoint_id) is not None
 
 
-async def test_material_that_is_gone(installation: Installation) -> None:
+async def test_a_deleted_record_is_not_accepted(installation: Installation) -> None:
     """If the record was deleted, accepting is refused with the repair."""
     found = await added(installation)
     await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE name LIKE 'endpoint-tls-%'")
@@ -220,7 +220,7 @@ async def test_material_that_is_gone(installation: Installation) -> None:
     assert f"db:acme:endpoint-tls-{found.endpoint_id}:2" == (await pointed(installation, found.endpoint_id)).tls_ref
 
 
-async def test_deleted_and_purged(installation: Installation) -> None:
+async def test_unused_versions_are_purged(installation: Installation) -> None:
     """Unused versions are purged once no claim can need them; with the endpoint, all of them."""
     endpoint = (await added(installation)).endpoint_id
     ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=45)
@@ -248,15 +248,15 @@ async def test_deleted_and_purged(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-05")
-async def test_another_master_key(installation: Installation) -> None:
+async def test_a_re_wrap_includes_identities(installation: Installation) -> None:
     """A re-wrap includes it; after a leak of the key it is named until its owner replaces it."""
     endpoint = (await added(installation)).endpoint_id
     process = await changed(installation, OLD_KEY, NEW_KEY)
     for _ in range(2):
-        [tls] = [each for each in await drilled(process) if each.exposed.remedy is Remedy.NEW_CLIENT_KEY]
+        [tls] = [each for each in await replace_exposed(process) if each.exposed.remedy is Remedy.NEW_CLIENT_KEY]
         assert ((await pointed(installation, endpoint)).tls_ref, None) == (tls.exposed.ref, tls.error)
     await replaced(process, OLD_KEY)
     after = await holding(installation, NEW_KEY)
-    assert await lent(after, endpoint) is not None
+    assert await identity_of(after, endpoint) is not None
     await updated(after, endpoint, TlsChange(client=identity(NEXT, None).client))
-    assert {Remedy.NONE} == {each.exposed.remedy for each in await drilled(after)}
+    assert {Remedy.NONE} == {each.exposed.remedy for each in await replace_exposed(after)}

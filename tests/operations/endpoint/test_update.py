@@ -43,7 +43,7 @@ async def verified(installation: Installation, endpoint: EndpointId) -> None:
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
 @pytest.mark.req("OPS-10")
-async def test_everything_at_once(installation: Installation) -> None:
+async def test_all_fields_change_together(installation: Installation) -> None:
     """Fields inside and outside of the pointer change together, with a new MAC, one generation and an audit row."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     changes: dict[str, Any] = {
@@ -90,7 +90,7 @@ async def test_everything_at_once(installation: Installation) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_the_next_claim_reads_it(installation: Installation) -> None:
+async def test_the_next_claim_uses_the_new_url(installation: Installation) -> None:
     """The next claim of an older delivery uses the new url and the new retry settings."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
@@ -106,7 +106,7 @@ async def test_the_next_claim_reads_it(installation: Installation) -> None:
         assert 1 == len(signers)
 
 
-async def test_beside_the_pointer(installation: Installation) -> None:
+async def test_other_fields_need_no_new_generation(installation: Installation) -> None:
     """Fields outside of the pointer change without a new generation, even in a row with an invalid MAC."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET mac = NULL")
@@ -115,7 +115,7 @@ async def test_beside_the_pointer(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
-async def test_a_row_that_was_altered(installation: Installation) -> None:
+async def test_an_altered_pointer_is_not_changed(installation: Installation) -> None:
     """An altered pointer gets no valid MAC: nothing is changed or audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
@@ -127,7 +127,7 @@ async def test_a_row_that_was_altered(installation: Installation) -> None:
     assert ["endpoint.added"] == [entry["action"] for entry in await audited(installation.pool)]
 
 
-async def test_what_is_so_already(installation: Installation) -> None:
+async def test_present_values_change_nothing(installation: Installation) -> None:
     """Values that are already stored change nothing and are not audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     same: dict[str, Any] = {
@@ -142,7 +142,7 @@ async def test_what_is_so_already(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-09")
-async def test_one_winner(installation: Installation) -> None:
+async def test_of_concurrent_updates_one_succeeds(installation: Installation) -> None:
     """Of updates that expect one generation exactly one succeeds; the others get the current generation."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ended = await asyncio.gather(
@@ -157,7 +157,7 @@ async def test_one_winner(installation: Installation) -> None:
     assert "at generation 2, not 1" in str(lost[0])
 
 
-async def test_a_url_that_is_taken(installation: Installation) -> None:
+async def test_a_url_in_use_is_a_conflict(installation: Installation) -> None:
     """The url of another endpoint of the tenant is a conflict, and no other field is changed."""
     await installation.endpoint(url=OTHER)
     endpoint = (await installation.endpoint()).pointer.endpoint_id
@@ -169,7 +169,7 @@ async def test_a_url_that_is_taken(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_another_tenants(installation: Installation) -> None:
+async def test_another_tenants_endpoint_is_not_found(installation: Installation) -> None:
     """Another tenant's endpoint is not found, and is not changed."""
     endpoint = (await installation.endpoint("globex")).pointer.endpoint_id
     with pytest.raises(NotFound):
@@ -193,7 +193,7 @@ async def test_back_off_replaces_the_default_schedule(installation: Installation
 
 
 @pytest.mark.req("DEL-06")
-async def test_back_off_beside_a_schedule(installation: Installation) -> None:
+async def test_back_off_with_a_schedule_is_refused(installation: Installation) -> None:
     """Back-off is refused while a schedule replaces it, unless the same update removes the schedule."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await updated(installation, endpoint, retry_schedule=(5,))
@@ -207,7 +207,7 @@ async def test_back_off_beside_a_schedule(installation: Installation) -> None:
     assert (None, 7) == ((await row(installation))["retry_schedule"], (await row(installation))["attempts_allowed"])
 
 
-async def test_a_time_out_that_no_drain_lets_end(installation: Installation) -> None:
+async def test_a_time_out_must_fit_the_shortest_live_drain(installation: Installation) -> None:
     """A new time-out must fit the shortest live drain; the stored one is not checked again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(

@@ -25,7 +25,7 @@ async def begun(pool: "Pool[asyncpg.Record]") -> KeyStatus:
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_first_row(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_first_audit_row_names_the_master_key(pool: "Pool[asyncpg.Record]") -> None:
     """The first audit row names the master key, and its MAC is by the new integrity key."""
     made = await begun(pool)
 
@@ -47,7 +47,7 @@ async def test_the_first_row(pool: "Pool[asyncpg.Record]") -> None:
     assert (1, None) == (result.rows, result.broken)
 
 
-async def test_once(pool: "Pool[asyncpg.Record]") -> None:
+async def test_of_concurrent_beginnings_one_succeeds(pool: "Pool[asyncpg.Record]") -> None:
     """Of many concurrent beginnings one succeeds, and one row records it."""
     ended = await asyncio.gather(*(begun(pool) for _ in range(4)), return_exceptions=True)
 
@@ -55,7 +55,7 @@ async def test_once(pool: "Pool[asyncpg.Record]") -> None:
     assert 1 == len(await audited(pool, "_system"))
 
 
-async def test_all_or_nothing(pool: "Pool[asyncpg.Record]") -> None:
+async def test_without_its_audit_row_nothing_begins(pool: "Pool[asyncpg.Record]") -> None:
     """If the audit row cannot be written, the installation is not begun."""
     await pool.execute("ALTER TABLE hookseal.audit_log ADD CHECK (tenant_id <> '_system')")
     with pytest.raises(asyncpg.CheckViolationError):

@@ -195,7 +195,7 @@ async def test_a_batch_killed_at_every_await(installation: Installation, program
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stands:
+class ReplacementState:
     """How far a replacement is: whether the key is marked, the endpoint's generation, the integrity key versions."""
 
     marked: bool
@@ -203,7 +203,7 @@ class Stands:
     versions: int
 
 
-async def stands(installation: Installation, older: MasterKey) -> Stands:
+async def replacement_state(installation: Installation, older: MasterKey) -> ReplacementState:
     """Return how far the replacement for that key is."""
     row = await installation.pool.fetchrow(
         "SELECT (SELECT compromised_at IS NOT NULL FROM hookseal.secret_keys WHERE key_id = $1) AS marked,"
@@ -212,7 +212,7 @@ async def stands(installation: Installation, older: MasterKey) -> Stands:
         older.key_id,
     )
     assert row is not None
-    return Stands(**dict(row))
+    return ReplacementState(**dict(row))
 
 
 async def require_replaced(process: Installation, newest: MasterKey) -> None:
@@ -231,18 +231,18 @@ async def require_replaced(process: Installation, newest: MasterKey) -> None:
 @asynccontextmanager
 async def cloned(servers: Servers, database_url: str, name: str) -> AsyncIterator[Place]:
     """Yield a clone of that database, which must have no connections."""
-    made = database(servers, f"{of(database_url)}_{name}", template=of(database_url))
+    made = database(servers, f"{database_name(database_url)}_{name}", template=database_name(database_url))
     async with made as url, asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
         yield Place(database_url=url, pool=pool)
 
 
-def of(database_url: str) -> str:
+def database_name(database_url: str) -> str:
     """Return the name of the database."""
     return urlsplit(database_url).path.removeprefix("/")
 
 
 @pytest.mark.req("SEC-22")
-async def test_a_drill_killed_at_every_await(
+async def test_a_compromise_killed_at_every_await(
     servers: Servers, installation: Installation, program: Program, database_url: str
 ) -> None:
     """What was replaced is audited; a repeat replaces the rest, each secret once, and no version is lost."""
@@ -250,17 +250,17 @@ async def test_a_drill_killed_at_every_await(
     chain, seen = Chain(installation), set[tuple[bool, int, int]]()
     await chain.promoted()
     older, newest, held = key_of(chain.older), key_of(chain.newest), [chain.newest, chain.older]
-    before = await stands(installation, older)
+    before = await replacement_state(installation, older)
     await installation.pool.close()
     for kill_at in count(1, 2):
         async with cloned(servers, database_url, f"{kill_at}") as clone:
             stored = replace(installation, pool=clone.pool)
             ending = await program.run("compromise", chain.older, kill_at, held=held, place=clone)
-            now = await stands(stored, older)
+            now = await replacement_state(stored, older)
             seen.add((now.marked, now.generation - before.generation, now.versions - before.versions))
             process = await again(stored, "compromise", chain.older, held)
-            done = Stands(marked=True, generation=before.generation + 1, versions=before.versions + 1)
-            assert done == await stands(stored, older)
+            done = ReplacementState(marked=True, generation=before.generation + 1, versions=before.versions + 1)
+            assert done == await replacement_state(stored, older)
             await require_replaced(process, newest)
             await master_keys.replaced(process, older)
             settled = await holding(stored, newest)

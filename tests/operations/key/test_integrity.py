@@ -21,7 +21,7 @@ from tests.secrets.samples import SECOND
 pytestmark = pytest.mark.req("SEC-24", part="integrity-key")
 
 
-async def test_it_survives_a_change_of_the_master_key(installation: Installation) -> None:
+async def test_a_new_master_key_opens_the_integrity_key(installation: Installation) -> None:
     """Under a new master key it still opens, its next version is sealed under that key, and all rows verify."""
     pool, first = installation.pool, keyring().sealing
     added = await installation.endpoint()
@@ -46,7 +46,7 @@ async def test_it_survives_a_change_of_the_master_key(installation: Installation
     assert [first.key_id, SECOND.key_id] == [row["key_id"] for row in rows]
 
 
-async def test_whoever_began_before_uses_the_newest(installation: Installation) -> None:
+async def test_a_running_command_uses_the_newest_version(installation: Installation) -> None:
     """A long command uses a newer version from its next change on, and reads it on the changing connection."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as first, installation.pool.acquire() as lane:
@@ -68,7 +68,7 @@ async def test_whoever_began_before_uses_the_newest(installation: Installation) 
     )
 
 
-async def test_a_version_that_does_not_open(installation: Installation) -> None:
+async def test_an_altered_version_stops_no_change(installation: Installation) -> None:
     """An altered newest version stops no change: the newest version that is known is used."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
@@ -92,7 +92,7 @@ def revocation(endpoint: EndpointId) -> RotationRequest:
     )
 
 
-async def test_where_there_is_no_master_key(pool: Pool) -> None:
+async def test_a_provider_without_master_keys_stores_it(pool: Pool) -> None:
     """A provider without master keys stores the integrity key itself: it rotates, and older versions still verify."""
     unlocked = await unlock(pool, Provider.DEV, None)
     message = b"a message"

@@ -81,7 +81,7 @@ async def refused(installation: Installation, move: Move, key: MasterKey, *, mat
     assert before == await rows(installation)
 
 
-async def test_the_whole_life(installation: Installation) -> None:
+async def test_each_move_is_audited_once(installation: Installation) -> None:
     """Each move is audited once with the old and new state; repeated, it changes and audits nothing."""
     new, old = NEW.key_id, OLD.key_id
     assert [None, "staged"] == [(await stage(installation, NEW)).was for _ in range(2)]
@@ -116,7 +116,7 @@ async def test_the_whole_life(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-04")
-async def test_what_the_table_says_seals(installation: Installation) -> None:
+async def test_the_active_key_of_the_table_seals(installation: Installation) -> None:
     """The active key of the table seals, in whichever variable it is; a staged key never seals."""
     await stage(installation, NEW)
     for process in (await holding(installation, NEW, OLD), await holding(installation, OLD, NEW)):
@@ -138,7 +138,7 @@ async def test_what_the_table_says_seals(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_process_from_before(installation: Installation) -> None:
+async def test_an_older_process_seals_under_the_new_key(installation: Installation) -> None:
     """A process started before a promotion seals under the new key if it holds it, and the log names that key."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await stage(installation, NEW)
@@ -163,7 +163,7 @@ async def test_a_process_from_before(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_rotation_by_schedule_from_before(database_url: str) -> None:
+async def test_an_older_worker_rotates_under_the_new_key(database_url: str) -> None:
     """A worker started before a promotion makes scheduled rotations under the new key, and the log names it."""
     async with scheduling(database_url) as scene:
         installation = scene.installation
@@ -190,7 +190,7 @@ async def test_a_rotation_by_schedule_from_before(database_url: str) -> None:
         assert [] == await master_keys.stale_now(installation)
 
 
-async def test_a_process_that_lacks_the_new_key(installation: Installation) -> None:
+async def test_a_process_without_the_new_key_seals_nothing(installation: Installation) -> None:
     """It seals nothing and its change is rolled back; it still opens what its keys open."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await changed(installation, OLD, NEW)
@@ -208,7 +208,7 @@ async def test_a_process_that_lacks_the_new_key(installation: Installation) -> N
     await opened(installation)
 
 
-async def test_a_worker_that_lacks_the_key(installation: Installation) -> None:
+async def test_a_live_worker_without_the_key_prevents_a_promotion(installation: Installation) -> None:
     """A promotion is refused while a live worker lacks the key; workers not heard of for long do not count."""
     await stage(installation, NEW)
     process = await holding(installation, OLD, NEW)
@@ -221,14 +221,14 @@ async def test_a_worker_that_lacks_the_key(installation: Installation) -> None:
     assert KeyState.STAGED is (await promote(process, NEW)).was
 
 
-async def test_this_process_lacks_the_key(installation: Installation) -> None:
+async def test_only_a_held_key_is_promoted(installation: Installation) -> None:
     """A process can promote only a key that it holds, since the key might otherwise be lost."""
     await stage(installation, NEW)
     with pytest.raises(Refused, match="SECRETS_MASTER_KEY_NEXT"):
         await promote(installation, NEW)
 
 
-async def test_back_to_the_older_key(installation: Installation) -> None:
+async def test_a_promotion_can_be_reversed(installation: Installation) -> None:
     """Promoting the older key again reverses a promotion, and its first promotion time stays on record."""
     before = await installation.pool.fetchval("SELECT promoted_at FROM hookseal.secret_keys")
     process = await changed(installation, OLD, NEW)
@@ -241,7 +241,7 @@ async def test_back_to_the_older_key(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-22")
-async def test_what_others_may_know_never_seals_again(installation: Installation) -> None:
+async def test_a_compromised_key_never_seals_again(installation: Installation) -> None:
     """A key that is marked as compromised can be neither promoted nor staged."""
     await stage(installation, NEWER)
     process = await changed(installation, OLD, NEWER, NEW)
@@ -251,7 +251,7 @@ async def test_what_others_may_know_never_seals_again(installation: Installation
     await refused(installation, stage, NEWER, match="is compromised, so it cannot be the next one", by=process)
 
 
-async def test_a_key_that_something_needs(installation: Installation) -> None:
+async def test_a_needed_key_is_not_retired(installation: Installation) -> None:
     """It is not retired, and the error has the number of records and held deliveries that need it."""
     await installation.endpoint()
     await installation.endpoint("bmce")
@@ -286,7 +286,7 @@ async def test_a_retired_key_opens_nothing(installation: Installation) -> None:
         await holding(installation, NEW, OLD)
 
 
-async def test_a_key_that_never_sealed(installation: Installation) -> None:
+async def test_a_staged_key_can_be_retired(installation: Installation) -> None:
     """A staged key can be retired and then destroyed."""
     moved = await stage(installation, NEW)
     assert moved.life.promoted_at is None
@@ -294,7 +294,7 @@ async def test_a_key_that_never_sealed(installation: Installation) -> None:
     assert KeyState.RETIRED is (await destroy(installation, NEW)).was
 
 
-async def test_a_key_that_somebody_holds(installation: Installation) -> None:
+async def test_a_held_key_is_not_destroyed(installation: Installation) -> None:
     """It is not destroyed while this process or a live worker holds it and would fail at its next start."""
     process = await changed(installation, OLD, NEW)
     await replaced(process, OLD)
@@ -313,7 +313,7 @@ async def test_a_key_that_somebody_holds(installation: Installation) -> None:
 
 
 @pytest.mark.req("SEC-06")
-async def test_what_is_closed_is_forgotten(installation: Installation) -> None:
+async def test_retiring_and_destroying_clear_the_caches(installation: Installation) -> None:
     """Retiring and destroying a key each clear the caches of all workers."""
 
     async def epoch() -> int:
@@ -330,14 +330,16 @@ async def test_what_is_closed_is_forgotten(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("move", [promote, retire, destroy, finish, master_keys.batch])
-async def test_a_key_that_nobody_registered(installation: Installation, move: Callable[..., Awaitable[Any]]) -> None:
+async def test_an_unregistered_key_is_not_found(
+    installation: Installation, move: Callable[..., Awaitable[Any]]
+) -> None:
     """An unregistered key is not found, and the error names the command that lists keys."""
     with pytest.raises(NotFound, match="hookseal key status") as caught:
         await move(installation, master_key("nobody's"))
     assert "key_id" == caught.value.field
 
 
-async def test_no_move_without_its_row(installation: Installation) -> None:
+async def test_without_its_audit_row_no_key_moves(installation: Installation) -> None:
     """If the log of the installation refuses rows, no key is moved."""
     process = await changed(installation, OLD, NEW)
     await installation.pool.execute("ALTER TABLE hookseal.audit_log ADD CHECK (sequence <= 2)")

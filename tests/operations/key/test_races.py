@@ -11,17 +11,14 @@ import pytest
 
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.key.compromise import CompromiseOptions, drill
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.key import moves as key_moves
 from hookseal.secrets.key.rules import KeyState
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose
 from hookseal.secrets.sealing import active_key
 from hookseal.secrets.sealing.keyring import MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (
@@ -56,14 +53,7 @@ async def states(installation: Installation) -> dict[str, str]:
     return {row["key_id"]: row["state"] for row in await installation.pool.fetch(STATES)}
 
 
-async def rotate(installation: Installation, endpoint: EndpointId) -> None:
-    """Rotate the endpoint's secret without an overlap."""
-    request = RotationRequest(tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=0, secret=generate_signing_secret())
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
-
-
-async def test_many_promote_two_keys(installation: Installation) -> None:
+async def test_concurrent_promotions_leave_one_active_key(installation: Installation) -> None:
     """Of ten concurrent promotions of two keys each effective one is audited, and one key is active."""
     await stage(installation, NEW)
     await stage(installation, NEWER)
@@ -82,7 +72,7 @@ async def test_many_promote_two_keys(installation: Installation) -> None:
     await require_sound_log(process)
 
 
-async def test_many_stage(installation: Installation) -> None:
+async def test_concurrent_stagings_register_each_key_once(installation: Installation) -> None:
     """Of ten concurrent stagings of two keys each key is registered and audited once."""
     await asyncio.gather(*(stage(installation, (NEW, NEWER)[number % 2]) for number in range(10)))
 
@@ -90,7 +80,7 @@ async def test_many_stage(installation: Installation) -> None:
     assert {f"key:{NEW.key_id}": 1, f"key:{NEWER.key_id}": 1} == Counter(subjects)
 
 
-async def test_every_move_at_once(installation: Installation) -> None:
+async def test_concurrent_moves_are_done_or_refused(installation: Installation) -> None:
     """Concurrent stage, promote, retire and destroy of one key are each done or refused, in some order."""
     process = await changed(installation, OLD, NEW)
     await replaced(process, OLD)
@@ -119,7 +109,7 @@ async def test_every_move_at_once(installation: Installation) -> None:
     await require_sound_log(without)
 
 
-async def test_who_seals_meanwhile(installation: Installation) -> None:
+async def test_a_promotion_waits_for_a_running_sealing(installation: Installation) -> None:
     """A promotion waits for an uncommitted sealing; a sealing after it uses the new key."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await stage(installation, NEW)
@@ -132,7 +122,7 @@ async def test_who_seals_meanwhile(installation: Installation) -> None:
             assert OLD.key_id == await process.unlocked.sealing_key_id(sealing)
             promoting = asyncio.create_task(promote(process, NEW))
             await blocked(installation)
-            after = asyncio.create_task(rotate(process, endpoint))
+            after = asyncio.create_task(process.rotate(endpoint))
             assert OLD.key_id == await process.unlocked.sealing_key_id(sealing)
         await asyncio.gather(promoting, after)
 
@@ -159,7 +149,7 @@ async def compromised(process: Installation, key: MasterKey) -> None:
         (compromised, OLD),
     ],
 )
-async def test_every_move_waits_for_who_seals(
+async def test_every_move_waits_for_running_sealings(
     installation: Installation, move: Callable[[Installation, MasterKey], Coroutine[Any, Any, Any]], key: MasterKey
 ) -> None:
     """A move begins once every running sealing has ended, and what it decides by cannot change until it is done."""
@@ -173,7 +163,7 @@ async def test_every_move_waits_for_who_seals(
     await moving
 
 
-async def test_the_end_of_a_re_wrap_beside_the_way_back(installation: Installation) -> None:
+async def test_a_re_promoted_key_is_not_drained(installation: Installation) -> None:
     """A key that is promoted again while a re-wrap is about to end is not recorded as drained."""
     process = await changed(installation, OLD, NEW)
     await master_keys.rewrap(process, OLD)
@@ -226,7 +216,7 @@ class Traffic:
 
     async def _rotate(self, endpoint: EndpointId) -> None:
         while not self._done:
-            await rotate(self._process, endpoint)
+            await self._process.rotate(endpoint)
             self._rotations += 1
 
     async def _come_and_go(self) -> None:

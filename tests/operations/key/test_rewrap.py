@@ -12,18 +12,15 @@ from hookseal.ground.errors import Conflict, Refused
 from hookseal.ground.framing import framed
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.key.rewrap import altered
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.errors import KeyRetired, StaleRow
 from hookseal.secrets.key import rewrap
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose, SecretContext, SecretRef
 from hookseal.secrets.sealing.envelope import HEAD_BYTES, seal
 from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (
@@ -51,19 +48,6 @@ ACME = TenantId("acme")
 ORDERED = "SELECT * FROM hookseal.secret_records WHERE sealed IS NOT NULL ORDER BY tenant_id, name, version"
 
 
-async def rotate(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> None:
-    """Rotate the secret of an endpoint of acme."""
-    request = RotationRequest(
-        tenant_id=ACME,
-        endpoint_id=endpoint,
-        overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(),
-        force=True,
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
-
-
 async def add(installation: Installation, number: int, **headers: bytes) -> EndpointId:
     """Add an endpoint of acme with these header values."""
     new = NewEndpoint(tenant_id=ACME, url=f"https://receiver.example/{number}", event_types=("*",))
@@ -74,10 +58,10 @@ async def add(installation: Installation, number: int, **headers: bytes) -> Endp
 async def many(installation: Installation) -> Installation:
     """An installation with records in every state, of two tenants and its own; one was destroyed."""
     await add(installation, 0, token=b"header value")
-    await rotate(installation, await add(installation, 1), overlap_seconds=600)
+    await installation.rotate(await add(installation, 1), overlap_seconds=600, force=True)
     revoked = await add(installation, 2)
     for _ in range(3):
-        await rotate(installation, revoked, overlap_seconds=0)
+        await installation.rotate(revoked, overlap_seconds=0, force=True)
     await installation.endpoint("bmce")
     ref = SecretRef.parse(f"db:acme:webhook-endpoint-{revoked}:1")
     await installation.unlocked.store.destroy(ref)
@@ -100,7 +84,7 @@ async def signed(unlocked: Unlocked, of: Sequence[Pointer]) -> list[list[str]]:
     return found
 
 
-async def test_each_batch_is_one_row(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_batch_is_one_audit_row(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is audited with the new key, its size and a digest of the new heads; the end is audited once."""
     monkeypatch.setattr(rewrap, "BATCH", 4)
     before = await many.pool.fetch(ORDERED)
@@ -131,7 +115,7 @@ async def test_each_batch_is_one_row(many: Installation, monkeypatch: pytest.Mon
     await require_sound_log(process)
 
 
-async def test_bodies_and_times_stay(many: Installation) -> None:
+async def test_a_re_wrap_changes_no_body(many: Installation) -> None:
     """The body of every record is unchanged byte for byte, as are all other columns."""
     before = {tuple(row)[:3]: row for row in await many.pool.fetch("SELECT * FROM hookseal.secret_records")}
     process = await changed(many, OLD, NEW)
@@ -173,7 +157,7 @@ async def test_nothing_looks_stale(many: Installation, history: list[tuple[Maste
         warm = await holding(many, *held)
         assert signatures == await signed(warm.unlocked, known)
         await promote(warm, newer)
-        await rotate(warm, await add(warm, 10 + number, token=b"v"), overlap_seconds=60)
+        await warm.rotate(await add(warm, 10 + number, token=b"v"), overlap_seconds=60, force=True)
         assert [] == await stale_now(many)
         before = await opened(warm)
         await replaced(warm, older)
@@ -185,7 +169,7 @@ async def test_nothing_looks_stale(many: Installation, history: list[tuple[Maste
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_one_key_change_meets_the_next(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_under_two_key_changes_open(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that were re-wrapped twice and records that were re-wrapped once all open, and none is stale."""
     monkeypatch.setattr(rewrap, "BATCH", 3)
     before = await opened(many)
@@ -194,7 +178,7 @@ async def test_one_key_change_meets_the_next(many: Installation, monkeypatch: py
     assert first is not None
     assert (3, NEW.key_id) == (first.moved, first.to)
     process = await changed(process, OLD, NEW, NEWER)
-    await rotate(process, await add(process, 9), overlap_seconds=60)
+    await process.rotate(await add(process, 9), overlap_seconds=60, force=True)
     assert [] == await stale_now(many)
     for key, moved in ((NEW, 3), (OLD, len(before) - 3)):
         assert moved == await replaced(process, key)
@@ -206,7 +190,7 @@ async def test_one_key_change_meets_the_next(many: Installation, monkeypatch: py
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_record_that_is_stale(many: Installation) -> None:
+async def test_a_stale_record_is_re_wrapped_once_accepted(many: Installation) -> None:
     """A record from before the re-wrap is listed and does not sign; once accepted, it is re-wrapped again."""
     await many.pool.execute(KEEP)
     before = await opened(many)
@@ -239,7 +223,7 @@ async def test_a_record_that_is_stale(many: Installation) -> None:
 
 @pytest.mark.req("SEC-24", part="accept")
 @pytest.mark.parametrize("whose", ["r.tenant_id = '_system'", "r.name IN (SELECT 'webhook-endpoint-' || $1)"])
-async def test_what_no_endpoint_has_is_accepted_too(many: Installation, whose: str) -> None:
+async def test_records_without_an_endpoint_are_accepted(many: Installation, whose: str) -> None:
     """Stale records without an endpoint are also accepted and then re-wrapped."""
     await many.pool.execute(KEEP)
     process = await changed(many, OLD, NEW)
@@ -264,7 +248,9 @@ async def test_what_no_endpoint_has_is_accepted_too(many: Installation, whose: s
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_put_back_in_the_middle(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_record_restored_meanwhile_is_re_wrapped_again(
+    many: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A record that is put back during the re-wrap is the same version, and is re-wrapped again."""
     monkeypatch.setattr(rewrap, "BATCH", 4)
     await many.pool.execute(KEEP)
@@ -291,7 +277,7 @@ async def forge(installation: Installation, pointer: Pointer, key: MasterKey) ->
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_key_that_no_re_wrap_led_to(many: Installation) -> None:
+async def test_a_record_under_an_unexpected_key_is_refused(many: Installation) -> None:
     """A record under a key to which no batch moved it is refused and listed."""
     process = await changed(many, OLD, NEW)
     process = await changed(process, OLD, NEW, NEWER)
@@ -305,7 +291,7 @@ async def test_a_key_that_no_re_wrap_led_to(many: Installation) -> None:
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_record_under_a_drained_key(many: Installation) -> None:
+async def test_a_record_under_a_drained_key_is_refused(many: Installation) -> None:
     """A record under a drained key is refused and listed."""
     process = await changed(many, OLD, NEW)
     await replaced(process, OLD)
@@ -318,7 +304,7 @@ async def test_a_record_under_a_drained_key(many: Installation) -> None:
     assert 1 == await finish(process, OLD)
 
 
-async def test_a_record_that_names_a_key_that_never_sealed_it(many: Installation) -> None:
+async def test_a_record_with_a_wrong_key_id_prevents_the_end(many: Installation) -> None:
     """It was altered: the key that sealed it is neither drained nor retired until somebody has repaired the record."""
     process = await changed(many, OLD, NEW)
     ref = SecretRef.parse((await pointers(process))[0].secret_ref or "")
@@ -340,7 +326,7 @@ async def test_a_record_that_names_a_key_that_never_sealed_it(many: Installation
     assert 1 == await replaced(process, OLD)
 
 
-async def test_who_may_re_wrap(many: Installation) -> None:
+async def test_a_re_wrap_needs_the_older_key(many: Installation) -> None:
     """The active key is refused, as is a process without the older key; a key that sealed nothing has no batch."""
     with pytest.raises(Conflict, match="is the active one"):
         await master_keys.batch(many, OLD)
@@ -375,7 +361,7 @@ async def without_old(installation: Installation) -> Installation:
 
 
 @pytest.mark.req("SEC-24", part="accept")
-async def test_what_is_under_a_retired_key_stays_so(many: Installation) -> None:
+async def test_a_record_under_a_retired_key_is_not_accepted(many: Installation) -> None:
     """Such a record cannot be accepted, the reason has the repair, and the time of draining stays."""
     await many.pool.execute(KEEP)
     process = await changed(many, OLD, NEW)
@@ -392,4 +378,4 @@ async def test_what_is_under_a_retired_key_stays_so(many: Installation) -> None:
     for pointer in known:
         with pytest.raises(KeyRetired):
             await signed(process.unlocked, [pointer])
-        await rotate(process, pointer.endpoint_id, overlap_seconds=0)
+        await process.rotate(pointer.endpoint_id, overlap_seconds=0, force=True)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.req("SEC-24", part="sql-attacks")
 
 
 @pytest.mark.parametrize("change", [{"cache_epoch": -1}, {"restore_epoch": -1}, {"cache_epoch": -(2**63)}])
-async def test_without_its_epochs_nothing_is_given(change: dict[str, Any]) -> None:
+async def test_an_invalid_epoch_gives_no_signers(change: dict[str, Any]) -> None:
     """With an invalid epoch, neither signers nor headers are handed out, and the store is not asked."""
     store = ScriptedStore()
     service = SecretService(reader_on(store), INTEGRITY)
@@ -42,6 +42,6 @@ async def test_without_its_epochs_nothing_is_given(change: dict[str, Any]) -> No
         ((1, HIGHEST_GENERATION), HIGHEST_GENERATION),
     ],
 )
-def test_the_generation_after_all_that_are_known(known: tuple[int | None, ...], after: int) -> None:
+def test_the_next_generation_is_above_every_known_one(known: tuple[int | None, ...], after: int) -> None:
     """The next generation is one above the highest known one, and never above what a row can hold."""
     assert after == generation_after(*known)

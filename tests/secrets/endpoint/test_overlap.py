@@ -40,7 +40,7 @@ def test_an_overlap_lasts_up_to_seven_days(seconds: int) -> None:
 
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize("seconds", [-1, 604_801])
-def test_another_overlap_is_refused(seconds: int) -> None:
+def test_an_overlap_out_of_range_is_refused(seconds: int) -> None:
     """Any other overlap is refused, and the error names the option."""
     with pytest.raises(Malformed) as caught:
         overlap.require_overlap(seconds)
@@ -48,7 +48,7 @@ def test_another_overlap_is_refused(seconds: int) -> None:
 
 
 @pytest.mark.req("SEC-09")
-def test_the_expected_generation() -> None:
+def test_another_generation_than_expected_is_refused() -> None:
     """A change that expects a generation is refused at any other; one without an expectation is never refused."""
     overlap.require_generation(BARE, None)
     overlap.require_generation(BARE, 1)
@@ -58,7 +58,7 @@ def test_the_expected_generation() -> None:
 
 
 @pytest.mark.req("DEL-04", part="standard-ed25519")
-def test_what_a_scheme_signs_with() -> None:
+def test_x_webhook_signs_with_hmac_only() -> None:
     """`x-webhook` signs with hmac only, and the error names both alternatives."""
     for scheme, algorithm in (
         (Scheme.STANDARD, Algorithm.HMAC),
@@ -92,7 +92,7 @@ def test_a_rotation_keeps_the_old_secret_as_previous() -> None:
 
 
 @pytest.mark.req("SEC-10")
-def test_a_revocation_leaves_nothing_older() -> None:
+def test_after_a_revocation_only_the_new_secret_signs() -> None:
     """After a rotation without overlap only the new secret signs, even if an overlap was running."""
     how = (Scheme.STANDARD, Algorithm.HMAC)
     changes = overlap.changes_of_rotation(OVERLAPPING, ref(3), how=how, lead="current", expires_at=None)
@@ -124,14 +124,14 @@ def test_a_running_overlap_is_not_cut_short() -> None:
             overlap.require_rotatable(OVERLAPPING, overlap_seconds=seconds, force=False)
 
 
-def test_nothing_to_rotate() -> None:
+def test_an_endpoint_without_a_secret_is_not_rotated() -> None:
     """An endpoint without a secret cannot be rotated, not even by force."""
     with pytest.raises(Conflict, match="no secret"):
         overlap.require_rotatable(replace(BARE, secret_ref=None), overlap_seconds=0, force=True)
 
 
 @pytest.mark.req("SEC-10")
-def test_a_rollback_exchanges_the_two() -> None:
+def test_a_rollback_exchanges_the_secrets() -> None:
     """A rollback during an overlap exchanges the two secrets, each with its own scheme."""
     later = datetime(2026, 1, 4, tzinfo=UTC)
 

@@ -41,7 +41,7 @@ async def _first(pool: Pool, **change: Any) -> Pointer:
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
-async def test_it_sets_the_ref_the_generation_and_the_mac(pool: Pool, endpoint: None) -> None:
+async def test_the_first_secret_sets_ref_generation_and_mac(pool: Pool, endpoint: None) -> None:
     """The row then has the values of the pointer, the first generation, and a MAC that verifies."""
     found = await _first(pool)
     row = await pool.fetchrow(ROW, ENDPOINT)
@@ -58,7 +58,7 @@ async def test_it_sets_the_ref_the_generation_and_the_mac(pool: Pool, endpoint: 
 @pytest.mark.req("SEC-24", part="pointer-mac")
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_its_algorithm_and_its_headers_are_under_the_mac(pool: Pool, endpoint: None) -> None:
+async def test_the_mac_covers_algorithm_and_headers(pool: Pool, endpoint: None) -> None:
     """The MAC covers the algorithm and the header values: a change of either is detected."""
     found = await _first(pool, algorithm=Algorithm.ED25519, headers=HEADERS)
     row = await pool.fetchrow(ROW, ENDPOINT)
@@ -119,7 +119,7 @@ async def test_a_secret_of_another_tenant_or_endpoint_is_denied(pool: Pool, endp
     assert await pool.fetchval("SELECT secret_ref IS NULL AND generation = 0 FROM hookseal.endpoints")
 
 
-async def test_an_endpoint_that_is_not_there_is_not_found(pool: Pool) -> None:
+async def test_an_absent_endpoint_is_not_found(pool: Pool) -> None:
     """An endpoint without a row is not found."""
     with pytest.raises(NotFound):
         await _first(pool)
@@ -133,7 +133,7 @@ async def test_an_endpoint_of_another_tenant_is_not_found(pool: Pool, endpoint: 
 
 
 @pytest.mark.parametrize("had", ["secret_ref = 'x'", "previous_secret_ref = 'x'", "generation = 3"])
-async def test_only_the_first_secret_is_set_so(pool: Pool, endpoint: None, had: str) -> None:
+async def test_an_endpoint_with_a_secret_is_a_conflict(pool: Pool, endpoint: None, had: str) -> None:
     """An endpoint that has a secret, or had one before, is a conflict and stays unchanged."""
     await pool.execute(f"UPDATE hookseal.endpoints SET {had}")  # noqa: S608
     before = await pool.fetchrow(ROW, ENDPOINT)
@@ -143,7 +143,7 @@ async def test_only_the_first_secret_is_set_so(pool: Pool, endpoint: None, had: 
     assert before == await pool.fetchrow(ROW, ENDPOINT)
 
 
-async def test_it_holds_the_row_until_the_callers_transaction_ends(pool: Pool, endpoint: None) -> None:
+async def test_the_row_is_locked_until_the_transaction_ends(pool: Pool, endpoint: None) -> None:
     """The row stays locked until the caller's transaction ends, even against a key share lock (law 4)."""
     async with pool.acquire() as mine, pool.acquire() as theirs, mine.transaction():
         await pointer.set_initial(mine, INTEGRITY, tenant=TENANT, endpoint_id=ENDPOINT, to=FIRST)
@@ -151,7 +151,7 @@ async def test_it_holds_the_row_until_the_callers_transaction_ends(pool: Pool, e
             await theirs.execute("SELECT FROM hookseal.endpoints FOR KEY SHARE NOWAIT")
 
 
-async def test_a_connection_that_was_cut_is_unavailable(database_url: str) -> None:
+async def test_a_closed_connection_is_unavailable(database_url: str) -> None:
     """A closed connection is `SecretUnavailable`, as in the store."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()

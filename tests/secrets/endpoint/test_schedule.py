@@ -68,7 +68,7 @@ def scheduled(days: int, at: datetime, **changes: Any) -> Scheduled:
         (30, after(days=30), after(days=29), after(days=1), Turn.ROTATE),
     ],
 )
-def test_turns(
+def test_a_rotation_is_announced_and_made_in_time(
     days: int, at: datetime, announced_at: datetime | None, overlap_ends_at: datetime | None, turn: Turn
 ) -> None:
     """A rotation is announced a day (or half a period) ahead, and made after that warning, never in an overlap."""
@@ -82,7 +82,9 @@ def test_turns(
     announced=st.none() | st.integers(0, 90 * 86_400),
     overlap=st.none() | st.integers(0, 7 * 86_400),
 )
-def test_never_without_its_warning(days: int, age: int, announced: int | None, overlap: int | None) -> None:
+def test_no_rotation_is_made_without_its_announcement(
+    days: int, age: int, announced: int | None, overlap: int | None
+) -> None:
     """For any row, a rotation is made only when due, outside an overlap, and a full warning after its announcement."""
     found = scheduled(
         days,
@@ -103,7 +105,7 @@ def test_never_without_its_warning(days: int, age: int, announced: int | None, o
 
 
 @pytest.mark.parametrize(("configured", "expected"), [(0, 86_400), (3_600, 86_400), (172_800, 172_800)])
-def test_it_never_revokes(configured: int, expected: int) -> None:
+def test_a_scheduled_rotation_has_an_overlap(configured: int, expected: int) -> None:
     """After a scheduled rotation both secrets sign for at least a day, whatever operators have configured."""
     assert expected == schedule.overlap_seconds(configured)
 
@@ -131,7 +133,9 @@ async def aged(installation: Installation, endpoint_id: str, *, days: int | None
         (1, "9000 years", False),  # hookseal never writes this time: it is left out, so that every page can be read
     ],
 )
-async def test_which_are_near(pool: "Pool[asyncpg.Record]", days: int | None, age: str, is_near: bool) -> None:
+async def test_endpoints_with_a_near_rotation_are_listed(
+    pool: "Pool[asyncpg.Record]", days: int | None, age: str, is_near: bool
+) -> None:
     """Endpoints whose rotation may have to be announced are listed with their times; all others are left out."""
     installation = await begin(pool)
     endpoint_id = (await installation.endpoint()).pointer.endpoint_id
@@ -161,14 +165,14 @@ async def test_a_long_list_is_read_in_pages(pool: "Pool[asyncpg.Record]") -> Non
     assert sorted(each.updated_at for each in both) == [each.updated_at for each in both]
 
 
-async def test_a_database_that_does_not_answer(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_silent_database_is_unavailable(pool: "Pool[asyncpg.Record]") -> None:
     """If the database does not answer, the error is `Unavailable`."""
     await pool.close()
     with pytest.raises(Unavailable):
         await schedule.upcoming(pool, None)
 
 
-async def test_one_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_single_endpoint_is_read_as_in_the_list(pool: "Pool[asyncpg.Record]") -> None:
     """A single endpoint is read as in the list; one without a schedule, or of another tenant, is None."""
     installation = await begin(pool)
     endpoint_id = (await installation.endpoint()).pointer.endpoint_id

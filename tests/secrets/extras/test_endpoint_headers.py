@@ -63,12 +63,12 @@ async def states(store: PostgresStore) -> list[str]:
         (HeaderChange(given={}, replaces_all=True), {}),
     ],
 )
-def test_a_change(change: HeaderChange, expected: dict[str, SecretMaterial]) -> None:
+def test_set_and_removed_headers_change(change: HeaderChange, expected: dict[str, SecretMaterial]) -> None:
     """Given headers are set, removed ones are deleted, the others stay; or the given ones replace all."""
     assert expected == change.applied({"a": KEY, "b": TOKEN})
 
 
-def test_what_is_not_there_is_not_removed() -> None:
+def test_removing_an_absent_header_is_an_error() -> None:
     """Removing a header that does not exist is an error."""
     with pytest.raises(NotFound, match="no header c") as caught:
         HeaderChange(given={}, removed=frozenset({"a", "c"})).applied({"a": KEY})
@@ -100,7 +100,7 @@ async def test_the_values_are_sealed(pool: Pool, connection: Connection, store: 
     assert not any(part in row["sealed"] for part in (b"k-value", b"authorization"))
 
 
-async def test_no_headers_to_begin_with(connection: Connection, store: PostgresStore) -> None:
+async def test_an_endpoint_without_headers_has_no_record(connection: Connection, store: PostgresStore) -> None:
     """An endpoint without headers has no record of them, and reading them returns none."""
     assert await kept(connection, store) is None
     assert [] == await states(store)
@@ -108,7 +108,7 @@ async def test_no_headers_to_begin_with(connection: Connection, store: PostgresS
 
 
 @pytest.mark.req("DEL-13", part="rules")
-async def test_what_may_not_be_sent_is_not_kept(connection: Connection, store: PostgresStore) -> None:
+async def test_a_forbidden_header_is_not_stored(connection: Connection, store: PostgresStore) -> None:
     """A protected name or a value with a line break is refused before it is sealed, without the value in the error."""
     for headers in ({"webhook-id": KEY}, {"a": SecretMaterial(b"t-value\r\nwebhook-id: x")}):
         with pytest.raises(Malformed) as caught:
@@ -128,23 +128,23 @@ async def test_what_may_not_be_sent_is_not_kept(connection: Connection, store: P
     ],
     ids=str,
 )
-async def test_what_belongs_to_another(connection: Connection, store: PostgresStore, wrong: SecretRef) -> None:
+async def test_anothers_ref_is_denied(connection: Connection, store: PostgresStore, wrong: SecretRef) -> None:
     """A ref of another tenant, endpoint, purpose or provider is denied."""
     await kept(connection, store, a=KEY)
     with pytest.raises(SecretDenied):
         await stored.opened(store, stored.HEADERS, replace(BARE, headers_ref=str(wrong)))
 
 
-async def test_what_cannot_be_opened(connection: Connection, store: PostgresStore) -> None:
+async def test_a_missing_or_invalid_record_is_an_error(connection: Connection, store: PostgresStore) -> None:
     """A missing version, and a record that does not contain headers, are errors of the secret."""
     with pytest.raises(SecretNotFound):
         await stored.opened(store, stored.HEADERS, replace(BARE, headers_ref=str(ref(1))))
     await store.put(TENANT, HEADERS, SecretMaterial(b"no headers"), purpose=Purpose.ENDPOINT_HEADERS)
-    with pytest.raises(SecretUnusable, match="set them anew"):
+    with pytest.raises(SecretUnusable, match="set them again"):
         await stored.opened(store, stored.HEADERS, replace(BARE, headers_ref=str(ref(1))))
 
 
-async def test_retired_with_their_endpoint(connection: Connection, store: PostgresStore) -> None:
+async def test_retire_retires_every_version(connection: Connection, store: PostgresStore) -> None:
     """`retire` retires every version of this endpoint's headers, and none of another's."""
     await kept(connection, store, a=KEY)
     other = endpoint_headers_name(OTHER_ENDPOINT)

@@ -53,7 +53,7 @@ def contexts(clock: FakeClock, *, ttl_seconds: int = TTL, most: int = 3, trust: 
     return TlsContexts(clock=clock, ttl_seconds=ttl_seconds, trust=trust, most_bytes=most_bytes)
 
 
-async def test_held_for_the_ttl() -> None:
+async def test_a_context_is_kept_for_the_ttl() -> None:
     """A version has the same context until its TTL is over, however it was used; then a new one is made."""
     clock = FakeClock()
     found = contexts(clock)
@@ -67,13 +67,13 @@ async def test_held_for_the_ttl() -> None:
     assert ("r:1", 1) == (again.key, len(found))
 
 
-async def test_what_was_sealed_counts() -> None:
+async def test_another_identity_has_its_own_context() -> None:
     """Another identity under the same ref, as after a restore, gets a context of its own."""
     found = contexts(FakeClock())
     assert (await found.of("r:1", SEALED)).context is not (await found.of("r:1", OTHER)).context
 
 
-async def test_few() -> None:
+async def test_the_least_recently_used_context_is_removed() -> None:
     """Above the limit the least recently used context is removed; a TTL of 0 or `clear` leaves none."""
     clock = FakeClock()
     found = contexts(clock, most=2)
@@ -89,7 +89,7 @@ async def test_few() -> None:
     assert 0 == len(none)
 
 
-async def test_idle_ones_go() -> None:
+async def test_expired_contexts_are_removed() -> None:
     """Contexts that have expired are removed at the next request for any context."""
     clock = FakeClock()
     found = contexts(clock)
@@ -100,7 +100,7 @@ async def test_idle_ones_go() -> None:
     assert 1 == len(found)
 
 
-def test_whom_it_trusts() -> None:
+def test_own_authorities_replace_the_installations() -> None:
     """An endpoint's authorities replace those of the installation, which are trusted if it has none."""
     asked: list[str | None] = []
 
@@ -116,7 +116,7 @@ def test_whom_it_trusts() -> None:
     assert own.check_hostname
 
 
-def test_openssl_refuses() -> None:
+def test_an_identity_that_openssl_refuses_is_an_error() -> None:
     """An identity that OpenSSL refuses is a definitive error with the reason, and shows nothing of the key."""
 
     def strict(_alone: str | None) -> ssl.SSLContext:
@@ -128,7 +128,7 @@ def test_openssl_refuses() -> None:
         context_of(identity(CLIENT, None), strict)
 
 
-def test_the_key_is_in_no_file_in_the_clear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_key_is_never_on_disk_in_plaintext(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """OpenSSL reads the key encrypted with a one-time passphrase, from memory or from a file that is then deleted."""
     canary = [client_key("client key", CLIENT.key)]
     assert search({"its file": CLIENT.key}, canary)
@@ -154,7 +154,7 @@ def test_the_key_is_in_no_file_in_the_clear(monkeypatch: pytest.MonkeyPatch, tmp
     assert [] == list(tmp_path.iterdir())
 
 
-async def test_it_does_not_travel() -> None:
+async def test_a_context_is_not_pickled_or_copied() -> None:
     """A context can be neither pickled nor copied, and its repr shows only its ref."""
     found = await contexts(FakeClock()).of("db:acme:endpoint-tls-x:1", SEALED)
     assert "EndpointTls(key='db:acme:endpoint-tls-x:1', expires_at=" == repr(found).rpartition("expires_at=")[0] + (
@@ -165,7 +165,7 @@ async def test_it_does_not_travel() -> None:
             travel(found)
 
 
-async def test_spoilt() -> None:
+async def test_an_invalid_identity_gives_no_context() -> None:
     """An invalid identity gives no context, and none is kept."""
     found = contexts(FakeClock())
     with pytest.raises(SecretUnusable):
@@ -187,7 +187,7 @@ class Gate:
         return own_trust(alone)
 
 
-async def test_made_beside_the_loop() -> None:
+async def test_a_context_is_made_in_a_thread() -> None:
     """A context is made in a thread, once for all concurrent callers, and the event loop is not blocked."""
     gate = Gate()
     found = contexts(FakeClock(), trust=gate)
@@ -202,7 +202,7 @@ async def test_made_beside_the_loop() -> None:
     assert threading.get_ident() not in gate.threads
 
 
-async def test_cleared_while_it_is_made() -> None:
+async def test_a_context_made_during_clear_is_not_kept() -> None:
     """A caller that waits during `clear` gets its context, but it is not kept, and later callers get a new one."""
     gate = Gate()
     found = contexts(FakeClock(), trust=gate)
@@ -218,7 +218,7 @@ async def test_cleared_while_it_is_made() -> None:
     assert await after is await found.of("1", SEALED)
 
 
-async def test_one_that_is_made_too_late_is_not_held() -> None:
+async def test_an_expired_context_is_not_kept() -> None:
     """A context that expired before it was made is not kept."""
     clock, gate = FakeClock(), Gate()
     found = contexts(clock, trust=gate)
@@ -232,7 +232,7 @@ async def test_one_that_is_made_too_late_is_not_held() -> None:
     assert 0 == len(found)
 
 
-async def test_as_many_as_fit() -> None:
+async def test_the_limit_is_in_bytes() -> None:
     """The limit is in bytes: a context that trusts more authorities leaves room for fewer others."""
     found = contexts(FakeClock(), most=3)
     for ref in "123":
@@ -252,7 +252,7 @@ def anonymous_bytes() -> int:
     return next(int(row.split()[1]) for row in rows if row.startswith("Anonymous:")) * 1_024
 
 
-def test_what_one_takes() -> None:
+def test_a_context_uses_the_counted_memory() -> None:
     """A context uses no more memory than is counted for it, with the system's authorities or with one."""
     for of, count in ((identity(CLIENT, None), 40), (identity(CLIENT, AUTHORITY), 400)):
         held = [context_of(of) for _ in range(4)]
@@ -263,7 +263,7 @@ def test_what_one_takes() -> None:
         assert count * tls_context._bytes_of(held[0]) >= anonymous_bytes() - before
 
 
-async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_waiting_contexts_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 64 contexts waiting to be made, another one is refused at once; waiting for a slow one has a time-out."""
     monkeypatch.setattr(tls_context, "WAIT_SECONDS", 0.01)
     gate = Gate()
@@ -284,7 +284,7 @@ async def test_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_AT_ONCE == len(gate.threads)
 
 
-async def test_so_many_in_one_turn() -> None:
+async def test_contexts_of_one_turn_are_limited() -> None:
     """Of 500 contexts that are requested in one turn of the loop 64 are made, and the others are refused at once."""
     gate = Gate()
     found = contexts(FakeClock(), trust=gate, most=500)
@@ -301,7 +301,7 @@ async def test_so_many_in_one_turn() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-def test_this_machine_lacks_something(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lacking_resource_is_exhausted(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a file descriptor or memory is lacking to load the key, the error is `Exhausted`."""
 
     def lacking(_name: str) -> int:
@@ -313,7 +313,7 @@ def test_this_machine_lacks_something(code: int, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("authority", [AUTHORITY, None])
-def test_no_descriptor_is_left(authority: Authority | None) -> None:
+def test_a_missing_descriptor_is_exhausted(authority: Authority | None) -> None:
     """Without a descriptor to load the key, or to read the authorities of the system, the error is `Exhausted`."""
     own = identity(CLIENT, authority)
     with none_left(), pytest.raises(Exhausted, match=r"file descriptor|EMFILE"):
@@ -321,7 +321,7 @@ def test_no_descriptor_is_left(authority: Authority | None) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), Unavailable("no certificate was read")])
-def test_another_failure_of_this_machine(error: Exception) -> None:
+def test_another_failure_is_local(error: Exception) -> None:
     """Any other failure of this machine is a `LocalFailure`: another worker may succeed."""
 
     def broken(_alone: str | None) -> ssl.SSLContext:

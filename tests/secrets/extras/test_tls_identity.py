@@ -62,7 +62,7 @@ def refused(certificate: bytes, key: bytes) -> tuple[str | None, str]:
      ed448.Ed448PrivateKey.generate()],
     ids=["rsa", "p-256", "p-521", "ed25519", "ed448"],
 )  # fmt: skip
-def test_kept_and_read(key: rsa.RSAPrivateKey) -> None:
+def test_an_identity_is_read_back_masked(key: rsa.RSAPrivateKey) -> None:
     """An identity with a key of any kind is read back unchanged, and its repr is masked."""
     found = identity(AUTHORITY.client(key=key), AUTHORITY)
 
@@ -74,7 +74,7 @@ def test_kept_and_read(key: rsa.RSAPrivateKey) -> None:
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 @pytest.mark.parametrize("key", [RSA, P256], ids=["rsa", "ec"])
-def test_forms_of_a_key(key: rsa.RSAPrivateKey, form: PrivateFormat) -> None:
+def test_each_form_of_a_key_is_read(key: rsa.RSAPrivateKey, form: PrivateFormat) -> None:
     """PKCS #8 and the older forms give the same key; EC parameters before it and comments are ignored."""
     pair = AUTHORITY.client(key=key)
     plain = client_certificate(pair.certificate, pair.key)
@@ -88,8 +88,8 @@ def test_forms_of_a_key(key: rsa.RSAPrivateKey, form: PrivateFormat) -> None:
         assert plain == client_certificate(pair.certificate, text)
 
 
-def test_the_key_must_fit() -> None:
-    """The key must belong to the first certificate; the error tells whether it belongs to a later one or to none."""
+def test_the_key_must_match_the_first_certificate() -> None:
+    """The key must belong to the first certificate; the error says whether it belongs to a later one or to none."""
     assert ("client_key", "the private key does not belong to the certificate") == refused(ONE.certificate, OTHER.key)
     turned = refused(AUTHORITY.pem + ONE.certificate, ONE.key)
     assert ("client_cert", "the certificate of the key must come first, then those that certify it") == turned
@@ -125,7 +125,7 @@ def key_of_dsa() -> bytes:
         (b"x" * (MAX_KEY_BYTES + 1), f"at most {MAX_KEY_BYTES} bytes"),
     ],
 )
-def test_keys_that_are_none(key: bytes | Callable[[], bytes], text: str) -> None:
+def test_another_file_than_a_key_is_refused(key: bytes | Callable[[], bytes], text: str) -> None:
     """A file that is not one unencrypted private key of a kind for TLS is refused with the reason."""
     field, message = refused(ONE.certificate, key() if callable(key) else key)
     assert "client_key" == field
@@ -145,14 +145,14 @@ def test_keys_that_are_none(key: bytes | Callable[[], bytes], text: str) -> None
         (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "part 1 of the file is not a certificate"),
     ],
 )
-def test_certificates_that_are_none(certificate: bytes, text: str) -> None:
+def test_another_file_than_certificates_is_refused(certificate: bytes, text: str) -> None:
     """A file with anything but complete certificates, or with too many, is refused with the reason."""
     field, message = refused(certificate, ONE.key)
     assert "client_cert" == field
     assert text in message
 
 
-def test_authorities() -> None:
+def test_a_file_may_have_several_authorities() -> None:
     """A file may have several authorities, with comments between them; too many, or too large a file, are refused."""
     assert 2 == len(authorities(b"# first\n" + AUTHORITY.pem + b"\nsecond\n" + Authority("b").pem))
     for raw in (AUTHORITY.pem * (MOST_AUTHORITIES + 1), b"#" * (MAX_AUTHORITIES_BYTES + 1)):
@@ -161,7 +161,7 @@ def test_authorities() -> None:
         assert "ca_file" == caught.value.field
 
 
-def test_valid_now() -> None:
+def test_an_expired_or_early_certificate_is_refused() -> None:
     """A certificate that has expired, or is not valid yet, is refused with its number and the time."""
     good = identity(ONE, AUTHORITY)
     require_current(good, NOW)
@@ -174,7 +174,7 @@ def test_valid_now() -> None:
     assert "ca_file" == caught.value.field
 
 
-def test_what_is_shown() -> None:
+def test_nothing_of_the_key_is_shown() -> None:
     """Subject, fingerprint and expiry of the certificates are shown, and nothing of the key."""
     facts = shown(identity(ONE, AUTHORITY))
     assert facts is not None
@@ -187,7 +187,7 @@ def test_what_is_shown() -> None:
     assert None is shown(TlsIdentity())
 
 
-def test_the_largest_fits() -> None:
+def test_the_largest_files_fit_one_record() -> None:
     """The largest accepted files fit together into one sealed record."""
     overhead = 200
     assert MAX_CERTIFICATE_BYTES + MAX_KEY_BYTES + MAX_AUTHORITIES_BYTES + overhead <= MAX_BYTES
@@ -199,7 +199,7 @@ def spliced(chain_of: bytes, key_of: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "spoilt",
+    "content",
     [
         *(b"", b"{}", b"[]", b"null", b"[" * 99_999),
         b'{"authorities":[],"chain":[],"key":null}',
@@ -210,14 +210,14 @@ def spliced(chain_of: bytes, key_of: bytes) -> bytes:
         spliced(HELD, written(identity(OTHER, None)).reveal()),
     ],
 )
-def test_what_is_spoilt(spoilt: bytes) -> None:
+def test_an_invalid_record_is_unusable(content: bytes) -> None:
     """A record that opens but is no identity, or has the key of another certificate, is unusable."""
-    with pytest.raises(SecretUnusable, match="set it anew"):
-        read(SecretMaterial(spoilt))
+    with pytest.raises(SecretUnusable, match="set it again"):
+        read(SecretMaterial(content))
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
-def test_any_bytes_are_refused_alike(raw: bytes) -> None:
+def test_any_bytes_are_refused(raw: bytes) -> None:
     """Whatever the files contain, the result is a refusal and no other error."""
     for files in ((raw, ONE.key), (ONE.certificate, raw)):
         with pytest.raises(Malformed):
@@ -228,7 +228,7 @@ def test_any_bytes_are_refused_alike(raw: bytes) -> None:
         tls_identity.read(SecretMaterial(raw or b"x"))
 
 
-def test_no_encryption_is_left_out() -> None:
+def test_the_key_is_stored_without_further_encryption() -> None:
     """The key is stored as unencrypted PKCS #8 in the sealed record, so only the master key is needed to open it."""
     kept = identity(AUTHORITY.client(key=P256), None).client
     assert kept is not None

@@ -34,7 +34,7 @@ async def versions(pool: Pool) -> list[int]:
     return found
 
 
-async def test_all_pages(three: Pool) -> None:
+async def test_every_version_is_listed_once(three: Pool) -> None:
     """Every version is listed exactly once over all pages, with its facts."""
     assert [1, 2, 3] == await versions(three)
     async with three.acquire() as connection:
@@ -64,14 +64,14 @@ async def test_all_pages(three: Pool) -> None:
         "state = 'destroyed', sealed = NULL",
     ],
 )
-async def test_one_trace_is_enough(three: Pool, written: str) -> None:
+async def test_a_listed_or_named_key_is_enough(three: Pool, written: str) -> None:
     """A version is listed if either its list of keys or the record itself names the key."""
     await three.execute(f"UPDATE hookseal.secret_records SET {written} WHERE version = 2")  # noqa: S608
 
     assert [1, 2, 3] == await versions(three)
 
 
-async def test_what_it_never_sealed(three: Pool) -> None:
+async def test_versions_under_other_keys_are_not_listed(three: Pool) -> None:
     """A version that was only under other keys is not listed."""
     await three.execute("DELETE FROM hookseal.secret_records WHERE version = 3")
     await sealed_under(three, SECOND, ref(3, Provider.DB))
@@ -107,26 +107,26 @@ def version_of(*, used_as: str | None, tenant: str = "acme", name: str = "n", st
         (version_of(used_as=None, tenant="acme", name="integrity"), Remedy.NONE),
     ],
 )
-def test_what_is_to_be_done(found: Exposed, remedy: Remedy) -> None:
+def test_each_version_has_its_remedy(found: Exposed, remedy: Remedy) -> None:
     """A current secret is to be rotated, the integrity key needs a new version, and headers need new values."""
     assert remedy is found.remedy
 
 
-def test_a_cursor_is_where_a_page_ended() -> None:
+def test_a_cursor_decodes_to_its_version() -> None:
     """A cursor decodes to the version at which its page ended."""
     found = version_of(used_as=None)
     assert found.place == place_of(cursor_of(found))
 
 
 @pytest.mark.parametrize("place", ["acme/n", "acme/n/1/2", "acme/n/x", "acme/n/-1", "ac\0me/n/1", f"acme/n/{10**18}"])
-def test_what_is_no_cursor(place: str) -> None:
+def test_an_invalid_cursor_is_malformed(place: str) -> None:
     """A text that is not a cursor of a page is malformed."""
     for text in (paging.encode_cursor(place), "%%%", place):
         with pytest.raises(Malformed):
             place_of(text)
 
 
-async def test_an_outage(database_url: str) -> None:
+async def test_a_closed_connection_is_unavailable(database_url: str) -> None:
     """On a closed connection, every call raises `SecretUnavailable`."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()

@@ -44,7 +44,7 @@ def row(key: MasterKey, *, state: str, held: bool, records: int, workers: int = 
     )
 
 
-async def test_it_registers_the_key_and_makes_the_installations_own_secrets(pool: Pool) -> None:
+async def test_the_first_key_and_secrets_are_stored(pool: Pool) -> None:
     """After initialisation the key is active with its check value, and integrity key and sentinel exist."""
     made = await begin(pool)
 
@@ -61,7 +61,7 @@ async def test_it_registers_the_key_and_makes_the_installations_own_secrets(pool
     assert (FIRST.key_id, KeyState.ACTIVE, FIRST.check_value) == (key.key_id, key.state, key.check_value)
 
 
-async def test_the_integrity_key_and_the_sentinel_are_what_chance_gave(pool: Pool) -> None:
+async def test_integrity_key_and_sentinel_are_random(pool: Pool) -> None:
     """Integrity key and sentinel have 32 random bytes each, sealed with their own purpose."""
     draws = [bytes([n]) * 32 for n in range(2)]
     chance = iter(draws)
@@ -87,7 +87,7 @@ async def test_an_installation_begins_once(pool: Pool) -> None:
     assert 1 == len(await registered(pool))
 
 
-async def test_of_many_beginnings_at_once_one_wins(pool: Pool) -> None:
+async def test_of_concurrent_beginnings_one_succeeds(pool: Pool) -> None:
     """Of five concurrent initialisations one succeeds and four are conflicts."""
     rings = [RING, KeyRing(SECOND), KeyRing(THIRD), RING, KeyRing(SECOND)]
     results = await asyncio.gather(*(begin(pool, ring) for ring in rings), return_exceptions=True)
@@ -106,7 +106,7 @@ async def test_an_installation_begins_in_empty_tables_only(pool: Pool) -> None:
     assert () == await registered(pool)
 
 
-async def test_a_beginning_that_fails_leaves_nothing(pool: Pool) -> None:
+async def test_a_failed_beginning_registers_nothing(pool: Pool) -> None:
     """Initialisation is one transaction: if the last secret cannot be made, no key is registered."""
     draws = iter([b"i" * 32, b""])
     async with pool.acquire() as connection:
@@ -117,7 +117,7 @@ async def test_a_beginning_that_fails_leaves_nothing(pool: Pool) -> None:
     assert () == await PostgresStore(pool, RING).versions(SYSTEM_TENANT, "integrity")
 
 
-async def test_status_tells_state_held_and_records(pool: Pool) -> None:
+async def test_status_has_state_holding_and_records(pool: Pool) -> None:
     """Status lists each registered key with its state, whether this process has it, and the number of its records."""
     assert () == await status(pool, RING, live_seconds=15)
     await begin(pool)
@@ -134,7 +134,7 @@ async def test_status_tells_state_held_and_records(pool: Pool) -> None:
     assert [False, False] == [row.held for row in await status(pool, None, live_seconds=15)]
 
 
-async def test_status_tells_of_records_under_a_key_that_nobody_registered(pool: Pool) -> None:
+async def test_status_lists_an_unregistered_key(pool: Pool) -> None:
     """A key id that only records name is listed as unregistered."""
     await begin(pool)
     await sealed_under(pool, THIRD)
@@ -142,14 +142,14 @@ async def test_status_tells_of_records_under_a_key_that_nobody_registered(pool: 
     assert row(THIRD, state="unregistered", held=False, records=1) == (await status(pool, RING, live_seconds=15))[-1]
 
 
-async def test_needed_keys_are_those_that_records_name(pool: Pool) -> None:
+async def test_keys_with_records_are_needed(pool: Pool) -> None:
     """Of the given key ids, those with records under them are returned."""
     await begin(pool)
 
     assert (FIRST.key_id,) == await needed(pool, [FIRST.key_id, SECOND.key_id])
 
 
-async def test_a_connection_that_was_cut_is_unavailable(database_url: str) -> None:
+async def test_a_closed_connection_is_unavailable(database_url: str) -> None:
     """A closed connection is `SecretUnavailable`, as in the store."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()

@@ -51,7 +51,7 @@ async def kept(pool: Pool) -> dict[str, dict[str, Any]]:
         (moves.destroy, {"state": "destroyed", "destroyed_at": datetime}),
     ],
 )
-async def test_what_each_move_writes(pool: Pool, move: Move, writes: dict[str, Any]) -> None:
+async def test_each_move_writes_state_and_time(pool: Pool, move: Move, writes: dict[str, Any]) -> None:
     """A move writes the key's state and time; only `promote` changes another key, the former active one."""
     await register(pool, FIRST, "active")
     await register(pool, SECOND, "staged")
@@ -107,14 +107,14 @@ async def test_first_times_stay(pool: Pool) -> None:
     )
 
 
-async def test_a_key_that_is_not_there(pool: Pool) -> None:
+async def test_an_unregistered_key_is_not_found(pool: Pool) -> None:
     """A key that is not registered is not found."""
     async with pool.acquire() as connection:
         with pytest.raises(NotFound, match=f"no master key {FIRST.key_id}"):
             await moves.life(connection, FIRST.key_id)
 
 
-async def test_which_workers_hold_it(pool: Pool) -> None:
+async def test_workers_with_and_without_the_key_are_listed(pool: Pool) -> None:
     """Workers with a recent heartbeat are listed as having the key or as lacking it; others are not listed."""
     for name, keys, seconds_ago in (
         ("b", [FIRST, SECOND], 0),
@@ -140,7 +140,7 @@ async def needing(pool: Pool) -> Use:
         return await moves.use(connection, FIRST.key_id)
 
 
-async def test_what_needs_a_key(pool: Pool) -> None:
+async def test_records_and_unsent_deliveries_need_a_key(pool: Pool) -> None:
     """A key is needed by the records that name it and by the unsent deliveries of their endpoints."""
     await register(pool, SECOND)
     assert Use(records=0, deliveries=0) == await needing(pool)
@@ -165,7 +165,7 @@ async def test_what_needs_a_key(pool: Pool) -> None:
     assert Use(records=0, deliveries=0) == await needing(pool)
 
 
-async def test_an_outage(database_url: str) -> None:
+async def test_a_closed_connection_is_unavailable(database_url: str) -> None:
     """On a closed connection, every call raises `SecretUnavailable`."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()

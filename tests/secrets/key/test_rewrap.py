@@ -50,7 +50,7 @@ async def keys_of(pool: Pool) -> list[str]:
     return ["1" if row["key_id"] == FIRST.key_id else "2" for row in await pool.fetch(ROWS)]
 
 
-async def test_batch_after_batch(five: Pool) -> None:
+async def test_each_batch_continues_after_the_last(five: Pool) -> None:
     """Each batch continues after the one before; the last one, which is not full, has no `last`."""
     done, after = [], BEGINNING
     while True:
@@ -70,7 +70,7 @@ async def test_batch_after_batch(five: Pool) -> None:
     assert (SECOND.key_id, 0, (), None) == (empty.to, empty.moved, empty.unopened, empty.last)
 
 
-async def test_a_full_batch_at_the_end(five: Pool) -> None:
+async def test_after_a_full_batch_nothing_may_be_left(five: Pool) -> None:
     """If the last batch is full, the next one is empty and says that nothing is left."""
     await five.execute("DELETE FROM hookseal.secret_records WHERE version = 3")
     first = await one(five)
@@ -80,14 +80,14 @@ async def test_a_full_batch_at_the_end(five: Pool) -> None:
     assert (0, None) == ((third := await one(five, second.last)).moved, third.last)
 
 
-async def test_who_comes_later_finds_the_rest(five: Pool) -> None:
+async def test_a_later_re_wrap_finds_the_rest(five: Pool) -> None:
     """A re-wrap that starts later finds the remaining records in the table."""
     await one(five)
     assert [2, 1, 0] == [(await one(five)).moved for _ in range(3)]
     assert ["2"] * 5 == await keys_of(five)
 
 
-async def test_what_others_hold(five: Pool) -> None:
+async def test_a_locked_record_is_skipped(five: Pool) -> None:
     """A locked record is skipped without waiting; with `wait` the batch waits for the lock and re-wraps the record."""
     async with five.acquire() as connection:
         held = connection.transaction()
@@ -106,7 +106,7 @@ async def test_what_others_hold(five: Pool) -> None:
     assert ["2", "2", "2", "2", "1"] == await keys_of(five)
 
 
-async def test_what_others_destroyed_or_re_wrapped(five: Pool) -> None:
+async def test_a_record_changed_meanwhile_is_skipped(five: Pool) -> None:
     """A record that was destroyed or re-wrapped during the wait stays as it is, and the batch takes the next ones."""
     async with five.acquire() as connection:
         held = connection.transaction()
@@ -125,7 +125,7 @@ async def test_what_others_destroyed_or_re_wrapped(five: Pool) -> None:
     assert (None, "destroyed", [FIRST.key_id]) == (rows[2]["sealed"], rows[2]["state"], rows[2]["wrapped_by"])
 
 
-async def test_two_beside_each_other(five: Pool) -> None:
+async def test_concurrent_batches_take_different_records(five: Pool) -> None:
     """Concurrent batches take different records, and together each record exactly once."""
     done = await asyncio.gather(*(one(five) for _ in range(5)))
 
@@ -136,7 +136,7 @@ async def test_two_beside_each_other(five: Pool) -> None:
     assert [[FIRST.key_id, SECOND.key_id]] * 5 == [row["wrapped_by"] for row in rows]
 
 
-async def test_what_a_batch_writes(five: Pool) -> None:
+async def test_a_batch_writes_head_and_key(five: Pool) -> None:
     """A batch writes head, key and list of keys; body and times stay, since retention counts from `changed_at`."""
     before = await five.fetch(ROWS)
     digests = {(await one(five, wait=True)).digest for _ in range(3)}
@@ -175,7 +175,7 @@ async def test_the_list_of_keys_grows_once(five: Pool) -> None:
         ("version = 9", "context_mismatch"),
     ],
 )
-async def test_a_record_that_does_not_open(five: Pool, change: str, code: str) -> None:
+async def test_an_invalid_record_is_reported(five: Pool, change: str, code: str) -> None:
     """A record that does not open is reported and left unchanged; all other records are re-wrapped."""
     await five.execute(f"UPDATE hookseal.secret_records SET {change} WHERE tenant_id = '{TENANT}' AND version = 1")  # noqa: S608
     places = {(row["tenant_id"], row["name"], row["version"]): row for row in await five.fetch(ROWS)}
@@ -194,7 +194,7 @@ async def test_a_record_that_does_not_open(five: Pool, change: str, code: str) -
     assert places[named] == left
 
 
-async def test_a_record_whose_body_is_spoilt(five: Pool) -> None:
+async def test_an_altered_body_is_not_read(five: Pool) -> None:
     """A re-wrap does not read the body: an altered body stays the same, byte for byte."""
     await five.execute("UPDATE hookseal.secret_records SET sealed = sealed || 'x' WHERE version = 1")
     before = [row["sealed"][HEAD_BYTES:] for row in await five.fetch(ROWS)]
@@ -223,7 +223,7 @@ async def test_what_was_written_since_is_not_overwritten(five: Pool) -> None:
     assert (written, FIRST.key_id) == (row["sealed"], row["key_id"])
 
 
-async def test_a_batch_never_tells_of_more_than_it_wrote(five: Pool) -> None:
+async def test_an_unwritten_record_rolls_the_batch_back(five: Pool) -> None:
     """If one locked record is not written, the whole batch is rolled back: its digest would be wrong."""
     await five.execute(
         "CREATE FUNCTION hookseal.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
@@ -237,7 +237,7 @@ async def test_a_batch_never_tells_of_more_than_it_wrote(five: Pool) -> None:
 
 
 @pytest.mark.parametrize("change", ["sealed = 'short'", "sealed = set_byte(sealed, 5, 255 - get_byte(sealed, 5))"])
-async def test_a_record_under_a_key_that_nobody_registered(five: Pool, change: str) -> None:
+async def test_a_record_under_an_unknown_key_is_reported(five: Pool, change: str) -> None:
     """A record that names an unknown key is in no batch; it is reported, and counts for the key that sealed it."""
     await register(five, FIRST, "decrypt_only")
     await register(five, SECOND)
@@ -256,7 +256,7 @@ async def test_a_record_under_a_key_that_nobody_registered(five: Pool, change: s
     assert (TENANT, NAME, 1, "key_unknown") == (found.tenant_id, found.name, found.version, found.code)
 
 
-async def test_an_outage(database_url: str) -> None:
+async def test_a_closed_connection_is_unavailable(database_url: str) -> None:
     """On a closed connection, every call raises `SecretUnavailable`."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()

@@ -130,19 +130,19 @@ def test_every_move_of_every_state(move: Move, state: KeyState, expected: bool |
     assert KEY in str(caught.value)
 
 
-def test_a_key_that_nobody_knows_is_registered() -> None:
+def test_an_unknown_key_is_registered() -> None:
     """A key without a row is to be registered."""
     assert must_register(None, KEY, is_compromised=False)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_only_what_steps_back_can_be_replaced(state: KeyState) -> None:
+def test_the_active_key_cannot_be_replaced(state: KeyState) -> None:
     """The active key cannot be replaced, since new secrets would be sealed under it; any other key can."""
     with nullcontext() if state is not ACTIVE else pytest.raises(Conflict, match="promote another first"):
         require_replaced(state, KEY)
 
 
-def test_nothing_leads_back() -> None:
+def test_no_move_reopens_a_key() -> None:
     """No move reopens a retired or destroyed key; a retired one can only be marked as destroyed."""
     for state in (RETIRED, DESTROYED):
         done = {}

@@ -40,7 +40,7 @@ class Scripted:
         return MASTER_KEY.material
 
 
-async def test_one_that_comes_back() -> None:
+async def test_a_recovered_kms_is_used() -> None:
     """It is asked again after growing delays, and the process starts."""
     clock, kms = FakeClock(), Scripted(*[SecretUnavailable("away")] * 5)
     found = await KeyWrapper(kms, SETTINGS, clock=clock).unwrap(WRAPPED)
@@ -49,7 +49,7 @@ async def test_one_that_comes_back() -> None:
     assert [0.25, 0.5, 1.0, 2.0, 2.0] == clock.slept
 
 
-async def test_one_that_stays_away() -> None:
+async def test_an_unreachable_kms_ends_the_start() -> None:
     """After twelve seconds the start ends with 69, and says what to do."""
     clock, kms = FakeClock(), Scripted(*[SecretUnavailable("openbao is sealed")] * 100)
     with pytest.raises(Unavailable) as ended:
@@ -60,7 +60,7 @@ async def test_one_that_stays_away() -> None:
     assert 10.0 < clock.elapsed <= PATIENCE_SECONDS
 
 
-async def test_one_that_refuses() -> None:
+async def test_a_refusal_is_final() -> None:
     """A refusal is not repeated, and ends with 78."""
     kms = Scripted(KmsRefused("denied"))
     with pytest.raises(KmsRefused) as ended:
@@ -69,7 +69,7 @@ async def test_one_that_refuses() -> None:
     assert (78, 1) == (ended.value.exit_code, kms.calls)
 
 
-async def test_one_that_hangs() -> None:
+async def test_a_hanging_kms_ends_in_time() -> None:
     """Whatever a client does, the block ends within its time."""
     server = OpenBaoServer(address="http://127.0.0.1:1", credentials=SecretMaterial(b"t"))
     settings = KmsSettings(key=SETTINGS.key, installation="production", openbao=server)

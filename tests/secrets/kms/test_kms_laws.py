@@ -77,7 +77,7 @@ async def test_it_opens_in_its_binding_only(site: Site) -> None:
             await kms.unwrap(b"of another kind of KMS", BINDING)
 
 
-async def test_what_was_wrapped_is_a_master_key(site: Site) -> None:
+async def test_another_wrapped_content_is_refused(site: Site) -> None:
     """What the KMS opens, but is not the key of that id, is refused."""
     async with site.opened(site.one) as kms:
         for plain in (bytes(32), b"short"):

@@ -124,7 +124,7 @@ async def _writable(pipe: Path) -> int | None:
 
 
 async def test_gcp() -> None:
-    """The official client repeats nothing by itself; transient and final answers are told apart."""
+    """The official client repeats nothing by itself; transient and final answers are distinguished."""
     transient = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
     final = {
         grpc.StatusCode.PERMISSION_DENIED: "cryptoKeyDecrypter",

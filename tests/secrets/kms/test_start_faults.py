@@ -19,7 +19,7 @@ from hookseal.secrets.kms.wrapped import KmsKey, KmsSettings, WrappedKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.sealing.keyring import MasterKey
 from tests.doubles.clock import FakeClock
-from tests.doubles.faulty_proxy import FaultyProxy, Refusal, Silence, Spoilt, aws_refusal, faulty_proxy
+from tests.doubles.faulty_proxy import AlteredAnswer, FaultyProxy, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.google_kms import GoogleKms, google_kms
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao, token_for
 from tests.faults.tcp_proxy import Line, line
@@ -93,7 +93,7 @@ def _hides(scene: Scene, text: str) -> None:
     assert [] == [each for each in hidden if each in text]
 
 
-def _spoilt(name: str, value: object) -> Spoilt:
+def _altered(name: str, value: object) -> AlteredAnswer:
     """Return an answer in which one value is another one; None removes it."""
 
     def change(body: bytes) -> bytes:
@@ -103,7 +103,7 @@ def _spoilt(name: str, value: object) -> Spoilt:
             place[name] = value
         return json.dumps(answer).encode()
 
-    return Spoilt(change=change)
+    return AlteredAnswer(change=change)
 
 
 OTHER = base64.b64encode(OTHER_PLAIN).decode()
@@ -121,7 +121,7 @@ AWS: list[Case] = [
     (aws_refusal("ExpiredTokenException", 403), REFUSED, "renew the credentials"),
     (aws_refusal("ExpiredToken", 403), REFUSED, "renew the credentials"),
     (aws_refusal("UnrecognizedClientException"), REFUSED, "correct the credentials"),
-    (_spoilt("Plaintext", OTHER), REFUSED, "SECRETS_KMS_INSTALLATION"),
+    (_altered("Plaintext", OTHER), REFUSED, "SECRETS_KMS_INSTALLATION"),
     (Refusal(status=403, body=b"<html>", content_type="text/html"), REFUSED, "a proxy"),
     (Refusal(status=404, body=b"<html>", content_type="text/html"), REFUSED, "a proxy"),
     (Refusal(status=429), AWAY, "cannot answer at the moment (429)"),
@@ -134,14 +134,14 @@ AWS: list[Case] = [
     (NOTHING, AWAY, "an answer that cannot be read"),
     (Refusal(status=200, body=b"[1]"), AWAY, "an answer that cannot be read"),
     (Refusal(status=400, body=b"[1]"), AWAY, "an answer that cannot be read"),
-    (_spoilt("Plaintext", None), AWAY, "an answer that cannot be read"),
-    (_spoilt("Plaintext", 5), AWAY, "an answer that cannot be read"),
+    (_altered("Plaintext", None), AWAY, "an answer that cannot be read"),
+    (_altered("Plaintext", 5), AWAY, "an answer that cannot be read"),
 ]
 OPENBAO: list[Case] = [
     (Refusal(status=403, body=b'{"errors":["do not show me"]}'), REFUSED, "give its policy that right"),
     (Refusal(status=404, body=b'{"errors":[]}'), REFUSED, "create it, or correct SECRETS_KMS"),
     (Refusal(status=404, body=b'{"errors":["no handler for route"]}'), REFUSED, "bao secrets enable -path="),
-    (_spoilt("plaintext", OTHER), REFUSED, "SECRETS_KMS_INSTALLATION"),
+    (_altered("plaintext", OTHER), REFUSED, "SECRETS_KMS_INSTALLATION"),
     (Refusal(status=429, body=b'{"errors":["do not show me"]}'), AWAY, "limits requests"),
     (Refusal(status=500, body=b'{"errors":["do not show me"]}'), AWAY, "fails"),
     (Refusal(status=503, body=b'{"errors":["Vault is sealed"]}'), AWAY, "is sealed: unseal it"),
@@ -150,8 +150,8 @@ OPENBAO: list[Case] = [
     (HTML, AWAY, "cannot be read"),
     (NOTHING, AWAY, "cannot be read"),
     (ANOTHER_PAGE, AWAY, "cannot be read"),
-    (_spoilt("plaintext", None), AWAY, "cannot be read"),
-    (_spoilt("plaintext", "not base64!"), AWAY, "cannot be read"),
+    (_altered("plaintext", None), AWAY, "cannot be read"),
+    (_altered("plaintext", "not base64!"), AWAY, "cannot be read"),
 ]
 GCP: list[Case] = [
     (CODE.PERMISSION_DENIED, REFUSED, "roles/cloudkms.cryptoKeyDecrypter"),

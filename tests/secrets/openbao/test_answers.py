@@ -40,7 +40,7 @@ def test_success(status: int, body: bytes, expected: object) -> None:
     ],
 )
 def test_absence(status: int, reasons: list[str], absence: Absence) -> None:
-    """What may work later is told apart, and says what to do."""
+    """A transient answer is distinguished from a final one, and says what to do."""
     error = meaning(status, json.dumps({"errors": reasons}).encode())
 
     assert isinstance(error, OpenBaoUnavailable)

@@ -119,7 +119,7 @@ async def test_a_namespace(openbao_address: str) -> None:
 
 
 async def test_sealed_in_mid_run() -> None:
-    """A server that is sealed, and one that is gone, are told apart."""
+    """A sealed server and an unreachable one are distinguished."""
     async with openbao() as own, opened(server(own.url, ROOT_TOKEN)) as client:
         await client.request("GET", LOOKUP)
         await client.request("PUT", "sys/seal", {})

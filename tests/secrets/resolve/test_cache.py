@@ -60,7 +60,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     )
 
 
-def test_what_was_put_is_there_as_often_as_it_is_asked_for() -> None:
+def test_a_cached_secret_is_read_any_number_of_times() -> None:
     """A cached secret can be read any number of times, and each read opens it again."""
     held = cache()
     fill(held, KEY)
@@ -82,7 +82,7 @@ def test_what_was_put_is_there_as_often_as_it_is_asked_for() -> None:
     ],
     ids=str,
 )
-def test_it_is_there_for_its_own_tenant_name_version_provider_and_purpose_only(other: CacheKey) -> None:
+def test_another_key_is_a_miss(other: CacheKey) -> None:
     """Another key is a miss, and an entry that was moved under another key does not open."""
     held = cache()
     fill(held, KEY)
@@ -97,7 +97,7 @@ def test_it_is_there_for_its_own_tenant_name_version_provider_and_purpose_only(o
 
 
 @pytest.mark.parametrize("position", range(SEALED_BYTES))
-def test_what_was_altered_in_memory_is_refused_and_gone(position: int) -> None:
+def test_an_altered_entry_is_refused_and_removed(position: int) -> None:
     """An altered byte is a definitive error without the value, and the entry is removed."""
     held = cache()
     fill(held, KEY)
@@ -163,7 +163,7 @@ def test_an_entry_lives_for_the_ttl_less_up_to_half_of_it(chance: float, lifetim
     assert counts(hits=1, misses=1) == held.counts()
 
 
-def test_a_hit_makes_nothing_younger() -> None:
+def test_a_hit_does_not_extend_the_life() -> None:
     """Using an entry does not extend its life."""
     clock = FakeClock()
     held = cache(clock)
@@ -176,7 +176,7 @@ def test_a_hit_makes_nothing_younger() -> None:
     assert held.get(KEY) is None
 
 
-def test_the_age_counts_from_before_the_store_was_asked() -> None:
+def test_the_age_counts_from_the_request() -> None:
     """The age counts from the request to the store; an answer that took longer than the TTL is not cached."""
     clock = FakeClock()
     held = cache(clock)
@@ -191,7 +191,7 @@ def test_the_age_counts_from_before_the_store_was_asked() -> None:
     assert counts(hits=1, misses=1) == held.counts()
 
 
-def test_a_ttl_of_nothing_holds_nothing() -> None:
+def test_a_ttl_of_0_caches_nothing() -> None:
     """With a TTL of 0 nothing is cached."""
     held = cache(ttl_seconds=0)
     fill(held, KEY)
@@ -200,7 +200,7 @@ def test_a_ttl_of_nothing_holds_nothing() -> None:
     assert counts(misses=1) == held.counts()
 
 
-def test_the_least_recently_used_leaves_first() -> None:
+def test_the_least_recently_used_is_evicted() -> None:
     """Above the limit the least recently used entry is evicted and counted."""
     held = cache(max_entries=2)
     fill(held, KEY, OTHER)
@@ -223,7 +223,7 @@ def test_bytes_are_bounded_too() -> None:
     assert counts(hits=1, evictions=3, entries=1, bytes=3 * SEALED_BYTES - 1) == held.counts()
 
 
-def test_what_is_larger_than_all_that_may_be_held_drives_nobody_out() -> None:
+def test_a_too_large_secret_evicts_nothing() -> None:
     """A secret that is larger than the cache is not cached, and evicts nothing."""
     held = cache(max_bytes=SEALED_BYTES)
     fill(held, KEY)
@@ -233,7 +233,7 @@ def test_what_is_larger_than_all_that_may_be_held_drives_nobody_out() -> None:
     assert 0 == held.counts().evictions
 
 
-def test_a_second_answer_takes_the_place_of_the_first() -> None:
+def test_a_second_answer_replaces_the_first() -> None:
     """A second answer for the same key replaces the first, in age and in counted bytes."""
     clock = FakeClock()
     held = cache(clock)
@@ -246,7 +246,7 @@ def test_a_second_answer_takes_the_place_of_the_first() -> None:
     assert counts(hits=1, entries=1, bytes=SEALED_BYTES) == held.counts()
 
 
-def test_what_was_dropped_is_gone_and_the_rest_stays() -> None:
+def test_drop_removes_one_entry() -> None:
     """`drop` removes one entry; dropping a missing one changes nothing."""
     held = cache()
     fill(held, KEY, OTHER)
@@ -257,7 +257,7 @@ def test_what_was_dropped_is_gone_and_the_rest_stays() -> None:
     assert counts(hits=1, misses=1, entries=1, bytes=SEALED_BYTES) == held.counts()
 
 
-def test_after_a_clear_nothing_is_held_and_the_key_is_another() -> None:
+def test_clear_empties_the_cache_and_changes_its_key() -> None:
     """After `clear` the cache is empty and has a new key, so an old entry no longer opens."""
     held = cache()
     fill(held, KEY)
@@ -272,7 +272,7 @@ def test_after_a_clear_nothing_is_held_and_the_key_is_another() -> None:
         held.get(KEY)
 
 
-def test_what_was_asked_for_before_a_clear_does_not_come_in_after_it() -> None:
+def test_an_answer_from_before_a_clear_is_not_cached() -> None:
     """An answer that was requested before `clear` is not cached after it, and replaces nothing."""
     held = cache()
     late = held.ticket()
@@ -285,7 +285,7 @@ def test_what_was_asked_for_before_a_clear_does_not_come_in_after_it() -> None:
     assert OTHER_SECRET == held.get(KEY)
 
 
-def test_an_idle_entry_does_not_stay_for_good() -> None:
+def test_an_expired_entry_is_removed() -> None:
     """An expired entry is removed at the next use of the cache, and is not counted as evicted."""
     clock = FakeClock()
     held = cache(clock)

@@ -114,7 +114,7 @@ async def test_a_version_that_was_destroyed_is_gone_at_the_next_claim(case: Case
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.parametrize("state", ["retired", "destroyed"])
-async def test_what_a_closed_master_key_sealed_is_gone_at_the_next_claim(case: Case, state: str) -> None:
+async def test_a_closed_master_keys_records_are_refused_at_the_next_claim(case: Case, state: str) -> None:
     """After a master key is retired or destroyed, its records are refused at the next claim, cached or not."""
     await case.pool.execute("UPDATE hookseal.secret_keys SET state = $1", state)
 

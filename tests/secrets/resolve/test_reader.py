@@ -22,7 +22,7 @@ from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose
 from hookseal.secrets.resolve.reader import BUDGET_SECONDS, SecretReader, Statistics
 from tests.doubles.clock import FakeClock
-from tests.secrets.doubles import ScriptedStore, reader_on, settled
+from tests.secrets.doubles import ScriptedStore, reader_on, tasks_idle
 from tests.secrets.samples import NAME, OTHER_SECRET, OTHER_TENANT, READ_AT, SECRET, TENANT, ref
 
 SIGNING = Purpose.WEBHOOK_SIGNING
@@ -84,7 +84,7 @@ def begun(reader: SecretReader, version: int = 1) -> asyncio.Task[SecretMaterial
 
 async def asked(store: ScriptedStore, times: int) -> None:
     """Let all tasks run, and assert how often the store was asked in total."""
-    await settled()
+    await tasks_idle()
     assert times == len(store.fetched)
 
 
@@ -122,7 +122,7 @@ async def test_equal_names_of_two_tenants_are_two_secrets(reader: SecretReader, 
 
 
 @pytest.mark.req("SEC-08")
-async def test_tenants_share_no_asking(reader: SecretReader, store: ScriptedStore, silent: asyncio.Event) -> None:
+async def test_tenants_share_no_request(reader: SecretReader, store: ScriptedStore, silent: asyncio.Event) -> None:
     """Concurrent requests for the same name and version by two tenants are not shared."""
     foreign = replace(ref(1), tenant=OTHER_TENANT)
     first = begun(reader)
@@ -135,7 +135,7 @@ async def test_tenants_share_no_asking(reader: SecretReader, store: ScriptedStor
 
 
 @pytest.mark.req("SEC-06", part="cache")
-async def test_a_purpose_is_asked_for_anew(reader: SecretReader) -> None:
+async def test_another_purpose_is_a_new_request(reader: SecretReader) -> None:
     """A secret that was read for one purpose is requested again for another, and the store refuses."""
     await one(reader)
 
@@ -158,7 +158,7 @@ async def test_after_the_ttl_the_store_is_asked_again(
 
 @pytest.mark.req("SEC-06", part="fail-closed")
 @pytest.mark.parametrize("error", [*DEFINITIVE, SecretUnavailable()], ids=repr)
-async def test_nothing_is_given_on_an_error(
+async def test_an_error_returns_no_older_answer(
     reader: SecretReader, store: ScriptedStore, clock: FakeClock, error: Exception
 ) -> None:
     """After the TTL an error of the store is raised every time, and the last good answer is not used."""
@@ -257,7 +257,7 @@ async def test_after_a_hang_the_store_is_asked_anew(store: ScriptedStore, silent
 
 
 @pytest.mark.req("SEC-07")
-async def test_who_joined_late_has_a_budget_of_its_own(
+async def test_a_late_caller_has_its_own_budget(
     reader: SecretReader, store: ScriptedStore, clock: FakeClock, silent: asyncio.Event
 ) -> None:
     """If a shared request ends without an answer, a caller with time left makes a new one."""
@@ -265,7 +265,7 @@ async def test_who_joined_late_has_a_budget_of_its_own(
     await asked(store, 1)
     clock.elapsed = 1.5
     second = begun(reader)
-    await settled()
+    await tasks_idle()
     clock.elapsed = 2.0
     store.passing = [SecretUnavailable()]
     silent.set()
@@ -278,7 +278,7 @@ async def test_who_joined_late_has_a_budget_of_its_own(
 
 
 @pytest.mark.req("SEC-07")
-async def test_who_joined_and_has_no_time_left_is_refused(store: ScriptedStore, clock: FakeClock) -> None:
+async def test_a_caller_without_time_is_refused(store: ScriptedStore, clock: FakeClock) -> None:
     """If a shared request ends without an answer, a caller whose time is over is refused, too."""
     reader = reader_on(store, clock, budget_seconds=1.0)
     store.silent[ref(1)] = asyncio.Event()
@@ -294,7 +294,7 @@ async def test_who_joined_and_has_no_time_left_is_refused(store: ScriptedStore, 
 
 
 @pytest.mark.req("SEC-06", part="single-flight")
-async def test_who_asks_at_once_shares_one_asking(
+async def test_concurrent_misses_share_one_request(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """A hundred concurrent misses of one version make one request; another version has its own."""
@@ -309,7 +309,7 @@ async def test_who_asks_at_once_shares_one_asking(
 
 @pytest.mark.req("SEC-06", part="single-flight")
 @pytest.mark.parametrize("error", [SecretDestroyed(), Defect()], ids=repr)
-async def test_the_outcome_is_shared_if_it_is_an_error_too(
+async def test_an_error_is_shared(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event, error: Exception
 ) -> None:
     """All callers of a shared request get its error; a later caller makes a new request."""
@@ -328,7 +328,7 @@ async def test_the_outcome_is_shared_if_it_is_an_error_too(
 
 @pytest.mark.req("SEC-06", part="single-flight")
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-async def test_who_leaves_takes_nobody_along(
+async def test_a_cancelled_caller_does_not_affect_others(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event, leaver: int
 ) -> None:
     """Cancelling one caller, even the first one, does not affect the others."""
@@ -347,7 +347,7 @@ async def test_who_leaves_takes_nobody_along(
 
 @pytest.mark.req("SEC-06", part="single-flight")
 @pytest.mark.parametrize("error", [None, SecretDestroyed(), Defect()], ids=repr)
-async def test_an_asking_that_all_have_left_ends_whole(
+async def test_a_request_without_callers_still_ends(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event, error: Exception | None
 ) -> None:
     """If all callers are cancelled, the request still ends: an answer is cached, and the loop reports no error."""
@@ -370,7 +370,7 @@ async def test_an_asking_that_all_have_left_ends_whole(
 
 
 @pytest.mark.req("SEC-06", part="single-flight")
-async def test_an_asking_that_is_ended_from_outside_leaves_nothing(
+async def test_a_cancelled_request_leaves_nothing(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """If a request is cancelled from outside, its callers are cancelled, and nothing is cached or shared."""
@@ -386,7 +386,7 @@ async def test_an_asking_that_is_ended_from_outside_leaves_nothing(
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
-async def test_a_higher_epoch_forgets_everything(reader: SecretReader, store: ScriptedStore) -> None:
+async def test_a_higher_epoch_clears_the_cache(reader: SecretReader, store: ScriptedStore) -> None:
     """The first epoch clears nothing; each epoch above all earlier ones clears the cache once."""
     for epoch, times in [(7, 1), (7, 1), (8, 2), (8, 2), (7, 2), (0, 2), (10, 3), (9, 3)]:
         reader.use_epoch((0, epoch), READ_AT)
@@ -407,7 +407,7 @@ async def test_a_lower_epoch_that_was_read_later(reader: SecretReader, store: Sc
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
-async def test_an_asking_from_before_a_clear_is_neither_joined_nor_kept(
+async def test_a_request_from_before_a_clear_is_not_shared(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """A request from before a clear answers only its own callers; later callers make a new one."""
@@ -426,7 +426,7 @@ async def test_an_asking_from_before_a_clear_is_neither_joined_nor_kept(
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
-async def test_an_asking_from_before_a_clear_does_not_end_the_one_after_it(
+async def test_an_older_request_does_not_end_a_newer_one(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """The end of a request from before a clear does not affect the one after it, which is still shared."""
@@ -447,7 +447,7 @@ async def test_an_asking_from_before_a_clear_does_not_end_the_one_after_it(
 
 
 @pytest.mark.req("SEC-06", part="fail-closed")
-async def test_an_error_drops_what_is_held_however_old_its_question(
+async def test_an_error_drops_the_cached_secret(
     reader: SecretReader, store: ScriptedStore, silent: asyncio.Event
 ) -> None:
     """An error of the store removes the cached secret, even if its request was made before a clear."""
@@ -466,7 +466,7 @@ async def test_an_error_drops_what_is_held_however_old_its_question(
 
 
 @pytest.mark.req("SEC-06", part="cache")
-async def test_what_was_altered_in_memory_is_a_definitive_failure(reader: SecretReader, store: ScriptedStore) -> None:
+async def test_an_altered_entry_is_a_definitive_error(reader: SecretReader, store: ScriptedStore) -> None:
     """A cached entry that was altered in memory is refused once, and then read again."""
     await one(reader)
     (key, entry) = next(iter(reader._cache._entries.items()))

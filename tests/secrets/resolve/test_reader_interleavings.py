@@ -13,7 +13,7 @@ from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose, SecretRef
 from hookseal.secrets.resolve.reader import SecretReader
 from tests.doubles.clock import FakeClock
-from tests.secrets.doubles import ScriptedStore, reader_on, settled
+from tests.secrets.doubles import ScriptedStore, reader_on, tasks_idle
 from tests.secrets.samples import READ_AT, ref
 
 TTL_SECONDS = 10
@@ -102,7 +102,7 @@ class World(ScriptedStore):
                     self.cleared.append(self.step)
             case "answer" | "destroyed" | "unavailable" if self.open:
                 self._end(self.open[number % len(self.open)], what)
-        await settled()
+        await tasks_idle()
         self._look()
 
     def _end(self, asking: Asking, how: str) -> None:
@@ -146,7 +146,7 @@ class World(ScriptedStore):
 @pytest.mark.req("SEC-06", part="single-flight")
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @given(steps=STEPS)
-async def test_whatever_comes_between(steps: list[tuple[str, int]]) -> None:
+async def test_no_interleaving_returns_an_invalid_secret(steps: list[tuple[str, int]]) -> None:
     """No result is older than the TTL, outlives a clear or an error, or belongs to another ref."""
     world, complaints = World(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))

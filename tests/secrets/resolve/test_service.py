@@ -106,9 +106,7 @@ async def test_two_signers_current_first_while_the_previous_is_due(service: Secr
         ] == [signer.sign(CONTENT) for signer in signers]
 
 
-async def test_the_previous_is_not_even_fetched_once_it_is_not_due(
-    service: SecretService, store: ScriptedStore
-) -> None:
+async def test_an_expired_previous_secret_is_not_fetched(service: SecretService, store: ScriptedStore) -> None:
     """If the database reports the overlap as over, only the current secret is fetched."""
     async with service.signers(replace(OVERLAP, previous_due=False)) as signers:
         assert 1 == len(signers)
@@ -189,9 +187,7 @@ async def test_a_row_that_was_altered_by_hand_is_refused_before_the_store_is_ask
     assert (1, 0) == _failures(service)
 
 
-async def test_an_endpoint_without_a_secret_is_told_apart_from_one_that_was_altered(
-    service: SecretService, store: ScriptedStore
-) -> None:
+async def test_a_missing_secret_is_no_tampering(service: SecretService, store: ScriptedStore) -> None:
     """A row that never had a secret is reported as lacking one, not as tampered with."""
     assert SecretNotFound is type(await _refused(service, replace(BARE, secret_ref=None, generation=0)))
     assert [] == store.fetched
@@ -200,7 +196,7 @@ async def test_an_endpoint_without_a_secret_is_told_apart_from_one_that_was_alte
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("error", [SecretNotFound(), SecretDestroyed(), SecretTampered()], ids=repr)
-async def test_never_only_one_of_the_two_that_are_due(
+async def test_both_due_secrets_sign_or_none(
     service: SecretService, store: ScriptedStore, version: int, error: Exception
 ) -> None:
     """If either of the two secrets is not available, no signer is handed out, and its error is raised."""
@@ -233,9 +229,7 @@ async def test_never_only_one_when_the_other_is_cached(service: SecretService, s
     assert [ref(2), ref(1)] == store.fetched
 
 
-async def test_a_stored_secret_that_is_no_signing_secret_gives_no_signer(
-    service: SecretService, store: ScriptedStore
-) -> None:
+async def test_an_invalid_stored_secret_gives_no_signer(service: SecretService, store: ScriptedStore) -> None:
     """A stored secret that is invalid for its scheme is a definitive error."""
     invalid = await store.rotate(TENANT, NAME, SecretMaterial(b"\xff" * 32), purpose=Purpose.WEBHOOK_SIGNING)
 
@@ -245,7 +239,7 @@ async def test_a_stored_secret_that_is_no_signing_secret_gives_no_signer(
         assert (failures, 0) == _failures(service)
 
 
-async def test_a_fault_of_who_signs_is_no_failure_of_the_secret(service: SecretService) -> None:
+async def test_an_error_inside_the_block_is_not_counted(service: SecretService) -> None:
     """An error that is raised inside the block, of any class, is not counted as a failure of the secret."""
     with pytest.raises(SecretUnusable):
         async with service.signers(OVERLAP):
@@ -268,9 +262,7 @@ async def test_each_secret_signs_in_its_own_scheme(service: SecretService, curre
 
 
 @pytest.mark.parametrize("change", [{"previous_scheme": None}, {"previous_algorithm": "rsa"}], ids=str)
-async def test_how_the_previous_signed_does_not_matter_once_it_is_not_due(
-    service: SecretService, change: dict[str, Any]
-) -> None:
+async def test_an_expired_previous_schemes_is_ignored(service: SecretService, change: dict[str, Any]) -> None:
     """After the overlap, scheme and algorithm of the previous secret are ignored."""
     async with service.signers(signed(replace(OVERLAP, previous_due=False, **change))) as signers:
         assert [str(ref(2))] == [signer.ref for signer in signers]
@@ -303,7 +295,7 @@ async def test_a_claim_under_a_higher_epoch_asks_the_store(service: SecretServic
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.req("DEL-13", part="client-keys")
 @pytest.mark.parametrize("moved", [{"cache_epoch": 1}, {"restore_epoch": 1}, {"database": 9}])
-async def test_a_client_key_is_let_go_of_with_what_was_cached(moved: dict[str, Any], store: ScriptedStore) -> None:
+async def test_a_higher_epoch_drops_tls_contexts(moved: dict[str, Any], store: ScriptedStore) -> None:
     """After a higher epoch, or in another database, no earlier TLS context is used."""
     authority = Authority()
     name = endpoint_tls_name(BARE.endpoint_id)
@@ -332,7 +324,7 @@ async def test_an_endpoint_without_a_client_key(service: SecretService, store: S
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
-async def test_a_row_that_is_refused_clears_all_the_same(service: SecretService) -> None:
+async def test_a_refused_row_still_clears_the_cache(service: SecretService) -> None:
     """A refused row still clears the cache: the epoch belongs to the installation and is applied first."""
     async with service.signers(signed(BARE)):
         pass

@@ -65,7 +65,7 @@ async def no_headers(service: SecretService, pointer: Pointer, expected: type[Ex
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_header_values_for_a_block(service: SecretService, store: ScriptedStore) -> None:
+async def test_header_values_exist_inside_the_block_only(service: SecretService, store: ScriptedStore) -> None:
     """The values are available by name inside the block only; without a ref the store is not asked."""
     async with service.headers(BARE) as none:
         assert {} == none
@@ -87,7 +87,7 @@ async def test_header_values_for_a_block(service: SecretService, store: Scripted
         ("nonsense", SecretTampered),
     ],
 )
-async def test_header_values_of_somebody_else(
+async def test_anothers_header_values_are_refused(
     text: str, refusal: type[SecretError], service: SecretService, store: ScriptedStore
 ) -> None:
     """A ref of another tenant, endpoint, purpose or provider is refused and counted; the store is not asked."""
@@ -97,7 +97,7 @@ async def test_header_values_of_somebody_else(
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_header_values_that_cannot_be_had(service: SecretService, store: ScriptedStore) -> None:
+async def test_unavailable_header_values_are_an_error(service: SecretService, store: ScriptedStore) -> None:
     """An altered row, an outage of the store and an invalid record each raise an error and yield no values."""
     await no_headers(service, replace(WITH_HEADERS, url="https://evil.example/"), SecretTampered)
     store.errors[HEADERS] = SecretUnavailable()
@@ -172,7 +172,7 @@ async def test_nothing_that_is_cached_outlives_its_database(service: SecretServi
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_what_is_stale_is_reported(service: SecretService, store: ScriptedStore) -> None:
+async def test_a_stale_row_is_reported_once(service: SecretService, store: ScriptedStore) -> None:
     """A row that is stale by the audit log, this process or its record is refused and reported once."""
     async with service.signers(signed(replace(BARE, generation=5))):
         pass

@@ -58,7 +58,7 @@ async def two(pool: Pool) -> Pool:
     return pool
 
 
-async def test_who_seals_is_waited_for(two: Pool) -> None:
+async def test_a_change_waits_for_running_sealings(two: Pool) -> None:
     """Many transactions seal at the same time; a change waits for all of them, and later ones get the new key."""
     async with two.acquire() as one, two.acquire() as other:
         begun = one.transaction()
@@ -77,7 +77,7 @@ async def test_who_seals_is_waited_for(two: Pool) -> None:
     assert SECOND.key_id == await behind
 
 
-async def test_a_change_that_is_undone_was_none(two: Pool) -> None:
+async def test_a_rolled_back_change_has_no_effect(two: Pool) -> None:
     """A transaction that waited for a change that was rolled back gets the old key."""
     async with two.acquire() as connection:
         change = connection.transaction()
@@ -91,7 +91,7 @@ async def test_a_change_that_is_undone_was_none(two: Pool) -> None:
     assert FIRST.key_id == await behind
 
 
-async def test_a_store_from_before_seals_under_the_new_key(two: Pool) -> None:
+async def test_an_older_store_seals_under_the_new_key(two: Pool) -> None:
     """A store that was made before a promotion seals new versions under the new key."""
     store = PostgresStore(two, KeyRing(FIRST, (SECOND,)))
     await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
@@ -107,7 +107,7 @@ async def test_a_store_from_before_seals_under_the_new_key(two: Pool) -> None:
     assert SECRET == await store.get(ref(1, Provider.DB), purpose=SIGNING)
 
 
-async def test_a_store_that_lacks_the_new_key_writes_nothing(two: Pool) -> None:
+async def test_a_store_without_the_new_key_writes_nothing(two: Pool) -> None:
     """A store without the new key refuses to seal, and no row is changed."""
     store = PostgresStore(two, RING)
     await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
@@ -121,14 +121,14 @@ async def test_a_store_that_lacks_the_new_key_writes_nothing(two: Pool) -> None:
     assert before == await two.fetch("SELECT * FROM hookseal.secret_records")
 
 
-async def test_no_active_key(pool: Pool) -> None:
+async def test_without_an_active_key_nothing_is_sealed(pool: Pool) -> None:
     """If no key is active, nothing is sealed, and the error is about the configuration."""
     await register(pool, FIRST, "decrypt_only")
     with pytest.raises(ConfigError, match="no master key is active"):
         await PostgresStore(pool, RING).put(TENANT, NAME, SECRET, purpose=SIGNING)
 
 
-async def test_an_outage(database_url: str) -> None:
+async def test_a_closed_connection_is_unavailable(database_url: str) -> None:
     """On a closed connection, every call raises `SecretUnavailable`."""
     connection = await asyncpg.connect(database_url)
     connection.terminate()

@@ -88,7 +88,7 @@ def _refusal_at(place: int) -> type[RecordRefused]:
 
 
 @given(st.binary(min_size=1, max_size=300), CONTEXTS)
-def test_what_is_sealed_opens(secret: bytes, context: SecretContext) -> None:
+def test_a_sealed_record_opens(secret: bytes, context: SecretContext) -> None:
     """Any secret and context can be sealed and opened again; a record is 226 bytes longer than its secret."""
     sealed = seal(RING, SecretMaterial(secret), context)
 
@@ -153,7 +153,7 @@ def test_every_truncation_is_refused() -> None:
 
 
 @pytest.mark.parametrize("extra", [b"\x00", b"\xff", SEALED])
-def test_nothing_can_be_added(extra: bytes) -> None:
+def test_added_bytes_are_refused(extra: bytes) -> None:
     """A record with bytes added before or after it is refused."""
     with pytest.raises(RecordTampered):
         open_sealed(RING, SEALED + extra, CONTEXT)
@@ -278,7 +278,7 @@ def test_nonces_and_salts_are_never_repeated() -> None:
 @pytest.mark.req("SEC-05")
 @given(st.binary(min_size=1, max_size=300), CONTEXTS)
 @settings(max_examples=50)
-def test_what_is_re_wrapped_opens_under_the_new_key_only(secret: bytes, context: SecretContext) -> None:
+def test_a_re_wrapped_record_opens_under_the_new_key_only(secret: bytes, context: SecretContext) -> None:
     """A re-wrapped record, the new head with the old body, opens with the new key only."""
     sealed = seal(RING, SecretMaterial(secret), context)
     anew = rewrapped(BOTH, sealed[:HEAD_BYTES], context, of=FIRST.key_id) + sealed[HEAD_BYTES:]
@@ -335,7 +335,7 @@ def test_a_head_of_another_length_is_refused() -> None:
 
 
 @pytest.mark.req("SEC-05")
-def test_the_key_that_is_left_is_the_one_that_was_asked_for() -> None:
+def test_a_head_is_re_wrapped_from_the_given_key_only() -> None:
     """A head is re-wrapped only if it names the given old key, and the ring has that key unretired."""
     with pytest.raises(RecordTampered):
         rewrapped(KeyRing(THIRD, (FIRST, SECOND)), HEAD, CONTEXT, of=SECOND.key_id)
@@ -381,7 +381,7 @@ def test_every_flipped_bit_of_a_new_head_is_refused(place: int) -> None:
 
 @pytest.mark.req("SEC-05")
 @pytest.mark.parametrize("fault", ["another data key", "another context", "another key"])
-def test_a_wrap_that_is_not_the_same_is_never_given_out(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_re_wrap_is_an_error(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new head is opened before it is returned: if it does not give the same data key, an error is raised."""
     wrapped = envelope._wrapped
 

@@ -31,14 +31,14 @@ def test_the_halves_join(material: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 65_537])
-def test_a_size_that_no_provider_takes(size: int) -> None:
+def test_a_size_out_of_range_is_refused(size: int) -> None:
     """Nothing is made of an empty material, or of one above 64 KiB."""
     with pytest.raises(Malformed) as caught:
         divide(SecretMaterial(b"s" * size), CONTEXT, _drawn)
     assert "secret" == caught.value.field
 
 
-def test_what_lies_at_the_provider_has_nothing_of_the_secret() -> None:
+def test_the_payload_has_nothing_of_the_secret() -> None:
     """The payload contains no part of the secret, and another share makes another payload of the same secret."""
     assert SECRET.reveal()[6:18] not in HALVES.payload
     assert HALVES.payload != divide(SECRET, CONTEXT, bytes).payload

@@ -36,7 +36,7 @@ def _text(value: bytes) -> str:
 @pytest.mark.parametrize(
     "text", [STANDARD, URL_SAFE, STANDARD.rstrip("="), URL_SAFE.rstrip("="), f" \t{STANDARD}\r\n", f"\n{URL_SAFE}"]
 )
-def test_both_alphabets_padding_and_white_space_around_are_taken(text: str) -> None:
+def test_both_alphabets_are_accepted(text: str) -> None:
     """A key may be in standard or URL-safe base64, with or without padding, with white space around it."""
     assert "+" in STANDARD
     assert "-" in URL_SAFE
@@ -65,7 +65,7 @@ def test_both_alphabets_padding_and_white_space_around_are_taken(text: str) -> N
         "A",
     ],
 )
-def test_anything_else_is_refused_by_the_name_of_its_variable(text: str) -> None:
+def test_another_text_names_its_variable(text: str) -> None:
     """Invalid base64 or length is refused; the error has the variable and the expected form, not the value."""
     with pytest.raises(ConfigError) as caught:
         MasterKey.parse(text, variable="SECRETS_MASTER_KEY")
@@ -103,7 +103,7 @@ def test_random_keys_are_taken(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("answer", vectors("envelope.json")["master_keys"])
-def test_id_and_check_value_are_as_known(answer: dict[str, str]) -> None:
+def test_id_and_check_value_equal_a_second_implementation(answer: dict[str, str]) -> None:
     """Id and check value of a key equal those of a second implementation."""
     key = MasterKey(SecretMaterial(bytes.fromhex(answer["key"])))
 
@@ -146,7 +146,7 @@ def test_two_keys_with_one_id_are_refused() -> None:
         KeyRing(FIRST, (impostor,))
 
 
-def test_a_ring_is_arranged_as_the_table_says() -> None:
+def test_the_caller_selects_the_sealing_key() -> None:
     """The caller decides which key seals and which ids are retired; the keys of the ring stay the same."""
     ring = KeyRing(FIRST, (SECOND,)).arranged(sealing=SECOND.key_id, retired=[FIRST.key_id])
 
@@ -156,7 +156,7 @@ def test_a_ring_is_arranged_as_the_table_says() -> None:
         ring.opening(FIRST.key_id)
 
 
-def test_a_ring_is_not_arranged_around_a_key_that_may_not_seal() -> None:
+def test_a_missing_or_retired_key_cannot_seal() -> None:
     """A key that is missing or retired cannot become the sealing key."""
     with pytest.raises(KeyUnknown):
         KeyRing(FIRST).arranged(sealing=SECOND.key_id, retired=[])

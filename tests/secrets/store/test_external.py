@@ -86,7 +86,7 @@ async def test_neither_place_has_the_secret(scene: Scene) -> None:
     assert len(SECRET) == len(there)
 
 
-async def test_a_rotation_that_dies_before_its_commit_burns_its_number(scene: Scene, database_url: str) -> None:
+async def test_an_uncommitted_rotation_uses_up_its_number(scene: Scene, database_url: str) -> None:
     """What it wrote stays unused; a later rotation has the next number, and the rest is removed at the provider."""
     doomed = await asyncpg.connect(database_url)
     await doomed.transaction().start()
@@ -117,7 +117,7 @@ async def test_a_put_that_is_rolled_back_leaves_the_name_free(scene: Scene) -> N
     assert (1, 2) == (first.version, (await scene.put("new")).version)
 
 
-async def test_a_lost_reply_burns_a_number_and_nothing_else(scene: Scene) -> None:
+async def test_a_lost_reply_uses_up_a_number_only(scene: Scene) -> None:
     """If the reply to a write is lost, the rotation fails and changes no state; a repeat has the next number."""
 
     async def lost(method: str, context: grpc.aio.ServicerContext[object, object]) -> None:
@@ -146,7 +146,7 @@ async def test_a_number_that_is_taken_at_the_provider_is_passed_over(scene: Scen
 
 
 async def test_what_is_destroyed_is_removed_at_the_provider(scene: Scene) -> None:
-    """From `destroy` on the version is not given out; then it is removed at the provider, too."""
+    """After `destroy` the version cannot be read; then it is removed at the provider, too."""
     await scene.rotate()
     await scene.store.destroy(scene.ref)
     with pytest.raises(SecretDestroyed):
@@ -186,7 +186,7 @@ async def test_several_workers_remove_each_version_once(scene: Scene) -> None:
     assert 6 == scene.kept.calls.count("DeleteSecret")
 
 
-async def test_a_secret_changed_behind_our_back_is_refused(scene: Scene) -> None:
+async def test_a_secret_changed_at_the_provider_is_refused(scene: Scene) -> None:
     """If somebody replaced the bytes at the provider, they are not used, and the error says what to do."""
     (kept,) = scene.kept.secrets.values()
     kept.versions[0] = SECRET.reveal()
@@ -205,7 +205,7 @@ async def test_a_secret_of_another_place_is_refused(scene: Scene) -> None:
             await scene.store.get(ref, purpose=SIGNING)
 
 
-async def test_a_secret_removed_behind_our_back(scene: Scene) -> None:
+async def test_a_secret_removed_at_the_provider_is_named(scene: Scene) -> None:
     """If somebody removed the secret at the provider, the error says so and what to do."""
     scene.kept.secrets.clear()
     with pytest.raises(SecretNotFound, match=r"somebody removed it\. Restore it there"):
@@ -235,7 +235,7 @@ async def test_a_conflict_writes_nothing_to_the_provider(scene: Scene) -> None:
 
 
 @pytest.mark.req("SEC-11")
-async def test_a_version_put_back_is_stale(scene: Scene) -> None:
+async def test_a_restored_version_is_stale(scene: Scene) -> None:
     """A record whose state contradicts its endpoint is stale, as with `db`, and the provider is not asked."""
     await scene.pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret_ref)"

@@ -18,7 +18,7 @@ from hookseal.secrets.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS
 from hookseal.secrets.store.provider_api import ProviderApi
 from hookseal.secrets.store.providers import Providers
-from tests.doubles.faulty_proxy import FaultyProxy, Refusal, Silence, Spoilt, aws_refusal, faulty_proxy
+from tests.doubles.faulty_proxy import AlteredAnswer, FaultyProxy, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.openbao import ROOT_TOKEN
 from tests.doubles.providers import OWNER, PATIENCE_SECONDS, aws_access, external, google_api, openbao_access, prefix
@@ -29,7 +29,7 @@ SIGNING = Purpose.WEBHOOK_SIGNING
 CODE = grpc.StatusCode
 
 
-def _of_version(version: object) -> Spoilt:
+def _of_version(version: object) -> AlteredAnswer:
     def change(body: bytes) -> bytes:
         answer = json.loads(body)
         if "VersionId" in answer:
@@ -38,10 +38,10 @@ def _of_version(version: object) -> Spoilt:
             answer["data"]["metadata"]["version"] = version
         return json.dumps(answer).encode()
 
-    return Spoilt(change=change)
+    return AlteredAnswer(change=change)
 
 
-GARBAGE = Spoilt(change=lambda _: b"<html>")
+GARBAGE = AlteredAnswer(change=lambda _: b"<html>")
 LIST = Refusal(status=200, body=b"[1]")
 AWS: list[tuple[Any, type[Exception], str]] = [
     (aws_refusal("AccessDeniedException"), SecretDenied, "grant its role or user secretsmanager:GetSecretValue"),
@@ -181,13 +181,13 @@ async def test_gcp_answers_that_cannot_be_trusted() -> None:
         def other_secret(answer: Any) -> None:
             answer.name = answer.name.replace(NAME, "other")
 
-        for spoil, error, says in (
+        for alter_answer, error, says in (
             (wrong_checksum, SecretUnavailable, "checksum"),
             (other_version, SecretTampered, "another version"),
             (other_secret, SecretTampered, "another version"),
         ):
-            kept.spoil = spoil
-            await _require(api, spoil, error, says, lambda: setattr(kept, "spoil", None))
+            kept.alter_answer = alter_answer
+            await _require(api, alter_answer, error, says, lambda: setattr(kept, "alter_answer", None))
 
 
 async def _hangs(_: str, __: Any) -> None:
@@ -238,7 +238,7 @@ async def test_none_is_waited_for_longer_than_an_attempt(
 
 @pytest.mark.req("SEC-09")
 async def test_a_definitive_error_is_raised_at_once_and_drops_what_was_cached(pool: Pool) -> None:
-    """A denial is asked for once and not repeated, and afterwards the secret is read anew."""
+    """A denial is asked for once and not repeated, and afterwards the secret is read again."""
     async with google_api() as (kept, api):
         store = external(pool, api)
         reader = reader_on(store, ttl_seconds=0)

@@ -80,7 +80,7 @@ def test_signing_ref(provider: Provider) -> None:
         ("db:acme:" + "x" * 512 + ":7", "length"),
     ],
 )
-def test_what_signs_for_no_endpoint(text: str, part: str) -> None:
+def test_a_ref_of_no_endpoint_is_refused(text: str, part: str) -> None:
     """A text that is not the ref of an endpoint's secret is refused; the error names the part, never the value."""
     with pytest.raises(Malformed, match=rf"^secret ref: its {part} must be ") as caught:
         signing_ref(text)

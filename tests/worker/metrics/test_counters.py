@@ -74,7 +74,7 @@ def test_every_event_is_counted() -> None:
 
 
 @pytest.mark.req("OPS-02", part="counted")
-def test_attempts() -> None:
+def test_attempts_are_counted_by_outcome() -> None:
     """Attempts are counted by outcome, and a duration belongs to the bucket of its upper bound."""
     meter = WorkerMeter()
     meter.attempted(Outcome.DELIVERED, 0.25, first_after=0.004)
@@ -91,7 +91,7 @@ def test_attempts() -> None:
     assert (1.0, 1.0) == (found[f"{first}_bucket", "0.005"], found[f"{first}_count", None])
 
 
-def test_what_is_read() -> None:
+def test_a_watched_figure_is_read_at_the_scrape() -> None:
     """A watched figure is read at the scrape and absent without a value; labels have only values of their set."""
     meter = WorkerMeter()
     reading: list[float | None] = [None]
@@ -113,7 +113,7 @@ def test_what_is_read() -> None:
 
 
 @pytest.mark.req("OPS-02", part="secrets")
-def test_secrets() -> None:
+def test_secret_figures_equal_their_statistics() -> None:
     """The figures of the secret cache and store equal their statistics."""
     meter = WorkerMeter()
     statistics = Statistics(
@@ -136,7 +136,7 @@ def test_secrets() -> None:
     ]
 
 
-def test_openmetrics() -> None:
+def test_openmetrics_is_supported() -> None:
     """A request for OpenMetrics is answered in that format."""
     body, content_type = WorkerMeter().scrape("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
@@ -172,7 +172,7 @@ def test_each_meter_counts_for_itself() -> None:
     assert [] == [name for name in shared if name.startswith("hookseal_")]
 
 
-def test_a_value_that_no_label_has_is_a_defect() -> None:
+def test_an_unknown_label_value_is_a_defect() -> None:
     """A label value outside its closed set is a defect."""
     unknown: Any = SimpleNamespace(value="acme")
     with pytest.raises(KeyError):

@@ -72,7 +72,7 @@ class Scene:
 
 
 @pytest.mark.req("OPS-02", part="measured")
-async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """The figures about the installation equal the state of the database and the queue, before and after changes."""
     await begin(pool)
     key_id = await pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
@@ -147,7 +147,7 @@ async def test_a_known_story(pool: "Pool[asyncpg.Record]", redis_url: str) -> No
 
 
 @pytest.mark.req("OPS-02", part="measured")
-async def test_absent_while_another_leads(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_only_the_leader_measures(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """A worker that does not lead measures and reports nothing; within three seconds of leading it does."""
     turns = asyncio.Event()
 
@@ -182,7 +182,7 @@ async def test_absent_while_another_leads(pool: "Pool[asyncpg.Record]", redis_ur
     await scene.bell.close()
 
 
-async def test_what_cannot_be_measured_is_absent(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_figures_of_an_unreachable_server_are_absent(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """While PostgreSQL or Redis does not answer, only its figures are absent; each outage is logged once."""
     with structlog.testing.capture_logs() as logs:
         scene = Scene(pool, redis_url, FakeClock())
@@ -228,7 +228,7 @@ async def test_which_endpoints_have_failed_for_longest(pool: "Pool[asyncpg.Recor
 
 
 @pytest.mark.req("OPS-11", part="secrets")
-async def test_how_old_master_keys_are(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_the_age_of_a_key_depends_on_its_state(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """By its state, a key's age counts from its promotion, replacement, registration, retirement or destruction."""
     for number, (state, promoted, ended) in enumerate(
         (
@@ -294,7 +294,7 @@ async def test_how_old_master_keys_are(pool: "Pool[asyncpg.Record]", redis_url: 
         ("40 days", None, "26 hours", True),
     ],
 )
-async def test_rotations_overdue(
+async def test_a_late_rotation_is_overdue(
     pool: "Pool[asyncpg.Record]",
     redis_url: str,
     *,

@@ -48,7 +48,7 @@ def test_counters_and_histograms_are_added_up() -> None:
     assert figures_of(of(one)).keys() == found.keys()
 
 
-def test_gauges_go_by_their_rule() -> None:
+def test_each_gauge_is_merged_by_its_rule() -> None:
     """In-flight requests are added up, the lag is the maximum, and a check passes only if all processes pass it."""
     one = meter(IN_FLIGHT=3, LOOP_LAG=0.5, QUEUE_DEPTH=7)
     other = meter(IN_FLIGHT=4, LOOP_LAG=0.1)
@@ -62,7 +62,7 @@ def test_gauges_go_by_their_rule() -> None:
     assert 2.0 == found["hookseal_processes", None]
 
 
-def test_what_the_leader_measures_is_never_added_up() -> None:
+def test_the_leaders_figures_are_the_maximum() -> None:
     """A figure of the whole installation is the maximum, because two processes may report it while the lead moves."""
     of_the_installation = [metric for metric in METRICS if "Leader only." in metric.text]
 
@@ -71,7 +71,7 @@ def test_what_the_leader_measures_is_never_added_up() -> None:
     assert {Aggregation.SUM} == {metric.aggregation for metric in METRICS if metric.kind is not Kind.GAUGE}
 
 
-def test_what_ended_processes_counted_stays() -> None:
+def test_counters_of_ended_processes_are_kept() -> None:
     """The counters of an ended process are kept, its gauges are not."""
     dead, alive = meter(IN_FLIGHT=9), meter(IN_FLIGHT=1)
     dead.attempted(Outcome.DELIVERED, 0.2, first_after=None)
@@ -82,7 +82,7 @@ def test_what_ended_processes_counted_stays() -> None:
     assert 1.0 == found["hookseal_processes", None]
 
 
-def test_restarts() -> None:
+def test_the_parent_counts_restarts() -> None:
     """The parent counts restarts; every process reports zeros for them."""
     found = figures_of(of(WorkerMeter()), [restart_counts({Ending.KILLED: 2})])
 

@@ -20,7 +20,9 @@ GONE = ProcessState(health=Health.SILENT)
         ((GONE, FINE), False, "degraded", "ok", {"1": "silent", "2": "ok"}),
     ],
 )
-def test_readyz(seen: tuple[ProcessState, ...], ok: bool, status: str, redis: str, named: dict[str, str]) -> None:
+def test_a_worker_is_ready_if_all_processes_are(
+    seen: tuple[ProcessState, ...], ok: bool, status: str, redis: str, named: dict[str, str]
+) -> None:
     """A worker is ready only if all its processes are; the answer has each process and the worst of each check."""
     for probe in (lambda found: ready(found, draining=False), started):
         answered, body = probe(dict(enumerate(seen, 1)))
@@ -29,7 +31,7 @@ def test_readyz(seen: tuple[ProcessState, ...], ok: bool, status: str, redis: st
         assert {"redis": redis, "postgresql": "ok"} == body["checks"]
 
 
-def test_nothing_answers_yet() -> None:
+def test_without_processes_it_is_not_ready() -> None:
     """Before any process has started, the worker is not ready and says why."""
     starting = {1: ProcessState(health=Health.STARTING), 2: ProcessState(health=Health.STARTING)}
 
@@ -39,7 +41,7 @@ def test_nothing_answers_yet() -> None:
     ) == started(starting)
 
 
-def test_a_drain() -> None:
+def test_a_draining_worker_is_not_ready() -> None:
     """During a drain the worker lives and is not ready, whatever its processes report."""
     seen = {1: FINE, 2: ProcessState(health=Health.DRAINING, states=FINE.states)}
 
@@ -49,7 +51,7 @@ def test_a_drain() -> None:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize("health", Health)
-def test_livez(health: Health) -> None:
+def test_an_answering_parent_lives(health: Health) -> None:
     """A parent that answers lives: it replaces stuck processes, and lists them until then."""
     ok, body = live({1: Health.OK, 2: health}, draining=False)
     well = health in {Health.OK, Health.UNAVAILABLE, Health.DRAINING}
@@ -58,7 +60,7 @@ def test_livez(health: Health) -> None:
     assert {"status": "ok" if well else "degraded", "processes": {"1": "ok", "2": health.value}} == body
 
 
-def test_how_a_process_is_that_answered() -> None:
+def test_each_process_has_its_state() -> None:
     """A draining process is reported as draining, and one that takes no rings as stuck, whatever its checks say."""
     fine = {"redis": "ok"}
 

@@ -42,7 +42,7 @@ async def said(address: tuple[str, int], text: bytes) -> bytes:
         writer.close()
 
 
-async def test_one_answer_and_the_end() -> None:
+async def test_a_connection_gets_one_answer() -> None:
     """The handler gets path and `Accept`; the answer states its length, and then the connection is closed."""
     asked.clear()
     async with serving() as address:
@@ -69,7 +69,7 @@ async def test_one_answer_and_the_end() -> None:
         (b"GET /readyz HTTP/1.1\r\nx: " + b"y" * 20_000 + b"\r\n\r\n", b""),  # more than the limit of a request
     ],
 )
-async def test_what_is_no_question(text: bytes, status: bytes) -> None:
+async def test_an_invalid_request_is_refused(text: bytes, status: bytes) -> None:
     """An invalid request is refused, and the next request is answered."""
     async with serving() as address:
         found = await said(address, text)
@@ -79,13 +79,13 @@ async def test_what_is_no_question(text: bytes, status: bytes) -> None:
     assert after.startswith(b"HTTP/1.1 503 ")
 
 
-async def test_who_does_not_ask_in_time() -> None:
+async def test_a_slow_request_is_closed() -> None:
     """A connection without a whole request is closed at its time limit."""
     async with serving(seconds=0.05) as address:
         assert b"" == await said(address, b"GET /rea")
 
 
-async def test_one_too_many_ends_the_oldest() -> None:
+async def test_one_connection_too_many_closes_the_oldest() -> None:
     """A connection above the limit closes the oldest one."""
     async with serving(most=2) as address:
         opened = [await asyncio.open_connection(*address) for _ in range(3)]
@@ -96,11 +96,11 @@ async def test_one_too_many_ends_the_oldest() -> None:
             writer.close()
 
 
-async def test_many_at_once_are_too_many() -> None:
+async def test_connections_of_one_turn_are_limited() -> None:
     """Connections that arrive in one turn of the loop do not exceed the limit either."""
     async with serving(most=2) as address:
-        came = [socket.create_connection(address) for _ in range(8)]  # before the port accepts one
-        opened = [await asyncio.open_connection(sock=each) for each in came]
+        clients = [socket.create_connection(address) for _ in range(8)]  # before the port accepts one
+        opened = [await asyncio.open_connection(sock=each) for each in clients]
         ended = [asyncio.create_task(reader.read()) for reader, _ in opened[:6]]
 
         async with asyncio.timeout(5):
@@ -110,7 +110,7 @@ async def test_many_at_once_are_too_many() -> None:
             writer.close()
 
 
-async def test_who_opens_many_leaves_room_for_others() -> None:
+async def test_an_address_with_many_connections_loses_one() -> None:
     """A connection above the limit closes one of the address with the most, not the oldest of another address."""
     async with serving(most=3) as (host, port):
         other, other_writer = await asyncio.open_connection(host, port, local_addr=("127.0.0.2", 0))

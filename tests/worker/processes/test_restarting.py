@@ -36,7 +36,7 @@ def test_the_pause_doubles_up_to_half_a_minute() -> None:
 
 
 @pytest.mark.parametrize(("ready_seconds", "failures"), [(STABLE_SECONDS - 0.1, 8), (STABLE_SECONDS, 1), (None, 8)])
-def test_who_was_ready_for_a_minute_begins_anew(ready_seconds: float | None, failures: int) -> None:
+def test_a_ready_minute_resets_the_failures(ready_seconds: float | None, failures: int) -> None:
     """A process that was ready for a minute resets the count of failures; one that was ready for less does not."""
     follows = after(Ended(code=1, ready_seconds=ready_seconds), number=1, failures=7, began=True)
 
@@ -46,14 +46,14 @@ def test_who_was_ready_for_a_minute_begins_anew(ready_seconds: float | None, fai
 
 @pytest.mark.parametrize("exit_code", [ConfigError.exit_code, Refused.exit_code])
 @pytest.mark.parametrize("began", [False, True])
-def test_what_only_a_person_can_change_ends_the_parent(exit_code: int, began: bool) -> None:
+def test_refused_settings_end_the_parent(exit_code: int, began: bool) -> None:
     """A process that refuses its settings or lacks a right ends the parent, at any time."""
     found = refusal(exit_code)
 
     assert GiveUp(refusal=found) == after(Ended(code=exit_code, refusal=found), number=1, failures=0, began=began)
 
 
-def test_what_does_not_answer() -> None:
+def test_an_outage_ends_the_worker_at_the_start_only() -> None:
     """An unavailable dependency ends the worker at the start; later the process is started again."""
     found = refusal(Unavailable.exit_code)
     ended = Ended(code=Unavailable.exit_code, refusal=found)
@@ -70,7 +70,7 @@ def test_what_does_not_answer() -> None:
         (Ended(code=-9, was_stuck=True), Ending.STUCK, "process 3 gave no answer and was killed before"),
     ],
 )
-def test_an_end_without_a_word_before_the_worker_began(ended: Ended, ending: Ending, said: str) -> None:
+def test_a_silent_end_at_the_start_ends_the_worker(ended: Ended, ending: Ending, said: str) -> None:
     """A process that ends without a message before the worker has begun ends the worker, with its number."""
     follows = after(ended, number=3, failures=0, began=False)
 
@@ -90,7 +90,7 @@ def test_an_end_without_a_word_before_the_worker_began(ended: Ended, ending: End
         (Ended(code=69, refusal=refusal(69)), "because"),
     ],
 )
-def test_how_a_drain_may_end(ended: Ended, said: str | None) -> None:
+def test_a_drain_ends_with_0(ended: Ended, said: str | None) -> None:
     """A drain ends well with 0, or by the signal before the process was ready; everything else is an error."""
     found = failure_of_drain(ended, number=2)
 

@@ -110,7 +110,7 @@ async def until(true: Callable[[], bool]) -> None:
         ),
     ],
 )
-async def test_one_that_dies_is_followed_by_another(dies: tuple[str, ...], ending: Ending) -> None:
+async def test_an_ended_process_is_replaced(dies: tuple[str, ...], ending: Ending) -> None:
     """A process that ends is counted by how it ended, logged and replaced, and its counters are kept."""
     scene = Scene(dies, saying(READY))
     with capture_logs() as lines:
@@ -126,7 +126,7 @@ async def test_one_that_dies_is_followed_by_another(dies: tuple[str, ...], endin
     assert [[COUNTED], []] == await scene.slot.figures()
 
 
-async def test_one_that_does_not_answer() -> None:
+async def test_a_silent_process_is_killed() -> None:
     """A process that does not answer is reported as silent, and killed as stuck after several beats."""
     patience = replace(QUICK, answer_seconds=0.05)
     scene = Scene(saying(READY), saying(READY), patience=patience)
@@ -136,7 +136,7 @@ async def test_one_that_does_not_answer() -> None:
         await until(lambda: scene.slot.restarts[Ending.STUCK] == 1)
 
 
-async def test_one_that_never_becomes_ready() -> None:
+async def test_a_process_that_never_becomes_ready_is_killed() -> None:
     """A process that never becomes ready is killed; before the worker has begun, that ends the worker."""
     scene = Scene(saying(beat(1)), patience=replace(QUICK, start_seconds=0.05), began=False)
 
@@ -144,7 +144,7 @@ async def test_one_that_never_becomes_ready() -> None:
         await scene.keep()
 
 
-async def test_one_that_talks_nonsense() -> None:
+async def test_invalid_messages_kill_the_process() -> None:
     """A process that sends invalid messages is killed."""
     scene = Scene((PROGRAM + WAITS, "00000003ffffff"), saying(READY))
     async with kept(scene):
@@ -155,7 +155,7 @@ async def test_one_that_talks_nonsense() -> None:
 
 
 @pytest.mark.parametrize("began", [False, True])
-async def test_one_that_refuses_its_settings(began: bool) -> None:
+async def test_a_refusal_is_raised_unchanged(began: bool) -> None:
     """A refusal of a process is raised unchanged: code, exit code, message and field."""
     refusal = Refusal(code="configuration", exit_code=78, message="no schema", field="DATABASE_URL")
     scene = Scene(saying(refusal, ends="sys.exit(78)"), began=began)
@@ -166,7 +166,7 @@ async def test_one_that_refuses_its_settings(began: bool) -> None:
     assert ("configuration", 78, "no schema", "DATABASE_URL") == (error.code, error.exit_code, str(error), error.field)
 
 
-async def test_a_machine_without_processes() -> None:
+async def test_a_process_that_cannot_be_started_is_an_error() -> None:
     """A process that cannot be started is an error at the start, with the setting; later it is tried again."""
     first = Scene(("",), began=False)
     first.slot._start = _none_left
@@ -191,7 +191,7 @@ def test_no_message_shows_a_key() -> None:
     assert "hunter2" not in repr(Start(number=1, health_url="", variables={"SECRETS_MASTER_KEY": "hunter2"}))
 
 
-async def test_one_that_dies_while_it_is_asked_for_figures() -> None:
+async def test_an_ended_process_is_counted_once() -> None:
     """Counters of a process that ends during a scrape are counted once."""
     scene = Scene(
         saying(READY, beat(1), ends="line.recv(65536)\nsys.exit(3)"),
@@ -204,7 +204,7 @@ async def test_one_that_dies_while_it_is_asked_for_figures() -> None:
         assert [COUNTED] == merged(await scene.slot.figures())
 
 
-async def test_a_machine_without_descriptors() -> None:
+async def test_a_missing_descriptor_is_an_error() -> None:
     """A process for whose socket no descriptor is left is reported like any other that cannot be started."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_lowest_free(), hard))

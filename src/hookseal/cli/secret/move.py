@@ -22,7 +22,7 @@ from hookseal.secrets import move as moving
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.ref import Provider
 
-_FORETOLD: Final[dict[str, str]] = {
+_DRY_RUN_LABELS: Final[dict[str, str]] = {
     Movement.MOVED: "to move",
     Movement.PRESENT: "there already",
     Movement.GONE: "gone meanwhile",
@@ -89,11 +89,11 @@ async def _move(
     settings: Settings, operator: Operator, to: Provider, tenant: TenantId | None, *, is_dry: bool
 ) -> _Outcome:
     await require_movable(operator, to)
-    outcome = _Outcome(tally=Tally("endpoints", labels=_FORETOLD if is_dry else None))
+    outcome = _Outcome(tally=Tally("endpoints", labels=_DRY_RUN_LABELS if is_dry else None))
 
     async def one(operator: Operator, found: Pointer) -> None:
         place = {"tenant_id": found.tenant_id, "endpoint_id": found.endpoint_id}
-        work = _foretold(found, to) if is_dry else move_endpoint(operator, found.tenant_id, found.endpoint_id, to)
+        work = _preview(found, to) if is_dry else move_endpoint(operator, found.tenant_id, found.endpoint_id, to)
         await outcome.tally.attempt(operator, place, work)
 
     await side_by_side(settings, operator, _pointers(operator, tenant), one, lanes=_LANES)
@@ -108,7 +108,7 @@ async def _pointers(operator: Operator, tenant: TenantId | None) -> AsyncGenerat
         yield found
 
 
-async def _foretold(found: Pointer, to: Provider) -> str:
+async def _preview(found: Pointer, to: Provider) -> str:
     return Movement.PRESENT if found.mac is None or moving.is_at(found, to) else Movement.MOVED
 
 

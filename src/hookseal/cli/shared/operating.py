@@ -62,7 +62,7 @@ class OperatorSession:
 
     The session connects and unlocks for the first step, and again only if that connection was lost. After the first
     step an interrupt between two steps ends the next one: the command must still print what it has changed. After an
-    interrupted step it begins anew, because a second interrupt may have cut off anything.
+    interrupted step it starts again, because a second interrupt may have cut off anything.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -84,7 +84,7 @@ class OperatorSession:
                 return self._runner.run(self._run(step))
         except KeyboardInterrupt:
             self._handle_interrupt(self._note)
-            self._begin_anew()
+            self._start_again()
             raise
         finally:
             self._handle_interrupt(self._note)
@@ -95,7 +95,7 @@ class OperatorSession:
             self._runner.run(self._resources.aclose())
         self._handle_interrupt(signal.default_int_handler)
 
-    def _begin_anew(self) -> None:
+    def _start_again(self) -> None:
         before, self._runner = self._runner, asyncio.Runner()
         self._resources, self._operator = AsyncExitStack(), None
         with suppress(RuntimeError):  # it may still count as running

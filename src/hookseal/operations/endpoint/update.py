@@ -123,9 +123,9 @@ async def _move(
     try:
         before = await stored.opened(operator.unlocked.store_on(operator.connection), extra, found)
     except SecretError:
-        if not change.decides_all:
+        if not change.replaces_all:
             raise
-        return _Move(before=extra.none, after=change.anew())  # so an extra that does not open can be replaced
+        return _Move(before=extra.none, after=change.initial())  # so an extra that does not open can be replaced
     after = change.applied(before)
     return None if after == before else _Move(before=before, after=after)
 

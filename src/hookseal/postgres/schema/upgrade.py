@@ -15,7 +15,7 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Busy, ConfigError, Refused
 from hookseal.postgres import locks
 from hookseal.postgres.connect import connect
-from hookseal.postgres.schema import plaintext, publishing, revision, roles, strangers
+from hookseal.postgres.schema import plaintext, publishing, revision, roles, untrusted_roles
 
 _Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -54,9 +54,9 @@ async def upgrade(database_url: str) -> str:
     """Upgrade the database and return its revision; afterwards the publishing functions have their proper owner.
 
     If plaintext secrets are forbidden, their column is removed. It may be run again after every error: `Refused` if the
-    role may not create schema or roles, if a stranger may add to the schema, or if the server is older than PostgreSQL
-    14; `ConfigError` if the database is newer than this version of hookseal; `Busy`, which names the holder, if a lock
-    is not available within 30 seconds (5 for the removal of that column).
+    role may not create schema or roles, if an untrusted role may add to the schema, or if the server is older than
+    PostgreSQL 14; `ConfigError` if the database is newer than this version of hookseal; `Busy`, which names the holder,
+    if a lock is not available within 30 seconds (5 for the removal of that column).
     """
 
     async def connected() -> _Driver:
@@ -145,8 +145,8 @@ async def _lock_tables(connection: _Driver) -> None:
 
 
 async def _step(connection: AsyncConnection, driver: _Driver) -> bool:
-    await strangers.refuse(driver)
-    await strangers.refuse_bound(driver)
+    await untrusted_roles.refuse(driver)
+    await untrusted_roles.refuse_bound(driver)
     if await revision.current(driver) != revision.EXPECTED:
         await connection.run_sync(_migrate)
         return False

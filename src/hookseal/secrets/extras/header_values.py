@@ -10,7 +10,7 @@ from hookseal.ground.headers import require_headers
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.material import SecretMaterial
 
-_UNUSABLE: Final = "the sealed headers of the endpoint must not be sent: set them anew"
+_UNUSABLE: Final = "the sealed headers of the endpoint must not be sent: set them again"
 
 Headers = Mapping[str, SecretMaterial]
 
@@ -26,20 +26,15 @@ class HeaderChange:
     removed: frozenset[str] = frozenset()
     replaces_all: bool = False
 
-    @property
-    def decides_all(self) -> bool:
-        """Whether the result does not depend on the headers before, so that they need not be opened."""
-        return self.replaces_all
-
     def applied(self, before: Headers) -> Headers:
         """Return all headers after the change. Raises `NotFound` if a header to remove is not there."""
         if self.replaces_all:
-            return self.anew()
+            return self.initial()
         for name in sorted(self.removed - before.keys()):
             raise NotFound(f"the endpoint has no header {name}", field="header")
         return {name: value for name, value in before.items() if name not in self.removed} | dict(self.given)
 
-    def anew(self) -> Headers:
+    def initial(self) -> Headers:
         """Return the given headers: the result for an endpoint without headers."""
         return dict(self.given)
 

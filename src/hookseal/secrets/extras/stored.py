@@ -37,7 +37,7 @@ class Change(Protocol[T]):
     """A change of one extra."""
 
     @property
-    def decides_all(self) -> bool:
+    def replaces_all(self) -> bool:
         """Whether the result does not depend on the extra before, so that it need not be opened."""
         ...
 
@@ -45,7 +45,7 @@ class Change(Protocol[T]):
         """Return the extra after the change. Raises `NotFound` if something to remove is not there."""
         ...
 
-    def anew(self) -> T:
+    def initial(self) -> T:
         """Return the result for an endpoint without this extra."""
         ...
 

@@ -33,7 +33,7 @@ CERTIFICATE_BYTES: Final = 6_144
 MOST_AT_ONCE: Final = 64  # they take about a second, and an attempt must begin within two
 WAIT_SECONDS: Final = 2.0
 _PASSPHRASE_BYTES: Final = 32
-_REFUSED: Final = "OpenSSL refuses the TLS identity of the endpoint ({reason}): set it anew"
+_REFUSED: Final = "OpenSSL refuses the TLS identity of the endpoint ({reason}): set it again"
 _NOT_MADE: Final = "the TLS context of the endpoint cannot be made on this machine now ({reason})"
 _TOO_MANY: Final = (
     "the TLS context of the endpoint was not made in time: this worker is asked for more of them than it can make or "

@@ -26,7 +26,7 @@ MOST_AUTHORITIES: Final = 16
 _CERT_FIELD: Final = "client_cert"
 _CA_FIELD: Final = "ca_file"
 _SUBJECT_CHARACTERS: Final = 256
-_UNUSABLE: Final = "the sealed TLS identity of the endpoint cannot be used: set it anew"
+_UNUSABLE: Final = "the sealed TLS identity of the endpoint cannot be used: set it again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class TlsChange:
         return TlsIdentity(client=self.client, authorities=self.authorities)
 
     @property
-    def decides_all(self) -> bool:
+    def replaces_all(self) -> bool:
         """Whether the result does not depend on the identity before, so that it need not be opened."""
         decides_client = self.client is not None or self.without_client
         return decides_client and (bool(self.authorities) or self.without_authorities)
@@ -79,10 +79,13 @@ class TlsChange:
             raise NotFound("the endpoint has no client certificate", field="remove_client_cert")
         if self.without_authorities and not before.authorities:
             raise NotFound("the endpoint has no authorities of its own", field="remove_ca")
-        return self.anew(before)
+        return self._result(before)
 
-    def anew(self, before: TlsIdentity = NONE) -> TlsIdentity:
-        """Return the identity after the change; a part to remove may be missing."""
+    def initial(self) -> TlsIdentity:
+        """Return the result for an endpoint without an identity."""
+        return self._result(NONE)
+
+    def _result(self, before: TlsIdentity) -> TlsIdentity:
         return TlsIdentity(
             client=self.client or (None if self.without_client else before.client),
             authorities=self.authorities or (() if self.without_authorities else before.authorities),

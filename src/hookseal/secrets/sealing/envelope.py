@@ -96,10 +96,10 @@ def rewrapped(keyring: KeyRing, head: bytes, context: SecretContext, *, of: str)
     key, bound = keyring.opening(of), context.encode()
     info = _info(_WRAP_LABEL, bound)
     data_key = _unwrapped(key, head, bound, info)
-    anew = _wrapped(keyring.sealing, data_key, bound, info, random_bytes=os.urandom)
-    if not hmac.compare_digest(_unwrapped(keyring.sealing, anew, bound, info), data_key):
+    new_head = _wrapped(keyring.sealing, data_key, bound, info, random_bytes=os.urandom)
+    if not hmac.compare_digest(_unwrapped(keyring.sealing, new_head, bound, info), data_key):
         raise Defect("a re-wrapped record does not open to its data key")
-    return anew
+    return new_head
 
 
 def key_id_of(sealed: bytes) -> str:

@@ -1,4 +1,4 @@
-"""If a stranger may create objects that hookseal could call, upgrades and workers refuse, and name the remedy."""
+"""If an untrusted role may create objects that hookseal could call, upgrades and workers refuse, with the remedy."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Refused
-from hookseal.postgres.schema import revision, strangers
+from hookseal.postgres.schema import revision, untrusted_roles
 from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import hookseal
 from tests.doubles.logins import login
@@ -25,20 +25,20 @@ async def statements(pool: "Pool[asyncpg.Record]", database_url: str) -> list[st
         await upgrade(database_url)
     assert 5 == refused.value.exit_code
     with pytest.raises(Refused):  # the check of a worker, at its start and in each probe
-        await strangers.refuse(pool)
+        await untrusted_roles.refuse(pool)
     return [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
 
 
-async def test_nobody(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_owners_may_create_objects(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """Owners may create objects; so may everybody in `public`, which is not in hookseal's search path."""
     await pool.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    await strangers.refuse(pool)
-    await strangers.refuse_bound(pool)
+    await untrusted_roles.refuse(pool)
+    await untrusted_roles.refuse_bound(pool)
     await upgrade(database_url)
 
 
 @pytest.mark.parametrize("schema", ["hookseal", "pg_catalog"])
-async def test_everybody(pool: "Pool[asyncpg.Record]", database_url: str, schema: str) -> None:
+async def test_a_right_of_public_is_named(pool: "Pool[asyncpg.Record]", database_url: str, schema: str) -> None:
     """A right of PUBLIC to create is named, and once it is revoked, the upgrade succeeds."""
     await pool.execute(f"GRANT CREATE ON SCHEMA {schema} TO PUBLIC")
     said = await statements(pool, database_url)
@@ -48,7 +48,7 @@ async def test_everybody(pool: "Pool[asyncpg.Record]", database_url: str, schema
     await upgrade(database_url)
 
 
-async def test_one_role_and_what_it_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_a_roles_right_and_function_are_named(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """The right of a single role is named, too, and so is a function that the role has created with it."""
     async with login(pool, database_url, suffix=" x") as (role, _):
         await pool.execute(f'GRANT USAGE, CREATE ON SCHEMA hookseal TO "{role}"')
@@ -64,10 +64,12 @@ async def test_one_role_and_what_it_made(pool: "Pool[asyncpg.Record]", database_
         for statement in said:
             await pool.execute(statement)
 
-        await strangers.refuse(pool)
+        await untrusted_roles.refuse(pool)
 
 
-async def test_a_member_of_the_owner(bare_postgres: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_member_of_the_owner_is_accepted(
+    bare_postgres: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A login that may act as the schema's owner can upgrade it; workers accept its objects, not those of others."""
     database = sibling(bare_postgres.url, "another")
     await execute(
@@ -89,7 +91,7 @@ async def test_a_member_of_the_owner(bare_postgres: Server, monkeypatch: pytest.
 
     await execute(bare_postgres.url, "GRANT hookseal_worker TO outside")
     async with asyncpg.create_pool(as_role(database, "outside"), min_size=1, max_size=1) as pool:
-        await strangers.refuse(pool)
+        await untrusted_roles.refuse(pool)
         await execute(
             database,
             "GRANT CREATE ON SCHEMA hookseal TO outside",
@@ -101,7 +103,7 @@ async def test_a_member_of_the_owner(bare_postgres: Server, monkeypatch: pytest.
         )
 
 
-async def test_a_worker_does_not_start(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_a_worker_is_refused(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
     """A worker is refused (exit code 5) before it reads a secret."""
     await pool.execute("GRANT CREATE ON SCHEMA hookseal TO PUBLIC")
     ended = await hookseal(
@@ -116,10 +118,10 @@ async def test_a_worker_does_not_start(pool: "Pool[asyncpg.Record]", database_ur
     assert "REVOKE CREATE ON SCHEMA hookseal FROM PUBLIC;" in ended.err
 
 
-async def test_what_is_bound_to_a_stranger(
+async def test_a_constraint_with_a_foreign_function_is_refused(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A constraint that is bound to a stranger's function calls it forever, so the upgrade refuses and names it."""
+    """A constraint bound to an untrusted role's function calls it forever, so the upgrade refuses and names it."""
     before = await upgrade(empty_database_url)
     make_later(tmp_path, monkeypatch, "CREATE TABLE hookseal.notes (tenant_id text PRIMARY KEY)")
     connection = await asyncpg.connect(empty_database_url)
@@ -137,7 +139,7 @@ async def test_what_is_bound_to_a_stranger(
         await connection.close()
 
 
-async def test_every_function_has_a_path_of_its_own(pool: "Pool[asyncpg.Record]") -> None:
+async def test_every_function_sets_its_search_path(pool: "Pool[asyncpg.Record]") -> None:
     """Every function of hookseal sets its own search path, so the caller's path has no effect."""
     rows = await pool.fetch("SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'hookseal'::regnamespace")
     paths = [[each for each in row["proconfig"] or () if each.startswith("search_path=")] for row in rows]

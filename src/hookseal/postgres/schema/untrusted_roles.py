@@ -49,9 +49,9 @@ SELECT DISTINCT format('%s uses %s', pg_describe_object(d.classid, d.objid, 0),
 
 
 async def refuse(executor: Executor) -> None:
-    """Raise `Refused`, with the statements to run, if a stranger may add functions to the two schemas, or has.
+    """Raise `Refused`, with the statements to run, if an untrusted role may add functions to the two schemas, or has.
 
-    Owners, members of their roles and superusers are no strangers.
+    Owners, members of their roles and superusers are not untrusted.
     """
     statements = [row["statement"] for row in await executor.fetch(_TO_RUN)]
     if statements:
