@@ -108,7 +108,7 @@ async def test_what_others_hold(five: Pool) -> None:
 
 
 async def test_what_others_destroyed_or_re_wrapped(five: Pool) -> None:
-    """A record that was destroyed or re-wrapped during the wait stays as it is, and the next batch goes on behind it."""
+    """A record that was destroyed or re-wrapped during the wait stays as it is; the next batch goes on behind it."""
     async with five.acquire() as connection:
         held = connection.transaction()
         await held.start()
