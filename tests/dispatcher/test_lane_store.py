@@ -54,7 +54,7 @@ async def unrung(stored: Installation) -> list[Ring]:
         "UPDATE hookseal.control SET token = gen_random_uuid(), until = now() + interval '1 h'"
         " WHERE name = 'outbox' RETURNING token::text"
     )
-    return (await ledger(stored.pool).ring_unrung(token, waited_seconds=0))[0]
+    return (await ledger(stored.pool).ring_unrung(token, waited_seconds=0)).rings
 
 
 async def open_breaker(stored: Installation, ring: Ring) -> None:

@@ -1,13 +1,14 @@
 """Which deliveries the ledger returns to the sweep and the outbox for ringing."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import asyncpg
 import pytest
 
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.ledger import BEGINNING, Cursor, PostgresLedger
+from hookseal.dispatcher.ledger import BEGINNING, PostgresLedger, Unrung
 from hookseal.dispatcher.model import Claim, Ring, State, Verdict
 from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
@@ -30,16 +31,16 @@ async def lead(pool: "Pool[asyncpg.Record]", seconds: float = 10) -> str:
 
 async def unrung(real: PostgresLedger, token: str, *, waited_seconds: float = 0) -> list[Ring]:
     """Return the rings that the outbox gets now."""
-    rings, more = await real.ring_unrung(token, waited_seconds=waited_seconds)
-    assert not more
-    return rings
+    found = await real.ring_unrung(token, waited_seconds=waited_seconds)
+    assert not found.has_more
+    return found.rings
 
 
 async def due(real: PostgresLedger) -> list[Ring]:
     """Return the unrung deliveries that one sweep gets now."""
-    rings, place = await real.ring_due(await real.seconds_ago(0))
-    assert place is None
-    return rings
+    found = await real.ring_unrung(None, waited_seconds=0)
+    assert not found.has_more
+    return found.rings
 
 
 async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
@@ -48,9 +49,9 @@ async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
     await installation.endpoint()
     [ready] = await installation.deliveries()
     [waiting] = await installation.deliveries()
-    claim = await ledger(pool).claim(waiting)
-    assert claim is not None
-    await ledger(pool).release(claim, WAIT)
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = 'secret' WHERE id = $1::text::uuid", waiting.delivery_id
+    )
 
     assert [ready] == await due(ledger(pool))
     assert [] == await due(ledger(pool))
@@ -95,38 +96,127 @@ async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> 
         " FROM numbered WHERE numbered.id = d.id"
     )
     expected = await pool.fetch("SELECT id::text FROM hookseal.deliveries ORDER BY next_attempt_at, id")
-    now = await ledger(pool).seconds_ago(0)
     rung: list[str] = []
     sizes: list[int] = []
-    place: Cursor | None = BEGINNING
-    while place is not None:
-        rings, place = await ledger(pool).ring_due(now, place, at_most=at_most)
-        rung += [ring.delivery_id for ring in rings]
-        sizes.append(len(rings))
+    more = True
+    while more:
+        found = await ledger(pool).ring_unrung(None, waited_seconds=0, at_most=at_most)
+        rung += [ring.delivery_id for ring in found.rings]
+        sizes.append(len(found.rings))
+        more = found.has_more
 
     assert [row[0] for row in expected] == rung
     assert [at_most] * (3_000 // at_most) + [3_000 % at_most] == sizes
 
 
-async def test_a_batch_walks_past_nothing_rung(pool: "Pool[asyncpg.Record]") -> None:
-    """A batch starts at its position in an index, so earlier rows cost nothing."""
-    statement = statements("hookseal.dispatcher", "ledger.sql")["ring_due"]
+async def test_a_search_for_lost_rings_walks_past_nothing_unrung(pool: "Pool[asyncpg.Record]") -> None:
+    """A batch starts at its position in an index of what was rung, so earlier rows cost nothing."""
+    statement = statements("hookseal.dispatcher", "ledger.sql")["rung_before"]
+    now = await ledger(pool).seconds_ago(0)
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
-        plan = "\n".join(
-            row[0]
-            for row in await connection.fetch(
-                f"EXPLAIN {statement}",
-                10,
-                BEGINNING.due_at,
-                BEGINNING.delivery_id,
-                await ledger(pool).seconds_ago(0),
-            )
+        place = (BEGINNING.due_at, BEGINNING.delivery_id)
+        rows = await connection.fetch(f"EXPLAIN {statement}", 10, now, *place, now, 100)
+        plan = "\n".join(row[0] for row in rows)
+
+    assert "deliveries_rung" in plan
+    assert "ROW(next_attempt_at, id) > ROW(" in plan.split("Index Cond:")[1].split("\n")[0]
+
+
+async def publish_for(pool: "Pool[asyncpg.Record]", **backlogs: int) -> None:
+    """Insert an endpoint for each of these tenants, and publish so many events for it, tenant after tenant."""
+    for tenant, number in backlogs.items():
+        await pool.execute(
+            "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+            " VALUES ($1, hookseal.uuid7(), 'https://receiver.example/hook', '{*}')",
+            tenant,
+        )
+        await pool.execute(
+            "SELECT hookseal.publish($1, 'invoice.paid', '{}'::json) FROM generate_series(1, $2::int)", tenant, number
         )
 
-    assert "deliveries_unrung" in plan
-    assert "ROW(next_attempt_at, id) > ROW(" in plan.split("Index Cond:")[1].split("\n")[0]
-    assert "Sort Key: d.next_attempt_at" not in plan
+
+def tenants(found: Unrung) -> dict[str, int]:
+    """Return how many rings of each tenant were returned."""
+    return dict(Counter(ring.tenant_id for ring in found.rings))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> None:
+    """In a backlog each tenant gets the same share of a batch, whatever is older; what one leaves goes to no other."""
+    await publish_for(pool, ant=500, bee=1, cow=40)
+    found = await ledger(pool).ring_unrung(None, waited_seconds=0, at_most=90)
+
+    assert {"ant": 30, "bee": 1, "cow": 30} == tenants(found)
+    assert (frozenset({"ant", "cow"}), True, True, "") == (
+        found.crowded,
+        found.has_backlog,
+        found.has_more,
+        found.place,
+    )
+    assert {"ant": 45, "cow": 10} == tenants(await ledger(pool).ring_unrung(None, waited_seconds=0, at_most=90))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_the_next_batch_begins_behind_the_tenant_before(pool: "Pool[asyncpg.Record]") -> None:
+    """A batch that is smaller than the number of tenants goes on where the last one ended, and then from the start."""
+    await publish_for(pool, ant=500, bee=500, cow=1)
+    real, place = ledger(pool), ""
+    order: list[str] = []
+    while len(order) < 5:
+        found = await real.ring_unrung(None, waited_seconds=0, at_most=1, after=place)
+        order += list(tenants(found))
+        place = found.place
+
+    assert ["ant", "bee", "cow", "ant", "bee"] == order
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_limit_for_each_tenant(pool: "Pool[asyncpg.Record]") -> None:
+    """With `each` every tenant gets so many at most, even if no more than a batch is due."""
+    await publish_for(pool, ant=5, bee=1, cow=2)
+    found = await ledger(pool).ring_unrung(None, waited_seconds=0, each=1)
+
+    assert {"ant": 1, "bee": 1, "cow": 1} == tenants(found)
+    assert {"ant", "cow"} == set(found.crowded), "nothing is left of the second tenant"
+    assert 3 == await ledger(pool).standing(1_000)
+    assert 2 == await ledger(pool).standing(2)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_tenants_without_anything_due_are_passed(pool: "Pool[asyncpg.Record]") -> None:
+    """A look passes at most 500 tenants, those that only have later retries among them; the next one goes on."""
+    await publish_for(pool, zebra=20)
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+        " SELECT 'later' || n, hookseal.uuid7(), 'https://receiver.example/hook', '{*}'"
+        " FROM generate_series(1000, 1600) AS n"
+    )
+    await pool.execute(
+        "SELECT hookseal.publish('later' || n, 'invoice.paid', '{}'::json) FROM generate_series(1000, 1600) AS n"
+    )
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET next_attempt_at = now() + interval '1 hour' WHERE tenant_id <> 'zebra'"
+    )
+    real = ledger(pool)
+    first = await real.ring_unrung(None, waited_seconds=0, at_most=10)
+    second = await real.ring_unrung(None, waited_seconds=0, at_most=10, after=first.place)
+
+    assert ([], True, "later1499") == (first.rings, first.has_more, first.place)
+    assert ({"zebra": 10}, True, "") == (tenants(second), second.has_more, second.place)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") -> None:
+    """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated in vain."""
+    await publish_for(pool, ant=30)
+    real = ledger(pool)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM hookseal.deliveries ORDER BY id LIMIT 20 FOR UPDATE")
+        assert 10 == len((await real.ring_unrung(None, waited_seconds=0, at_most=10)).rings)
+        found = await real.ring_unrung(None, waited_seconds=0, at_most=10)
+        assert ([], True, False) == (found.rings, found.has_backlog, found.has_more)
+    assert 10 == len((await real.ring_unrung(None, waited_seconds=0, at_most=10)).rings)
 
 
 @pytest.mark.req("DEL-01")
@@ -137,7 +227,7 @@ async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]") -> No
     rings = {(await installation.deliveries())[0] for _ in range(5)}
     token = await lead(pool)
     answers = await asyncio.gather(*(ledger(pool).ring_unrung(token, waited_seconds=0) for _ in range(4)))
-    rung = [ring for answer, _ in answers for ring in answer]
+    rung = [ring for answer in answers for ring in answer.rings]
 
     assert (rings, len(rings)) == (set(rung), len(rung))
     assert [] == await unrung(ledger(pool), token)
@@ -234,22 +324,24 @@ async def test_a_sweep_rings_what_was_due_as_it_began(pool: "Pool[asyncpg.Record
     await installation.endpoint()
     began = await ledger(pool).seconds_ago(0)
     [ring] = await installation.deliveries()
-    rings, _ = await ledger(pool).ring_due(began)
+    found = await ledger(pool).ring_unrung(None, waited_seconds=0, now=began)
 
-    assert [] == rings
+    assert [] == found.rings
     assert [ring] == await due(ledger(pool))
 
 
-async def test_a_lost_ring_is_looked_for_among_the_first_of_a_backlog(pool: "Pool[asyncpg.Record]") -> None:
-    """The search for lost rings examines only the first `walked` rows of a backlog; rows behind them wait."""
+async def test_a_lost_ring_is_looked_for_among_the_first_that_were_rung(pool: "Pool[asyncpg.Record]") -> None:
+    """The search for lost rings examines the first `walked` of those that were rung, behind any unrung backlog."""
     installation = await begin(pool)
     await installation.endpoint()
-    unrung = [(await installation.deliveries())[0] for _ in range(3)]
-    [rung] = await installation.deliveries()
-    await pool.execute("UPDATE hookseal.deliveries SET rung_at = now() WHERE id = $1::text::uuid", rung.delivery_id)
+    for _ in range(3):
+        await installation.deliveries()
+    [recent] = await installation.deliveries()
+    [lost] = await installation.deliveries()
+    ring = "UPDATE hookseal.deliveries SET rung_at = now() + make_interval(secs => $2) WHERE id = $1::text::uuid"
+    await pool.execute(ring, recent.delivery_id, 60)
+    await pool.execute(ring, lost.delivery_id, 0)
     real, now = ledger(pool), await ledger(pool).seconds_ago(0)
 
-    assert ([], None) == await real.rung_before(now, now, walked=3)
-    assert ([rung], None) == await real.rung_before(now, now, walked=4)
-    await pool.execute("DELETE FROM hookseal.deliveries WHERE id = $1::text::uuid", unrung[0].delivery_id)
-    assert ([rung], None) == await real.rung_before(now, now, walked=3)
+    assert ([], None) == await real.rung_before(now, now, walked=1)
+    assert ([lost], None) == await real.rung_before(now, now, walked=2)

@@ -92,8 +92,8 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     """Return what workers repeat, several times a second or a minute."""
     start = (BEGINNING.due_at, BEGINNING.delivery_id)
     ledger = {
-        "ring_unrung": (100, 0.0, _TOKEN),
-        "ring_due": (100, *start, now),
+        "ring_unrung": (100, 0.0, None, _TOKEN, "", None),
+        "standing": (2_000,),
         "rung_before": (100, now, *start, now, 100),
         "end_lost_leases": (100,),
     }

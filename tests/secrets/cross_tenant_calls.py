@@ -333,6 +333,7 @@ CASES: dict[str, Case] = {
     "secrets.restore.is_lost": lambda a: stale_rows.is_lost(a.connection, _lost(a)),
     "secrets.restore.is_deleted": lambda a: stale_rows.is_deleted(a.connection, _lost(a)),
     "secrets.restore.destroy_again": lambda a: stale_rows.destroy_again(a.connection, _lost(a)),
+    "secrets.restore.lock_records": lambda a: stale_rows.lock_records(a.connection, _lost(a)),
     "secrets.restore.missing_material": lambda a: stale_rows.missing_material(a.connection, a.tenant, a.endpoint),
     "secrets.endpoint.pointer.iterate": _every,
     "operations.restore.accept_endpoint": lambda a: restore.accept_endpoint(a.operator, a.tenant, a.endpoint),

@@ -100,6 +100,7 @@ FOR_ALL = {  # pages over all tenants, for maintenance, and an operator's look-u
 SAME_FOR_ALL = {
     *("secrets.restore.find_stale", "secrets.restore.find_altered", "secrets.restore.is_lost"),
     *("secrets.restore.missing_material", "secrets.restore.is_deleted", "secrets.restore.destroy_again"),
+    "secrets.restore.lock_records",
     *("operations.restore.accept_endpoint", "operations.endpoint.rotation.wait_until_complete"),
     *(f"secrets.store.leftovers.{what}" for what in ("settle", "burn", "add_destroyed")),
     "operations.replay.take_step",  # tests/operations/test_replay_jobs.py::test_a_job_of_another_tenant

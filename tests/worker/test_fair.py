@@ -14,6 +14,8 @@ from tests.worker.world import Receiver, World, held, receiving, status
 
 HEALTHY = 20
 SLOTS = 36
+ENDPOINTS = 12
+BACKLOG = 14_400
 _PUBLISH = "SELECT hookseal.publish($1, 'invoice.paid', '{}'::json) FROM generate_series(1, $2)"
 _COUNT = "SELECT count(*) FROM hookseal.deliveries WHERE tenant_id = $1 AND state = 'delivered'"
 
@@ -51,7 +53,7 @@ async def all_delivered(world: World, tenant: str, number: int) -> None:
 async def test_a_tenant_that_hangs_leaves_slots_to_others(world: World, receiver: Receiver) -> None:
     """With 360 deliveries for twelve endpoints that never answer, those of another tenant are sent while all hang."""
     never = asyncio.Event()
-    for number in range(12):
+    for number in range(ENDPOINTS):
         receiver.answers[f"/hang/{number}"] = held(never)
         await add(world, f"{receiver.base_url}/hang/{number}", tenant="bad")
     await add(world, f"{receiver.base_url}/well", tenant="good")
@@ -64,6 +66,26 @@ async def test_a_tenant_that_hangs_leaves_slots_to_others(world: World, receiver
         never.set()
 
     assert 0 == ended, "the healthy deliveries waited for a time-out"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_backlog_that_nobody_rang_delays_no_other_tenant(world: World, receiver: Receiver) -> None:
+    """Behind 14,400 deliveries that a healthy tenant published by SQL, that of another waits for few of them."""
+    for number in range(ENDPOINTS):  # so many that none of them is at its limit
+        await add(world, f"{receiver.base_url}/many/{number}", tenant="many")
+    await add(world, f"{receiver.base_url}/one", tenant="one")
+    await world.pool.execute(_PUBLISH, "many", BACKLOG // ENDPOINTS)
+    async with world.worker(HOOKSEAL_CONCURRENCY=str(SLOTS)):
+        await receiver.wait_for(100)
+        await world.pool.execute(_PUBLISH, "one", 1)
+        await all_delivered(world, "one", 1)
+    waited_for = await world.pool.fetchval(
+        "SELECT count(*) FROM hookseal.attempts AS a, hookseal.deliveries AS one, hookseal.attempts AS its"
+        " WHERE a.tenant_id = 'many' AND one.tenant_id = 'one' AND its.delivery_id = one.id"
+        " AND a.started_at BETWEEN one.created_at AND its.started_at"
+    )
+
+    assert waited_for < BACKLOG / 24
 
 
 def counting(most: list[int]) -> Callable[[], Awaitable[web.Response]]:

@@ -91,9 +91,10 @@ class Site:
         )
         more, count = True, 0
         while more:
-            rings, more = await self.ledger.ring_unrung(token, waited_seconds=0)
-            self.rung += rings
-            count += len(rings)
+            found = await self.ledger.ring_unrung(token, waited_seconds=0)
+            self.rung += found.rings
+            count += len(found.rings)
+            more = found.has_more
         for ring in self.rung[:at_most]:
             taken = await take(ring, self.parts)
             if taken is not None:

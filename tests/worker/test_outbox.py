@@ -1,7 +1,7 @@
 """The outbox: one worker rings the unrung deliveries, on a real PostgreSQL and Valkey."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -15,7 +15,7 @@ from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.outbox import CALM_AFTER_SECONDS, CALM_POLL_SECONDS, CROWDED_SECONDS, POLL_SECONDS, Lease, Outbox
+from hookseal.worker.outbox import CALM_AFTER_SECONDS, CALM_POLL_SECONDS, POLL_SECONDS, Lease, Outbox
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
 from tests.worker.figures import figures
@@ -36,14 +36,14 @@ class NotingBell(Bell):
         self.tries = 0
         self.broken = False
 
-    async def ring(self, rings: Iterable[Ring]) -> int:
+    async def ring(self, rings: Iterable[Ring], *, crowded: Collection[str] = ()) -> int:
         """Ring."""
         self.tries += 1
         if self.broken:
             raise Unavailable("Redis does not answer (ConnectionError)")
         noted = list(rings)
         self.rung += [ring.delivery_id for ring in noted]
-        return await super().ring(noted)
+        return await super().ring(noted, crowded=crowded)
 
     async def ping(self) -> None:
         """Answer."""
@@ -138,26 +138,6 @@ async def test_it_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringin
         await cancelled([task])
     assert 1 == len(ringing.rung)
     assert CALM_AFTER_SECONDS == pytest.approx(POLL_SECONDS * clock.slept.count(POLL_SECONDS), abs=2 * POLL_SECONDS)
-
-
-async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
-    """At most `most_waiting` rings of a backlog are in Redis, until workers take some or a second has passed."""
-    await subscribe(pool)
-    await publish(pool, 2 * SWEEP_BATCH + 1)
-    clock = FakeClock()
-    leader = outbox(pool, ringing, "w1", clock=clock)
-    leader.most_waiting = SWEEP_BATCH
-
-    assert await leader.once(waited_seconds=0)
-    assert [False] * 2 == [await leader.once(waited_seconds=0) for _ in range(2)]
-    assert SWEEP_BATCH == len(ringing.rung) == await ringing.depth()
-    await ringing.redis.zremrangebyrank(DEFAULT_QUEUE, 0, 0)
-    assert await leader.once(waited_seconds=0)
-    assert not await leader.once(waited_seconds=0)
-    assert 2 * SWEEP_BATCH == len(ringing.rung)
-    clock.elapsed += CROWDED_SECONDS
-    assert not await leader.once(waited_seconds=0)
-    assert 2 * SWEEP_BATCH + 1 == len(ringing.rung)
 
 
 async def test_one_of_two_workers_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:

@@ -16,6 +16,7 @@ from hookseal.queue.bell import MAX_QUEUED, Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.sweep import LOOKS, Sweep
+from hookseal.worker.unrung import FULL_SECONDS
 from tests.cli.listeners import closed_port
 from tests.doubles.clock import FakeClock
 from tests.doubles.stored import Installation, begin
@@ -186,17 +187,20 @@ async def test_a_backlog_that_is_queued_is_left_alone(pool: "Pool[asyncpg.Record
 
 @pytest.mark.req("DUR-01")
 async def test_a_backlog_is_rung_no_faster_than_it_is_taken(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """The first look puts a bounded number of rings into Redis; while they stay there, a look adds at most a batch."""
+    """The sweep puts a bounded number of rings into Redis; while they stay there, each tenant gets one a second."""
     await (await begin(pool)).endpoint()
     await pool.execute(
         "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, $1::int)",
         MAX_QUEUED + 2 * SWEEP_BATCH,
     )
     ringing = bell(redis_url)
-    sweeping = sweep(pool, ringing)
+    clock = FakeClock()
+    sweeping = sweep(pool, ringing, clock)
 
-    assert [MAX_QUEUED, SWEEP_BATCH] == [await sweeping.ring_due() for _ in range(2)]
-    assert MAX_QUEUED + SWEEP_BATCH == len(await queued(redis_url))
+    assert [MAX_QUEUED, 0] == [await sweeping.ring_due() for _ in range(2)]
+    clock.elapsed += FULL_SECONDS
+    assert [1, 0] == [await sweeping.ring_due() for _ in range(2)]
+    assert MAX_QUEUED + 1 == len(await queued(redis_url))
     await ringing.close()
 
 

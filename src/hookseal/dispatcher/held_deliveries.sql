@@ -20,9 +20,19 @@ WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpo
               WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for = 'secret')
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET probe_at = now(), step_seconds = 15 WHERE h.released_at IS NULL
 
--- Makes the leader probe each held endpoint at its next look.
+-- Makes the leader probe each held endpoint at its next look. It locks them in the order in which breakers open.
 -- name: probe_all
-UPDATE hookseal.held_endpoints SET probe_at = now(), step_seconds = 15 WHERE released_at IS NULL
+WITH held AS (
+    SELECT h.tenant_id, h.endpoint_id
+    FROM hookseal.held_endpoints AS h
+    WHERE h.released_at IS NULL
+    ORDER BY h.tenant_id, h.endpoint_id
+    FOR UPDATE
+)
+UPDATE hookseal.held_endpoints AS h
+SET probe_at = now(), step_seconds = 15
+FROM held
+WHERE h.tenant_id = held.tenant_id AND h.endpoint_id = held.endpoint_id AND h.released_at IS NULL
 
 -- Counts the held deliveries of the endpoint.
 -- name: count

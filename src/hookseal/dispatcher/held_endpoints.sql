@@ -148,6 +148,7 @@ WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     FROM stray
     WHERE waiting_for IN ('secret', 'endpoint_disabled')
     GROUP BY tenant_id, endpoint_id
+    ORDER BY tenant_id, endpoint_id
     ON CONFLICT DO NOTHING
     RETURNING 1
 ), laned AS (
@@ -157,6 +158,7 @@ WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     WHERE s.waiting_for NOT IN ('secret', 'endpoint_disabled')
       AND NOT coalesce((SELECT true FROM hookseal.lanes AS l
                         WHERE l.tenant_id = s.tenant_id AND l.endpoint_id = s.endpoint_id LIMIT 1), false)
+    ORDER BY s.tenant_id, s.endpoint_id
     ON CONFLICT DO NOTHING
     RETURNING 1
 )

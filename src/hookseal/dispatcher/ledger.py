@@ -17,7 +17,7 @@ from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "ledger.sql")
 SWEEP_BATCH: Final = 1_000
-MOST_WALKED: Final = 100_000  # due deliveries that one look for lost rings reads: about 50 ms in PostgreSQL
+MOST_WALKED: Final = 100_000  # rung deliveries that one look for lost rings reads: about 50 ms in PostgreSQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,20 @@ class Cursor:
 
     due_at: datetime
     delivery_id: DeliveryId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrung:
+    """What the outbox rings in one look. `crowded` are the tenants of which more is due.
+
+    `has_backlog` says whether more than one look was due. The next look then begins behind the tenant `place`.
+    """
+
+    rings: list[Ring]
+    crowded: frozenset[str]
+    has_backlog: bool
+    has_more: bool
+    place: str
 
 
 BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId("00000000-0000-0000-0000-000000000000"))
@@ -148,8 +162,8 @@ class PostgresLedger:
     ) -> tuple[list[Ring], Cursor | None]:
         """Return deliveries that are due `now` and were last rung before `moment`, oldest first, and the next place.
 
-        It reads the first `walked` due deliveries behind the place `after`. The next place is None if none are left.
-        Nothing is changed.
+        It reads the first `walked` of those that were rung, behind the place `after`. The next place is None if none
+        are left. Nothing is changed.
         """
         rows = await self._rows("rung_before", SWEEP_BATCH, moment, after.due_at, after.delivery_id, now, walked)
         return _rings(rows), _place(rows, SWEEP_BATCH)
@@ -158,25 +172,36 @@ class PostgresLedger:
         """Mark those that nobody has rung since `moment` as rung now, and return them."""
         return _rings(await self._rows("ring_again", [ring.delivery_id for ring in lost], moment))
 
-    async def ring_due(
-        self, now: datetime, after: Cursor = BEGINNING, *, at_most: int = SWEEP_BATCH
-    ) -> tuple[list[Ring], Cursor | None]:
-        """Mark deliveries that were due `now` and that nobody has rung as rung; return them, oldest first.
+    async def standing(self, at_most: int) -> int:
+        """Return how many deliveries were rung and not claimed yet, counted up to `at_most`."""
+        return int((await self._row("standing", at_most))[0])
 
-        It begins behind the place `after`, and returns the next place, too: None if none are left.
-        """
-        rows = await self._rows("ring_due", at_most, after.due_at, after.delivery_id, now)
-        return _rings(rows), _place(rows, at_most)
-
-    async def ring_unrung(self, token: str, *, waited_seconds: float) -> tuple[list[Ring], bool]:
+    async def ring_unrung(
+        self,
+        token: str | None,
+        *,
+        waited_seconds: float,
+        now: datetime | None = None,
+        after: str = "",
+        at_most: int = SWEEP_BATCH,
+        each: int | None = None,
+    ) -> Unrung:
         """Mark deliveries that nobody rang for `waited_seconds` after they became due as rung, and return them.
 
-        The oldest come first; the second value says whether more may be left. Those of a held endpoint or a crowded
-        lane are not among them: they wait from now on. A worker that does not lead the outbox under this token gets
-        none.
+        If at least `at_most` are due, the tenants behind `after` take turns: each gets the same share, or `each`.
+        Those of a held endpoint or a crowded lane are not among them: they wait from now on. A worker that does not
+        lead the outbox under this token gets none; the sweep has no token.
         """
-        rows = await self._rows("ring_unrung", SWEEP_BATCH, waited_seconds, token)
-        return _rings([row for row in rows if not row["waits"]]), len(rows) == SWEEP_BATCH
+        rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each)
+        has_backlog, place = (rows[0]["is_backlog"], rows[0]["place"]) if rows else (False, "")
+        found = [row for row in rows if row["delivery_id"] is not None]
+        return Unrung(
+            rings=_rings([row for row in found if not row["waits"]]),
+            crowded=frozenset(row["tenant_id"] for row in found if row["is_crowded"]),
+            has_backlog=has_backlog,
+            has_more=has_backlog and bool(found or place or after),
+            place=place,
+        )
 
     async def longest_timeout_ms(self) -> int:
         """Return the longest time-out of an enabled endpoint, 0 if there is none."""

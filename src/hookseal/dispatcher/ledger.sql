@@ -189,12 +189,12 @@ WITH lost AS (
 SELECT state FROM ended
 
 -- Reads due deliveries that were rung before $2 and not claimed since, in the order in which they became due.
--- It reads at most $6 due deliveries: otherwise each look would read a whole backlog that nobody has rung.
+-- It reads at most $6 deliveries that were rung, and none that nobody has rung: so a look costs the same in any backlog.
 -- name: rung_before
 WITH walked AS (
     SELECT d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.rung_at
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= $5
+    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NOT NULL AND d.next_attempt_at <= $5
       AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
     ORDER BY d.next_attempt_at, d.id
     LIMIT $6
@@ -219,41 +219,104 @@ FROM lost
 WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
 RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
 
--- Marks deliveries that were due at $4 and that nobody has rung as rung now, in the order in which they became due.
--- A batch begins where the batch before it ended, so that the rows of that one are not read again. What was rung is in
--- no index that it reads: so it costs the same with any number of deliveries that were rung and not claimed yet.
--- name: ring_due
-WITH due AS (
-    SELECT d.tenant_id, d.id, d.next_attempt_at
-    FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.next_attempt_at <= $4
-      AND (d.next_attempt_at, d.id) > ($2, $3::text::uuid)
-    ORDER BY d.next_attempt_at, d.id
-    LIMIT $1
-    FOR UPDATE SKIP LOCKED
-), rung AS (
-    UPDATE hookseal.deliveries AS d
-    SET rung_at = now()
-    FROM due
-    WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-    RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at
-)
-SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, next_attempt_at
-FROM rung
-ORDER BY next_attempt_at, id
+-- Counts the deliveries that were rung and not claimed yet, up to $1.
+-- name: standing
+SELECT count(*)
+FROM (SELECT
+      FROM hookseal.deliveries AS d
+      WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NOT NULL
+      LIMIT $1) AS rung
 
--- Marks deliveries that nobody rang since they became due as rung now, oldest first, while this token leads the outbox.
+-- Marks deliveries as rung now that nobody has rung since they became due, $2 seconds before $3 (null: before now).
+-- The leader of the outbox names its token $4, and gets nothing if it does not lead any more. The sweep names none.
+-- If at most $1 are due, it takes all of them. Otherwise tenants take turns: it goes from tenant to tenant, beginning
+-- behind $5, until it has passed 500 of them, or $1 with something due. Each of the latter gets the same share of $1, the
+-- oldest first; or $6 deliveries, if that is given. So it reads no more in a larger backlog. The comparisons of pairs make
+-- the planner use the index that begins with the tenant.
 -- Those of a held endpoint or a crowded lane are not rung: they wait. The probe of a held endpoint is rung.
+-- It always returns a row: whether there is a backlog, and the tenant at which it ended, empty at the end. A tenant is
+-- crowded if it has more that is due.
 -- name: ring_unrung
-WITH unrung AS (
+WITH RECURSIVE due AS MATERIALIZED (
+    SELECT coalesce($3::timestamptz, now()) - make_interval(secs => $2) AS until
+    WHERE $4::text IS NULL
+       OR EXISTS (SELECT FROM hookseal.control WHERE name = 'outbox' AND token = $4::text::uuid AND until > now())
+), counted AS MATERIALIZED (
+    SELECT count(*) >= $1 OR $6::integer IS NOT NULL AS is_backlog
+    FROM (SELECT
+          FROM hookseal.deliveries AS d
+          WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
+            AND d.next_attempt_at <= (SELECT until FROM due)
+          ORDER BY d.next_attempt_at, d.id
+          LIMIT $1) AS oldest
+), walked (tenant_id, is_due, number, with_due) AS (
+    SELECT first.tenant_id, first.is_due, 1, first.is_due::integer
+    FROM counted CROSS JOIN due
+    CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.next_attempt_at <= due.until AS is_due
+        FROM hookseal.deliveries AS d
+        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id > $5
+        ORDER BY d.tenant_id, d.next_attempt_at, d.id
+        LIMIT 1) AS first
+    WHERE counted.is_backlog
+    UNION ALL
+    SELECT following.tenant_id, following.is_due, w.number + 1, w.with_due + following.is_due::integer
+    FROM walked AS w CROSS JOIN due
+    CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.next_attempt_at <= due.until AS is_due
+        FROM hookseal.deliveries AS d
+        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id > w.tenant_id
+        ORDER BY d.tenant_id, d.next_attempt_at, d.id
+        LIMIT 1) AS following
+    WHERE w.number < 500 AND w.with_due < $1
+), ended AS MATERIALIZED (
+    SELECT CASE WHEN w.number < 500 AND w.with_due < $1 THEN '' ELSE w.tenant_id END AS place,
+           coalesce($6, $1 / greatest(w.with_due, 1)) AS share
+    FROM walked AS w
+    ORDER BY w.number DESC
+    LIMIT 1
+), all_due AS (
     SELECT d.tenant_id, d.id, d.endpoint_id
     FROM hookseal.deliveries AS d
     WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
-      AND d.next_attempt_at <= now() - make_interval(secs => $2)
-      AND EXISTS (SELECT FROM hookseal.control WHERE name = 'outbox' AND token = $3::text::uuid AND until > now())
-    ORDER BY d.next_attempt_at
+      AND d.next_attempt_at <= (SELECT until FROM due) AND (SELECT NOT is_backlog FROM counted)
+    ORDER BY d.next_attempt_at, d.id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
+), in_turn AS (
+    SELECT next.tenant_id, next.id, next.endpoint_id, next.next_attempt_at
+    FROM walked AS w CROSS JOIN due
+    CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.id, d.endpoint_id, d.next_attempt_at
+        FROM hookseal.deliveries AS d
+        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
+          AND (d.tenant_id, d.next_attempt_at) >= (w.tenant_id, '-infinity')
+          AND (d.tenant_id, d.next_attempt_at) <= (w.tenant_id, due.until)
+        ORDER BY d.tenant_id, d.next_attempt_at, d.id
+        LIMIT (SELECT share FROM ended)
+        FOR UPDATE SKIP LOCKED) AS next
+    WHERE w.is_due
+), last AS (
+    SELECT DISTINCT ON (tenant_id) tenant_id, next_attempt_at, id
+    FROM in_turn
+    ORDER BY tenant_id, next_attempt_at DESC, id DESC
+), crowded AS MATERIALIZED (
+    SELECT last.tenant_id
+    FROM last CROSS JOIN due
+    CROSS JOIN LATERAL (
+        SELECT
+        FROM hookseal.deliveries AS d
+        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
+          AND (d.tenant_id, d.next_attempt_at, d.id) > (last.tenant_id, last.next_attempt_at, last.id)
+          AND (d.tenant_id, d.next_attempt_at) <= (last.tenant_id, due.until)
+        ORDER BY d.tenant_id, d.next_attempt_at, d.id
+        LIMIT 1) AS further
+), unrung AS MATERIALIZED (
+    SELECT either.*
+    FROM (SELECT tenant_id, id, endpoint_id FROM all_due
+          UNION ALL
+          SELECT tenant_id, id, endpoint_id FROM in_turn) AS either
+    LIMIT $1  -- there are never more, but the planner does not know that
 ), judged AS (
     SELECT unrung.tenant_id, unrung.id,
            CASE WHEN h.probe_id IS DISTINCT FROM unrung.id THEN coalesce(h.waiting_for, l.waiting_for) END AS waiting_for
@@ -269,7 +332,11 @@ WITH unrung AS (
     WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
     RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.waiting_for IS NOT NULL AS waits
 )
-SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id, waits FROM rung ORDER BY next_attempt_at, id
+SELECT counted.is_backlog, coalesce((SELECT place FROM ended), '') AS place,
+       rung.tenant_id, rung.endpoint_id::text AS endpoint_id, rung.id::text AS delivery_id, rung.waits,
+       rung.tenant_id IN (SELECT tenant_id FROM crowded) AS is_crowded
+FROM counted LEFT JOIN rung ON true
+ORDER BY rung.next_attempt_at, rung.id
 
 -- Returns the time $1 seconds ago.
 -- name: seconds_ago

@@ -41,6 +41,7 @@ async def replay(
     by default of any tenant, or its endpoint does not exist, `Conflict` if it is held, due already or being sent, or
     with `new_id` not finished, `Refused` if the endpoint is disabled, `Unavailable`.
     """
+    enabled = await _SQL.value(connection, "endpoint_of", delivery_id, tenant)
     row = await _SQL.row(connection, "lock", delivery_id)
     if row is None or tenant not in {None, row["tenant_id"]}:
         raise NotFound("there is no delivery with this id", field="delivery")
@@ -53,7 +54,7 @@ async def replay(
             f"`hookseal delivery why {delivery_id}` says what it waits for",
             field="delivery",
         )
-    await require_endpoint(connection, tenant, EndpointId(row["endpoint_id"]))
+    _require_enabled(enabled, tenant, EndpointId(row["endpoint_id"]))
     statement = "hasten" if hastened else "repeat" if new_id else "again"
     [replayed] = await _SQL.rows(connection, statement, tenant, [delivery_id])
     return Replayed(
@@ -81,7 +82,10 @@ async def require_endpoint(connection: Connection, tenant: TenantId, endpoint_id
 
     Raises `NotFound`, `Refused` if it is disabled, and `Unavailable`.
     """
-    enabled = await _SQL.value(connection, "endpoint", tenant, endpoint_id)
+    _require_enabled(await _SQL.value(connection, "endpoint", tenant, endpoint_id), tenant, endpoint_id)
+
+
+def _require_enabled(enabled: bool | None, tenant: TenantId, endpoint_id: EndpointId) -> None:  # noqa: FBT001 -- read
     if enabled is None:
         raise NotFound("the endpoint is gone: there is nowhere to replay to", field="endpoint")
     if not enabled:

@@ -1,4 +1,14 @@
--- Replays deliveries. It locks a delivery first and then its endpoint, in the same order as a claim.
+-- Replays deliveries. It locks the endpoint first and then the delivery, as whoever deletes an endpoint does. Claims wait
+-- for no lock.
+
+-- Returns whether the endpoint of a delivery is enabled, and locks it, so that this does not change until the transaction
+-- ends.
+-- name: endpoint_of
+SELECT e.enabled
+FROM hookseal.deliveries AS d
+JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+WHERE d.id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2)
+FOR SHARE OF e
 
 -- Reads and locks the delivery, so that no other transaction claims or changes it.
 -- The lock may have waited for another replay, which made it due after this transaction began: so it compares with the
@@ -10,7 +20,7 @@ FROM hookseal.deliveries AS d
 WHERE d.id = $1::text::uuid
 FOR UPDATE
 
--- Returns whether its endpoint is enabled, and locks it, so that this does not change until the transaction ends.
+-- Returns whether an endpoint is enabled, and locks it in the same way.
 -- name: endpoint
 SELECT e.enabled
 FROM hookseal.endpoints AS e

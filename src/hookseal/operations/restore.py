@@ -12,6 +12,7 @@ from hookseal.ground.errors import Conflict, HooksealError, NotFound, Unavailabl
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import clear_caches
+from hookseal.postgres.handles import Connection
 from hookseal.secrets import restore
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
@@ -154,16 +155,14 @@ async def _try_accept(operator: Operator, found: StaleEndpoint, tally: _Tally) -
 async def _accept(operator: Operator, found: StaleEndpoint) -> None:
     async with operator.changing() as connection:
         if found.kind is StaleKind.LOST:
-            await log.lock_chain(
-                connection, found.tenant_id
-            )  # several may accept it at the same time; one records the deletion
+            await _lock_deleted(connection, found)
             if await restore.is_lost(connection, found):
                 await _record_deletion(operator, found)
                 if await restore.is_lost(connection, found):
                     raise Conflict(_FORGED, field="endpoint")
             return
         if found.generation is None:  # it was deleted, and only its secrets are back
-            await log.lock_chain(connection, found.tenant_id)
+            await _lock_deleted(connection, found)
             if await restore.is_deleted(connection, found):
                 await _record_deletion(operator, found)
                 await restore.destroy_again(connection, found)
@@ -176,6 +175,16 @@ async def _accept(operator: Operator, found: StaleEndpoint) -> None:
         before = {"generation": locked.generation, "audited_generation": locked.audited_generation}
         for known in facts or [{"generation": after.generation}]:
             await operator.audit(Action.RESTORE_ACCEPTED, of=found, before=before, after=known)
+
+
+async def _lock_deleted(connection: Connection, found: StaleEndpoint) -> None:
+    """Lock what the end of the endpoint may change, in the order of a purge: records, cache epoch, log.
+
+    Several may accept it at the same time: the lock of the log lets one of them record the deletion.
+    """
+    await restore.lock_records(connection, found)
+    await epoch.lock_cache(connection)
+    await log.lock_chain(connection, found.tenant_id)
 
 
 async def _record_deletion(operator: Operator, found: StaleEndpoint) -> None:

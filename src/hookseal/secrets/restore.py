@@ -81,6 +81,11 @@ async def find_altered(
             )
 
 
+async def lock_records(connection: Connection, found: StaleEndpoint) -> None:
+    """Lock the endpoint's versions in the caller's transaction. Raises `SecretUnavailable`."""
+    await _SQL.execute(connection, "lock_records", found.tenant_id, found.endpoint_id)
+
+
 async def is_lost(connection: Connection, found: StaleEndpoint) -> bool:
     """Return whether the endpoint is still lost: its row may be back, or its deletion recorded, meanwhile.
 

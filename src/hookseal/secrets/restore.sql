@@ -187,6 +187,14 @@ UPDATE hookseal.secret_records
    SET state = 'previous', changed_at = now()
  WHERE tenant_id = $1 AND name = $2 AND version = $3 AND state = 'retired'
 
+-- Locks every version of the endpoint.
+-- name: lock_records
+SELECT
+  FROM hookseal.secret_records AS r
+ WHERE r.tenant_id = $1 AND r.endpoint_id = $2::text::uuid
+ ORDER BY r.name, r.version
+   FOR UPDATE
+
 -- Destroys the versions of the endpoint that are back although the log says that they were destroyed.
 -- It leaves out those that the endpoint's row names.
 -- name: destroy_again

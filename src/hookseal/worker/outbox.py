@@ -16,17 +16,17 @@ from hookseal.postgres.connect import has_session_of_its_own
 from hookseal.postgres.handles import ANSWER_SECONDS, Pool
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
-from hookseal.queue.bell import MAX_QUEUED, Bell
+from hookseal.queue.bell import Bell
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
 from hookseal.worker.outage_log import Outage
 from hookseal.worker.timeouts import at_most, set_within
+from hookseal.worker.unrung import UnrungRings
 
 LEASE_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.08
 CALM_POLL_SECONDS: Final = 0.25  # after there was nothing to ring for `CALM_AFTER_SECONDS`
 CALM_AFTER_SECONDS: Final = 10.0
-CROWDED_SECONDS: Final = 1.0  # after this time the next batch is rung even if Redis has many rings
 WAITED_SECONDS: Final = 0.05  # a publisher has this long to ring by itself
 _TRY_SECONDS: Final = 1.0  # between two tries to become the leader, and after a failure
 _GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
@@ -66,12 +66,7 @@ class Lease:
 
 
 class Outbox:
-    """Tries to lead, and rings while it leads. Every worker has one.
-
-    With a backlog it rings only while Redis has fewer than about `most_waiting` rings, but at least one batch a second.
-    """
-
-    most_waiting = MAX_QUEUED
+    """Tries to lead, and rings while it leads. Every worker has one."""
 
     def __init__(
         self,
@@ -84,9 +79,7 @@ class Outbox:
         log: Any,
     ) -> None:
         self._lease = lease
-        self._has_backlog = False
-        self._rung_at = float("-inf")
-        self._ledger = ledger
+        self._unrung = UnrungRings(ledger, bell, clock=clock)
         self._bell = bell
         self._clock = clock
         self._meter = meter
@@ -158,20 +151,11 @@ class Outbox:
         await self._bell.ping()
 
     async def _ring(self, token: str, waited_seconds: float) -> bool:
-        now = self._clock.monotonic()
-        if (
-            self._has_backlog
-            and now < self._rung_at + CROWDED_SECONDS
-            and await self._bell.depth() >= self.most_waiting
-        ):
-            return False
-        rings, more = await self._ledger.ring_unrung(token, waited_seconds=waited_seconds)
-        self._has_backlog, self._rung_at = more, now
-        if rings:
-            await self._bell.ring(rings)
-            self._meter.rang(RungBy.OUTBOX, len(rings))
+        rung = await self._unrung.ring(token, waited_seconds=waited_seconds)
+        if rung.rings:
+            self._meter.rang(RungBy.OUTBOX, rung.rings)
             self._calm_at = self._clock.monotonic() + CALM_AFTER_SECONDS
-        return more
+        return rung.has_more
 
     def _pause(self, poll_seconds: float | None) -> float:
         if self._outage.lasts:

@@ -8,9 +8,10 @@ from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresL
 from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
-from hookseal.queue.bell import MAX_QUEUED, Bell
+from hookseal.queue.bell import Bell
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
+from hookseal.worker.unrung import UnrungRings
 
 # A ring that was lost just after one look is too young for the next look. With one look a sweep, that would double the
 # time until it is rung again.
@@ -33,6 +34,7 @@ class Sweep:
     ) -> None:
         self._ledger = ledger
         self._bell = bell
+        self._unrung = UnrungRings(ledger, bell, clock=clock)
         self._between = seconds / LOOKS
         self._old = timedelta(seconds=seconds - self._between)
         self._clock = clock
@@ -66,22 +68,22 @@ class Sweep:
     async def ring_due(self) -> int:
         """Ring due deliveries that were not rung since they became due, or whose ring is lost; return how many.
 
-        If Redis already has many rings, it rings only one batch of a backlog. Raises `Unavailable`.
+        Of a backlog that nobody has rung it rings only what may stand in Redis. Raises `Unavailable`.
         """
         now = await self._ledger.seconds_ago(0)  # deliveries that become due meanwhile are left to the next sweep
-        count = await self._ring_lost(now) + await self._ring_unrung(now - timedelta(seconds=self.leave_seconds))
+        count = await self._ring_lost(now) + await self._ring_unrung(now)
         if count:
             self._log.info("sweep.rang", deliveries=count)
         return count
 
-    async def _ring_unrung(self, due: datetime) -> int:
+    async def _ring_unrung(self, now: datetime) -> int:
         count = 0
-        place: Cursor | None = BEGINNING
-        while place is not None:
-            rings, place = await self._ledger.ring_due(due, place)
-            count += await self._ring(rings, RungBy.OUTBOX)
-            if place is not None and await self._bell.depth() >= MAX_QUEUED:
-                break
+        has_more = True
+        while has_more:
+            rung = await self._unrung.ring(None, waited_seconds=self.leave_seconds, now=now)
+            self._meter.rang(RungBy.OUTBOX, rung.rings)
+            count += rung.rings
+            has_more = rung.has_more
         return count
 
     async def _ring_lost(self, now: datetime) -> int:

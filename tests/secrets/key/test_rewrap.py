@@ -15,6 +15,7 @@ from hookseal.secrets.key.rewrap import BEGINNING, Batch, Cursor, Unopened, alte
 from hookseal.secrets.ref import Provider, Purpose, SecretContext
 from hookseal.secrets.sealing.envelope import HEAD_BYTES, open_sealed, rewrapped, seal
 from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.secrets.store import versions
 from tests.secrets.key.registered import register, sealed_under
 from tests.secrets.samples import FIRST, NAME, OTHER_SECRET, OTHER_TENANT, RING, SECOND, SECRET, TENANT, THIRD, ref
 from tests.worker.waiting import eventually
@@ -107,7 +108,7 @@ async def test_a_locked_record_is_skipped(five: Pool) -> None:
 
 
 async def test_a_record_changed_meanwhile_is_skipped(five: Pool) -> None:
-    """A record that was destroyed or re-wrapped during the wait stays as it is, and the batch takes the next ones."""
+    """A record that was destroyed or re-wrapped during the wait stays as it is; the next batch goes on behind it."""
     async with five.acquire() as connection:
         held = connection.transaction()
         await held.start()
@@ -119,10 +120,32 @@ async def test_a_record_changed_meanwhile_is_skipped(five: Pool) -> None:
         await eventually(lambda: five.fetchval(WAITS))
         await held.commit()
 
-    assert 2 == (await waiting).moved
+    first = await waiting
+    assert (0, (TENANT, NAME, 1)) == (first.moved, first.last)
+    assert 2 == (await one(five, first.last or BEGINNING, wait=True)).moved
     rows = await five.fetch(ROWS)
     assert [SECOND.key_id, SECOND.key_id, None, SECOND.key_id, SECOND.key_id] == [row["key_id"] for row in rows]
     assert (None, "destroyed", [FIRST.key_id]) == (rows[2]["sealed"], rows[2]["state"], rows[2]["wrapped_by"])
+
+
+async def test_a_waiting_batch_does_not_deadlock_with_a_rollback(five: Pool) -> None:
+    """A rollback locks the newer version, and then the older one: a batch that waits does not deadlock with it."""
+    newer, older = ref(2, Provider.DB), ref(1, Provider.DB)
+    await five.execute("UPDATE hookseal.secret_records SET state = 'active' WHERE ref = $1", str(newer))
+    async with five.acquire() as connection, connection.transaction():
+        await versions.retire(connection, newer)  # the first statement of `arrange`
+        waiting = asyncio.create_task(one(five, wait=True))
+
+        async def has_come_to_it() -> bool:
+            return waiting.done() or bool(await five.fetchval(WAITS))
+
+        await eventually(has_come_to_it)
+        await versions.arrange(connection, active=older, previous=None)
+    done = await waiting
+
+    assert (1, (TENANT, NAME, 1)) == (done.moved, done.last)
+    assert [2, 2, 0] == [(await one(five, wait=True)).moved for _ in range(3)]
+    assert ["active"] == [row["state"] for row in await five.fetch(ROWS) if row["ref"] == str(older)]
 
 
 async def test_concurrent_batches_take_different_records(five: Pool) -> None:

@@ -7,6 +7,7 @@ left, so a re-wrap may be interrupted and run again, and several may run at once
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 import asyncpg
@@ -55,10 +56,15 @@ class Batch:
 async def batch(connection: Connection, keyring: KeyRing, key_id: str, after: Cursor, *, wait: bool) -> Batch:
     """Re-wrap the next records of that key under the sealing key of the ring, in the caller's transaction.
 
-    With `wait` it waits for locked rows, else it skips them. Raises `SecretUnavailable`.
+    With `wait` it waits for the first row if that is locked, and ends before the next locked one; else it skips locked
+    rows. Raises `SecretUnavailable`.
     """
     to = keyring.sealing.key_id
-    rows = await _SQL.rows(connection, "wait" if wait else "skip_locked", key_id, *after, BATCH, HEAD_BYTES)
+    if wait:
+        rows, last = await _in_order(connection, key_id, after)
+    else:
+        rows = await _SQL.rows(connection, "skip_locked", key_id, *after, BATCH, HEAD_BYTES)
+        last = _place(rows[-1]) if len(rows) == BATCH else None
     heads, unopened = _heads(keyring, key_id, rows)
     digest = hashlib.sha256(_DIGEST_LABEL)
     for row, head in heads:
@@ -70,8 +76,26 @@ async def batch(connection: Connection, keyring: KeyRing, key_id: str, after: Cu
         moved=len(heads),
         digest=digest.hexdigest(),
         unopened=unopened,
-        last=_place(rows[-1]) if len(rows) == BATCH else None,
+        last=last,
     )
+
+
+async def _in_order(connection: Connection, key_id: str, after: Cursor) -> tuple[list[asyncpg.Record], Cursor | None]:
+    """Lock the next rows up to one that others have locked; return them, and the last place, None at the end.
+
+    It waits only while it has locked nothing: others lock the versions of an endpoint in another order, for instance
+    the newer one first, and would wait for this transaction.
+    """
+    places = [_place(row) for row in await _SQL.rows(connection, "next", key_id, *after, BATCH)]
+    if not places:
+        return [], None
+    rows = await _SQL.rows(connection, "wait", key_id, *places[0], HEAD_BYTES)
+    rows += await _SQL.rows(connection, "skip_locked", key_id, *places[0], BATCH - 1, HEAD_BYTES)
+    locked = {_place(row) for row in rows}
+    number = 1 + sum(1 for _ in takewhile(locked.__contains__, places[1:]))
+    reached = set(places[:number])
+    is_end = number == len(places) < BATCH
+    return [row for row in rows if _place(row) in reached], None if is_end else places[number - 1]
 
 
 async def altered(connection: Connection, key_id: str) -> tuple[Unopened, ...]:

@@ -9,13 +9,19 @@ SELECT tenant_id, name, version, purpose, substring(sealed FROM 1 FOR $6) AS hea
  LIMIT $5
    FOR UPDATE SKIP LOCKED
 
--- Reads the heads of the next records of a key, and waits for locked rows.
--- name: wait
-SELECT tenant_id, name, version, purpose, substring(sealed FROM 1 FOR $6) AS head
+-- Reads which records of a key are next, locked or not.
+-- name: next
+SELECT tenant_id, name, version
   FROM hookseal.secret_records
  WHERE key_id = $1 AND (tenant_id, name, version) > ($2, $3, $4::bigint)
  ORDER BY tenant_id, name, version
  LIMIT $5
+
+-- Reads the head of one record, unless it is not under the key any more, and waits for its lock.
+-- name: wait
+SELECT tenant_id, name, version, purpose, substring(sealed FROM 1 FOR $5) AS head
+  FROM hookseal.secret_records
+ WHERE key_id = $1 AND tenant_id = $2 AND name = $3 AND version = $4
    FOR UPDATE
 
 -- Writes the new heads of a batch.

@@ -7,19 +7,26 @@ SELECT greatest(coalesce(extract(epoch FROM now() - make_interval(days => $1) - 
 FROM hookseal.deliveries
 WHERE finished_at IS NOT NULL
 
--- Returns for how long the oldest delivery has been due.
+-- Returns for how long the oldest delivery has been due. What was rung and what was not is in an index each.
 -- name: oldest_due_seconds
-SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0)::float8
-FROM hookseal.deliveries
-WHERE state = 'pending' AND waiting_for IS NULL AND next_attempt_at <= now()
+SELECT greatest(coalesce(extract(epoch FROM now() - least(
+    (SELECT min(next_attempt_at) FROM hookseal.deliveries
+     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL),
+    (SELECT min(next_attempt_at) FROM hookseal.deliveries
+     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NOT NULL))), 0), 0)::float8
 
 -- Counts the due deliveries, up to a limit.
 -- name: due
 SELECT count(*)
-FROM (SELECT
-        FROM hookseal.deliveries
-       WHERE state = 'pending' AND waiting_for IS NULL AND next_attempt_at <= now()
-       LIMIT $1) AS due
+FROM (SELECT FROM (
+          (SELECT FROM hookseal.deliveries
+           WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL AND next_attempt_at <= now()
+           LIMIT $1)
+          UNION ALL
+          (SELECT FROM hookseal.deliveries
+           WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NOT NULL AND next_attempt_at <= now()
+           LIMIT $1)) AS either
+      LIMIT $1) AS due
 
 -- Counts the held deliveries by reason, up to a limit.
 -- name: waiting

@@ -235,10 +235,14 @@ COMMENT ON COLUMN hookseal.deliveries.claimed_refs IS
 -- event. Without the replays in it, each deleted event would read the whole table.
 CREATE UNIQUE INDEX deliveries_once ON hookseal.deliveries
     (tenant_id, event_id, endpoint_id, (CASE WHEN replay_of IS NULL THEN true END));
--- Due deliveries. The id lets a sweep continue exactly where its last batch ended.
-CREATE INDEX deliveries_due ON hookseal.deliveries (next_attempt_at, id)
-    WHERE state = 'pending' AND waiting_for IS NULL;
+-- Due deliveries: those that were rung, and those that were not, in the order in which they become due and by tenant.
+-- So a row that nobody has rung is in two indexes, and one that was rung is in one. The id lets a sweep continue exactly
+-- where its last batch ended.
+CREATE INDEX deliveries_rung ON hookseal.deliveries (next_attempt_at, id)
+    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NOT NULL;
 CREATE INDEX deliveries_unrung ON hookseal.deliveries (next_attempt_at, id)
+    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL;
+CREATE INDEX deliveries_unrung_by_tenant ON hookseal.deliveries (tenant_id, next_attempt_at, id)
     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL;
 CREATE INDEX deliveries_leased ON hookseal.deliveries (lease_expires_at) WHERE state = 'sending';
 CREATE INDEX deliveries_pending ON hookseal.deliveries (tenant_id, endpoint_id) WHERE state = 'pending';
@@ -250,6 +254,8 @@ CREATE INDEX deliveries_held ON hookseal.deliveries (tenant_id, endpoint_id, wai
 CREATE INDEX deliveries_not_delivered ON hookseal.deliveries (tenant_id, id)
     WHERE state IN ('dead_letter', 'failed', 'cancelled');
 -- The few that ended undelivered, newest first: a list of dead letters does not read what was delivered.
+-- These are the rows of the index above in another order. Neither can take the place of the other: the list is one of all
+-- tenants by id, and a replay job would read what failed of other tenants.
 CREATE INDEX deliveries_undelivered ON hookseal.deliveries (state, id) WHERE state IN ('dead_letter', 'failed', 'cancelled');
 -- The order in which deliveries leave. A delivery gets into it once, when it ends.
 CREATE INDEX deliveries_finished ON hookseal.deliveries (finished_at) WHERE finished_at IS NOT NULL;

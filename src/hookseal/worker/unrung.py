@@ -1,0 +1,66 @@
+"""Rings the deliveries that nobody has rung: tenants take turns, and few of these rings stand in Redis."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger, Unrung
+from hookseal.ground.clock import Clock
+from hookseal.queue.bell import MAX_QUEUED, Bell
+
+FULL_SECONDS: Final = 1.0  # while Redis has `most_standing` of these rings, each tenant gets one more in this time
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How many rings one look put into Redis, and whether to look again at once."""
+
+    rings: int
+    has_more: bool
+
+
+class UnrungRings:
+    """Rings in batches. It remembers at which tenant the last batch ended.
+
+    At most `most_standing` of its rings wait for a worker at the same time, over all tenants. Above that each tenant
+    gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings that others put
+    into Redis count only if PostgreSQL knows them, so that nobody who fills Redis stops a backlog.
+    """
+
+    most_standing = MAX_QUEUED
+
+    def __init__(self, ledger: PostgresLedger, bell: Bell, *, clock: Clock) -> None:
+        self._ledger = ledger
+        self._bell = bell
+        self._clock = clock
+        self._place = ""
+        self._is_busy = True
+        self._rung_at = float("-inf")
+
+    async def ring(self, token: str | None, *, waited_seconds: float, now: datetime | None = None) -> Rung:
+        """Ring a batch of what was due `waited_seconds` before `now`. Raises `Unavailable`."""
+        moment = self._clock.monotonic()
+        room, each = SWEEP_BATCH, None
+        if self._is_busy and not (room := min(SWEEP_BATCH, await self._room())):
+            if moment < self._rung_at + FULL_SECONDS:
+                return Rung(0, has_more=False)
+            room, each = SWEEP_BATCH, 1
+        found = await self._ledger.ring_unrung(
+            token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
+        )
+        self._place = found.place
+        self._is_busy = found.has_backlog or bool(found.rings)
+        self._rung_at = moment
+        await self._put(found)
+        return Rung(len(found.rings), has_more=found.has_more and each is None)
+
+    async def _room(self) -> int:
+        """Return how many more rings may stand in Redis."""
+        standing = await self._bell.depth()
+        if standing >= self.most_standing:
+            standing = min(standing, await self._ledger.standing(self.most_standing))
+        return max(self.most_standing - standing, 0)
+
+    async def _put(self, found: Unrung) -> None:
+        if found.rings:
+            await self._bell.ring(found.rings, crowded=found.crowded)

@@ -1,0 +1,115 @@
+"""How many rings stand in Redis, whose they are, and in which order they are taken, on a real PostgreSQL and Valkey."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Ring
+from hookseal.queue.bell import Bell, bell
+from hookseal.queue.intake import Intake
+from hookseal.worker.unrung import FULL_SECONDS, Rung, UnrungRings
+from tests.doubles.clock import FakeClock
+
+Pool = asyncpg.Pool
+pytestmark = [pytest.mark.usefixtures("begun_pool"), pytest.mark.req("DEL-09", part="lanes")]
+
+
+@pytest.fixture
+async def ringing(redis_url: str) -> AsyncIterator[Bell]:
+    """Yield a bell on the queue of this test."""
+    made = bell(redis_url)
+    yield made
+    await made.close()
+
+
+async def publish(pool: "Pool[asyncpg.Record]", tenant: str, number: int) -> None:
+    """Publish so many events of a tenant, without a ring."""
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+        " VALUES ($1, hookseal.uuid7(), 'https://receiver.example/hook', '{*}') ON CONFLICT DO NOTHING",
+        tenant,
+    )
+    await pool.execute(
+        "SELECT hookseal.publish($1, 'invoice.paid', '{}'::json) FROM generate_series(1, $2::int)", tenant, number
+    )
+
+
+class Unrung(UnrungRings):
+    """At most ten rings stand in Redis."""
+
+    most_standing = 10
+
+    def __init__(self, pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+        self.clock = FakeClock()
+        self.ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
+        super().__init__(self.ledger, ringing, clock=self.clock)
+        self._intake = Intake(ringing)
+
+    async def look(self) -> Rung:
+        """Ring what is due now."""
+        return await self.ring(None, waited_seconds=0)
+
+    async def take(self, number: int) -> list[Ring]:
+        """Take and claim so many, as a worker does."""
+        taken = (await self._intake.take(number)).rings
+        claimed = await self.ledger.claim_all(taken, None, most_bytes=2**25)
+        assert len(taken) == len(claimed.claims)
+        return taken
+
+
+async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """No more rings of a backlog stand in Redis than allowed, until workers take some; then as many are added."""
+    await publish(pool, "ant", 100)
+    unrung = Unrung(pool, ringing)
+
+    assert [Rung(10, has_more=True), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
+    await unrung.take(3)
+    assert [Rung(3, has_more=True), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
+    assert 10 == await ringing.depth() == await unrung.ledger.standing(100)
+
+
+async def test_what_nobody_takes_delays_others_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """While the rings of one tenant fill what may stand in Redis, each tenant gets one more ring a second."""
+    await publish(pool, "ant", 100)
+    unrung = Unrung(pool, ringing)
+    await unrung.look()
+    await publish(pool, "bee", 100)
+
+    assert 0 == (await unrung.look()).rings
+    for _ in range(3):
+        unrung.clock.elapsed += FULL_SECONDS
+        assert [Rung(2, has_more=False), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
+    assert 16 == await ringing.depth()
+
+
+async def test_others_who_fill_redis_stop_no_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """Rings that PostgreSQL does not know take no place of those that it knows."""
+    await publish(pool, "ant", 100)
+    await ringing.redis.zadd(ringing.queue, {f"other-{number}": 1 for number in range(1_000)})
+    unrung = Unrung(pool, ringing)
+
+    assert [10, 0] == [(await unrung.look()).rings for _ in range(2)]
+
+
+async def test_an_emptied_redis_stops_no_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """Rings that Redis has lost take no place of those that it gets now."""
+    await publish(pool, "ant", 100)
+    unrung = Unrung(pool, ringing)
+    await unrung.look()
+    await ringing.redis.flushdb()
+
+    assert 10 == (await unrung.look()).rings
+
+
+async def test_few_go_before_many(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """What is rung for a tenant with little is taken before the backlog that stands in Redis already."""
+    await publish(pool, "ant", 100)
+    unrung = Unrung(pool, ringing)
+    await unrung.look()
+    await unrung.take(5)
+    await publish(pool, "bee", 1)
+    assert 3 == (await unrung.look()).rings
+
+    assert ["bee", *["ant"] * 7] == [ring.tenant_id for ring in await unrung.take(8)]
