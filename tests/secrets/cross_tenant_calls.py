@@ -28,7 +28,7 @@ from hookseal.operations import (
     restore,
     secret,
 )
-from hookseal.operations.endpoint import endpoints, probe, update
+from hookseal.operations.endpoint import endpoints, probe, reports, update
 from hookseal.operations.endpoint import rotation as rotations
 from hookseal.operations.endpoint import schedule as turns
 from hookseal.operations.operator import Operator
@@ -413,6 +413,9 @@ CASES: dict[str, Case] = {
     "operations.secret.purge_batch": lambda a: secret.purge_batch(a.operator, a.tenant, days=0),
     "operations.secret.purgeable": lambda a: secret.purgeable(a.operator, a.tenant, days=0),
     "operations.secret.reveal": lambda a: secret.reveal(a.operator, a.tenant, a.endpoint),
+    "operations.endpoint.reports.public_keys": lambda a: reports.public_keys(a.operator, a.tenant, a.endpoint),
+    "operations.endpoint.reports.rotation_state": lambda a: reports.rotation_state(a.connection, a.tenant, a.endpoint),
+    "operations.endpoint.reports.versions": lambda a: reports.versions(a.connection, a.tenant, a.endpoint),
     "operations.endpoint.rotation.wait_until_complete": _completed,
     "operations.endpoint.rotation.rotate_secret": lambda a: rotations.rotate_secret(a.operator, a.wanted),
     "operations.endpoint.rotation.roll_back": lambda a: rotations.roll_back(
