@@ -173,6 +173,8 @@ async def test_adding_is_audited(installation: Installation) -> None:
             "retry_schedule": [5, 300],
             "concurrency": None,
             "rate": None,
+            "ordered": False,
+            "on_dead_letter": "stop",
             "rotate_every_days": None,
             "scheme": "standard",
             "algorithm": "hmac",

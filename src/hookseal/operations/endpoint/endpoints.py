@@ -169,6 +169,8 @@ def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
         **endpoint.retries,
         "concurrency": endpoint.concurrency,
         "rate": endpoint.rate,
+        "ordered": endpoint.ordered,
+        "on_dead_letter": endpoint.on_dead_letter.value,
         "rotate_every_days": endpoint.rotate_every_days,
         "scheme": stored.scheme,
         "algorithm": stored.algorithm,
