@@ -144,6 +144,8 @@ async def test_every_column(begun: Begun, tmp_path: Path) -> None:
             rotate_every_days="30",
             concurrency="7",
             rate="20/s",
+            ordered="yes",
+            on_dead_letter="skip",
             enabled="False",
         ),
         row(2, retry_schedule="5s,1m", enabled="TRUE"),
@@ -159,6 +161,8 @@ async def test_every_column(begun: Begun, tmp_path: Path) -> None:
         "timeout_ms": 1500,
         "concurrency": 7,
         "rate": 20,
+        "ordered": True,
+        "on_dead_letter": "skip",
         "max_attempts": 7,
         "backoff_base_seconds": 5,
         "backoff_cap_seconds": 600,
@@ -205,6 +209,9 @@ WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"concurrency": "canary"}, "malformed", "concurrency"),
     ({"rate": "canary"}, "malformed", "rate"),
     ({"enabled": "canary"}, "malformed", "enabled"),
+    ({"ordered": "canary"}, "malformed", "ordered"),
+    ({"ordered": "true", "on_dead_letter": "canary"}, "malformed", "on_dead_letter"),
+    ({"on_dead_letter": "skip"}, "malformed", "on_dead_letter"),
 ]
 
 

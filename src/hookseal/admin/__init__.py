@@ -28,6 +28,7 @@ from hookseal.admin.search_results import (
     PeriodStats,
     ReplayedDelivery,
     ReplayJob,
+    SkippedDelivery,
 )
 from hookseal.dispatcher.why import Explanation
 
@@ -57,5 +58,6 @@ __all__ = [
     "Rotation",
     "RotationStatus",
     "SigningSecrets",
+    "SkippedDelivery",
     "UpdatedEndpoint",
 ]

@@ -104,6 +104,15 @@ def on_dead_letter(text: str) -> OnDeadLetter:
         raise Malformed(f"on_dead_letter must be {' or '.join(OnDeadLetter)}", field="on_dead_letter") from None
 
 
+def order_stays() -> Refused:
+    """Return the error for a change of `ordered`."""
+    return Refused(
+        "an endpoint is ordered from its first delivery on, or never: add another endpoint with --ordered, "
+        "and delete this one",
+        field="ordered",
+    )
+
+
 def require_order(*, ordered: bool, on_dead_letter: object) -> None:
     """Raise `Malformed` if `on_dead_letter` is given for an endpoint that is not ordered."""
     if on_dead_letter is not None and not ordered:

@@ -99,6 +99,8 @@ def _show_text(found: dict[str, Any]) -> str:
 def _standing(item: dict[str, Any]) -> str:
     if not item["enabled"]:
         return "no"
+    if item["stopped_by"] is not None:
+        return "stopped"
     return "yes" if item["failing_since"] is None else "failing"
 
 

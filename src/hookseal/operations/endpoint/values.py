@@ -24,7 +24,6 @@ _RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "rotate_every_days": endpoint_rules.rotate_every_days,
         "concurrency": endpoint_rules.concurrency,
         "rate": endpoint_rules.requests_a_second,
-        "ordered": bool,
         "on_dead_letter": endpoint_rules.on_dead_letter,
     }
 )

@@ -13,7 +13,7 @@ from hookseal.postgres.translate import translated
 from hookseal.secrets.endpoint.schedule import WARNING
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import Reading, WorkerMeter
-from hookseal.worker.metrics.lanes import BREAKERS_OPEN, LANES_CROWDED
+from hookseal.worker.metrics.lanes import BREAKERS_OPEN, LANES_CROWDED, LINES_STOPPED
 from hookseal.worker.metrics.metric import Metric
 from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAYS_RUNNING
 from hookseal.worker.metrics.retention import RETENTION_LAG
@@ -30,6 +30,7 @@ _MEASURED: Final = (
     definitions.WAITING,
     BREAKERS_OPEN,
     LANES_CROWDED,
+    LINES_STOPPED,
     definitions.ENDPOINTS_FAILING,
     REPLAYS_RUNNING,
     REPLAY_IDLE,
@@ -119,6 +120,7 @@ async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str
         definitions.WAITING.name: await labelled("waiting", COUNTED_AT_MOST),
         BREAKERS_OPEN.name: await number("breakers_open"),
         LANES_CROWDED.name: await number("lanes_crowded"),
+        LINES_STOPPED.name: await number("lines_stopped"),
         definitions.ENDPOINTS_FAILING.name: await number("endpoints_failing"),
         REPLAYS_RUNNING.name: await number("replays_running"),
         REPLAY_IDLE.name: await number("replay_idle_seconds"),

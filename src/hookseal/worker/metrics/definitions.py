@@ -11,7 +11,7 @@ from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.model import Outcome, WaitingFor
 from hookseal.queue.intake import DropReason
 from hookseal.secrets.key.rules import KeyState
-from hookseal.worker.metrics.lanes import BREAKERS_OPEN, BREAKERS_OPENED, LANES_CROWDED
+from hookseal.worker.metrics.lanes import BREAKERS_OPEN, BREAKERS_OPENED, LANES_CROWDED, LINES_STOPPED
 from hookseal.worker.metrics.metric import Aggregation, Kind, Metric
 from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAY_SKIPPED, REPLAYED, REPLAYS_RUNNING
 from hookseal.worker.metrics.retention import REMOVED, RETENTION_LAG
@@ -277,6 +277,7 @@ METRICS: Final = (
     WAITING,
     BREAKERS_OPEN,
     LANES_CROWDED,
+    LINES_STOPPED,
     ENDPOINTS_FAILING,
     REPLAYS_RUNNING,
     REPLAY_IDLE,
