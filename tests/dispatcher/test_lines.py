@@ -19,6 +19,7 @@ from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endp
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.replay import replay_delivery, skip_delivery
 from hookseal.postgres.handles import Connection
+from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ledger
 from tests.dispatcher.test_publish import event
 from tests.doubles.logbook import audited
@@ -437,3 +438,26 @@ async def test_positions_do_not_reach_other_endpoints(stored: Installation) -> N
     assert {each.delivery_id for each in [other, *again, *rings]} == {
         claim.ring.delivery_id for claim in await claimed(stored, other, *again, *rings)
     }
+
+
+async def test_a_delivery_that_has_moved_meanwhile(stored: Installation) -> None:
+    """A claim that read the head takes it only in its old place: not at the end, before others that it did not see."""
+    [head] = await published(stored, 1)
+    claim, at_first = statements("hookseal.dispatcher", "batches.sql")["claim_all"], "SELECT a.tenant_id, a.endpoint_id"
+    waits = "SELECT a.tenant_id || pg_advisory_xact_lock(7)::text AS tenant_id, a.endpoint_id"
+    assert at_first in claim
+    paused = claim.replace(at_first, waits, 1)
+    given = (head.tenant_id, head.endpoint_id, head.delivery_id, "t", "w2", 45.0, None, 1_000_000)
+    async with stored.pool.acquire() as other:
+        await other.execute("SELECT pg_advisory_lock(7)")
+        async with other.transaction():  # begun before the claim: by the time of its replay the delivery is due
+            await other.execute("SELECT")
+            claiming = asyncio.create_task(stored.pool.fetch(paused, *given))
+            await blocked(stored)
+            await end(stored, head)
+            [later] = await published(stored, 1)
+            await replay_delivery(stored.operator(other), head.delivery_id, new_id=False)
+        await other.execute("SELECT pg_advisory_unlock(7)")
+
+    assert [] == await claiming
+    assert [(2, None), (3, "order")] == await line(stored, [later, head])
