@@ -178,6 +178,20 @@ async def test_every_column(begun: Begun, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.req("DEL-17")
+async def test_order_stays(begun: Begun, tmp_path: Path) -> None:
+    """A row for an endpoint that is there changes nothing, and one with another order is refused."""
+    assert (0, shape(added=1)) == ((ended := await imported(begun, file(tmp_path, row(ordered="t")))).code, ended.json)
+    assert (0, shape(present=1)) == (
+        (ended := await imported(begun, file(tmp_path, row(ordered="true")))).code,
+        ended.json,
+    )
+    ended = await imported(begun, file(tmp_path, row()))
+
+    assert (1, "ordered") == (ended.code, ended.json["failed"][0]["field"])
+    assert "is ordered, which cannot be changed" in ended.json["failed"][0]["message"]
+
+
 WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"tenant_id": "_system"}, "malformed", "tenant"),
     ({"tenant_id": ""}, "malformed", "tenant_id"),

@@ -1,6 +1,7 @@
 """Lines: the deliveries of an ordered endpoint are sent one after another, in the order of publishing."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,7 @@ from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ledger
 from tests.dispatcher.test_publish import event
 from tests.doubles.logbook import audited
+from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin
 from tests.operations.blocked import blocked
 
@@ -461,3 +463,34 @@ async def test_a_delivery_that_has_moved_meanwhile(stored: Installation) -> None
 
     assert [] == await claiming
     assert [(2, None), (3, "order")] == await line(stored, [later, head])
+
+
+async def test_the_rights_suffice(stored: Installation, database_url: str) -> None:
+    """A producer, a worker and an operator do their parts with the rights of their groups alone."""
+    async with (
+        login(stored.pool, database_url, "hookseal_producer") as (producer, producing),
+        login(stored.pool, database_url, "hookseal_worker") as (_, working),
+        login(stored.pool, database_url, "hookseal_operator") as (_, operating),
+        asyncpg.create_pool(working, min_size=1, max_size=2) as worker,
+        asyncpg.create_pool(operating, min_size=1, max_size=2) as operator,
+    ):
+        await stored.pool.execute(
+            "INSERT INTO hookseal.producers (tenant_id, role_name, role) VALUES ('acme', $1, $1::text::regrole)",
+            producer,
+        )
+        publisher = await asyncpg.connect(producing)
+        rings = [(await publish_json(publisher, event(), "{}")).deliveries[0] for _ in range(2)]
+        await publisher.close()
+        for state, ring in ((State.DEAD_LETTER, rings[0]), (State.DELIVERED, rings[1])):
+            [claim] = (await ledger(worker).claim_all([ring], None, most_bytes=1_000_000)).claims
+            assert await ledger(worker).record(claim, FAILED, Verdict(state=state), None)
+            if state is State.DEAD_LETTER:
+                await skipped(replace(stored, pool=operator), ring)
+            await PostgresHeldEndpoints(worker).move_lines()
+        async with worker.acquire() as connection:
+            assert 1 == await replay_all(connection, ACME, [rings[1].delivery_id])
+        other = await replayed(replace(stored, pool=operator), rings[0], new_id=True)
+        await update(replace(stored, pool=operator), rings[0], on_dead_letter=OnDeadLetter.SKIP)
+
+    copy = replace(rings[0], delivery_id=other)
+    assert [(3, "order"), (4, "order")] == await line(stored, [rings[1], copy])
