@@ -183,10 +183,9 @@ class Endpoints:
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
 
-        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities. `headers`
-        replaces all headers; `{}` removes them. With `on_dead_letter` `skip` an ordered endpoint that is stopped goes
-        on. Raises `Conflict` if another endpoint of the tenant has the url, or if the endpoint has another generation
-        than the expected one.
+        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities; `headers`
+        replaces all headers. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another
+        endpoint of the tenant has the url, or if the generation is not the expected one.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         changes = self._checked(

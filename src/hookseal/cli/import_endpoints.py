@@ -204,11 +204,7 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
     )
     decided |= options.rotation_period(cells.get("rotate_every_days"))
     decided |= options.limits(cells.get("concurrency"), cells.get("rate"))
-    after = cells.get("on_dead_letter")
-    decided |= options.order(
-        ordered=_yes_or_no(cells, "ordered", otherwise="false"),
-        on_dead_letter=None if after is None else endpoint_rules.on_dead_letter(after),
-    )
+    decided |= _order(cells)
     decided |= options.decided(
         settings,
         owner,
@@ -230,6 +226,14 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
         ),
         secret=SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass")),
         enabled=_yes_or_no(cells, "enabled", otherwise="true"),
+    )
+
+
+def _order(cells: Mapping[str, str]) -> dict[str, Any]:
+    after = cells.get("on_dead_letter")
+    return options.order(
+        ordered=_yes_or_no(cells, "ordered", otherwise="false"),
+        on_dead_letter=None if after is None else endpoint_rules.on_dead_letter(after),
     )
 
 
