@@ -325,6 +325,28 @@ async def test_an_end_that_does_not_see_the_next(stored: Installation) -> None:
     assert [(2, None)] == await line(stored, rings)
 
 
+@pytest.mark.parametrize("reason", sorted(WaitingFor))
+async def test_a_head_that_waits_without_a_reason(stored: Installation, reason: WaitingFor) -> None:
+    """Whatever the head waits for, if nothing holds its endpoint the leader makes it due; else it waits on."""
+    rings = await published(stored, 2)
+    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = $1 WHERE position = 1", reason)
+    if reason in {WaitingFor.SECRET, WaitingFor.BREAKER}:
+        held = "INSERT INTO hookseal.held_endpoints SELECT tenant_id, id FROM hookseal.endpoints"
+        over = "DELETE FROM hookseal.held_endpoints"
+    elif reason in {WaitingFor.CONCURRENCY, WaitingFor.RATE}:
+        held = "INSERT INTO hookseal.lanes SELECT tenant_id, id FROM hookseal.endpoints"
+        over = "DELETE FROM hookseal.lanes"
+    else:
+        held = "UPDATE hookseal.endpoints SET enabled = false"
+        over = "UPDATE hookseal.endpoints SET enabled = true"
+    await stored.pool.execute(held)
+    assert 0 == await moved(stored)
+    await stored.pool.execute(over)
+
+    assert 1 == await moved(stored)
+    assert [(1, None), (2, "order")] == await line(stored, rings)
+
+
 async def test_lines_are_looked_at_in_pages(stored: Installation) -> None:
     """One look reads a few lines; the looks together reach each of them, and begin anew after the last one."""
     for number in range(2, 6):

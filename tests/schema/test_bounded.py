@@ -19,7 +19,8 @@ FEW, MANY = 6_000, 60_000
 _MOST_RATIO = 1.5  # one more level of each index
 _AND_BUFFERS = 60  # what a plan of few buffers may read more
 _AND_ROWS = 1_000  # another join of a table that stays small
-# Of every four deliveries two are due, one of them since longer and rung; one is held, one is delivered.
+# Of every four deliveries two are due, one of them since longer and rung; one is held, or waits in a line; one is
+# delivered.
 # No trigger and no foreign key runs: they would take most of the time.
 _GROW = """
 SET LOCAL session_replication_role = replica;
@@ -34,8 +35,8 @@ SELECT 'acme', hookseal.uuid7(), md5((n - n % 100 + 1)::text)::uuid, 'e' || n,
        CASE WHEN n % 4 = 3 THEN 'delivered' ELSE 'pending' END,
        CASE WHEN n % 4 < 3 THEN now() - make_interval(hours => 1 + n % 4, secs => -n / 1e6) END,
        CASE WHEN n % 4 = 1 THEN now() END,
-       CASE WHEN n % 4 = 2 THEN 'secret' END, CASE WHEN n % 4 = 2 THEN now() END,
-       CASE WHEN n % 4 = 3 THEN now() END, CASE WHEN n % 4 = 2 THEN n END
+       CASE WHEN n % 8 = 2 THEN 'order' WHEN n % 4 = 2 THEN 'secret' END, CASE WHEN n % 4 = 2 THEN now() END,
+       CASE WHEN n % 4 = 3 THEN now() END, CASE WHEN n % 8 = 2 THEN n END
 FROM generate_series({least}, {most}) AS n;
 INSERT INTO hookseal.lines (tenant_id, endpoint_id) SELECT tenant_id, id FROM hookseal.endpoints ON CONFLICT DO NOTHING;
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, lease_owner, lease_token,

@@ -90,7 +90,7 @@ class PostgresHeldEndpoints:
             place = (row["tenant_id"], row["endpoint_id"], row["waiting_for"])
 
     async def move_lines(self, after: Line = FIRST_LINE, *, at_most: int = BATCH) -> tuple[int, Line]:
-        """Make the head of each line due that waits for its order, in the next `at_most` lines after this one.
+        """Make the head of each line due that waits without a reason, in the next `at_most` lines after this one.
 
         Returns how many, and the line after which the next look begins. Raises `Unavailable`.
         """

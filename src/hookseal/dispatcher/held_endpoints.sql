@@ -119,7 +119,8 @@ WHERE h.tenant_id = late.tenant_id AND h.endpoint_id = late.endpoint_id
 -- Publishing, or holding a delivery, reads the endpoint as it was a moment before. So a delivery may wait for an endpoint
 -- that is enabled and not held. Such an endpoint is released here; if its deliveries wait for a secret, it is probed
 -- first. If they wait for their turn, and no lane says so, its lane is written: workers then claim them. What waits for its
--- order has a reason while its endpoint has a line. The statement goes from endpoint to endpoint, so that its cost does not depend on the number of deliveries.
+-- order has a reason while its endpoint has a line. The statement goes from endpoint to endpoint, so that its cost does not
+-- depend on the number of deliveries.
 -- name: release_strays
 WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     (SELECT d.tenant_id, d.endpoint_id, d.waiting_for, 1
@@ -190,10 +191,11 @@ SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = N
 FROM late
 WHERE d.tenant_id = late.tenant_id AND d.id = late.id
 
--- Looks at the next lines of ordered endpoints, and makes the head of each due if it waits for its order.
--- So no line stands still, whatever happened to the worker that ended the delivery before it, or to its publisher. What was
--- given up leaves its line here if its endpoint skips such deliveries now. If the endpoint is disabled, all that waits for
--- its order is to wait for the endpoint: `release_batch` does that.
+-- Looks at the next lines of ordered endpoints, and makes the head of each due if it waits without a reason.
+-- The head does not wait for its order, and for nothing else that is over: its publisher may have read an endpoint that was
+-- disabled, or a lane that was crowded, a moment before. So no line stands still, whatever happened to the worker that ended
+-- the delivery before it, or to its publisher. What was given up leaves its line here if its endpoint skips such deliveries
+-- now. If the endpoint is disabled, all that waits for its order is to wait for the endpoint: `release_batch` does that.
 -- name: move_lines
 WITH page AS MATERIALIZED (
     SELECT l.tenant_id, l.endpoint_id, e.enabled, e.on_dead_letter, row_number() OVER (ORDER BY l.tenant_id, l.endpoint_id) AS n
@@ -203,7 +205,7 @@ WITH page AS MATERIALIZED (
           LIMIT $3) AS l
     JOIN hookseal.endpoints AS e ON e.tenant_id = l.tenant_id AND e.id = l.endpoint_id
 ), head AS MATERIALIZED (
-    SELECT page.tenant_id, page.enabled, page.on_dead_letter, h.id, h.state, h.waiting_for
+    SELECT page.tenant_id, page.endpoint_id, page.enabled, page.on_dead_letter, h.id, h.state, h.waiting_for
     FROM page
     CROSS JOIN LATERAL (
         SELECT d.id, d.state, d.waiting_for
@@ -214,7 +216,13 @@ WITH page AS MATERIALIZED (
 ), waiting AS MATERIALIZED (
     SELECT d.tenant_id, d.id
     FROM head JOIN hookseal.deliveries AS d ON d.tenant_id = head.tenant_id AND d.id = head.id
-    WHERE head.enabled AND head.waiting_for = 'order' AND d.waiting_for = 'order'
+    WHERE head.enabled AND d.waiting_for = head.waiting_for
+      AND (head.waiting_for IN ('order', 'endpoint_disabled')
+           OR NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                          WHERE h.tenant_id = head.tenant_id AND h.endpoint_id = head.endpoint_id)
+          AND (head.waiting_for IN ('secret', 'breaker')
+               OR NOT EXISTS (SELECT FROM hookseal.lanes AS l
+                              WHERE l.tenant_id = head.tenant_id AND l.endpoint_id = head.endpoint_id)))
     FOR UPDATE OF d SKIP LOCKED
 ), made_due AS (
     UPDATE hookseal.deliveries AS d

@@ -17,7 +17,7 @@ class Holding:
     """Looks twice a second while `leads` is true. Deliveries of a released endpoint follow in batches without a pause.
 
     If the secret of an endpoint was refused, its deliveries are released only after one of them, the probe, was signed.
-    The head of a line that still waits for its order is made due: the worker that ended the delivery before it takes it
+    The head of a line that waits without a reason is made due: the worker that ended the delivery before it takes it
     sooner, unless it died or did not see it yet. All state is in PostgreSQL, so the next leader continues where this
     one ended.
     """
