@@ -144,6 +144,8 @@ async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
             rotate_every_days="30",
             concurrency="7",
             rate="20/s",
+            ordered="yes",
+            on_dead_letter="skip",
             enabled="False",
         ),
         row(2, retry_schedule="5s,1m", enabled="TRUE"),
@@ -159,6 +161,8 @@ async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
         "timeout_ms": 1500,
         "concurrency": 7,
         "rate": 20,
+        "ordered": True,
+        "on_dead_letter": "skip",
         "max_attempts": 7,
         "backoff_base_seconds": 5,
         "backoff_cap_seconds": 600,
@@ -172,6 +176,20 @@ async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
     assert [5, 60] == await begun.stored.pool.fetchval(
         "SELECT retry_schedule FROM hookseal.endpoints WHERE enabled AND url LIKE '%/2'"
     )
+
+
+@pytest.mark.req("DEL-17")
+async def test_order_stays(begun: Begun, tmp_path: Path) -> None:
+    """A row for an endpoint that is there changes nothing, and one with another order is refused."""
+    assert (0, shape(added=1)) == ((ended := await imported(begun, file(tmp_path, row(ordered="t")))).code, ended.json)
+    assert (0, shape(present=1)) == (
+        (ended := await imported(begun, file(tmp_path, row(ordered="true")))).code,
+        ended.json,
+    )
+    ended = await imported(begun, file(tmp_path, row()))
+
+    assert (1, "ordered") == (ended.code, ended.json["failed"][0]["field"])
+    assert "is ordered, which cannot be changed" in ended.json["failed"][0]["message"]
 
 
 WRONG: list[tuple[dict[str, str], str, str]] = [
@@ -205,6 +223,9 @@ WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"concurrency": "canary"}, "malformed", "concurrency"),
     ({"rate": "canary"}, "malformed", "rate"),
     ({"enabled": "canary"}, "malformed", "enabled"),
+    ({"ordered": "canary"}, "malformed", "ordered"),
+    ({"ordered": "true", "on_dead_letter": "canary"}, "malformed", "on_dead_letter"),
+    ({"on_dead_letter": "skip"}, "malformed", "on_dead_letter"),
 ]
 
 

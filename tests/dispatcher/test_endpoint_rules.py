@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.dispatcher import endpoint_rules as rules
+from hookseal.dispatcher.model import OnDeadLetter
 from hookseal.ground.errors import Malformed, Refused
 
 Pool = asyncpg.Pool
@@ -127,6 +128,19 @@ def test_a_name_is_printable_and_limited(name: str, most: int) -> None:
         with pytest.raises(Malformed) as caught:
             rule(text)
         assert name == caught.value.field
+
+
+@pytest.mark.req("DEL-17")
+def test_order_is_chosen_once_with_what_a_dead_letter_does() -> None:
+    """What a dead letter does is `stop` or `skip`, only if the endpoint is ordered, which does not change later."""
+    assert [OnDeadLetter.STOP, OnDeadLetter.SKIP] == [rules.on_dead_letter(text) for text in ("stop", "skip")]
+    with pytest.raises(Malformed, match="on_dead_letter must be stop or skip"):
+        rules.on_dead_letter("halt")
+    rules.require_order(ordered=True, on_dead_letter="skip")
+    rules.require_order(ordered=False, on_dead_letter=None)
+    with pytest.raises(Malformed, match="only for an endpoint that is ordered"):
+        rules.require_order(ordered=False, on_dead_letter="skip")
+    assert "ordered" == rules.order_stays().field
 
 
 def test_a_time_out_is_shorter_than_the_drain() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from hookseal.dispatcher import delivery_queries
 from hookseal.dispatcher.delivery_facts import EndpointFacts, Facts, LastAttempt
+from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict, WaitingFor
 from hookseal.dispatcher.url import PLAIN_HTTP
@@ -48,6 +49,9 @@ FACTS = Facts(
     endpoint=ENABLED,
     probe_at=None,
     ahead=None,
+    ahead_state=None,
+    number_ahead=0,
+    stops_line=False,
     live_workers=2,
     has_leader=True,
 )
@@ -175,23 +179,54 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ),
     ),
     (
-        held(WaitingFor.ORDER, ahead=DeliveryId(HEAD)),
+        held(WaitingFor.ORDER, ahead=DeliveryId(HEAD), ahead_state=State.SENDING, number_ahead=1),
         EARLIER,
         f"hookseal delivery why {HEAD}",
         (
-            f"{UNSENT} its endpoint is ordered and the earlier delivery {HEAD} is not finished. {SINCE} It is "
-            "released by the end of that delivery: nothing overtakes it, however often it is tried again. To see "
-            f"what that one waits for: `hookseal delivery why {HEAD}`."
+            f"{UNSENT} its endpoint is ordered, and delivery {HEAD} is not finished. {SINCE} It is released by the end "
+            "of those before it: nothing overtakes them, however often they are tried again. To see what the first "
+            f"one waits for: `hookseal delivery why {HEAD}`."
+        ),
+    ),
+    (
+        held(WaitingFor.ORDER, ahead=DeliveryId(HEAD), ahead_state=State.DEAD_LETTER, number_ahead=4),
+        EARLIER,
+        f"hookseal delivery replay {HEAD}",
+        (
+            f"{UNSENT} its endpoint is ordered, and delivery {HEAD}, which is a dead letter, stops it; 4 come before "
+            f"it. {SINCE} It is released by a replay of that delivery, or by giving up its place (`hookseal delivery "
+            f"skip {HEAD}`, or `endpoint update --on-dead-letter skip` for all later ones). When the receiver accepts "
+            f"it, send that one again, and the others follow: `hookseal delivery replay {HEAD}`."
+        ),
+    ),
+    (
+        held(WaitingFor.ORDER, ahead=DeliveryId(HEAD), ahead_state=State.FAILED, number_ahead=1),
+        EARLIER,
+        f"hookseal delivery replay {HEAD}",
+        (
+            f"{UNSENT} its endpoint is ordered, and delivery {HEAD}, which is failed for good, stops it. {SINCE} It is "
+            f"released by a replay of that delivery, or by giving up its place (`hookseal delivery skip {HEAD}`, or "
+            "`endpoint update --on-dead-letter skip` for all later ones). When the receiver accepts it, send that one "
+            f"again, and the others follow: `hookseal delivery replay {HEAD}`."
         ),
     ),
     (
         held(WaitingFor.ORDER),
         EARLIER,
-        f"hookseal endpoint show {OF}",
+        None,
         (
-            f"{UNSENT} its endpoint is ordered and an earlier delivery is not finished. {SINCE} It is released by "
-            "the end of that delivery: nothing overtakes it, however often it is tried again. To see what that one "
-            f"waits for: `hookseal endpoint show {OF}`."
+            f"it waited for its order, and is the first of its endpoint now. {SINCE} It is released by the leader, "
+            f"which makes it due within a second. {NOTHING}"
+        ),
+    ),
+    (
+        ended(State.DEAD_LETTER, budget_spent=10, stops_line=True),
+        EARLIER,
+        REPLAY,
+        (
+            "it is a dead letter: all its attempts are spent (10), and the last one failed; its endpoint is ordered, "
+            f"so that nothing behind it is sent. {SINCE} To give up its place run `hookseal delivery skip {ID}`. "
+            f"To send it again in its place: `{REPLAY}`."
         ),
     ),
     (
@@ -367,7 +402,9 @@ async def test_states_and_reasons_are_those_of_the_table(pool: "asyncpg.Pool[asy
 async def test_the_facts_are_those_of_the_tables(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """The facts are those of the tables: lease, newest attempt, probe, and what is ahead in the order."""
     stored = await begin(begun_pool)
-    await stored.endpoint()
+    await stored.add(
+        NewEndpoint(tenant_id=TenantId("acme"), url="https://r.example/", event_types=("*",), ordered=True)
+    )
     ledger = PostgresLedger(begun_pool, worker="w-1", lease_seconds=45)
     [first], [second] = [await stored.deliveries() for _ in range(2)]
     claim = await ledger.claim(first)
@@ -377,8 +414,8 @@ async def test_the_facts_are_those_of_the_tables(begun_pool: "asyncpg.Pool[async
         sending.state, sending.lease_owner, sending.claimed_number, sending.last_attempt, sending.endpoint,
         sending.live_workers, sending.has_leader,
     )  # fmt: skip
-    await begun_pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'order' WHERE state = 'pending'")
-    assert first.delivery_id == (await delivery_queries.facts(begun_pool, second.delivery_id)).ahead
+    behind = await delivery_queries.facts(begun_pool, second.delivery_id)
+    assert (first.delivery_id, State.SENDING, 1) == (behind.ahead, behind.ahead_state, behind.number_ahead)
 
     failed = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=2_000, snippet=None, signed_by=("r",))
     later = Verdict(state=State.PENDING, retry_in_seconds=60)
@@ -387,9 +424,15 @@ async def test_the_facts_are_those_of_the_tables(begun_pool: "asyncpg.Pool[async
     tried = await delivery_queries.facts(begun_pool, first.delivery_id)
     ended_at = claim.claimed_at + timedelta(seconds=2)
     assert LastAttempt(number=1, outcome="server_error", status=500, ended_at=ended_at) == tried.last_attempt
-    assert (1, None, None) == (tried.budget_spent, tried.ahead, tried.probe_at)
+    assert (1, None, 0, None) == (tried.budget_spent, tried.ahead, tried.number_ahead, tried.probe_at)
+    assert not tried.stops_line
     await begun_pool.execute(
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, probe_at) VALUES ('acme', $1::text::uuid, $2)",
         *(first.endpoint_id, NOW),
     )
     assert NOW == (await delivery_queries.facts(begun_pool, second.delivery_id)).probe_at
+    await begun_pool.execute(
+        "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL WHERE id = $1::text::uuid",
+        first.delivery_id,
+    )
+    assert (await delivery_queries.facts(begun_pool, first.delivery_id)).stops_line

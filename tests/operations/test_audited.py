@@ -121,6 +121,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     return [
         (Action.ENDPOINT_ADDED, add, lambda by: added(by, other)),
         (Action.DELIVERY_REPLAYED, again, lambda by: again(by, delivery, new_id=False)),
+        (Action.DELIVERY_SKIPPED, replay.skip_delivery, lambda by: skipped(by, delivery)),
         (Action.REPLAY_STARTED, replay.start_replay, started_job),
         (Action.REPLAY_ENDED, replay.take_step, stepped),
         (Action.REPLAY_STARTED, replay.start_replay, started_job),
@@ -238,6 +239,16 @@ async def started_job(operator: Operator) -> object:
             "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL"
         )
         return await replay.start_replay(operator, Selection(tenant_id=ACME))
+
+
+async def skipped(operator: Operator, delivery: DeliveryId) -> object:
+    """Skip the delivery as if it stopped an ordered endpoint."""
+    async with operator.connection.transaction():  # the same
+        await operator.connection.execute(
+            "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL;"
+            "UPDATE hookseal.deliveries SET position = 1"
+        )
+        return await replay.skip_delivery(operator, delivery)
 
 
 async def stepped(operator: Operator) -> object:

@@ -21,7 +21,8 @@ FEW, MANY = 6_000, 60_000
 _MOST_RATIO = 1.5  # one more level of each index
 _AND_BUFFERS = 200  # what a plan of few buffers may read more, a fifth of what a scan of all deliveries does
 _AND_ROWS = 1_000  # another join of a table that stays small
-# Of every four deliveries two are due, one of them since longer and rung; one is held, one is delivered.
+# Of every four deliveries two are due, one of them since longer and rung; one is held, or waits in a line; one is
+# delivered.
 # No trigger and no foreign key runs: they would take most of the time.
 _GROW = """
 SET LOCAL session_replication_role = replica;
@@ -32,14 +33,15 @@ FROM generate_series({least}, {most}) AS n;
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
 SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{{*}}' FROM generate_series({least}, {most}, 100) AS n;
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, rung_at, waiting_for,
-    held_at, finished_at)
+    held_at, finished_at, position)
 SELECT 'acme', hookseal.uuid7(), md5((n - n % 100 + 1)::text)::uuid, 'e' || n,
        CASE WHEN n % 4 = 3 THEN 'delivered' ELSE 'pending' END,
        CASE WHEN n % 4 < 3 THEN now() - make_interval(hours => 1 + n % 4, secs => -n / 1e6) END,
        CASE WHEN n % 4 = 1 THEN now() END,
-       CASE WHEN n % 4 = 2 THEN 'secret' END, CASE WHEN n % 4 = 2 THEN now() END,
-       CASE WHEN n % 4 = 3 THEN now() END
+       CASE WHEN n % 8 = 2 THEN 'order' WHEN n % 4 = 2 THEN 'secret' END, CASE WHEN n % 4 = 2 THEN now() END,
+       CASE WHEN n % 4 = 3 THEN now() END, CASE WHEN n % 8 = 2 THEN n END
 FROM generate_series({least}, {most}) AS n;
+INSERT INTO hookseal.lines (tenant_id, endpoint_id) SELECT tenant_id, id FROM hookseal.endpoints ON CONFLICT DO NOTHING;
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, lease_owner, lease_token,
     lease_expires_at, claimed_number, claimed_at, claimed_refs)
 SELECT 'acme', hookseal.uuid7(), gen_random_uuid(), 'e' || n, 'sending', NULL, 'w', gen_random_uuid(), now(), 1, now(),
@@ -102,10 +104,12 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "release_batch": (100,),
         "release_strays": ("", _FIRST, "", 10),
         "cancel_held": (7, 100),
+        "move_lines": ("", _FIRST, 50),
     }
     figures = {
         "oldest_due_seconds": (),
         "due": (100,),
+        "lines_stopped": (),
         "waiting": (100,),
         "retention_lag_seconds": (30,),
     }

@@ -14,26 +14,28 @@ WHOLE = {
     "hookseal_publisher": {"audience": "S", "events": "I", "operator_notices": "DIS", "producers": "S"},
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        **_STATISTICS, "deliveries": "S", "held_endpoints": "S", "lanes": "S", "operator_notices": "S",
+        **_STATISTICS, "deliveries": "S", "held_endpoints": "S", "lanes": "S", "lines": "S", "operator_notices": "S",
         "producers": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S", "workers": "S",
     },
     "hookseal_worker": {
         "alembic_version": "S", "attempt_counts": "DIS", "attempts": "IS", "audience": "S", "audit_heads": "IS",
         "audit_log": "IS", **_STATISTICS,
         "control": "S", "deliveries": "S", "events": "S", "held_endpoints": "DISU", "key_lock": "D", "lanes": "DISU",
+        "lines": "S",
         "operator_notices": "S", "replays": "S", "secret_keys": "S", "secret_leftovers": "DIS", "secret_records": "IS",
         "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
         "alembic_version": "S", "attempts": "S", "audience": "S", "audit_heads": "IS", "audit_log": "IS", **_STATISTICS,
         "control": "S", "deliveries": "S", "endpoints": "DS", "held_endpoints": "DS", "key_lock": "D", "lanes": "DS",
+        "lines": "S",
         "operator_notices": "S", "producers": "DIS", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "IS",
         "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "workers": "S",
     },
 }  # fmt: skip
 _DECIDED = (
     "name event_types timeout_ms max_attempts backoff_base_seconds backoff_cap_seconds retry_schedule concurrency rate"
-    " rotate_every_days"
+    " on_dead_letter rotate_every_days"
 )
 _POINTER = """
 url scheme algorithm secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm
@@ -44,15 +46,15 @@ _STATE = "enabled disabled_reason disabled_at"
 _FAILURES = "first_failure_at last_failure_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
 _ENDPOINT = (
-    f"tenant_id id {_DECIDED} {_POINTER} {_STATE} {_FAILURES} header_names tls_shown attempts_allowed has_plaintext"
-    " created_at"
+    f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_FAILURES} header_names tls_shown attempts_allowed"
+    " has_plaintext created_at"
 )
 PARTS = {
     ("hookseal_publisher", "SELECT", "control"): "name until",
     ("hookseal_publisher", "SELECT", "deliveries"):
-        "tenant_id id endpoint_id event_id replay_of waiting_for state next_attempt_at",
+        "tenant_id id endpoint_id event_id replay_of waiting_for state next_attempt_at position",
     ("hookseal_publisher", "INSERT", "deliveries"):
-        "tenant_id id endpoint_id event_id waiting_for held_at last_error",
+        "tenant_id id endpoint_id event_id waiting_for held_at last_error position",
     ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",
     ("hookseal_publisher", "UPDATE", "operator_notices"): "last_at suppressed",
     ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,
@@ -64,7 +66,7 @@ PARTS = {
     ("hookseal_worker", "UPDATE", "control"): "holder token until",
     ("hookseal_worker", "UPDATE", "deliveries"):
         "state attempts budget_spent next_attempt_at rung_at waiting_for held_at last_error lease_owner lease_token"
-        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation",
+        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation position",
     ("hookseal_worker", "UPDATE", "attempt_counts"): "delivered durations",
     ("hookseal_worker", "UPDATE", "replays"): "state paid_until cursor replayed disabled deleted moved_at ended_at",
     ("hookseal_operator", "INSERT", "replays"):
@@ -77,12 +79,12 @@ PARTS = {
     ("hookseal_worker", "UPDATE", "secret_records"): "state sealed share changed_at",
     ("hookseal_operator", "UPDATE", "audit_heads"): "sequence mac",
     ("hookseal_operator", "UPDATE", "control"): "epoch",
-    ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of",
+    ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of position",
     ("hookseal_operator", "UPDATE", "deliveries"):
-        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error",
+        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position",
     ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
     ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
-    ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url {_DECIDED}",
+    ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url ordered {_DECIDED}",
     ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names tls_shown secret",
     ("hookseal_operator", "SELECT", "events"): f"{_EVENT} body",
     ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,

@@ -30,6 +30,7 @@ ON_DELIVERIES: Final = (
     delivery("as many attempts as there are numbers", "attempts = 2147483647"),
     delivery("fewer attempts than none", "attempts = -2147483648"),
     delivery("as much spent as there are numbers", "budget_spent = 2147483647"),
+    delivery("the last place of a line that is not there", "position = 9223372036854775807"),
     idle(
         Attack(
             name="an attempt that was not made",

@@ -108,6 +108,7 @@ _IDLE: Final = tuple(
         ("reason for being disabled", "disabled_reason = 'x', disabled_at = 'infinity'"),
         ("failing", "first_failure_at = '2001-01-01Z', last_failure_at = '2001-01-01Z'"),
         ("limits", "concurrency = 1, rate = 1"),
+        ("order", "ordered = NOT ordered, on_dead_letter = 'skip'"),
         ("what is shown of TLS", "tls_shown = '{{}}'"),
         ("names of headers", "header_names = '{{x-other,authorization}}'"),
         ("rotation by schedule, due", "rotate_every_days = 1, secret_updated_at = '2001-01-01Z'"),

@@ -9,7 +9,7 @@ import structlog
 
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Reply, Ring, State, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Pace, Reply, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign, Unavailable
@@ -18,7 +18,7 @@ from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, MOST_KEPT, RingHandler
-from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING
+from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING, TARGET
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
 from tests.doubles.signers import FixedSigners
@@ -31,20 +31,23 @@ OK = Reply(status=204, snippet="")
 
 
 class FailingLedger(MemoryLedger):
-    """Raises the given error when it claims or records; reports the deliveries in `held` as busy."""
+    """Raises the given error when it claims or records; reports those in `held` as busy, and those in `behind`."""
 
     on_claim: Exception | None = None
     on_record: Exception | None = None
     held: frozenset[Ring] = frozenset()
+    behind: frozenset[Ring] = frozenset()
     claims = 0
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
-        """Fail, or claim what is not in `held`."""
+        """Fail, or claim what is in neither `held` nor `behind`."""
         self.claims += 1
         if self.on_claim is not None:
             raise self.on_claim
-        found = await super().claim_all([r for r in rings if r not in self.held], token, most_bytes=most_bytes)
-        return replace(found, busy=[*found.busy, *(r for r in rings if r in self.held)])
+        free = [r for r in rings if r not in self.held | self.behind]
+        found = await super().claim_all(free, token, most_bytes=most_bytes)
+        behind = [r for r in rings if r in self.behind]
+        return replace(found, busy=[*found.busy, *(r for r in rings if r in self.held)], behind=behind)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Fail, or record."""
@@ -434,3 +437,34 @@ async def test_a_pause_is_not_extended() -> None:
     scene.in_flight.close()
 
     assert ["delivery.given_back"] == [line["event"] for line in logs]
+
+
+@pytest.mark.req("DEL-17")
+async def test_what_is_behind_in_its_line_is_parked() -> None:
+    """A due delivery that has others before it in its line is parked, and neither kept nor counted as dropped."""
+    scene = Scene()
+    scene.ledger.behind = frozenset({RING})
+    await scene.handler.handle([RING])
+
+    [parked] = scene.lanes.take_parked(9)
+    assert (RING, WaitingFor.ORDER) == (parked.ring, parked.waiting_for)
+    assert ([], 0.0) == (scene.handler.due(9), scene.dropped)
+
+
+@pytest.mark.req("DEL-17")
+async def test_the_next_of_a_line_follows_the_record() -> None:
+    """While a delivery of an ordered endpoint is in flight, nothing more of it is asked for; after its record it is."""
+    scene = Scene()
+    woken: list[None] = []
+    scene.handler._crowded = lambda: woken.append(None)
+    scene.ledger.target(DELIVERY, replace(TARGET, pace=Pace(ordered=True)))
+    lane = (RING.tenant_id, RING.endpoint_id)
+    scene.lanes.crowded.learn(lane)
+    await scene.handler.handle([RING])
+    assert lane not in scene.lanes.crowded
+    woken.clear()
+    await scene.end()
+
+    assert State.DELIVERED is scene.row.state
+    assert lane in scene.lanes.crowded
+    assert woken

@@ -24,6 +24,7 @@ from hookseal.admin.search_results import (
     ReplayCount,
     ReplayedDelivery,
     ReplayJob,
+    SkippedDelivery,
 )
 from hookseal.admin.secret_results import (
     Canary,
@@ -69,5 +70,6 @@ __all__ = [
     "RotationStatus",
     "SecretVersion",
     "SigningSecrets",
+    "SkippedDelivery",
     "UpdatedEndpoint",
 ]

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeVar
 
+from hookseal.dispatcher import endpoint_rules
 from hookseal.dispatcher.endpoint_rules import disabled_reason
 from hookseal.dispatcher.producers import EVERY_TENANT
 from hookseal.ground import ids
@@ -23,7 +24,7 @@ Member = TypeVar("Member", bound=StrEnum)
 Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
-_TEXTS: Final = frozenset({"name", "url"})
+_TEXTS: Final = frozenset({"name", "url", "on_dead_letter"})
 _NUMBERS: Final = frozenset(
     {
         "timeout_ms",
@@ -217,6 +218,13 @@ def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
     for seconds in found.get("retry_schedule") or ():
         whole(seconds, "retry_schedule")
     return found
+
+
+def order(*, ordered: bool, on_dead_letter: str | Unset) -> dict[str, bool]:
+    """Return whether the endpoint is ordered. Raises `Malformed` for `on_dead_letter` without order."""
+    _require(bool, ordered, "ordered")
+    endpoint_rules.require_order(ordered=ordered, on_dead_letter=None if on_dead_letter is UNSET else on_dead_letter)
+    return {"ordered": ordered}
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,19 +4,25 @@ from datetime import datetime
 
 from hookseal.admin import arguments
 from hookseal.admin.results import Page, of_row
-from hookseal.admin.search_results import AttemptRecord, Delivery, DeliveryDetails, ReplayedDelivery
+from hookseal.admin.search_results import (
+    AttemptRecord,
+    Delivery,
+    DeliveryDetails,
+    ReplayedDelivery,
+    SkippedDelivery,
+)
 from hookseal.admin.session import Session
 from hookseal.dispatcher import delivery_queries
 from hookseal.dispatcher.delivery_queries import Filter
 from hookseal.dispatcher.model import State
 from hookseal.dispatcher.why import Explanation, explain
 from hookseal.operations import deliveries as operations
-from hookseal.operations.replay import replay_delivery
+from hookseal.operations.replay import replay_delivery, skip_delivery
 from hookseal.postgres.handles import Connection
 
 
 class Deliveries:
-    """Searches and replays deliveries. Actor, connection and errors are as for `Endpoints`."""
+    """Searches, replays and skips deliveries. Actor, connection and errors are as for `Endpoints`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -99,4 +105,22 @@ class Deliveries:
             replay_of=replayed.replay_of,
             state=State.PENDING.value,
             waiting_for=replayed.waiting_for,
+        )
+
+    async def skip(
+        self, *, tenant_id: str, delivery_id: str, actor: str, connection: Connection | None = None
+    ) -> SkippedDelivery:
+        """Let an ordered endpoint go on behind a dead letter or a failed delivery that stops it.
+
+        The delivery stays what it is, and a later replay sends it after all others. Raises `Conflict` if it stops
+        nothing.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.delivery_id(delivery_id)
+        async with self._session.changing(actor, connection) as operator:
+            skipped = await skip_delivery(operator, wanted, tenant=owner)
+        return SkippedDelivery(
+            tenant_id=skipped.tenant_id,
+            delivery_id=skipped.delivery_id,
+            endpoint_id=skipped.endpoint_id,
+            state=skipped.state.value,
         )

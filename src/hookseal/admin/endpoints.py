@@ -61,6 +61,8 @@ class Endpoints:
         rotate_every_days: int | None = None,
         concurrency: int | None = None,
         rate: int | None = None,
+        ordered: bool = False,
+        on_dead_letter: str | Unset = UNSET,
         headers: Mapping[str, str] | None = None,
         client_cert: Text | None = None,
         client_key: Text | None = None,
@@ -71,9 +73,10 @@ class Endpoints:
         """Add an endpoint with a signing secret, by default a new one. This result is the place to get the secret from.
 
         `retry_schedule` has the seconds between the attempts, `concurrency` limits the requests in flight, and `rate`
-        those that begin in a second, over all workers. `headers` are sent with every request. `client_cert`,
-        `client_key` and `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint
-        with this url, `Refused` for a url to which this installation sends nothing.
+        those that begin in a second, over all workers. If it is `ordered`, which cannot be changed later, one delivery
+        is sent at a time, in the order of publishing; `on_dead_letter` is `stop` or `skip`. `headers` are sent with
+        every request. `client_cert`, `client_key` and `ca` are PEM. All of these are stored sealed. Raises `Conflict`
+        if the tenant has an endpoint with this url, `Refused` for a url to which this installation sends nothing.
         """
         owner = arguments.tenant_id(tenant_id)
         decided = self._checked(
@@ -89,7 +92,9 @@ class Endpoints:
             rotate_every_days=UNSET if rotate_every_days is None else rotate_every_days,
             concurrency=UNSET if concurrency is None else concurrency,
             rate=UNSET if rate is None else rate,
+            on_dead_letter=on_dead_letter,
         )
+        decided |= arguments.order(ordered=ordered, on_dead_letter=on_dead_letter)
         wanted = NewEndpoint(
             tenant_id=owner,
             scheme=arguments.choice(Scheme, scheme, "scheme"),
@@ -161,6 +166,7 @@ class Endpoints:
         rotate_every_days: int | Unset | None = UNSET,
         concurrency: int | Unset | None = UNSET,
         rate: int | Unset | None = UNSET,
+        on_dead_letter: str | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
         client_cert: Text | Unset | None = UNSET,
         client_key: Text | None = None,
@@ -171,9 +177,9 @@ class Endpoints:
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
 
-        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities. `headers`
-        replaces all headers; `{}` removes them. Raises `Conflict` if another endpoint of the tenant has the url, or if
-        the endpoint has another generation than the expected one.
+        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities; `headers`
+        replaces all headers. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another
+        endpoint of the tenant has the url, or if the generation is not the expected one.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         changes = self._checked(
@@ -189,6 +195,7 @@ class Endpoints:
             rotate_every_days=rotate_every_days,
             concurrency=concurrency,
             rate=rate,
+            on_dead_letter=on_dead_letter,
         )
         changes |= translation.extras_changes(headers, client_cert, client_key, ca)
         if lead is not UNSET:

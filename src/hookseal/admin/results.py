@@ -32,7 +32,8 @@ class Endpoint:
     """An endpoint in a list.
 
     `concurrency` is the most requests in flight, `rate` the most in a second. `lane` is what its lane waits for, None
-    if it is open.
+    if it is open. If it is `ordered`, `on_dead_letter` says what a dead letter does to the others, stop or skip, and
+    `stopped_by` is the delivery that was given up and stops them.
     """
 
     tenant_id: str
@@ -47,6 +48,9 @@ class Endpoint:
     generation: int
     concurrency: int | None
     rate: int | None
+    ordered: bool
+    on_dead_letter: str
+    stopped_by: str | None
     lane: str | None
     created_at: datetime
     failing_since: datetime | None

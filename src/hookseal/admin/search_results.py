@@ -61,6 +61,16 @@ class ReplayedDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedDelivery:
+    """A dead letter or a failed delivery that no longer stops its endpoint."""
+
+    tenant_id: str
+    delivery_id: str
+    endpoint_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayJob:
     """A job that replays many deliveries. `state` is running, done or cancelled; `rate` is per second.
 

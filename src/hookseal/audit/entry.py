@@ -32,6 +32,7 @@ class Action(StrEnum):
     STALE_FOUND = "stale.found"
     RESTORE_ACCEPTED = "restore.accepted"
     DELIVERY_REPLAYED = "delivery.replayed"
+    DELIVERY_SKIPPED = "delivery.skipped"
     REPLAY_STARTED = "replay.started"
     REPLAY_CANCELLED = "replay.cancelled"
     REPLAY_ENDED = "replay.ended"

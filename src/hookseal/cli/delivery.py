@@ -1,4 +1,4 @@
-"""`hookseal delivery`: list deliveries, show their attempts, explain what one waits for, replay one."""
+"""`hookseal delivery`: list deliveries, show their attempts, explain what one waits for, replay or skip one."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Final
@@ -15,9 +15,11 @@ from hookseal.dispatcher.model import State
 from hookseal.dispatcher.why import explain
 from hookseal.ground import ids
 from hookseal.operations import deliveries
-from hookseal.operations.replay import replay_delivery
+from hookseal.operations.replay import replay_delivery, skip_delivery
 
-app: Final = typer.Typer(help="List deliveries, show their attempts, explain or replay one.", no_args_is_help=True)
+app: Final = typer.Typer(
+    help="List deliveries, show their attempts, explain, replay or skip one.", no_args_is_help=True
+)
 
 _NEEDS: Final = frozenset({Part.DATABASE})
 
@@ -134,6 +136,33 @@ def replay(
         text=f"delivery {replayed.delivery_id} "
         + ("is due now" if replayed.waiting_for is None else f"waits for its endpoint ({replayed.waiting_for})")
         + (f", a replay of {wanted}" if new_id else ""),
+    )
+
+
+@app.command()
+def skip(
+    *,
+    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    as_json: Json = False,
+) -> None:
+    """Let an ordered endpoint go on behind a dead letter or a failed delivery that stops it.
+
+    The delivery stays what it is. A later replay sends it after all others. To send it before them, in its place, use
+    `hookseal delivery replay` in place of this.
+
+    Example: hookseal delivery skip 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+    wanted = ids.delivery_id(delivery)
+    skipped = operate(start(NEEDS), lambda operator: skip_delivery(operator, wanted))
+    emit(
+        {
+            "tenant_id": skipped.tenant_id,
+            "delivery_id": skipped.delivery_id,
+            "endpoint_id": skipped.endpoint_id,
+            "state": skipped.state,
+        },
+        as_json=as_json,
+        text=f"delivery {skipped.delivery_id} stops endpoint {skipped.endpoint_id} no more; the next one follows",
     )
 
 

@@ -15,6 +15,7 @@ from hookseal.cli.shared.parallel import Tally, say, side_by_side
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
 from hookseal.config.settings import Settings
+from hookseal.dispatcher import endpoint_rules
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground import ids
 from hookseal.ground.errors import Conflict, HooksealError, Malformed
@@ -32,7 +33,7 @@ _NUMBERS: Final = {
 }
 _OPTIONAL: Final = frozenset(
     {"endpoint_id", "name", "scheme", "algorithm", "retry_schedule", "rotate_every_days", "enabled", *_NUMBERS}
-    | {"concurrency", "rate"}
+    | {"concurrency", "rate", "ordered", "on_dead_letter"}
 )
 _YES_OR_NO: Final = {
     "true": True,
@@ -99,7 +100,7 @@ def import_endpoints(
     The first line names the columns. Required are tenant_id, url, event_types (separated by spaces or ;) and secret.
     Optional are endpoint_id (a UUID, which is kept), name, scheme (default: --scheme), algorithm (default: hmac),
     timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate (as in 50/s),
-    rotate_every_days and enabled.
+    ordered, on_dead_letter, rotate_every_days and enabled.
     Each row is one transaction. A row whose endpoint exists with the same secret changes nothing, so you may import a
     file again. Of two rows for one endpoint the first counts. Exit 1 if a row failed: each is reported with its line.
 
@@ -203,6 +204,7 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
     )
     decided |= options.rotation_period(cells.get("rotate_every_days"))
     decided |= options.limits(cells.get("concurrency"), cells.get("rate"))
+    decided |= _order(cells)
     decided |= options.decided(
         settings,
         owner,
@@ -223,7 +225,15 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
             **decided,
         ),
         secret=SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass")),
-        enabled=_yes_or_no(cells),
+        enabled=_yes_or_no(cells, "enabled", otherwise="true"),
+    )
+
+
+def _order(cells: Mapping[str, str]) -> dict[str, Any]:
+    after = cells.get("on_dead_letter")
+    return options.order(
+        ordered=_yes_or_no(cells, "ordered", otherwise="false"),
+        on_dead_letter=None if after is None else endpoint_rules.on_dead_letter(after),
     )
 
 
@@ -263,8 +273,8 @@ def _number(cells: Mapping[str, str], column: str) -> int | None:
     return int(text)
 
 
-def _yes_or_no(cells: Mapping[str, str]) -> bool:
-    text = cells.get("enabled", "true").lower()
+def _yes_or_no(cells: Mapping[str, str], column: str, *, otherwise: str) -> bool:
+    text = cells.get(column, otherwise).lower()
     if text not in _YES_OR_NO:
-        raise Malformed("enabled must be true or false", field="enabled")
+        raise Malformed(f"{column} must be true or false", field=column)
     return _YES_OR_NO[text]

@@ -39,8 +39,10 @@ async def claim_all(
     claims = [_claim(by_id.pop(row[0]), row, targets) for row in rows]
     if not by_id:
         return Claimed(claims=claims, busy=[])
-    left = await _rows(executor, "due_still", *_ids(by_id.values()))
-    return Claimed(claims=claims, busy=[by_id[row[0]] for row in left])
+    left: dict[bool, list[Ring]] = {True: [], False: []}
+    for row in await _rows(executor, "due_still", *_ids(by_id.values())):
+        left[row["is_behind"]].append(by_id[row["delivery_id"]])
+    return Claimed(claims=claims, busy=left[False], behind=left[True])
 
 
 async def record_all(executor: Executor, made: Sequence[FinishedAttempt], *, worker: str) -> list[Recorded]:
@@ -192,5 +194,5 @@ def _new_target(ring: Ring, row: Any) -> Target:
         is_failing=row["is_failing"],
         timeout_ms=row["timeout_ms"],
         retries=retries,
-        pace=Pace(concurrency=row["concurrency"], rate=row["rate"]),
+        pace=Pace(concurrency=row["concurrency"], rate=row["rate"], ordered=row["ordered"]),
     )

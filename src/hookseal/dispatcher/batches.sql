@@ -2,12 +2,22 @@
 -- A column of words is passed as the lines of one text, which takes the worker a third of the time of an array. No word
 -- is empty.
 
+-- Whether a delivery is in no line, or is the head of its line.
+-- name: is_in_turn
+(d.position IS NULL
+       OR (d.id, d.position) = (SELECT h.id, h.position FROM hookseal.deliveries AS h
+                                WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.position IS NOT NULL
+                                ORDER BY h.position, h.id
+                                LIMIT 1))
+
 -- Claims the due deliveries of these rings, each with its event and the endpoint's row.
 -- It waits for no lock: it leaves out a delivery if another transaction has locked it or its endpoint. It also leaves out
 -- deliveries that do not fit into $8 bytes of bodies, counted in the order of the rings.
 -- `IS NOT DISTINCT FROM` and `CASE` make the planner find a delivery by its id, instead of reading the backlog of its
 -- endpoint or everything that is due.
 -- A delivery that waits is claimed only if a worker has taken it from its lane (`is_parked`).
+-- A delivery in the line of an ordered endpoint is claimed only if it is the head. The comparison with the position that the
+-- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
 -- name: claim_all
 WITH asked AS MATERIALIZED (
@@ -20,12 +30,13 @@ WITH asked AS MATERIALIZED (
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
     WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
       AND CASE WHEN d.state = 'pending' AND (d.waiting_for IS NULL OR a.is_parked) THEN d.next_attempt_at <= now() END
+      AND {is_in_turn}
     FOR UPDATE OF d SKIP LOCKED
 ), endpoint_id AS MATERIALIZED (
     SELECT DISTINCT tenant_id, endpoint_id FROM due
 ), endpoint AS MATERIALIZED (
     SELECT e.tenant_id, e.id, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds,
-           e.retry_schedule, e.concurrency, e.rate, {pointer_columns}, {pointer_standing},
+           e.retry_schedule, e.concurrency, e.rate, e.ordered, {pointer_columns}, {pointer_standing},
            h.waiting_for AS held_for, h.probe_id
     FROM endpoint_id AS w
     JOIN hookseal.endpoints AS e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
@@ -69,7 +80,7 @@ SELECT c.id::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.
        c.endpoint_lost,
        e.id IS NOT NULL AS endpoint_found, e.enabled, e.is_failing, e.timeout_ms,
        e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule::text[] AS retry_schedule,
-       e.concurrency, e.rate,
+       e.concurrency, e.rate, e.ordered,
        {pointer_columns}, e.previous_due, {pointer_epochs},
        coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
                  FROM hookseal.control WHERE name = 'restore'), 0) AS database,
@@ -77,9 +88,10 @@ SELECT c.id::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.
 FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
 
--- Returns which of the rings that claimed nothing name a due delivery: another transaction has locked it or its endpoint.
+-- Returns which of the rings that claimed nothing name a due delivery: another transaction has locked it or its endpoint, or
+-- it is behind others in the line of an ordered endpoint.
 -- name: due_still
-SELECT d.id::text AS delivery_id
+SELECT d.id::text AS delivery_id, NOT {is_in_turn} AS is_behind
 FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
             string_to_array($4, E'\n', '')::boolean[])
      AS a (tenant_id, endpoint_id, id, is_parked)

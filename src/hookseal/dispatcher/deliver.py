@@ -6,7 +6,7 @@ masked values of the endpoint's own headers and its TLS identity stay available 
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -46,6 +46,14 @@ async def claim(rings: Sequence[Ring], parts: Parts, *, most_bytes: int) -> tupl
     """Step 1: return what was claimed, and the monotonic time just before the claim."""
     asked_at = parts.clock.monotonic()
     return await parts.ledger.claim_all(rings, None, most_bytes=most_bytes), asked_at
+
+
+def by_endpoint(claims: Iterable[Claim]) -> list[list[Claim]]:
+    """Return the claims of each endpoint together."""
+    groups: dict[tuple[str, str], list[Claim]] = {}
+    for each in claims:
+        groups.setdefault((each.ring.tenant_id, each.ring.endpoint_id), []).append(each)
+    return list(groups.values())
 
 
 async def prepare(claims: Sequence[Claim], asked_at: float, parts: Parts) -> list[Prepared]:

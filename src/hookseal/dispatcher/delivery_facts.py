@@ -32,8 +32,10 @@ class Facts:
     """What was read about a delivery at the moment `now`, by the clock of the database.
 
     `endpoint` is None if its row does not exist. `probe_at` is when the endpoint is probed next, None if it is not held
-    for a secret. `ahead` is an unfinished delivery of the endpoint that must end before this one, if one was found.
-    `live_workers` counts recent heartbeats, and `has_leader` says whether one of these workers leads the outbox.
+    for a secret. In the line of an ordered endpoint, `ahead` is the first delivery, if that is not this one,
+    `ahead_state` its state, and `number_ahead` counts those that come before this one, up to 10,000. `stops_line` says
+    whether this one was given up and the others wait for an operator. `live_workers` counts recent heartbeats, and
+    `has_leader` says whether one of these workers leads the outbox.
     """
 
     now: datetime
@@ -56,6 +58,9 @@ class Facts:
     endpoint: EndpointFacts | None
     probe_at: datetime | None
     ahead: DeliveryId | None
+    ahead_state: State | None
+    number_ahead: int
+    stops_line: bool
     live_workers: int
     has_leader: bool
 

@@ -118,6 +118,7 @@ async def facts(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId
         **row
         | {
             "state": State(row["state"]),
+            "ahead_state": None if row["ahead_state"] is None else State(row["ahead_state"]),
             "waiting_for": None if row["waiting_for"] is None else WaitingFor(row["waiting_for"]),
             "last_attempt": None if attempt["number"] is None else LastAttempt(**attempt),
             "endpoint": None if endpoint["enabled"] is None else EndpointFacts(**endpoint),

@@ -143,7 +143,7 @@ WHERE d.id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2)
 ORDER BY a.number
 
 -- Reads what `why` explains: the delivery, its newest attempt, its endpoint, and whether workers run.
--- What is ahead of a delivery that waits for its order is sought among at most 10,000 pending deliveries of the endpoint.
+-- Of what is ahead of it in its line, the head is read, and how many there are, up to 10,000.
 -- name: why
 SELECT now() AS now, d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.state, d.waiting_for,
        d.held_at, d.next_attempt_at, d.rung_at, d.finished_at, d.lease_owner, d.lease_expires_at, d.claimed_at, d.claimed_number,
@@ -152,16 +152,12 @@ SELECT now() AS now, d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text
        e.enabled, e.disabled_reason, e.disabled_at, e.attempts_allowed, h.probe_at,
        (SELECT count(*) FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS live_workers,
        EXISTS (SELECT FROM hookseal.control AS c WHERE c.name = 'outbox' AND c.until > now()) AS has_leader,
-       CASE WHEN d.waiting_for = 'order' THEN coalesce(
-           (SELECT s.id::text FROM hookseal.deliveries AS s
-            WHERE s.state = 'sending' AND s.tenant_id = d.tenant_id AND s.endpoint_id = d.endpoint_id
-            ORDER BY s.id LIMIT 1),
-           (SELECT p.id::text
-            FROM (SELECT o.id, o.waiting_for FROM hookseal.deliveries AS o
-                  WHERE o.state = 'pending' AND o.tenant_id = d.tenant_id AND o.endpoint_id = d.endpoint_id
-                  LIMIT 10000) AS p
-            WHERE p.waiting_for IS DISTINCT FROM 'order' AND p.id < d.id
-            ORDER BY p.id LIMIT 1)) END AS ahead
+       d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed') AS stops_line,
+       head.id::text AS ahead, head.state AS ahead_state,
+       (SELECT count(*)
+        FROM (SELECT FROM hookseal.deliveries AS p
+              WHERE p.tenant_id = d.tenant_id AND p.endpoint_id = d.endpoint_id AND p.position < d.position
+              LIMIT 10000) AS counted) AS number_ahead
 FROM hookseal.deliveries AS d
 LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
 LEFT JOIN hookseal.held_endpoints AS h
@@ -172,4 +168,9 @@ LEFT JOIN LATERAL (
     FROM hookseal.attempts AS a
     WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id
     ORDER BY a.number DESC LIMIT 1) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT p.id, p.state
+    FROM hookseal.deliveries AS p
+    WHERE p.tenant_id = d.tenant_id AND p.endpoint_id = d.endpoint_id AND p.position < d.position
+    ORDER BY p.position, p.id LIMIT 1) AS head ON true
 WHERE d.id = $1::text::uuid

@@ -40,7 +40,8 @@ async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) ->
 
     `last_failure` is the last failed attempt among its newest thousand deliveries, None without one. `lane` is what its
     lane waits for, None if it is open; `next_probe_at` is the time of the next probe if that is a secret or its
-    breaker, else None. `tls` has the subject, the fingerprint and the end of each of its certificates.
+    breaker, else None. `stopped_by` is the delivery that was given up and stops its line. `tls` has the subject, the
+    fingerprint and the end of each of its certificates.
 
     Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
     """

@@ -3,8 +3,8 @@
 -- The columns of a page.
 -- name: listed
 e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason,
-       e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.created_at,
-       {lane}
+       e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
+       e.created_at, {lane}, {stopped_by}
 
 -- What the lane of an endpoint waits for: null if it is open.
 -- name: lane
@@ -13,6 +13,15 @@ e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled,
         LEFT JOIN hookseal.held_endpoints AS h
             ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL
         LEFT JOIN hookseal.lanes AS l ON l.tenant_id = e.tenant_id AND l.endpoint_id = e.id) AS lane
+
+-- The delivery that was given up and stops the line of an ordered endpoint: null if none does.
+-- name: stopped_by
+(SELECT CASE WHEN head.state IN ('dead_letter', 'failed') THEN head.id::text END
+        FROM (SELECT s.id, s.state
+              FROM hookseal.deliveries AS s
+              WHERE s.tenant_id = e.tenant_id AND s.endpoint_id = e.id AND s.position IS NOT NULL
+              ORDER BY s.position, s.id
+              LIMIT 1) AS head) AS stopped_by
 
 -- Reads a page of the endpoints of a tenant, newest first.
 -- The comparisons of pairs make the planner use an index that begins with the tenant.
@@ -41,7 +50,7 @@ LIMIT $4
 SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
        e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.timeout_ms,
        e.max_attempts, e.backoff_base_seconds, e.backoff_cap_seconds,
-       e.retry_schedule::text[] AS retry_schedule, e.attempts_allowed, e.concurrency, e.rate,
+       e.retry_schedule::text[] AS retry_schedule, e.attempts_allowed, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
        e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme, e.previous_algorithm,
        e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref,
        e.tls_shown::text AS tls, e.tls_ref, e.lead,
@@ -49,7 +58,7 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.e
        coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
                                 WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS stale,
        held.pending AS pending_deliveries, held.waiting AS waiting_deliveries, held.since AS waiting_since,
-       held.reasons AS waiting_for, {lane},
+       held.reasons AS waiting_for, {lane}, {stopped_by},
        (SELECT h.probe_at FROM hookseal.held_endpoints AS h
         WHERE h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL) AS next_probe_at
 FROM hookseal.endpoints AS e

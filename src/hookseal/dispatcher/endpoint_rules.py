@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from hookseal.dispatcher.model import OnDeadLetter
 from hookseal.ground.errors import Malformed, Refused
 
 MAX_NAME_CHARACTERS: Final = 128
@@ -93,6 +94,29 @@ def rate(text: str) -> int:
 def requests_a_second(value: int) -> int:
     """Return the most requests a second, if that is 1 to 10,000. Raises `Malformed`."""
     return _within(value, 1, MAX_RATE, "rate")
+
+
+def on_dead_letter(text: str) -> OnDeadLetter:
+    """Return what a dead letter does to the line of its endpoint. Raises `Malformed` unless it is stop or skip."""
+    try:
+        return OnDeadLetter(text)
+    except ValueError:
+        raise Malformed(f"on_dead_letter must be {' or '.join(OnDeadLetter)}", field="on_dead_letter") from None
+
+
+def order_stays() -> Refused:
+    """Return the error for a change of `ordered`."""
+    return Refused(
+        "an endpoint is ordered from its first delivery on, or never: add another endpoint with --ordered, "
+        "and delete this one",
+        field="ordered",
+    )
+
+
+def require_order(*, ordered: bool, on_dead_letter: object) -> None:
+    """Raise `Malformed` if `on_dead_letter` is given for an endpoint that is not ordered."""
+    if on_dead_letter is not None and not ordered:
+        raise Malformed("on_dead_letter is only for an endpoint that is ordered", field="on_dead_letter")
 
 
 def retry_schedule(text: str) -> tuple[int, ...]:

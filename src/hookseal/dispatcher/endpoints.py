@@ -8,6 +8,7 @@ from typing import Any, Final
 import asyncpg
 
 from hookseal.dispatcher.endpoint_rules import DEFAULT_BACKOFF, DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
+from hookseal.dispatcher.model import OnDeadLetter
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Algorithm, Scheme
@@ -25,9 +26,10 @@ class NewEndpoint:
     `retry_schedule`, if there is one, contains the seconds between the attempts and replaces `max_attempts`,
     `backoff_base_seconds` and `backoff_cap_seconds`; but if one of these is given, it replaces the default schedule.
     `concurrency` is the most requests in flight, and `rate` the most requests a second, both over all workers.
-    `header_names` are the names of the headers whose values the room
-    `secrets` stores, and `tls_shown` describes the certificates that it stores. `endpoint_id` is set for an endpoint of
-    an older system; otherwise an id is made.
+    If it is `ordered`, its deliveries are sent one after another, and `on_dead_letter` says whether one that is given
+    up stops the others. `header_names` are the names of the headers whose values the room `secrets` stores, and
+    `tls_shown` describes the certificates that it stores. `endpoint_id` is set for an endpoint of an older system;
+    otherwise an id is made.
     """
 
     tenant_id: TenantId
@@ -43,6 +45,8 @@ class NewEndpoint:
     retry_schedule: tuple[int, ...] | None = DEFAULT_RETRY_SCHEDULE
     concurrency: int | None = None
     rate: int | None = None
+    ordered: bool = False
+    on_dead_letter: OnDeadLetter = OnDeadLetter.STOP
     rotate_every_days: int | None = None
     header_names: tuple[str, ...] = ()
     tls_shown: Mapping[str, Any] | None = None
@@ -70,6 +74,8 @@ class EndpointSettings:
     retry_schedule: tuple[int, ...] | None
     concurrency: int | None
     rate: int | None
+    ordered: bool
+    on_dead_letter: OnDeadLetter
     rotate_every_days: int | None
     header_names: tuple[str, ...]
     tls_shown: Mapping[str, Any] | None
@@ -106,6 +112,8 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
             endpoint.rate,
             endpoint.rotate_every_days,
             endpoint.endpoint_id,
+            endpoint.ordered,
+            endpoint.on_dead_letter,
         )
         if inserted is None:
             raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
@@ -145,6 +153,7 @@ async def locked(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
         **dict(row)
         | {
             "event_types": tuple(row["event_types"]),
+            "on_dead_letter": OnDeadLetter(row["on_dead_letter"]),
             "header_names": tuple(row["header_names"]),
             "retry_schedule": None if schedule is None else tuple(map(int, schedule)),
             "tls_shown": None if row["tls_shown"] is None else json.loads(row["tls_shown"]),
@@ -153,7 +162,7 @@ async def locked(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
 
 
 async def change(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, settings: EndpointSettings) -> None:
-    """Write the settings of the locked endpoint, except whether it is enabled. Raises `Unavailable`."""
+    """Write the settings of the locked endpoint, except whether it is enabled or ordered. Raises `Unavailable`."""
     await _SQL.execute(
         connection,
         "change",
@@ -171,6 +180,7 @@ async def change(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
         settings.rotate_every_days,
         settings.header_names,
         None if settings.tls_shown is None else json.dumps(settings.tls_shown),
+        settings.on_dead_letter,
     )
 
 

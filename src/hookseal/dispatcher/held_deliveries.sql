@@ -61,6 +61,10 @@ WITH left_over AS (
     FOR UPDATE
 ), forgotten AS (
     DELETE FROM hookseal.held_endpoints AS h WHERE h.tenant_id = $1 AND h.endpoint_id = $2::text::uuid
+), given_up AS (  -- what stopped its line leaves it, and so leaves after the retention
+    UPDATE hookseal.deliveries AS d
+    SET position = NULL
+    WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')
 ), emptied AS (
     DELETE FROM hookseal.lanes AS l WHERE l.tenant_id = $1 AND l.endpoint_id = $2::text::uuid
 )

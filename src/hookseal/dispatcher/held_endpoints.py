@@ -1,7 +1,7 @@
 """Held endpoints: releases probes, releases deliveries in batches, and cancels those that were held for too long."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from hookseal.dispatcher.policy import LONGEST_PROBE_SECONDS, SPREAD
 from hookseal.ground.ids import EndpointId, TenantId
@@ -12,6 +12,8 @@ _SQL: Final = Statements("hookseal.dispatcher", "held_endpoints.sql")
 PROBES: Final = 100  # at most in one look
 BATCH: Final = 1_000
 _BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000", "")
+Line: TypeAlias = tuple[str, str]  # tenant and endpoint
+FIRST_LINE: Final[Line] = ("", "00000000-0000-0000-0000-000000000000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,17 @@ class PostgresHeldEndpoints:
             if row["number"] < at_most:
                 return released
             place = (row["tenant_id"], row["endpoint_id"], row["waiting_for"])
+
+    async def move_lines(self, after: Line = FIRST_LINE, *, at_most: int = BATCH) -> tuple[int, Line]:
+        """Make the head of each line due that waits without a reason, in the next `at_most` lines after this one.
+
+        Returns how many, and the line after which the next look begins. Raises `Unavailable`.
+        """
+        rows = await self._rows("move_lines", *after, at_most)
+        if not rows:
+            return 0, FIRST_LINE
+        [row] = rows
+        return row["due"], (row["tenant_id"], row["endpoint_id"]) if row["n"] == at_most else FIRST_LINE
 
     async def cancel(self, *, days: int, at_most: int = BATCH) -> int:
         """Cancel up to `at_most` deliveries that have waited for a disabled endpoint for `days`; return how many.

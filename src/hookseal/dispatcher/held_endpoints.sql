@@ -51,7 +51,8 @@ SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM
 
 -- Releases a batch of the held deliveries of a released endpoint.
 -- It takes the oldest deliveries of the endpoint that was released longest ago. They are due now, or, if the endpoint is
--- disabled, wait until it is enabled. Those that wait in a lane stay there, unless the endpoint is disabled.
+-- disabled, wait until it is enabled. Those that wait in a lane stay there, unless the endpoint is disabled. Those of an
+-- ordered endpoint wait for their order, until `move_lines` makes the head of the line due.
 -- name: release_batch
 WITH released AS (
     SELECT h.tenant_id, h.endpoint_id, h.is_transient
@@ -62,18 +63,20 @@ WITH released AS (
     FOR UPDATE SKIP LOCKED
 ), becomes AS (
     SELECT released.tenant_id, released.endpoint_id,
-           CASE WHEN e.enabled IS FALSE THEN 'endpoint_disabled' END AS waiting_for
+           CASE WHEN e.enabled IS FALSE THEN 'endpoint_disabled' END AS waiting_for, e.ordered IS TRUE AS is_ordered
     FROM released
     LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = released.tenant_id AND e.id = released.endpoint_id
 ), held AS (
-    SELECT d.tenant_id, d.id, becomes.waiting_for
+    SELECT d.tenant_id, d.id,
+           coalesce(becomes.waiting_for, CASE WHEN becomes.is_ordered AND d.position IS NOT NULL THEN 'order' END) AS waiting_for
     FROM becomes
     CROSS JOIN LATERAL (
-        SELECT held.tenant_id, held.id
+        SELECT held.tenant_id, held.id, held.position
         FROM hookseal.deliveries AS held
         WHERE held.tenant_id = becomes.tenant_id AND held.endpoint_id = becomes.endpoint_id
           AND held.waiting_for IS NOT NULL AND held.waiting_for IS DISTINCT FROM becomes.waiting_for
-          AND (becomes.waiting_for IS NOT NULL OR held.waiting_for NOT IN ('concurrency', 'rate'))
+          AND (becomes.waiting_for IS NOT NULL
+               OR held.waiting_for NOT IN ('concurrency', 'rate') AND NOT (held.waiting_for = 'order' AND becomes.is_ordered))
         ORDER BY held.waiting_for, held.id
         LIMIT $1
         FOR UPDATE SKIP LOCKED) AS d
@@ -115,7 +118,9 @@ WHERE h.tenant_id = late.tenant_id AND h.endpoint_id = late.endpoint_id
 -- Releases a page of the endpoints with deliveries that are held without a reason.
 -- Publishing, or holding a delivery, reads the endpoint as it was a moment before. So a delivery may wait for an endpoint
 -- that is enabled and not held. Such an endpoint is released here; if its deliveries wait for a secret, it is probed
--- first. If they wait for their turn, and no lane says so, its lane is written: workers then claim them. The statement goes from endpoint to endpoint, so that its cost does not depend on the number of deliveries.
+-- first. If they wait for their turn, and no lane says so, its lane is written: workers then claim them. What waits for its
+-- order has a reason while its endpoint has a line. The statement goes from endpoint to endpoint, so that its cost does not
+-- depend on the number of deliveries.
 -- name: release_strays
 WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     (SELECT d.tenant_id, d.endpoint_id, d.waiting_for, 1
@@ -142,11 +147,14 @@ WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
       AND NOT (w.waiting_for = 'endpoint_disabled'
                AND coalesce((SELECT NOT e.enabled FROM hookseal.endpoints AS e
                              WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id LIMIT 1), false))
+      AND NOT (w.waiting_for = 'order'
+               AND coalesce((SELECT true FROM hookseal.lines AS l
+                             WHERE l.tenant_id = w.tenant_id AND l.endpoint_id = w.endpoint_id LIMIT 1), false))
 ), released AS (
     INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
     SELECT tenant_id, endpoint_id, CASE WHEN bool_or(waiting_for = 'secret') THEN NULL ELSE now() END
     FROM stray
-    WHERE waiting_for IN ('secret', 'endpoint_disabled')
+    WHERE waiting_for IN ('secret', 'endpoint_disabled', 'order')
     GROUP BY tenant_id, endpoint_id
     ORDER BY tenant_id, endpoint_id
     ON CONFLICT DO NOTHING
@@ -155,7 +163,7 @@ WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     INSERT INTO hookseal.lanes (tenant_id, endpoint_id)
     SELECT DISTINCT s.tenant_id, s.endpoint_id
     FROM stray AS s
-    WHERE s.waiting_for NOT IN ('secret', 'endpoint_disabled')
+    WHERE s.waiting_for NOT IN ('secret', 'endpoint_disabled', 'order')
       AND NOT coalesce((SELECT true FROM hookseal.lanes AS l
                         WHERE l.tenant_id = s.tenant_id AND l.endpoint_id = s.endpoint_id LIMIT 1), false)
     ORDER BY s.tenant_id, s.endpoint_id
@@ -184,3 +192,66 @@ SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = N
     last_error = 'its endpoint was disabled for longer than it may wait (HOOKSEAL_HELD_DAYS is ' || $1::integer || ')'
 FROM late
 WHERE d.tenant_id = late.tenant_id AND d.id = late.id
+
+-- Looks at the next lines of ordered endpoints, and makes the head of each due if it waits without a reason.
+-- The head does not wait for its order, and for nothing else that is over: its publisher may have read an endpoint that was
+-- disabled, or a lane that was crowded, a moment before. So no line stands still, whatever happened to the worker that ended
+-- the delivery before it, or to its publisher. What was given up leaves its line here if its endpoint skips such deliveries
+-- now. If the endpoint is disabled, all that waits for its order is to wait for the endpoint: `release_batch` does that.
+-- name: move_lines
+WITH page AS MATERIALIZED (
+    SELECT l.tenant_id, l.endpoint_id, e.enabled, e.on_dead_letter, row_number() OVER (ORDER BY l.tenant_id, l.endpoint_id) AS n
+    FROM (SELECT * FROM hookseal.lines AS l
+          WHERE (l.tenant_id, l.endpoint_id) > ($1, $2::text::uuid)
+          ORDER BY l.tenant_id, l.endpoint_id
+          LIMIT $3) AS l
+    JOIN hookseal.endpoints AS e ON e.tenant_id = l.tenant_id AND e.id = l.endpoint_id
+), head AS MATERIALIZED (
+    SELECT page.tenant_id, page.endpoint_id, page.enabled, page.on_dead_letter, h.id, h.state, h.waiting_for
+    FROM page
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.state, d.waiting_for
+        FROM hookseal.deliveries AS d
+        WHERE d.tenant_id = page.tenant_id AND d.endpoint_id = page.endpoint_id AND d.position IS NOT NULL
+        ORDER BY d.position, d.id
+        LIMIT 1) AS h
+), waiting AS MATERIALIZED (
+    SELECT d.tenant_id, d.id
+    FROM head JOIN hookseal.deliveries AS d ON d.tenant_id = head.tenant_id AND d.id = head.id
+    WHERE head.enabled AND d.waiting_for = head.waiting_for
+      AND (head.waiting_for IN ('order', 'endpoint_disabled')
+           OR NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                          WHERE h.tenant_id = head.tenant_id AND h.endpoint_id = head.endpoint_id)
+          AND (head.waiting_for IN ('secret', 'breaker')
+               OR NOT EXISTS (SELECT FROM hookseal.lanes AS l
+                              WHERE l.tenant_id = head.tenant_id AND l.endpoint_id = head.endpoint_id)))
+    FOR UPDATE OF d SKIP LOCKED
+), made_due AS (
+    UPDATE hookseal.deliveries AS d
+    SET waiting_for = NULL, held_at = NULL, next_attempt_at = now(), rung_at = NULL
+    FROM waiting
+    WHERE d.tenant_id = waiting.tenant_id AND d.id = waiting.id
+    RETURNING 1
+), given_up AS MATERIALIZED (
+    SELECT d.tenant_id, d.id
+    FROM head JOIN hookseal.deliveries AS d ON d.tenant_id = head.tenant_id AND d.id = head.id
+    WHERE head.state IN ('dead_letter', 'failed') AND head.on_dead_letter = 'skip' AND d.state IN ('dead_letter', 'failed')
+    FOR UPDATE OF d SKIP LOCKED
+), skipped AS (
+    UPDATE hookseal.deliveries AS d
+    SET position = NULL
+    FROM given_up
+    WHERE d.tenant_id = given_up.tenant_id AND d.id = given_up.id
+), paused AS (
+    INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
+    SELECT page.tenant_id, page.endpoint_id, now()
+    FROM page
+    WHERE NOT page.enabled AND EXISTS (
+        SELECT FROM hookseal.deliveries AS d
+        WHERE d.tenant_id = page.tenant_id AND d.endpoint_id = page.endpoint_id AND d.waiting_for = 'order')
+    ON CONFLICT DO NOTHING
+)
+SELECT page.tenant_id, page.endpoint_id::text AS endpoint_id, page.n, (SELECT count(*) FROM made_due) AS due
+FROM page
+ORDER BY page.n DESC
+LIMIT 1

@@ -3,7 +3,8 @@
 
 -- Lets the due deliveries of these rings wait, each for $4 or for what its held endpoint waits for.
 -- A lane that is not held is crowded from now on, before the first of them waits: so a worker finds them. It leaves out
--- the probe of a held endpoint. It returns those that wait now.
+-- the probe of a held endpoint. It returns those that wait now. What waits for its order does not make a lane crowded, and
+-- is no probe: the leader makes it due when its turn comes.
 -- name: park
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, a.id, a.waiting_for
@@ -20,16 +21,17 @@ WITH asked AS MATERIALIZED (
     FROM due
     LEFT JOIN hookseal.held_endpoints AS h
         ON h.tenant_id = due.tenant_id AND h.endpoint_id = due.endpoint_id AND h.released_at IS NULL
-    WHERE h.probe_id IS DISTINCT FROM due.id
+    WHERE h.probe_id IS DISTINCT FROM due.id OR due.waiting_for = 'order'
 ), crowded AS (
     INSERT INTO hookseal.lanes (tenant_id, endpoint_id, waiting_for)
-    SELECT tenant_id, endpoint_id, min(waiting_for) FROM judged WHERE held_for IS NULL
+    SELECT tenant_id, endpoint_id, min(waiting_for) FROM judged WHERE held_for IS NULL AND waiting_for <> 'order'
     GROUP BY tenant_id, endpoint_id
     ORDER BY tenant_id, endpoint_id
     ON CONFLICT DO NOTHING
 )
 UPDATE hookseal.deliveries AS d
-SET waiting_for = coalesce(judged.held_for, judged.waiting_for), held_at = now(), rung_at = NULL,
+SET waiting_for = CASE WHEN judged.waiting_for = 'order' THEN 'order' ELSE coalesce(judged.held_for, judged.waiting_for) END,
+    held_at = now(), rung_at = NULL,
     last_error = coalesce(judged.reason, d.last_error)
 FROM judged
 WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
@@ -62,7 +64,8 @@ ORDER BY l.tenant_id, l.endpoint_id
 LIMIT $3
 
 -- Returns the oldest waiting deliveries of these lanes, as many of each as asked for. Nothing is changed.
--- Each lane is read once for each reason to wait, so that the index gives the oldest without reading the others.
+-- Each lane is read once for each reason to wait, so that the index gives the oldest without reading the others. Of what
+-- waits for its order only the head of the line is returned.
 -- name: next
 SELECT a.tenant_id, a.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
 FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::integer[])
@@ -76,7 +79,15 @@ CROSS JOIN LATERAL (
         WHERE held.tenant_id = a.tenant_id AND held.endpoint_id = a.endpoint_id AND held.waiting_for = w.waiting_for
         ORDER BY held.id
         LIMIT a.wanted) AS oldest
-    ORDER BY oldest.id
+    UNION ALL
+    SELECT head.id
+    FROM (SELECT h.id, h.waiting_for
+          FROM hookseal.deliveries AS h
+          WHERE h.tenant_id = a.tenant_id AND h.endpoint_id = a.endpoint_id AND h.position IS NOT NULL
+          ORDER BY h.position, h.id
+          LIMIT 1) AS head
+    WHERE head.waiting_for = 'order'
+    ORDER BY id
     LIMIT a.wanted) AS d
 WHERE NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
                   WHERE h.tenant_id = a.tenant_id AND h.endpoint_id = a.endpoint_id AND h.released_at IS NULL)

@@ -64,11 +64,12 @@ class Retries:
 class Pace:
     """How much an endpoint takes at once: requests in flight, and requests a second. None: there is no such limit.
 
-    Both are limits of the whole fleet.
+    Both are limits of the whole fleet. An `ordered` endpoint gets one request at a time.
     """
 
     concurrency: int | None = None
     rate: int | None = None
+    ordered: bool = False
 
 
 NO_PACE: Final = Pace()
@@ -117,19 +118,26 @@ class Claim:
     is_probe: bool | None = None
     held_for: WaitingFor | None = None
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the next delivery of its endpoint may begin only once this one is recorded."""
+        return self.target is not None and self.target.pace.ordered
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
     """The result of claiming a batch of rings.
 
     `busy` contains the rings whose delivery is due but could not be claimed now: another transaction has locked its
-    row or the row of its endpoint, or its body did not fit. `faulty` contains the rings that could not be claimed
-    because of an error in hookseal, each with the error. If such a delivery was claimed in the database, it is given
-    back, or its lease expires. A ring in none of these lists claims nothing, now or later: it can be dropped.
+    row or the row of its endpoint, or its body did not fit. `behind` contains the rings whose delivery is due and has
+    others before it in its line. `faulty` contains the rings that could not be claimed because of an error in hookseal,
+    each with the error. If such a delivery was claimed in the database, it is given back, or its lease expires. A ring
+    in none of these lists claims nothing, now or later: it can be dropped.
     """
 
     claims: list[Claim]
     busy: list[Ring]
+    behind: list[Ring] = field(default_factory=list)
     faulty: list[tuple[Ring, Exception]] = field(default_factory=list)
 
 
@@ -221,6 +229,13 @@ class NotBegun:
 
 
 Answer = Reply | Failure | NotBegun
+
+
+class OnDeadLetter(StrEnum):
+    """What a dead letter, or a delivery that failed, does to the line of its ordered endpoint."""
+
+    STOP = "stop"
+    SKIP = "skip"
 
 
 class Outcome(StrEnum):

@@ -1,4 +1,4 @@
-"""Replays deliveries: they are due again with a new budget, under their own ids or, one by one, under a new one."""
+"""Replays deliveries: due again with a new budget, under their own ids or a new one. Skips those that stop a line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +29,16 @@ class Replayed:
     replay_of: DeliveryId | None
     waiting_for: WaitingFor | None
     before: tuple[State, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A delivery that no longer stops the line of its endpoint; its `state` stays."""
+
+    tenant_id: TenantId
+    delivery_id: DeliveryId
+    endpoint_id: EndpointId
+    state: State
 
 
 async def replay(
@@ -75,6 +85,30 @@ async def replay_all(connection: Connection, tenant: TenantId, deliveries: Seque
     not changed. Raises `Unavailable`.
     """
     return len(await _SQL.rows(connection, "again", tenant, deliveries))
+
+
+async def skip(connection: Connection, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:
+    """Take a delivery that was given up out of the line that it stops, in the caller's transaction.
+
+    The leader makes the next delivery of the line due after the commit. Raises `NotFound` if it does not exist, by
+    default of any tenant, `Conflict` if it stops no line, and `Unavailable`.
+    """
+    row = await _SQL.row(connection, "lock", delivery_id)
+    if row is None or tenant not in {None, row["tenant_id"]}:
+        raise NotFound("there is no delivery with this id", field="delivery")
+    tenant, endpoint_id = TenantId(row["tenant_id"]), EndpointId(row["endpoint_id"])
+    if not await _SQL.execute(connection, "skip", tenant, delivery_id, endpoint_id):
+        raise Conflict(
+            f"the delivery is {row['state']} and stops no line: only a dead letter or a failed delivery of an ordered "
+            "endpoint that stops can be skipped",
+            field="delivery",
+        )
+    return Skipped(tenant_id=tenant, delivery_id=delivery_id, endpoint_id=endpoint_id, state=State(row["state"]))
+
+
+async def skip_all(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Take whatever stops the line of this endpoint out of it. Raises `Unavailable`."""
+    await _SQL.execute(connection, "skip", tenant, None, endpoint_id)
 
 
 async def require_endpoint(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:

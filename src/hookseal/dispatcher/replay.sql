@@ -28,19 +28,39 @@ WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
 FOR SHARE
 
 -- Makes finished deliveries due now, with a new budget. If what they are for is held, they are held with it.
--- Those that are not finished any more, or whose endpoint is gone, are left as they are.
+-- Those that are not finished any more, or whose endpoint is gone, are left as they are. In an ordered endpoint, what has
+-- left the line gets a place at its end, in the order of the ids; what stops the line is due in its place.
 -- name: again
-WITH finished AS (
-    SELECT d.tenant_id, d.id, d.endpoint_id
+WITH finished AS MATERIALIZED (
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.position
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.id = ANY ($2::text[]::uuid[]) AND d.state NOT IN ('pending', 'sending')
     ORDER BY d.id
     FOR UPDATE
+), leavers AS MATERIALIZED (
+    SELECT f.tenant_id, f.endpoint_id, f.id, row_number() OVER (PARTITION BY f.endpoint_id ORDER BY f.id) AS nth
+    FROM finished AS f
+    WHERE f.position IS NULL
+), line AS MATERIALIZED (  -- in one order, so that two transactions do not deadlock
+    SELECT l.endpoint_id, hookseal.take_positions(l.tenant_id, l.endpoint_id, l.number) AS ended_with
+    FROM (SELECT w.tenant_id, w.endpoint_id, count(*) AS number FROM leavers AS w
+          GROUP BY w.tenant_id, w.endpoint_id
+          ORDER BY w.tenant_id, w.endpoint_id
+          OFFSET 0) AS l
+), placed AS MATERIALIZED (
+    SELECT f.tenant_id, f.id, f.endpoint_id, coalesce(f.position, line.ended_with + w.nth) AS position,
+           f.position IS NULL AND line.ended_with IS NOT NULL AS is_behind
+    FROM finished AS f
+    LEFT JOIN leavers AS w ON w.id = f.id
+    LEFT JOIN line ON line.endpoint_id = f.endpoint_id
 )
 UPDATE hookseal.deliveries AS d
-SET state = 'pending', budget_spent = 0, next_attempt_at = now(), rung_at = NULL, waiting_for = a.waiting_for,
-    held_at = CASE WHEN a.waiting_for IS NOT NULL THEN now() END, last_error = coalesce(a.last_error, d.last_error)
-FROM finished AS f
+SET state = 'pending', budget_spent = 0, next_attempt_at = now(), rung_at = NULL, position = f.position,
+    waiting_for = CASE WHEN f.is_behind AND a.waiting_for IS DISTINCT FROM 'endpoint_disabled' THEN 'order'
+                       ELSE a.waiting_for END,
+    held_at = CASE WHEN f.is_behind OR a.waiting_for IS NOT NULL THEN now() END,
+    last_error = coalesce(a.last_error, d.last_error)
+FROM placed AS f
 JOIN hookseal.audience AS a ON a.tenant_id = f.tenant_id AND a.endpoint_id = f.endpoint_id
 WHERE d.tenant_id = f.tenant_id AND d.id = f.id
 RETURNING d.id::text, d.waiting_for
@@ -52,10 +72,18 @@ SET next_attempt_at = now(), rung_at = NULL
 WHERE d.tenant_id = $1 AND d.id = ANY ($2::text[]::uuid[])
 RETURNING d.id::text, d.waiting_for
 
--- Makes a new delivery of the same event, due now.
+-- Makes a new delivery of the same event, due now, or at the end of the line of an ordered endpoint.
 -- name: repeat
-INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, replay_of)
-SELECT d.tenant_id, hookseal.uuid7(), d.endpoint_id, d.event_id, d.id
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, replay_of, position)
+SELECT d.tenant_id, hookseal.uuid7(), d.endpoint_id, d.event_id, d.id,
+       CASE WHEN (SELECT e.ordered FROM hookseal.endpoints AS e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id) THEN 0 END
 FROM hookseal.deliveries AS d
 WHERE d.tenant_id = $1 AND d.id = ANY ($2::text[]::uuid[])
 RETURNING id::text, waiting_for
+
+-- Takes what was given up out of the line of its endpoint: the delivery $2, or all if it is null.
+-- name: skip
+UPDATE hookseal.deliveries AS d
+SET position = NULL
+WHERE d.tenant_id = $1 AND d.endpoint_id = $3::text::uuid AND ($2::text IS NULL OR d.id = $2::text::uuid)
+  AND d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')

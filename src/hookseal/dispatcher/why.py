@@ -11,6 +11,8 @@ from hookseal.dispatcher.url import PLAIN_HTTP
 _START: Final = "hookseal worker"
 _CHECK: Final = "hookseal check"
 _CLEAR: Final = "hookseal secret cache-clear"
+_FIRST: Final = "the leader, which makes it due within a second"
+_GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
 _LEADER: Final = "the leader, which releases 1,000 deliveries at a time, the oldest first"
 
 
@@ -164,14 +166,25 @@ def _for_endpoint(facts: Facts) -> _Standing:
 
 
 def _for_order(facts: Facts) -> _Standing:
-    ahead = "an earlier delivery" if facts.ahead is None else f"the earlier delivery {facts.ahead}"
-    looked_at = f"endpoint show {facts.of_endpoint}" if facts.ahead is None else f"delivery why {facts.ahead}"
+    if facts.ahead is None:
+        return _Standing("it waited for its order, and is the first of its endpoint now", facts.held_at, _FIRST)
+    others = "" if facts.number_ahead == 1 else f"; {facts.number_ahead} come before it"
+    first = f"it is held, unsent and with no attempt spent, because its endpoint is ordered, and delivery {facts.ahead}"
+    if facts.ahead_state in _GIVEN_UP:
+        return _Standing(
+            f"{first}, which is {_GIVEN_UP[facts.ahead_state]}, stops it{others}",
+            facts.held_at,
+            "a replay of that delivery, or by giving up its place "
+            f"(`hookseal delivery skip {facts.ahead}`, or `endpoint update --on-dead-letter skip` for all later ones)",
+            f"hookseal delivery replay {facts.ahead}",
+            "When the receiver accepts it, send that one again, and the others follow",
+        )
     return _Standing(
-        f"it is held, unsent and with no attempt spent, because its endpoint is ordered and {ahead} is not finished",
+        f"{first} is not finished{others}",
         facts.held_at,
-        "the end of that delivery: nothing overtakes it, however often it is tried again",
-        f"hookseal {looked_at}",
-        "To see what that one waits for",
+        "the end of those before it: nothing overtakes them, however often they are tried again",
+        f"hookseal delivery why {facts.ahead}",
+        "To see what the first one waits for",
     )
 
 
@@ -225,6 +238,10 @@ def _sending(facts: Facts) -> _Standing:
 
 
 def _final(facts: Facts, what: str) -> _Standing:
+    if facts.stops_line:
+        what = f"{what}; its endpoint is ordered, so that nothing behind it is sent"
+        advice = f"To give up its place run `hookseal delivery skip {facts.delivery_id}`. To send it again in its place"
+        return _Standing(what, facts.finished_at, None, *_again(facts, advice))
     return _Standing(what, facts.finished_at, None, *_again(facts, "To send it again"))
 
 

@@ -3,7 +3,7 @@
 from hookseal.audit.entry import Action
 from hookseal.dispatcher import replay, replay_jobs
 from hookseal.dispatcher.model import State
-from hookseal.dispatcher.replay import Replayed
+from hookseal.dispatcher.replay import Replayed, Skipped
 from hookseal.dispatcher.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
 from hookseal.dispatcher.replay_jobs import RunningJob, Step
 from hookseal.ground.errors import Conflict, NotFound, Refused
@@ -35,6 +35,24 @@ async def replay_delivery(
             },
         )
     return replayed
+
+
+async def skip_delivery(operator: Operator, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:
+    """Let the line of an ordered endpoint go on behind this dead letter or failed delivery, by default of any tenant.
+
+    The delivery stays what it is, and may be replayed at the end of the line. Raises `NotFound`, `Conflict` if it stops
+    no line, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        skipped = await replay.skip(connection, delivery_id, tenant=tenant)
+        await operator.audit(
+            Action.DELIVERY_SKIPPED,
+            of=f"delivery:{delivery_id}",
+            tenant=skipped.tenant_id,
+            before={"stops": f"endpoint:{skipped.endpoint_id}"},
+            after={"state": skipped.state.value, "stops": None},
+        )
+    return skipped
 
 
 async def start_replay(operator: Operator, selection: Selection, *, rate: int = DEFAULT_RATE) -> ReplayJob:

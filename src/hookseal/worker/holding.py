@@ -1,9 +1,9 @@
-"""What the leader does with held endpoints: probe them, release their deliveries, cancel those held too long."""
+"""What the leader does with what waits: probes and releases held endpoints, cancels, and moves lines on."""
 
 from collections.abc import Callable
 from typing import Any, Final
 
-from hookseal.dispatcher.held_endpoints import BATCH, PostgresHeldEndpoints
+from hookseal.dispatcher.held_endpoints import BATCH, FIRST_LINE, PostgresHeldEndpoints
 from hookseal.ground.clock import Clock
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
@@ -17,7 +17,9 @@ class Holding:
     """Looks twice a second while `leads` is true. Deliveries of a released endpoint follow in batches without a pause.
 
     If the secret of an endpoint was refused, its deliveries are released only after one of them, the probe, was signed.
-    All state is in PostgreSQL, so the next leader continues where this one ended.
+    The head of a line that waits without a reason is made due: the worker that ended the delivery before it takes it
+    sooner, unless it died or did not see it yet. All state is in PostgreSQL, so the next leader continues where this
+    one ended.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Holding:
         self._log = log
         self._outage = Outage("holding", log)
         self._stray_at = self._cancel_at = clock.monotonic()
+        self._line = FIRST_LINE
 
     async def run(self) -> None:
         """Look until cancelled. An outage is logged once."""
@@ -55,6 +58,7 @@ class Holding:
         if not await self._holds.is_empty():
             more = await self.release_batch()
             await self._holds.probe()
+        _, self._line = await self._holds.move_lines(self._line)
         now = self._clock.monotonic()
         if now >= self._stray_at:
             self._stray_at = now + STRAY_SECONDS

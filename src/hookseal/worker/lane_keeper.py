@@ -8,6 +8,7 @@ from hookseal.dispatcher.lane_store import BEGINNING, PAGE, PostgresLanes
 from hookseal.dispatcher.lanes.lane import Opened
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
+from hookseal.dispatcher.model import WaitingFor
 from hookseal.dispatcher.policy import SPREAD
 from hookseal.dispatcher.ports import Parts
 from hookseal.worker.inflight import InFlight
@@ -63,13 +64,14 @@ class LaneKeeper:
         if opened := self._lanes.take_opened():
             await self._open(opened)
         if parked := self._lanes.take_parked(MOST_AT_ONCE):
-            for key in {(each.ring.tenant_id, each.ring.endpoint_id) for each in parked}:
+            in_lanes = [each for each in parked if each.waiting_for is not WaitingFor.ORDER]
+            for key in {(each.ring.tenant_id, each.ring.endpoint_id) for each in in_lanes}:
                 self._lanes.crowded.learn(key)
             waiting = await self._store.park(parked)
             for each in parked:
                 if each.ring.delivery_id in waiting:
                     self._meter.held(each.waiting_for)
-            refused = [each.ring for each in parked if each.ring.delivery_id not in waiting]
+            refused = [each.ring for each in in_lanes if each.ring.delivery_id not in waiting]
             self._lanes.add_first(refused, self._clock.monotonic())
         if self._clock.monotonic() >= self._look_at:
             await self._look()

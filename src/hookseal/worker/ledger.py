@@ -85,7 +85,10 @@ class PersistentLedger:
                 self._lost(each)
             raise
         return Claimed(
-            claims=first.claims + second.claims, busy=first.busy + second.busy, faulty=first.faulty + second.faulty
+            claims=first.claims + second.claims,
+            busy=first.busy + second.busy,
+            behind=first.behind + second.behind,
+            faulty=first.faulty + second.faulty,
         )
 
     def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Awaitable[Verdict | None]:

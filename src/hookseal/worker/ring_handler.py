@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from hookseal.dispatcher.deliver import claim, finish, prepare
+from hookseal.dispatcher.deliver import by_endpoint, claim, finish, prepare
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Claim, Claimed, Outcome, Ring
 from hookseal.dispatcher.ports import Parts
@@ -203,6 +203,8 @@ class RingHandler:
                 self._lanes.unclaimed(ring, now)
         for each in {made.ring.endpoint_id: made for made in claims}.values():
             self._lanes.claimed(each, now)
+            if each.is_ordered:  # nothing more of it may begin until this one is recorded
+                self._lanes.crowded.forget((each.ring.tenant_id, each.ring.endpoint_id))
         self._changed()
 
     def _answered(self, ring: Ring, outcome: Outcome) -> None:
@@ -212,6 +214,9 @@ class RingHandler:
     def _left(self, claim: Claim) -> None:
         if self._lanes.left(claim.ring.delivery_id, self._parts.clock.monotonic()):
             self._changed()
+        if claim.is_ordered:  # the next of its line may begin
+            self._lanes.crowded.expect((claim.ring.tenant_id, claim.ring.endpoint_id))
+            self._crowded()
 
     def _await_database(self, rings: Sequence[Ring], error: Unavailable) -> None:
         self._movement.moved()  # the queue works
@@ -221,7 +226,7 @@ class RingHandler:
         self._parts.log.warning("claim.failed", deliveries=len(rings), reason=str(error))
 
     def _start(self, claims: Sequence[Claim], asked_at: float) -> None:
-        for each in _by_endpoint(claims):
+        for each in by_endpoint(claims):
             for one in each:
                 self._in_flight.hold(len(one.body))
             self._in_flight.start(self._group(each, asked_at), len(each[0].body))
@@ -229,12 +234,13 @@ class RingHandler:
     def _sort_out(self, rings: Sequence[Ring], claimed: Claimed) -> None:
         self._failed_until = 0.0
         self._keep_busy(claimed.busy)
-        if claimed.claims or claimed.busy or claimed.faulty:
+        self._lanes.behind(claimed.behind)
+        if claimed.claims or claimed.busy or claimed.behind or claimed.faulty:
             self._movement.moved()
         for ring, error in claimed.faulty:
             self._meter.claim_failed()
             self._parts.log.error("claim.defect", deliveries=1, delivery_id=ring.delivery_id, exc_info=error)
-        left = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.faulty)
+        left = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.behind) - len(claimed.faulty)
         if left and (not_due := min(left, sum(not each.is_parked for each in rings))):
             self._meter.ring_dropped(DropReason.NOT_DUE, not_due)  # another worker may have begun a parked one
 
@@ -285,13 +291,6 @@ class RingHandler:
         self._rested_at = now
         self._in_flight.rest(self._rest_seconds)
         self._parts.log.error("worker.exhausted", reason=reason, rests_seconds=self._rest_seconds)
-
-
-def _by_endpoint(claims: Iterable[Claim]) -> list[list[Claim]]:
-    groups: dict[tuple[str, str], list[Claim]] = {}
-    for each in claims:
-        groups.setdefault((each.ring.tenant_id, each.ring.endpoint_id), []).append(each)
-    return list(groups.values())
 
 
 def _named(claim: Claim) -> dict[str, object]:

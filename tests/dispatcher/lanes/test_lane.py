@@ -147,3 +147,16 @@ def test_an_unknown_lane_begins_with_one() -> None:
     new.configure(Pace(), ALONE, ENDPOINT, default=32)
     assert 3 == new.room(0.0), "a lane in trouble keeps its limit"
     assert not new.is_idle
+
+
+@pytest.mark.req("DEL-17")
+def test_an_ordered_lane_has_one_in_flight() -> None:
+    """Whatever its concurrency and the number of workers, each worker may begin one delivery of an ordered endpoint."""
+    for rank in range(3):
+        found = lane()
+        found.configure(Pace(concurrency=8, ordered=True), Fleet(rank=rank, workers=3), ENDPOINT, default=32)
+        assert 1 == found.room(0.0)
+        found.begin(0.0)
+        assert 0 == found.room(0.0)
+        found.answered(OK, begun_at=0.0, now=1.0)
+        assert 1 == found.room(1.0)

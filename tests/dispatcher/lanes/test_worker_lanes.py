@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.dispatcher.lanes import worker_lanes
+from hookseal.dispatcher.lanes import crowded, worker_lanes
 from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES
 from hookseal.dispatcher.lanes.rotation import Rotation
@@ -355,3 +355,42 @@ def test_what_is_counted_once() -> None:
     assert 1 == len(lanes.pick(10, 0.0))
     assert lanes.left(ring.delivery_id, 0.0)
     assert 1 == len(lanes.pick(10, 0.0))
+
+
+@pytest.mark.req("DEL-17")
+def test_what_is_behind_others_waits_for_its_order() -> None:
+    """A ring whose delivery is not the head of its line is parked for its order, unless it waits in PostgreSQL."""
+    lanes = Lanes(32)
+    behind, parked = rings(2), rings(1, first=2, parked=True)
+    lanes.behind([*behind, *parked])
+
+    assert lanes.needs_database
+    assert [(each, WaitingFor.ORDER) for each in behind] == [
+        (each.ring, each.waiting_for) for each in lanes.take_parked(9)
+    ]
+
+
+@pytest.mark.req("DEL-17")
+def test_the_next_of_a_line_is_expected() -> None:
+    """A lane of which more is expected is asked at once, even if nothing was found in it just before."""
+    lanes = Lanes(32)
+    (ring,) = rings(1)
+    known(lanes, ring, pace=Pace(ordered=True))
+    lanes.crowded.expect(key(ring))
+    assert [(key(ring), 1)] == lanes.wanted(100, 0.0)
+    lanes.found([(key(ring), 1)], [], 0.0)
+    assert [] == lanes.wanted(100, 0.0)
+    lanes.crowded.expect(key(ring))
+
+    assert [(key(ring), 1)] == lanes.wanted(100, 0.0)
+    assert [] == lanes.crowded.emptied(EMPTY_SECONDS)
+
+
+@pytest.mark.req("DEL-17")
+def test_expecting_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that looks after as many lanes as it may expects nothing of another one: the leader moves that on."""
+    monkeypatch.setattr(crowded, "MOST_CROWDED", 0)
+    lanes = Lanes(32)
+    lanes.crowded.expect(key(rings(1)[0]))
+
+    assert 0 == len(lanes.crowded)

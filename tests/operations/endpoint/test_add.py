@@ -173,6 +173,8 @@ async def test_an_addition_is_audited_without_its_secret(installation: Installat
             "retry_schedule": [5, 300],
             "concurrency": None,
             "rate": None,
+            "ordered": False,
+            "on_dead_letter": "stop",
             "rotate_every_days": None,
             "scheme": "standard",
             "algorithm": "hmac",

@@ -27,6 +27,7 @@ OF_THE_LEADER = (
     "hookseal_waiting",
     "hookseal_breakers_open",
     "hookseal_lanes_crowded",
+    "hookseal_lines_stopped",
     "hookseal_replays_running",
     "hookseal_replay_idle_seconds",
     "hookseal_queue_depth",
@@ -87,6 +88,7 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
         **OTHER_WAITS,
         ("hookseal_breakers_open", None): 0.0,
         ("hookseal_lanes_crowded", None): 0.0,
+        ("hookseal_lines_stopped", None): 0.0,
         ("hookseal_replays_running", None): 0.0,
         ("hookseal_replay_idle_seconds", None): 0.0,
         ("hookseal_queue_depth", None): 0.0,
@@ -107,8 +109,9 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
     )
     await pool.execute(
         "UPDATE hookseal.deliveries SET next_attempt_at = now() - interval '100 s' WHERE waiting_for IS NULL;"
-        "INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, finished_at)"
-        " SELECT tenant_id, gen_random_uuid(), gen_random_uuid(), event_id, 'failed', NULL,"
+        "INSERT INTO hookseal.deliveries"
+        " (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, position, finished_at)"
+        " SELECT tenant_id, gen_random_uuid(), gen_random_uuid(), event_id, 'failed', NULL, 1,"
         " now() - interval '30 days 50 seconds' FROM hookseal.deliveries LIMIT 1"
     )
     await pool.execute("UPDATE hookseal.endpoints SET secret = 'of an older system'")
@@ -135,6 +138,7 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
         **OTHER_WAITS,
         ("hookseal_breakers_open", None): 1.0,
         ("hookseal_lanes_crowded", None): 1.0,
+        ("hookseal_lines_stopped", None): 1.0,
         ("hookseal_replays_running", None): 1.0,
         ("hookseal_queue_depth", None): 2.0,
         ("hookseal_master_key_records", f"{key_id} active"): 1.0,

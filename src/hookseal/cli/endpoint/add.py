@@ -30,6 +30,12 @@ Schedule = Annotated[
     str | None,
     typer.Option(help="The waits between attempts: 5s,5m,2h; default: ten waits, about three days in all."),
 ]
+Ordered = Annotated[
+    bool,
+    typer.Option(
+        "--ordered", help="Send its deliveries one after another, in the order of publishing. Cannot be changed later."
+    ),
+]
 SecretFile = Annotated[
     str | None, typer.Option(help="A private file with the secret to use, in place of a new one; - is stdin.")
 ]
@@ -58,6 +64,8 @@ def add(
     retry_schedule: Schedule = None,
     concurrency: options.Concurrency = None,
     rate: options.Rate = None,
+    ordered: Ordered = False,
+    on_dead_letter: options.AfterDeadLetter = None,
     rotate_every_days: options.RotateEvery = None,
     header: Header = None,
     headers_file: HeadersFile = None,
@@ -80,6 +88,7 @@ def add(
     waits = (max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days
     decided = options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
     decided |= options.pace(*waits) | options.limits(concurrency, rate)
+    decided |= options.order(ordered=ordered, on_dead_letter=on_dead_letter)
     endpoint = NewEndpoint(tenant_id=owner, scheme=scheme, algorithm=algorithm, **decided)
     require_one_from_stdin(secret_file, headers_file, client_cert, client_key, ca_file)
     secret = _secret(endpoint, secret_file)

@@ -107,6 +107,8 @@ def _delay(seconds: int) -> str:
 def _standing(item: dict[str, Any]) -> str:
     if not item["enabled"]:
         return "no"
+    if item["stopped_by"] is not None:
+        return "stopped"
     return "yes" if item["failing_since"] is None else "failing"
 
 

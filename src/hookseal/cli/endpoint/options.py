@@ -6,6 +6,7 @@ import typer
 
 from hookseal.config.settings import Settings
 from hookseal.dispatcher import endpoint_rules
+from hookseal.dispatcher.model import OnDeadLetter
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
 from hookseal.operations.endpoint import values
@@ -43,6 +44,17 @@ Concurrency = Annotated[
 Rate = Annotated[
     str | None,
     typer.Option(metavar="N/s", help="The most requests a second, 1/s to 10000/s, over all workers; none: no limit."),
+]
+
+
+AfterDeadLetter = Annotated[
+    OnDeadLetter | None,
+    typer.Option(
+        "--on-dead-letter",
+        metavar="WHAT",
+        help="Of an ordered endpoint: a dead letter or a failed delivery stops the others (stop, the default) or not "
+        "(skip).",
+    ),
 ]
 
 
@@ -86,6 +98,15 @@ def limits(concurrency: str | None, rate: str | None) -> dict[str, Any]:
     if rate is not None:
         given["rate"] = None if rate == NONE else endpoint_rules.rate(rate)
     return given
+
+
+def order(*, ordered: bool, on_dead_letter: OnDeadLetter | None) -> dict[str, Any]:
+    """Return what a new endpoint is to have of order, by the names of the fields.
+
+    Raises `Malformed` if `on_dead_letter` is given for an endpoint that is not ordered.
+    """
+    endpoint_rules.require_order(ordered=ordered, on_dead_letter=on_dead_letter)
+    return {"ordered": ordered} | ({} if on_dead_letter is None else {"on_dead_letter": on_dead_letter})
 
 
 def _number(text: str) -> int:

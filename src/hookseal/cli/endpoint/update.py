@@ -22,6 +22,7 @@ from hookseal.cli.shared.input_files import require_one_from_stdin
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, value
 from hookseal.cli.shared.runtime import start
+from hookseal.dispatcher import endpoint_rules
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
 from hookseal.operations.endpoint.update import HEADERS, TLS, Updated, update_endpoint
@@ -41,6 +42,7 @@ Lead = Annotated[
         metavar="WHICH", help="x-webhook: which secret signs the plain header in an overlap, previous or current."
     ),
 ]
+Ordered = Annotated[bool, typer.Option("--ordered", help="Refused: an endpoint is ordered when it is added, or never.")]
 Expected = Annotated[
     int | None,
     typer.Option(
@@ -63,6 +65,8 @@ def update(
     retry_schedule: Schedule = None,
     concurrency: options.Concurrency = None,
     rate: options.Rate = None,
+    on_dead_letter: options.AfterDeadLetter = None,
+    ordered: Ordered = False,
     rotate_every_days: options.RotateEvery = None,
     header: Header = None,
     headers_file: AllHeadersFile = None,
@@ -81,13 +85,15 @@ def update(
     Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout-ms 8000
     """
     settings, owner, wanted = start(NEEDS), ids.owner_id(tenant), ids.endpoint_id(endpoint)
+    if ordered:
+        raise endpoint_rules.order_stays()
     changes = options.pace((max_attempts, backoff_base_seconds, backoff_cap_seconds), retry_schedule, rotate_every_days)
     changes |= options.limits(concurrency, rate)
     changes |= options.decided(settings, owner, url=url, event_type=event_type, name=name, timeout_ms=timeout_ms)
     files, removals = (client_cert, client_key, ca_file), (remove_client_cert, remove_ca)
     require_one_from_stdin(headers_file, *files)
     headers, tls = header_change(header, headers_file, remove_header), tls_change(files, removals)
-    others = ("lead", lead), (HEADERS, headers), (TLS, tls)
+    others = ("lead", lead), ("on_dead_letter", on_dead_letter), (HEADERS, headers), (TLS, tls)
     changes |= {name: value for name, value in others if value is not None}
     _require_some(changes)
     updated = operate(

@@ -38,6 +38,12 @@ class CrowdedLanes:
             self._known[key] = _Known()
             self._turns.add(key)
 
+    def expect(self, key: Key) -> None:
+        """Look after this lane, and ask for more of it at the next look."""
+        self.learn(key)
+        if (known := self._known.get(key)) is not None:
+            known.ask_at, known.empty_since = float("-inf"), None
+
     def forget(self, key: Key) -> None:
         """No longer look after this lane: nothing of it waits in PostgreSQL."""
         if self._known.pop(key, None) is not None:

@@ -67,7 +67,8 @@ class Lane:
 
     def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
         """Take over the settings that a claim has read. A lane without trouble has its whole share at once."""
-        ceiling = fleet.share(pace.concurrency or default, endpoint_id)
+        # Of an ordered endpoint any worker may have the one delivery that is claimed: the claim takes only the head.
+        ceiling = 1 if pace.ordered else fleet.share(pace.concurrency or default, endpoint_id)
         if ceiling != self.ceiling or not self.is_known:
             if self.limit >= self.ceiling:
                 self.limit = self.threshold = float(max(ceiling, 1))

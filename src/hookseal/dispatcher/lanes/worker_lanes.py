@@ -133,6 +133,10 @@ class Lanes:
         if key in self._waiting:
             self._settle(key, now)
 
+    def behind(self, rings: Iterable[Ring]) -> None:
+        """Park these rings, whose deliveries are not at the head of their lines."""
+        self._parked += (Parked(ring, WaitingFor.ORDER) for ring in rings if not ring.is_parked)
+
     def unclaimed(self, ring: Ring, now: float) -> None:
         """Count a ring that claimed nothing."""
         begun = self._begun.pop(ring.delivery_id, None)

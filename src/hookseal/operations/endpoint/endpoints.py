@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from hookseal.audit.entry import Action
 from hookseal.dispatcher import endpoint_rules, endpoints, held_deliveries
 from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Malformed
-from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.errors import Malformed, Refused
+from hookseal.ground.ids import OPERATOR_TENANT, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
@@ -46,11 +46,13 @@ async def add_endpoint(
     """Store the endpoint with this signing secret, or a new one, and its `own` extras, sealed; all of it or nothing.
 
     A secret of an older system (`is_older`) may be shorter than others. Raises `Conflict` if the tenant has an endpoint
-    with this url, or if the given id was used before, `Refused` for a time-out longer than the drain of a worker,
-    `Malformed` for a secret that cannot sign, a header that must not be sent or a certificate that is not valid now,
-    and `Unavailable`.
+    with this url, or if the given id was used before, `Refused` for a time-out longer than the drain of a worker, and
+    for an ordered endpoint of the operator, `Malformed` for a secret that cannot sign, a header that must not be sent
+    or a certificate that is not valid now, and `Unavailable`.
     """
     overlap.require_signable(endpoint.scheme, endpoint.algorithm)
+    if endpoint.ordered and endpoint.tenant_id == OPERATOR_TENANT:
+        raise Refused("an endpoint of _operator cannot be ordered: workers must not wait for it", field="ordered")
     material = generate_signing_secret(endpoint.algorithm) if secret is None else secret
     require_signing_secret(material, endpoint.scheme, endpoint.algorithm, is_older=is_older)
     named = replace(
@@ -169,6 +171,8 @@ def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
         **endpoint.retries,
         "concurrency": endpoint.concurrency,
         "rate": endpoint.rate,
+        "ordered": endpoint.ordered,
+        "on_dead_letter": endpoint.on_dead_letter.value,
         "rotate_every_days": endpoint.rotate_every_days,
         "scheme": stored.scheme,
         "algorithm": stored.algorithm,

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from hookseal.audit.entry import Action
-from hookseal.dispatcher import endpoints, held_deliveries
+from hookseal.dispatcher import endpoint_rules, endpoints, held_deliveries, replay
 from hookseal.dispatcher.endpoints import EndpointSettings
+from hookseal.dispatcher.model import OnDeadLetter
 from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -57,11 +58,11 @@ async def update_endpoint(
     """Change the endpoint, all of it or nothing: its `url`, `lead`, fields of `EndpointSettings`, `headers` and `tls`.
 
     `headers` is a `HeaderChange` and `tls` a `TlsChange`. A change of url, lead, headers or TLS raises the generation
-    and probes the endpoint if it is held. Raises `NotFound`; `Conflict` if the generation is not the expected one,
-    another endpoint of the tenant has the url, or back-off is set although there is a schedule that is not the
-    default; `Refused` for a
-    time-out longer than the drain of a worker; `Malformed` for headers beyond their limits, and a certificate that is
-    not valid now; `SecretTampered` if the row was altered and the generation would change; the errors of opening
+    and probes the endpoint if it is held. With `on_dead_letter` `skip`, what stops its line leaves it. Raises
+    `NotFound`; `Conflict` if the generation is not the expected one, another endpoint of the tenant has the url, or
+    back-off is set although there is a schedule that is not the default; `Refused` for a time-out longer than the drain
+    of a worker; `Malformed` for headers beyond their limits, a certificate that is not valid now, and `on_dead_letter`
+    without order; `SecretTampered` if the row was altered and the generation would change; the errors of opening
     headers or TLS, unless all of it is replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
@@ -74,6 +75,7 @@ async def update_endpoint(
             requested = {"retry_schedule": None} | requested
         changes = {name: value for name, value in requested.items() if name not in _EXTRAS and value != now[name]}
         _require_effect(decided, changes)
+        endpoint_rules.require_order(ordered=decided.ordered, on_dead_letter=requested.get("on_dead_letter"))
         moves = await _moves(operator, found, requested)
         changes |= {name: _EXTRAS[name].shown(move.after) for name, move in moves.items()}
         await _require_possible(operator, tenant, changes, own_drain_seconds=own_drain_seconds)
@@ -142,6 +144,8 @@ async def _write(
         settings[extra.shown_field] = changes[name]
     if settings:
         await endpoints.change(connection, found.tenant_id, found.endpoint_id, replace(decided, **settings))
+    if settings.get("on_dead_letter") is OnDeadLetter.SKIP:
+        await replay.skip_all(connection, found.tenant_id, found.endpoint_id)
     if not pointed:
         return found
     integrity.verify(found)

@@ -24,6 +24,7 @@ _RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "rotate_every_days": endpoint_rules.rotate_every_days,
         "concurrency": endpoint_rules.concurrency,
         "rate": endpoint_rules.requests_a_second,
+        "on_dead_letter": endpoint_rules.on_dead_letter,
     }
 )
 _MAY_BE_REMOVED: Final = frozenset({"retry_schedule", "rotate_every_days", "concurrency", "rate"})

@@ -14,7 +14,7 @@ from hookseal.secrets.endpoint.schedule import WARNING
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import Reading, WorkerMeter
 from hookseal.worker.metrics.failing import ENDPOINT_FAILING, ENDPOINTS_FAILING
-from hookseal.worker.metrics.lanes import BREAKERS_OPEN, LANES_CROWDED
+from hookseal.worker.metrics.lanes import BREAKERS_OPEN, LANES_CROWDED, LINES_STOPPED
 from hookseal.worker.metrics.metric import Metric
 from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAYS_RUNNING
 from hookseal.worker.metrics.retention import RETENTION_LAG
@@ -32,6 +32,7 @@ _MEASURED: Final = (
     definitions.WAITING,
     BREAKERS_OPEN,
     LANES_CROWDED,
+    LINES_STOPPED,
     ENDPOINTS_FAILING,
     ENDPOINT_FAILING,
     REPLAYS_RUNNING,
@@ -122,6 +123,7 @@ async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str
         definitions.WAITING.name: await labelled("waiting", COUNTED_AT_MOST),
         BREAKERS_OPEN.name: await number("breakers_open"),
         LANES_CROWDED.name: await number("lanes_crowded"),
+        LINES_STOPPED.name: await number("lines_stopped"),
         ENDPOINTS_FAILING.name: await number("endpoints_failing"),
         ENDPOINT_FAILING.name: await labelled("longest_failing", _NAMED_AT_MOST),
         REPLAYS_RUNNING.name: await number("replays_running"),

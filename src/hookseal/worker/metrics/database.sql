@@ -89,6 +89,12 @@ SELECT count(*) FROM hookseal.held_endpoints WHERE waiting_for = 'breaker' AND r
 -- name: lanes_crowded
 SELECT count(*) FROM hookseal.lanes
 
+-- Counts the ordered endpoints that are stopped by a dead letter or a failed delivery.
+-- name: lines_stopped
+SELECT count(DISTINCT (tenant_id, endpoint_id))
+FROM hookseal.deliveries
+WHERE position IS NOT NULL AND state IN ('dead_letter', 'failed')
+
 -- Counts the endpoints that have a plaintext secret.
 -- name: plaintext_rows
 SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext

@@ -12,7 +12,7 @@ from hookseal.dispatcher.model import Outcome, WaitingFor
 from hookseal.queue.intake import DropReason
 from hookseal.secrets.key.rules import KeyState
 from hookseal.worker.metrics.failing import ENDPOINT_FAILING, ENDPOINTS_FAILING
-from hookseal.worker.metrics.lanes import BREAKERS_OPEN, BREAKERS_OPENED, LANES_CROWDED
+from hookseal.worker.metrics.lanes import BREAKERS_OPEN, BREAKERS_OPENED, LANES_CROWDED, LINES_STOPPED
 from hookseal.worker.metrics.metric import Aggregation, Kind, Metric
 from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAY_SKIPPED, REPLAYED, REPLAYS_RUNNING
 from hookseal.worker.metrics.retention import REMOVED, RETENTION_LAG
@@ -272,6 +272,7 @@ METRICS: Final = (
     WAITING,
     BREAKERS_OPEN,
     LANES_CROWDED,
+    LINES_STOPPED,
     ENDPOINTS_FAILING,
     ENDPOINT_FAILING,
     REPLAYS_RUNNING,

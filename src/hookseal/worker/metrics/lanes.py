@@ -1,4 +1,4 @@
-"""The metrics of lanes and their breakers."""
+"""The metrics of lanes, their breakers, and the lines of ordered endpoints."""
 
 from typing import Final
 
@@ -21,4 +21,11 @@ LANES_CROWDED: Final = Metric(
     aggregation=Aggregation.MAX,
     text="Endpoints with deliveries that wait because as many requests as they may have are in flight, or were sent in "
     "this second. Leader only.",
+)
+LINES_STOPPED: Final = Metric(
+    name="hookseal_lines_stopped",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Ordered endpoints that send nothing until an operator replays or skips their dead letter or failed delivery. "
+    "Leader only.",
 )

@@ -27,8 +27,12 @@
 --    are held, and when the next delivery of each is released to try.
 -- 6. Park. A delivery whose endpoint has as many requests in flight, or in this second, as it may have waits in the same
 --    way. `lanes` says which endpoints have such deliveries; a worker whose lane has room claims the next ones directly.
--- 7. Replay. An operator makes a finished delivery `pending` again, with a new budget; a row of `replays` does so for many.
--- 8. Leave. HOOKSEAL_RETENTION_DAYS after it ended (`finished_at`) a delivery is deleted with its attempts; an event is
+-- 7. Line. The deliveries of an ordered endpoint are sent one after another, in the order in which their publishes committed.
+--    `position` is the place of a delivery in this line; null: it is in no line, or has left it. A claim takes only the
+--    delivery with the lowest position, the head; the others are `pending` with `waiting_for` `order`. The row of `lines`
+--    gives out the positions.
+-- 8. Replay. An operator makes a finished delivery `pending` again, with a new budget; a row of `replays` does so for many.
+-- 9. Leave. HOOKSEAL_RETENTION_DAYS after it ended (`finished_at`) a delivery is deleted with its attempts; an event is
 --    deleted that long after its publish, once it has no delivery left.
 --
 -- An endpoint's row is also a pointer: it names the secrets that sign (`secret_ref`, `previous_secret_ref`), the sealed
@@ -80,6 +84,9 @@ CREATE TABLE hookseal.endpoints (
     -- How much it takes at once. Null: the limit of the installation, and no rate.
     concurrency                integer     CHECK (concurrency BETWEEN 1 AND 1000),
     rate                       integer     CHECK (rate BETWEEN 1 AND 10000),
+    -- Whether its deliveries are sent one after another, in order, and what a delivery that was given up does to the others.
+    ordered                    boolean     NOT NULL DEFAULT false,
+    on_dead_letter             text        NOT NULL DEFAULT 'stop' CHECK (on_dead_letter IN ('stop', 'skip')),
     -- The pointer. The MAC covers these, with tenant_id and id.
     url                        text        NOT NULL CHECK (length(url) BETWEEN 1 AND 2048),
     scheme                     text        NOT NULL DEFAULT 'standard',
@@ -105,7 +112,9 @@ CREATE TABLE hookseal.endpoints (
     secret                     text,
     has_plaintext              boolean     GENERATED ALWAYS AS (secret IS NOT NULL) STORED,
     PRIMARY KEY (tenant_id, id),
-    UNIQUE (tenant_id, url)
+    UNIQUE (tenant_id, url),
+    -- Workers publish operator events while they record, and must not wait for the lock of a line then.
+    CHECK (NOT ordered OR tenant_id <> '_operator')
 );
 COMMENT ON COLUMN hookseal.endpoints.first_failure_at IS
     'Since when the endpoint is failing: since then no attempt has succeeded; null if it is not failing';
@@ -118,6 +127,10 @@ COMMENT ON COLUMN hookseal.endpoints.attempts_allowed IS
 COMMENT ON COLUMN hookseal.endpoints.concurrency IS
     'The most requests in flight, over all workers; null: HOOKSEAL_ENDPOINT_CONCURRENCY';
 COMMENT ON COLUMN hookseal.endpoints.rate IS 'The most requests a second, over all workers; null: no such limit';
+COMMENT ON COLUMN hookseal.endpoints.ordered IS
+    'Its deliveries form a line: one is sent at a time, in the order of publishing. Set when the endpoint is added, and never changed';
+COMMENT ON COLUMN hookseal.endpoints.on_dead_letter IS
+    'If it is ordered: whether a dead letter or a failed delivery stops its line (stop) or leaves it (skip)';
 COMMENT ON COLUMN hookseal.endpoints.previous_scheme IS
     'The scheme of the previous secret: each version keeps its own';
 COMMENT ON COLUMN hookseal.endpoints.headers_ref IS
@@ -198,6 +211,8 @@ CREATE TABLE hookseal.deliveries (
     waiting_for         text        CHECK (waiting_for IN
                             ('secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order')),
     held_at             timestamptz CHECK (held_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    -- Its place in the line of an ordered endpoint. Triggers give it, and take it away.
+    position            bigint      CHECK (position > 0),
     -- If it has ended: since when. A trigger sets it.
     finished_at         timestamptz,
     -- If it is being sent: the lease, and what the claim read.
@@ -225,6 +240,8 @@ COMMENT ON COLUMN hookseal.deliveries.rung_at IS
     'When it was last rung for its current due time; null: not yet, so the outbox rings it';
 COMMENT ON COLUMN hookseal.deliveries.held_at IS
     'Since when it is held; null if waiting_for is null. If the endpoint is disabled, it is cancelled after HOOKSEAL_HELD_DAYS';
+COMMENT ON COLUMN hookseal.deliveries.position IS
+    'Its place in the line of its ordered endpoint: only the lowest is claimed. Null: it is in no line, or has left it';
 COMMENT ON COLUMN hookseal.deliveries.finished_at IS
     'Since when its state is final; null before. HOOKSEAL_RETENTION_DAYS later it is deleted with its attempts';
 COMMENT ON COLUMN hookseal.deliveries.claimed_refs IS
@@ -262,6 +279,12 @@ CREATE INDEX deliveries_finished ON hookseal.deliveries (finished_at) WHERE fini
 -- The history of an endpoint, newest first.
 CREATE INDEX deliveries_of_endpoint ON hookseal.deliveries (endpoint_id, id);
 
+-- The line of an ordered endpoint. The id makes one of two deliveries the head if another program gave both one position.
+CREATE INDEX deliveries_in_line ON hookseal.deliveries (tenant_id, endpoint_id, position, id) WHERE position IS NOT NULL;
+-- What stops a line: few.
+CREATE INDEX deliveries_stopping ON hookseal.deliveries (tenant_id, endpoint_id)
+    WHERE position IS NOT NULL AND state IN ('dead_letter', 'failed');
+
 -- Sets or clears held_at together with waiting_for: a delivery that is held by hand without a date would wait for ever.
 CREATE FUNCTION hookseal.date_wait() RETURNS trigger
 LANGUAGE plpgsql
@@ -289,6 +312,91 @@ $$;
 CREATE TRIGGER deliveries_date_end BEFORE INSERT OR UPDATE OF state, finished_at ON hookseal.deliveries
     FOR EACH ROW WHEN ((NEW.state IN ('pending', 'sending')) <> (NEW.finished_at IS NULL))
     EXECUTE FUNCTION hookseal.date_end();
+
+-- The lines: one row for each ordered endpoint, which gives out the positions. Whoever takes one locks the row until their
+-- transaction ends. So positions are given out in the order of the commits, and a delivery never appears in front of one
+-- that a claim could see.
+CREATE TABLE hookseal.lines (
+    tenant_id     text   NOT NULL,
+    endpoint_id   uuid   NOT NULL,
+    last_position bigint NOT NULL DEFAULT 0 CHECK (last_position >= 0),
+    PRIMARY KEY (tenant_id, endpoint_id),
+    FOREIGN KEY (tenant_id, endpoint_id) REFERENCES hookseal.endpoints (tenant_id, id) ON UPDATE CASCADE ON DELETE CASCADE
+);
+COMMENT ON TABLE hookseal.lines IS 'Lines: one row for each ordered endpoint';
+COMMENT ON COLUMN hookseal.lines.last_position IS 'The highest position that was given out';
+
+-- Begins the line of a new ordered endpoint, behind what is left of an endpoint with this id.
+CREATE FUNCTION hookseal.begin_line() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO hookseal.lines (tenant_id, endpoint_id, last_position)
+    SELECT NEW.tenant_id, NEW.id, coalesce(max(d.position), 0)
+    FROM hookseal.deliveries AS d
+    WHERE d.tenant_id = NEW.tenant_id AND d.endpoint_id = NEW.id AND d.position IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER endpoints_begin_line AFTER INSERT ON hookseal.endpoints
+    FOR EACH ROW WHEN (NEW.ordered)
+    EXECUTE FUNCTION hookseal.begin_line();
+
+-- Gives out the next positions of a line, at most 1000; returns the one before the first of them, null if the endpoint has
+-- no line. It waits for every transaction that has taken positions of this line.
+CREATE FUNCTION hookseal.take_positions(tenant text, endpoint uuid, number bigint) RETURNS bigint
+LANGUAGE sql VOLATILE STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE hookseal.lines AS l
+    SET last_position = l.last_position + least(greatest($3, 1), 1000)
+    WHERE l.tenant_id = $1 AND l.endpoint_id = $2
+    RETURNING l.last_position - least(greatest($3, 1), 1000)
+$$;
+
+-- Gives a new delivery its place at the end of the line: its position 0 asks for one. Behind others it waits for its turn.
+-- The line is read after the lock was taken, so that this is decided in the order of the positions.
+CREATE FUNCTION hookseal.join_line() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.position := hookseal.take_positions(NEW.tenant_id, NEW.endpoint_id, 1) + 1;
+    IF NEW.position IS NOT NULL AND NEW.waiting_for IS DISTINCT FROM 'endpoint_disabled' AND EXISTS (
+        SELECT FROM hookseal.deliveries AS d
+        WHERE d.tenant_id = NEW.tenant_id AND d.endpoint_id = NEW.endpoint_id AND d.position IS NOT NULL)
+    THEN
+        NEW.waiting_for := 'order';
+        NEW.held_at := now();
+        NEW.last_error := NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER deliveries_join_line BEFORE INSERT ON hookseal.deliveries
+    FOR EACH ROW WHEN (NEW.position = 0)
+    EXECUTE FUNCTION hookseal.join_line();
+
+-- Takes a delivery that ends out of its line, whoever ends it. If its endpoint says `stop`, what was given up keeps its
+-- place, and nothing behind it is sent.
+CREATE FUNCTION hookseal.leave_line() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NEW.state IN ('delivered', 'cancelled') OR NOT EXISTS (
+        SELECT FROM hookseal.endpoints AS e
+        WHERE e.tenant_id = NEW.tenant_id AND e.id = NEW.endpoint_id AND e.ordered AND e.on_dead_letter = 'stop')
+    THEN
+        NEW.position := NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER deliveries_leave_line BEFORE UPDATE OF state ON hookseal.deliveries
+    FOR EACH ROW WHEN (NEW.position IS NOT NULL AND NEW.state NOT IN ('pending', 'sending'))
+    EXECUTE FUNCTION hookseal.leave_line();
 
 -- One row for each attempt of a delivery, never changed. `signed_by` names the secrets that signed it.
 CREATE TABLE hookseal.attempts (

@@ -127,9 +127,10 @@ END
 $$;
 
 -- The endpoints that may get deliveries. Those of a disabled or held endpoint, or of a crowded lane, wait from the
--- beginning: no ring is needed for them.
+-- beginning: no ring is needed for them. A delivery of an ordered endpoint gets its position, and waits behind others, by
+-- the trigger join_line.
 CREATE VIEW hookseal.audience AS
-    SELECT e.tenant_id, e.id AS endpoint_id, e.event_types, held.waiting_for,
+    SELECT e.tenant_id, e.id AS endpoint_id, e.event_types, e.ordered, held.waiting_for,
            CASE held.waiting_for WHEN 'endpoint_disabled' THEN 'the endpoint is disabled' ELSE h.reason END AS last_error
     FROM hookseal.endpoints AS e
     LEFT JOIN hookseal.held_endpoints AS h
@@ -185,16 +186,16 @@ BEGIN
 
     RETURN QUERY
         WITH made AS (
-            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error)
+            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
             SELECT $1, hookseal.uuid7(), a.endpoint_id, f.id, a.waiting_for,
-                   CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error
+                   CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
             FROM (SELECT u.event_type, ARRAY['*', u.event_type] || ARRAY(
                              SELECT left(u.event_type, n) || '*' FROM generate_series(1, length(u.event_type)) AS n
                              WHERE substr(u.event_type, n, 1) = '.') AS patterns
                   FROM (SELECT DISTINCT event_type FROM unnest(first)) AS u) AS type
             JOIN hookseal.audience AS a ON a.tenant_id = $1 AND a.event_types && type.patterns
             JOIN (SELECT id, event_type, index FROM unnest(first)) AS f ON f.event_type = type.event_type
-            ORDER BY f.index, a.endpoint_id
+            ORDER BY a.endpoint_id, f.index  -- so that two publishers lock the lines of ordered endpoints in one order
             LIMIT $3 + 1
             RETURNING event_id, id, endpoint_id, waiting_for
         )
@@ -259,9 +260,9 @@ BEGIN
     END LOOP;
     RETURN QUERY
         WITH made AS (
-            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error)
+            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
             SELECT $1, hookseal.uuid7(), a.endpoint_id, given.id, a.waiting_for,
-                   CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error
+                   CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
             FROM hookseal.audience AS a
             WHERE a.tenant_id = $1 AND a.event_types && patterns
             ORDER BY a.endpoint_id

@@ -9,6 +9,7 @@
 -- Deletes a batch of the deliveries that ended more than `days` ago and not before `after`, oldest first, with their
 -- attempts. Returns the end of the last one, null if there was none: the next batch begins there, so that it does not
 -- read index entries of deleted rows again, which stay for as long as any transaction may see them.
+-- What stops the line of an ordered endpoint stays, however old it is: others wait behind it.
 -- Other joins are off: before the first ANALYZE, or with a wrong estimate, the planner would read whole tables.
 CREATE FUNCTION hookseal.remove_deliveries(days integer, after timestamptz)
 RETURNS TABLE (deliveries bigint, attempts bigint, last timestamptz)
@@ -21,6 +22,9 @@ AS $$
         SELECT d.tenant_id, d.id, d.finished_at
         FROM hookseal.deliveries AS d
         WHERE d.finished_at < now() - make_interval(days => greatest($1, 1)) AND d.finished_at >= $2
+          AND (d.position IS NULL
+               OR NOT EXISTS (SELECT FROM hookseal.lines AS l
+                              WHERE l.tenant_id = d.tenant_id AND l.endpoint_id = d.endpoint_id))
         ORDER BY d.finished_at
         LIMIT 500
         FOR UPDATE SKIP LOCKED

@@ -26,8 +26,8 @@ GRANT SELECT ON hookseal.producers, hookseal.audience TO hookseal_publisher;
 GRANT SELECT, INSERT, UPDATE (last_at, suppressed), DELETE ON hookseal.operator_notices TO hookseal_publisher;
 GRANT SELECT (name, until) ON hookseal.control TO hookseal_publisher;
 GRANT SELECT (tenant_id, id, event_type, fingerprint), INSERT ON hookseal.events TO hookseal_publisher;
-GRANT SELECT (tenant_id, id, endpoint_id, event_id, replay_of, state, next_attempt_at, waiting_for),
-      INSERT (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error)
+GRANT SELECT (tenant_id, id, endpoint_id, event_id, replay_of, state, next_attempt_at, waiting_for, position),
+      INSERT (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
     ON hookseal.deliveries TO hookseal_publisher;
 GRANT EXECUTE ON FUNCTION
     hookseal.uuid7(),
@@ -37,7 +37,8 @@ GRANT EXECUTE ON FUNCTION
     hookseal.read_events(json[]),
     hookseal.store_event(text, hookseal.given_event),
     hookseal.store_events(text, hookseal.given_event[], integer),
-    hookseal.notify_operator(text, text, uuid, jsonb)
+    hookseal.notify_operator(text, text, uuid, jsonb),
+    hookseal.take_positions(text, uuid, bigint)
     TO hookseal_publisher;
 
 -- A producer: the three functions, and the revision, which `hookseal publish` compares.
@@ -54,7 +55,7 @@ GRANT USAGE ON SCHEMA hookseal TO hookseal_worker, hookseal_operator, hookseal_r
 GRANT SELECT ON hookseal.alembic_version, hookseal.control, hookseal.workers
     TO hookseal_worker, hookseal_operator, hookseal_readonly;
 GRANT SELECT ON hookseal.deliveries, hookseal.attempts, hookseal.operator_notices, hookseal.secret_rotations, hookseal.audit_log,
-                hookseal.audit_heads, hookseal.held_endpoints, hookseal.lanes, hookseal.replays
+                hookseal.audit_heads, hookseal.held_endpoints, hookseal.lanes, hookseal.lines, hookseal.replays
     TO hookseal_worker, hookseal_operator, hookseal_readonly;
 GRANT SELECT ON hookseal.producers, hookseal.rotation_canaries TO hookseal_operator, hookseal_readonly;
 GRANT SELECT ON hookseal.endpoint_stats, hookseal.endpoint_backlog TO hookseal_worker, hookseal_operator, hookseal_readonly;
@@ -66,6 +67,7 @@ GRANT EXECUTE ON FUNCTION hookseal.rotation_announced_at(text, uuid), hookseal.w
 -- Everything of an endpoint but the plaintext of an older system.
 GRANT SELECT (tenant_id, id, name, url, event_types, enabled, disabled_reason, disabled_at, first_failure_at, last_failure_at, scheme, algorithm, timeout_ms,
               max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, attempts_allowed, concurrency, rate,
+              ordered, on_dead_letter,
               secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,
               secret_provider, secret_updated_at, rotate_every_days, lead, headers_ref, header_names, tls_ref, tls_shown,
               generation, mac, mac_key_id, has_plaintext, created_at)
@@ -78,7 +80,7 @@ GRANT UPDATE (enabled, disabled_reason, disabled_at, first_failure_at, last_fail
               previous_algorithm, headers_ref, tls_ref, secret_provider, secret_updated_at, lead, generation, mac, mac_key_id)
     ON hookseal.endpoints TO hookseal_worker;
 GRANT UPDATE (state, attempts, budget_spent, next_attempt_at, rung_at, waiting_for, held_at, lease_owner, lease_token,
-              lease_expires_at, claimed_number, claimed_at, claimed_refs, claimed_generation, last_error)
+              lease_expires_at, claimed_number, claimed_at, claimed_refs, claimed_generation, last_error, position)
     ON hookseal.deliveries TO hookseal_worker;
 GRANT INSERT ON hookseal.attempts TO hookseal_worker;
 GRANT INSERT, UPDATE, DELETE ON hookseal.held_endpoints, hookseal.lanes, hookseal.workers TO hookseal_worker;
@@ -95,7 +97,8 @@ GRANT INSERT, UPDATE (sequence, mac) ON hookseal.audit_heads TO hookseal_worker;
 GRANT EXECUTE ON FUNCTION
     hookseal.uuid7(),
     hookseal.remove_deliveries(integer, timestamptz),
-    hookseal.remove_events(integer, timestamptz)
+    hookseal.remove_events(integer, timestamptz),
+    hookseal.take_positions(text, uuid, bigint)
     TO hookseal_worker;
 
 -- The operator changes no event, no attempt and no audit row. What reads the body of an event for it also audits that.
@@ -104,15 +107,15 @@ GRANT SELECT (tenant_id, id, event_type, occurred_at, correlation_id, traceparen
 GRANT SELECT (body) ON hookseal.events TO hookseal_operator;
 GRANT SELECT, DELETE,
       INSERT (tenant_id, id, url, event_types, name, timeout_ms,
-              max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate, rotate_every_days),
+              max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate, ordered, on_dead_letter, rotate_every_days),
       UPDATE (url, event_types, name, enabled, disabled_reason, disabled_at, scheme, algorithm, timeout_ms,
-              max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate,
+              max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate, on_dead_letter,
               secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,
               secret_provider, secret_updated_at, rotate_every_days, lead, headers_ref, header_names, tls_ref, tls_shown,
               generation, mac, mac_key_id, secret)
     ON hookseal.endpoints TO hookseal_operator;
-GRANT INSERT (tenant_id, id, endpoint_id, event_id, replay_of),
-      UPDATE (state, budget_spent, next_attempt_at, rung_at, waiting_for, held_at, last_error)
+GRANT INSERT (tenant_id, id, endpoint_id, event_id, replay_of, position),
+      UPDATE (state, budget_spent, next_attempt_at, rung_at, waiting_for, held_at, last_error, position)
     ON hookseal.deliveries TO hookseal_operator;
 GRANT INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at, probe_at, step_seconds), DELETE
     ON hookseal.held_endpoints TO hookseal_operator;
@@ -127,7 +130,8 @@ GRANT INSERT ON hookseal.secret_rotations, hookseal.audit_log TO hookseal_operat
 GRANT INSERT, UPDATE (sequence, mac) ON hookseal.audit_heads TO hookseal_operator;
 GRANT INSERT, DELETE ON hookseal.producers, hookseal.rotation_canaries TO hookseal_operator;
 GRANT UPDATE (epoch) ON hookseal.control TO hookseal_operator;
-GRANT EXECUTE ON FUNCTION hookseal.uuid7(), hookseal.forbid_plaintext() TO hookseal_operator;
+GRANT EXECUTE ON FUNCTION hookseal.uuid7(), hookseal.take_positions(text, uuid, bigint), hookseal.forbid_plaintext()
+    TO hookseal_operator;
 
 -- Read-only: no sealed secret, and no check value of a key.
 GRANT SELECT (tenant_id, name, version, ref, endpoint_id, provider, purpose, scheme, key_id, wrapped_by, state,

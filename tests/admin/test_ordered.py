@@ -1,0 +1,62 @@
+"""Ordered endpoints from Python."""
+
+from typing import Any
+
+import pytest
+
+from hookseal import Admin
+from hookseal.ground.errors import Conflict, Malformed, NotFound
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
+
+pytestmark = [pytest.mark.req("DEL-17"), pytest.mark.req("DEL-18", part="manage")]
+
+JANE = "jane@product.example"
+NEW: dict[str, Any] = {
+    "tenant_id": "acme",
+    "url": "https://receiver.example/hook",
+    "event_types": ["*"],
+    "actor": JANE,
+}
+
+
+async def test_an_ordered_endpoint(admin: Admin, installation: Installation) -> None:
+    """It is added, stopped by a dead letter, which is shown and skipped on record, and changed to go on."""
+    added = await admin.endpoints.add(**NEW, ordered=True)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    [first] = await installation.deliveries()
+    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL")
+    found = await admin.endpoints.get(**named)
+    assert (True, "stop", first.delivery_id) == (found.ordered, found.on_dead_letter, found.stopped_by)
+    [listed] = (await admin.endpoints.list(tenant_id="acme")).items
+    assert found.stopped_by == listed.stopped_by
+
+    skipping: dict[str, Any] = {"tenant_id": "acme", "delivery_id": first.delivery_id, "actor": JANE}
+    with pytest.raises(NotFound):
+        await admin.deliveries.skip(**skipping | {"tenant_id": "globex"})
+    skipped = await admin.deliveries.skip(**skipping)
+    assert (added.endpoint_id, "dead_letter") == (skipped.endpoint_id, skipped.state)
+    with pytest.raises(Conflict):
+        await admin.deliveries.skip(**skipping)
+    updated = await admin.endpoints.update(**named, actor=JANE, on_dead_letter="skip")
+    assert ("on_dead_letter",) == updated.changed
+    assert [("delivery.skipped", JANE), ("endpoint.updated", JANE)] == [
+        (row["action"], row["who"]) for row in (await audited(installation.pool))[-2:]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"ordered": "yes"}, "ordered"),
+        ({"on_dead_letter": "skip"}, "on_dead_letter"),
+        ({"ordered": True, "on_dead_letter": "wait"}, "on_dead_letter"),
+        ({"ordered": True, "on_dead_letter": 1}, "on_dead_letter"),
+    ],
+)
+async def test_what_is_malformed(admin: Admin, given: dict[str, Any], field: str) -> None:
+    """A wrong value names its argument."""
+    with pytest.raises(Malformed) as caught:
+        await admin.endpoints.add(**NEW, **given)
+
+    assert field == caught.value.field
