@@ -1,4 +1,4 @@
--- Replays deliveries. It locks the endpoint first and then the delivery, as whoever deletes an endpoint does. Claims wait
+-- Replays deliveries. It locks the endpoint first and then the delivery, as the deletion of an endpoint does. Claims wait
 -- for no lock.
 
 -- Returns whether the endpoint of a delivery is enabled, and locks it, so that this does not change until the transaction

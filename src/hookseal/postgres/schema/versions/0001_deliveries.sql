@@ -299,7 +299,8 @@ CREATE TRIGGER deliveries_date_wait BEFORE INSERT OR UPDATE OF waiting_for, held
     FOR EACH ROW WHEN ((NEW.waiting_for IS NULL) <> (NEW.held_at IS NULL))
     EXECUTE FUNCTION hookseal.date_wait();
 
--- Dates the end of a delivery, whoever ends it, so that it leaves after the retention. A replay clears the date.
+-- Dates the end of a delivery, so that it leaves after the retention. A trigger does this for every statement that ends
+-- one. A replay clears the date.
 CREATE FUNCTION hookseal.date_end() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -378,7 +379,7 @@ CREATE TRIGGER deliveries_join_line BEFORE INSERT ON hookseal.deliveries
     FOR EACH ROW WHEN (NEW.position = 0)
     EXECUTE FUNCTION hookseal.join_line();
 
--- Takes a delivery that ends out of its line, whoever ends it. If its endpoint says `stop`, what was given up keeps its
+-- Takes a delivery that ends out of its line, with every statement that ends one. If its endpoint says `stop`, what was given up keeps its
 -- place, and nothing behind it is sent.
 CREATE FUNCTION hookseal.leave_line() RETURNS trigger
 LANGUAGE plpgsql
