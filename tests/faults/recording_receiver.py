@@ -56,8 +56,11 @@ def slowly(seconds: float) -> Answer:
     return answer
 
 
-def failing_first(times: int = 1, status: int = 503) -> Answer:
-    """Answer the first attempts of every delivery with that status, and later ones with 204."""
+def failing_first(times: int = 1, status: int = 404) -> Answer:
+    """Answer the first attempts of every delivery with that status, and later ones with 204.
+
+    A 404 is tried again and opens no breaker, which ten answers 503 in a row would.
+    """
 
     async def answer(seen: Seen) -> int:
         return status if seen.attempt <= times else 204
