@@ -296,6 +296,16 @@ async def test_a_publisher_that_rolls_back(stored: Installation) -> None:
     assert [(1, None)] == await line(stored, list((await after).deliveries))
 
 
+async def test_an_open_publisher_does_not_lock_the_endpoint(stored: Installation) -> None:
+    """While a transaction with several publishes is open, the endpoint of the line is rotated: a secret is revoked."""
+    async with stored.pool.acquire() as publisher, publisher.transaction():
+        rings = [(await publish_json(publisher, event(), "{}")).deliveries[0] for _ in range(2)]
+        async with asyncio.timeout(3):
+            assert 2 == (await stored.rotate(rings[0].endpoint_id)).generation
+
+    assert [(1, None), (2, "order")] == await line(stored, rings)
+
+
 async def test_many_events(stored: Installation) -> None:
     """The events of a batch get their positions in the order of the batch, at each ordered endpoint."""
     await add(stored, "https://receiver.example/2")
@@ -353,12 +363,16 @@ async def test_lines_are_looked_at_in_pages(stored: Installation) -> None:
         await add(stored, f"https://receiver.example/{number}")
     await stored.deliveries()
     await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'order'")
+    await stored.pool.execute(  # as if an endpoint had been deleted while triggers were off
+        "INSERT INTO hookseal.lines SELECT 'a', '00000000-0000-4000-8000-000000000001'"
+    )
     holds, place, found = PostgresHeldEndpoints(stored.pool), FIRST_LINE, []
     for _ in range(3):
         due, place = await holds.move_lines(place, at_most=2)
         found.append(due)
+    found.append((await holds.move_lines(place, at_most=2))[0])
 
-    assert ([2, 2, 1], FIRST_LINE) == (found, place)
+    assert [1, 2, 2, 0] == found
 
 
 async def test_disabled_and_enabled(stored: Installation) -> None:
@@ -422,6 +436,31 @@ async def test_delete(stored: Installation) -> None:
     await stored.pool.execute(FINISHED)
 
     assert 3 == await stored.pool.fetchval(REMOVED)
+
+
+async def test_delete_sees_what_is_being_published(stored: Installation) -> None:
+    """Deleting an endpoint waits for its publishers: nothing of the line is left, though its head ends meanwhile."""
+    [head] = await published(stored, 1)
+    [claim] = await claimed(stored, head)
+    async with stored.pool.acquire() as connection:
+        async with stored.pool.acquire() as publisher, publisher.transaction():
+            rings = [head, *(await publish_json(publisher, event(), "{}")).deliveries]
+            deleting = asyncio.create_task(delete_endpoint(stored.operator(connection), ACME, head.endpoint_id))
+            await blocked(stored)
+            assert await ledger(stored.pool).record(claim, FAILED, Verdict(state=State.DEAD_LETTER), None)
+        assert 1 == await deleting
+
+    assert [(None, None)] * 2 == await line(stored, rings)
+
+
+async def test_a_row_with_another_id(stored: Installation) -> None:
+    """If somebody gives the row of an endpoint another id, its line goes with it."""
+    other = "00000000-0000-4000-8000-000000000001"
+    await published(stored, 1)
+    await stored.pool.execute("UPDATE hookseal.endpoints SET id = $1::text::uuid", other)
+
+    assert [(2, None)] == await line(stored, await published(stored, 1))
+    assert [other] == [str(row["endpoint_id"]) for row in await stored.pool.fetch("SELECT * FROM hookseal.lines")]
 
 
 async def test_a_row_that_is_put_back(stored: Installation) -> None:

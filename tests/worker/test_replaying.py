@@ -1,9 +1,13 @@
 """The leader takes the steps of replay jobs, on a clock that the test moves; a worker does so from start to end."""
 
+import asyncio
+
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.dispatcher.replay_job import JobState, Selection
 from hookseal.ground.ids import TenantId
 from hookseal.operations.operator import Operator
@@ -16,6 +20,8 @@ from tests.operations.test_replay_jobs import dead_letters, in_state, started
 from tests.worker.figures import figures
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, status
+
+ACME = TenantId("acme")
 
 pytestmark = pytest.mark.req("DEL-07", part="jobs")
 
@@ -95,6 +101,30 @@ async def test_a_failed_job_delays_no_other(installation: Installation) -> None:
         await leader.look()
     assert ["replay.defect", "replay.ended", "replay.ended"] == [line["event"] for line in logged]
     assert 2 == len(await in_state(installation, "pending"))
+
+
+async def test_an_open_publisher_delays_no_other_tenant(installation: Installation) -> None:
+    """Jobs that wait for the line of an open publisher soon give up their step; those of others take theirs."""
+    await installation.add(NewEndpoint(tenant_id=ACME, url="https://a.example/", event_types=("*",), ordered=True))
+    await installation.endpoint("globex")
+    for tenant in ("acme", "globex"):
+        await installation.deliveries(tenant)
+    await installation.pool.execute(_FAILED)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET position = NULL")
+    jobs = [await started(installation, Selection(tenant_id=ACME)) for _ in range(3)]
+    await started(installation, Selection(tenant_id=TenantId("globex")))
+    leader = Leader(installation)
+    async with installation.pool.acquire() as publisher, publisher.transaction():
+        await publish_json(publisher, Event(tenant_id=ACME, event_type="a.b"), "{}")
+        with capture_logs() as logged:
+            async with asyncio.timeout(3):
+                await leader.look()
+    assert [*[("replay.failed", "acme")] * 3, ("replay.ended", "globex")] == [
+        (line["event"], line["tenant_id"]) for line in logged
+    ]
+    with capture_logs() as logged:
+        await leader.look()
+    assert {job.replay_id for job in jobs} == {line["replay_id"] for line in logged if line["event"] == "replay.ended"}
 
 
 async def test_only_the_leader_takes_steps(installation: Installation) -> None:

@@ -16,6 +16,14 @@ Pool = asyncpg.Pool
 pytestmark = [pytest.mark.usefixtures("begun_pool"), pytest.mark.req("DEL-09", part="lanes")]
 
 
+LATER_OF_MANY_TENANTS = """
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT 't' || n, 'e', 'a.b', now(), '', '' FROM generate_series(1, 600) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, next_attempt_at)
+SELECT tenant_id, hookseal.uuid7(), hookseal.uuid7(), id, now() + interval '1 h' FROM hookseal.events WHERE id = 'e'
+"""
+
+
 @pytest.fixture
 async def ringing(redis_url: str) -> AsyncIterator[Bell]:
     """Yield a bell on the queue of this test."""
@@ -91,6 +99,22 @@ async def test_others_who_fill_redis_stop_no_backlog(pool: "Pool[asyncpg.Record]
     unrung = Unrung(pool, ringing)
 
     assert [10, 0] == [(await unrung.look()).rings for _ in range(2)]
+
+
+async def test_a_locked_backlog_is_left_to_the_next_look(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """While another transaction has locked all that is due, the looks end after a round or two of many tenants."""
+    await publish(pool, "ant", 10)
+    await publish(pool, "bee", 1)
+    await pool.execute(LATER_OF_MANY_TENANTS)
+    unrung = Unrung(pool, ringing)
+    unrung.clock.elapsed += FULL_SECONDS
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.deliveries WHERE tenant_id IN ('ant', 'bee') FOR UPDATE")
+        looks = [await unrung.look() for _ in range(7)]
+
+    assert 0 == sum(look.rings for look in looks)
+    assert False in {look.has_more for look in looks}
+    assert 10 == sum([(await unrung.look()).rings for _ in range(4)])
 
 
 async def test_an_emptied_redis_stops_no_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:

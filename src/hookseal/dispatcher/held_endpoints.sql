@@ -205,7 +205,7 @@ WITH page AS MATERIALIZED (
           WHERE (l.tenant_id, l.endpoint_id) > ($1, $2::text::uuid)
           ORDER BY l.tenant_id, l.endpoint_id
           LIMIT $3) AS l
-    JOIN hookseal.endpoints AS e ON e.tenant_id = l.tenant_id AND e.id = l.endpoint_id
+    LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = l.tenant_id AND e.id = l.endpoint_id
 ), head AS MATERIALIZED (
     SELECT page.tenant_id, page.endpoint_id, page.enabled, page.on_dead_letter, h.id, h.state, h.waiting_for
     FROM page

@@ -33,12 +33,14 @@ class Unrung:
     """What the outbox rings in one look. `crowded` are the tenants of which more is due.
 
     `has_backlog` says whether more than one look was due. The next look then begins behind the tenant `place`.
+    `is_empty` says that nothing was changed: what is due is of other tenants, or locked by other transactions.
     """
 
     rings: list[Ring]
     crowded: frozenset[str]
     has_backlog: bool
     has_more: bool
+    is_empty: bool
     place: str
 
 
@@ -200,6 +202,7 @@ class PostgresLedger:
             crowded=frozenset(row["tenant_id"] for row in found if row["is_crowded"]),
             has_backlog=has_backlog,
             has_more=has_backlog and bool(found or place or after),
+            is_empty=not found,
             place=place,
         )
 

@@ -9,6 +9,7 @@ from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
 
 FULL_SECONDS: Final = 1.0  # while Redis has `most_standing` of these rings, each tenant gets one more in this time
+_ENDS: Final = 2  # of the list of tenants: all of it lies between two ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class UnrungRings:
         self._bell = bell
         self._clock = clock
         self._place = ""
+        self._ends = 0
         self._is_busy = True
         self._rung_at = float("-inf")
 
@@ -52,7 +54,15 @@ class UnrungRings:
         self._is_busy = found.has_backlog or bool(found.rings)
         self._rung_at = moment
         await self._put(found)
-        return Rung(len(found.rings), has_more=found.has_more and each is None)
+        return Rung(len(found.rings), has_more=not self._is_vain(found) and found.has_more and each is None)
+
+    def _is_vain(self, found: Unrung) -> bool:
+        """Return whether all tenants were looked at for nothing: other transactions have locked what is due."""
+        self._ends = self._ends + (not found.place) if found.has_backlog and found.is_empty else 0
+        if self._ends < _ENDS:
+            return False
+        self._ends = 0
+        return True
 
     async def _room(self) -> int:
         """Return how many more rings may stand in Redis."""

@@ -8,6 +8,7 @@ import structlog
 
 from hookseal.queue.bell import bell
 from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.metrics import database
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.database import Measuring, Rules
 from hookseal.worker.run import cancelled
@@ -147,6 +148,26 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
         ("hookseal_rotations_overdue", None): 0.0,
         ("hookseal_workers_live", None): 1.0,
     } == found
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_many_that_wait_for_one_reason_hide_no_other(
+    pool: "Pool[asyncpg.Record]", redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reason is counted up to the limit: a long line of one tenant does not silence the alert about secrets."""
+    monkeypatch.setattr(database, "COUNTED_AT_MOST", 3)
+    await begin(pool)
+    await subscribe(pool)
+    await publish(pool, 9)
+    await pool.execute(
+        "UPDATE hookseal.deliveries AS d SET waiting_for = CASE WHEN n < 3 THEN 'secret' ELSE 'order' END"
+        " FROM (SELECT id, row_number() OVER () AS n FROM hookseal.deliveries) AS of WHERE of.id = d.id"
+    )
+    scene = Scene(pool, redis_url, FakeClock())
+    await scene.measuring.once()
+    found = scene.figures()
+    assert (2.0, 3.0, 0.0) == tuple(found["hookseal_waiting", name] for name in ("secret", "order", "rate"))
     await scene.bell.close()
 
 

@@ -28,11 +28,17 @@ FROM (SELECT FROM (
            LIMIT $1)) AS either
       LIMIT $1) AS due
 
--- Counts the held deliveries by reason, up to a limit.
+-- Counts the held deliveries by reason, each up to a limit, so that many of one reason hide no other. The order makes the
+-- planner use the index, which has nothing else of a reason that is rare.
 -- name: waiting
-SELECT waiting_for AS label, count(*) AS number
-FROM (SELECT waiting_for FROM hookseal.deliveries WHERE waiting_for IS NOT NULL LIMIT $1) AS held
-GROUP BY waiting_for
+SELECT w.waiting_for AS label, held.number
+FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number
+    FROM (SELECT FROM hookseal.deliveries AS d
+          WHERE d.waiting_for = w.waiting_for
+          ORDER BY d.waiting_for, d.held_at
+          LIMIT $1) AS few) AS held
 
 -- Counts the enabled endpoints that are failing.
 -- name: endpoints_failing

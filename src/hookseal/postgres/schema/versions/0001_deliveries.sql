@@ -321,10 +321,10 @@ CREATE TABLE hookseal.lines (
     tenant_id     text   NOT NULL,
     endpoint_id   uuid   NOT NULL,
     last_position bigint NOT NULL DEFAULT 0 CHECK (last_position >= 0),
-    PRIMARY KEY (tenant_id, endpoint_id),
-    FOREIGN KEY (tenant_id, endpoint_id) REFERENCES hookseal.endpoints (tenant_id, id) ON UPDATE CASCADE ON DELETE CASCADE
+    PRIMARY KEY (tenant_id, endpoint_id)
 );
-COMMENT ON TABLE hookseal.lines IS 'Lines: one row for each ordered endpoint';
+COMMENT ON TABLE hookseal.lines IS
+    'Lines: one row for each ordered endpoint. No foreign key: a second publish in a transaction would lock the endpoint';
 COMMENT ON COLUMN hookseal.lines.last_position IS 'The highest position that was given out';
 
 -- Begins the line of a new ordered endpoint, behind what is left of an endpoint with this id.
@@ -343,6 +343,26 @@ $$;
 CREATE TRIGGER endpoints_begin_line AFTER INSERT ON hookseal.endpoints
     FOR EACH ROW WHEN (NEW.ordered)
     EXECUTE FUNCTION hookseal.begin_line();
+
+-- Deletes the line of an endpoint that is deleted, or gives it the endpoint's new id. It waits for every transaction that has
+-- taken positions of the line: so whoever deletes an endpoint sees all its deliveries then.
+CREATE FUNCTION hookseal.follow_endpoint() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        DELETE FROM hookseal.lines AS l WHERE l.tenant_id = OLD.tenant_id AND l.endpoint_id = OLD.id;
+    ELSE
+        UPDATE hookseal.lines AS l SET tenant_id = NEW.tenant_id, endpoint_id = NEW.id
+        WHERE l.tenant_id = OLD.tenant_id AND l.endpoint_id = OLD.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER lines_follow_endpoint AFTER DELETE OR UPDATE OF tenant_id, id ON hookseal.endpoints
+    FOR EACH ROW WHEN (OLD.ordered)
+    EXECUTE FUNCTION hookseal.follow_endpoint();
 
 -- Gives out the next positions of a line, at most 1000; returns the one before the first of them, null if the endpoint has
 -- no line. It waits for every transaction that has taken positions of this line.
