@@ -7,7 +7,7 @@ import pytest
 
 from hookseal.dispatcher.lanes import crowded, worker_lanes
 from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS
-from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES
+from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_UNANSWERED
 from hookseal.dispatcher.lanes.rotation import Rotation
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
 from hookseal.dispatcher.lanes.worker_lanes import (
@@ -40,6 +40,13 @@ def known(lanes: Lanes, *of: Ring, pace: Pace | None = None, now: float = 0.0) -
     target = replace(TARGET, pace=pace or Pace())
     for ring in of:
         lanes.claimed(replace(CLAIM, ring=ring, target=target), now)
+
+
+def answered(lanes: Lanes, *of: Ring) -> None:
+    """Let these endpoints have answered."""
+    for ring in of:
+        lanes.begin(ring, 0.0)
+        lanes.answered(ring, Outcome.DELIVERED, 0.0)
 
 
 def key(ring: Ring) -> tuple[str, str]:
@@ -89,6 +96,7 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
     lanes = Lanes(8)
     for endpoint in range(20):
         known(lanes, *(crowd := rings(8, endpoint=endpoint)))
+        answered(lanes, rings(1, endpoint=endpoint, first=8)[0])
         lanes.add(crowd, 0.0)
     picked = lanes.pick(36, 0.0)
     free = 36 - len(picked)
@@ -106,10 +114,31 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_a_turn_begins_few_requests_to_endpoints_that_do_not_answer() -> None:
+    """Each opens a connection. Those of endpoints that answered last are not limited by this."""
+    lanes = Lanes(32)
+    silent = [ring for endpoint in range(40) for ring in rings(1, endpoint=endpoint)]
+    well = rings(20, tenant="globex")
+    known(lanes, *silent, *well)
+    answered(lanes, *rings(1, tenant="globex", first=20))
+    lanes.add([*silent, *well], 0.0)
+
+    assert {"acme": MOST_UNANSWERED, "globex": MOST_UNANSWERED - 1} == Counter(
+        each.tenant_id for each in lanes.pick(100, 0.0)
+    )
+    for _ in range(2):
+        picked = lanes.pick(100, 0.0)
+        for ring in picked:
+            lanes.answered(ring, Outcome.TIMEOUT, 1.0)
+    assert {"acme": 40 - 2 * MOST_UNANSWERED} == Counter(each.tenant_id for each in picked)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_a_single_tenant_has_every_slot() -> None:
     """In an installation of one tenant no slot is left free."""
     lanes = Lanes(1_000)
     known(lanes, *(waiting := rings(500)))
+    answered(lanes, *rings(1, first=500))
     lanes.tenants.has_one = True
     lanes.add(waiting, 0.0)
     assert waiting[:100] == lanes.pick(100, 0.0)

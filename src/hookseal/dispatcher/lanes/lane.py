@@ -15,6 +15,9 @@ BREAKER_FAILURES: Final = 10  # in a row
 CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lane; then it asks PostgreSQL again
 UNKNOWN_MAY_WAIT: Final = 256  # rings of an endpoint whose settings this worker has not read yet
 LEAST_MAY_WAIT: Final = 4
+# Requests of one turn to endpoints that have not answered yet, or did not answer last. Each opens a connection: a turn
+# with more of them would hold up the others for too long.
+MOST_UNANSWERED: Final = 16
 # The endpoint, or the way to it, cannot take what is sent.
 TROUBLE: Final = frozenset({
     Outcome.THROTTLED,
@@ -49,7 +52,8 @@ class Opened:
 class Lane:
     """The state of one endpoint in one worker. `ceiling` is this worker's share of the endpoint's limit.
 
-    `is_known` says whether the settings were read: before that only one request is in flight.
+    `is_known` says whether the settings were read: before that only one request is in flight. `answers` says whether
+    the last request was answered.
     """
 
     ceiling: int
@@ -59,6 +63,7 @@ class Lane:
     tokens: float = 1.0
     filled_at: float = 0.0
     is_known: bool = False
+    answers: bool = False
     in_flight: int = 0
     failed_in_a_row: int = 0
     halved_at: float = float("-inf")
@@ -114,7 +119,8 @@ class Lane:
         self.in_flight -= 1
         if outcome in NEUTRAL:
             return False
-        if outcome not in TROUBLE:
+        self.answers = outcome not in TROUBLE
+        if self.answers:
             self.failed_in_a_row = 0
             grown = self.limit + (1.0 if self.limit < self.threshold else 1.0 / self.limit)
             self.limit = min(grown, float(max(self.ceiling, 1)))

@@ -11,7 +11,7 @@ from typing import Final
 
 from hookseal.dispatcher.lanes.crowded import CrowdedLanes
 from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import Lane, Opened, Parked
+from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED, Lane, Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
 from hookseal.dispatcher.lanes.tenants import Tenants
 from hookseal.dispatcher.model import Claim, Outcome, Ring, WaitingFor
@@ -96,8 +96,8 @@ class Lanes:
                 del self._first[ring.delivery_id]
                 self.begin(ring, now)
                 picked.append(ring)
-        passed = 0
-        while self._ready and len(picked) < most and passed < self._ready.tenants:
+        passed = unanswered = 0
+        while self._ready and len(picked) < most and passed < self._ready.tenants and unanswered < MOST_UNANSWERED:
             key = self._ready.first()
             if self.tenants.has_its_share(key[0], slots - len(picked)):
                 self.tenants.fill(key[0])
@@ -111,6 +111,7 @@ class Lanes:
             passed = 0
             if len(self._ready) > 1:
                 self._ready.pass_turn(key)
+            unanswered += not self._lane(key).answers
             picked.append(self._take(key, now))
         return picked
 
