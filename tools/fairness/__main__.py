@@ -56,16 +56,17 @@ def drawn() -> str:
 def main(arguments: list[str]) -> None:
     """Do what the arguments ask for."""
     parser = argparse.ArgumentParser(prog="make fairness", description=__doc__)
-    parser.add_argument("--sockets", action="store_true", help="measure with real sockets, in two minutes")
+    parser.add_argument("--sockets", action="store_true", help="measure with real sockets, in six minutes")
     parser.add_argument("--only", default="", metavar="KINDS", help=f"some of {', '.join(sockets.KINDS)}, with commas")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each measurement lasts")
+    parser.add_argument("--rounds", type=int, default=3, help="how often; the medians are printed")
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     asked = parser.parse_args(arguments)
     kinds = [kind.strip() for kind in asked.only.split(",") if kind.strip()] or [*sockets.KINDS][1:]
     if unknown := set(kinds) - set(sockets.KINDS):
         parser.error(f"--only does not know {', '.join(sorted(unknown))}")
     if asked.sockets:
-        print(sockets.report(asyncio.run(sockets.run(kinds, asked.seconds)), as_json=asked.json))
+        print(sockets.report(asyncio.run(sockets.run(kinds, asked.seconds, max(asked.rounds, 1))), as_json=asked.json))
         return
     (ROOT / "docs/proof/fairness.svg").write_text(drawn(), encoding="utf-8")
     print("wrote docs/proof/fairness.svg")

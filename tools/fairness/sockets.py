@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+import statistics
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import asyncpg
@@ -183,10 +184,25 @@ async def _steady(observer: "asyncpg.Connection[asyncpg.Record]", installation: 
     return number
 
 
-async def run(kinds: Iterable[str], seconds: float) -> list[Found]:
-    """Return what was found for each kind, the healthy alone first, on the same servers."""
+async def run(kinds: Iterable[str], seconds: float, rounds: int) -> list[Found]:
+    """Return the medians of the rounds for each kind, the healthy alone first, on the same servers.
+
+    Each round measures every kind once, so that a change of the machine meets all of them.
+    """
     async with site() as here:
-        return [await measured(here, kind, seconds) for kind in ("none", *kinds)]
+        found = [[await measured(here, kind, seconds) for kind in ("none", *kinds)] for _ in range(rounds)]
+    return [median(of_kind) for of_kind in zip(*found, strict=True)]
+
+
+def median(of_kind: Sequence[Found]) -> Found:
+    """Return the medians of the waits, and the sums of what was sent and published."""
+    return replace(
+        of_kind[0],
+        sent=sum(each.sent for each in of_kind),
+        published=sum(each.published for each in of_kind),
+        p50_ms=statistics.median(each.p50_ms for each in of_kind),
+        p99_ms=statistics.median(each.p99_ms for each in of_kind),
+    )
 
 
 def report(found: list[Found], *, as_json: bool) -> str:

@@ -126,11 +126,11 @@ def test_a_turn_begins_few_requests_to_endpoints_that_do_not_answer() -> None:
     assert {"acme": MOST_UNANSWERED, "globex": MOST_UNANSWERED - 1} == Counter(
         each.tenant_id for each in lanes.pick(100, 0.0)
     )
-    for _ in range(2):
-        picked = lanes.pick(100, 0.0)
-        for ring in picked:
-            lanes.answered(ring, Outcome.TIMEOUT, 1.0)
-    assert {"acme": 40 - 2 * MOST_UNANSWERED} == Counter(each.tenant_id for each in picked)
+    for ring in (second := lanes.pick(100, 0.0)):
+        lanes.answered(ring, Outcome.TIMEOUT, 1.0)
+    assert {"acme": MOST_UNANSWERED, "globex": 20 - MOST_UNANSWERED + 1} == Counter(each.tenant_id for each in second)
+    lanes.add(rings(1, endpoint=99), 1.0)
+    assert {"acme": 40 - 2 * MOST_UNANSWERED + 1} == Counter(each.tenant_id for each in lanes.pick(100, 1.0))
 
 
 @pytest.mark.req("DEL-09", part="lanes")
