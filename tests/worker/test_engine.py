@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.model import Outcome, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
@@ -41,7 +41,10 @@ def ring(number: int) -> Ring:
 
 
 class Noting(RingHandler):
-    """Notes the deliveries of all rings; `busy` runs before each batch. The lane of `RING` has room for all."""
+    """Notes the deliveries of all rings; `busy` runs before each batch.
+
+    The endpoint of `RING` has answered, and its lane has room for all.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class Noting(RingHandler):
         slots = InFlight(500) if in_flight is None else in_flight
         super().__init__(parts, slots, meter, movement or Movement(clock, sweep_seconds=15), lanes=lanes)
         lanes.claimed(CLAIM, 0.0)
+        lanes.begin(CLAIM.ring, 0.0)
+        lanes.answered(CLAIM.ring, Outcome.DELIVERED, 0.0)
         self.heard: list[str] = []
         self.batches: list[int] = []
         self.dropped: list[Dropped] = []

@@ -21,6 +21,7 @@ LOOK_SECONDS: Final = 1.0  # between two looks for crowded lanes of other worker
 BUSY_LOOK_SECONDS: Final = 0.1  # between two turns while this worker looks after a crowded lane
 COUNT_SECONDS: Final = 30.0  # between two looks whether there is a second tenant
 MOST_AT_ONCE: Final = 1_000  # rings parked in one statement
+MOST_FETCHES: Final = 80  # statements in one turn: each asks 128 lanes, and a worker looks after 10,000
 
 
 class LaneKeeper:
@@ -112,8 +113,10 @@ class LaneKeeper:
                 self._lanes.crowded.forget(lane.key)
 
     async def _fetch(self) -> None:
-        """Fetch the next deliveries of the lanes that have room, if slots are free."""
-        room = self._in_flight.room
-        wanted = self._lanes.wanted(room, self._clock.monotonic()) if room else []
-        if wanted:
+        """Fetch the next deliveries of the lanes that have room, if slots are free, until every such lane was asked."""
+        for _ in range(MOST_FETCHES):
+            room = self._in_flight.room
+            wanted = self._lanes.wanted(room, self._clock.monotonic()) if room else []
+            if not wanted:
+                return
             self._lanes.found(wanted, await self._store.next(wanted), self._clock.monotonic())

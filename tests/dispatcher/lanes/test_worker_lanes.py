@@ -13,6 +13,7 @@ from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
 from hookseal.dispatcher.lanes.worker_lanes import (
     LONGEST_WAIT_SECONDS,
     LOOK_AHEAD,
+    MOST_ASKED,
     MOST_BLOCKED,
     MOST_TO_PARK,
     Lanes,
@@ -303,6 +304,20 @@ def test_the_next_of_a_crowded_lane() -> None:
     lanes.unclaimed(more[0], 0.0)
     lanes.add(rings(20, first=70, parked=True), 0.0)
     assert [] == lanes.take_parked(100), "it waits in PostgreSQL already"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_of_many_crowded_lanes_a_look_asks_many() -> None:
+    """It asks a few deliveries of each, since most lanes may be empty; the next look asks the others."""
+    lanes = Lanes(32)
+    of = [rings(1, endpoint=endpoint)[0] for endpoint in range(MOST_ASKED + 20)]
+    known(lanes, *of)
+    for ring in of:
+        lanes.crowded.learn(key(ring))
+    first = lanes.wanted(500, 0.0)
+    assert [(key(ring), 1) for ring in of[:MOST_ASKED]] == first
+    lanes.found(first, [], 0.0)
+    assert [(key(ring), 1) for ring in of[MOST_ASKED:]] == lanes.wanted(500, 0.0)
 
 
 @pytest.mark.req("DEL-09", part="lanes")

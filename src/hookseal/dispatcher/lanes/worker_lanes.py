@@ -195,15 +195,15 @@ class Lanes:
         self._got_room = False
         left = min(self.space(slots), MOST_ASKED)
         asked: list[tuple[Key, int]] = []
-        for key in self.crowded.turns(now):
-            if left <= 0:
-                break
+        each = max(left // max(len(self.crowded), 1), 1)  # of many lanes few may have more: a look asks many
+        for key in self.crowded.turns(now) if left > 0 else ():
             lane = self._lane(key)
             room = lane.room(now) - len(self._waiting.get(key, ()))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
             if room > 0 and not few and not self.tenants.is_full(key[0]):
-                asked.append((key, min(room, left)))
-                left -= asked[-1][1]
+                asked.append((key, min(room, each)))
+                if (left := left - asked[-1][1]) <= 0:
+                    break
         return asked
 
     def found(self, asked: Sequence[tuple[Key, int]], rings: Sequence[Ring], now: float) -> None:
