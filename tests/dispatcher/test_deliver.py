@@ -5,13 +5,26 @@ from datetime import timedelta
 
 import pytest
 
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, State
+from hookseal.dispatcher.deliver import by_endpoint
+from hookseal.dispatcher.model import Answer, Failure, FailureKind, Pace, Reply, State
 from hookseal.ground.errors import CannotSign, Defect
+from hookseal.ground.ids import EndpointId
 from tests.dispatcher.scene import GONE, OK, Scene, attempt, take
-from tests.doubles.claims import DELIVERY, RETRIES, RING, overlapping, target
+from tests.doubles.claims import CLAIM, DELIVERY, RETRIES, RING, TARGET, overlapping, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
+
+OTHER = EndpointId("01900000-0000-7000-8000-0000000000ee")
+
+
+def test_claims_are_prepared_by_endpoint() -> None:
+    """The claims of one endpoint come together, in their order; its settings say whether it is ordered."""
+    ordered = replace(CLAIM, ring=replace(RING, endpoint_id=OTHER), target=replace(TARGET, pace=Pace(ordered=True)))
+    gone = replace(ordered, target=None)
+
+    assert [[CLAIM, CLAIM], [ordered, gone]] == by_endpoint([CLAIM, ordered, CLAIM, gone])
+    assert [False, True, False] == [each.is_ordered for each in (CLAIM, ordered, gone)]
 
 
 @pytest.mark.req("DEL-03", "DEL-15")

@@ -266,6 +266,8 @@ def test_a_refused_ring_counts_for_its_tenant() -> None:
     lanes.left(crowd[0].delivery_id, 0.0)
     assert crowd[8:] == lanes.pick(2, 0.0)
     lanes.add_first(rings(1, first=50), 1.0)
+    lanes.park_old(1.0)
+    assert lanes.ready
     lanes.park_old(1.0 + LONGEST_WAIT_SECONDS)
     assert not lanes.ready
 
