@@ -376,7 +376,7 @@ async def test_lines_are_looked_at_in_pages(stored: Installation) -> None:
 
 
 async def test_disabled_and_enabled(stored: Installation) -> None:
-    """Everything of the line waits for a disabled endpoint, whoever disables it, and then goes out in order."""
+    """The whole line waits while its endpoint is disabled, and goes out in order after that."""
     rings = await published(stored, 2)
     async with stored.pool.acquire() as connection:
         await disable_endpoint(stored.operator(connection), ACME, rings[0].endpoint_id, reason="x")

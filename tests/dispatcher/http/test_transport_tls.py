@@ -55,7 +55,7 @@ async def send_request(server: ssl.SSLContext, *, trust: ssl.SSLContext | None =
         (certificate_for("other.example", "127.0.0.1"), "the certificate is for another name"),
         (certificate_for("localhost", by=None), "the certificate is self-signed"),
         (
-            certificate_for("localhost", by=authority("nobody's")),
+            certificate_for("localhost", by=authority("untrusted")),
             UNTRUSTED,
         ),
     ],

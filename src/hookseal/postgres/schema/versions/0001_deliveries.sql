@@ -345,7 +345,7 @@ CREATE TRIGGER endpoints_begin_line AFTER INSERT ON hookseal.endpoints
     EXECUTE FUNCTION hookseal.begin_line();
 
 -- Deletes the line of an endpoint that is deleted, or gives it the endpoint's new id. It waits for every transaction that has
--- taken positions of the line: so whoever deletes an endpoint sees all its deliveries then.
+-- taken positions of the line: so the transaction that deletes the endpoint then sees all its deliveries.
 CREATE FUNCTION hookseal.follow_endpoint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
