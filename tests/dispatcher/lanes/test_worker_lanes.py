@@ -323,6 +323,19 @@ def test_of_many_crowded_lanes_a_look_asks_many() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_a_lane_is_asked_for_more_than_waits_here() -> None:
+    """The oldest that wait in PostgreSQL are those that wait here already: so it asks for as many more."""
+    lanes = Lanes(8)
+    known(lanes, *(waiting := rings(3, parked=True)))
+    lanes.crowded.learn(key(waiting[0]))
+    lanes.add(waiting, 0.0)
+    asked = lanes.wanted(100, 0.0)
+    assert [(key(waiting[0]), 8)] == asked
+    lanes.found(asked, waiting, 0.0)
+    assert [] == lanes.wanted(100, 0.0), "it had no more"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_a_lane_that_is_empty_is_forgotten() -> None:
     """A lane that was found empty is asked again soon, and is no longer looked after when it stays empty."""
     lanes = Lanes(8)

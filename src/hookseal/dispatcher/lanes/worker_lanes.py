@@ -198,11 +198,11 @@ class Lanes:
         each = max(left // max(len(self.crowded), 1), 1)  # of many lanes few may have more: a look asks many
         for key in self.crowded.turns(now) if left > 0 else ():
             lane = self._lane(key)
-            room = lane.room(now) - len(self._waiting.get(key, ()))
+            room = lane.room(now) - (here := len(self._waiting.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
             if room > 0 and not few and not self.tenants.is_full(key[0]):
-                asked.append((key, min(room, each)))
-                if (left := left - asked[-1][1]) <= 0:
+                asked.append((key, here + min(room, each)))  # the oldest there are those that wait here
+                if (left := left - min(room, each)) <= 0:
                     break
         return asked
 
