@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
@@ -36,6 +37,10 @@ from tests.servers import (
 )
 
 pytest_plugins = ["tests.plugins.requirements"]
+
+# No test depends on an idle machine.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _SHARED = pytest.StashKey[Shared]()
 _NUMBERS = count()

@@ -8,6 +8,7 @@ import pytest
 
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, PostgresLanes
+from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.ground.ids import EndpointId, TenantId
@@ -73,22 +74,36 @@ async def probe(stored: Installation) -> int:
 async def test_what_waits_in_a_lane_is_claimed_from_it(stored: Installation) -> None:
     """Parked deliveries spend no attempt, are in no queue, and are claimed from their lane, the oldest first."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
-    assert {each.delivery_id for each in rings} == await lanes.park(parked(rings))
+    assert dict.fromkeys((each.delivery_id for each in rings), True) == await lanes.park(parked(rings))
+    assert dict.fromkeys((each.delivery_id for each in rings), False) == await lanes.park(parked(rings))
     rings += await published(stored, 2)
     assert ["concurrency"] * 6 == await waiting(stored, rings)
     assert [] == await unrung(stored)
-    assert await ledger(stored.pool).claim(rings[0]) is None, "a ring alone does not claim it"
 
     [lane] = await lanes.page()
     assert (("acme", rings[0].endpoint_id), None, True) == (lane.key, lane.reopened_at, lane.is_open)
-    found = await lanes.next([(lane.key, 5)])
+    found = await lanes.next([Asked(lane.key, 5)])
     assert [replace(each, is_parked=True) for each in rings[:5]] == found
+    assert found[3:4] == await lanes.next([Asked(lane.key, 1, after=found[2].delivery_id)])
     claimed = await ledger(stored.pool).claim_all(found, None, most_bytes=1_000_000)
     assert [1] * 5 == [each.number for each in claimed.claims]
     assert [None] * 5 == await waiting(stored, rings[:5])
-    assert rings[5].delivery_id == (await lanes.next([(lane.key, 5)]))[0].delivery_id
+    assert rings[5].delivery_id == (await lanes.next([Asked(lane.key, 5)]))[0].delivery_id
     again = await ledger(stored.pool).claim_all(found, None, most_bytes=1_000_000)
     assert ([], []) == (again.claims, again.busy)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_ring_begins_what_waits_for_room_and_nothing_else(stored: Installation) -> None:
+    """A worker handles a ring while the lane has room. The ring begins nothing of a rate, or of a held endpoint."""
+    rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
+    await lanes.park([Parked(rings[0], WaitingFor.RATE), *parked(rings[1:])])
+    claimed = await ledger(stored.pool).claim_all(rings[:2], None, most_bytes=1_000)
+    assert [rings[1]] == [each.ring for each in claimed.claims]
+
+    await open_breaker(stored, rings[0])
+    assert "concurrency" == (await stored.delivery(rings[2]))["waiting_for"]
+    assert await ledger(stored.pool).claim(rings[2]) is None
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -99,7 +114,7 @@ async def test_a_lane_is_forgotten_only_when_nothing_waits(stored: Installation)
     [lane] = await lanes.page()
     await lanes.forget([lane.key])
     assert [lane] == await lanes.page()
-    await ledger(stored.pool).claim_all(await lanes.next([(lane.key, 1)]), None, most_bytes=1_000)
+    await ledger(stored.pool).claim_all(await lanes.next([Asked(lane.key, 1)]), None, most_bytes=1_000)
     await lanes.forget([lane.key])
 
     assert [] == await lanes.page()
@@ -161,7 +176,9 @@ async def test_one_probe_closes_the_breaker(stored: Installation) -> None:
     [lane] = await lanes.page()
     assert isinstance(lane.reopened_at, datetime)
     assert lane.is_open
-    assert [each.delivery_id for each in rings[1:]] == [each.delivery_id for each in await lanes.next([(lane.key, 9)])]
+    assert [each.delivery_id for each in rings[1:]] == [
+        each.delivery_id for each in await lanes.next([Asked(lane.key, 9)])
+    ]
     assert ["concurrency"] == await waiting(stored, await published(stored, 1))
 
 
@@ -176,11 +193,11 @@ async def test_what_is_parked_while_the_breaker_is_open(stored: Installation) ->
         await connection.execute(
             "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", rings[3].delivery_id
         )
-        assert {rings[1].delivery_id, rings[2].delivery_id} == await lanes.park(parked(rings))
+        assert {rings[1].delivery_id: True, rings[2].delivery_id: True} == await lanes.park(parked(rings))
     assert [None, "breaker", "breaker", None] == await waiting(stored, rings)
     [lane] = await lanes.page()
     assert not lane.is_open
-    assert [] == await lanes.next([(lane.key, 9)])
+    assert [] == await lanes.next([Asked(lane.key, 9)])
 
 
 @pytest.mark.req("DEL-09", part="lanes")

@@ -10,6 +10,7 @@ import pytest
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.held_endpoints import FIRST_LINE, PostgresHeldEndpoints
 from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Parked
 from hookseal.dispatcher.model import Attempt, Claim, OnDeadLetter, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.publish import publish_json
@@ -77,7 +78,7 @@ async def end(stored: Installation, ring: Ring, state: State = State.DELIVERED) 
 
 async def following(stored: Installation, ring: Ring) -> list[Ring]:
     """Return what a worker takes next from the line of this delivery."""
-    return await PostgresLanes(stored.pool).next([((ring.tenant_id, ring.endpoint_id), 9)])
+    return await PostgresLanes(stored.pool).next([Asked((ring.tenant_id, ring.endpoint_id), 9)])
 
 
 async def moved(stored: Installation) -> int:

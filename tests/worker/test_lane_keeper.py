@@ -1,5 +1,6 @@
 """What one turn of the lane keeper fetches, on a real PostgreSQL."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +9,14 @@ import pytest
 import structlog
 
 from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
+from hookseal.dispatcher.model import NO_PACE, Ring
+from hookseal.ground.ids import DeliveryId
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter
+from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.clock import FakeClock
 
 Pool = asyncpg.Pool
@@ -32,13 +37,37 @@ SELECT tenant_id, hookseal.uuid7(), id, 'e', 'concurrency', now() FROM hookseal.
 async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> None:
     """What waits in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
     await pool.execute(_STORE.replace("$1", str(_LANES)))
-    lanes, parts = Lanes(32), SimpleNamespace(clock=FakeClock(), jitter=lambda: 0.5, log=structlog.get_logger())
-    keeper = LaneKeeper(PostgresLanes(pool), lanes, InFlight(500), _any(parts), meter=WorkerMeter())
+    lanes, keeper = _keeper(pool, concurrency=32)
     await keeper.once(_any(SimpleNamespace(wake=lambda: None)))
 
     assert _LANES == len(lanes.crowded)
     waiting = await pool.fetchval("SELECT id::text FROM hookseal.deliveries")
     assert [waiting] == [ring.delivery_id for ring in lanes.pick(10, 0.0)]
+
+
+async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[asyncpg.Record]") -> None:
+    """A ring without room is not tried if its delivery waits in PostgreSQL already: the outbox may have parked it."""
+    await pool.execute(_STORE.replace("$1", "1"))
+    waiting = await pool.fetchrow(
+        "SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries"
+    )
+    ring = Ring(**dict(waiting or {}))
+    lanes, keeper = _keeper(pool, concurrency=1)
+    lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), 0.0)
+    lanes.begin(replace(ring, delivery_id=DeliveryId("in flight")), 0.0)
+    lanes.add([*(replace(ring, delivery_id=DeliveryId(str(each))) for each in range(LEAST_MAY_WAIT)), ring], 0.0)
+    assert lanes.needs_database
+    await keeper.once(_any(SimpleNamespace(wake=lambda: None)))
+
+    assert not lanes.ready
+
+
+def _keeper(pool: "Pool[asyncpg.Record]", *, concurrency: int) -> tuple[Lanes, LaneKeeper]:
+    lanes, parts = (
+        Lanes(concurrency),
+        SimpleNamespace(clock=FakeClock(), jitter=lambda: 0.5, log=structlog.get_logger()),
+    )
+    return lanes, LaneKeeper(PostgresLanes(pool), lanes, InFlight(500), _any(parts), meter=WorkerMeter())
 
 
 def _any(value: object) -> Any:

@@ -234,11 +234,11 @@ class Simulation:
         """Fetch what is next of the crowded lanes, and look again while there are any."""
         wanted = worker.lanes.wanted(worker.slots - worker.taken, self.now)
         found: list[Ring] = []
-        for key, number in wanted:
-            endpoint = self.endpoints[key]
-            while endpoint.parked and number > 0 and not endpoint.is_held:
-                found.append(self._ring_of(self.deliveries[heapq.heappop(endpoint.parked)], is_parked=True))
-                number -= 1  # noqa: PLW2901 -- so many are still wanted
+        for each in wanted:
+            endpoint = self.endpoints[each.key]
+            if not endpoint.is_held:
+                taken = [heapq.heappop(endpoint.parked) for _ in range(min(each.number, len(endpoint.parked)))]
+                found += [self._ring_of(self.deliveries[number], is_parked=True) for number in taken]
         worker.lanes.found(wanted, found, self.now)
         for key in worker.lanes.crowded.emptied(self.now):
             endpoint = self.endpoints[key]

@@ -10,12 +10,22 @@
                                 ORDER BY h.position, h.id
                                 LIMIT 1))
 
+-- Whether a delivery may begin that a ring names: it is due, and waits for nothing. One that waits in its lane may begin if
+-- a worker has taken it from there (`is_parked`), or if it waits for no more than room: a worker handles a ring only while the
+-- lane has room. (The outbox parks what is rung already, too.)
+-- `CASE` makes the planner find a delivery by its id, instead of reading everything that is due.
+-- name: may_begin
+CASE WHEN d.state = 'pending'
+      AND (d.waiting_for IS NULL OR a.is_parked
+           OR d.waiting_for = 'concurrency'
+              AND NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                              WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.released_at IS NULL))
+     THEN d.next_attempt_at <= now() END
+
 -- Claims the due deliveries of these rings, each with its event and the endpoint's row.
 -- It waits for no lock: it leaves out a delivery if another transaction has locked it or its endpoint. It also leaves out
 -- deliveries that do not fit into $8 bytes of bodies, counted in the order of the rings.
--- `IS NOT DISTINCT FROM` and `CASE` make the planner find a delivery by its id, instead of reading the backlog of its
--- endpoint or everything that is due.
--- A delivery that waits is claimed only if a worker has taken it from its lane (`is_parked`).
+-- `IS NOT DISTINCT FROM` makes the planner find a delivery by its id, instead of reading the backlog of its endpoint.
 -- A delivery in the line of an ordered endpoint is claimed only if it is the head. The comparison with the position that the
 -- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
@@ -29,7 +39,7 @@ WITH asked AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
     WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
-      AND CASE WHEN d.state = 'pending' AND (d.waiting_for IS NULL OR a.is_parked) THEN d.next_attempt_at <= now() END
+      AND {may_begin}
       AND {is_in_turn}
     FOR UPDATE OF d SKIP LOCKED
 ), endpoint_id AS MATERIALIZED (
@@ -97,7 +107,7 @@ FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid
      AS a (tenant_id, endpoint_id, id, is_parked)
 JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
 WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
-      AND CASE WHEN d.state = 'pending' AND (d.waiting_for IS NULL OR a.is_parked) THEN d.next_attempt_at <= now() END
+      AND {may_begin}
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
 -- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.model import Ring
@@ -34,13 +35,16 @@ class PostgresLanes:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    async def park(self, parked: Sequence[Parked]) -> set[str]:
-        """Let these deliveries wait; return the ids of those that do. The others are not due, locked, or a probe."""
+    async def park(self, parked: Sequence[Parked]) -> dict[str, bool]:
+        """Let these deliveries wait; return the ids of those that wait, and whether they do since now.
+
+        The others are not due, locked, or a probe.
+        """
         columns = _lines([
             (each.ring.tenant_id, each.ring.endpoint_id, each.ring.delivery_id, each.waiting_for.value)
             for each in parked
         ])  # fmt: skip
-        return {row[0] for row in await self._rows("park", *columns)}
+        return {row["delivery_id"]: row["is_new"] for row in await self._rows("park", *columns)}
 
     async def open_breakers(self, opened: Sequence[Opened], *, spread: float) -> set[Key]:
         """Hold these endpoints until a probe is answered; return those that were not held already.
@@ -59,9 +63,9 @@ class PostgresLanes:
             for row in await self._rows("page", *after, PAGE)
         ]
 
-    async def next(self, wanted: Sequence[tuple[Key, int]]) -> list[Ring]:
-        """Return the oldest waiting deliveries of these lanes, at most so many of each. Nothing is changed."""
-        rows = await self._rows("next", *_lines([(*key, str(number)) for key, number in wanted]))
+    async def next(self, asked: Sequence[Asked]) -> list[Ring]:
+        """Return the oldest waiting deliveries that are asked for, those of a lane in order. Nothing is changed."""
+        rows = await self._rows("next", *_lines([(*each.key, str(each.number), each.after) for each in asked]))
         return [
             Ring(
                 tenant_id=TenantId(row["tenant_id"]),

@@ -3,8 +3,8 @@
 
 -- Lets the due deliveries of these rings wait, each for $4 or for what its held endpoint waits for.
 -- A lane that is not held is crowded from now on, before the first of them waits: so a worker finds them. It leaves out
--- the probe of a held endpoint. It returns those that wait now. What waits for its order does not make a lane crowded, and
--- is no probe: the leader makes it due when its turn comes.
+-- the probe of a held endpoint. It returns those that wait, also those that waited before. What waits for its order does
+-- not make a lane crowded, and is no probe: the leader makes it due when its turn comes.
 -- name: park
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, a.id, a.waiting_for
@@ -28,14 +28,20 @@ WITH asked AS MATERIALIZED (
     GROUP BY tenant_id, endpoint_id
     ORDER BY tenant_id, endpoint_id
     ON CONFLICT DO NOTHING
+), new AS (
+    UPDATE hookseal.deliveries AS d
+    SET waiting_for = CASE WHEN judged.waiting_for = 'order' THEN 'order' ELSE coalesce(judged.held_for, judged.waiting_for) END,
+        held_at = now(), rung_at = NULL,
+        last_error = coalesce(judged.reason, d.last_error)
+    FROM judged
+    WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
+    RETURNING d.id
 )
-UPDATE hookseal.deliveries AS d
-SET waiting_for = CASE WHEN judged.waiting_for = 'order' THEN 'order' ELSE coalesce(judged.held_for, judged.waiting_for) END,
-    held_at = now(), rung_at = NULL,
-    last_error = coalesce(judged.reason, d.last_error)
-FROM judged
-WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
-RETURNING d.id::text AS delivery_id
+SELECT new.id::text AS delivery_id, true AS is_new FROM new
+UNION ALL
+SELECT d.id::text, false
+FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id AND d.state = 'pending' AND d.waiting_for IS NOT NULL
 
 -- Opens the breakers of these endpoints: they are held until a probe is answered, the first after $4 seconds.
 -- An endpoint that is held already is left as it is, and not returned.
@@ -63,13 +69,14 @@ WHERE (l.tenant_id, l.endpoint_id) > ($1, $2::text::uuid)
 ORDER BY l.tenant_id, l.endpoint_id
 LIMIT $3
 
--- Returns the oldest waiting deliveries of these lanes, as many of each as asked for. Nothing is changed.
+-- Returns the oldest waiting deliveries of these lanes behind the given ids, as many of each as asked for. Nothing is changed.
 -- Each lane is read once for each reason to wait, so that the index gives the oldest without reading the others. Of what
 -- waits for its order only the head of the line is returned.
 -- name: next
 SELECT a.tenant_id, a.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
-FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::integer[])
-     WITH ORDINALITY AS a (tenant_id, endpoint_id, wanted, n)
+FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::integer[],
+            string_to_array($4, E'\n', '')::uuid[])
+     WITH ORDINALITY AS a (tenant_id, endpoint_id, wanted, after, n)
 CROSS JOIN LATERAL (
     SELECT oldest.id
     FROM unnest(ARRAY['breaker', 'concurrency', 'rate']) AS w (waiting_for)
@@ -77,6 +84,7 @@ CROSS JOIN LATERAL (
         SELECT held.id
         FROM hookseal.deliveries AS held
         WHERE held.tenant_id = a.tenant_id AND held.endpoint_id = a.endpoint_id AND held.waiting_for = w.waiting_for
+          AND held.id > a.after
         ORDER BY held.id
         LIMIT a.wanted) AS oldest
     UNION ALL

@@ -70,7 +70,7 @@ class LaneKeeper:
                 self._lanes.crowded.learn(key)
             waiting = await self._store.park(parked)
             for each in parked:
-                if each.ring.delivery_id in waiting:
+                if waiting.get(each.ring.delivery_id):
                     self._meter.held(each.waiting_for)
             refused = [each.ring for each in in_lanes if each.ring.delivery_id not in waiting]
             self._lanes.add_first(refused, self._clock.monotonic())

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Final
 
 from hookseal.dispatcher.deliver import by_endpoint, claim, finish, prepare
+from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Claim, Claimed, Outcome, Ring
 from hookseal.dispatcher.ports import Parts
@@ -27,8 +28,8 @@ _LONGEST_REST_SECONDS: Final = 8.0
 FAILED_SECONDS: Final = 1.0  # how long rings are kept after PostgreSQL did not answer
 MOST_AT_ONCE: Final = 128  # deliveries in one claim
 LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
-GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while there are more rings than slots
-_PART: Final = 4
+GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while turns are large
+_PART: Final = 2
 
 
 class RingHandler:
@@ -54,7 +55,7 @@ class RingHandler:
         self._crowded = crowded
         self._awake = asyncio.Event()
         self._spacious = asyncio.Event()
-        self._has_more = False
+        self._is_large = False
         self._meter = meter
         self._kept: list[tuple[float, int, Ring]] = []
         self._order = count()
@@ -97,7 +98,7 @@ class RingHandler:
         """Handle the rings whose turn it is until `stop`; call `turn` before each turn."""
         while not stop.is_set():
             turn()
-            if self._has_more:  # one claim of many deliveries costs much less than many claims of one
+            if self._is_large:  # one claim of many deliveries costs much less than many claims of one
                 await self._in_flight.wait_for_room(GATHER_SECONDS, min(self._in_flight.limit // _PART, MOST_AT_ONCE))
             room = min(self._in_flight.room, MOST_AT_ONCE)
             if not room:
@@ -107,7 +108,7 @@ class RingHandler:
             self._awake.clear()
             rings = self._turn(room)
             self._spacious.set()
-            self._has_more = len(rings) == room
+            self._is_large = len(rings) == room or len(rings) > MOST_UNANSWERED
             if rings:
                 await self.handle(rings)
             else:

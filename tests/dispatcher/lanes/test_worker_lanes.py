@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hookseal.dispatcher.lanes import crowded, worker_lanes
-from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS
+from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS, START_OVER_SECONDS, Asked
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_UNANSWERED
 from hookseal.dispatcher.lanes.rotation import Rotation
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
@@ -298,7 +298,7 @@ def test_the_next_of_a_crowded_lane() -> None:
     assert [] == lanes.wanted(100, 0.0), "it asks once for several"
     lanes.answered(crowd[1], Outcome.DELIVERED, 0.0)
     asked = lanes.wanted(100, 0.0)
-    assert [(key(crowd[0]), 2)] == asked
+    assert [Asked(key(crowd[0]), 2)] == asked
 
     more = rings(2, first=50, parked=True)
     lanes.found(asked, more, 0.0)
@@ -317,9 +317,9 @@ def test_of_many_crowded_lanes_a_look_asks_many() -> None:
     for ring in of:
         lanes.crowded.learn(key(ring))
     first = lanes.wanted(500, 0.0)
-    assert [(key(ring), 1) for ring in of[:MOST_ASKED]] == first
+    assert [Asked(key(ring), 1) for ring in of[:MOST_ASKED]] == first
     lanes.found(first, [], 0.0)
-    assert [(key(ring), 1) for ring in of[MOST_ASKED:]] == lanes.wanted(500, 0.0)
+    assert [Asked(key(ring), 1) for ring in of[MOST_ASKED:]] == lanes.wanted(500, 0.0)
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -330,9 +330,33 @@ def test_a_lane_is_asked_for_more_than_waits_here() -> None:
     lanes.crowded.learn(key(waiting[0]))
     lanes.add(waiting, 0.0)
     asked = lanes.wanted(100, 0.0)
-    assert [(key(waiting[0]), 8)] == asked
+    assert [Asked(key(waiting[0]), 8)] == asked
     lanes.found(asked, waiting, 0.0)
     assert [] == lanes.wanted(100, 0.0), "it had no more"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_lane_is_read_on_from_where_the_last_look_ended() -> None:
+    """What was fetched is not read again, except once a second, after the end, and after some was dropped here."""
+    lanes = Lanes(8)
+    known(lanes, *(waiting := rings(8, parked=True)))
+    lanes.crowded.learn(lane := key(waiting[0]))
+    lanes.found(lanes.wanted(100, 0.0), waiting, 0.0)
+    assert waiting == lanes.pick(100, 0.0)
+    for ring in waiting:
+        lanes.answered(ring, Outcome.DELIVERED, 0.0)
+    behind = Asked(lane, 8, after=waiting[-1].delivery_id)
+    assert [behind] == lanes.wanted(100, START_OVER_SECONDS / 2)
+    assert [Asked(lane, 8)] == lanes.wanted(100, START_OVER_SECONDS), "an older one may wait there since"
+
+    lanes.found([behind], rings(8, first=50, parked=True), 1.0)
+    assert 8 == len(lanes.pick(100, 1.0))
+    lanes.add(rings(20, first=70, parked=True), 1.0)
+    assert Asked(lane, 13) == lanes.crowded.ask(lane, 5, 8, 1.0), "it has no place for all of them"
+
+    lanes.found([behind], rings(8, first=50, parked=True), 1.0)
+    lanes.found([behind], rings(7, first=60, parked=True), 1.0)
+    assert Asked(lane, 5) == lanes.crowded.ask(lane, 5, 0, 1.0), "it had fewer: the end"
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -344,7 +368,7 @@ def test_a_lane_that_is_empty_is_forgotten() -> None:
     lanes.found(lanes.wanted(100, 0.0), [], 0.0)
     assert ([], []) == (lanes.wanted(100, 0.0), lanes.crowded.emptied(0.0))
     asked = lanes.wanted(100, 1.0)
-    assert [(lane, 8)] == asked
+    assert [Asked(lane, 8)] == asked
     lanes.found(asked, rings(1, parked=True), 1.0)
     lanes.found(lanes.wanted(100, 2.0), [], 2.0)
     assert ([], [lane]) == (lanes.crowded.emptied(2.0), lanes.crowded.emptied(2.0 + EMPTY_SECONDS))
@@ -436,12 +460,12 @@ def test_the_next_of_a_line_is_expected() -> None:
     (ring,) = rings(1)
     known(lanes, ring, pace=Pace(ordered=True))
     lanes.crowded.expect(key(ring))
-    assert [(key(ring), 1)] == lanes.wanted(100, 0.0)
-    lanes.found([(key(ring), 1)], [], 0.0)
+    assert [Asked(key(ring), 1)] == lanes.wanted(100, 0.0)
+    lanes.found([Asked(key(ring), 1)], [], 0.0)
     assert [] == lanes.wanted(100, 0.0)
     lanes.crowded.expect(key(ring))
 
-    assert [(key(ring), 1)] == lanes.wanted(100, 0.0)
+    assert [Asked(key(ring), 1)] == lanes.wanted(100, 0.0)
     assert [] == lanes.crowded.emptied(EMPTY_SECONDS)
 
 

@@ -11,12 +11,25 @@ MOST_CROWDED: Final = 10_000  # lanes whose waiting deliveries this worker looks
 MOST_LOOKED_AT: Final = 256  # lanes in one look; the next look continues behind them
 EMPTY_SECONDS: Final = 2.0  # a lane that is empty for so long is no longer crowded
 ASK_AGAIN_SECONDS: Final = 0.1
+START_OVER_SECONDS: Final = 1.0  # after which a lane is read from its oldest delivery again
+BEGINNING: Final = "00000000-0000-0000-0000-000000000000"  # before the oldest delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question for the oldest waiting deliveries of a lane: at most `number`, with ids behind `after`."""
+
+    key: Key
+    number: int
+    after: str = BEGINNING
 
 
 @dataclass(slots=True)
 class _Known:
     empty_since: float | None = None
     ask_at: float = float("-inf")
+    after: str = BEGINNING
+    began_at: float = float("-inf")
 
 
 class CrowdedLanes:
@@ -57,21 +70,44 @@ class CrowdedLanes:
             if now >= self._known[key].ask_at:
                 yield key
 
-    def found(self, asked: Sequence[tuple[Key, int]], rings: Sequence[Ring], now: float) -> None:
+    def start_over(self, key: Key) -> None:
+        """Read this lane from its oldest delivery: some that were fetched still wait in PostgreSQL."""
+        if (known := self._known.get(key)) is not None:
+            known.after = BEGINNING
+
+    def ask(self, key: Key, room: int, here: int, now: float) -> Asked:
+        """Return what to ask this lane for: `room` more than were fetched. `here` of it wait in this worker.
+
+        Behind what was fetched, no delivery is read again. Older ones may wait there since, so that a lane with a
+        backlog is read from its oldest delivery once a second. The oldest then are those that wait here.
+        """
+        known = self._known[key]
+        if now >= known.began_at + START_OVER_SECONDS:
+            known.after = BEGINNING
+        if known.after != BEGINNING:
+            return Asked(key, room, known.after)
+        known.began_at = now
+        return Asked(key, here + room)
+
+    def found(self, asked: Sequence[Asked], rings: Sequence[Ring], now: float) -> None:
         """Note which of the lanes that were asked had fewer than asked for, and which had none."""
         numbers: dict[Key, int] = {}
+        newest: dict[Key, str] = {}
         for ring in rings:
             of: Key = (ring.tenant_id, ring.endpoint_id)
             numbers[of] = numbers.get(of, 0) + 1
-        for key, number in asked:
-            known = self._known.get(key)
+            newest[of] = ring.delivery_id
+        for each in asked:
+            known = self._known.get(each.key)
             if known is None:
                 continue
-            if numbers.get(key, 0) < number:
+            number = numbers.get(each.key, 0)
+            known.after = newest[each.key] if number >= each.number else BEGINNING
+            if number < each.number:
                 known.ask_at = now + ASK_AGAIN_SECONDS
-            if numbers.get(key, 0):
+            if number:
                 known.empty_since = None
-            elif known.empty_since is None:
+            elif each.after == BEGINNING and known.empty_since is None:
                 known.empty_since = now
 
     def emptied(self, now: float) -> list[Key]:

@@ -150,6 +150,11 @@ class Lane:
         """Whether nothing is lost if the worker forgets it."""
         return not self.in_flight and self.limit >= self.ceiling and self.rate is None
 
+    def waiting_for(self, now: float) -> WaitingFor:
+        """Return what a delivery waits for that may not begin now."""
+        is_slow = self.rate is not None and self.tokens < 1 and now >= self.closed_until
+        return WaitingFor.RATE if is_slow else WaitingFor.CONCURRENCY
+
     def _fill(self, now: float, rate: float) -> None:
         """Add the tokens since the last time: one for each request of the rate, at most those of a second."""
         self.tokens = min(self.tokens + (now - self.filled_at) * rate, max(rate, 1.0))

@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from hookseal.dispatcher.lanes.crowded import CrowdedLanes
+from hookseal.dispatcher.lanes.crowded import Asked, CrowdedLanes
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED, Lane, Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
@@ -190,23 +190,23 @@ class Lanes:
         opened, self._opened = self._opened, []
         return opened
 
-    def wanted(self, slots: int, now: float) -> list[tuple[Key, int]]:
-        """Return which crowded lanes have room for how many more, those first whose turn it is."""
+    def wanted(self, slots: int, now: float) -> list[Asked]:
+        """Return what to ask the crowded lanes for that have room, those first whose turn it is."""
         self._got_room = False
         left = min(self.space(slots), MOST_ASKED)
-        asked: list[tuple[Key, int]] = []
+        asked: list[Asked] = []
         each = max(left // max(len(self.crowded), 1), 1)  # of many lanes few may have more: a look asks many
         for key in self.crowded.turns(now) if left > 0 else ():
             lane = self._lane(key)
             room = lane.room(now) - (here := len(self._waiting.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
             if room > 0 and not few and not self.tenants.is_full(key[0]):
-                asked.append((key, here + min(room, each)))  # the oldest there are those that wait here
+                asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:
                     break
         return asked
 
-    def found(self, asked: Sequence[tuple[Key, int]], rings: Sequence[Ring], now: float) -> None:
+    def found(self, asked: Sequence[Asked], rings: Sequence[Ring], now: float) -> None:
         """Let these deliveries of crowded lanes wait for their turn here, and note which lanes had no more."""
         self.crowded.found(asked, rings, now)
         self.add(rings, now)
@@ -293,8 +293,8 @@ class Lanes:
         self._park(ring, now)
 
     def _park(self, ring: Ring, now: float) -> None:
+        key = (ring.tenant_id, ring.endpoint_id)
         if ring.is_parked:  # it still waits in PostgreSQL
+            self.crowded.start_over(key)
             return
-        lane = self._lane((ring.tenant_id, ring.endpoint_id))
-        is_slow = lane.rate is not None and lane.tokens < 1 and now >= lane.closed_until
-        self._parked.append(Parked(ring, WaitingFor.RATE if is_slow else WaitingFor.CONCURRENCY))
+        self._parked.append(Parked(ring, self._lane(key).waiting_for(now)))
