@@ -76,9 +76,9 @@ def _any(value: object) -> Any:
 
 
 async def test_an_idle_worker_asks_little(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
-    """The only worker of an installation in which nothing happens runs fewer than nine statements a second."""
+    """The only worker of an installation in which nothing happens runs at most seven statements a second."""
     await begin(pool)
     async with idle(database_url, redis_url) as worker:
         await worker.pass_time(60.0)
 
-        assert worker.statements.total() < 9 * 60, worker.statements.most_common()
+        assert worker.statements.total() <= 7 * 60, worker.statements.most_common()
