@@ -19,13 +19,8 @@
 -- A delivery in the line of an ordered endpoint is claimed only if it is the head. The comparison with the position that the
 -- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
--- name: claim_all
-WITH asked AS MATERIALIZED (
-    SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
-    FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
-                string_to_array($4, E'\n', '')::boolean[])
-         WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
-), due AS MATERIALIZED (
+-- name: claim
+due AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
     WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
@@ -87,6 +82,21 @@ SELECT c.id::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.
        e.audited_generation, CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM c.id END AS is_probe, e.held_for
 FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
+
+-- name: claim_all
+WITH asked AS MATERIALIZED (
+    SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
+    FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
+                string_to_array($4, E'\n', '')::boolean[])
+         WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
+), {claim}
+
+-- Does the same for one ring. PostgreSQL soon uses one plan for all of these. For `claim_all` of one ring it would make a new
+-- plan each time, because a plan for any number of rings looks more expensive: that takes longer than the claim.
+-- name: claim_one
+WITH asked AS MATERIALIZED (
+    SELECT $1::text AS tenant_id, $2::text::uuid AS endpoint_id, $3::text::uuid AS id, $4::text = 't' AS is_parked, 1 AS n
+), {claim}
 
 -- Returns which of the rings that claimed nothing name a due delivery: another transaction has locked it or its endpoint, or
 -- it is behind others in the line of an ordered endpoint.
