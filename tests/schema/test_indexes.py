@@ -76,7 +76,6 @@ _PLACES = [
     (("dispatcher", "batches.sql", "claim_one"), (*_RING, "w", 45.0, None, 1_000), "audit_log_of_subject"),
     (("dispatcher", "batches.sql", "claim_one"), (*_RING, "w", 45.0, None, 1_000), "deliveries_id_key"),
     (("dispatcher", "batches.sql", "claim_one"), (*_RING, "w", 45.0, None, 1_000), "deliveries_in_line"),
-    (("dispatcher", "batches.sql", "due_still"), _RING, "deliveries_id_key"),
     (("dispatcher", "lane_store.sql", "park"), ("acme", _ENDPOINT, _ENDPOINT, "rate"), "deliveries_id_key"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32"), "deliveries_held"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32"), "deliveries_in_line"),

@@ -10,6 +10,11 @@
                                 ORDER BY h.position, h.id
                                 LIMIT 1))
 
+-- Whether a delivery is the one that a ring names, and is due.
+-- name: is_due
+d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
+      AND CASE WHEN d.state = 'pending' AND (d.waiting_for IS NULL OR a.is_parked) THEN d.next_attempt_at <= now() END
+
 -- Claims the due deliveries of these rings, each with its event and the endpoint's row.
 -- It waits for no lock: it leaves out a delivery if another transaction has locked it or its endpoint. It also leaves out
 -- deliveries that do not fit into $8 bytes of bodies, counted in the order of the rings.
@@ -18,13 +23,14 @@
 -- A delivery that waits is claimed only if a worker has taken it from its lane (`is_parked`).
 -- A delivery in the line of an ordered endpoint is claimed only if it is the head. The comparison with the position that the
 -- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
+-- It also returns the due deliveries that it did not claim: another transaction has locked them or their endpoint, or they
+-- are behind others in the line of an ordered endpoint.
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
 -- name: claim
 due AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
-    WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
-      AND CASE WHEN d.state = 'pending' AND (d.waiting_for IS NULL OR a.is_parked) THEN d.next_attempt_at <= now() END
+    WHERE {is_due}
       AND {is_in_turn}
     FOR UPDATE OF d SKIP LOCKED
 ), endpoint_id AS MATERIALIZED (
@@ -68,8 +74,14 @@ due AS MATERIALIZED (
     WHERE d.tenant_id = s.tenant_id AND d.id = s.id AND s.bytes <= $8
     RETURNING d.tenant_id, d.endpoint_id, d.id, s.event_id, s.event_type, s.correlation_id, s.traceparent, s.body,
               d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, s.endpoint_lost
+), unclaimed AS (
+    SELECT d.id, NOT {is_in_turn} AS is_behind
+    FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+    WHERE (SELECT count(*) FROM claimed) < (SELECT count(*) FROM asked)
+      AND {is_due}
+      AND NOT EXISTS (SELECT FROM claimed WHERE claimed.id = d.id)
 )
-SELECT c.id::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body,
+SELECT coalesce(c.id, u.id)::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body,
        c.claimed_number, c.budget_spent,
        least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token,
        c.endpoint_lost,
@@ -79,9 +91,11 @@ SELECT c.id::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.
        {pointer_columns}, e.previous_due, {pointer_epochs},
        coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
                  FROM hookseal.control WHERE name = 'restore'), 0) AS database,
-       e.audited_generation, CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM c.id END AS is_probe, e.held_for
+       e.audited_generation, CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM c.id END AS is_probe, e.held_for,
+       u.is_behind
 FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
+FULL JOIN unclaimed AS u ON u.id = c.id
 
 -- name: claim_all
 WITH asked AS MATERIALIZED (
@@ -97,17 +111,6 @@ WITH asked AS MATERIALIZED (
 WITH asked AS MATERIALIZED (
     SELECT $1::text AS tenant_id, $2::text::uuid AS endpoint_id, $3::text::uuid AS id, $4::text = 't' AS is_parked, 1 AS n
 ), {claim}
-
--- Returns which of the rings that claimed nothing name a due delivery: another transaction has locked it or its endpoint, or
--- it is behind others in the line of an ordered endpoint.
--- name: due_still
-SELECT d.id::text AS delivery_id, NOT {is_in_turn} AS is_behind
-FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
-            string_to_array($4, E'\n', '')::boolean[])
-     AS a (tenant_id, endpoint_id, id, is_parked)
-JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
-WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
-      AND CASE WHEN d.state = 'pending' AND (d.waiting_for IS NULL OR a.is_parked) THEN d.next_attempt_at <= now() END
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
 -- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An
