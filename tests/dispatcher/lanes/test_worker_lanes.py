@@ -102,12 +102,14 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
     picked = lanes.pick(36, 0.0)
     free = 36 - len(picked)
     assert 0 < free < 8
+    assert {"acme"} == lanes.at_their_share
     assert free + LOOK_AHEAD == lanes.space(free)
     lanes.add(late := rings(10, endpoint=99), 0.0)
     assert late == [each.ring for each in lanes.take_parked(100)]
     lanes.crowded.learn(key(late[0]))
     assert [] == lanes.wanted(free, 0.0)
     assert [] == lanes.pick(free, 0.0)
+    assert {"acme"} == lanes.at_their_share
     lanes.add(new := rings(3, tenant="globex"), 0.0)
     assert new[:1] == lanes.pick(free, 0.0), "its settings are not known yet"
     lanes.left(picked[0].delivery_id, 0.0)
