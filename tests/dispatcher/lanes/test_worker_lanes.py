@@ -338,6 +338,21 @@ def test_a_lane_is_asked_for_more_than_waits_here() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
+    """With more than half of what a worker looks ahead waiting here, it asks only the other lanes."""
+    lanes = Lanes(200)
+    many, few = rings(LOOK_AHEAD // 2 + 1), rings(1, endpoint=2)
+    known(lanes, *many, *few)
+    lanes.crowded.learn(key(many[0]))
+    lanes.crowded.learn(key(few[0]))
+    lanes.add(many, 0.0)
+    assert [key(few[0])] == [of for of, _ in lanes.wanted(100, 0.0)]
+
+    lanes.pick(1, 0.0)
+    assert {key(many[0]), key(few[0])} == {of for of, _ in lanes.wanted(100, 0.0)}
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_a_lane_that_is_empty_is_forgotten() -> None:
     """A lane that was found empty is asked again soon, and is no longer looked after when it stays empty."""
     lanes = Lanes(8)

@@ -199,7 +199,7 @@ class Lanes:
             lane = self._lane(key)
             room = lane.room(now) - (here := len(self._waiting.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
-            if room > 0 and not few and not self.tenants.is_full(key[0]):
+            if room > 0 and not few and here <= LOOK_AHEAD // 2 and not self.tenants.is_full(key[0]):
                 asked.append((key, here + min(room, each)))  # the oldest there are those that wait here
                 if (left := left - min(room, each)) <= 0:
                     break
