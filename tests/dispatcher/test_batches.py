@@ -172,4 +172,45 @@ async def test_a_connection_is_warm_before_the_first_delivery(pool: "Pool[asyncp
     async with pool.acquire() as first, pool.acquire() as second, pool.acquire() as third:
         found = [row for each in (first, second, third) for row in await each.fetch(names)]
     assert 3 == len({row["pid"] for row in found})
-    assert [2] * 3 == [row["prepared"] for row in found]
+    assert [3] * 3 == [row["prepared"] for row in found]
+
+
+async def test_one_statement_says_what_it_did_not_claim(installation: Installation) -> None:
+    """A claim runs one statement, also if it leaves out deliveries that are locked, and others that are not due."""
+    free, locked, ended = await published(installation, 3)
+    await installation.pool.execute(
+        "UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL WHERE id = $1::text::uuid",
+        ended.delivery_id,
+    )
+    asked: list[str] = []
+    async with (
+        installation.pool.acquire() as connection,
+        installation.pool.acquire() as holder,
+        holder.transaction(),
+    ):
+        connection.add_query_logger(lambda done: asked.append(done.query))
+        await holder.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", locked.delivery_id)
+        found = await claim_all(
+            connection, [free, locked, ended], worker="w1", lease_seconds=45, token=TOKEN, most_bytes=ENOUGH
+        )
+
+    assert ({free.delivery_id}, [locked], []) == (names(found), found.busy, found.behind)
+    assert 1 == len(asked)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_claims_of_single_deliveries_share_a_plan(installation: Installation, *, analyzed: bool) -> None:
+    """After the first five, PostgreSQL makes no new plan for a claim of one delivery."""
+    rings = await published(installation, 20)
+    if analyzed:
+        await installation.pool.execute("ANALYZE")
+    async with installation.pool.acquire() as connection:
+        for ring in rings:
+            found = await claim_all(
+                connection, [ring], worker="w1", lease_seconds=45, token=TOKEN, most_bytes=MAX_BODY_BYTES
+            )
+            assert {ring.delivery_id} == names(found)
+        row = await connection.fetchrow(
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE 'WITH asked%'"
+        )
+    assert (5, 15) == tuple(row or ())

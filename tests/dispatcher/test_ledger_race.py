@@ -26,13 +26,12 @@ pytestmark = pytest.mark.usefixtures("begun_pool")
 @pytest.fixture
 def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the claim statement wait for advisory lock 7 after its snapshot is taken; it is otherwise unchanged."""
-    real = batches._SQL["claim_all"]
     condition = "WHERE d.endpoint_id IS NOT DISTINCT"
-    assert condition in real
-    paused = real.replace(
-        condition, condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
-    )
-    monkeypatch.setitem(batches._SQL._texts, "claim_all", paused)
+    waits = condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
+    for name in ("claim_one", "claim_all"):
+        real = batches._SQL[name]
+        assert condition in real
+        monkeypatch.setitem(batches._SQL._texts, name, real.replace(condition, waits))
 
 
 async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.ledger import BEGINNING, PostgresLedger, Unrung
+from hookseal.dispatcher.ledger import BEGINNING, Chore, PostgresLedger, Unrung
 from hookseal.dispatcher.model import Claim, Ring, State, Verdict
 from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
@@ -41,6 +41,34 @@ async def due(real: PostgresLedger) -> list[Ring]:
     found = await real.ring_unrung(None, waited_seconds=0)
     assert not found.has_more
     return found.rings
+
+
+async def test_a_look_says_what_else_there_is_to_do(pool: "Pool[asyncpg.Record]") -> None:
+    """It says whether an endpoint is held, whether one is ordered, and whether a replay job runs."""
+    installation = await begin(pool)
+    added = await installation.endpoint()
+    real, chores = ledger(pool), []
+    replay = """
+        INSERT INTO hookseal.replays (tenant_id, id, state, states, until, end_id, rate, cursor, matched, moved_at)
+        VALUES ('acme', $1::uuid, 'running', '{failed}', now(), gen_random_uuid(), 1, gen_random_uuid(), 1, now())
+    """
+    for change in (
+        "SELECT $1::uuid",
+        "INSERT INTO hookseal.lines (tenant_id, endpoint_id) VALUES ('acme', $1::uuid)",
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id) VALUES ('acme', $1::uuid)",
+        replay,
+        "UPDATE hookseal.replays SET state = 'done', ended_at = now() WHERE id = $1::uuid",
+    ):
+        await pool.execute(change, added.pointer.endpoint_id)
+        chores.append((await real.ring_unrung(None, waited_seconds=0)).chores)
+
+    assert chores == [
+        set(),
+        {Chore.LINES},
+        {Chore.LINES, Chore.HELD},
+        {Chore.LINES, Chore.HELD, Chore.REPLAYS},
+        {Chore.LINES, Chore.HELD},
+    ]
 
 
 async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:

@@ -523,7 +523,7 @@ async def test_a_delivery_that_has_moved_meanwhile(stored: Installation) -> None
             await replay_delivery(stored.operator(other), head.delivery_id, new_id=False)
         await other.execute("SELECT pg_advisory_unlock(7)")
 
-    assert [] == await claiming
+    assert [False] == [row["is_behind"] for row in await claiming]
     assert [(2, None), (3, "order")] == await line(stored, [later, head])
 
 

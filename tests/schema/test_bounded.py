@@ -118,7 +118,12 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         *(Read(room="dispatcher", file="held_endpoints", name=name, arguments=given) for name, given in held.items()),
         *(Read(room="worker.metrics", file="database", name=name, arguments=given) for name, given in figures.items()),
         Read(room="dispatcher", file="batches", name="claim_all", arguments=(*rings, "false", "w", 45.0, None, 2**25)),
-        Read(room="dispatcher", file="batches", name="due_still", arguments=(*rings, "false")),
+        Read(
+            room="dispatcher",
+            file="batches",
+            name="claim_one",
+            arguments=(*(each.split("\n")[0] for each in rings), "f", "w", 45.0, None, 2**25),
+        ),
         Read(room="dispatcher", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
         Read(room="dispatcher", file="history", name="remove_events", arguments=(30, "-infinity")),
     ]

@@ -51,6 +51,34 @@ async def test_bytes_bound_requests_in_flight() -> None:
     assert (2, 2 * MAX_BODY_BYTES) == (in_flight.room, in_flight.bytes_room)
 
 
+async def test_slots_that_become_free_together_are_gathered() -> None:
+    """A wait for several slots lasts until they are free; one that has lasted long enough takes all that end now."""
+    in_flight = InFlight(8)
+    assert [2, 5, 8] == [in_flight.with_quarter(begun, most=128) for begun in (8, 5, 0)]
+    assert 4 == in_flight.with_quarter(5, most=1)
+    in_flight.take(8)
+    ends = [asyncio.Event() for _ in range(8)]
+    for end in ends:
+        in_flight.start(hold(end))
+    waiting = asyncio.create_task(in_flight.gather(60, 2))
+    for end in ends[:2]:
+        await asyncio.wait({waiting}, timeout=0)
+        assert not waiting.done()
+        end.set()
+    await asyncio.wait_for(waiting, 60)
+
+    for end in ends[2:5]:
+        end.set()
+    await in_flight.gather(0, 8)
+    assert 5 == in_flight.slots
+    waiting = asyncio.create_task(in_flight.gather(60, 8))
+    await asyncio.wait({waiting}, timeout=0)
+    in_flight.end_wait()
+    await asyncio.wait_for(waiting, 60)
+    assert 5 == in_flight.slots
+    assert 3 == await in_flight.drain(0)
+
+
 @pytest.mark.req("DUR-05")
 async def test_close_ends_every_wait() -> None:
     """After `close` everything that waits for room continues at once."""

@@ -8,16 +8,18 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.dispatcher.ledger import SWEEP_BATCH, Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.chores import FRESH_SECONDS
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outbox import CALM_AFTER_SECONDS, CALM_POLL_SECONDS, POLL_SECONDS, Lease, Outbox
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
+from tests.doubles.virtual_clock import VirtualClock
 from tests.worker.figures import figures
 from tests.worker.producer import publish, subscribe
 from tests.worker.waiting import eventually
@@ -114,6 +116,40 @@ async def test_a_publisher_has_time_to_ring(pool: "Pool[asyncpg.Record]", ringin
 
     assert 0 == await rings(leader, ringing, waited_seconds=60)
     assert 1 == await rings(leader, ringing)
+
+
+async def test_a_look_says_for_half_a_second_what_else_there_is_to_do(
+    pool: "Pool[asyncpg.Record]", ringing: NotingBell
+) -> None:
+    """After a look the other loops know what there is to do; without one in the last half second there may be all."""
+    clock = FakeClock()
+    leader = outbox(pool, ringing, "w1", clock=clock)
+    known = [[leader.may_have(each) for each in Chore]]
+    await leader.once()
+    known.append([leader.may_have(each) for each in Chore])
+    await pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id) VALUES ('acme', gen_random_uuid())"
+    )
+    await leader.once()
+    for _ in range(2):
+        known.append([leader.may_have(each) for each in Chore])
+        clock.elapsed += FRESH_SECONDS
+
+    assert [[True] * 3, [False] * 3, [True, False, False], [True] * 3] == known
+
+
+async def test_it_begins_a_moment_after_the_worker(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+    """At the start it leaves what is due to the worker, which takes the rings that stand in Redis; then it looks."""
+    await subscribe(pool)
+    ids = await publish(pool, 3)
+    await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() - interval '1 h'")
+    clock = VirtualClock()
+    task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).run())
+    await clock.run(0.9 * CALM_POLL_SECONDS, sleepers=1)
+    assert [] == ringing.rung
+    await clock.run(0.1 * CALM_POLL_SECONDS, sleepers=1)
+    assert ids == set(ringing.rung)
+    await cancelled([task])
 
 
 async def test_it_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:

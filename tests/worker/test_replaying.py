@@ -7,6 +7,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.ledger import Chore
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.dispatcher.replay_job import JobState, Selection
 from hookseal.ground.ids import TenantId
@@ -41,11 +42,15 @@ class Leader:
         self.replaying = Replaying(
             installation.pool,
             lambda connection: Operator(connection=connection, unlocked=installation.unlocked, who="worker/w-1"),
-            lambda: self.leads,
+            self,
             clock=self.clock,
             meter=self.meter,
             log=structlog.get_logger(),
         )
+
+    def may_have(self, _chore: Chore) -> bool:
+        """Say that there may be anything to do."""
+        return True
 
     async def look(self) -> bool:
         """Look once, a second later."""

@@ -14,6 +14,7 @@ from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.worker import ring_handler
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
@@ -24,6 +25,7 @@ from tests.doubles.ledger import MemoryLedger, Row
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 from tests.worker.figures import figures
+from tests.worker.waiting import eventually
 
 ANOTHER_ID = "01900000-0000-7000-8000-0000000000ff"
 GLOBEX = replace(RING, tenant_id=TenantId("globex"), endpoint_id=EndpointId(ANOTHER_ID))
@@ -58,16 +60,17 @@ class FailingLedger(MemoryLedger):
 
 @dataclass
 class Scene:
-    """A worker with four slots and one pending delivery, whose receiver answers when `reply` is set."""
+    """A worker with one pending delivery, whose receiver answers when `reply` is set."""
 
     reply: asyncio.Event = field(default_factory=asyncio.Event)
     signers: FixedSigners = field(default_factory=lambda: FixedSigners("db:acme:n:1"))
+    slots: int = 4
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()
         self.ledger = FailingLedger(self.clock)
         self.ledger.add(CLAIM)
-        self.in_flight = InFlight(4)
+        self.in_flight = InFlight(self.slots)
         self.meter = WorkerMeter()
         self.transport = ScriptedTransport(*[OK] * 4, during=self.reply.wait)
         parts = Parts(
@@ -109,8 +112,12 @@ class Scene:
 
     def lack(self, times: int) -> None:
         """Make that many requests fail because no socket can be opened."""
-        self.transport = ScriptedTransport(*[NotBegun(missing_resource="EMFILE")] * times)
-        self.handler._parts = replace(self.handler._parts, transport=self.transport)
+        self.send_by(ScriptedTransport(*[NotBegun(missing_resource="EMFILE")] * times))
+
+    def send_by(self, transport: ScriptedTransport) -> None:
+        """Send by this transport."""
+        self.transport = transport
+        self.handler._parts = replace(self.handler._parts, transport=transport)
 
     async def end(self) -> None:
         """Let the receiver answer, and wait until nothing is in flight."""
@@ -468,3 +475,35 @@ async def test_the_next_of_a_line_follows_the_record() -> None:
     assert State.DELIVERED is scene.row.state
     assert lane in scene.lanes.crowded
     assert woken
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a tenant has its share, one claim is made when several slots are free; another tenant does not wait."""
+    monkeypatch.setattr(ring_handler, "GATHER_SECONDS", 60.0)
+    scene, answers = Scene(slots=18), asyncio.Semaphore(0)
+    scene.send_by(ScriptedTransport(*[OK] * 30, during=answers.acquire))
+    scene.handler.add([RING, *(scene.add(number) for number in range(24))])
+    stop = asyncio.Event()
+    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+
+    async def state(claims: int, slots: int) -> None:
+        async def reached() -> bool:
+            return (claims, slots) == (scene.ledger.claims, scene.in_flight.slots)
+
+        await eventually(reached)
+
+    await state(claims=2, slots=2)  # the first one reads the settings
+    for _ in range(3):
+        answers.release()
+    await state(claims=2, slots=5)
+    answers.release()
+    await state(claims=3, slots=2)
+    scene.handler.add([scene.add(99, GLOBEX)])
+    await state(claims=4, slots=1)
+
+    stop.set()
+    scene.handler.wake_up()
+    scene.in_flight.close()
+    await running
+    assert 17 == await scene.in_flight.drain(0)

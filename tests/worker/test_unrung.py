@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
@@ -15,7 +15,7 @@ from tests.doubles.clock import FakeClock
 Pool = asyncpg.Pool
 pytestmark = [pytest.mark.usefixtures("begun_pool"), pytest.mark.req("DEL-09", part="lanes")]
 
-
+NONE: frozenset[Chore] = frozenset()
 LATER_OF_MANY_TENANTS = """
 INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
 SELECT 't' || n, 'e', 'a.b', now(), '', '' FROM generate_series(1, 600) AS n;
@@ -72,9 +72,9 @@ async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringi
     await publish(pool, "ant", 100)
     unrung = Unrung(pool, ringing)
 
-    assert [Rung(10, has_more=True), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
+    assert [Rung(10, has_more=True, chores=NONE), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
     await unrung.take(3)
-    assert [Rung(3, has_more=True), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
+    assert [Rung(3, has_more=True, chores=NONE), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
     assert 10 == await ringing.depth() == await unrung.ledger.standing(100)
 
 
@@ -88,7 +88,9 @@ async def test_what_nobody_takes_delays_others_for_a_second(pool: "Pool[asyncpg.
     assert 0 == (await unrung.look()).rings
     for _ in range(3):
         unrung.clock.elapsed += FULL_SECONDS
-        assert [Rung(2, has_more=False), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
+        assert [Rung(2, has_more=False, chores=NONE), Rung(0, has_more=False)] == [
+            await unrung.look() for _ in range(2)
+        ]
     assert 16 == await ringing.depth()
 
 

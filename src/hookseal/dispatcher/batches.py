@@ -22,6 +22,7 @@ from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "batches.sql")
 _NO_RINGS: Final = ("",) * 4
+_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 _NO_OUTCOMES: Final[tuple[str | list[str], ...]] = (*("",) * 9, [], [])
 
 
@@ -34,14 +35,16 @@ async def claim_all(
     share one `Target`. Raises `Unavailable`: all or none of the deliveries may then be claimed.
     """
     by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
-    rows = await _rows(executor, "claim_all", *_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
+    name = "claim_one" if len(by_id) == 1 else "claim_all"
+    rows = await _rows(executor, name, *_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
     targets: dict[tuple[str, str], Target] = {}
-    claims = [_claim(by_id.pop(row[0]), row, targets) for row in rows]
-    if not by_id:
-        return Claimed(claims=claims, busy=[])
     left: dict[bool, list[Ring]] = {True: [], False: []}
-    for row in await _rows(executor, "due_still", *_ids(by_id.values())):
-        left[row["is_behind"]].append(by_id[row["delivery_id"]])
+    claims = []
+    for row in rows:
+        if row[-1] is None:
+            claims.append(_claim(by_id[row[0]], row, targets))
+        else:
+            left[row[-1]].append(by_id[row[0]])
     return Claimed(claims=claims, busy=left[False], behind=left[True])
 
 
@@ -75,8 +78,8 @@ async def warm_up(pool: Pool, *, connections: int) -> None:
     """
     async with AsyncExitStack() as opened:
         for each in [await opened.enter_async_context(_SQL.connected(pool)) for _ in range(connections)]:
+            await _rows(each, "claim_one", "", _NOBODY, _NOBODY, "f", "", 0.0, None, 0)
             await _rows(each, "claim_all", *_NO_RINGS, "", 0.0, None, 0)
-            await _rows(each, "due_still", *_NO_RINGS)
             await _rows(each, "record_all", *_NO_OUTCOMES, "")
 
 

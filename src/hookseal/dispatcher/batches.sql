@@ -10,36 +10,34 @@
                                 ORDER BY h.position, h.id
                                 LIMIT 1))
 
--- Whether a delivery may begin that a ring names: it is due, and waits for nothing. One that waits in its lane may begin if
--- a worker has taken it from there (`is_parked`), or if it waits for no more than room: a worker handles a ring only while the
--- lane has room. (The outbox parks what is rung already, too.)
--- `CASE` makes the planner find a delivery by its id, instead of reading everything that is due.
+-- Whether a delivery is the one that a ring names, and may begin: it is due, and waits for nothing. One that waits in its lane
+-- may begin if a worker has taken it from there (`is_parked`), or if it waits for no more than room: a worker handles a ring
+-- only while the lane has room. (The outbox also parks deliveries whose rings are in Redis.)
+-- `IS NOT DISTINCT FROM` and `CASE` make the planner find a delivery by its id, instead of reading the backlog of its
+-- endpoint or everything that is due.
 -- name: may_begin
-CASE WHEN d.state = 'pending'
-      AND (d.waiting_for IS NULL OR a.is_parked
-           OR d.waiting_for = 'concurrency'
-              AND NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
-                              WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.released_at IS NULL))
-     THEN d.next_attempt_at <= now() END
+d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
+      AND CASE WHEN d.state = 'pending'
+                AND (d.waiting_for IS NULL OR a.is_parked
+                     OR d.waiting_for = 'concurrency'
+                        AND NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                                        WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id
+                                          AND h.released_at IS NULL))
+               THEN d.next_attempt_at <= now() END
 
 -- Claims the due deliveries of these rings, each with its event and the endpoint's row.
 -- It waits for no lock: it leaves out a delivery if another transaction has locked it or its endpoint. It also leaves out
 -- deliveries that do not fit into $8 bytes of bodies, counted in the order of the rings.
--- `IS NOT DISTINCT FROM` makes the planner find a delivery by its id, instead of reading the backlog of its endpoint.
 -- A delivery in the line of an ordered endpoint is claimed only if it is the head. The comparison with the position that the
 -- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
+-- It also returns the due deliveries that it did not claim: another transaction has locked them or their endpoint, or they
+-- are behind others in the line of an ordered endpoint.
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
--- name: claim_all
-WITH asked AS MATERIALIZED (
-    SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
-    FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
-                string_to_array($4, E'\n', '')::boolean[])
-         WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
-), due AS MATERIALIZED (
+-- name: claim
+due AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
-    WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
-      AND {may_begin}
+    WHERE {may_begin}
       AND {is_in_turn}
     FOR UPDATE OF d SKIP LOCKED
 ), endpoint_id AS MATERIALIZED (
@@ -83,8 +81,14 @@ WITH asked AS MATERIALIZED (
     WHERE d.tenant_id = s.tenant_id AND d.id = s.id AND s.bytes <= $8
     RETURNING d.tenant_id, d.endpoint_id, d.id, s.event_id, s.event_type, s.correlation_id, s.traceparent, s.body,
               d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, s.endpoint_lost
+), unclaimed AS (
+    SELECT d.id, NOT {is_in_turn} AS is_behind
+    FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+    WHERE (SELECT count(*) FROM claimed) < (SELECT count(*) FROM asked)
+      AND {may_begin}
+      AND NOT EXISTS (SELECT FROM claimed WHERE claimed.id = d.id)
 )
-SELECT c.id::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body,
+SELECT coalesce(c.id, u.id)::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body,
        c.claimed_number, c.budget_spent,
        least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token,
        c.endpoint_lost,
@@ -94,20 +98,26 @@ SELECT c.id::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.
        {pointer_columns}, e.previous_due, {pointer_epochs},
        coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
                  FROM hookseal.control WHERE name = 'restore'), 0) AS database,
-       e.audited_generation, CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM c.id END AS is_probe, e.held_for
+       e.audited_generation, CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM c.id END AS is_probe, e.held_for,
+       u.is_behind
 FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
+FULL JOIN unclaimed AS u ON u.id = c.id
 
--- Returns which of the rings that claimed nothing name a due delivery: another transaction has locked it or its endpoint, or
--- it is behind others in the line of an ordered endpoint.
--- name: due_still
-SELECT d.id::text AS delivery_id, NOT {is_in_turn} AS is_behind
-FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
-            string_to_array($4, E'\n', '')::boolean[])
-     AS a (tenant_id, endpoint_id, id, is_parked)
-JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
-WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
-      AND {may_begin}
+-- name: claim_all
+WITH asked AS MATERIALIZED (
+    SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
+    FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
+                string_to_array($4, E'\n', '')::boolean[])
+         WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
+), {claim}
+
+-- Does the same for one ring. PostgreSQL soon uses one plan for all of these. For `claim_all` of one ring it would make a new
+-- plan each time, because a plan for any number of rings looks more expensive: that takes longer than the claim.
+-- name: claim_one
+WITH asked AS MATERIALIZED (
+    SELECT $1::text AS tenant_id, $2::text::uuid AS endpoint_id, $3::text::uuid AS id, $4::text = 't' AS is_parked, 1 AS n
+), {claim}
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
 -- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An

@@ -35,13 +35,6 @@ class PostgresHeldEndpoints:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    async def is_empty(self) -> bool:
-        """Return whether no endpoint is held or being released: there is then nothing to probe or to release.
-
-        Raises `Unavailable`.
-        """
-        return not (await self._rows("any"))[0][0]
-
     async def probe(self, *, at_most: int = PROBES) -> int:
         """Release one delivery of each endpoint whose probe is due, of at most `at_most` endpoints; return how many.
 

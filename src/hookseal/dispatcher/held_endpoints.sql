@@ -1,10 +1,6 @@
 -- What the leader does with held deliveries. No statement waits for a lock: rows that another transaction has locked are
 -- left to the next look. Two workers may run these statements at the same time.
 
--- Returns whether any endpoint is held.
--- name: any
-SELECT EXISTS (SELECT FROM hookseal.held_endpoints)
-
 -- Releases the oldest delivery of each held endpoint whose probe is due. If none waits, the endpoint is released.
 -- The time to the next probe doubles. A probe that is planned later than hookseal ever plans one counts as due: another
 -- program has written that time.

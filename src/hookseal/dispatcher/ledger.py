@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Final
 
 from hookseal.dispatcher import batches
@@ -28,6 +29,14 @@ class Cursor:
     delivery_id: DeliveryId
 
 
+class Chore(StrEnum):
+    """What the leader has to do besides ringing, if there are any of these."""
+
+    HELD = "held"  # endpoints that are held, or being released
+    LINES = "lines"  # of ordered endpoints
+    REPLAYS = "replays"  # jobs that run
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrung:
     """What the outbox rings in one look. `crowded` are the tenants of which more is due.
@@ -42,6 +51,7 @@ class Unrung:
     has_more: bool
     is_empty: bool
     place: str
+    chores: frozenset[Chore]
 
 
 BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId("00000000-0000-0000-0000-000000000000"))
@@ -195,7 +205,7 @@ class PostgresLedger:
         lead the outbox under this token gets none; the sweep has no token.
         """
         rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each)
-        has_backlog, place = (rows[0]["is_backlog"], rows[0]["place"]) if rows else (False, "")
+        has_backlog, place = rows[0]["is_backlog"], rows[0]["place"]
         found = [row for row in rows if row["delivery_id"] is not None]
         return Unrung(
             rings=_rings([row for row in found if not row["waits"]]),
@@ -204,6 +214,7 @@ class PostgresLedger:
             has_more=has_backlog and bool(found or place or after),
             is_empty=not found,
             place=place,
+            chores=frozenset(map(Chore, rows[0]["chores"].split())),
         )
 
     async def longest_timeout_ms(self) -> int:

@@ -235,7 +235,7 @@ FROM (SELECT
 -- the planner use the index that begins with the tenant.
 -- Those of a held endpoint or a crowded lane are not rung: they wait. The probe of a held endpoint is rung.
 -- It always returns a row: whether there is a backlog, and the tenant at which it ended, empty at the end. A tenant is
--- crowded if it has more that is due.
+-- crowded if it has more that is due. `chores` says what else the leader has to do, so that it asks for nothing else.
 -- name: ring_unrung
 WITH RECURSIVE due AS MATERIALIZED (
     SELECT coalesce($3::timestamptz, now()) - make_interval(secs => $2) AS until
@@ -334,7 +334,10 @@ WITH RECURSIVE due AS MATERIALIZED (
 )
 SELECT counted.is_backlog, coalesce((SELECT place FROM ended), '') AS place,
        rung.tenant_id, rung.endpoint_id::text AS endpoint_id, rung.id::text AS delivery_id, rung.waits,
-       rung.tenant_id IN (SELECT tenant_id FROM crowded) AS is_crowded
+       rung.tenant_id IN (SELECT tenant_id FROM crowded) AS is_crowded,
+       concat_ws(' ', CASE WHEN EXISTS (SELECT FROM hookseal.held_endpoints) THEN 'held' END,
+                 CASE WHEN EXISTS (SELECT FROM hookseal.lines) THEN 'lines' END,
+                 CASE WHEN EXISTS (SELECT FROM hookseal.replays WHERE state = 'running') THEN 'replays' END) AS chores
 FROM counted LEFT JOIN rung ON true
 ORDER BY rung.next_attempt_at, rung.id
 

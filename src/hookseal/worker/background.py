@@ -40,7 +40,7 @@ class BackgroundLoops:
         self._outbox = Outbox(lease, resources.ledger, bell, clock=clock, meter=meter, log=log)
         holding = Holding(
             PostgresHeldEndpoints(pool),
-            lambda: self._outbox.leads,
+            self._outbox,
             held_days=settings.worker.held_days,
             clock=clock,
             meter=meter,
@@ -127,7 +127,7 @@ class BackgroundLoops:
         return Replaying(
             resources.pool,
             lambda connection: Operator(connection=connection, unlocked=resources.unlocked, who=who),
-            lambda: self._outbox.leads,
+            self._outbox,
             clock=clock,
             meter=resources.meter,
             log=log,

@@ -15,6 +15,7 @@ from hookseal.worker.outage_log import Outage
 from hookseal.worker.timeouts import at_most
 
 BEAT_SECONDS: Final = 5.0
+FORGET_SECONDS: Final = 60.0
 _GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
 
 _SQL: Final = Statements("hookseal.worker", "heartbeat.sql")
@@ -33,7 +34,7 @@ class Presence:
 
 
 class Heartbeat:
-    """Writes the row of one worker, and deletes rows of any worker that are more than an hour old.
+    """Writes the row of one worker, and once a minute deletes rows of any worker that are more than an hour old.
 
     `fleet` is the rank of the worker among the live ones, as of the last heartbeat.
     """
@@ -43,6 +44,7 @@ class Heartbeat:
         self._presence = presence
         self._clock = clock
         self._outage = Outage("heartbeat", log)
+        self._forget_at = clock.monotonic()
         self.fleet = Fleet()
 
     @asynccontextmanager
@@ -61,7 +63,7 @@ class Heartbeat:
             await self._clock.sleep(BEAT_SECONDS)
             with self._outage.survived():
                 await self.beat()
-                await self._execute("forget")
+                await self._forget()
 
     async def beat(self) -> None:
         """Write the row, or the time in it, and read `fleet`. Raises `Unavailable`."""
@@ -71,6 +73,11 @@ class Heartbeat:
         row = await _SQL.row(self._pool, "beat", *facts, LIVE_SECONDS)
         if row is not None:
             self.fleet = Fleet(rank=row["rank"], workers=row["others"] + 1)
+
+    async def _forget(self) -> None:
+        if self._clock.monotonic() >= self._forget_at:
+            await self._execute("forget")
+            self._forget_at = self._clock.monotonic() + FORGET_SECONDS
 
     async def _execute(self, name: str, *arguments: Any) -> None:
         await _SQL.execute(self._pool, name, *arguments)

@@ -1,10 +1,11 @@
 """What the leader does with what waits: probes and releases held endpoints, cancels, and moves lines on."""
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from hookseal.dispatcher.held_endpoints import BATCH, FIRST_LINE, PostgresHeldEndpoints
+from hookseal.dispatcher.ledger import Chore
 from hookseal.ground.clock import Clock
+from hookseal.worker.chores import Leader
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
 
@@ -14,7 +15,9 @@ CANCEL_SECONDS: Final = 60.0
 
 
 class Holding:
-    """Looks twice a second while `leads` is true. Deliveries of a released endpoint follow in batches without a pause.
+    """Looks twice a second while this worker leads, unless the leader knows that there is nothing to look at.
+
+    Deliveries of a released endpoint follow in batches without a pause.
 
     If the secret of an endpoint was refused, its deliveries are released only after one of them, the probe, was signed.
     The head of a line that waits without a reason is made due: the worker that ended the delivery before it takes it
@@ -25,7 +28,7 @@ class Holding:
     def __init__(
         self,
         holds: PostgresHeldEndpoints,
-        leads: Callable[[], bool],
+        leader: Leader,
         *,
         held_days: int,
         clock: Clock,
@@ -33,7 +36,7 @@ class Holding:
         log: Any,
     ) -> None:
         self._holds = holds
-        self._leads = leads
+        self._leader = leader
         self._held_days = held_days
         self._clock = clock
         self._meter = meter
@@ -46,7 +49,7 @@ class Holding:
         """Look until cancelled. An outage is logged once."""
         while True:
             more = False
-            if self._leads():
+            if self._leader.leads:
                 with self._outage.survived():
                     more = await self.once()
             if not more:
@@ -55,10 +58,11 @@ class Holding:
     async def once(self) -> bool:
         """Do what is due now, one batch of each kind; return whether more may be left. Raises `Unavailable`."""
         more = False
-        if not await self._holds.is_empty():
+        if self._leader.may_have(Chore.HELD):
             more = await self.release_batch()
             await self._holds.probe()
-        _, self._line = await self._holds.move_lines(self._line)
+        if self._leader.may_have(Chore.LINES):
+            _, self._line = await self._holds.move_lines(self._line)
         now = self._clock.monotonic()
         if now >= self._stray_at:
             self._stray_at = now + STRAY_SECONDS

@@ -69,13 +69,29 @@ class InFlight:
         self._room.set()
 
     async def wait_for_room(self, seconds: float, slots: int = 1) -> None:
-        """Return once `slots` are free, `close` was called, or `seconds` have passed."""
+        """Return once `slots` are free, `close` or `end_wait` was called, or `seconds` have passed."""
         if self.slots >= slots or self.is_closed:
             return
         self._awaited_slots = slots
         self._room.clear()
         await asyncio.wait({task := asyncio.ensure_future(self._room.wait())}, timeout=seconds)
         task.cancel()
+
+    def with_quarter(self, begun: int, most: int) -> int:
+        """Return how many slots are free once `begun` are taken, and a quarter of all, at most `most`, are freed."""
+        return min(max(self.slots - begun, 0) + min(self.limit // 4, most), self.limit)
+
+    async def gather(self, seconds: float, slots: int) -> None:
+        """Do the same, and let all requests end that end together: one statement records many of them."""
+        await self.wait_for_room(seconds, slots)
+        before = -1
+        while before < self.slots < slots:
+            before = self.slots
+            await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop, in which no time passes
+
+    def end_wait(self) -> None:
+        """Let a caller of `wait_for_room` or `gather` return now."""
+        self._room.set()
 
     def take(self, slots: int) -> None:
         """Take slots, which must be free, for the next claim."""

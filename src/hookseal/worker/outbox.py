@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.postgres.connect import has_session_of_its_own
@@ -17,6 +17,7 @@ from hookseal.postgres.handles import ANSWER_SECONDS, Pool
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
 from hookseal.queue.bell import Bell
+from hookseal.worker.chores import Chores
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
 from hookseal.worker.outage_log import Outage
@@ -66,7 +67,7 @@ class Lease:
 
 
 class Outbox:
-    """Tries to lead, and rings while it leads. Every worker has one."""
+    """Tries to lead, and rings while it leads. Every worker has one. It is the `Leader` of the other loops."""
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Outbox:
     ) -> None:
         self._lease = lease
         self._unrung = UnrungRings(ledger, bell, clock=clock)
+        self._chores = Chores(clock)
         self._bell = bell
         self._clock = clock
         self._meter = meter
@@ -95,6 +97,10 @@ class Outbox:
         """Whether this worker leads now. By its own clock the lease ends no later than by that of the database."""
         return self._token is not None and self._clock.monotonic() < self._lead_until
 
+    def may_have(self, chore: Chore) -> bool:
+        """Return False if the last look, in the last half second, found none of these."""
+        return self._chores.may_have(chore)
+
     def wake(self) -> None:
         """If this worker leads, ring now what is unrung, without waiting for its publisher to ring."""
         if self.leads:
@@ -104,8 +110,10 @@ class Outbox:
         """Try to lead, and ring while leading, until cancelled. A failure is logged once for each outage.
 
         It looks every `poll_seconds`. By default it looks every `POLL_SECONDS`, or every `CALM_POLL_SECONDS` after
-        there was nothing to ring for `CALM_AFTER_SECONDS`.
+        there was nothing to ring for `CALM_AFTER_SECONDS`. It begins a moment after the worker, which then claims what
+        stands in Redis: to mark that as rung would lock it, and ring again what the worker has taken.
         """
+        await self._clock.sleep(CALM_POLL_SECONDS)
         waited_seconds = WAITED_SECONDS
         while True:
             more = False
@@ -151,7 +159,10 @@ class Outbox:
         await self._bell.ping()
 
     async def _ring(self, token: str, waited_seconds: float) -> bool:
+        looked_at = self._clock.monotonic()
         rung = await self._unrung.ring(token, waited_seconds=waited_seconds)
+        if rung.chores is not None:
+            self._chores.found(rung.chores, looked_at)
         if rung.rings:
             self._meter.rang(RungBy.OUTBOX, rung.rings)
             self._calm_at = self._clock.monotonic() + CALM_AFTER_SECONDS

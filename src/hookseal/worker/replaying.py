@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hookseal.dispatcher import replay_jobs
+from hookseal.dispatcher.ledger import Chore
 from hookseal.dispatcher.replay_job import JobState
 from hookseal.dispatcher.replay_jobs import RunningJob, Step
 from hookseal.ground.clock import Clock
@@ -11,6 +12,7 @@ from hookseal.ground.errors import HooksealError
 from hookseal.operations.operator import Operator
 from hookseal.operations.replay import take_step
 from hookseal.postgres.handles import Connection, Pool, connected
+from hookseal.worker.chores import Leader
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
 
@@ -20,7 +22,7 @@ MOST_JOBS: Final = 100  # in one look
 
 
 class Replaying:
-    """Looks every second while `leads` is true.
+    """Looks every second while this worker leads, unless the leader knows that no job runs.
 
     A step is one transaction, which makes deliveries due and moves the job behind them. So if the leader dies, the next
     one continues where it ended, and no delivery is replayed twice or left out.
@@ -30,7 +32,7 @@ class Replaying:
         self,
         pool: Pool,
         as_operator: Callable[[Connection], Operator],
-        leads: Callable[[], bool],
+        leader: Leader,
         *,
         clock: Clock,
         meter: WorkerMeter,
@@ -38,7 +40,7 @@ class Replaying:
     ) -> None:
         self._pool = pool
         self._as_operator = as_operator
-        self._leads = leads
+        self._leader = leader
         self._clock = clock
         self._meter = meter
         self._log = log
@@ -50,7 +52,7 @@ class Replaying:
         """Look until cancelled. An outage is logged once."""
         while True:
             more = False
-            if self._leads():
+            if self._leader.leads and self._leader.may_have(Chore.REPLAYS):
                 with self._outage.survived():
                     more = await self.once()
             if not more:
@@ -63,7 +65,7 @@ class Replaying:
         """
         jobs = await replay_jobs.running(self._pool, at_most=MOST_JOBS)
         self._forget_all_but(jobs)
-        steps = [await self._step(job) for job in jobs if self._leads()]
+        steps = [await self._step(job) for job in jobs if self._leader.leads]
         return any(step is not None and step.may_go_on for step in steps)
 
     async def _step(self, job: RunningJob) -> Step | None:

@@ -28,8 +28,7 @@ _LONGEST_REST_SECONDS: Final = 8.0
 FAILED_SECONDS: Final = 1.0  # how long rings are kept after PostgreSQL did not answer
 MOST_AT_ONCE: Final = 128  # deliveries in one claim
 LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
-GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while turns are large
-_PART: Final = 2
+GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while more rings wait for slots
 
 
 class RingHandler:
@@ -55,7 +54,7 @@ class RingHandler:
         self._crowded = crowded
         self._awake = asyncio.Event()
         self._spacious = asyncio.Event()
-        self._is_large = False
+        self._gathered = 0  # slots that are to be free at the next turn, if they soon are
         self._meter = meter
         self._kept: list[tuple[float, int, Ring]] = []
         self._order = count()
@@ -70,8 +69,11 @@ class RingHandler:
         return self._lanes.space(self._in_flight.room) if self._in_flight.room else 0
 
     def add(self, rings: Iterable[Ring]) -> None:
-        """Let these rings wait for their turn."""
+        """Let these rings wait for their turn. Those of a tenant with free slots do not wait for more slots."""
+        rings, full = list(rings), self._lanes.at_their_share
         self._lanes.add(rings, self._parts.clock.monotonic())
+        if full and any(each.tenant_id not in full for each in rings):
+            self._in_flight.end_wait()
         self._changed()
 
     def wake_up(self) -> None:
@@ -98,8 +100,8 @@ class RingHandler:
         """Handle the rings whose turn it is until `stop`; call `turn` before each turn."""
         while not stop.is_set():
             turn()
-            if self._is_large:  # one claim of many deliveries costs much less than many claims of one
-                await self._in_flight.wait_for_room(GATHER_SECONDS, min(self._in_flight.limit // _PART, MOST_AT_ONCE))
+            if self._gathered:  # one claim of many deliveries costs much less than many claims of one
+                await self._in_flight.gather(GATHER_SECONDS, self._gathered)
             room = min(self._in_flight.room, MOST_AT_ONCE)
             if not room:
                 self.full()
@@ -108,7 +110,8 @@ class RingHandler:
             self._awake.clear()
             rings = self._turn(room)
             self._spacious.set()
-            self._is_large = len(rings) == room or len(rings) > MOST_UNANSWERED
+            waits = len(rings) == room or len(rings) > MOST_UNANSWERED or self._lanes.at_their_share
+            self._gathered = self._in_flight.with_quarter(len(rings), MOST_AT_ONCE) if waits else 0
             if rings:
                 await self.handle(rings)
             else:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger, Unrung
+from hookseal.dispatcher.ledger import SWEEP_BATCH, Chore, PostgresLedger, Unrung
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
 
@@ -14,10 +14,14 @@ _ENDS: Final = 2  # of the list of tenants: all of it lies between two ends
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """How many rings one look put into Redis, and whether to look again at once."""
+    """How many rings one look put into Redis, and whether to look again at once.
+
+    `chores` is what else there is for the leader to do, None if PostgreSQL was not asked.
+    """
 
     rings: int
     has_more: bool
+    chores: frozenset[Chore] | None = None
 
 
 class UnrungRings:
@@ -54,7 +58,8 @@ class UnrungRings:
         self._is_busy = found.has_backlog or bool(found.rings)
         self._rung_at = moment
         await self._put(found)
-        return Rung(len(found.rings), has_more=not self._is_vain(found) and found.has_more and each is None)
+        has_more = not self._is_vain(found) and found.has_more and each is None
+        return Rung(len(found.rings), has_more=has_more, chores=found.chores)
 
     def _is_vain(self, found: Unrung) -> bool:
         """Return whether all tenants were looked at for nothing: other transactions have locked what is due."""

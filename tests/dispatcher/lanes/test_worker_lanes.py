@@ -102,12 +102,14 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
     picked = lanes.pick(36, 0.0)
     free = 36 - len(picked)
     assert 0 < free < 8
+    assert {"acme"} == lanes.at_their_share
     assert free + LOOK_AHEAD == lanes.space(free)
     lanes.add(late := rings(10, endpoint=99), 0.0)
     assert late == [each.ring for each in lanes.take_parked(100)]
     lanes.crowded.learn(key(late[0]))
     assert [] == lanes.wanted(free, 0.0)
     assert [] == lanes.pick(free, 0.0)
+    assert {"acme"} == lanes.at_their_share
     lanes.add(new := rings(3, tenant="globex"), 0.0)
     assert new[:1] == lanes.pick(free, 0.0), "its settings are not known yet"
     lanes.left(picked[0].delivery_id, 0.0)
@@ -357,6 +359,20 @@ def test_a_lane_is_read_on_from_where_the_last_look_ended() -> None:
     lanes.found([behind], rings(8, first=50, parked=True), 1.0)
     lanes.found([behind], rings(7, first=60, parked=True), 1.0)
     assert Asked(lane, 5) == lanes.crowded.ask(lane, 5, 0, 1.0), "it had fewer: the end"
+
+
+def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
+    """With more than half of what a worker looks ahead waiting here, it asks only the other lanes."""
+    lanes = Lanes(200)
+    many, few = rings(LOOK_AHEAD // 2 + 1), rings(1, endpoint=2)
+    known(lanes, *many, *few)
+    lanes.crowded.learn(key(many[0]))
+    lanes.crowded.learn(key(few[0]))
+    lanes.add(many, 0.0)
+    assert [key(few[0])] == [asked.key for asked in lanes.wanted(100, 0.0)]
+
+    lanes.pick(1, 0.0)
+    assert {key(many[0]), key(few[0])} == {asked.key for asked in lanes.wanted(100, 0.0)}
 
 
 @pytest.mark.req("DEL-09", part="lanes")

@@ -27,7 +27,8 @@ LONGEST_WAIT_SECONDS: Final = 5.0  # then a ring waits in PostgreSQL; the sweep 
 class Lanes:
     """The lanes of one worker. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
 
-    `crowded` are those with deliveries that wait in PostgreSQL; `tenants` shares the slots out.
+    `crowded` are those with deliveries that wait in PostgreSQL; `tenants` shares the slots out. `at_their_share` are
+    the tenants for whose rings the last `pick` left no slots, if it left no others.
     """
 
     def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet) -> None:
@@ -46,6 +47,7 @@ class Lanes:
         self._parked: deque[Parked] = deque()
         self._opened: list[Opened] = []
         self._got_room = False
+        self.at_their_share: frozenset[str] = frozenset()
 
     @property
     def ready(self) -> bool:
@@ -83,36 +85,33 @@ class Lanes:
 
     def add_first(self, rings: Iterable[Ring], now: float) -> None:
         """Let these rings go before others, whatever their lanes allow: PostgreSQL has refused to park them."""
-        for ring in rings:
-            if ring.delivery_id not in self._begun:
-                self._first[ring.delivery_id] = (now, ring)
+        self._first.update((ring.delivery_id, (now, ring)) for ring in rings if ring.delivery_id not in self._begun)
 
     def pick(self, slots: int, now: float, *, most: int = MOST_ASKED) -> list[Ring]:
         """Remove and return the rings whose turn it is, at most `most`, and count them as begun. `slots` are free."""
-        picked: list[Ring] = []
-        most = min(most, slots)
+        picked, most = list[Ring](), min(most, slots)
         for _, ring in list(self._first.values())[:MOST_ASKED]:
             if len(picked) < most and not self.tenants.has_its_share(ring.tenant_id, slots - len(picked)):
-                del self._first[ring.delivery_id]
+                picked.append(self._first.pop(ring.delivery_id)[1])
                 self.begin(ring, now)
-                picked.append(ring)
-        passed = unanswered = 0
-        while self._ready and len(picked) < most and passed < self._ready.tenants and unanswered < MOST_UNANSWERED:
+        unanswered, passed = 0, set[str]()
+        while self._ready and len(picked) < most and len(passed) < self._ready.tenants and unanswered < MOST_UNANSWERED:
             key = self._ready.first()
             if self.tenants.has_its_share(key[0], slots - len(picked)):
                 self.tenants.fill(key[0])
                 self._ready.pass_tenant(key[0])
-                passed += 1
+                passed.add(key[0])
                 continue
             if not self._lane(key).room(now):
                 self._ready.discard(key)
                 self._settle(key, now)
                 continue
-            passed = 0
+            passed.clear()
             if len(self._ready) > 1:
                 self._ready.pass_turn(key)
             unanswered += not self._lane(key).answers
             picked.append(self._take(key, now))
+        self.at_their_share = frozenset(passed) if len(passed) == self._ready.tenants else frozenset()
         return picked
 
     def begin(self, ring: Ring, now: float) -> None:
@@ -200,7 +199,8 @@ class Lanes:
             lane = self._lane(key)
             room = lane.room(now) - (here := len(self._waiting.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
-            if room > 0 and not few and not self.tenants.is_full(key[0]):
+            is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
+            if room > 0 and not few and not is_full:
                 asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:
                     break

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.clock import Clock
-from hookseal.postgres.handles import Connection, Pool, connected
+from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool, connected
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
 from hookseal.secrets.endpoint.schedule import WARNING
@@ -25,25 +25,25 @@ _NAMED_AT_MOST: Final = 10  # endpoints that a metric names at once
 _LOOK_SECONDS: Final = 3.0  # a new leader measures within this time
 
 _SQL: Final = Statements("hookseal.worker.metrics", "database.sql")
-_MEASURED: Final = (
-    RETENTION_LAG,
-    definitions.OLDEST_DUE,
-    definitions.DUE,
-    definitions.WAITING,
-    BREAKERS_OPEN,
-    LANES_CROWDED,
-    LINES_STOPPED,
-    ENDPOINTS_FAILING,
-    ENDPOINT_FAILING,
-    REPLAYS_RUNNING,
-    REPLAY_IDLE,
-    definitions.QUEUE_DEPTH,
-    definitions.RECORDS,
-    definitions.KEY_AGE,
-    definitions.PLAINTEXT_ROWS,
-    definitions.ROTATIONS_OVERDUE,
-    definitions.WORKERS_LIVE,
-)
+# By the name of its statement, which returns the labels of the metric and a number, and has at most one parameter.
+_MEASURED: Final[Mapping[str, Metric]] = {
+    "retention_lag_seconds": RETENTION_LAG,
+    "oldest_due_seconds": definitions.OLDEST_DUE,
+    "due": definitions.DUE,
+    "waiting": definitions.WAITING,
+    "breakers_open": BREAKERS_OPEN,
+    "lanes_crowded": LANES_CROWDED,
+    "lines_stopped": LINES_STOPPED,
+    "endpoints_failing": ENDPOINTS_FAILING,
+    "longest_failing": ENDPOINT_FAILING,
+    "replays_running": REPLAYS_RUNNING,
+    "replay_idle_seconds": REPLAY_IDLE,
+    "records": definitions.RECORDS,
+    "key_ages": definitions.KEY_AGE,
+    "plaintext_rows": definitions.PLAINTEXT_ROWS,
+    "rotations_overdue": definitions.ROTATIONS_OVERDUE,
+    "workers_live": definitions.WORKERS_LIVE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Measuring:
 
     def report_to(self, meter: WorkerMeter) -> None:
         """Have the meter report the figures."""
-        for metric in _MEASURED:
+        for metric in (definitions.QUEUE_DEPTH, *_MEASURED.values()):
             meter.watch(metric, partial(self.figure, metric))
 
     def figure(self, metric: Metric) -> Reading:
@@ -105,32 +105,31 @@ class Measuring:
 
 
 async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str, Reading]:
-    async def number(name: str, *arguments: Any) -> float:
-        return float(await _SQL.value(connection, name, *arguments))
-
-    async def labelled(name: str, *arguments: Any) -> Mapping[str, float]:
-        rows = await _SQL.rows(connection, name, *arguments)
-        return {row["label"]: row["number"] for row in rows}
-
-    async def by_key(name: str) -> Mapping[tuple[str, ...], float]:
-        rows = await _SQL.rows(connection, name)
-        return {(row["key_id"], row["state"]): row["number"] for row in rows}
-
-    return {
-        RETENTION_LAG.name: await number("retention_lag_seconds", retention_days),
-        definitions.OLDEST_DUE.name: await number("oldest_due_seconds"),
-        definitions.DUE.name: await number("due", COUNTED_AT_MOST),
-        definitions.WAITING.name: await labelled("waiting", COUNTED_AT_MOST),
-        BREAKERS_OPEN.name: await number("breakers_open"),
-        LANES_CROWDED.name: await number("lanes_crowded"),
-        LINES_STOPPED.name: await number("lines_stopped"),
-        ENDPOINTS_FAILING.name: await number("endpoints_failing"),
-        ENDPOINT_FAILING.name: await labelled("longest_failing", _NAMED_AT_MOST),
-        REPLAYS_RUNNING.name: await number("replays_running"),
-        REPLAY_IDLE.name: await number("replay_idle_seconds"),
-        definitions.RECORDS.name: await by_key("records"),
-        definitions.KEY_AGE.name: await by_key("key_ages"),
-        definitions.PLAINTEXT_ROWS.name: await number("plaintext_rows"),
-        definitions.ROTATIONS_OVERDUE.name: await number("rotations_overdue", WARNING.total_seconds()),
-        definitions.WORKERS_LIVE.name: await number("workers_live", LIVE_SECONDS),
+    """Return all figures of the database, which are measured in one statement."""
+    given: Mapping[str, object] = {
+        "retention_lag_seconds": retention_days,
+        "due": COUNTED_AT_MOST,
+        "waiting": COUNTED_AT_MOST,
+        "longest_failing": _NAMED_AT_MOST,
+        "rotations_overdue": WARNING.total_seconds(),
+        "workers_live": LIVE_SECONDS,
     }
+    places = {name: f"${place}" for place, name in enumerate(given, 1)}
+    text = "\nUNION ALL\n".join(_part(name, places.get(name, "")) for name in _MEASURED)
+    figures: dict[str, Any] = {metric.name: {} for metric in _MEASURED.values() if metric.labels}
+    for name, labels, number in await connection.fetch(text, *given.values(), timeout=ANSWER_SECONDS):
+        metric = _MEASURED[name]
+        if metric.labels:
+            figures[metric.name][labels[0] if len(labels) == 1 else tuple(labels)] = number
+        else:
+            figures[metric.name] = number
+    return figures
+
+
+def _part(name: str, place: str) -> str:
+    """Return the part of the whole statement that measures this figure, with its parameter at this place."""
+    labels = [f"label_{number}" for number in range(len(_MEASURED[name].labels))]
+    return (
+        f"SELECT '{name}' AS name, ARRAY[{', '.join(labels)}]::text[] AS labels, number::float8 AS number\n"
+        f"FROM ({_SQL[name].replace('$1', place)}) AS of ({', '.join([*labels, 'number'])})"
+    )

@@ -1,5 +1,6 @@
 -- The metrics that the leader measures once a sweep, over all tenants. Due and held deliveries are counted up to a
 -- limit, so that a large backlog does not make this slow. Records and plaintext rows are all counted, through an index.
+-- The worker runs all of these as one statement.
 
 -- Returns for how long the oldest finished delivery has been kept beyond $1 days.
 -- name: retention_lag_seconds
