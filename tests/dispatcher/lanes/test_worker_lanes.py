@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hookseal.dispatcher.lanes import crowded, worker_lanes
-from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS
+from hookseal.dispatcher.lanes.crowded import ASK_AGAIN_SECONDS, EMPTY_SECONDS, MOST_EMPTY_ASKED
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_UNANSWERED
 from hookseal.dispatcher.lanes.rotation import Rotation
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
@@ -320,6 +320,39 @@ def test_of_many_crowded_lanes_a_look_asks_many() -> None:
     assert [(key(ring), 1) for ring in of[:MOST_ASKED]] == first
     lanes.found(first, [], 0.0)
     assert [(key(ring), 1) for ring in of[MOST_ASKED:]] == lanes.wanted(500, 0.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_look_asks_each_lane_once() -> None:
+    """Tenants with few crowded lanes are asked once, and so are all lanes of a tenant with many."""
+    lanes = Lanes(32)
+    of = [*rings(1, tenant="one"), *rings(1, tenant="other"), *(rings(1, endpoint=each)[0] for each in range(20))]
+    for ring in of:
+        lanes.crowded.learn(key(ring))
+    asked = lanes.wanted(500, 0.0)
+    assert sorted(key(ring) for ring in of) == sorted(lane for lane, _ in asked)
+    assert [] == lanes.wanted(500, 0.0)
+    assert asked == lanes.wanted(500, ASK_AGAIN_SECONDS), "the statement failed: nothing was found"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_lanes_that_were_empty_take_turns() -> None:
+    """Of many lanes that were empty a look asks some, whenever it comes; one that has more is asked beside them."""
+    lanes = Lanes(32)
+    of = [rings(1, endpoint=endpoint)[0] for endpoint in range(MOST_EMPTY_ASKED + 100)]
+    for ring in of:
+        lanes.crowded.learn(key(ring))
+    while asked := lanes.wanted(500, 0.0):
+        lanes.found(asked, [], 0.0)
+    lanes.crowded.expect(key(of[-1]))
+
+    assert [key(of[-1])] == [lane for lane, _ in lanes.wanted(500, 0.05)]
+    again = []
+    while asked := lanes.wanted(500, 0.1):
+        lanes.found(asked, [], 0.1)
+        again += [lane for lane, _ in asked]
+    assert [key(ring) for ring in of[:MOST_EMPTY_ASKED]] == again
+    assert {key(ring) for ring in of[MOST_EMPTY_ASKED:]} <= {lane for lane, _ in lanes.wanted(500, 0.2)}
 
 
 @pytest.mark.req("DEL-09", part="lanes")

@@ -256,7 +256,7 @@ class Lanes:
     def _ended(self, key: Key, now: float) -> None:
         """Count one request of the tenant less, and see what the lane may do with the room."""
         self.tenants.end(key[0])
-        self._got_room |= key in self.crowded
+        self._got_room |= self.crowded.got_room(key, now)
         if key in self._waiting:
             self._settle(key, now)
 
