@@ -10,11 +10,12 @@ import structlog
 
 from hookseal.dispatcher.lane_store import PAGE, PostgresLanes
 from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS, MOST_EMPTY_ASKED
+from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
 from hookseal.dispatcher.model import Ring
 from hookseal.worker.inflight import InFlight
-from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LaneKeeper
+from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter
 from tests.doubles.clock import FakeClock
 
@@ -65,6 +66,22 @@ async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> N
     assert _LANES == len(lanes.crowded)
     waiting = await pool.fetchval("SELECT id::text FROM hookseal.deliveries")
     assert [waiting] == [ring.delivery_id for ring in lanes.pick(10, 0.0)]
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker that had no share of an endpoint's limit takes its deliveries once the worker that had it has ended."""
+    await pool.execute(_STORE.replace("$1", "2"))
+    fleet, clock = Fleet(rank=1, workers=2), FakeClock()
+    lanes = Lanes(1, lambda: fleet)
+    keeper = keeper_of(PostgresLanes(pool), lanes, clock)
+    await keeper.once(_HANDLER)
+    assert [] == lanes.pick(10, 0.0)
+    fleet = Fleet(rank=0, workers=1)
+    clock.elapsed = LOOK_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert 1 == len(lanes.pick(10, LOOK_SECONDS))
 
 
 @pytest.mark.req("DEL-09", part="lanes")

@@ -94,6 +94,7 @@ class LaneKeeper:
         """Learn which lanes are crowded, one page at a time, and forget as many of those that are empty."""
         now = self._clock.monotonic()
         self._look_at = now + LOOK_SECONDS
+        self._lanes.share_again()
         self._lanes.park_old(now)
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS

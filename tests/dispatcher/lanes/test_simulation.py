@@ -126,6 +126,20 @@ def test_work_is_conserved_and_order_kept() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_work_is_conserved_by_workers_without_a_share() -> None:
+    """With more workers than an endpoint takes requests, what comes to one without a share is taken by another."""
+    simulation = Simulation(workers=3, ceiling=1)
+    keys = [simulation.add("acme", number, healthy(0.01)) for number in range(30)]
+    for each in range(300):
+        simulation.publish(each * 1.0, keys[each % 30])
+    simulation.run(400)
+
+    waited = waits(simulation, {"acme"})
+    assert 300 == len(waited)
+    assert waited[-1] <= 1.1
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_days_of_traffic_with_outages() -> None:
     """1,000 endpoints, two days, outages of minutes to hours: every delivery arrives, and the healthy never wait."""
     simulation, chance = Simulation(workers=2), random.Random(3)
