@@ -33,6 +33,10 @@ Pool = asyncpg.Pool
 ACME = TenantId("acme")
 FAILED = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=1, snippet=None, signed_by=("r",))
 LATER = Verdict(state=State.PENDING, retry_in_seconds=60)
+MANY = (
+    "SELECT hookseal.publish_many('acme', ARRAY(SELECT json_build_object('event_type', 'a.b', 'data', n)"
+    " FROM generate_series(1, $1::integer) AS n))"
+)
 FINISHED = "UPDATE hookseal.deliveries SET finished_at = now() - interval '9 d' WHERE finished_at IS NOT NULL"
 REMOVED = "SELECT deliveries FROM hookseal.remove_deliveries(1, '-infinity')"
 
@@ -284,6 +288,21 @@ async def test_publishers_take_turns(stored: Installation) -> None:
     assert [(1, None), (2, "order")] == await line(stored, [*before.deliveries, *(await after).deliveries])
 
 
+async def test_a_batch_waits_for_other_publishers(stored: Installation) -> None:
+    """A batch that waited for an earlier publisher of the line is behind what that one published."""
+    async with stored.pool.acquire() as first:
+        transaction = first.transaction()
+        await transaction.start()
+        await publish_json(first, event(), "{}")
+        after = asyncio.create_task(stored.pool.execute(MANY, 2))
+        await blocked(stored)
+        await transaction.commit()
+    await after
+
+    rows = await stored.pool.fetch("SELECT position, waiting_for FROM hookseal.deliveries ORDER BY position")
+    assert [(1, None), (2, "order"), (3, "order")] == [tuple(row) for row in rows]
+
+
 async def test_a_publisher_that_rolls_back(stored: Installation) -> None:
     """If the earlier publisher rolls back, the later one is at the head, and due at once."""
     async with stored.pool.acquire() as first:
@@ -310,16 +329,26 @@ async def test_an_open_publisher_does_not_lock_the_endpoint(stored: Installation
 async def test_many_events(stored: Installation) -> None:
     """The events of a batch get their positions in the order of the batch, at each ordered endpoint."""
     await add(stored, "https://receiver.example/2")
-    await stored.pool.execute(
-        "SELECT hookseal.publish_many('acme', ARRAY(SELECT json_build_object('event_type', 'a.b', 'data', n)"
-        " FROM generate_series(1, 20) AS n))"
-    )
+    await stored.pool.execute(MANY, 20)
     rows = await stored.pool.fetch(
         "SELECT convert_from(e.body, 'UTF8')::json ->> 'data', d.position, d.waiting_for FROM hookseal.deliveries AS d"
         " JOIN hookseal.events AS e ON e.id = d.event_id ORDER BY d.endpoint_id, d.position"
     )
 
     assert [(str(n), n, None if n == 1 else "order") for n in range(1, 21)] * 2 == list(map(tuple, rows))
+
+
+async def test_a_batch_takes_positions_once(stored: Installation) -> None:
+    """Each batch writes the row of a line once: a later write reads all versions that its transaction has written."""
+    async with stored.pool.acquire() as connection, connection.transaction():
+        for _ in range(3):
+            await connection.execute(MANY, 100)
+        written = await connection.fetchval(
+            "SELECT n_tup_upd FROM pg_stat_xact_user_tables WHERE schemaname = 'hookseal' AND relname = 'lines'"
+        )
+
+    assert 3 == written
+    assert 300 == await stored.pool.fetchval("SELECT max(position) FROM hookseal.deliveries")
 
 
 async def test_an_end_that_does_not_see_the_next(stored: Installation) -> None:

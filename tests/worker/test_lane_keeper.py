@@ -1,20 +1,24 @@
 """What one turn of the lane keeper fetches, on a real PostgreSQL."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.dispatcher.lane_store import PAGE, PostgresLanes
+from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS, MOST_EMPTY_ASKED, Asked
+from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT
+from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
 from hookseal.dispatcher.model import NO_PACE, Ring
 from hookseal.ground.ids import DeliveryId
 from hookseal.worker.inflight import InFlight
-from hookseal.worker.lane_keeper import LaneKeeper
+from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.clock import FakeClock
@@ -33,12 +37,35 @@ SELECT tenant_id, hookseal.uuid7(), id, 'e', 'concurrency', now() FROM hookseal.
 """
 
 
+class Counting(PostgresLanes):
+    """Counts the statements that ask for what is next, the lanes that they ask for, and those that are forgotten."""
+
+    statements = lanes = forgotten = 0
+
+    async def next(self, asked: Sequence[Asked]) -> list[Ring]:
+        """Ask, and count."""
+        self.statements += 1
+        self.lanes += len(asked)
+        return await super().next(asked)
+
+    async def forget(self, keys: Sequence[Key]) -> None:
+        """Forget, and count."""
+        self.forgotten += len(keys)
+        await super().forget(keys)
+
+
+def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock) -> LaneKeeper:
+    """Return a keeper of these lanes with 500 free slots."""
+    parts = SimpleNamespace(clock=clock, jitter=lambda: 0.5, log=structlog.get_logger())
+    return LaneKeeper(store, lanes, InFlight(500), _any(parts), meter=WorkerMeter())
+
+
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> None:
     """What waits in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
     await pool.execute(_STORE.replace("$1", str(_LANES)))
-    lanes, keeper = _keeper(pool, concurrency=32)
-    await keeper.once(_any(SimpleNamespace(wake=lambda: None)))
+    lanes = Lanes(32)
+    await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(_HANDLER)
 
     assert _LANES == len(lanes.crowded)
     waiting = await pool.fetchval("SELECT id::text FROM hookseal.deliveries")
@@ -52,23 +79,57 @@ async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[
         "SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries"
     )
     ring = Ring(**dict(waiting or {}))
-    lanes, keeper = _keeper(pool, concurrency=1)
+    lanes = Lanes(1)
     lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), 0.0)
     lanes.begin(replace(ring, delivery_id=DeliveryId("in flight")), 0.0)
     lanes.add([*(replace(ring, delivery_id=DeliveryId(str(each))) for each in range(LEAST_MAY_WAIT)), ring], 0.0)
     assert lanes.needs_database
-    await keeper.once(_any(SimpleNamespace(wake=lambda: None)))
+    await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(_HANDLER)
 
     assert not lanes.ready
 
 
-def _keeper(pool: "Pool[asyncpg.Record]", *, concurrency: int) -> tuple[Lanes, LaneKeeper]:
-    lanes, parts = (
-        Lanes(concurrency),
-        SimpleNamespace(clock=FakeClock(), jitter=lambda: 0.5, log=structlog.get_logger()),
-    )
-    return lanes, LaneKeeper(PostgresLanes(pool), lanes, InFlight(500), _any(parts), meter=WorkerMeter())
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker that had no share of an endpoint's limit takes its deliveries once the worker that had it has ended."""
+    await pool.execute(_STORE.replace("$1", "2"))
+    fleet, clock = Fleet(rank=1, workers=2), FakeClock()
+    lanes = Lanes(1, lambda: fleet)
+    keeper = keeper_of(PostgresLanes(pool), lanes, clock)
+    await keeper.once(_HANDLER)
+    assert [] == lanes.pick(10, 0.0)
+    fleet = Fleet(rank=0, workers=1)
+    clock.elapsed = LOOK_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert 1 == len(lanes.pick(10, LOOK_SECONDS))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> None:
+    """After 5,000 crowded lanes were found empty, a worker asks 2,560 of them a second, in twenty statements."""
+    await pool.execute(_STORE.replace("$1", "5000"))
+    store, lanes, clock = Counting(pool), Lanes(32), FakeClock()
+    for key in await pool.fetch("SELECT tenant_id, id::text FROM hookseal.endpoints"):
+        lanes.crowded.learn((key[0], key[1]))
+    keeper = keeper_of(store, lanes, clock)
+    await keeper.once(_HANDLER)
+    first = (store.statements, store.lanes)
+    for _ in range(10):
+        clock.elapsed += BUSY_LOOK_SECONDS
+        await keeper.once(_HANDLER)
+        await keeper.once(_HANDLER)  # something else has woken it
+
+    assert (40, 5_000) == first
+    assert (20, 10 * MOST_EMPTY_ASKED) == (store.statements - first[0], store.lanes - first[1])
+    assert 0 == store.forgotten
+    clock.elapsed += EMPTY_SECONDS
+    await keeper.once(_HANDLER)
+    assert (PAGE, 5_000 - PAGE) == (store.forgotten, len(lanes.crowded))
 
 
 def _any(value: object) -> Any:
     return value
+
+
+_HANDLER: Final = _any(SimpleNamespace(wake=lambda: None))

@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from tools.fairness import sockets
+from tools.fairness.figures import in_flight_over_time, most_by_minute
 from tools.fairness.picture import picture
-from tools.fairness.simulation import (
-    Simulation,
-    failing_between,
-    healthy,
-    in_flight_over_time,
-    most_by_minute,
-)
+from tools.fairness.receivers import failing_between, healthy
+from tools.fairness.simulation import Simulation
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MINUTES: Final = 30

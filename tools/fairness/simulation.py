@@ -2,58 +2,31 @@
 
 Time is a number that jumps from event to event, so that days take seconds. A claim takes no time. What the simulation
 shares with the product are the decisions (`hookseal.dispatcher.lanes`); what it leaves out are statements and sockets.
+What statements decide it repeats: which delivery may be claimed, what waits, and what the leader moves on.
 """
 
 import heapq
 import random
-from collections import defaultdict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
 from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS
+from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import TROUBLE
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import NO_PACE, Outcome, Pace, Ring
+from hookseal.dispatcher.model import NO_PACE, OnDeadLetter, Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.policy import LONGEST_PROBE_SECONDS
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.worker.holding import LOOK_SECONDS as LINE_SECONDS
+from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, MOST_FETCHES
+from tools.fairness.rows import Delivery, Endpoint, Line, Receiver
 
-LOOK_SECONDS: Final = 0.1  # of a keeper, while a lane is crowded
 RETRY_SECONDS: Final = 30.0  # the first back-off; each later one is twice as long
 CLAIM_SECONDS: Final = 0.005
-
-# Returns for a time how long the endpoint takes to answer, and its outcome.
-Receiver = Callable[[float], tuple[float, Outcome]]
-
-
-@dataclass(slots=True)
-class Delivery:
-    """A delivery, when it was published, and when its first request began."""
-
-    number: int
-    key: Key
-    published_at: float
-    attempts: int = 0
-    begun_at: float | None = None
-    ended_at: float | None = None
-
-
-@dataclass(slots=True)
-class Endpoint:
-    """An endpoint: its receiver and pace, and what PostgreSQL has about it."""
-
-    receiver: Receiver
-    pace: Pace = NO_PACE
-    parked: list[int] = field(default_factory=list)  # a heap: the oldest first
-    is_crowded: bool = False
-    is_held: bool = False
-    step: float = FIRST_PROBE_SECONDS
-    probe: int | None = None
-    reopened_at: float | None = None
-    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +52,11 @@ class Worker:
 
 
 class Simulation:
-    """A fleet, its endpoints, and the deliveries so far. `begun` is called with each request that begins."""
+    """A fleet, its endpoints, and the deliveries so far.
+
+    `begun` is called with each request that begins, `given_up` with each delivery whose attempts are spent. Only those
+    of ordered endpoints are given up.
+    """
 
     def __init__(self, *, workers: int = 2, slots: int = 500, ceiling: int = 32, seed: int = 7) -> None:
         self.now = 0.0
@@ -87,6 +64,7 @@ class Simulation:
         self.deliveries: list[Delivery] = []
         self.workers = [Worker(rank, workers, slots, ceiling) for rank in range(workers)]
         self.begun: Callable[[Delivery, Endpoint], None] = lambda _delivery, _endpoint: None
+        self.given_up: Callable[[Delivery], None] = lambda _delivery: None
         self._random = random.Random(seed)  # noqa: S311 -- no secret depends on it
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -97,11 +75,39 @@ class Simulation:
         self.endpoints[key] = Endpoint(receiver, pace)
         return key
 
+    def add_ordered(
+        self,
+        tenant: str,
+        number: int,
+        receiver: Receiver,
+        *,
+        attempts: int = 11,
+        what: OnDeadLetter = OnDeadLetter.STOP,
+    ) -> Key:
+        """Add an ordered endpoint, which gives a delivery up after so many attempts."""
+        key = self.add(tenant, number, receiver, Pace(ordered=True))
+        self.endpoints[key].line = Line(attempts, what)
+        return key
+
     def publish(self, at: float, key: Key) -> None:
         """Publish an event for this endpoint at that time."""
         delivery = Delivery(len(self.deliveries), key, at)
         self.deliveries.append(delivery)
-        self._at(at, lambda: self._due(delivery))
+        self._at(at, lambda: self._published(delivery))
+
+    def replay(self, at: float, delivery: Delivery) -> None:
+        """At that time, send what stops its line again, in its place and with all its attempts."""
+        self._at(at, lambda: self._replayed(delivery))
+
+    def skip(self, at: float, delivery: Delivery) -> None:
+        """At that time, take what stops its line out of it."""
+        if (line := self.endpoints[delivery.key].line) is not None:
+            self._at(at, lambda: self._skipped(line, delivery))
+
+    def ring_all(self, at: float, key: Key) -> None:
+        """At that time, make all due that waits for its order, and ring it, as another program may."""
+        if (line := self.endpoints[key].line) is not None:
+            self._at(at, lambda: self._ring_all(line))
 
     def run(self, until: float) -> None:
         """Let the time pass."""
@@ -113,11 +119,45 @@ class Simulation:
     def _at(self, when: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._order), event))
 
+    def _published(self, delivery: Delivery) -> None:
+        line = self.endpoints[delivery.key].line
+        if line is None or line.join(delivery, self.now):
+            self._due(delivery)
+
+    def _replayed(self, delivery: Delivery) -> None:
+        delivery.spent, delivery.due_at = 0, self.now
+        self._due(delivery)
+
+    def _skipped(self, line: Line, delivery: Delivery) -> None:
+        line.leave(delivery)
+        self._watch(line, delivery.key)
+
+    def _ring_all(self, line: Line) -> None:
+        for each in [each for each in line.deliveries if each.waiting_for is WaitingFor.ORDER]:
+            each.waiting_for = None
+            self._ring(each)
+
+    def _watch(self, line: Line, key: Key) -> None:
+        """Let the leader look at the line, which it does twice a second."""
+        if not line.is_watched:
+            line.is_watched = True
+            self._at((self.now // LINE_SECONDS + 1) * LINE_SECONDS, lambda: self._move(line, key))
+
+    def _move(self, line: Line, key: Key) -> None:
+        """Make the head of the line due if it waits without a reason."""
+        line.is_watched = False
+        head, endpoint = line.head, self.endpoints[key]
+        if head is None or head.waiting_for is None:
+            return
+        if head.waiting_for is WaitingFor.ORDER or not (endpoint.is_held or endpoint.is_crowded):
+            head.waiting_for = None
+            self._due(head)
+
     def _due(self, delivery: Delivery) -> None:
         """Ring it at one of the workers, or let it wait in its lane."""
         endpoint = self.endpoints[delivery.key]
         if endpoint.is_held or endpoint.is_crowded:
-            heapq.heappush(endpoint.parked, delivery.number)
+            endpoint.park(delivery)
             return
         self._ring(delivery)
 
@@ -145,21 +185,43 @@ class Simulation:
     def _begin(self, worker: Worker, ring: Ring) -> None:
         delivery = self.deliveries[int(ring.delivery_id)]
         endpoint = self.endpoints[delivery.key]
+        if not self._is_due(delivery, is_parked=ring.is_parked) or not self._is_in_turn(delivery):
+            if self._is_due(delivery, is_parked=ring.is_parked):
+                worker.lanes.behind([ring])
+            worker.lanes.unclaimed(ring, self.now)
+            return
         is_probe = endpoint.probe == delivery.number if endpoint.is_held else None
         claim: Any = _Claim(ring, _Target(endpoint.pace), is_probe)
         worker.lanes.claimed(claim, self.now)
+        if endpoint.line is not None:
+            worker.lanes.crowded.forget(delivery.key)
         if is_probe is False:
             worker.lanes.unclaimed(ring, self.now)
-            heapq.heappush(endpoint.parked, delivery.number)
+            endpoint.park(delivery)
             return
         worker.taken += 1
         endpoint.in_flight += 1
         delivery.attempts += 1
+        delivery.spent += 1
+        delivery.due_at = delivery.waiting_for = None
         if delivery.begun_at is None:
             delivery.begun_at = self.now
         self.begun(delivery, endpoint)
         seconds, outcome = endpoint.receiver(self.now)
         self._at(self.now + CLAIM_SECONDS + seconds, lambda: self._answer(worker, ring, outcome))
+
+    def _is_due(self, delivery: Delivery, *, is_parked: bool) -> bool:
+        """Return whether it is pending and due. What is in no line has one ring, and only while it is due."""
+        if self.endpoints[delivery.key].line is None:
+            return True
+        return (
+            delivery.due_at is not None and delivery.due_at <= self.now and (is_parked or delivery.waiting_for is None)
+        )
+
+    def _is_in_turn(self, delivery: Delivery) -> bool:
+        """Return whether it is in no line, or the head of its line."""
+        line = self.endpoints[delivery.key].line
+        return line is None or delivery is line.head
 
     def _answer(self, worker: Worker, ring: Ring, outcome: Outcome) -> None:
         delivery = self.deliveries[int(ring.delivery_id)]
@@ -167,13 +229,25 @@ class Simulation:
         worker.taken -= 1
         endpoint.in_flight -= 1
         worker.lanes.answered(ring, outcome, self.now)
+        line = endpoint.line
         if outcome is Outcome.DELIVERED:
             delivery.ended_at = self.now
+            if line is not None:
+                line.leave(delivery)
+        elif line is not None and delivery.spent >= line.attempts_allowed:
+            if line.on_dead_letter is OnDeadLetter.SKIP:
+                line.leave(delivery)
+            self.given_up(delivery)
         else:
-            wait = RETRY_SECONDS * 2 ** min(delivery.attempts - 1, 10)
+            wait = RETRY_SECONDS * 2 ** min(delivery.spent - 1, 10)
+            delivery.due_at = self.now + wait
             self._at(self.now + wait, lambda: self._due(delivery))
         if endpoint.is_held and endpoint.probe == delivery.number:
             self._probed(endpoint, delivery.key, is_well=outcome not in TROUBLE)
+        if line is not None:  # the next of its line may begin
+            self._watch(line, delivery.key)
+            worker.lanes.crowded.expect(delivery.key)
+            self._keep(worker)
         self._turn(worker)
 
     def _probed(self, endpoint: Endpoint, key: Key, *, is_well: bool) -> None:
@@ -200,10 +274,15 @@ class Simulation:
         for parked in worker.lanes.take_parked(10_000):
             key: Key = (parked.ring.tenant_id, parked.ring.endpoint_id)
             endpoint = self.endpoints[key]
-            if endpoint.is_held and endpoint.probe == int(parked.ring.delivery_id):
+            delivery = self.deliveries[int(parked.ring.delivery_id)]
+            is_due = self._is_due(delivery, is_parked=False)
+            if parked.waiting_for is WaitingFor.ORDER:
+                delivery.waiting_for = WaitingFor.ORDER if is_due else delivery.waiting_for
+                continue
+            if not is_due or (endpoint.is_held and endpoint.probe == delivery.number):
                 worker.lanes.add_first([parked.ring], self.now)
                 continue
-            heapq.heappush(endpoint.parked, int(parked.ring.delivery_id))
+            endpoint.park(delivery)
             if not endpoint.is_held and not endpoint.is_crowded:
                 endpoint.is_crowded = True
                 for other in self.workers:
@@ -222,34 +301,41 @@ class Simulation:
         endpoint = self.endpoints[key]
         if not endpoint.is_held:
             return
-        if not endpoint.parked:
+        if not endpoint.has_parked:
             endpoint.is_held, endpoint.step = False, FIRST_PROBE_SECONDS
             return
         endpoint.step = min(2 * endpoint.step, LONGEST_PROBE_SECONDS)
-        endpoint.probe = heapq.heappop(endpoint.parked)
-        self._ring(self.deliveries[endpoint.probe])
+        [endpoint.probe] = endpoint.oldest(1)
+        probe = self.deliveries[endpoint.probe]
+        probe.waiting_for = None
+        self._ring(probe)
         self._at(self.now + endpoint.step * self._spread(), lambda: self._probe(key))
 
     def _look(self, worker: Worker) -> None:
         """Fetch what is next of the crowded lanes, and look again while there are any."""
-        wanted = worker.lanes.wanted(worker.slots - worker.taken, self.now)
-        found: list[Ring] = []
-        for each in wanted:
-            endpoint = self.endpoints[each.key]
-            if not endpoint.is_held:
-                taken = [heapq.heappop(endpoint.parked) for _ in range(min(each.number, len(endpoint.parked)))]
-                found += [self._ring_of(self.deliveries[number], is_parked=True) for number in taken]
-        worker.lanes.found(wanted, found, self.now)
+        for _ in range(MOST_FETCHES):
+            wanted = worker.lanes.wanted(worker.slots - worker.taken, self.now)
+            if not wanted:
+                break
+            worker.lanes.found(wanted, self._next(wanted), self.now)
         for key in worker.lanes.crowded.emptied(self.now):
             endpoint = self.endpoints[key]
-            endpoint.is_crowded = endpoint.is_crowded and bool(endpoint.parked)
+            endpoint.is_crowded = endpoint.is_crowded and endpoint.has_parked
             worker.lanes.crowded.forget(key)
         while picked := worker.lanes.pick(worker.slots - worker.taken, self.now):
             for ring in picked:
                 self._begin(worker, ring)
         if worker.lanes.crowded and not worker.is_looking:
             worker.is_looking = True
-            self._at(self.now + LOOK_SECONDS, lambda: self._look_again(worker))
+            self._at(self.now + BUSY_LOOK_SECONDS, lambda: self._look_again(worker))
+
+    def _next(self, wanted: Sequence[Asked]) -> list[Ring]:
+        """Return the oldest waiting deliveries of these lanes, at most so many of each."""
+        found: list[int] = []
+        for each in wanted:
+            endpoint = self.endpoints[each.key]
+            found += [] if endpoint.is_held else endpoint.oldest(each.number)
+        return [self._ring_of(self.deliveries[each], is_parked=True) for each in found]
 
     def _look_again(self, worker: Worker) -> None:
         worker.is_looking = False
@@ -259,53 +345,3 @@ class Simulation:
 
     def _spread(self) -> float:
         return 0.75 + 0.5 * self._random.random()
-
-
-def healthy(seconds: float = 0.02) -> Receiver:
-    """Return a receiver that answers."""
-    return lambda _now: (seconds, Outcome.DELIVERED)
-
-
-def hanging(timeout: float = 5.0) -> Receiver:
-    """Return a receiver that never answers."""
-    return lambda _now: (timeout, Outcome.TIMEOUT)
-
-
-def failing_between(begin: float, end: float, *, seconds: float = 0.02, timeout: float = 5.0) -> Receiver:
-    """Return a receiver that answers, except that it hangs in between."""
-    return lambda now: (timeout, Outcome.TIMEOUT) if begin <= now < end else (seconds, Outcome.DELIVERED)
-
-
-def waits(simulation: Simulation, tenants: set[str]) -> list[float]:
-    """Return how long each delivery of these tenants waited for its first request, in order of the wait."""
-    return sorted(
-        each.begun_at - each.published_at
-        for each in simulation.deliveries
-        if each.key[0] in tenants and each.begun_at is not None
-    )
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    """Return the value below which this share lies."""
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
-def in_flight_over_time(simulation: Simulation, key: Key) -> "deque[tuple[float, int]]":
-    """Return a record, filled while the simulation runs, of the requests in flight to an endpoint as each begins."""
-    record: deque[tuple[float, int]] = deque()
-    of = simulation.endpoints[key]
-
-    def begun(_delivery: Delivery, endpoint: Endpoint) -> None:
-        if endpoint is of:
-            record.append((simulation.now, endpoint.in_flight))
-
-    simulation.begun = begun
-    return record
-
-
-def most_by_minute(record: "deque[tuple[float, int]]", minutes: int) -> list[int]:
-    """Return the most requests in flight in each minute."""
-    most: dict[int, int] = defaultdict(int)
-    for at, number in record:
-        most[int(at // 60)] = max(most[int(at // 60)], number)
-    return [most[minute] for minute in range(minutes)]

@@ -48,7 +48,8 @@ SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM
 -- Releases a batch of the held deliveries of a released endpoint.
 -- It takes the oldest deliveries of the endpoint that was released longest ago. They are due now, or, if the endpoint is
 -- disabled, wait until it is enabled. Those that wait in a lane stay there, unless the endpoint is disabled. Those of an
--- ordered endpoint wait for their order, until `move_lines` makes the head of the line due.
+-- ordered endpoint wait for their order, until `move_lines` makes the head of the line due. Each reason to wait is read by
+-- itself, so that the index passes by those that stay, however many there are.
 -- name: release_batch
 WITH released AS (
     SELECT h.tenant_id, h.endpoint_id, h.is_transient
@@ -59,23 +60,26 @@ WITH released AS (
     FOR UPDATE SKIP LOCKED
 ), becomes AS (
     SELECT released.tenant_id, released.endpoint_id,
-           CASE WHEN e.enabled IS FALSE THEN 'endpoint_disabled' END AS waiting_for, e.ordered IS TRUE AS is_ordered
+           CASE WHEN e.enabled IS FALSE THEN 'endpoint_disabled' END AS waiting_for, e.ordered IS TRUE AS is_ordered,
+           CASE WHEN e.enabled IS FALSE THEN ARRAY['breaker', 'concurrency', 'order', 'rate', 'secret']
+                WHEN e.ordered THEN ARRAY['breaker', 'endpoint_disabled', 'secret']
+                ELSE ARRAY['breaker', 'endpoint_disabled', 'order', 'secret'] END AS ends
     FROM released
     LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = released.tenant_id AND e.id = released.endpoint_id
 ), held AS (
     SELECT d.tenant_id, d.id,
            coalesce(becomes.waiting_for, CASE WHEN becomes.is_ordered AND d.position IS NOT NULL THEN 'order' END) AS waiting_for
     FROM becomes
+    CROSS JOIN LATERAL unnest(becomes.ends) AS w (waiting_for)
     CROSS JOIN LATERAL (
         SELECT held.tenant_id, held.id, held.position
         FROM hookseal.deliveries AS held
         WHERE held.tenant_id = becomes.tenant_id AND held.endpoint_id = becomes.endpoint_id
-          AND held.waiting_for IS NOT NULL AND held.waiting_for IS DISTINCT FROM becomes.waiting_for
-          AND (becomes.waiting_for IS NOT NULL
-               OR held.waiting_for NOT IN ('concurrency', 'rate') AND NOT (held.waiting_for = 'order' AND becomes.is_ordered))
-        ORDER BY held.waiting_for, held.id
+          AND held.waiting_for = w.waiting_for
+        ORDER BY held.id
         LIMIT $1
         FOR UPDATE SKIP LOCKED) AS d
+    LIMIT $1
 ), changed AS (
     UPDATE hookseal.deliveries AS d
     SET waiting_for = held.waiting_for, held_at = CASE WHEN held.waiting_for IS NOT NULL THEN now() END,

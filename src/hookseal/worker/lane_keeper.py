@@ -91,14 +91,15 @@ class LaneKeeper:
             )
 
     async def _look(self) -> None:
-        """Learn which lanes are crowded, one page at a time, and forget those that are empty."""
+        """Learn which lanes are crowded, one page at a time, and forget as many of those that are empty."""
         now = self._clock.monotonic()
         self._look_at = now + LOOK_SECONDS
+        self._lanes.share_again()
         self._lanes.park_old(now)
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
             self._lanes.tenants.has_one = await self._store.has_one_tenant()
-        if emptied := self._lanes.crowded.emptied(now):
+        if emptied := self._lanes.crowded.emptied(now)[:PAGE]:
             await self._store.forget(emptied)
             for key in emptied:
                 self._lanes.crowded.forget(key)

@@ -1,23 +1,20 @@
 """The bounds of docs/fairness.md, on a simulated fleet: thousands of endpoints and days of traffic in seconds."""
 
 import itertools
+import math
 import random
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 import pytest
 
+from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
-from hookseal.dispatcher.model import Outcome, Pace
-from tools.fairness.simulation import (
-    Delivery,
-    Endpoint,
-    Simulation,
-    failing_between,
-    hanging,
-    healthy,
-    in_flight_over_time,
-    percentile,
-    waits,
-)
+from hookseal.dispatcher.model import OnDeadLetter, Outcome, Pace
+from tools.fairness.figures import in_flight_over_time, percentile, waits
+from tools.fairness.receivers import failing_between, hanging, healthy
+from tools.fairness.rows import Delivery, Endpoint
+from tools.fairness.simulation import Simulation
 
 HOUR = 3_600.0
 HEALTHY = {f"healthy-{number}" for number in range(10)}
@@ -129,6 +126,20 @@ def test_work_is_conserved_and_order_kept() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_work_is_conserved_by_workers_without_a_share() -> None:
+    """With more workers than an endpoint takes requests, what comes to one without a share is taken by another."""
+    simulation = Simulation(workers=3, ceiling=1)
+    keys = [simulation.add("acme", number, healthy(0.01)) for number in range(30)]
+    for each in range(300):
+        simulation.publish(each * 1.0, keys[each % 30])
+    simulation.run(400)
+
+    waited = waits(simulation, {"acme"})
+    assert 300 == len(waited)
+    assert waited[-1] <= 1.1
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_days_of_traffic_with_outages() -> None:
     """1,000 endpoints, two days, outages of minutes to hours: every delivery arrives, and the healthy never wait."""
     simulation, chance = Simulation(workers=2), random.Random(3)
@@ -174,3 +185,92 @@ def test_tenants_that_hang_leave_a_slot() -> None:
     simulation.run(10)
 
     assert [0.0] == waits(simulation, {"late"})
+
+
+@dataclass
+class Requests:
+    """The requests to ordered endpoints, in the order in which they began; and the deliveries that were given up."""
+
+    simulation: Simulation
+    of: dict[Key, list[Delivery]] = field(default_factory=lambda: defaultdict(list))
+    given_up: set[int] = field(default_factory=set)
+    replayed: set[int] = field(default_factory=set)
+    skipped_at: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Listen to the simulation."""
+        self.simulation.begun, self.simulation.given_up = self.begun, self.gives_up
+
+    def begun(self, delivery: Delivery, endpoint: Endpoint) -> None:
+        """Note a request."""
+        if endpoint.line is not None:
+            assert 1 == endpoint.in_flight
+            before = self.of[delivery.key][-1:]
+            assert all(each is delivery or self.has_left(each) for each in before), "the one before is not over"
+            self.of[delivery.key].append(delivery)
+
+    def gives_up(self, delivery: Delivery) -> None:
+        """Act as the operator does an hour later: replay what stops a line, and skip what stops it again."""
+        line, now = self.simulation.endpoints[delivery.key].line, self.simulation.now
+        assert line is not None
+        self.given_up.add(delivery.number)
+        if line.on_dead_letter is OnDeadLetter.STOP and delivery.number not in self.replayed:
+            self.replayed.add(delivery.number)
+            self.simulation.replay(now + HOUR, delivery)
+        elif line.on_dead_letter is OnDeadLetter.STOP:
+            self.skipped_at[delivery.number] = now + HOUR
+            self.simulation.skip(now + HOUR, delivery)
+        else:
+            self.skipped_at[delivery.number] = now
+
+    def has_left(self, delivery: Delivery) -> bool:
+        """Return whether the delivery has left its line."""
+        skipped_at = self.skipped_at.get(delivery.number, math.inf)
+        return delivery.ended_at is not None or skipped_at <= self.simulation.now
+
+
+@pytest.mark.req("DEL-17")
+def test_nothing_overtakes_in_an_ordered_endpoint() -> None:
+    """Outages, dead letters that stop a line or leave it, replays, skips and wrong rings leave two days in order."""
+    simulation, chance = Simulation(workers=3), random.Random(5)
+    requests = Requests(simulation)
+    keys = []
+    for number in range(60):
+        begin = chance.uniform(0, 40 * HOUR)
+        receiver = failing_between(begin, begin + chance.uniform(60, 4 * HOUR))
+        what = OnDeadLetter.STOP if number % 2 else OnDeadLetter.SKIP
+        keys.append(simulation.add_ordered(f"t{number % 5}", number, receiver, attempts=2 + number % 10, what=what))
+    steady(simulation, seconds=48 * HOUR, per_second=0.05)
+    for at in sorted(chance.uniform(0, 48 * HOUR) for _ in range(4_000)):
+        simulation.publish(at, chance.choice(keys))
+    for _ in range(1_000):
+        simulation.ring_all(chance.uniform(0, 48 * HOUR), chance.choice(keys))
+    simulation.run(60 * HOUR)
+
+    numbers = {key: [each.number for each in of] for key, of in requests.of.items()}
+    assert [] == [key for key in keys if numbers[key] != sorted(numbers[key])], "something overtook"
+    assert all(each.ended_at is not None or each.number in requests.skipped_at for each in simulation.deliveries)
+    assert 0.0 == waits(simulation, HEALTHY)[-1]
+    assert len(requests.given_up) > 50, "the outages were too short"
+    assert len(requests.skipped_at.keys() & requests.replayed) > 5, "the replay fails, too"
+
+
+@pytest.mark.req("DEL-17")
+def test_an_ordered_endpoint_does_not_stand_still() -> None:
+    """A line goes on as soon as the answer to its head is recorded, whatever others do; after a skip in 0.5 s."""
+    simulation = Simulation(workers=3)
+    keys = [simulation.add_ordered("acme", number, healthy(0.1)) for number in range(20)]
+    bad = simulation.add("bad", 1, hanging())
+    for each in range(4_000):
+        simulation.publish(1.0 + each * 0.001, keys[each % 20])
+        simulation.publish(1.0, bad)
+    stopped = simulation.add_ordered("acme", 20, failing_between(0.0, 5.0), attempts=1)
+    simulation.given_up = lambda delivery: simulation.skip(10.2, delivery)
+    simulation.publish(1.0, stopped)
+    simulation.publish(1.1, stopped)
+    simulation.run(60)
+
+    ends = sorted(each.ended_at for each in simulation.deliveries if each.key in keys and each.ended_at is not None)
+    assert 4_000 == len(ends)
+    assert ends[-1] <= 1.0 + 0.019 + 200 * 0.105 + 0.001
+    assert 10.5 == simulation.deliveries[-1].begun_at, "the leader moves it on"

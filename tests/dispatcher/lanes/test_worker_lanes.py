@@ -5,8 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.dispatcher.lanes import crowded, worker_lanes
-from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS, START_OVER_SECONDS, Asked
+from hookseal.dispatcher.lanes import crowded
+from hookseal.dispatcher.lanes import known as known_module
+from hookseal.dispatcher.lanes.crowded import (
+    ASK_AGAIN_SECONDS,
+    EMPTY_SECONDS,
+    MOST_EMPTY_ASKED,
+    START_OVER_SECONDS,
+    Asked,
+)
+from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_UNANSWERED
 from hookseal.dispatcher.lanes.rotation import Rotation
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
@@ -228,7 +236,7 @@ def test_a_closed_lane_begins_nothing() -> None:
     lanes.answered(parked[0].ring, Outcome.DELIVERED, 1.0)
     assert 2 == len(lanes.pick(100, 1.0))
     lanes.reopened(key(crowd[0]), "since", 2.0)
-    assert 0 == lanes._lane(key(crowd[0])).room(2.0), "each reopening counts once"
+    assert 0 == lanes._lanes[key(crowd[0])].room(2.0), "each reopening counts once"
 
 
 def test_a_lane_that_another_worker_closed() -> None:
@@ -325,6 +333,39 @@ def test_of_many_crowded_lanes_a_look_asks_many() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_a_look_asks_each_lane_once() -> None:
+    """Tenants with few crowded lanes are asked once, and so are all lanes of a tenant with many."""
+    lanes = Lanes(32)
+    of = [*rings(1, tenant="one"), *rings(1, tenant="other"), *(rings(1, endpoint=each)[0] for each in range(20))]
+    for ring in of:
+        lanes.crowded.learn(key(ring))
+    asked = lanes.wanted(500, 0.0)
+    assert sorted(key(ring) for ring in of) == sorted(each.key for each in asked)
+    assert [] == lanes.wanted(500, 0.0)
+    assert asked == lanes.wanted(500, ASK_AGAIN_SECONDS), "the statement failed: nothing was found"
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_lanes_that_were_empty_take_turns() -> None:
+    """Of many lanes that were empty a look asks some, whenever it comes; one that has more is asked beside them."""
+    lanes = Lanes(32)
+    of = [rings(1, endpoint=endpoint)[0] for endpoint in range(MOST_EMPTY_ASKED + 100)]
+    for ring in of:
+        lanes.crowded.learn(key(ring))
+    while asked := lanes.wanted(500, 0.0):
+        lanes.found(asked, [], 0.0)
+    lanes.crowded.expect(key(of[-1]))
+
+    assert [key(of[-1])] == [each.key for each in lanes.wanted(500, 0.05)]
+    again = []
+    while asked := lanes.wanted(500, 0.1):
+        lanes.found(asked, [], 0.1)
+        again += [each.key for each in asked]
+    assert [key(ring) for ring in of[:MOST_EMPTY_ASKED]] == again
+    assert {key(ring) for ring in of[MOST_EMPTY_ASKED:]} <= {each.key for each in lanes.wanted(500, 0.2)}
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_a_lane_is_asked_for_more_than_waits_here() -> None:
     """The oldest that wait in PostgreSQL are those that wait here already: so it asks for as many more."""
     lanes = Lanes(8)
@@ -372,7 +413,7 @@ def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
     assert [key(few[0])] == [asked.key for asked in lanes.wanted(100, 0.0)]
 
     lanes.pick(1, 0.0)
-    assert {key(many[0]), key(few[0])} == {asked.key for asked in lanes.wanted(100, 0.0)}
+    assert {key(many[0]), key(few[0])} == {asked.key for asked in lanes.wanted(100, ASK_AGAIN_SECONDS)}
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -394,6 +435,38 @@ def test_a_lane_that_is_empty_is_forgotten() -> None:
     assert (0, []) == (len(lanes.crowded), lanes.wanted(100, 9.0))
 
 
+@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.parametrize("concurrency", [None, 1])
+def test_a_worker_without_a_share_gets_one_when_others_end(concurrency: int | None) -> None:
+    """With more workers than an endpoint takes requests, some have no share: until one that had one ends."""
+    fleet = Fleet(rank=1, workers=2)
+    lanes = Lanes(1, lambda: fleet)
+    (ring,) = rings(1, endpoint=2)
+    if concurrency:
+        known(lanes, ring, pace=Pace(concurrency=concurrency))
+    lanes.crowded.learn(key(ring))
+    lanes.share_again()
+    assert [] == lanes.wanted(100, 0.0)
+    fleet = Fleet(rank=0, workers=1)
+    lanes.share_again()
+
+    assert [Asked(key(ring), 1)] == lanes.wanted(100, 1.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.parametrize("concurrency", [None, 1])
+def test_a_worker_without_a_share_keeps_no_ring(concurrency: int | None) -> None:
+    """What this worker may not send waits in PostgreSQL, where another worker takes it."""
+    lanes = Lanes(1, lambda: Fleet(rank=1, workers=2))
+    some = rings(3, endpoint=2)
+    if concurrency:
+        known(lanes, some[0], pace=Pace(concurrency=concurrency))
+    lanes.add(some, 0.0)
+
+    assert [] == lanes.pick(100, 0.0)
+    assert {ring.delivery_id for ring in some} == {each.ring.delivery_id for each in lanes.take_parked(9)}
+
+
 def test_all_that_waits_here_is_left_to_others() -> None:
     """When the worker stops, every ring goes back, except what waits in PostgreSQL."""
     lanes = Lanes(1)
@@ -407,7 +480,7 @@ def test_all_that_waits_here_is_left_to_others() -> None:
 
 def test_no_more_lanes_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state of idle lanes is dropped, the oldest first; a lane in trouble is kept."""
-    monkeypatch.setattr(worker_lanes, "MOST_LANES", 3)
+    monkeypatch.setattr(known_module, "MOST_LANES", 3)
     lanes = Lanes(8)
     known(lanes, *(bad := rings(2)))
     lanes.add(bad, 0.0)
@@ -417,7 +490,7 @@ def test_no_more_lanes_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     for endpoint in range(2, 12):
         known(lanes, *rings(1, endpoint=endpoint))
 
-    assert 4 == lanes._lane(key(bad[0])).room(1.0)
+    assert 4 == lanes._lanes[key(bad[0])].room(1.0)
     assert len(lanes._lanes) <= 5
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.rotation import Key
-from hookseal.dispatcher.model import Outcome, Pace, Ring, WaitingFor
+from hookseal.dispatcher.model import NO_PACE, Outcome, Pace, Ring, WaitingFor
 
 BREAKER_FAILURES: Final = 10  # in a row
 CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lane; then it asks PostgreSQL again
@@ -59,6 +59,7 @@ class Lane:
     ceiling: int
     limit: float
     threshold: float
+    pace: Pace = NO_PACE
     rate: float | None = None
     tokens: float = 1.0
     filled_at: float = 0.0
@@ -71,15 +72,20 @@ class Lane:
     reopened: object = None
 
     def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
-        """Take over the settings that a claim has read. A lane without trouble has its whole share at once."""
+        """Take over the settings that a claim has read."""
+        self.pace = pace
+        self.is_known = True
+        self.share(fleet, endpoint_id, default=default)
+
+    def share(self, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
+        """Take this worker's share. A lane without trouble has the whole of it at once."""
         # Of an ordered endpoint any worker may have the one delivery that is claimed: the claim takes only the head.
-        ceiling = 1 if pace.ordered else fleet.share(pace.concurrency or default, endpoint_id)
-        if ceiling != self.ceiling or not self.is_known:
+        ceiling = 1 if self.pace.ordered else fleet.share(self.pace.concurrency or default, endpoint_id)
+        if ceiling != self.ceiling:
             if self.limit >= self.ceiling:
                 self.limit = self.threshold = float(max(ceiling, 1))
             self.ceiling = ceiling
-        self.rate = None if pace.rate is None else pace.rate / fleet.workers
-        self.is_known = True
+        self.rate = None if self.pace.rate is None else self.pace.rate / fleet.workers
 
     def room(self, now: float) -> int:
         """Return how many more requests may begin now."""
@@ -94,7 +100,7 @@ class Lane:
 
     def may_wait(self, now: float) -> int:
         """Return how many rings may wait in this worker: about one more round. The others wait in PostgreSQL."""
-        if now < self.closed_until or self.rate is not None:
+        if now < self.closed_until or self.rate is not None or not self.ceiling:
             return 0
         return max(int(self.limit), LEAST_MAY_WAIT) if self.is_known else UNKNOWN_MAY_WAIT
 

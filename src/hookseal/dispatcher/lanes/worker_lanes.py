@@ -11,13 +11,13 @@ from typing import Final
 
 from hookseal.dispatcher.lanes.crowded import Asked, CrowdedLanes
 from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED, Lane, Opened, Parked
+from hookseal.dispatcher.lanes.known import KnownLanes
+from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED, Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
 from hookseal.dispatcher.lanes.tenants import Tenants
 from hookseal.dispatcher.model import Claim, Outcome, Ring, WaitingFor
 
 LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
-MOST_LANES: Final = 10_000  # idle lanes whose state is kept
 MOST_ASKED: Final = 128  # deliveries in one look for the next ones
 MOST_BLOCKED: Final = 512  # rings that wait here although their lanes have no room
 MOST_TO_PARK: Final = 10_000  # rings; with more of them this worker takes none until they are parked
@@ -32,10 +32,8 @@ class Lanes:
     """
 
     def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet) -> None:
-        self._default = ceiling
-        self._fleet = fleet
-        self._lanes: OrderedDict[Key, Lane] = OrderedDict()
         self._waiting: dict[Key, deque[tuple[float, Ring]]] = {}
+        self._lanes = KnownLanes(ceiling, fleet, self._waiting)
         self._ids: set[str] = set()
         self._blocked: dict[Key, int] = {}
         self._blocked_rings = 0
@@ -102,14 +100,14 @@ class Lanes:
                 self._ready.pass_tenant(key[0])
                 passed.add(key[0])
                 continue
-            if not self._lane(key).room(now):
+            if not self._lanes[key].room(now):
                 self._ready.discard(key)
                 self._settle(key, now)
                 continue
             passed.clear()
             if len(self._ready) > 1:
                 self._ready.pass_turn(key)
-            unanswered += not self._lane(key).answers
+            unanswered += not self._lanes[key].answers
             picked.append(self._take(key, now))
         self.at_their_share = frozenset(passed) if len(passed) == self._ready.tenants else frozenset()
         return picked
@@ -120,16 +118,15 @@ class Lanes:
             key = (ring.tenant_id, ring.endpoint_id)
             self._begun[ring.delivery_id] = (key, now)
             self.tenants.begin(key[0])
-            self._lane(key).begin(now)
+            self._lanes[key].begin(now)
 
     def claimed(self, claim: Claim, now: float) -> None:
         """Take over what a claim has read about its endpoint."""
         key = (claim.ring.tenant_id, claim.ring.endpoint_id)
-        lane = self._lane(key)
         if claim.target is not None:
-            lane.configure(claim.target.pace, self._fleet(), key[1], default=self._default)
+            self._lanes.configure(key, claim.target.pace)
         if claim.is_probe is False:
-            lane.close(now)
+            self._lanes[key].close(now)
         if key in self._waiting:
             self._settle(key, now)
 
@@ -141,7 +138,7 @@ class Lanes:
         """Count a ring that claimed nothing."""
         begun = self._begun.pop(ring.delivery_id, None)
         if begun is not None:
-            self._lane(begun[0]).unspent()
+            self._lanes[begun[0]].unspent()
             self._ended(begun[0], now)
 
     def left(self, delivery_id: str, now: float) -> bool:
@@ -149,7 +146,7 @@ class Lanes:
         begun = self._begun.pop(delivery_id, None)
         if begun is None:
             return False
-        self._lane(begun[0]).left()
+        self._lanes[begun[0]].left()
         self._ended(begun[0], now)
         return True
 
@@ -158,16 +155,20 @@ class Lanes:
         begun = self._begun.pop(ring.delivery_id, None)
         if begun is not None:
             key, begun_at = begun
-            if self._lane(key).answered(outcome, begun_at=begun_at, now=now):
+            if self._lanes[key].answered(outcome, begun_at=begun_at, now=now):
                 self._opened.append(Opened(key, outcome))
             self._ended(key, now)
 
     def reopened(self, key: Key, since: object, now: float) -> None:
         """Begin slowly again after the lane was closed, once for each `since`."""
-        lane = self._lane(key)
+        lane = self._lanes[key]
         if lane.reopened != since:
             lane.reopen(since)
             self._settle(key, now)
+
+    def share_again(self) -> None:
+        """Take another share in the limit of each endpoint if workers came or went. Call it every second."""
+        self._lanes.share_again()
 
     def park_old(self, now: float) -> None:
         """Park the rings that have waited here for long: the sweep would take them for lost."""
@@ -196,7 +197,7 @@ class Lanes:
         asked: list[Asked] = []
         each = max(left // max(len(self.crowded), 1), 1)  # of many lanes few may have more: a look asks many
         for key in self.crowded.turns(now) if left > 0 else ():
-            lane = self._lane(key)
+            lane = self._lanes[key]
             room = lane.room(now) - (here := len(self._waiting.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
@@ -225,23 +226,6 @@ class Lanes:
         self._ready = Rotation()
         return left
 
-    def _lane(self, key: Key) -> Lane:
-        lane = self._lanes.get(key)
-        if lane is None:
-            ceiling = self._fleet().share(self._default, key[1])
-            lane = self._lanes[key] = Lane(ceiling, limit=float(max(ceiling, 1)), threshold=float(max(ceiling, 1)))
-            self._drop_idle()
-        return lane
-
-    def _drop_idle(self) -> None:
-        """Forget the oldest lane if there are too many, unless something would be lost."""
-        for _ in range(min(len(self._lanes) - MOST_LANES, 2)):  # two, so that those that are kept do not add up
-            key, lane = next(iter(self._lanes.items()))
-            if lane.is_idle and key not in self._waiting:
-                del self._lanes[key]
-            else:
-                self._lanes.move_to_end(key)
-
     def _take(self, key: Key, now: float) -> Ring:
         rings = self._waiting[key]
         ring = rings.popleft()[1]
@@ -256,7 +240,7 @@ class Lanes:
     def _ended(self, key: Key, now: float) -> None:
         """Count one request of the tenant less, and see what the lane may do with the room."""
         self.tenants.end(key[0])
-        self._got_room |= key in self.crowded
+        self._got_room |= self.crowded.got_room(key, now)
         if key in self._waiting:
             self._settle(key, now)
 
@@ -266,7 +250,7 @@ class Lanes:
         if rings is None:
             return
         self._unblock(key)
-        lane = self._lane(key)
+        lane = self._lanes[key]
         room = lane.room(now)
         places = room + (lane.may_wait(now) if self._blocked_rings < MOST_BLOCKED else 0)
         while len(rings) > places:
@@ -297,4 +281,4 @@ class Lanes:
         if ring.is_parked:  # it still waits in PostgreSQL
             self.crowded.start_over(key)
             return
-        self._parked.append(Parked(ring, self._lane(key).waiting_for(now)))
+        self._parked.append(Parked(ring, self._lanes[key].waiting_for(now)))

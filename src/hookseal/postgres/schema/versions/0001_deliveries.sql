@@ -376,14 +376,17 @@ AS $$
     RETURNING l.last_position - least(greatest($3, 1), 1000)
 $$;
 
--- Gives a new delivery its place at the end of the line: its position 0 asks for one. Behind others it waits for its turn.
--- The line is read after the lock was taken, so that this is decided in the order of the positions.
+-- Lets a new delivery wait for its turn if others are in the line. Its position 0 asks for a place at the end; a batch brings
+-- the positions that it has taken. The line is read after its lock was taken, so that this is decided in the order of the
+-- positions.
 CREATE FUNCTION hookseal.join_line() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    NEW.position := hookseal.take_positions(NEW.tenant_id, NEW.endpoint_id, 1) + 1;
+    IF NEW.position = 0 THEN
+        NEW.position := hookseal.take_positions(NEW.tenant_id, NEW.endpoint_id, 1) + 1;
+    END IF;
     IF NEW.position IS NOT NULL AND NEW.waiting_for IS DISTINCT FROM 'endpoint_disabled' AND EXISTS (
         SELECT FROM hookseal.deliveries AS d
         WHERE d.tenant_id = NEW.tenant_id AND d.endpoint_id = NEW.endpoint_id AND d.position IS NOT NULL)
@@ -396,7 +399,7 @@ BEGIN
 END
 $$;
 CREATE TRIGGER deliveries_join_line BEFORE INSERT ON hookseal.deliveries
-    FOR EACH ROW WHEN (NEW.position = 0)
+    FOR EACH ROW WHEN (NEW.position IS NOT NULL AND NEW.state = 'pending')
     EXECUTE FUNCTION hookseal.join_line();
 
 -- Takes a delivery that ends out of its line, with every statement that ends one. If its endpoint says `stop`, what was given up keeps its

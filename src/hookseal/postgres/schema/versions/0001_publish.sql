@@ -185,18 +185,29 @@ BEGIN
     END IF;
 
     RETURN QUERY
-        WITH made AS (
-            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
-            SELECT $1, hookseal.uuid7(), a.endpoint_id, f.id, a.waiting_for,
-                   CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
+        WITH matched AS MATERIALIZED (
+            SELECT f.id, f.index, a.endpoint_id, a.waiting_for, a.last_error, a.ordered
             FROM (SELECT u.event_type, ARRAY['*', u.event_type] || ARRAY(
                              SELECT left(u.event_type, n) || '*' FROM generate_series(1, length(u.event_type)) AS n
                              WHERE substr(u.event_type, n, 1) = '.') AS patterns
                   FROM (SELECT DISTINCT event_type FROM unnest(first)) AS u) AS type
             JOIN hookseal.audience AS a ON a.tenant_id = $1 AND a.event_types && type.patterns
             JOIN (SELECT id, event_type, index FROM unnest(first)) AS f ON f.event_type = type.event_type
-            ORDER BY a.endpoint_id, f.index  -- so that two publishers lock the lines of ordered endpoints in one order
             LIMIT $3 + 1
+        ), line AS MATERIALIZED (  -- in one order, so that two publishers do not deadlock
+            SELECT l.endpoint_id, hookseal.take_positions($1, l.endpoint_id, l.number) AS ended_with
+            FROM (SELECT m.endpoint_id, count(*) AS number FROM matched AS m WHERE m.ordered
+                  GROUP BY m.endpoint_id
+                  ORDER BY m.endpoint_id
+                  OFFSET 0) AS l
+        ), made AS (
+            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
+            SELECT $1, hookseal.uuid7(), m.endpoint_id, m.id, m.waiting_for,
+                   CASE WHEN m.waiting_for IS NOT NULL THEN now() END, m.last_error,
+                   line.ended_with + row_number() OVER (PARTITION BY m.endpoint_id ORDER BY m.index)
+            FROM matched AS m
+            LEFT JOIN line ON line.endpoint_id = m.endpoint_id
+            ORDER BY m.endpoint_id, m.index
             RETURNING event_id, id, endpoint_id, waiting_for
         )
         SELECT f.index, f.id, m.id, m.endpoint_id, false, m.id IS NOT NULL AND m.waiting_for IS NULL

@@ -1,0 +1,58 @@
+"""The lanes of which one worker keeps the state, and its share in the limit of each. Pure."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Container
+from typing import Final
+
+from hookseal.dispatcher.lanes.fleet import Fleet
+from hookseal.dispatcher.lanes.lane import Lane
+from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.model import Pace
+
+MOST_LANES: Final = 10_000  # idle lanes whose state is kept
+
+
+class KnownLanes:
+    """The lanes by endpoint. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
+
+    A lane with rings that wait, which is one of `waiting`, is kept.
+    """
+
+    def __init__(self, ceiling: int, fleet: Callable[[], Fleet], waiting: Container[Key]) -> None:
+        self._default = ceiling
+        self._fleet = fleet
+        self._shared = fleet()
+        self._waiting = waiting
+        self._lanes: OrderedDict[Key, Lane] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def __getitem__(self, key: Key) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            ceiling = self._fleet().share(self._default, key[1])
+            lane = self._lanes[key] = Lane(ceiling, limit=float(max(ceiling, 1)), threshold=float(max(ceiling, 1)))
+            self._drop_idle()
+        return lane
+
+    def configure(self, key: Key, pace: Pace) -> None:
+        """Take over the settings that a claim has read."""
+        self[key].configure(pace, self._fleet(), key[1], default=self._default)
+
+    def share_again(self) -> None:
+        """If workers came or went, take another share in the limit of each lane: one without a share claims nothing."""
+        fleet = self._fleet()
+        if fleet != self._shared:
+            self._shared = fleet
+            for key, lane in self._lanes.items():
+                lane.share(fleet, key[1], default=self._default)
+
+    def _drop_idle(self) -> None:
+        """Forget the oldest lane if there are too many, unless something would be lost."""
+        for _ in range(min(len(self._lanes) - MOST_LANES, 2)):  # two, so that those that are kept do not add up
+            key, lane = next(iter(self._lanes.items()))
+            if lane.is_idle and key not in self._waiting:
+                del self._lanes[key]
+            else:
+                self._lanes.move_to_end(key)
