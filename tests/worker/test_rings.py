@@ -13,7 +13,7 @@ from hookseal.embedded.server import Server
 from hookseal.queue.bell import bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.health import BEAT_SECONDS
-from tests.faults.tcp_proxy import line
+from tests.faults.tcp_proxy import tcp_proxy
 from tests.worker.test_engine import Noting, ring, running
 from tests.worker.waiting import eventually
 
@@ -122,8 +122,8 @@ async def test_a_distant_redis_does_not_stop_the_beat(own_valkey: Server) -> Non
     loop = asyncio.get_running_loop()
     longest = [0.0]
     async with (
-        line(own_valkey.port, seconds=0.01) as way,
-        running(way.url(own_valkey.url), noting) as (engine, _),
+        tcp_proxy(own_valkey.port, seconds=0.01) as proxy,
+        running(proxy.url(own_valkey.url), noting) as (engine, _),
     ):
 
         async def all_heard() -> bool:

@@ -22,7 +22,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.faulty_proxy import AlteredAnswer, FaultyProxy, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.google_kms import GoogleKms, google_kms
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao, token_for
-from tests.faults.tcp_proxy import Line, line
+from tests.faults.tcp_proxy import TcpProxy, tcp_proxy
 from tests.secrets.kms.sites import aws_site, gcp_opened, openbao_server, openbao_site
 
 pytestmark = pytest.mark.req("SEC-25")
@@ -192,13 +192,13 @@ async def _openbao(address: str) -> AsyncIterator[tuple[FaultyProxy, Scene]]:
 
 
 @asynccontextmanager
-async def _google() -> AsyncIterator[tuple[GoogleKms, Line, Scene]]:
-    """Give a KMS of Google behind a line."""
+async def _google() -> AsyncIterator[tuple[GoogleKms, TcpProxy, Scene]]:
+    """Give a KMS of Google behind a proxy."""
     key = KmsKey.parse("gcp:projects/acme/locations/europe-west1/keyRings/hookseal/cryptoKeys/one")
-    async with google_kms() as (server, address), line(int(address.rpartition(":")[2])) as way:
+    async with google_kms() as (server, address), tcp_proxy(int(address.rpartition(":")[2])) as proxy:
         server.rotate(key.name)
-        async with gcp_opened(key, f"127.0.0.1:{way.port}") as kms:
-            yield server, way, await _scene(kms, key)
+        async with gcp_opened(key, f"127.0.0.1:{proxy.port}") as kms:
+            yield server, proxy, await _scene(kms, key)
 
 
 @contextmanager
@@ -236,7 +236,7 @@ async def test_openbao(openbao_address: str, shown: Callable[[], str]) -> None:
 
 async def test_gcp(shown: Callable[[], str]) -> None:
     """Each fault of Google ends a start as it must."""
-    async with _google() as (server, way, scene):
+    async with _google() as (server, proxy, scene):
         for case in GCP:
             server.failing, server.details = case[0], "do not show me"
             await _require(scene, case, shown)
@@ -250,9 +250,9 @@ async def test_gcp(shown: Callable[[], str]) -> None:
         await _require(scene, ("another key", REFUSED, "SECRETS_KMS_INSTALLATION"), shown)
         server.opens_to = None
         assert MASTER_KEY.is_same_key(await scene.wrapper(FakeClock()).unwrap(scene.wrapped))
-        way.hold()
+        proxy.pause()
         await _require(scene, ("hang", AWAY, "does not answer"), shown, call_seconds=SOON_SECONDS)
-        way.close()
+        proxy.close()
         await _require(scene, ("reset", AWAY, "does not answer"), shown)
 
 
