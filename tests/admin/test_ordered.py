@@ -20,7 +20,7 @@ NEW: dict[str, Any] = {
 }
 
 
-async def test_an_ordered_endpoint(admin: Admin, installation: Installation) -> None:
+async def test_an_ordered_endpoint_is_added_stopped_and_skipped(admin: Admin, installation: Installation) -> None:
     """It is added, stopped by a dead letter, which is shown and skipped on record, and changed to go on."""
     added = await admin.endpoints.add(**NEW, ordered=True)
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
@@ -54,7 +54,7 @@ async def test_an_ordered_endpoint(admin: Admin, installation: Installation) -> 
         ({"ordered": True, "on_dead_letter": 1}, "on_dead_letter"),
     ],
 )
-async def test_what_is_malformed(admin: Admin, given: dict[str, Any], field: str) -> None:
+async def test_a_wrong_value_names_its_argument(admin: Admin, given: dict[str, Any], field: str) -> None:
     """A wrong value names its argument."""
     with pytest.raises(Malformed) as caught:
         await admin.endpoints.add(**NEW, **given)

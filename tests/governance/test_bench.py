@@ -121,7 +121,7 @@ def test_a_bar_is_met_missed_or_not_measured() -> None:
     assert not any(bar.is_met(bar.gate * (0.9 if bar.is_least else 1.1)) for bar in BARS)
 
 
-def test_ratios_of_cpu() -> None:
+def test_cpu_is_compared_with_that_of_bare_aiohttp() -> None:
     """PostgreSQL is compared with bare aiohttp's CPU; a backlog counts worker and PostgreSQL together."""
     backlogs = (
         Row(

@@ -40,7 +40,7 @@ def test_only_what_is_before_head_is_known(root: Path) -> None:
     assert {aside, NOWHERE, no_commit} == unknown_commits(root, [first, second, aside, NOWHERE, no_commit])
 
 
-def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
+def test_without_history_no_commit_is_refused(root: Path, tmp_path: Path) -> None:
     """A shallow clone, a tree without git, one within another and one without a commit refuse no commit."""
     (empty := tmp_path / "empty").mkdir()
     _git(empty, "init", "--quiet")

@@ -352,7 +352,7 @@ async def test_enabling_starts_the_job_in_one_transaction(installation: Installa
         assert (False, None) == (again.changed, none)
 
 
-async def test_killed_at_every_statement(installation: Installation, database_url: str) -> None:
+async def test_a_step_killed_at_any_statement_can_be_repeated(installation: Installation, database_url: str) -> None:
     """Whenever a worker is killed, deliveries and cursor agree, and the job ends with each delivery replayed once."""
     await installation.endpoint()
     await dead_letters(installation, 2)

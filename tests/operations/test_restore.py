@@ -24,7 +24,7 @@ from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
-from tests.dispatcher.test_ledger_race import somebody_waits
+from tests.dispatcher.test_ledger_race import wait_for_a_blocked_connection
 from tests.doubles.stored import Installation, keyring
 
 pytestmark = pytest.mark.req("SEC-24", part="accept")
@@ -48,7 +48,7 @@ async def test_a_row_restored_meanwhile_is_not_deleted(installation: Installatio
         async with other.transaction():
             await log.lock_chain(other, TenantId("aaaa"))  # the acceptance has read both, and waits at the first
             accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
-            await somebody_waits(pool)
+            await wait_for_a_blocked_connection(pool)
             await pool.execute(f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept")  # noqa: S608 -- ours
         await accept
 
@@ -272,7 +272,7 @@ async def test_the_final_check_uses_newer_versions(installation: Installation) -
         async with other.transaction():
             await log.lock_chain(other, TenantId("aaaa"))
             accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
-            await somebody_waits(installation.pool)
+            await wait_for_a_blocked_connection(installation.pool)
             await rotated_key_and_row(installation, endpoint)
         answer = await accept
     assert (["lost"], []) == ([found.kind for found in answer.endpoints], [*answer.refused])

@@ -85,7 +85,7 @@ def test_a_missing_right_is_definitive(
     ],
 )
 @pytest.mark.parametrize("failures", [PLAIN, OF_THE_LOG, OF_SECRETS])
-def test_a_fault_of_ours_passes(failures: Failures, fault: type[Exception]) -> None:
+def test_another_error_is_passed_on_unchanged(failures: Failures, fault: type[Exception]) -> None:
     """An error that neither waiting nor a right can solve is passed on unchanged."""
     with pytest.raises(fault), failures.translated():
         raise fault(CANARY)

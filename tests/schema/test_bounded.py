@@ -208,7 +208,7 @@ def _rows(plan: dict[str, Any]) -> float:
 
 
 @pytest.mark.req("DEL-20")
-async def test_what_is_repeated_does_not_grow(pool: "Pool[asyncpg.Record]") -> None:
+async def test_repeated_statements_do_not_read_more_as_tables_grow(pool: "Pool[asyncpg.Record]") -> None:
     """Claim, outbox, sweep, holding, measuring, retention and every list read as much, however much is stored."""
     few = await _grown(pool, 1, FEW)
     many = await _grown(pool, FEW + 1, MANY)

@@ -70,7 +70,7 @@ def test_every_form_is_found(form: str, secret: str) -> None:
 
 
 @pytest.mark.req("SEC-15")
-def test_nothing_is_found_in_noise() -> None:
+def test_an_unleaked_secret_is_not_found() -> None:
     """A secret that was not leaked is found neither in noise nor beside another secret."""
     other = base64.b64encode(SECRETS["noise"]) + gzip.compress(SECRETS["text"])
 
@@ -78,7 +78,7 @@ def test_nothing_is_found_in_noise() -> None:
 
 
 @pytest.mark.req("SEC-15")
-def test_a_signing_secret_is_known_by_its_key() -> None:
+def test_the_decoded_key_of_a_secret_is_found() -> None:
     """For a `whsec_` secret its decoded key is found as well."""
     text = generate_signing_secret().reveal()
     key = base64.b64decode(text.removeprefix(b"whsec_"))
@@ -91,7 +91,7 @@ def test_a_signing_secret_is_known_by_its_key() -> None:
 
 
 @pytest.mark.req("SEC-15")
-def test_the_public_half_of_a_pair_is_no_secret() -> None:
+def test_the_public_key_of_a_pair_is_not_found() -> None:
     """For a `whsk_` secret the seed is found, alone or in the whole text; the public key is not."""
     pair = generate_signing_secret(Algorithm.ED25519)
     planted = canary.signing("planted", pair.reveal())

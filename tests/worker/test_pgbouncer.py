@@ -65,7 +65,7 @@ async def publish(world: World) -> None:
 
 
 @pytest.mark.parametrize("kept", ["200", "0"])
-async def test_all_of_it(world: World, receiver: Receiver, kept: str) -> None:
+async def test_an_installation_works_through_pgbouncer(world: World, receiver: Receiver, kept: str) -> None:
     """Through PgBouncer an endpoint is added and rotated, 210 events are delivered once, and the worker stops."""
     async with behind(world, max_prepared_statements=kept) as (pooled, _):
         url = f"{receiver.base_url}/hook"
@@ -87,7 +87,7 @@ async def test_all_of_it(world: World, receiver: Receiver, kept: str) -> None:
     assert [] == [line for line in worker.log if line["level"] == "error" or line["event"].endswith(".failed")]
 
 
-async def test_listening_through_it(world: World, receiver: Receiver) -> None:
+async def test_a_worker_that_cannot_listen_delivers(world: World, receiver: Receiver) -> None:
     """A worker that cannot listen through PgBouncer logs once what to set, requests no notifications, and delivers."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with behind(world) as (pooled, _), pooled.worker(HOOKSEAL_LISTEN="true") as worker:
@@ -102,7 +102,7 @@ async def test_listening_through_it(world: World, receiver: Receiver) -> None:
         assert not await world.pool.fetchval(NOTIFIES)
 
 
-async def test_listening_past_it(world: World, receiver: Receiver) -> None:
+async def test_the_listen_url_bypasses_pgbouncer(world: World, receiver: Receiver) -> None:
     """With HOOKSEAL_LISTEN_URL the listener connects to PostgreSQL itself, and all else goes through PgBouncer."""
     await world.endpoint(f"{receiver.base_url}/hook")
     changes = {"HOOKSEAL_LISTEN": "true", "HOOKSEAL_LISTEN_URL": world.database_url}
@@ -117,7 +117,7 @@ async def test_listening_past_it(world: World, receiver: Receiver) -> None:
         assert not [line for line in worker.log if line["event"] == "listen.failed"]
 
 
-async def test_a_listener_that_gets_no_connection(world: World, receiver: Receiver) -> None:
+async def test_a_wrong_listen_url_is_logged_without_its_password(world: World, receiver: Receiver) -> None:
     """An error in HOOKSEAL_LISTEN_URL is logged with that name, without the password, and the worker delivers."""
     await world.endpoint(f"{receiver.base_url}/hook")
     changes = {"HOOKSEAL_LISTEN": "true", "HOOKSEAL_LISTEN_URL": f"{world.database_url}_absent"}

@@ -69,7 +69,7 @@ async def test_many_connections_keep_no_other_client_out() -> None:
         assert b"HTTP/1.1 200 OK" in await answered(last)
 
 
-async def test_each_is_answered_once() -> None:
+async def test_a_connection_gets_one_answer() -> None:
     """A connection is closed after its answer."""
     port = ProbePort()
     async with serving(port) as number, opened(number, "127.0.0.1") as streams:

@@ -70,6 +70,6 @@ async def test_a_lost_cancellation_is_repeated() -> None:
     assert isinstance(tasks[1].exception(), OSError)
 
 
-async def test_without_loops_it_returns() -> None:
+async def test_a_run_without_loops_returns() -> None:
     """Without loops it returns at once."""
     await asyncio.wait_for(cancelled([]), 60)

@@ -71,7 +71,7 @@ async def test_an_epoch_out_of_bounds_is_refused(world: World, epoch: int) -> No
         await world.pool.execute("UPDATE hookseal.control SET epoch = $1", epoch)
 
 
-async def test_forged_leases_keep_no_lease_from_ending(world: World) -> None:
+async def test_forged_leases_do_not_delay_other_leases(world: World) -> None:
     """Forged leases with numbers out of range do not keep other expired leases from being ended."""
     await world.endpoint("http://127.0.0.1:9/hook")
     rings = [ring for _ in range(4) for ring in await world.publish(rung=False)]

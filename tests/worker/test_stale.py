@@ -174,7 +174,7 @@ async def test_a_stale_record_is_not_used_until_accepted(
         await world.state(held, "delivered")
 
 
-async def test_a_removed_rows_deliveries_wait(world: World, receiver: Receiver) -> None:
+async def test_the_deliveries_of_a_removed_row_wait(world: World, receiver: Receiver) -> None:
     """Deliveries of an endpoint whose row was removed by hand wait, and are delivered when the row is back."""
     added = await world.endpoint(f"{receiver.base_url}/lost")
     await world.pool.execute(_KEEP.format(table="endpoints"))

@@ -78,7 +78,7 @@ async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringi
     assert 10 == await ringing.depth() == await unrung.ledger.standing(100)
 
 
-async def test_what_nobody_takes_delays_others_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+async def test_untaken_rings_delay_another_tenant_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
     """While the rings of one tenant fill what may stand in Redis, each tenant gets one more ring a second."""
     await publish(pool, "ant", 100)
     unrung = Unrung(pool, ringing)
@@ -92,7 +92,7 @@ async def test_what_nobody_takes_delays_others_for_a_second(pool: "Pool[asyncpg.
     assert 16 == await ringing.depth()
 
 
-async def test_others_who_fill_redis_stop_no_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+async def test_unknown_rings_in_redis_stop_no_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
     """Rings that PostgreSQL does not know take no place of those that it knows."""
     await publish(pool, "ant", 100)
     await ringing.redis.zadd(ringing.queue, {f"other-{number}": 1 for number in range(1_000)})
@@ -127,7 +127,7 @@ async def test_an_emptied_redis_stops_no_backlog(pool: "Pool[asyncpg.Record]", r
     assert 10 == (await unrung.look()).rings
 
 
-async def test_few_go_before_many(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+async def test_a_tenant_with_few_rings_goes_before_a_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
     """What is rung for a tenant with little is taken before the backlog that stands in Redis already."""
     await publish(pool, "ant", 100)
     unrung = Unrung(pool, ringing)

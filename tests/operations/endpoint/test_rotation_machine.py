@@ -273,7 +273,7 @@ class Rotations(RuleBasedStateMachine):
 
 @pytest.mark.req("SEC-09", "SEC-10")
 @pytest.mark.timeout(600 + EXAMPLES * 5)  # a failing example is minimised first
-def test_rotation_is_as_the_model_says(database_url: str) -> None:
+def test_every_sequence_of_operations_agrees_with_the_model(database_url: str) -> None:
     """After any sequence of operations, crashes and interleavings, state and signatures are those of the model."""
     how = settings(
         max_examples=EXAMPLES or 20,

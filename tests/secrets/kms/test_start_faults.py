@@ -210,7 +210,9 @@ def _failing(proxy: FaultyProxy, fault: Any) -> Iterator[None]:
         proxy.fault = None
 
 
-async def test_aws(aws_address: str, monkeypatch: pytest.MonkeyPatch, shown: Callable[[], str]) -> None:
+async def test_a_start_survives_or_refuses_each_fault_of_aws(
+    aws_address: str, monkeypatch: pytest.MonkeyPatch, shown: Callable[[], str]
+) -> None:
     """Each fault of AWS ends a start as it must; after each the next one gets the key."""
     async with _aws(aws_address, monkeypatch) as (proxy, scene):
         for case in AWS:
@@ -222,7 +224,9 @@ async def test_aws(aws_address: str, monkeypatch: pytest.MonkeyPatch, shown: Cal
         assert MASTER_KEY.is_same_key(await scene.wrapper(FakeClock()).unwrap(scene.wrapped))
 
 
-async def test_openbao(openbao_address: str, shown: Callable[[], str]) -> None:
+async def test_a_start_survives_or_refuses_each_fault_of_openbao(
+    openbao_address: str, shown: Callable[[], str]
+) -> None:
     """Each fault of OpenBao ends a start as it must; after each the next one gets the key."""
     async with _openbao(openbao_address) as (proxy, scene):
         for case in OPENBAO:
@@ -234,7 +238,7 @@ async def test_openbao(openbao_address: str, shown: Callable[[], str]) -> None:
         assert MASTER_KEY.is_same_key(await scene.wrapper(FakeClock()).unwrap(scene.wrapped))
 
 
-async def test_gcp(shown: Callable[[], str]) -> None:
+async def test_a_start_survives_or_refuses_each_fault_of_gcp(shown: Callable[[], str]) -> None:
     """Each fault of Google ends a start as it must."""
     async with _google() as (server, proxy, scene):
         for case in GCP:
@@ -256,7 +260,7 @@ async def test_gcp(shown: Callable[[], str]) -> None:
         await _require(scene, ("reset", AWAY, "does not answer"), shown)
 
 
-async def test_an_openbao_that_is_sealed(shown: Callable[[], str]) -> None:
+async def test_a_sealed_openbao_is_unavailable(shown: Callable[[], str]) -> None:
     """A real OpenBao that is sealed is away."""
     async with openbao() as server, openbao_site(server.url) as site, site.opened(site.one) as kms:
         scene = await _scene(kms, site.one)
@@ -264,7 +268,7 @@ async def test_an_openbao_that_is_sealed(shown: Callable[[], str]) -> None:
         await _require(scene, ("sealed", AWAY, "is sealed: unseal it"), shown)
 
 
-async def test_a_token_that_has_ended(openbao_address: str, shown: Callable[[], str]) -> None:
+async def test_a_revoked_token_is_refused(openbao_address: str, shown: Callable[[], str]) -> None:
     """A real token that was revoked, as one that has expired, is denied."""
     async with openbao_site(openbao_address) as site, site.opened(site.one) as kms:
         scene = await _scene(kms, site.one)

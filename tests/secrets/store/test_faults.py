@@ -131,7 +131,7 @@ async def _require(api: ProviderApi, fails: Any, error: type[Exception], says: s
 
 @pytest.mark.req("SEC-16")
 @pytest.mark.req("SEC-07", part="aws")
-async def test_aws(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_refusal_of_aws_names_the_remedy(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of AWS names who must do what; after each the next read succeeds."""
     async with _behind(Provider.AWS, aws_url, monkeypatch) as (proxy, api):
         for fault, error, says in AWS:
@@ -141,7 +141,7 @@ async def test_aws(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.req("SEC-18")
 @pytest.mark.req("SEC-07", part="openbao")
-async def test_openbao(openbao_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_refusal_of_openbao_names_the_remedy(openbao_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of OpenBao names who must do what; after each the next read succeeds."""
     async with _behind(Provider.OPENBAO, openbao_address, monkeypatch) as (proxy, api):
         for fault, error, says in OPENBAO:
@@ -151,7 +151,7 @@ async def test_openbao(openbao_address: str, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.req("SEC-17")
 @pytest.mark.req("SEC-07", part="gcp")
-async def test_gcp() -> None:
+async def test_each_refusal_of_gcp_names_the_remedy() -> None:
     """Each refusal of Google names who must do what, and is asked once; after each the next read succeeds."""
     async with google_api() as (kept, api):
         await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
@@ -167,7 +167,7 @@ async def test_gcp() -> None:
 
 
 @pytest.mark.req("SEC-17")
-async def test_gcp_answers_that_cannot_be_trusted() -> None:
+async def test_an_untrustworthy_answer_of_gcp_is_not_used() -> None:
     """A wrong checksum is not used, and neither is another version or another secret than was asked for."""
     async with google_api() as (kept, api):
         await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
@@ -195,7 +195,7 @@ async def _hangs(_: str, __: Any) -> None:
 
 
 @pytest.mark.req("SEC-07", part="providers")
-async def test_none_is_waited_for_longer_than_an_attempt(
+async def test_a_hanging_provider_fails_within_two_seconds(
     aws_url: str, openbao_address: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provider that hangs, or answers too slowly, fails within two seconds as transient; then it is asked again."""
@@ -237,7 +237,7 @@ async def test_none_is_waited_for_longer_than_an_attempt(
 
 
 @pytest.mark.req("SEC-09")
-async def test_a_definitive_error_is_raised_at_once_and_drops_what_was_cached(pool: Pool) -> None:
+async def test_a_definitive_error_drops_the_cached_secret(pool: Pool) -> None:
     """A denial is asked for once and not repeated, and afterwards the secret is read again."""
     async with google_api() as (kept, api):
         store = external(pool, api)
