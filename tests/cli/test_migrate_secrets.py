@@ -120,9 +120,9 @@ async def test_a_whsec_secret_signs_as_x_webhook_with_a_warning(begun: Begun, tm
     ]
     dry_run = await begun.run("migrate-secrets", "--dry-run", "--json")
     assert (0, shape(dry_run=True, migrated=3, also_standard=1)) == (dry_run.code, dry_run.json)
-    said = (await begun.run("migrate-secrets", "--dry-run")).out
-    assert "1 of them with the scheme x-webhook and a secret that could be one of Standard Webhooks" in said
-    assert "\n  hookseal migrate-secrets --scheme standard\n" in said
+    output = (await begun.run("migrate-secrets", "--dry-run")).out
+    assert "1 of them with the scheme x-webhook and a secret that could be one of Standard Webhooks" in output
+    assert "\n  hookseal migrate-secrets --scheme standard\n" in output
     done = await begun.run("migrate-secrets")
     assert (0, True) == (done.code, "1 of them with the scheme x-webhook and a secret that could be" in done.out)
     assert (await begun.run("migrate-secrets", "--json")).json == shape(present=3, also_standard=1)

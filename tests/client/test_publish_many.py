@@ -76,7 +76,7 @@ async def test_a_single_event_is_a_repeat_in_a_batch(publisher: Publisher, store
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 @pytest.mark.parametrize(
-    ("given", "field", "says"),
+    ("given", "field", "message"),
     [
         ({}, "data", "pass exactly one of data and body"),
         ({"data": 1, "body": b"1"}, "data", "pass exactly one of data and body"),
@@ -91,11 +91,11 @@ async def test_a_single_event_is_a_repeat_in_a_batch(publisher: Publisher, store
     ],
 )
 async def test_a_malformed_event_is_named(
-    publisher: Publisher, stored: Stored, given: dict[str, Any], field: str, says: str
+    publisher: Publisher, stored: Stored, given: dict[str, Any], field: str, message: str
 ) -> None:
     """A malformed event is refused with its index and field, and nothing of the batch is stored or rung."""
     bad = Event(**({"event_type": PAID} | given))
-    with pytest.raises(Malformed, match=rf"^events\[2\]: {says}") as caught:
+    with pytest.raises(Malformed, match=rf"^events\[2\]: {message}") as caught:
         await publisher.publish_many(tenant_id="acme", events=[*numbered(1, 2), bad, *numbered(3, 4)])
 
     assert (field, 2) == (caught.value.field, caught.value.index)

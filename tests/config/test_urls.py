@@ -72,7 +72,7 @@ BAD_HOST = "has a host that is neither a name nor an address: correct it, or per
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "expected_message"),
     [
         ("postgresql://user:canary/ss@host/db", f"has an '@' after the first '/' or '?': {UNENCODED}"),
         ("postgresql://user:canary?ss@host/db", f"has an '@' after the first '/' or '?': {UNENCODED}"),
@@ -97,16 +97,16 @@ BAD_HOST = "has a host that is neither a name nor an address: correct it, or per
         ("postgresql:///db?host=a&port=70000", "has the parameter port, which is not a number from 1 to 65535"),
     ],
 )
-def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, says: str) -> None:
+def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, expected_message: str) -> None:
     """The error says which part of the url is wrong and how to correct it, without any of its text."""
     with pytest.raises(PydanticCustomError) as caught:
         urls.database(url)
-    assert caught.value.message().startswith(f"DATABASE_URL {says}")
+    assert caught.value.message().startswith(f"DATABASE_URL {expected_message}")
     assert "canary" not in caught.value.message()
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "expected_message"),
     [
         ("redis://", "names no host: write redis://HOST:PORT/NUMBER"),
         ("redis://host/canary", "has a database that is not a number of at most five digits: correct it"),
@@ -117,9 +117,9 @@ def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, says: str) -> Non
         ("unix:///", "names no socket: write unix:///PATH"),
     ],
 )
-def test_the_wrong_part_of_a_redis_url_is_named(url: str, says: str) -> None:
+def test_the_wrong_part_of_a_redis_url_is_named(url: str, expected_message: str) -> None:
     """The same is true of a url of Redis."""
     with pytest.raises(PydanticCustomError) as caught:
         urls.redis(url)
-    assert caught.value.message().startswith(f"REDIS_URL {says}")
+    assert caught.value.message().startswith(f"REDIS_URL {expected_message}")
     assert "canary" not in caught.value.message()

@@ -214,11 +214,11 @@ async def test_the_database_refuses_a_malformed_event(
     """The database refuses a malformed event with the first index and the field, and stores nothing."""
     with pytest.raises(Malformed) as caught:
         await many(pool, *numbered(1, 3), (event(**changes), "1"), (event("A"), "1"))
-    with pytest.raises(asyncpg.PostgresError, match=r"^events\[2\]: ") as said:
+    with pytest.raises(asyncpg.PostgresError, match=r"^events\[2\]: ") as raised:
         await by_sql(pool, as_json(), as_json(**changes), as_json(event_type="A"))
 
     assert (field, 3) == (caught.value.field, caught.value.index)
-    assert ("HS422", field) == (said.value.sqlstate, said.value.column_name)
+    assert ("HS422", field) == (raised.value.sqlstate, raised.value.column_name)
     assert 0 == await count(pool)
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.governance.benched import LEFT_OUT, MACHINE, ROUNDS, a_round, a_run
+from tests.governance.sample_runs import LEFT_OUT, MACHINE, ROUNDS, a_round, a_run
 from tools.bench import page, picture, results, scaling_page
 from tools.bench.bars import BARS, backlog_ratio, postgresql_to_bare
 from tools.bench.plan import deliveries_for
@@ -73,8 +73,8 @@ def test_the_page_names_commit_and_machine() -> None:
     run = a_run()
     text = page.performance(run)
 
-    for said in (run.commit[:12], run.date, MACHINE.cpu, MACHINE.postgresql, MACHINE.redis, "`make bench`"):
-        assert said in text
+    for fact in (run.commit[:12], run.date, MACHINE.cpu, MACHINE.postgresql, MACHINE.redis, "`make bench`"):
+        assert fact in text
     assert "with changes that no commit has" not in text
     assert "with changes that no commit has" in page.performance(replace(run, is_dirty=True))
     assert "A quick run" in page.performance(replace(run, is_quick=True))

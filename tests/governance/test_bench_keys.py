@@ -103,7 +103,7 @@ def test_rates_are_shown_with_their_baselines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "message"),
     [
         (replace(HELD, laps=(replace(LAP, seconds=5.01),)), "rewrap took 100.2 us, at most 100 us are allowed"),
         (replace(HELD, failures=1), "1 secrets were not had, or deliveries not made at once"),
@@ -111,9 +111,9 @@ def test_rates_are_shown_with_their_baselines() -> None:
         (replace(HELD, unopened=3), "3 records do not open to what they were"),
     ],
 )
-def test_a_slow_row_or_a_failure_is_a_miss(found: Found, said: str) -> None:
+def test_a_slow_row_or_a_failure_is_a_miss(found: Found, message: str) -> None:
     """A row that took too long, or any failure, is a miss."""
-    assert [said] == missed(found, figures_of(found.laps, 50_000))
+    assert [message] == missed(found, figures_of(found.laps, 50_000))
 
 
 def test_a_period_uses_the_databases_clock() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.governance.benched import a_round, a_run
+from tests.governance.sample_runs import a_round, a_run
 from tools.bench.plan import ONE_PROCESS
 from tools.bench.results import Row
 from tools.bench.scaling import (
@@ -139,7 +139,8 @@ def test_the_page_names_the_first_limit_and_what_to_do() -> None:
 def test_a_resource_without_cost_is_no_limit() -> None:
     """A run too short to measure Redis does not divide by zero."""
     quiet = replace(
-        a_run(), rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows)
+        a_run(),
+        rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows),
     )
 
     assert "| none |" in scaling(quiet)

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from hookseal.postgres.statements import statements
-from tests.governance.benched import MACHINE
+from tests.governance.sample_runs import MACHINE
 from tools.soak import page, record
 from tools.soak.claims import ClaimLog, durations
 from tools.soak.record import Sample, Soak, problems

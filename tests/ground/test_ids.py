@@ -131,13 +131,13 @@ def test_any_text_is_an_id_or_malformed(parse: Callable[[str], str], text: str) 
     """Any text is a valid id, returned unchanged, or `Malformed` with one constant message without the text."""
     with pytest.raises(Malformed) as always:
         parse("\n")
-    said = str(always.value)
+    message = str(always.value)
     try:
         assert text == parse(text)
     except Malformed as error:
-        said = str(error)
+        message = str(error)
 
-    assert str(always.value) == said
+    assert str(always.value) == message
 
 
 def test_the_operator_owns_endpoints() -> None:

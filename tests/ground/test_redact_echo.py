@@ -82,12 +82,12 @@ def test_a_truncated_value_is_masked(value: str, text: str, left: str) -> None:
     assert left == redact_echo(text, [value])
 
 
-@pytest.mark.parametrize("said", ["no user svc:hunter22", "wrong password hunter22 for svc"])
-def test_decoded_basic_credentials_are_masked(said: str) -> None:
+@pytest.mark.parametrize("echo", ["no user svc:hunter22", "wrong password hunter22 for svc"])
+def test_decoded_basic_credentials_are_masked(echo: str) -> None:
     """User and password are masked in their decoded form."""
     value = "Basic " + base64.b64encode(b"svc:hunter22").decode()
 
-    assert "hunter" not in redact_echo(said, [value])
+    assert "hunter" not in redact_echo(echo, [value])
     assert "no user" in redact_echo("no user x", [value])
 
 

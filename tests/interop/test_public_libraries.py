@@ -84,13 +84,13 @@ def altered(request: Received) -> list[Received]:
 
 def in_python(requests: list[Received]) -> list[dict[str, str]]:
     """Return the verdicts of the Python libraries; they are imported here because they load slowly."""
-    return [{name.partition(".")[0]: _said(import_module(name), each) for name in LIBRARIES} for each in requests]
+    return [{name.partition(".")[0]: _verdict(import_module(name), each) for name in LIBRARIES} for each in requests]
 
 
 LIBRARIES = ("standardwebhooks", "svix.webhooks")
 
 
-def _said(library: Any, request: Received) -> str:
+def _verdict(library: Any, request: Received) -> str:
     try:
         library.Webhook(request.secret).verify(request.body, dict(request.headers))
     except library.WebhookVerificationError:

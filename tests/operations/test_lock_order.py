@@ -97,7 +97,7 @@ async def test_cache_clear_and_opening_breakers_do_not_deadlock(installation: In
             "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id) VALUES ('acme', $1::text::uuid)", endpoint
         )
 
-    async def both_wait_for_others() -> bool:
+    async def both_are_blocked() -> bool:
         return (2, False) == tuple(await pool.fetchrow(_WAITING, waited_for) or ())
 
     async with AsyncExitStack() as stack:
@@ -111,10 +111,10 @@ async def test_cache_clear_and_opening_breakers_do_not_deadlock(installation: In
         opened = [Opened((ACME, endpoint), Outcome.TIMEOUT) for endpoint in (first, second)]
         opening = asyncio.create_task(PostgresLanes(pool).open_breakers(opened, spread=1.0))
         waited_for = 0
-        await eventually(both_wait_for_others)
+        await eventually(both_are_blocked)
         waited_for = await holding[0].fetchval("SELECT pg_backend_pid()")
         await held[0].commit()
-        await eventually(both_wait_for_others)
+        await eventually(both_are_blocked)
         await held[1].commit()
         assert 0 == await probing
         assert set() == await opening

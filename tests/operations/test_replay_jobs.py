@@ -364,7 +364,7 @@ async def test_a_step_killed_at_any_statement_can_be_repeated(installation: Inst
             at += 1
             await installation.pool.execute("UPDATE hookseal.replays SET paid_until = now() - interval '0.6 s'")
             connection = await connect(database_url, {"application_name": "dying"})
-            connection.break_off(end, at)
+            connection.interrupt(end, at)
             operator = installation.operator(connection)
             with suppress(Unavailable):
                 await take_step(operator, RunningJob(ACME, job.replay_id))

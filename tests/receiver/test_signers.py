@@ -33,8 +33,8 @@ def _standard(body: bytes, *signers: Signer) -> dict[str, str]:
 
 
 def _x_webhook(body: bytes, signer: Signer) -> dict[str, str]:
-    said = x_webhook_headers(tenant_id="acme", delivery_id=DELIVERY, event_type="a.b", timestamp=AT)
-    return said | x_webhook_signatures((signer.sign(x_webhook_content(AT, body)),), lead="current")
+    signed_headers = x_webhook_headers(tenant_id="acme", delivery_id=DELIVERY, event_type="a.b", timestamp=AT)
+    return signed_headers | x_webhook_signatures((signer.sign(x_webhook_content(AT, body)),), lead="current")
 
 
 @pytest.mark.req("DEL-04", part="standard-ed25519")

@@ -25,7 +25,7 @@ SECRETS = {
     "key": bytes.fromhex("00ff7fe1c2a34d5c27220a0d3c3e26257b7d89abcdef0123456789fedcba9876"),
     "noise": os.urandom(32),
 }
-TELLINGS: dict[str, Callable[[bytes], bytes]] = {
+ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "raw": bytes,
     "among other bytes": lambda value: b"\0\xff" + value + b"\n",
     "hex": lambda value: value.hex().encode(),
@@ -58,11 +58,11 @@ TELLINGS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.req("SEC-15")
 @pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("form", TELLINGS)
+@pytest.mark.parametrize("form", ENCODINGS)
 def test_every_form_is_found(form: str, secret: str) -> None:
     """A secret that was planted in that form is found in its place, and nowhere else."""
     value = SECRETS[secret]
-    places = {"here": b"before " + TELLINGS[form](value) + b" after", "elsewhere": os.urandom(4096)}
+    places = {"here": b"before " + ENCODINGS[form](value) + b" after", "elsewhere": os.urandom(4096)}
     found = search(places, [Canary("planted", (value,))])
 
     assert found

@@ -110,11 +110,11 @@ async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, rece
     receiver.answers["/few"] = counting(most)
     await add(world, f"{receiver.base_url}/few", tenant="acme", concurrency=3)
 
-    async def know_each_other() -> bool:
+    async def have_seen_each_other() -> bool:
         return bool(await world.pool.fetchval("SELECT min(beaten_at) > max(started_at) FROM hookseal.workers"))
 
     async with world.worker(), world.worker():
-        await eventually(know_each_other)
+        await eventually(have_seen_each_other)
         await world.pool.execute(_PUBLISH, "acme", 60)
         await all_delivered(world, "acme", 60)
 

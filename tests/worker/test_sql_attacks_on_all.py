@@ -43,13 +43,13 @@ async def test_attacks_on_the_installation_only_delay(world: World, receiver: Re
     for table in _OF_THE_INSTALLATION:
         await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
     async with world.worker():
-        for number, (attack, says) in enumerate(INSTALLATION.items(), start=1):
+        for number, (attack, expected_error) in enumerate(INSTALLATION.items(), start=1):
             await restored(world, epoch=10 * number)
             await world.pool.execute(attack)
             [ring] = await world.publish()
-            if says is not None:
+            if expected_error is not None:
                 row = await world.state(ring, "pending", waiting_for="secret")
-                assert (True, 0) == (says in row["last_error"], row["attempts"]), (attack, row["last_error"])
+                assert (True, 0) == (expected_error in row["last_error"], row["attempts"]), (attack, row["last_error"])
                 await restored(world, epoch=10 * number + 5)
             await world.state(ring, "delivered")
     assert len(INSTALLATION) == len(receiver.received)

@@ -239,9 +239,9 @@ async def test_what_was_written_since_is_not_overwritten(five: Pool) -> None:
         "UPDATE hookseal.secret_records SET sealed = $1 WHERE tenant_id = $2 AND version = 1", written, TENANT
     )
     statement = rewrap._SQL["write"]
-    said = await five.execute(statement, SECOND.key_id, [TENANT], [NAME], [1], [head], [anew], HEAD_BYTES)
+    status = await five.execute(statement, SECOND.key_id, [TENANT], [NAME], [1], [head], [anew], HEAD_BYTES)
 
-    assert "UPDATE 0" == said
+    assert "UPDATE 0" == status
     row = (await five.fetch(ROWS))[0]
     assert (written, FIRST.key_id) == (row["sealed"], row["key_id"])
 

@@ -72,12 +72,12 @@ async def _require(
     scene: Scene, case: Case, shown: Callable[[], str], *, call_seconds: float = PATIENT_SECONDS
 ) -> None:
     """Fail unless a start ends as the case says, shows nothing, and, if the KMS is away, has asked it in time."""
-    fault, code, says = case
+    fault, code, message = case
     clock = FakeClock()
     with pytest.raises(HooksealError) as ended:
         await scene.wrapper(clock, call_seconds).unwrap(scene.wrapped)
     text = str(ended.value)
-    assert (code, True) == (ended.value.exit_code, says in text), f"{fault}: {text}"
+    assert (code, True) == (ended.value.exit_code, message in text), f"{fault}: {text}"
     if code == AWAY:
         assert AGAIN in text
         assert PATIENCE_SECONDS - 2.0 <= clock.elapsed <= PATIENCE_SECONDS

@@ -119,10 +119,12 @@ async def _behind(
             await providers.close()
 
 
-async def _require(api: ProviderApi, fails: Any, error: type[Exception], says: str, repair: Callable[[], None]) -> None:
+async def _require(
+    api: ProviderApi, fails: Any, error: type[Exception], pattern: str, repair: Callable[[], None]
+) -> None:
     with pytest.raises(error) as caught:
         await api.read(_ref(api))
-    assert re.search(says, str(caught.value)), f"{fails}: {caught.value}"
+    assert re.search(pattern, str(caught.value)), f"{fails}: {caught.value}"
     for hidden in ("do not show me", ROOT_TOKEN, "payload"):
         assert hidden not in str(caught.value)
     repair()
@@ -134,9 +136,9 @@ async def _require(api: ProviderApi, fails: Any, error: type[Exception], says: s
 async def test_each_refusal_of_aws_names_the_remedy(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of AWS names who must do what; after each the next read succeeds."""
     async with _behind(Provider.AWS, aws_url, monkeypatch) as (proxy, api):
-        for fault, error, says in AWS:
+        for fault, error, pattern in AWS:
             proxy.fault = fault
-            await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
+            await _require(api, fault, error, pattern, lambda: setattr(proxy, "fault", None))
 
 
 @pytest.mark.req("SEC-18")
@@ -144,9 +146,9 @@ async def test_each_refusal_of_aws_names_the_remedy(aws_url: str, monkeypatch: p
 async def test_each_refusal_of_openbao_names_the_remedy(openbao_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of OpenBao names who must do what; after each the next read succeeds."""
     async with _behind(Provider.OPENBAO, openbao_address, monkeypatch) as (proxy, api):
-        for fault, error, says in OPENBAO:
+        for fault, error, pattern in OPENBAO:
             proxy.fault = fault
-            await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
+            await _require(api, fault, error, pattern, lambda: setattr(proxy, "fault", None))
 
 
 @pytest.mark.req("SEC-17")
@@ -155,14 +157,14 @@ async def test_each_refusal_of_gcp_names_the_remedy() -> None:
     """Each refusal of Google names who must do what, and is asked once; after each the next read succeeds."""
     async with google_api() as (kept, api):
         await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
-        for code, error, says in GCP:
+        for code, error, pattern in GCP:
             asked = len(kept.calls)
 
             async def fails(_: str, context: Any, code: grpc.StatusCode = code) -> None:
                 await context.abort(code, "do not show me")
 
             kept.fault = fails
-            await _require(api, code, error, says, lambda: setattr(kept, "fault", None))
+            await _require(api, code, error, pattern, lambda: setattr(kept, "fault", None))
             assert asked + 2 == len(kept.calls), "the client must not repeat by itself"
 
 
@@ -181,13 +183,13 @@ async def test_an_untrustworthy_answer_of_gcp_is_not_used() -> None:
         def other_secret(answer: Any) -> None:
             answer.name = answer.name.replace(NAME, "other")
 
-        for alter_answer, error, says in (
+        for alter_answer, error, pattern in (
             (wrong_checksum, SecretUnavailable, "checksum"),
             (other_version, SecretTampered, "another version"),
             (other_secret, SecretTampered, "another version"),
         ):
             kept.alter_answer = alter_answer
-            await _require(api, alter_answer, error, says, lambda: setattr(kept, "alter_answer", None))
+            await _require(api, alter_answer, error, pattern, lambda: setattr(kept, "alter_answer", None))
 
 
 async def _hangs(_: str, __: Any) -> None:

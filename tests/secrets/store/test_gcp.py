@@ -50,7 +50,7 @@ async def test_missing_credentials_are_denied(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("method", "code", "error", "says"),
+    ("method", "code", "error", "message"),
     [
         ("CreateSecret", CODE.FAILED_PRECONDITION, SecretDenied, "organisation policy"),
         ("CreateSecret", CODE.NOT_FOUND, SecretDenied, "GOOGLE_CLOUD_PROJECT"),
@@ -64,7 +64,7 @@ async def test_missing_credentials_are_denied(tmp_path: Path, monkeypatch: pytes
     ],
 )
 async def test_a_failed_write_can_be_repeated(
-    method: str, code: grpc.StatusCode, error: type[HooksealError], says: str
+    method: str, code: grpc.StatusCode, error: type[HooksealError], message: str
 ) -> None:
     """Whichever call of a repeated write fails, the error says what to do; afterwards the write succeeds."""
     async with google_api() as (kept, api):
@@ -75,7 +75,7 @@ async def test_a_failed_write_can_be_repeated(
                 await context.abort(code, "do not show me")
 
         kept.fault = fails
-        with pytest.raises(error, match=says) as failed:
+        with pytest.raises(error, match=message) as failed:
             await api.write(REF, b"ours", owner=OWNER, is_first=True)
         assert "do not show me" not in str(failed.value)
         kept.fault = None

@@ -26,7 +26,7 @@ class Swap:
     def __init__(self, at: Site, sh: Shell) -> None:
         self._at = at
         self._sh = sh
-        at.introduce(sh)
+        at.store_passwords(sh)
 
     async def dump(self) -> None:
         """Make the dump."""
@@ -50,8 +50,8 @@ class Swap:
 
 async def unready(worker: Worker) -> bool:
     """Return whether the worker reports that PostgreSQL is unavailable."""
-    status, said = await worker.get("/readyz")
-    return status == 503 and said["checks"]["postgresql"] != "ok"
+    status, body = await worker.get("/readyz")
+    return status == 503 and body["checks"]["postgresql"] != "ok"
 
 
 def swap(at: Site, folder: Path, redis_url: str) -> Swap:

@@ -24,7 +24,7 @@ from hookseal.ground.errors import exhausted_resource
 from hookseal.ground.ids import TenantId
 from tests.dispatcher.http.test_resolver import transport
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
-from tests.dispatcher.http.test_transport_receivers import let_go
+from tests.dispatcher.http.test_transport_receivers import wait_until_closed
 from tests.doubles.receivers import listening, status
 
 LACKING = NotBegun(missing_resource="EMFILE")
@@ -116,7 +116,7 @@ async def test_a_kept_connection_frees_its_descriptor() -> None:
             assert OK == await sending.send(request_to(listener.url))
             assert OK == await sending.send(request_to(listener.url))
         assert kept not in sending._options.idle._all
-        await let_go(other.port)
+        await wait_until_closed(other.port)
 
     assert (1, 1) == (listener.connections, other.connections)
 
