@@ -21,7 +21,7 @@ NEW: dict[str, Any] = {
 
 
 async def test_an_ordered_endpoint_is_added_stopped_and_skipped(admin: Admin, installation: Installation) -> None:
-    """It is added, stopped by a dead letter, which is shown and skipped on record, and changed to go on."""
+    """An ordered endpoint is added; a dead letter stops it, is shown and skipped; then it is set to `skip`."""
     added = await admin.endpoints.add(**NEW, ordered=True)
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
     [first] = await installation.deliveries()

@@ -38,7 +38,7 @@ def problem(query: str) -> str:
 
 
 def test_every_libpq_parameter_is_listed_once() -> None:
-    """Each is in the tables exactly once, and on the settings page."""
+    """Each parameter of libpq is in the tables exactly once, and on the settings page."""
     tables = [SUPPORTED, SSLMODE_ALIASES, IGNORED, UNSUPPORTED]
     names = LIBPQ.split()
     assert [1] * len(names) == [sum(name in table for table in tables) for name in names]

@@ -36,7 +36,7 @@ def test_it_starts_the_images_command() -> None:
 
 
 def test_it_is_restricted() -> None:
-    """It has a dynamic user, no capabilities, no writable path, and only the system calls of a service."""
+    """The unit has a dynamic user, no capabilities, no writable path, and only the system calls of a service."""
     assert FENCES.items() <= dict(unit()).items()
     assert ["@system-service", "~@privileged"] == [value for name, value in unit() if name == "SystemCallFilter"]
 
@@ -47,7 +47,7 @@ def test_a_stop_waits_for_the_drain() -> None:
 
 
 def test_wrong_settings_are_not_retried() -> None:
-    """It is always restarted, except after an exit code for wrong settings or rights."""
+    """The unit is always restarted, except after an exit code for wrong settings or rights."""
     settings = dict(unit())
 
     assert ("on-failure", "0") == (settings["Restart"], settings["StartLimitIntervalSec"])

@@ -42,7 +42,7 @@ def test_public_addresses_are_allowed(address: str) -> None:
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "1.1.1.1 "])
 def test_only_standard_forms_are_addresses(text: str) -> None:
-    """A text that is not an address in its standard form is refused, and so never reaches a socket."""
+    """A text that is not an address in its standard form is refused, so it never reaches a socket."""
     assert "not an IP address" == refusal(text, frozenset())
 
 

@@ -36,7 +36,7 @@ async def claimed(installation: Installation, rings: list[Ring], *, most_bytes: 
 
 
 async def published(installation: Installation, number: int, tenant: str = "acme") -> list[Ring]:
-    """Return the rings of so many new deliveries."""
+    """Return the rings of that many new deliveries."""
     return [(await installation.deliveries(tenant))[0] for _ in range(number)]
 
 

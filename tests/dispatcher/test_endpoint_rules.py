@@ -161,7 +161,7 @@ def test_a_rate_is_limited() -> None:
 
 
 def test_a_numeric_rate_has_the_same_limits() -> None:
-    """It has the same limits."""
+    """A rate that is a number has the limits of one that is a text."""
     assert [1, 10_000] == [rules.requests_a_second(value) for value in (1, 10_000)]
     for value in (0, 10_001):
         with pytest.raises(Malformed) as caught:

@@ -59,7 +59,7 @@ async def waiting(stored: Installation, rings: list[Ring]) -> list[str | None]:
 
 
 async def held(stored: Installation, number: int = 1, wait: Wait = REFUSED) -> list[Ring]:
-    """Publish so many events, report that the secret is refused for the first delivery, and return the rings."""
+    """Publish that many events, report that the secret is refused for the first delivery, and return the rings."""
     rings = [(await stored.deliveries())[0] for _ in range(number)]
     assert await ledger(stored.pool).release(await claimed(stored, rings[0]), wait)
     return rings

@@ -1,4 +1,4 @@
-"""What leaves after the retention, and what never does, on the tables themselves. The clock is moved by moving rows."""
+"""Which rows the retention deletes, and which it never does, on the tables. The clock is moved by moving rows."""
 
 import asyncio
 from typing import Protocol
@@ -298,7 +298,7 @@ async def test_the_rights_of_a_worker(stored: History) -> None:
 
 
 async def test_counts_add_up() -> None:
-    """Sums of what was removed; nothing removed is false."""
+    """Counts of removed rows are added up; a count of nothing is false."""
     assert not Removed()
     assert Removed(events=1)
     assert Removed(deliveries=1, attempts=5, events=1) == Removed(deliveries=1, attempts=5) + Removed(events=1)

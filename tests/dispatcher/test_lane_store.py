@@ -34,7 +34,7 @@ async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
 
 
 async def published(stored: Installation, number: int) -> list[Ring]:
-    """Publish so many events, and return their deliveries, the oldest first."""
+    """Publish that many events, and return their deliveries, the oldest first."""
     return [(await stored.deliveries())[0] for _ in range(number)]
 
 
@@ -93,7 +93,7 @@ async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installatio
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_lane_is_removed_only_when_nothing_waits(stored: Installation) -> None:
-    """A lane with a waiting delivery stays; afterwards what is published is due at once again."""
+    """A lane with a waiting delivery stays; after its removal new deliveries are due at once again."""
     rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
     await lanes.park(parked(rings, WaitingFor.RATE))
     [lane] = await lanes.page()
@@ -108,7 +108,7 @@ async def test_a_lane_is_removed_only_when_nothing_waits(stored: Installation) -
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_the_outbox_parks_deliveries_of_a_crowded_lane(stored: Installation) -> None:
-    """What is due and unrung is parked by the outbox if its lane is crowded; another endpoint's delivery is rung."""
+    """The outbox parks due, unrung deliveries of a crowded lane, and rings those of other endpoints."""
     rings = await published(stored, 3)
     await PostgresLanes(stored.pool).park(parked(rings[:1], WaitingFor.RATE))
     await stored.endpoint("globex")
@@ -120,7 +120,7 @@ async def test_the_outbox_parks_deliveries_of_a_crowded_lane(stored: Installatio
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_an_open_breaker_holds_due_and_published_deliveries(stored: Installation) -> None:
-    """What is due, and what is published, waits for the breaker; a request in flight is recorded as always."""
+    """Due and newly published deliveries wait for the breaker; a request in flight is recorded as always."""
     rings = await published(stored, 3)
     real = ledger(stored.pool)
     flying = await real.claim(rings[0])
@@ -138,7 +138,7 @@ async def test_an_open_breaker_holds_due_and_published_deliveries(stored: Instal
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_an_answered_probe_closes_the_breaker(stored: Installation) -> None:
-    """A probe in trouble leaves it open, and is no probe when it is due again; an answered one makes a crowded lane."""
+    """A failed probe leaves the breaker open, and is then no longer the probe; an answered one makes a crowded lane."""
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
     real = ledger(stored.pool)
     await open_breaker(stored, rings[0])

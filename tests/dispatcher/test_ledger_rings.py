@@ -124,7 +124,7 @@ async def test_a_search_for_lost_rings_starts_at_its_index_position(pool: "Pool[
 
 
 async def publish_for(pool: "Pool[asyncpg.Record]", **backlogs: int) -> None:
-    """Insert an endpoint for each of these tenants, and publish so many events for it, tenant after tenant."""
+    """Insert an endpoint for each of these tenants, and publish that many events for it, tenant after tenant."""
     for tenant, number in backlogs.items():
         await pool.execute(
             "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
@@ -159,7 +159,7 @@ async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> 
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_the_next_batch_begins_after_the_last_tenant(pool: "Pool[asyncpg.Record]") -> None:
-    """A batch that is smaller than the number of tenants goes on where the last one ended, and then from the start."""
+    """A batch that is smaller than the number of tenants continues where the last one ended, then begins anew."""
     await publish_for(pool, ant=500, bee=500, cow=1)
     real, place = ledger(pool), ""
     order: list[str] = []
@@ -173,7 +173,7 @@ async def test_the_next_batch_begins_after_the_last_tenant(pool: "Pool[asyncpg.R
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]") -> None:
-    """With `each` every tenant gets so many at most, even if no more than a batch is due."""
+    """With `each` every tenant gets that many at most, even if no more than a batch is due."""
     await publish_for(pool, ant=5, bee=1, cow=2)
     found = await ledger(pool).ring_unrung(None, waited_seconds=0, each=1)
 
@@ -185,7 +185,7 @@ async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]"
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Record]") -> None:
-    """A look passes at most 500 tenants, those that only have later retries among them; the next one goes on."""
+    """A look passes at most 500 tenants, also those that have only later retries; the next look continues there."""
     await publish_for(pool, zebra=20)
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
@@ -208,7 +208,7 @@ async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Rec
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") -> None:
-    """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated in vain."""
+    """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated for nothing."""
     await publish_for(pool, ant=30)
     real = ledger(pool)
     async with pool.acquire() as connection, connection.transaction():

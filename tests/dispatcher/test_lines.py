@@ -55,7 +55,7 @@ async def add(
 
 
 async def published(stored: Installation, number: int) -> list[Ring]:
-    """Publish so many events, and return their deliveries in this order."""
+    """Publish that many events, and return their deliveries in this order."""
     return [(await stored.deliveries())[0] for _ in range(number)]
 
 
@@ -106,7 +106,7 @@ async def update(stored: Installation, ring: Ring, **changes: Any) -> None:
 
 
 async def test_only_the_first_delivery_of_a_line_is_due(stored: Installation) -> None:
-    """What is published for an ordered endpoint gets the next position; all but the first wait for their turn."""
+    """Each new delivery of an ordered endpoint gets the next position; all but the first wait for their turn."""
     results = [await stored.published() for _ in range(3)]
     rings = [ring for result in results for ring in result.deliveries]
 
@@ -184,7 +184,7 @@ async def test_a_dead_workers_head_keeps_its_place(stored: Installation) -> None
 
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED])
 async def test_a_dead_letter_stops_its_line_until_it_is_skipped(stored: Installation, state: State) -> None:
-    """By default what is given up stops its line: it keeps its place until an operator skips it, which is audited."""
+    """By default a dead letter stops its line: it keeps its place until an operator skips it, which is audited."""
     rings = await published(stored, 2)
     await end(stored, rings[0], state)
     assert (0, []) == (await moved(stored), await next_of_line(stored, rings[0]))
@@ -212,7 +212,7 @@ async def test_only_a_given_up_delivery_is_skipped(stored: Installation) -> None
 
 
 async def test_a_replay_of_the_head_keeps_its_place(stored: Installation) -> None:
-    """A replay of what stops a line is sent in its old place, before all others."""
+    """A replay of the delivery that stops a line is sent in its old place, before all others."""
     rings = await published(stored, 2)
     await end(stored, rings[0], State.DEAD_LETTER)
     await replayed(stored, rings[0])
@@ -224,7 +224,7 @@ async def test_a_replay_of_the_head_keeps_its_place(stored: Installation) -> Non
 
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED, State.CANCELLED, State.DELIVERED])
 async def test_with_skip_every_ended_delivery_leaves_the_line(begun_pool: "Pool[asyncpg.Record]", state: State) -> None:
-    """With `on_dead_letter` `skip`, whatever ends leaves the line, and the next one follows."""
+    """With `on_dead_letter` `skip`, every delivery that ends leaves the line, and the next one follows."""
     stored = await begin(begun_pool)
     await add(stored, what=OnDeadLetter.SKIP)
     rings = await published(stored, 2)
@@ -235,7 +235,7 @@ async def test_with_skip_every_ended_delivery_leaves_the_line(begun_pool: "Pool[
 
 
 async def test_a_stopped_line_continues_once_skip_is_set(stored: Installation) -> None:
-    """`on_dead_letter` can be changed: with `skip` what stops the line leaves it, now or when the leader looks."""
+    """`on_dead_letter` can be changed to `skip`: what stops the line leaves it, now or at the leader's next look."""
     rings = await published(stored, 3)
     await end(stored, rings[0], State.DEAD_LETTER)
     await update(stored, rings[0], on_dead_letter=OnDeadLetter.SKIP)
@@ -251,7 +251,7 @@ async def test_a_stopped_line_continues_once_skip_is_set(stored: Installation) -
 
 
 async def test_a_replay_of_a_left_delivery_goes_to_the_end(stored: Installation) -> None:
-    """What has left the line is replayed at its end, under its own id or a new one, and several in their order."""
+    """A delivery that left the line is replayed at its end, under its own id or a new one; several keep their order."""
     rings = await published(stored, 4)
     for ring in rings[:3]:
         await moved(stored)
@@ -337,7 +337,7 @@ async def test_the_leader_releases_an_event_committed_after_the_heads_end(stored
 
 @pytest.mark.parametrize("reason", sorted(WaitingFor))
 async def test_the_leader_releases_a_head_without_a_reason_to_wait(stored: Installation, reason: WaitingFor) -> None:
-    """Whatever the head waits for, if nothing holds its endpoint the leader makes it due; else it waits on."""
+    """Whatever the head waits for, the leader makes it due if nothing holds its endpoint."""
     rings = await published(stored, 2)
     await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = $1 WHERE position = 1", reason)
     if reason in {WaitingFor.SECRET, WaitingFor.BREAKER}:
@@ -395,7 +395,7 @@ async def test_a_line_waits_while_its_endpoint_is_disabled(stored: Installation)
 
 
 async def test_the_head_of_a_held_endpoint_is_its_probe(stored: Installation) -> None:
-    """If the endpoint is held, its head is the probe; once it is released, the line goes on with the head."""
+    """While the endpoint is held, the head is its probe; after the release the line continues with the head."""
     rings = await published(stored, 3)
     await stored.pool.execute(
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) SELECT tenant_id, id, 'breaker'"
@@ -415,7 +415,7 @@ async def test_the_head_of_a_held_endpoint_is_its_probe(stored: Installation) ->
 
 
 async def test_a_delivery_that_stops_its_line_is_retained(stored: Installation) -> None:
-    """What stops a line is kept however old it is; what has left its line leaves as all else."""
+    """A delivery that stops a line is kept however old it is; one that has left the line is removed like any other."""
     rings = await published(stored, 2)
     await end(stored, rings[0], State.DEAD_LETTER)
     await stored.pool.execute(FINISHED)
@@ -426,7 +426,7 @@ async def test_a_delivery_that_stops_its_line_is_retained(stored: Installation) 
 
 
 async def test_a_deleted_endpoint_has_no_line(stored: Installation) -> None:
-    """With its endpoint the line is gone: its deliveries are cancelled, and what stopped it leaves in time."""
+    """A deletion removes the line: its deliveries are cancelled, and the one that stopped it is removed in time."""
     rings = await published(stored, 3)
     await end(stored, rings[0], State.DEAD_LETTER)
     async with stored.pool.acquire() as connection:
@@ -454,7 +454,7 @@ async def test_a_deletion_waits_for_open_publishers(stored: Installation) -> Non
 
 
 async def test_a_changed_endpoint_id_keeps_the_line(stored: Installation) -> None:
-    """If somebody gives the row of an endpoint another id, its line goes with it."""
+    """If the id in the row of an endpoint is changed by hand, its line keeps its deliveries."""
     other = "00000000-0000-4000-8000-000000000001"
     await published(stored, 1)
     await stored.pool.execute("UPDATE hookseal.endpoints SET id = $1::text::uuid", other)
@@ -464,7 +464,7 @@ async def test_a_changed_endpoint_id_keeps_the_line(stored: Installation) -> Non
 
 
 async def test_a_reinserted_endpoint_continues_its_line(stored: Installation) -> None:
-    """If somebody deletes the row of an endpoint and puts it back, its line goes on behind what is left of it."""
+    """If the row of an endpoint is deleted and inserted again by hand, its line continues behind what is left of it."""
     rings = await published(stored, 2)
     await stored.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints; DELETE FROM hookseal.endpoints")
     await stored.pool.execute(
@@ -504,7 +504,7 @@ async def test_forged_positions_affect_no_other_endpoint(stored: Installation) -
 
 
 async def test_a_delivery_moved_to_the_end_is_not_claimed_early(stored: Installation) -> None:
-    """A claim that read the head takes it only in its old place: not at the end, before others that it did not see."""
+    """A claim that read the head does not take it if a replay has moved it to the end of the line meanwhile."""
     [head] = await published(stored, 1)
     claim, at_first = statements("hookseal.dispatcher", "batches.sql")["claim_all"], "SELECT a.tenant_id, a.endpoint_id"
     waits = "SELECT a.tenant_id || pg_advisory_xact_lock(7)::text AS tenant_id, a.endpoint_id"

@@ -78,7 +78,7 @@ class Marked(str):
 
 
 def nested(levels: int, inside: object = 1) -> object:
-    """Return a value inside so many lists."""
+    """Return a value inside that many lists."""
     for _ in range(levels):
         inside = [inside]
     return inside

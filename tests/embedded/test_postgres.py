@@ -109,7 +109,7 @@ async def test_a_wrong_password_is_refused(own_postgres: Server) -> None:
 
 
 async def test_it_listens_on_loopback_only(own_postgres: Server) -> None:
-    """It listens on the loopback address and creates no Unix socket."""
+    """The server listens on the loopback address and creates no Unix socket."""
     assert "127.0.0.1" == await fetch_value(own_postgres.url, "SHOW listen_addresses")
     assert "" == await fetch_value(own_postgres.url, "SHOW unix_socket_directories")
 
@@ -187,7 +187,7 @@ async def test_a_failed_data_folder_is_created_at_the_next_start(servers_folder:
 
 
 async def test_unreachable_programs_are_copied(tmp_path: Path, servers_folder: Path) -> None:
-    """It starts from programs that only this user can reach, as in a checkout in a private home folder."""
+    """The server starts from programs that only this user can reach, as in a checkout in a private home folder."""
     tree = private_copy(tmp_path)
     async with _postgres(servers_folder, ports(None), durable=False, tree=tree) as server:
         running = program(server.pid)

@@ -40,7 +40,7 @@ async def test_a_wrong_password_is_refused(own_valkey: Server) -> None:
 
 
 async def test_it_listens_on_loopback_only(own_valkey: Server) -> None:
-    """It listens on the loopback address, and never evicts a key when memory is full."""
+    """The server listens on the loopback address, and never evicts a key when memory is full."""
     async with Redis.from_url(own_valkey.url, decode_responses=True) as client:
         assert {"bind": "127.0.0.1"} == await client.config_get("bind")
         assert {"maxmemory-policy": "noeviction"} == await client.config_get("maxmemory-policy")
@@ -53,7 +53,7 @@ async def test_it_runs_as_the_account(own_valkey: Server) -> None:
 
 
 async def test_it_has_the_given_number_of_databases(servers_folder: Path) -> None:
-    """It has the given number of databases."""
+    """The server has the given number of databases."""
     async with (
         valkey(servers_folder, durable=False, databases=100) as server,
         Redis.from_url(server.url.removesuffix("0") + "99") as client,

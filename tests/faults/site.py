@@ -123,7 +123,7 @@ class Site:
         return [(row["at"], first[row["id"]]) for row in rows if row["id"] in first]
 
     async def report(self, *, dead: Collection[str] | None = None, ends: Mapping[str, State] | None = None) -> Report:
-        """Compare what was published, received and recorded. Call it when all is settled."""
+        """Compare what was published, received and recorded. Call it when everything is settled."""
         deliveries = [Delivery(**row) for row in await self.pool.fetch(_DELIVERIES)]
         attempts = [RecordedAttempt(**row) for row in await self.pool.fetch(_ATTEMPTS)]
         return compare(

@@ -1,4 +1,4 @@
-"""What is made of a benchmark run: medians, ratios, pages and the picture; and the pages in docs/."""
+"""Medians, ratios, pages and the picture of a benchmark run; and the pages in docs/."""
 
 import re
 from dataclasses import replace
@@ -150,7 +150,7 @@ def test_an_empty_run_makes_pages() -> None:
 
 
 def test_the_picture_has_a_bar_for_each_contender() -> None:
-    """It is well-formed, with bars in proportion to the rates."""
+    """The picture is well-formed, with bars in proportion to the rates."""
     drawn = ET.fromstring(picture.picture(a_run()))  # noqa: S314 -- it is ours
     texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
     widths = [float(element.attrib["width"]) for element in drawn.iter() if element.tag.endswith("rect")]

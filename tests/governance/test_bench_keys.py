@@ -17,7 +17,7 @@ from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
 from tools.bench_keys import laps, records
 from tools.bench_keys.__main__ import PROVES, figures_of, missed, table
 from tools.bench_keys.rounds import Found, Lap, Load, measured
-from tools.bench_keys.steady import Stream, While
+from tools.bench_keys.steady import Period, Stream
 from tools.governance.benchmarks import BENCHMARKS
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
@@ -119,4 +119,4 @@ def test_a_slow_row_or_a_failure_is_a_miss(found: Found, message: str) -> None:
 def test_a_period_uses_the_databases_clock() -> None:
     """A period is measured by the clock of the database."""
     begin = datetime(2026, 1, 1, tzinfo=UTC)
-    assert 1.5 == While(begin=begin, end=begin + timedelta(seconds=1.5)).seconds
+    assert 1.5 == Period(begin=begin, end=begin + timedelta(seconds=1.5)).seconds

@@ -173,7 +173,7 @@ async def test_every_way_of_publishing_stores_its_events(
     order = producer.Order(way=way, tenant="acme", database_url=database_url, seconds=0.02, body_bytes=100)
     async with begin(order, number) as made:
         first = await made.publish(b"x" * 100)
-        calls = await producer.as_fast_as_it_can(made, order)
+        calls = await producer.at_full_speed(made, order)
 
     events = "SELECT count(*) FROM hookseal.events"
     stored = events.replace("events", "bench_rows") if way == "insert-ping" else events

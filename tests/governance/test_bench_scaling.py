@@ -16,9 +16,9 @@ from tools.bench.scaling import (
     costs_of,
     days_kept,
     fleet,
+    limits,
     load,
     simulate,
-    walls,
 )
 from tools.bench.scaling_page import scaling
 
@@ -67,9 +67,9 @@ def test_workers_cost_more_when_two_share_the_work() -> None:
 
 def test_the_lowest_limit_comes_first() -> None:
     """Each limit is the capacity, times the planned load, divided by the cost."""
-    found = {wall.resource.split(":")[0]: wall.per_second for wall in walls(COSTS, ASSUMED)}
+    found = {limit.resource.split(":")[0]: limit.per_second for limit in limits(COSTS, ASSUMED)}
 
-    assert sorted(found.values()) == [wall.per_second for wall in walls(COSTS, ASSUMED)]
+    assert sorted(found.values()) == [limit.per_second for limit in limits(COSTS, ASSUMED)]
     assert pytest.approx(0.6 * 64e6 / 500) == found["PostgreSQL, CPU"]
     assert pytest.approx(0.6 * 200e6 / 3_000) == found["PostgreSQL, journal"]
     assert pytest.approx(0.6 * 1e6 / 40) == found["Redis"]
@@ -128,7 +128,7 @@ def test_the_model_is_compared_with_the_run() -> None:
 
 def test_the_page_names_the_first_limit_and_what_to_do() -> None:
     """The page has the figures of these functions."""
-    text, first = scaling(a_run()), walls(COSTS, ASSUMED)[0]
+    text, first = scaling(a_run()), limits(COSTS, ASSUMED)[0]
 
     assert f"The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second" in text
     assert first.remedy in text

@@ -118,7 +118,7 @@ PARSERS: list[Callable[[str], str]] = [
 
 @pytest.mark.parametrize("milliseconds", [-1, 0, 1, 1_767_225_600_123, 253_402_300_799_999])
 def test_the_first_id_of_a_time_begins_with_it(milliseconds: int) -> None:
-    """It is a UUIDv7 that begins with the time, up to the year 9999; a time before 1970 has that of its beginning."""
+    """The first id of a time is a UUIDv7 that begins with it, up to the year 9999; earlier times have that of 1970."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
     first = UUID(ids.delivery_id(ids.first_uuid7(at)))
 

@@ -31,7 +31,7 @@ DAYS = 90
 
 
 async def aged(installation: Installation, *, days: int = DAYS) -> None:
-    """Make every version older by so many days."""
+    """Make every version older by that many days."""
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET changed_at = now() - make_interval(secs => $1 * 86400 + 1)", days
     )

@@ -21,7 +21,7 @@ class End(StrEnum):
 
 
 class Broken(Exception):
-    """What is raised in the middle of an operation."""
+    """Raised in the middle of an operation."""
 
 
 async def _nothing() -> None:

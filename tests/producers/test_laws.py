@@ -1,4 +1,4 @@
-"""What holds for publishing through each library, with the real library on a real PostgreSQL."""
+"""The laws of publishing through each library, with the real library on a real PostgreSQL."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

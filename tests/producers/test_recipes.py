@@ -104,7 +104,7 @@ async def test_the_sqlalchemy_application_publishes_what_it_commits(
 
 
 async def test_a_refused_upgrade_prints_its_statements(empty_database_url: str, pool: Pool) -> None:
-    """What `hookseal db upgrade` refuses is refused, with the statements to run."""
+    """A migration refuses what `hookseal db upgrade` refuses, and prints the statements to run."""
     async with login(pool, empty_database_url) as (_, url):
         with pytest.raises(Refused, match="may not"):
             install(url)

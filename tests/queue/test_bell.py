@@ -239,7 +239,7 @@ async def test_a_frozen_redis_is_unavailable(own_valkey: Server) -> None:
 
 @pytest.mark.req("DEL-02")
 async def test_rings_are_taken_in_order(ringing: Bell) -> None:
-    """What is rung repeatedly is queued behind earlier rings, whatever their ids: nothing starves."""
+    """A repeated ring is queued behind earlier rings, whatever their ids, so no ring starves."""
     await ringing.ring([OTHER])
     await wait_a_millisecond(ringing)
     await ringing.ring([RING])

@@ -140,7 +140,7 @@ async def test_a_request_in_flight_is_sent_again(old: Site, redis_url: str, rece
 async def test_it_uses_the_restored_integrity_key(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """It knows an integrity key version that the restore removed, and writes with the restored one."""
+    """A worker knows an integrity key version that the restore removed, and writes with the restored one."""
     swapping = swap(old, tmp_path, redis_url)
     async with begun(old, redis_url, tmp_path) as world:
         moved = await world.endpoint(f"{receiver.base_url}/moved")

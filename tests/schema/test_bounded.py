@@ -1,4 +1,4 @@
-"""What a worker repeats, and every list of an operator, reads as much with ten times as many deliveries.
+"""Repeated statements of workers, and every list of an operator, read no more with ten times as many deliveries.
 
 What a statement reads is counted in buffers and in rows, by EXPLAIN ANALYZE in a transaction that is rolled back. The
 tables grow by ten times: that adds at most one level to an index, as growing from there to five million does.

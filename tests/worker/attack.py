@@ -1,4 +1,4 @@
-"""An attack by somebody with write access to all tables: its SQL, and how the victim's delivery ends.
+"""An attack with write access to all tables: its SQL, and how the victim's delivery ends.
 
 In the SQL, `{victim}` and `{sibling}` are two endpoints of `{tenant}`, `{other_tenant}` is one of the tenant `rival`,
 `{signing}` and `{headers}` name the victim's secrets, and `{thief}` is a URL of the attacker. Each endpoint has two

@@ -41,7 +41,7 @@ async def add(world: World, url: str, *, tenant: str, timeout_ms: int = 20_000, 
 
 
 async def all_delivered(world: World, tenant: str, number: int) -> None:
-    """Return when so many deliveries of the tenant are delivered."""
+    """Return when that many deliveries of the tenant are delivered."""
 
     async def look() -> bool:
         return bool(number == await world.pool.fetchval(_COUNT, tenant))

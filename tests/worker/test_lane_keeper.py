@@ -30,7 +30,7 @@ SELECT tenant_id, hookseal.uuid7(), id, 'e', 'concurrency', now() FROM hookseal.
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> None:
-    """What waits in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
+    """A delivery in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
     await pool.execute(_STORE.replace("$1", str(_LANES)))
     lanes, parts = Lanes(32), SimpleNamespace(clock=FakeClock(), jitter=lambda: 0.5, log=structlog.get_logger())
     keeper = LaneKeeper(PostgresLanes(pool), lanes, InFlight(500), _any(parts), meter=WorkerMeter())

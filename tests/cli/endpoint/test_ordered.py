@@ -21,7 +21,7 @@ async def shown(begun: Begun, endpoint: str) -> tuple[object, ...]:
 
 
 async def test_a_dead_letter_stops_its_line_until_it_is_skipped(begun: Begun) -> None:
-    """What stops the endpoint is listed, shown and explained; `skip`, once, gives up its place, which is audited."""
+    """The delivery that stops an endpoint is listed, shown and explained; it is skipped once, which is audited."""
     endpoint = (await begun.run(*NEW, "--ordered", "--json")).json["endpoint_id"]
     assert (True, "stop", None) == await shown(begun, endpoint)
     [first], [second] = [await begun.stored.deliveries() for _ in range(2)]

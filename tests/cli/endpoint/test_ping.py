@@ -56,7 +56,7 @@ async def asked(begun: Begun, endpoint: EndpointId | str, *more: str) -> Ended:
 
 
 async def test_a_ping_shows_connection_bytes_and_answer(sending: Begun) -> None:
-    """It shows the connection, the exact signed bytes and the answer; the sent request verifies; it is audited."""
+    """A ping shows the connection, the exact signed bytes and the answer; its request verifies; it is audited."""
     async with listening(status(204)) as listener:
         endpoint = await added(sending, listener.url)
         ended = await asked(sending, endpoint.pointer.endpoint_id)

@@ -67,7 +67,7 @@ class Keys:
         await self.done("promote", NEXT.key_id, by=WITH_NEXT)
 
     async def worker(self, name: str, *keys: MasterKey, seconds_ago: float = 0.0) -> None:
-        """Record a heartbeat of a worker with these keys, so many seconds ago."""
+        """Record a heartbeat of a worker with these keys, that many seconds ago."""
         await self.begun.stored.pool.execute(WORKER, name, [key.key_id for key in keys], seconds_ago)
 
 

@@ -42,7 +42,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 @cache
 def compressed(wbits: int, megabytes: int = 64) -> bytes:
-    """Return so many megabytes of zeros, compressed to about a thousandth."""
+    """Return that many megabytes of zeros, compressed to about a thousandth."""
     press = zlib.compressobj(9, zlib.DEFLATED, wbits)
     return b"".join([*(press.compress(bytes(1_048_576)) for _ in range(megabytes)), press.flush()])
 

@@ -86,7 +86,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 async def all_of(transport: HttpTransport, url: str, count: int) -> list[object]:
-    """Send so many requests at the same time and return their answers."""
+    """Send that many requests at the same time and return their answers."""
     requests = [request_to(url, timeout_seconds=PATIENCE) for _ in range(count)]
     return list(await asyncio.gather(*map(transport.send, requests)))
 

@@ -66,7 +66,7 @@ def test_every_outcome_has_a_meaning_for_the_lane() -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_failures_in_a_row_open_the_breaker() -> None:
-    """The tenth failure in a row opens it; one answer in between starts the count again; closed, it has no room."""
+    """The tenth failure in a row opens the breaker and closes the lane; one answer in between restarts the count."""
     found = lane()
     assert not any(answer(found, BAD, at=1.0) for _ in range(BREAKER_FAILURES - 1))
     assert not answer(found, OK, at=1.0)
@@ -96,7 +96,7 @@ def test_after_the_breaker_the_limit_doubles_from_one() -> None:
 
 @pytest.mark.req("DEL-10")
 def test_a_rate_holds_over_any_time() -> None:
-    """However often it is asked, no more begin than the rate allows, and a second of the rate may come at once."""
+    """A lane never begins more requests than its rate allows; those of one second may begin at once."""
     found = lane(1_000, rate=10)
     begun, now = 0, 0.0
     for _ in range(500):

@@ -57,7 +57,7 @@ def test_failing_endpoints_delay_no_other_tenant(endpoints: int, answer: tuple[f
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_a_recovered_endpoint_gets_requests_gradually() -> None:
-    """After an outage it gets one request of each worker, then at most twice as many with each round, all by and by."""
+    """After an outage an endpoint gets one request of each worker, then at most twice as many in each round."""
     simulation = Simulation(workers=3)
     key = simulation.add("acme", 1, failing_between(10, 10 * 60, seconds=0.5))
     record = in_flight_over_time(simulation, key)

@@ -24,7 +24,7 @@ from tests.doubles.claims import CLAIM, TARGET
 
 
 def rings(number: int, *, tenant: str = "acme", endpoint: int = 1, first: int = 0, parked: bool = False) -> list[Ring]:
-    """Return the rings of so many deliveries of one endpoint."""
+    """Return the rings of that many deliveries of one endpoint."""
     return [
         Ring(
             tenant_id=TenantId(tenant),
@@ -93,7 +93,7 @@ def test_hanging_tenants_leave_slots_for_others(tenants: int) -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
-    """What waits for a tenant that has its share of the slots takes no space, and most of it is parked."""
+    """The rings of a tenant that has its share of the slots take no space, and most of them are parked."""
     lanes = Lanes(8)
     for endpoint in range(20):
         read_settings(lanes, *(crowd := rings(8, endpoint=endpoint)))
@@ -116,7 +116,7 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_a_turn_begins_few_requests_to_unresponsive_endpoints() -> None:
-    """Each opens a connection. Those of endpoints that answered last are not limited by this."""
+    """Each such request opens a connection. Endpoints that answered their last request are not limited by this."""
     lanes = Lanes(32)
     silent = [ring for endpoint in range(40) for ring in rings(1, endpoint=endpoint)]
     well = rings(20, tenant="globex")
@@ -256,7 +256,7 @@ def test_rings_beyond_the_rate_are_parked() -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_a_ring_that_could_not_be_parked_begins_within_its_tenants_share() -> None:
-    """What PostgreSQL has refused to park begins when its tenant has slots, and is left to the sweep after a while."""
+    """A ring that could not be parked begins when its tenant has slots, and is left to the sweep after a while."""
     lanes = Lanes(32)
     read_settings(lanes, *(crowd := rings(9)))
     lanes.add(crowd[:8], 0.0)
@@ -273,7 +273,7 @@ def test_a_ring_that_could_not_be_parked_begins_within_its_tenants_share() -> No
 
 
 def test_a_ring_that_waited_for_long_is_parked() -> None:
-    """What cannot begin for seconds waits in PostgreSQL, before the sweep takes its ring for lost."""
+    """A ring that cannot begin for seconds is parked before the sweep takes it for lost."""
     lanes = Lanes(1)
     read_settings(lanes, *(waiting := rings(3)))
     lanes.add(waiting, 0.0)
@@ -310,7 +310,7 @@ def test_a_crowded_lane_asks_for_as_many_as_fit() -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_a_look_asks_few_deliveries_of_many_crowded_lanes() -> None:
-    """It asks a few deliveries of each, since most lanes may be empty; the next look asks the others."""
+    """A look asks for a few deliveries of each lane, since most may be empty; the next look asks the others."""
     lanes = Lanes(32)
     of = [rings(1, endpoint=endpoint)[0] for endpoint in range(MOST_ASKED + 20)]
     read_settings(lanes, *of)
@@ -324,7 +324,7 @@ def test_a_look_asks_few_deliveries_of_many_crowded_lanes() -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_a_lane_asks_beyond_what_waits_in_this_worker() -> None:
-    """The oldest that wait in PostgreSQL are those that wait here already: so it asks for as many more."""
+    """The oldest deliveries in PostgreSQL wait in this worker already, so the lane asks for as many more."""
     lanes = Lanes(8)
     read_settings(lanes, *(waiting := rings(3, parked=True)))
     lanes.crowded.learn(key(waiting[0]))
@@ -382,7 +382,7 @@ def test_the_number_of_idle_lanes_is_limited(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_turns_rotate_and_skip_what_was_removed() -> None:
-    """Tenants take turns; what is removed has none."""
+    """Tenants take turns; a removed tenant has none."""
     rotation = Rotation()
     for each in (("a", "1"), ("a", "2"), ("b", "3"), ("a", "1")):
         rotation.add(each)

@@ -245,7 +245,7 @@ def database_name(database_url: str) -> str:
 async def test_a_compromise_killed_at_every_await(
     servers: Servers, installation: Installation, program: Program, database_url: str
 ) -> None:
-    """What was replaced is audited; a repeat replaces the rest, each secret once, and no version is lost."""
+    """Each replaced secret is audited; a repeat replaces the rest, each secret once, and no version is lost."""
     await installation.endpoint()
     chain, seen = Chain(installation), set[tuple[bool, int, int]]()
     await chain.promoted()

@@ -108,7 +108,7 @@ async def test_a_locked_record_is_skipped(five: Pool) -> None:
 
 
 async def test_a_record_changed_meanwhile_is_skipped(five: Pool) -> None:
-    """A record that was destroyed or re-wrapped during the wait stays as it is; the next batch goes on behind it."""
+    """A record that was destroyed or re-wrapped during the wait stays as it is; the next batch continues after it."""
     async with five.acquire() as connection:
         held = connection.transaction()
         await held.start()

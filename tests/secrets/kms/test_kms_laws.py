@@ -44,7 +44,7 @@ async def site(made: AbstractAsyncContextManager[Site]) -> AsyncIterator[Site]:
 
 
 def wrapper(kms: Kms, key: KmsKey, installation: str = "production") -> KeyWrapper:
-    """Return what wraps by that KMS, for an installation."""
+    """Return the wrapper of that KMS for an installation."""
     return KeyWrapper(kms, KmsSettings(key=key, installation=installation), clock=FakeClock())
 
 
@@ -78,7 +78,7 @@ async def test_a_wrapped_key_opens_only_in_its_binding(site: Site) -> None:
 
 
 async def test_wrapped_content_that_is_not_the_key_is_refused(site: Site) -> None:
-    """What the KMS opens, but is not the key of that id, is refused."""
+    """Unwrapped bytes that are not the key of that id are refused."""
     async with site.opened(site.one) as kms:
         for plain in (bytes(32), b"short"):
             made = WrappedKey(key_id=BINDING.key_id, ciphertext=await kms.wrap(SecretMaterial(plain), BINDING))

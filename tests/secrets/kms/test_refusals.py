@@ -1,4 +1,4 @@
-"""What each KMS says when it does not answer well: transient, or an error that names who must do what."""
+"""Failures of each KMS: transient, or an error that names who must do what."""
 
 import asyncio
 import base64
@@ -162,7 +162,7 @@ async def test_gcp_data_with_a_wrong_checksum_is_not_used() -> None:
 
 
 async def test_one_right_of_openbao_suffices_for_a_worker(openbao_address: str) -> None:
-    """A policy with one right is enough for a worker and not for more; a version that is cut off says so."""
+    """A policy with one right is enough for a worker and for nothing else; a key version below the minimum is named."""
     async with openbao_site(openbao_address) as site, site.opened(site.one) as kms:
         mount = site.one.part("mount")
         made = await kms.wrap(PLAIN, BINDING)

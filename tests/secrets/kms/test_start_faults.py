@@ -1,4 +1,4 @@
-"""What a start meets when its KMS fails: one that is away is asked again, for a bounded time; a refusal is final."""
+"""A start whose KMS fails: an unreachable one is asked again, for a bounded time; a refusal is final."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ class Scene:
     wrapped: WrappedKey
 
     def wrapper(self, clock: FakeClock, call_seconds: float = PATIENT_SECONDS) -> KeyWrapper:
-        """Return what a start wraps and unwraps by."""
+        """Return the wrapper that a start uses."""
         return _wrapper(self.kms, self.key, clock, call_seconds)
 
 
@@ -63,7 +63,7 @@ async def _scene(kms: Kms, key: KmsKey) -> Scene:
 
 @pytest.fixture
 def shown(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """Yield what returns everything that was logged."""
+    """Yield a function that returns everything that was logged."""
     with caplog.at_level("INFO"), structlog.testing.capture_logs() as entries:
         yield lambda: repr(entries) + "".join(repr(vars(record)) for record in caplog.records)
 
@@ -213,7 +213,7 @@ def _failing(proxy: FaultyProxy, fault: Any) -> Iterator[None]:
 async def test_a_start_survives_or_refuses_each_fault_of_aws(
     aws_address: str, monkeypatch: pytest.MonkeyPatch, shown: Callable[[], str]
 ) -> None:
-    """Each fault of AWS ends a start as it must; after each the next one gets the key."""
+    """Each fault of AWS ends a start with its documented code and remedy; the next start gets the key."""
     async with _aws(aws_address, monkeypatch) as (proxy, scene):
         for case in AWS:
             with _failing(proxy, case[0]):
@@ -227,7 +227,7 @@ async def test_a_start_survives_or_refuses_each_fault_of_aws(
 async def test_a_start_survives_or_refuses_each_fault_of_openbao(
     openbao_address: str, shown: Callable[[], str]
 ) -> None:
-    """Each fault of OpenBao ends a start as it must; after each the next one gets the key."""
+    """Each fault of OpenBao ends a start with its documented code and remedy; the next start gets the key."""
     async with _openbao(openbao_address) as (proxy, scene):
         for case in OPENBAO:
             with _failing(proxy, case[0]):
@@ -239,7 +239,7 @@ async def test_a_start_survives_or_refuses_each_fault_of_openbao(
 
 
 async def test_a_start_survives_or_refuses_each_fault_of_gcp(shown: Callable[[], str]) -> None:
-    """Each fault of Google ends a start as it must."""
+    """Each fault of Google ends a start with its documented code and remedy."""
     async with _google() as (server, proxy, scene):
         for case in GCP:
             server.failing, server.details = case[0], "do not show me"

@@ -52,7 +52,7 @@ def test_a_transient_answer_is_unavailable_and_names_the_remedy(
 
 @pytest.mark.parametrize(("status", "kind"), [(401, SecretDenied), (403, SecretDenied), (404, SecretNotFound)])
 def test_a_lasting_refusal_is_not_transient(status: int, kind: type[SecretError]) -> None:
-    """What stays refused until somebody acts is not transient."""
+    """A refusal that lasts until an operator acts is not transient."""
     error = meaning(status, json.dumps({"errors": [CANARY]}).encode())
 
     assert isinstance(error, kind)

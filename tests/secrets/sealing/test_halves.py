@@ -92,5 +92,5 @@ def test_a_share_of_another_format_is_refused(share: bytes) -> None:
 
 
 def test_the_same_share_gives_the_same_payload() -> None:
-    """With the share of before, the same material has the same payload, which is what lets a write be repeated."""
+    """With the same share, the same material has the same payload, so a write can be repeated."""
     assert HALVES == divide_again(HALVES.share, SECRET, CONTEXT)

@@ -164,7 +164,7 @@ def test_an_invalid_stored_secret_cannot_sign_for_x_webhook(stored: bytes) -> No
 
 
 def test_a_signer_states_its_scheme() -> None:
-    """A signer states the scheme in which it signs."""
+    """A signer states its scheme, by default `standard`."""
     assert Scheme.STANDARD is Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC).scheme
 
 

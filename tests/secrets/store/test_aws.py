@@ -35,7 +35,7 @@ async def _api(role: str | None = None, *, own: str | None = None) -> AsyncItera
 
 
 async def _asked(operation: str, **arguments: Any) -> Any:
-    """Ask moto as somebody else."""
+    """Ask moto with a client that is not hookseal's."""
     async with AioSession().create_client("secretsmanager", region_name=REGION) as client:
         return await getattr(client, operation)(**arguments)
 
@@ -77,7 +77,7 @@ async def test_an_abandoned_version_gives_the_current_stage_back(aws_url: str) -
 
 
 async def test_a_rotation_at_aws_changes_no_pinned_version(aws_url: str) -> None:
-    """A version that somebody else adds becomes current at AWS, and the pinned versions are read as before."""
+    """A version that another program adds becomes current at AWS, and the pinned versions are read as before."""
     own = prefix()
     async with _api(own=own) as api:
         await api.write(FIRST, b"ours", owner=OWNER, is_first=True)
@@ -86,7 +86,7 @@ async def test_a_rotation_at_aws_changes_no_pinned_version(aws_url: str) -> None
 
 
 async def test_a_secret_scheduled_for_deletion_is_not_found(aws_url: str) -> None:
-    """It is not found by a read, and not written to; the errors say how to restore it."""
+    """Such a secret is not found by a read, and not written to; the errors say how to restore it."""
     own = prefix()
     async with _api(own=own) as api:
         await api.write(FIRST, b"x", owner=OWNER, is_first=True)
@@ -157,7 +157,7 @@ async def test_a_missing_right_is_named(aws_url: str, monkeypatch: pytest.Monkey
 async def test_a_wrong_profile_or_address_is_no_outage(
     aws_url: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A profile that is not there, or an address that is none, does not look like a server that is away."""
+    """A missing profile or a malformed address is not reported as an unreachable server."""
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     async with _api() as api:

@@ -1,4 +1,4 @@
-"""A store outside PostgreSQL when a change fails half-way, and when somebody changes what lies at the provider."""
+"""A store outside PostgreSQL when a change fails half-way, and when content at the provider is changed by hand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -77,7 +77,7 @@ async def test_a_successful_change_leaves_nothing_to_remove(scene: Scene) -> Non
 
 @pytest.mark.req("SEC-15", part="secrets")
 async def test_neither_postgresql_nor_the_provider_has_the_secret(scene: Scene) -> None:
-    """The secret stands neither in PostgreSQL nor at the provider, as text or as bytes."""
+    """Neither PostgreSQL nor the provider contains the secret, as text or as bytes."""
     rows = repr([tuple(row) for row in await scene.pool.fetch("SELECT * FROM hookseal.secret_records")])
     there = b"".join(version for kept in scene.kept.secrets.values() for version in kept.versions)
 
@@ -87,7 +87,7 @@ async def test_neither_postgresql_nor_the_provider_has_the_secret(scene: Scene) 
 
 
 async def test_an_uncommitted_rotation_uses_up_its_number(scene: Scene, database_url: str) -> None:
-    """What it wrote stays unused; a later rotation has the next number, and the rest is removed at the provider."""
+    """The bytes of an uncommitted rotation stay unused and are removed; a later rotation has the next number."""
     doomed = await asyncpg.connect(database_url)
     await doomed.transaction().start()
     abandoned = await scene.store.joined_to(doomed).rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
@@ -187,7 +187,7 @@ async def test_several_workers_remove_each_version_once(scene: Scene) -> None:
 
 
 async def test_a_secret_changed_at_the_provider_is_refused(scene: Scene) -> None:
-    """If somebody replaced the bytes at the provider, they are not used, and the error says what to do."""
+    """Bytes that were replaced at the provider are not used, and the error says what to do."""
     (kept,) = scene.kept.secrets.values()
     kept.versions[0] = SECRET.reveal()
     with pytest.raises(SecretTampered, match=r"somebody changed it.*rotate --overlap 0"):
@@ -196,7 +196,7 @@ async def test_a_secret_changed_at_the_provider_is_refused(scene: Scene) -> None
 
 @pytest.mark.req("SEC-08")
 async def test_exchanged_secrets_are_refused(scene: Scene) -> None:
-    """If somebody exchanged two secrets at the provider, neither opens in the place of the other."""
+    """Two secrets that were exchanged at the provider do not open in the place of each other."""
     other = await scene.put("other")
     one, two = scene.kept.secrets.values()
     one.versions, two.versions = two.versions, one.versions
@@ -206,14 +206,14 @@ async def test_exchanged_secrets_are_refused(scene: Scene) -> None:
 
 
 async def test_a_secret_removed_at_the_provider_is_named(scene: Scene) -> None:
-    """If somebody removed the secret at the provider, the error says so and what to do."""
+    """If the secret was removed at the provider, the error says so and what to do."""
     scene.kept.secrets.clear()
     with pytest.raises(SecretNotFound, match=r"somebody removed it\. Restore it there"):
         await scene.store.get(scene.ref, purpose=SIGNING)
 
 
 async def test_a_name_used_by_another_owner_is_denied(scene: Scene) -> None:
-    """A put under a name that somebody else has at the provider is denied, and neither side changes."""
+    """A put under a name that another owner has at the provider is denied, and neither side changes."""
     theirs = replace(scene.ref, name="theirs")
     await scene.store.api.write(theirs, b"theirs", owner="somebody-else", is_first=True)
     with pytest.raises(SecretDenied, match="this installation of hookseal did not make it"):

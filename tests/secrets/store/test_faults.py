@@ -1,4 +1,4 @@
-"""What each provider's faults mean: who must act, at once; or that waiting helps, within the time of an attempt."""
+"""Faults of each provider: an error that names who must act, or a transient one, within the time of an attempt."""
 
 import asyncio
 import json

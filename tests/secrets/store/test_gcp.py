@@ -97,7 +97,7 @@ async def test_a_wrong_clock_is_reported_as_unavailable() -> None:
 
 @pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])
 async def test_a_refused_removal_names_the_remedy(method: str) -> None:
-    """A removal that Google refuses is an error of ours, with what to do."""
+    """A removal that Google refuses is an error of hookseal, which says what to do."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
 
@@ -111,7 +111,7 @@ async def test_a_refused_removal_names_the_remedy(method: str) -> None:
 
 
 async def test_versions_are_pinned() -> None:
-    """What somebody adds later is not read: the first version is, by its number, and never `latest`."""
+    """A version that another program adds is not read: the first version is read by its number, never `latest`."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
         (secret,) = kept.secrets.values()

@@ -106,7 +106,7 @@ async def test_another_engine_is_refused(openbao_address: str, kind: str | None)
 
 
 async def test_a_foreign_second_version_is_refused(openbao_address: str) -> None:
-    """If somebody writes a second version to a path of ours, the read is refused, because it is not what we wrote."""
+    """If another program writes a second version to a path of hookseal, the read is refused."""
     own = prefix()
     async with _api(openbao_address, own) as api:
         await api.write(REF, b"x", owner=OWNER, is_first=True)

@@ -1,4 +1,4 @@
-"""What a parent does after the end of a process depends only on how the process ended."""
+"""The reaction of a parent to the end of a process depends only on how the process ended."""
 
 import pytest
 

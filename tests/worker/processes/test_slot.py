@@ -1,4 +1,4 @@
-"""What a parent does with one process that ends, is silent or is stuck: small programs take the place of workers."""
+"""A parent and one process that ends, is silent or is stuck: small programs take the place of workers."""
 
 import asyncio
 import resource
