@@ -329,7 +329,7 @@ async def test_without_plaintext_there_is_nothing_to_migrate(begun: Begun) -> No
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_it_does_not_begin_without_database_or_durable_provider(begun: Begun) -> None:
+async def test_a_migration_needs_a_database_and_a_durable_provider(begun: Begun) -> None:
     """Without an answer of the database it exits 69; the provider `dev`, whose secrets are not durable, exits 5."""
     assert 69 == (await hookseal("migrate-secrets", "--json", **NOWHERE)).code
     dev = begun.settings | {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}

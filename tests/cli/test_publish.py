@@ -128,7 +128,7 @@ async def test_invalid_json_names_its_path(begun: Begun, value: str, message: st
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_what_postgresql_refuses_names_its_field(begun: Begun) -> None:
+async def test_a_refusal_of_postgresql_names_its_field(begun: Begun) -> None:
     """A payload or correlation id that PostgreSQL refuses exits 2 with its field, and nothing is stored."""
     for data in ("", "{", "{'id': 1}", "NaN", "1 2"):
         ended = await begun.run(*PUBLISH, "--data", data, "--json")

@@ -183,7 +183,7 @@ async def test_held_deliveries_are_not_rung(publisher: Publisher, stored: Stored
 
 
 @pytest.mark.req("DEL-01")
-async def test_one_statement_and_one_script(database_url: str, own_valkey: Server, stored: Stored) -> None:
+async def test_a_batch_is_one_statement_and_one_script(database_url: str, own_valkey: Server, stored: Stored) -> None:
     """A batch is one statement in PostgreSQL and one script in Redis, for any number of events and endpoints."""
     for _ in range(3):
         await stored.endpoint()

@@ -22,7 +22,7 @@ from hookseal.config import urls
         ("postgresql://u:pw@/db?host=a,b&port=6000", "a:6000, b:6000"),
     ],
 )
-def test_the_address_of_postgresql(url: str, address: str) -> None:
+def test_the_address_of_postgresql_is_host_and_port(url: str, address: str) -> None:
     """The address is host and port, or the socket, and the url itself is not changed."""
     found = urls.database(url)
     assert (url, address) == (found.url, found.address)
@@ -41,7 +41,7 @@ def test_the_address_of_postgresql(url: str, address: str) -> None:
         ("unix://:pw@/run/valkey.sock", "the socket /run/valkey.sock"),
     ],
 )
-def test_the_address_of_redis(url: str, address: str) -> None:
+def test_the_address_of_redis_is_host_and_port(url: str, address: str) -> None:
     """The address is host and port, or the socket; only the scheme of the url is translated for the client."""
     found = urls.redis(url)
     taken = url.replace("valkey:", "redis:").replace("valkeys:", "rediss:")

@@ -27,7 +27,7 @@ FENCES = {
 }
 
 
-def test_it_starts_the_images_command() -> None:
+def test_the_unit_starts_the_images_command() -> None:
     """The command is the entry point and default command of the image, with the Python of its own environment."""
     python, *arguments = dict(unit())["ExecStart"].split()
 
@@ -35,7 +35,7 @@ def test_it_starts_the_images_command() -> None:
     assert Path(python).is_absolute()
 
 
-def test_it_is_restricted() -> None:
+def test_the_unit_is_restricted() -> None:
     """The unit has a dynamic user, no capabilities, no writable path, and only the system calls of a service."""
     assert FENCES.items() <= dict(unit()).items()
     assert ["@system-service", "~@privileged"] == [value for name, value in unit() if name == "SystemCallFilter"]
@@ -54,7 +54,7 @@ def test_wrong_settings_are_not_retried() -> None:
     assert f"{Refused.exit_code} {ConfigError.exit_code}" == settings["RestartPreventExitStatus"]
 
 
-def test_its_settings_load_in_production(tmp_path: Path) -> None:
+def test_the_settings_of_the_unit_load_in_production(tmp_path: Path) -> None:
     """Every named file is a credential, and with real values the settings load in production."""
     credentials = {value.split(":")[0] for name, value in unit() if name == "LoadCredential"}
     named = {value.removeprefix("%d/") for name, value in unit_environment().items() if name.endswith("_FILE")}

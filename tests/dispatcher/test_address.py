@@ -70,7 +70,7 @@ def test_a_network_is_allowed_for_one_tenant() -> None:
 
 @pytest.mark.req("DEL-12")
 @given(st.ip_addresses())
-def test_what_python_calls_private_is_refused(address: object) -> None:
+def test_addresses_that_python_calls_private_are_refused(address: object) -> None:
     """Every address that Python calls private, loopback, link-local, multicast or unspecified is refused."""
     ip = ip_address(str(address))
     special = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast

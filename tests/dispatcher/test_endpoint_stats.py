@@ -65,7 +65,7 @@ async def test_a_percentile_lies_between_its_bounds(
     assert expected == (None if found is None else pytest.approx(found))
 
 
-async def test_hour_and_day_add_up_what_was_written(installation: Installation) -> None:
+async def test_hour_and_day_add_up_the_written_counts(installation: Installation) -> None:
     """Counts of several writes are added up; hour and day contain the counts of their time, and no older ones."""
     one = (await installation.endpoint()).pointer.endpoint_id
     two = (await installation.endpoint(url="https://receiver.example/two")).pointer.endpoint_id

@@ -250,7 +250,7 @@ async def test_a_stopped_line_continues_once_skip_is_set(stored: Installation) -
     assert [(None, None), (None, None), (3, None)] == await line(stored, rings)
 
 
-async def test_a_replay_of_a_left_delivery_goes_to_the_end(stored: Installation) -> None:
+async def test_a_replay_after_leaving_goes_to_the_end_of_the_line(stored: Installation) -> None:
     """A delivery that left the line is replayed at its end, under its own id or a new one; several keep their order."""
     rings = await published(stored, 4)
     for ring in rings[:3]:

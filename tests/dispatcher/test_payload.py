@@ -171,7 +171,7 @@ def test_a_value_with_a_failing_comparison_is_checked() -> None:
         encoded([Wrong(a=math.nan)])
 
 
-def test_data_that_contains_itself() -> None:
+def test_data_that_contains_itself_is_refused() -> None:
     """Data that contains itself is refused, with the path where it does."""
     data: dict[str, Any] = {"name": "a", "children": [{}]}
     data["children"][0]["parent"] = data

@@ -61,7 +61,7 @@ def test_an_impossible_condition_is_refused(given: dict[str, Any], field: str) -
     assert field == caught.value.field
 
 
-def test_the_default_selects_what_was_not_delivered() -> None:
+def test_the_default_selects_undelivered_deliveries() -> None:
     """Without conditions a selection is everything of the tenant that is finished and was not delivered."""
     assert set(State) - {State.PENDING, State.SENDING, State.DELIVERED} == set(NOT_DELIVERED)
     assert {

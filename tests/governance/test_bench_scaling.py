@@ -103,7 +103,7 @@ def test_a_small_fleet_leaves_deliveries_waiting() -> None:
     assert hour.left_waiting > 1_000_000
 
 
-def test_publishing_takes_what_it_needs_of_postgresql_first() -> None:
+def test_publishing_uses_postgresql_before_sending() -> None:
     """A server with cores for publishing only sends nothing."""
     starved = replace(fleet(COSTS, ASSUMED, 1_000), servers=1, cores_each=1)
     all_published = replace(COSTS, publish_postgresql_us=1_000.0)

@@ -241,7 +241,7 @@ def test_the_table_shows_every_figure_beside_its_bound() -> None:
     assert ["more", "3.0", "1.0", "3.00"] == shown[-1].split()
 
 
-def test_a_figure_beside_tests() -> None:
+def test_a_figure_outside_perf_needs_tests_and_a_record() -> None:
     """An id of another group with a benchmark needs both its tests and its record."""
     claimed = Requirement(id="SEC-05", status=Status.CLAIMED)
     bound = BENCHMARKS["SEC-05"].at_most_us["rewrap"]

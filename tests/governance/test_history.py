@@ -29,7 +29,7 @@ def _root(tmp_path: Path) -> Path:
     return root
 
 
-def test_only_what_is_before_head_is_known(root: Path) -> None:
+def test_only_head_and_its_ancestors_are_known(root: Path) -> None:
     """HEAD and its ancestors are known; another branch, an absent commit and a text that is no commit are not."""
     first, second = _commit(root), _commit(root)
     _git(root, "checkout", "--quiet", "-b", "aside", first)
@@ -54,7 +54,7 @@ def test_without_history_no_commit_is_refused(root: Path, tmp_path: Path) -> Non
         assert {"HEAD", "--help"} == unknown_commits(place, ["HEAD", "--help", first])
 
 
-def test_without_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_no_commit_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without git nothing is known."""
     _commit(root)
     monkeypatch.setenv("PATH", "")

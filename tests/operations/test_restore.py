@@ -252,7 +252,7 @@ async def rotated_key_and_row(installation: Installation, endpoint: EndpointId) 
 
 
 @pytest.mark.parametrize("alone", [False, True])
-async def test_rows_under_a_newer_integrity_key(alone: bool, installation: Installation) -> None:
+async def test_a_row_under_a_newer_integrity_key_is_accepted(alone: bool, installation: Installation) -> None:
     """A row under a version unknown to this process is not called altered, and is accepted."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotated_key_and_row(installation, endpoint)
@@ -308,7 +308,9 @@ async def test_each_finding_is_audited_once(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize(("purged", "state"), [(False, "retired"), (True, "destroyed")])
-async def test_secrets_of_a_deleted_endpoint(purged: bool, state: str, installation: Installation) -> None:
+async def test_restored_secrets_of_a_deleted_endpoint_are_destroyed_again(
+    purged: bool, state: str, installation: Installation
+) -> None:
     """Records that come back without their endpoint are listed, and accepting retires or destroys them again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.rotate(endpoint, overlap_seconds=60)

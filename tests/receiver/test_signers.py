@@ -41,7 +41,9 @@ def _x_webhook(body: bytes, signer: Signer) -> dict[str, str]:
 @pytest.mark.parametrize("previous", Algorithm)
 @pytest.mark.parametrize("current", Algorithm)
 @given(st.binary(max_size=200))
-def test_any_two_algorithms_in_an_overlap(current: Algorithm, previous: Algorithm, body: bytes) -> None:
+def test_receivers_of_any_two_algorithms_verify_an_overlap(
+    current: Algorithm, previous: Algorithm, body: bytes
+) -> None:
     """If two secrets of any algorithms sign a request, the receiver of each verifies it."""
     made = {
         algorithm: (generate_signing_secret(algorithm), generate_signing_secret(algorithm)) for algorithm in Algorithm

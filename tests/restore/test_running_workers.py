@@ -137,7 +137,7 @@ async def test_a_request_in_flight_is_sent_again(old: Site, redis_url: str, rece
     assert [pending.delivery_id] * 2 == [one.headers["webhook-id"] for one in receiver.received]
 
 
-async def test_it_uses_the_restored_integrity_key(
+async def test_a_worker_uses_the_restored_integrity_key(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     """A worker knows an integrity key version that the restore removed, and writes with the restored one."""

@@ -116,7 +116,7 @@ async def test_a_publisher_has_time_to_ring(pool: "Pool[asyncpg.Record]", ringin
     assert 1 == await rings(leader, ringing)
 
 
-async def test_it_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
+async def test_the_outbox_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """After a ring the outbox polls fast for ten seconds, and then as slowly as before."""
     await subscribe(pool)
     clock = FakeClock()
@@ -209,7 +209,7 @@ async def test_two_workers_ring_once(pool: "Pool[asyncpg.Record]", ringing: Reco
     assert sorted(ids) == sorted(ringing.rung)
 
 
-async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
+async def test_batches_are_rung_without_a_pause(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """More than one batch is rung without waiting for the next look."""
     await subscribe(pool)
     await publish(pool, SWEEP_BATCH + 1)

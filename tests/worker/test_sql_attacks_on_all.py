@@ -37,7 +37,7 @@ INSTALLATION: Mapping[str, str | None] = {
 _OF_THE_INSTALLATION = ("control", "secret_keys", "secret_records", "workers", "audit_heads", "endpoints")
 
 
-async def test_attacks_on_the_installation_only_delay(world: World, receiver: Receiver) -> None:
+async def test_attacks_on_the_installation_only_delay_deliveries(world: World, receiver: Receiver) -> None:
     """Altered keys, epochs, leases and heartbeats at most delay deliveries, and each delay has its reason."""
     await world.endpoint(f"{receiver.base_url}/hook")
     for table in _OF_THE_INSTALLATION:

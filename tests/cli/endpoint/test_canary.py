@@ -153,7 +153,7 @@ async def test_a_dead_receiver_has_no_answer(sending: Begun, tmp_path: Path) -> 
     assert (2, True) == await overlap_state(sending)
 
 
-async def test_the_json_of_a_canary(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_the_json_of_a_canary_has_every_field(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """The JSON of a canary has its verdict, generation, statuses and time; without a canary it is null."""
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]

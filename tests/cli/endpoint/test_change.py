@@ -134,7 +134,7 @@ async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], fie
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_disable_and_enable_report_the_state(begun: Begun) -> None:
+async def test_disable_and_enable_report_their_change(begun: Begun) -> None:
     """Each reports the state and whether it changed it; repeating it is no error."""
     one = await endpoint(begun)
     await begun.stored.deliveries()
@@ -170,7 +170,7 @@ async def test_the_text_reports_the_result(begun: Begun) -> None:
         assert (0, f"endpoint {one} {message}\n", "") == (ended.code, ended.out, ended.err)
 
 
-async def test_enabling_what_is_held(begun: Begun) -> None:
+async def test_enabling_again_probes_held_deliveries(begun: Begun) -> None:
     """An enabled endpoint that is held is not said to be unchanged: its oldest delivery is tried now."""
     one = await endpoint(begun)
     await begun.stored.pool.execute(

@@ -170,7 +170,7 @@ async def test_each_failure_is_reported(sending: Begun) -> None:
     assert "resolved" in ended.json["addresses_error"]
 
 
-async def test_disabled_altered_and_unknown_endpoints(sending: Begun) -> None:
+async def test_a_disabled_endpoint_is_pinged_and_an_altered_one_is_not(sending: Begun) -> None:
     """A disabled endpoint is tested; with an altered secret nothing is sent (5); an unknown endpoint exits 3."""
     async with listening(status(204)) as listener:
         endpoint = (await added(sending, listener.url)).pointer.endpoint_id

@@ -183,7 +183,7 @@ async def test_a_missing_tls_file_is_a_configuration_error(tmp_path: Path, monke
     assert (78, True) == (gone.exit_code, str(gone).startswith(f"{expected}DATABASE_URL"))
 
 
-async def test_no_server_with_the_wanted_attributes(database_url: str) -> None:
+async def test_a_missing_server_attribute_is_reported(database_url: str) -> None:
     """If no server matches `target_session_attrs`, the error says so."""
     error = await refusal(f"{database_url}?target_session_attrs=standby")
     assert isinstance(error, Unavailable)

@@ -381,7 +381,7 @@ def test_the_number_of_idle_lanes_is_limited(monkeypatch: pytest.MonkeyPatch) ->
     assert len(lanes._lanes) <= 5
 
 
-def test_turns_rotate_and_skip_what_was_removed() -> None:
+def test_turns_rotate_and_skip_removed_tenants() -> None:
     """Tenants take turns; a removed tenant has none."""
     rotation = Rotation()
     for each in (("a", "1"), ("a", "2"), ("b", "3"), ("a", "1")):

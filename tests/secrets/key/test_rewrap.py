@@ -228,7 +228,7 @@ async def test_an_altered_body_is_not_read(five: Pool) -> None:
     assert ["2"] * 5 == await keys_of(five)
 
 
-async def test_what_was_written_since_is_not_overwritten(five: Pool) -> None:
+async def test_a_newer_head_is_not_overwritten(five: Pool) -> None:
     """A record that changed after its head was read is not overwritten."""
     row = (await five.fetch(ROWS))[0]
     context = SecretContext(tenant=TENANT, name=NAME, version=1, purpose=Purpose.WEBHOOK_SIGNING)
