@@ -31,7 +31,7 @@ _WHOLE: Final = Template("($columns) = (SELECT $columns FROM $table WHERE id = '
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One attack, and the state in which it leaves the victim's delivery; `says` is part of the reason stored there."""
+    """An attack, and the state of the victim's delivery after it; `expected_error` is part of the reason there."""
 
     name: str
     sql: str

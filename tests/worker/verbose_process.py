@@ -1,7 +1,7 @@
 """A process that logs all it can: every logger at every level, unmasked, local variables, faults on demand.
 
 What only the mask of the log would hide is shown as well: the mask is a second barrier that nothing may depend on.
-Python imports this module at the start of a command with the variables of `made_loud`. The command itself is unchanged.
+Python imports this module at the start of a command with the variables of `verbose_settings`. The command is unchanged.
 """
 
 import logging

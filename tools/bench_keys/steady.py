@@ -75,12 +75,12 @@ async def subscribe(operator: Operator, url: str) -> None:
 async def streaming(pool: Pool, ringing: Bell, per_second: float) -> AsyncIterator[None]:
     """Publish that many events a second for the length of the block, for one endpoint after the other."""
     over = asyncio.Event()
-    flowing = asyncio.create_task(_flow(pool, ringing, per_second, over))
+    publishing = asyncio.create_task(_flow(pool, ringing, per_second, over))
     try:
         yield
     finally:
         over.set()
-        await flowing
+        await publishing
 
 
 async def _flow(pool: Pool, ringing: Bell, per_second: float, over: asyncio.Event) -> None:
